@@ -1,0 +1,83 @@
+# `make` alone lists the targets. PYTHON chooses the interpreter of a new environment, VENV its folder.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+
+# The processes of one machine share its cores: more threads each makes all of them slower.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types contracts tests format slow gpu bench results scenes wheel clean install dev
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV)/.installed ## train on the embedded model and write the report (about 5 minutes, no download of weights)
+	$(BIN)/seedpo demo --out $(OUT)/demo
+
+test: lint types contracts tests ## everything that has to be green: lint, types, import contracts, tests
+
+lint: $(VENV)/.dev ## ruff: rules and format
+	@echo "== lint =="
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## mypy --strict on src
+	@echo "== types =="
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev ## who may import whom
+	@echo "== import contracts =="
+	$(BIN)/lint-imports
+
+tests: $(VENV)/.dev ## the default test suite alone
+	@echo "== tests =="
+	$(PYTEST) -n $(WORKERS)
+
+format: $(VENV)/.dev ## put the code into ruff's format and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+slow: $(VENV)/.dev ## the tests that take long
+	$(PYTEST) -m "slow and not gpu" --timeout 3600
+
+gpu: $(VENV)/.dev ## the tests that need a CUDA device
+	$(PYTEST) -m gpu --timeout 3600
+
+bench: $(VENV)/.dev ## measured comparisons (benchmarks/)
+	$(PYTEST) benchmarks -m "" --timeout 3600 -s
+
+results: $(VENV)/.installed ## the demo over 3 seeds: the figures of docs/results.md
+	$(BIN)/seedpo demo --seeds 3 --out $(OUT)/results
+
+scenes: $(VENV)/.installed ## train the embedded model and scorer anew, into $(OUT)/scenes
+	$(BIN)/python -m seedpo.scenes.train --out $(OUT)/scenes
+
+wheel: $(VENV)/.installed ## build the wheel, into dist/
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+
+clean: ## remove what was built and measured; the environment stays
+	rm -rf build dist $(OUT) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install: $(VENV)/.installed ## the environment with what the package needs to run
+
+dev: $(VENV)/.dev ## the environment with the developers' tools as well
+
+# torch first and alone, so that whichever build of the pinned version pip finds is the one that stays. The package is
+# built with the pinned setuptools of the environment, which also spares downloading another for each build.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "== setting up $(VENV): about 3 minutes, once =="
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -qq --constraint constraints.txt setuptools torch
+	$(PIP) install -qq --constraint constraints.txt --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(PIP) install -qq --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	@touch $@

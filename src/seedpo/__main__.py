@@ -1,0 +1,5 @@
+"""``python -m seedpo``."""
+
+from seedpo.cli import main
+
+main()

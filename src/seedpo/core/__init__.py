@@ -1,0 +1,1 @@
+"""The mathematics: pure functions of tensors, with torch and the standard library only."""

@@ -1,0 +1,209 @@
+r"""Preference losses with a self-entropy term: pure functions of log-probabilities.
+
+Notation: Delta f = f(chosen) - f(rejected), sigma the logistic function, log pi in nats (summed or averaged over the
+latent dimensions: the caller's choice, and the scale of beta depends on it).
+
+    relative:  max E[r] - beta (KL(pi || pi_ref) - gamma H(pi)),   a = beta (1 + gamma)
+    absolute:  max E[r] - beta  KL(pi || pi_ref) + gamma H(pi),    a = beta + gamma
+    both:      b = beta,   optimum  pi* ~ pi_ref^{b/a} exp(r / a)
+
+    L = -log sigma( a Delta log pi_policy - b Delta log pi_reference )
+      = -log sigma( a Delta log(pi_policy / pi_reference) + (a - b) Delta log pi_reference )
+
+    dL/dtheta = -a sigma(-m) (grad log pi_policy(chosen) - grad log pi_policy(rejected)),   m the margin inside sigma
+
+gamma = 0 gives a = b = beta: the base method, bit for bit. Source: SEE-DPO, arXiv 2411.04712, over DPO, arXiv
+2305.18290. The sources at hand do not settle in which convention the paper counts gamma; ``relative`` as the default is
+this package's reading, and gamma_absolute = beta * gamma_relative translates between the two.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from seedpo.core.entropy import EntropyConvention, entropy_weights
+from seedpo.core.types import LossOutput
+
+__all__ = [
+    "SATURATION_MARGIN",
+    "EntropyConvention",
+    "clip_log_ratio",
+    "entropy_weights",
+    "implicit_reward",
+    "preference_loss",
+    "preference_metrics",
+    "see_loss",
+]
+
+SATURATION_MARGIN = 6.0
+"""Beyond this |margin| a pair's gradient weight sigma(-m) is below 0.25 % or above 99.75 %, and hardly depends on m."""
+
+
+def clip_log_ratio(policy_log_prob: Tensor, reference_log_prob: Tensor, *, clip_range: float | None) -> Tensor:
+    """log(policy / reference), held where the ratio is in [1 - clip_range, 1 + clip_range].
+
+    D3PO (arXiv 2311.13231) and SPO (arXiv 2406.04314) compute log(clamp(exp(d))), whose gradient is NaN for large d.
+    The clamp in log space has the same value everywhere and the gradient 0 outside the range.
+
+    Args:
+        policy_log_prob: nats, (B,), with gradient.
+        reference_log_prob: nats, (B,), taken as a constant.
+        clip_range: in (0, 1), or None for no clipping.
+
+    Returns:
+        The clipped log-ratio, (B,).
+
+    Raises:
+        ValueError: if ``clip_range`` is outside (0, 1).
+    """
+    log_ratio = policy_log_prob - reference_log_prob.detach()
+    if clip_range is None:
+        return log_ratio
+    if not 0 < clip_range < 1:
+        raise ValueError(f"clip_range = {clip_range} must lie between 0 and 1 (exclusive), or be none for no clipping")
+    return log_ratio.clamp(math.log1p(-clip_range), math.log1p(clip_range))
+
+
+def implicit_reward(
+    policy_log_prob: Tensor,
+    reference_log_prob: Tensor,
+    *,
+    policy_weight: float,
+    reference_weight: float,
+    clip_range: float | None = None,
+) -> Tensor:
+    """The reward for which the policy is optimal, up to a constant of the prompt: a log policy - b log reference.
+
+    Computed as a log(policy / reference) + (a - b) log reference: the two large numbers are subtracted before they are
+    weighted, and a = b leaves exactly the base method's reward. With ``clip_range`` only the log-ratio is clipped, and
+    the offset is added after it, without gradient: with gamma != 0 the whole is no ratio around 1. That is this
+    package's choice; the base methods have no offset to place.
+
+    Args:
+        policy_log_prob: nats, (B,), with gradient.
+        reference_log_prob: nats, (B,), taken as a constant.
+        policy_weight: a of :func:`entropy_weights`.
+        reference_weight: b of :func:`entropy_weights`.
+        clip_range: as in :func:`clip_log_ratio`.
+
+    Returns:
+        The implicit reward, (B,).
+
+    Raises:
+        ValueError: if ``clip_range`` is outside (0, 1).
+    """
+    log_ratio = clip_log_ratio(policy_log_prob, reference_log_prob, clip_range=clip_range)
+    return policy_weight * log_ratio + (policy_weight - reference_weight) * reference_log_prob.detach()
+
+
+def preference_loss(chosen_reward: Tensor, rejected_reward: Tensor) -> Tensor:
+    """-log sigma(chosen_reward - rejected_reward), the Bradley-Terry negative log-likelihood, (B,).
+
+    Finite, with finite gradient, for every finite margin.
+    """
+    return -logsigmoid(chosen_reward - rejected_reward)
+
+
+def see_loss(
+    chosen_log_prob: Tensor,
+    rejected_log_prob: Tensor,
+    chosen_reference_log_prob: Tensor,
+    rejected_reference_log_prob: Tensor,
+    *,
+    policy_weight: float,
+    reference_weight: float,
+    clip_range: float | None = None,
+) -> LossOutput:
+    """The loss and its metrics, whatever the log-probabilities are of (predicted noise or denoising steps).
+
+    Args:
+        chosen_log_prob: log policy of the preferred side, nats, (B,), with gradient.
+        rejected_log_prob: log policy of the other side, nats, (B,), with gradient.
+        chosen_reference_log_prob: log reference of the preferred side, nats, (B,).
+        rejected_reference_log_prob: log reference of the other side, nats, (B,).
+        policy_weight: a of :func:`entropy_weights`.
+        reference_weight: b of :func:`entropy_weights`.
+        clip_range: as in :func:`clip_log_ratio`.
+
+    Returns:
+        Losses (B,) and the metrics of :func:`preference_metrics`.
+
+    Raises:
+        ValueError: if ``clip_range`` is outside (0, 1).
+    """
+    chosen_reward, rejected_reward = (
+        implicit_reward(
+            policy, reference, policy_weight=policy_weight, reference_weight=reference_weight, clip_range=clip_range
+        )
+        for policy, reference in (
+            (chosen_log_prob, chosen_reference_log_prob),
+            (rejected_log_prob, rejected_reference_log_prob),
+        )
+    )
+    return LossOutput(
+        losses=preference_loss(chosen_reward, rejected_reward),
+        metrics=preference_metrics(
+            chosen_reward,
+            rejected_reward,
+            chosen_log_ratio=chosen_log_prob - chosen_reference_log_prob,
+            rejected_log_ratio=rejected_log_prob - rejected_reference_log_prob,
+            offset=(policy_weight - reference_weight) * (chosen_reference_log_prob - rejected_reference_log_prob),
+            clip_range=clip_range,
+        ),
+        spreads=("offset",),
+    )
+
+
+@torch.no_grad()
+def preference_metrics(
+    chosen_reward: Tensor,
+    rejected_reward: Tensor,
+    *,
+    chosen_log_ratio: Tensor,
+    rejected_log_ratio: Tensor,
+    offset: Tensor,
+    clip_range: float | None,
+) -> dict[str, Tensor]:
+    """What tells whether a run is learning, one detached value per pair, (B,).
+
+    Args:
+        chosen_reward: implicit reward of the preferred side, (B,).
+        rejected_reward: implicit reward of the other side, (B,).
+        chosen_log_ratio: unclipped log(policy / reference) of the preferred side, nats, (B,).
+        rejected_log_ratio: the same of the other side, (B,).
+        offset: (a - b) Delta log reference, (B,).
+        clip_range: as in :func:`clip_log_ratio`.
+
+    Returns:
+        ``rewards/chosen``, ``rewards/rejected``, ``rewards/margins`` (m), ``rewards/accuracies`` (1 where m > 0),
+        ``offset`` (the part of m that the policy cannot change), ``margin_abs`` (|m|), ``saturated`` (1 where |m| >
+        :data:`SATURATION_MARGIN`), ``clipped`` (0, 0.5 or 1: how many of the two ratios are outside the clip range),
+        ``log_ratio/chosen`` and ``log_ratio/rejected`` (unclipped, nats).
+    """
+    margin = chosen_reward - rejected_reward
+    outside = [_outside(log_ratio, clip_range) for log_ratio in (chosen_log_ratio, rejected_log_ratio)]
+    metrics = {
+        "rewards/chosen": chosen_reward,
+        "rewards/rejected": rejected_reward,
+        "rewards/margins": margin,
+        "rewards/accuracies": (margin > 0).to(margin.dtype),
+        "offset": offset,
+        "margin_abs": margin.abs(),
+        "saturated": (margin.abs() > SATURATION_MARGIN).to(margin.dtype),
+        "clipped": (outside[0] + outside[1]) / 2,
+        "log_ratio/chosen": chosen_log_ratio,
+        "log_ratio/rejected": rejected_log_ratio,
+    }
+    return {name: value.detach() for name, value in metrics.items()}
+
+
+def _outside(log_ratio: Tensor, clip_range: float | None) -> Tensor:
+    """1 where the ratio is clipped, else 0."""
+    if clip_range is None:
+        return torch.zeros_like(log_ratio)
+    below, above = math.log1p(-clip_range), math.log1p(clip_range)
+    return ((log_ratio < below) | (log_ratio > above)).to(log_ratio.dtype)

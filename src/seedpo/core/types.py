@@ -1,0 +1,149 @@
+"""The batches that travel between sources, methods and models: frozen, keyword-only, with shapes.
+
+B is the number of rows (pairs, transitions or images), C x H x W a latent image, L x D an embedded prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Rows = TypeVar("Rows", bound="TensorRows")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorRows:
+    """A record whose tensors (and nested records) share their first axis."""
+
+    def _map(self: Rows, function: Callable[[Tensor], Tensor]) -> Rows:
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return type(self)(
+            **{
+                name: value._map(function)
+                if isinstance(value, TensorRows)
+                else function(value)
+                if isinstance(value, Tensor)
+                else value
+                for name, value in values.items()
+            }
+        )
+
+    def __len__(self) -> int:
+        value = getattr(self, fields(self)[0].name)
+        return len(value)
+
+    def __getitem__(self: Rows, index: Tensor | slice) -> Rows:
+        """The chosen rows, as a record of the same kind."""
+        return self._map(lambda tensor: tensor[index])
+
+    def to(self: Rows, device: torch.device | str) -> Rows:
+        """The same rows on another device."""
+        return self._map(lambda tensor: tensor.to(device))
+
+    def repeat_interleave(self: Rows, repeats: int) -> Rows:
+        """Every row ``repeats`` times in succession."""
+        return self._map(lambda tensor: tensor.repeat_interleave(repeats, 0))
+
+    @classmethod
+    def cat(cls: type[Rows], parts: Sequence[Rows]) -> Rows:
+        """Joins records of this kind along the first axis."""
+        joined: dict[str, object] = {}
+        for entry in fields(cls):
+            values = [getattr(part, entry.name) for part in parts]
+            first = values[0]
+            if isinstance(first, TensorRows):
+                joined[entry.name] = type(first).cat(values)
+            elif isinstance(first, Tensor):
+                joined[entry.name] = torch.cat(values)
+            else:
+                joined[entry.name] = first
+        return cls(**joined)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditioning(TensorRows):
+    """Embedded prompts.
+
+    Attributes:
+        prompt_embeds: one embedded prompt per row, (B, L, D).
+        pooled_prompt_embeds: pooled embedding for models that take one (SDXL), (B, P).
+        time_ids: size and crop conditioning for models that take it (SDXL), (B, 6).
+    """
+
+    prompt_embeds: Tensor
+    pooled_prompt_embeds: Tensor | None = None
+    time_ids: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePairs(TensorRows):
+    """Pairs of images of one prompt, the first preferred.
+
+    Attributes:
+        chosen_latents: clean latents of the preferred images, (B, C, H, W).
+        rejected_latents: clean latents of the other images, (B, C, H, W).
+        conditioning: the embedded prompts.
+    """
+
+    chosen_latents: Tensor
+    rejected_latents: Tensor
+    conditioning: Conditioning
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransitionPairs(TensorRows):
+    """Pairs of denoising steps taken at the same time step, the first preferred.
+
+    Attributes:
+        timestep: time step of the noisier latents, (B,) int64.
+        previous_timestep: time step of the less noisy latents, (B,) int64.
+        chosen_latents: x_t of the preferred step, (B, C, H, W).
+        rejected_latents: x_t of the other step, (B, C, H, W); equal to ``chosen_latents`` where both share it.
+        chosen_next_latents: x_{t-1} of the preferred step, (B, C, H, W).
+        rejected_next_latents: x_{t-1} of the other step, (B, C, H, W).
+        conditioning: the embedded prompts.
+        negative_conditioning: the embedded negative prompts for classifier-free guidance.
+    """
+
+    timestep: Tensor
+    previous_timestep: Tensor
+    chosen_latents: Tensor
+    rejected_latents: Tensor
+    chosen_next_latents: Tensor
+    rejected_next_latents: Tensor
+    conditioning: Conditioning
+    negative_conditioning: Conditioning
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory(TensorRows):
+    """A whole denoising trajectory of T steps for B rows.
+
+    Attributes:
+        latents: x_T first and the clean latents last, (B, T + 1, C, H, W).
+        timesteps: time step of each x_t, (B, T) int64, descending.
+        previous_timesteps: time step reached from each x_t, (B, T) int64; negative where it is the clean image.
+    """
+
+    latents: Tensor
+    timesteps: Tensor
+    previous_timesteps: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOutput:
+    """What a method says of a batch.
+
+    Attributes:
+        losses: one loss per pair, (B,), with gradient; the caller reduces.
+        metrics: one value per pair and name, (B,), without gradient; the caller averages.
+        spreads: names in ``metrics`` whose standard deviation is logged beside the mean.
+    """
+
+    losses: Tensor
+    metrics: Mapping[str, Tensor]
+    spreads: tuple[str, ...] = field(default=())

@@ -1,0 +1,71 @@
+"""The embedded world joined with the adapters: its model, scorer, truth, pairs and prompts, each behind a name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from seedpo.data.pickapic import PickAPicPairs
+from seedpo.models.stable_diffusion import load_pipeline
+from seedpo.rewards.step_aware_clip import StepAwareScorer, load_scorer
+from seedpo.scenes.assets import PIPELINE, SCORER
+from seedpo.scenes.pairs import preference_table
+from seedpo.scenes.prompts import EVALUATION_PROMPTS, TRAINING_PROMPTS, unknown_words
+from seedpo.scenes.taste import true_utility
+
+logger = logging.getLogger(__name__)
+
+
+def scenes_folder() -> Path:
+    """Folder of the embedded pipeline."""
+    return PIPELINE
+
+
+def scenes_scorer() -> StepAwareScorer:
+    """The embedded step-aware scorer."""
+    return load_scorer(SCORER)
+
+
+class ScenesTruth:
+    """The simulated annotator's true utility as a reward."""
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """True utility (B,)."""
+        return true_utility(images, prompts)
+
+
+def scenes_pairs() -> PickAPicPairs:
+    """The embedded preference set."""
+    return PickAPicPairs(preference_table(), origin="scenes-pairs")
+
+
+def training_prompts() -> list[str]:
+    """Prompts of the embedded world that everything is trained on."""
+    return list(TRAINING_PROMPTS)
+
+
+def evaluation_prompts() -> list[str]:
+    """Prompts of the embedded world that nothing is trained on."""
+    return list(EVALUATION_PROMPTS)
+
+
+def warn_of_unknown_words(prompts: Sequence[str]) -> None:
+    """Says which words the embedded pipeline has never seen, as a real tokenizer would not."""
+    for prompt in prompts:
+        if unknown := unknown_words(prompt):
+            logger.warning("prompt %r: the embedded model has never seen %s", prompt, ", ".join(map(repr, unknown)))
+
+
+__all__ = [
+    "ScenesTruth",
+    "evaluation_prompts",
+    "load_pipeline",
+    "scenes_folder",
+    "scenes_pairs",
+    "scenes_scorer",
+    "training_prompts",
+    "warn_of_unknown_words",
+]

@@ -1,0 +1,120 @@
+"""The figures of the embedded world's model card, measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seedpo.config import EvaluationConfig
+from seedpo.data.pickapic import PickAPicPairs
+from seedpo.evaluation import ImageEvaluation
+from seedpo.models.stable_diffusion import StableDiffusionPolicy, load_pipeline
+from seedpo.rewards.preference_training import accuracy_at, encode_pairs
+from seedpo.rewards.step_aware_clip import load_scorer
+from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE
+from seedpo.scenes.drawing import draw, sample_scenes
+from seedpo.scenes.metrics import ATTRIBUTE_ACCURACY, FREE_SPREAD, RESIDUAL, TRUTH
+from seedpo.scenes.oracle import NAMED, read_images
+from seedpo.scenes.pairs import preference_table
+from seedpo.scenes.prompts import EVALUATION_PROMPTS
+
+TIMESTEPS = (0, 251, 501, 701, 951)
+"""Time steps at which SPO states the accuracy of its preference model."""
+
+HELD_OUT_PAIRS_SEED = 1234
+
+
+def measure(assets: Path | None = None, out: Path | None = None, *, images_per_prompt: int = 8) -> str:
+    """Measures autoencoder, pipeline and scorer on held-out prompts and pairs.
+
+    Args:
+        assets: folder with ``pipeline`` and ``scorer``; the shipped ones if not given.
+        out: JSON file to write.
+        images_per_prompt: images of each of the 64 held-out prompts.
+
+    Returns:
+        The figures as indented JSON.
+    """
+    assets = assets or ASSETS
+    policy = StableDiffusionPolicy(load_pipeline(assets / "pipeline"))
+    figures = {
+        "autoencoder": autoencoder_figures(policy),
+        "pipeline": pipeline_figures(policy, images_per_prompt=images_per_prompt),
+        "scorer": scorer_figures(policy, assets / "scorer"),
+        "megabytes": round(sum(file.stat().st_size for file in assets.rglob("*.safetensors")) / 1e6, 2),
+    }
+    text = json.dumps(figures, indent=2)
+    if out is not None:
+        out.write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+def autoencoder_figures(policy: StableDiffusionPolicy) -> dict[str, Any]:
+    """What survives encoding and decoding of drawings of the held-out prompts."""
+    prompts = list(EVALUATION_PROMPTS) * 8
+    drawings = draw(sample_scenes(prompts, generator=torch.Generator().manual_seed(1)))
+    reconstructions = torch.cat([policy.decode(policy.encode_images(part)) for part in drawings.split(64)])
+    readings = read_images(reconstructions, prompts)
+    error = (reconstructions - drawings).square().mean()
+    return {
+        "drawings": len(prompts),
+        "psnr_db": round(float(-10.0 * error.log10()), 2),
+        "attributes_right": round(readings.correct.float().mean().item(), 4),
+        "images_with_all_attributes_right": round(readings.correct.all(1).float().mean().item(), 4),
+    }
+
+
+def pipeline_figures(policy: StableDiffusionPolicy, *, images_per_prompt: int) -> dict[str, Any]:
+    """What the pipeline draws for the held-out prompts: 20 steps of DDIM at its default guidance."""
+    config = EvaluationConfig(
+        guidance_scale=GUIDANCE_SCALE, num_inference_steps=20, images_per_prompt=images_per_prompt, seed=7
+    )
+    samples = ImageEvaluation(EVALUATION_PROMPTS, config=config, rewards={}, metrics=[]).generate(policy)
+    images, prompts = samples.flat()
+    readings = read_images(images, prompts)
+    free = readings.free.view(len(EVALUATION_PROMPTS), images_per_prompt, -1)
+    spread = [
+        float((values - values.nanmean(1, keepdim=True)).square().nanmean().mul(12).sqrt())
+        for values in free.unbind(2)
+    ]
+    return {
+        "images": len(images),
+        "images_with_all_attributes_right": round(readings.correct.all(1).float().mean().item(), 4),
+        "attributes_right": {
+            name: round(share, 4) for name, share in zip(NAMED, readings.correct.float().mean(0).tolist(), strict=True)
+        },
+        **{
+            metric.name: round(metric.finish(float(metric.per_prompt(samples).nanmean())), 4)
+            for metric in (TRUTH, ATTRIBUTE_ACCURACY, RESIDUAL, FREE_SPREAD)
+        },
+        "spread_of_free_attributes": [round(value, 3) for value in spread],
+        "vividness_mean": round(readings.vividness.mean().item(), 3),
+    }
+
+
+def scorer_figures(policy: StableDiffusionPolicy, folder: Path) -> dict[str, Any]:
+    """Share of held-out pairs in which the scorer agrees with the annotator's noisy label, by time step."""
+    scorer = load_scorer(folder)
+    table = preference_table(count=1000, seed=HELD_OUT_PAIRS_SEED)
+    pairs = encode_pairs(PickAPicPairs(table, origin="held-out pairs"), policy)
+    return {
+        "pairs": len(pairs),
+        "accuracy_by_timestep": {
+            str(timestep): round(
+                accuracy_at(
+                    scorer.model,
+                    scorer.tokenizer,
+                    pairs,
+                    policy,
+                    timestep=timestep,
+                    guidance_scale=GUIDANCE_SCALE,
+                    seed=0,
+                ),
+                4,
+            )
+            for timestep in TIMESTEPS
+        },
+    }

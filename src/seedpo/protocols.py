@@ -1,0 +1,175 @@
+"""What the layers expect of each other: a policy, a method, a source, a reward, a metric.
+
+Siblings never import one another; they meet in these protocols and are joined in :mod:`seedpo.runs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from seedpo.core.diffusion import NoiseSchedule
+from seedpo.core.types import Conditioning, LossOutput
+
+Batch = TypeVar("Batch")
+BatchIn = TypeVar("BatchIn", contravariant=True)
+BatchOut = TypeVar("BatchOut", covariant=True)
+
+State = dict[str, Any]
+"""What a component needs to go on where it stopped: tensors and JSON values, in nested dictionaries."""
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """A text-to-image latent diffusion model, seen through four calls."""
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """Noise levels and the kind of prediction."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of one latent image."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where latents are expected."""
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Embeds prompts, one row each."""
+
+    def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        """The network's raw prediction for latents (B, C, H, W) at time steps (B,): (B, C, H, W)."""
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Latents (B, C, H, W) of images (B, 3, height, width) in [0, 1]."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (B, 3, height, width) in [0, 1] of latents (B, C, H, W)."""
+
+
+@runtime_checkable
+class Policy(Denoiser, Protocol):
+    """A denoiser that is trained, together with the frozen reference that it started from."""
+
+    module: nn.Module
+    """The trained network; the trainer may replace it by a wrapper with the same call."""
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Within this context ``predict`` answers as the reference does, without gradient."""
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """Names and tensors of the parameters that are trained, in a fixed order."""
+
+    def save(self, folder: Path) -> None:
+        """Writes the trained weights in diffusers' format."""
+
+    def load(self, folder: Path) -> None:
+        """Reads what :meth:`save` wrote into the very tensors that are trained; the reference does not move."""
+
+
+class Method(Protocol[BatchIn]):
+    """A preference objective on one kind of pair."""
+
+    def loss(self, policy: Policy, batch: BatchIn, *, generator: torch.Generator) -> LossOutput:
+        """Losses and metrics of a batch of pairs."""
+
+
+class Source(Protocol[BatchOut]):
+    """Where pairs come from."""
+
+    def next_batch(self) -> BatchOut:
+        """The next ``batch_size`` pairs."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """What the source observed since the last call (mean reward of roll-outs, share of pairs kept, ...)."""
+
+    def state(self) -> State:
+        """Everything needed to go on from here with the same pairs."""
+
+    def restore(self, state: State) -> None:
+        """Takes back what :meth:`state` gave."""
+
+
+class Reward(Protocol):
+    """A scorer of images."""
+
+    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Scores (B,), higher is better, of images (B, 3, H, W) in [0, 1]."""
+
+
+class StepAwareReward(Protocol):
+    """A scorer of the predicted clean images of noisy latents."""
+
+    def __call__(self, images: Tensor, prompts: Sequence[str], *, timestep: Tensor) -> Tensor:
+        """Scores (B,) of previews (B, 3, H, W) in [0, 1] made at time steps (B,)."""
+
+
+class Evaluator(Protocol):
+    """What the trainer calls at evaluations."""
+
+    def __call__(self, policy: Policy, *, step: int, folder: Path) -> Mapping[str, float]:
+        """Generates, scores and stores images under ``folder``; returns the figures to log."""
+
+
+Derived = TypeVar("Derived")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Images of several prompts, several of each.
+
+    Attributes:
+        images: (P, K, 3, H, W) in [0, 1].
+        prompts: P prompts.
+    """
+
+    images: Tensor
+    prompts: Sequence[str]
+    _derived: dict[Callable[[Samples], Any], Any] = field(default_factory=dict, repr=False)
+
+    def derive(self, function: Callable[[Samples], Derived]) -> Derived:
+        """The value of a function of these samples, computed once for all the metrics that use it."""
+        if function not in self._derived:
+            self._derived[function] = function(self)
+        value: Derived = self._derived[function]
+        return value
+
+    def flat(self) -> tuple[Tensor, list[str]]:
+        """Images (P K, 3, H, W), each with its prompt."""
+        count = self.images.shape[1]
+        return self.images.flatten(0, 1), [prompt for prompt in self.prompts for _ in range(count)]
+
+
+def unchanged(value: float) -> float:
+    """The value itself."""
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One thing that is measured on samples.
+
+    Attributes:
+        name: as users write it.
+        direction: whether more is better.
+        unit: of the final value.
+        summary: one line that says what it means.
+        per_prompt: one value for each prompt, (P,); NaN where it cannot be told.
+        finish: applied to the mean over prompts.
+        least_images: images per prompt without which there is nothing to measure.
+    """
+
+    name: str
+    direction: Literal["higher", "lower"]
+    unit: str
+    summary: str
+    per_prompt: Callable[[Samples], Tensor]
+    finish: Callable[[float], float] = unchanged
+    least_images: int = 1

@@ -1,0 +1,199 @@
+"""Sample sheets for the page: cut to the prompts that fit, shrunk where they are large, and packed as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from seedpo.reports.hacking import worst_step
+from seedpo.reports.runs import Run, Samples
+from seedpo.reports.settings import Family, Setting
+
+LARGEST_TILE = 128
+"""Images are shrunk to this width and height in pixels."""
+
+LOSSLESS_TILE = 64
+"""Images up to this size are packed without loss."""
+
+MOST_STEPS = 24
+"""Evaluations per family that are shown."""
+
+BYTES = 12_000_000
+"""Aim for the packed images of the whole page; fewer prompts are shown if there would be more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A packed sheet; ``name`` is its CSS class."""
+
+    name: str
+    uri: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """The images of one setting in the grid.
+
+    Attributes:
+        setting: whose they are.
+        run: the run of the setting that is shown.
+        sheets: packed sheet of each step that could be read.
+    """
+
+    setting: Setting
+    run: Run
+    sheets: dict[int, Sheet]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Images of several settings for the same prompts and latents.
+
+    Attributes:
+        prompts: prompt of each row.
+        columns: initial latents per prompt.
+        tile: width and height of an image in pixels, before it was shrunk.
+        steps: evaluation steps, ascending.
+        start: index of the step that is shown first.
+        strips: one per setting.
+        all_prompts: prompts in the run folder, of which ``prompts`` are the first.
+    """
+
+    prompts: tuple[str, ...]
+    columns: int
+    tile: int
+    steps: tuple[int, ...]
+    start: int
+    strips: tuple[Strip, ...]
+    all_prompts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a family's grid will hold, before any image is read."""
+
+    family: Family
+    chosen: tuple[tuple[Setting, Run], ...]
+    steps: tuple[int, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def samples(self) -> Samples | None:
+        """Layout that all sheets of the grid share."""
+        return self.chosen[0][1].samples if self.chosen else None
+
+
+def plan(family: Family) -> Plan:
+    """Chooses one run per setting; settings with other prompts or latents than the first are left out and named."""
+    chosen: list[tuple[Setting, Run]] = []
+    left_out = []
+    for one in family.settings:
+        run = min((run for run in one.runs if run.samples), key=lambda run: run.seed, default=None)
+        if run is None:
+            left_out.append(f"{one.name} is not shown: it has no sample images.")
+        elif chosen and _layout(run) != _layout(chosen[0][1]):
+            left_out.append(
+                f"{one.name} is not in the grid: its evaluation prompts, latents or image size differ from those of "
+                f"{chosen[0][0].name}, so that its images cannot be set beside them."
+            )
+        else:
+            chosen.append((one, run))
+    steps = sorted({step for _, run in chosen if run.samples for step in run.samples.sheets})
+    return Plan(family=family, chosen=tuple(chosen), steps=_thinned(steps, family), left_out=tuple(left_out))
+
+
+def _layout(run: Run) -> object:
+    samples = run.samples
+    evaluation = run.config.get("evaluation", {})
+    return samples and (samples.tile, samples.columns, samples.prompts, evaluation.get("seed"))
+
+
+def _thinned(steps: Sequence[int], family: Family) -> tuple[int, ...]:
+    if len(steps) <= MOST_STEPS:
+        return tuple(steps)
+    kept = {steps[round(index * (len(steps) - 1) / (MOST_STEPS - 1))] for index in range(MOST_STEPS)}
+    return tuple(sorted(kept | {_start(steps, family)}))
+
+
+def _start(steps: Sequence[int], family: Family) -> int:
+    """The step shown first: where the base method's truth lies furthest below its peak, or the last one."""
+    base = next((one for one in family.settings if one.role == "base"), None)
+    worst = worst_step(family, base)
+    return worst if worst is not None and worst in steps else steps[-1]
+
+
+def rows_that_fit(plans: Sequence[Plan], *, budget: int = BYTES) -> int:
+    """Prompts per grid such that the images of all grids take about ``budget`` bytes."""
+    row = sum(
+        len(one.chosen) * len(one.steps) * one.samples.columns * _bytes_per_tile(one.samples.tile)
+        for one in plans
+        if one.samples
+    )
+    return max(1, int(budget / row)) if row else 1
+
+
+def _bytes_per_tile(tile: int) -> float:
+    """Rough size of a packed image: lossless about one byte per pixel, else a sixth of one."""
+    return tile**2 * 1.3 if tile <= LOSSLESS_TILE else min(tile, LARGEST_TILE) ** 2 * 0.2
+
+
+def build_grid(one: Plan, *, most_rows: int, prefix: str) -> tuple[Grid | None, tuple[str, ...]]:
+    """Packs the sheets of a plan; also says what could not be shown."""
+    samples = one.samples
+    if samples is None or not one.steps:
+        return None, one.left_out
+    rows = min(len(samples.prompts), most_rows)
+    notes = list(one.left_out)
+    strips = []
+    for index, (setting, run) in enumerate(one.chosen):
+        sheets: dict[int, Sheet] = {}
+        for step in one.steps:
+            path = run.samples.sheets.get(step) if run.samples else None
+            if path is None:
+                continue
+            try:
+                sheets[step] = Sheet(name=f"{prefix}-{index}-{step}", uri=pack(path, samples, rows))
+            except (OSError, ValueError, SyntaxError) as error:
+                notes.append(f"{run.name}: {path.name} is left out ({error}).")
+        strips.append(Strip(setting=setting, run=run, sheets=sheets))
+    steps = tuple(step for step in one.steps if any(step in strip.sheets for strip in strips))
+    if not steps:
+        return None, tuple(notes)
+    grid = Grid(
+        prompts=samples.prompts[:rows],
+        columns=samples.columns,
+        tile=samples.tile,
+        steps=steps,
+        start=steps.index(_start(steps, one.family)),
+        strips=tuple(strips),
+        all_prompts=len(samples.prompts),
+    )
+    return grid, tuple(notes)
+
+
+def pack(path: Path, samples: Samples, rows: int) -> str:
+    """The first ``rows`` rows of a sheet as a data URI.
+
+    Raises:
+        ValueError: if the sheet does not have the size that the index says.
+        OSError: if it cannot be read as an image.
+    """
+    with Image.open(path) as file:
+        expected = (samples.columns * samples.tile, len(samples.prompts) * samples.tile)
+        if file.size != expected:
+            raise ValueError(f"it is {file.size[0]} x {file.size[1]} px, index.json says {expected[0]} x {expected[1]}")
+        sheet = file.convert("RGB").crop((0, 0, expected[0], rows * samples.tile))
+    small = min(samples.tile, LARGEST_TILE)
+    if small < samples.tile:
+        sheet = sheet.resize((samples.columns * small, rows * small), Image.Resampling.BOX)
+    packed = io.BytesIO()
+    if samples.tile <= LOSSLESS_TILE:
+        sheet.save(packed, "WEBP", lossless=True, quality=60, method=4)
+    else:
+        sheet.save(packed, "WEBP", quality=82)
+    return f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode('ascii')}"

@@ -1,0 +1,208 @@
+"""Run folders in, one self-contained HTML page out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from seedpo.errors import RunFolderError
+from seedpo.reports.charts import curve_panels, frontier_panels, health_notes, health_panels
+from seedpo.reports.contrasts import Contrast
+from seedpo.reports.figures import MARKERS, Panel, description, geometry
+from seedpo.reports.findings import DIVERSITY, Findings, findings
+from seedpo.reports.images import Grid, build_grid, plan, rows_that_fit
+from seedpo.reports.runs import Run, read_runs
+from seedpo.reports.settings import METHODS, Family, group
+from seedpo.reports.tables import PLAIN, Recipe, Row, columns, differences, environments, recipe, result_rows, seconds
+from seedpo.reports.wording import count, duration, listing, number, setting, signed
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+SHOWN_ROWS = 8
+"""Prompts of the grid that are seen at once."""
+
+SHOWN_COLUMNS = 4
+"""Latents of the grid that are seen at once; all of them are in the strip of one prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
+    """Everything that the page shows of one family."""
+
+    anchor: str
+    family: Family
+    findings: Findings
+    curves: list[Panel]
+    frontiers: list[Panel]
+    health: list[Panel]
+    health_notes: list[str]
+    grid: Grid | None
+    grid_notes: tuple[str, ...]
+    columns: tuple[Any, ...]
+    rows: list[Row]
+    recipe: Recipe
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Keys of the table of differences."""
+        return tuple(dict.fromkeys(key for row in self.findings.comparisons for key, _ in row.cells))
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Their names."""
+        return {self.family.judge: self.family.judge_name, **DIVERSITY}
+
+    @property
+    def spans_seeds(self) -> bool:
+        """Whether some setting has several seeds."""
+        return any(one.several_seeds for one in self.family.settings)
+
+
+def write_report(run_folders: Sequence[Path], out: Path, *, title: str = "Preference tuning report") -> Path:
+    """Writes one HTML page, without any external resource, about any number of runs.
+
+    Args:
+        run_folders: folders that ``seedpo train`` wrote, finished or not.
+        out: the HTML file; for a folder, ``report.html`` in it.
+        title: heading of the page.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        RunFolderError: if there is no run folder, one is not a run folder, or the page cannot be written.
+    """
+    runs = read_runs([Path(folder) for folder in run_folders])
+    target = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
+    text = render(runs, title=title)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunFolderError(f"the report {target} cannot be written ({error.strerror}); name another file") from error
+    return target
+
+
+def render(runs: Sequence[Run], *, title: str) -> str:
+    """The page as text."""
+    families = group(runs)
+    plans = [plan(family) for family in families]
+    rows = rows_that_fit(plans)
+    anchors = _anchors(families)
+    chapters = []
+    for index, (family, one) in enumerate(zip(families, plans, strict=True)):
+        grid, grid_notes = build_grid(one, most_rows=rows, prefix=f"s{index}")
+        chapters.append(
+            Chapter(
+                anchor=anchors[index],
+                family=family,
+                findings=findings(family),
+                curves=curve_panels(family),
+                frontiers=frontier_panels(family),
+                health=health_panels(family),
+                health_notes=health_notes(family),
+                grid=grid,
+                grid_notes=grid_notes,
+                columns=columns(family),
+                rows=result_rows(family),
+                recipe=recipe(family, f"{anchors[index]}.yaml"),
+            )
+        )
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        title=title,
+        lead=lead(runs, families),
+        chapters=chapters,
+        plain_columns=PLAIN,
+        differences=differences(runs),
+        environments=environments(runs),
+        apart=_not_compared(families),
+        notes=[(run.name, run.notes) for run in runs if run.notes],
+        proxies=sorted({family.proxy.removeprefix("reward/") for family in families}),
+        shown_rows=SHOWN_ROWS,
+        shown_columns=SHOWN_COLUMNS,
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "signed": signed, "setting": setting}
+    environment.globals |= {
+        "markers": MARKERS,
+        "geometry": geometry,
+        "description": description,
+        "figures": step_figures,
+        "mark": contrast_mark,
+    }
+    return environment
+
+
+def _anchors(families: Sequence[Family]) -> list[str]:
+    names = [re.sub(r"[^a-z0-9]+", "-", family.method.lower()).strip("-") or "method" for family in families]
+    return [name if names.count(name) == 1 else f"{name}-{index + 1}" for index, name in enumerate(names)]
+
+
+def lead(runs: Sequence[Run], families: Sequence[Family]) -> str:
+    """What was run, in one paragraph."""
+    methods = listing(list(dict.fromkeys(family.title.split(" (")[0] for family in families)))
+    models = listing(sorted({str(run.config.get("model", "an unnamed model")) for run in runs}))
+    steps = sorted({int(run.config["max_steps"]) for run in runs if "max_steps" in run.config})
+    lengths = f" over {steps[0]}{f' to {steps[-1]}' if steps[-1] > steps[0] else ''} optimiser steps" if steps else ""
+    seeds = sorted({run.seed for run in runs})
+    times = [seconds(run) for run in runs if run.finished and seconds(run) > 0]
+    finished = sum(run.finished is not None for run in runs)
+    roles = [one.role for family in families for one in family.settings]
+    names = {"base": "base", "see": "SEE (with the entropy term)", "control": "temperature control"}
+    kinds = listing([names[role] for role in names if role in roles])
+    text = (
+        f"{count(len(runs), 'run')} of {methods} on the model {models}{lengths}: {kinds}; "
+        f"{'seed' if len(seeds) == 1 else 'seeds'} {listing([str(seed) for seed in seeds])}."
+    )
+    if finished < len(runs):
+        text += f" {finished} of {len(runs)} {'is' if finished == 1 else 'are'} finished."
+    if times:
+        text += f" The finished runs took {duration(sum(times))} of wall time in all."
+    evaluation = runs[0].config.get("evaluation", {})
+    if {"num_prompts", "images_per_prompt"} <= set(evaluation):
+        text += (
+            f" Every evaluation draws {evaluation['images_per_prompt']} images from fixed initial latents for each of "
+            f"{evaluation['num_prompts']} prompts."
+        )
+    return text
+
+
+def _not_compared(families: Sequence[Family]) -> str:
+    """Says that runs of one method stand in several groups, if they do."""
+    methods = [family.method for family in families]
+    split = [METHODS.get(method, method) for method in dict.fromkeys(methods) if methods.count(method) > 1]
+    if not split:
+        return ""
+    return (
+        f"Runs of {listing(split)} differ in more than beta, gamma and seed, or in their proxy. They stand in groups of "
+        "their own, named by what sets them apart, and are not compared across groups."
+    )
+
+
+def step_figures(family: Family, run: Run, step: int) -> str:
+    """Proxy, truth and diversity of a run at a step, for the caption under its images."""
+    record: Mapping[str, float] = next((record for record in run.evaluations if record["step"] == step), {})
+    names = {family.proxy: "proxy", family.judge: family.judge_name, "pairwise_diversity": "diversity"}
+    return " \N{MIDDLE DOT} ".join(f"{name} {number(record[key])}" for key, name in names.items() if key in record)
+
+
+def contrast_mark(contrast: Contrast) -> tuple[str, str]:
+    """CSS class and words of a difference."""
+    if contrast.verdict == "unclear":
+        return "open", "not clear"
+    return ("good", "higher") if contrast.verdict == "higher" else ("bad", "lower")

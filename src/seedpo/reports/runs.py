@@ -1,0 +1,217 @@
+"""Run folders as they lie on disk: read leniently, with a note for everything that is missing or damaged."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seedpo.errors import RunFolderError
+from seedpo.reports.wording import count
+
+Record = Mapping[str, float]
+"""One line of the metrics: its finite numbers, ``step`` among them."""
+
+REQUIRED = ("method", "beta", "gamma", "seed")
+SHEET = re.compile(r"step-(\d+)\.png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """The sprite sheets of a run: row = prompt, column = initial latent.
+
+    Attributes:
+        tile: width and height of one image in pixels.
+        columns: initial latents per prompt.
+        prompts: prompt of each row.
+        sheets: file of each evaluation step.
+    """
+
+    tile: int
+    columns: int
+    prompts: tuple[str, ...]
+    sheets: Mapping[int, Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run folder.
+
+    Attributes:
+        folder: where it lies.
+        name: how the page calls it; unique on the page.
+        config: its resolved configuration.
+        train: lines of training metrics by ascending step.
+        evaluations: lines of evaluation metrics by ascending step.
+        samples: its images, if there are any.
+        environment: versions and machine.
+        finished: step and seconds at the end; none while the run is not finished.
+        notes: what is missing or damaged, one sentence each.
+    """
+
+    folder: Path
+    name: str
+    config: Mapping[str, Any]
+    train: tuple[Record, ...]
+    evaluations: tuple[Record, ...]
+    samples: Samples | None
+    environment: Mapping[str, Any]
+    finished: Mapping[str, float] | None
+    notes: tuple[str, ...]
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return int(self.config["seed"])
+
+    @property
+    def last_step(self) -> int:
+        """Last step that left a line in the metrics."""
+        return int(max((record["step"] for record in (*self.train, *self.evaluations)), default=0))
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """Names of the rewards that are measured; the first is the proxy."""
+        named = tuple(self.config.get("evaluation", {}).get("rewards", ()))
+        seen = {key.split("/")[1]: None for record in self.evaluations for key in record if key.startswith("reward/")}
+        return named or tuple(seen)
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
+    """Reads run folders; one that is named twice is read once.
+
+    Raises:
+        RunFolderError: if there is none, or if one is not a run folder.
+    """
+    if not folders:
+        raise RunFolderError("no run folder is named; name the folders that were given to `seedpo train --out`")
+    places = {folder.resolve(): folder for folder in map(Path, folders)}
+    runs = [read_run(folder) for folder in places.values()]
+    names = [run.name for run in runs]
+    twice = {name for name in names if names.count(name) > 1}
+    return tuple(replace(run, name=_long_name(run.folder)) if run.name in twice else run for run in runs)
+
+
+def _long_name(folder: Path) -> str:
+    return "/".join(folder.resolve().parts[-3:])
+
+
+def read_run(folder: Path) -> Run:
+    """Reads one run folder.
+
+    Raises:
+        RunFolderError: if it has no usable ``config.yaml``.
+    """
+    config = _read_config(folder)
+    train, evaluations, notes = _read_metrics(folder / "metrics.jsonl")
+    samples, sample_notes = _read_samples(folder / "samples")
+    environment, environment_notes = _read_mapping(folder / "environment.json")
+    finished, finished_notes = _read_mapping(folder / "finished.json")
+    run = Run(
+        folder=folder,
+        name=folder.resolve().name,
+        config=config,
+        train=train,
+        evaluations=evaluations,
+        samples=samples,
+        environment=environment or {},
+        finished=finished,
+        notes=(*notes, *sample_notes, *environment_notes, *finished_notes),
+    )
+    if finished is not None:
+        return run
+    of = f" of {config['max_steps']}" if "max_steps" in config else ""
+    return replace(run, notes=(f"It is not finished: its last line is of step {run.last_step}{of}.", *run.notes))
+
+
+def _read_config(folder: Path) -> Mapping[str, Any]:
+    path = folder / "config.yaml"
+    if not path.is_file():
+        inner = sorted(child.parent for child in folder.glob("*/config.yaml"))
+        hint = (
+            f"name the runs inside it, for example {inner[0]}" if inner else "name a folder that `seedpo train` wrote"
+        )
+        what = "holds no config.yaml" if folder.is_dir() else "does not exist"
+        raise RunFolderError(f"{folder} is not a run folder: it {what}; {hint}")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise RunFolderError(f"{path} cannot be read as YAML ({reason}); restore it or leave this run out") from error
+    missing = [key for key in REQUIRED if not isinstance(config, dict) or key not in config]
+    if missing:
+        raise RunFolderError(
+            f"{path} has no key {missing[0]!r}; it must be the resolved configuration that `seedpo train` wrote"
+        )
+    for key in ("beta", "gamma", "seed"):
+        if isinstance(config[key], bool) or not isinstance(config[key], int | float):
+            raise RunFolderError(f"{path}: {key} = {config[key]!r} is not a number; write one or leave this run out")
+    return dict(config)
+
+
+def _read_metrics(path: Path) -> tuple[tuple[Record, ...], tuple[Record, ...], list[str]]:
+    kinds: dict[str, dict[int, Record]] = {"train": {}, "evaluation": {}}
+    damaged: list[int] = []
+    not_finite: list[int] = []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for row, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            kind, step = kinds[record["kind"]], int(record["step"])
+        except (ValueError, KeyError, TypeError):
+            if line.strip():
+                damaged.append(row)
+            continue
+        numbers = {
+            key: float(value)
+            for key, value in record.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        finite = {key: value for key, value in numbers.items() if math.isfinite(value)}
+        if len(finite) < len(numbers):
+            not_finite.append(step)
+        kind[step] = finite  # a resumed run logs some steps again: the last line counts
+    notes = []
+    if damaged:
+        notes.append(f"{count(len(damaged), 'line')} of metrics.jsonl cannot be read (first: line {damaged[0]}).")
+    if not_finite:
+        notes.append(
+            f"{count(len(not_finite), 'line')} of metrics.jsonl hold values that are not finite (first: step "
+            f"{min(not_finite)}); these values are left out."
+        )
+    if not kinds["evaluation"]:
+        notes.append("It holds no evaluation.")
+    train, evaluations = (tuple(kinds[kind][step] for step in sorted(kinds[kind])) for kind in ("train", "evaluation"))
+    return train, evaluations, notes
+
+
+def _read_samples(folder: Path) -> tuple[Samples | None, list[str]]:
+    index, notes = _read_mapping(folder / "index.json")
+    if index is None:
+        return None, notes or ["It holds no sample images."]
+    try:
+        tile, columns = int(index["tile"]), int(index["columns"])
+        prompts = tuple(str(prompt) for prompt in index["prompts"])
+    except (KeyError, TypeError, ValueError):
+        return None, ["samples/index.json lacks tile, columns or prompts; its images are left out."]
+    sheets = {int(found[1]): path for path in folder.glob("step-*.png") if (found := SHEET.fullmatch(path.name))}
+    if not sheets or min(tile, columns, len(prompts)) < 1:
+        return None, ["It holds no sample images."]
+    return Samples(tile=tile, columns=columns, prompts=prompts, sheets=dict(sorted(sheets.items()))), []
+
+
+def _read_mapping(path: Path) -> tuple[Any, list[str]]:
+    """A JSON object, or nothing and a note if the file is there but damaged."""
+    if not path.is_file():
+        return None, []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        content = None
+    return (content, []) if isinstance(content, dict) else (None, [f"{path.name} cannot be read as a JSON object."])

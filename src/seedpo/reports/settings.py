@@ -1,0 +1,264 @@
+"""Runs sorted into what is compared: seeds into settings, settings into families with base, SEE and control.
+
+A **setting** is one configuration apart from the seed. A **family** holds the settings that differ in the weights
+(beta, gamma) only, so that they may be compared.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from seedpo.reports.runs import Record, Run
+from seedpo.reports.wording import listing, setting, written
+
+Role = Literal["base", "see", "control"]
+ROLES: tuple[Role, ...] = ("base", "see", "control")
+
+METHODS = {"diffusion-dpo": "Diffusion-DPO", "d3po": "D3PO", "spo": "SPO"}
+BOOKKEEPING = ("log_every", "checkpoint_every", "checkpoints_limit")
+WEIGHTS = ("beta", "gamma", "entropy_convention")
+NOT_FAMILY = (*BOOKKEEPING, *WEIGHTS, "seed", "max_steps", "evaluate_every", "evaluation")
+"""Keys that may differ between runs that are compared."""
+
+NAN = math.nan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A value with its interval; the ends are NaN where none is known."""
+
+    value: float
+    low: float = NAN
+    high: float = NAN
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether both ends are known."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A quantity over the evaluations, by ascending step."""
+
+    steps: tuple[int, ...]
+    points: tuple[Point, ...]
+
+    def __getitem__(self, step: int) -> Point:
+        return self.points[self.steps.index(step)]
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The values without their intervals."""
+        return tuple(point.value for point in self.points)
+
+
+Curves = Mapping[str, Curve]
+
+
+def read_curves(records: Sequence[Record]) -> Curves:
+    """Every quantity of a run's evaluations with its interval (``<key>/low``, ``<key>/high``)."""
+    keys = {key: None for record in records for key in record if key != "step" and not key.endswith(("/low", "/high"))}
+    curves = {}
+    for key in keys:
+        found = [record for record in records if key in record]
+        points = [
+            Point(value=record[key], low=record.get(f"{key}/low", NAN), high=record.get(f"{key}/high", NAN))
+            for record in found
+        ]
+        curves[key] = Curve(steps=tuple(int(record["step"]) for record in found), points=tuple(points))
+    return curves
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One configuration with one or more seeds.
+
+    Attributes:
+        name: what it is called on the page; unique within its family.
+        role: base method, SEE variant or temperature control.
+        beta: weight of the KL term.
+        gamma: weight of the entropy term.
+        policy_weight: the weight a of the policy's log-probability.
+        seeds: seed of each run.
+        by_seed: curves of each run.
+        runs: the runs themselves.
+        order: position among the settings of its role; chooses the dash pattern.
+    """
+
+    name: str
+    role: Role
+    beta: float
+    gamma: float
+    policy_weight: float
+    seeds: tuple[int, ...]
+    by_seed: tuple[Curves, ...]
+    runs: tuple[Run, ...] = ()
+    order: int = 0
+
+    @property
+    def curves(self) -> Curves:
+        """Mean over the seeds with their range; of a single seed its own values and intervals over prompts."""
+        measured = [curves for curves in self.by_seed if curves]
+        if len(measured) < 2:
+            return measured[0] if measured else {}
+        shared = [key for key in measured[0] if all(key in curves for curves in measured)]
+        return {key: _mean([curves[key] for curves in measured]) for key in shared}
+
+    @property
+    def several_seeds(self) -> bool:
+        """Whether the intervals are ranges over seeds."""
+        return sum(bool(curves) for curves in self.by_seed) > 1
+
+
+def _mean(curves: Sequence[Curve]) -> Curve:
+    steps = [step for step in curves[0].steps if all(step in curve.steps for curve in curves)]
+    columns = [[curve[step].value for curve in curves] for step in steps]
+    points = [Point(value=sum(column) / len(column), low=min(column), high=max(column)) for column in columns]
+    return Curve(steps=tuple(steps), points=tuple(points))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Settings that may be compared.
+
+    Attributes:
+        title: the method, and what sets it apart from other families of the same method.
+        method: name of the method.
+        proxy: key of the reward that is optimised.
+        judge: key of what the proxy stands for: the truth, or a held-out reward where no truth is known.
+        settings: base settings first, then SEE, then controls.
+    """
+
+    title: str
+    method: str
+    proxy: str
+    judge: str
+    settings: tuple[Setting, ...]
+
+    @property
+    def judge_name(self) -> str:
+        """The judge in words."""
+        return "truth" if self.judge == "truth" else f"held-out reward {self.judge.removeprefix('reward/')}"
+
+    def base_of(self, see: Setting) -> Setting | None:
+        """The base method at the SEE setting's beta."""
+        return self._plain(see.beta)
+
+    def control_of(self, see: Setting) -> Setting | None:
+        """The temperature control: the base method at beta' = a of the SEE setting."""
+        return self._plain(see.policy_weight)
+
+    def _plain(self, beta: float) -> Setting | None:
+        found = [plain for plain in self.settings if plain.gamma == 0 and math.isclose(plain.beta, beta, rel_tol=1e-6)]
+        return max(found, key=_reach, default=None)
+
+
+def _reach(plain: Setting) -> int:
+    return max((step for curve in plain.curves.values() for step in curve.steps), default=-1)
+
+
+def policy_weight(config: Mapping[str, Any]) -> float:
+    """The weight a: beta (1 + gamma) for the relative convention, beta + gamma for the absolute one."""
+    beta, gamma = float(config["beta"]), float(config["gamma"])
+    return beta + gamma if config.get("entropy_convention") == "absolute" else beta * (1 + gamma)
+
+
+def group(runs: Sequence[Run]) -> tuple[Family, ...]:
+    """Sorts runs into families and settings, in the order in which they are given."""
+    families: dict[str, list[Run]] = {}
+    for run in runs:
+        kept = {key: value for key, value in run.config.items() if key not in NOT_FAMILY}
+        families.setdefault(json.dumps([kept, run.rewards[:1]], sort_keys=True, default=str), []).append(run)
+    built = [_family(members) for members in families.values()]
+    return tuple(_retitled(family, built) for family in built)
+
+
+def _family(runs: Sequence[Run]) -> Family:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        kept = {key: value for key, value in run.config.items() if key not in (*BOOKKEEPING, "seed")}
+        groups.setdefault(json.dumps(kept, sort_keys=True, default=str), []).append(run)
+    see = [members[0].config for members in groups.values() if float(members[0].config["gamma"]) != 0]
+    settings = [_setting(members, see) for members in groups.values()]
+    settings.sort(key=lambda one: (ROLES.index(one.role), one.beta, one.gamma))
+    seen: dict[Role, int] = {}
+    for index, one in enumerate(settings):
+        seen[one.role] = seen.get(one.role, -1) + 1
+        settings[index] = replace(one, order=seen[one.role], name=_unique_name(one, settings))
+    rewards = runs[0].rewards
+    keys = {key for one in settings for curves in one.by_seed for key in curves}
+    held_out = [f"reward/{name}" for name in rewards[1:] if f"reward/{name}" in keys]
+    method = str(runs[0].config["method"])
+    return Family(
+        title=METHODS.get(method, method),
+        method=method,
+        proxy=f"reward/{rewards[0]}" if rewards else "reward",
+        judge="truth" if "truth" in keys or not held_out else held_out[0],
+        settings=tuple(settings),
+    )
+
+
+def _setting(runs: Sequence[Run], see: Sequence[Mapping[str, Any]]) -> Setting:
+    config = runs[0].config
+    beta, gamma = float(config["beta"]), float(config["gamma"])
+    role: Role = "base"
+    if gamma != 0:
+        role = "see"
+    elif not any(math.isclose(float(other["beta"]), beta) for other in see):
+        role = "control" if any(math.isclose(policy_weight(other), beta, rel_tol=1e-6) for other in see) else "base"
+    return Setting(
+        name={"base": "base", "see": f"SEE \N{GREEK SMALL LETTER GAMMA} = {setting(gamma)}", "control": "control"}[
+            role
+        ],
+        role=role,
+        beta=beta,
+        gamma=gamma,
+        policy_weight=policy_weight(config),
+        seeds=tuple(run.seed for run in runs),
+        by_seed=tuple(read_curves(run.evaluations) for run in runs),
+        runs=tuple(runs),
+    )
+
+
+def _unique_name(one: Setting, settings: Sequence[Setting]) -> str:
+    """The name, with beta and then further keys if another setting of the role has the same one."""
+    beta = f"\N{GREEK SMALL LETTER BETA}{chr(0x2032) if one.role == 'control' else ''} = {setting(one.beta)}"
+    alike = [other for other in settings if other.role == one.role and other.gamma == one.gamma and other is not one]
+    if not alike and one.role == "see":
+        return one.name
+    name = f"{one.name}, {beta}" if one.role == "see" else f"{one.name} {beta}"
+    twins = [other for other in alike if other.beta == one.beta and other.runs and one.runs]
+    keys = differing_keys([flat(other.runs[0].config) for other in (one, *twins)]) if twins else []
+    return ", ".join([name, *(f"{key} {written(flat(one.runs[0].config).get(key))}" for key in keys if key != "seed")])
+
+
+def _retitled(family: Family, families: Sequence[Family]) -> Family:
+    """The family with the keys in its title that set it apart from others of its method."""
+    alike = [other for other in families if other.method == family.method]
+    if len(alike) < 2:
+        return family
+    configs = [flat(other.settings[0].runs[0].config) for other in alike]
+    own = configs[alike.index(family)]
+    keys = [
+        key for key in differing_keys(configs) if key == "evaluation.rewards" or key.split(".")[0] not in NOT_FAMILY
+    ]
+    return replace(family, title=f"{family.title} ({listing([f'{key} {written(own.get(key))}' for key in keys])})")
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested configuration with dotted keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return leaves
+
+
+def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys whose values are not the same everywhere, in the order of the first configuration that has them."""
+    keys = {key: None for config in configs for key in config}
+    return [key for key in keys if any(config.get(key) != configs[0].get(key) for config in configs)]

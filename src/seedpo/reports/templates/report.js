@@ -1,0 +1,97 @@
+"use strict";
+for (const chapter of document.querySelectorAll("[data-chapter]")) {
+  const stage = chapter.querySelector("[data-stepper]");
+  if (stage) stepper(chapter, stage);
+  const latents = chapter.querySelector("[data-latents]");
+  if (latents) prompts(latents);
+  for (const box of chapter.querySelectorAll("[data-pixels]")) box.addEventListener("change", () => chapter.classList.toggle("crisp", box.checked));
+}
+
+function stepper(chapter, stage) {
+  const slider = stage.querySelector("input[type=range]");
+  const steps = JSON.parse(stage.dataset.stepper);
+  const play = stage.querySelector("[data-play]");
+  let timer = 0;
+  function show() {
+    const step = steps[slider.value];
+    stage.querySelector("output").textContent = "step " + step;
+    slider.setAttribute("aria-valuetext", "step " + step);
+    for (const part of stage.querySelectorAll("[data-at]")) part.classList.toggle("on", +part.dataset.at === step);
+    for (const marker of chapter.querySelectorAll("[data-step]")) marker.classList.toggle("now", +marker.dataset.step === step);
+    for (const svg of chapter.querySelectorAll("svg[data-range]")) {
+      const [low, high, left, right] = JSON.parse(svg.dataset.range);
+      const cursor = svg.querySelector(".cursor");
+      const x = left + (step - low) / (high - low) * (right - left);
+      cursor.setAttribute("x1", x);
+      cursor.setAttribute("x2", x);
+      cursor.style.visibility = step <= high ? "visible" : "hidden";
+    }
+  }
+  function move(by) {
+    slider.value = Math.min(steps.length - 1, Math.max(0, +slider.value + by));
+    show();
+  }
+  function stop() {
+    clearInterval(timer);
+    timer = 0;
+    play.textContent = "\u25b6 play";
+  }
+  slider.addEventListener("input", () => { stop(); show(); });
+  stage.addEventListener("keydown", (event) => {
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!by || event.target.closest("input, select, button")) return;
+    event.preventDefault();
+    stop();
+    move(by);
+  });
+  play.addEventListener("click", () => {
+    if (timer) return stop();
+    if (+slider.value === steps.length - 1) slider.value = 0;
+    show();
+    play.textContent = "\u275a\u275a pause";
+    timer = setInterval(() => {
+      move(1);
+      if (+slider.value === steps.length - 1) stop();
+    }, 700);
+  });
+  for (const marker of chapter.querySelectorAll("[data-step]")) {
+    const index = steps.indexOf(+marker.dataset.step);
+    if (index >= 0) marker.addEventListener("click", () => { stop(); slider.value = index; show(); });
+  }
+  pages(stage);
+  show();
+}
+
+function pages(stage) {
+  const labels = [...stage.querySelectorAll(".labels > span")];
+  const shown = +stage.dataset.rows;
+  const last = labels.length - shown;
+  let first = 0;
+  for (const button of stage.querySelectorAll("[data-page]")) {
+    button.addEventListener("click", () => {
+      first = Math.max(0, Math.min(last, first + shown * +button.dataset.page));
+      stage.style.setProperty("--y", (last ? 100 * first / last : 0) + "%");
+      labels.forEach((label, row) => { label.hidden = row < first || row >= first + shown; });
+      stage.querySelector("[data-pages]").textContent = "prompts " + (first + 1) + "\u2013" + (first + shown) + " of " + labels.length;
+    });
+  }
+}
+
+function prompts(latents) {
+  const select = latents.querySelector("select");
+  function show() {
+    const last = select.options.length - 1;
+    latents.style.setProperty("--y", (last ? 100 * select.selectedIndex / last : 0) + "%");
+  }
+  for (const button of latents.querySelectorAll("[data-move]")) {
+    button.addEventListener("click", () => {
+      const count = select.options.length;
+      select.selectedIndex = (select.selectedIndex + +button.dataset.move + count) % count;
+      show();
+    });
+  }
+  select.addEventListener("change", show);
+  show();
+}
+
+addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details")) part.open = true; });

@@ -1,0 +1,16 @@
+"""Where the shipped weights of the embedded world lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ASSETS = Path(__file__).parent / "assets"
+
+PIPELINE = ASSETS / "pipeline"
+"""A Stable Diffusion pipeline in diffusers' format."""
+
+SCORER = ASSETS / "scorer"
+"""A step-aware CLIP preference model."""
+
+GUIDANCE_SCALE = 3.0
+"""Classifier-free guidance at which the embedded pipeline's figures are stated."""

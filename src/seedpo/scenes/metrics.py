@@ -1,0 +1,92 @@
+"""Metrics that only a world with known truth can offer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from seedpo.protocols import Metric, Samples
+from seedpo.scenes.oracle import FREE, Readings, read_images
+from seedpo.scenes.taste import utility
+
+UNIFORM_VARIANCE = 1.0 / 12.0
+"""Variance of a free attribute in the data, whose range is scaled to [0, 1]."""
+
+
+def readings(samples: Samples) -> Readings:
+    """What the oracle reads from all images, (P K) rows."""
+    return read_images(*samples.flat())
+
+
+def _by_prompt(samples: Samples, values: Tensor) -> Tensor:
+    return values.view(len(samples.prompts), -1, *values.shape[1:])
+
+
+def mean_truth(samples: Samples) -> Tensor:
+    """Mean true utility, (P,)."""
+    read = samples.derive(readings)
+    wrong = (~read.correct).sum(1).float()
+    values = utility(vividness=read.vividness, wrong=wrong, residual=read.residual)
+    return _by_prompt(samples, values).mean(1)
+
+
+def share_correct(samples: Samples) -> Tensor:
+    """Share of images with every named attribute right, (P,)."""
+    correct = samples.derive(readings).correct.all(1).float()
+    return _by_prompt(samples, correct).mean(1)
+
+
+def mean_residual(samples: Samples) -> Tensor:
+    """Mean distance to the nearest legitimate drawing, (P,)."""
+    return _by_prompt(samples, samples.derive(readings).residual).mean(1)
+
+
+def free_variance(samples: Samples) -> Tensor:
+    """Variance of the free attributes over a prompt's images relative to the data's, averaged over attributes, (P,).
+
+    The variance is the unbiased one, over the images in which the attribute can be read; NaN where none can.
+    """
+    free = _by_prompt(samples, samples.derive(readings).free)
+    known = ~torch.isnan(free)
+    count = known.sum(1)
+    mean = torch.nansum(free, 1) / count.clamp(min=1)
+    squares = torch.where(known, (free - mean[:, None]).square(), 0.0).sum(1)
+    variance = torch.where(count > 1, squares / (count - 1).clamp(min=1), math.nan)
+    return torch.nanmean(variance, 1) / UNIFORM_VARIANCE
+
+
+TRUTH = Metric(
+    name="truth",
+    direction="higher",
+    unit="utility of the simulated annotator",
+    summary="what the simulated annotator really likes: vividness, less wrong attributes and flaws; 3 is the best",
+    per_prompt=mean_truth,
+)
+
+ATTRIBUTE_ACCURACY = Metric(
+    name="attribute_accuracy",
+    direction="higher",
+    unit="share of images",
+    summary="images in which shape, colour, size and background are those of the prompt",
+    per_prompt=share_correct,
+)
+
+RESIDUAL = Metric(
+    name="residual",
+    direction="lower",
+    unit="RMS pixel difference in [0, 1]",
+    summary="distance to the nearest legitimate drawing of the prompt",
+    per_prompt=mean_residual,
+)
+
+FREE_SPREAD = Metric(
+    name="free_spread",
+    direction="higher",
+    unit="standard deviation relative to the data",
+    summary=f"spread of what the prompt leaves open ({', '.join(FREE)}); 1: as wide as in the data",
+    per_prompt=free_variance,
+    finish=math.sqrt,
+    least_images=2,
+)

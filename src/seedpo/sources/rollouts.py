@@ -1,0 +1,128 @@
+"""What the two online sources share: prompts in, pairs out, batch after batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from seedpo.core.types import TransitionPairs
+from seedpo.errors import SeedpoError
+from seedpo.protocols import State
+from seedpo.sources.buffer import PairBuffer
+from seedpo.sources.stream import IndexStream
+
+_EMPTY_ROLLOUTS = 20
+"""Roll-outs without one clear pair after which a run gives up."""
+
+
+class Rollout(Protocol):
+    """Samples from the policy and makes pairs of what it drew."""
+
+    def __call__(
+        self, prompts: Sequence[str], *, generator: torch.Generator
+    ) -> tuple[TransitionPairs | None, Mapping[str, float]]:
+        """Pairs, or none if no pair is clear enough, and what was observed."""
+
+
+class RolloutSource:
+    """Batches of pairs that the policy makes itself; a roll-out whenever they run out.
+
+    Args:
+        rollout: makes the pairs.
+        prompts: prompts to draw from, shuffled in every epoch.
+        prompts_per_rollout: prompts of one roll-out.
+        updates_per_rollout: how often each pair is handed out.
+        batch_size: pairs per batch.
+        seed: seed of the prompts' order and, with the rank, of the roll-outs.
+        rank: number of this process.
+        world: number of processes.
+    """
+
+    def __init__(
+        self,
+        rollout: Rollout,
+        prompts: Sequence[str],
+        *,
+        prompts_per_rollout: int,
+        updates_per_rollout: int,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.rollout = rollout
+        self.prompts = prompts
+        self.prompts_per_rollout = prompts_per_rollout
+        self.batch_size = batch_size
+        self._stream = IndexStream(len(prompts), seed=seed, rank=rank, world=world)
+        self._buffer = PairBuffer(passes=updates_per_rollout)
+        self._generator = torch.Generator().manual_seed(seed * 1_000_003 + rank + 1)
+        self._observed: list[Mapping[str, float]] = []
+
+    def next_batch(self) -> TransitionPairs:
+        """The next pairs, after as many roll-outs as they need.
+
+        Raises:
+            SeedpoError: if many roll-outs in succession give no pair.
+        """
+        empty = 0
+        while len(self._buffer) < self.batch_size:
+            prompts = [self.prompts[row] for row in self._stream.take(self.prompts_per_rollout)]
+            pairs, observed = self.rollout(prompts, generator=self._generator)
+            self._observed.append(observed)
+            empty = 0 if pairs is not None else empty + 1
+            if empty == _EMPTY_ROLLOUTS:
+                raise SeedpoError(
+                    f"{empty} roll-outs in succession gave no pair whose preference is clear enough; "
+                    "lower min_gap, or look at the samples: they may all be alike"
+                )
+            if pairs is not None:
+                self._buffer.fill(pairs, generator=self._generator)
+        return self._buffer.take(self.batch_size)
+
+    def metrics(self) -> Mapping[str, float]:
+        """Means over the roll-outs since the last call."""
+        observed, self._observed = self._observed, []
+        names = observed[0] if observed else ()
+        return {name: sum(entry[name] for entry in observed) / len(observed) for name in names}
+
+    def state(self) -> State:
+        """Prompts' position, generator and waiting pairs."""
+        return {
+            "stream": self._stream.state(),
+            "generator": self._generator.get_state(),
+            "buffer": self._buffer.state(),
+        }
+
+    def restore(self, state: State) -> None:
+        """Takes back what :meth:`state` gave."""
+        self._stream.restore(state["stream"])
+        self._generator.set_state(state["generator"])
+        self._buffer.restore(state["buffer"])
+
+
+def kept_pairs(chosen_scores: Tensor, rejected_scores: Tensor, *, min_gap: float) -> Tensor:
+    """Which pairs are clear: the softmax of the two scores differs by more than ``min_gap``; ties never are."""
+    gap = torch.tanh((chosen_scores - rejected_scores) / 2.0)
+    return gap > min_gap
+
+
+def check_scores(scores: Tensor, prompts: Sequence[str]) -> Tensor:
+    """Scores on the CPU in float32, (B,).
+
+    Raises:
+        SeedpoError: if the reward gave another shape or a score that is not finite.
+    """
+    if scores.shape != (len(prompts),):
+        raise SeedpoError(f"the reward gave scores of shape {tuple(scores.shape)} for {len(prompts)} images")
+    scores = scores.detach().float().cpu()
+    bad = (~torch.isfinite(scores)).nonzero()
+    if len(bad):
+        raise SeedpoError(
+            f"the reward gave {scores[bad[0]].item()} for an image of the prompt {prompts[int(bad[0])]!r}; nothing is "
+            "ranked by it: check the reward, or lower learning_rate if the images have decayed"
+        )
+    return scores

@@ -1,0 +1,211 @@
+"""Checkpoints: complete or absent, verified when they are read, older ones kept until the new one is safe.
+
+A checkpoint is written into a folder beside its place, flushed, and renamed. It holds::
+
+    policy/             what the policy's own ``save`` writes
+    optimizer.*         the optimiser's state by parameter name (and the gradient scaler's)
+    rank-<i>.*          random states and the source's state of process i
+    checkpoint.json     the manifest: position, configuration, SHA-256 of every file above
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from seedpo.errors import RunFolderError
+from seedpo.training.files import ASIDE, files_below, publish_folder, remove_folder, sha256, writing
+from seedpo.training.processes import on_every_process, on_main_process
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "checkpoint.json"
+_NAME = re.compile(r"checkpoint-(\d{6,})")
+
+
+class DamagedCheckpoint(RunFolderError):
+    """A checkpoint with a file that is missing or is not what was written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        step: optimiser steps taken.
+        pairs_seen: pairs trained on, over all processes.
+        seconds: wall time spent on the run.
+        processes: processes of the run; each has its own state.
+        config: the resolved configuration, from which the run can be rebuilt.
+        files: SHA-256 of each file, by its path within the checkpoint.
+    """
+
+    step: int
+    pairs_seen: int
+    seconds: float
+    processes: int
+    config: dict[str, Any]
+    files: dict[str, str]
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Adds the hashes of all files in the folder and writes the manifest, with its own hash."""
+    files = {str(path.relative_to(folder)): sha256(path) for path in files_below(folder)}
+    content = asdict(replace(manifest, files=files))
+    text = json.dumps({"manifest": content, "sha256": _digest(content)}, indent=2)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads a checkpoint's manifest and compares every file with it.
+
+    Raises:
+        DamagedCheckpoint: naming the first file that is missing or differs.
+    """
+    path = folder / MANIFEST
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        content = document["manifest"]
+        if document["sha256"] != _digest(content):
+            raise ValueError("its content does not have its SHA-256")
+        manifest = Manifest(**content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DamagedCheckpoint(f"{path} is damaged ({error})") from error
+    for name, expected in manifest.files.items():
+        try:
+            found = sha256(folder / name)
+        except OSError as error:
+            raise DamagedCheckpoint(f"{folder / name} cannot be read ({error})") from error
+        if found != expected:
+            raise DamagedCheckpoint(f"{folder / name} is damaged (its SHA-256 is not the one in {MANIFEST})")
+    return manifest
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Attributes:
+        folder: where they lie.
+        limit: how many are kept.
+    """
+
+    folder: Path
+    limit: int
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return self.folder / f"checkpoint-{step:06d}"
+
+    def steps(self) -> list[int]:
+        """Steps that have a checkpoint, ascending."""
+        matches = (_NAME.fullmatch(path.name) for path in self.folder.glob("checkpoint-*"))
+        return sorted(int(match[1]) for match in matches if match)
+
+    def describe_latest(self) -> str:
+        """A phrase for error messages."""
+        steps = self.steps()
+        return f"the last checkpoint is {self.path(steps[-1])}" if steps else "no checkpoint was written yet"
+
+    def newest_intact(self) -> Manifest:
+        """The newest checkpoint whose files are what was written.
+
+        Damaged ones that are newer are reported and put aside as ``damaged-checkpoint-<step>``, so that they neither
+        stand in the way of the new ones nor count as kept.
+
+        Raises:
+            RunFolderError: if there is none.
+        """
+        damaged: dict[int, DamagedCheckpoint] = {}
+        for step in reversed(self.steps()):
+            try:
+                manifest = read_manifest(self.path(step))
+            except DamagedCheckpoint as error:
+                damaged[step] = error
+                continue
+            self._put_aside(damaged, manifest)
+            return manifest
+        if damaged:
+            problems = "; ".join(str(error) for error in damaged.values())
+            raise RunFolderError(f"no checkpoint in {self.folder} is intact: {problems}; choose another --out")
+        raise RunFolderError(
+            f"{self.folder} holds no checkpoint to resume (see checkpoint_every); "
+            "delete the run folder or choose another --out, and start without --resume"
+        )
+
+    def _put_aside(self, damaged: dict[int, DamagedCheckpoint], used: Manifest) -> None:
+        for step, error in damaged.items():
+            target = self.folder / f"damaged-{self.path(step).name}"
+            logger.warning(
+                "%s; the run goes on from %s (the damaged one is now %s)", error, self.path(used.step), target
+            )
+            remove_folder(target)
+            self.path(step).replace(target)
+
+    def prune(self) -> None:
+        """Removes the oldest checkpoints beyond the limit."""
+        for step in self.steps()[: -self.limit]:
+            remove_folder(self.path(step))
+
+    def write(
+        self,
+        manifest: Manifest,
+        *,
+        accelerator: Accelerator,
+        write_shared: Callable[[Path], None],
+        write_own: Callable[[Path], None],
+    ) -> None:
+        """Writes one checkpoint, together with all processes, then removes those beyond the limit.
+
+        Args:
+            manifest: position and configuration; its hashes are filled in here.
+            accelerator: of this process.
+            write_shared: writes what all processes have in common; runs on the first process.
+            write_own: writes what only this process has.
+
+        Raises:
+            RunFolderError: if the disk is full or cannot be written; the checkpoints before are untouched.
+        """
+        target = self.path(manifest.step)
+        aside = target.with_name(target.name + ASIDE)
+        what = f"the checkpoint of step {manifest.step}"
+        mend = f"{self.describe_latest()}; go on with --resume latest"
+
+        def begin() -> None:
+            with writing(what, self.folder, mend=mend):
+                remove_folder(aside)
+                aside.mkdir(parents=True)
+
+        def write_parts() -> None:
+            with writing(what, self.folder, mend=mend):
+                if accelerator.is_main_process:
+                    write_shared(aside)
+                write_own(aside)
+
+        def publish() -> None:
+            with writing(what, self.folder, mend=mend):
+                write_manifest(manifest, aside)
+                publish_folder(aside, target)
+                self.prune()
+
+        try:
+            on_main_process(accelerator, begin)
+            on_every_process(write_parts)
+            on_main_process(accelerator, publish)
+        except BaseException:
+            if accelerator.is_main_process:
+                shutil.rmtree(aside, ignore_errors=True)
+            raise

@@ -1,0 +1,50 @@
+"""Stopping at a step's end when the user or the cluster asks for it."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from seedpo.errors import SeedpoError
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class TrainingInterrupted(SeedpoError):
+    """The run was asked to stop; it wrote a checkpoint from which it goes on."""
+
+
+@dataclass
+class StopRequest:
+    """Whether a stop was asked for."""
+
+    requested: bool = False
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Inside, the first SIGINT or SIGTERM only sets ``requested``; a second one acts as it does outside.
+
+    Outside the main thread no handler can be installed, and nothing changes.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    previous = {number: signal.getsignal(number) or signal.SIG_DFL for number in STOP_SIGNALS}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        request.requested = True
+        signal.signal(number, previous[signal.Signals(number)])
+
+    for number in STOP_SIGNALS:
+        signal.signal(number, note)
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

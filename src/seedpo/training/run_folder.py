@@ -1,0 +1,196 @@
+"""The folder of one run: what lies where, who may write, and whether it fits what is asked."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seedpo.config import RunConfig, build_config, read_recipe, save_config
+from seedpo.errors import RunFolderError
+from seedpo.training.environment import changed_packages, describe_environment
+from seedpo.training.files import ASIDE, flush, write_text, writing
+
+logger = logging.getLogger(__name__)
+
+FREE_KEYS = frozenset({"max_steps", "log_every", "checkpoint_every", "checkpoints_limit", "evaluate_every"})
+"""Keys that may change when a run is resumed: none of them changes what a step does."""
+
+WEIGHTS_FOLDERS = {"lora": "adapter", "full": "unet"}
+"""Where the trained weights lie at the end, by the run's ``adapter``."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder, made by :meth:`create` or found by :meth:`open`.
+
+    Attributes:
+        path: the folder. It holds ``config.yaml``, ``environment.json``, ``metrics.jsonl``, ``samples/``,
+            ``checkpoints/``, at the end ``adapter/`` or ``unet/``, and last of all ``finished.json``.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path | str, config: RunConfig) -> RunFolder:
+        """Makes the folder of a new run.
+
+        In a run of several processes only the first one may do this:
+        ``on_main_process(accelerator, lambda: RunFolder.create(path, config))``.
+
+        Raises:
+            RunFolderError: if there is something in it already, or it cannot be written.
+        """
+        folder = cls(Path(path))
+        if folder.path.exists() and not folder.path.is_dir():
+            raise RunFolderError(f"{folder.path} is a file; choose another --out")
+        if folder.path.is_dir() and any(folder.path.iterdir()):
+            raise RunFolderError(f"{folder.path} is not empty; {folder._mend()}")
+        with writing("a new run", folder.path, mend="choose an --out that can be written"):
+            folder.samples.mkdir(parents=True, exist_ok=True)
+            folder.checkpoints.mkdir(exist_ok=True)
+            environment = json.dumps(describe_environment(), indent=2) + "\n"
+            write_text(folder.environment, environment)
+            folder.write_config(config)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """Finds the folder of a run that was started before.
+
+        Raises:
+            RunFolderError: if there is no run in it.
+        """
+        folder = cls(Path(path))
+        if not folder.config_file.is_file():
+            raise RunFolderError(f"{folder.path} is no run folder (it holds no config.yaml); check --out")
+        return folder
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions and machine at the start of the run."""
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per line: training steps and evaluations."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """What the evaluator writes."""
+        return self.path / "samples"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder ``checkpoint-<step>`` each."""
+        return self.path / "checkpoints"
+
+    @property
+    def finished(self) -> Path:
+        """Written when everything else is complete."""
+        return self.path / "finished.json"
+
+    def weights(self, config: RunConfig) -> Path:
+        """Where the trained weights lie at the end of the run."""
+        return self.path / WEIGHTS_FOLDERS[config.adapter]
+
+    def _mend(self) -> str:
+        if any(self.checkpoints.glob("checkpoint-*")):
+            return "go on with --resume latest, or choose another --out to start anew"
+        return "it holds no checkpoint to resume; choose another --out or delete it"
+
+    def read_config(self) -> RunConfig:
+        """The configuration that the run was started with.
+
+        Raises:
+            ConfigError: if the file is not a valid configuration.
+        """
+        return build_config(read_recipe(self.config_file))
+
+    def write_config(self, config: RunConfig) -> None:
+        """Writes the resolved configuration; after a crash the file is the old one or the new one."""
+        aside = self.config_file.with_name(self.config_file.name + ASIDE)
+        save_config(config, aside)
+        flush(aside)
+        aside.replace(self.config_file)
+
+    def require_fresh(self) -> None:
+        """Checks that nothing was trained here yet.
+
+        Raises:
+            RunFolderError: if there are metrics or checkpoints.
+        """
+        if self.metrics.exists() or any(self.checkpoints.glob("checkpoint-*")):
+            raise RunFolderError(f"{self.path} holds a run that was started before; {self._mend()}")
+
+    def warn_of_new_versions(self) -> None:
+        """Logs a warning if packages changed since the start: the run may then not go on bit for bit."""
+        try:
+            before = json.loads(self.environment.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        changed = changed_packages(before, describe_environment())
+        if changed:
+            logger.warning("%s goes on with other versions: %s", self.path, ", ".join(changed))
+
+    def finished_step(self) -> int | None:
+        """The step at which the run finished; ``None`` if it did not."""
+        if not self.finished.is_file():
+            return None
+        return int(json.loads(self.finished.read_text(encoding="utf-8"))["step"])
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Inside, no other process can train into this folder; the lock ends with the process.
+
+        Raises:
+            RunFolderError: if another process trains into it.
+        """
+        with (self.path / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunFolderError(
+                    f"another process is training into {self.path}; wait for it, stop it, or choose another --out"
+                ) from error
+            try:
+                yield
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def require_same_settings(before: RunConfig, now: RunConfig, where: Path) -> None:
+    """Checks that a configuration continues a run; only :data:`FREE_KEYS` may differ.
+
+    Raises:
+        RunFolderError: naming every key that differs, with both values.
+    """
+    old, new = _fixed_values(before), _fixed_values(now)
+    differing = [f"{key} ({old.get(key)!r} -> {new.get(key)!r})" for key in old | new if old.get(key) != new.get(key)]
+    if differing:
+        raise RunFolderError(
+            f"{where} was made with other settings: {', '.join(differing)}; "
+            "give them their first values, or choose another --out to start anew"
+        )
+
+
+def _fixed_values(config: RunConfig) -> dict[str, Any]:
+    return {key: value for key, value in _dotted(config.model_dump(mode="json")).items() if key not in FREE_KEYS}
+
+
+def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

@@ -1,0 +1,122 @@
+"""What a run tells: one JSON object per line in ``metrics.jsonl``, and a progress bar.
+
+A line is ``{"step": int, "kind": "train" | "evaluation", ...figures}``; a figure that is not finite is ``null``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from seedpo.errors import RunFolderError
+from seedpo.training.files import write_text, writing
+
+Kind = Literal["train", "evaluation"]
+
+SHOWN = ("loss", "margin", "reward", "accuracy")
+"""Figures on the progress bar: those whose name's last part starts like this."""
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All lines of a metrics file; a last line that a killed process left half-written is skipped.
+
+    Raises:
+        RunFolderError: naming the line, if another one cannot be read.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().splitlines(keepends=True)
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            if not line.endswith(b"\n") or not isinstance(record["step"], int):
+                raise ValueError("half-written")
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines):
+                break
+            raise RunFolderError(f"line {number} of {path} is not a metrics line; remove it") from error
+        records.append(record)
+    return records
+
+
+def truncate_metrics(path: Path, *, step: int) -> None:
+    """Keeps the lines of steps up to ``step``; after a crash the file is the old one or the new one."""
+    kept = [record for record in read_metrics(path) if record["step"] <= step]
+    with writing("metrics", path.parent, mend="go on with --resume latest"):
+        write_text(path, "".join(_line(record) for record in kept))
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"
+
+
+class MetricsLog:
+    """The metrics file of a run, open for more lines; every line is handed to the system at once."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the file, which may exist already."""
+        self._records = read_metrics(path)
+        self._file = path.open("a", buffering=1, encoding="utf-8")
+        self._folder = path.parent
+
+    def write(self, step: int, kind: Kind, figures: Mapping[str, float]) -> None:
+        """Adds one line.
+
+        Raises:
+            RunFolderError: if the disk is full.
+        """
+        record: dict[str, Any] = {"step": step, "kind": kind}
+        for name, value in figures.items():
+            number = value if isinstance(value, int) else float(value)
+            record[name] = number if math.isfinite(number) else None
+        with writing("metrics", self._folder, mend="go on with --resume latest"):
+            self._file.write(_line(record))
+        self._records.append(record)
+
+    def last(self, kind: Kind) -> dict[str, Any] | None:
+        """The last line of a kind."""
+        return next((record for record in reversed(self._records) if record["kind"] == kind), None)
+
+    def has(self, step: int, kind: Kind) -> bool:
+        """Whether there is a line of a kind for a step."""
+        return any(record["step"] == step and record["kind"] == kind for record in self._records)
+
+    def flush(self) -> None:
+        """Forces all lines onto the disk: a checkpoint must not survive the lines before it."""
+        with writing("metrics", self._folder, mend="go on with --resume latest"):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class ProgressBar:
+    """A bar on standard error with the step, the pace and a few figures."""
+
+    def __init__(self, *, done: int, total: int, shown: bool) -> None:
+        """Starts at ``done`` of ``total`` steps; with ``shown`` false nothing is ever written."""
+        self._bar = tqdm(initial=done, total=total, unit="step", disable=not shown)
+
+    def advance(self, figures: Mapping[str, float]) -> None:
+        """One step further."""
+        self._bar.set_postfix(
+            {name: f"{value:.4g}" for name, value in figures.items() if _is_shown(name)}, refresh=False
+        )
+        self._bar.update()
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        self._bar.close()
+
+
+def _is_shown(name: str) -> bool:
+    return name.removesuffix("/mean").rpartition("/")[2].startswith(SHOWN)

@@ -1,0 +1,304 @@
+"""The training loop: pairs, loss, update, log, evaluate, save.
+
+Every method, source and model is trained by this one loop, on one process or several (data parallel, through
+accelerate). A run that was killed and resumed gives the weights and metrics of one that never stopped, bit for bit.
+
+    folder = RunFolder.create("runs/first", config)
+    trainer = Trainer(policy=policy, method=method, source=source, config=config, folder=folder)
+    last = trainer.train()
+
+    folder = RunFolder.open("runs/first")                      # after it was stopped
+    last = Trainer(..., folder=folder).train(resume="latest")
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+
+from seedpo.config import RunConfig, build_config
+from seedpo.errors import ConfigError, RunFolderError
+from seedpo.protocols import Batch, Evaluator, Method, Policy, Source
+from seedpo.training.checkpoint import Checkpoints, Manifest
+from seedpo.training.files import ASIDE, publish_folder, remove_folder, remove_leftovers, write_text, writing
+from seedpo.training.interrupt import StopRequest, TrainingInterrupted, stop_on_signal
+from seedpo.training.optim import build_optimizer
+from seedpo.training.processes import build_accelerator, distributed, gather_all, on_main_process, unwrapped
+from seedpo.training.random_state import preserved_random_state, seed_process
+from seedpo.training.run_folder import RunFolder, require_same_settings
+from seedpo.training.state import Clock, Position, RunState
+from seedpo.training.step_metrics import mean_by_name
+from seedpo.training.tracking import MetricsLog, ProgressBar, read_metrics, truncate_metrics
+from seedpo.training.update import StepResult, Updater
+
+logger = logging.getLogger(__name__)
+
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM, DistributedType.XLA)
+"""Ways to spread a model that this loop does not handle: its checkpoints expect whole tensors."""
+
+
+@dataclass(kw_only=True)
+class _Run(Generic[Batch]):
+    """A run in progress."""
+
+    state: RunState
+    updater: Updater[Batch]
+    position: Position
+    log: MetricsLog
+    bar: ProgressBar
+    stop: StopRequest
+    clock: Clock
+
+
+class Trainer(Generic[Batch]):
+    """Trains a policy on the pairs of a source with the loss of a method."""
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        method: Method[Batch],
+        source: Source[Batch],
+        config: RunConfig,
+        folder: RunFolder,
+        evaluator: Evaluator | None = None,
+        accelerator: Accelerator | None = None,
+        progress: bool = True,
+    ) -> None:
+        """Joins the parts of a run; nothing is trained or written yet.
+
+        Args:
+            policy: the model; its module is wrapped while it is trained and is itself again afterwards.
+            method: the loss; it draws from a generator on the CPU that is seeded with the run's seed and the process's
+                rank (see :mod:`seedpo.training.random_state`).
+            source: the pairs of this process, ``config.batch_size`` at a time.
+            config: the run's settings.
+            folder: where everything is written.
+            evaluator: called by the first process before the first step, every ``evaluate_every`` steps and after the
+                last step; whatever it draws from global generators does not change the training.
+            accelerator: of this process; built from the configuration if it is not given.
+            progress: whether to show a progress bar.
+
+        Raises:
+            ConfigError: if the accelerator does not fit the configuration, or shards the model.
+        """
+        self.policy = policy
+        self.method = method
+        self.source = source
+        self.config = config
+        self.folder = folder
+        self.evaluator = evaluator
+        self.accelerator = accelerator or build_accelerator(config.mixed_precision)
+        self.progress = progress
+        self._checkpoints = Checkpoints(folder.checkpoints, config.checkpoints_limit)
+        if self.accelerator.distributed_type in SHARDED:
+            raise ConfigError(
+                f"{self.accelerator.distributed_type.value} shards the model, which is not supported; "
+                "use data parallelism"
+            )
+        if self.accelerator.mixed_precision != config.mixed_precision:
+            raise ConfigError(
+                f"mixed_precision is {config.mixed_precision}, but the accelerator was built with "
+                f"{self.accelerator.mixed_precision}; use build_accelerator(config.mixed_precision)"
+            )
+
+    def train(self, resume: Literal["latest"] | None = None) -> dict[str, Any]:
+        """Trains until ``config.max_steps`` and writes the trained weights.
+
+        A first SIGINT or SIGTERM ends the run after the step in progress, with a checkpoint.
+
+        Args:
+            resume: ``"latest"`` goes on from the newest checkpoint that is intact; ``None`` starts anew.
+
+        Returns:
+            The last line of training metrics. A run that is finished already returns it at once.
+
+        Raises:
+            RunFolderError: if the folder does not fit (other settings, already started, nothing to resume, in use by
+                another process), or cannot be written.
+            TrainingDiverged: if a loss or the gradient is not finite; checkpoints stay as they are.
+            TrainingInterrupted: after a signal, once the checkpoint is written.
+        """
+        if resume not in (None, "latest"):
+            raise ConfigError(f"resume = {resume!r} is unknown; write 'latest'")
+        with self._locked(), stop_on_signal() as stop:
+            finished = on_main_process(self.accelerator, lambda: self._admit(resume))
+            if finished is not None:
+                return finished
+            with distributed(self.policy, self.accelerator), self._started(resume, stop) as run:
+                self._loop(run)
+                return self._finish(run)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            on_main_process(self.accelerator, lambda: stack.enter_context(self.folder.locked()))
+            yield
+
+    def _admit(self, resume: str | None) -> dict[str, Any] | None:
+        """Checks and tidies the folder; a run that is finished already gives its last line of metrics."""
+        require_same_settings(self.folder.read_config(), self.config, self.folder.path)
+        remove_leftovers(self.folder.path)
+        remove_leftovers(self.folder.checkpoints)
+        if resume is None:
+            self.folder.require_fresh()
+            self.folder.write_config(self.config)
+            return None
+        self.folder.warn_of_new_versions()
+        if self.folder.finished_step() != self.config.max_steps:
+            return None
+        logger.warning("%s is finished at step %d; set max_steps to go on", self.folder.path, self.config.max_steps)
+        lines = [line for line in read_metrics(self.folder.metrics) if line["kind"] == "train"]
+        return lines[-1] if lines else {}
+
+    @contextmanager
+    def _started(self, resume: str | None, stop: StopRequest) -> Iterator[_Run[Batch]]:
+        """Builds what is needed to train, and takes back the checkpoint's state if there is one to resume."""
+        with unwrapped(self.policy, self.accelerator):
+            parameters = self.policy.trainable_parameters()
+        optimizer = build_optimizer(parameters, learning_rate=self.config.learning_rate, config=self.config.optimizer)
+        state = RunState(
+            policy=self.policy,
+            source=self.source,
+            parameters=parameters,
+            optimizer=self.accelerator.prepare(optimizer),
+            generator=seed_process(self.config.seed, self.accelerator.process_index),
+            accelerator=self.accelerator,
+        )
+        position, clock = (Position(), Clock()) if resume is None else self._restore(state)
+        updater = Updater(
+            policy=self.policy,
+            method=self.method,
+            source=self.source,
+            parameters=parameters,
+            optimizer=state.optimizer,
+            accelerator=self.accelerator,
+            generator=state.generator,
+            config=self.config,
+        )
+        is_main = self.accelerator.is_main_process
+        bar = ProgressBar(done=position.step, total=self.config.max_steps, shown=self.progress and is_main)
+        # Only the first process writes metrics; the others have a log that leads nowhere.
+        with closing(MetricsLog(self.folder.metrics if is_main else Path(os.devnull))) as log, closing(bar):
+            yield _Run(state=state, updater=updater, position=position, log=log, bar=bar, stop=stop, clock=clock)
+
+    def _restore(self, state: RunState) -> tuple[Position, Clock]:
+        manifest = on_main_process(self.accelerator, self._choose_checkpoint)
+        state.restore(self._checkpoints.path(manifest.step))
+        position = Position(step=manifest.step, pairs_seen=manifest.pairs_seen)
+        return position, Clock(before=manifest.seconds)
+
+    def _choose_checkpoint(self) -> Manifest:
+        """The checkpoint to go on from; the folder is set back to its step."""
+        manifest = self._checkpoints.newest_intact()
+        where = self._checkpoints.path(manifest.step)
+        require_same_settings(build_config(manifest.config), self.config, where)
+        if manifest.processes != self.accelerator.num_processes:
+            raise RunFolderError(
+                f"{where} was written by {manifest.processes} processes, not {self.accelerator.num_processes}; "
+                f"resume with --processes {manifest.processes}"
+            )
+        if manifest.step > self.config.max_steps:
+            raise RunFolderError(
+                f"{where} is beyond max_steps = {self.config.max_steps}; set max_steps to {manifest.step} or more"
+            )
+        self._checkpoints.prune()
+        self.folder.finished.unlink(missing_ok=True)
+        self.folder.write_config(self.config)
+        truncate_metrics(self.folder.metrics, step=manifest.step)
+        return manifest
+
+    def _loop(self, run: _Run[Batch]) -> None:
+        self._evaluate_if_due(run)
+        while run.position.step < self.config.max_steps:
+            with run.clock.step():
+                result = run.updater.take_step(
+                    run.position.step + 1, stop=run.stop, describe_checkpoint=self._checkpoints.describe_latest
+                )
+            run.position = run.position.after_step(pairs=result.pairs)
+            run.bar.advance(result.figures)
+            self._log_if_due(run, result)
+            self._evaluate_if_due(run)
+            self._save_if_due(run, stop=result.stop)
+            if result.stop and run.position.step < self.config.max_steps:
+                raise TrainingInterrupted(
+                    f"stopped after step {run.position.step} of {self.config.max_steps}; "
+                    f"{self._checkpoints.describe_latest()}; go on with --resume latest"
+                )
+
+    def _is_due(self, step: int, every: int) -> bool:
+        return step == self.config.max_steps or (every > 0 and step % every == 0)
+
+    def _log_if_due(self, run: _Run[Batch], result: StepResult) -> None:
+        position = run.position
+        if not self._is_due(position.step, self.config.log_every):
+            return
+        seen = mean_by_name(gather_all(dict(self.source.metrics())))
+        figures = result.figures | {"pairs_seen": position.pairs_seen}
+        figures |= {f"source/{name}": value for name, value in seen.items()}
+        figures["seconds"] = run.clock.seconds_per_step()
+        on_main_process(self.accelerator, lambda: run.log.write(position.step, "train", figures))
+
+    def _evaluate_if_due(self, run: _Run[Batch]) -> None:
+        step, evaluator = run.position.step, self.evaluator
+        if evaluator is None or not (step == 0 or self._is_due(step, self.config.evaluate_every)):
+            return
+
+        def evaluate() -> None:
+            if run.log.has(step, "evaluation"):
+                return
+            device = self.accelerator.device
+            with unwrapped(self.policy, self.accelerator), preserved_random_state(device), torch.no_grad():
+                figures = evaluator(self.policy, step=step, folder=self.folder.samples)
+            run.log.write(step, "evaluation", figures)
+
+        on_main_process(self.accelerator, evaluate)
+
+    def _save_if_due(self, run: _Run[Batch], *, stop: bool) -> None:
+        position = run.position
+        if not stop and not self._is_due(position.step, self.config.checkpoint_every):
+            return
+        # The metrics of a step must be on the disk before its checkpoint is: they cannot be made again.
+        on_main_process(self.accelerator, run.log.flush)
+        manifest = Manifest(
+            step=position.step,
+            pairs_seen=position.pairs_seen,
+            seconds=run.clock.total(),
+            processes=self.accelerator.num_processes,
+            config=self.config.model_dump(mode="json"),
+            files={},
+        )
+        self._checkpoints.write(
+            manifest,
+            accelerator=self.accelerator,
+            write_shared=run.state.write_shared,
+            write_own=run.state.write_own,
+        )
+
+    def _finish(self, run: _Run[Batch]) -> dict[str, Any]:
+        """Writes the trained weights, and last of all the mark that the run is complete."""
+        target = self.folder.weights(self.config)
+        aside = target.with_name(target.name + ASIDE)
+
+        def finish() -> dict[str, Any]:
+            with writing("the trained weights", self.folder.path, mend="go on with --resume latest"):
+                remove_folder(aside)
+                aside.mkdir()
+                with unwrapped(self.policy, self.accelerator):
+                    self.policy.save(aside)
+                publish_folder(aside, target)
+                content = {"step": run.position.step, "seconds": run.clock.total()}
+                write_text(self.folder.finished, json.dumps(content) + "\n")
+            return run.log.last("train") or {}
+
+        return on_main_process(self.accelerator, finish)

@@ -1,0 +1,107 @@
+"""Who imports whom: the layers of pyproject.toml, the purity of the core, and a command line that answers at once."""
+
+from __future__ import annotations
+
+import ast
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "src" / "seedpo"
+
+RUN_LINTER = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_cache=True))"
+
+ASK_FOR_HELP = """
+import sys
+from seedpo.cli import main
+sys.argv = ["seedpo", "--help"]
+try:
+    main()
+except SystemExit as stop:
+    assert not stop.code, stop.code
+heavy = {"accelerate", "diffusers", "matplotlib", "numpy", "peft", "pyarrow", "scipy", "torch", "transformers"}
+print("HEAVY", *sorted(heavy & set(sys.modules)))
+"""
+
+
+def check_contracts(root: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(root / "src")}
+    return subprocess.run(
+        [sys.executable, "-c", RUN_LINTER], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute names of every module that a file imports, wherever the import stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+def test_import_contracts_hold() -> None:
+    result = check_contracts(ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("core/types.py", "import seedpo.errors"),
+        ("core/types.py", "import numpy"),
+        ("methods/__init__.py", "import seedpo.models"),
+        ("data/__init__.py", "import seedpo.runs"),
+        ("reports/__init__.py", "import torch"),
+        ("training/__init__.py", "import diffusers"),
+        ("unplaced.py", "import seedpo.cli"),
+    ],
+)
+def test_import_contracts_notice_a_forbidden_import(tmp_path: Path, file: str, line: str) -> None:
+    shutil.copytree(
+        PACKAGE, tmp_path / "src" / "seedpo", ignore=shutil.ignore_patterns("assets", "templates", "__pycache__")
+    )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with (tmp_path / "src" / "seedpo" / file).open("a", encoding="utf-8") as stream:
+        stream.write(f"\n{line}\n")
+    result = check_contracts(tmp_path)
+    assert result.returncode != 0
+    assert f"seedpo.{file.removesuffix('.py').replace('/__init__', '').replace('/', '.')}" in result.stdout
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "core").glob("*.py")), ids=lambda path: path.name)
+def test_core_imports_torch_and_the_standard_library_only(path: Path) -> None:
+    foreign = {
+        name
+        for name in imported_modules(path)
+        if name.split(".")[0] not in {"torch", *sys.stdlib_module_names}
+        and name != "seedpo.core"
+        and not name.startswith("seedpo.core.")
+    }
+    assert not foreign
+
+
+def test_help_imports_nothing_heavy() -> None:
+    result = subprocess.run([sys.executable, "-c", ASK_FOR_HELP], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "train" in result.stdout
+    assert result.stdout.splitlines()[-1] == "HEAVY"
+
+
+def test_help_answers_in_under_a_second() -> None:
+    """Processor time of the best of three: what the clock says besides is other programs' doing."""
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", ASK_FOR_HELP], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < 1.0

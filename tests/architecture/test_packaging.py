@@ -1,0 +1,72 @@
+"""What is declared agrees with what is there: dependencies, pins, version, make targets and pointers to tests."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
+DEVELOPMENT = [Requirement(text) for text in PROJECT["optional-dependencies"]["dev"]]
+
+DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
+"""Modules whose distribution has another name."""
+
+MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def imported_distributions() -> set[str]:
+    found = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.split(".")[0])
+    third_party = found - set(sys.stdlib_module_names) - {"seedpo"}
+    return {canonicalize_name(DISTRIBUTIONS.get(name, name)) for name in third_party}
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def test_declared_dependencies_are_those_that_are_imported() -> None:
+    assert {canonicalize_name(requirement.name) for requirement in RUNTIME} == imported_distributions()
+
+
+@pytest.mark.parametrize("requirement", [*RUNTIME, *DEVELOPMENT], ids=lambda requirement: requirement.name)
+def test_every_dependency_is_pinned_within_its_bounds(requirement: Requirement) -> None:
+    pin = pins()[canonicalize_name(requirement.name)]
+    assert not Version(pin).local
+    assert requirement.specifier.contains(pin)
+
+
+def test_version_is_the_same_everywhere() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+
+
+@pytest.mark.parametrize("path", MARKDOWN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_name_what_exists(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z]+)`", text)) <= targets
+    for file, test in re.findall(r"`(tests/[\w/]+\.py)(?:::([\w:]+))?`", text):
+        content = (ROOT / file).read_text(encoding="utf-8")
+        for name in filter(None, test.split("::")):
+            assert re.search(rf"^ *(?:def|class) {name}\b", content, re.MULTILINE), f"{file} has no {name}"
+    for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)[^)]*\)", text):
+        assert (path.parent / link).exists(), f"{path.name} links to {link}"

@@ -1,0 +1,16 @@
+"""Settings of every test: one thread per process, no screen, no network, the same examples each time."""
+
+from __future__ import annotations
+
+import os
+
+# Before the first import of torch, matplotlib or huggingface_hub, which read these once.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from hypothesis import settings
+
+settings.register_profile("seedpo", derandomize=True, deadline=None, database=None)
+settings.load_profile("seedpo")

@@ -1,0 +1,129 @@
+"""The package against losses and gradients that an independent float64 reference recorded."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from seedpo.core.diffusion import NoiseSchedule
+from seedpo.core.objectives import entropy_weights, see_loss
+from seedpo.core.transitions import ddim_transition, log_prob_per_dim, noise_log_prob
+from seedpo.core.types import LossOutput
+from tests.golden import reference
+
+RECORDED: dict[str, Any] = json.loads(reference.RECORD.read_text(encoding="utf-8"))
+
+
+def tensors(case: dict[str, Any], dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    return {name: torch.tensor(value, dtype=dtype) for name, value in case["sides"].items()}
+
+
+def log_probs(case: dict[str, Any], sides: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Log-probabilities of model_w, model_l, ref_w, ref_l by the package."""
+    names = reference.PREDICTIONS
+    if case["kind"] == "noise":
+        return {name: noise_log_prob(sides[name], sides[f"target_{name[-1]}"], reduction="mean") for name in names}
+    dtype = sides["x_w"].dtype
+    levels = torch.tensor(case["alpha"] + case["alpha_prev"], dtype=dtype)
+    schedule = NoiseSchedule(alphas_cumprod=levels)
+    now = torch.arange(len(case["alpha"]))
+    found = {}
+    for name in names:
+        side = name[-1]
+        step = ddim_transition(sides[name], sides[f"x_{side}"], now, now + len(now), schedule, eta=case["eta"])
+        found[name] = log_prob_per_dim(sides[f"next_{side}"], step.mean, step.std)
+    return found
+
+
+def loss_of(case: dict[str, Any], sides: dict[str, Tensor], gamma: float, convention: Any) -> LossOutput:
+    policy_weight, reference_weight = entropy_weights(case["beta"], gamma, convention=convention)
+    found = log_probs(case, sides)
+    return see_loss(
+        found["model_w"],
+        found["model_l"],
+        found["ref_w"],
+        found["ref_l"],
+        policy_weight=policy_weight,
+        reference_weight=reference_weight,
+        clip_range=case["clip_range"],
+    )
+
+
+def settings() -> list[Any]:
+    return [
+        pytest.param(case, record, id=f"{name}-{record['convention']}-gamma={record['gamma']}")
+        for name, case in RECORDED.items()
+        for record in case["see"]
+    ]
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_gamma_0_is_the_published_loss(name: str) -> None:
+    case = RECORDED[name]
+    for convention in ("relative", "absolute"):
+        losses = loss_of(case, tensors(case), 0.0, convention).losses
+        torch.testing.assert_close(losses, torch.tensor(case["base"], dtype=torch.float64), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_gamma_0_in_float32_is_the_published_loss(name: str) -> None:
+    case = RECORDED[name]
+    losses = loss_of(case, tensors(case, torch.float32), 0.0, "relative").losses
+    torch.testing.assert_close(losses.double(), torch.tensor(case["base"], dtype=torch.float64), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("case", "record"), settings())
+def test_see_losses_and_gradients(case: dict[str, Any], record: dict[str, Any]) -> None:
+    sides = tensors(case)
+    # Independent leaves, although steps from a shared x_t start from equal numbers.
+    chosen, rejected = (sides[name].clone().requires_grad_() for name in ("model_w", "model_l"))
+    output = loss_of(case, sides | {"model_w": chosen, "model_l": rejected}, record["gamma"], record["convention"])
+    output.losses.sum().backward()
+    for found, wanted in (
+        (output.losses.detach(), record["losses"]),
+        (chosen.grad, record["chosen_gradient"]),
+        (rejected.grad, record["rejected_gradient"]),
+    ):
+        torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), rtol=1e-9, atol=1e-12)
+
+
+def test_the_recorded_settings_differ() -> None:
+    for case in RECORDED.values():
+        losses = np.array([record["losses"] for record in case["see"]])
+        assert np.abs(losses[1:] - losses[0]).max(axis=1).min() > 1e-3
+
+
+def test_some_recorded_ratios_are_clipped_and_some_are_not() -> None:
+    for name in ("d3po", "spo"):
+        case = RECORDED[name]
+        share = loss_of(case, tensors(case), 0.0, "relative").metrics["clipped"].mean()
+        assert 0.2 < share < 0.8
+
+
+def test_the_record_is_what_the_reference_gives() -> None:
+    again = json.loads(json.dumps(reference.cases()))
+    assert _shape(again) == _shape(RECORDED)
+    np.testing.assert_allclose(_numbers(again), _numbers(RECORDED), rtol=1e-9, atol=1e-12)
+
+
+def _shape(value: Any) -> Any:
+    """The record's structure, without its numbers."""
+    if isinstance(value, dict):
+        return {key: _shape(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_shape(entry) for entry in value]
+    return type(value).__name__ if isinstance(value, float) else value
+
+
+def _numbers(value: Any) -> list[float]:
+    """All numbers of the record, in order."""
+    if isinstance(value, dict):
+        return [number for entry in value.values() for number in _numbers(entry)]
+    if isinstance(value, list):
+        return [number for entry in value for number in _numbers(entry)]
+    return [value] if isinstance(value, float) else []

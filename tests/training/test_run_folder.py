@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from seedpo.errors import RunFolderError
+from seedpo.training import RunFolder
+from seedpo.training.run_folder import require_same_settings
+from tests.training.toys import toy_config
+
+
+def test_a_new_folder_holds_config_and_environment(tmp_path: Path) -> None:
+    config = toy_config(gamma=0.5)
+    folder = RunFolder.create(tmp_path / "runs" / "a", config)
+    names = sorted(path.name for path in folder.path.iterdir())
+    assert names == ["checkpoints", "config.yaml", "environment.json", "samples"]
+    assert RunFolder.open(folder.path).read_config() == config
+    assert "packages" in json.loads(folder.environment.read_text())
+    assert folder.finished_step() is None
+
+
+def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
+    assert RunFolder.create(tmp_path, toy_config()).config_file.is_file()
+
+
+def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("text")
+    with pytest.raises(RunFolderError, match="is not empty; it holds no checkpoint to resume; choose another --out"):
+        RunFolder.create(tmp_path, toy_config())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_with_a_checkpoint_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, toy_config())
+    (folder.checkpoints / "checkpoint-000002").mkdir()
+    with pytest.raises(RunFolderError, match="go on with --resume latest, or choose another --out"):
+        RunFolder.create(tmp_path, toy_config())
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunFolderError, match="is a file"):
+        RunFolder.create(tmp_path / "file", toy_config())
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        RunFolder.create(tmp_path / "file" / "below", toy_config())
+
+
+def test_only_run_folders_are_opened(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"is no run folder \(it holds no config\.yaml\)"):
+        RunFolder.open(tmp_path)
+
+
+def test_weights_lie_where_the_adapter_says(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.weights(toy_config()).name == "adapter"
+    assert folder.weights(toy_config(adapter="full")).name == "unet"
+
+
+def test_only_free_keys_may_differ() -> None:
+    before = toy_config()
+    free = toy_config(max_steps=9, log_every=2, checkpoint_every=3, checkpoints_limit=5, evaluate_every=1)
+    require_same_settings(before, free, Path("runs/a"))
+    now = toy_config(beta=0.7, optimizer={"beta2": 0.5}, max_steps=9)
+    message = r"runs/a was made with other settings: beta \(0\.1 -> 0\.7\), optimizer\.beta2 \(0\.999 -> 0\.5\); give"
+    with pytest.raises(RunFolderError, match=message):
+        require_same_settings(before, now, Path("runs/a"))
+
+
+def test_a_folder_is_used_by_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, toy_config())
+    with folder.locked():
+        with pytest.raises(RunFolderError, match="another process is training into"), RunFolder(tmp_path).locked():
+            raise AssertionError
+    with folder.locked():
+        pass
+
+
+def test_new_versions_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = RunFolder.create(tmp_path, toy_config())
+    with caplog.at_level(logging.WARNING):
+        folder.warn_of_new_versions()
+        assert not caplog.records
+        environment = json.loads(folder.environment.read_text())
+        environment["packages"]["torch"] = "1.0"
+        folder.environment.write_text(json.dumps(environment))
+        folder.warn_of_new_versions()
+    assert "goes on with other versions: torch 1.0 -> " in caplog.text
