@@ -8,11 +8,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
-# The processes of one machine share its cores: more threads each makes all of them slower.
-export OMP_NUM_THREADS ?= 1
-
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts tests format slow gpu bench results scenes wheel clean install dev
+.PHONY: help demo test lint types contracts tests format slow gpu results scenes card wheel clean install dev
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -49,14 +46,15 @@ slow: $(VENV)/.dev ## the tests that take long
 gpu: $(VENV)/.dev ## the tests that need a CUDA device
 	$(PYTEST) -m gpu --timeout 3600
 
-bench: $(VENV)/.dev ## measured comparisons (benchmarks/)
-	$(PYTEST) benchmarks -m "" --timeout 3600 -s
-
 results: $(VENV)/.installed ## the demo over 3 seeds: the figures of docs/results.md
 	$(BIN)/seedpo demo --seeds 3 --out $(OUT)/results
 
-scenes: $(VENV)/.installed ## train the embedded model and scorer anew, into $(OUT)/scenes
-	$(BIN)/python -m seedpo.scenes.train --out $(OUT)/scenes
+scenes: $(VENV)/.installed ## train the embedded model and scorer anew, into out/scenes, and measure them
+	$(BIN)/seedpo scenes build --out $(OUT)/scenes
+	$(BIN)/seedpo scenes card --assets $(OUT)/scenes
+
+card: $(VENV)/.installed ## measure the shipped model and scorer: the figures of the model card
+	$(BIN)/seedpo scenes card
 
 wheel: $(VENV)/.installed ## build the wheel, into dist/
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .

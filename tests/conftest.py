@@ -1,12 +1,11 @@
-"""Settings of every test: one thread per process, no screen, no network, the same examples each time."""
+"""Settings of every test: one thread per process, no network, the same examples each time."""
 
 from __future__ import annotations
 
 import os
 
-# Before the first import of torch, matplotlib or huggingface_hub, which read these once.
+# Before the first import of torch or huggingface_hub, which read these once.
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["MPLBACKEND"] = "Agg"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

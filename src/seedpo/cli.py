@@ -45,7 +45,6 @@ def train_command(
     """Train a policy with a preference method.
 
     Examples:
-
         seedpo train spo --out runs/spo --set gamma=1 --set max_steps=100
 
         seedpo train recipes/see-spo-scenes.yaml --out runs/see-spo --set seed=1
@@ -159,7 +158,7 @@ app.add_typer(scenes_app, name="scenes")
 @scenes_app.command("build")
 def scenes_build_command(
     out: Annotated[Path, typer.Option(help="Folder for the weights.")],
-    part: Annotated[str, typer.Option(help="autoencoder, denoiser, scorer or all.")] = "all",
+    part: Annotated[str, typer.Option(help="autoencoder, practice, denoiser, scorer or all.")] = "all",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything.")] = 0,
 ) -> None:
     """Train the embedded model and its scorer from a seed: about an hour on two CPU cores."""

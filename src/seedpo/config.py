@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from seedpo.core.entropy import entropy_weights
 from seedpo.errors import ConfigError
@@ -46,6 +46,8 @@ class TrajectoryConfig(Section):
     """Passes over the pairs of one roll-out."""
     min_gap: float = Field(0.0, ge=0.0)
     """A pair is kept if the preference probability of its winner exceeds that of its loser by more than this."""
+    steps_per_pair: int | None = Field(None, ge=1)
+    """Denoising steps that are trained on from each pair, drawn at random; none: all of them, as published."""
 
 
 class StepPoolConfig(Section):
@@ -155,6 +157,12 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def _bare_no(cls, value: Any) -> Any:
+        """YAML 1.1 reads a bare no as false."""
+        return "no" if value is False else value
+
     @model_validator(mode="after")
     def _weights_are_usable(self) -> Self:
         entropy_weights(self.beta, self.gamma, convention=self.entropy_convention)
@@ -177,7 +185,9 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as text; people mean the number."""
+    """YAML 1.1 reads 1e-4 and none as text; people mean the number, and nothing."""
+    if value == "none":
+        return None
     if isinstance(value, str):
         try:
             number = float(value)
@@ -259,7 +269,8 @@ def _suggestion(location: tuple[str | int, ...]) -> str:
     section: type[Section] = RunConfig
     for part in location[:-1]:
         annotation = section.model_fields[str(part)].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, Section)
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, Section)
         section = annotation
     near = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
     if near:

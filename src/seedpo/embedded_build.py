@@ -17,11 +17,11 @@ from seedpo.rewards.step_aware_clip import StepAwareCLIP
 from seedpo.scenes.assets import GUIDANCE_SCALE
 from seedpo.scenes.building.autoencoder import draw_batch
 from seedpo.scenes.building.components import build_tokenizer
-from seedpo.scenes.building.pipeline import build_autoencoder_part, build_denoiser_part
+from seedpo.scenes.building.pipeline import build_autoencoder_part, build_denoiser_part, build_practice_part
 from seedpo.scenes.building.scorer import scorer_config
 from seedpo.scenes.pairs import preference_table
 
-PARTS = ("autoencoder", "denoiser", "scorer")
+PARTS = ("autoencoder", "practice", "denoiser", "scorer")
 
 SCORER_PAIRS = 2500
 """Labelled pairs behind the scorer: few, so that it is honest where it has data and can be hacked elsewhere."""
@@ -35,7 +35,7 @@ def build(out: Path, *, part: str = "all", seed: int = 0) -> None:
 
     Args:
         out: folder for the weights.
-        part: ``autoencoder``, ``denoiser`` (needs the autoencoder), ``scorer`` (needs both) or ``all``.
+        part: ``autoencoder``, ``practice``, ``denoiser``, ``scorer`` (each needs those before it) or ``all``.
         seed: seed of everything.
 
     Raises:
@@ -45,6 +45,7 @@ def build(out: Path, *, part: str = "all", seed: int = 0) -> None:
         raise ConfigError(f"unknown part {part!r}; there are: {', '.join(PARTS)}, all")
     builders: dict[str, Callable[[], None]] = {
         "autoencoder": lambda: build_autoencoder_part(out / "pipeline", seed=seed),
+        "practice": lambda: build_practice_part(out / "pipeline", seed=seed),
         "denoiser": lambda: build_denoiser_part(out / "pipeline", seed=seed),
         "scorer": lambda: build_scorer(out, seed=seed),
     }

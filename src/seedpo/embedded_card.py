@@ -16,8 +16,8 @@ from seedpo.rewards.preference_training import accuracy_at, encode_pairs
 from seedpo.rewards.step_aware_clip import load_scorer
 from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE
 from seedpo.scenes.drawing import draw, sample_scenes
-from seedpo.scenes.metrics import ATTRIBUTE_ACCURACY, FREE_SPREAD, RESIDUAL, TRUTH
-from seedpo.scenes.oracle import NAMED, read_images
+from seedpo.scenes.metrics import ATTRIBUTE_ACCURACY, FREE_SPREAD, RESIDUAL, TRUTH, free_variances
+from seedpo.scenes.oracle import FREE, NAMED, read_images
 from seedpo.scenes.pairs import preference_table
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
 
@@ -56,7 +56,7 @@ def autoencoder_figures(policy: StableDiffusionPolicy) -> dict[str, Any]:
     """What survives encoding and decoding of drawings of the held-out prompts."""
     prompts = list(EVALUATION_PROMPTS) * 8
     drawings = draw(sample_scenes(prompts, generator=torch.Generator().manual_seed(1)))
-    reconstructions = torch.cat([policy.decode(policy.encode_images(part)) for part in drawings.split(64)])
+    reconstructions = torch.cat([policy.decode(policy.encode_images(part)) for part in torch.split(drawings, 64)])
     readings = read_images(reconstructions, prompts)
     error = (reconstructions - drawings).square().mean()
     return {
@@ -75,11 +75,7 @@ def pipeline_figures(policy: StableDiffusionPolicy, *, images_per_prompt: int) -
     samples = ImageEvaluation(EVALUATION_PROMPTS, config=config, rewards={}, metrics=[]).generate(policy)
     images, prompts = samples.flat()
     readings = read_images(images, prompts)
-    free = readings.free.view(len(EVALUATION_PROMPTS), images_per_prompt, -1)
-    spread = [
-        float((values - values.nanmean(1, keepdim=True)).square().nanmean().mul(12).sqrt())
-        for values in free.unbind(2)
-    ]
+    spread = free_variances(samples).nanmean(0).sqrt().tolist()
     return {
         "images": len(images),
         "images_with_all_attributes_right": round(readings.correct.all(1).float().mean().item(), 4),
@@ -90,7 +86,7 @@ def pipeline_figures(policy: StableDiffusionPolicy, *, images_per_prompt: int) -
             metric.name: round(metric.finish(float(metric.per_prompt(samples).nanmean())), 4)
             for metric in (TRUTH, ATTRIBUTE_ACCURACY, RESIDUAL, FREE_SPREAD)
         },
-        "spread_of_free_attributes": [round(value, 3) for value in spread],
+        "spread_of_free_attributes": {name: round(value, 3) for name, value in zip(FREE, spread, strict=True)},
         "vividness_mean": round(readings.vividness.mean().item(), 3),
     }
 

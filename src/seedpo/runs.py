@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
 
-from seedpo.catalogue import DATA, METHODS, METRICS, MODELS, PROMPTS, REWARDS
+from seedpo.catalogue import DATA, METRICS, MODELS, PROMPTS, REWARDS
 from seedpo.config import RunConfig, build_config, read_recipe
 from seedpo.core.entropy import entropy_weights
 from seedpo.data.pickapic import read_pairs
@@ -24,7 +25,7 @@ from seedpo.embedded import warn_of_unknown_words
 from seedpo.errors import ConfigError
 from seedpo.evaluation import ImageEvaluation
 from seedpo.methods.noise_dpo import NoiseDPO
-from seedpo.methods.presets import Preset
+from seedpo.methods.presets import METHODS, Preset
 from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.stable_diffusion import StableDiffusionPolicy, load_policy
 from seedpo.protocols import Method, Source
@@ -82,9 +83,7 @@ def build_method(config: RunConfig) -> Method[Any]:
     policy_weight, reference_weight = entropy_weights(config.beta, config.gamma, convention=config.entropy_convention)
     preset: Preset = METHODS.load(config.method)
     if preset.objective == "noise":
-        return NoiseDPO(
-            policy_weight=policy_weight, reference_weight=reference_weight, reduction=config.reduction
-        )
+        return NoiseDPO(policy_weight=policy_weight, reference_weight=reference_weight, reduction=config.reduction)
     return TransitionDPO(
         policy_weight=policy_weight,
         reference_weight=reference_weight,
@@ -101,11 +100,14 @@ def build_source(config: RunConfig, policy: StableDiffusionPolicy, *, rank: int 
     if preset.source == "offline":
         pairs = DATA.load(config.data)() if config.data in DATA else read_pairs(_existing(config.data, ".parquet"))
         logger.info("%d pairs, %d ties left out", len(pairs), pairs.ties)
-        return OfflinePairs(
-            pairs, policy, batch_size=config.batch_size, seed=config.seed, rank=rank, world=world
-        )
+        return OfflinePairs(pairs, policy, batch_size=config.batch_size, seed=config.seed, rank=rank, world=world)
     prompts = load_prompts(config.prompts, embedded=config.model in MODELS)
     reward = REWARDS.load(config.reward)()
+    if preset.source == "steps" and "timestep" not in signature(reward).parameters:
+        raise ConfigError(
+            f"reward {config.reward} judges finished images only, but {config.method} ranks single steps; "
+            "name a reward that takes a time step, for example scenes-scorer"
+        )
     if preset.source == "trajectories":
         return trajectory_source(
             policy,
@@ -157,6 +159,15 @@ def build_evaluation(config: RunConfig) -> ImageEvaluation:
     )
 
 
+def _check_steps(config: RunConfig, policy: StableDiffusionPolicy) -> None:
+    """Refuses step counts that the model's noise schedule does not have, before anything is sampled."""
+    for section in ("sampling", "evaluation"):
+        try:
+            policy.schedule.timesteps(getattr(config, section).num_inference_steps)
+        except ValueError as error:
+            raise ConfigError(f"{section}.{error}") from error
+
+
 def train(
     config: RunConfig,
     out: str | Path,
@@ -184,6 +195,9 @@ def train(
     evaluation = build_evaluation(config)
     policy = build_policy(config)
     policy.pipeline.to(accelerator.device)
+    if policy.frozen is not None:
+        policy.frozen = accelerator.prepare_model(policy.frozen, evaluation_mode=True)
+    _check_steps(config, policy)
     source = build_source(config, policy, rank=accelerator.process_index, world=accelerator.num_processes)
     if resume is not None:
         folder = RunFolder.open(out)

@@ -30,11 +30,10 @@ print("HEAVY", *sorted(heavy & set(sys.modules)))
 """
 
 
-def check_contracts(root: Path) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, *, root: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(root / "src")}
-    return subprocess.run(
-        [sys.executable, "-c", RUN_LINTER], cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -49,7 +48,7 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def test_import_contracts_hold() -> None:
-    result = check_contracts(ROOT)
+    result = run_python(RUN_LINTER, root=ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -72,7 +71,7 @@ def test_import_contracts_notice_a_forbidden_import(tmp_path: Path, file: str, l
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     with (tmp_path / "src" / "seedpo" / file).open("a", encoding="utf-8") as stream:
         stream.write(f"\n{line}\n")
-    result = check_contracts(tmp_path)
+    result = run_python(RUN_LINTER, root=tmp_path)
     assert result.returncode != 0
     assert f"seedpo.{file.removesuffix('.py').replace('/__init__', '').replace('/', '.')}" in result.stdout
 
@@ -90,7 +89,7 @@ def test_core_imports_torch_and_the_standard_library_only(path: Path) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    result = subprocess.run([sys.executable, "-c", ASK_FOR_HELP], capture_output=True, text=True, check=False)
+    result = run_python(ASK_FOR_HELP, root=ROOT)
     assert result.returncode == 0, result.stderr
     assert "train" in result.stdout
     assert result.stdout.splitlines()[-1] == "HEAVY"
@@ -101,7 +100,7 @@ def test_help_answers_in_under_a_second() -> None:
     times = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", ASK_FOR_HELP], capture_output=True, check=True)
+        assert run_python(ASK_FOR_HELP, root=ROOT).returncode == 0
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(times) < 1.0

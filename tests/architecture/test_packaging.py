@@ -53,6 +53,27 @@ def test_every_dependency_is_pinned_within_its_bounds(requirement: Requirement) 
     assert requirement.specifier.contains(pin)
 
 
+def test_the_wheel_takes_every_file_of_the_package() -> None:
+    globs = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
+    packaged = {
+        path
+        for package, patterns in globs.items()
+        for pattern in patterns
+        for path in (ROOT / "src" / Path(*package.split("."))).glob(pattern.replace("**", "**/*"))
+    }
+    files = {
+        path for path in (ROOT / "src" / "seedpo").rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {path for path in files if path.suffix != ".py"} <= packaged
+    assert all((path.parent / "__init__.py").exists() for path in files if path.suffix == ".py")
+
+
+def test_what_is_shipped_is_small_and_runs_no_code() -> None:
+    shipped = [path for path in (ROOT / "src" / "seedpo" / "scenes" / "assets").rglob("*") if path.is_file()]
+    assert {path.suffix for path in shipped} <= {".safetensors", ".json", ".md", ".parquet", ".txt"}
+    assert 0 < sum(path.stat().st_size for path in shipped) <= 12e6
+
+
 def test_version_is_the_same_everywhere() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == PROJECT["version"]

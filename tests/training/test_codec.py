@@ -12,7 +12,16 @@ from torch import Tensor
 
 from seedpo.training.codec import flatten, load_tree, save_tree, unflatten
 
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int32, torch.uint8, torch.bool)
+DTYPES = (
+    torch.float32,
+    torch.float64,
+    torch.bfloat16,
+    torch.float16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+)
 
 
 def same(left: Any, right: Any) -> bool:
@@ -47,7 +56,13 @@ def test_a_tree_comes_back_as_it_was(tree: Any) -> None:
 
 def test_files_hold_everything_and_bits_stay(tmp_path: Path) -> None:
     bits = torch.tensor([0.1, -0.0, math.inf, 1e-45], dtype=torch.float32)
-    tree = {"weights": {"a/b": bits, "a": {"b": bits * 2}}, "count": 2**70, "mean": 0.1, "none": None, "worst": -math.inf}
+    tree = {
+        "weights": {"a/b": bits, "a": {"b": bits * 2}},
+        "count": 2**70,
+        "mean": 0.1,
+        "none": None,
+        "worst": -math.inf,
+    }
     save_tree(tree, tmp_path / "state")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json", "state.safetensors"]
     found = load_tree(tmp_path / "state")

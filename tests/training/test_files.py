@@ -58,15 +58,15 @@ def test_hash_is_sha256(tmp_path: Path) -> None:
 )
 def test_a_full_disk_is_recognised(error: Exception) -> None:
     assert is_disk_full(error)
-    with pytest.raises(RunFolderError, match=r"no space left in runs/a for the weights; free some space; try again"):
-        with writing("the weights", Path("runs/a"), mend="try again"):
-            raise error
+    message = "no space left in runs/a for the weights; free some space; try again"
+    with pytest.raises(RunFolderError, match=message), writing("the weights", Path("runs/a"), mend="try again"):
+        raise error
 
 
 def test_other_errors_of_the_file_system_name_the_folder() -> None:
-    with pytest.raises(RunFolderError, match=r"the weights cannot be written into runs/a \(.*denied.*\); try again"):
-        with writing("the weights", Path("runs/a"), mend="try again"):
-            raise PermissionError(errno.EACCES, "Permission denied")
+    message = r"the weights cannot be written into runs/a \(.*denied.*\); try again"
+    with pytest.raises(RunFolderError, match=message), writing("the weights", Path("runs/a"), mend="try again"):
+        raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_faults_in_the_code_are_not_disguised() -> None:

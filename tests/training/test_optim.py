@@ -24,7 +24,9 @@ SETTINGS = OptimizerConfig(weight_decay=0.1, beta1=0.8, beta2=0.95)
 
 def parameters(*shapes: tuple[int, ...]) -> dict[str, nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
-    return {f"layer.{index}": nn.Parameter(torch.randn(shape, generator=generator)) for index, shape in enumerate(shapes)}
+    return {
+        f"layer.{index}": nn.Parameter(torch.randn(shape, generator=generator)) for index, shape in enumerate(shapes)
+    }
 
 
 def test_warm_up_rises_linearly_to_a_constant() -> None:

@@ -71,9 +71,9 @@ def test_only_free_keys_may_differ() -> None:
 
 def test_a_folder_is_used_by_one_process_at_a_time(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path, toy_config())
-    with folder.locked():
-        with pytest.raises(RunFolderError, match="another process is training into"), RunFolder(tmp_path).locked():
-            raise AssertionError
+    message = "another process is training into"
+    with folder.locked(), pytest.raises(RunFolderError, match=message), RunFolder(tmp_path).locked():
+        raise AssertionError
     with folder.locked():
         pass
 

@@ -70,7 +70,8 @@ class ToySource:
     def next_batch(self) -> Tensor:
         self.before_batch(self.drawn)
         self.drawn += 1
-        rows = torch.randn(self.batch_size * self.processes, 4, generator=self.generator)
+        # Uniform numbers come in one stream however it is cut into batches; normal ones do not.
+        rows = 3 * torch.rand(self.batch_size * self.processes, 4, generator=self.generator) - 1.5
         self.since.append(float(rows.mean()))
         return rows[self.rank * self.batch_size :][: self.batch_size]
 
@@ -136,13 +137,10 @@ def cpu_accelerator(config: RunConfig) -> Accelerator:
 def toy_trainer(path: Path, config: RunConfig, **parts: Any) -> Trainer[Tensor]:
     """A trainer on the toy parts; the folder is made if it is not there."""
     folder = RunFolder.open(path) if (path / "config.yaml").exists() else RunFolder.create(path, config)
-    given = {
-        "policy": ToyPolicy(),
-        "method": ToyMethod(),
-        "source": ToySource(config.batch_size),
-        "accelerator": cpu_accelerator(config),
-    }
-    return Trainer(config=config, folder=folder, progress=False, **(given | parts))
+    given = {"policy": ToyPolicy(), "method": ToyMethod(), "source": ToySource(config.batch_size)} | parts
+    if "accelerator" not in given:
+        given["accelerator"] = cpu_accelerator(config)
+    return Trainer(config=config, folder=folder, progress=False, **given)
 
 
 def metrics_lines(path: Path, *without: str) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Readers of preference pairs and prompts."""

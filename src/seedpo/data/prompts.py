@@ -14,7 +14,7 @@ def read_prompts(path: Path) -> list[str]:
         DataError: if the file is missing, is not UTF-8 text, or holds no prompt.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors put a mark before the first line
     except FileNotFoundError as error:
         raise DataError(f"prompt file {path} does not exist; write one prompt per line") from error
     except (UnicodeDecodeError, OSError) as error:

@@ -12,7 +12,7 @@ def mean_pairwise_distance(samples: Samples) -> Tensor:
     """Mean root mean square pixel difference between every two images of a prompt, (P,) in [0, 1]."""
     images = samples.images.flatten(2)
     count = images.shape[1]
-    distances = torch.cdist(images, images) / images.shape[2] ** 0.5
+    distances: Tensor = torch.cdist(images, images) / images.shape[2] ** 0.5
     return distances.sum((1, 2)) / (count * (count - 1))
 
 

@@ -1,0 +1,1 @@
+"""Diffusion pipelines behind the narrow denoiser protocol."""

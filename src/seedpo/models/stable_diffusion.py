@@ -16,6 +16,7 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -30,8 +31,12 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
 def noise_schedule(scheduler: Any) -> NoiseSchedule:
-    """Reads the noise levels and the kind of prediction out of a diffusers scheduler of the DDPM family."""
-    ddim = DDIMScheduler.from_config(scheduler.config)
+    """Reads the noise levels and the kind of prediction out of a diffusers scheduler of the DDPM family.
+
+    Latents are clipped only where the configuration says so; a DDIM scheduler made from a configuration without that
+    key (those of PNDM, Euler, DPM-Solver) would clip them.
+    """
+    ddim = DDIMScheduler.from_config(scheduler.config, clip_sample=scheduler.config.get("clip_sample", False))
     return NoiseSchedule(
         alphas_cumprod=ddim.alphas_cumprod,
         final_alpha_cumprod=float(ddim.final_alpha_cumprod),
@@ -66,7 +71,8 @@ class StableDiffusionPolicy:
         for part in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
             part.requires_grad_(False).eval()
         self.module: nn.Module = pipeline.unet
-        self._frozen: nn.Module | None = None
+        self.frozen: nn.Module | None = None
+        """The reference of full fine-tuning; whoever prepares ``module`` for a device or precision prepares it too."""
         self._on_reference = False
         if adapter == "lora":
             with torch.random.fork_rng(devices=[]):
@@ -82,7 +88,7 @@ class StableDiffusionPolicy:
             for parameter in self.trainable_parameters().values():
                 parameter.data = parameter.data.float()
         else:
-            self._frozen = deepcopy(pipeline.unet)
+            self.frozen = deepcopy(pipeline.unet)
             pipeline.unet.requires_grad_(True)
 
     @property
@@ -99,7 +105,8 @@ class StableDiffusionPolicy:
     @property
     def device(self) -> torch.device:
         """Where latents are expected."""
-        return next(self.pipeline.unet.parameters()).device
+        device: torch.device = next(self.pipeline.unet.parameters()).device
+        return device
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Names and tensors of the parameters that are trained, in a fixed order."""
@@ -120,7 +127,7 @@ class StableDiffusionPolicy:
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         """The UNet's raw prediction, (B, C, H, W)."""
-        network = self._frozen if self._on_reference and self._frozen is not None else self.module
+        network = self.frozen if self._on_reference and self.frozen is not None else self.module
         dtype = conditioning.prompt_embeds.dtype
         prediction: Tensor = network(
             latents.to(dtype), timestep, encoder_hidden_states=conditioning.prompt_embeds, return_dict=False
@@ -146,7 +153,8 @@ class StableDiffusionPolicy:
         """Mean latents (B, C, H, W) of images (B, 3, height, width) in [0, 1], scaled as the UNet expects them."""
         vae = self.pipeline.vae
         posterior = vae.encode(images.to(device=self.device, dtype=vae.dtype) * 2.0 - 1.0).latent_dist
-        return posterior.mean * vae.config.scaling_factor
+        latents: Tensor = posterior.mean * vae.config.scaling_factor
+        return latents
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -167,12 +175,15 @@ class StableDiffusionPolicy:
         """Reads what :meth:`save` wrote into the very tensors that are trained; the reference does not move.
 
         Raises:
-            DataError: if the file is missing or its keys are not those of this adapter.
+            DataError: if the file is missing or cut, or its keys are not those of this adapter.
         """
         path = folder / (LORA_FILE if self.adapter == "lora" else "diffusion_pytorch_model.safetensors")
         if not path.is_file():
             raise DataError(f"{path} is missing: the folder holds no weights of a {self.adapter} run")
-        weights = load_file(path)
+        try:
+            weights = load_file(path)
+        except SafetensorError as error:
+            raise DataError(f"{path} cannot be read as safetensors ({error}); copy it again") from error
         if self.adapter == "lora":
             weights = {
                 name.removeprefix("unet.").replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): value
@@ -181,7 +192,7 @@ class StableDiffusionPolicy:
             expected = get_peft_model_state_dict(self.pipeline.unet)
         else:
             expected = self.pipeline.unet.state_dict()
-        wrong = {name for name in weights.keys() ^ expected.keys()} | {
+        wrong = set(weights.keys() ^ expected.keys()) | {
             name for name in weights.keys() & expected.keys() if weights[name].shape != expected[name].shape
         }
         if wrong:

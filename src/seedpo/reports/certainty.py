@@ -21,8 +21,8 @@ def certainty(family: Family) -> tuple[tuple[str, ...], bool]:
     different = different_evaluations(family)
     if different:
         lines.append(
-            f"The settings were not evaluated alike ({listing(different)} differ): part of every difference may come from "
-            "the evaluation."
+            f"The settings were not evaluated alike ({listing(different)} differ): part of every difference may come "
+            "from the evaluation."
         )
     return tuple(lines), min(amounts) < ENOUGH_SEEDS or bool(different)
 
@@ -60,6 +60,6 @@ def _several(measured: list[Setting]) -> str:
     # All of n values above all of n others, either way round: 2 of the (2n choose n) equally likely orders.
     odds = math.comb(2 * fewest, fewest) / 2
     return (
-        f"{line} Were there no effect at all, the ranges of two settings with {fewest} seeds each would still lie apart "
-        f"in one of {odds:.0f} comparisons."
+        f"{line} Were there no effect at all, the ranges of two settings with {fewest} seeds each would still lie "
+        f"apart in one of {odds:.0f} comparisons."
     )

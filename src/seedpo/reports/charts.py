@@ -14,6 +14,9 @@ from seedpo.reports.wording import number, setting
 MOST_POINTS = 60
 """Training curves are averaged into at most this many points."""
 
+FLAT = 0.1
+"""A clipped loss whose whole range is narrower than this looks flat."""
+
 QUANTITIES = {
     "pairwise_diversity": "diversity (pairwise)",
     "free_spread": "free spread (1 = as the data)",
@@ -200,17 +203,25 @@ def health_notes(family: Family) -> list[str]:
     """What a reader must know of these training curves: the reach of the clip, and warning signs at the end."""
     notes = []
     for one in family.settings:
-        clip = one.runs[0].config.get("clip_range") if one.runs else None
-        if clip and one.gamma == 0:
-            low, high = clipped_loss(one.policy_weight, float(clip))
-            notes.append(
-                f"{one.name}: with clip_range = {setting(float(clip))} and a = {setting(one.policy_weight)} the loss "
-                f"cannot leave [{low:.3f}, {high:.3f}]; a loss that looks flat is no sign that nothing is learnt. Judge by "
-                "accuracy and by the rewards."
-            )
+        notes += _clip_note(one)
         for run in one.runs:
             notes += [f"{run.name}: {warning}" for warning in _warnings(run.train)]
     return notes
+
+
+def _clip_note(one: Setting) -> list[str]:
+    clip = one.runs[0].config.get("clip_range") if one.runs else None
+    if not clip or one.gamma != 0:
+        return []
+    low, high = clipped_loss(one.policy_weight, float(clip))
+    if high - low > FLAT:
+        return []
+    values = f"clip_range = {setting(float(clip))} and a = {setting(one.policy_weight)}"
+    note = (
+        f"{one.name}: with {values} the loss cannot leave [{low:.3f}, {high:.3f}]; a loss that looks flat is no sign "
+        "that nothing is learnt. Judge by accuracy and by the rewards."
+    )
+    return [note]
 
 
 def clipped_loss(policy_weight: float, clip_range: float) -> tuple[float, float]:

@@ -12,32 +12,33 @@ import yaml
 
 from seedpo.reports.runs import Run
 from seedpo.reports.settings import Curve, Curves, Family, Point, Setting, differing_keys, flat, read_curves
-from seedpo.reports.wording import duration, interval, number, setting, written
+from seedpo.reports.wording import count, duration, interval, number, setting, written
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A figure with its interval or step below it; ``best`` within its family."""
+    """A figure with its interval and step below it; ``best`` within its family."""
 
     text: str
-    small: str = ""
+    small: tuple[str, ...] = ()
     best: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One run; ``setting`` gives its colour."""
+    """One run, or the mean of a setting's runs; ``setting`` gives its colour."""
 
     name: str
     setting: Setting
     plain: tuple[str, ...]
     cells: tuple[Cell, ...]
     wall_time: str
+    mean: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A measured column: where its value comes from, and whether the best is marked."""
+    """A measured column: where its value comes from, and whether it is told apart by interval and best run."""
 
     title: str
     key: str
@@ -68,7 +69,7 @@ def columns(family: Family) -> tuple[Column, ...]:
         Column(title=f"{judge} first", key=family.judge, pick=_first, marked=False),
         Column(title=f"{judge} best", key=family.judge, pick=_best, show_step=True),
         Column(title=f"{judge} last", key=family.judge, pick=_last),
-        Column(title="attribute accuracy last", key="attribute_accuracy", pick=_last),
+        Column(title="attributes right, last", key="attribute_accuracy", pick=_last),
         Column(title="diversity first", key="pairwise_diversity", pick=_first, marked=False),
         Column(title="diversity last", key="pairwise_diversity", pick=_last),
     )
@@ -79,25 +80,40 @@ PLAIN = ("\N{GREEK SMALL LETTER GAMMA}", "\N{GREEK SMALL LETTER BETA}", "a", "se
 
 
 def result_rows(family: Family) -> list[Row]:
-    """One row per run, the best of each column marked."""
-    runs = [(one, run, read_curves(run.evaluations)) for one in family.settings for run in one.runs]
-    bests = {column.title: _highest(column, [curves for *_, curves in runs]) for column in columns(family)}
-    return [
-        Row(
-            name=run.name,
-            setting=one,
-            plain=(
-                setting(one.gamma),
-                setting(one.beta),
-                setting(one.policy_weight),
-                str(run.seed),
-                f"{run.last_step}{'' if run.finished else ' (unfinished)'}",
-            ),
-            cells=tuple(_cell(column, curves, bests[column.title]) for column in columns(family)),
-            wall_time=duration(seconds(run)) if math.isfinite(seconds(run)) else "\N{EN DASH}",
-        )
-        for one, run, curves in runs
-    ]
+    """One row per run, the best of each column marked, and the mean of every setting with several seeds."""
+    curves = {run.folder: read_curves(run.evaluations) for one in family.settings for run in one.runs}
+    bests = {column.title: _highest(column, list(curves.values())) for column in columns(family)}
+    rows = []
+    for one in family.settings:
+        rows += [_run_row(family, one, run, curves[run.folder], bests) for run in one.runs]
+        if one.several_seeds:
+            rows.append(_mean_row(family, one))
+    return rows
+
+
+def _run_row(family: Family, one: Setting, run: Run, curves: Curves, bests: Mapping[str, float]) -> Row:
+    return Row(
+        name=run.name,
+        setting=one,
+        plain=(*_weights(one), str(run.seed), f"{run.last_step}{'' if run.finished else ' (unfinished)'}"),
+        cells=tuple(_cell(column, curves, bests[column.title]) for column in columns(family)),
+        wall_time=duration(seconds(run)) if math.isfinite(seconds(run)) else "\N{EN DASH}",
+    )
+
+
+def _mean_row(family: Family, one: Setting) -> Row:
+    return Row(
+        name="mean and range",
+        setting=one,
+        plain=(*_weights(one), count(len(one.runs), "seed"), ""),
+        cells=tuple(_cell(column, one.curves, math.nan) for column in columns(family)),
+        wall_time="",
+        mean=True,
+    )
+
+
+def _weights(one: Setting) -> tuple[str, str, str]:
+    return setting(one.gamma), setting(one.beta), setting(one.policy_weight)
 
 
 def seconds(run: Run) -> float:
@@ -124,8 +140,8 @@ def _cell(column: Column, curves: Curves, best: float) -> Cell:
     if found is None:
         return Cell(text="\N{EN DASH}")
     step, point = found
-    small = " ".join(part for part in (interval(point.low, point.high), f"step {step}" * column.show_step) if part)
-    return Cell(text=number(point.value), small=small, best=point.value == best)
+    below = (interval(point.low, point.high) * column.marked, f"step {step}" * column.show_step)
+    return Cell(text=number(point.value), small=tuple(part for part in below if part), best=point.value == best)
 
 
 def differences(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[str]]]]:

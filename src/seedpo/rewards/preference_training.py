@@ -60,7 +60,7 @@ def encode_pairs(pairs: LabelledPairs, denoiser: Denoiser) -> EncodedPairs:
     """Reads all pairs and encodes their images once."""
     rows = [pairs[row] for row in range(len(pairs))]
     images = torch.stack([torch.stack([chosen, rejected]) for _, chosen, rejected in rows])
-    latents = torch.cat([denoiser.encode_images(part).cpu() for part in images.flatten(0, 1).split(128)])
+    latents = torch.cat([denoiser.encode_images(part).cpu() for part in torch.split(images.flatten(0, 1), 128)])
     return EncodedPairs(
         prompts=[prompt for prompt, _, _ in rows], images=images, latents=latents.view(len(rows), 2, *latents.shape[1:])
     )
@@ -244,7 +244,7 @@ def accuracy_at(
     """Share of pairs whose preferred image scores higher at one time step."""
     generator = torch.Generator().manual_seed(seed)
     right = 0
-    for rows in torch.arange(len(pairs)).split(128):
+    for rows in torch.split(torch.arange(len(pairs)), 128):
         margins = preference_margins(
             model,
             tokenizer,
@@ -266,7 +266,7 @@ def _cosine(steps: int) -> Callable[[int], float]:
 
 def _update(model: StepAwareCLIP, optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     with torch.no_grad():

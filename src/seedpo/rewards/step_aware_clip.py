@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
@@ -77,8 +78,8 @@ class StepAwareCLIP(CLIPModel):  # type: ignore[misc]
         tower = self.vision_model
         hidden = tower.pre_layrnorm(tower.embeddings(pixel_values))
         for layer in tower.encoder.layers:
-            shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = (
-                layer.adaLN_modulation(condition)[:, None].chunk(6, dim=-1)
+            shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = layer.adaLN_modulation(condition)[:, None].chunk(
+                6, dim=-1
             )
             attended = layer.self_attn(
                 hidden_states=layer.layer_norm1(hidden) * (1.0 + scale) + shift, attention_mask=None
@@ -91,13 +92,14 @@ class StepAwareCLIP(CLIPModel):  # type: ignore[misc]
 
     def text_embeds(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Normalised embeddings (B, D) of token ids (B, L)."""
-        pooled = self.text_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+        pooled: Tensor = self.text_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
         return nn.functional.normalize(self.text_projection(pooled), dim=-1)
 
     def preference_logits(self, pixel_values: Tensor, timestep: Tensor, text_embeds: Tensor) -> Tensor:
         """Scores (B,): the scaled cosine of image and text, in units of log-odds between two images of a prompt."""
         cosine = (self.image_embeds(pixel_values, timestep) * text_embeds).sum(-1)
-        return self.logit_scale.exp() * cosine
+        logits: Tensor = self.logit_scale.exp() * cosine
+        return logits
 
 
 def normalise(images: Tensor, size: int) -> Tensor:
@@ -161,7 +163,11 @@ def load_scorer(folder: str | Path) -> StepAwareScorer:
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise DataError(f"scorer folder {folder} has no config.json")
-    model, report = StepAwareCLIP.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+    try:
+        model, report = StepAwareCLIP.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+        tokenizer = CLIPTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"scorer folder {folder} cannot be loaded as a step-aware CLIP: {error}") from error
     if report["missing_keys"]:
         raise DataError(f"scorer {folder} lacks weights, for example {min(report['missing_keys'])!r}")
-    return StepAwareScorer(model.float(), CLIPTokenizer.from_pretrained(folder))
+    return StepAwareScorer(model.float(), tokenizer)

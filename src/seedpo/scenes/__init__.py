@@ -1,0 +1,1 @@
+"""The embedded world: drawings with known truth."""

@@ -43,18 +43,22 @@ def mean_residual(samples: Samples) -> Tensor:
     return _by_prompt(samples, samples.derive(readings).residual).mean(1)
 
 
-def free_variance(samples: Samples) -> Tensor:
-    """Variance of the free attributes over a prompt's images relative to the data's, averaged over attributes, (P,).
+def free_variances(samples: Samples) -> Tensor:
+    """Variance of each free attribute over a prompt's images relative to the data's, (P, 5) in the order of ``FREE``.
 
-    The variance is the unbiased one, over the images in which the attribute can be read; NaN where none can.
+    The variance is the unbiased one, over the images in which the attribute can be read; NaN where fewer than two can.
     """
     free = _by_prompt(samples, samples.derive(readings).free)
     known = ~torch.isnan(free)
     count = known.sum(1)
     mean = torch.nansum(free, 1) / count.clamp(min=1)
     squares = torch.where(known, (free - mean[:, None]).square(), 0.0).sum(1)
-    variance = torch.where(count > 1, squares / (count - 1).clamp(min=1), math.nan)
-    return torch.nanmean(variance, 1) / UNIFORM_VARIANCE
+    return torch.where(count > 1, squares / (count - 1).clamp(min=1), math.nan) / UNIFORM_VARIANCE
+
+
+def mean_free_variance(samples: Samples) -> Tensor:
+    """Relative variance averaged over the free attributes, (P,)."""
+    return torch.nanmean(free_variances(samples), 1)
 
 
 TRUTH = Metric(
@@ -86,7 +90,7 @@ FREE_SPREAD = Metric(
     direction="higher",
     unit="standard deviation relative to the data",
     summary=f"spread of what the prompt leaves open ({', '.join(FREE)}); 1: as wide as in the data",
-    per_prompt=free_variance,
+    per_prompt=mean_free_variance,
     finish=math.sqrt,
     least_images=2,
 )

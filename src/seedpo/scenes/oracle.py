@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from seedpo.core.types import TensorRows
+from seedpo.errors import DataError
 from seedpo.scenes.drawing import (
     BACKGROUND_RGB,
     HUE_JITTER,
@@ -78,15 +79,15 @@ def read_images(images: Tensor, prompts: Sequence[str]) -> Readings:
         prompts: one per image.
 
     Raises:
-        ValueError: if sizes differ, values are not finite, or a prompt is not of this world.
+        DataError: if sizes differ, values are not finite, or a prompt is not of this world.
     """
     if images.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE) or len(images) != len(prompts):
-        raise ValueError(
+        raise DataError(
             f"the oracle reads images of shape (B, 3, {IMAGE_SIZE}, {IMAGE_SIZE}), one per prompt; "
             f"got {tuple(images.shape)} for {len(prompts)} prompts"
         )
     if not torch.isfinite(images).all():
-        raise ValueError("an image holds values that are not finite; look for a NaN in the model that made it")
+        raise DataError("an image holds values that are not finite; look for a NaN in the model that made it")
     images = images.detach().float().cpu()
     parts = [
         _read(images[start : start + _BATCH], prompts[start : start + _BATCH])

@@ -1,8 +1,7 @@
 """The embedded preference set: drawings by a careless artist, labelled by the simulated annotator.
 
 Each image is drawn for its prompt with random vividness; some have a fault: a wrong attribute, blur, speckles, or a
-smear. Columns are those of Pick-a-Pic (https://huggingface.co/datasets/yuvalkirstain/pickapic_v2), so that the reader of the real data set
-reads this one too.
+smear. The columns are those of Pick-a-Pic, so that the reader of the real data set reads this one too.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ from seedpo.scenes.taste import choose, utility
 
 FAULT_RATE = 0.6
 """Share of images with a fault."""
+
+_SCENES_AT_ONCE = 64
 
 
 def blur(images: Tensor, *, generator: torch.Generator) -> Tensor:
@@ -94,15 +95,21 @@ def careless_drawings(prompts: list[str], *, generator: torch.Generator) -> tupl
     slips = kind == len(DAMAGES)
     drawn = [_slip(p, generator=generator) if slip else p for p, slip in zip(prompts, slips.tolist(), strict=True)]
     scenes = sample_scenes(drawn, generator=generator)
-    clean = draw(scenes)
+    clean = _draw(scenes)
     images = clean.clone()
     for index, damage in enumerate(DAMAGES):
         chosen = kind == index
         images[chosen] = damage(clean[chosen], generator=generator).clamp(0.0, 1.0)
-    right = draw(_corrected(scenes, prompts))
+    right = clean.clone()  # a drawing without a wrong attribute is right but for its damage
+    right[slips] = _draw(_corrected(scenes, prompts)[slips])
     residual = (images - right).square().mean((1, 2, 3)).sqrt()
     vividness = (scenes.vividness - 0.45) / 0.45
     return images, utility(vividness=vividness, wrong=slips.float(), residual=residual)
+
+
+def _draw(scenes: Scenes) -> Tensor:
+    """Draws scenes a few at a time, so that the intermediate values stay in the processor's cache."""
+    return torch.cat([draw(scenes[rows]) for rows in torch.arange(len(scenes)).split(_SCENES_AT_ONCE)])
 
 
 def _slip(prompt: str, *, generator: torch.Generator) -> str:

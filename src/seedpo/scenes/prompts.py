@@ -11,6 +11,8 @@ import random
 import re
 from dataclasses import dataclass
 
+from seedpo.errors import DataError
+
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 SIZES = ("small", "large")
@@ -47,11 +49,11 @@ def parse_prompt(prompt: str) -> Description:
     """Reads the named attributes out of a prompt.
 
     Raises:
-        ValueError: if the prompt is not a sentence of this world.
+        DataError: if the prompt is not a sentence of this world.
     """
     match = _PATTERN.fullmatch(" ".join(prompt.lower().split()).rstrip("."))
     if match is None:
-        raise ValueError(
+        raise DataError(
             f"prompt {prompt!r} is not a sentence of the embedded world; write "
             f"'a SIZE COLOUR SHAPE on a BACKGROUND background' with SIZE in {SIZES}, COLOUR in {COLOURS}, "
             f"SHAPE in {SHAPES}, BACKGROUND in {BACKGROUNDS}"

@@ -39,12 +39,10 @@ def true_utility(images: Tensor, prompts: Sequence[str]) -> Tensor:
     """Utility (B,) of images (B, 3, 32, 32) in [0, 1], as the oracle reads them.
 
     Raises:
-        ValueError: if an image or a prompt is not of this world.
+        DataError: if an image or a prompt is not of this world.
     """
     readings = read_images(images, prompts)
-    return utility(
-        vividness=readings.vividness, wrong=(~readings.correct).sum(1).float(), residual=readings.residual
-    )
+    return utility(vividness=readings.vividness, wrong=(~readings.correct).sum(1).float(), residual=readings.residual)
 
 
 def choose(first: Tensor, second: Tensor, *, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,1 @@
+"""Where pairs come from: a data set, whole trajectories, single steps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from seedpo.protocols import State
 
 
 class PairBuffer:
-    """Pairs waiting to be trained on.
+    """Pairs waiting to be trained on; they wait in the CPU's memory, wherever they were made.
 
     Args:
         passes: how often each pair is handed out.
@@ -26,13 +27,14 @@ class PairBuffer:
 
     def fill(self, pairs: TransitionPairs, *, generator: torch.Generator) -> None:
         """Adds a roll-out behind what is left of the last one, each pass shuffled by itself."""
+        pairs = pairs.to("cpu")
         shuffled = [pairs[torch.randperm(len(pairs), generator=generator)] for _ in range(self.passes)]
         left = [] if self._pairs is None else [self._pairs]
         self._pairs = TransitionPairs.cat([*left, *shuffled])
 
     def take(self, count: int) -> TransitionPairs:
         """The next pairs; there must be as many."""
-        assert self._pairs is not None and len(self._pairs) >= count
+        assert self._pairs is not None
         batch, self._pairs = self._pairs[slice(None, count)], self._pairs[slice(count, None)]
         return batch
 
@@ -48,13 +50,14 @@ class PairBuffer:
 def _tensors(rows: TransitionPairs | Conditioning) -> State:
     values = {entry.name: getattr(rows, entry.name) for entry in fields(rows)}
     return {
-        name: _tensors(value) if isinstance(value, Conditioning) else value.cpu()
+        name: _tensors(value) if isinstance(value, Conditioning) else value
         for name, value in values.items()
         if value is not None
     }
 
 
 def _pairs(state: State) -> TransitionPairs:
-    return TransitionPairs(
-        **{name: Conditioning(**value) if isinstance(value, dict) else value for name, value in state.items()}
-    )
+    rows: dict[str, Any] = {
+        name: Conditioning(**value) if isinstance(value, dict) else value for name, value in state.items()
+    }
+    return TransitionPairs(**rows)

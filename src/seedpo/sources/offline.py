@@ -51,7 +51,7 @@ class OfflinePairs:
         missing = [row for row in dict.fromkeys(rows) if row not in self._latents]
         if missing:
             images = torch.stack([image for row in missing for image in self.pairs[row][1:]])
-            for row, latents in zip(missing, self.model.encode_images(images).cpu().split(2), strict=True):
+            for row, latents in zip(missing, torch.split(self.model.encode_images(images).cpu(), 2), strict=True):
                 self._latents[row] = latents
         latents = torch.stack([self._latents[row] for row in rows]).to(self.model.device)
         return ImagePairs(

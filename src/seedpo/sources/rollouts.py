@@ -39,6 +39,7 @@ class RolloutSource:
         seed: seed of the prompts' order and, with the rank, of the roll-outs.
         rank: number of this process.
         world: number of processes.
+        device: where batches are expected.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class RolloutSource:
         seed: int,
         rank: int = 0,
         world: int = 1,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.rollout = rollout
         self.prompts = prompts
         self.prompts_per_rollout = prompts_per_rollout
         self.batch_size = batch_size
+        self.device = device
         self._stream = IndexStream(len(prompts), seed=seed, rank=rank, world=world)
         self._buffer = PairBuffer(passes=updates_per_rollout)
         self._generator = torch.Generator().manual_seed(seed * 1_000_003 + rank + 1)
@@ -81,7 +84,7 @@ class RolloutSource:
                 )
             if pairs is not None:
                 self._buffer.fill(pairs, generator=self._generator)
-        return self._buffer.take(self.batch_size)
+        return self._buffer.take(self.batch_size).to(self.device)
 
     def metrics(self) -> Mapping[str, float]:
         """Means over the roll-outs since the last call."""
@@ -90,11 +93,12 @@ class RolloutSource:
         return {name: sum(entry[name] for entry in observed) / len(observed) for name in names}
 
     def state(self) -> State:
-        """Prompts' position, generator and waiting pairs."""
+        """Prompts' position, generator, waiting pairs, and what was observed but not asked for yet."""
         return {
             "stream": self._stream.state(),
             "generator": self._generator.get_state(),
             "buffer": self._buffer.state(),
+            "observed": [dict(entry) for entry in self._observed],
         }
 
     def restore(self, state: State) -> None:
@@ -102,6 +106,7 @@ class RolloutSource:
         self._stream.restore(state["stream"])
         self._generator.set_state(state["generator"])
         self._buffer.restore(state["buffer"])
+        self._observed = [dict(entry) for entry in state["observed"]]
 
 
 def kept_pairs(chosen_scores: Tensor, rejected_scores: Tensor, *, min_gap: float) -> Tensor:

@@ -91,9 +91,7 @@ class StepRollout:
         }
         return (TransitionPairs.cat(pairs) if pairs else None), observed
 
-    def _predict(
-        self, latents: Tensor, timestep: Tensor, conditioning: Conditioning, negative: Conditioning
-    ) -> Tensor:
+    def _predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning, negative: Conditioning) -> Tensor:
         return guided_prediction(
             self.policy.predict,
             latents,
@@ -151,4 +149,5 @@ def step_source(
         seed=seed,
         rank=rank,
         world=world,
+        device=policy.device,
     )

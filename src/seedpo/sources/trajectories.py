@@ -18,8 +18,8 @@ from seedpo.sources.rollouts import RolloutSource, check_scores, kept_pairs
 class TrajectoryRollout:
     """Samples k images per prompt from one x_T and pairs every two of them, step by step.
 
-    Kept of D3PO (arXiv 2311.13231): the shared x_T, one label per pair of images that holds for all their steps. Its two
-    images per prompt become k, of which every two make a pair.
+    Kept of D3PO (arXiv 2311.13231): the shared x_T, one label per pair of images that holds for all their steps. Its
+    two images per prompt become k, of which every two make a pair.
 
     Args:
         policy: the model that is sampled.
@@ -28,9 +28,7 @@ class TrajectoryRollout:
         config: images and prompts per roll-out and the least gap.
     """
 
-    def __init__(
-        self, policy: Denoiser, reward: Reward, *, sampling: SamplingConfig, config: TrajectoryConfig
-    ) -> None:
+    def __init__(self, policy: Denoiser, reward: Reward, *, sampling: SamplingConfig, config: TrajectoryConfig) -> None:
         self.policy = policy
         self.reward = reward
         self.sampling = sampling
@@ -65,7 +63,7 @@ class TrajectoryRollout:
         }
         if not len(chosen):
             return None, observed
-        return self._pairs(trajectory, chosen, rejected, repeated), observed
+        return self._pairs(trajectory, chosen, rejected, repeated, generator=generator), observed
 
     def _ranked(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the winner and the loser of every two images of a prompt whose scores are far enough apart."""
@@ -80,14 +78,21 @@ class TrajectoryRollout:
         return chosen[clear], rejected[clear]
 
     def _pairs(
-        self, trajectory: Trajectory, chosen: Tensor, rejected: Tensor, prompts: Sequence[str]
+        self,
+        trajectory: Trajectory,
+        chosen: Tensor,
+        rejected: Tensor,
+        prompts: Sequence[str],
+        *,
+        generator: torch.Generator,
     ) -> TransitionPairs:
-        """Every step that has a density, of every pair."""
+        """The steps that have a density, all or some of them, of every pair."""
         policy = self.policy
         timesteps, previous = trajectory.timesteps[0], trajectory.previous_timesteps[0]
         dense = (ddim_std(timesteps, previous, policy.schedule, eta=self.sampling.eta) > 0).nonzero()[:, 0].cpu()
-        pair = torch.arange(len(chosen)).repeat_interleave(len(dense))
-        step = dense.repeat(len(chosen))
+        taken = min(self.config.steps_per_pair or len(dense), len(dense))
+        pair = torch.arange(len(chosen)).repeat_interleave(taken)
+        step = torch.cat([dense[torch.randperm(len(dense), generator=generator)[:taken]] for _ in chosen])
         distinct = [prompts[row] for row in chosen.tolist()]
         return TransitionPairs(
             timestep=timesteps[step],
@@ -123,6 +128,5 @@ def trajectory_source(
         seed=seed,
         rank=rank,
         world=world,
+        device=policy.device,
     )
-
-

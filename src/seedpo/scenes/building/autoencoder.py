@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 
 import torch
 from diffusers import AutoencoderKL
@@ -11,15 +12,20 @@ from torch import Tensor
 from tqdm import trange
 
 from seedpo.scenes.building.components import build_autoencoder
-from seedpo.scenes.drawing import draw, sample_scenes
+from seedpo.scenes.drawing import RADIUS, draw, sample_scenes
 from seedpo.scenes.prompts import TRAINING_PROMPTS
 
+PRACTICE_RADIUS = {"small": (4.6, 5.4), "large": (8.2, 9.6)}
+"""Sizes of the practice drawings: smaller than the world's, so that details of its objects come easily."""
 
-def draw_batch(count: int, *, generator: torch.Generator) -> tuple[list[str], Tensor]:
+
+def draw_batch(
+    count: int, *, generator: torch.Generator, radius: Mapping[str, tuple[float, float]] = RADIUS
+) -> tuple[list[str], Tensor]:
     """Training prompts, drawn with replacement, and a drawing of each: (B, 3, H, W) in [0, 1]."""
     indices = torch.randint(len(TRAINING_PROMPTS), (count,), generator=generator).tolist()
     prompts = [TRAINING_PROMPTS[index] for index in indices]
-    return prompts, draw(sample_scenes(prompts, generator=generator))
+    return prompts, draw(sample_scenes(prompts, generator=generator, radius=radius))
 
 
 def cosine_rate(step: int, steps: int, *, peak: float, warmup: int) -> float:
@@ -35,7 +41,7 @@ def reconstruction_loss(reconstructions: Tensor, images: Tensor) -> Tensor:
 
 
 def train_autoencoder(*, steps: int, batch_size: int, seed: int, progress: bool = True) -> AutoencoderKL:
-    """Trains the autoencoder on fresh drawings of the training prompts.
+    """Trains the autoencoder on fresh practice drawings of the training prompts.
 
     The weight of the KL term keeps the latents smooth without blurring the images. The scaling factor that is written
     into the configuration gives latents of unit standard deviation.
@@ -54,7 +60,7 @@ def train_autoencoder(*, steps: int, batch_size: int, seed: int, progress: bool 
     bar = trange(steps, desc="autoencoder", disable=not progress)
     for step in bar:
         optimizer.param_groups[0]["lr"] = cosine_rate(step, steps, peak=2e-3, warmup=100)
-        _, drawings = draw_batch(batch_size, generator=generator)
+        _, drawings = draw_batch(batch_size, generator=generator, radius=PRACTICE_RADIUS)
         images = drawings * 2.0 - 1.0
         posterior = autoencoder.encode(images).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
@@ -69,8 +75,10 @@ def train_autoencoder(*, steps: int, batch_size: int, seed: int, progress: bool 
             error = (reconstructions.detach() - images).square().mean().item() / 4.0
             bar.set_postfix(psnr=f"{-10.0 * math.log10(error):.1f} dB")
     autoencoder.eval().requires_grad_(False)
-    _, drawings = draw_batch(1024, generator=generator)
+    _, drawings = draw_batch(1024, generator=generator, radius=PRACTICE_RADIUS)
     with torch.no_grad():
-        latents = torch.cat([autoencoder.encode(part * 2.0 - 1.0).latent_dist.mean for part in drawings.split(128)])
+        latents = torch.cat(
+            [autoencoder.encode(part * 2.0 - 1.0).latent_dist.mean for part in torch.split(drawings, 128)]
+        )
     autoencoder.register_to_config(scaling_factor=1.0 / latents.std().item())
     return autoencoder

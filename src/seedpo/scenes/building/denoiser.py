@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from tqdm import trange
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from seedpo.scenes.building.autoencoder import cosine_rate, draw_batch
+from seedpo.scenes.building.autoencoder import PRACTICE_RADIUS, cosine_rate, draw_batch
 from seedpo.scenes.building.components import PROMPT_LENGTH, build_scheduler, build_text_encoder, build_unet
+from seedpo.scenes.drawing import RADIUS
 
 PROMPT_DROPOUT = 0.1
 """Share of prompts that are replaced by the empty one, for classifier-free guidance."""
@@ -30,13 +32,43 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
     return ids
 
 
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A part of the training.
+
+    Attributes:
+        radius: sizes that are drawn.
+        steps: optimiser steps.
+        horizon: steps over which the learning rate would fall to a hundredth.
+        peak: largest learning rate.
+    """
+
+    radius: Mapping[str, tuple[float, float]]
+    steps: int
+    horizon: int
+    peak: float
+
+
+PRACTICE = Phase(radius=PRACTICE_RADIUS, steps=3000, horizon=4500, peak=1.5e-3)
+"""First on practice drawings, with a high learning rate."""
+
+FINISH = Phase(radius=RADIUS, steps=2200, horizon=2200, peak=1e-3)
+"""Then on the world's own drawings, until the learning rate has fallen."""
+
+
 def encode_pool(
-    autoencoder: AutoencoderKL, tokenizer: CLIPTokenizer, *, size: int, generator: torch.Generator, progress: bool
+    autoencoder: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    *,
+    size: int,
+    radius: Mapping[str, tuple[float, float]],
+    generator: torch.Generator,
+    progress: bool,
 ) -> tuple[Tensor, Tensor]:
     """Latents (N, C, H, W) and token ids (N, L) of fresh drawings."""
     latents, tokens = [], []
     for _ in trange(0, size, 256, desc="encoding drawings", disable=not progress):
-        prompts, drawings = draw_batch(256, generator=generator)
+        prompts, drawings = draw_batch(256, generator=generator, radius=radius)
         with torch.no_grad():
             latents.append(autoencoder.encode(drawings * 2.0 - 1.0).latent_dist.mean)
         tokens.append(tokenize(tokenizer, prompts))
@@ -54,12 +86,11 @@ def update_average(average: nn.Module, model: nn.Module, *, step: int) -> None:
 def train_denoiser(
     autoencoder: AutoencoderKL,
     tokenizer: CLIPTokenizer,
+    phase: Phase,
     *,
-    steps: int,
+    start: tuple[UNet2DConditionModel, CLIPTextModel] | None = None,
     batch_size: int,
     seed: int,
-    on_snapshot: Callable[[UNet2DConditionModel, CLIPTextModel], None] | None = None,
-    snapshot_every: int = 500,
     progress: bool = True,
 ) -> tuple[UNet2DConditionModel, CLIPTextModel]:
     """Trains UNet and text encoder on the noise-prediction loss; returns their averaged weights.
@@ -67,29 +98,34 @@ def train_denoiser(
     Args:
         autoencoder: the trained autoencoder.
         tokenizer: the world's tokenizer.
-        steps: optimiser steps.
+        phase: what is drawn and how long.
+        start: models to go on from, changed in place; new ones if not given.
         batch_size: latents per step.
         seed: seed of the weights, the drawings, the noise and the time steps.
-        on_snapshot: called with the averaged models every ``snapshot_every`` steps.
-        snapshot_every: steps between snapshots.
         progress: whether to show a progress bar.
     """
     random.seed(seed)
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     scheduler = build_scheduler()
-    latents, tokens = encode_pool(autoencoder, tokenizer, size=POOL_SIZE, generator=generator, progress=progress)
+    latents, tokens = encode_pool(
+        autoencoder, tokenizer, size=POOL_SIZE, radius=phase.radius, generator=generator, progress=progress
+    )
     empty = tokenize(tokenizer, [""])[0]
 
-    text_encoder = build_text_encoder(tokenizer)
-    unet = build_unet(text_encoder.config.hidden_size).to(memory_format=torch.channels_last)
+    if start is None:
+        text_encoder = build_text_encoder(tokenizer)
+        unet = build_unet(text_encoder.config.hidden_size)
+    else:
+        unet, text_encoder = start
+    unet = unet.train().to(memory_format=torch.channels_last)
     models = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
     average = deepcopy(models).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(models.parameters(), betas=(0.9, 0.99), weight_decay=1e-2)
-    bar = trange(steps, desc="denoiser", disable=not progress)
+    bar = trange(phase.steps, desc="denoiser", disable=not progress)
     running = 1.0
     for step in bar:
-        optimizer.param_groups[0]["lr"] = cosine_rate(step, steps, peak=1.5e-3, warmup=200)
+        optimizer.param_groups[0]["lr"] = cosine_rate(step, phase.horizon, peak=phase.peak, warmup=200)
         rows = torch.randint(len(latents), (batch_size,), generator=generator)
         ids = tokens[rows]
         ids[torch.rand(batch_size, generator=generator) < PROMPT_DROPOUT] = empty
@@ -107,6 +143,4 @@ def train_denoiser(
         running += 0.02 * (loss.item() - running)
         if step % 20 == 0:
             bar.set_postfix(loss=f"{running:.4f}")
-        if on_snapshot is not None and (step + 1) % snapshot_every == 0:
-            on_snapshot(average["unet"], average["text_encoder"])
     return average["unet"], average["text_encoder"]

@@ -1,4 +1,4 @@
-"""From a seed to the embedded pipeline's folder, in two resumable parts."""
+"""From a seed to the embedded pipeline's folder, part by part."""
 
 from __future__ import annotations
 
@@ -7,51 +7,67 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from seedpo.scenes.building.autoencoder import train_autoencoder
 from seedpo.scenes.building.components import build_scheduler, build_tokenizer
-from seedpo.scenes.building.denoiser import train_denoiser
+from seedpo.scenes.building.denoiser import FINISH, PRACTICE, Phase, train_denoiser
+
+PRACTICED = "practiced"
+"""Folder of the UNet and text encoder between the two phases of their training."""
 
 
-def build_autoencoder_part(folder: Path, *, steps: int = 4000, batch_size: int = 32, seed: int = 0) -> None:
+def build_autoencoder_part(folder: Path, *, steps: int = 3500, batch_size: int = 32, seed: int = 0) -> None:
     """Trains the autoencoder and writes it to ``folder/vae``."""
     train_autoencoder(steps=steps, batch_size=batch_size, seed=seed).half().save_pretrained(folder / "vae")
 
 
-def build_denoiser_part(folder: Path, *, steps: int = 4500, batch_size: int = 128, seed: int = 0) -> None:
-    """Trains UNet and text encoder on the autoencoder in ``folder/vae`` and completes the pipeline there.
+def build_practice_part(folder: Path, *, phase: Phase = PRACTICE, batch_size: int = 128, seed: int = 0) -> None:
+    """Trains UNet and text encoder on practice drawings, for the autoencoder in ``folder/vae``."""
+    autoencoder, tokenizer = _load_autoencoder(folder), build_tokenizer(folder / "tokenizer")
+    unet, text_encoder = train_denoiser(autoencoder, tokenizer, phase, batch_size=batch_size, seed=seed)
+    unet.half().save_pretrained(folder / PRACTICED / "unet")
+    text_encoder.save_pretrained(folder / PRACTICED / "text_encoder")
 
-    Unfinished averages are written to ``folder/unfinished`` on the way.
-    """
-    autoencoder = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
-    autoencoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    tokenizer = build_tokenizer(folder / "tokenizer")
 
-    def save(unet: UNet2DConditionModel, text_encoder: CLIPTextModel, out: Path) -> None:
-        StableDiffusionPipeline(
-            vae=_stored(AutoencoderKL.from_config(autoencoder.config), autoencoder).half(),
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            unet=_stored(UNet2DConditionModel.from_config(unet.config), unet).half(),
-            scheduler=build_scheduler(),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        ).save_pretrained(out)
-
-    unet, text_encoder = train_denoiser(
-        autoencoder,
-        tokenizer,
-        steps=steps,
-        batch_size=batch_size,
-        seed=seed,
-        on_snapshot=lambda unet, text_encoder: save(unet, text_encoder, folder / "unfinished"),
+def build_denoiser_part(folder: Path, *, phase: Phase = FINISH, batch_size: int = 128, seed: int = 0) -> None:
+    """Goes on with the practised UNet and text encoder on the world's own drawings, and completes the pipeline."""
+    autoencoder, tokenizer = _load_autoencoder(folder), build_tokenizer(folder / "tokenizer")
+    start = (
+        UNet2DConditionModel.from_pretrained(folder / PRACTICED / "unet", torch_dtype=torch.float32),
+        CLIPTextModel.from_pretrained(folder / PRACTICED / "text_encoder"),
     )
-    save(unet, text_encoder, folder)
+    unet, text_encoder = train_denoiser(autoencoder, tokenizer, phase, start=start, batch_size=batch_size, seed=seed)
+    save_pipeline(folder, autoencoder=autoencoder, unet=unet, text_encoder=text_encoder, tokenizer=tokenizer)
 
 
-def _stored(copy: nn.Module, trained: nn.Module) -> nn.Module:
-    """A copy with the trained weights, so that halving it leaves the trained model as it is."""
+def save_pipeline(
+    folder: Path,
+    *,
+    autoencoder: AutoencoderKL,
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+) -> None:
+    """Writes a pipeline in diffusers' format, the large parts in half precision."""
+    StableDiffusionPipeline(
+        vae=_halved(AutoencoderKL.from_config(autoencoder.config), autoencoder),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=_halved(UNet2DConditionModel.from_config(unet.config), unet),
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+
+
+def _load_autoencoder(folder: Path) -> AutoencoderKL:
+    autoencoder = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
+    return autoencoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def _halved(copy: nn.Module, trained: nn.Module) -> nn.Module:
+    """The trained weights in half precision, in another module, so that the trained one stays as it is."""
     copy.load_state_dict(trained.state_dict())
-    return copy
+    return copy.half()

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seedpo.data.prompts import read_prompts
+from seedpo.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("content", "prompts"),
+    [
+        (b"a red star\na blue ring\n", ["a red star", "a blue ring"]),
+        (b"a red star", ["a red star"]),
+        (b"\n  a red star \n\n\t\na blue ring\n\n", ["a red star", "a blue ring"]),
+        (b"a red star\r\na blue ring\r\n", ["a red star", "a blue ring"]),
+        ("a café, at night\n日本の庭\n".encode(), ["a café, at night", "日本の庭"]),
+        (b"\xef\xbb\xbfa red star\n", ["a red star"]),
+        (b"twice\ntwice\n", ["twice", "twice"]),
+    ],
+    ids=["plain", "no last newline", "empty lines", "windows", "unicode", "byte order mark", "repeated"],
+)
+def test_one_prompt_on_each_line(tmp_path: Path, content: bytes, prompts: list[str]) -> None:
+    (tmp_path / "prompts.txt").write_bytes(content)
+    assert read_prompts(tmp_path / "prompts.txt") == prompts
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"prompt file .*none\.txt does not exist; write one prompt per line"):
+        read_prompts(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"   \n\t\n"])
+def test_an_empty_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "prompts.txt").write_bytes(content)
+    with pytest.raises(DataError, match=r"prompts\.txt holds no prompt; write one per line"):
+        read_prompts(tmp_path / "prompts.txt")
+
+
+@pytest.mark.parametrize("content", ["a café".encode("latin-1"), "a star".encode("utf-16"), b"\x89PNG\r\n\x1a\n"])
+def test_a_file_that_is_not_utf_8(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "prompts.txt").write_bytes(content)
+    with pytest.raises(DataError, match=r"prompts\.txt cannot be read as UTF-8 text"):
+        read_prompts(tmp_path / "prompts.txt")
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read as UTF-8 text"):
+        read_prompts(tmp_path)

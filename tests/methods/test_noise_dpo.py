@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from seedpo.core.types import LossOutput
+from seedpo.methods.noise_dpo import NoiseDPO
+from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from tests.methods.batches import image_pairs
+from tests.methods.direct import Reduction, noise_dpo_losses, noise_draws, noise_errors
+from tests.models.tiny import move, rows_seen, seeded, tiny_policy
+
+BETA = {"mean": 200.0, "sum": 0.5}
+REDUCTIONS = pytest.mark.parametrize("reduction", ["mean", "sum"])
+SEED = 3
+
+
+def moved(**settings: Any) -> StableDiffusionPolicy:
+    return move(tiny_policy(dtype=torch.float64, **settings))
+
+
+def loss(policy: StableDiffusionPolicy, *, gamma: float = 0.0, reduction: Reduction = "mean") -> LossOutput:
+    beta = BETA[reduction]
+    method = NoiseDPO(policy_weight=beta * (1 + gamma), reference_weight=beta, reduction=reduction)
+    return method.loss(policy, image_pairs(policy), generator=seeded(SEED))
+
+
+class TestBaseMethod:
+    @REDUCTIONS
+    @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+    def test_is_the_loss_computed_directly(self, reduction: Reduction, prediction_type: str) -> None:
+        policy = moved(prediction_type=prediction_type)
+        expected = noise_dpo_losses(policy, image_pairs(policy), beta=BETA[reduction], seed=SEED, reduction=reduction)
+        losses = loss(policy, reduction=reduction).losses
+        assert (losses - math.log(2)).abs().min() > 1e-3
+        torch.testing.assert_close(losses, expected, rtol=1e-6, atol=1e-6)
+
+    @pytest.mark.parametrize("adapter", ["lora", "full"])
+    def test_has_the_gradient_of_the_direct_computation(self, adapter: Literal["lora", "full"]) -> None:
+        policies = [moved(adapter=adapter) for _ in range(2)]
+        loss(policies[0]).losses.sum().backward()
+        noise_dpo_losses(
+            policies[1], image_pairs(policies[1]), beta=BETA["mean"], seed=SEED, reduction="mean"
+        ).sum().backward()
+        ours, direct = (gradients(policy) for policy in policies)
+        assert ours.norm() > 1e-3
+        torch.testing.assert_close(ours, direct, rtol=1e-6, atol=1e-6 * float(direct.norm()))
+
+    @REDUCTIONS
+    def test_starts_at_log_2(self, reduction: Reduction) -> None:
+        output = loss(tiny_policy(), reduction=reduction)
+        assert output.losses.tolist() == [math.log(2)] * 3
+        assert output.metrics["rewards/margins"].tolist() == [0.0] * 3
+
+
+class TestEntropyTerm:
+    @REDUCTIONS
+    def test_adds_its_weight_times_the_log_reference(self, reduction: Reduction) -> None:
+        """Margin: -a/2 of the policy's errors + b/2 of the reference's, chosen less rejected."""
+        policy, gamma, beta = moved(), 0.01, BETA[reduction]
+        error = noise_errors(policy, image_pairs(policy), seed=SEED, reduction=reduction)
+        policy_weight = beta * (1 + gamma)
+        margin = -0.5 * policy_weight * (error["policy chosen"] - error["policy rejected"])
+        margin += 0.5 * beta * (error["reference chosen"] - error["reference rejected"])
+        output = loss(policy, gamma=gamma, reduction=reduction)
+        torch.testing.assert_close(output.losses, -logsigmoid(margin), rtol=1e-6, atol=1e-6)
+        offset = -0.5 * beta * gamma * (error["reference chosen"] - error["reference rejected"])
+        assert offset.abs().min() > 1e-4
+        torch.testing.assert_close(output.metrics["offset"], offset, rtol=1e-6, atol=1e-6)
+
+    def test_starts_at_the_offset(self) -> None:
+        output = loss(tiny_policy(dtype=torch.float64), gamma=0.1)
+        assert torch.equal(output.metrics["rewards/margins"], output.metrics["offset"])
+        torch.testing.assert_close(output.losses, -logsigmoid(output.metrics["offset"]))
+        assert output.losses.tolist() != pytest.approx([math.log(2)] * 3, abs=1e-3)
+
+
+class TestDraws:
+    def test_time_step_and_noise_are_shared_within_a_pair(self) -> None:
+        """What reaches the network, row by row: the same time step, and the same noise once the image is taken away."""
+        policy = tiny_policy(dtype=torch.float64)
+        pairs = image_pairs(policy)
+        seen: list[tuple[Tensor, Tensor]] = []
+        handle = policy.module.register_forward_pre_hook(lambda module, given: seen.append((given[0], given[1])))
+        loss(policy)
+        handle.remove()
+        timestep, noise = noise_draws(pairs, SEED)
+        assert len(set(timestep.tolist())) == 3
+        for noisy, times in seen:
+            assert torch.equal(times, timestep.repeat(2))
+            level = policy.schedule.alpha_cumprod(times).view(-1, 1, 1, 1)
+            found = (noisy - level.sqrt() * torch.cat([pairs.chosen_latents, pairs.rejected_latents])) / (
+                1 - level
+            ).sqrt()
+            torch.testing.assert_close(found, noise.repeat(2, 1, 1, 1).double(), rtol=0, atol=1e-5)
+
+    def test_all_time_steps_are_drawn(self) -> None:
+        policy = tiny_policy()
+        pairs = image_pairs(policy)
+        method = NoiseDPO(policy_weight=1.0, reference_weight=1.0)
+        drawn: list[int] = []
+
+        def watched(latents: Tensor, timestep: Tensor, conditioning: Any) -> Tensor:
+            drawn.extend(timestep.tolist())
+            return latents
+
+        policy.predict = watched  # type: ignore[method-assign]
+        generator = seeded()
+        for _ in range(700):
+            method.loss(policy, pairs, generator=generator)
+        assert min(drawn) < 5
+        assert max(drawn) > 994
+        assert set(drawn) <= set(range(1000))
+
+    def test_is_a_function_of_the_generator_alone(self) -> None:
+        policy = moved()
+        torch.manual_seed(1)
+        state = torch.get_rng_state()
+        first = loss(policy).losses
+        assert torch.equal(torch.get_rng_state(), state)
+        torch.manual_seed(2)
+        assert torch.equal(loss(policy).losses, first)
+
+
+class TestCost:
+    def test_one_forward_of_policy_and_reference_each(self) -> None:
+        policy = moved()
+        with rows_seen(policy.module) as seen:
+            loss(policy)
+        assert seen == [6, 6]
+
+    def test_a_single_pair(self) -> None:
+        policy = moved()
+        one = image_pairs(policy)[slice(0, 1)]
+        output = NoiseDPO(policy_weight=1.0, reference_weight=1.0).loss(policy, one, generator=seeded())
+        assert output.losses.shape == (1,)
+        assert {tuple(values.shape) for values in output.metrics.values()} == {(1,)}
+
+    def test_gradient_reaches_the_adapter_only(self) -> None:
+        policy = moved()
+        pairs = image_pairs(policy)
+        loss(policy).losses.mean().backward()
+        trained = policy.trainable_parameters()
+        assert all(value.grad is not None and value.grad.abs().max() > 0 for value in trained.values())
+        for part in ("unet", "vae", "text_encoder"):
+            for name, parameter in getattr(policy.pipeline, part).named_parameters():
+                assert parameter.grad is None or (part == "unet" and name in trained), name
+        assert not pairs.chosen_latents.requires_grad
+
+
+def gradients(policy: StableDiffusionPolicy) -> Tensor:
+    values = [value.grad for value in policy.trainable_parameters().values()]
+    return torch.cat([value.flatten() for value in values if value is not None])

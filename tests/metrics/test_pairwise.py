@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from seedpo.metrics.pairwise import PAIRWISE_DIVERSITY, mean_pairwise_distance
+from seedpo.protocols import Samples
+
+
+def samples(images: Tensor) -> Samples:
+    return Samples(images=images, prompts=["a red star"] * len(images))
+
+
+def levels(*rows: tuple[float, ...]) -> Samples:
+    """Plain images of the given gray levels, a row of them for each prompt."""
+    return samples(torch.tensor(rows)[:, :, None, None, None].expand(-1, -1, 3, 4, 4).contiguous())
+
+
+def test_two_clusters() -> None:
+    """Of the 6 pairs of four images, 4 lie between the clusters."""
+    torch.testing.assert_close(mean_pairwise_distance(levels((0.2, 0.2, 0.7, 0.7))), torch.tensor([0.5 * 4 / 6]))
+
+
+def test_the_greatest_distance_is_1() -> None:
+    assert mean_pairwise_distance(levels((0.0, 1.0))).item() == pytest.approx(1.0)
+
+
+def test_each_prompt_has_its_own() -> None:
+    values = mean_pairwise_distance(levels((0.0, 1.0), (0.5, 0.5), (0.2, 0.3)))
+    torch.testing.assert_close(values, torch.tensor([1.0, 0.0, 0.1]))
+
+
+@pytest.mark.parametrize("count", [2, 4, 25, 26, 40])
+def test_copies_have_none(count: int) -> None:
+    """However many: by matrix products, which torch takes for more than 25 rows, the distance would not be 0."""
+    image = torch.rand(1, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert mean_pairwise_distance(samples(image.expand(1, count, -1, -1, -1))).item() == 0
+
+
+def test_is_the_mean_over_pairs() -> None:
+    images = torch.rand(2, 5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    wanted = torch.tensor(
+        [
+            sum(float((row[i] - row[j]).square().mean().sqrt()) for i in range(5) for j in range(i)) / 10
+            for row in images
+        ]
+    )
+    torch.testing.assert_close(mean_pairwise_distance(samples(images)), wanted)
+
+
+def test_one_image_has_no_pair() -> None:
+    assert torch.isnan(mean_pairwise_distance(levels((0.3,), (0.4,)))).tolist() == [True, True]
+    assert PAIRWISE_DIVERSITY.least_images == 2
+
+
+def test_is_a_mean_of_its_own() -> None:
+    assert PAIRWISE_DIVERSITY.per_prompt(levels((0.0, 1.0))).shape == (1,)
+    assert PAIRWISE_DIVERSITY.finish(0.25) == 0.25
+    assert PAIRWISE_DIVERSITY.direction == "higher"

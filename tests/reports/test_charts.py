@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from seedpo.reports.charts import clipped_loss, curve_panels, frontier_panels, health_notes, health_panels
+from seedpo.reports.runs import read_runs
+from seedpo.reports.settings import Family, group
+from tests.reports.synthetic import write_run
+
+
+def one_family(*folders: Path) -> Family:
+    (family,) = group(read_runs(folders))
+    return family
+
+
+def test_clipping_confines_the_loss_as_known_for_d3po() -> None:
+    low, high = clipped_loss(0.1, 0.1)
+    assert (round(low, 3), round(high, 3)) == (0.683, 0.703)
+    assert low < math.log(2) < high
+
+
+def test_proxy_truth_and_diversity_come_first(tmp_path: Path) -> None:
+    family = one_family(write_run(tmp_path / "run", samples=False))
+    assert [panel.title for panel in curve_panels(family)] == [
+        "Proxy (scenes-scorer)",
+        "Truth",
+        "Diversity (pairwise)",
+        "Free spread (1 = as the data)",
+        "Attribute accuracy",
+    ]
+    assert [panel.title for panel in frontier_panels(family)] == ["Truth against proxy", "Diversity against proxy"]
+    line = frontier_panels(family)[0].lines[0]
+    assert line.steps == list(range(0, 101, 10))
+    assert line.x[0] == pytest.approx(0.2)
+    assert 10 in line.named, "the last step is written beside its marker"
+
+
+def test_health_is_averaged_into_few_points_and_drawn_per_run(tmp_path: Path) -> None:
+    family = one_family(*(write_run(tmp_path / f"{seed}", seed=seed, gamma=1.0, samples=False) for seed in (0, 1)))
+    panels = {panel.title: panel for panel in health_panels(family)}
+    assert {"Loss", "Margin of implicit rewards", "Saturated share", "Clipped share"} <= set(panels)
+    loss = panels["Loss"].lines
+    assert len(loss) == 2
+    assert len(loss[0].x) == 50
+    assert loss[0].x[0] == 1.5
+    offset = panels["Offset of the entropy term"].lines[0]
+    assert offset.high[0] - offset.y[0] == pytest.approx(0.25)
+    assert all(panel.note for panel in panels.values())
+
+
+def test_warnings_come_from_the_last_tenth_of_the_training(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", samples=False, evaluations=())
+    lines = [
+        {"step": step, "kind": "train", "saturated": 1.0 if step > 90 else 0.0, "clipped": 0.0 if step > 90 else 1.0}
+        for step in range(1, 101)
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert health_notes(one_family(folder)) == [
+        "run: 100% of the pairs are saturated at the end, without gradient; lower gamma or beta."
+    ]
+
+
+def test_a_clipped_base_is_explained(tmp_path: Path) -> None:
+    family = one_family(write_run(tmp_path / "run", method="d3po", beta=0.1, samples=False))
+    (note,) = health_notes(family)
+    assert "the loss cannot leave [0.683, 0.703]" in note
+    wide = one_family(write_run(tmp_path / "wide", method="spo", beta=10.0, samples=False))
+    assert health_notes(wide) == [], "a range of [0.126, 2.133] looks flat to nobody"
+
+
+def test_runs_without_metrics_have_no_charts(tmp_path: Path) -> None:
+    family = one_family(write_run(tmp_path / "run", evaluations=(), samples=False))
+    assert curve_panels(family) == frontier_panels(family) == health_panels(family) == []

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+
+from seedpo.reports.contrasts import apart, at_equal_proxy, at_equal_steps, at_step, compare, reach
+from seedpo.reports.settings import Curve, Point
+from tests.reports.handmade import PROXY, base, curve, curves, see
+
+
+def test_level_is_found_by_linear_interpolation_at_its_first_crossing() -> None:
+    proxy = curve([0.0, 1.0, 0.5, 2.0])
+    truth = curve([10.0, 20.0, 0.0, 0.0], half=1.0)
+    found = reach(proxy, truth, 0.25)
+    assert found is not None
+    step, point = found
+    assert step == pytest.approx(2.5)
+    assert (point.value, point.low, point.high) == pytest.approx((12.5, 11.5, 13.5))
+    assert reach(proxy, truth, 2.0) == (30.0, truth[30])
+    assert reach(proxy, truth, 2.1) is None
+    assert reach(proxy, truth, 0.0) is None, "the start is no progress"
+
+
+def test_equal_proxy_is_the_highest_that_both_reach() -> None:
+    fast = base(curves([0.0, 1.0, 2.0], [0.0, 1.0, -1.0]))
+    slow = see(curves([0.0, 0.5, 1.0], [0.0, 1.0, 2.0]))
+    found = at_equal_proxy(slow, fast, "truth", PROXY)
+    assert found is not None
+    level, contrast = found
+    assert (level.proxy, level.left, level.right) == (1.0, 20.0, 10.0)
+    assert contrast.difference == pytest.approx(1.0)
+    assert contrast.verdict == "higher"
+
+
+def test_there_is_no_equal_proxy_if_one_never_rises() -> None:
+    assert at_equal_proxy(see(curves([0.5, 0.4], [0, 0])), base(curves([0.5, 0.9], [0, 0])), "truth", PROXY) is None
+    assert at_equal_proxy(see({}), base(curves([0.5, 0.9], [0, 0])), "truth", PROXY) is None
+
+
+def test_equal_steps_end_where_the_shorter_run_ends_and_interpolate_the_other() -> None:
+    left = see({"truth": curve([0.0, 3.0], every=15)})
+    right = base({"truth": curve([0.0, 1.0, 2.0, 9.0])})
+    found = at_equal_steps(left, right, "truth")
+    assert found is not None
+    assert found[0] == 15
+    assert found[1].right.value == pytest.approx(1.5)
+    assert at_step(curve([0.0, 1.0]), 11) is None
+
+
+def test_runs_before_training_are_not_compared() -> None:
+    assert at_equal_steps(see(curves([0.0], [0.0])), base(curves([0, 1], [0, 1])), "truth") is None
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "verdict"), [(0.0, 0.09, "unclear"), (0.0, 0.11, "lower"), (0.11, 0.0, "higher")]
+)
+def test_verdict_needs_intervals_that_do_not_overlap(left: float, right: float, verdict: str) -> None:
+    points = [Point(value=value, low=value - 0.05, high=value + 0.05) for value in (left, right)]
+    contrast = compare(*points, scale=1.0)
+    assert contrast.verdict == verdict
+    assert contrast.judged
+
+
+def test_without_intervals_only_a_visible_difference_counts() -> None:
+    assert apart(Point(value=0.0), Point(value=1.0)) is None
+    assert compare(Point(value=0.0), Point(value=0.019), scale=1.0).verdict == "unclear"
+    contrast = compare(Point(value=0.0), Point(value=0.021), scale=1.0)
+    assert contrast.verdict == "lower"
+    assert not contrast.judged
+
+
+def test_shared_seeds_are_counted_one_by_one() -> None:
+    left = see(*(curves([0, 1], [0, end]) for end in (1.0, 2.0, 3.0)))
+    right = base(*(curves([0, 1], [0, end]) for end in (0.0, 2.5)))
+    found = at_equal_steps(left, right, "truth")
+    assert found is not None
+    assert found[1].wins == (1, 2)
+    assert found[1].left.value == pytest.approx(2.0), "the mean over all seeds is compared"
+    assert (found[1].left.low, found[1].left.high) == (1.0, 3.0), "the interval is the range over seeds"
+    assert found[1].verdict == "unclear"
+
+
+def test_a_curve_is_read_by_step() -> None:
+    one = Curve(steps=(0, 40), points=(Point(value=1.0), Point(value=2.0)))
+    assert one[40].value == 2.0
+    assert one.values == (1.0, 2.0)

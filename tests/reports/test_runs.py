@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from seedpo.errors import RunFolderError, SeedpoError
+from seedpo.reports.runs import read_run, read_runs
+from tests.reports.synthetic import PROMPTS, write_run
+
+
+def test_a_whole_run_is_read(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "a", seed=5, evaluations=(0, 10), tile=8))
+    assert (run.name, run.seed, run.last_step, run.notes) == ("a", 5, 10, ())
+    assert [record["step"] for record in run.evaluations] == [0, 10]
+    assert len(run.train) == 10
+    assert run.samples is not None
+    assert (run.samples.tile, run.samples.columns, run.samples.prompts) == (8, 4, PROMPTS)
+    assert list(run.samples.sheets) == [0, 10]
+    assert run.finished == {"step": 10, "seconds": 754.2}
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_a_folder_without_a_config_is_no_run_folder(tmp_path: Path, present: bool) -> None:
+    folder = tmp_path / "somewhere"
+    if present:
+        folder.mkdir()
+    with pytest.raises(RunFolderError, match=r"somewhere is not a run folder: it .*seedpo train"):
+        read_run(folder)
+
+
+def test_a_folder_of_runs_points_to_them(tmp_path: Path) -> None:
+    write_run(tmp_path / "runs" / "see", samples=False)
+    with pytest.raises(RunFolderError, match=r"name the runs inside it, for example .*runs/see"):
+        read_run(tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("method: [", r"config\.yaml cannot be read as YAML"),
+        ("method: d3po\nbeta: 1", r"config\.yaml has no key 'gamma'"),
+        ("- 1", r"config\.yaml has no key 'method'"),
+        ("{method: d3po, beta: much, gamma: 0, seed: 0}", r"beta = 'much' is not a number"),
+    ],
+)
+def test_a_damaged_config_is_named_in_one_line(tmp_path: Path, config: str, message: str) -> None:
+    (tmp_path / "config.yaml").write_text(config)
+    with pytest.raises(SeedpoError, match=message) as caught:
+        read_run(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_folder_at_all_is_an_error() -> None:
+    with pytest.raises(RunFolderError, match="no run folder is named"):
+        read_runs([])
+
+
+def test_a_folder_named_twice_is_read_once_and_equal_names_are_told_apart(tmp_path: Path) -> None:
+    for parent in ("x", "y"):
+        (tmp_path / parent).mkdir()
+        write_run(tmp_path / parent / "run", samples=False)
+    runs = read_runs([tmp_path / "x" / "run", tmp_path / "x" / ".." / "x" / "run", tmp_path / "y" / "run"])
+    assert [run.name.split("/", 1)[1] for run in runs] == ["x/run", "y/run"]
+
+
+def test_values_that_are_not_finite_and_broken_lines_are_left_out_and_noted(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", samples=False, evaluations=())
+    lines = [
+        '{"step": 1, "kind": "train", "loss": 0.7, "grad_norm": NaN}',
+        '{"step": 2, "kind": "train", "loss": Infinity}',
+        '{"step": 3, "kind": "train", "loss": null, "ok": true}',
+        '{"step": 4, "kind": "something"}',
+        "[]",
+        "",
+        '{"step": 5, "kind": "tra',
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    run = read_run(folder)
+    assert run.train == ({"step": 1, "loss": 0.7}, {"step": 2}, {"step": 3})
+    assert run.notes[:2] == (
+        "3 lines of metrics.jsonl cannot be read (first: line 4).",
+        "2 lines of metrics.jsonl hold values that are not finite (first: step 1); these values are left out.",
+    )
+
+
+def test_steps_that_a_resumed_run_logged_again_count_once(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", samples=False, evaluations=())
+    lines = [{"step": step, "kind": "train", "loss": loss} for step, loss in ((1, 0.7), (2, 0.6), (2, 0.5), (1, 0.4))]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert [record["loss"] for record in read_run(folder).train] == [0.4, 0.5]
+
+
+def test_a_run_that_has_just_begun_is_noted_not_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", samples=False, finished=False)
+    (folder / "metrics.jsonl").unlink()
+    run = read_run(folder)
+    assert run.notes == (
+        "It is not finished: its last line is of step 0 of 100.",
+        "It holds no evaluation.",
+        "It holds no sample images.",
+    )
+
+
+def test_a_damaged_index_leaves_the_images_out(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", evaluations=(0,), tile=8)
+    (folder / "samples" / "index.json").write_text('{"tile": 8}')
+    assert read_run(folder).samples is None
+    (folder / "samples" / "index.json").write_text("{")
+    run = read_run(folder)
+    assert run.samples is None
+    assert run.notes == ("index.json cannot be read as a JSON object.",)

@@ -1,0 +1,200 @@
+"""The weights that ship with the package: what they are, that anyone can load them, and how good they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from seedpo.config import EvaluationConfig
+from seedpo.data.pickapic import PickAPicPairs
+from seedpo.evaluation import ImageEvaluation
+from seedpo.models.stable_diffusion import StableDiffusionPolicy, load_pipeline
+from seedpo.protocols import Samples
+from seedpo.rewards.preference_training import EncodedPairs, accuracy_at, encode_pairs
+from seedpo.rewards.step_aware_clip import StepAwareScorer, load_scorer
+from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE, PIPELINE, SCORER
+from seedpo.scenes.drawing import IMAGE_SIZE
+from seedpo.scenes.oracle import Readings, read_images
+from seedpo.scenes.pairs import preference_table
+from seedpo.scenes.prompts import EVALUATION_PROMPTS
+from tests.scenes.drawings import some_drawings
+
+FILES = sorted(path for path in ASSETS.rglob("*") if path.is_file())
+
+HELD_OUT_SEED = 1234
+"""Neither the seed of the shipped preference set nor that of the scorer's pairs."""
+
+WITHOUT_SEEDPO = """
+import sys
+import numpy as np
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "seedpo":
+            raise ImportError("seedpo is not to be imported")
+
+sys.meta_path.insert(0, Refuse())
+try:
+    import seedpo
+except ImportError:
+    pass
+else:
+    raise SystemExit("seedpo could be imported")
+from diffusers import StableDiffusionPipeline
+pipeline = StableDiffusionPipeline.from_pretrained(sys.argv[1], local_files_only=True, use_safetensors=True)
+pipeline.set_progress_bar_config(disable=True)
+image = pipeline("a large red circle on a gray background", num_inference_steps=2, output_type="np").images
+assert image.shape == (1, 32, 32, 3), image.shape
+assert np.isfinite(image).all()
+assert not [name for name in sys.modules if name.partition(".")[0] == "seedpo"]
+print("LOADED", type(pipeline.unet).__name__)
+"""
+
+
+class TestFiles:
+    def test_take_at_most_12_megabytes(self) -> None:
+        assert sum(path.stat().st_size for path in FILES) < 12e6
+
+    def test_weights_are_safetensors_and_the_rest_is_text(self) -> None:
+        assert {path.suffix for path in FILES} <= {".safetensors", ".json", ".txt", ".md"}
+        weights = [path.relative_to(ASSETS) for path in FILES if path.suffix == ".safetensors"]
+        assert {str(path.parent) for path in weights} == {
+            "pipeline/text_encoder",
+            "pipeline/unet",
+            "pipeline/vae",
+            "scorer",
+        }
+
+    def test_nothing_unfinished_is_shipped(self) -> None:
+        assert not [path for path in FILES if "unfinished" in str(path)]
+
+    @pytest.mark.parametrize(
+        "path", [path for path in FILES if path.suffix == ".safetensors"], ids=lambda path: path.parent.name
+    )
+    def test_weights_are_finite(self, path: Path) -> None:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118, the file itself cannot be iterated over
+                assert torch.isfinite(file.get_tensor(name)).all(), name
+
+    def test_the_classes_are_those_of_stable_diffusion(self) -> None:
+        index = json.loads((PIPELINE / "model_index.json").read_text(encoding="utf-8"))
+        assert index["_class_name"] == "StableDiffusionPipeline"
+        parts = {name: index[name][1] for name in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")}
+        assert parts == {
+            "unet": "UNet2DConditionModel",
+            "vae": "AutoencoderKL",
+            "text_encoder": "CLIPTextModel",
+            "tokenizer": "CLIPTokenizer",
+            "scheduler": "DDIMScheduler",
+        }
+
+    def test_files_name_no_path_of_the_machine_that_made_them(self) -> None:
+        for path in FILES:
+            if path.suffix == ".json":
+                assert '"_name_or_path"' not in path.read_text(encoding="utf-8"), path
+
+
+def test_plain_diffusers_loads_the_pipeline() -> None:
+    """In a process in which seedpo cannot be imported."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", WITHOUT_SEEDPO, str(PIPELINE)]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["LOADED", "UNet2DConditionModel"]
+
+
+@pytest.fixture(scope="module")
+def policy() -> StableDiffusionPolicy:
+    return StableDiffusionPolicy(load_pipeline(PIPELINE))
+
+
+@pytest.fixture(scope="module")
+def scorer() -> StepAwareScorer:
+    return load_scorer(SCORER)
+
+
+class TestPipeline:
+    """16 images of held-out prompts. What is asked for lies below the model card's figures by the sampling error."""
+
+    @pytest.fixture(scope="class")
+    def samples(self, policy: StableDiffusionPolicy) -> Samples:
+        config = EvaluationConfig(images_per_prompt=1, guidance_scale=GUIDANCE_SCALE, seed=7)
+        return ImageEvaluation(EVALUATION_PROMPTS[::4], config=config, rewards={}, metrics=[]).generate(policy)
+
+    @pytest.fixture(scope="class")
+    def readings(self, samples: Samples) -> Readings:
+        return read_images(*samples.flat())
+
+    def test_images_have_the_size_of_the_world(self, samples: Samples) -> None:
+        assert samples.images.shape == (16, 1, 3, IMAGE_SIZE, IMAGE_SIZE)
+
+    def test_most_images_show_what_their_prompt_says(self, readings: Readings) -> None:
+        """At least 9 in 10; 15 of 16."""
+        assert readings.correct.all(1).float().mean() > 0.9
+
+    def test_images_are_clean(self, readings: Readings) -> None:
+        assert readings.residual.median() < 0.05
+
+    def test_vividness_is_not_all_at_one_end(self, readings: Readings) -> None:
+        """There must be something to gain by preference training."""
+        assert 0.2 < float(readings.vividness.mean()) < 0.8
+        assert readings.vividness.std() > 0.1
+
+
+def test_the_autoencoder_keeps_the_attributes(policy: StableDiffusionPolicy) -> None:
+    prompts = list(EVALUATION_PROMPTS[::4])
+    drawings = some_drawings(prompts)
+    decoded = policy.decode(policy.encode_images(drawings))
+    assert read_images(decoded, prompts).correct.all()
+    assert -10 * (decoded - drawings).square().mean().log10() > 28  # dB
+
+
+def test_latents_have_unit_deviation(policy: StableDiffusionPolicy) -> None:
+    latents = policy.encode_images(some_drawings(EVALUATION_PROMPTS))
+    assert float(latents.std()) == pytest.approx(1, abs=0.1)
+
+
+class TestScorer:
+    """Held-out pairs of training prompts: the scorer was trained on others."""
+
+    @pytest.fixture(scope="class")
+    def pairs(self, policy: StableDiffusionPolicy) -> EncodedPairs:
+        table = preference_table(count=240, seed=HELD_OUT_SEED)
+        return encode_pairs(PickAPicPairs(table, origin="held-out pairs"), policy)
+
+    def accuracy(
+        self, scorer: StepAwareScorer, pairs: EncodedPairs, policy: StableDiffusionPolicy, timestep: int
+    ) -> float:
+        return accuracy_at(
+            scorer.model, scorer.tokenizer, pairs, policy, timestep=timestep, guidance_scale=GUIDANCE_SCALE, seed=0
+        )
+
+    def test_agrees_with_the_annotator_on_clean_images(
+        self, scorer: StepAwareScorer, pairs: EncodedPairs, policy: StableDiffusionPolicy
+    ) -> None:
+        """Chance is 0.5 with a standard error of 0.035."""
+        assert self.accuracy(scorer, pairs, policy, 0) > 0.7
+
+    def test_still_agrees_on_previews(
+        self, scorer: StepAwareScorer, pairs: EncodedPairs, policy: StableDiffusionPolicy
+    ) -> None:
+        assert self.accuracy(scorer, pairs, policy, 251) > 0.6
+
+    def test_prefers_the_prompt_that_fits(self, scorer: StepAwareScorer) -> None:
+        prompts = list(EVALUATION_PROMPTS[:32])
+        images = some_drawings(prompts)
+        others = prompts[1:] + prompts[:1]
+        assert (scorer(images, prompts) > scorer(images, others)).float().mean() > 0.8
+
+    def test_knows_the_time_step(self, scorer: StepAwareScorer) -> None:
+        prompts = list(EVALUATION_PROMPTS[:4])
+        images = some_drawings(prompts)
+        early, late = (scorer(images, prompts, timestep=torch.full((4,), step)) for step in (1, 951))
+        assert (early - late).abs().max() > 1e-3

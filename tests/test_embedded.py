@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from seedpo.catalogue import DATA, MODELS, PROMPTS, REWARDS
+from seedpo.data.pickapic import PickAPicPairs
+from seedpo.embedded import ScenesTruth, warn_of_unknown_words
+from seedpo.scenes.assets import PIPELINE
+from seedpo.scenes.pairs import preference_table
+from seedpo.scenes.prompts import EVALUATION_PROMPTS, TRAINING_PROMPTS
+from seedpo.scenes.taste import true_utility
+from tests.scenes.drawings import some_drawings
+
+
+def test_the_model_is_the_shipped_one() -> None:
+    assert MODELS.load("scenes")() == PIPELINE
+    assert (PIPELINE / "model_index.json").is_file()
+
+
+def test_prompt_sets() -> None:
+    assert PROMPTS.load("scenes-training")() == list(TRAINING_PROMPTS)
+    assert PROMPTS.load("scenes-evaluation")() == list(EVALUATION_PROMPTS)
+
+
+def test_prompt_sets_are_copies() -> None:
+    PROMPTS.load("scenes-training")().clear()
+    assert len(PROMPTS.load("scenes-training")()) == 416
+
+
+def test_pairs_are_those_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seedpo.embedded.preference_table", lambda: preference_table(count=30))
+    pairs = DATA.load("scenes-pairs")()
+    wanted = PickAPicPairs(preference_table(count=30), origin="test")
+    assert len(pairs) == len(wanted)
+    assert pairs.ties == wanted.ties
+    prompt, chosen, rejected = pairs[3]
+    assert prompt == wanted[3][0]
+    assert torch.equal(chosen, wanted[3][1])
+    assert torch.equal(rejected, wanted[3][2])
+
+
+def test_truth_is_the_utility() -> None:
+    prompts = list(EVALUATION_PROMPTS[:2])
+    images = some_drawings(prompts)
+    assert torch.equal(ScenesTruth()(images, prompts), true_utility(images, prompts))
+    assert isinstance(REWARDS.load("scenes-truth")(), ScenesTruth)
+
+
+def test_unknown_words_are_warned_of_by_prompt(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        warn_of_unknown_words([TRAINING_PROMPTS[0], "a red owl", "a cat, sitting"])
+    assert [record.getMessage() for record in caplog.records] == [
+        "prompt 'a red owl': the embedded model has never seen 'owl'",
+        "prompt 'a cat, sitting': the embedded model has never seen 'cat', 'sitting'",
+    ]
+
+
+def test_known_words_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_unknown_words([*TRAINING_PROMPTS, *EVALUATION_PROMPTS])
+    assert not caplog.records

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from seedpo.catalogue import KINDS
+from seedpo.errors import ConfigError
+from seedpo.protocols import Metric
+from seedpo.registry import Entry, Registry
+
+NAMES = Registry(
+    "colour",
+    (
+        Entry(name="red", target="seedpo.errors:ConfigError", summary="like a rose"),
+        Entry(name="green", target="nowhere.at_all:nothing", summary="like grass"),
+    ),
+)
+ENTRIES = [pytest.param(kind, entry, id=f"{kind}-{entry.name}") for kind in KINDS for entry in KINDS[kind].entries]
+
+
+def test_names_in_their_order() -> None:
+    assert NAMES.names() == ["red", "green"]
+    assert "red" in NAMES
+    assert "blue" not in NAMES
+    assert NAMES["green"].summary == "like grass"
+
+
+def test_an_entry_is_imported_only_when_it_is_loaded() -> None:
+    assert NAMES.load("red") is ConfigError
+    with pytest.raises(ModuleNotFoundError):
+        NAMES.load("green")
+
+
+def test_an_unknown_name_lists_the_names_and_suggests() -> None:
+    message = "unknown colour 'grean'; did you mean 'green'? there are: red, green"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        NAMES.load("grean")
+
+
+def test_a_name_that_is_like_no_other_gets_no_suggestion() -> None:
+    with pytest.raises(ConfigError, match=r"^unknown colour 'xyz'; there are: red, green$"):
+        NAMES["xyz"]
+
+
+@pytest.mark.parametrize(("kind", "entry"), ENTRIES)
+def test_every_registered_name_leads_somewhere(kind: str, entry: Entry) -> None:
+    target = entry.load()
+    assert target is not None
+    assert entry.summary
+    assert "\n" not in entry.summary
+    if kind == "metrics":
+        assert isinstance(target, Metric)
+        assert target.name == entry.name
+    if kind in ("models", "data", "prompts", "rewards"):
+        assert callable(target)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_are_unique(kind: str) -> None:
+    names = KINDS[kind].names()
+    assert len(set(names)) == len(names) > 0
+
+
+def test_prompt_sets_hold_the_prompts_that_they_announce() -> None:
+    for name, count in (("scenes-training", 416), ("scenes-evaluation", 64)):
+        prompts = KINDS["prompts"].load(name)()
+        assert len(set(prompts)) == len(prompts) == count
+        assert str(count) in KINDS["prompts"][name].summary

@@ -1,0 +1,99 @@
+"""What two processes do together: started by ``test_processes.py``, which reads ``results-<rank>.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from seedpo.core.types import LossOutput
+from seedpo.errors import SeedpoError
+from seedpo.training import RunFolder, Trainer
+from seedpo.training.processes import on_every_process, on_main_process
+from tests.training.toys import ToyEvaluator, ToyMethod, ToyPolicy, ToySource, cpu_accelerator, toy_config
+
+
+class PoisonedMethod(ToyMethod):
+    """In the second process the third loss is not finite."""
+
+    def loss(self, policy: ToyPolicy, batch: Tensor, *, generator: torch.Generator) -> LossOutput:
+        output = super().loss(policy, batch, generator=generator)
+        poisoned = int(os.environ["RANK"]) == 1
+        factor = torch.tensor([1.0, 1.0, float("inf") if poisoned else 1.0, 1.0])
+        return LossOutput(losses=output.losses * factor, metrics={})
+
+
+class BrokenEvaluator(ToyEvaluator):
+    def __call__(self, policy: ToyPolicy, *, step: int, folder: Path) -> dict[str, float]:
+        raise SeedpoError("the evaluator has no prompts")
+
+
+def run(
+    accelerator: Accelerator, path: Path, *, resume: bool = False, **parts: Any
+) -> tuple[dict[str, Any], ToyPolicy]:
+    config = toy_config(max_steps=5, gradient_accumulation_steps=2)
+    if not resume:
+        on_main_process(accelerator, lambda: RunFolder.create(path, config))
+    policy = ToyPolicy(dropout=parts.pop("dropout", 0.25))
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    given = {"method": ToyMethod(), "source": ToySource(4, rank, processes), "evaluator": ToyEvaluator()} | parts
+    folder = RunFolder.open(path)
+    trainer = Trainer(policy=policy, config=config, folder=folder, accelerator=accelerator, progress=False, **given)
+    return trainer.train(resume="latest" if resume else None), policy
+
+
+def message_of(action: Any) -> str:
+    try:
+        action()
+    except (SeedpoError, RuntimeError, ArithmeticError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def divide() -> float:
+    return 1 / 0
+
+
+def stop_in_step_3(rank: int) -> ToySource:
+    def before_batch(drawn: int) -> None:
+        if rank == 1 and drawn == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return ToySource(4, rank, 2, before_batch=before_batch)
+
+
+def main(root: Path) -> None:
+    accelerator = cpu_accelerator(toy_config())
+    rank = accelerator.process_index
+    results: dict[str, Any] = {}
+
+    last, policy = run(accelerator, root / "plain", method=ToyMethod(noise=0.0), dropout=0.0)
+    results["plain"] = {"last": last, "weights": policy.weights().tolist()}
+
+    last, policy = run(accelerator, root / "whole")
+    results["whole"] = {"last": last, "weights": policy.weights().tolist()}
+    results["stop"] = message_of(lambda: run(accelerator, root / "stopped", source=stop_in_step_3(rank)))
+    last, policy = run(accelerator, root / "stopped", resume=True)
+    results["stopped"] = {"last": last, "weights": policy.weights().tolist()}
+
+    results["diverged"] = message_of(lambda: run(accelerator, root / "diverged", method=PoisonedMethod()))
+    results["evaluator"] = message_of(lambda: run(accelerator, root / "broken", evaluator=BrokenEvaluator()))
+
+    def fail_on_second() -> None:
+        if rank == 1:
+            raise SeedpoError("the second process has no disk")
+
+    results["second"] = message_of(lambda: on_every_process(fail_on_second))
+    results["fault"] = message_of(lambda: on_main_process(accelerator, divide))
+    (root / f"results-{rank}.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
