@@ -121,7 +121,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            (["--set", "bata=1"], "unknown key 'bata'; did you mean 'beta'?"),
+            (["--set", "gama=1"], "unknown key 'gama'; did you mean 'gamma'?"),
             (["--set", "sampling.ets=1"], "unknown key 'sampling.ets'; did you mean 'eta'?"),
             (["--set", "gamma"], "--set 'gamma' is not of the form key=value; write for example --set gamma=1"),
             (["--set", "gamma=[1"], "--set gamma: the value '[1' is not YAML"),
@@ -158,7 +158,7 @@ class TestRefusals:
         [
             ("method: [spo\n", "cannot be read as YAML"),
             ("- spo\n", "must hold keys and values"),
-            ("method: spo\nbata: 1\n", "unknown key 'bata'; did you mean 'beta'?"),
+            ("method: spo\ngama: 1\n", "unknown key 'gama'; did you mean 'gamma'?"),
             ("gamma: -2\n", "raise gamma above -1"),
         ],
     )
@@ -280,10 +280,10 @@ class TestRuns:
 
 class TestProcess:
     def test_an_error_is_one_line_and_nothing_else(self, tmp_path: Path) -> None:
-        done = in_process("train", "spo", "--out", tmp_path / "run", "--set", "bata=1")
+        done = in_process("train", "spo", "--out", tmp_path / "run", "--set", "gama=1")
         assert done.returncode == 1
         assert done.stdout == ""
-        assert done.stderr == "error: unknown key 'bata'; did you mean 'beta'?\n"
+        assert done.stderr == "error: unknown key 'gama'; did you mean 'gamma'?\n"
 
     def test_unknown_words_are_named_and_the_run_goes_on(self, tmp_path: Path) -> None:
         prompts = few_prompts(tmp_path, "a small mauve zebra on a white background")

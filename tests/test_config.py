@@ -32,7 +32,7 @@ class TestUnknownKeys:
     @pytest.mark.parametrize(
         ("tree", "message"),
         [
-            ({"bata": 1.0}, "unknown key 'bata'; did you mean 'beta'?"),
+            ({"gama": 1.0}, "unknown key 'gama'; did you mean 'gamma'?"),
             (
                 {"sampling": {"guidence_scale": 2}},
                 "unknown key 'sampling.guidence_scale'; did you mean 'guidance_scale'?",
@@ -48,8 +48,8 @@ class TestUnknownKeys:
         assert refused(**tree) == message
 
     def test_all_problems_are_named_at_once(self) -> None:
-        message = refused(bata=1, max_steps=0, sampling={"eta": 2.0})
-        for part in ("unknown key 'bata'", "max_steps = 0", "sampling.eta = 2.0"):
+        message = refused(gama=1, max_steps=0, sampling={"eta": 2.0})
+        for part in ("unknown key 'gama'", "max_steps = 0", "sampling.eta = 2.0"):
             assert part in message
         assert "\n" not in message
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from seedpo.config import EvaluationConfig
+from seedpo.errors import TrainingDiverged
 from seedpo.evaluation import ImageEvaluation, initial_latents, save_sheet, summarise
 from seedpo.protocols import Metric, Reward, Samples
 from tests.toy_denoiser import ToyDenoiser
@@ -135,6 +136,13 @@ class TestFigures:
         one = evaluation(PROMPTS[:1], rewards={"bright": brightness}, images_per_prompt=1)
         figures = one(ToyDenoiser(), step=0, folder=tmp_path)
         assert figures["reward/bright"] == figures["reward/bright/low"] == figures["reward/bright/high"]
+
+    def test_images_that_are_not_finite(self, tmp_path: Path) -> None:
+        denoiser = ToyDenoiser()
+        denoiser.decode = lambda latents: latents * math.nan  # type: ignore[method-assign]
+        with pytest.raises(TrainingDiverged, match="step 40: the evaluation's images are not finite"):
+            evaluation()(denoiser, step=40, folder=tmp_path / "samples")
+        assert not (tmp_path / "samples").exists()
 
     def test_files(self, tmp_path: Path) -> None:
         evaluation()(ToyDenoiser(), step=20, folder=tmp_path / "samples")

@@ -105,10 +105,10 @@ def sample_command(
 @app.command("report")
 def report_command(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
-    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    out: Annotated[Path, typer.Option(help="File to write: .html, or .md for the tables alone.")],
     title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
 ) -> None:
-    """Turn run folders into one self-contained HTML page."""
+    """Turn run folders into one self-contained HTML page, or into Markdown tables."""
     from seedpo.reports import write_report
 
     path = write_report(runs, out, title=title) if title else write_report(runs, out)

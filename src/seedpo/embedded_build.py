@@ -56,8 +56,8 @@ def build(out: Path, *, part: str = "all", seed: int = 0) -> None:
 def build_scorer(
     out: Path,
     *,
-    caption_steps: int = 1500,
-    preference_steps: int = 1200,
+    caption_steps: int = 1000,
+    preference_steps: int = 900,
     seed: int = 0,
     progress: bool = True,
 ) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seedpo.config import EvaluationConfig
 from seedpo.core.sampling import sample_latents
+from seedpo.errors import TrainingDiverged
 from seedpo.protocols import Denoiser, Metric, Reward, Samples, unchanged
 
 RESAMPLES = 1000
@@ -45,8 +46,17 @@ class ImageEvaluation:
         self.metrics = [metric for metric in metrics if metric.least_images <= config.images_per_prompt]
 
     def __call__(self, policy: Denoiser, *, step: int, folder: Path) -> Mapping[str, float]:
-        """Means over prompts, each with the ends of its 95 % bootstrap interval as ``<name>/low`` and ``/high``."""
+        """Means over prompts, each with the ends of its 95 % bootstrap interval as ``<name>/low`` and ``/high``.
+
+        Raises:
+            TrainingDiverged: if the policy draws images that are not finite.
+        """
         samples = self.generate(policy)
+        if not torch.isfinite(samples.images).all():
+            raise TrainingDiverged(
+                f"step {step}: the evaluation's images are not finite, so the weights have diverged; "
+                "lower learning_rate, beta or gamma"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         save_sheet(samples.images, folder / f"step-{step:06d}.png")
         self._write_index(samples, folder / "index.json")

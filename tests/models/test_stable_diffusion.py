@@ -207,7 +207,7 @@ class TestSaving:
         tiny_pipeline().save_pretrained(tmp_path)
         policy = load_policy(tmp_path, lora_rank=2, seed=3)
         inputs = network_inputs(policy)
-        torch.testing.assert_close(policy.predict(*inputs), original(policy, inputs), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(policy.predict(*inputs), original(policy, inputs), rtol=1e-4, atol=1e-5)
         assert same(weights(policy), weights(tiny_policy(lora_rank=2, seed=3)))
 
 

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seedpo.scenes.drawing import HUE_JITTER, POLYGONS, ROTATION, SHADE, Scenes, draw, position_range, sample_scenes
+from seedpo.scenes.drawing import (
+    HUE_JITTER,
+    POLYGONS,
+    RADIUS,
+    ROTATION,
+    SHADE,
+    Scenes,
+    draw,
+    position_range,
+    sample_scenes,
+)
 from seedpo.scenes.prompts import (
     BACKGROUNDS,
     COLOURS,
@@ -39,7 +49,7 @@ def one_scene(prompt: str, **changes: float) -> Scenes:
     values = {
         "x": 16.0,
         "y": 16.0,
-        "radius": 5.0 if named.size == "small" else 8.9,
+        "radius": sum(RADIUS[named.size]) / 2,
         "rotation": 0.0,
         "hue_jitter": 0.0,
         "shade": 0.85,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from seedpo.errors import DataError
 from seedpo.scenes.drawing import (
     HUE_JITTER,
     POLYGONS,
@@ -291,16 +292,16 @@ class TestRefusals:
         for value in (torch.nan, torch.inf):
             image = some_drawings([PROMPT])
             image[0, 1, 5, 5] = value
-            with pytest.raises(ValueError, match="not finite"):
+            with pytest.raises(DataError, match="not finite"):
                 read_images(image, [PROMPT])
 
     @pytest.mark.parametrize("shape", [(1, 3, 64, 64), (1, 1, 32, 32), (3, 32, 32), (2, 3, 32, 32)])
     def test_sizes(self, shape: tuple[int, ...]) -> None:
-        with pytest.raises(ValueError, match=r"images of shape \(B, 3, 32, 32\), one per prompt; got"):
+        with pytest.raises(DataError, match=r"images of shape \(B, 3, 32, 32\), one per prompt; got"):
             read_images(torch.zeros(shape), [PROMPT])
 
     def test_prompts_of_another_world(self) -> None:
-        with pytest.raises(ValueError, match="is not a sentence of the embedded world"):
+        with pytest.raises(DataError, match="is not a sentence of the embedded world"):
             read_images(torch.zeros(1, 3, 32, 32), ["a cat"])
 
 

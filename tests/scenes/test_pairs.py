@@ -97,18 +97,10 @@ class TestSeeds:
         table = preference_table(count=20, seed=7)
         content = [table["caption"].to_pylist(), table["label_0"].to_pylist(), table["image_0_uid"].to_pylist()]
         digest = hashlib.sha256(repr(content).encode()).hexdigest()
-        assert digest == "DIGEST"
-
-    def test_scenes_drawn_a_few_at_a_time_are_those_drawn_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        prompts = list(TRAINING_PROMPTS[:70])
-        parts, worth = careless_drawings(prompts, generator=seeded())
-        monkeypatch.setattr("seedpo.scenes.pairs._SCENES_AT_ONCE", 70)
-        at_once, same_worth = careless_drawings(prompts, generator=seeded())
-        torch.testing.assert_close(parts, at_once, rtol=0, atol=1e-6)
-        torch.testing.assert_close(worth, same_worth, rtol=0, atol=1e-4)
+        assert digest == "bdb3e4efcc6c1034d6e939868f569aeb5666bd9199a6a29133cccf4592bc0ed7"
 
     def test_the_whole_set_takes_seconds(self) -> None:
-        """3000 pairs take 5 s of one core; a tenth of them is held to a tenth of 10 s."""
+        """3000 pairs take 3 s of one core; a tenth of them is held to a tenth of 10 s."""
         before = time.process_time()
         preference_table(count=300)
         assert time.process_time() - before < 1.0

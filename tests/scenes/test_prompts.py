@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 
+from seedpo.errors import DataError
 from seedpo.scenes.prompts import (
     BACKGROUNDS,
     COLOURS,
@@ -74,7 +75,7 @@ def test_case_spaces_article_and_full_stop_do_not_matter(prompt: str) -> None:
     ],
 )
 def test_anything_else_is_refused(prompt: str) -> None:
-    with pytest.raises(ValueError, match="is not a sentence of the embedded world; write 'a SIZE COLOUR SHAPE"):
+    with pytest.raises(DataError, match="is not a sentence of the embedded world; write 'a SIZE COLOUR SHAPE"):
         parse_prompt(prompt)
 
 

@@ -114,7 +114,7 @@ class TestGap:
     @pytest.mark.parametrize("min_gap", [0.05, 0.2])
     def test_kept_if_the_softmax_of_best_and_worst_differs_enough(self, min_gap: float) -> None:
         """Only two scores count: the softmax over all candidates would keep fewer."""
-        replay = Replay(min_gap=min_gap, candidates=4)
+        replay = Replay(score=lambda images, prompts: 4 * brightness(images, prompts), min_gap=min_gap, candidates=4)
         kept = []
         for scores in replay.reward.scores:
             rows = scores.view(B, 4)
@@ -209,8 +209,8 @@ class TestScoring:
         assert torch.equal(replay.reward.timesteps[-1], torch.zeros(B * CANDIDATES, dtype=torch.int64))
         scores = replay.reward.scores[-1].view(B, CANDIDATES)
         rows = torch.arange(B)
-        assert torch.equal(replay.model.decode(pairs.chosen_next_latents), images[rows, scores.argmax(1)])
-        assert torch.equal(replay.model.decode(pairs.rejected_next_latents), images[rows, scores.argmin(1)])
+        torch.testing.assert_close(replay.model.decode(pairs.chosen_next_latents), images[rows, scores.argmax(1)])
+        torch.testing.assert_close(replay.model.decode(pairs.rejected_next_latents), images[rows, scores.argmin(1)])
         assert replay.observed["reward"] == pytest.approx(float(scores.mean()))
         assert replay.observed["reward_std"] == pytest.approx(float(scores.std(1).mean()))
 
@@ -232,7 +232,7 @@ def test_restored_source_goes_on(taken: int) -> None:
     def source() -> Any:
         return step_source(
             ToyDenoiser(),
-            ToyReward(),
+            ToyReward(score=lambda images, prompts: 10 * brightness(images, prompts)),
             PROMPTS,
             sampling=SamplingConfig(num_inference_steps=STEPS),
             config=StepPoolConfig(candidates=3, plain_steps=1, min_gap=0.1, prompts_per_rollout=2),

@@ -113,7 +113,7 @@ class TestRanking:
         seen: set[tuple[int, int]] = set()
         for pair in pairs:
             rows = [
-                next(row for row, image in enumerate(reward.images[0]) if torch.equal(model.decode(side)[0], image))
+                next(row for row, image in enumerate(reward.images[0]) if torch.allclose(model.decode(side)[0], image))
                 for side in final(pair)
             ]
             assert reward.scores[0][rows[0]] > reward.scores[0][rows[1]]

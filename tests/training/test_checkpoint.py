@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from seedpo.errors import RunFolderError
 from seedpo.training.checkpoint import Checkpoints, DamagedCheckpoint, Manifest, read_manifest
@@ -60,7 +61,7 @@ def test_old_ones_go_after_the_new_one_is_there(checkpoints: Checkpoints) -> Non
     "error",
     [
         OSError(errno.ENOSPC, "No space left on device"),
-        RuntimeError('I/O error: Os { code: 28, kind: StorageFull, message: "No space left on device" }'),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
     ],
 )
 def test_a_full_disk_leaves_what_was_there(checkpoints: Checkpoints, error: Exception) -> None:

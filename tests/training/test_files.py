@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from seedpo.errors import RunFolderError
 from seedpo.training.files import is_disk_full, publish_folder, remove_leftovers, sha256, write_text, writing
@@ -53,7 +54,7 @@ def test_hash_is_sha256(tmp_path: Path) -> None:
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
         # What safetensors says: it does not raise an OSError.
-        RuntimeError('Error while serializing: I/O error: Os { code: 28, kind: StorageFull, message: "No space" }'),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
     ],
 )
 def test_a_full_disk_is_recognised(error: Exception) -> None:

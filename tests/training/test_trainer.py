@@ -50,7 +50,7 @@ def test_a_run_writes_everything_and_learns(tmp_path: Path) -> None:
     assert evaluator.calls == [0, 30]
     lines = train_lines(folder.path)
     assert [line["step"] for line in lines] == list(range(1, 31))
-    assert lines[-1]["loss"] < 0.5 < lines[0]["loss"]
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
     assert last["step"] == 30
     saved = load_file(folder.weights(config) / WEIGHTS)
     assert torch.equal(
@@ -260,9 +260,9 @@ def test_a_gradient_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     assert all(parameter.grad is None for parameter in policy.trainable_parameters().values())
 
 
-def scaled_trainer(path: Path, scale: float, method: Any = None) -> Trainer[Tensor]:
+def scaled_trainer(path: Path, scale: float, *, method: Any = None, max_steps: int = 3) -> Trainer[Tensor]:
     """As fp16 trains on a GPU: with a loss scale that halves when the gradient overflows."""
-    config = toy_config(max_steps=3, checkpoint_every=1)
+    config = toy_config(max_steps=max_steps, checkpoint_every=1)
     accelerator = cpu_accelerator(config)
     accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=2)
     return toy_trainer(path, config, accelerator=accelerator, method=method or ToyMethod())
@@ -277,26 +277,30 @@ def test_a_loss_scale_changes_nothing_but_rounding(tmp_path: Path) -> None:
 
 
 def test_an_overflow_under_a_loss_scale_skips_the_update(tmp_path: Path) -> None:
-    # Float32 ends at 2^128: the gradient times the first scale overflows, times the halved scale it does not.
-    trainer = scaled_trainer(tmp_path, 2.0**127, ToyMethod(scale=3.0))
+    # Float32 ends at 2^128: the gradient times the first scales overflows, until they are halved often enough.
+    trainer = scaled_trainer(tmp_path, 2.0**127, method=ToyMethod(scale=100.0), max_steps=12)
+    trainer.accelerator.scaler.set_growth_interval(100)
     initial = trainer.policy.weights().clone()
     weights: list[Tensor] = []
     trainer.source.before_batch = lambda drawn: weights.append(trainer.policy.weights().clone())
     trainer.train()
-    assert [line["grad_norm"] is None for line in train_lines(tmp_path)] == [True, False, False]
-    assert torch.equal(weights[1], initial)
-    assert not torch.equal(weights[2], initial)
+    overflowed = [line["grad_norm"] is None for line in train_lines(tmp_path)]
+    skipped = overflowed.index(False)
+    assert skipped > 1
+    assert not any(overflowed[skipped:])
+    assert trainer.accelerator.scaler.get_scale() == 2.0 ** (127 - skipped)
+    assert all(torch.equal(before, initial) for before in weights[: skipped + 1])
+    assert not torch.equal(weights[skipped + 1], initial)
 
 
 def test_an_overflow_at_the_lowest_scale_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(TrainingDiverged, match="the gradient is not finite"):
-        scaled_trainer(tmp_path, 1.0, SteepMethod()).train()
+        scaled_trainer(tmp_path, 1.0, method=SteepMethod()).train()
 
 
 def test_the_loss_scale_is_resumed(tmp_path: Path) -> None:
     scaled_trainer(tmp_path, 2.0**10).train()
-    trainer = scaled_trainer(tmp_path, 2.0**4)
-    trainer.config = trainer.config.model_copy(update={"max_steps": 4})
+    trainer = scaled_trainer(tmp_path, 2.0**4, max_steps=4)
     trainer.train(resume="latest")
     # One growth after steps 1 and 2, another after steps 3 and 4.
     assert trainer.accelerator.scaler.get_scale() == 2.0**12

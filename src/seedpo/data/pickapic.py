@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from seedpo.errors import DataError
@@ -64,7 +64,7 @@ class PickAPicPairs:
         try:
             with Image.open(io.BytesIO(content)) as image:
                 pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 255.0
-        except (UnidentifiedImageError, OSError, TypeError, ValueError) as error:
+        except Exception as error:  # Pillow's decoders raise almost anything, SyntaxError too, for a damaged file
             raise DataError(
                 f"{self.origin} row {row}: {column} is not an image that can be read ({error}); remove the row"
             ) from error

@@ -16,6 +16,7 @@ from seedpo.reports.contrasts import Contrast
 from seedpo.reports.figures import MARKERS, Panel, description, geometry
 from seedpo.reports.findings import DIVERSITY, Findings, findings
 from seedpo.reports.images import Grid, build_grid, plan, rows_that_fit
+from seedpo.reports.markdown import results_markdown
 from seedpo.reports.runs import Run, read_runs
 from seedpo.reports.settings import METHODS, Family, group
 from seedpo.reports.tables import PLAIN, Recipe, Row, columns, differences, environments, recipe, result_rows, seconds
@@ -64,11 +65,11 @@ class Chapter:
 
 
 def write_report(run_folders: Sequence[Path], out: Path, *, title: str = "Preference tuning report") -> Path:
-    """Writes one HTML page, without any external resource, about any number of runs.
+    """Writes one page about any number of runs: HTML without any external resource, or tables in Markdown.
 
     Args:
         run_folders: folders that ``seedpo train`` wrote, finished or not.
-        out: the HTML file; for a folder, ``report.html`` in it.
+        out: the HTML file; for a folder, ``report.html`` in it; a name that ends in ``.md`` gives Markdown.
         title: heading of the page.
 
     Returns:
@@ -79,7 +80,7 @@ def write_report(run_folders: Sequence[Path], out: Path, *, title: str = "Prefer
     """
     runs = read_runs([Path(folder) for folder in run_folders])
     target = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
-    text = render(runs, title=title)
+    text = f"# {title}\n\n{results_markdown(runs)}" if target.suffix == ".md" else render(runs, title=title)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")

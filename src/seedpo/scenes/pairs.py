@@ -25,8 +25,6 @@ from seedpo.scenes.taste import choose, utility
 FAULT_RATE = 0.6
 """Share of images with a fault."""
 
-_SCENES_AT_ONCE = 64
-
 
 def blur(images: Tensor, *, generator: torch.Generator) -> Tensor:
     """Averages over a neighbourhood of 3 x 3 pixels, twice."""
@@ -95,21 +93,16 @@ def careless_drawings(prompts: list[str], *, generator: torch.Generator) -> tupl
     slips = kind == len(DAMAGES)
     drawn = [_slip(p, generator=generator) if slip else p for p, slip in zip(prompts, slips.tolist(), strict=True)]
     scenes = sample_scenes(drawn, generator=generator)
-    clean = _draw(scenes)
+    clean = draw(scenes)
     images = clean.clone()
     for index, damage in enumerate(DAMAGES):
         chosen = kind == index
         images[chosen] = damage(clean[chosen], generator=generator).clamp(0.0, 1.0)
     right = clean.clone()  # a drawing without a wrong attribute is right but for its damage
-    right[slips] = _draw(_corrected(scenes, prompts)[slips])
+    right[slips] = draw(_corrected(scenes, prompts)[slips])
     residual = (images - right).square().mean((1, 2, 3)).sqrt()
     vividness = (scenes.vividness - 0.45) / 0.45
     return images, utility(vividness=vividness, wrong=slips.float(), residual=residual)
-
-
-def _draw(scenes: Scenes) -> Tensor:
-    """Draws scenes a few at a time, so that the intermediate values stay in the processor's cache."""
-    return torch.cat([draw(scenes[rows]) for rows in torch.arange(len(scenes)).split(_SCENES_AT_ONCE)])
 
 
 def _slip(prompt: str, *, generator: torch.Generator) -> str:

@@ -15,7 +15,7 @@ from seedpo.errors import RunFolderError
 ASIDE = ".tmp"
 """Ending of files and folders that are not complete, or no longer wanted; always safe to delete."""
 
-_FULL = ("No space left on device", "StorageFull", "Disk quota exceeded", "os error 28", "code: 28")
+_FULL = ("No space left on device", "Disk quota exceeded")
 
 
 def flush(path: Path) -> None:

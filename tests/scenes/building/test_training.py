@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
 from torch import nn
 
-from seedpo.scenes.building.autoencoder import cosine_rate, draw_batch, reconstruction_loss
+from seedpo.scenes.building.autoencoder import PRACTICE_RADIUS, cosine_rate, draw_batch, reconstruction_loss
 from seedpo.scenes.building.components import build_autoencoder, build_tokenizer
-from seedpo.scenes.building.denoiser import encode_pool, update_average
-from seedpo.scenes.building.pipeline import build_autoencoder_part, build_denoiser_part
-from seedpo.scenes.drawing import draw, sample_scenes
+from seedpo.scenes.building.denoiser import Phase, encode_pool, update_average
+from seedpo.scenes.building.pipeline import PRACTICED, build_autoencoder_part, build_denoiser_part, build_practice_part
+from seedpo.scenes.drawing import RADIUS, draw, sample_scenes
 from seedpo.scenes.prompts import EVALUATION_PROMPTS, TRAINING_PROMPTS
 from tests.scenes.drawings import seeded
 
@@ -24,6 +25,12 @@ class TestParts:
         assert images.shape == (64, 3, 32, 32)
         assert set(prompts) <= set(TRAINING_PROMPTS)
         assert not set(prompts) & set(EVALUATION_PROMPTS)
+
+    def test_other_sizes_can_be_drawn(self) -> None:
+        prompts, images = draw_batch(16, generator=seeded(), radius=PRACTICE_RADIUS)
+        same, larger = draw_batch(16, generator=seeded())
+        assert prompts == same
+        assert not torch.equal(images, larger)
 
     def test_each_image_is_of_its_prompt(self) -> None:
         generator = seeded()
@@ -65,7 +72,9 @@ class TestParts:
         autoencoder = build_autoencoder().eval().requires_grad_(False)
         autoencoder.register_to_config(scaling_factor=3.0)
         tokenizer = build_tokenizer(tmp_path)
-        latents, tokens = encode_pool(autoencoder, tokenizer, size=256, generator=seeded(), progress=False)
+        latents, tokens = encode_pool(
+            autoencoder, tokenizer, size=256, radius=RADIUS, generator=seeded(), progress=False
+        )
         assert latents.shape == (256, 8, 8, 8)
         assert tokens.shape == (256, 12)
         prompts, drawings = draw_batch(256, generator=seeded())
@@ -74,26 +83,42 @@ class TestParts:
         assert tokenizer.decode(tokens[5], skip_special_tokens=True).strip() == prompts[5]
 
 
+BRIEF = Phase(radius=RADIUS, steps=2, horizon=2, peak=1e-3)
+
+
 @pytest.mark.slow
 class TestWhole:
-    @pytest.fixture
-    def built(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setattr("seedpo.scenes.building.denoiser.POOL_SIZE", 256)
-        build_autoencoder_part(tmp_path, steps=2, batch_size=4)
-        build_denoiser_part(tmp_path, steps=2, batch_size=4)
-        return tmp_path
+    @pytest.fixture(scope="class")
+    def built(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("pipeline")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("seedpo.scenes.building.denoiser.POOL_SIZE", 256)
+            build_autoencoder_part(folder, steps=2, batch_size=4)
+            build_practice_part(folder, phase=BRIEF, batch_size=4)
+            build_denoiser_part(folder, phase=BRIEF, batch_size=4)
+        return folder
 
     def test_a_pipeline_is_written(self, built: Path) -> None:
         pipeline = StableDiffusionPipeline.from_pretrained(built, use_safetensors=True, local_files_only=True)
         assert pipeline.unet.config.sample_size == 8
-        assert pipeline.vae.config.scaling_factor != 0.18215
         image = pipeline("a large red star on a gray background", num_inference_steps=2, output_type="pt").images
         assert image.shape == (1, 3, 32, 32)
         assert math.isfinite(float(image.sum()))
 
     def test_latents_have_unit_deviation(self, built: Path) -> None:
         pipeline = StableDiffusionPipeline.from_pretrained(built, use_safetensors=True, local_files_only=True)
-        _, drawings = draw_batch(256, generator=seeded(9))
+        _, drawings = draw_batch(256, generator=seeded(9), radius=PRACTICE_RADIUS)
         with torch.no_grad():
             latents = pipeline.vae.encode(drawings * 2 - 1).latent_dist.mean * pipeline.vae.config.scaling_factor
         assert float(latents.std()) == pytest.approx(1, rel=0.1)
+
+    def test_large_parts_are_stored_in_half_precision(self, built: Path) -> None:
+        for part in ("vae", "unet"):
+            weights = load_file(built / part / "diffusion_pytorch_model.safetensors")
+            assert {value.dtype for value in weights.values()} == {torch.float16}
+
+    def test_the_second_phase_goes_on_from_the_first(self, built: Path) -> None:
+        before = load_file(built / PRACTICED / "unet" / "diffusion_pytorch_model.safetensors")
+        after = load_file(built / "unet" / "diffusion_pytorch_model.safetensors")
+        moved = {name: float((after[name].float() - value.float()).abs().max()) for name, value in before.items()}
+        assert 0 < max(moved.values()) < 0.05

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from torch import nn
+from diffusers import AutoencoderKL, ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from seedpo.scenes.building.autoencoder import train_autoencoder
@@ -51,10 +50,10 @@ def save_pipeline(
 ) -> None:
     """Writes a pipeline in diffusers' format, the large parts in half precision."""
     StableDiffusionPipeline(
-        vae=_halved(AutoencoderKL.from_config(autoencoder.config), autoencoder),
+        vae=_halved(autoencoder),
         text_encoder=text_encoder,
         tokenizer=tokenizer,
-        unet=_halved(UNet2DConditionModel.from_config(unet.config), unet),
+        unet=_halved(unet),
         scheduler=build_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -67,7 +66,9 @@ def _load_autoencoder(folder: Path) -> AutoencoderKL:
     return autoencoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
-def _halved(copy: nn.Module, trained: nn.Module) -> nn.Module:
-    """The trained weights in half precision, in another module, so that the trained one stays as it is."""
+def _halved(trained: ModelMixin) -> ModelMixin:
+    """A copy of a model in half precision, which does not tell where the model was loaded from."""
+    config = {name: value for name, value in trained.config.items() if name != "_name_or_path"}
+    copy = type(trained).from_config(config)
     copy.load_state_dict(trained.state_dict())
     return copy.half()
