@@ -211,10 +211,11 @@ class TestBrokenFolders:
             load_scorer(folder)
 
     def test_no_tokenizer(self, folder: Path) -> None:
+        """transformers would make one without words, which reads every prompt as the same."""
         for path in folder.iterdir():
             if path.name not in {"config.json", "model.safetensors"}:
                 path.unlink()
-        with pytest.raises(DataError, match="cannot be loaded"):
+        with pytest.raises(DataError, match=r"has no tokenizer: none of tokenizer\.json, vocab\.json"):
             load_scorer(folder)
 
 

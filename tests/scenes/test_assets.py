@@ -120,17 +120,27 @@ def scorer() -> StepAwareScorer:
     return load_scorer(SCORER)
 
 
+@pytest.fixture(scope="module")
+def samples(policy: StableDiffusionPolicy) -> Samples:
+    """One image of each of 16 held-out prompts."""
+    config = EvaluationConfig(images_per_prompt=1, guidance_scale=GUIDANCE_SCALE, seed=7)
+    return ImageEvaluation(EVALUATION_PROMPTS[::4], config=config, rewards={}, metrics=[]).generate(policy)
+
+
+@pytest.fixture(scope="module")
+def readings(samples: Samples) -> Readings:
+    return read_images(*samples.flat())
+
+
+@pytest.fixture(scope="module")
+def pairs(policy: StableDiffusionPolicy) -> EncodedPairs:
+    """Pairs of training prompts that neither the scorer nor a policy was trained on."""
+    table = preference_table(count=240, seed=HELD_OUT_SEED)
+    return encode_pairs(PickAPicPairs(table, origin="held-out pairs"), policy)
+
+
 class TestPipeline:
-    """16 images of held-out prompts. What is asked for lies below the model card's figures by the sampling error."""
-
-    @pytest.fixture(scope="class")
-    def samples(self, policy: StableDiffusionPolicy) -> Samples:
-        config = EvaluationConfig(images_per_prompt=1, guidance_scale=GUIDANCE_SCALE, seed=7)
-        return ImageEvaluation(EVALUATION_PROMPTS[::4], config=config, rewards={}, metrics=[]).generate(policy)
-
-    @pytest.fixture(scope="class")
-    def readings(self, samples: Samples) -> Readings:
-        return read_images(*samples.flat())
+    """What is asked for lies below the model card's figures by the sampling error."""
 
     def test_images_have_the_size_of_the_world(self, samples: Samples) -> None:
         assert samples.images.shape == (16, 1, 3, IMAGE_SIZE, IMAGE_SIZE)
@@ -162,13 +172,6 @@ def test_latents_have_unit_deviation(policy: StableDiffusionPolicy) -> None:
 
 
 class TestScorer:
-    """Held-out pairs of training prompts: the scorer was trained on others."""
-
-    @pytest.fixture(scope="class")
-    def pairs(self, policy: StableDiffusionPolicy) -> EncodedPairs:
-        table = preference_table(count=240, seed=HELD_OUT_SEED)
-        return encode_pairs(PickAPicPairs(table, origin="held-out pairs"), policy)
-
     def accuracy(
         self, scorer: StepAwareScorer, pairs: EncodedPairs, policy: StableDiffusionPolicy, timestep: int
     ) -> float:

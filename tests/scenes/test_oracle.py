@@ -62,11 +62,10 @@ class TestLegitimateDrawings:
         assert torch.equal(read.readings.scenes, torch.stack(seen, 1))
 
     def test_nothing_is_left_over(self, read: Read) -> None:
-        assert read.readings.residual.max() < 1e-2
-        assert read.readings.residual.median() < 1e-3
+        assert read.readings.residual.max() < 2e-3
 
     @pytest.mark.parametrize(
-        ("name", "tolerance"), [("x", 0.03), ("y", 0.03), ("rotation", 0.05), ("hue_jitter", 0.03), ("shade", 0.02)]
+        ("name", "tolerance"), [("x", 0.01), ("y", 0.01), ("rotation", 0.02), ("hue_jitter", 0.01), ("shade", 0.01)]
     )
     def test_free_attributes_are_recovered(self, read: Read, name: str, tolerance: float) -> None:
         column = FREE.index(name)
@@ -173,6 +172,13 @@ def half_missing(prompt: str, **changes: float) -> Tensor:
     return image
 
 
+def dotted() -> Tensor:
+    """The right drawing with a black dot of 4 x 4 pixels in the middle of its object."""
+    image = drawing()
+    image[:, 14:18, 14:18] = 0.0
+    return image
+
+
 def framed() -> Tensor:
     """The right drawing inside a frame of the right background; all around it something else."""
     image = drawing("a small red circle on a gray background")
@@ -210,11 +216,8 @@ ATTEMPTS: dict[str, tuple[str, Callable[[], Tensor]]] = {
     "rainbow": (PROMPT, lambda: stripes(32.0)),
     "fine rainbow": (PROMPT, lambda: stripes(5.0)),
     "soft blob": (PROMPT, lambda: blob(60.0)),
-    "softer blob": (PROMPT, lambda: blob(120.0)),
     "two objects": (SMALL, two_objects),
-    "another object beside the right one": (SMALL, lambda: second_object("a small blue star on a gray background")),
     "half of a large object": (PROMPT, lambda: half_missing(PROMPT)),
-    "half of a small object": (SMALL, lambda: half_missing(SMALL)),
     "wrong background": (PROMPT, lambda: drawing("a large red circle on a brown background")),
     "fading background": (PROMPT, ramp),
     "a bar over the image": (SMALL, framed),
@@ -222,10 +225,18 @@ ATTEMPTS: dict[str, tuple[str, Callable[[], Tensor]]] = {
     "wrong size": (PROMPT, lambda: drawing(SMALL)),
     "wrong colour": (PROMPT, lambda: drawing("a large green circle on a gray background")),
     "strong noise": (PROMPT, lambda: noisy(drawing(), 0.2)),
-    "blur": (PROMPT, lambda: blurred(drawing())),
     "upside down colours": (PROMPT, lambda: 1.0 - drawing()),
 }
 """What a policy that pleases a learned reward might draw, with the prompt that it is drawn for."""
+
+FLAWED: dict[str, tuple[str, Callable[[], Tensor]]] = {
+    "softer blob": (PROMPT, lambda: blob(120.0)),
+    "another object beside the right one": (SMALL, lambda: second_object("a small blue star on a gray background")),
+    "half of a small object": (SMALL, lambda: half_missing(SMALL)),
+    "a dot on the object": (PROMPT, dotted),
+    "blur": (PROMPT, lambda: blurred(drawing())),
+}
+"""Vivid drawings with one flaw: worth more than a pale drawing, and much less than the same one without the flaw."""
 
 
 class TestHardToFool:
@@ -234,6 +245,12 @@ class TestHardToFool:
         prompt, make = ATTEMPTS[name]
         worth = float(true_utility(make()[None], [prompt]))
         assert worth < float(read.truth.min()) - 0.5
+
+    @pytest.mark.parametrize("name", FLAWED)
+    def test_a_flaw_costs_more_than_a_third_of_all_vividness(self, name: str) -> None:
+        prompt, make = FLAWED[name]
+        flawed, right = true_utility(torch.stack([make(), drawing(prompt)]), [prompt] * 2).tolist()
+        assert flawed < right - 1.0
 
     @pytest.mark.parametrize("strength", [0.01, 0.03, 0.1, 0.3])
     def test_each_attempt_costs_the_more_the_more_of_it_there_is(self, strength: float) -> None:
@@ -252,7 +269,7 @@ class TestHardToFool:
 
 class TestTruthOfDrawings:
     def test_lies_between_0_and_3(self, read: Read) -> None:
-        assert read.truth.min() > -0.1
+        assert read.truth.min() > -0.03
         assert read.truth.max() <= LIKING
 
     def test_rises_with_vividness(self) -> None:
@@ -263,13 +280,13 @@ class TestTruthOfDrawings:
             [true_utility(draw(with_quality(scenes, level.expand(len(scenes)))), prompts) for level in levels]
         )
         wanted = LIKING * scaled(levels, VIVIDNESS)
-        torch.testing.assert_close(worth, wanted[:, None].expand_as(worth), rtol=0, atol=0.15)
+        torch.testing.assert_close(worth, wanted[:, None].expand_as(worth), rtol=0, atol=0.03)
         assert (worth.diff(dim=0) > 0.5).all()
 
     def test_does_not_depend_on_the_free_attributes(self, read: Read) -> None:
         """What vividness leaves unexplained is small and goes with no free attribute."""
         rest = read.truth - LIKING * scaled(read.scenes.vividness, VIVIDNESS)
-        assert rest.abs().max() < 0.15
+        assert rest.abs().max() < 0.03
         free = free_attributes(read.scenes)
         for column, name in enumerate(FREE):
             known = ~torch.isnan(free[:, column])
@@ -284,7 +301,7 @@ class TestTruthOfDrawings:
         ends = {"rotation": ROTATION, "hue_jitter": HUE_JITTER, "shade": SHADE}.get(name, (low.item(), high.item()))
         images = torch.cat([draw(one_scene(prompt, **{name: value})) for value in ends])
         low_end, high_end = true_utility(images, [prompt] * 2).tolist()
-        assert low_end == pytest.approx(high_end, abs=0.15)
+        assert low_end == pytest.approx(high_end, abs=0.03)
 
 
 class TestRefusals:

@@ -124,14 +124,15 @@ class Drawn:
         return utility(vividness=self.readings.vividness, wrong=wrong, residual=self.readings.residual)
 
 
-class TestTruth:
-    @pytest.fixture(scope="class")
-    def drawn(self) -> Drawn:
-        prompts = list(TRAINING_PROMPTS[:200])
-        images, worth = careless_drawings(prompts, generator=seeded(8))
-        shown = torch.stack([decoded(jpeg(image)) for image in images])
-        return Drawn(worth, read_images(shown, prompts))
+@pytest.fixture(scope="module")
+def drawn() -> Drawn:
+    prompts = list(TRAINING_PROMPTS[:200])
+    images, worth = careless_drawings(prompts, generator=seeded(8))
+    shown = torch.stack([decoded(jpeg(image)) for image in images])
+    return Drawn(worth, read_images(shown, prompts))
 
+
+class TestTruth:
     def test_utility_by_construction_agrees_with_the_oracle(self, drawn: Drawn) -> None:
         assert torch.corrcoef(torch.stack([drawn.worth, drawn.read_worth]))[0, 1] > 0.9
 

@@ -24,6 +24,9 @@ from seedpo.errors import DataError
 TIME_CHANNELS = 256
 """Width of the sinusoidal embedding of the time step."""
 
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+"""Files of which a tokenizer's folder holds one or both."""
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -163,6 +166,8 @@ def load_scorer(folder: str | Path) -> StepAwareScorer:
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise DataError(f"scorer folder {folder} has no config.json")
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):  # transformers would make one without words
+        raise DataError(f"scorer folder {folder} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
     try:
         model, report = StepAwareCLIP.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
         tokenizer = CLIPTokenizer.from_pretrained(folder)

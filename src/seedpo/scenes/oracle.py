@@ -46,7 +46,7 @@ LEAST_CONTRAST = 0.06
 """Distance in RGB under which nothing stands out from the background and no object is read."""
 
 _COARSE_ROTATIONS = (-20.0, -10.0, 0.0, 10.0, 20.0)
-_NEWTON_STEPS = 3
+_NEWTON_STEPS = 6
 _AMBIGUOUS = 4.0
 _BATCH = 256
 

@@ -86,18 +86,20 @@ class TestParts:
 BRIEF = Phase(radius=RADIUS, steps=2, horizon=2, peak=1e-3)
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline after two steps of each of its trainings."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("seedpo.scenes.building.denoiser.POOL_SIZE", 256)
+        build_autoencoder_part(folder, steps=2, batch_size=4)
+        build_practice_part(folder, phase=BRIEF, batch_size=4)
+        build_denoiser_part(folder, phase=BRIEF, batch_size=4)
+    return folder
+
+
 @pytest.mark.slow
 class TestWhole:
-    @pytest.fixture(scope="class")
-    def built(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        folder = tmp_path_factory.mktemp("pipeline")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("seedpo.scenes.building.denoiser.POOL_SIZE", 256)
-            build_autoencoder_part(folder, steps=2, batch_size=4)
-            build_practice_part(folder, phase=BRIEF, batch_size=4)
-            build_denoiser_part(folder, phase=BRIEF, batch_size=4)
-        return folder
-
     def test_a_pipeline_is_written(self, built: Path) -> None:
         pipeline = StableDiffusionPipeline.from_pretrained(built, use_safetensors=True, local_files_only=True)
         assert pipeline.unet.config.sample_size == 8

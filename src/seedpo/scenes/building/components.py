@@ -20,10 +20,12 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Writes and loads a CLIP tokenizer that knows each word of the world as one token.
+    """Writes and loads a CLIP tokenizer that knows the words of the world.
 
     The vocabulary holds the lower-case letters, the byte-pair merges that lead to each word, and the two special
-    tokens; any other character becomes the unknown token, which CLIP shares with the end of the text.
+    tokens; any other character becomes the unknown token, which CLIP shares with the end of the text. Each word is one
+    token, except for "green" and "black": merges of words before them take their letters, which leaves four tokens.
+    Prompts stay distinct all the same.
     """
     letters = list(string.ascii_lowercase)
     tokens = letters + [f"{letter}</w>" for letter in letters]
