@@ -146,6 +146,13 @@ class TestRunning:
         demo.run_demo(out, processes=9, fresh=True)
         assert len(stand_in.started()) == 19
 
+    def test_runs_with_other_settings_are_trained_anew(self, stand_in: StandIn, tmp_path: Path) -> None:
+        out = tmp_path / "demo"
+        demo.run_demo(out, processes=9)
+        (out / "spo-see-seed0.yaml").write_text("method: spo\nbeta: 1.0\n")
+        demo.run_demo(out, processes=9)
+        assert names(stand_in.started()[9:]) == ["spo-see-seed0"]
+
     def test_interrupted_runs_go_on_and_broken_ones_start_anew(self, stand_in: StandIn, tmp_path: Path) -> None:
         out = tmp_path / "demo"
         (out / "spo-base-seed0" / "checkpoints" / "checkpoint-000001").mkdir(parents=True)
@@ -176,8 +183,8 @@ class TestRunning:
 def test_a_real_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run of one step, in the process that the demo starts, and the report on it; then nothing is trained again."""
     settings = small(tmp_path, max_steps=1)
-    monkeypatch.setattr(demo, "METHODS", {"diffusion-dpo": settings | {"beta": 200.0}})
-    monkeypatch.setattr(demo, "EVALUATION", settings["evaluation"])
+    monkeypatch.setattr(demo, "METHODS", {"diffusion-dpo": settings | {"beta": 200.0, "gamma": 1.0}})
+    monkeypatch.setattr(demo, "SHARED", {})
     first = next(demo.demo_runs())
     monkeypatch.setattr(demo, "demo_runs", lambda seeds: iter([first]))
     for name, value in child_environment().items():

@@ -14,10 +14,11 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from seedpo.config import RunConfig, build_config, read_recipe
+from seedpo.embedded import scenes_folder
 from seedpo.errors import ConfigError, DataError, RunFolderError, SeedpoError, TrainingDiverged
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.transition_dpo import TransitionDPO
-from seedpo.models.stable_diffusion import LORA_FILE
+from seedpo.models.stable_diffusion import LORA_FILE, load_pipeline
 from seedpo.runs import (
     build_evaluation,
     build_method,
@@ -203,7 +204,12 @@ def test_a_run_writes_its_folder(tmp_path: Path, method: str, adapter: str, gamm
     assert (out / "samples" / "step-000000.png").read_bytes() != (out / "samples" / "step-000002.png").read_bytes()
     policy = build_policy(config)
     if adapter == "lora":
-        policy.pipeline.load_lora_weights(out / "adapter", weight_name=LORA_FILE, adapter_name="plain")
+        plain = load_pipeline(scenes_folder())
+        plain.load_lora_weights(out / "adapter", weight_name=LORA_FILE)
+        policy.load(out / "adapter")
+        latents, prompts = torch.ones(1, *policy.latent_shape), policy.encode_prompts(["a small red ring"])
+        expected = plain.unet(latents, 500, encoder_hidden_states=prompts.prompt_embeds).sample
+        torch.testing.assert_close(policy.predict(latents, torch.tensor([500]), prompts), expected)
     else:
         loaded = UNet2DConditionModel.from_pretrained(out / "unet")
         policy.load(out / "unet")

@@ -239,18 +239,26 @@ FLAWED: dict[str, tuple[str, Callable[[], Tensor]]] = {
 """Vivid drawings with one flaw: worth more than a pale drawing, and much less than the same one without the flaw."""
 
 
+@pytest.fixture(scope="module")
+def worth() -> dict[str, float]:
+    """What the oracle gives for each attempt; all are read together."""
+    attempts = ATTEMPTS | FLAWED
+    images = torch.stack([make() for _, make in attempts.values()])
+    values = true_utility(images, [prompt for prompt, _ in attempts.values()])
+    return dict(zip(attempts, values.tolist(), strict=True))
+
+
 class TestHardToFool:
     @pytest.mark.parametrize("name", ATTEMPTS)
-    def test_what_is_not_a_drawing_is_worth_less_than_every_drawing(self, read: Read, name: str) -> None:
-        prompt, make = ATTEMPTS[name]
-        worth = float(true_utility(make()[None], [prompt]))
-        assert worth < float(read.truth.min()) - 0.5
+    def test_what_is_not_a_drawing_is_worth_less_than_every_drawing(
+        self, read: Read, worth: dict[str, float], name: str
+    ) -> None:
+        assert worth[name] < float(read.truth.min()) - 0.5
 
     @pytest.mark.parametrize("name", FLAWED)
-    def test_a_flaw_costs_more_than_a_third_of_all_vividness(self, name: str) -> None:
-        prompt, make = FLAWED[name]
-        flawed, right = true_utility(torch.stack([make(), drawing(prompt)]), [prompt] * 2).tolist()
-        assert flawed < right - 1.0
+    def test_a_flaw_costs_a_third_of_all_vividness(self, worth: dict[str, float], name: str) -> None:
+        """A vivid drawing without the flaw is worth 3."""
+        assert worth[name] < LIKING - 1.0
 
     @pytest.mark.parametrize("strength", [0.01, 0.03, 0.1, 0.3])
     def test_each_attempt_costs_the_more_the_more_of_it_there_is(self, strength: float) -> None:

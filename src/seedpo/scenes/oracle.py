@@ -242,17 +242,18 @@ def _refined(mask: Tensor, shape: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]
     highest = torch.tensor([IMAGE_SIZE, IMAGE_SIZE, IMAGE_SIZE / 2, ROTATION[1] + 10.0])
     turns = torch.tensor([name in POLYGONS for name in SHAPES])[shape]
     best, best_error = pose, torch.full((len(mask),), math.inf)
+    offsets = torch.cat([torch.zeros(1, 4), torch.diag(steps)])
+    shapes = shape.repeat_interleave(len(offsets))
     for iteration in range(_NEWTON_STEPS + 1):
-        drawn = _coverage_of(shape, pose)
-        rest = (mask - drawn).flatten(1)
+        masks = _coverage_of(shapes, (pose[:, None] + offsets).flatten(0, 1))
+        drawn, *moved = masks.view(len(pose), len(offsets), IMAGE_SIZE**2).unbind(1)
+        rest = mask.flatten(1) - drawn
         error = rest.square().sum(1)
         better = error < best_error
         best, best_error = torch.where(better[:, None], pose, best), torch.where(better, error, best_error)
         if iteration == _NEWTON_STEPS:
             break
-        slopes = torch.stack(
-            [(_coverage_of(shape, pose + step) - drawn).flatten(1) / step.sum() for step in torch.diag(steps)], 2
-        )
+        slopes = torch.stack([(after - drawn) / step for after, step in zip(moved, steps, strict=True)], 2)
         slopes[:, :, 3] *= turns[:, None]
         normal = slopes.mT @ slopes + torch.diag(torch.tensor([1e-2, 1e-2, 1e-2, 1e-3]))
         move = torch.linalg.solve(normal, slopes.mT @ rest[:, :, None])[:, :, 0]

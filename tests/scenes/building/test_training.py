@@ -98,7 +98,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 class TestWhole:
     def test_a_pipeline_is_written(self, built: Path) -> None:
         pipeline = StableDiffusionPipeline.from_pretrained(built, use_safetensors=True, local_files_only=True)
