@@ -132,7 +132,7 @@ class TestRefusals:
             (["--set", "gamma=-1"], "gamma = -1.0 gives the policy weight"),
             (["--set", "gamma=-2"], "raise gamma above -1"),
             (["--set", "gamma=-50", "--set", "entropy_convention=absolute"], "raise gamma above -10"),
-            (["--set", "method=ppo"], "unknown method 'ppo'; there are: diffusion-dpo, d3po, spo"),
+            (["--set", "method=ppo"], "unknown method 'ppo'; did you mean 'spo'? there are: diffusion-dpo, d3po, spo"),
             (["--set", "prompts=absent.txt"], "prompt file absent.txt does not exist; write one prompt per line"),
             (["--set", "evaluation.prompts=absent.txt"], "prompt file absent.txt does not exist"),
             (["--set", "reward=scorer"], "unknown reward 'scorer'"),
