@@ -46,7 +46,7 @@ slow: $(VENV)/.dev ## the tests that take long
 gpu: $(VENV)/.dev ## the tests that need a CUDA device
 	$(PYTEST) -m gpu --timeout 3600
 
-results: $(VENV)/.installed ## the demo over 3 seeds: the figures of docs/results.md
+results: $(VENV)/.installed ## the demo over 3 seeds, about 15 minutes
 	$(BIN)/seedpo demo --seeds 3 --out $(OUT)/results
 
 scenes: $(VENV)/.installed ## train the embedded model and scorer anew, into out/scenes, and measure them
