@@ -213,6 +213,27 @@ class TestPreferences:
         assert all(torch.equal(first[name], again[name]) for name in first)
         assert not all(torch.equal(first[name], other[name]) for name in first)
 
+    @pytest.mark.parametrize(("clean_share", "noisy"), [(1.0, (0, 0)), (0.0, (30, 32)), (0.5, (10, 22))])
+    def test_a_share_of_the_pairs_is_shown_as_it_is(
+        self, tokenizer: CLIPTokenizer, clean_share: float, noisy: tuple[int, int]
+    ) -> None:
+        denoiser = ToyDenoiser()
+        train_on_preferences(
+            tiny_model(tokenizer),
+            tokenizer,
+            brightness_pairs(8),
+            denoiser,
+            steps=2,
+            batch_size=16,
+            learning_rate=1e-3,
+            guidance_scale=1.0,
+            clean_share=clean_share,
+            seed=0,
+            progress=False,
+        )
+        pairs = sum(len(latents) for latents, _ in denoiser.calls) // 2
+        assert noisy[0] <= pairs <= noisy[1]
+
     def test_the_temperature_stays_bounded(self, tokenizer: CLIPTokenizer) -> None:
         model = tiny_model(tokenizer)
         with torch.no_grad():

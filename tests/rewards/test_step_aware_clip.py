@@ -92,6 +92,62 @@ class TestStart:
         assert model.vision_model.adaLN_modulation[1].weight.grad.abs().max() > 0
 
 
+class TestModulation:
+    """A constant modulation is the plain CLIP with other layer norms and output projections, part by part."""
+
+    PARTS = ("shift of the attention", "scale of the attention", "gate of the attention")
+    PARTS += ("shift of the mlp", "scale of the mlp", "gate of the mlp")
+
+    @staticmethod
+    def embeds(model: CLIPModel) -> Tensor:
+        inputs = normalise(pixels(), 8)
+        with torch.no_grad():
+            if isinstance(model, StepAwareCLIP):
+                return model.image_embeds(inputs, torch.tensor([0, 300, 900]))
+            return normalize(model.get_image_features(pixel_values=inputs).pooler_output, dim=-1)
+
+    @staticmethod
+    def plain(model: StepAwareCLIP) -> CLIPModel:
+        plain = CLIPModel(model.config).eval()
+        plain.load_state_dict({name: value for name, value in model.state_dict().items() if name in plain.state_dict()})
+        return plain
+
+    @torch.no_grad()
+    @pytest.mark.parametrize("part", range(6), ids=lambda part: TestModulation.PARTS[part])
+    def test_of_a_block(self, tokenizer: CLIPTokenizer, part: int) -> None:
+        """The order of the six parts is that of SPO's checkpoints, which is that of DiT (arXiv 2212.09748)."""
+        model = tiny_model(tokenizer).eval()
+        value = 1 + torch.rand(WIDTH, generator=torch.Generator().manual_seed(1))
+        plain = self.plain(model)
+        model.vision_model.encoder.layers[1].adaLN_modulation[1].bias.view(6, WIDTH)[part] = value
+        layer = plain.vision_model.encoder.layers[1]
+        norm = (layer.layer_norm1, layer.layer_norm2)[part // 3]
+        output = (layer.self_attn.out_proj, layer.mlp.fc2)[part // 3]
+        if part % 3 == 0:
+            norm.bias += value
+        elif part % 3 == 1:
+            norm.weight *= 1 + value
+            norm.bias *= 1 + value
+        else:
+            output.weight *= value[:, None]
+            output.bias *= value
+        assert (self.embeds(plain) - self.embeds(tiny_model(tokenizer).eval())).abs().max() > 1e-3
+        torch.testing.assert_close(self.embeds(model), self.embeds(plain), rtol=0, atol=1e-5)
+
+    @torch.no_grad()
+    def test_before_the_projection(self, tokenizer: CLIPTokenizer) -> None:
+        """First the shift, then the scale."""
+        model = tiny_model(tokenizer).eval()
+        shift, scale = torch.rand(2, WIDTH, generator=torch.Generator().manual_seed(1))
+        plain = self.plain(model)
+        model.vision_model.adaLN_modulation[1].bias.copy_(torch.cat([shift, scale]))
+        norm = plain.vision_model.post_layernorm
+        norm.weight *= 1 + scale
+        norm.bias *= 1 + scale
+        norm.bias += shift
+        torch.testing.assert_close(self.embeds(model), self.embeds(plain), rtol=0, atol=1e-5)
+
+
 class TestTimeStep:
     def test_a_trained_model_sees_the_time_step(self, trained: StepAwareCLIP, tokenizer: CLIPTokenizer) -> None:
         scorer = StepAwareScorer(trained, tokenizer)

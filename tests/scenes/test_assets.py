@@ -135,7 +135,7 @@ def readings(samples: Samples) -> Readings:
 @pytest.fixture(scope="module")
 def pairs(policy: StableDiffusionPolicy) -> EncodedPairs:
     """Pairs of training prompts that neither the scorer nor a policy was trained on."""
-    table = preference_table(count=240, seed=HELD_OUT_SEED)
+    table = preference_table(count=160, seed=HELD_OUT_SEED)
     return encode_pairs(PickAPicPairs(table, origin="held-out pairs"), policy)
 
 
@@ -163,7 +163,7 @@ def test_the_autoencoder_keeps_the_attributes(policy: StableDiffusionPolicy) -> 
     drawings = some_drawings(prompts)
     decoded = policy.decode(policy.encode_images(drawings))
     assert read_images(decoded, prompts).correct.all()
-    assert -10 * (decoded - drawings).square().mean().log10() > 28  # dB
+    assert -10 * (decoded - drawings).square().mean().log10() > 33  # dB
 
 
 def test_latents_have_unit_deviation(policy: StableDiffusionPolicy) -> None:
@@ -182,7 +182,7 @@ class TestScorer:
     def test_agrees_with_the_annotator_on_clean_images(
         self, scorer: StepAwareScorer, pairs: EncodedPairs, policy: StableDiffusionPolicy
     ) -> None:
-        """Chance is 0.5 with a standard error of 0.035."""
+        """Chance is 0.5 with a standard error of 0.04."""
         assert self.accuracy(scorer, pairs, policy, 0) > 0.7
 
     def test_still_agrees_on_previews(

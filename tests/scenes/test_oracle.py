@@ -82,11 +82,11 @@ class TestLegitimateDrawings:
         assert not torch.isnan(read.readings.free[:, [0, 1, 3, 4]]).any()
 
     def test_a_little_noise_does_not_matter(self, read: Read) -> None:
-        rows = torch.arange(0, 480, 4)
-        noise = 0.02 * torch.randn(120, 3, 32, 32, generator=seeded())
+        rows = torch.arange(0, 480, 7)
+        noise = 0.02 * torch.randn(len(rows), 3, 32, 32, generator=seeded())
         readings = read_images((read.images[rows] + noise).clamp(0, 1), [ALL_PROMPTS[row] for row in rows.tolist()])
         assert readings.correct.all()
-        torch.testing.assert_close(readings.residual, torch.full((120,), 0.02), rtol=0, atol=0.005)
+        torch.testing.assert_close(readings.residual, torch.full((len(rows),), 0.02), rtol=0, atol=0.005)
         torch.testing.assert_close(readings.vividness, read.readings.vividness[rows], rtol=0, atol=0.1)
 
     def test_images_are_read_one_by_one_as_together(self, read: Read) -> None:
