@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts tests format slow gpu results scenes card wheel clean install dev
+.PHONY: help demo test lint types contracts tests format slow gpu kill bench results scenes card wheel clean install dev
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,12 @@ slow: $(VENV)/.dev ## the tests that take long
 gpu: $(VENV)/.dev ## the tests that need a CUDA device
 	$(PYTEST) -m gpu --timeout 3600
 
+kill: $(VENV)/.dev ## kill runs at 20 random moments; resumed, they must be as if never killed (a few minutes)
+	OMP_NUM_THREADS=1 PYTHONPATH=src:. $(BIN)/python -m tests.training.kill_runs --out $(OUT)/kill
+
+bench: $(VENV)/.installed ## the training work of the reference implementations against ours, about 15 minutes
+	$(BIN)/python -m benchmarks --out $(OUT)/benchmarks.json
+
 results: $(VENV)/.installed ## the demo over 3 seeds, about 15 minutes
 	$(BIN)/seedpo demo --seeds 3 --out $(OUT)/results
 
@@ -77,5 +83,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	$(PIP) install -qq --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	$(PIP) install -qq --constraint constraints.txt --no-build-isolation --editable ".[dev,data]"
 	@touch $@

@@ -69,9 +69,10 @@ def as_options(tree: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    """All lines of metrics, less the time that a step took."""
+    """All lines of metrics, less what depends on the clock."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+    timed = ("seconds", "pairs_per_second")
+    return [{key: value for key, value in line.items() if key not in timed} for line in lines]
 
 
 def files_of(run: Path) -> dict[str, bytes]:

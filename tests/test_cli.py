@@ -133,7 +133,7 @@ class TestRefusals:
             (["--set", "gamma=-2"], "raise gamma above -1"),
             (["--set", "gamma=-50", "--set", "entropy_convention=absolute"], "raise gamma above -10"),
             (["--set", "method=ppo"], "unknown method 'ppo'; did you mean 'spo'? there are: diffusion-dpo, d3po, spo"),
-            (["--set", "prompts=absent.txt"], "prompt file absent.txt does not exist; write one prompt per line"),
+            (["--set", "prompts=absent.txt"], "prompt file absent.txt does not exist in "),
             (["--set", "evaluation.prompts=absent.txt"], "prompt file absent.txt does not exist"),
             (["--set", "reward=scorer"], "unknown reward 'scorer'"),
             (["--set", "model=absent/folder"], "absent/folder"),
@@ -294,5 +294,5 @@ class TestProcess:
         warning = (
             "prompt 'a small mauve zebra on a white background': the embedded model has never seen 'mauve', 'zebra'"
         )
-        assert done.stderr == warning + "\n"
+        assert done.stderr.splitlines().count(warning) == 1
         assert done.stdout.startswith("finished: step 1, ")

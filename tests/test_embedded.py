@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from seedpo.catalogue import DATA, MODELS, PROMPTS, REWARDS
-from seedpo.data.pickapic import PickAPicPairs
+from seedpo.config import PairsConfig
+from seedpo.data.pickapic import pickapic_pairs
 from seedpo.embedded import ScenesTruth, warn_of_unknown_words
 from seedpo.scenes.assets import PIPELINE
 from seedpo.scenes.pairs import preference_table
@@ -33,13 +34,19 @@ def test_prompt_sets_are_copies() -> None:
 def test_pairs_are_those_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seedpo.embedded.preference_table", lambda: preference_table(count=30))
     pairs = DATA.load("scenes-pairs")()
-    wanted = PickAPicPairs(preference_table(count=30), origin="test")
+    wanted = pickapic_pairs(preference_table(count=30), origin="test")
     assert len(pairs) == len(wanted)
     assert pairs.ties == wanted.ties
-    prompt, chosen, rejected = pairs[3]
-    assert prompt == wanted[3][0]
-    assert torch.equal(chosen, wanted[3][1])
-    assert torch.equal(rejected, wanted[3][2])
+    assert pairs[3].prompt == wanted[3].prompt
+    assert torch.equal(pairs[3].chosen, wanted[3].chosen)
+    assert torch.equal(pairs[3].rejected, wanted[3].rejected)
+
+
+def test_pairs_are_read_as_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seedpo.embedded.preference_table", lambda: preference_table(count=30))
+    pairs = DATA.load("scenes-pairs")(PairsConfig(ties="half", resolution=16))
+    assert len(pairs) == 30
+    assert pairs[0].chosen.shape == (3, 16, 16)
 
 
 def test_truth_is_the_utility() -> None:

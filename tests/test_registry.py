@@ -67,3 +67,10 @@ def test_prompt_sets_hold_the_prompts_that_they_announce() -> None:
         prompts = KINDS["prompts"].load(name)()
         assert len(set(prompts)) == len(prompts) == count
         assert str(count) in KINDS["prompts"][name].summary
+
+
+def test_the_oracle_is_said_to_read_what_it_reads() -> None:
+    from seedpo.catalogue import DRAWING
+    from seedpo.scenes.drawing import IMAGE_SIZE
+
+    assert DRAWING == IMAGE_SIZE

@@ -5,6 +5,9 @@ from __future__ import annotations
 from seedpo.methods.presets import METHODS
 from seedpo.registry import Entry, Registry
 
+DRAWING = 32
+"""Height and width of the embedded world's drawings; its oracle reads nothing else."""
+
 MODELS = Registry(
     "model",
     (
@@ -55,6 +58,22 @@ REWARDS = Registry(
             name="scenes-truth",
             target="seedpo.embedded:ScenesTruth",
             summary="the simulated annotator's true utility, read by the oracle (cannot be hacked)",
+            image_size=DRAWING,
+        ),
+        Entry(
+            name="jpeg-compressibility",
+            target="seedpo.rewards.jpeg:compressibility",
+            summary="minus the size of the image as a JPEG file, in kB (DDPO, D3PO)",
+        ),
+        Entry(
+            name="jpeg-incompressibility",
+            target="seedpo.rewards.jpeg:incompressibility",
+            summary="the size of the image as a JPEG file, in kB (DDPO, D3PO)",
+        ),
+        Entry(
+            name="pickscore",
+            target="seedpo.rewards.clip_score:pickscore",
+            summary="PickScore v1, from the hub (4 GB): what people prefer in pairs of images of a prompt",
         ),
     ),
 )
@@ -62,21 +81,29 @@ REWARDS = Registry(
 METRICS = Registry(
     "metric",
     (
-        Entry(name="truth", target="seedpo.scenes.metrics:TRUTH", summary="true utility of the simulated annotator"),
+        Entry(
+            name="truth",
+            target="seedpo.scenes.metrics:TRUTH",
+            summary="true utility of the simulated annotator",
+            image_size=DRAWING,
+        ),
         Entry(
             name="attribute_accuracy",
             target="seedpo.scenes.metrics:ATTRIBUTE_ACCURACY",
             summary="share of images with every named attribute right",
+            image_size=DRAWING,
         ),
         Entry(
             name="residual",
             target="seedpo.scenes.metrics:RESIDUAL",
             summary="distance to the nearest legitimate drawing of the prompt",
+            image_size=DRAWING,
         ),
         Entry(
             name="free_spread",
             target="seedpo.scenes.metrics:FREE_SPREAD",
             summary="spread of what the prompt leaves open, relative to the data",
+            image_size=DRAWING,
         ),
         Entry(
             name="pairwise_diversity",

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from seedpo.data.pickapic import PickAPicPairs
-from seedpo.models.stable_diffusion import load_pipeline
+from seedpo.config import PairsConfig
+from seedpo.data.pairs import PairSet
+from seedpo.data.pickapic import pickapic_pairs
+from seedpo.models.loading import load_pipeline
 from seedpo.rewards.step_aware_clip import StepAwareScorer, load_scorer
 from seedpo.scenes.assets import PIPELINE, SCORER
 from seedpo.scenes.pairs import preference_table
@@ -37,9 +39,9 @@ class ScenesTruth:
         return true_utility(images, prompts)
 
 
-def scenes_pairs() -> PickAPicPairs:
-    """The embedded preference set."""
-    return PickAPicPairs(preference_table(), origin="scenes-pairs")
+def scenes_pairs(config: PairsConfig | None = None) -> PairSet:
+    """The embedded preference set, read as configured."""
+    return pickapic_pairs(preference_table(), origin="scenes-pairs", config=config)
 
 
 def training_prompts() -> list[str]:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from seedpo.data.pickapic import PickAPicPairs
+from seedpo.data.pickapic import pickapic_pairs
 from seedpo.errors import ConfigError
-from seedpo.models.stable_diffusion import StableDiffusionPolicy, load_pipeline
+from seedpo.models.loading import load_pipeline
+from seedpo.models.stable_diffusion import StableDiffusionPolicy
 from seedpo.rewards.preference_training import encode_pairs, train_contrastively, train_on_preferences
 from seedpo.rewards.step_aware_clip import StepAwareCLIP
 from seedpo.scenes.assets import GUIDANCE_SCALE
@@ -80,7 +81,7 @@ def build_scorer(
     train_on_preferences(
         model,
         tokenizer,
-        encode_pairs(PickAPicPairs(table, origin="scorer pairs"), policy),
+        encode_pairs(pickapic_pairs(table, origin="scorer pairs"), policy),
         policy,
         steps=preference_steps,
         batch_size=32,

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from seedpo.config import EvaluationConfig
-from seedpo.data.pickapic import PickAPicPairs
+from seedpo.data.pickapic import pickapic_pairs
 from seedpo.evaluation import ImageEvaluation
-from seedpo.models.stable_diffusion import StableDiffusionPolicy, load_pipeline
+from seedpo.models.loading import load_pipeline
+from seedpo.models.stable_diffusion import StableDiffusionPolicy
 from seedpo.rewards.preference_training import accuracy_at, encode_pairs
 from seedpo.rewards.step_aware_clip import load_scorer
 from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE
@@ -95,7 +96,7 @@ def scorer_figures(policy: StableDiffusionPolicy, folder: Path) -> dict[str, Any
     """Share of held-out pairs in which the scorer agrees with the annotator's noisy label, by time step."""
     scorer = load_scorer(folder)
     table = preference_table(count=1000, seed=HELD_OUT_PAIRS_SEED)
-    pairs = encode_pairs(PickAPicPairs(table, origin="held-out pairs"), policy)
+    pairs = encode_pairs(pickapic_pairs(table, origin="held-out pairs"), policy)
     return {
         "pairs": len(pairs),
         "accuracy_by_timestep": {

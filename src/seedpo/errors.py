@@ -4,7 +4,15 @@ from __future__ import annotations
 
 
 class SeedpoError(Exception):
-    """Something that the user can put right; the message says how."""
+    """Something that the user can put right; the message says how.
+
+    Attributes:
+        on_every_process: whether all processes of the run raise it, so that one of them is enough to print it.
+        exit_status: of the command that it ends.
+    """
+
+    on_every_process: bool = False
+    exit_status: int = 1
 
 
 class ConfigError(SeedpoError, ValueError):
@@ -15,9 +23,23 @@ class DataError(SeedpoError, ValueError):
     """An input file, row or image that cannot be used."""
 
 
+class CacheError(SeedpoError):
+    """A cache folder that cannot be used."""
+
+
+class StreamError(SeedpoError):
+    """A stream of data that broke off; unlike a row that cannot be read, it is not passed over."""
+
+
 class RunFolderError(SeedpoError):
     """A run folder that does not fit what was asked."""
 
 
 class TrainingDiverged(SeedpoError):
     """A loss or gradient that is not finite."""
+
+
+class StoppedByAlarm(SeedpoError):
+    """An alarm whose action is `stop` ended the run; it wrote a checkpoint from which it can go on."""
+
+    exit_status = 3

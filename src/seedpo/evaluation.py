@@ -14,12 +14,10 @@ from torch import Tensor
 from seedpo.config import EvaluationConfig
 from seedpo.core.sampling import sample_latents
 from seedpo.errors import TrainingDiverged
-from seedpo.protocols import Denoiser, Metric, Reward, Samples, unchanged
+from seedpo.protocols import Denoiser, Metric, Reward, Samples, State, unchanged
 
 RESAMPLES = 1000
 """Bootstrap resamples behind each interval."""
-
-_BATCH = 64
 
 
 class ImageEvaluation:
@@ -46,12 +44,21 @@ class ImageEvaluation:
         self.metrics = [metric for metric in metrics if metric.least_images <= config.images_per_prompt]
 
     def __call__(self, policy: Denoiser, *, step: int, folder: Path) -> Mapping[str, float]:
+        """Draws and measures on one process; see :meth:`measure`."""
+        return self.measure([self.draw(policy, rank=0, world=1)], step=step, folder=folder)
+
+    def measure(self, parts: Sequence[State], *, step: int, folder: Path) -> Mapping[str, float]:
         """Means over prompts, each with the ends of its 95 % bootstrap interval as ``<name>/low`` and ``/high``.
+
+        Args:
+            parts: what :meth:`draw` gave on each process, in the order of their ranks.
+            step: optimiser steps taken.
+            folder: where the images are stored.
 
         Raises:
             TrainingDiverged: if the policy draws images that are not finite.
         """
-        samples = self.generate(policy)
+        samples = self._joined(parts)
         if not torch.isfinite(samples.images).all():
             raise TrainingDiverged(
                 f"step {step}: the evaluation's images are not finite, so the weights have diverged; "
@@ -69,14 +76,28 @@ class ImageEvaluation:
             figures |= summarise(metric.name, metric.per_prompt(samples), finish=metric.finish, seed=self.config.seed)
         return figures
 
+    def place(self, device: torch.device) -> None:
+        """Moves the networks of the rewards to a device."""
+        for reward in self.rewards.values():
+            if hasattr(reward, "to"):
+                reward.to(device)
+
     def generate(self, policy: Denoiser) -> Samples:
         """Images of all prompts; DDIM with eta 0, so that an image is a function of its initial latents."""
+        return self._joined([self.draw(policy, rank=0, world=1)])
+
+    def draw(self, policy: Denoiser, *, rank: int, world: int) -> State:
+        """Every ``world``-th batch of images, from batch ``rank`` on: ``{"batches": [(N, 3, H, W), ...]}``.
+
+        Whole batches are dealt out, so that an image is computed beside the same others on any number of processes,
+        and comes out the same bit for bit.
+        """
         count, config = self.config.images_per_prompt, self.config
         latents = initial_latents(len(self.prompts), count, policy.latent_shape, seed=config.seed).flatten(0, 1)
         prompts = [prompt for prompt in self.prompts for _ in range(count)]
-        parts = []
-        for start in range(0, len(prompts), _BATCH):
-            rows = slice(start, start + _BATCH)
+        batches = []
+        for start in range(rank * config.batch_size, len(prompts), world * config.batch_size):
+            rows = slice(start, start + config.batch_size)
             clean = sample_latents(
                 policy.predict,
                 latents[rows].to(policy.device),
@@ -87,13 +108,22 @@ class ImageEvaluation:
                 guidance_scale=config.guidance_scale,
                 eta=0.0,
             )
-            parts.append(policy.decode(clean).cpu())
-        images = torch.cat(parts)
-        return Samples(images=images.view(len(self.prompts), count, *images.shape[1:]), prompts=self.prompts)
+            batches.append(policy.decode(clean).cpu())
+        return {"batches": batches}
+
+    def _joined(self, parts: Sequence[State]) -> Samples:
+        """The images of all processes in the order of the prompts."""
+        dealt = [part["batches"] for part in parts]
+        rounds = max(len(batches) for batches in dealt)
+        images = torch.cat([batches[turn] for turn in range(rounds) for batches in dealt if turn < len(batches)])
+        shape = (len(self.prompts), self.config.images_per_prompt, *images.shape[1:])
+        return Samples(images=images.view(shape), prompts=self.prompts)
 
     def _write_index(self, samples: Samples, path: Path) -> None:
         index = {"tile": samples.images.shape[-1], "columns": samples.images.shape[1], "prompts": self.prompts}
-        path.write_text(json.dumps(index, indent=1), encoding="utf-8")
+        aside = path.with_name(path.name + ".tmp")
+        aside.write_text(json.dumps(index, indent=1), encoding="utf-8")
+        aside.replace(path)
 
 
 def initial_latents(prompts: int, images: int, shape: tuple[int, int, int], *, seed: int) -> Tensor:
@@ -130,4 +160,7 @@ def save_sheet(images: Tensor, path: Path) -> None:
     """Stores images (P, K, 3, H, W) in [0, 1] as one PNG: a row for each prompt, no gaps."""
     prompts, count, channels, height, width = images.shape
     sheet = images.permute(0, 3, 1, 4, 2).reshape(prompts * height, count * width, channels)
-    Image.fromarray((sheet * 255.0).round().byte().numpy()).save(path)
+    # Written aside: whoever looks while it is written, or after a crash, sees whole sheets only.
+    aside = path.with_name(path.name + ".tmp")
+    Image.fromarray((sheet * 255.0).round().byte().numpy()).save(aside, format=path.suffix[1:])
+    aside.replace(path)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from seedpo.core.diffusion import NoiseSchedule
-from seedpo.core.types import Conditioning, LossOutput
+from seedpo.core.types import Conditioning, ImagePairs, LossOutput
 
 Batch = TypeVar("Batch")
 BatchIn = TypeVar("BatchIn", contravariant=True)
@@ -97,6 +97,105 @@ class Source(Protocol[BatchOut]):
         """Takes back what :meth:`state` gave."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class LabelledPair:
+    """Two images of one prompt, as a person judged them.
+
+    Attributes:
+        prompt: what both images were made for.
+        chosen: the preferred image, (3, H, W) in [0, 1].
+        rejected: the other image, of the same size.
+        chosen_probability: 1 for a preference, 0.5 for a tie.
+        original_size: height and width of the preferred image before it was resized, in pixels.
+        crop: rows and columns that were cut away above and to the left, in pixels of the resized image.
+    """
+
+    prompt: str
+    chosen: Tensor
+    rejected: Tensor
+    chosen_probability: float = 1.0
+    original_size: tuple[int, int]
+    crop: tuple[int, int] = (0, 0)
+
+
+class PreferencePairs(Protocol):
+    """A set of labelled pairs."""
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+
+    def __getitem__(self, row: int) -> LabelledPair:
+        """One pair.
+
+        Raises:
+            DataError: if it cannot be read; the message names the file, the row and what is wrong.
+        """
+
+
+@runtime_checkable
+class ContentHashes(Protocol):
+    """A set of labelled pairs that can say what a row holds without decoding its images."""
+
+    def content(self, row: int) -> str:
+        """SHA-256 of all that the row's :class:`LabelledPair` depends on, in hexadecimal digits.
+
+        That is: the bytes of both image files, prompt and label, every setting of reading, resizing and cropping, and
+        the version of how that is done.
+        """
+
+
+class PairEncoder(Protocol):
+    """A set of labelled pairs, seen as latents and embedded prompts."""
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+
+    def encode(self, rows: Sequence[int], mirrored: Sequence[bool]) -> ImagePairs:
+        """Pairs ready for training; both images of a pair are mirrored left to right where ``mirrored`` says so."""
+
+
+class ReferenceCache(Protocol):
+    """Log-probabilities under the reference that were computed before, by all that they depend on."""
+
+    def find(self, content: Tensor, timestep: Tensor, noise: Tensor) -> Tensor | None:
+        """Those of chosen and rejected images, (2, B) float64 on the CPU; none unless all are known.
+
+        Args:
+            content: of :class:`seedpo.core.types.ImagePairs`, (B, 32) uint8.
+            timestep: (B,) int64, on the CPU.
+            noise: (B, C, H, W), on the CPU.
+        """
+
+    def keep(self, content: Tensor, timestep: Tensor, noise: Tensor, log_probs: Tensor) -> None:
+        """Stores log-probabilities (2, B) for :meth:`find`."""
+
+
+@runtime_checkable
+class Releasable(Protocol):
+    """A model that can do without some of its parts on the device."""
+
+    def release(self, *parts: Literal["text_encoder", "vae"]) -> None:
+        """Keeps parts in main memory from now on; a call that needs one still works, but slower."""
+
+
+@runtime_checkable
+class StatefulPairs(PreferencePairs, Protocol):
+    """Labelled pairs that observe something while they are read; a source keeps their state with its own.
+
+    Pairs whose attribute ``sequential`` is true come one after another from a stream that is shuffled already, and from
+    its beginning again when it ends: they are asked for in ascending order, 0, 1, 2, ..., and their length is no count.
+    """
+
+    def metrics(self) -> Mapping[str, float]:
+        """What was observed so far."""
+
+    def state(self) -> State:
+        """What was observed so far, as JSON values."""
+
+    def restore(self, state: State) -> None:
+        """Takes back what :meth:`state` gave."""
+
+
 class Reward(Protocol):
     """A scorer of images."""
 
@@ -116,6 +215,17 @@ class Evaluator(Protocol):
 
     def __call__(self, policy: Policy, *, step: int, folder: Path) -> Mapping[str, float]:
         """Generates, scores and stores images under ``folder``; returns the figures to log."""
+
+
+@runtime_checkable
+class SharedEvaluator(Evaluator, Protocol):
+    """An evaluator whose images several processes can draw together."""
+
+    def draw(self, policy: Policy, *, rank: int, world: int) -> State:
+        """The part of process ``rank`` of ``world`` of what is looked at; nothing is exchanged here."""
+
+    def measure(self, parts: Sequence[State], *, step: int, folder: Path) -> Mapping[str, float]:
+        """What a call gives, from the parts of all processes in the order of their ranks."""
 
 
 Derived = TypeVar("Derived")

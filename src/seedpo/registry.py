@@ -18,11 +18,13 @@ class Entry:
         name: what the user writes.
         target: ``module:attribute`` that is imported on demand.
         summary: one line for ``seedpo list``.
+        image_size: height and width in pixels of the only images that it can read; none: it reads any.
     """
 
     name: str
     target: str
     summary: str
+    image_size: int | None = None
 
     def load(self) -> Any:
         """Imports the attribute."""

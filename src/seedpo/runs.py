@@ -9,42 +9,60 @@ The parts can also be built one by one and handed to :class:`seedpo.training.tra
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from accelerate import Accelerator
+from torch import Tensor
 
+from seedpo.caching import Caches, open_caches
 from seedpo.catalogue import DATA, METRICS, MODELS, PROMPTS, REWARDS
 from seedpo.config import RunConfig, build_config, read_recipe
+from seedpo.core.draws import KeyedDraws
 from seedpo.core.entropy import entropy_weights
-from seedpo.data.pickapic import read_pairs
+from seedpo.data.changes import Change, ChangedPairs, as_a_win, as_square_original, emptied
 from seedpo.data.prompts import read_prompts
+from seedpo.data.reading import looks_like_pairs, read_pairs
+from seedpo.data.skipping import SkippingPairs
 from seedpo.embedded import warn_of_unknown_words
 from seedpo.errors import ConfigError
 from seedpo.evaluation import ImageEvaluation
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.presets import METHODS, Preset
 from seedpo.methods.transition_dpo import TransitionDPO
-from seedpo.models.stable_diffusion import StableDiffusionPolicy, load_policy
+from seedpo.models.loading import load_pipeline
+from seedpo.models.names import looks_like_a_model
+from seedpo.models.pipelines import Pipeline
+from seedpo.models.precision import gpu_has_bfloat16
+from seedpo.models.stable_diffusion import StableDiffusionPolicy
 from seedpo.protocols import Method, Source
 from seedpo.sources.offline import OfflinePairs
 from seedpo.sources.steps import step_source
 from seedpo.sources.trajectories import trajectory_source
-from seedpo.training.processes import build_accelerator, on_main_process
+from seedpo.training.expectations import what_to_expect
+from seedpo.training.processes import build_accelerator, on_every_process, on_main_process
 from seedpo.training.run_folder import RunFolder
+from seedpo.training.trackers import require_trackers
 from seedpo.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
 
-def resolve_config(method_or_recipe: str, changes: Mapping[str, Any] | None = None) -> RunConfig:
+def resolve_config(
+    method_or_recipe: str, changes: Mapping[str, Any] | None = None, *, bfloat16: bool | None = None
+) -> RunConfig:
     """The configuration of a preset or a recipe file, with changes.
+
+    Where none of them says so, ``mixed_precision`` is bf16 for models other than the registered ones, on a GPU that
+    computes in it.
 
     Args:
         method_or_recipe: name of a method, or path of a YAML file.
         changes: nested keys that win over everything else.
+        bfloat16: whether the GPU of the run computes in bfloat16; none: this machine's is asked.
 
     Raises:
         ConfigError: if the method, a key or a value is wrong; the message names it.
@@ -54,15 +72,41 @@ def resolve_config(method_or_recipe: str, changes: Mapping[str, Any] | None = No
     changes = changes or {}
     name = changes.get("method", recipe.get("method", RunConfig.model_fields["method"].default))
     preset: Preset = METHODS.load(str(name))
-    return build_config(preset.defaults, recipe, changes)
+    model = changes.get("model", recipe.get("model", RunConfig.model_fields["model"].default))
+    usual = {} if model in MODELS else usual_precision(bfloat16)
+    return build_config(usual, preset.defaults, recipe, changes)
+
+
+def usual_precision(bfloat16: bool | None = None) -> dict[str, str]:
+    """The key ``mixed_precision`` of models for which nothing is set, if it is not the default."""
+    return {"mixed_precision": "bf16"} if (gpu_has_bfloat16() if bfloat16 is None else bfloat16) else {}
+
+
+def load_base(config: RunConfig) -> Pipeline:
+    """Loads the model that a run starts from.
+
+    Raises:
+        ConfigError: if the name is unknown.
+        DataError: if it cannot be loaded.
+    """
+    if config.model not in MODELS and not looks_like_a_model(config.model):
+        MODELS[config.model]  # raises the error that lists the names
+    model = MODELS.load(config.model)() if config.model in MODELS else config.model
+    return load_pipeline(model, vae=config.vae, single_file_config=config.single_file_config)
 
 
 def build_policy(config: RunConfig) -> StableDiffusionPolicy:
     """Loads the model and adds what is trained."""
-    folder = MODELS.load(config.model)() if config.model in MODELS else Path(config.model)
-    if config.model not in MODELS and not folder.exists():
-        MODELS[config.model]  # raises the error that lists the names
-    return load_policy(folder, adapter=config.adapter, lora_rank=config.lora_rank, seed=config.seed)
+    return StableDiffusionPolicy(
+        load_base(config),
+        adapter=config.adapter,
+        lora_rank=config.lora_rank,
+        seed=config.seed,
+        resolution=config.resolution,
+        mixed_precision=config.mixed_precision,
+        gradient_checkpointing=config.gradient_checkpointing,
+        compile_networks=config.compile,
+    )
 
 
 def load_prompts(name: str, *, embedded: bool) -> list[str]:
@@ -78,12 +122,74 @@ def load_prompts(name: str, *, embedded: bool) -> list[str]:
     return prompts
 
 
-def build_method(config: RunConfig) -> Method[Any]:
+def build_pairs(config: RunConfig) -> SkippingPairs:
+    """The labelled pairs of an offline method; those that cannot be read are passed over, up to a limit.
+
+    Raises:
+        ConfigError: if ``data`` is neither a registered name nor looks like a path.
+        DataError: if it cannot be read.
+    """
+    if config.data not in DATA and not looks_like_pairs(config.data):
+        DATA[config.data]  # raises the error that lists the names
+    fidelity, settings = config.fidelity, config.pairs
+    if fidelity.ties_as_wins:
+        settings = settings.model_copy(update={"ties": "half"})
+    named = config.data in DATA
+    pairs = DATA.load(config.data)(settings) if named else read_pairs(config.data, settings, seed=config.seed)
+    logger.info("%s", pairs.summary)
+    possible: Mapping[str, tuple[bool, Change]] = {
+        "ties_as_wins": (fidelity.ties_as_wins, as_a_win),
+        "square_time_ids": (fidelity.square_time_ids, as_square_original),
+        f"empty_prompts={settings.empty_prompts}": (settings.empty_prompts > 0, emptied(settings.empty_prompts)),
+    }
+    changes = {name: change for name, (wanted, change) in possible.items() if wanted}
+    return SkippingPairs(ChangedPairs(pairs, changes) if changes else pairs, limit=settings.bad_rows_limit)
+
+
+def build_reward(name: str, *, device: torch.device | None = None) -> Any:
+    """A registered reward, or a CLIP preference model in a folder or on the hub; step-aware ones are Rewards too.
+
+    Args:
+        name: as in the run's configuration.
+        device: where its network is to be, if it has one; none: where it is.
+
+    Raises:
+        ConfigError: if there is none of this name; the message lists those that there are.
+        DataError: if it cannot be loaded.
+    """
+    if name in REWARDS or not looks_like_a_model(name):
+        reward: Any = REWARDS.load(name)()
+    else:
+        from seedpo.rewards.clip_score import load_reward
+
+        reward = load_reward(name)
+    if device is not None and hasattr(reward, "to"):
+        reward.to(device)
+    return reward
+
+
+def build_caches(config: RunConfig, policy: StableDiffusionPolicy) -> Caches:
+    """What is computed once for this run and others; before training, since the weights are hashed."""
+    preset: Preset = METHODS.load(config.method)
+    if preset.source != "offline" and config.cache.folder is not None:
+        logger.warning("cache.folder has no effect: %s makes its own pairs, which do not come again", config.method)
+        return Caches(policy=policy)
+    return open_caches(config, policy)
+
+
+def build_method(config: RunConfig, caches: Caches | None = None) -> Method[Any]:
     """The objective of the method's preset."""
     policy_weight, reference_weight = entropy_weights(config.beta, config.gamma, convention=config.entropy_convention)
     preset: Preset = METHODS.load(config.method)
     if preset.objective == "noise":
-        return NoiseDPO(policy_weight=policy_weight, reference_weight=reference_weight, reduction=config.reduction)
+        scale = 2.0 if config.fidelity.beta_without_half else 1.0
+        return NoiseDPO(
+            policy_weight=scale * policy_weight,
+            reference_weight=scale * reference_weight,
+            reduction=config.reduction,
+            draws=caches.draws if caches else None,
+            cache=caches.reference if caches else None,
+        )
     return TransitionDPO(
         policy_weight=policy_weight,
         reference_weight=reference_weight,
@@ -94,15 +200,31 @@ def build_method(config: RunConfig) -> Method[Any]:
     )
 
 
-def build_source(config: RunConfig, policy: StableDiffusionPolicy, *, rank: int = 0, world: int = 1) -> Source[Any]:
+def build_source(
+    config: RunConfig,
+    policy: StableDiffusionPolicy,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    caches: Caches | None = None,
+) -> Source[Any]:
     """The source of pairs of the method's preset, for one process of several."""
     preset: Preset = METHODS.load(config.method)
     if preset.source == "offline":
-        pairs = DATA.load(config.data)() if config.data in DATA else read_pairs(_existing(config.data, ".parquet"))
-        logger.info("%d pairs, %d ties left out", len(pairs), pairs.ties)
-        return OfflinePairs(pairs, policy, batch_size=config.batch_size, seed=config.seed, rank=rank, world=world)
+        caches, apart = caches or Caches(policy=policy), config.fidelity.independent_flips
+        pairs = build_pairs(config)
+        return OfflinePairs(
+            caches.encoder(pairs),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            mirror=caches.draws or KeyedDraws(seed=config.seed) if config.pairs.flip or apart else None,
+            mirror_rejected=KeyedDraws(seed=config.seed + 1) if apart else None,
+            rank=rank,
+            world=world,
+            reader=pairs,
+        )
     prompts = load_prompts(config.prompts, embedded=config.model in MODELS)
-    reward = REWARDS.load(config.reward)()
+    reward = build_reward(config.reward, device=policy.device)
     if preset.source == "steps" and "timestep" not in signature(reward).parameters:
         raise ConfigError(
             f"reward {config.reward} judges finished images only, but {config.method} ranks single steps; "
@@ -130,13 +252,17 @@ def build_source(config: RunConfig, policy: StableDiffusionPolicy, *, rank: int 
         seed=config.seed,
         rank=rank,
         world=world,
+        preview_decode=_preview_decoder(config, policy),
     )
 
 
-def _existing(name: str, suffix: str) -> Path:
-    if not name.endswith(suffix):
-        DATA[name]  # raises the error that lists the names
-    return Path(name)
+def _preview_decoder(config: RunConfig, policy: StableDiffusionPolicy) -> Callable[[Tensor], Tensor] | None:
+    """What decodes the previews for SPO's scorer in place of the model's own autoencoder, if that is asked for."""
+    if config.preview_vae is None:
+        return None
+    from seedpo.models.preview import load_preview_decoder
+
+    return load_preview_decoder(config.preview_vae, channels=policy.latent_shape[0], device=policy.device)
 
 
 def build_evaluation(config: RunConfig) -> ImageEvaluation:
@@ -154,7 +280,7 @@ def build_evaluation(config: RunConfig) -> ImageEvaluation:
     return ImageEvaluation(
         prompts[: settings.num_prompts],
         config=settings,
-        rewards={name: REWARDS.load(name)() for name in settings.rewards},
+        rewards={name: build_reward(name) for name in settings.rewards},
         metrics=[METRICS.load(name) for name in settings.metrics],
     )
 
@@ -166,6 +292,26 @@ def _check_steps(config: RunConfig, policy: StableDiffusionPolicy) -> None:
             policy.schedule.timesteps(getattr(config, section).num_inference_steps)
         except ValueError as error:
             raise ConfigError(f"{section}.{error}") from error
+
+
+def _check_images(config: RunConfig, policy: StableDiffusionPolicy) -> None:
+    """Refuses rewards and metrics that cannot read the model's images, before anything is sampled."""
+    preset: Preset = METHODS.load(config.method)
+    asked = {
+        "reward": (REWARDS, () if preset.source == "offline" else (config.reward,)),
+        "evaluation.rewards": (REWARDS, config.evaluation.rewards),
+        "evaluation.metrics": (METRICS, config.evaluation.metrics),
+    }
+    height, width = policy.image_size
+    for key, (registry, names) in asked.items():
+        needed = {name: registry[name].image_size for name in names if name in registry}
+        unread = [name for name, size in needed.items() if size not in (None, height)]
+        if unread:
+            others = ", ".join(entry.name for entry in registry.entries if entry.image_size in (None, height))
+            raise ConfigError(
+                f"{key}: {', '.join(unread)} cannot read the images of model {config.model}, {height} x {width} px; "
+                f"set {key} to what can, of {others}"
+            )
 
 
 def train(
@@ -192,25 +338,36 @@ def train(
         SeedpoError: whatever the user can mend, in one line.
     """
     accelerator = accelerator or build_accelerator(config.mixed_precision)
-    evaluation = build_evaluation(config)
-    policy = build_policy(config)
+    require_trackers(config.trackers)
+    # What one process cannot read or build, all of them hear of.
+    evaluation = on_every_process(accelerator, lambda: build_evaluation(config))
+    policy = on_every_process(accelerator, lambda: build_policy(config))
     policy.pipeline.to(accelerator.device)
-    if policy.frozen is not None:
-        policy.frozen = accelerator.prepare_model(policy.frozen, evaluation_mode=True)
+    if accelerator.is_main_process:  # which scores the images of evaluations
+        evaluation.place(accelerator.device)
     _check_steps(config, policy)
-    source = build_source(config, policy, rank=accelerator.process_index, world=accelerator.num_processes)
+    _check_images(config, policy)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    caches = on_every_process(accelerator, lambda: build_caches(config, policy))
+    if policy.frozen is not None:  # after its weights were hashed for the cache, since this may distribute them
+        policy.frozen = accelerator.prepare_model(policy.frozen, evaluation_mode=True)
+    source = on_every_process(accelerator, lambda: build_source(config, policy, rank=rank, world=world, caches=caches))
     if resume is not None:
         folder = RunFolder.open(out)
     else:
         folder = on_main_process(accelerator, lambda: RunFolder.create(out, config))
     trainer = Trainer(
         policy=policy,
-        method=build_method(config),
+        method=build_method(config, caches),
         source=source,
         config=config,
         folder=folder,
         evaluator=evaluation,
         accelerator=accelerator,
         progress=progress,
+        after_restoring=policy.move_reference if config.fidelity.reference_moves_on_resume else None,
     )
-    return trainer.train(resume=resume)
+    for line in what_to_expect(config, fixed_pairs=METHODS.load(config.method).source == "offline"):
+        logger.info("%s", line)
+    with caches:
+        return trainer.train(resume=resume)

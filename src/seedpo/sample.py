@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from seedpo.catalogue import MODELS
-from seedpo.config import EvaluationConfig, RunConfig
+from seedpo.config import EvaluationConfig
 from seedpo.embedded import warn_of_unknown_words
 from seedpo.errors import ConfigError
 from seedpo.evaluation import ImageEvaluation, save_sheet
-from seedpo.runs import build_policy, load_prompts
+from seedpo.runs import build_policy, load_prompts, resolve_config
 from seedpo.training.run_folder import RunFolder
 
 ENLARGED = 256
@@ -51,7 +52,7 @@ def sample_images(
         RunFolderError: if ``run`` is no run folder.
         DataError: if it holds no trained weights.
     """
-    config = RunConfig(model=model) if run is None else RunFolder.open(run).read_config()
+    config = resolve_config("diffusion-dpo", {"model": model}) if run is None else RunFolder.open(run).read_config()
     embedded = config.model in MODELS
     texts = list(prompt) + (load_prompts(prompts, embedded=embedded) if prompts else [])
     if not texts:
@@ -67,6 +68,7 @@ def sample_images(
         guidance_scale=guidance_scale,
         seed=seed,
     )
+    policy.to("cuda" if torch.cuda.is_available() else "cpu")
     samples = ImageEvaluation(texts, config=settings, rewards={}, metrics=[]).generate(policy)
     out.mkdir(parents=True, exist_ok=True)
     files = []

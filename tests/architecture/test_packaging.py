@@ -17,7 +17,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
-DEVELOPMENT = [Requirement(text) for text in PROJECT["optional-dependencies"]["dev"]]
+DEVELOPMENT = [Requirement(text) for extra in ("dev", "data") for text in PROJECT["optional-dependencies"][extra]]
 
 DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml"}
 """Modules whose distribution has another name."""
@@ -43,7 +43,11 @@ def pins() -> dict[str, str]:
 
 
 def test_declared_dependencies_are_those_that_are_imported() -> None:
-    assert {canonicalize_name(requirement.name) for requirement in RUNTIME} == imported_distributions()
+    extras = PROJECT["optional-dependencies"]
+    optional = {
+        canonicalize_name(Requirement(text).name) for extra in extras if extra != "dev" for text in extras[extra]
+    }
+    assert {canonicalize_name(requirement.name) for requirement in RUNTIME} == imported_distributions() - optional
 
 
 @pytest.mark.parametrize("requirement", [*RUNTIME, *DEVELOPMENT], ids=lambda requirement: requirement.name)

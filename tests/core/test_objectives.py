@@ -231,3 +231,83 @@ class TestSeeLoss:
         scores = torch.eye(6, dtype=torch.float64) - policy.detach().exp()  # row i: grad of log pi(i)
         expected = -0.8 * torch.sigmoid(-output.metrics["rewards/margins"]) * (scores[2] - scores[4])
         torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-14)
+
+
+class TestChosenProbability:
+    """Labels that are no certainty: L = -p log sigma(m) - (1 - p) log sigma(-m)."""
+
+    MARGINS = torch.tensor([-40.0, -3.0, -0.1, 0.0, 0.1, 3.0, 40.0], dtype=torch.float64)
+
+    @pytest.mark.parametrize("probability", [0.0, 0.25, 0.5, 0.9, 1.0])
+    def test_is_the_closed_form(self, probability: float) -> None:
+        given = torch.full((7,), probability)
+        losses = preference_loss(self.MARGINS, torch.zeros(7, dtype=torch.float64), given)
+        assert losses.dtype == torch.float64
+        likely = float(given[0])  # 0.9 in float32
+        expected = [
+            likely * math.log1p(math.exp(-margin)) + (1 - likely) * math.log1p(math.exp(margin))
+            for margin in self.MARGINS.tolist()
+        ]
+        torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-15)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_certainty_is_no_probability_bit_for_bit(self, dtype: torch.dtype) -> None:
+        results = []
+        for probability in (None, torch.ones(7)):
+            margins = self.MARGINS.clone().to(dtype).requires_grad_()
+            losses = preference_loss(margins, torch.zeros(7, dtype=dtype), probability)
+            losses.sum().backward()
+            results.append((losses, margins.grad))
+        assert torch.equal(results[0][0], results[1][0])
+        assert results[0][0].dtype == results[1][0].dtype == dtype
+        assert results[0][1] is not None
+        assert results[1][1] is not None
+        assert torch.equal(results[0][1], results[1][1])
+
+    def test_a_pair_the_other_way_round_is_the_same_pair(self) -> None:
+        probability, zeros = torch.linspace(0, 1, 7), torch.zeros(7, dtype=torch.float64)
+        torch.testing.assert_close(
+            preference_loss(self.MARGINS, zeros, probability),
+            preference_loss(zeros, self.MARGINS, 1 - probability.double()),
+        )
+
+    def test_gradient_is_sigma_of_the_margin_less_the_probability(self) -> None:
+        margins = self.MARGINS.clone().requires_grad_()
+        probability = torch.tensor([0.5, 0.5, 1.0, 0.5, 0.0, 0.75, 0.5], dtype=torch.float64)
+        preference_loss(margins, torch.zeros(7, dtype=torch.float64), probability).sum().backward()
+        torch.testing.assert_close(margins.grad, torch.sigmoid(self.MARGINS) - probability, rtol=1e-12, atol=1e-15)
+
+    @pytest.mark.parametrize("margin", [-1e4, 1e4])
+    @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0])
+    def test_is_finite_at_extremes(self, margin: float, probability: float) -> None:
+        margins = torch.tensor([margin], requires_grad=True)
+        losses = preference_loss(margins, torch.zeros(1), torch.tensor([probability]))
+        losses.sum().backward()
+        assert margins.grad is not None
+        assert torch.isfinite(losses).all()
+        assert torch.isfinite(margins.grad).all()
+
+    def test_reaches_the_loss_with_an_entropy_term_and_clipping(self) -> None:
+        probability = torch.tensor([1.0, 0.5, 0.0, 0.5, 1.0])
+        weights: dict[str, Any] = {"policy_weight": 0.9, "reference_weight": 0.3, "clip_range": 0.4}
+        output = see_loss(*log_probs(), **weights, chosen_probability=probability)
+        certain = see_loss(*log_probs(), **weights)
+        margin = certain.metrics["rewards/margins"]
+        torch.testing.assert_close(
+            output.losses, -probability * logsigmoid(margin) - (1 - probability) * logsigmoid(-margin)
+        )
+        for name, value in certain.metrics.items():
+            if name != "rewards/accuracies":
+                assert torch.equal(output.metrics[name], value), name
+
+    def test_accuracy_is_the_chance_that_a_person_agrees(self) -> None:
+        """A tie counts half whatever the margin; a certain pair counts as ever, at a margin of 0 too."""
+        margins = torch.tensor([-1.0, 0.0, 1.0])
+        zeros = torch.zeros(3)
+        expected = {None: [0, 0, 1], 1.0: [0, 0, 1], 0.5: [0.5, 0.5, 0.5], 0.0: [1, 1, 0], 0.75: [0.25, 0.25, 0.75]}
+        for probability, values in expected.items():
+            given = None if probability is None else torch.full((3,), probability)
+            output = see_loss(
+                margins, zeros, zeros, zeros, policy_weight=1.0, reference_weight=1.0, chosen_probability=given
+            )
+            assert output.metrics["rewards/accuracies"].tolist() == values

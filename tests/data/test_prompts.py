@@ -26,8 +26,36 @@ def test_one_prompt_on_each_line(tmp_path: Path, content: bytes, prompts: list[s
     assert read_prompts(tmp_path / "prompts.txt") == prompts
 
 
+RECORDS = {
+    "prompts.jsonl": '{"prompt": " a red star ", "n": 1}\n\n{"caption": "a blue, ring"}\n{"prompt": ""}\n',
+    "prompts.csv": 'n,prompt\n1,a red star\n2,"a blue, ring"\n3,\n',
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_prompts_in_records(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(RECORDS[name])
+    assert read_prompts(tmp_path / name) == ["a red star", "a blue, ring"]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("{", r"line 2 is not JSON \(.*\); mend or remove it"),
+        ('{"text": "a"}', r"line 2 has the keys \['text'\]; expected is 'prompt'"),
+        ('{"prompt": 7}', "line 2: prompt is not text but int"),
+    ],
+)
+def test_records_without_a_prompt(tmp_path: Path, line: str, why: str) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\n' + line)
+    with pytest.raises(DataError, match=rf"prompt file .*prompts\.jsonl {why}"):
+        read_prompts(tmp_path / "prompts.jsonl")
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"prompt file .*none\.txt does not exist; write one prompt per line"):
+    with pytest.raises(
+        DataError, match=r"prompt file .*none\.txt does not exist; write one, with a prompt on each line"
+    ):
         read_prompts(tmp_path / "none.txt")
 
 

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cache
 from typing import Any, Literal
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from seedpo.core.types import LossOutput
+from seedpo.core.draws import KeyedDraws
+from seedpo.core.types import ImagePairs, LossOutput
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
 from tests.methods.batches import image_pairs
@@ -159,3 +161,116 @@ class TestCost:
 def gradients(policy: StableDiffusionPolicy) -> Tensor:
     values = [value.grad for value in policy.trainable_parameters().values()]
     return torch.cat([value.flatten() for value in values if value is not None])
+
+
+class KnownReference:
+    """A cache that counts, in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, Tensor] = {}
+        self.asked = 0
+
+    def find(self, content: Tensor, timestep: Tensor, noise: Tensor) -> Tensor | None:
+        self.asked += 1
+        return self.kept.get(self._key(content, timestep, noise))
+
+    def keep(self, content: Tensor, timestep: Tensor, noise: Tensor, log_probs: Tensor) -> None:
+        assert log_probs.shape == (2, len(content))
+        self.kept[self._key(content, timestep, noise)] = log_probs.double()
+
+    def _key(self, *tensors: Tensor) -> bytes:
+        assert {tensor.device.type for tensor in tensors} == {"cpu"}
+        return b"".join(tensor.numpy().tobytes() for tensor in tensors)
+
+
+class TestKeyedDraws:
+    def pairs(self, policy: StableDiffusionPolicy, *, visit: int = 0) -> ImagePairs:
+        return replace(
+            image_pairs(policy),
+            pair=torch.tensor([4, 0, 9]),
+            visit=torch.tensor([visit] * 3),
+            content=torch.arange(96, dtype=torch.uint8).view(3, 32),
+        )
+
+    def method(self, **settings: Any) -> NoiseDPO:
+        return NoiseDPO(policy_weight=220.0, reference_weight=200.0, draws=KeyedDraws(seed=1, visits=2), **settings)
+
+    def gradient(
+        self, method: NoiseDPO, *, visit: int = 0, adapter: Literal["lora", "full"] = "lora"
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """Losses, gradient, and the rows that trained network and reference saw."""
+        policy = trained(adapter=adapter)
+        with rows_seen(policy.module) as seen, rows_seen(policy.frozen or nn.Identity()) as seen_by_frozen:
+            output = method.loss(policy, self.pairs(policy, visit=visit), generator=seeded(SEED))
+        output.losses.sum().backward()
+        return output.losses, gradients(policy), seen + seen_by_frozen
+
+    def test_the_draws_are_those_of_pair_and_visit_and_the_generator_stays(self) -> None:
+        policy = moved()
+        pairs, generator = self.pairs(policy), seeded(SEED)
+        state = generator.get_state()
+        losses = self.method().loss(policy, pairs, generator=generator).losses
+        assert torch.equal(generator.get_state(), state)
+        assert not torch.equal(losses, loss(policy).losses)
+        order = torch.tensor([2, 0, 1])
+        again = self.method().loss(policy, pairs[order], generator=seeded(7)).losses
+        torch.testing.assert_close(again, losses[order])
+
+    @pytest.mark.parametrize("adapter", ["lora", "full"])
+    def test_a_known_reference_is_not_asked_and_changes_no_bit(self, adapter: Literal["lora", "full"]) -> None:
+        cache = KnownReference()
+        live, first, second = (
+            self.gradient(self.method(cache=given), adapter=adapter) for given in (None, cache, cache)
+        )
+        assert [result[2] for result in (live, first, second)] == [[6, 6], [6, 6], [6]]
+        for result in (first, second):
+            assert torch.equal(result[0], live[0])
+            assert torch.equal(result[1], live[1])
+        assert live[1].norm() > 1e-3
+
+    def test_another_visit_is_another_draw_until_the_visits_repeat(self) -> None:
+        cache = KnownReference()
+        method = self.method(cache=cache)
+        seen = [self.gradient(method, visit=visit)[2] for visit in range(4)]
+        assert seen == [[6, 6], [6, 6], [6], [6]]
+
+    def test_what_is_known_is_what_is_used(self) -> None:
+        """A cache that lies moves the loss: the numbers that are found are taken."""
+        cache = KnownReference()
+        method = self.method(cache=cache)
+        honest = self.gradient(method)[0]
+        cache.kept = {key: value + torch.tensor([[0.01], [0.0]]) for key, value in cache.kept.items()}
+        assert not torch.allclose(self.gradient(method)[0], honest)
+
+    def test_a_cache_needs_draws_that_come_again(self) -> None:
+        with pytest.raises(ValueError, match="needs draws"):
+            NoiseDPO(policy_weight=1.0, reference_weight=1.0, cache=KnownReference())
+
+    @pytest.mark.parametrize("missing", ["pair", "visit", "content"])
+    def test_a_batch_that_does_not_say_what_it_holds(self, missing: str) -> None:
+        policy = tiny_policy()
+        pairs = replace(self.pairs(policy), **{missing: None})
+        with pytest.raises(ValueError, match="know"):
+            self.method(cache=KnownReference()).loss(policy, pairs, generator=seeded())
+
+
+class TestTies:
+    def test_a_tie_pulls_towards_equal_rewards(self) -> None:
+        policy = moved()
+        pairs = image_pairs(policy)
+        method = NoiseDPO(policy_weight=200.0, reference_weight=200.0)
+        certain = method.loss(policy, pairs, generator=seeded(SEED))
+        tied = method.loss(policy, replace(pairs, chosen_probability=torch.full((3,), 0.5)), generator=seeded(SEED))
+        margin = certain.metrics["rewards/margins"]
+        assert margin.abs().min() > 1e-3
+        torch.testing.assert_close(tied.losses, -0.5 * (logsigmoid(margin) + logsigmoid(-margin)))
+        assert (tied.losses > math.log(2)).all()
+
+    def test_certain_labels_are_today_s_loss_bit_for_bit(self) -> None:
+        policy = moved()
+        given = replace(image_pairs(policy), chosen_probability=torch.ones(3))
+        method = NoiseDPO(policy_weight=200.0, reference_weight=200.0)
+        assert torch.equal(
+            method.loss(policy, given, generator=seeded(SEED)).losses,
+            method.loss(policy, image_pairs(policy), generator=seeded(SEED)).losses,
+        )

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from seedpo.core.sampling import guided_transition
-from seedpo.core.types import LossOutput, TransitionPairs
+from seedpo.core import sampling
+from seedpo.core.types import LossOutput, TransitionGroups, TransitionPairs
 from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
-from tests.methods.batches import STEPS, transition_pairs
+from tests.methods.batches import STEPS, latents_of, transition_pairs
 from tests.methods.direct import Reduction, step_log_probs, transition_dpo_losses
-from tests.models.tiny import frozen_unet, move, rows_seen, seeded, tiny_policy
+from tests.models.tiny import PROMPTS, frozen_unet, move, rows_seen, seeded, tiny_policy
 
 BETA = {"mean": 10.0, "sum": 0.02}
 REDUCTIONS = pytest.mark.parametrize("reduction", ["mean", "sum"])
@@ -215,8 +215,176 @@ class TestSharing:
         assert {tuple(values.shape) for values in output.metrics.values()} == {(1,)}
 
 
+class TestCarriedReference:
+    """The reference's log-probabilities that come with a batch are used, and the reference is not asked."""
+
+    @REDUCTIONS
+    @pytest.mark.parametrize("shared", [SHARED, MIXED], ids=["shared", "mixed"])
+    def test_losses_and_gradients_are_those_of_asking(self, reduction: Reduction, shared: tuple[bool, ...]) -> None:
+        results = []
+        for carried in (False, True):
+            policy = trained()
+            pairs = transition_pairs(policy, shared=shared)
+            if carried:
+                pairs = with_reference(policy, pairs)
+            with rows_seen(policy.module) as seen:
+                output = loss(policy, pairs, gamma=0.5, reduction=reduction, clip_range=0.3)
+            output.losses.sum().backward()
+            results.append((len(seen), output.losses.detach(), gradients(policy), output.metrics["offset"]))
+        (calls, losses, gradient, offset), (carried_calls, carried_losses, carried_gradient, carried_offset) = results
+        assert (calls, carried_calls) == (2, 1)
+        assert gradient.norm() > 1e-3
+        torch.testing.assert_close(carried_losses, losses, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(carried_offset, offset, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(carried_gradient, gradient, rtol=1e-6, atol=1e-8 * float(gradient.norm()))
+
+    def test_one_side_alone_is_not_enough(self) -> None:
+        policy = moved()
+        pairs = replace(with_reference(policy, transition_pairs(policy)), rejected_reference_log_prob=None)
+        with rows_seen(policy.module) as seen:
+            loss(policy, pairs)
+        assert len(seen) == 2
+
+    def test_no_gradient_flows_into_it(self) -> None:
+        policy = moved()
+        pairs = with_reference(policy, transition_pairs(policy))
+        values = pairs.chosen_reference_log_prob
+        assert values is not None
+        values.requires_grad_(True)
+        loss(policy, pairs, gamma=0.5).losses.sum().backward()
+        assert values.grad is None or not values.grad.any()
+
+
+class TestGroups:
+    """One batch in which every image's step runs once is the pairs one by one."""
+
+    @REDUCTIONS
+    @pytest.mark.parametrize("carried", [False, True])
+    def test_losses_and_gradient_are_the_sum_over_pairs(self, reduction: Reduction, carried: bool) -> None:
+        settings: dict[str, Any] = {"gamma": 0.5, "reduction": reduction, "clip_range": 0.3}
+        policy = trained()
+        groups = images_of_one_prompt(policy, carried=carried)
+        with rows_seen(policy.module) as seen:
+            together = method(**settings).loss(policy, groups, generator=seeded())
+        together.losses.sum().backward()
+        gradient = gradients(policy)
+        assert seen == [8] if carried else [8, 8]
+
+        other = trained()
+        losses = []
+        for pair in range(len(groups)):
+            output = loss(other, single_pair(groups, pair), **settings)
+            output.losses.sum().backward()
+            losses.append(output.losses.detach())
+        assert gradient.norm() > 1e-3
+        torch.testing.assert_close(together.losses.detach(), torch.cat(losses), rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(gradient, gradients(other), rtol=1e-6, atol=1e-8 * float(gradient.norm()))
+
+    def test_one_value_per_pair(self) -> None:
+        policy = moved()
+        output = method().loss(policy, images_of_one_prompt(policy), generator=seeded())
+        assert output.losses.shape == (6,)
+        assert {tuple(values.shape) for values in output.metrics.values()} == {(6,)}
+
+    def test_a_shared_x_t_runs_once_for_all_steps_from_it(self) -> None:
+        policy = moved()
+        groups = images_of_one_prompt(policy)
+        groups = replace(groups, start=torch.zeros_like(groups.start))
+        groups = replace(
+            groups,
+            **{
+                name: getattr(groups, name)[slice(0, 1)]
+                for name in ("latents", "timestep", "previous_timestep", "conditioning", "negative_conditioning")
+            },
+        )
+        with rows_seen(policy.module) as seen:
+            method().loss(policy, groups, generator=seeded())
+        assert seen == [2, 2]
+
+
+def images_of_one_prompt(policy: StableDiffusionPolicy, *, images: int = 4, carried: bool = False) -> TransitionGroups:
+    """One step of several images of a prompt, every two of them a pair, the lower number preferred."""
+    timesteps, previous = policy.schedule.timesteps(STEPS)
+    latents = latents_of(policy, images, 1)
+    chosen, rejected = torch.triu_indices(images, images, offset=1)
+    groups = TransitionGroups(
+        latents=latents,
+        timestep=timesteps[4].repeat(images),
+        previous_timestep=previous[4].repeat(images),
+        conditioning=policy.encode_prompts([PROMPTS[0]] * images),
+        negative_conditioning=policy.encode_prompts([""] * images),
+        next_latents=0.9 * latents + 0.1 * latents_of(policy, images, 3),
+        start=torch.arange(images),
+        chosen=chosen,
+        rejected=rejected,
+    )
+    return replace(groups, reference_log_prob=reference_of(policy, groups)) if carried else groups
+
+
+def single_pair(groups: TransitionGroups, pair: int) -> TransitionPairs:
+    """One pair of a group as a row of its own."""
+    chosen, rejected = groups.chosen[pair : pair + 1], groups.rejected[pair : pair + 1]
+    start, other = groups.start[chosen], groups.start[rejected]
+    reference = groups.reference_log_prob
+    return TransitionPairs(
+        timestep=groups.timestep[start],
+        previous_timestep=groups.previous_timestep[start],
+        chosen_latents=groups.latents[start],
+        rejected_latents=groups.latents[other],
+        chosen_next_latents=groups.next_latents[chosen],
+        rejected_next_latents=groups.next_latents[rejected],
+        conditioning=groups.conditioning[start],
+        negative_conditioning=groups.negative_conditioning[start],
+        chosen_reference_log_prob=None if reference is None else reference[chosen],
+        rejected_reference_log_prob=None if reference is None else reference[rejected],
+    )
+
+
+def reference_of(policy: StableDiffusionPolicy, groups: TransitionGroups) -> Tensor:
+    with policy.reference():
+        return sampling.step_log_probs(
+            policy.predict,
+            groups.latents,
+            groups.timestep,
+            groups.previous_timestep,
+            groups.conditioning,
+            groups.negative_conditioning,
+            policy.schedule,
+            next_latents=groups.next_latents,
+            start=groups.start,
+            guidance_scale=GUIDANCE,
+            eta=ETA,
+        )
+
+
+def with_reference(policy: StableDiffusionPolicy, pairs: TransitionPairs) -> TransitionPairs:
+    """The same pairs with what the reference says of them, each side asked by itself."""
+    return replace(
+        pairs,
+        chosen_reference_log_prob=reference_of_side(policy, pairs, "chosen"),
+        rejected_reference_log_prob=reference_of_side(policy, pairs, "rejected"),
+    )
+
+
+def reference_of_side(policy: StableDiffusionPolicy, pairs: TransitionPairs, side: str) -> Tensor:
+    with policy.reference():
+        return sampling.step_log_probs(
+            policy.predict,
+            getattr(pairs, f"{side}_latents"),
+            pairs.timestep,
+            pairs.previous_timestep,
+            pairs.conditioning,
+            pairs.negative_conditioning,
+            policy.schedule,
+            next_latents=getattr(pairs, f"{side}_next_latents"),
+            start=torch.arange(len(pairs)),
+            guidance_scale=GUIDANCE,
+            eta=ETA,
+        )
+
+
 def steps_of(predict: Any, policy: StableDiffusionPolicy, pairs: TransitionPairs) -> Any:
-    return guided_transition(
+    return sampling.guided_transition(
         predict,
         pairs.chosen_latents,
         pairs.timestep,

@@ -12,13 +12,9 @@ from torch import Tensor
 
 from seedpo.core.sampling import sample_latents
 from seedpo.errors import DataError
-from seedpo.models.stable_diffusion import (
-    LORA_FILE,
-    LORA_TARGETS,
-    StableDiffusionPolicy,
-    load_pipeline,
-    load_policy,
-)
+from seedpo.models.loading import load_pipeline, load_policy
+from seedpo.models.lora import LORA_FILE, LORA_TARGETS
+from seedpo.models.stable_diffusion import StableDiffusionPolicy
 from seedpo.protocols import Denoiser, Policy
 from tests.models.tiny import (
     PROMPTS,

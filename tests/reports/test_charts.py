@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from seedpo.reports.charts import clipped_loss, curve_panels, frontier_panels, health_notes, health_panels
+from seedpo.core.entropy import clipped_loss
+from seedpo.reports.charts import curve_panels, frontier_panels, health_notes, health_panels
 from seedpo.reports.runs import read_runs
 from seedpo.reports.settings import Family, group
 from tests.reports.synthetic import write_run
@@ -62,6 +63,12 @@ def test_warnings_come_from_the_last_tenth_of_the_training(tmp_path: Path) -> No
     assert health_notes(one_family(folder)) == [
         "run: 100% of the pairs are saturated at the end, without gradient; lower gamma or beta."
     ]
+
+
+def test_alarms_are_notes(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", samples=False)
+    (folder / "alarms.jsonl").write_text('{"step": 30, "name": "spike", "message": "loss leapt"}\n')
+    assert health_notes(one_family(folder)) == ["run: alarm spike at step 30: loss leapt."]
 
 
 def test_a_clipped_base_is_explained(tmp_path: Path) -> None:

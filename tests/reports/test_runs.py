@@ -111,3 +111,11 @@ def test_a_damaged_index_leaves_the_images_out(tmp_path: Path) -> None:
     run = read_run(folder)
     assert run.samples is None
     assert run.notes == ("index.json cannot be read as a JSON object.",)
+
+
+def test_alarms_are_read_and_damaged_lines_are_skipped(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    assert read_run(folder).alarms == ()
+    alarm = '{"step": 30, "name": "hacking", "message": "truth fell: stop here", "value": null}'
+    (folder / "alarms.jsonl").write_text(f"{alarm}\nnonsense\n[1]\n{alarm[:20]}")
+    assert read_run(folder).alarms == ("alarm hacking at step 30: truth fell: stop here.",)

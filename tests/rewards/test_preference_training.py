@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import CLIPTokenizer
 
+from seedpo.protocols import LabelledPair
 from seedpo.rewards.preference_training import (
     EncodedPairs,
     accuracy_at,
@@ -51,14 +52,16 @@ class Listed:
     """Pairs as a reader gives them."""
 
     def __init__(self, count: int) -> None:
+        images = [torch.rand(2, 3, 8, 8, generator=seeded(row)) for row in range(count)]
         self.rows = [
-            (PROMPTS[row % 4], *torch.rand(2, 3, 8, 8, generator=seeded(row)).unbind(0)) for row in range(count)
+            LabelledPair(prompt=PROMPTS[row % 4], chosen=both[0], rejected=both[1], original_size=(8, 8))
+            for row, both in enumerate(images)
         ]
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, row: int) -> tuple[str, Tensor, Tensor]:
+    def __getitem__(self, row: int) -> LabelledPair:
         return self.rows[row]
 
 
@@ -69,9 +72,9 @@ class TestEncoding:
         assert len(encoded) == 70
         assert denoiser.encoded == 140
         for row in (0, 1, 69):
-            prompt, chosen, rejected = listed[row]
-            assert encoded.prompts[row] == prompt
-            assert torch.equal(encoded.images[row], torch.stack([chosen, rejected]))
+            pair = listed[row]
+            assert encoded.prompts[row] == pair.prompt
+            assert torch.equal(encoded.images[row], torch.stack([pair.chosen, pair.rejected]))
         torch.testing.assert_close(encoded.latents, encoded.images * 2 - 1)
 
 

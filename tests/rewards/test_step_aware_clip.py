@@ -299,10 +299,16 @@ class TestScorer:
         monkeypatch.setattr(scorer.model, "text_embeds", counting)
         first = scorer(pixels(), [PROMPTS[0], PROMPTS[1], PROMPTS[0]])
         again = scorer(pixels(), [PROMPTS[0], PROMPTS[1], PROMPTS[0]])
-        assert embedded == [2]
+        assert embedded == [1, 1]
         assert torch.equal(first, again)
         scorer(pixels(), [PROMPTS[1], PROMPTS[2], PROMPTS[2]])
-        assert embedded == [2, 1]
+        assert embedded == [1, 1, 1]
+
+    def test_what_was_scored_before_makes_no_difference(self, folder: Path) -> None:
+        """To the last bit: a resumed run begins without the embeddings that the first one had."""
+        image, (fresh, used) = pixels(1), (load_scorer(folder) for _ in range(2))
+        used(pixels(3), PROMPTS[:3])
+        assert torch.equal(used(image, PROMPTS[1:2]), fresh(image, PROMPTS[1:2]))
 
     def test_the_prompt_matters(self, scorer: StepAwareScorer) -> None:
         image = pixels(1)

@@ -13,9 +13,10 @@ import torch
 from safetensors import safe_open
 
 from seedpo.config import EvaluationConfig
-from seedpo.data.pickapic import PickAPicPairs
+from seedpo.data.pickapic import pickapic_pairs
 from seedpo.evaluation import ImageEvaluation
-from seedpo.models.stable_diffusion import StableDiffusionPolicy, load_pipeline
+from seedpo.models.loading import load_pipeline
+from seedpo.models.stable_diffusion import StableDiffusionPolicy
 from seedpo.protocols import Samples
 from seedpo.rewards.preference_training import EncodedPairs, accuracy_at, encode_pairs
 from seedpo.rewards.step_aware_clip import StepAwareScorer, load_scorer
@@ -136,7 +137,7 @@ def readings(samples: Samples) -> Readings:
 def pairs(policy: StableDiffusionPolicy) -> EncodedPairs:
     """Pairs of training prompts that neither the scorer nor a policy was trained on."""
     table = preference_table(count=120, seed=HELD_OUT_SEED)
-    return encode_pairs(PickAPicPairs(table, origin="held-out pairs"), policy)
+    return encode_pairs(pickapic_pairs(table, origin="held-out pairs"), policy)
 
 
 class TestPipeline:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seedpo.data.pickapic import PickAPicPairs
+from seedpo.data.pickapic import pickapic_pairs
 from seedpo.scenes.drawing import draw
 from seedpo.scenes.oracle import Readings, read_images
 from seedpo.scenes.pairs import DAMAGES, FAULT_RATE, blur, careless_drawings, jpeg, preference_table, smear, speckle
@@ -79,11 +79,10 @@ class TestTable:
         )
 
     def test_the_reader_of_the_real_set_reads_it(self, table: pa.Table) -> None:
-        pairs = PickAPicPairs(table, origin="scenes-pairs")
+        pairs = pickapic_pairs(table, origin="scenes-pairs")
         assert len(pairs) + pairs.ties == 400
-        prompt, chosen, rejected = pairs[0]
-        assert prompt in TRAINING_PROMPTS
-        assert chosen.shape == rejected.shape == (3, 32, 32)
+        assert pairs[0].prompt in TRAINING_PROMPTS
+        assert pairs[0].chosen.shape == pairs[0].rejected.shape == (3, 32, 32)
 
 
 class TestSeeds:

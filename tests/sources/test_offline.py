@@ -1,123 +1,140 @@
 from __future__ import annotations
 
-import io
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-from PIL import Image
 
-from seedpo.data.pickapic import PickAPicPairs
+from seedpo.core.draws import KeyedDraws
+from seedpo.core.types import Conditioning, ImagePairs
 from seedpo.sources.offline import OfflinePairs
-from tests.models.tiny import tiny_policy
-from tests.sources.toys import ToyDenoiser
 
-LABELS = (1.0, 0.0, 0.5, 1.0, 0.5, 0.0, 1.0)
-"""Row by row: the first image wins, the second, a tie, ..."""
-UNTIED = [row for row, label in enumerate(LABELS) if label != 0.5]
+COUNT = 5
 
 
-def plain(value: int) -> bytes:
-    """A gray image as the bytes of a file."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.full((32, 32, 3), value, dtype=np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
+@dataclass
+class Rows:
+    """Latents that say which row they are of, negative where it is mirrored."""
+
+    asked: list[tuple[list[int], list[bool]]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def encode(self, rows: Any, mirrored: Any) -> ImagePairs:
+        self.asked.append((list(rows), list(mirrored)))
+        sign = 1 - 2 * torch.tensor(mirrored, dtype=torch.float32)
+        values = (sign * (torch.tensor(rows) + 1)).view(-1, 1, 1, 1)
+        return ImagePairs(
+            chosen_latents=values,
+            rejected_latents=100 * values,
+            conditioning=Conditioning(prompt_embeds=values[:, 0]),
+            chosen_probability=torch.ones(len(rows)),
+            content=torch.tensor(rows, dtype=torch.uint8).view(-1, 1),
+        )
 
 
-def table() -> pa.Table:
-    """Row i holds images of gray 10 i + 1 and 10 i + 2."""
-    return pa.table(
-        {
-            "caption": [f"a small red circle on a white background {row}" for row in range(len(LABELS))],
-            "jpg_0": [plain(10 * row + 1) for row in range(len(LABELS))],
-            "jpg_1": [plain(10 * row + 2) for row in range(len(LABELS))],
-            "label_0": list(LABELS),
-            "label_1": [1.0 - label for label in LABELS],
-        }
-    )
+def source(**settings: Any) -> OfflinePairs:
+    return OfflinePairs(Rows(), **{"batch_size": 2, "seed": 0, **settings})
 
 
-def source(model: Any = None, *, batch_size: int = 2, **settings: Any) -> OfflinePairs:
-    pairs = PickAPicPairs(table(), origin="a table")
-    return OfflinePairs(pairs, model or ToyDenoiser(), **{"batch_size": batch_size, "seed": 0, **settings})
+def numbers(batch: ImagePairs) -> list[tuple[int, int]]:
+    """Pair and visit of each row."""
+    assert batch.pair is not None
+    assert batch.visit is not None
+    assert batch.pair.dtype == batch.visit.dtype == torch.int64
+    return list(zip(batch.pair.tolist(), batch.visit.tolist(), strict=True))
 
 
-def gray(latents: torch.Tensor) -> list[int]:
-    """The gray of each image, from latents that are three times its pixels."""
-    return (latents.mean((1, 2, 3)) / 3 * 255).round().int().tolist()
+class TestBatches:
+    def test_each_row_is_the_pair_that_the_batch_names(self) -> None:
+        batch = source(batch_size=7).next_batch()
+        rows = [pair for pair, _ in numbers(batch)]
+        assert batch.chosen_latents.flatten().tolist() == [row + 1 for row in rows]
+        assert batch.rejected_latents.flatten().tolist() == [100 * (row + 1) for row in rows]
+
+    def test_every_pair_comes_once_in_every_epoch_and_visits_count_them(self) -> None:
+        offline = source(batch_size=3)
+        seen = [entry for _ in range(5) for entry in numbers(offline.next_batch())]
+        for epoch in range(3):
+            part = seen[epoch * COUNT : (epoch + 1) * COUNT]
+            assert sorted(part) == [(pair, epoch) for pair in range(COUNT)]
+        assert seen[:COUNT] != sorted(seen[:COUNT]), "shuffled"
+
+    @pytest.mark.parametrize("world", [2, 3, 4])
+    def test_processes_share_every_epoch_and_none_ever_runs_dry(self, world: int) -> None:
+        """Five pairs are no multiple of any number of processes."""
+        together = [source(rank=rank, world=world) for rank in range(world)]
+        seen = [entry for _ in range(10) for one in together for entry in numbers(one.next_batch())]
+        for epoch in range(len(seen) // COUNT):
+            assert sorted(entry for entry in seen if entry[1] == epoch) == [(pair, epoch) for pair in range(COUNT)]
+
+    def test_nothing_is_observed(self) -> None:
+        assert dict(source().metrics()) == {}
 
 
-class TestPairs:
-    def test_ties_never_appear_and_the_labelled_image_is_chosen(self) -> None:
-        offline = source(batch_size=5)
-        for _ in range(3):
+class TestMirroring:
+    def signs(self, offline: OfflinePairs, batches: int = 20) -> dict[tuple[int, int], float]:
+        found = {}
+        for _ in range(batches):
             batch = offline.next_batch()
-            chosen, rejected = gray(batch.chosen_latents), gray(batch.rejected_latents)
-            rows = [value // 10 for value in chosen]
-            assert sorted(rows) == UNTIED
-            for row, winner, loser in zip(rows, chosen, rejected, strict=True):
-                assert (winner, loser) == (
-                    (10 * row + 1, 10 * row + 2) if LABELS[row] == 1 else (10 * row + 2, 10 * row + 1)
-                )
+            assert torch.equal(batch.chosen_latents.sign(), batch.rejected_latents.sign()), "both images together"
+            found |= dict(zip(numbers(batch), batch.chosen_latents.sign().flatten().tolist(), strict=True))
+        return found
 
-    def test_each_pair_keeps_its_prompt(self) -> None:
-        offline, model = source(batch_size=5), ToyDenoiser()
-        batch = offline.next_batch()
-        captions = table()["caption"].to_pylist()
-        expected = model.encode_prompts([captions[value // 10] for value in gray(batch.chosen_latents)])
-        assert torch.equal(batch.conditioning.prompt_embeds, expected.prompt_embeds)
+    def test_off_mirrors_nothing(self) -> None:
+        assert set(self.signs(source()).values()) == {1.0}
 
-    def test_processes_get_different_pairs(self) -> None:
-        first, second = (source(batch_size=2, rank=rank, world=2) for rank in range(2))
-        grays = gray(first.next_batch().chosen_latents) + gray(second.next_batch().chosen_latents)
-        assert len(set(grays)) == 4
+    def test_is_the_coin_of_pair_and_visit(self) -> None:
+        draws = KeyedDraws(seed=4)
+        signs = self.signs(source(mirror=draws))
+        assert set(signs.values()) == {1.0, -1.0}
+        assert signs == {key: -1.0 if draws.coin(*key) else 1.0 for key in signs}
+
+    def test_does_not_depend_on_order_batch_size_or_process(self) -> None:
+        draws = KeyedDraws(seed=4)
+        signs = self.signs(source(mirror=draws), batches=20)
+        other = self.signs(source(mirror=draws, seed=9, batch_size=1, rank=1, world=2), batches=15)
+        assert other.items() <= signs.items()
+
+    def test_differs_between_the_visits_of_a_pair(self) -> None:
+        signs = self.signs(source(mirror=KeyedDraws(seed=4)))
+        assert all(len({sign for (pair, _), sign in signs.items() if pair == row}) == 2 for row in range(COUNT))
 
 
-class TestCache:
-    def test_each_image_is_encoded_once(self) -> None:
-        model = ToyDenoiser()
-        offline = source(model, batch_size=2)
+class TestMirroringApart:
+    """As a published script does it: the rejected image has a coin of its own."""
+
+    def test_each_image_follows_its_coin(self) -> None:
+        chosen, rejected = KeyedDraws(seed=4), KeyedDraws(seed=5)
+        offline = source(mirror=chosen, mirror_rejected=rejected)
         for _ in range(10):
-            offline.next_batch()
-        assert model.encoded == 2 * len(UNTIED)
+            batch = offline.next_batch()
+            for latents, draws in ((batch.chosen_latents, chosen), (batch.rejected_latents, rejected)):
+                signs = [-1.0 if draws.coin(*key) else 1.0 for key in numbers(batch)]
+                assert latents.sign().flatten().tolist() == signs
 
-    def test_a_row_that_comes_twice_in_a_batch(self) -> None:
-        model = ToyDenoiser()
-        batch = source(model, batch_size=12).next_batch()
-        assert len(batch) == 12
-        assert len(set(gray(batch.chosen_latents))) == len(UNTIED)
-        assert model.encoded == 2 * len(UNTIED)
-
-    def test_cached_latents_are_those_encoded_live(self) -> None:
-        """With a real autoencoder, bit for bit, whatever else was in the batch when they were encoded."""
-        policy = tiny_policy()
-        cached = source(policy, batch_size=4)
-        for _ in range(3):
-            cached.next_batch()
-        batch = cached.next_batch()
-        for size in (1, 2, 4):
-            live = source(policy, batch_size=size)
-            live.restore({"position": 12})
-            rows = [live.next_batch() for _ in range(4 // size)]
-            assert torch.equal(torch.cat([part.chosen_latents for part in rows]), batch.chosen_latents)
-            assert torch.equal(torch.cat([part.rejected_latents for part in rows]), batch.rejected_latents)
+    def test_such_a_batch_does_not_say_what_it_was_made_from(self) -> None:
+        """What it would say is of pairs that are mirrored together."""
+        together = source(mirror=KeyedDraws(seed=4)).next_batch()
+        apart = source(mirror=KeyedDraws(seed=4), mirror_rejected=KeyedDraws(seed=5)).next_batch()
+        assert together.content is not None
+        assert apart.content is None
 
 
 @pytest.mark.parametrize("before", [0, 1, 4])
 def test_restored_source_gives_the_same_batches(before: int) -> None:
-    offline = source(batch_size=3)
+    settings: dict[str, Any] = {"batch_size": 3, "mirror": KeyedDraws(seed=1)}
+    offline = source(**settings)
     for _ in range(before):
         offline.next_batch()
     state = offline.state()
     expected = [offline.next_batch() for _ in range(4)]
-    other = source(batch_size=3)
+    other = source(**settings)
     other.next_batch()
     other.restore(state)
     for batch in expected:
         again = other.next_batch()
+        assert numbers(again) == numbers(batch)
         assert torch.equal(again.chosen_latents, batch.chosen_latents)
-        assert torch.equal(again.rejected_latents, batch.rejected_latents)
-        assert torch.equal(again.conditioning.prompt_embeds, batch.conditioning.prompt_embeds)
-    assert dict(other.metrics()) == {}

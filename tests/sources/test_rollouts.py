@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from seedpo.core.types import TransitionPairs
 from seedpo.errors import SeedpoError
+from seedpo.sources.embeddings import PromptEmbeddings
+from seedpo.sources.rolled import RolledPairs
 from seedpo.sources.rollouts import RolloutSource, check_scores, kept_pairs
 from seedpo.training.codec import load_tree, save_tree
-from tests.sources.test_buffer import numbers, pairs
-from tests.sources.toys import PROMPTS
+from tests.sources.toys import PROMPTS, NumberEmbedder, numbered
+from tests.sources.toys import numbers_of as numbers
 
 
 class Rollout:
@@ -23,20 +24,22 @@ class Rollout:
         self.empty = empty
         self.rows = rows
         self.prompts: list[list[str]] = []
+        self.numbers: list[int] = []
 
     def __call__(
-        self, prompts: Sequence[str], *, generator: torch.Generator
-    ) -> tuple[TransitionPairs | None, Mapping[str, float]]:
-        number = len(self.prompts)
+        self, prompts: Sequence[str], *, generator: torch.Generator, number: int
+    ) -> tuple[RolledPairs | None, Mapping[str, float]]:
+        self.numbers.append(number)
         self.prompts.append(list(prompts))
         drawn = torch.randint(10_000, (self.rows,), generator=generator).tolist()
         observed = {"reward": float(drawn[0]), "pairs_kept": float(number not in self.empty)}
-        return (None if number in self.empty else pairs(*drawn)), observed
+        return (None if number in self.empty else numbered(*drawn)), observed
 
 
 def source(rollout: Rollout | None = None, **settings: Any) -> RolloutSource:
     defaults = {"prompts_per_rollout": 2, "updates_per_rollout": 1, "batch_size": 3, "seed": 0}
-    return RolloutSource(rollout or Rollout(), PROMPTS, **(defaults | settings))
+    embeddings = PromptEmbeddings(settings.pop("embedder", NumberEmbedder()))
+    return RolloutSource(rollout or Rollout(), PROMPTS, embeddings, **(defaults | settings))
 
 
 def test_a_rollout_only_when_pairs_run_out() -> None:
@@ -55,6 +58,14 @@ def test_all_prompts_come_before_any_comes_again() -> None:
     for _ in range(3):
         one.next_batch()
     assert all(sorted(prompts) == sorted(PROMPTS) for prompts in rollout.prompts)
+
+
+def test_one_batch_of_8_is_8_of_1() -> None:
+    """Whatever the micro-batch, a step sees the same pairs, made by the same roll-outs."""
+    whole, single = source(batch_size=8), source(batch_size=1)
+    for _ in range(3):
+        expected = numbers(whole.next_batch())
+        assert [number for _ in range(8) for number in numbers(single.next_batch())] == expected
 
 
 def test_processes_draw_other_prompts_and_other_noise() -> None:
@@ -81,6 +92,44 @@ def test_metrics_are_means_since_the_last_call() -> None:
     assert dict(one.metrics()) == {}
     one.next_batch()
     assert one.metrics()["pairs_kept"] == 1.0
+
+
+def test_a_figure_that_only_some_roll_outs_observe() -> None:
+    class Sometimes(Rollout):
+        def __call__(self, prompts: Sequence[str], **given: Any) -> tuple[RolledPairs | None, Mapping[str, float]]:
+            made, observed = super().__call__(prompts, **given)
+            return made, {**observed, **({"checked": 3.0} if given["number"] == 1 else {})}
+
+    one = source(Sometimes(rows=3))
+    for _ in range(3):
+        one.next_batch()
+    assert one.metrics()["checked"] == 3.0
+    one.next_batch()
+    assert "checked" not in one.metrics()
+
+
+def test_roll_outs_are_numbered_across_a_restart() -> None:
+    first = source(Rollout(rows=3))
+    for _ in range(2):
+        first.next_batch()
+    second = Rollout(rows=3)
+    resumed = source(second)
+    resumed.restore(first.state())
+    resumed.next_batch()
+    assert first.rollout.numbers == [0, 1]  # type: ignore[attr-defined]
+    assert second.numbers == [2]
+
+
+def test_a_prompt_is_embedded_once_per_roll_out_and_forgotten_after_it() -> None:
+    embedder = NumberEmbedder()
+    one = source(Rollout(rows=4), embedder=embedder, batch_size=2, updates_per_rollout=3)
+    asked = [prompt for _ in range(6) for prompt in map(str, numbers(one.next_batch()))]
+    assert sorted(prompt for call in embedder.embedded for prompt in call) == sorted({*asked, ""})
+    assert all(len(call) == 1 for call in embedder.embedded)
+    one.next_batch()
+    known = one.embeddings._known
+    assert "" in known
+    assert not set(asked) & set(known), "prompts of the first roll-out"
 
 
 def test_rollouts_without_pairs_end_the_run_in_words() -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import itertools
+import logging
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +15,11 @@ from seedpo.core.diffusion import predicted_original
 from seedpo.core.transitions import ddim_transition
 from seedpo.core.types import TransitionPairs
 from seedpo.errors import SeedpoError
-from seedpo.sources.steps import StepRollout, step_source
-from tests.sources.toys import PROMPTS, ToyDenoiser, ToyReward, brightness, schedule, seeded
+from seedpo.sources.embeddings import PromptEmbeddings
+from seedpo.sources.rolled import as_pairs
+from seedpo.sources.steps import Decode, StepRollout, step_source
+from seedpo.training.codec import load_tree, save_tree
+from tests.sources.toys import PROMPTS, ToyDenoiser, ToyPolicy, ToyReward, brightness, schedule, seeded
 
 STEPS, PLAIN, CANDIDATES = 6, 2, 3
 B = 4
@@ -25,6 +31,7 @@ def rollout(
     reward: ToyReward | None = None,
     *,
     guidance_scale: float = 2.0,
+    preview_decode: Decode | None = None,
     **settings: Any,
 ) -> StepRollout:
     defaults = {"candidates": CANDIDATES, "plain_steps": PLAIN, "min_gap": 0.0}
@@ -33,6 +40,7 @@ def rollout(
         reward or ToyReward(),
         sampling=SamplingConfig(num_inference_steps=STEPS, guidance_scale=guidance_scale, eta=1.0),
         config=StepPoolConfig(**(defaults | settings)),
+        preview_decode=preview_decode,
     )
 
 
@@ -42,7 +50,8 @@ class Replay:
     def __init__(self, *, model: ToyDenoiser | None = None, score: Any = brightness, seed: int = 0, **settings: Any):
         self.model = model or ToyDenoiser()
         self.reward = ToyReward(score=score)
-        self.pairs, self.observed = rollout(self.model, self.reward, **settings)(ASKED, generator=seeded(seed))
+        rolled, self.observed = rollout(self.model, self.reward, **settings)(ASKED, generator=seeded(seed))
+        self.pairs = None if rolled is None else as_pairs(rolled, PromptEmbeddings(ToyDenoiser()))
         self.timesteps, self.previous = self.model.schedule.timesteps(STEPS)
 
     def candidates(self, step: int) -> Tensor:
@@ -227,15 +236,154 @@ class TestScoring:
             rollout(reward=reward)(ASKED, generator=seeded())
 
 
+class TestInnerSteps:
+    """Candidates walk on by themselves; 6 steps, 2 of them plain: blocks of 1 + inner steps, the last one cut."""
+
+    @pytest.mark.parametrize(("inner", "blocks"), [(1, [(2, 3), (4, 5)]), (2, [(2, 3, 4), (5,)]), (9, [(2, 3, 4, 5)])])
+    def test_every_step_of_a_block_makes_a_pair_and_the_first_shares_x_t(
+        self, inner: int, blocks: list[tuple[int, ...]]
+    ) -> None:
+        replay = Replay(inner_steps=inner)
+        assert len(replay.reward.scores) == len(blocks)
+        for block in blocks:
+            for step in block:
+                pairs = replay.at(step)
+                assert len(pairs) == B
+                shared = (pairs.chosen_latents == pairs.rejected_latents).flatten(1).all(1)
+                assert shared.tolist() == [step == block[0]] * B
+                assert (pairs.previous_timestep == replay.previous[step]).all()
+            for before, after in itertools.pairwise(block):
+                for side in ("chosen", "rejected"):
+                    ended = getattr(replay.at(before), f"{side}_next_latents")
+                    assert torch.equal(ended, getattr(replay.at(after), f"{side}_latents")), "each walks on by itself"
+
+    def test_as_published_a_quarter_of_the_transitions_shares_x_t(self) -> None:
+        """20 steps, 4 plain, 3 inner: 16 transitions per prompt, of which 4 start at a shared x_t."""
+        made, _ = StepRollout(
+            ToyDenoiser(),
+            ToyReward(),
+            sampling=SamplingConfig(num_inference_steps=20, guidance_scale=2.0),
+            config=StepPoolConfig(candidates=2, plain_steps=4, inner_steps=3, min_gap=0.0),
+        )(ASKED, generator=seeded())
+        assert made is not None
+        pairs = as_pairs(made, PromptEmbeddings(ToyDenoiser()))
+        shared = (pairs.chosen_latents == pairs.rejected_latents).flatten(1).all(1)
+        assert (len(pairs), int(shared.sum())) == (16 * B, 4 * B)
+
+    def test_sides_are_the_walks_that_ended_best_and_worst(self) -> None:
+        """A block's candidates are judged where they end, at the time step of the next block."""
+        replay = Replay(inner_steps=1)
+        scores = replay.reward.scores[0].view(B, CANDIDATES)
+        rows = torch.arange(B)
+        ends = replay.candidates(3)
+        assert torch.equal(replay.at(3).chosen_next_latents, ends[rows, scores.argmax(1)])
+        assert torch.equal(replay.at(3).rejected_next_latents, ends[rows, scores.argmin(1)])
+        time = replay.reward.timesteps[0]
+        assert time is not None
+        assert (time == replay.timesteps[4]).all()
+
+    def test_goes_on_from_the_end_of_one_of_the_walks(self) -> None:
+        replay = Replay(inner_steps=1)
+        same = (replay.candidates(3) == replay.x(4)[:, None]).flatten(2).all(2)
+        assert (same.sum(1) == 1).all()
+
+    def test_walks_part_by_their_own_noise(self) -> None:
+        pairs = Replay(inner_steps=3).at(3)
+        assert (pairs.chosen_next_latents != pairs.rejected_next_latents).flatten(1).all(1).all()
+
+    @pytest.mark.parametrize("last_step_has_density", [True, False])
+    def test_only_steps_with_a_density_make_pairs(self, last_step_has_density: bool) -> None:
+        replay = Replay(model=ToyDenoiser(schedule(last_step_has_density=last_step_has_density)), inner_steps=1)
+        assert replay.pairs is not None
+        steps = replay.timesteps[PLAIN:] if last_step_has_density else replay.timesteps[PLAIN:-1]
+        assert set(replay.pairs.timestep.tolist()) == set(steps.tolist())
+        assert len(replay.reward.scores) == 2, "the walk to the clean image is judged all the same"
+
+    @pytest.mark.parametrize("inner", [0, 1, 3])
+    def test_rows_that_reach_the_network(self, inner: int) -> None:
+        """K rows behind every step after the plain ones, inner or not, and none behind the last."""
+        model = ToyDenoiser()
+        rollout(model, guidance_scale=1.0, inner_steps=inner)(ASKED, generator=seeded())
+        assert model.rows() == B * (1 + PLAIN + (STEPS - 1 - PLAIN) * CANDIDATES)
+
+
+class TestReference:
+    @pytest.mark.parametrize(("inner", "starts"), [(0, 4), (1, 2 + 2 * 2), (3, 1 + 3 * 2)])
+    @pytest.mark.parametrize(("guidance_scale", "passes"), [(1.0, 1), (2.0, 2)])
+    def test_one_forward_per_x_t(self, guidance_scale: float, passes: int, inner: int, starts: int) -> None:
+        """A shared x_t once, the others once for each side."""
+        model = ToyPolicy()
+        replay = Replay(model=model, guidance_scale=guidance_scale, inner_steps=inner)
+        assert model.reference_rows() == passes * B * starts
+        assert replay.pairs is not None
+        assert replay.pairs.chosen_reference_log_prob is not None
+
+    def test_of_kept_pairs_only(self) -> None:
+        model = ToyPolicy()
+        replay = Replay(
+            model=model, guidance_scale=1.0, score=lambda images, prompts: 4 * brightness(images, prompts), min_gap=0.2
+        )
+        assert replay.pairs is not None
+        assert model.reference_rows() == len(replay.pairs) < B * (STEPS - PLAIN)
+
+
+class TestPreviews:
+    def test_are_decoded_by_what_is_handed_in(self) -> None:
+        dim = Replay(preview_decode=lambda latents: torch.sigmoid(latents) / 2, preview_checks=0)
+        plain = Replay()
+        for found, expected in zip(dim.reward.images, plain.reward.images, strict=True):
+            torch.testing.assert_close(found, expected / 2)
+        assert "preview_agreement" not in dim.observed
+
+    def test_agreement_is_the_share_of_pairs_that_keep_their_winner(self, caplog: pytest.LogCaptureFixture) -> None:
+        def decode(latents: Tensor) -> Tensor:
+            """Darker where the first channel is bright: another order for some."""
+            images = torch.sigmoid(latents)
+            return images - 1.8 * images[:, :1]
+
+        caplog.set_level(logging.INFO)
+        replay = Replay(preview_decode=decode, preview_checks=1)
+        assert replay.pairs is not None
+        per_step = STEPS - PLAIN
+        assert len(replay.reward.scores) == 2 * per_step
+        alike = []
+        for check in range(per_step):
+            own = replay.reward.scores[2 * check + 1].view(-1, 2)
+            alike += (own[:, 0] > own[:, 1]).tolist()
+        share = sum(alike) / len(alike)
+        assert len(alike) == len(replay.pairs)
+        assert 0 < share < 1
+        assert replay.observed["preview_agreement"] == share
+        assert f"roll-out 1: preview_vae and the model's own autoencoder rank {100 * share:.1f} %" in caplog.text
+
+    def test_the_same_decoding_agrees_throughout(self) -> None:
+        assert Replay(preview_decode=torch.sigmoid).observed["preview_agreement"] == 1.0
+
+    def test_only_the_first_roll_outs_are_checked(self) -> None:
+        for number, checked in ((0, True), (1, True), (2, False)):
+            made = rollout(preview_decode=torch.sigmoid, preview_checks=2)(ASKED, generator=seeded(), number=number)
+            assert ("preview_agreement" in made[1]) == checked
+
+    def test_the_check_draws_nothing(self) -> None:
+        """A run with and one without the check see the same pairs."""
+        first, second = (Replay(preview_decode=torch.sigmoid, preview_checks=count).pairs for count in (0, 1))
+        assert first is not None
+        assert second is not None
+        assert torch.equal(first.chosen_next_latents, second.chosen_next_latents)
+
+
+@pytest.mark.parametrize("inner_steps", [0, 2])
 @pytest.mark.parametrize("taken", [0, 1, 3, 7])
-def test_restored_source_goes_on(taken: int) -> None:
+def test_restored_source_goes_on(tmp_path: Path, taken: int, inner_steps: int) -> None:
     def source() -> Any:
         return step_source(
-            ToyDenoiser(),
+            ToyPolicy(),
             ToyReward(score=lambda images, prompts: 10 * brightness(images, prompts)),
             PROMPTS,
             sampling=SamplingConfig(num_inference_steps=STEPS),
-            config=StepPoolConfig(candidates=3, plain_steps=1, min_gap=0.1, prompts_per_rollout=2),
+            config=StepPoolConfig(
+                candidates=3, plain_steps=1, min_gap=0.1, prompts_per_rollout=2, inner_steps=inner_steps
+            ),
             batch_size=3,
             seed=9,
         )
@@ -243,14 +391,16 @@ def test_restored_source_goes_on(taken: int) -> None:
     one, other = source(), source()
     for _ in range(taken):
         one.next_batch()
-    state = one.state()
+    save_tree(one.state(), tmp_path / "state")
     expected = [one.next_batch() for _ in range(20)]
     other.next_batch()
-    other.restore(state)
+    other.restore(load_tree(tmp_path / "state"))
     for batch in expected:
         again = other.next_batch()
         assert torch.equal(again.timestep, batch.timestep)
+        assert torch.equal(again.chosen_latents, batch.chosen_latents)
         assert torch.equal(again.chosen_next_latents, batch.chosen_next_latents)
         assert torch.equal(again.rejected_next_latents, batch.rejected_next_latents)
+        assert torch.equal(again.chosen_reference_log_prob, batch.chosen_reference_log_prob)
         assert torch.equal(again.conditioning.prompt_embeds, batch.conditioning.prompt_embeds)
     assert other.metrics() == one.metrics()

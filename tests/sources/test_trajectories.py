@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +12,15 @@ import torch
 from torch import Tensor
 
 from seedpo.config import SamplingConfig, TrajectoryConfig
-from seedpo.core.types import TransitionPairs
+from seedpo.core.sampling import step_log_probs
+from seedpo.core.types import TransitionGroups, TransitionPairs
 from seedpo.errors import SeedpoError
+from seedpo.sources.embeddings import PromptEmbeddings
+from seedpo.sources.rolled import RolledPairs, as_pairs
+from seedpo.sources.rollouts import RolloutSource
 from seedpo.sources.trajectories import TrajectoryRollout, trajectory_source
-from tests.sources.toys import PROMPTS, SHAPE, ToyDenoiser, ToyReward, brightness, schedule, seeded
+from seedpo.training.codec import load_tree, save_tree
+from tests.sources.toys import PROMPTS, SHAPE, ToyDenoiser, ToyPolicy, ToyReward, brightness, schedule, seeded
 
 STEPS = 5
 
@@ -33,9 +41,9 @@ def rollout(
     )
 
 
-def pairs_of(made: tuple[TransitionPairs | None, Any]) -> TransitionPairs:
+def pairs_of(made: tuple[RolledPairs | None, Any]) -> TransitionPairs:
     assert made[0] is not None
-    return made[0]
+    return as_pairs(made[0], PromptEmbeddings(ToyDenoiser()))
 
 
 def steps_by_pair(pairs: TransitionPairs, steps: int) -> list[TransitionPairs]:
@@ -126,6 +134,7 @@ class TestRanking:
         model, reward = ToyDenoiser(), ToyReward(score=lambda images, prompts: 8.0 * brightness(images, prompts))
         made, observed = rollout(model, reward, images_per_prompt=4, min_gap=min_gap)(PROMPTS, generator=seeded())
         assert made is not None
+        pairs = pairs_of((made, observed))
         scores = reward.scores[0].view(len(PROMPTS), 4)
         gaps = [
             float(torch.softmax(row[[one, other]], 0).diff().abs())
@@ -136,7 +145,7 @@ class TestRanking:
         assert 0 < expected <= len(gaps)
         assert len(made) == expected * STEPS
         assert observed["pairs_kept"] == pytest.approx(expected / len(gaps))
-        for pair in steps_by_pair(made, STEPS):
+        for pair in steps_by_pair(pairs, STEPS):
             values = torch.cat([8.0 * brightness(model.decode(side), []) for side in final(pair)])
             assert torch.softmax(values, 0)[0] - torch.softmax(values, 0)[1] > min_gap
 
@@ -181,30 +190,178 @@ class TestStepsPerPair:
         assert len(pairs) == 2 * STEPS
 
 
+class TestReference:
+    """The reference is asked once per image and step, whatever number of pairs and passes an image serves in."""
+
+    @pytest.mark.parametrize(("guidance_scale", "passes"), [(1.0, 1), (2.0, 2)])
+    def test_one_forward_per_image_and_step_and_one_for_the_shared_start(
+        self, guidance_scale: float, passes: int
+    ) -> None:
+        model = ToyPolicy()
+        made = rollout(model, guidance_scale=guidance_scale, images_per_prompt=7)(PROMPTS[:2], generator=seeded())
+        assert len(pairs_of(made)) == 2 * 21 * STEPS
+        assert model.reference_rows() == passes * 2 * (7 * (STEPS - 1) + 1)
+
+    def test_images_in_no_clear_pair_are_left_out(self) -> None:
+        """Scores 0, 0, 1: two pairs, and all three images are in one; scores 0, 0 of another prompt make none."""
+        scores = torch.tensor([0.0, 0.0, 5.0, 1.0, 1.0, 1.0])
+        model = ToyPolicy()
+        reward = ToyReward(score=lambda images, prompts: scores)
+        made = rollout(model, reward, guidance_scale=1.0, images_per_prompt=3)(PROMPTS[:2], generator=seeded())
+        assert len(pairs_of(made)) == 2 * STEPS
+        assert model.reference_rows() == 3 * (STEPS - 1) + 1
+
+    def test_no_forward_in_inner_epochs(self) -> None:
+        model = ToyPolicy()
+        one = source_of(model, updates_per_rollout=3, images_per_prompt=3, prompts_per_rollout=2)
+        one.next_batch()
+        rows = model.reference_rows(), model.rows()
+        for _ in range(3 * 2 * 3 * STEPS // 4 - 1):
+            one.next_batch()
+        assert (model.reference_rows(), model.rows()) == rows
+
+    def test_numbers_are_those_of_the_reference(self) -> None:
+        model = ToyPolicy()
+        pairs = pairs_of(rollout(model, images_per_prompt=3)(PROMPTS[:2], generator=seeded()))
+        for side in ("chosen", "rejected"):
+            with model.reference():
+                expected = step_log_probs(
+                    model.predict,
+                    getattr(pairs, f"{side}_latents"),
+                    pairs.timestep,
+                    pairs.previous_timestep,
+                    pairs.conditioning,
+                    pairs.negative_conditioning,
+                    model.schedule,
+                    next_latents=getattr(pairs, f"{side}_next_latents"),
+                    start=torch.arange(len(pairs)),
+                    guidance_scale=2.0,
+                    eta=1.0,
+                )
+            found = getattr(pairs, f"{side}_reference_log_prob")
+            assert found.dtype == torch.float64
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+    def test_a_model_without_reference_leaves_it_to_the_loss(self) -> None:
+        pairs = pairs_of(rollout()(PROMPTS[:2], generator=seeded()))
+        assert pairs.chosen_reference_log_prob is pairs.rejected_reference_log_prob is None
+
+
+class TestGroups:
+    """All pairs of a prompt at one step, each image once."""
+
+    def test_a_batch_of_one_is_every_pair_of_a_prompt_at_a_step(self) -> None:
+        one = source_of(ToyPolicy(), update_per="group", images_per_prompt=4, prompts_per_rollout=3, batch_size=1)
+        seen = set()
+        for _ in range(3 * STEPS):
+            batch = one.next_batch()
+            assert isinstance(batch, TransitionGroups)
+            assert len(batch) == 6
+            assert len(set(batch.timestep.tolist())) == 1
+            assert len(batch.next_latents) == 4
+            assert len(batch.latents) == (1 if batch.timestep[0] == first_step() else 4), "x_T is shared"
+            sides = zip(batch.chosen.tolist(), batch.rejected.tolist(), strict=True)
+            assert len({frozenset(pair) for pair in sides}) == 6
+            embeds = batch.conditioning.prompt_embeds
+            assert torch.equal(embeds, embeds[:1].expand_as(embeds))
+            seen.add((float(embeds[0, 0, 0]), int(batch.timestep[0])))
+        assert len(seen) == 3 * STEPS
+        assert len(one.rollout.reward.scores) == 1, "one roll-out"
+
+    def test_the_same_pairs_as_one_by_one(self) -> None:
+        """The steps, prompts and reference of every pair; only what is handed out together differs."""
+        made = {}
+        for update_per in ("pair", "group"):
+            one = source_of(
+                ToyPolicy(), update_per=update_per, images_per_prompt=3, prompts_per_rollout=2, batch_size=1
+            )
+            rows = []
+            for _ in range(2 * STEPS * (3 if update_per == "pair" else 1)):
+                rows += described(one.next_batch())
+            made[update_per] = sorted(rows)
+        assert made["pair"] == made["group"]
+        assert len(set(made["pair"])) == 2 * STEPS * 3
+
+    def test_some_steps_are_the_same_for_all_pairs_of_a_prompt(self) -> None:
+        made, _ = rollout(ToyPolicy(), images_per_prompt=4, steps_per_pair=2, update_per="group")(
+            PROMPTS, generator=seeded()
+        )
+        assert made is not None
+        assert made.units() == 2 * len(PROMPTS)
+        assert torch.equal(torch.bincount(made.unit), torch.full((made.units(),), 6))
+        assert len(set(made.timestep.tolist())) == STEPS, "but other steps for other prompts"
+
+    def test_what_waits_holds_every_image_once(self) -> None:
+        made, _ = rollout(images_per_prompt=7)(PROMPTS[:2], generator=seeded())
+        assert made is not None
+        assert len(made) == 2 * 21 * STEPS
+        assert len(made.latents) == 2 * (1 + 7 * STEPS)
+
+
+def first_step() -> int:
+    """The time step that leaves the shared x_T."""
+    timesteps, _ = ToyDenoiser().schedule.timesteps(STEPS)
+    return int(timesteps[0])
+
+
+def described(batch: TransitionPairs | TransitionGroups) -> list[tuple[float, ...]]:
+    """What a pair is made of, in numbers, one tuple per pair."""
+    if isinstance(batch, TransitionPairs):
+        columns = [
+            batch.timestep,
+            batch.conditioning.prompt_embeds[:, 0, 0],
+            batch.chosen_latents[:, 0, 0, 0],
+            batch.rejected_latents[:, 0, 0, 0],
+            batch.chosen_next_latents[:, 0, 0, 0],
+            batch.rejected_next_latents[:, 0, 0, 0],
+        ]
+    else:
+        chosen, rejected = batch.start[batch.chosen], batch.start[batch.rejected]
+        columns = [
+            batch.timestep[chosen],
+            batch.conditioning.prompt_embeds[chosen, 0, 0],
+            batch.latents[chosen, 0, 0, 0],
+            batch.latents[rejected, 0, 0, 0],
+            batch.next_latents[batch.chosen, 0, 0, 0],
+            batch.next_latents[batch.rejected, 0, 0, 0],
+        ]
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def source_of(
+    model: ToyDenoiser, *, batch_size: int = 4, prompts: Sequence[str] = PROMPTS, **settings: Any
+) -> RolloutSource:
+    return trajectory_source(
+        model,
+        ToyReward(),
+        prompts,
+        sampling=SamplingConfig(num_inference_steps=STEPS),
+        config=TrajectoryConfig(**settings),
+        batch_size=batch_size,
+        seed=9,
+    )
+
+
+@pytest.mark.parametrize("update_per", ["pair", "group"])
 @pytest.mark.parametrize("taken", [0, 2, 5])
-def test_restored_source_goes_on(taken: int) -> None:
-    def source() -> Any:
-        return trajectory_source(
-            ToyDenoiser(),
-            ToyReward(),
-            PROMPTS,
-            sampling=SamplingConfig(num_inference_steps=STEPS),
-            config=TrajectoryConfig(images_per_prompt=3, prompts_per_rollout=2, updates_per_rollout=2),
-            batch_size=4,
-            seed=9,
+def test_restored_source_goes_on(tmp_path: Path, taken: int, update_per: str) -> None:
+    def source() -> RolloutSource:
+        return source_of(
+            ToyPolicy(), images_per_prompt=3, prompts_per_rollout=2, updates_per_rollout=2, update_per=update_per
         )
 
     one, other = source(), source()
     for _ in range(taken):
         one.next_batch()
-    state = one.state()
+    save_tree(one.state(), tmp_path / "state")
     expected = [one.next_batch() for _ in range(20)]
     other.next_batch()
-    other.restore(state)
+    other.restore(load_tree(tmp_path / "state"))
     for batch in expected:
         again = other.next_batch()
-        assert torch.equal(again.timestep, batch.timestep)
-        assert torch.equal(again.chosen_next_latents, batch.chosen_next_latents)
-        assert torch.equal(again.rejected_latents, batch.rejected_latents)
-        assert torch.equal(again.conditioning.prompt_embeds, batch.conditioning.prompt_embeds)
+        assert described(again) == described(batch)
+        for one_field in fields(batch):
+            value = getattr(batch, one_field.name)
+            if isinstance(value, Tensor):
+                assert torch.equal(getattr(again, one_field.name), value), one_field.name
     assert other.metrics() == one.metrics()

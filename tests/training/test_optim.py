@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
+import math
+import sys
+import types
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -10,7 +15,7 @@ from seedpo.config import OptimizerConfig
 from seedpo.errors import ConfigError, RunFolderError
 from seedpo.training.codec import load_tree, save_tree
 from seedpo.training.optim import (
-    build_optimizer,
+    SCHEDULES,
     clip_gradients,
     learning_rate_at,
     optimizer_state,
@@ -18,6 +23,8 @@ from seedpo.training.optim import (
     scale_gradients,
     set_learning_rate,
 )
+from seedpo.training.optimizers import OPTIMIZERS, build_optimizer
+from tests.training.toys import toy_config
 
 SETTINGS = OptimizerConfig(weight_decay=0.1, beta1=0.8, beta2=0.95)
 
@@ -29,10 +36,23 @@ def parameters(*shapes: tuple[int, ...]) -> dict[str, nn.Parameter]:
     }
 
 
+def rates(schedule: str, *, warmup_steps: int, max_steps: int = 8) -> list[float]:
+    optimizer = {"schedule": schedule, "warmup_steps": warmup_steps}
+    config = toy_config(learning_rate=2.0, max_steps=max_steps, optimizer=optimizer)
+    return [learning_rate_at(step, config=config) for step in range(1, max_steps + 1)]
+
+
 def test_warm_up_rises_linearly_to_a_constant() -> None:
-    rates = [learning_rate_at(step, peak=1.0, warmup_steps=4) for step in range(1, 8)]
-    assert rates == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0]
-    assert learning_rate_at(1, peak=0.3, warmup_steps=0) == 0.3
+    assert rates("constant", warmup_steps=4) == [0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0, 2.0]
+    assert rates("constant", warmup_steps=0)[0] == 2.0
+
+
+def test_schedules_fall_from_the_peak_to_zero_at_the_end() -> None:
+    assert rates("linear", warmup_steps=0) == [2.0, 1.75, 1.5, 1.25, 1.0, 0.75, 0.5, 0.25]
+    assert rates("linear", warmup_steps=4) == [0.5, 1.0, 1.5, 2.0, 2.0, 1.5, 1.0, 0.5]
+    cosine = rates("cosine", warmup_steps=0)
+    assert cosine == pytest.approx([1 + math.cos(math.pi * step / 8) for step in range(8)])
+    assert rates("cosine", warmup_steps=8) == rates("constant", warmup_steps=8)
 
 
 def test_one_step_is_adamw() -> None:
@@ -81,17 +101,25 @@ def take_steps(trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimize
         optimizer.step()
 
 
-def test_state_by_name_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    whole, halves = parameters((3,), (2, 2), (1,)), parameters((3,), (2, 2), (1,))
-    take_steps(whole, build_optimizer(whole, learning_rate=0.1, config=SETTINGS), range(6))
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_state_by_name_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
+    settings = SETTINGS.model_copy(update={"name": name})
+    shapes = ((3,), (4, 2), (1,))
+    whole, halves = parameters(*shapes), parameters(*shapes)
+    take_steps(whole, build_optimizer(whole, learning_rate=0.1, config=settings), range(6))
 
-    first = build_optimizer(halves, learning_rate=0.1, config=SETTINGS)
+    first = build_optimizer(halves, learning_rate=0.1, config=settings)
     take_steps(halves, first, range(3))
     save_tree(optimizer_state(first, list(halves)), tmp_path / "optimizer")
-    second = build_optimizer(halves, learning_rate=0.1, config=SETTINGS)
-    restore_optimizer(second, list(halves), load_tree(tmp_path / "optimizer"))
+    second = build_optimizer(halves, learning_rate=0.1, config=settings)
+    restore_optimizer(second, halves, load_tree(tmp_path / "optimizer"))
     take_steps(halves, second, range(3, 6))
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
+
+    without = build_optimizer(halves, learning_rate=0.1, config=settings)
+    take_steps(halves, without, range(1))
+    take_steps(whole, second, range(1))
+    assert not torch.equal(whole["layer.1"], halves["layer.1"]), "the state matters"
 
 
 def test_state_of_other_parameters_is_refused() -> None:
@@ -99,7 +127,64 @@ def test_state_of_other_parameters_is_refused() -> None:
     optimizer = build_optimizer(old, learning_rate=0.1, config=SETTINGS)
     state = optimizer_state(optimizer, list(old))
     with pytest.raises(RunFolderError, match=r"1 parameters differ, first 'layer\.1'"):
-        restore_optimizer(build_optimizer(new, learning_rate=0.1, config=SETTINGS), list(new), state)
+        restore_optimizer(build_optimizer(new, learning_rate=0.1, config=SETTINGS), new, state)
+
+
+def test_one_step_of_adafactor_at_a_fixed_rate() -> None:
+    # arXiv 1804.04235, algorithm 4, first step: v = g^2 + 1e-30, so the update is lr * sign(g), of root mean square 1,
+    # whatever the size of the weights; weight decay is decoupled.
+    trained = parameters((3,))
+    with torch.no_grad():
+        trained["layer.0"].mul_(100.0)
+    before = trained["layer.0"].detach().clone()
+    config = SETTINGS.model_copy(update={"name": "adafactor"})
+    optimizer = build_optimizer(trained, learning_rate=0.01, config=config)
+    trained["layer.0"].grad = torch.tensor([2.0, -3.0, 0.5])
+    optimizer.step()
+    expected = before * (1 - 0.01 * 0.1) - 0.01 * torch.tensor([1.0, -1.0, 1.0])
+    torch.testing.assert_close(trained["layer.0"].detach(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_adafactor_keeps_rows_and_columns_only() -> None:
+    trained = parameters((5, 7))
+    optimizer = build_optimizer(trained, learning_rate=0.1, config=SETTINGS.model_copy(update={"name": "adafactor"}))
+    trained["layer.0"].grad = torch.ones(5, 7)
+    optimizer.step()
+    state = optimizer_state(optimizer, list(trained))["parameters"]["layer.0"]
+    assert sum(value.numel() for value in state.values() if isinstance(value, torch.Tensor)) == 5 + 7 + 1
+
+
+def test_eight_bits_need_a_gpu() -> None:
+    config = SETTINGS.model_copy(update={"name": "adamw8bit"})
+    with pytest.raises(ConfigError, match="adamw8bit needs a CUDA device, but this run is on cpu; set it to adamw"):
+        build_optimizer(parameters((3,)), learning_rate=0.1, config=config)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OPTIMIZERS, "adamw8bit", dataclasses.replace(OPTIMIZERS["adamw8bit"], needs_cuda=False))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    config = SETTINGS.model_copy(update={"name": "adamw8bit"})
+    with pytest.raises(ConfigError, match=r"needs bitsandbytes, .* install it with `pip install bitsandbytes`"):
+        build_optimizer(parameters((3,)), learning_rate=0.1, config=config)
+
+
+def test_eight_bits_are_built_as_adamw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the package, which needs a GPU: the same arguments as AdamW's reach its class."""
+    stand_in = types.ModuleType("bitsandbytes.optim")
+    stand_in.AdamW8bit = torch.optim.AdamW  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", stand_in)
+    monkeypatch.setitem(OPTIMIZERS, "adamw8bit", dataclasses.replace(OPTIMIZERS["adamw8bit"], needs_cuda=False))
+    config = SETTINGS.model_copy(update={"name": "adamw8bit"})
+    optimizer = build_optimizer(parameters((3,)), learning_rate=0.1, config=config)
+    assert optimizer.param_groups[0]["betas"] == (0.8, 0.95)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.1
+
+
+def test_the_names_are_those_of_the_configuration() -> None:
+    assert set(OPTIMIZERS) == set(get_args(OptimizerConfig.model_fields["name"].annotation))
+    assert set(SCHEDULES) == set(get_args(OptimizerConfig.model_fields["schedule"].annotation))
 
 
 def test_nothing_to_train_is_refused() -> None:

@@ -69,10 +69,11 @@ def test_a_line_of_metrics_has_these_figures(tmp_path: Path) -> None:
     last = toy_trainer(tmp_path, config, evaluator=ToyEvaluator()).train()
     assert list(last) == [
         "step", "kind", "loss", "margin", "offset/mean", "offset/std", "grad_norm", "learning_rate", "pairs_seen",
-        "source/rows_mean", "seconds",
+        "source/rows_mean", "seconds", "pairs_per_second",
     ]  # fmt: skip
     assert last["pairs_seen"] == 24
     assert last["learning_rate"] == 0.05 * 2 / 4
+    assert last["pairs_per_second"] == pytest.approx(12 / last["seconds"])
     source = ToySource(4)
     rows = torch.cat([source.next_batch() for _ in range(6)])[12:, 0].double()
     assert last["offset/mean"] == pytest.approx(float(rows.mean()), abs=1e-6)
@@ -341,7 +342,7 @@ def test_sharding_is_refused(tmp_path: Path) -> None:
     accelerator = cpu_accelerator(toy_config())
     accelerator.state.distributed_type = DistributedType.FSDP
     try:
-        with pytest.raises(ConfigError, match="FSDP shards the model, which is not supported"):
+        with pytest.raises(ConfigError, match="FSDP of accelerate shards the model, which is not supported"):
             toy_trainer(tmp_path, toy_config(), accelerator=accelerator)
     finally:
         accelerator.state.distributed_type = DistributedType.NO

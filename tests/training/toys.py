@@ -144,9 +144,10 @@ def toy_trainer(path: Path, config: RunConfig, **parts: Any) -> Trainer[Tensor]:
 
 
 def metrics_lines(path: Path, *without: str) -> list[dict[str, Any]]:
-    """All metrics lines, less the time that a step took."""
+    """All metrics lines, less what depends on the clock."""
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("seconds", *without)} for line in lines]
+    timed = ("seconds", "pairs_per_second", *without)
+    return [{key: value for key, value in line.items() if key not in timed} for line in lines]
 
 
 def trace(path: Path) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def main(root: Path) -> None:
         if rank == 1:
             raise SeedpoError("the second process has no disk")
 
-    results["second"] = message_of(lambda: on_every_process(fail_on_second))
+    results["second"] = message_of(lambda: on_every_process(accelerator, fail_on_second))
     results["fault"] = message_of(lambda: on_main_process(accelerator, divide))
     (root / f"results-{rank}.json").write_text(json.dumps(results))
 

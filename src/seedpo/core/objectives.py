@@ -100,12 +100,26 @@ def implicit_reward(
     return policy_weight * log_ratio + (policy_weight - reference_weight) * reference_log_prob.detach()
 
 
-def preference_loss(chosen_reward: Tensor, rejected_reward: Tensor) -> Tensor:
-    """-log sigma(chosen_reward - rejected_reward), the Bradley-Terry negative log-likelihood, (B,).
+def preference_loss(chosen_reward: Tensor, rejected_reward: Tensor, chosen_probability: Tensor | None = None) -> Tensor:
+    """-p log sigma(m) - (1 - p) log sigma(-m), m = chosen_reward - rejected_reward: Bradley-Terry's log-likelihood.
 
-    Finite, with finite gradient, for every finite margin.
+    With p = 1 it is -log sigma(m), bit for bit. With p = 0.5, a tie, it is least, log 2, at m = 0 (the cross-entropy of
+    a soft label, as in conservative DPO; the published losses of the three methods know p = 1 only). Finite, with
+    finite gradient, for every finite margin.
+
+    Args:
+        chosen_reward: (B,).
+        rejected_reward: (B,).
+        chosen_probability: p, the probability that the first is preferred, in [0, 1], (B,); none: 1 throughout.
+
+    Returns:
+        Losses, (B,).
     """
-    return -logsigmoid(chosen_reward - rejected_reward)
+    margin = chosen_reward - rejected_reward
+    if chosen_probability is None:
+        return -logsigmoid(margin)
+    probability = chosen_probability.to(margin)
+    return -(probability * logsigmoid(margin) + (1 - probability) * logsigmoid(-margin))
 
 
 def see_loss(
@@ -117,6 +131,7 @@ def see_loss(
     policy_weight: float,
     reference_weight: float,
     clip_range: float | None = None,
+    chosen_probability: Tensor | None = None,
 ) -> LossOutput:
     """The loss and its metrics, whatever the log-probabilities are of (predicted noise or denoising steps).
 
@@ -128,6 +143,7 @@ def see_loss(
         policy_weight: a of :func:`entropy_weights`.
         reference_weight: b of :func:`entropy_weights`.
         clip_range: as in :func:`clip_log_ratio`.
+        chosen_probability: as in :func:`preference_loss`.
 
     Returns:
         Losses (B,) and the metrics of :func:`preference_metrics`.
@@ -145,7 +161,7 @@ def see_loss(
         )
     )
     return LossOutput(
-        losses=preference_loss(chosen_reward, rejected_reward),
+        losses=preference_loss(chosen_reward, rejected_reward, chosen_probability),
         metrics=preference_metrics(
             chosen_reward,
             rejected_reward,
@@ -153,6 +169,7 @@ def see_loss(
             rejected_log_ratio=rejected_log_prob - rejected_reference_log_prob,
             offset=(policy_weight - reference_weight) * (chosen_reference_log_prob - rejected_reference_log_prob),
             clip_range=clip_range,
+            chosen_probability=chosen_probability,
         ),
         spreads=("offset",),
     )
@@ -167,6 +184,7 @@ def preference_metrics(
     rejected_log_ratio: Tensor,
     offset: Tensor,
     clip_range: float | None,
+    chosen_probability: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """What tells whether a run is learning, one detached value per pair, (B,).
 
@@ -177,9 +195,11 @@ def preference_metrics(
         rejected_log_ratio: the same of the other side, (B,).
         offset: (a - b) Delta log reference, (B,).
         clip_range: as in :func:`clip_log_ratio`.
+        chosen_probability: as in :func:`preference_loss`.
 
     Returns:
-        ``rewards/chosen``, ``rewards/rejected``, ``rewards/margins`` (m), ``rewards/accuracies`` (1 where m > 0),
+        ``rewards/chosen``, ``rewards/rejected``, ``rewards/margins`` (m), ``rewards/accuracies`` (1 where m > 0; with a
+        probability p the chance that a person agrees with the sign of m: p where m > 0, else 1 - p, so 0.5 for a tie),
         ``offset`` (the part of m that the policy cannot change), ``margin_abs`` (|m|), ``saturated`` (1 where |m| >
         :data:`SATURATION_MARGIN`), ``clipped`` (0, 0.5 or 1: how many of the two ratios are outside the clip range),
         ``log_ratio/chosen`` and ``log_ratio/rejected`` (unclipped, nats).
@@ -190,7 +210,7 @@ def preference_metrics(
         "rewards/chosen": chosen_reward,
         "rewards/rejected": rejected_reward,
         "rewards/margins": margin,
-        "rewards/accuracies": (margin > 0).to(margin.dtype),
+        "rewards/accuracies": _agreement(margin, chosen_probability),
         "offset": offset,
         "margin_abs": margin.abs(),
         "saturated": (margin.abs() > SATURATION_MARGIN).to(margin.dtype),
@@ -199,6 +219,15 @@ def preference_metrics(
         "log_ratio/rejected": rejected_log_ratio,
     }
     return {name: value.detach() for name, value in metrics.items()}
+
+
+def _agreement(margin: Tensor, chosen_probability: Tensor | None) -> Tensor:
+    """The probability that a person prefers the side that the margin prefers."""
+    agrees = (margin > 0).to(margin.dtype)
+    if chosen_probability is None:
+        return agrees
+    probability = chosen_probability.to(margin)
+    return agrees * probability + (1 - agrees) * (1 - probability)
 
 
 def _outside(log_ratio: Tensor, clip_range: float | None) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from seedpo.core.diffusion import NoiseSchedule, Predict, guided_prediction, over_latents
-from seedpo.core.transitions import Transition, ddim_transition
+from seedpo.core.transitions import Transition, ddim_transition, gaussian_log_prob
 from seedpo.core.types import Conditioning, Trajectory
 
 
@@ -54,6 +54,55 @@ def guided_transition(
     """
     prediction = guided_prediction(predict, latents, timestep, conditioning, negative_conditioning, guidance_scale)
     return ddim_transition(prediction, latents, timestep, previous_timestep, schedule, eta=eta)
+
+
+def step_log_probs(
+    predict: Predict,
+    latents: Tensor,
+    timestep: Tensor,
+    previous_timestep: Tensor,
+    conditioning: Conditioning,
+    negative_conditioning: Conditioning | None,
+    schedule: NoiseSchedule,
+    *,
+    next_latents: Tensor,
+    start: Tensor,
+    guidance_scale: float,
+    eta: float,
+) -> Tensor:
+    """Log-densities of guided DDIM steps; an x_t from which several steps start is predicted once.
+
+    Args:
+        predict: the denoiser.
+        latents: x_t, each once, (S, C, H, W).
+        timestep: t of each x_t, (S,) int64.
+        previous_timestep: where its steps lead, (S,) int64.
+        conditioning: the embedded prompts, S rows.
+        negative_conditioning: the embedded negative prompts, S rows; may be None at scale 1.
+        schedule: noise levels and the kind of prediction.
+        next_latents: x_{t-1} of every step, (N, C, H, W).
+        start: row of ``latents`` from which each step starts, (N,) int64.
+        guidance_scale: 1 is no guidance.
+        eta: in (0, 1].
+
+    Returns:
+        (N,), in nats, summed over the latent dimensions, float64, with the gradient of ``predict``.
+
+    Raises:
+        ValueError: if a step is deterministic, ``eta`` is outside [0, 1] or guidance lacks its negative prompts.
+    """
+    transition = guided_transition(
+        predict,
+        latents,
+        timestep,
+        previous_timestep,
+        conditioning,
+        negative_conditioning,
+        schedule,
+        guidance_scale=guidance_scale,
+        eta=eta,
+    )
+    return gaussian_log_prob(next_latents, transition.mean[start], transition.std[start])
 
 
 def step_candidates(transition: Transition, *, count: int, generator: torch.Generator) -> Tensor:

@@ -87,11 +87,19 @@ class ImagePairs(TensorRows):
         chosen_latents: clean latents of the preferred images, (B, C, H, W).
         rejected_latents: clean latents of the other images, (B, C, H, W).
         conditioning: the embedded prompts.
+        chosen_probability: probability that the first is preferred, (B,); 0.5 is a tie; none: 1 throughout.
+        pair: number of the pair in its set, (B,) int64; with ``visit`` it keys what is drawn for the pair.
+        visit: how often the pair was handed out before, (B,) int64.
+        content: SHA-256 of all that latents and conditioning were made from, (B, 32) uint8; none: not known.
     """
 
     chosen_latents: Tensor
     rejected_latents: Tensor
     conditioning: Conditioning
+    chosen_probability: Tensor | None = None
+    pair: Tensor | None = None
+    visit: Tensor | None = None
+    content: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +115,8 @@ class TransitionPairs(TensorRows):
         rejected_next_latents: x_{t-1} of the other step, (B, C, H, W).
         conditioning: the embedded prompts.
         negative_conditioning: the embedded negative prompts for classifier-free guidance.
+        chosen_reference_log_prob: log reference of the preferred step, summed, in nats, (B,) float64; none: not known.
+        rejected_reference_log_prob: the same of the other step, (B,) float64.
     """
 
     timestep: Tensor
@@ -117,6 +127,41 @@ class TransitionPairs(TensorRows):
     rejected_next_latents: Tensor
     conditioning: Conditioning
     negative_conditioning: Conditioning
+    chosen_reference_log_prob: Tensor | None = None
+    rejected_reference_log_prob: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransitionGroups:
+    """Denoising steps, each once, and the pairs that are made of them: S latents, N steps from them, P pairs of steps.
+
+    Attributes:
+        latents: x_t, each once, (S, C, H, W).
+        timestep: time step of each x_t, (S,) int64.
+        previous_timestep: time step that the steps from it lead to, (S,) int64.
+        conditioning: the embedded prompts, S rows.
+        negative_conditioning: the embedded negative prompts for classifier-free guidance, S rows.
+        next_latents: x_{t-1} of every step, (N, C, H, W).
+        start: row of ``latents`` from which each step starts, (N,) int64.
+        chosen: step that is the preferred side of each pair, (P,) int64.
+        rejected: step that is the other side, (P,) int64.
+        reference_log_prob: log reference of every step, summed, in nats, (N,) float64; none: not known.
+    """
+
+    latents: Tensor
+    timestep: Tensor
+    previous_timestep: Tensor
+    conditioning: Conditioning
+    negative_conditioning: Conditioning
+    next_latents: Tensor
+    start: Tensor
+    chosen: Tensor
+    rejected: Tensor
+    reference_log_prob: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.chosen)
 
 
 @dataclass(frozen=True, kw_only=True)

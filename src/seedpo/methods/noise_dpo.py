@@ -7,13 +7,15 @@ the log-probability; the frozen reference. Left out: the SNR weighting omega(lam
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from seedpo.core.diffusion import add_noise, prediction_target
+from seedpo.core.draws import KeyedDraws
 from seedpo.core.objectives import see_loss
 from seedpo.core.sampling import draw_noise
 from seedpo.core.transitions import Reduction, noise_log_prob
 from seedpo.core.types import Conditioning, ImagePairs, LossOutput
-from seedpo.protocols import Policy
+from seedpo.protocols import Policy, ReferenceCache
 
 
 class NoiseDPO:
@@ -23,36 +25,62 @@ class NoiseDPO:
         policy_weight: a of :func:`seedpo.core.entropy.entropy_weights`.
         reference_weight: b of the same.
         reduction: ``mean`` over the latent dimensions as published, or ``sum``.
+        draws: time steps and noise as a function of pair and visit, so that runs share them; none: drawn from the
+            run's generator.
+        cache: log-probabilities under the reference that are known already; it serves with ``draws`` only.
+
+    Raises:
+        ValueError: if there is a cache, but no draws that could come again.
     """
 
-    def __init__(self, *, policy_weight: float, reference_weight: float, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self,
+        *,
+        policy_weight: float,
+        reference_weight: float,
+        reduction: Reduction = "mean",
+        draws: KeyedDraws | None = None,
+        cache: ReferenceCache | None = None,
+    ) -> None:
+        if cache is not None and draws is None:
+            raise ValueError("a cache of reference log-probabilities needs draws that are the same in every run")
         self.policy_weight = policy_weight
         self.reference_weight = reference_weight
         self.reduction: Reduction = reduction
+        self.draws = draws
+        self.cache = cache
 
     def loss(self, policy: Policy, batch: ImagePairs, *, generator: torch.Generator) -> LossOutput:
         """Losses of pairs, with one forward of 2B rows for the policy and one for the reference.
 
+        The reference is not asked where the cache knows what it says of every pair.
+
         Args:
             policy: the trained model and its reference.
-            batch: B pairs of clean latents.
-            generator: source of the time steps and the noise.
+            batch: B pairs of clean latents; with keyed draws it must say which pairs they are, and with a cache what
+                they were made from.
+            generator: source of the time steps and the noise, unless those are keyed.
+
+        Raises:
+            ValueError: if the batch does not say what the draws or the cache need to know.
         """
-        count, schedule = len(batch), policy.schedule
-        device = batch.chosen_latents.device
-        timestep = torch.randint(len(schedule), (count,), generator=generator).to(device).repeat(2)
-        noise = draw_noise(batch.chosen_latents.shape, generator=generator, device=device).repeat(2, 1, 1, 1)
+        schedule, device = policy.schedule, batch.chosen_latents.device
+        drawn_timestep, drawn_noise = self._draw(batch, len(schedule), generator)
+        timestep, noise = drawn_timestep.to(device).repeat(2), drawn_noise.to(device).repeat(2, 1, 1, 1)
         clean = torch.cat([batch.chosen_latents, batch.rejected_latents])
         noisy = add_noise(clean, noise, timestep, schedule)
         target = prediction_target(clean, noise, schedule.alpha_cumprod(timestep), schedule.prediction_type)
         conditioning = Conditioning.cat([batch.conditioning, batch.conditioning])
-        prediction = policy.predict(noisy, timestep, conditioning)
-        with policy.reference():
-            reference_prediction = policy.predict(noisy, timestep, conditioning)
-        chosen, rejected = noise_log_prob(prediction, target, reduction=self.reduction).chunk(2)
-        chosen_reference, rejected_reference = noise_log_prob(
-            reference_prediction, target, reduction=self.reduction
-        ).chunk(2)
+        log_prob = noise_log_prob(policy.predict(noisy, timestep, conditioning), target, reduction=self.reduction)
+        reference_log_prob = self._known(batch, drawn_timestep, drawn_noise)
+        if reference_log_prob is None:
+            with policy.reference():
+                reference_prediction = policy.predict(noisy, timestep, conditioning)
+            reference_log_prob = noise_log_prob(reference_prediction, target, reduction=self.reduction)
+            if self.cache is not None:
+                self.cache.keep(_content(batch), drawn_timestep, drawn_noise, reference_log_prob.view(2, -1))
+        chosen, rejected = log_prob.chunk(2)
+        chosen_reference, rejected_reference = reference_log_prob.to(log_prob).chunk(2)
         return see_loss(
             chosen,
             rejected,
@@ -60,4 +88,26 @@ class NoiseDPO:
             rejected_reference,
             policy_weight=self.policy_weight,
             reference_weight=self.reference_weight,
+            chosen_probability=batch.chosen_probability,
         )
+
+    def _draw(self, batch: ImagePairs, num_timesteps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A time step and a noise for each pair, on the CPU."""
+        shape = batch.chosen_latents.shape
+        if self.draws is None:
+            timestep = torch.randint(num_timesteps, (len(batch),), generator=generator)
+            return timestep, draw_noise(shape, generator=generator)
+        if batch.pair is None or batch.visit is None:
+            raise ValueError("keyed draws need to know the pairs of a batch and their visits")
+        return self.draws.timestep_and_noise(batch.pair, batch.visit, num_timesteps=num_timesteps, shape=shape[1:])
+
+    def _known(self, batch: ImagePairs, timestep: Tensor, noise: Tensor) -> Tensor | None:
+        """The reference's log-probabilities, chosen first, (2B,), if the cache has them all."""
+        found = None if self.cache is None else self.cache.find(_content(batch), timestep, noise)
+        return None if found is None else found.flatten()
+
+
+def _content(batch: ImagePairs) -> Tensor:
+    if batch.content is None:
+        raise ValueError("a cache of reference log-probabilities needs to know what a batch was made from")
+    return batch.content

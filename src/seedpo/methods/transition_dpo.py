@@ -2,22 +2,23 @@
 
 The two methods share this loss; they differ in where their pairs come from. Kept: classifier-free guidance in training
 as in sampling, the clip of the ratio to the reference, log-probabilities averaged over the latent dimensions. Left out:
-importance weights between roll-out and current policy, which neither paper has. Where the two sides of a pair share
-x_t, policy and reference run once for both; the official code runs each twice, with equal gradients.
+importance weights between roll-out and current policy, which neither paper has. Every x_t runs through a network once,
+however many steps and pairs share it, and the reference's log-probabilities are taken from the batch where it carries
+them; the official code runs policy and reference once for each side of each pair, with equal gradients.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from seedpo.core.objectives import see_loss
-from seedpo.core.sampling import guided_transition
-from seedpo.core.transitions import Reduction, Transition, gaussian_log_prob, log_prob_per_dim
-from seedpo.core.types import LossOutput, TransitionPairs
+from seedpo.core.sampling import step_log_probs
+from seedpo.core.transitions import Reduction
+from seedpo.core.types import LossOutput, TransitionGroups, TransitionPairs
 from seedpo.protocols import Policy
-
-_LOG_PROB = {"sum": gaussian_log_prob, "mean": log_prob_per_dim}
 
 
 class TransitionDPO:
@@ -49,53 +50,73 @@ class TransitionDPO:
         self.clip_range = clip_range
         self.reduction: Reduction = reduction
 
-    def loss(self, policy: Policy, batch: TransitionPairs, *, generator: torch.Generator) -> LossOutput:
-        """Losses of pairs of steps, with one forward for the policy and one for the reference.
+    def loss(
+        self, policy: Policy, batch: TransitionPairs | TransitionGroups, *, generator: torch.Generator
+    ) -> LossOutput:
+        """Losses of pairs of steps: one forward of the policy, and one of the reference unless the batch carries it.
 
         Args:
             policy: the trained model and its reference.
-            batch: B pairs of steps; whether a pair shares x_t is detected row by row.
+            batch: pairs of steps; whether the sides of a pair share x_t is detected pair by pair. In
+                :class:`TransitionGroups` steps are shared by number, between pairs too: the losses are those of the
+                pairs one by one, and so the gradient of their sum is.
             generator: not used; nothing is drawn here.
         """
-        apart = (batch.chosen_latents != batch.rejected_latents).flatten(1).any(1)
-        steps = self._steps(policy, batch, apart)
-        with policy.reference():
-            reference_steps = self._steps(policy, batch, apart)
-        chosen, rejected = self._log_probs(steps, batch, apart)
-        chosen_reference, rejected_reference = self._log_probs(reference_steps, batch, apart)
+        groups = _each_once(batch) if isinstance(batch, TransitionPairs) else batch
+        log_prob = self._log_probs(policy, groups)
+        reference = groups.reference_log_prob
+        if reference is None:
+            with policy.reference():
+                reference = self._log_probs(policy, groups)
+        dimensions = math.prod(groups.next_latents.shape[1:]) if self.reduction == "mean" else 1
+        log_prob, reference = log_prob / dimensions, reference / dimensions
         return see_loss(
-            chosen,
-            rejected,
-            chosen_reference,
-            rejected_reference,
+            log_prob[groups.chosen],
+            log_prob[groups.rejected],
+            reference[groups.chosen],
+            reference[groups.rejected],
             policy_weight=self.policy_weight,
             reference_weight=self.reference_weight,
             clip_range=self.clip_range,
         )
 
-    def _steps(self, policy: Policy, batch: TransitionPairs, apart: Tensor) -> Transition:
-        """The steps from every chosen x_t, followed by those from each rejected x_t that differs from it."""
-        rows = torch.cat([torch.arange(len(batch), device=apart.device), apart.nonzero()[:, 0]])
-        return guided_transition(
+    def _log_probs(self, policy: Policy, groups: TransitionGroups) -> Tensor:
+        """Log-probability of every step, summed over the latent dimensions, (N,)."""
+        return step_log_probs(
             policy.predict,
-            torch.cat([batch.chosen_latents, batch.rejected_latents[apart]]),
-            batch.timestep[rows],
-            batch.previous_timestep[rows],
-            batch.conditioning[rows],
-            batch.negative_conditioning[rows],
+            groups.latents,
+            groups.timestep,
+            groups.previous_timestep,
+            groups.conditioning,
+            groups.negative_conditioning,
             policy.schedule,
+            next_latents=groups.next_latents,
+            start=groups.start,
             guidance_scale=self.guidance_scale,
             eta=self.eta,
         )
 
-    def _log_probs(self, steps: Transition, batch: TransitionPairs, apart: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the chosen and of the rejected x_{t-1}, (B,) each."""
-        log_prob = _LOG_PROB[self.reduction]
-        count = len(batch)
-        source = torch.arange(count, device=apart.device)
-        source[apart] = count + torch.arange(int(apart.sum()), device=apart.device)
-        chosen, rejected = steps[:count], steps[source]
-        return (
-            log_prob(batch.chosen_next_latents, chosen.mean, chosen.std),
-            log_prob(batch.rejected_next_latents, rejected.mean, rejected.std),
-        )
+
+def _each_once(pairs: TransitionPairs) -> TransitionGroups:
+    """Every chosen x_t, followed by each rejected x_t that differs from it; steps from the chosen ones come first."""
+    count, device = len(pairs), pairs.chosen_latents.device
+    apart = (pairs.chosen_latents != pairs.rejected_latents).flatten(1).any(1)
+    every = torch.arange(count, device=device)
+    rejected_start = every.clone()
+    rejected_start[apart] = count + torch.arange(int(apart.sum()), device=device)
+    rows = torch.cat([every, apart.nonzero()[:, 0]])
+    reference = None
+    if pairs.chosen_reference_log_prob is not None and pairs.rejected_reference_log_prob is not None:
+        reference = torch.cat([pairs.chosen_reference_log_prob, pairs.rejected_reference_log_prob])
+    return TransitionGroups(
+        latents=torch.cat([pairs.chosen_latents, pairs.rejected_latents[apart]]),
+        timestep=pairs.timestep[rows],
+        previous_timestep=pairs.previous_timestep[rows],
+        conditioning=pairs.conditioning[rows],
+        negative_conditioning=pairs.negative_conditioning[rows],
+        next_latents=torch.cat([pairs.chosen_next_latents, pairs.rejected_next_latents]),
+        start=torch.cat([every, rejected_start]),
+        chosen=every,
+        rejected=count + every,
+        reference_log_prob=reference,
+    )

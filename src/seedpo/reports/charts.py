@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seedpo.core.entropy import clipped_loss
 from seedpo.reports.figures import Line, Panel
 from seedpo.reports.settings import Curve, Family, Setting
 from seedpo.reports.wording import number, setting
@@ -200,11 +201,12 @@ def _training(one: Setting, train: Sequence[Mapping[str, float]], health: Health
 
 
 def health_notes(family: Family) -> list[str]:
-    """What a reader must know of these training curves: the reach of the clip, and warning signs at the end."""
+    """What a reader must know of these training curves: the reach of the clip, alarms, and warning signs at the end."""
     notes = []
     for one in family.settings:
         notes += _clip_note(one)
         for run in one.runs:
+            notes += [f"{run.name}: {alarm}" for alarm in run.alarms]
             notes += [f"{run.name}: {warning}" for warning in _warnings(run.train)]
     return notes
 
@@ -222,12 +224,6 @@ def _clip_note(one: Setting) -> list[str]:
         "that nothing is learnt. Judge by accuracy and by the rewards."
     )
     return [note]
-
-
-def clipped_loss(policy_weight: float, clip_range: float) -> tuple[float, float]:
-    """Least and greatest loss of a base method whose log-ratios are held in log[1 - clip, 1 + clip]."""
-    margin = policy_weight * (math.log1p(clip_range) - math.log1p(-clip_range))
-    return math.log1p(math.exp(-margin)), margin + math.log1p(math.exp(-margin))
 
 
 def _warnings(train: Sequence[Mapping[str, float]]) -> list[str]:

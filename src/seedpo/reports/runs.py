@@ -53,6 +53,7 @@ class Run:
         environment: versions and machine.
         finished: step and seconds at the end; none while the run is not finished.
         notes: what is missing or damaged, one sentence each.
+        alarms: the alarms that it raised while it was trained, one text each.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class Run:
     environment: Mapping[str, Any]
     finished: Mapping[str, float] | None
     notes: tuple[str, ...]
+    alarms: tuple[str, ...] = ()
 
     @property
     def seed(self) -> int:
@@ -123,6 +125,7 @@ def read_run(folder: Path) -> Run:
         environment=environment or {},
         finished=finished,
         notes=(*notes, *sample_notes, *environment_notes, *finished_notes),
+        alarms=_read_alarms(folder / "alarms.jsonl"),
     )
     if finished is not None:
         return run
@@ -189,6 +192,18 @@ def _read_metrics(path: Path) -> tuple[tuple[Record, ...], tuple[Record, ...], l
         notes.append("It holds no evaluation.")
     train, evaluations = (tuple(kinds[kind][step] for step in sorted(kinds[kind])) for kind in ("train", "evaluation"))
     return train, evaluations, notes
+
+
+def _read_alarms(path: Path) -> tuple[str, ...]:
+    """The alarms as texts; a line that is half-written or damaged is skipped, since a resumed run writes all anew."""
+    texts = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        try:
+            alarm = json.loads(line)
+            texts.append(f"alarm {alarm['name']} at step {int(alarm['step'])}: {alarm['message']}.")
+        except (ValueError, KeyError, TypeError):
+            continue
+    return tuple(texts)
 
 
 def _read_samples(folder: Path) -> tuple[Samples | None, list[str]]:

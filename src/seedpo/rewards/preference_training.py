@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,21 +20,11 @@ from transformers import CLIPTokenizer
 
 from seedpo.core.diffusion import add_noise, guided_prediction, predicted_original
 from seedpo.core.sampling import draw_noise
-from seedpo.protocols import Denoiser
+from seedpo.protocols import Denoiser, PreferencePairs
 from seedpo.rewards.step_aware_clip import StepAwareCLIP, normalise, tokens
 
 CaptionedImages = Callable[[int, torch.Generator], tuple[Sequence[str], Tensor]]
 """Draws captions and images (B, 3, H, W) in [0, 1]."""
-
-
-class LabelledPairs(Protocol):
-    """Pairs of images, the first preferred."""
-
-    def __len__(self) -> int:
-        """Number of pairs."""
-
-    def __getitem__(self, row: int) -> tuple[str, Tensor, Tensor]:
-        """Prompt, preferred image and other image, (3, H, W) in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +45,13 @@ class EncodedPairs:
         return len(self.prompts)
 
 
-def encode_pairs(pairs: LabelledPairs, denoiser: Denoiser) -> EncodedPairs:
-    """Reads all pairs and encodes their images once."""
+def encode_pairs(pairs: PreferencePairs, denoiser: Denoiser) -> EncodedPairs:
+    """Reads all pairs and encodes their images once; ties are to be left out before."""
     rows = [pairs[row] for row in range(len(pairs))]
-    images = torch.stack([torch.stack([chosen, rejected]) for _, chosen, rejected in rows])
+    images = torch.stack([torch.stack([pair.chosen, pair.rejected]) for pair in rows])
     latents = torch.cat([denoiser.encode_images(part).cpu() for part in torch.split(images.flatten(0, 1), 128)])
     return EncodedPairs(
-        prompts=[prompt for prompt, _, _ in rows], images=images, latents=latents.view(len(rows), 2, *latents.shape[1:])
+        prompts=[pair.prompt for pair in rows], images=images, latents=latents.view(len(rows), 2, *latents.shape[1:])
     )
 
 

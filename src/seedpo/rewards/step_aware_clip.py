@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
@@ -126,6 +126,12 @@ class StepAwareScorer:
         self.tokenizer = tokenizer
         self._text: dict[str, Tensor] = {}
 
+    def to(self, device: torch.device | str) -> Self:
+        """Moves the model to a device."""
+        self.model.to(device)
+        self._text.clear()
+        return self
+
     @torch.no_grad()
     def __call__(self, images: Tensor, prompts: Sequence[str], *, timestep: Tensor | None = None) -> Tensor:
         """Scores (B,) of images (B, 3, H, W) in [0, 1]; differences are log-odds of being preferred."""
@@ -136,11 +142,16 @@ class StepAwareScorer:
         return scores
 
     def _embedded(self, prompts: Sequence[str]) -> Tensor:
-        """Text embeddings (B, D), each prompt embedded once."""
-        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._text]
-        if missing:
-            embeds = self.model.text_embeds(**tokens(self.tokenizer, missing))
-            self._text.update(zip(missing, embeds, strict=True))
+        """Text embeddings (B, D), each prompt embedded once, by itself.
+
+        In a batch they would round differently with what else is in it, so that a resumed run, which embeds anew,
+        would not go on with the same scores.
+        """
+        device = next(self.model.parameters()).device
+        for prompt in prompts:
+            if prompt not in self._text:
+                inputs = {name: ids.to(device) for name, ids in tokens(self.tokenizer, [prompt]).items()}
+                self._text[prompt] = self.model.text_embeds(**inputs)[0]
         return torch.stack([self._text[prompt] for prompt in prompts])
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from seedpo.core.types import TransitionPairs
+from seedpo.core.types import TransitionGroups, TransitionPairs
 from seedpo.errors import SeedpoError
 from seedpo.protocols import State
 from seedpo.sources.buffer import PairBuffer
+from seedpo.sources.embeddings import PromptEmbeddings
+from seedpo.sources.rolled import RolledPairs, as_pairs
 from seedpo.sources.stream import IndexStream
+
+HandOut = Callable[[RolledPairs, PromptEmbeddings], TransitionPairs | TransitionGroups]
+"""Makes a batch of some of the waiting pairs."""
 
 _EMPTY_ROLLOUTS = 20
 """Roll-outs without one clear pair after which a run gives up."""
@@ -22,50 +27,64 @@ class Rollout(Protocol):
     """Samples from the policy and makes pairs of what it drew."""
 
     def __call__(
-        self, prompts: Sequence[str], *, generator: torch.Generator
-    ) -> tuple[TransitionPairs | None, Mapping[str, float]]:
-        """Pairs, or none if no pair is clear enough, and what was observed."""
+        self, prompts: Sequence[str], *, generator: torch.Generator, number: int
+    ) -> tuple[RolledPairs | None, Mapping[str, float]]:
+        """Pairs, or none if no pair is clear enough, and what was observed.
+
+        Args:
+            prompts: what to sample.
+            generator: a CPU generator.
+            number: how many roll-outs this process made before.
+        """
 
 
 class RolloutSource:
     """Batches of pairs that the policy makes itself; a roll-out whenever they run out.
 
+    A batch holds ``batch_size`` units. A unit is what the roll-out gave one number: a single pair, which makes batches
+    of :class:`TransitionPairs`, or a group of pairs, which makes batches of :class:`TransitionGroups`.
+
     Args:
         rollout: makes the pairs.
         prompts: prompts to draw from, shuffled in every epoch.
+        embeddings: looks up embedded prompts; batches come where it is.
         prompts_per_rollout: prompts of one roll-out.
-        updates_per_rollout: how often each pair is handed out.
-        batch_size: pairs per batch.
+        updates_per_rollout: how often each unit is handed out.
+        batch_size: units per batch.
+        hand_out: makes a batch of the units taken.
         seed: seed of the prompts' order and, with the rank, of the roll-outs.
         rank: number of this process.
         world: number of processes.
-        device: where batches are expected.
     """
 
     def __init__(
         self,
         rollout: Rollout,
         prompts: Sequence[str],
+        embeddings: PromptEmbeddings,
         *,
         prompts_per_rollout: int,
         updates_per_rollout: int,
         batch_size: int,
+        hand_out: HandOut = as_pairs,
         seed: int,
         rank: int = 0,
         world: int = 1,
-        device: torch.device | str = "cpu",
     ) -> None:
         self.rollout = rollout
         self.prompts = prompts
+        self.embeddings = embeddings
         self.prompts_per_rollout = prompts_per_rollout
         self.batch_size = batch_size
-        self.device = device
+        self.hand_out = hand_out
         self._stream = IndexStream(len(prompts), seed=seed, rank=rank, world=world)
         self._buffer = PairBuffer(passes=updates_per_rollout)
         self._generator = torch.Generator().manual_seed(seed * 1_000_003 + rank + 1)
+        self._number = 0
+        """Roll-outs that were made."""
         self._observed: list[Mapping[str, float]] = []
 
-    def next_batch(self) -> TransitionPairs:
+    def next_batch(self) -> TransitionPairs | TransitionGroups:
         """The next pairs, after as many roll-outs as they need.
 
         Raises:
@@ -73,9 +92,7 @@ class RolloutSource:
         """
         empty = 0
         while len(self._buffer) < self.batch_size:
-            prompts = [self.prompts[row] for row in self._stream.take(self.prompts_per_rollout)]
-            pairs, observed = self.rollout(prompts, generator=self._generator)
-            self._observed.append(observed)
+            pairs = self._roll_out()
             empty = 0 if pairs is not None else empty + 1
             if empty == _EMPTY_ROLLOUTS:
                 raise SeedpoError(
@@ -84,20 +101,32 @@ class RolloutSource:
                 )
             if pairs is not None:
                 self._buffer.fill(pairs, generator=self._generator)
-        return self._buffer.take(self.batch_size).to(self.device)
+                self.embeddings.forget_all_but(self._buffer.prompts())
+        return self.hand_out(self._buffer.take(self.batch_size), self.embeddings)
+
+    def _roll_out(self) -> RolledPairs | None:
+        prompts = [self.prompts[row] for row in self._stream.take(self.prompts_per_rollout)]
+        pairs, observed = self.rollout(prompts, generator=self._generator, number=self._number)
+        self._number += 1
+        self._observed.append(observed)
+        return pairs
 
     def metrics(self) -> Mapping[str, float]:
-        """Means over the roll-outs since the last call."""
+        """Means over the roll-outs since the last call that observed each."""
         observed, self._observed = self._observed, []
-        names = observed[0] if observed else ()
-        return {name: sum(entry[name] for entry in observed) / len(observed) for name in names}
+        found: dict[str, list[float]] = {}
+        for entry in observed:
+            for name, value in entry.items():
+                found.setdefault(name, []).append(value)
+        return {name: sum(values) / len(values) for name, values in found.items()}
 
     def state(self) -> State:
-        """Prompts' position, generator, waiting pairs, and what was observed but not asked for yet."""
+        """Prompts' position, generator, roll-outs made, waiting pairs, and what was observed but not asked for yet."""
         return {
             "stream": self._stream.state(),
             "generator": self._generator.get_state(),
             "buffer": self._buffer.state(),
+            "number": self._number,
             "observed": [dict(entry) for entry in self._observed],
         }
 
@@ -106,6 +135,7 @@ class RolloutSource:
         self._stream.restore(state["stream"])
         self._generator.set_state(state["generator"])
         self._buffer.restore(state["buffer"])
+        self._number = int(state["number"])
         self._observed = [dict(entry) for entry in state["observed"]]
 
 

@@ -10,9 +10,14 @@ from torch import Tensor
 from seedpo.config import SamplingConfig, TrajectoryConfig
 from seedpo.core.sampling import draw_noise, sample_trajectory
 from seedpo.core.transitions import ddim_std
-from seedpo.core.types import Trajectory, TransitionPairs
 from seedpo.protocols import Denoiser, Reward
-from seedpo.sources.rollouts import RolloutSource, check_scores, kept_pairs
+from seedpo.sources.embeddings import PromptEmbeddings
+from seedpo.sources.reference import with_reference
+from seedpo.sources.rolled import RolledPairs, as_groups, as_pairs
+from seedpo.sources.rollouts import HandOut, RolloutSource, check_scores, kept_pairs
+
+HAND_OUT: dict[str, HandOut] = {"pair": as_pairs, "group": as_groups}
+"""What a batch is made of, by ``trajectories.update_per``."""
 
 
 class TrajectoryRollout:
@@ -21,33 +26,44 @@ class TrajectoryRollout:
     Kept of D3PO (arXiv 2311.13231): the shared x_T, one label per pair of images that holds for all their steps. Its
     two images per prompt become k, of which every two make a pair.
 
+    The reference is asked once for every image and step, and once for the x_T that images share; all pairs of an image
+    and all passes over the roll-out use that number.
+
     Args:
         policy: the model that is sampled.
         reward: ranks the final images.
         sampling: number of steps, guidance and eta.
-        config: images and prompts per roll-out and the least gap.
+        config: images and prompts per roll-out, the least gap, and what is handed out together.
+        embeddings: of the policy's prompts.
     """
 
-    def __init__(self, policy: Denoiser, reward: Reward, *, sampling: SamplingConfig, config: TrajectoryConfig) -> None:
+    def __init__(
+        self,
+        policy: Denoiser,
+        reward: Reward,
+        *,
+        sampling: SamplingConfig,
+        config: TrajectoryConfig,
+        embeddings: PromptEmbeddings | None = None,
+    ) -> None:
         self.policy = policy
         self.reward = reward
         self.sampling = sampling
         self.config = config
+        self.embeddings = embeddings or PromptEmbeddings(policy)
 
     def __call__(
-        self, prompts: Sequence[str], *, generator: torch.Generator
-    ) -> tuple[TransitionPairs | None, Mapping[str, float]]:
+        self, prompts: Sequence[str], *, generator: torch.Generator, number: int = 0
+    ) -> tuple[RolledPairs | None, Mapping[str, float]]:
         """Pairs of one roll-out (none if no pair is clear enough) and what was observed."""
-        policy, images_per_prompt = self.policy, self.config.images_per_prompt
-        repeated = [prompt for prompt in prompts for _ in range(images_per_prompt)]
-        conditioning = policy.encode_prompts(repeated)
-        negative = policy.encode_prompts([""] * len(repeated))
+        policy, count = self.policy, self.config.images_per_prompt
+        repeated = [prompt for prompt in prompts for _ in range(count)]
         initial = draw_noise((len(prompts), *policy.latent_shape), generator=generator, device=policy.device)
         trajectory = sample_trajectory(
             policy.predict,
-            initial.repeat_interleave(images_per_prompt, 0),
-            conditioning,
-            negative,
+            initial.repeat_interleave(count, 0),
+            self.embeddings.of(repeated),
+            self.embeddings.negative(len(repeated)),
             policy.schedule,
             num_inference_steps=self.sampling.num_inference_steps,
             guidance_scale=self.sampling.guidance_scale,
@@ -55,15 +71,18 @@ class TrajectoryRollout:
             generator=generator,
         )
         scores = check_scores(self.reward(policy.decode(trajectory.latents[:, -1]), repeated), repeated)
-        chosen, rejected = self._ranked(scores.view(len(prompts), images_per_prompt))
+        chosen, rejected = self._ranked(scores.view(len(prompts), count))
         observed = {
             "reward": scores.mean().item(),
             "reward_std": scores.view(len(prompts), -1).std(1).mean().item(),
-            "pairs_kept": len(chosen) / (len(prompts) * images_per_prompt * (images_per_prompt - 1) / 2),
+            "pairs_kept": len(chosen) / (len(prompts) * count * (count - 1) / 2),
         }
         if not len(chosen):
             return None, observed
-        return self._pairs(trajectory, chosen, rejected, repeated, generator=generator), observed
+        image, other, step = self._drawn_steps(chosen, rejected, generator=generator)
+        rolled = self._rolled(trajectory.latents, image, other, step, prompts)
+        rolled = with_reference(rolled, policy, self.embeddings, sampling=self.sampling, rows_at_once=len(repeated))
+        return rolled, observed
 
     def _ranked(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the winner and the loser of every two images of a prompt whose scores are far enough apart."""
@@ -77,33 +96,50 @@ class TrajectoryRollout:
         clear = kept_pairs(flat[chosen], flat[rejected], min_gap=self.config.min_gap)
         return chosen[clear], rejected[clear]
 
-    def _pairs(
-        self,
-        trajectory: Trajectory,
-        chosen: Tensor,
-        rejected: Tensor,
-        prompts: Sequence[str],
-        *,
-        generator: torch.Generator,
-    ) -> TransitionPairs:
-        """The steps that have a density, all or some of them, of every pair."""
-        policy = self.policy
-        timesteps, previous = trajectory.timesteps[0], trajectory.previous_timesteps[0]
-        dense = (ddim_std(timesteps, previous, policy.schedule, eta=self.sampling.eta) > 0).nonzero()[:, 0].cpu()
+    def _drawn_steps(
+        self, chosen: Tensor, rejected: Tensor, *, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Winner, loser and step of every pair of steps: all that have a density, or some of them.
+
+        Where groups are handed out whole, all pairs of a prompt are given the same steps.
+        """
+        timesteps, previous = self.policy.schedule.timesteps(self.sampling.num_inference_steps)
+        dense = (ddim_std(timesteps, previous, self.policy.schedule, eta=self.sampling.eta) > 0).nonzero()[:, 0].cpu()
         taken = min(self.config.steps_per_pair or len(dense), len(dense))
+        owner = torch.arange(len(chosen))
+        if self.config.update_per == "group":
+            owner = torch.unique(chosen // self.config.images_per_prompt, return_inverse=True)[1]
+        draws = [dense[torch.randperm(len(dense), generator=generator)[:taken]] for _ in range(int(owner.max()) + 1)]
         pair = torch.arange(len(chosen)).repeat_interleave(taken)
-        step = torch.cat([dense[torch.randperm(len(dense), generator=generator)[:taken]] for _ in chosen])
-        distinct = [prompts[row] for row in chosen.tolist()]
-        return TransitionPairs(
-            timestep=timesteps[step],
-            previous_timestep=previous[step],
-            chosen_latents=trajectory.latents[chosen[pair], step],
-            rejected_latents=trajectory.latents[rejected[pair], step],
-            chosen_next_latents=trajectory.latents[chosen[pair], step + 1],
-            rejected_next_latents=trajectory.latents[rejected[pair], step + 1],
-            conditioning=policy.encode_prompts(distinct)[pair],
-            negative_conditioning=policy.encode_prompts([""] * len(distinct))[pair],
+        return chosen[pair], rejected[pair], torch.stack(draws)[owner].flatten()
+
+    def _rolled(
+        self, latents: Tensor, chosen: Tensor, rejected: Tensor, step: Tensor, prompts: Sequence[str]
+    ) -> RolledPairs:
+        """Pairs of steps of images, with one step per image and time step, and one x_T per prompt."""
+        count = self.config.images_per_prompt
+        timesteps, previous = self.policy.schedule.timesteps(self.sampling.num_inference_steps)
+        images, states = latents.shape[:2]
+        steps = states - 1
+        image = torch.arange(images).repeat_interleave(steps)
+        index = torch.arange(steps).repeat(images)
+        holder = torch.where(index == 0, image - image % count, image)
+        unit = torch.arange(len(step))
+        if self.config.update_per == "group":
+            unit = torch.unique(chosen // count * steps + step, return_inverse=True)[1]
+        rolled = RolledPairs(
+            latents=latents.flatten(0, 1),
+            start=holder * states + index,
+            end=image * states + index + 1,
+            timestep=timesteps[index],
+            previous_timestep=previous[index],
+            prompt=image // count,
+            chosen=chosen * steps + step,
+            rejected=rejected * steps + step,
+            unit=unit,
+            prompts=tuple(prompts),
         )
+        return rolled.select(torch.arange(len(rolled)))
 
 
 def trajectory_source(
@@ -119,14 +155,16 @@ def trajectory_source(
     world: int = 1,
 ) -> RolloutSource:
     """D3PO's source of pairs; see :class:`TrajectoryRollout` and :class:`seedpo.sources.rollouts.RolloutSource`."""
+    embeddings = PromptEmbeddings(policy)
     return RolloutSource(
-        TrajectoryRollout(policy, reward, sampling=sampling, config=config),
+        TrajectoryRollout(policy, reward, sampling=sampling, config=config, embeddings=embeddings),
         prompts,
+        embeddings,
         prompts_per_rollout=config.prompts_per_rollout,
         updates_per_rollout=config.updates_per_rollout,
         batch_size=batch_size,
+        hand_out=HAND_OUT[config.update_per],
         seed=seed,
         rank=rank,
         world=world,
-        device=policy.device,
     )

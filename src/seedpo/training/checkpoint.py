@@ -47,6 +47,7 @@ class Manifest:
         processes: processes of the run; each has its own state.
         config: the resolved configuration, from which the run can be rebuilt.
         files: SHA-256 of each file, by its path within the checkpoint.
+        reference: SHA-256 of the weights that the run started from; empty in checkpoints of version 0.1.
     """
 
     step: int
@@ -55,6 +56,7 @@ class Manifest:
     processes: int
     config: dict[str, Any]
     files: dict[str, str]
+    reference: str = ""
 
 
 def _digest(content: dict[str, Any]) -> str:
@@ -203,7 +205,7 @@ class Checkpoints:
 
         try:
             on_main_process(accelerator, begin)
-            on_every_process(write_parts)
+            on_every_process(accelerator, write_parts)
             on_main_process(accelerator, publish)
         except BaseException:
             if accelerator.is_main_process:

@@ -92,6 +92,21 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 @contextmanager
+def until_full(what: str, folder: Path, *, mend: str) -> Iterator[None]:
+    """Turns a full disk into an error that names the folder and the mend; other errors pass.
+
+    Raises:
+        RunFolderError: if what is done inside fails for want of space.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_disk_full(error):
+            raise RunFolderError(f"no space left in {folder} for {what}; free some space; {mend}") from error
+        raise
+
+
+@contextmanager
 def writing(what: str, folder: Path, *, mend: str) -> Iterator[None]:
     """Turns a full disk or an unwritable folder into an error that names the folder and the mend.
 
@@ -99,10 +114,7 @@ def writing(what: str, folder: Path, *, mend: str) -> Iterator[None]:
         RunFolderError: if what is done inside fails for want of space or with another error of the file system.
     """
     try:
-        yield
-    except Exception as error:
-        if is_disk_full(error):
-            raise RunFolderError(f"no space left in {folder} for {what}; free some space; {mend}") from error
-        if isinstance(error, OSError):
-            raise RunFolderError(f"{what} cannot be written into {folder} ({error}); {mend}") from error
-        raise
+        with until_full(what, folder, mend=mend):
+            yield
+    except OSError as error:
+        raise RunFolderError(f"{what} cannot be written into {folder} ({error}); {mend}") from error

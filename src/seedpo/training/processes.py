@@ -6,11 +6,13 @@ process learns of the error and raises it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import (
     DistributedDataParallelKwargs,
@@ -21,6 +23,8 @@ from accelerate.utils import (
 
 from seedpo.errors import SeedpoError
 from seedpo.protocols import Policy
+from seedpo.training.launching import check_launch, is_one_of_several, plain_data_parallelism
+from seedpo.training.sharding import Layout, Replicated, shard
 
 Result = TypeVar("Result")
 
@@ -37,15 +41,23 @@ def build_accelerator(mixed_precision: Literal["no", "fp16", "bf16"], *, cpu: bo
     Args:
         mixed_precision: precision of the forward passes.
         cpu: stay on the CPU even where there is a GPU.
+
+    Raises:
+        ConfigError: if this process was launched in a way that the training loop does not handle, or has no GPU of its
+            own where others have one.
     """
-    return Accelerator(
-        mixed_precision=mixed_precision,
-        cpu=cpu,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False),
-            InitProcessGroupKwargs(timeout=EVALUATION_TIMEOUT),
-        ],
-    )
+    check_launch(gpus=0 if cpu else torch.cuda.device_count())
+    # Several processes without a GPU would each take themselves for the only one, unless told of the CPU.
+    alone_on_cpu = is_one_of_several() and not torch.cuda.is_available()
+    with plain_data_parallelism():
+        return Accelerator(
+            mixed_precision=mixed_precision,
+            cpu=cpu or alone_on_cpu,
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+                InitProcessGroupKwargs(timeout=EVALUATION_TIMEOUT),
+            ],
+        )
 
 
 def gather_all(value: Result) -> list[Result]:
@@ -77,34 +89,55 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], Result]) -> R
             )
     broadcast_object_list(outcome)
     if failure is not None:
-        raise failure
+        raise shared(failure) if isinstance(failure, SeedpoError) else failure
     if outcome[1] is not None:
-        raise outcome[1]
+        raise shared(outcome[1]) if isinstance(outcome[1], SeedpoError) else outcome[1]
     result: Result = outcome[0]
     return result
 
 
-def on_every_process(action: Callable[[], None]) -> None:
-    """Runs ``action`` on every process and raises the first error of any of them on all.
+def on_every_process(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
+    """Runs ``action`` on every process and gives each its own result; the first error of any is raised on all.
+
+    Where nothing fails only one number is exchanged, so that this may be done several times in a step. The action
+    itself must not exchange anything: a process that fails would leave the others waiting in it.
+
+    Args:
+        accelerator: of this process.
+        action: what is done.
 
     Raises:
         SeedpoError: as the action raised it, on every process.
         RuntimeError: on the processes that did not fail themselves, if it failed in any other way.
     """
+    if accelerator.num_processes == 1:
+        return action()
     failure: Exception | None = None
+    result: Any = None
     try:
-        action()
+        result = action()
     except Exception as error:
         failure = error
+    failed = torch.tensor([float(failure is not None)], device=accelerator.device)
+    torch.distributed.all_reduce(failed)
+    if not failed.item():
+        return result  # type: ignore[no-any-return]
     shareable = failure if failure is None or isinstance(failure, SeedpoError) else RuntimeError(repr(failure))
     failures: Sequence[Exception | None] = gather_all(shareable)
-    if failure is not None:
+    if failure is not None and not isinstance(failure, SeedpoError):
         raise failure
     for rank, other in enumerate(failures):
         if isinstance(other, SeedpoError):
-            raise other
+            raise shared(other)
         if other is not None:
             raise RuntimeError(f"process {rank} failed: {other}")
+    raise RuntimeError("a process failed without saying how")
+
+
+def shared(error: SeedpoError) -> SeedpoError:
+    """Marks an error that every process raises, so that only one of them needs to print it."""
+    error.on_every_process = True
+    return error
 
 
 @contextmanager
@@ -119,10 +152,22 @@ def unwrapped(policy: Policy, accelerator: Accelerator) -> Iterator[None]:
 
 
 @contextmanager
-def distributed(policy: Policy, accelerator: Accelerator) -> Iterator[None]:
-    """Inside, the policy's module is on the accelerator's device, in its precision, and exchanges gradients."""
-    policy.module = accelerator.prepare(policy.module)
+def distributed(policy: Policy, accelerator: Accelerator, *, sharded: bool = False) -> Iterator[Layout]:
+    """Inside, the policy's module is on the accelerator's device, in its precision, and exchanges gradients.
+
+    Args:
+        policy: its module is wrapped, and is itself again afterwards; a sharded one stays in shards.
+        accelerator: of this process.
+        sharded: whether each process keeps only its part of the trained weights; see :mod:`seedpo.training.sharding`.
+    """
+    with warnings.catch_warnings():
+        # What torch 2.13 names instead of `broadcast_buffers`, torch 2.11 does not know.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers.* is deprecated", category=FutureWarning)
+        policy.module = accelerator.prepare_model(policy.module, evaluation_mode=sharded)
     try:
-        yield
+        if sharded:
+            yield shard(accelerator.unwrap_model(policy.module), accelerator)
+        else:
+            yield Replicated(policy=policy, accelerator=accelerator)
     finally:
         policy.module = accelerator.unwrap_model(policy.module, keep_fp32_wrapper=False)

@@ -18,7 +18,13 @@ from seedpo.training.files import ASIDE, flush, write_text, writing
 
 logger = logging.getLogger(__name__)
 
-FREE_KEYS = frozenset({"max_steps", "log_every", "checkpoint_every", "checkpoints_limit", "evaluate_every"})
+FREE_KEYS = frozenset(
+    {
+        *("max_steps", "log_every", "checkpoint_every", "checkpoints_limit", "evaluate_every"),
+        *("trackers", "tracker_project", "alarms"),
+        *("cache.folder", "cache.latents", "cache.prompts"),
+    }
+)
 """Keys that may change when a run is resumed: none of them changes what a step does."""
 
 WEIGHTS_FOLDERS = {"lora": "adapter", "full": "unet"}
@@ -87,6 +93,16 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def alarms(self) -> Path:
+        """One JSON object per line: the alarms that were raised; absent while there are none."""
+        return self.path / "alarms.jsonl"
+
+    @property
+    def best(self) -> Path:
+        """Weights of the best evaluation, where an alarm's action is ``keep_best``."""
+        return self.path / "best"
+
+    @property
     def samples(self) -> Path:
         """What the evaluator writes."""
         return self.path / "samples"
@@ -121,9 +137,10 @@ class RunFolder:
     def write_config(self, config: RunConfig) -> None:
         """Writes the resolved configuration; after a crash the file is the old one or the new one."""
         aside = self.config_file.with_name(self.config_file.name + ASIDE)
-        save_config(config, aside)
-        flush(aside)
-        aside.replace(self.config_file)
+        with writing("the configuration", self.path, mend="then start again"):
+            save_config(config, aside)
+            flush(aside)
+            aside.replace(self.config_file)
 
     def require_fresh(self) -> None:
         """Checks that nothing was trained here yet.
@@ -186,7 +203,10 @@ def require_same_settings(before: RunConfig, now: RunConfig, where: Path) -> Non
 
 
 def _fixed_values(config: RunConfig) -> dict[str, Any]:
-    return {key: value for key, value in _dotted(config.model_dump(mode="json")).items() if key not in FREE_KEYS}
+    # A schedule that ends at max_steps has another learning rate at every step if that changes.
+    free = FREE_KEYS if config.optimizer.schedule == "constant" else FREE_KEYS - {"max_steps"}
+    content = {key: value for key, value in config.model_dump(mode="json").items() if key not in free}
+    return {key: value for key, value in _dotted(content).items() if key not in free}
 
 
 def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

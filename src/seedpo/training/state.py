@@ -14,11 +14,15 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
-from seedpo.protocols import Policy, Source
+from seedpo.protocols import Policy, Source, State
 from seedpo.training.codec import load_tree, save_tree
 from seedpo.training.optim import optimizer_state, restore_optimizer
 from seedpo.training.processes import unwrapped
 from seedpo.training.random_state import capture_random_state, restore_random_state
+from seedpo.training.sharding import Layout
+
+WEIGHTS = "policy"
+"""Folder of a checkpoint that holds the policy's weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,7 @@ class Clock:
     before: float = 0.0
     _started: float = field(default_factory=time.perf_counter, init=False)
     _steps: list[float] = field(default_factory=list, init=False)
+    _pairs: int = field(default=0, init=False)
 
     def total(self) -> float:
         """Wall time of the whole run: steps, evaluations and saving."""
@@ -61,11 +66,33 @@ class Clock:
         yield
         self._steps.append(time.perf_counter() - started)
 
-    def seconds_per_step(self) -> float:
-        """Mean time of the steps since the last call."""
-        mean = sum(self._steps) / max(len(self._steps), 1)
+    def count(self, pairs: int) -> None:
+        """Notes how many pairs a step trained on, over all processes."""
+        self._pairs += pairs
+
+    def pace(self) -> dict[str, float]:
+        """``seconds`` of a step (mean) and ``pairs_per_second`` (over all processes) since the last call.
+
+        Evaluations and saving are left out; sampling the pairs is not.
+        """
+        spent = sum(self._steps)
+        figures = {"seconds": spent / max(len(self._steps), 1), "pairs_per_second": self._pairs / max(spent, 1e-9)}
         self._steps.clear()
-        return mean
+        self._pairs = 0
+        return figures
+
+
+def load_weights(policy: Policy, folder: Path) -> None:
+    """Reads the weights of a checkpoint into a policy that is not wrapped or sharded yet.
+
+    Raises:
+        RuntimeError: if the policy loaded them into other tensors than those it trains.
+    """
+    before = policy.trainable_parameters()
+    policy.load(folder / WEIGHTS)
+    after = policy.trainable_parameters()
+    if any(after.get(name) is not parameter for name, parameter in before.items()):
+        raise RuntimeError("the policy's load replaced the tensors that are trained; it must fill them in place")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,21 +100,26 @@ class RunState:
     """The objects of one process whose state a checkpoint holds."""
 
     policy: Policy
+    layout: Layout
     source: Source[Any]
     parameters: dict[str, nn.Parameter]
     optimizer: AcceleratedOptimizer
     generator: torch.Generator
     accelerator: Accelerator
 
-    def write_shared(self, folder: Path) -> None:
-        """Writes what all processes have in common: weights and optimiser."""
-        weights = folder / "policy"
-        weights.mkdir()
-        with unwrapped(self.policy, self.accelerator):
-            self.policy.save(weights)
+    def shared(self) -> State:
+        """The optimiser's state (and the gradient scaler's), whole; every process must ask together."""
         state = optimizer_state(self.optimizer, list(self.parameters))
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
+        return state
+
+    def write_shared(self, folder: Path, state: State) -> None:
+        """Writes what all processes have in common: weights, which must be plain, and what :meth:`shared` gave."""
+        weights = folder / WEIGHTS
+        weights.mkdir()
+        with unwrapped(self.policy, self.accelerator):
+            self.policy.save(weights)
         save_tree(state, folder / "optimizer")
 
     def write_own(self, folder: Path) -> None:
@@ -100,19 +132,13 @@ class RunState:
         save_tree(state, self._own(folder))
 
     def restore(self, folder: Path) -> None:
-        """Takes everything back from a checkpoint.
+        """Takes everything back from a checkpoint but the weights, which :func:`load_weights` reads.
 
         Raises:
             RunFolderError: if the checkpoint belongs to other parameters.
-            RuntimeError: if the policy loaded its weights into tensors that the optimiser does not see.
         """
-        with unwrapped(self.policy, self.accelerator):
-            self.policy.load(folder / "policy")
-            trained = self.policy.trainable_parameters()
-        if any(trained.get(name) is not parameter for name, parameter in self.parameters.items()):
-            raise RuntimeError("the policy's load replaced the tensors that are trained; it must fill them in place")
         shared = load_tree(folder / "optimizer")
-        restore_optimizer(self.optimizer, list(self.parameters), shared)
+        restore_optimizer(self.optimizer, self.parameters, shared)
         if self.accelerator.scaler is not None and "scaler" in shared:
             self.accelerator.scaler.load_state_dict(shared["scaler"])
         own = load_tree(self._own(folder))

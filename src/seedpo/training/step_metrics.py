@@ -108,3 +108,16 @@ def mean_by_name(processes: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Mean of each figure over the processes that have it."""
     names = dict.fromkeys(name for figures in processes for name in figures)
     return {name: float(np.mean([figures[name] for figures in processes if name in figures])) for name in names}
+
+
+def peak_memory(device: torch.device) -> dict[str, float]:
+    """``peak_memory_gib``: the most memory that tensors took on a CUDA device since the start; nothing elsewhere."""
+    if device.type != "cuda":
+        return {}
+    return {"peak_memory_gib": torch.cuda.max_memory_allocated(device) / 2**30}
+
+
+def most_by_name(processes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The largest value of each figure over the processes that have it."""
+    names = dict.fromkeys(name for figures in processes for name in figures)
+    return {name: max(figures[name] for figures in processes if name in figures) for name in names}

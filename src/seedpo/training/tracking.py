@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +81,11 @@ class MetricsLog:
             self._file.write(_line(record))
         self._records.append(record)
 
+    @property
+    def records(self) -> Sequence[Mapping[str, Any]]:
+        """All lines, in their order."""
+        return self._records
+
     def last(self, kind: Kind) -> dict[str, Any] | None:
         """The last line of a kind."""
         return next((record for record in reversed(self._records) if record["kind"] == kind), None)
@@ -95,8 +101,9 @@ class MetricsLog:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Closes the file; what a full disk kept from being written was said by :meth:`write` already."""
+        with suppress(OSError):
+            self._file.close()
 
 
 class ProgressBar:

@@ -16,13 +16,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
@@ -30,21 +29,35 @@ from seedpo.config import RunConfig, build_config
 from seedpo.errors import ConfigError, RunFolderError
 from seedpo.protocols import Batch, Evaluator, Method, Policy, Source
 from seedpo.training.checkpoint import Checkpoints, Manifest
+from seedpo.training.evaluating import evaluate_together
 from seedpo.training.files import ASIDE, publish_folder, remove_folder, remove_leftovers, write_text, writing
 from seedpo.training.interrupt import StopRequest, TrainingInterrupted, stop_on_signal
-from seedpo.training.optim import build_optimizer
-from seedpo.training.processes import build_accelerator, distributed, gather_all, on_main_process, unwrapped
-from seedpo.training.random_state import preserved_random_state, seed_process
+from seedpo.training.launching import sharding_is_asked_for
+from seedpo.training.optimizers import build_optimizer
+from seedpo.training.processes import (
+    build_accelerator,
+    distributed,
+    gather_all,
+    on_every_process,
+    on_main_process,
+    shared,
+    unwrapped,
+)
+from seedpo.training.random_state import seed_process
+from seedpo.training.reference import reference_hash, require_same_reference
 from seedpo.training.run_folder import RunFolder, require_same_settings
-from seedpo.training.state import Clock, Position, RunState
-from seedpo.training.step_metrics import mean_by_name
-from seedpo.training.tracking import MetricsLog, ProgressBar, read_metrics, truncate_metrics
+from seedpo.training.sharding import Layout
+from seedpo.training.state import Clock, Position, RunState, load_weights
+from seedpo.training.step_metrics import mean_by_name, most_by_name, peak_memory
+from seedpo.training.trackers import Trackers
+from seedpo.training.tracking import Kind, MetricsLog, ProgressBar, read_metrics, truncate_metrics
 from seedpo.training.update import StepResult, Updater
+from seedpo.training.watching import Verdict, Watch, stopped
 
 logger = logging.getLogger(__name__)
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM, DistributedType.XLA)
-"""Ways to spread a model that this loop does not handle: its checkpoints expect whole tensors."""
+"""Ways of accelerate's own to spread a model, which this loop does not handle; it shards by itself."""
 
 
 @dataclass(kw_only=True)
@@ -55,9 +68,12 @@ class _Run(Generic[Batch]):
     updater: Updater[Batch]
     position: Position
     log: MetricsLog
+    trackers: Trackers
     bar: ProgressBar
     stop: StopRequest
     clock: Clock
+    reference: str
+    alarm: str | None = None
 
 
 class Trainer(Generic[Batch]):
@@ -74,6 +90,7 @@ class Trainer(Generic[Batch]):
         evaluator: Evaluator | None = None,
         accelerator: Accelerator | None = None,
         progress: bool = True,
+        after_restoring: Callable[[], None] | None = None,
     ) -> None:
         """Joins the parts of a run; nothing is trained or written yet.
 
@@ -84,13 +101,16 @@ class Trainer(Generic[Batch]):
             source: the pairs of this process, ``config.batch_size`` at a time.
             config: the run's settings.
             folder: where everything is written.
-            evaluator: called by the first process before the first step, every ``evaluate_every`` steps and after the
-                last step; whatever it draws from global generators does not change the training.
+            evaluator: called before the first step, every ``evaluate_every`` steps and after the last step; by the
+                first process alone, unless it is a :class:`seedpo.protocols.SharedEvaluator`. Whatever it draws from
+                global generators does not change the training.
             accelerator: of this process; built from the configuration if it is not given.
             progress: whether to show a progress bar.
+            after_restoring: called on every process when a resumed run has taken its state back.
 
         Raises:
-            ConfigError: if the accelerator does not fit the configuration, or shards the model.
+            ConfigError: if the accelerator does not fit the configuration, or shards the model, or an alarm reads what
+                is not measured.
         """
         self.policy = policy
         self.method = method
@@ -100,11 +120,13 @@ class Trainer(Generic[Batch]):
         self.evaluator = evaluator
         self.accelerator = accelerator or build_accelerator(config.mixed_precision)
         self.progress = progress
+        self.after_restoring = after_restoring
         self._checkpoints = Checkpoints(folder.checkpoints, config.checkpoints_limit)
+        self._watch = Watch(folder, config)
         if self.accelerator.distributed_type in SHARDED:
             raise ConfigError(
-                f"{self.accelerator.distributed_type.value} shards the model, which is not supported; "
-                "use data parallelism"
+                f"{self.accelerator.distributed_type.value} of accelerate shards the model, which is not supported; "
+                "use build_accelerator(config.mixed_precision)"
             )
         if self.accelerator.mixed_precision != config.mixed_precision:
             raise ConfigError(
@@ -128,6 +150,7 @@ class Trainer(Generic[Batch]):
                 another process), or cannot be written.
             TrainingDiverged: if a loss or the gradient is not finite; checkpoints stay as they are.
             TrainingInterrupted: after a signal, once the checkpoint is written.
+            StoppedByAlarm: after an alarm whose action is ``stop``, once the checkpoint is written.
         """
         if resume not in (None, "latest"):
             raise ConfigError(f"resume = {resume!r} is unknown; write 'latest'")
@@ -135,9 +158,13 @@ class Trainer(Generic[Batch]):
             finished = on_main_process(self.accelerator, lambda: self._admit(resume))
             if finished is not None:
                 return finished
-            with distributed(self.policy, self.accelerator), self._started(resume, stop) as run:
-                self._loop(run)
-                return self._finish(run)
+            reference = on_main_process(self.accelerator, lambda: reference_hash(self.policy.module))
+            manifest = None if resume is None else self._weights_restored(reference)
+            sharded = sharding_is_asked_for()
+            with distributed(self.policy, self.accelerator, sharded=sharded) as layout:
+                with self._started(manifest, stop, layout, reference) as run:
+                    self._loop(run)
+                    return self._finish(run)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -150,6 +177,7 @@ class Trainer(Generic[Batch]):
         require_same_settings(self.folder.read_config(), self.config, self.folder.path)
         remove_leftovers(self.folder.path)
         remove_leftovers(self.folder.checkpoints)
+        remove_leftovers(self.folder.samples)
         if resume is None:
             self.folder.require_fresh()
             self.folder.write_config(self.config)
@@ -162,22 +190,32 @@ class Trainer(Generic[Batch]):
         return lines[-1] if lines else {}
 
     @contextmanager
-    def _started(self, resume: str | None, stop: StopRequest) -> Iterator[_Run[Batch]]:
+    def _started(
+        self, manifest: Manifest | None, stop: StopRequest, layout: Layout, reference: str
+    ) -> Iterator[_Run[Batch]]:
         """Builds what is needed to train, and takes back the checkpoint's state if there is one to resume."""
         with unwrapped(self.policy, self.accelerator):
             parameters = self.policy.trainable_parameters()
         optimizer = build_optimizer(parameters, learning_rate=self.config.learning_rate, config=self.config.optimizer)
         state = RunState(
             policy=self.policy,
+            layout=layout,
             source=self.source,
             parameters=parameters,
             optimizer=self.accelerator.prepare(optimizer),
             generator=seed_process(self.config.seed, self.accelerator.process_index),
             accelerator=self.accelerator,
         )
-        position, clock = (Position(), Clock()) if resume is None else self._restore(state)
+        position, clock = Position(), Clock()
+        if manifest is not None:
+            state.restore(self._checkpoints.path(manifest.step))
+            if self.after_restoring is not None:
+                self.after_restoring()
+            position = Position(step=manifest.step, pairs_seen=manifest.pairs_seen)
+            clock = Clock(before=manifest.seconds)
         updater = Updater(
             policy=self.policy,
+            layout=layout,
             method=self.method,
             source=self.source,
             parameters=parameters,
@@ -189,20 +227,42 @@ class Trainer(Generic[Batch]):
         is_main = self.accelerator.is_main_process
         bar = ProgressBar(done=position.step, total=self.config.max_steps, shown=self.progress and is_main)
         # Only the first process writes metrics; the others have a log that leads nowhere.
-        with closing(MetricsLog(self.folder.metrics if is_main else Path(os.devnull))) as log, closing(bar):
-            yield _Run(state=state, updater=updater, position=position, log=log, bar=bar, stop=stop, clock=clock)
+        with ExitStack() as stack:
+            log = stack.enter_context(closing(MetricsLog(self.folder.metrics if is_main else Path(os.devnull))))
+            on_main_process(self.accelerator, lambda: self._watch.start(log.records))
+            trackers = on_every_process(self.accelerator, lambda: self._open_trackers(is_main))
+            stack.enter_context(closing(trackers))
+            stack.enter_context(closing(bar))
+            yield _Run(
+                state=state,
+                updater=updater,
+                position=position,
+                log=log,
+                trackers=trackers,
+                bar=bar,
+                stop=stop,
+                clock=clock,
+                reference=reference,
+            )
 
-    def _restore(self, state: RunState) -> tuple[Position, Clock]:
-        manifest = on_main_process(self.accelerator, self._choose_checkpoint)
-        state.restore(self._checkpoints.path(manifest.step))
-        position = Position(step=manifest.step, pairs_seen=manifest.pairs_seen)
-        return position, Clock(before=manifest.seconds)
+    def _open_trackers(self, is_main: bool) -> Trackers:
+        """Only the first process shows the run."""
+        names = self.config.trackers if is_main else ()
+        return Trackers.open(names, project=self.config.tracker_project, folder=self.folder.path, config=self.config)
 
-    def _choose_checkpoint(self) -> Manifest:
+    def _weights_restored(self, reference: str) -> Manifest:
+        """The checkpoint to go on from, whose weights the policy now has."""
+        manifest = on_main_process(self.accelerator, lambda: self._choose_checkpoint(reference))
+        folder = self._checkpoints.path(manifest.step)
+        on_every_process(self.accelerator, lambda: load_weights(self.policy, folder))
+        return manifest
+
+    def _choose_checkpoint(self, reference: str) -> Manifest:
         """The checkpoint to go on from; the folder is set back to its step."""
         manifest = self._checkpoints.newest_intact()
         where = self._checkpoints.path(manifest.step)
         require_same_settings(build_config(manifest.config), self.config, where)
+        require_same_reference(manifest.reference, reference, where)
         if manifest.processes != self.accelerator.num_processes:
             raise RunFolderError(
                 f"{where} was written by {manifest.processes} processes, not {self.accelerator.num_processes}; "
@@ -226,15 +286,23 @@ class Trainer(Generic[Batch]):
                     run.position.step + 1, stop=run.stop, describe_checkpoint=self._checkpoints.describe_latest
                 )
             run.position = run.position.after_step(pairs=result.pairs)
+            run.clock.count(result.pairs)
             run.bar.advance(result.figures)
             self._log_if_due(run, result)
             self._evaluate_if_due(run)
-            self._save_if_due(run, stop=result.stop)
-            if result.stop and run.position.step < self.config.max_steps:
-                raise TrainingInterrupted(
-                    f"stopped after step {run.position.step} of {self.config.max_steps}; "
-                    f"{self._checkpoints.describe_latest()}; go on with --resume latest"
-                )
+            self._save_if_due(run, stop=result.stop or run.alarm is not None)
+            if run.position.step < self.config.max_steps:
+                self._leave_if_asked(run, result)
+
+    def _leave_if_asked(self, run: _Run[Batch], result: StepResult) -> None:
+        step, most = run.position.step, self.config.max_steps
+        if result.stop:
+            latest = self._checkpoints.describe_latest()
+            raise shared(
+                TrainingInterrupted(f"stopped after step {step} of {most}; {latest}; go on with --resume latest")
+            )
+        if run.alarm is not None:
+            raise shared(stopped(run.alarm, step=step, max_steps=most, checkpoint=self._checkpoints.describe_latest()))
 
     def _is_due(self, step: int, every: int) -> bool:
         return step == self.config.max_steps or (every > 0 and step % every == 0)
@@ -246,23 +314,40 @@ class Trainer(Generic[Batch]):
         seen = mean_by_name(gather_all(dict(self.source.metrics())))
         figures = result.figures | {"pairs_seen": position.pairs_seen}
         figures |= {f"source/{name}": value for name, value in seen.items()}
-        figures["seconds"] = run.clock.seconds_per_step()
-        on_main_process(self.accelerator, lambda: run.log.write(position.step, "train", figures))
+        figures |= run.clock.pace()
+        figures |= most_by_name(gather_all(peak_memory(self.accelerator.device)))
+        self._tell(run, "train", figures)
+
+    def _tell(self, run: _Run[Batch], kind: Kind, figures: Mapping[str, float]) -> None:
+        """Writes a line of metrics, and does what the alarms that it raises ask for."""
+
+        def write() -> Verdict:
+            run.log.write(run.position.step, kind, figures)
+            run.trackers.log(run.log.records[-1])
+            return self._watch.see(run.log.records)
+
+        def keep_best() -> None:
+            with unwrapped(self.policy, self.accelerator):
+                self._watch.keep_best(run.log.records[-1], self.policy.save)
+
+        verdict = on_main_process(self.accelerator, write)
+        run.alarm = run.alarm or verdict.stop
+        if verdict.best:
+            with run.state.layout.plain():
+                on_main_process(self.accelerator, keep_best)
 
     def _evaluate_if_due(self, run: _Run[Batch]) -> None:
         step, evaluator = run.position.step, self.evaluator
         if evaluator is None or not (step == 0 or self._is_due(step, self.config.evaluate_every)):
             return
 
-        def evaluate() -> None:
-            if run.log.has(step, "evaluation"):
-                return
-            device = self.accelerator.device
-            with unwrapped(self.policy, self.accelerator), preserved_random_state(device), torch.no_grad():
-                figures = evaluator(self.policy, step=step, folder=self.folder.samples)
-            run.log.write(step, "evaluation", figures)
-
-        on_main_process(self.accelerator, evaluate)
+        if on_main_process(self.accelerator, lambda: run.log.has(step, "evaluation")):
+            return
+        with run.state.layout.whole(), unwrapped(self.policy, self.accelerator):
+            figures = evaluate_together(
+                evaluator, self.policy, accelerator=self.accelerator, folder=self.folder, step=step
+            )
+        self._tell(run, "evaluation", figures)
 
     def _save_if_due(self, run: _Run[Batch], *, stop: bool) -> None:
         position = run.position
@@ -277,13 +362,16 @@ class Trainer(Generic[Batch]):
             processes=self.accelerator.num_processes,
             config=self.config.model_dump(mode="json"),
             files={},
+            reference=run.reference,
         )
-        self._checkpoints.write(
-            manifest,
-            accelerator=self.accelerator,
-            write_shared=run.state.write_shared,
-            write_own=run.state.write_own,
-        )
+        common = run.state.shared()
+        with run.state.layout.plain():
+            self._checkpoints.write(
+                manifest,
+                accelerator=self.accelerator,
+                write_shared=lambda folder: run.state.write_shared(folder, common),
+                write_own=run.state.write_own,
+            )
 
     def _finish(self, run: _Run[Batch]) -> dict[str, Any]:
         """Writes the trained weights, and last of all the mark that the run is complete."""
@@ -301,4 +389,5 @@ class Trainer(Generic[Batch]):
                 write_text(self.folder.finished, json.dumps(content) + "\n")
             return run.log.last("train") or {}
 
-        return on_main_process(self.accelerator, finish)
+        with run.state.layout.plain():
+            return on_main_process(self.accelerator, finish)

@@ -1,0 +1,1 @@
+"""Measured comparisons with the structure of the reference implementations, and throughput on a GPU."""

@@ -1,0 +1,25 @@
+"""What can be measured, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks.diffusion_dpo import lora_step
+from benchmarks.networks import Shape
+from benchmarks.timing import Comparison
+from benchmarks.transitions import d3po, spo
+
+CASES: dict[str, Callable[[Shape], Comparison]] = {
+    "spo": spo,
+    "spo-2-passes": lambda shape: spo(shape, passes=2),
+    "diffusion-dpo": lora_step,
+    "diffusion-dpo-checkpointed": lambda shape: lora_step(shape, checkpointing=True),
+    "d3po-pairs": lambda shape: d3po(shape, update_per="pair"),
+    "d3po-groups": d3po,
+}
+"""Comparisons of the published structure with ours."""
+
+AGREEMENT = "d3po-agreement"
+"""Not a comparison of costs: what one update per group changes."""
+
+NAMES = (*CASES, AGREEMENT)

@@ -1,0 +1,88 @@
+"""``seedpo data``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedpo.cli.shared import read_changes
+from seedpo.errors import ConfigError, DataError
+
+data_app = typer.Typer(
+    no_args_is_help=True, help="Labelled pairs of images: what a set holds, and whether it is sound."
+)
+
+SHEET, REPORT = "pairs.png", "check.json"
+SHEET_PAIRS = 24
+"""Pairs on the contact sheet."""
+
+
+@data_app.callback()
+def _data() -> None:
+    """Keeps ``check`` a command of its own name."""
+
+
+@data_app.command("check")
+def check_command(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="What `data` of a run is: file, folder, glob, hub:...")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change one key as in a run: pairs.resolution=512. Repeatable."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help=f"Folder for a contact sheet ({SHEET}) and all findings ({REPORT}).")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Read the images of so many pairs only, evenly spread; labels of all.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Read a set of labelled pairs as a run would, and say what is in it.
+
+    Counts, ties and sizes; prompts that are empty or too long; pairs that are there twice, with other labels too; every
+    pair that cannot be read, with file and row. Exit status 1 if a run would stop. `--out` draws pairs to look at:
+    whether chosen is chosen is seen at a glance.
+
+    Formats: Pick-a-Pic's parquet, tables with prompt, chosen and rejected (parquet, JSONL, CSV), folders chosen/ and
+    rejected/, WebDataset archives, Hugging Face data sets. docs/data.md describes them.
+
+    Examples:
+        seedpo data check my_pairs/ --set pairs.resolution=512 --out check
+
+        seedpo data check "pickapic/train-*.parquet" --rows 5000
+
+        seedpo data check hub:owner/name --rows 200 --set pairs.resolution=512
+    """
+    from seedpo.catalogue import DATA
+    from seedpo.config import build_config
+    from seedpo.data.check import check_pairs
+    from seedpo.data.check_text import findings_text
+    from seedpo.data.contact_sheet import spread, write_contact_sheet
+    from seedpo.data.reading import read_pairs
+
+    config = build_config(read_changes(changes))
+    if as_json:
+        logging.getLogger("seedpo").setLevel(logging.WARNING)
+    pairs = DATA.load(path)(config.pairs) if path in DATA else read_pairs(path, config.pairs, seed=config.seed)
+    findings = check_pairs(pairs, rows=rows, progress=not quiet)
+    if out is not None:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            shown = spread(findings.readable, SHEET_PAIRS)
+            if shown:
+                write_contact_sheet(pairs, shown, out / SHEET, title=f"{findings.origin}: {findings.summary}")
+            (out / REPORT).write_text(json.dumps(findings.as_json(), indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"--out {out} cannot be written: {error}") from error
+    typer.echo(json.dumps(findings.as_json(), indent=1) if as_json else findings_text(findings))
+    if out is not None and not as_json:
+        typer.echo(f"written: {out / REPORT}" + (f", {out / SHEET}" if shown else ""))
+    if findings.stops:
+        raise DataError("; ".join(findings.stops))

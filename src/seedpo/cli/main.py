@@ -1,0 +1,77 @@
+"""From arguments to an exit status."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import typer
+
+from seedpo.cli.cache import cache_app
+from seedpo.cli.data import data_app
+from seedpo.cli.names import list_command
+from seedpo.cli.results import card_command, export_command, push_command, report_command, sample_command
+from seedpo.cli.scenes import scenes_app
+from seedpo.cli.shared import is_first_process
+from seedpo.cli.training import demo_command, plan_command, train_command
+from seedpo.errors import SeedpoError
+
+COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
+    "Begin": {"demo": demo_command, "list": list_command},
+    "Train": {"data": data_app, "plan": plan_command, "cache": cache_app, "train": train_command},
+    "Look at results and hand them on": {
+        "report": report_command,
+        "sample": sample_command,
+        "export": export_command,
+        "card": card_command,
+        "push": push_command,
+    },
+    "The embedded world": {"scenes": scenes_app},
+}
+"""The commands, in the order in which ``--help`` shows them."""
+
+app = typer.Typer(
+    name="seedpo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help=(
+        "Align text-to-image diffusion models with human preferences: Diffusion-DPO, D3PO and SPO, "
+        "each with a gamma-weighted self-entropy term (SEE-DPO).\n\n"
+        "Start with `seedpo demo`, which trains on an embedded model and writes a report."
+    ),
+)
+
+for panel, commands in COMMANDS.items():
+    for name, command in commands.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel)(command)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Runs the command line; what a user can mend is printed as one line, with exit status 1 (3: an alarm said stop).
+
+    Of several processes the first one prints; under ``--processes`` the launcher does.
+    """
+    from seedpo import launch
+
+    logging.basicConfig(level=logging.INFO if is_first_process() else logging.ERROR, format="%(message)s")
+    for noisy in ("httpx", "accelerate", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if launch.is_launched():
+        launch.end_with_launcher()
+    try:
+        app(arguments, obj=arguments)
+    except Exception as error:
+        if launch.is_launched():
+            launch.tell_launcher(error)
+        elif not isinstance(error, SeedpoError):
+            raise
+        elif is_first_process() or not error.on_every_process:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(error.exit_status if isinstance(error, SeedpoError) else 1) from None

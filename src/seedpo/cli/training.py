@@ -1,0 +1,145 @@
+"""Commands that train, or tell what training would cost."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedpo.cli.shared import Changes, is_first_process, quieten_libraries, read_changes
+from seedpo.errors import ConfigError
+
+
+def train_command(
+    context: typer.Context,
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD|RECIPE.yaml", help="`diffusion-dpo`, `d3po`, `spo`, or a recipe file.")
+    ],
+    out: Annotated[Path, typer.Option(help="Run folder to write; must be new unless a run is resumed.")],
+    changes: Changes = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="latest", help="Go on from the last checkpoint in --out.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes on this machine: one for each GPU, or several on the CPU.", metavar="N"),
+    ] = None,
+    shard: Annotated[
+        bool,
+        typer.Option("--shard", help="With --processes: each keeps a part of gradients and optimiser state (FSDP2)."),
+    ] = False,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="At the end, upload the results to the hub; see `seedpo push`."),
+    ] = None,
+) -> None:
+    """Train a policy with a preference method.
+
+    Examples:
+        seedpo train spo --out runs/spo --set gamma=1 --set max_steps=100
+
+        seedpo train recipes/see-spo-sd15.yaml --out runs/see-spo --set seed=1
+
+        seedpo train spo --out runs/spo --set gamma=1 --set max_steps=200 --resume latest
+
+        seedpo train diffusion-dpo --out runs/dpo --processes 8
+
+    `batch_size` counts pairs per process. `torchrun --nproc_per_node 8 -m seedpo train ...` and
+    `accelerate launch -m seedpo train ...` start the same run, on several machines too.
+    """
+    from seedpo.launch import is_launched, launch, require_no_other_launcher
+
+    if resume not in (None, "latest"):
+        raise ConfigError(f"--resume {resume} is unknown; write --resume latest")
+    if push_to_hub is not None:
+        from seedpo.models.names import repository_name
+
+        repository_name(push_to_hub)
+    overrides = read_changes(changes)
+    if shard and (processes or 1) < 2:
+        raise ConfigError("--shard needs --processes 2 or more: there is nothing to share with one process")
+    if processes is not None and not is_launched():
+        require_no_other_launcher(processes)
+        if processes > 1 and "WORLD_SIZE" not in os.environ:
+            raise SystemExit(launch(context.obj or sys.argv[1:], processes=processes, shard=shard))
+    quieten_libraries()
+    from seedpo.runs import resolve_config, train
+
+    last = train(resolve_config(method, overrides), out, resume="latest" if resume else None, progress=not quiet)
+    if not is_first_process():
+        return
+    shown = {key: last[key] for key in ("step", "loss", "rewards/margins", "rewards/accuracies") if key in last}
+    typer.echo("finished: " + ", ".join(f"{key} {value:.4g}" for key, value in shown.items()))
+    typer.echo(f"run folder: {out}")
+    if push_to_hub is not None:
+        from seedpo.publishing.push import push_run
+
+        typer.echo(f"uploaded: {push_run(out, push_to_hub)}")
+
+
+def plan_command(
+    method: Annotated[
+        str, typer.Argument(metavar="METHOD|RECIPE.yaml", help="`diffusion-dpo`, `d3po`, `spo`, or a recipe file.")
+    ],
+    gpu: Annotated[str, typer.Option(help="Kind of GPU: A10, A100-40, A100-80, H100, H200, L4, RTX-4090, T4, ...")],
+    gpus: Annotated[int, typer.Option(metavar="N", help="How many; `batch_size` is per GPU.")] = 1,
+    changes: Changes = None,
+    utilisation: Annotated[float, typer.Option(help="Share of the GPU's peak that is assumed to be reached.")] = 0.35,
+    kept: Annotated[float, typer.Option(help="Online methods: share of a roll-out's pairs that are kept.")] = 1.0,
+    pairs: Annotated[
+        int | None, typer.Option(metavar="N", help="Offline: pairs in the preference set, where they are met again.")
+    ] = None,
+    cached: Annotated[
+        bool, typer.Option("--cached", help="Offline: the cache in `cache.folder` is filled already.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in FLOPs, bytes and hours.")] = False,
+) -> None:
+    """Tell what a run would cost before anything is loaded: forward passes, FLOPs, memory, hours.
+
+    Only configuration files of the model are read (those of SD1.5, SD2.1 and SDXL ship with seedpo), no weights and no
+    data. FLOPs are counted on networks without weights and are those of the run; memory is an estimate; hours are FLOPs
+    over the assumed share of the peak. Warns where the memory does not suffice and says what to change.
+
+    Examples:
+        seedpo plan recipes/spo-sdxl.yaml --gpu H100 --gpus 8
+
+        seedpo plan diffusion-dpo --gpu RTX-4090 --set model=models/my-sd15 --set mixed_precision=bf16 --pairs 20000
+    """
+    overrides = read_changes(changes)
+    quieten_libraries()
+    from seedpo.planning.command import plan_text
+    from seedpo.planning.plan import Guesses
+
+    typer.echo(
+        plan_text(
+            method,
+            overrides,
+            gpu=gpu,
+            gpus=gpus,
+            utilisation=utilisation,
+            guesses=Guesses(kept=kept, pairs=pairs, cached=cached),
+            as_json=as_json,
+        )
+    )
+
+
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Folder for the runs and the report.")] = Path("out/demo"),
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of each run.")] = 1,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Runs trained at the same time; as many as there are cores if not given.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is finished already.")] = False,
+) -> None:
+    """Train all methods with and without the entropy term on the embedded model, and write the report.
+
+    Runs that are finished already are kept; a run that was interrupted goes on.
+    """
+    from seedpo.demo import run_demo
+
+    path = run_demo(out, seeds=seeds, processes=processes, fresh=fresh)
+    typer.echo(f"report: {path.resolve()}")

@@ -1,0 +1,30 @@
+"""Every key of a run, typed and strict.
+
+A recipe is a YAML file that holds only what differs from the defaults here and from the method's preset. The resolved
+configuration is written into each run folder and rebuilds the run.
+"""
+
+from seedpo.config.alarms import AlarmsConfig
+from seedpo.config.pairs import CacheConfig, PairsConfig
+from seedpo.config.recipes import build_config, merge, nested, parse_override, read_recipe, save_config
+from seedpo.config.rollouts import SamplingConfig, StepPoolConfig, TrajectoryConfig
+from seedpo.config.run import EvaluationConfig, FidelityConfig, OptimizerConfig, RunConfig
+
+__all__ = [
+    "AlarmsConfig",
+    "CacheConfig",
+    "EvaluationConfig",
+    "FidelityConfig",
+    "OptimizerConfig",
+    "PairsConfig",
+    "RunConfig",
+    "SamplingConfig",
+    "StepPoolConfig",
+    "TrajectoryConfig",
+    "build_config",
+    "merge",
+    "nested",
+    "parse_override",
+    "read_recipe",
+    "save_config",
+]

@@ -1,0 +1,61 @@
+"""How the policy draws images, and the pairs that online methods make of them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from seedpo.config.section import Section
+
+
+class SamplingConfig(Section):
+    """How the policy draws images, in roll-outs and in training alike."""
+
+    num_inference_steps: int = Field(20, ge=2)
+    """Denoising steps of a trajectory."""
+    guidance_scale: float = Field(5.0, ge=1.0)
+    """Classifier-free guidance; 1 switches it off and halves the cost."""
+    eta: float = Field(1.0, gt=0.0, le=1.0)
+    """DDIM's eta of roll-outs; 1 gives the ancestral sampler, 0 has no density and cannot be trained on."""
+
+
+class TrajectoryConfig(Section):
+    """Pairs of whole trajectories (D3PO)."""
+
+    images_per_prompt: int = Field(2, ge=2)
+    """Trajectories per prompt that share x_T; their final images are ranked."""
+    prompts_per_rollout: int = Field(16, ge=1)
+    """Prompts sampled together by one process."""
+    updates_per_rollout: int = Field(1, ge=1)
+    """Passes over the pairs of one roll-out."""
+    min_gap: float = Field(0.0, ge=0.0)
+    """A pair is kept if the preference probability of its winner exceeds that of its loser by more than this."""
+    steps_per_pair: int | None = Field(None, ge=1)
+    """Denoising steps that are trained on from each pair, drawn at random (with `update_per` group, one draw for all
+    pairs of a prompt); none: all of them, as published."""
+    update_per: Literal["pair", "group"] = "pair"
+    """What `batch_size` counts. `pair`: single pairs of steps, as published. `group`: all pairs of a prompt at one
+    denoising step, whose images run through the network once for all their pairs; with k images per prompt an update
+    at the same `batch_size` sees up to k (k - 1) / 2 times as many pairs, and there are as many times fewer updates."""
+
+
+class StepPoolConfig(Section):
+    """Pairs of single steps from a shared x_t (SPO)."""
+
+    candidates: int = Field(4, ge=2)
+    """Candidates x_{t-1} drawn from every shared x_t."""
+    plain_steps: int = Field(4, ge=0)
+    """First steps that are sampled without making pairs."""
+    inner_steps: int = Field(0, ge=0)
+    """Steps that each candidate walks on by itself before it is judged; all its steps are trained on, and only the
+    first shares x_t. 0: judged at once, as for SD1.5; 3 is published for SDXL."""
+    min_gap: float = Field(0.3, ge=0.0, lt=1.0)
+    """A pair is kept if the preference probability of its winner exceeds that of its loser by more than this."""
+    prompts_per_rollout: int = Field(16, ge=1)
+    """Prompts sampled together by one process."""
+    updates_per_rollout: int = Field(1, ge=1)
+    """Passes over the pairs of one roll-out."""
+    preview_checks: int = Field(4, ge=0)
+    """First roll-outs whose previews are decoded by the model's own autoencoder too, to measure how often `preview_vae`
+    ranks a pair the same way; without `preview_vae` it does nothing. 0 measures nothing."""

@@ -1,0 +1,182 @@
+"""All keys of a run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from seedpo.config.alarms import AlarmsConfig
+from seedpo.config.pairs import CacheConfig, PairsConfig
+from seedpo.config.rollouts import SamplingConfig, StepPoolConfig, TrajectoryConfig
+from seedpo.config.section import Section
+from seedpo.core.entropy import entropy_weights
+
+
+class OptimizerConfig(Section):
+    """The optimiser and its schedule."""
+
+    name: Literal["adamw", "adamw8bit", "adafactor"] = "adamw"
+    """`adamw`; `adamw8bit`: with moments of 8 bits, a quarter of their memory (CUDA and the package bitsandbytes);
+    `adafactor`: factored second moments only, at a fixed learning rate, as Diffusion-DPO trained SDXL."""
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """Learning rate after the warm-up: at its peak throughout, or down to 0 at `max_steps`, which then cannot be
+    changed when a run is resumed."""
+    weight_decay: float = Field(1e-4, ge=0.0)
+    """Decoupled weight decay."""
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    """Gradients are scaled down to this norm."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the learning rate rises linearly to its peak; 0: none."""
+    beta1: float = Field(0.9, ge=0.0, lt=1.0)
+    """AdamW's first decay rate; Adafactor has none."""
+    beta2: float = Field(0.999, ge=0.0, lt=1.0)
+    """AdamW's second decay rate; Adafactor's follows the step, 1 - step^-0.8."""
+
+
+class EvaluationConfig(Section):
+    """What is generated and measured at evaluations: the same prompts and latents every time."""
+
+    prompts: str = "scenes-evaluation"
+    """Prompt set: a registered name or a text file with one prompt per line."""
+    num_prompts: int = Field(24, ge=1)
+    """Prompts taken from the head of the set."""
+    images_per_prompt: int = Field(4, ge=1)
+    """Initial latents per prompt; diversity needs at least 2."""
+    num_inference_steps: int = Field(20, ge=1)
+    """Denoising steps (DDIM, eta 0: the image is a function of its latent)."""
+    guidance_scale: float = Field(5.0, ge=1.0)
+    """Classifier-free guidance."""
+    rewards: tuple[str, ...] = ("scenes-scorer",)
+    """Rewards that are measured; the first is shown as the proxy."""
+    metrics: tuple[str, ...] = ("truth", "attribute_accuracy", "pairwise_diversity", "free_spread")
+    """Metrics that are measured."""
+    seed: int = Field(1234, ge=0)
+    """Seed of the initial latents."""
+    batch_size: int = Field(64, ge=1)
+    """Images drawn at a time; smaller batches need less memory and are dealt out more evenly over several processes.
+    Whoever draws a batch, its images are the same."""
+
+
+class FidelityConfig(Section):
+    """Faults of the reference code that change results, to reproduce it; docs/fidelity.md explains each. All off."""
+
+    gradients_never_clipped: bool = False
+    """SPO: its gradient clipping sees no parameters; `optimizer.max_grad_norm` has no effect."""
+    ties_as_wins: bool = False
+    """diffusers' Diffusion-DPO script for SD1.5: a tie is a preference for the first image; `pairs.ties` has no
+    effect."""
+    independent_flips: bool = False
+    """The same script: the two images of a pair are mirrored independently, at half of their visits each."""
+    beta_without_half: bool = False
+    """The same script: beta multiplies the squared errors without the 1/2 of the official code, as if it were twice as
+    large."""
+    square_time_ids: bool = False
+    """Official Diffusion-DPO for SDXL: every image is said to have been made in the training size and never cropped."""
+    reference_moves_on_resume: bool = False
+    """D3PO's human feedback script: a resumed run takes the weights of its checkpoint as the reference."""
+
+
+class RunConfig(Section):
+    """One training run."""
+
+    method: str = "diffusion-dpo"
+    """Preset: `diffusion-dpo`, `d3po` or `spo`."""
+    model: str = "scenes"
+    """Model of the Stable Diffusion 1, 2 or XL family: a registered name, a folder with a diffusers pipeline, a
+    single-file `.safetensors` checkpoint, or `owner/name[@revision]` on the hub."""
+    vae: str | None = None
+    """Another autoencoder: a folder or `owner/name[@revision]`, for SDXL for example `madebyollin/sdxl-vae-fp16-fix`,
+    which may run in half precision; none: the model's own."""
+    single_file_config: str | None = None
+    """Folder (or hub id) of a diffusers pipeline with the architecture, tokenizers and noise schedule of a single-file
+    checkpoint; none: diffusers' choice, fetched from the hub. Without a single-file checkpoint it does nothing."""
+    resolution: int | None = Field(None, ge=8)
+    """Height and width of images in pixels, a multiple of 8 for Stable Diffusion; none: the model's own."""
+    data: str = "scenes-pairs"
+    """Preference pairs of offline methods: a registered name, a file, folder or glob of shards, or `hub:owner/name`;
+    docs/data.md lists the formats."""
+    prompts: str = "scenes-training"
+    """Prompts of online methods: a registered name or a text file with one prompt per line."""
+    reward: str = "scenes-scorer"
+    """Reward that ranks the roll-outs of online methods: a registered name, or a CLIP preference model (a folder, or
+    `owner/name` on the hub); SPO needs a step-aware one."""
+    preview_vae: str | None = None
+    """Folder or hub id of a smaller autoencoder (an AutoencoderTiny or AutoencoderKL of the same latents) that decodes
+    the previews for SPO's scorer, at a fraction of the cost; none: the model's own."""
+
+    beta: float = 0.1
+    """Weight of the KL term, above 0; its scale depends on `reduction`."""
+    gamma: float = 0.0
+    """Weight of the self-entropy term; 0 is the base method."""
+    entropy_convention: Literal["relative", "absolute"] = "relative"
+    """`relative`: a = beta (1 + gamma). `absolute`: a = beta + gamma."""
+    reduction: Literal["sum", "mean"] = "mean"
+    """How a log-probability is reduced over the latent dimensions; the published betas are for `mean`."""
+    clip_range: float | None = Field(None, gt=0.0, lt=1.0)
+    """The ratio policy/reference of one step is held in [1 - clip_range, 1 + clip_range]; none: no clipping."""
+
+    max_steps: int = Field(100, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(16, ge=1)
+    """Pairs per process and micro-step."""
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    """Micro-steps per optimiser step."""
+    learning_rate: float = Field(1e-4, gt=0.0)
+    """Peak learning rate."""
+    adapter: Literal["lora", "full"] = "lora"
+    """`lora` trains an adapter, whose absence is the reference; `full` trains the network beside a frozen copy."""
+    lora_rank: int = Field(4, ge=1)
+    """Rank of the adapter; its alpha equals its rank."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Precision of the forward passes; trained weights stay in float32. `bf16` suits GPUs since Ampere, and is what
+    `seedpo train` takes there for models other than the embedded one, where nothing is set."""
+    gradient_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass: far less memory, about a third more time."""
+    compile: bool = False
+    """Whether `torch.compile` translates the network: minutes at the start, faster steps afterwards."""
+    seed: int = Field(0, ge=0)
+    """Seed of everything that is drawn in the run."""
+    log_every: int = Field(1, ge=1)
+    """Steps between lines of training metrics."""
+    checkpoint_every: int = Field(100, ge=0)
+    """Steps between checkpoints; 0 writes none but the last."""
+    checkpoints_limit: int = Field(2, ge=1)
+    """Checkpoints that are kept."""
+    evaluate_every: int = Field(0, ge=0)
+    """Steps between evaluations; 0 evaluates before the first and after the last step only."""
+    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Where the metrics go besides `metrics.jsonl`; none: nowhere else. The packages come with `seedpo[track]`."""
+    tracker_project: str = "seedpo"
+    """Project under which trackio and wandb show the run; tensorboard, whose files lie in the run folder, has none."""
+
+    pairs: PairsConfig = PairsConfig()
+    cache: CacheConfig = CacheConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    trajectories: TrajectoryConfig = TrajectoryConfig()
+    steps: StepPoolConfig = StepPoolConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    alarms: AlarmsConfig = AlarmsConfig()
+    fidelity: FidelityConfig = FidelityConfig()
+
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def _bare_no(cls, value: Any) -> Any:
+        """YAML 1.1 reads a bare no as false."""
+        return "no" if value is False else value
+
+    @model_validator(mode="after")
+    def _weights_are_usable(self) -> Self:
+        entropy_weights(self.beta, self.gamma, convention=self.entropy_convention)
+        return self
+
+    @model_validator(mode="after")
+    def _cached_scalars_stay_true(self) -> Self:
+        for switch in ("independent_flips", "reference_moves_on_resume"):
+            if self.cache.reference and getattr(self.fidelity, switch):
+                raise ValueError(
+                    f"fidelity.{switch} needs cache.reference = false, which holds what the unmoved reference says of "
+                    "pairs mirrored together"
+                )
+        return self

@@ -1,0 +1,118 @@
+"""Hugging Face data sets: saved to a local folder, or streamed from the hub. Needs the package ``datasets``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seedpo.errors import DataError, StreamError
+
+MARKS = ("dataset_dict.json", "state.json")
+"""Files by which a folder of ``save_to_disk`` is known: several splits, or one."""
+
+
+def _datasets() -> Any:
+    """The package, which is an extra."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(
+            "Hugging Face data sets need the package datasets; install it with pip install 'seedpo[data]'"
+        ) from error
+    return datasets
+
+
+class SavedRows:
+    """Rows of a data set that was written with ``save_to_disk``.
+
+    Args:
+        folder: what it was written to.
+        split: split that is taken if there are several.
+
+    Raises:
+        DataError: if it cannot be read or lacks the split.
+    """
+
+    def __init__(self, folder: Path, *, split: str) -> None:
+        datasets = _datasets()
+        try:
+            loaded = datasets.load_from_disk(str(folder))
+        except Exception as error:  # whatever the package meets in a damaged folder
+            raise DataError(f"{folder} cannot be read as a saved Hugging Face data set: {error}") from error
+        if isinstance(loaded, datasets.DatasetDict):
+            if split not in loaded:
+                raise DataError(f"{folder} has no split {split!r}; set pairs.split to one of {', '.join(loaded)}")
+            loaded = loaded[split]
+        for name, feature in loaded.features.items():
+            if isinstance(feature, datasets.Image):
+                loaded = loaded.cast_column(name, datasets.Image(decode=False))
+        self.origin = str(folder)
+        self.columns: Sequence[str] = loaded.column_names
+        self._rows = loaded
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def values(self, column: str) -> Sequence[Any]:
+        """A column, whole."""
+        return list(self._rows[column])
+
+    def row(self, row: int, columns: Sequence[str]) -> dict[str, Any]:
+        """Some columns of a row."""
+        if not columns:
+            return {}
+        values: dict[str, Any] = self._rows.select_columns(list(columns))[row]
+        return values
+
+    def place(self, row: int) -> str:
+        """Folder and number of a row."""
+        return f"{self.origin} row {row}"
+
+    def folder(self, row: int) -> Path | None:
+        """The data set's folder."""
+        return Path(self.origin)
+
+
+class HubStream:
+    """Passes over a data set of the hub, one row after another, without keeping it on the disk.
+
+    Args:
+        name: ``owner/name`` on the hub, or a local folder.
+        split: split that is read.
+        seed: seed of the orders.
+        buffer: rows among which the next one is drawn; 1 keeps the order.
+
+    Raises:
+        DataError: if it cannot be opened.
+    """
+
+    def __init__(self, name: str, *, split: str, seed: int, buffer: int) -> None:
+        datasets = _datasets()
+        self.origin = f"hub:{name}"
+        self.folder = Path(name) if Path(name).is_dir() else None
+        self._seed = seed
+        self._buffer = buffer
+        try:
+            self._rows = datasets.load_dataset(name, split=split, streaming=True).decode(False)
+            columns = self._rows.column_names
+            self.columns: Sequence[str] = columns if columns is not None else list(next(iter(self._rows)))
+        except Exception as error:  # no network, no such set, no such split, no right to read it, ...
+            raise DataError(
+                f"{self.origin} cannot be read (split {split!r}): {type(error).__name__}: {error}; "
+                "check the name, pairs.split, the network and `hf auth whoami`"
+            ) from error
+
+    def epoch(self, number: int) -> Iterator[dict[str, Any]]:
+        """All rows in the order of one pass; the same order whenever it is asked for."""
+        rows = self._rows
+        if self._buffer > 1:
+            rows = rows.shuffle(generator=np.random.default_rng([self._seed, number]), buffer_size=self._buffer)
+        try:
+            yield from rows
+        except Exception as error:
+            raise StreamError(
+                f"{self.origin} broke off: {type(error).__name__}: {error}; go on with --resume latest"
+            ) from error

@@ -1,0 +1,124 @@
+"""Image files as pixels: every kind of file becomes upright 8-bit RGB, and the two images of a pair one size.
+
+Colour profiles are not applied, as in the usual training code: the stored numbers are taken for sRGB.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from seedpo.errors import DataError
+
+ENDINGS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""Endings of the names of image files."""
+
+_ORIENTATION = 0x0112
+"""EXIF's number of the tag that says how the camera was held."""
+
+_SIXTEEN_BITS = 257.0
+"""Steps of a 16-bit value for each step of an 8-bit one: 65535 / 255."""
+
+
+def read_image(content: object, *, folder: Path | None = None) -> Image.Image:
+    """Decodes an image file: upright, in RGB, transparent parts over white; of several frames the first.
+
+    Args:
+        content: the bytes of the file, its path, or Hugging Face's ``{"bytes": ..., "path": ...}``.
+        folder: where relative paths begin and within which all must lie; none: paths are refused.
+
+    Raises:
+        DataError: if it cannot be read; the message says why, and the caller adds where.
+    """
+    file = read_file(content, folder=folder)
+    try:
+        with Image.open(io.BytesIO(file)) as image:
+            image.load()
+            return _rgb(_upright(image))
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        seen = f"{len(file)} bytes that begin with {file[:12]!r}" if file else "an empty file"
+        raise DataError(f"not an image that can be read (no known format: {seen})") from error
+    except Exception as error:  # Pillow's decoders raise almost anything, SyntaxError too, for a damaged file
+        raise DataError(f"not an image that can be read ({error})") from error
+
+
+def read_file(content: object, *, folder: Path | None = None) -> bytes:
+    """The bytes of an image file, given as :func:`read_image` takes it.
+
+    Raises:
+        DataError: if there are none; the message says why, and the caller adds where.
+    """
+    if isinstance(content, Mapping):
+        content = content["bytes"] if content.get("bytes") is not None else content.get("path")
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content)
+    if not isinstance(content, str | Path) or not str(content):
+        seen = "nothing" if content is None or content == "" else type(content).__name__
+        raise DataError(f"not an image that can be read (neither bytes nor a path, but {seen})")
+    if str(content).startswith(("http://", "https://")):
+        raise DataError(f"not an image that can be read ({content} is an address: download the file first)")
+    path = _within(folder, content)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"not an image that can be read ({path}: {error.strerror})") from error
+
+
+def _within(folder: Path | None, content: str | Path) -> Path:
+    """The path of a file in a folder; links in it may lead out of it."""
+    mend = "set pairs.image_folder to the folder that holds the images"
+    if folder is None:
+        raise DataError(f"not an image that can be read ({content} is a path, and there is no folder for it; {mend})")
+    path = folder / content
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):  # noqa: PTH100
+        raise DataError(f"not an image that can be read ({content} lies outside the folder {folder}; {mend})")
+    return path
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("F", "I") or image.mode.startswith("I;"):
+        values = np.asarray(image, dtype=np.float64)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise DataError(f"not an image that can be read (values of mode {image.mode}; 8 or 16 bits are expected)")
+        return Image.fromarray(np.rint(values / _SIXTEEN_BITS).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def fit(image: Image.Image, resolution: int, place: tuple[float, float]) -> tuple[Image.Image, tuple[int, int]]:
+    """Resizes the shorter side to ``resolution`` (Lanczos) and keeps a square of it.
+
+    Args:
+        image: in RGB.
+        resolution: height and width of the result in pixels.
+        place: where the square lies in what is left over, down and across: 0 is the top or left, 1 the bottom or right.
+
+    Returns:
+        The square, and the rows and columns cut away above and to the left of it, in pixels of the resized image.
+    """
+    scale = resolution / min(image.size)
+    width, height = (max(resolution, round(side * scale)) for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    top, left = round(place[0] * (height - resolution)), round(place[1] * (width - resolution))
+    return image.crop((left, top, left + resolution, top + resolution)), (top, left)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Pixels (3, H, W) in [0, 1] of an RGB image."""
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255.0).permute(2, 0, 1)

@@ -1,0 +1,294 @@
+"""From a table's rows to labelled pairs: what is left out, which image is preferred, and how both become one size."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from seedpo.config import PairsConfig
+from seedpo.data.images import fit, read_file, read_image, to_tensor
+from seedpo.data.layouts import find_layout, preferences, wrong_marks
+from seedpo.data.tables import Table
+from seedpo.errors import DataError
+from seedpo.protocols import LabelledPair
+
+VERSION = 1
+"""Of how files become pixels; part of the content hashes, so that a change makes caches void."""
+
+_CROPS = 0x5EED
+"""Seed of the windows of random crops, beside the number of the row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredPair:
+    """A pair as it is stored.
+
+    Attributes:
+        values: the row's columns.
+        names: columns of the prompt and of the two images.
+        probability: that the first image is preferred; 0.5 for a tie.
+        place: file and row, for messages.
+        folder: where paths begin and within which they must lie; none: there can be no paths.
+        key: number that seeds the window of a random crop.
+    """
+
+    values: Mapping[str, Any]
+    names: tuple[str, str, str]
+    probability: float
+    place: str
+    folder: Path | None
+    key: int
+
+    @property
+    def prompt(self) -> str:
+        """What both images were made for.
+
+        Raises:
+            DataError: if it is no text.
+        """
+        prompt = self.values[self.names[0]]
+        if not isinstance(prompt, str):
+            kind = "missing" if prompt is None else f"not text but {type(prompt).__name__}"
+            raise DataError(f"{self.place}: {self.names[0]} is {kind}; mend or remove the row")
+        return prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedPair:
+    """A pair as it is stored, decoded, in the order of preference.
+
+    Attributes:
+        prompt: what both images were made for.
+        chosen: the preferred image.
+        rejected: the other image.
+        probability: that the first is preferred; 0.5 for a tie.
+        place: file and row.
+        key: number that seeds the window of a random crop.
+    """
+
+    prompt: str
+    chosen: Image
+    rejected: Image
+    probability: float
+    place: str
+    key: int
+
+
+def open_pair(pair: StoredPair) -> OpenedPair:
+    """Decodes a pair.
+
+    Raises:
+        DataError: if the prompt is no text or an image cannot be read.
+    """
+    prompt, images = pair.prompt, []
+    for name in pair.names[1:]:
+        try:
+            images.append(read_image(pair.values[name], folder=pair.folder))
+        except DataError as error:
+            raise DataError(f"{pair.place}: {name} is {error}; remove the row") from error
+    chosen, rejected = images if pair.probability >= 0.5 else reversed(images)
+    return OpenedPair(
+        prompt=prompt,
+        chosen=chosen,
+        rejected=rejected,
+        probability=max(pair.probability, 1.0 - pair.probability),
+        place=pair.place,
+        key=pair.key,
+    )
+
+
+def content_hash(pair: StoredPair, config: PairsConfig) -> str:
+    """SHA-256 of all that the labelled pair depends on, in hexadecimal digits; nothing is decoded.
+
+    Raises:
+        DataError: if the prompt is no text or a file cannot be read.
+    """
+    window = _window(pair, config)
+    hasher = hashlib.sha256(f"{VERSION} {pair.probability!r} {config.resolution} {window}".encode())
+    for part in (pair.prompt.encode(), *(_file(pair, name) for name in pair.names[1:])):
+        hasher.update(len(part).to_bytes(8, "big"))
+        hasher.update(part)
+    return hasher.hexdigest()
+
+
+def _file(pair: StoredPair, name: str) -> bytes:
+    try:
+        return read_file(pair.values[name], folder=pair.folder)
+    except DataError as error:
+        raise DataError(f"{pair.place}: {name} is {error}; remove the row") from error
+
+
+def labelled(pair: OpenedPair, config: PairsConfig, *, size: tuple[int, int] | None = None) -> LabelledPair:
+    """A decoded pair in the size that is trained on.
+
+    Args:
+        pair: the images as they are stored.
+        config: resolution and crop.
+        size: width and height that images must have where none is configured; none: each other's.
+
+    Raises:
+        DataError: if no resolution is configured and the sizes differ.
+    """
+    images, cut = (pair.chosen, pair.rejected), (0, 0)
+    if config.resolution is None:
+        check_size(pair, size)
+    else:
+        window = _window(pair, config)
+        (first, cut), (second, _) = (fit(image, config.resolution, window) for image in images)
+        images = (first, second)
+    return LabelledPair(
+        prompt=pair.prompt,
+        chosen=to_tensor(images[0]),
+        rejected=to_tensor(images[1]),
+        chosen_probability=pair.probability,
+        original_size=(pair.chosen.height, pair.chosen.width),
+        crop=cut,
+    )
+
+
+def check_size(pair: OpenedPair, size: tuple[int, int] | None) -> None:
+    """Refuses a pair that has not one size, or not the size of the set.
+
+    Raises:
+        DataError: naming the sizes.
+    """
+    wanted = ((pair.rejected, pair.chosen.size, "other"), (pair.chosen, size, "first pair"))
+    for image, expected, whose in wanted:
+        if expected is not None and image.size != expected:
+            raise DataError(
+                f"{pair.place}: an image has {_size(image.size)} pixels and the {whose} {_size(expected)}; "
+                "bring all to one size, for example with --set pairs.resolution=512"
+            )
+
+
+def image_folder(config: PairsConfig, folder: Path | None) -> Path | None:
+    """Where paths of images begin: as configured, else where the data lie."""
+    return folder if config.image_folder is None else Path(config.image_folder)
+
+
+def _size(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _window(pair: StoredPair | OpenedPair, config: PairsConfig) -> tuple[float, float]:
+    """Where the square lies that is kept of both images, down and across, 0 to 1."""
+    if config.crop == "center" or config.resolution is None:
+        return 0.5, 0.5
+    down, across = np.random.default_rng([_CROPS, pair.key]).random(2)
+    return float(down), float(across)
+
+
+class PairSet:
+    """The labelled pairs of a table, each read when it is asked for.
+
+    Args:
+        table: where they are stored.
+        config: which are left out and how they become one size.
+
+    Raises:
+        DataError: if a column is missing, a label is wrong, or no pair is left.
+    """
+
+    def __init__(self, table: Table, config: PairsConfig | None = None) -> None:
+        self.table = table
+        self.config = config or PairsConfig()
+        self.origin = table.origin
+        self.layout = find_layout(table.columns, origin=table.origin)
+        marks = [table.values(name) for name in self.layout.marks]
+        self._probabilities = preferences(self.layout, marks, count=len(table))
+        wrong = self._wrong()
+        if wrong:
+            others = f"; {len(wrong) - 1} more rows are wrong" if len(wrong) > 1 else ""
+            seen = [values[wrong[0]] for values in marks]
+            raise DataError(f"{table.place(wrong[0])}: {wrong_marks(self.layout, seen)}{others}")
+        self.unlabelled = int(np.isnan(self._probabilities).sum())
+        """Pairs that nobody judged; they are left out."""
+        tied = self._probabilities == 0.5
+        self.tied = int(tied.sum())
+        """Pairs in which neither image is preferred."""
+        kept = ~np.isnan(self._probabilities) & (~tied if self.config.ties == "drop" else True)
+        self.rows: NDArray[np.int64] = np.flatnonzero(kept)
+        """Row of the table of each pair."""
+        if not len(self.rows):
+            raise DataError(
+                f"{table.origin} holds no pair with a preference: {self.tied} ties in {len(table)} rows"
+                + (f", {self.unlabelled} without a label" if self.unlabelled else "")
+                + ("; set pairs.ties=half to train on ties" if self.tied else "")
+            )
+        self._size: tuple[int, int] | None = None
+
+    def _wrong(self) -> list[int]:
+        """Rows whose marks are wrong. A row that cannot be read has none: it stays, as a pair that cannot be read."""
+        wrong = []
+        for row in np.flatnonzero(np.isinf(self._probabilities)).tolist():
+            try:
+                self.table.row(row, [])
+            except DataError:
+                self._probabilities[row] = 1.0
+            else:
+                wrong.append(row)
+        return wrong
+
+    @property
+    def summary(self) -> str:
+        """How many pairs there are and what is left out, for the log."""
+        notes = [f"{len(self)} pairs", f"{self.ties} ties left out"]
+        notes += [f"{self.unlabelled} without a label left out"] if self.unlabelled else []
+        notes += [f"{self.tied} ties among them"] if self.tied > self.ties else []
+        return ", ".join(notes)
+
+    @property
+    def ties(self) -> int:
+        """Ties that are left out."""
+        return self.tied if self.config.ties == "drop" else 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> LabelledPair:
+        """One pair.
+
+        Raises:
+            DataError: if it cannot be read; the message names file, row and column.
+        """
+        pair = self.open(index)
+        return labelled(pair, self.config, size=self.size() if self.config.resolution is None else None)
+
+    def content(self, index: int) -> str:
+        """SHA-256 of all that a pair depends on, in hexadecimal digits, without decoding its images."""
+        return content_hash(self.stored(index), self.config)
+
+    def open(self, index: int) -> OpenedPair:
+        """One pair decoded, in the size that it is stored in."""
+        return open_pair(self.stored(index))
+
+    def stored(self, index: int) -> StoredPair:
+        """One pair as it is stored."""
+        row = int(self.rows[index])
+        return StoredPair(
+            values=self.table.row(row, self.layout.content),
+            names=self.layout.content,
+            probability=float(self._probabilities[row]),
+            place=self.table.place(row),
+            folder=image_folder(self.config, self.table.folder(row)),
+            key=row,
+        )
+
+    def size(self) -> tuple[int, int] | None:
+        """Width and height of the first pair that can be read: what all must have where no resolution is configured."""
+        for index in range(len(self)) if self._size is None else ():
+            try:
+                pair = self.open(index)
+            except DataError:
+                continue
+            if pair.chosen.size == pair.rejected.size:
+                self._size = pair.chosen.size
+                break
+        return self._size

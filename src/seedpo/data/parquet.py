@@ -1,0 +1,178 @@
+"""Rows of parquet files, read one row group at a time."""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seedpo.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+CACHE_BYTES = 256 * 2**20
+"""Row groups up to this size are read whole, and kept as long as they fit into it together."""
+
+BLOCK_ROWS = 32
+"""Rows of a larger group that are in memory at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowGroup:
+    """Where some successive rows lie.
+
+    Attributes:
+        file: index of the file.
+        group: index of the row group in it.
+        start: number of its first row in the whole set.
+        start_in_file: number of its first row in the file.
+        size: bytes of its columns, uncompressed.
+    """
+
+    file: int
+    group: int
+    start: int
+    start_in_file: int
+    size: int
+
+
+@dataclass(kw_only=True)
+class _Scan:
+    """A walk through a row group that is too large to be held."""
+
+    key: tuple[int, tuple[str, ...]]
+    blocks: Iterator[pa.RecordBatch]
+    block: pa.RecordBatch | None = None
+    start: int = 0
+
+
+class ParquetRows:
+    """Rows of one or several parquet files, in the order of the files.
+
+    Args:
+        files: at least one.
+        origin: what they are called together.
+
+    Raises:
+        DataError: if a file cannot be read as parquet, or lacks a column that the first one has.
+    """
+
+    def __init__(self, files: Sequence[Path], *, origin: str) -> None:
+        self.origin = origin
+        self.files = list(files)
+        self.groups: list[RowGroup] = []
+        self._cache: OrderedDict[tuple[int, tuple[str, ...]], pa.Table] = OrderedDict()
+        self._scan: _Scan | None = None
+        self._count = 0
+        self.columns: Sequence[str] = ()
+        for number, path in enumerate(self.files):
+            try:
+                metadata = pq.read_metadata(path)
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(
+                    f"preference pairs {path} cannot be read as parquet: {error}; fetch or write it again"
+                ) from error
+            columns = metadata.schema.to_arrow_schema().names
+            self.columns = self.columns or columns
+            if missing := set(self.columns) - set(columns):
+                raise DataError(
+                    f"{path} lacks the columns {sorted(missing)} that {self.files[0]} has; it has {columns}"
+                )
+            self._add(number, metadata)
+        self._starts = [group.start for group in self.groups]
+        if largest := max((group.size for group in self.groups if group.size > CACHE_BYTES), default=0):
+            logger.warning(
+                "%s has row groups of up to %.1f GB: rows in shuffled order are read slowly; write the file again with "
+                "row_group_size=100",
+                origin,
+                largest / 1e9,
+            )
+
+    def _add(self, file: int, metadata: pq.FileMetaData) -> None:
+        start_in_file = 0
+        for index in range(metadata.num_row_groups):
+            group = metadata.row_group(index)
+            self.groups.append(
+                RowGroup(
+                    file=file,
+                    group=index,
+                    start=self._count,
+                    start_in_file=start_in_file,
+                    size=group.total_byte_size,
+                )
+            )
+            self._count += group.num_rows
+            start_in_file += group.num_rows
+
+    def __len__(self) -> int:
+        return self._count
+
+    def values(self, column: str) -> Sequence[Any]:
+        """A column of all files, whole."""
+        values: list[Any] = []
+        for path in self.files:
+            try:
+                values += pq.ParquetFile(path).read(columns=[column])[column].to_pylist()
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                raise DataError(
+                    f"preference pairs {path} cannot be read as parquet: {column}: {error}; fetch or write it again"
+                ) from error
+        return values
+
+    def row(self, row: int, columns: Sequence[str]) -> dict[str, Any]:
+        """Some columns of a row."""
+        number = self._number(row)
+        offset = row - self.groups[number].start
+        key = (number, tuple(columns))
+        try:
+            if self.groups[number].size <= CACHE_BYTES:
+                table = self._whole(key)
+            else:
+                table, offset = self._part(key, offset)
+            return {name: table[name][offset].as_py() for name in columns}
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.place(row)} cannot be read: {error}; write the file again") from error
+
+    def _number(self, row: int) -> int:
+        return bisect_right(self._starts, row) - 1
+
+    def _open(self, number: int) -> pq.ParquetFile:
+        return pq.ParquetFile(self.files[self.groups[number].file])
+
+    def _whole(self, key: tuple[int, tuple[str, ...]]) -> pa.Table:
+        if key not in self._cache:
+            number, columns = key
+            self._cache[key] = self._open(number).read_row_group(self.groups[number].group, columns=list(columns))
+            while len(self._cache) > 1 and sum(table.nbytes for table in self._cache.values()) > CACHE_BYTES:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
+
+    def _part(self, key: tuple[int, tuple[str, ...]], offset: int) -> tuple[pa.RecordBatch, int]:
+        scan = self._scan
+        if scan is None or scan.key != key or offset < scan.start:
+            number, columns = key
+            blocks = self._open(number).iter_batches(
+                BLOCK_ROWS, row_groups=[self.groups[number].group], columns=list(columns)
+            )
+            scan = self._scan = _Scan(key=key, blocks=blocks)
+        while scan.block is None or offset >= scan.start + len(scan.block):
+            scan.start += len(scan.block) if scan.block is not None else 0
+            scan.block = next(scan.blocks)
+        return scan.block, offset - scan.start
+
+    def place(self, row: int) -> str:
+        """File and number of a row in it."""
+        group = self.groups[self._number(row)]
+        return f"{self.files[group.file]} row {group.start_in_file + row - group.start}"
+
+    def folder(self, row: int) -> Path | None:
+        """The folder of the row's file."""
+        return self.files[self.groups[self._number(row)].file].parent

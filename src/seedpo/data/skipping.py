@@ -1,0 +1,93 @@
+"""Unreadable pairs in training: replaced by the next readable one, counted, named once, and limited."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar
+
+from seedpo.errors import DataError
+from seedpo.protocols import ContentHashes, LabelledPair, PreferencePairs, State
+
+logger = logging.getLogger(__name__)
+
+LEAST_SEEN = 1000
+"""Pairs of a stream, whose length is not known, by which the share is reckoned at least."""
+
+Found = TypeVar("Found")
+
+
+class ReadPairs(PreferencePairs, ContentHashes, Protocol):
+    """What the readers give."""
+
+
+class SkippingPairs:
+    """Labelled pairs without those that cannot be read.
+
+    Such a pair is replaced by the next one that can be read, so that which pair is given depends on the set alone. What
+    was found is part of the state: a resumed run neither reads nor names it again, and its count goes on.
+
+    Args:
+        pairs: the labelled pairs.
+        limit: share of them that may be unreadable, 0 to 1.
+    """
+
+    def __init__(self, pairs: ReadPairs, *, limit: float) -> None:
+        self.pairs = pairs
+        self.limit = limit
+        self.sequential = bool(getattr(pairs, "sequential", False))
+        self._unreadable: set[int] = set()
+        self._seen = 0
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, row: int) -> LabelledPair:
+        """A pair, or the next one after it that can be read.
+
+        Raises:
+            DataError: if more pairs than the limit allows were found unreadable so far.
+        """
+        return self._first_readable(row, self.pairs.__getitem__)
+
+    def content(self, row: int) -> str:
+        """SHA-256 of all that a pair depends on; of the pair in its place, once it was found unreadable."""
+        return self._first_readable(row, self.pairs.content)
+
+    def _first_readable(self, row: int, read: Callable[[int], Found]) -> Found:
+        count = len(self)
+        if not 0 <= row < count:
+            raise IndexError(row)
+        self._seen = max(self._seen, row + 1)
+        for place in range(row, row + count):
+            index = place % count
+            if index in self._unreadable:
+                continue
+            try:
+                return read(index)
+            except DataError as error:
+                self._note(index, error)
+        raise DataError("no pair of the set can be read")  # only where the limit is 1
+
+    def _note(self, row: int, error: DataError) -> None:
+        self._unreadable.add(row)
+        found, count = len(self._unreadable), max(self._seen, LEAST_SEEN) if self.sequential else len(self)
+        if found > self.limit * count:
+            raise DataError(
+                f"{found} of {count} pairs cannot be read, which is more than pairs.bad_rows_limit = {self.limit:g} "
+                f"allows; `seedpo data check` lists them all; the last: {error}"
+            ) from error
+        logger.warning("pair %d is left out, and the next one taken in its place: %s", row, error)
+
+    def metrics(self) -> Mapping[str, float]:
+        """How many pairs were found unreadable so far."""
+        return {"unreadable": float(len(self._unreadable))} if self._unreadable else {}
+
+    def state(self) -> State:
+        """The pairs that were found unreadable so far."""
+        return {"unreadable": sorted(self._unreadable), "seen": self._seen}
+
+    def restore(self, state: State) -> None:
+        """Takes back what :meth:`state` gave."""
+        self._unreadable = {int(row) for row in state["unreadable"]}
+        self._seen = int(state["seen"])

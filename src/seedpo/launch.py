@@ -1,0 +1,215 @@
+"""Several processes of one command on this machine: ``seedpo train ... --processes N``.
+
+Every process is started with the variables that ``torchrun`` sets, so that training is the same as under ``torchrun``
+or ``accelerate launch``. What those launchers lack: a signal reaches the processes once and they have all the time they
+need to write a checkpoint; an error is one line; and the processes end when the launcher is killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+
+from seedpo.errors import ConfigError, SeedpoError
+
+_FOLDER, _LAUNCHER = "SEEDPO_LAUNCH_FOLDER", "SEEDPO_LAUNCHER"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+
+GRACE = 10.0
+"""Seconds that the other processes have to end by themselves after one has failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """How a process ended, in its own words.
+
+    Attributes:
+        message: one line.
+        details: the traceback of a fault that no user can mend; empty for an error that one can.
+    """
+
+    message: str
+    details: str = ""
+
+
+def is_launched() -> bool:
+    """Whether this process was started by :func:`launch`."""
+    return _FOLDER in os.environ
+
+
+def require_no_other_launcher(processes: int) -> None:
+    """Checks that ``--processes`` does not contradict torchrun or accelerate.
+
+    Raises:
+        ConfigError: if this process is one of another number of processes.
+    """
+    world = os.environ.get("WORLD_SIZE")
+    if world is not None and int(world) != processes:
+        raise ConfigError(f"--processes {processes} within a launch of {world} processes; leave --processes out")
+
+
+def launch(
+    arguments: Sequence[str],
+    *,
+    processes: int,
+    shard: bool = False,
+    command: Sequence[str] = (sys.executable, "-m", "seedpo"),
+) -> int:
+    """Runs ``seedpo`` with these arguments in several processes and waits for them.
+
+    The first process writes to the terminal; of the others only what ends the run is shown. SIGINT and SIGTERM are
+    passed on to all of them.
+
+    Args:
+        arguments: of the command line.
+        processes: how many are started; with GPUs one for each.
+        shard: whether each keeps only its part of the trained weights (FSDP2).
+        command: the program.
+
+    Returns:
+        0, or the exit status of the process that failed first: 128 + n if signal n ended it.
+    """
+    port = _free_port()
+    with tempfile.TemporaryDirectory(prefix="seedpo-launch-") as name, ExitStack() as stack:
+        folder = Path(name)
+        workers: list[subprocess.Popen[bytes]] = []
+        stack.callback(_end, workers)
+        with _signals_passed_on(workers):
+            for rank in range(processes):
+                environment = _environment(rank, processes, port=port, folder=folder, shard=shard)
+                output = None if rank == 0 else stack.enter_context((folder / f"rank-{rank}.log").open("wb"))
+                worker = subprocess.Popen(
+                    [*command, *arguments],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,  # A terminal's Ctrl-C comes through this launcher alone, once.
+                )
+                workers.append(worker)
+            _wait(workers)
+        statuses = [worker.returncode for worker in workers]
+        first = _to_blame(statuses)
+        if first is None:
+            return 0
+        _explain(first, statuses[first], folder, processes=processes)
+        return statuses[first] if statuses[first] > 0 else 128 - statuses[first]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _environment(rank: int, processes: int, *, port: int, folder: Path, shard: bool) -> Mapping[str, str]:
+    threads = str(max((os.cpu_count() or 1) // processes, 1))
+    sharding = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if shard else {}
+    return {"OMP_NUM_THREADS": threads} | os.environ | sharding | {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        _FOLDER: str(folder),
+        _LAUNCHER: str(os.getpid()),
+    }  # fmt: skip
+
+
+@contextmanager
+def _signals_passed_on(workers: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for worker in workers:
+            if worker.poll() is None:
+                worker.send_signal(number)
+
+    previous = {number: signal.signal(number, pass_on) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Waits until all have ended, or one has failed and the others had their time."""
+    deadline = float("inf")
+    while any(worker.poll() is None for worker in workers) and time.monotonic() < deadline:
+        if deadline == float("inf") and any(worker.poll() not in (None, 0) for worker in workers):
+            deadline = time.monotonic() + GRACE
+        time.sleep(0.05)
+
+
+def _to_blame(statuses: Sequence[int | None]) -> int | None:
+    """The process that failed first, as far as can be told: one that was killed cannot have failed for another."""
+    failed = [rank for rank, status in enumerate(statuses) if status]
+    return next((rank for rank in failed if (statuses[rank] or 0) < 0), failed[0] if failed else None)
+
+
+def _end(workers: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ends those that still run: they wait for one that is gone, so that they have nothing left to save."""
+    for worker in workers:
+        if worker.poll() is None:
+            worker.kill()
+        worker.wait()
+
+
+def _explain(blamed: int, status: int, folder: Path, *, processes: int) -> None:
+    """Prints why the run ended: what a user can mend, else the signal that ended a process, else its own words."""
+    failures = {rank: failure for rank in range(processes) if (failure := _read(folder, rank)) is not None}
+    mendable = next((failure for failure in failures.values() if not failure.details), None)
+    if mendable is not None:
+        text = f"error: {mendable.message}"
+    elif status < 0:
+        text = (
+            f"error: process {blamed} was ended by {signal.Signals(-status).name}"
+            f"{' (often: memory ran out)' if -status == signal.SIGKILL else ''}; go on with --resume latest"
+        )
+    elif blamed in failures:
+        text = f"{failures[blamed].details}error: process {blamed} failed: {failures[blamed].message}"
+    else:
+        log = folder / f"rank-{blamed}.log"
+        words = log.read_text(errors="replace") if log.exists() else ""
+        text = f"{words[-4000:]}error: process {blamed} ended with status {status}"
+    print(text, file=sys.stderr)  # noqa: T201
+
+
+def _read(folder: Path, rank: int) -> Failure | None:
+    try:
+        return Failure(**json.loads((folder / f"rank-{rank}.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return None
+
+
+def tell_launcher(error: Exception) -> None:
+    """Leaves this process's error for the launcher, which prints one for all processes."""
+    details = "" if isinstance(error, SeedpoError) else "".join(traceback.format_exception(error))
+    message = " ".join(str(error).split()) or type(error).__name__
+    path = Path(os.environ[_FOLDER]) / f"rank-{os.environ['RANK']}.json"
+    with suppress(OSError):  # The launcher is gone, and its folder with it.
+        path.write_text(json.dumps(asdict(Failure(message=message, details=details))), encoding="utf-8")
+
+
+def end_with_launcher() -> None:
+    """From now on this process gets SIGTERM when the launcher dies: it saves a checkpoint and ends (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+    if os.getppid() != int(os.environ[_LAUNCHER]):
+        raise SystemExit(1)

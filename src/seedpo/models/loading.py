@@ -1,0 +1,225 @@
+"""Where models come from: a folder in diffusers' format, a single-file checkpoint, or the hub. safetensors only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers.loaders.single_file_utils import SingleFileComponentError
+from huggingface_hub import hf_hub_download, snapshot_download
+from safetensors import SafetensorError, safe_open
+
+from seedpo.errors import DataError
+from seedpo.models.names import hub_place, is_hub_name
+from seedpo.models.pipelines import KINDS, Pipeline
+from seedpo.models.saving import WEIGHTS_FILE
+from seedpo.models.stable_diffusion import StableDiffusionPolicy
+
+INDEX = "model_index.json"
+
+_SINGLE_FILE_KEYS = {
+    "conditioner.embedders.1.model.ln_final.weight": "StableDiffusionXLPipeline",
+    "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight": "StableDiffusionPipeline",
+    "cond_stage_model.model.token_embedding.weight": "StableDiffusionPipeline",
+}
+"""Tensors that only checkpoints of one class have: the text encoders of XL, 1.x and 2.x."""
+
+_VAE_FILES = [f"{folder}{name}" for folder in ("", "vae/") for name in ("config.json", WEIGHTS_FILE)]
+
+_UNLOADED: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
+
+
+def load_policy(
+    model: str | Path, *, adapter: Literal["lora", "full"] = "lora", lora_rank: int = 4, seed: int = 0
+) -> StableDiffusionPolicy:
+    """Loads a model as a policy in float32 with its own autoencoder and resolution.
+
+    Raises:
+        DataError: if it cannot be loaded.
+    """
+    return StableDiffusionPolicy(load_pipeline(model), adapter=adapter, lora_rank=lora_rank, seed=seed)
+
+
+def load_pipeline(model: str | Path, *, vae: str | None = None, single_file_config: str | None = None) -> Pipeline:
+    """Loads a pipeline of a class in :data:`seedpo.models.pipelines.KINDS`, in float32 and without safety checker.
+
+    Args:
+        model: a folder in diffusers' format, a single-file ``.safetensors`` checkpoint, or ``owner/name[@revision]`` on
+            the hub, from its cache where it is there already.
+        vae: another autoencoder: a folder, or ``owner/name[@revision]``; none: the model's own.
+        single_file_config: folder (or hub id) of a diffusers pipeline with the architecture, tokenizers and noise
+            schedule of a single-file checkpoint; none: diffusers' choice, fetched from the hub.
+
+    Raises:
+        DataError: if there is no such model, it is of another class, or a file is missing or cannot be read.
+    """
+    parts: dict[str, Any] = {} if vae is None else {"vae": load_vae(vae)}
+    path = Path(model)
+    if path.is_file():
+        pipeline = _from_single_file(path, single_file_config, parts)
+    else:
+        pipeline = _from_folder(_download(str(model), parts) if is_hub_name(str(model)) else path, parts)
+    _require_parts(model, pipeline)
+    channels, expected = pipeline.vae.config.latent_channels, pipeline.unet.config.in_channels
+    if channels != expected:
+        raise DataError(
+            f"model {model}: the UNet takes {expected} latent channels, but the autoencoder {vae or 'of the model'} "
+            f"has {channels}; set vae to one that was made for this model"
+        )
+    for network in (pipeline.unet, pipeline.vae):
+        network.to(memory_format=torch.channels_last)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def load_vae(name: str) -> Any:
+    """Loads an autoencoder from a folder (its own, or that of a pipeline) or from the hub.
+
+    Raises:
+        DataError: if there is none.
+    """
+    with _explained(f"autoencoder {name} cannot be loaded", "name a folder or a hub id with an AutoencoderKL"):
+        folder = Path(name)
+        if not folder.is_dir():
+            if not is_hub_name(name):
+                raise DataError(f"autoencoder {name} is neither a folder nor a name of the form owner/name[@revision]")
+            repository, revision = hub_place(name)
+            folder = Path(snapshot_download(repository, revision=revision, allow_patterns=_VAE_FILES))
+        inside = folder / "vae"
+        folder = inside if (inside / "config.json").is_file() else folder
+        return AutoencoderKL.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+
+
+def _require_parts(model: str | Path, pipeline: Any) -> None:
+    """Refuses a pipeline that was saved without a part, as diffusers allows for some."""
+    _require(model, type(pipeline), lambda name: getattr(pipeline, name) is not None)
+
+
+def _require(model: str | Path, cls: Any, is_there: Callable[[str], bool]) -> None:
+    needed = KINDS[cls.__name__].parts
+    missing = [name for name in needed if not is_there(name)]
+    if missing:
+        raise DataError(
+            f"model {model} has no {' and no '.join(missing)}, so that it cannot be trained; "
+            f"name a {cls.__name__} with all of {', '.join(needed)}"
+        )
+
+
+def _from_folder(folder: Path, parts: dict[str, Any]) -> Pipeline:
+    if not folder.is_dir():
+        raise DataError(
+            f"model {folder} does not exist; name a folder with a diffusers pipeline, a .safetensors checkpoint, "
+            "`scenes`, or owner/name for one on the hub"
+        )
+    if not (folder / INDEX).is_file():
+        raise DataError(
+            f"model folder {folder} has no {INDEX}; name a diffusers pipeline, or `scenes`, "
+            "or owner/name for one on the hub"
+        )
+    cls = _class_of(folder / INDEX)
+    # What diffusers says of a missing folder does not name it.
+    _require(folder, cls, lambda name: name in parts or (folder / name).is_dir())
+    with _explained(f"model folder {folder} cannot be loaded as a Stable Diffusion pipeline", "copy it again"):
+        pipeline: Pipeline = cls.from_pretrained(
+            folder,
+            variant=_variant(folder),
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            **(_UNLOADED if _takes_safety_checker(cls) else {}),
+            **parts,
+        )
+    return pipeline
+
+
+def _from_single_file(path: Path, config: str | None, parts: dict[str, Any]) -> Pipeline:
+    if path.suffix != ".safetensors":
+        raise DataError(
+            f"model {path} is no .safetensors file; formats that can run code when they are read are not opened: "
+            "convert it first"
+        )
+    local = config is not None and Path(config).is_dir()
+    cls = _class_of(Path(str(config)) / INDEX) if local else _class_of_checkpoint(path)
+    mend = (
+        f"check that {config} describes this checkpoint"
+        if local
+        else "where the hub cannot be reached, set single_file_config to the folder of a diffusers pipeline like it"
+    )
+    with _explained(f"checkpoint {path} cannot be loaded", mend):
+        pipeline: Pipeline = cls.from_single_file(
+            str(path),
+            config=config,
+            dtype=torch.float32,
+            local_files_only=local,
+            **(_UNLOADED if _takes_safety_checker(cls) else {}),
+            **parts,
+        )
+    return pipeline
+
+
+def _download(model: str, parts: dict[str, Any]) -> Path:
+    """The cached folder of a pipeline on the hub; only what is missing is fetched, and its class is checked first."""
+    repository, revision = hub_place(model)
+    with _explained(
+        f"model {model} is no folder here and cannot be had from the hub",
+        "check the name and your access to it, or download it once and name its folder",
+    ):
+        _class_of(Path(hf_hub_download(repository, INDEX, revision=revision)))
+        folder = DiffusionPipeline.download(
+            repository, revision=revision, use_safetensors=True, safety_checker=None, **parts
+        )
+    return Path(folder)
+
+
+def _class_of(index: Path) -> Any:
+    """The class that a ``model_index.json`` names."""
+    try:
+        name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{index} does not name a pipeline class ({error!r})") from error
+    if not isinstance(name, str) or name not in KINDS:
+        raise DataError(f"{index.parent} holds a {name}, which cannot be trained here; there are: {', '.join(KINDS)}")
+    return KINDS[name].pipeline
+
+
+def _class_of_checkpoint(path: Path) -> Any:
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = set(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"checkpoint {path} cannot be read as safetensors ({error}); copy it again") from error
+    for key, name in _SINGLE_FILE_KEYS.items():
+        if key in keys:
+            return KINDS[name].pipeline
+    raise DataError(
+        f"checkpoint {path} holds no whole Stable Diffusion 1, 2 or XL model (no text encoder of theirs was found); "
+        "name a full checkpoint, or set single_file_config to the folder of a diffusers pipeline like it"
+    )
+
+
+def _takes_safety_checker(cls: Any) -> bool:
+    return "safety_checker" in cls._optional_components
+
+
+def _variant(folder: Path) -> str | None:
+    """``fp16`` where the folder has the weights in that variant only."""
+    names = [path.name for path in (folder / "unet").glob("*.safetensors")]
+    return "fp16" if names and all(".fp16" in name for name in names) else None
+
+
+@contextmanager
+def _explained(what: str, mend: str) -> Iterator[None]:
+    """Turns what loaders raise for missing, cut or foreign files into one line."""
+    try:
+        yield
+    except DataError:
+        raise
+    except SingleFileComponentError as error:  # its further lines are code to write
+        raise DataError(f"{what}: {str(error).splitlines()[0]}; {mend}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
+        raise DataError(f"{what}: {' '.join(str(error).split())}; {mend}") from error

@@ -1,0 +1,51 @@
+"""Which number format each part of a pipeline computes in and is stored in.
+
+Forward passes of the UNet and the text encoders run under autocast. Weights that are not trained and that autocast
+would round at every call (those of linear layers and convolutions) are stored rounded: the results are the same bit
+for bit, at half the memory. Norms and trained weights stay in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import nn
+
+MixedPrecision: TypeAlias = Literal["no", "fp16", "bf16"]
+
+_HALF = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+_ROUNDED = (nn.Linear, nn.Conv2d)
+"""Layers whose weights autocast rounds."""
+
+
+def autocast_dtype(mixed_precision: MixedPrecision) -> torch.dtype | None:
+    """The format of the forward passes; none: that of the weights."""
+    return _HALF[mixed_precision]
+
+
+def gpu_has_bfloat16() -> bool:
+    """Whether this machine has a CUDA device that computes in bfloat16 and does not only imitate it."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def store_rounded(network: nn.Module, dtype: torch.dtype) -> None:
+    """Stores in ``dtype`` what is not trained and would be rounded to it at every call; in place."""
+    for layer in network.modules():
+        if isinstance(layer, _ROUNDED):
+            for parameter in layer.parameters(recurse=False):
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(dtype)
+
+
+def vae_dtype(vae: Any, mixed_precision: MixedPrecision) -> torch.dtype:
+    """float16 for an autoencoder that declares it safe, float32 otherwise.
+
+    ``force_upcast`` in its configuration (true unless it says otherwise) means that activations overflow float16, as
+    those of SDXL's first autoencoder do. bfloat16 would not overflow, but has too few digits for pixels.
+    """
+    if mixed_precision == "no":
+        dtype: torch.dtype = vae.dtype
+        return dtype
+    return torch.float32 if vae.config.get("force_upcast", True) else torch.float16

@@ -1,0 +1,68 @@
+"""A small autoencoder that decodes previews: a tiny one (``AutoencoderTiny``, TAESD) or a smaller ``AutoencoderKL``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from safetensors import SafetensorError
+from torch import Tensor
+
+from seedpo.errors import ConfigError, DataError
+
+_CLASSES: dict[str, Any] = {"AutoencoderTiny": AutoencoderTiny, "AutoencoderKL": AutoencoderKL}
+
+_LATENTS_PER_CALL = 8
+"""Latents decoded at a time."""
+
+
+def load_preview_decoder(
+    name: str, *, channels: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Callable[[Tensor], Tensor]:
+    """A function from latents (B, C, H, W) to images (B, 3, height, width) in [0, 1], without gradient.
+
+    Args:
+        name: a folder in diffusers' format, or a hub id.
+        channels: C of the policy's latents.
+        device: where to decode.
+        dtype: in which precision.
+
+    Raises:
+        DataError: if there is no such autoencoder, or it is of another class.
+        ConfigError: if its latents have another number of channels than the policy's.
+    """
+    vae = _load(name).to(device=device, dtype=dtype).eval().requires_grad_(False)
+    if vae.config.latent_channels != channels:
+        raise ConfigError(
+            f"preview_vae = {name}: its latents have {vae.config.latent_channels} channels, the model's {channels}; "
+            "name the small autoencoder that was made for this model"
+        )
+
+    @torch.no_grad()
+    def decode(latents: Tensor) -> Tensor:
+        parts = []
+        for some in torch.split(latents, _LATENTS_PER_CALL):
+            scaled = some.to(device=device, dtype=dtype) / vae.config.scaling_factor
+            parts.append((vae.decode(scaled, return_dict=False)[0].float() / 2.0 + 0.5).clamp(0.0, 1.0))
+        return torch.cat(parts)
+
+    return decode
+
+
+def _load(name: str) -> Any:
+    local = Path(name).is_dir()
+    try:
+        config = AutoencoderKL.load_config(name, local_files_only=local)
+        vae = _CLASSES[config.get("_class_name", "")]
+        return vae.from_pretrained(name, use_safetensors=True, local_files_only=local)
+    except KeyError as error:
+        raise DataError(f"preview_vae = {name}: {error} is not one of {', '.join(_CLASSES)}") from error
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"preview_vae = {name} cannot be loaded ({reason}); name a folder or hub id of an AutoencoderTiny, for "
+            "example madebyollin/taesd or madebyollin/taesdxl"
+        ) from error

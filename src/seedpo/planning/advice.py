@@ -1,0 +1,73 @@
+"""What will not work as planned, and which key to change."""
+
+from __future__ import annotations
+
+from seedpo.config import RunConfig
+from seedpo.planning.gpus import Gpu
+from seedpo.planning.memory import Memory
+
+_TIGHT = 0.9
+"""Share of the memory above which the estimate is too close to be relied on."""
+
+_COSTLY_PREVIEWS = 0.3
+"""Share of the FLOPs from which a smaller preview autoencoder is worth naming."""
+
+
+def advise(config: RunConfig, gpu: Gpu, memory: Memory, *, previews: float) -> list[str]:
+    """Warnings, the gravest first.
+
+    Args:
+        config: the run's settings.
+        gpu: planned for.
+        memory: its estimate.
+        previews: share of the FLOPs that decoding previews takes.
+    """
+    warnings = []
+    available = gpu.memory * 2**30
+    if memory.peak > _TIGHT * available:
+        verdict = "does not fit" if memory.peak > available else "may not fit"
+        warnings.append(
+            f"{verdict}: {memory.worst} takes about {memory.peak / 2**30:.1f} of {gpu.memory:g} GiB; "
+            f"try {', or '.join(_smaller(config, memory.worst))}"
+        )
+    if config.mixed_precision == "bf16" and not gpu.bfloat16:
+        warnings.append(f"{gpu.name} has no bfloat16: set mixed_precision=fp16")
+    if config.mixed_precision == "no":
+        half = "bf16" if gpu.bfloat16 else "fp16"
+        warnings.append(f"everything runs in float32: set mixed_precision={half} for speed and half the activations")
+    if previews > _COSTLY_PREVIEWS and config.preview_vae is None:
+        warnings.append(
+            f"decoding previews takes {previews:.0%} of the FLOPs: a tiny autoencoder (preview_vae) takes most of it "
+            "away, and how often it ranks pairs alike is measured"
+        )
+    return warnings
+
+
+def _smaller(config: RunConfig, phase: str) -> list[str]:
+    """Keys that make a phase need less, the cheapest first."""
+    if phase in ("training step", "optimiser step", "reference"):
+        batch, accumulation = config.batch_size, config.gradient_accumulation_steps
+        half = max(1, batch // 2)
+        options = [
+            ("mixed_precision=bf16 (or fp16)", config.mixed_precision == "no"),
+            ("gradient_checkpointing=true", not config.gradient_checkpointing and phase == "training step"),
+            (
+                f"batch_size={half} with gradient_accumulation_steps={accumulation * batch // half}",
+                batch > 1 and phase == "training step",
+            ),
+            ("optimizer.name=adamw8bit or adafactor", config.adapter == "full" and config.optimizer.name == "adamw"),
+            ("adapter=lora", config.adapter == "full"),
+            ("a smaller prompts_per_rollout", phase == "reference"),
+        ]
+    else:
+        options = [
+            ("mixed_precision=bf16 (or fp16)", config.mixed_precision == "no"),
+            (
+                "a smaller trajectories.prompts_per_rollout or steps.prompts_per_rollout",
+                config.method != "diffusion-dpo",
+            ),
+            ("a smaller evaluation.batch_size", True),
+            ("adapter=lora", config.adapter == "full"),
+        ]
+    chosen = [text for text, helps in options if helps]
+    return chosen or ["a smaller resolution", "a GPU with more memory"]

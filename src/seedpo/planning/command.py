@@ -1,0 +1,41 @@
+"""`seedpo plan`: from what was typed to what is printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+from seedpo.planning.gpus import find_gpu
+from seedpo.planning.plan import Guesses, plan_run
+from seedpo.planning.table import as_text
+from seedpo.runs import resolve_config
+
+
+def plan_text(
+    method_or_recipe: str,
+    changes: Mapping[str, Any],
+    *,
+    gpu: str,
+    gpus: int,
+    utilisation: float,
+    guesses: Guesses,
+    as_json: bool,
+) -> str:
+    """The plan of a preset or a recipe, as a table or as JSON; a progress bar runs meanwhile.
+
+    Raises:
+        SeedpoError: whatever the user can mend, in one line.
+    """
+    kind = find_gpu(gpu)
+    config = resolve_config(method_or_recipe, changes, bfloat16=kind.bfloat16)
+    with tqdm(desc="counting", unit=" networks", leave=False) as bar:
+
+        def progress(part: str) -> None:
+            bar.set_postfix_str(part.replace("_", " "))
+            bar.update()
+
+        plan = plan_run(config, gpu=kind, gpus=gpus, utilisation=utilisation, guesses=guesses, progress=progress)
+    return json.dumps(plan.as_json(), indent=1) if as_json else as_text(plan)

@@ -1,0 +1,96 @@
+"""A plan as text for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from seedpo.planning.plan import Plan
+
+
+def as_text(plan: Plan) -> str:
+    """The plan as lines of at most about 110 characters."""
+    parts = [_heading(plan), _work(plan), _totals(plan), _memory(plan)]
+    if plan.notes:
+        parts.append("\n".join(f"note: {note}" for note in plan.notes))
+    if plan.warnings:
+        parts.append("\n".join(f"warning: {warning}" for warning in plan.warnings))
+    return "\n\n".join(parts)
+
+
+def _heading(plan: Plan) -> str:
+    config = plan.config
+    trained = f"LoRA of rank {config.lora_rank}" if config.adapter == "lora" else "whole UNet"
+    precision = "float32" if config.mixed_precision == "no" else config.mixed_precision
+    extra = ", gradient checkpointing" if config.gradient_checkpointing else ""
+    lines = [f"{config.method}: {plan.model}; {trained}, {precision}{extra}"]
+    if plan.scorer:
+        lines.append(f"reward: {plan.scorer}")
+    lines.append(
+        f"{plan.gpus} x {plan.gpu.name}, {plan.gpu.memory:g} GiB each; {plan.utilisation:.0%} of the peak "
+        f"({plan.gpu.half:g} TFLOP/s in half precision) is assumed: --utilisation"
+    )
+    return "\n".join(lines)
+
+
+def _work(plan: Plan) -> str:
+    rows = [("", "forwards per pair", "TFLOP per pair", "share", "hours")]
+    rows += [
+        (
+            line.name,
+            f"{line.forwards:.2f}" if line.forwards else "",
+            f"{line.flops / 1e12:.4g}" if line.flops else "",
+            f"{line.share:.1%}",
+            _hours(line.hours),
+        )
+        for line in plan.lines
+    ]
+    rows.append(("total", "", f"{plan.flops_per_pair / 1e12:.4g}", "", _hours(plan.hours)))
+    return _aligned(rows)
+
+
+def _totals(plan: Plan) -> str:
+    config = plan.config
+    batch = config.batch_size * config.gradient_accumulation_steps * plan.gpus
+    unit = "" if plan.unit == "pair" else f" ({plan.unit})"
+    total = f"{plan.pairs:,.0f} pairs, {_flops(plan.flops)}, {_hours(plan.hours)} hours"
+    if plan.gpus > 1:
+        total += f" ({_hours(plan.hours * plan.gpus)} GPU-hours)"
+    lines = [f"{config.max_steps} steps of {batch}{unit}: {total}"]
+    if plan.rollouts:
+        lines.append(f"{plan.rollouts:,} roll-outs on each GPU")
+    return "\n".join(lines)
+
+
+def _memory(plan: Plan) -> str:
+    memory = plan.memory
+    rows = [("memory of a GPU (estimate)", "GiB")]
+    rows += [(f"  {name}", f"{size / 2**30:.2f}") for name, size in memory.held.items()]
+    rows += [
+        (f"  + {name}" + (" (worst)" if name == memory.worst else ""), f"{size / 2**30:.2f}")
+        for name, size in sorted(memory.phases.items(), key=lambda entry: -entry[1])
+    ]
+    rows.append(("peak", f"{memory.peak / 2**30:.2f}"))
+    fits = "fits" if memory.peak <= plan.gpu.memory * 2**30 else "does not fit"
+    return f"{_aligned(rows)}\n{fits}: {memory.peak / 2**30:.1f} of {plan.gpu.memory:g} GiB"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.3g}"
+
+
+def _flops(flops: float) -> str:
+    for unit, size in (("ZFLOP", 1e21), ("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12)):
+        if flops >= size:
+            return f"{flops / size:.3g} {unit}"
+    return f"{flops / 1e9:.3g} GFLOP"

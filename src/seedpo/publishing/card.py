@@ -1,0 +1,201 @@
+"""The model card of a run: what was trained from what, how, and what was measured, as the hub's README.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seedpo.catalogue import METRICS, MODELS
+from seedpo.config import RunConfig
+from seedpo.core.entropy import entropy_weights
+from seedpo.methods.presets import METHODS, Preset
+from seedpo.models.names import hub_place, is_hub_name
+from seedpo.publishing.grid import sample_grid
+from seedpo.training.run_folder import RunFolder
+from seedpo.training.tracking import read_metrics
+
+CARD = "README.md"
+GRID = "grid.png"
+
+NAMES = {"diffusion-dpo": "Diffusion-DPO", "d3po": "D3PO", "spo": "SPO"}
+"""Methods as their papers write them; others are written as their keys."""
+
+SEE_PAPER = "arXiv 2411.04712"
+"""Where the self-entropy term was published."""
+
+_USE_LORA = """from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("{base}")
+pipe.load_lora_weights("{repository}")
+image = pipe("your prompt").images[0]"""
+
+_USE_UNET = """from diffusers import DiffusionPipeline, UNet2DConditionModel
+
+unet = UNet2DConditionModel.from_pretrained("{repository}", subfolder="unet")
+pipe = DiffusionPipeline.from_pretrained("{base}", unet=unet)
+image = pipe("your prompt").images[0]"""
+
+
+def write_card(
+    run: Path, *, repository: str | None = None, base_model: str | None = None, license: str | None = None
+) -> Path:
+    """Writes ``README.md``, and ``grid.png`` if there are sample images, into a run folder.
+
+    Args:
+        run: the run folder.
+        repository: where the weights will lie on the hub, for the lines that load them.
+        base_model: hub id of the base model; none: the run's model, if that is one.
+        license: the hub's name of a licence; none: the card names none.
+
+    Returns:
+        The card.
+
+    Raises:
+        RunFolderError: if there is no run.
+    """
+    folder = RunFolder.open(run)
+    config = folder.read_config()
+    base = base_model or (hub_place(config.model)[0] if is_hub_name(config.model) else None)
+    grid = sample_grid(folder.samples)
+    if grid is not None:
+        grid[0].save(run / GRID)
+    text = "\n\n".join(
+        [
+            _header(config, base, license),
+            f"# {_title(config)}",
+            _summary(config, base),
+            *_pictures(grid),
+            _use(config, base, repository),
+            "## Training\n\n" + _table(("setting", "value"), _settings(config, folder)),
+            *_evaluation(config, folder),
+        ]
+    )
+    card = run / CARD
+    card.write_text(text + "\n", encoding="utf-8")
+    return card
+
+
+def _header(config: RunConfig, base: str | None, license: str | None) -> str:
+    tags = ["text-to-image", "diffusers", config.method, "preference-optimisation", "seedpo"]
+    tags += ["lora"] if config.adapter == "lora" else []
+    tags += ["see-dpo"] if config.gamma else []
+    header: dict[str, Any] = {} if base is None else {"base_model": base}
+    header |= {"library_name": "diffusers", "pipeline_tag": "text-to-image"}
+    header |= {} if license is None else {"license": license}
+    return "---\n" + yaml.safe_dump(header | {"tags": tags}, sort_keys=False) + "---"
+
+
+def _method(config: RunConfig) -> str:
+    name = NAMES.get(config.method, config.method)
+    return f"SEE-{name}" if config.gamma else name
+
+
+def _title(config: RunConfig) -> str:
+    return f"{_shown(config.model).rpartition('/')[2]} aligned with {_method(config)}"
+
+
+def _shown(name: str) -> str:
+    """A model or file as others may see it: without the folders of this machine."""
+    return name if name in MODELS or is_hub_name(name) else Path(name).name
+
+
+def _summary(config: RunConfig, base: str | None) -> str:
+    source = f"[{base}](https://huggingface.co/{base})" if base else f"`{_shown(config.model)}`"
+    preset: Preset = METHODS.load(config.method)
+    papers = [preset.paper, *([SEE_PAPER] if config.gamma else [])]
+    what = f"A LoRA adapter (rank {config.lora_rank})" if config.adapter == "lora" else "The UNet"
+    return f"{what} of {source}, trained with {_method(config)} ({', '.join(papers)}) by seedpo."
+
+
+def _pictures(grid: tuple[Any, int, int] | None) -> list[str]:
+    if grid is None:
+        return []
+    _, first, last = grid
+    return [f"![Sample images]({GRID})", f"Left: step {first}. Right: step {last}. Same prompts, same initial latents."]
+
+
+def _use(config: RunConfig, base: str | None, repository: str | None) -> str:
+    code = _USE_LORA if config.adapter == "lora" else _USE_UNET
+    filled = code.format(base=base or _shown(config.model), repository=repository or "owner/name")
+    return f"## Use\n\n```python\n{filled}\n```"
+
+
+def _settings(config: RunConfig, folder: RunFolder) -> list[tuple[str, str]]:
+    policy_weight, reference_weight = entropy_weights(config.beta, config.gamma, convention=config.entropy_convention)
+    preset: Preset = METHODS.load(config.method)
+    offline = [("preference pairs", _shown(config.data))]
+    online = [("prompts", _shown(config.prompts)), ("reward", _shown(config.reward))]
+    last = _last(folder, "train")
+    return [
+        ("method", _method(config)),
+        ("base model", _shown(config.model)),
+        *([] if config.vae is None else [("autoencoder", _shown(config.vae))]),
+        *(offline if preset.source == "offline" else online),
+        ("beta", f"{config.beta:g} (log-probabilities reduced by {config.reduction})"),
+        ("gamma", f"{config.gamma:g} ({config.entropy_convention})"),
+        ("weights of the loss", f"a = {policy_weight:g} (policy), b = {reference_weight:g} (reference)"),
+        ("clip range", "none" if config.clip_range is None else f"{config.clip_range:g}"),
+        ("steps", f"{last.get('step', 0)} of {config.max_steps}"),
+        ("pairs seen", f"{last.get('pairs_seen', 0)}"),
+        ("learning rate", f"{config.learning_rate:g}"),
+        ("trained", f"LoRA, rank {config.lora_rank}" if config.adapter == "lora" else "the whole UNet"),
+        ("mixed precision", config.mixed_precision),
+        ("seed", str(config.seed)),
+        ("versions", _versions(folder)),
+    ]
+
+
+def _versions(folder: RunFolder) -> str:
+    try:
+        packages = json.loads(folder.environment.read_text(encoding="utf-8"))["packages"]
+        shown = [f"{name} {packages[name]}" for name in ("seedpo", "torch", "diffusers", "peft") if packages.get(name)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "not known"
+    return ", ".join(shown)
+
+
+def _last(folder: RunFolder, kind: str) -> Mapping[str, Any]:
+    lines = [line for line in read_metrics(folder.metrics) if line["kind"] == kind]
+    return lines[-1] if lines else {}
+
+
+def _evaluation(config: RunConfig, folder: RunFolder) -> list[str]:
+    lines = [line for line in read_metrics(folder.metrics) if line["kind"] == "evaluation"]
+    if not lines:
+        return []
+    first, last, settings = lines[0], lines[-1], config.evaluation
+    names = [name for name in last if f"{name}/low" in last]
+    rows = [(name, _direction(name), _interval(first, name), _interval(last, name)) for name in names]
+    how = (
+        f"{settings.num_prompts} prompts of `{_shown(settings.prompts)}`, {settings.images_per_prompt} images each, "
+        f"DDIM with {settings.num_inference_steps} steps, guidance {settings.guidance_scale:g}. Means over prompts, "
+        "with the 95 % bootstrap interval over prompts; one training run."
+    )
+    return [
+        "## Evaluation",
+        how,
+        _table(("metric", "better", f"step {first['step']}", f"step {last['step']}"), rows),
+    ]
+
+
+def _direction(name: str) -> str:
+    if name.startswith("reward/"):
+        return "higher"
+    return str(METRICS.load(name).direction) if name in METRICS else ""
+
+
+def _interval(line: Mapping[str, Any], name: str) -> str:
+    values = [line.get(key) for key in (name, f"{name}/low", f"{name}/high")]
+    if any(value is None for value in values):
+        return "-"
+    mean, low, high = values
+    return f"{mean:.4g} [{low:.4g}, {high:.4g}]"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

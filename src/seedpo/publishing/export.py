@@ -1,0 +1,126 @@
+"""Trained weights in the formats of other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import Tensor
+
+from seedpo.config import RunConfig
+from seedpo.errors import ConfigError
+from seedpo.models.lora import LORA_FILE, kohya_weights
+from seedpo.models.saving import WEIGHTS_FILE, forget_origin, read_weights
+from seedpo.publishing.weights import trained_weights
+from seedpo.runs import load_base
+from seedpo.training.files import ASIDE, flush, publish_folder, remove_folder, writing
+
+_MEND = "choose an --out that can be written"
+
+
+def export_run(run: Path, out: Path, *, format: str, step: int | None = None, half: bool = False) -> Path:
+    """Writes the trained weights of a run in another format.
+
+    Args:
+        run: the run folder.
+        out: the file (``kohya``, ``diffusers-lora``) or folder (``pipeline``) to write; it must be new.
+        format: one of :data:`FORMATS`.
+        step: a checkpoint's step; none: the end of the run.
+        half: whether tensors are stored in float16 instead of float32.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ConfigError: if the format is unknown, does not fit the run, or ``out`` exists or has the wrong ending.
+        RunFolderError: if the run has no such weights, or the disk is full.
+        DataError: if the weights or the base model cannot be read.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"unknown format {format!r}; there are: {', '.join(FORMATS)}")
+    if out.exists():
+        raise ConfigError(f"{out} exists already; choose another --out")
+    config, weights = trained_weights(run, step=step)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(f"the {format} export", out.parent, mend=_MEND):
+        FORMATS[format](config, weights, out, torch.float16 if half else torch.float32)
+    return out
+
+
+def _adapter(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    if config.adapter != "lora":
+        raise ConfigError("this run trained the whole UNet and has no adapter; use --format pipeline")
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out {out} must end in .safetensors")
+    return {name: value.to(dtype) for name, value in read_weights(weights / LORA_FILE, "lora").items()}
+
+
+def _save(tensors: dict[str, Tensor], out: Path, metadata: dict[str, str]) -> None:
+    aside = out.with_name(out.name + ASIDE)
+    save_file(tensors, aside, metadata)
+    flush(aside)
+    aside.replace(out)
+
+
+def export_lora(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype) -> None:
+    """The adapter under the names of diffusers: ``pipe.load_lora_weights(folder, weight_name=file)``."""
+    _save(_adapter(config, weights, out, dtype), out, {"format": "pt"})
+
+
+def export_kohya(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype) -> None:
+    """The adapter under the names of kohya's scripts, for web UIs; diffusers reads it as well."""
+    tensors = kohya_weights(_adapter(config, weights, out, dtype))
+    rank = str(config.lora_rank)
+    _save(
+        tensors,
+        out,
+        {
+            "format": "pt",
+            "ss_network_module": "networks.lora",
+            "ss_network_dim": rank,
+            "ss_network_alpha": rank,
+            **_family(tensors),
+        },
+    )
+
+
+def _family(tensors: dict[str, Tensor]) -> dict[str, str]:
+    """What web UIs sort adapters by, told from the width of the text that attention reads: 768, 1024 or 2048."""
+    width = next(value.shape[1] for name, value in tensors.items() if name.endswith("attn2_to_k.lora_down.weight"))
+    return {
+        768: {"ss_base_model_version": "sd_v1", "ss_v2": "False"},
+        1024: {"ss_base_model_version": "sd_v2", "ss_v2": "True"},
+        2048: {"ss_base_model_version": "sdxl_base_v1-0", "ss_v2": "False"},
+    }.get(width, {})
+
+
+def export_pipeline(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype) -> None:
+    """A whole pipeline in diffusers' format: the adapter added to the base model's weights, or the trained UNet."""
+    pipeline: Any = load_base(config)
+    if config.adapter == "lora":
+        read_weights(weights / LORA_FILE, "lora")
+        pipeline.load_lora_weights(weights, weight_name=LORA_FILE)
+        pipeline.fuse_lora()
+        pipeline.unload_lora_weights()
+    else:
+        read_weights(weights / WEIGHTS_FILE, "full")
+        pipeline.register_modules(unet=UNet2DConditionModel.from_pretrained(weights, use_safetensors=True))
+    if dtype != torch.float32:
+        pipeline.to(dtype=dtype)
+    aside = out.with_name(out.name + ASIDE)
+    remove_folder(aside)
+    pipeline.save_pretrained(aside, safe_serialization=True)
+    forget_origin(aside)
+    publish_folder(aside, out)
+
+
+FORMATS: dict[str, Callable[[RunConfig, Path, Path, torch.dtype], None]] = {
+    "diffusers-lora": export_lora,
+    "kohya": export_kohya,
+    "pipeline": export_pipeline,
+}
+"""What ``seedpo export --format`` takes."""

@@ -1,0 +1,63 @@
+"""Before and after: the first prompts of a run's evaluations as one picture."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+PROMPTS = 6
+"""Most rows of the picture."""
+
+COLUMNS = 4
+"""Most images of a prompt on each side."""
+
+LARGEST, SMALLEST = 256, 96
+"""Images are shrunk to at most, and enlarged by a whole factor to at least, this width in pixels."""
+
+GAP = 16
+"""White pixels between the two sides."""
+
+_SHEET = re.compile(r"step-(\d+)\.png")
+
+
+def sample_grid(samples: Path) -> tuple[Image.Image, int, int] | None:
+    """A picture with the base model's images on the left and the trained model's on the right.
+
+    Args:
+        samples: a run's folder of sample sheets.
+
+    Returns:
+        The picture, and the steps of its two sides; none if there are no two evaluations that can be read.
+    """
+    steps = sorted(int(match[1]) for path in samples.glob("*.png") if (match := _SHEET.fullmatch(path.name)))
+    if len(steps) < 2:
+        return None
+    try:
+        index = json.loads((samples / "index.json").read_text(encoding="utf-8"))
+        rows, columns = len(index["prompts"]), int(index["columns"])
+        sides = [_side(samples / f"step-{step:06d}.png", rows, columns) for step in (steps[0], steps[-1])]
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, Image.DecompressionBombError):
+        return None
+    width, height = sides[0].size
+    picture = Image.new("RGB", (2 * width + GAP, height), "white")
+    picture.paste(sides[0], (0, 0))
+    picture.paste(sides[1], (width + GAP, 0))
+    return picture, steps[0], steps[-1]
+
+
+def _side(path: Path, rows: int, columns: int) -> Image.Image:
+    """The top left corner of a sheet with a row for each prompt."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a sheet of large images, and our own
+        with Image.open(path) as sheet:
+            width, height = sheet.width // columns, sheet.height // rows
+            shown = min(COLUMNS, columns) * width, min(PROMPTS, rows) * height
+            corner = sheet.convert("RGB").crop((0, 0, *shown))
+    if width > LARGEST:
+        return corner.resize((shown[0] * LARGEST // width, shown[1] * LARGEST // width), Image.Resampling.LANCZOS)
+    factor = -(-SMALLEST // width)
+    return corner.resize((shown[0] * factor, shown[1] * factor), Image.Resampling.NEAREST)

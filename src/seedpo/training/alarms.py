@@ -1,0 +1,243 @@
+"""Alarms: what the metrics of a run say is going wrong, what it means and what to do.
+
+Every alarm is a pure function of the lines of ``metrics.jsonl``, so that a run that was killed and resumed raises the
+alarms of one that never stopped. One is raised at the first line at which its sign is seen, and again only after the
+sign was gone for a while: once per episode. Thresholds and actions are the keys of
+:class:`seedpo.config.AlarmsConfig`; docs/watching.md explains each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from seedpo.config import RunConfig
+from seedpo.errors import ConfigError
+from seedpo.training import signs
+from seedpo.training.signs import Sign
+
+Record = Mapping[str, Any]
+"""One line of metrics: ``step``, ``kind`` and figures, of which those that were not finite are ``None``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alarm:
+    """One alarm that was raised.
+
+    Attributes:
+        step: step of the line that raised it.
+        name: the alarm's name.
+        key: configuration key of its threshold.
+        action: ``warn``, ``stop`` or ``keep_best``.
+        value: what was read.
+        threshold: what it was compared with.
+        reads: the figures that it reads.
+        message: what was seen, what that means and what to do.
+    """
+
+    step: int
+    name: str
+    key: str
+    action: Literal["warn", "stop", "keep_best"]
+    value: float
+    threshold: float
+    reads: tuple[str, ...]
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One alarm that may be raised.
+
+    Attributes:
+        name: its section in ``alarms``.
+        kind: kind of the lines that it reads, ``train`` or ``evaluation``.
+        reads: figures that it reads, in words where they depend on the run.
+        meaning: what the sign means and what to do about it; the message starts with what was seen.
+        sign: the sign at the last of some lines, if there is one; it looks back over the window or the patience, and
+            over all evaluations.
+    """
+
+    name: str
+    kind: Literal["train", "evaluation"]
+    reads: tuple[str, ...]
+    meaning: str
+    sign: Callable[[Sequence[Record], RunConfig, float], Sign | None]
+
+    def threshold(self, config: RunConfig) -> float | None:
+        """The threshold that is set; ``None`` if the alarm is switched off."""
+        value: float | None = getattr(config.alarms, self.name).threshold
+        return value
+
+    def raised(self, lines: Sequence[Record], config: RunConfig) -> Alarm | None:
+        """The alarm that the last of the lines raises, if any; the lines are those of the rule's kind, in order."""
+        threshold = self.threshold(config)
+        if threshold is None or not lines:
+            return None
+        # With as many quiet lines between two episodes, a figure that wavers about its threshold raises one alarm.
+        quiet = config.alarms.window if self.kind == "train" else 1
+        sign = self.sign(lines, config, threshold)
+        if sign is None or any(
+            self.sign(lines[:-back], config, threshold) for back in range(1, min(quiet, len(lines) - 1) + 1)
+        ):
+            return None
+        return Alarm(
+            step=int(lines[-1]["step"]),
+            name=self.name,
+            key=f"alarms.{self.name}.threshold",
+            action=getattr(config.alarms, self.name).action,
+            value=sign.value,
+            threshold=threshold,
+            reads=self.reads,
+            message=f"{sign.seen}: {self.meaning}",
+        )
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        name="hacking",
+        kind="evaluation",
+        reads=("reward/<first of evaluation.rewards>", "<alarms.held_out_rewards>"),
+        meaning="the policy learns what the trained reward gets wrong. Use the weights of the peak (action: keep_best "
+        "keeps them), stop here, or train again with a larger beta or a better reward",
+        sign=lambda lines, config, threshold: signs.held_out_fell(
+            lines, judges=held_out_figures(config), proxy=proxy_figure(config), share=threshold, rising=True
+        ),
+    ),
+    Rule(
+        name="collapse",
+        kind="evaluation",
+        reads=("reward/<first of evaluation.rewards>", "<alarms.held_out_rewards>"),
+        meaning="the images get worse by every measure, which is instability rather than reward hacking. Go back to "
+        "the peak and lower learning_rate, or raise beta",
+        sign=lambda lines, config, threshold: signs.held_out_fell(
+            lines, judges=held_out_figures(config), proxy=proxy_figure(config), share=threshold, rising=False
+        ),
+    ),
+    Rule(
+        name="diversity",
+        kind="evaluation",
+        reads=("<alarms.diversity.figures>",),
+        meaning="images of one prompt grow alike. Use earlier weights, or train again with a larger beta or gamma",
+        sign=lambda lines, config, threshold: signs.lost_share(
+            lines, figures=config.alarms.diversity.figures, share=threshold
+        ),
+    ),
+    Rule(
+        name="saturation",
+        kind="train",
+        reads=("saturated",),
+        meaning="pairs that are ranked right have no gradient any more, and those that are ranked wrong pull with full "
+        "weight however far off they are. Lower beta; if `offset/std` is large, lower gamma",
+        sign=lambda lines, config, threshold: signs.mean_above(
+            lines, "saturated", threshold, window=config.alarms.window, seen="{value:.0%} of the pairs have |m| above 6"
+        ),
+    ),
+    Rule(
+        name="clipping",
+        kind="train",
+        reads=("clipped",),
+        meaning="these have no gradient, so that hardly anything is learnt any more. Raise clip_range, lower "
+        "learning_rate, or stop here",
+        sign=lambda lines, config, threshold: signs.mean_above(
+            lines, "clipped", threshold, window=config.alarms.window, seen="{value:.0%} of the log-ratios are clipped"
+        ),
+    ),
+    Rule(
+        name="inert",
+        kind="train",
+        reads=("margin_abs",),
+        meaning="sigma(-m) is 1/2 for every pair, so that beta, gamma and the reference have no influence beyond the "
+        "scale of the gradient, which the optimiser removes; nothing holds the policy near the reference but the clip "
+        "and the end of the run. That is what log-probabilities averaged over the latent dimensions give at beta = "
+        "0.1, D3PO's published setting. For a reference that counts, raise beta until |m| comes near 1",
+        sign=lambda lines, config, threshold: signs.inert(lines, config, threshold),
+    ),
+    Rule(
+        name="displacement",
+        kind="train",
+        reads=("rewards/accuracies", "log_ratio/chosen"),
+        meaning="the loss falls by pushing the rejected images away faster than the preferred ones, and images become "
+        "worse while the accuracy says otherwise (likelihood displacement). Use earlier weights; lower learning_rate "
+        "or raise beta",
+        sign=lambda lines, config, threshold: signs.displaced(lines, threshold, window=config.alarms.window),
+    ),
+    Rule(
+        name="spike",
+        kind="train",
+        reads=("loss",),
+        meaning="a single spike passes. If they come back, lower learning_rate or optimizer.max_grad_norm, or warm up "
+        "for longer (optimizer.warmup_steps)",
+        sign=lambda lines, config, threshold: signs.leapt(lines, "loss", threshold, window=config.alarms.window),
+    ),
+)
+"""Every alarm, in the order in which they are looked for."""
+
+
+def proxy_figure(config: RunConfig) -> str | None:
+    """The figure that stands for the trained reward: the first reward of the evaluations."""
+    rewards = config.evaluation.rewards
+    return f"reward/{rewards[0]}" if rewards else None
+
+
+def held_out_figures(config: RunConfig) -> tuple[str, ...]:
+    """The figures that are not trained on, by their names in the lines of metrics.
+
+    Raises:
+        ConfigError: if one is not measured, or ``keep_best`` is asked for and there is none.
+    """
+    rewards, metrics = config.evaluation.rewards, config.evaluation.metrics
+    names = config.alarms.held_out_rewards
+    if names is None:
+        names = (*rewards[1:], *(name for name in metrics if name == "truth"))
+    for name in names:
+        if name not in rewards and name not in metrics:
+            raise ConfigError(
+                f"alarms.held_out_rewards names {name}, which no evaluation measures; add it to evaluation.rewards or "
+                "evaluation.metrics"
+            )
+    keeping = [rule.name for rule in RULES if getattr(config.alarms, rule.name).action == "keep_best"]
+    if keeping and not names:
+        raise ConfigError(
+            f"alarms.{keeping[0]}.action = keep_best needs a held-out figure to tell which weights are best; name a "
+            "second reward in evaluation.rewards, or one of its metrics in alarms.held_out_rewards"
+        )
+    return tuple(f"reward/{name}" if name in rewards else name for name in names)
+
+
+def keeps_best(config: RunConfig) -> bool:
+    """Whether some alarm that is switched on asks for the best weights."""
+    return any(
+        rule.threshold(config) is not None and getattr(config.alarms, rule.name).action == "keep_best" for rule in RULES
+    )
+
+
+def reach(config: RunConfig) -> int:
+    """Lines of training metrics that a new line must be given with for every rule to see all that it looks at."""
+    return max(config.alarms.window + 1, config.alarms.inert.patience) + config.alarms.window
+
+
+def raised_by_last(lines: Sequence[Record], config: RunConfig) -> list[Alarm]:
+    """The alarms that the last line raises; ``lines`` are those of its kind, of training at least the last `reach`."""
+    kind = lines[-1]["kind"] if lines else None
+    alarms = [rule.raised(lines, config) for rule in RULES if rule.kind == kind]
+    return [alarm for alarm in alarms if alarm is not None]
+
+
+def raised_by_all(lines: Sequence[Record], config: RunConfig) -> list[Alarm]:
+    """All alarms of a run, in the order of its lines."""
+    seen: dict[str, list[Record]] = {"train": [], "evaluation": []}
+    alarms: list[Alarm] = []
+    for line in lines:
+        of_kind = seen[line["kind"]]
+        of_kind.append(line)
+        alarms += raised_by_last(of_kind[-reach(config) :] if line["kind"] == "train" else of_kind, config)
+    return alarms
+
+
+def best_evaluation(lines: Sequence[Record], config: RunConfig) -> Record | None:
+    """The evaluation with the highest value of the first held-out figure; the earliest of equal ones."""
+    figures = held_out_figures(config)
+    measured = [line for line in lines if line["kind"] == "evaluation" and figures and line.get(figures[0]) is not None]
+    return max(measured, key=lambda line: line[figures[0]], default=None)

@@ -1,0 +1,134 @@
+"""Alarms at work: logged, written to ``alarms.jsonl``, and followed by what their action asks for."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from seedpo.config import RunConfig
+from seedpo.errors import StoppedByAlarm
+from seedpo.training.alarms import (
+    Alarm,
+    Record,
+    best_evaluation,
+    held_out_figures,
+    keeps_best,
+    raised_by_all,
+    raised_by_last,
+    reach,
+)
+from seedpo.training.files import ASIDE, publish_folder, remove_folder, write_text, writing
+from seedpo.training.run_folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+BEST_FILE = "best.json"
+"""Says in ``best/`` of which evaluation its weights are."""
+
+_MEND = "go on with --resume latest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What follows from one line of metrics; small enough to be sent to all processes.
+
+    Attributes:
+        stop: message of the first alarm that ends the run.
+        best: whether the weights of this step are the best so far and are to be kept.
+    """
+
+    stop: str | None = None
+    best: bool = False
+
+
+class Watch:
+    """Watches the lines of metrics of one run; only the process that writes them has one."""
+
+    def __init__(self, folder: RunFolder, config: RunConfig) -> None:
+        """Checks the settings; nothing is read or written yet.
+
+        Raises:
+            ConfigError: if a held-out figure is not measured, or ``keep_best`` has none.
+        """
+        held_out_figures(config)
+        self._folder = folder
+        self._config = config
+
+    def start(self, lines: Sequence[Record]) -> None:
+        """Writes the alarms of the lines that are kept: none in a new run, those up to the checkpoint in a resumed one.
+
+        Raises:
+            RunFolderError: if the disk is full.
+        """
+        with writing("alarms", self._folder.path, mend=_MEND):
+            if alarms := raised_by_all(lines, self._config):
+                write_text(self._folder.alarms, "".join(map(_line, alarms)))
+            else:
+                self._folder.alarms.unlink(missing_ok=True)
+
+    def see(self, lines: Sequence[Record]) -> Verdict:
+        """Looks at a new line, the last of all that there are; logs and writes the alarms that it raises.
+
+        Raises:
+            RunFolderError: if the disk is full.
+        """
+        kind = lines[-1]["kind"]
+        most = reach(self._config) if kind == "train" else len(lines)
+        alarms = raised_by_last(_last_of_kind(lines, kind, most), self._config)
+        for alarm in alarms:
+            logger.warning("alarm %s at step %d: %s", alarm.name, alarm.step, alarm.message)
+        if alarms:
+            with writing("alarms", self._folder.path, mend=_MEND), self._folder.alarms.open("a") as file:
+                file.writelines(map(_line, alarms))
+        stopping = [alarm for alarm in alarms if alarm.action == "stop"]
+        best = kind == "evaluation" and keeps_best(self._config) and best_evaluation(lines, self._config) is lines[-1]
+        return Verdict(stop=f"alarm {stopping[0].name}: {stopping[0].message}" if stopping else None, best=best)
+
+    def keep_best(self, line: Record, save: Callable[[Path], None]) -> None:
+        """Writes weights as ``best/``; after a crash it holds the weights before, or these.
+
+        Args:
+            line: the evaluation.
+            save: writes the weights into a folder.
+
+        Raises:
+            RunFolderError: if the disk is full.
+        """
+        figure = held_out_figures(self._config)[0]
+        aside = self._folder.best.with_name(self._folder.best.name + ASIDE)
+        with writing("the best weights", self._folder.path, mend=_MEND):
+            remove_folder(aside)
+            aside.mkdir()
+            save(aside)
+            content = {"step": line["step"], "figure": figure, "value": line[figure]}
+            (aside / BEST_FILE).write_text(json.dumps(content) + "\n", encoding="utf-8")
+            publish_folder(aside, self._folder.best)
+
+
+def stopped(reason: str, *, step: int, max_steps: int, checkpoint: str) -> StoppedByAlarm:
+    """The error that ends a run whose alarm says so, once its checkpoint is written."""
+    return StoppedByAlarm(
+        f"stopped after step {step} of {max_steps} by {reason}; {checkpoint}; --resume latest goes on all the same"
+    )
+
+
+def _last_of_kind(lines: Sequence[Record], kind: str, most: int) -> list[Record]:
+    """At most the last ``most`` lines of a kind, in their order."""
+    found: list[Record] = []
+    for line in reversed(lines):
+        if len(found) == most:
+            break
+        if line["kind"] == kind:
+            found.append(line)
+    return found[::-1]
+
+
+def _line(alarm: Alarm) -> str:
+    content: dict[str, Any] = asdict(alarm)
+    # json has no infinity, and a fall after no change at all is infinitely large.
+    content["value"] = alarm.value if abs(alarm.value) < float("inf") else None
+    return json.dumps(content, allow_nan=False) + "\n"

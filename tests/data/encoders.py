@@ -1,0 +1,35 @@
+"""Pairs as a source takes them, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from seedpo.core.types import Conditioning, ImagePairs
+from seedpo.protocols import PreferencePairs
+
+
+class NumberedPairs:
+    """Latents that hold the number in each pair's prompt, "prompt 3"; negative where it is mirrored."""
+
+    def __init__(self, pairs: PreferencePairs) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def encode(self, rows: Sequence[int], mirrored: Sequence[bool]) -> ImagePairs:
+        numbers = [float(self.pairs[row].prompt.removeprefix("prompt ")) for row in rows]
+        values = torch.tensor([-one if flip else one for one, flip in zip(numbers, mirrored, strict=True)])
+        latents = values.view(-1, 1, 1, 1)
+        return ImagePairs(
+            chosen_latents=latents,
+            rejected_latents=latents,
+            conditioning=Conditioning(prompt_embeds=latents[:, 0]),
+            chosen_probability=torch.ones(len(rows)),
+        )
+
+
+def prompts_of(batch: ImagePairs) -> list[int]:
+    return [int(value) for value in batch.chosen_latents.flatten().tolist()]

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import webdataset
+from webdataset.tariterators import group_by_keys, tar_file_expander
+
+from seedpo.config import PairsConfig
+from seedpo.data.reading import read_pairs
+from seedpo.errors import DataError
+from tests.data.pictures import BLUE, GREEN, RED, image_file, plain
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def sample(key: str, prompt: str = "a star", chosen: Any = RED, rejected: Any = BLUE) -> dict[str, bytes]:
+    return {
+        f"{key}.prompt.txt": prompt.encode(),
+        f"{key}.chosen.png": image_file(chosen),
+        f"{key}.rejected.webp": image_file(rejected),
+    }
+
+
+class TestSamples:
+    def test_files_that_share_their_name_up_to_the_first_dot(self, tmp_path: Path) -> None:
+        path = write_tar(tmp_path / "a.tar", sample("x/0001") | sample("x/0002", "a ring", GREEN, RED))
+        pairs = read_pairs(path)
+        assert [pairs[row].prompt for row in range(len(pairs))] == ["a star", "a ring"]
+        torch.testing.assert_close(pairs[1].chosen, plain(GREEN))
+        torch.testing.assert_close(pairs[1].rejected, plain(RED))
+
+    def test_shards_in_order(self, tmp_path: Path) -> None:
+        for number in range(3):
+            write_tar(tmp_path / f"shard-{number:03d}.tar", sample("0", f"prompt {number}"))
+        for spec in (tmp_path, f"{tmp_path}/shard-{{000..002}}.tar", f"{tmp_path}/shard-*.tar"):
+            pairs = read_pairs(spec)
+            assert [pairs[row].prompt for row in range(len(pairs))] == [f"prompt {number}" for number in range(3)]
+
+    def test_what_webdataset_writes(self, tmp_path: Path) -> None:
+        """And what it reads there is what is read here."""
+        path = tmp_path / "a.tar"
+        with webdataset.TarWriter(str(path)) as writer:
+            for number in range(4):
+                writer.write(
+                    {
+                        "__key__": f"{number:04d}",
+                        "chosen.png": image_file((50 * number, 0, 0)),
+                        "rejected.png": image_file(BLUE),
+                        "json": {"caption": f"prompt {number}", "chosen_probability": 0.5 if number == 2 else 1},
+                    }
+                )
+        pairs = read_pairs(path, PairsConfig(ties="half"))
+        with path.open("rb") as stream:
+            for row, theirs in enumerate(group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}]))):
+                values = json.loads(theirs["json"])
+                ours = pairs[row]
+                assert ours.prompt == values["caption"]
+                assert ours.chosen_probability == values["chosen_probability"]
+                torch.testing.assert_close(ours.chosen, plain((50 * row, 0, 0)))
+        assert row == 3
+        assert len(read_pairs(path)) == 3
+
+    def test_other_files_are_left_alone(self, tmp_path: Path) -> None:
+        extra = {"0.cls": b"3", "0.embedding.npy": b"?", "README": b"hello", ".hidden": b"?"}
+        pairs = read_pairs(write_tar(tmp_path / "a.tar", extra | sample("0")))
+        assert pairs[0].prompt == "a star"
+
+
+class TestRefusals:
+    def broken(self, tmp_path: Path, **changes: bytes | None) -> str:
+        """The error of a sample with files changed or left out, between two that are whole."""
+        middle = {key.split(".", 1)[1]: content for key, content in sample("1").items()}
+        middle |= {name.replace("__", "."): content for name, content in changes.items() if content is not None}
+        for name in [name.replace("__", ".") for name, content in changes.items() if content is None]:
+            del middle[name]
+        files = sample("0") | {f"1.{name}": content for name, content in middle.items()} | sample("2")
+        pairs = read_pairs(write_tar(tmp_path / "a.tar", files))
+        assert len(pairs) == 3
+        assert pairs[2].prompt == "a star"
+        with pytest.raises(DataError) as raised:
+            pairs[1]
+        return str(raised.value)
+
+    @pytest.mark.parametrize(
+        ("changes", "why"),
+        [
+            ({"chosen__png": None}, "a.tar sample 1: chosen is not an image that can be read"),
+            ({"prompt__txt": None}, "a.tar sample 1: prompt is missing"),
+            ({"prompt__txt": b"caf\xe9"}, "a.tar sample 1 cannot be read: 'utf-8'"),
+            ({"rejected__webp": b"broken"}, "a.tar sample 1: rejected is not an image"),
+            ({"json": b"{"}, "a.tar sample 1: its JSON cannot be read"),
+            ({"json": b"[]"}, "a.tar sample 1: its JSON is no object"),
+            ({"chosen__jpg": image_file(RED)}, "a.tar sample 1: there are two chosen images"),
+        ],
+    )
+    def test_a_broken_sample_breaks_itself_only(self, tmp_path: Path, changes: Any, why: str) -> None:
+        assert why in self.broken(tmp_path, **changes)
+
+    @pytest.mark.parametrize("keep", [100, 600, 1100, 2048, 2560, 3584])
+    def test_an_archive_that_is_cut_off(self, tmp_path: Path, keep: int) -> None:
+        path = write_tar(tmp_path / "a.tar", sample("0") | sample("1"))
+        content = path.read_bytes()
+        path.write_bytes(content[:keep])
+        with pytest.raises(DataError, match=r"a\.tar (cannot be read as a tar archive|is damaged or cut off at byte)"):
+            read_pairs(path)
+
+    def test_a_damaged_header(self, tmp_path: Path) -> None:
+        path = write_tar(tmp_path / "a.tar", sample("0") | sample("1"))
+        content = bytearray(path.read_bytes())
+        place = content.index(b"1.prompt.txt")
+        content[place + 150] ^= 0xFF
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.tar is damaged or cut off at byte \d+; fetch or write it again"):
+            read_pairs(path)
+
+    def test_a_compressed_archive(self, tmp_path: Path) -> None:
+        with tarfile.open(tmp_path / "a.tar", "w:gz") as archive:
+            archive.addfile(tarfile.TarInfo("0.chosen.png"))
+        with pytest.raises(DataError, match="cannot be read as a tar archive without compression"):
+            read_pairs(tmp_path / "a.tar")
+
+    def test_an_archive_of_other_things(self, tmp_path: Path) -> None:
+        path = write_tar(tmp_path / "a.tar", {"0.jpg": image_file(RED), "0.txt": b"a star"})
+        with pytest.raises(
+            DataError, match=r"holds no pair: 1 samples with \['prompt'\]; expected are KEY\.chosen\.jpg"
+        ):
+            read_pairs(path)

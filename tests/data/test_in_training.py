@@ -1,0 +1,80 @@
+"""Runs on the embedded model whose data are not all sound, or come from a stream."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from seedpo.config import build_config
+from seedpo.errors import DataError
+from seedpo.runs import train
+from tests.small_runs import few_pairs, metrics, small
+from tests.training.toys import cpu_accelerator
+
+
+def run(path: Path, *, resume: Any = None, **changes: Any) -> list[dict[str, Any]]:
+    """The training metrics of a run."""
+    config = build_config(small(path.parent), {"method": "diffusion-dpo", "evaluate_every": 0}, changes)
+    train(config, path, resume=resume, accelerator=cpu_accelerator(config), progress=False)
+    return [line for line in metrics(path) if line["kind"] == "train"]
+
+
+def with_a_broken_row(folder: Path) -> tuple[str, int]:
+    """The small set with one image cut off, and the row that it is in."""
+    rows = pq.read_table(few_pairs(folder))
+    row = next(row for row, label in enumerate(rows["label_0"].to_pylist()) if label != 0.5)
+    files = rows["jpg_1"].to_pylist()
+    files[row] = files[row][:40]
+    pq.write_table(
+        rows.set_column(rows.column_names.index("jpg_1"), "jpg_1", pa.array(files)), folder / "broken.parquet"
+    )
+    return str(folder / "broken.parquet"), row
+
+
+def test_a_corrupt_row_is_skipped_counted_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data, row = with_a_broken_row(tmp_path)
+    with caplog.at_level(logging.WARNING, logger="seedpo"):
+        lines = run(tmp_path / "run", data=data, max_steps=5, pairs={"bad_rows_limit": 0.2})
+    named = [text for text in caplog.messages if "left out" in text]
+    assert len(named) == 1
+    assert f"{data} row {row}: jpg_1 is not an image that can be read" in named[0]
+    assert lines[-1]["source/unreadable"] == 1.0
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+
+
+def test_over_the_limit_a_run_stops_in_one_line(tmp_path: Path) -> None:
+    data, row = with_a_broken_row(tmp_path)
+    with pytest.raises(DataError, match=rf"bad_rows_limit = 0 allows; .*broken\.parquet row {row}: jpg"):
+        run(tmp_path / "run", data=data, max_steps=5, pairs={"bad_rows_limit": 0})
+
+
+@pytest.mark.slow  # three runs; test_streams and test_skipping show the positions alone
+def test_a_resumed_stream_goes_on_at_its_position(tmp_path: Path) -> None:
+    """Over the end of a pass, shuffled, with a row that cannot be read: the numbers of the run that never stopped."""
+    pytest.importorskip("datasets")
+    rows = pq.read_table(few_pairs(tmp_path)).to_pylist()
+    folder = tmp_path / "set"
+    folder.mkdir()
+    lines = []
+    for number, values in enumerate(rows[:7]):
+        for side in ("jpg_0", "jpg_1"):
+            (folder / f"{number}-{side}.png").write_bytes(values[side])
+            values[side] = f"{number}-{side}.png"
+        lines.append(json.dumps({name: values[name] for name in ("caption", "jpg_0", "jpg_1", "label_0", "label_1")}))
+    (folder / "2-jpg_0.png").write_bytes(b"broken")
+    (folder / "train.jsonl").write_text("\n".join(lines) + "\n")
+    settings = {
+        "data": f"hub:{folder}",
+        "checkpoint_every": 1,
+        "pairs": {"resolution": 32, "ties": "half", "shuffle_buffer": 4},
+    }
+    whole = run(tmp_path / "whole", max_steps=4, **settings)
+    run(tmp_path / "halved", max_steps=2, **settings)
+    assert run(tmp_path / "halved", max_steps=4, resume="latest", **settings) == whole
+    assert whole[-1]["source/unreadable"] > 0

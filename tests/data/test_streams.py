@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from seedpo.config import PairsConfig
+from seedpo.data.skipping import SkippingPairs
+from seedpo.data.streams import ENDLESS, KEPT, StreamedPairs
+from seedpo.errors import DataError, StreamError
+from seedpo.sources.offline import OfflinePairs
+from tests.data.encoders import NumberedPairs, prompts_of
+from tests.data.pictures import BLUE, RED, image_file, plain, table
+
+COUNT = 6
+
+
+class Rows:
+    """A stream of Pick-a-Pic's columns; each pass begins one row later. Counts the rows that it gave."""
+
+    def __init__(self, *labels: tuple[Any, Any], folder: Path | None = None, **columns: list[Any]) -> None:
+        self.rows = table(*(labels or [(1, 0)] * COUNT), **columns).to_pylist()
+        self.origin = "stream"
+        self.columns = list(self.rows[0])
+        self.folder = folder
+        self.given = 0
+
+    def epoch(self, number: int) -> Iterator[dict[str, Any]]:
+        count = len(self.rows)
+        for place in range(count):
+            self.given += 1
+            yield self.rows[(place + number) % count]
+
+
+def streamed(rows: Rows, **settings: Any) -> StreamedPairs:
+    return StreamedPairs(rows, PairsConfig(resolution=8, **settings))
+
+
+def prompts(pairs: Any, *rows: int) -> list[int]:
+    return [int(pairs[row].prompt.removeprefix("prompt ")) for row in rows]
+
+
+class TestOrder:
+    def test_passes_follow_each_other_each_in_its_own_order(self) -> None:
+        pairs = streamed(Rows())
+        assert prompts(pairs, *range(13)) == [0, 1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 0, 2]
+        assert len(pairs) == ENDLESS
+        assert pairs.sequential
+
+    def test_a_position_is_the_same_pair_however_it_is_reached(self) -> None:
+        rows = Rows()
+        pairs = streamed(rows)
+        assert prompts(pairs, 9, 9, 10) == prompts(streamed(Rows()), *range(11))[9:10] * 2 + [5]
+        assert rows.given == 11, "the rows before are passed over once, and nothing is read ahead"
+
+    def test_the_last_ones_can_be_asked_for_again(self) -> None:
+        rows = Rows()
+        pairs = streamed(rows)
+        pairs[KEPT - 1]
+        assert prompts(pairs, 0, KEPT - 1, 3) == [0, prompts(streamed(Rows()), KEPT - 1)[0], 3]
+        assert rows.given == KEPT
+
+    def test_an_earlier_one_costs_a_new_start(self, caplog: pytest.LogCaptureFixture) -> None:
+        pairs = streamed(Rows())
+        pairs[KEPT]
+        with caplog.at_level(logging.WARNING):
+            assert prompts(pairs, 0) == [0]
+        assert caplog.messages == ["stream starts again to get back to pair 0"]
+
+
+class TestResume:
+    @pytest.mark.parametrize("world", [1, 2])
+    def test_the_very_next_pairs_come_after_a_resume(self, world: int) -> None:
+        """Past the end of a pass, with a broken row, and for each of several processes."""
+        broken = [b"broken" if row == 4 else image_file(RED) for row in range(COUNT)]
+
+        def source(rank: int) -> OfflinePairs:
+            pairs = SkippingPairs(streamed(Rows(jpg_0=broken)), limit=0.5)
+            return OfflinePairs(NumberedPairs(pairs), batch_size=2, seed=0, rank=rank, world=world, reader=pairs)
+
+        for rank in range(world):
+            whole, half, resumed = source(rank), source(rank), source(rank)
+            expected = [prompts_of(whole.next_batch()) for _ in range(7)]
+            for _ in range(3):
+                half.next_batch()
+            resumed.restore(json.loads(json.dumps(half.state())))
+            assert [prompts_of(resumed.next_batch()) for _ in range(4)] == expected[3:]
+            assert resumed.state() == whole.state()
+
+
+class TestLabels:
+    ROWS = ((1, 0), (0.5, 0.5), (0, 1), (1, 1))
+
+    def test_ties_are_left_out_or_halves(self) -> None:
+        pairs = streamed(Rows(*self.ROWS[:3]))
+        assert prompts(pairs, 0, 1, 2) == [0, 2, 2]
+        torch.testing.assert_close(pairs[1].chosen, plain(BLUE, (8, 8)))
+        half = streamed(Rows(*self.ROWS[:3]), ties="half")
+        assert [half[row].chosen_probability for row in range(3)] == [1.0, 0.5, 1.0]
+
+    def test_pairs_that_nobody_judged_are_left_out(self) -> None:
+        pairs = streamed(Rows((1, 0), (1, 0), (0, 1), has_label=[True, False, True]))
+        assert prompts(pairs, 0, 1) == [0, 2]
+
+    def test_a_wrong_label_is_a_row_that_cannot_be_read(self) -> None:
+        pairs = streamed(Rows(*self.ROWS))
+        with pytest.raises(DataError, match=r"^stream pair 2 of the stream: labels \(1\.0, 1\.0\) must be 1 and 0"):
+            pairs[2]
+
+    @pytest.mark.parametrize("labels", [[(0.5, 0.5)] * 3, [(0.5, 0.5)]])
+    def test_nothing_but_ties(self, labels: list[Any]) -> None:
+        with pytest.raises(StreamError, match="stream holds no pair with a preference"):
+            streamed(Rows(*labels))[0]
+
+
+class TestRefusals:
+    def test_without_a_resolution(self) -> None:
+        with pytest.raises(DataError, match=r"stream is a stream, .*; set pairs\.resolution, for example --set pairs"):
+            StreamedPairs(Rows(), PairsConfig())
+
+    def test_other_columns(self) -> None:
+        rows = Rows()
+        rows.columns = ["prompt", "image"]
+        with pytest.raises(DataError, match=r"stream lacks the columns \['chosen', 'rejected'\]"):
+            streamed(rows)
+
+    def test_a_broken_image(self) -> None:
+        pairs = streamed(Rows((1, 0), (0, 1), jpg_1=[b"broken", image_file(RED)]))
+        with pytest.raises(DataError, match=r"^stream pair 0 of the stream: jpg_1 is not an image"):
+            pairs[0]
+        assert pairs[1].prompt == "prompt 1"
+
+    def test_paths_are_followed_within_the_folder_only(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(image_file(RED))
+        rows = {"jpg_0": ["a.png"], "jpg_1": [image_file(BLUE)]}
+        torch.testing.assert_close(streamed(Rows((1, 0), folder=tmp_path, **rows))[0].chosen, plain(RED, (8, 8)))
+        with pytest.raises(DataError, match=r"a\.png is a path, and there is no folder for it"):
+            streamed(Rows((1, 0), **rows))[0]
+        named = streamed(Rows((1, 0), **rows), image_folder=str(tmp_path))
+        torch.testing.assert_close(named[0].chosen, plain(RED, (8, 8)))
+
+
+def test_content_is_that_of_the_position() -> None:
+    pairs = streamed(Rows(caption=["prompt 0"] * COUNT))
+    contents = [pairs.content(row) for row in range(2)]
+    assert contents[0] == contents[1]
+    assert streamed(Rows()).content(1) != contents[1]
+    assert pairs.summary == "stream: a stream of pairs, shuffled among 1000"

@@ -1,0 +1,153 @@
+"""The plan's FLOPs are those of a run: every source and method, LoRA and full, cached and not."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedpo.config import RunConfig
+from seedpo.planning.gpus import find_gpu
+from seedpo.planning.plan import Guesses, count, plan_run, run_flops
+from seedpo.runs import build_pairs
+from seedpo.runs import train as train_run
+from tests.models.test_preview import autoencoder
+from tests.planning.real_runs import counted, settings, train
+
+slow = pytest.mark.slow
+
+
+def planned(config: RunConfig, **guesses: Any) -> float:
+    """FLOPs of the training of one process."""
+    units = config.max_steps * config.gradient_accumulation_steps * config.batch_size
+    return float(run_flops(count(config, guesses=Guesses(**guesses)), units))
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("d3po", {"batch_size": 12, "trajectories": {"images_per_prompt": 3}}),
+        ("d3po", {"batch_size": 4, "trajectories": {"images_per_prompt": 3, "update_per": "group"}}),
+        pytest.param("d3po", {"batch_size": 8, "max_steps": 4, "trajectories": {"updates_per_rollout": 2}}, marks=slow),
+        pytest.param("d3po", {"batch_size": 4, "sampling": {"guidance_scale": 1.0}, "lora_rank": 2}, marks=slow),
+        pytest.param("spo", {"batch_size": 3, "steps": {"candidates": 3}}, marks=slow),
+        ("spo", {"batch_size": 4, "max_steps": 4, "sampling": {"num_inference_steps": 5}, "steps": {"inner_steps": 1}}),
+        pytest.param(
+            "spo", {"batch_size": 3, "gradient_accumulation_steps": 2, "steps": {"inner_steps": 2}}, marks=slow
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else ",".join(map(str, value)),
+)
+def test_roll_outs(tmp_path: Path, method: str, changes: dict[str, Any]) -> None:
+    config = settings(tmp_path, method, **changes)
+    assert planned(config) == counted(lambda: train(config))
+
+
+@pytest.mark.parametrize(
+    ("method", "checkpointing"),
+    [
+        ("diffusion-dpo", True),
+        pytest.param("diffusion-dpo", False, marks=slow),
+        *(pytest.param(method, some, marks=slow) for method in ("d3po", "spo") for some in (False, True)),
+    ],
+)
+def test_the_whole_network(tmp_path: Path, method: str, checkpointing: bool) -> None:
+    config = settings(tmp_path, method, batch_size=3, adapter="full", gradient_checkpointing=checkpointing)
+    # 6 units are two thirds of what D3PO's roll-out gives; which of its pairs they are is chance: hence one step each.
+    if method == "d3po":
+        config = config.model_copy(update={"batch_size": 8, "max_steps": 1})
+    assert planned(config) == counted(lambda: train(config))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_steps": 12},
+        pytest.param({"max_steps": 12, "cache": {"folder": "cache"}}, marks=slow),
+        pytest.param({"max_steps": 12, "cache": {"folder": "cache", "latents": False}}, marks=slow),
+        {"max_steps": 12, "cache": {"folder": "cache", "reference": True}},
+        pytest.param({"max_steps": 12, "cache": {"folder": "cache", "reference": True, "visits": 1}}, marks=slow),
+    ],
+    ids=["memory", "disk", "no latents", "reference", "few draws"],
+)
+def test_a_set_of_pairs_met_twice(tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = settings(tmp_path, "diffusion-dpo", batch_size=1, **changes)
+    pairs = len(build_pairs(config))
+    assert pairs < config.max_steps
+    assert planned(config, pairs=pairs) == counted(lambda: train(config))
+    if config.cache.folder is not None:
+        assert planned(config, pairs=pairs, cached=True) == counted(lambda: train(config))
+
+
+@slow
+def test_pairs_mirrored_at_half_of_their_visits_are_counted_by_expectation(tmp_path: Path) -> None:
+    config = settings(tmp_path, "diffusion-dpo", batch_size=1, max_steps=40, pairs={"flip": True})
+    pairs = len(build_pairs(config))
+    assert planned(config, pairs=pairs) == pytest.approx(counted(lambda: train(config)), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("sdxl", "diffusion-dpo"),
+        pytest.param("sdxl", "spo", marks=slow),
+        pytest.param("sd21", "diffusion-dpo", marks=slow),
+        pytest.param("sd21", "spo", marks=slow),
+    ],
+)
+def test_other_families(tmp_path: Path, kind: str, method: str) -> None:
+    config = settings(tmp_path, method, kind=kind, batch_size=3)
+    assert planned(config) == counted(lambda: train(config))
+
+
+@slow
+def test_previews_of_a_small_autoencoder_and_their_checks(tmp_path: Path) -> None:
+    autoencoder("tiny").save_pretrained(tmp_path / "tiny")
+    config = settings(
+        tmp_path,
+        "spo",
+        batch_size=6,
+        preview_vae=str(tmp_path / "tiny"),
+        steps={"preview_checks": 1},
+    )
+    assert planned(config) == counted(lambda: train(config))
+
+
+@slow
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("spo", {"batch_size": 8, "max_steps": 6, "steps": {"min_gap": 0.1}}),
+        ("d3po", {"batch_size": 8, "max_steps": 6, "trajectories": {"min_gap": 0.4, "images_per_prompt": 3}}),
+        ("d3po", {"batch_size": 8, "max_steps": 6, "trajectories": {"steps_per_pair": 2}}),
+    ],
+)
+def test_what_is_drawn_is_counted_by_expectation(tmp_path: Path, method: str, changes: dict[str, Any]) -> None:
+    config = settings(tmp_path, method, **changes)
+    observed: dict[str, float] = {}
+    flops = counted(lambda: observed.update(train(config)))
+    assert planned(config, kept=observed["pairs_kept"]) == pytest.approx(flops, rel=0.15)
+
+
+@slow
+def test_a_whole_run_with_its_evaluations(tmp_path: Path) -> None:
+    config = settings(
+        tmp_path,
+        "spo",
+        batch_size=3,
+        evaluate_every=1,
+        evaluation={
+            "num_prompts": 3,
+            "images_per_prompt": 2,
+            "batch_size": 3,
+            "rewards": ["scenes-scorer"],
+            "metrics": [],
+        },
+    )
+    plan = plan_run(config, gpu=find_gpu("T4"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of libraries, at the optimiser under a counter
+        assert plan.flops == counted(lambda: train_run(config, tmp_path / "run", progress=False))

@@ -1,0 +1,146 @@
+"""What a model card says, and what it does not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from seedpo.config import build_config
+from seedpo.errors import RunFolderError
+from seedpo.publishing.card import write_card
+from seedpo.publishing.grid import GAP, sample_grid
+from tests.publishing.handmade import write_folder
+
+HUB = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+
+
+def card(run: Path, *, options: dict[str, Any] | None = None, **changes: Any) -> tuple[dict[str, Any], str]:
+    settings = {"method": "spo", "model": HUB, "beta": 10.0, "gamma": 3.0, "max_steps": 40, "clip_range": 0.1}
+    write_folder(run, build_config(settings | changes))
+    path = write_card(run, **(options or {}))
+    assert path == run / "README.md"
+    _, header, text = path.read_text().split("---\n", 2)
+    return yaml.safe_load(header), text
+
+
+def test_header(tmp_path: Path) -> None:
+    header, _ = card(tmp_path / "run", model=f"{HUB}@main")
+    assert header == {
+        "base_model": HUB,
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image",
+        "tags": ["text-to-image", "diffusers", "spo", "preference-optimisation", "seedpo", "lora", "see-dpo"],
+    }
+
+
+def test_a_licence_is_named_only_if_it_is_given(tmp_path: Path) -> None:
+    header, text = card(tmp_path / "run", options={"license": "openrail++"})
+    assert header["license"] == "openrail++"
+    assert "licence" not in text
+
+
+def test_the_base_method_and_the_whole_unet(tmp_path: Path) -> None:
+    header, text = card(tmp_path / "run", gamma=0.0, adapter="full", method="diffusion-dpo")
+    assert not {"see-dpo", "lora"} & set(header["tags"])
+    assert "# stable-diffusion-v1-5 aligned with Diffusion-DPO\n" in text
+    assert "(arXiv 2311.12908)" in text
+    assert 'subfolder="unet"' in text
+    assert "| preference pairs | scenes-pairs |" in text
+    assert "| trained | the whole UNet |" in text
+
+
+def test_settings_and_measurements(tmp_path: Path) -> None:
+    _, text = card(tmp_path / "run", options={"repository": "me/mine"}, entropy_convention="relative")
+    for line in (
+        "# stable-diffusion-v1-5 aligned with SEE-SPO",
+        "(arXiv 2406.04314, arXiv 2411.04712)",
+        'pipe.load_lora_weights("me/mine")',
+        f'from_pretrained("{HUB}")',
+        "| beta | 10 (log-probabilities reduced by mean) |",
+        "| gamma | 3 (relative) |",
+        "| weights of the loss | a = 40 (policy), b = 10 (reference) |",
+        "| clip range | 0.1 |",
+        "| prompts | scenes-training |",
+        "| reward | scenes-scorer |",
+        "| steps | 40 of 40 |",
+        "| pairs seen | 640 |",
+        "| metric | better | step 0 | step 40 |",
+        "| reward/scenes-scorer | higher | 1 [0.875, 1.125] | 2 [1.875, 2.125] |",
+        "| pairwise_diversity | higher | 0.5 [0.375, 0.625] | 0.25 [0.125, 0.375] |",
+        "one training run",
+        "![Sample images](grid.png)",
+        "Left: step 0. Right: step 40.",
+    ):
+        assert line in text
+    assert "| versions | seedpo 0.1.0, torch 2.13.0 |" in text
+
+
+def test_folders_of_this_machine_are_not_named(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    header, text = card(
+        tmp_path / "run", model=str(tmp_path / "base"), prompts=str(tmp_path / "prompts.txt"), method="spo"
+    )
+    assert "base_model" not in header
+    assert str(tmp_path) not in text
+    assert "| prompts | prompts.txt |" in text
+    assert "# base aligned with" in text
+    named = write_card(tmp_path / "run", base_model="owner/base").read_text()
+    assert "base_model: owner/base\n" in named
+
+
+def test_another_autoencoder_is_named(tmp_path: Path) -> None:
+    _, text = card(tmp_path / "run", vae="madebyollin/sdxl-vae-fp16-fix")
+    assert "| autoencoder | madebyollin/sdxl-vae-fp16-fix |" in text
+
+
+def test_without_evaluations_there_is_neither_table_nor_picture(tmp_path: Path) -> None:
+    card(tmp_path / "run")
+    (tmp_path / "run" / "grid.png").unlink()
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    shutil.rmtree(tmp_path / "run" / "samples")
+    text = write_card(tmp_path / "run").read_text()
+    assert "Evaluation" not in text
+    assert "grid.png" not in text
+    assert "| steps | 0 of 40 |" in text
+
+
+def test_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="is no run folder"):
+        write_card(tmp_path)
+
+
+class TestGrid:
+    def test_first_and_last_evaluation_side_by_side(self, tmp_path: Path) -> None:
+        card(tmp_path / "run")
+        grid = sample_grid(tmp_path / "run" / "samples")
+        assert grid is not None
+        picture, first, last = grid
+        assert (first, last) == (0, 40)
+        width, height = 3 * 96, 2 * 96
+        assert picture.size == (2 * width + GAP, height)
+        assert picture.crop((0, 0, width, height)).getcolors() == [(width * height, (0, 0, 0))]
+        assert picture.crop((width, 0, 2 * width + GAP, height)).getextrema() == ((255, 255),) * 3
+        with Image.open(tmp_path / "run" / "grid.png") as stored:
+            assert stored.size == picture.size
+
+    def test_large_sheets_are_cut_and_shrunk(self, tmp_path: Path) -> None:
+        card(tmp_path / "run")
+        samples = tmp_path / "run" / "samples"
+        index = '{"tile": 300, "columns": 5, "prompts": ["a", "b", "c", "d", "e", "f", "g"]}'
+        (samples / "index.json").write_text(index)
+        for step in (0, 20, 40):
+            Image.new("RGB", (1500, 2100)).save(samples / f"step-{step:06d}.png")
+        grid = sample_grid(samples)
+        assert grid is not None
+        assert grid[0].size == (2 * 4 * 256 + GAP, 6 * 256)
+
+    @pytest.mark.parametrize("content", ["", "[]", '{"columns": 0, "prompts": []}'])
+    def test_what_cannot_be_read_is_left_out(self, tmp_path: Path, content: str) -> None:
+        card(tmp_path / "run")
+        (tmp_path / "run" / "samples" / "index.json").write_text(content)
+        assert sample_grid(tmp_path / "run" / "samples") is None

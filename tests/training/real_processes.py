@@ -1,0 +1,305 @@
+"""What two processes do with a Stable Diffusion pipeline: started by ``test_two_real_processes.py``.
+
+Its functions are used on one process too, for the numbers that two have to give.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from seedpo.config import EvaluationConfig, SamplingConfig, TrajectoryConfig
+from seedpo.core.draws import KeyedDraws
+from seedpo.core.types import ImagePairs, LossOutput, TransitionPairs
+from seedpo.errors import SeedpoError
+from seedpo.evaluation import ImageEvaluation
+from seedpo.methods.noise_dpo import NoiseDPO
+from seedpo.methods.transition_dpo import TransitionDPO
+from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.sources.rollouts import RolloutSource
+from seedpo.sources.trajectories import trajectory_source
+from seedpo.training import RunFolder, Trainer
+from seedpo.training.processes import on_main_process
+from tests.models.tiny import PROMPTS, tiny_policy
+from tests.training.toys import cpu_accelerator, toy_config
+
+STEPS = 3
+
+
+def rows_in_turn(rank: int, world: int) -> Callable[[int], list[int]]:
+    """Of every 4 rows each of two processes takes 2, in turn; one process takes them all."""
+    return lambda batch: [row for row in range(4 * batch, 4 * batch + 4) if row % world == rank]
+
+
+def rows_unevenly(rank: int, world: int) -> Callable[[int], list[int]]:
+    """Of every 4 rows the first of two processes takes 1, the second 3."""
+    return lambda batch: [row for row in range(4 * batch, 4 * batch + 4) if world == 1 or (row % 4 > 0) == (rank == 1)]
+
+
+@dataclass
+class DealtPairs:
+    """Pairs whose content follows from their number; ``look`` may ask the policy for something first."""
+
+    policy: StableDiffusionPolicy
+    rows: Callable[[int], list[int]]
+    look: Callable[[int], None] = field(default=lambda batch: None)
+    batch: int = 0
+
+    def next_batch(self) -> ImagePairs:
+        rows = self.rows(self.batch)
+        self.look(self.batch)
+        self.batch += 1
+        latents = torch.stack([self._latents(row) for row in rows])
+        return ImagePairs(
+            chosen_latents=latents[:, 0],
+            rejected_latents=latents[:, 1],
+            conditioning=self.policy.encode_prompts([PROMPTS[row % 3] for row in rows]),
+            pair=torch.tensor(rows),
+            visit=torch.zeros(len(rows), dtype=torch.int64),
+        )
+
+    def _latents(self, row: int) -> Tensor:
+        generator = torch.Generator().manual_seed(row)
+        return torch.randn(2, *self.policy.latent_shape, generator=generator)
+
+    def metrics(self) -> Mapping[str, float]:
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        return {"batch": self.batch}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.batch = state["batch"]
+
+
+WEIGHTS = {"policy_weight": 40.0, "reference_weight": 20.0}
+KEYED = NoiseDPO(**WEIGHTS, draws=KeyedDraws(seed=1))
+"""Diffusion-DPO with noise that follows from a pair's number, so that it is the same on whatever process it is."""
+
+
+TRANSITIONS = TransitionDPO(**WEIGHTS, guidance_scale=2.0, eta=1.0, clip_range=None)
+"""D3PO's objective; it draws nothing."""
+
+
+@dataclass
+class DealtTransitions:
+    """Steps of trajectories that both processes sample alike from the policy; each trains on its rows of every 4."""
+
+    source: RolloutSource
+    rows: Callable[[int], list[int]]
+
+    @classmethod
+    def of(cls, policy: StableDiffusionPolicy, rows: Callable[[int], list[int]]) -> DealtTransitions:
+        source = trajectory_source(
+            policy,
+            brightness,
+            PROMPTS,
+            sampling=SamplingConfig(num_inference_steps=3, guidance_scale=2.0),
+            config=TrajectoryConfig(images_per_prompt=2, prompts_per_rollout=2, min_gap=0.0),
+            batch_size=4,
+            seed=3,
+        )
+        return cls(source, rows)
+
+    def next_batch(self) -> TransitionPairs:
+        batch = self.source.next_batch()
+        assert isinstance(batch, TransitionPairs)
+        return batch[torch.tensor(self.rows(0))]
+
+    def metrics(self) -> Mapping[str, float]:
+        return self.source.metrics()
+
+    def state(self) -> dict[str, Any]:
+        return dict(self.source.state())
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.source.restore(state)
+
+
+class OneByOne:
+    """The same, with a call of the network for each pair."""
+
+    def loss(self, policy: StableDiffusionPolicy, batch: ImagePairs, *, generator: torch.Generator) -> LossOutput:
+        outputs = [KEYED.loss(policy, batch[row : row + 1], generator=generator) for row in range(len(batch))]
+        names = outputs[0].metrics
+        return LossOutput(
+            losses=torch.cat([output.losses for output in outputs]),
+            metrics={name: torch.cat([output.metrics[name] for output in outputs]) for name in names},
+            spreads=outputs[0].spreads,
+        )
+
+
+def look_unevenly(policy: StableDiffusionPolicy, rank: int) -> Callable[[int], None]:
+    """Calls the network another number of times on every process, as roll-outs do that keep few pairs."""
+
+    def look(batch: int) -> None:
+        with torch.no_grad():
+            for _ in range(1 + 2 * rank):
+                latents = torch.zeros(1, *policy.latent_shape)
+                policy.predict(latents, torch.tensor([5]), policy.encode_prompts(PROMPTS[:1]))
+
+    return look
+
+
+def brightness(images: Tensor, prompts: Any) -> Tensor:
+    return images.mean((1, 2, 3))
+
+
+class Evaluation(ImageEvaluation):
+    """Five images in batches of two, so that two processes have three batches to share."""
+
+    def __init__(self, broken_rank: int | None = None) -> None:
+        config = EvaluationConfig(images_per_prompt=1, num_inference_steps=2, guidance_scale=2.0, batch_size=2)
+        super().__init__([*PROMPTS, *PROMPTS[:2]], config=config, rewards={"bright": brightness}, metrics=[])
+        self.broken_rank = broken_rank
+
+    def draw(self, policy: StableDiffusionPolicy, *, rank: int, world: int) -> dict[str, Any]:
+        if rank == self.broken_rank:
+            raise SeedpoError("the second process cannot draw")
+        torch.rand(3)  # what is drawn here must not change the training
+        return super().draw(policy, rank=rank, world=world)
+
+
+def train(
+    accelerator: Accelerator,
+    path: Path,
+    *,
+    adapter: str = "lora",
+    rows: Any = rows_in_turn,
+    max_steps: int = STEPS,
+    resume: bool = False,
+    look: Callable[[StableDiffusionPolicy, int], Callable[[int], None]] | None = None,
+    evaluator: Any = None,
+    method: Any = KEYED,
+    source: Callable[[StableDiffusionPolicy, Callable[[int], list[int]]], Any] | None = None,
+    **changes: Any,
+) -> StableDiffusionPolicy:
+    """One run; its metrics and checkpoints lie in ``path``."""
+    rank, world = accelerator.process_index, accelerator.num_processes
+    settings = {"batch_size": 4 // world, "checkpoint_every": 0, "checkpoints_limit": 9, "learning_rate": 1e-3}
+    config = toy_config(**(settings | {"adapter": adapter, "max_steps": max_steps, "evaluate_every": 0} | changes))
+    policy = tiny_policy(adapter=adapter)
+    if policy.frozen is not None:
+        policy.frozen = accelerator.prepare_model(policy.frozen, evaluation_mode=True)
+    if not resume:
+        on_main_process(accelerator, lambda: RunFolder.create(path, config))
+    dealt = rows(rank, world)
+    pairs = DealtPairs(policy, dealt, look(policy, rank) if look else lambda batch: None)
+    trainer: Trainer[Any] = Trainer(
+        policy=policy,
+        method=method,
+        source=source(policy, dealt) if source else pairs,
+        config=config,
+        folder=RunFolder.open(path),
+        evaluator=evaluator,
+        accelerator=accelerator,
+        progress=False,
+    )
+    trainer.train(resume="latest" if resume else None)
+    return policy
+
+
+@contextmanager
+def sharded() -> Iterator[None]:
+    asked = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    os.environ.update(asked)
+    try:
+        yield
+    finally:
+        for name in asked:
+            del os.environ[name]
+
+
+def message_of(action: Callable[[], Any]) -> str:
+    try:
+        action()
+    except (SeedpoError, RuntimeError, ArithmeticError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def fail_in_step_2(error: Exception) -> Any:
+    def look(policy: StableDiffusionPolicy, rank: int) -> Callable[[int], None]:
+        def fail(batch: int) -> None:
+            if rank == 1 and batch == 1:
+                raise error
+
+        return fail
+
+    return look
+
+
+UNEVEN: dict[str, Any] = {"rows": rows_unevenly, "look": look_unevenly}
+ONLINE: dict[str, Any] = {"source": DealtTransitions.of, "method": TRANSITIONS}
+USER = SeedpoError("the second process has no reward")
+
+
+def whole(accelerator: Accelerator, root: Path) -> dict[str, str]:
+    """All weights on both processes."""
+    for adapter in ("lora", "full"):
+        train(accelerator, root / f"{adapter}-even", adapter=adapter, evaluator=Evaluation())
+        train(accelerator, root / f"{adapter}-uneven", adapter=adapter, method=OneByOne(), **UNEVEN)
+    train(accelerator, root / "online-even", **ONLINE)
+    train(accelerator, root / "online-uneven", rows=rows_unevenly, **ONLINE)
+    fault, broken = fail_in_step_2(ZeroDivisionError("by zero")), Evaluation(broken_rank=1)
+    return {
+        "user": message_of(lambda: train(accelerator, root / "user", look=fail_in_step_2(USER))),
+        "fault": message_of(lambda: train(accelerator, root / "fault", look=fault)),
+        "draw": message_of(lambda: train(accelerator, root / "draw", evaluator=broken)),
+    }
+
+
+def shards(accelerator: Accelerator, root: Path) -> dict[str, str]:
+    """A part of the trained weights on each."""
+    for adapter in ("lora", "full"):
+        parts: dict[str, Any] = {"adapter": adapter, "evaluator": Evaluation()}
+        with sharded():
+            train(accelerator, root / f"{adapter}-even", **parts, look=look_unevenly)
+            train(accelerator, root / f"{adapter}-stopped", **parts, max_steps=1)
+            train(accelerator, root / f"{adapter}-stopped", **parts, resume=True)
+            train(accelerator, root / f"{adapter}-uneven", adapter=adapter, **UNEVEN)
+        # What shards wrote goes on whole, and the other way round.
+        train(accelerator, root / f"{adapter}-mixed", adapter=adapter, max_steps=1)
+        with sharded():
+            train(accelerator, root / f"{adapter}-mixed", adapter=adapter, max_steps=2, resume=True)
+        train(accelerator, root / f"{adapter}-mixed", adapter=adapter, resume=True)
+    accumulated: dict[str, Any] = {"gradient_accumulation_steps": 2, "batch_size": 1, "rows": one_by_one}
+    wrong: dict[str, Any] = {"optimizer": {"name": "adafactor"}}
+    calls: dict[str, Any] = {"rows": rows_unevenly, "method": OneByOne()}
+    with sharded():
+        train(accelerator, root / "full-accumulated", adapter="full", **accumulated)
+        train(accelerator, root / "online-even", **ONLINE)
+        return {
+            "user": message_of(lambda: train(accelerator, root / "user", look=fail_in_step_2(USER))),
+            "calls": message_of(lambda: train(accelerator, root / "calls", **calls)),
+            "optimizer": message_of(lambda: train(accelerator, root / "optimizer", **wrong)),
+        }
+
+
+def main(layout: str, root: Path) -> None:
+    torch.use_deterministic_algorithms(True)
+    accelerator = cpu_accelerator(toy_config())
+    results = {"whole": whole, "shards": shards}[layout](accelerator, root)
+    (root / f"results-{accelerator.process_index}.json").write_text(json.dumps(results))
+
+
+def one_by_one(rank: int, world: int) -> Callable[[int], list[int]]:
+    """The rows of :func:`rows_in_turn` in batches half as large."""
+    whole = rows_in_turn(rank, world)
+    return lambda batch: whole(batch // 2)[batch % 2 :: 2]
+
+
+if __name__ == "__main__":
+    faulthandler.dump_traceback_later(280, exit=True)  # Nobody waits for a run that hangs.
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,158 @@
+"""Two processes with a Stable Diffusion pipeline give the numbers of one, whole or in shards: ``real_processes.py``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.real_processes import ONLINE, Evaluation, one_by_one, train
+from tests.training.test_crashes import ROOT, child_environment
+from tests.training.toys import cpu_accelerator, metrics_lines, toy_config
+
+LAUNCH = (
+    "import sys; from seedpo.launch import launch; command = [sys.executable, '-m', 'tests.training.real_processes']; "
+    "raise SystemExit(launch(sys.argv[1:], processes=2, command=command))"
+)
+LAST = Path("checkpoints") / "checkpoint-000003"
+
+
+def run_two(layout: str, folder: Path) -> Path:
+    """The folder in which two processes have done their work; nothing may hang."""
+    command = [sys.executable, "-c", LAUNCH, layout, str(folder)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, timeout=290, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_two("whole", tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="module")
+def sharded_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_two("shards", tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="module", params=["lora", "full"])
+def adapter(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def one(adapter: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process with the same pairs."""
+    path = tmp_path_factory.mktemp("one") / adapter
+    train(cpu_accelerator(toy_config()), path, adapter=adapter, evaluator=Evaluation())
+    return path
+
+
+def lines(path: Path, kind: str = "train") -> list[dict[str, Any]]:
+    return [line for line in metrics_lines(path) if line.pop("kind") == kind]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    (file,) = (path / LAST / "policy").glob("*.safetensors")
+    return load_file(file)
+
+
+def assert_same_run(path: Path, expected: Path, *, rounding: float = 1e-4) -> None:
+    found = lines(path)
+    assert len(found) == 3
+    for left, right in zip(found, lines(expected), strict=True):
+        assert left == pytest.approx(right, rel=1e-4, abs=1e-6)
+    ours, theirs = weights(path), weights(expected)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        # Not one by one: AdamW takes a full step even where a gradient is mere rounding.
+        assert float((ours[name] - theirs[name]).norm()) <= 0.01 * float(theirs[name].norm()), name
+    states = [load_file(run / LAST / "optimizer.safetensors") for run in (path, expected)]
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        scale = float(states[1][name].abs().max())
+        torch.testing.assert_close(value, states[1][name], rtol=1e-3, atol=rounding * scale + 1e-12)
+
+
+@pytest.mark.parametrize("kind", ["even", "uneven"])
+def test_two_processes_give_gradients_losses_and_weights_of_one(root: Path, one: Path, adapter: str, kind: str) -> None:
+    """Moments are sums over gradients: where they agree, all gradients did."""
+    assert lines(one)[-1]["loss"] != pytest.approx(lines(one)[0]["loss"], rel=1e-3), "something is learned"
+    assert_same_run(root / f"{adapter}-{kind}", one)
+
+
+@pytest.fixture(scope="module")
+def online(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process that trains on steps of trajectories, sampled from the policy."""
+    path = tmp_path_factory.mktemp("one") / "online"
+    train(cpu_accelerator(toy_config()), path, **ONLINE)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["even", "uneven"])
+def test_two_processes_give_those_of_one_with_sampled_transitions(root: Path, online: Path, kind: str) -> None:
+    assert lines(online)[-1]["grad_norm"] > 0
+    # Here rounding in one step's weights reaches the pairs that the next one samples.
+    assert_same_run(root / f"online-{kind}", online, rounding=1e-3)
+
+
+def assert_same_images(path: Path, one: Path) -> None:
+    sheets = [(run / "samples" / "step-000000.png").read_bytes() for run in (path, one)]
+    assert sheets[0] == sheets[1]
+    found, expected = lines(path, "evaluation"), lines(one, "evaluation")
+    assert found[0] == expected[0]
+    assert found[1] == pytest.approx(expected[1], rel=1e-4)
+    assert not list(path.glob("*.tmp"))
+
+
+def test_images_are_drawn_together_and_the_same(root: Path, one: Path, adapter: str) -> None:
+    assert_same_images(root / f"{adapter}-even", one)
+
+
+def test_what_fails_on_one_process_is_raised_on_both(root: Path) -> None:
+    first, second = (json.loads((root / f"results-{rank}.json").read_text()) for rank in (0, 1))
+    for results in (first, second):
+        assert results["user"] == "SeedpoError: the second process has no reward"
+        assert results["draw"] == "SeedpoError: the second process cannot draw"
+    assert first["fault"].startswith("RuntimeError: process 1 failed: ZeroDivisionError")
+    assert second["fault"] == "ZeroDivisionError: by zero"
+
+
+@pytest.mark.slow
+class TestShards:
+    @pytest.mark.parametrize("kind", ["even", "uneven", "mixed"])
+    def test_give_the_same(self, sharded_root: Path, one: Path, adapter: str, kind: str) -> None:
+        assert_same_run(sharded_root / f"{adapter}-{kind}", one)
+
+    def test_give_the_same_with_sampled_transitions(self, sharded_root: Path, online: Path) -> None:
+        assert_same_run(sharded_root / "online-even", online, rounding=1e-3)
+
+    def test_accumulate(self, sharded_root: Path, tmp_path: Path) -> None:
+        changes = {"gradient_accumulation_steps": 2, "batch_size": 2}
+        train(cpu_accelerator(toy_config()), tmp_path / "one", adapter="full", rows=one_by_one, **changes)
+        assert_same_run(sharded_root / "full-accumulated", tmp_path / "one")
+
+    def test_draw_together(self, sharded_root: Path, one: Path, adapter: str) -> None:
+        assert_same_images(sharded_root / f"{adapter}-even", one)
+
+    def test_go_on_bit_for_bit(self, sharded_root: Path, adapter: str) -> None:
+        stopped, whole = (sharded_root / f"{adapter}-{kind}" for kind in ("stopped", "even"))
+        assert lines(stopped) == lines(whole)
+        for name in ("optimizer.safetensors", "optimizer.json", "rank-0.json", "rank-1.json"):
+            assert (stopped / LAST / name).read_bytes() == (whole / LAST / name).read_bytes(), name
+        assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(stopped).items())
+
+    def test_fail_together(self, sharded_root: Path) -> None:
+        for rank in (0, 1):
+            results = json.loads((sharded_root / f"results-{rank}.json").read_text())
+            assert results["user"] == "SeedpoError: the second process has no reward"
+            assert results["calls"].startswith("SeedpoError: the method calls the network [1, 3] times")
+            assert results["optimizer"].startswith("ConfigError: optimizer.name = adafactor cannot work on shards")
