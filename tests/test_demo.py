@@ -106,7 +106,7 @@ class TestRuns:
     def test_every_run_is_a_valid_configuration_with_several_evaluations(self) -> None:
         for run in demo.demo_runs():
             config = resolve_config(run.config["method"], run.config)
-            assert 0 < config.evaluate_every <= config.max_steps // 3
+            assert 0 < config.evaluate_every <= config.max_steps // 2
             assert config.evaluation.images_per_prompt >= 2
 
 

@@ -60,7 +60,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
         "gamma": 3.0,
         "learning_rate": 3e-3,
         "batch_size": 16,
-        "max_steps": 30,
+        "max_steps": 20,
         "evaluate_every": 10,
         "trajectories": {"images_per_prompt": 4, "prompts_per_rollout": 12, "min_gap": 0.1, "steps_per_pair": 1},
     },
