@@ -18,9 +18,9 @@ from torch.optim import AdamW
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from benchmarks.quiet import quieten_libraries
 from benchmarks.shapes import MODELS, random_conditioning, random_policy
 from benchmarks.table import aligned
+from seedpo.cli.shared import quieten_libraries
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.sampling import draw_noise, sample_latents
 from seedpo.core.types import ImagePairs, TransitionPairs

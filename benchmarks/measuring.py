@@ -13,8 +13,8 @@ from tqdm import tqdm
 from benchmarks.agreement import group_agreement
 from benchmarks.cases import AGREEMENT, CASES
 from benchmarks.networks import SMALL, TINY
-from benchmarks.quiet import quieten_libraries
 from benchmarks.timing import compare
+from seedpo.cli.shared import quieten_libraries
 
 
 def measured_apart(name: str, *, tiny: bool, repetitions: int) -> dict[str, Any]:

@@ -187,12 +187,21 @@ def _class_of(index: Path) -> Any:
     return KINDS[name].pipeline
 
 
-def _class_of_checkpoint(path: Path) -> Any:
+def tensor_names(path: Path) -> set[str]:
+    """The names of a checkpoint's tensors, none of which is loaded.
+
+    Raises:
+        DataError: if it is no safetensors file.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            keys = set(file.keys())
+            return set(file.keys())
     except (SafetensorError, OSError) as error:
         raise DataError(f"checkpoint {path} cannot be read as safetensors ({error}); copy it again") from error
+
+
+def _class_of_checkpoint(path: Path) -> Any:
+    keys = tensor_names(path)
     for key, name in _SINGLE_FILE_KEYS.items():
         if key in keys:
             return KINDS[name].pipeline

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
-from safetensors import SafetensorError, safe_open
 
 from seedpo.catalogue import MODELS
 from seedpo.config import RunConfig
 from seedpo.errors import ConfigError, DataError
+from seedpo.models.loading import tensor_names
 
 Configuration = Mapping[str, Any]
 
@@ -147,11 +147,7 @@ def autoencoder_configuration(name: str, *, key: str) -> Configuration:
 
 def _kind_of_checkpoint(path: Path) -> str:
     """The published model that a single-file checkpoint is like, from the names of its tensors."""
-    try:
-        with safe_open(path, framework="pt") as checkpoint:
-            names = list(checkpoint.keys())
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"checkpoint {path} cannot be read as safetensors ({error}); copy it again") from error
+    names = tensor_names(path)
     for prefix, kind in _CHECKPOINTS.items():
         if any(name.startswith(prefix) for name in names):
             return kind

@@ -25,6 +25,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from seedpo.errors import DataError
 from seedpo.protocols import Reward
 from seedpo.rewards.step_aware_clip import CLIP_MEAN, CLIP_STD, TOKENIZER_FILES, StepAwareCLIP, load_scorer
+from seedpo.rewards.text_embeddings import TextEmbeddings
 
 PICKSCORE = "yuvalkirstain/PickScore_v1"
 """Weights of PickScore on the hub."""
@@ -63,7 +64,7 @@ class ClipScorer:
     def __init__(self, model: CLIPModel, tokenizer: CLIPTokenizer) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self._text: dict[str, Tensor] = {}
+        self._text = TextEmbeddings(self._embed)
 
     def to(self, device: torch.device | str) -> Self:
         """Moves the model to a device."""
@@ -77,19 +78,8 @@ class ClipScorer:
         pixels = prepared(images.to(self.model.device), self.model.config.vision_config.image_size)
         pooled = self.model.vision_model(pixel_values=pixels).pooler_output
         embeds = nn.functional.normalize(self.model.visual_projection(pooled), dim=-1)
-        scores: Tensor = self.model.logit_scale.exp() * (embeds * self._embedded(prompts)).sum(-1)
+        scores: Tensor = self.model.logit_scale.exp() * (embeds * self._text.of(prompts)).sum(-1)
         return scores
-
-    def _embedded(self, prompts: Sequence[str]) -> Tensor:
-        """Text embeddings (B, D), each prompt embedded once, by itself.
-
-        In a batch they would round differently with what else is in it, so that a resumed run, which embeds anew,
-        would not go on with the same scores.
-        """
-        for prompt in prompts:
-            if prompt not in self._text:
-                self._text[prompt] = self._embed(prompt)
-        return torch.stack([self._text[prompt] for prompt in prompts])
 
     def _embed(self, prompt: str) -> Tensor:
         tokens = self.tokenizer(

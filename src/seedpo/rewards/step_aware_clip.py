@@ -20,6 +20,7 @@ from torch.nn.functional import interpolate
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from seedpo.errors import DataError
+from seedpo.rewards.text_embeddings import TextEmbeddings
 
 TIME_CHANNELS = 256
 """Width of the sinusoidal embedding of the time step."""
@@ -124,7 +125,7 @@ class StepAwareScorer:
     def __init__(self, model: StepAwareCLIP, tokenizer: CLIPTokenizer) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self._text: dict[str, Tensor] = {}
+        self._text = TextEmbeddings(self._embed)
 
     def to(self, device: torch.device | str) -> Self:
         """Moves the model to a device."""
@@ -138,21 +139,14 @@ class StepAwareScorer:
         device = next(self.model.parameters()).device
         time = torch.zeros(len(images), device=device) if timestep is None else timestep.to(device)
         pixels = normalise(images.to(device).float(), self.model.config.vision_config.image_size)
-        scores: Tensor = self.model.preference_logits(pixels, time, self._embedded(prompts))
+        scores: Tensor = self.model.preference_logits(pixels, time, self._text.of(prompts))
         return scores
 
-    def _embedded(self, prompts: Sequence[str]) -> Tensor:
-        """Text embeddings (B, D), each prompt embedded once, by itself.
-
-        In a batch they would round differently with what else is in it, so that a resumed run, which embeds anew,
-        would not go on with the same scores.
-        """
+    def _embed(self, prompt: str) -> Tensor:
         device = next(self.model.parameters()).device
-        for prompt in prompts:
-            if prompt not in self._text:
-                inputs = {name: ids.to(device) for name, ids in tokens(self.tokenizer, [prompt]).items()}
-                self._text[prompt] = self.model.text_embeds(**inputs)[0]
-        return torch.stack([self._text[prompt] for prompt in prompts])
+        inputs = {name: ids.to(device) for name, ids in tokens(self.tokenizer, [prompt]).items()}
+        embed: Tensor = self.model.text_embeds(**inputs)[0]
+        return embed
 
 
 def tokens(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> dict[str, Any]:
