@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="The same training work in the structure of the reference implementations and in ours, with the "
-        "same weights, in turns, on the CPU. Stops with an error where the gradients differ.",
+        "same weights, in turns, on the CPU. Stops with an error where gradients or scores differ.",
         epilog=f"names: {', '.join(NAMES)}",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure; all if none is named")
@@ -75,7 +75,7 @@ def _times(figures: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
             "clock",
             "FLOPs",
             "rows of the UNet",
-            "gradients",
+            "difference",
         )
     ]
     for figure in figures:
@@ -92,7 +92,7 @@ def _times(figures: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
                     f"{figure['clock_ratio']:.2f}",
                     f"{figure['flops']['published'] / figure['flops']['ours']:.2f}",
                     f"{network['published']} to {network['ours']}",
-                    f"{figure['gradient_error']:.0e}",
+                    f"{figure['difference']:.0e}",
                 )
             )
     return rows

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from benchmarks.diffusion_dpo import lora_step
 from benchmarks.networks import Shape
+from benchmarks.scoring import scoring
 from benchmarks.timing import Comparison
 from benchmarks.transitions import d3po, spo
 
@@ -16,6 +17,9 @@ CASES: dict[str, Callable[[Shape], Comparison]] = {
     "diffusion-dpo-checkpointed": lambda shape: lora_step(shape, checkpointing=True),
     "d3po-pairs": lambda shape: d3po(shape, update_per="pair"),
     "d3po-groups": d3po,
+    "reward": scoring,
+    "reward-known-prompts": lambda shape: scoring(shape, known_prompts=True),
+    "reward-reloaded": lambda shape: scoring(shape, reloading=True),
 }
 """Comparisons of the published structure with ours."""
 

@@ -1,4 +1,4 @@
-"""Two ways to do the same work, run in turns: processor time, peak memory and the same gradient."""
+"""Two ways to do the same work, run in turns: processor time, peak memory and the same result."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from benchmarks.memory import peak_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The same training work in the published structure and in ours.
+    """The same work in the published structure and in ours.
 
     Attributes:
         name: of the case.
         work: what is done, in words.
         bar: ratio of times that is expected at least; none: nothing is expected.
-        published: does the work once and returns the gradient.
+        published: does the work once and returns its result: the gradient, or the scores of images.
         ours: the same.
         networks: what each has on the device, published first; the calls of the UNets among them are counted.
-        tolerance: of the gradient, in float32: norm of the difference relative to the norm. Both compute the same
+        tolerance: of the result, in float32: norm of the difference relative to the norm. Both compute the same
             sums in another order and in batches of another size, for which oneDNN takes other kernels.
         memory_bar: ratio of peak memory, ours to published, that is expected at most; none: nothing is expected.
     """
@@ -43,34 +43,34 @@ class Comparison:
 
 
 def compare(case: Comparison, *, repetitions: int, on_round: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """Runs both in turns and checks at every turn that they give the same gradient.
+    """Runs both in turns and checks at every turn that they give the same result.
 
     The first turn warms up and is not counted. Seconds are those of the processor, all threads added, so that other
     work on the machine counts less; seconds on the clock are kept beside them. Memory and FLOPs are measured in turns
     of their own, since watching them takes time.
 
     Raises:
-        AssertionError: if the gradients differ.
+        AssertionError: if the results differ.
     """
     seconds: dict[str, list[float]] = {"published": [], "ours": []}
     clock: dict[str, list[float]] = {"published": [], "ours": []}
     rows: dict[str, int] = {}
     error = 0.0
     for turn in range(repetitions + 1):
-        gradients = {}
+        results = {}
         for (name, work), networks in zip(
             (("published", case.published), ("ours", case.ours)), case.networks, strict=True
         ):
             with counted(networks) as count:
                 started, began = time.process_time(), time.perf_counter()
-                gradients[name] = work()
+                results[name] = work()
                 if turn:
                     seconds[name].append(time.process_time() - started)
                     clock[name].append(time.perf_counter() - began)
             rows[name] = count[0]
-        error = max(error, difference(gradients["published"], gradients["ours"]))
+        error = max(error, difference(results["published"], results["ours"]))
         if not error <= case.tolerance:
-            raise AssertionError(f"{case.name}: the gradients differ by {error:.2e} of their norm")
+            raise AssertionError(f"{case.name}: the results differ by {error:.2e} of their norm")
         on_round()
     memory = {
         "published": peak_bytes(case.published, case.networks[0]),
@@ -91,7 +91,7 @@ def compare(case: Comparison, *, repetitions: int, on_round: Callable[[], None] 
         "clock_ratio": statistics.median(clock["published"]) / statistics.median(clock["ours"]),
         "flops": operations,
         "rows": rows,
-        "gradient_error": error,
+        "difference": error,
         "repetitions": repetitions,
         "memory_bytes": memory,
         "memory_ratio": memory["ours"] / memory["published"],
@@ -107,7 +107,7 @@ def flops(work: Callable[[], object]) -> int:
 
 
 def difference(one: Tensor, other: Tensor) -> float:
-    """Norm of the difference of two gradients, relative to their norm."""
+    """Norm of the difference of two results, relative to their norm."""
     if not float(one.norm()) > 0:
         return float("nan")
     return float((one.double() - other.double()).norm() / one.double().norm())

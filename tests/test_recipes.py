@@ -19,14 +19,20 @@ from transformers import CLIPModel
 from seedpo.config import RunConfig, merge, read_recipe
 from seedpo.core.entropy import entropy_weights
 from seedpo.errors import ConfigError, DataError
-from seedpo.runs import build_evaluation, build_reward, load_prompts, resolve_config, train
+from seedpo.named_rewards import build_reward
+from seedpo.rewards.aesthetic import RatingMlp
+from seedpo.rewards.spm import SD15_WEIGHTS, SDXL_WEIGHTS
+from seedpo.runs import build_evaluation, load_prompts, resolve_config, train
 from tests.models.published import pipeline_of
+from tests.rewards.plain_spm import checkpoint, publish
 from tests.rewards.tiny_clip import tiny_config, tiny_model, tiny_tokenizer
 from tests.small_runs import few_pairs, few_prompts
 from tests.training.toys import cpu_accelerator
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+REWARDS = ("pickscore", "spm-sd15", "spm-sdxl")
+"""Recipes of preference models: tests/test_reward_runs.py."""
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem not in REWARDS)
 BASES = [path for path in RECIPES if not path.name.startswith("see-")]
 ONE_OF_EACH = {"diffusion-dpo-sd15", "see-diffusion-dpo-sdxl", "d3po-pickscore", "see-spo-sd15", "spo-sdxl"}
 """Every method, every model class and a gamma with each method but D3PO; the others differ from these in settings."""
@@ -50,7 +56,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pipelines `sd15` and `sdxl`, and the scorers `clip` and `step-aware`."""
+    """Pipelines `sd15` and `sdxl`, and small checkpoints of the rewards, as they are published."""
     folder = tmp_path_factory.mktemp("models")
     for kind in ("sd15", "sdxl"):
         pipeline_of(kind).save_pretrained(folder / kind)
@@ -59,6 +65,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, model in (("clip", CLIPModel(tiny_config(tokenizer))), ("step-aware", tiny_model(tokenizer))):
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
+    torch.save(RatingMlp((8, 16, 8, 8, 4, 1)).state_dict(), folder / "clip" / "aesthetic-model.pth")
+    for file in (SD15_WEIGHTS, SDXL_WEIGHTS):
+        publish(folder / "spm", checkpoint(len(tokenizer)), tokenizer, file=file)
     return folder
 
 
@@ -66,11 +75,13 @@ def kind_of(config: RunConfig) -> str:
     return "sdxl" if "xl" in config.model else "sd15"
 
 
+PLACES = {"pickscore": "clip", "aesthetic": "clip", "spm-sd15": "spm", "spm-sdxl": "spm"}
+"""Which small checkpoint a reward is read from."""
+
+
 def stand_in(models: Path, reward: str) -> str:
-    """What takes the place of a reward: of the same class, where there is one in this version."""
-    if reward.startswith("models/"):
-        return str(models / "step-aware")
-    return {"pickscore": str(models / "clip"), "aesthetic": "jpeg-incompressibility"}.get(reward, reward)
+    """The reward itself, from a small checkpoint if it has one."""
+    return f"{reward}@{models / PLACES[reward]}" if reward in PLACES else reward
 
 
 def test_there_is_one_for_every_method_and_model_and_each_with_gamma() -> None:
@@ -137,9 +148,11 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "d3po-aesthetic": D3PO | {"reward": "aesthetic"},
     "d3po-pickscore": D3PO | {"reward": "pickscore"},
     "spo-sd15": SPO
+    | {"reward": "spm-sd15"}
     | {"total": 40, "learning_rate": 6e-5, "lora_rank": 4, "steps.candidates": 4, "steps.min_gap": 0.3}
     | {"steps.inner_steps": 0},
     "spo-sdxl": SPO
+    | {"reward": "spm-sdxl"}
     | {"total": 16, "learning_rate": 1e-5, "lora_rank": 64, "steps.candidates": 2, "steps.min_gap": 0.4}
     | {"steps.inner_steps": 3},
 }
@@ -214,13 +227,13 @@ def test_first_steps(path: Path, models: Path, tmp_path: Path) -> None:
 class TestWhatIsNotThere:
     """One line that names it and the mend, before anything is loaded."""
 
-    def test_a_reward_of_a_later_version(self) -> None:
-        with pytest.raises(ConfigError, match=r"unknown reward 'aesthetic'; there are: .*jpeg-comp.*pickscore"):
-            build_evaluation(resolve_config("recipes/d3po-aesthetic.yaml"))
-
-    def test_a_preference_model_that_is_not_in_its_folder(self) -> None:
-        with pytest.raises(DataError, match=r"models/spm-sd15 does not exist as a folder.*step-aware") as caught:
-            build_evaluation(resolve_config("recipes/spo-sd15.yaml"))
+    @pytest.mark.parametrize("recipe", ["spo-sd15", "spo-sdxl", "d3po-aesthetic"])
+    def test_weights_that_the_hub_does_not_give(self, recipe: str) -> None:
+        config = resolve_config(f"recipes/{recipe}.yaml")
+        with pytest.raises(
+            DataError, match=rf"reward {config.reward}: .* the hub does not give it .*@FOLDER"
+        ) as caught:
+            build_evaluation(config)
         assert "\n" not in str(caught.value)
 
     def test_prompts_that_have_to_be_fetched(self) -> None:
@@ -228,11 +241,16 @@ class TestWhatIsNotThere:
         with pytest.raises(DataError, match=r"prompt file data/spo-4k-prompts\.jsonl does not exist"):
             load_prompts(config.prompts, embedded=False)
 
-    def test_spo_refuses_a_reward_without_time_steps(self, models: Path, tmp_path: Path) -> None:
-        config = tiny_settings(ROOT / "recipes/spo-sd15.yaml", models, tmp_path)
-        config = config.model_copy(update={"reward": str(models / "clip")})
-        with pytest.raises(ConfigError, match="judges finished images only, but spo ranks single steps"):
-            train(config, tmp_path / "run", accelerator=cpu_accelerator(config), progress=False)
+
+def test_spo_warns_of_a_reward_without_time_steps(
+    models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny_settings(ROOT / "recipes/spo-sd15.yaml", models, tmp_path)
+    config = config.model_copy(update={"reward": str(models / "clip"), "max_steps": 1})
+    train(config, tmp_path / "run", accelerator=cpu_accelerator(config), progress=False)
+    warnings = [record.getMessage() for record in caplog.records if "knows no time step" in record.getMessage()]
+    assert len(warnings) == 1
+    assert str(models / "clip") in warnings[0]
 
 
 class TestBase:
@@ -267,8 +285,7 @@ class TestBase:
 
 def test_a_reward_by_its_folder(models: Path) -> None:
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    assert build_reward(str(models / "clip")) is build_reward(str(models / "clip")), (
-        "the evaluation's is the trained one"
-    )
+    one, other = (build_reward(str(models / "clip")).reward for _ in range(2))
+    assert one is other, "the evaluation's is the trained one"
     for name in ("clip", "step-aware"):
         assert build_reward(str(models / name))(images, ["a circle", "a ring"]).shape == (2,)

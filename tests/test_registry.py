@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from seedpo.catalogue import KINDS
+from seedpo.cli import main
+from seedpo.cli.names import NARROW, reward_facts, reward_table
 from seedpo.errors import ConfigError
 from seedpo.protocols import Metric
-from seedpo.registry import Entry, Registry
+from seedpo.registry import Entry, Registry, RewardEntry
 
 NAMES = Registry(
     "colour",
@@ -74,3 +77,36 @@ def test_the_oracle_is_said_to_read_what_it_reads() -> None:
     from seedpo.scenes.drawing import IMAGE_SIZE
 
     assert DRAWING == IMAGE_SIZE
+
+
+REWARD_ENTRIES = [entry for entry in KINDS["rewards"].entries if isinstance(entry, RewardEntry)]
+
+
+def test_the_table_in_the_documents_says_what_the_catalogue_says() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text(encoding="utf-8")
+    rows = [f"| `{name}` | {' | '.join(rest)} |" for name, *rest in map(reward_facts, REWARD_ENTRIES)]
+    assert "\n".join(rows) in text
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 110, 200])
+def test_the_table_fits_the_terminal_and_says_all(width: int) -> None:
+    table = reward_table(REWARD_ENTRIES, width=width)
+    assert max(map(len, table.splitlines())) <= max(width, 30)
+    heads = [line.split()[0] for line in table.splitlines() if not line.startswith(" ")]
+    assert [head for head in heads if head in KINDS["rewards"]] == KINDS["rewards"].names()
+    if width < NARROW:
+        for fact in (fact for entry in REWARD_ENTRIES for fact in reward_facts(entry)):
+            assert "".join(fact.split()) in "".join(table.split())
+
+
+def test_list_rewards(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit) as end:
+        main(["list", "rewards"])
+    assert not end.value.code
+    said = capsys.readouterr().out
+    assert "spm-sdxl\n  measures (higher is better): SPO's step-aware preference" in said
+    assert "NAME@PLACE" in said
+    with pytest.raises(SystemExit):
+        main(["list", "models"])
+    assert capsys.readouterr().out.startswith("models:\n  scenes  ")

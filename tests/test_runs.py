@@ -174,10 +174,23 @@ class TestParts:
         with pytest.raises((ConfigError, DataError), match=message):
             build()
 
-    def test_a_reward_that_cannot_see_time_steps_is_refused_for_steps(self) -> None:
-        config = resolve_config("spo", {"reward": "scenes-truth"})
-        with pytest.raises(ConfigError, match=r"reward scenes-truth judges finished images only, but spo ranks single"):
-            build_source(config, build_policy(config))
+    def test_a_reward_that_cannot_see_time_steps_judges_previews_as_finished_images(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        config = resolve_config("spo", small(tmp_path, reward="jpeg-compressibility"))
+        source = build_source(config, build_policy(config))
+        (line,) = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert line.getMessage().startswith(
+            "reward jpeg-compressibility knows no time step: for spo it judges previews"
+        )
+        source.next_batch()
+
+    def test_a_reward_that_sees_time_steps_is_taken_without_a_word(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        config = resolve_config("spo", small(tmp_path, reward="scenes-scorer"))
+        build_source(config, build_policy(config))
+        assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0])

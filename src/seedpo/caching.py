@@ -14,12 +14,12 @@ from seedpo.caches.live import LivePairs
 from seedpo.caches.reference import ReferenceScalars
 from seedpo.caches.store import Store
 from seedpo.caches.stored import StoredPairs
-from seedpo.config import RunConfig
+from seedpo.config import RewardRunConfig, RunConfig
 from seedpo.core.diffusion import NoiseSchedule
 from seedpo.core.draws import KeyedDraws
 from seedpo.models.pipelines import KINDS
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
-from seedpo.protocols import PairEncoder, PreferencePairs, ReferenceCache
+from seedpo.protocols import Denoiser, PairEncoder, PreferencePairs, ReferenceCache
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Caches:
         identity: digest of what latents and prompts depend on; none: there is no cache folder.
     """
 
-    policy: StableDiffusionPolicy
+    policy: Denoiser
     latents: Store | None = None
     prompts: Store | None = None
     scalars: Store | None = None
@@ -75,7 +75,9 @@ class Caches:
             logger.info("cache: %s", counts)
 
 
-def open_caches(config: RunConfig, policy: StableDiffusionPolicy, *, must_write: bool = False) -> Caches:
+def open_caches(
+    config: RunConfig | RewardRunConfig, policy: StableDiffusionPolicy, *, must_write: bool = False
+) -> Caches:
     """The caches that a configuration asks for.
 
     Hashes the weights that they depend on, which takes seconds for a large model.
@@ -94,7 +96,7 @@ def open_caches(config: RunConfig, policy: StableDiffusionPolicy, *, must_write:
     root = Path(cache.folder).expanduser()
     images, prompts = image_settings(policy), prompt_settings(policy, config)
     identity = settings_digest({"images": images, "prompts": prompts})
-    scalars = reference_settings(policy, config) if cache.reference else None
+    scalars = reference_settings(policy, config) if isinstance(config, RunConfig) and cache.reference else None
     return Caches(
         policy=policy,
         latents=Store(root, "latents", images, must_write=must_write) if cache.latents else None,
@@ -115,7 +117,7 @@ def image_settings(policy: StableDiffusionPolicy) -> dict[str, Any]:
     }
 
 
-def prompt_settings(policy: StableDiffusionPolicy, config: RunConfig) -> dict[str, Any]:
+def prompt_settings(policy: StableDiffusionPolicy, config: RunConfig | RewardRunConfig) -> dict[str, Any]:
     """What embedded prompts depend on besides the text."""
     pipeline = policy.pipeline
     encoders = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from seedpo.methods.presets import METHODS
-from seedpo.registry import Entry, Registry
+from seedpo.registry import Entry, Registry, RewardEntry
 
 DRAWING = 32
 """Height and width of the embedded world's drawings; its oracle reads nothing else."""
@@ -27,6 +27,27 @@ DATA = Registry(
             target="seedpo.embedded:scenes_pairs",
             summary="3000 pairs of drawings with the choices of a simulated annotator, made on first use",
         ),
+        Entry(
+            name="scenes-scorer-pairs",
+            target="seedpo.embedded:scorer_pairs",
+            summary="2500 pairs more, of which the embedded scorer is made",
+        ),
+        Entry(
+            name="scenes-held-out-pairs",
+            target="seedpo.embedded:held_out_pairs",
+            summary="1000 pairs more, that nothing is trained on",
+        ),
+    ),
+)
+
+STARTS = Registry(
+    "CLIP to start from",
+    (
+        Entry(
+            name="scenes-clip",
+            target="seedpo.embedded:clip_folder",
+            summary="a small CLIP of the embedded world, trained on captions; `seedpo reward train` starts from it",
+        ),
     ),
 )
 
@@ -46,34 +67,127 @@ PROMPTS = Registry(
     ),
 )
 
+OURS = "Apache-2.0, as seedpo"
+"""Licence of what ships with the package."""
+
 REWARDS = Registry(
     "reward",
     (
-        Entry(
+        RewardEntry(
             name="scenes-scorer",
             target="seedpo.embedded:scenes_scorer",
-            summary="step-aware preference model of the embedded world, learned from few noisy choices (hackable)",
+            summary="what a simulated annotator prefers, learned from few noisy choices (hackable)",
+            scale="log-odds: differences between two images of a prompt count",
+            licence=OURS,
+            source="docs/embedded-world.md",
+            step_aware=True,
         ),
-        Entry(
+        RewardEntry(
             name="scenes-truth",
             target="seedpo.embedded:ScenesTruth",
             summary="the simulated annotator's true utility, read by the oracle (cannot be hacked)",
             image_size=DRAWING,
+            scale="utility: vividness less faults",
+            licence=OURS,
+            source="docs/embedded-world.md",
         ),
-        Entry(
+        RewardEntry(
             name="jpeg-compressibility",
             target="seedpo.rewards.jpeg:compressibility",
-            summary="minus the size of the image as a JPEG file, in kB (DDPO, D3PO)",
+            summary="minus the size of the image as a JPEG file; reads no prompt",
+            scale="kB, below 0",
+            licence=OURS,
+            source="arXiv 2305.13301",
         ),
-        Entry(
+        RewardEntry(
             name="jpeg-incompressibility",
             target="seedpo.rewards.jpeg:incompressibility",
-            summary="the size of the image as a JPEG file, in kB (DDPO, D3PO)",
+            summary="the size of the image as a JPEG file; reads no prompt",
+            scale="kB, above 0",
+            licence=OURS,
+            source="arXiv 2305.13301",
         ),
-        Entry(
+        RewardEntry(
             name="pickscore",
             target="seedpo.rewards.clip_score:pickscore",
-            summary="PickScore v1, from the hub (4 GB): what people prefer in pairs of images of a prompt",
+            summary="which of two images of a prompt people prefer (CLIP-H, Pick-a-Pic)",
+            scale="log-odds: about 100 times a cosine",
+            licence="see its model card",
+            size="about 3.9 GB",
+            source="arXiv 2305.01569",
+            place="yuvalkirstain/PickScore_v1",
+        ),
+        RewardEntry(
+            name="hpsv2",
+            target="seedpo.rewards.hpsv2:hpsv2",
+            summary="human preference score v2: which image of a prompt people prefer (CLIP-H, HPD v2)",
+            scale="a cosine, in [-1, 1]",
+            licence="code Apache-2.0; weights: see the model card",
+            size="about 2 GB",
+            source="arXiv 2306.09341",
+            place="xswu/HPSv2",
+        ),
+        RewardEntry(
+            name="hpsv2.1",
+            target="seedpo.rewards.hpsv2:hpsv21",
+            summary="human preference score v2.1: v2 trained on better data",
+            scale="a cosine, in [-1, 1]",
+            licence="code Apache-2.0; weights: see the model card",
+            size="about 2 GB",
+            source="arXiv 2306.09341",
+            place="xswu/HPSv2",
+        ),
+        RewardEntry(
+            name="imagereward",
+            target="seedpo.rewards.imagereward:imagereward",
+            summary="how experts rank images of a prompt: fidelity and agreement with the text (BLIP)",
+            scale="standard deviations of the authors' validation scores",
+            licence="code Apache-2.0; weights: see the model card",
+            size="about 1.8 GB",
+            source="arXiv 2304.05977",
+            place="THUDM/ImageReward",
+        ),
+        RewardEntry(
+            name="aesthetic",
+            target="seedpo.rewards.aesthetic:aesthetic",
+            summary="how beautiful people find the image (LAION's predictor on CLIP-L); reads no prompt",
+            scale="rating, about 1 to 10",
+            licence="predictor Apache-2.0; CLIP: see its model card",
+            size="about 1.7 GB",
+            source="github.com/christophschuhmann/improved-aesthetic-predictor",
+            place="trl-lib/ddpo-aesthetic-predictor",
+        ),
+        RewardEntry(
+            name="clipscore",
+            target="seedpo.rewards.clip_score:clipscore",
+            summary="agreement of image and prompt by OpenAI's CLIP-L, which learned no preferences",
+            scale="100 times a cosine, at least 0",
+            licence="see its model card",
+            size="about 1.7 GB",
+            source="arXiv 2104.08718",
+            place="openai/clip-vit-large-patch14",
+        ),
+        RewardEntry(
+            name="spm-sd15",
+            target="seedpo.rewards.spm:spm_sd15",
+            summary="SPO's step-aware preference model for Stable Diffusion 1.5 (CLIP-H, Pick-a-Pic)",
+            scale="log-odds: about 100 times a cosine",
+            licence="weights Apache-2.0, code MIT",
+            size="at most 5.2 GB",
+            source="arXiv 2406.04314",
+            place="SPO-Diffusion-Models/Step-Aware_Preference_Models",
+            step_aware=True,
+        ),
+        RewardEntry(
+            name="spm-sdxl",
+            target="seedpo.rewards.spm:spm_sdxl",
+            summary="SPO's step-aware preference model for Stable Diffusion XL (CLIP-H, Pick-a-Pic)",
+            scale="log-odds: about 100 times a cosine",
+            licence="weights Apache-2.0, code MIT",
+            size="at most 5.2 GB",
+            source="arXiv 2406.04314",
+            place="SPO-Diffusion-Models/Step-Aware_Preference_Models",
+            step_aware=True,
         ),
     ),
 )
@@ -117,6 +231,7 @@ KINDS: dict[str, Registry] = {
     "methods": METHODS,
     "models": MODELS,
     "data": DATA,
+    "starts": STARTS,
     "prompts": PROMPTS,
     "rewards": REWARDS,
     "metrics": METRICS,

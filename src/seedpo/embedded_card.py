@@ -9,23 +9,15 @@ from typing import Any
 import torch
 
 from seedpo.config import EvaluationConfig
-from seedpo.data.pickapic import pickapic_pairs
 from seedpo.evaluation import ImageEvaluation
 from seedpo.models.loading import load_pipeline
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
-from seedpo.rewards.preference_training import accuracy_at, encode_pairs
-from seedpo.rewards.step_aware_clip import load_scorer
+from seedpo.reward_runs import measure_reward, resolve_reward_config
 from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE
 from seedpo.scenes.drawing import draw, sample_scenes
 from seedpo.scenes.metrics import ATTRIBUTE_ACCURACY, FREE_SPREAD, RESIDUAL, TRUTH, free_variances
 from seedpo.scenes.oracle import FREE, NAMED, read_images
-from seedpo.scenes.pairs import preference_table
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
-
-TIMESTEPS = (0, 251, 501, 701, 951)
-"""Time steps at which SPO states the accuracy of its preference model."""
-
-HELD_OUT_PAIRS_SEED = 1234
 
 
 def measure(assets: Path | None = None, out: Path | None = None, *, images_per_prompt: int = 8) -> str:
@@ -44,7 +36,7 @@ def measure(assets: Path | None = None, out: Path | None = None, *, images_per_p
     figures = {
         "autoencoder": autoencoder_figures(policy),
         "pipeline": pipeline_figures(policy, images_per_prompt=images_per_prompt),
-        "scorer": scorer_figures(policy, assets / "scorer"),
+        "scorer": scorer_figures(assets),
         "megabytes": round(sum(file.stat().st_size for file in assets.rglob("*.safetensors")) / 1e6, 2),
     }
     text = json.dumps(figures, indent=2)
@@ -92,26 +84,12 @@ def pipeline_figures(policy: StableDiffusionPolicy, *, images_per_prompt: int) -
     }
 
 
-def scorer_figures(policy: StableDiffusionPolicy, folder: Path) -> dict[str, Any]:
+def scorer_figures(assets: Path) -> dict[str, Any]:
     """Share of held-out pairs in which the scorer agrees with the annotator's noisy label, by time step."""
-    scorer = load_scorer(folder)
-    table = preference_table(count=1000, seed=HELD_OUT_PAIRS_SEED)
-    pairs = encode_pairs(pickapic_pairs(table, origin="held-out pairs"), policy)
+    places = {"start": str(assets / "scorer"), "model": str(assets / "pipeline")}
+    figures = measure_reward(resolve_reward_config(changes=places, bfloat16=False))
+    shares = {name: value for name, value in figures.items() if "t=" in name and not name.endswith(("/low", "/high"))}
     return {
-        "pairs": len(pairs),
-        "accuracy_by_timestep": {
-            str(timestep): round(
-                accuracy_at(
-                    scorer.model,
-                    scorer.tokenizer,
-                    pairs,
-                    policy,
-                    timestep=timestep,
-                    guidance_scale=GUIDANCE_SCALE,
-                    seed=0,
-                ),
-                4,
-            )
-            for timestep in TIMESTEPS
-        },
+        "pairs": int(figures["held_out_pairs"]),
+        "accuracy_by_timestep": {name.partition("t=")[2]: round(value, 4) for name, value in shares.items()},
     }

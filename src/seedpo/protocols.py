@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from seedpo.core.diffusion import NoiseSchedule
@@ -20,6 +21,9 @@ from seedpo.core.types import Conditioning, ImagePairs, LossOutput
 Batch = TypeVar("Batch")
 BatchIn = TypeVar("BatchIn", contravariant=True)
 BatchOut = TypeVar("BatchOut", covariant=True)
+
+Images = Tensor | Sequence[Image]
+"""Images (B, 3, H, W) in [0, 1] of any floating type, or B images as PIL holds them, whose sizes may differ."""
 
 State = dict[str, Any]
 """What a component needs to go on where it stopped: tensors and JSON values, in nested dictionaries."""
@@ -54,30 +58,34 @@ class Denoiser(Protocol):
         """Images (B, 3, height, width) in [0, 1] of latents (B, C, H, W)."""
 
 
-@runtime_checkable
-class Policy(Denoiser, Protocol):
-    """A denoiser that is trained, together with the frozen reference that it started from."""
+class Trainable(Protocol):
+    """Something that the trainer trains."""
 
     module: nn.Module
     """The trained network; the trainer may replace it by a wrapper with the same call."""
-
-    def reference(self) -> AbstractContextManager[None]:
-        """Within this context ``predict`` answers as the reference does, without gradient."""
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Names and tensors of the parameters that are trained, in a fixed order."""
 
     def save(self, folder: Path) -> None:
-        """Writes the trained weights in diffusers' format."""
+        """Writes the trained weights, in the format of the library that others read them with."""
 
     def load(self, folder: Path) -> None:
-        """Reads what :meth:`save` wrote into the very tensors that are trained; the reference does not move."""
+        """Reads what :meth:`save` wrote into the very tensors that are trained; nothing else moves."""
+
+
+@runtime_checkable
+class Policy(Denoiser, Trainable, Protocol):
+    """A denoiser that is trained, together with the frozen reference that it started from."""
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Within this context ``predict`` answers as the reference does, without gradient."""
 
 
 class Method(Protocol[BatchIn]):
-    """A preference objective on one kind of pair."""
+    """An objective on one kind of batch and of model: a preference objective trains a :class:`Policy`."""
 
-    def loss(self, policy: Policy, batch: BatchIn, *, generator: torch.Generator) -> LossOutput:
+    def loss(self, policy: Any, batch: BatchIn, *, generator: torch.Generator) -> LossOutput:
         """Losses and metrics of a batch of pairs."""
 
 
@@ -199,29 +207,29 @@ class StatefulPairs(PreferencePairs, Protocol):
 class Reward(Protocol):
     """A scorer of images."""
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores (B,), higher is better, of images (B, 3, H, W) in [0, 1]."""
+    def __call__(self, images: Images, prompts: Sequence[str]) -> Tensor:
+        """Scores (B,) float32, higher is better, of B images, each with its prompt."""
 
 
 class StepAwareReward(Protocol):
     """A scorer of the predicted clean images of noisy latents."""
 
-    def __call__(self, images: Tensor, prompts: Sequence[str], *, timestep: Tensor) -> Tensor:
-        """Scores (B,) of previews (B, 3, H, W) in [0, 1] made at time steps (B,)."""
+    def __call__(self, images: Images, prompts: Sequence[str], *, timestep: Tensor | None = None) -> Tensor:
+        """Scores (B,) float32 of B previews made at time steps (B,); without time steps, of finished images."""
 
 
 class Evaluator(Protocol):
     """What the trainer calls at evaluations."""
 
-    def __call__(self, policy: Policy, *, step: int, folder: Path) -> Mapping[str, float]:
-        """Generates, scores and stores images under ``folder``; returns the figures to log."""
+    def __call__(self, policy: Any, *, step: int, folder: Path) -> Mapping[str, float]:
+        """Looks at what is trained, and returns the figures to log; images and the like are stored in ``folder``."""
 
 
 @runtime_checkable
 class SharedEvaluator(Evaluator, Protocol):
     """An evaluator whose images several processes can draw together."""
 
-    def draw(self, policy: Policy, *, rank: int, world: int) -> State:
+    def draw(self, policy: Any, *, rank: int, world: int) -> State:
         """The part of process ``rank`` of ``world`` of what is looked at; nothing is exchanged here."""
 
     def measure(self, parts: Sequence[State], *, step: int, folder: Path) -> Mapping[str, float]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 from seedpo.errors import ConfigError
 
@@ -32,6 +33,29 @@ class Entry:
         return getattr(import_module(module), attribute)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RewardEntry(Entry):
+    """One registered reward; its target gives it, and takes the place of its weights if it has one.
+
+    Attributes:
+        scale: what its numbers mean, and in which range they lie.
+        licence: of what is published, as far as its publishers state it in what was read; else where it stands.
+        size: of what is downloaded; none: nothing is.
+        source: paper or repository that describes it.
+        place: default place of its weights on the hub; none: it has none to be found elsewhere.
+        step_aware: whether it can judge previews of noisy images at their time step.
+        direction: whether more is better.
+    """
+
+    scale: str
+    licence: str
+    size: str | None = None
+    source: str
+    place: str | None = None
+    step_aware: bool = False
+    direction: Literal["higher"] = "higher"
+
+
 @dataclass(frozen=True)
 class Registry:
     """The entries of one kind, in the order in which they are listed."""
@@ -50,9 +74,7 @@ class Registry:
         for entry in self.entries:
             if entry.name == name:
                 return entry
-        near = difflib.get_close_matches(name, self.names(), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigError(f"unknown {self.kind} {name!r}; {hint}there are: {', '.join(self.names())}")
+        raise unknown(self.kind, name, self.names())
 
     def load(self, name: str) -> Any:
         """Imports the attribute behind a name.
@@ -61,3 +83,17 @@ class Registry:
             ConfigError: if there is no such name.
         """
         return self[name].load()
+
+
+def unknown(kind: str, name: str, names: Sequence[str], *, also: str = "") -> ConfigError:
+    """The error that lists the names that there are, and suggests the nearest.
+
+    Args:
+        kind: what was asked for.
+        name: what the user wrote.
+        names: what could have been written.
+        also: what else could have been written, in words.
+    """
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return ConfigError(f"unknown {kind} {name!r}; {hint}there are: {', '.join(names)}{also}")

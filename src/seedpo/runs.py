@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor
 
 from seedpo.caching import Caches, open_caches
 from seedpo.catalogue import DATA, METRICS, MODELS, PROMPTS, REWARDS
-from seedpo.config import RunConfig, build_config, read_recipe
+from seedpo.config import PairsConfig, RunConfig, build_config, read_recipe
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.entropy import entropy_weights
 from seedpo.data.changes import Change, ChangedPairs, as_a_win, as_square_original, emptied
+from seedpo.data.pairs import PairSet
 from seedpo.data.prompts import read_prompts
 from seedpo.data.reading import looks_like_pairs, read_pairs
 from seedpo.data.skipping import SkippingPairs
+from seedpo.data.streams import StreamedPairs
 from seedpo.embedded import warn_of_unknown_words
 from seedpo.errors import ConfigError
 from seedpo.evaluation import ImageEvaluation
@@ -38,6 +38,7 @@ from seedpo.models.names import looks_like_a_model
 from seedpo.models.pipelines import Pipeline
 from seedpo.models.precision import gpu_has_bfloat16
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.named_rewards import CheckedReward, build_reward, check_definitions, leaves
 from seedpo.protocols import Method, Source
 from seedpo.sources.offline import OfflinePairs
 from seedpo.sources.steps import step_source
@@ -74,7 +75,9 @@ def resolve_config(
     preset: Preset = METHODS.load(str(name))
     model = changes.get("model", recipe.get("model", RunConfig.model_fields["model"].default))
     usual = {} if model in MODELS else usual_precision(bfloat16)
-    return build_config(usual, preset.defaults, recipe, changes)
+    config = build_config(usual, preset.defaults, recipe, changes)
+    check_definitions(config.rewards)
+    return config
 
 
 def usual_precision(bfloat16: bool | None = None) -> dict[str, str]:
@@ -89,10 +92,15 @@ def load_base(config: RunConfig) -> Pipeline:
         ConfigError: if the name is unknown.
         DataError: if it cannot be loaded.
     """
-    if config.model not in MODELS and not looks_like_a_model(config.model):
-        MODELS[config.model]  # raises the error that lists the names
-    model = MODELS.load(config.model)() if config.model in MODELS else config.model
-    return load_pipeline(model, vae=config.vae, single_file_config=config.single_file_config)
+    return named_pipeline(config.model, vae=config.vae, single_file_config=config.single_file_config)
+
+
+def named_pipeline(name: str, *, vae: str | None, single_file_config: str | None) -> Pipeline:
+    """Loads a diffusion model by its registered name or from its place; see :func:`load_base`."""
+    if name not in MODELS and not looks_like_a_model(name):
+        MODELS[name]  # raises the error that lists the names
+    model = MODELS.load(name)() if name in MODELS else name
+    return load_pipeline(model, vae=vae, single_file_config=single_file_config)
 
 
 def build_policy(config: RunConfig) -> StableDiffusionPolicy:
@@ -122,6 +130,27 @@ def load_prompts(name: str, *, embedded: bool) -> list[str]:
     return prompts
 
 
+def labelled_pairs(name: str, settings: PairsConfig, *, seed: int) -> PairSet | StreamedPairs:
+    """Labelled pairs by the name of a registered set or a place.
+
+    Args:
+        name: as in the configuration.
+        settings: how they are read.
+        seed: of the order of streams.
+
+    Raises:
+        ConfigError: if it is neither a registered name nor looks like a path.
+        DataError: if it cannot be read.
+    """
+    if name not in DATA and not looks_like_pairs(name):
+        DATA[name]  # raises the error that lists the names
+    pairs: PairSet | StreamedPairs = (
+        DATA.load(name)(settings) if name in DATA else read_pairs(name, settings, seed=seed)
+    )
+    logger.info("%s", pairs.summary)
+    return pairs
+
+
 def build_pairs(config: RunConfig) -> SkippingPairs:
     """The labelled pairs of an offline method; those that cannot be read are passed over, up to a limit.
 
@@ -129,14 +158,10 @@ def build_pairs(config: RunConfig) -> SkippingPairs:
         ConfigError: if ``data`` is neither a registered name nor looks like a path.
         DataError: if it cannot be read.
     """
-    if config.data not in DATA and not looks_like_pairs(config.data):
-        DATA[config.data]  # raises the error that lists the names
     fidelity, settings = config.fidelity, config.pairs
     if fidelity.ties_as_wins:
         settings = settings.model_copy(update={"ties": "half"})
-    named = config.data in DATA
-    pairs = DATA.load(config.data)(settings) if named else read_pairs(config.data, settings, seed=config.seed)
-    logger.info("%s", pairs.summary)
+    pairs = labelled_pairs(config.data, settings, seed=config.seed)
     possible: Mapping[str, tuple[bool, Change]] = {
         "ties_as_wins": (fidelity.ties_as_wins, as_a_win),
         "square_time_ids": (fidelity.square_time_ids, as_square_original),
@@ -146,26 +171,9 @@ def build_pairs(config: RunConfig) -> SkippingPairs:
     return SkippingPairs(ChangedPairs(pairs, changes) if changes else pairs, limit=settings.bad_rows_limit)
 
 
-def build_reward(name: str, *, device: torch.device | None = None) -> Any:
-    """A registered reward, or a CLIP preference model in a folder or on the hub; step-aware ones are Rewards too.
-
-    Args:
-        name: as in the run's configuration.
-        device: where its network is to be, if it has one; none: where it is.
-
-    Raises:
-        ConfigError: if there is none of this name; the message lists those that there are.
-        DataError: if it cannot be loaded.
-    """
-    if name in REWARDS or not looks_like_a_model(name):
-        reward: Any = REWARDS.load(name)()
-    else:
-        from seedpo.rewards.clip_score import load_reward
-
-        reward = load_reward(name)
-    if device is not None and hasattr(reward, "to"):
-        reward.to(device)
-    return reward
+def named_reward(name: str, config: RunConfig) -> CheckedReward:
+    """A reward as a run names it, with its weighted sums and its precision; see :mod:`seedpo.named_rewards`."""
+    return build_reward(name, definitions=config.rewards, precision=config.reward_precision)
 
 
 def build_caches(config: RunConfig, policy: StableDiffusionPolicy) -> Caches:
@@ -224,11 +232,13 @@ def build_source(
             reader=pairs,
         )
     prompts = load_prompts(config.prompts, embedded=config.model in MODELS)
-    reward = build_reward(config.reward, device=policy.device)
-    if preset.source == "steps" and "timestep" not in signature(reward).parameters:
-        raise ConfigError(
-            f"reward {config.reward} judges finished images only, but {config.method} ranks single steps; "
-            "name a reward that takes a time step, for example scenes-scorer"
+    reward = named_reward(config.reward, config).to(policy.device)
+    if preset.source == "steps" and reward.step_blind:
+        logger.warning(
+            "reward %s knows no time step: for %s it judges previews as if they were finished images; step-aware "
+            "rewards are made for previews",
+            ", ".join(reward.step_blind),
+            config.method,
         )
     if preset.source == "trajectories":
         return trajectory_source(
@@ -280,7 +290,7 @@ def build_evaluation(config: RunConfig) -> ImageEvaluation:
     return ImageEvaluation(
         prompts[: settings.num_prompts],
         config=settings,
-        rewards={name: build_reward(name) for name in settings.rewards},
+        rewards={name: named_reward(name, config) for name in settings.rewards},
         metrics=[METRICS.load(name) for name in settings.metrics],
     )
 
@@ -304,7 +314,8 @@ def _check_images(config: RunConfig, policy: StableDiffusionPolicy) -> None:
     }
     height, width = policy.image_size
     for key, (registry, names) in asked.items():
-        needed = {name: registry[name].image_size for name in names if name in registry}
+        parts = dict.fromkeys(leaf for name in names for leaf in leaves(name, config.rewards))
+        needed = {name: registry[name].image_size for name in parts if name in registry}
         unread = [name for name, size in needed.items() if size not in (None, height)]
         if unread:
             others = ", ".join(entry.name for entry in registry.entries if entry.image_size in (None, height))

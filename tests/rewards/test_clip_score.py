@@ -4,22 +4,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from seedpo.catalogue import REWARDS
 from seedpo.errors import DataError
-from seedpo.rewards.clip_score import ClipScorer, load_clip_scorer, load_reward, prepared
+from seedpo.rewards.clip_score import clipscore, load_clip_scorer, load_reward, pickscore
+from seedpo.rewards.clip_scorer import ClipScorer
+from seedpo.rewards.inputs import to_bytes
+from seedpo.rewards.preprocessing import clip_pixels
 from seedpo.rewards.step_aware_clip import StepAwareScorer
 from tests.rewards.tiny_clip import tiny_config, tiny_model, tiny_tokenizer
 
 PROMPTS = ["a large red circle on a gray background", "a small blue star on a white background", "a ring"]
-
-LEVEL = 1 / 255 / 0.26
-"""A byte's least step, in units of CLIP's normalised images: PIL and torch may round differently."""
 
 
 def images(height: int, width: int, rows: int = 3) -> Tensor:
@@ -45,19 +43,11 @@ def folder(model: CLIPModel, tokenizer: CLIPTokenizer, tmp_path: Path) -> Path:
     return tmp_path / "clip"
 
 
-@pytest.mark.parametrize("size", [(8, 8), (16, 16), (24, 40), (33, 17), (6, 5)])
-def test_images_are_prepared_as_transformers_prepares_files(size: tuple[int, int]) -> None:
-    some = images(*size)
-    processor = CLIPImageProcessorPil(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})
-    files = [Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()) for image in some]
-    wanted = processor(files, return_tensors="pt").pixel_values
-    torch.testing.assert_close(prepared(some, 8), wanted, rtol=0, atol=1.01 * LEVEL)
-
-
 def test_scores_are_the_logits_of_the_model(model: CLIPModel, folder: Path, tokenizer: CLIPTokenizer) -> None:
     tokens = tokenizer(PROMPTS, padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt")
     with torch.no_grad():
-        wanted = model(pixel_values=prepared(images(16, 16), 8), **tokens).logits_per_image.diagonal()
+        pixels = clip_pixels(to_bytes(images(16, 16)), 8, crop="transformers")
+        wanted = model(pixel_values=pixels, **tokens).logits_per_image.diagonal()
     scorer = load_clip_scorer(str(folder))
     torch.testing.assert_close(scorer(images(16, 16), PROMPTS), wanted, rtol=0, atol=1e-5)
     assert wanted.std() > 1e-3
@@ -96,6 +86,11 @@ def test_a_folder_says_itself_whether_it_is_step_aware(folder: Path, tokenizer: 
     assert isinstance(load_reward(str(tmp_path / "aware")), StepAwareScorer)
 
 
+def test_a_registered_name_reads_another_place_once(folder: Path) -> None:
+    assert pickscore(str(folder)) is pickscore(str(folder))
+    assert clipscore(str(folder))(images(8, 8), PROMPTS).min() >= 0
+
+
 class TestErrors:
     """One line that names the reward and the mend."""
 
@@ -132,6 +127,8 @@ class TestErrors:
             load_reward(str(folder))
 
     def test_pickscore_without_the_hub(self) -> None:
-        with pytest.raises(DataError, match=r"reward yuvalkirstain/PickScore_v1 .* the hub does not give it") as caught:
+        with pytest.raises(
+            DataError, match=r"reward pickscore: yuvalkirstain/PickScore_v1 .* the hub does not give it"
+        ) as caught:
             REWARDS.load("pickscore")()
         assert "\n" not in str(caught.value)

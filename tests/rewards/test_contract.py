@@ -1,15 +1,25 @@
-"""What every registered reward keeps to."""
+"""What every registered reward keeps to; those from the hub as small random checkpoints in the published layouts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from seedpo.catalogue import REWARDS
-from seedpo.protocols import Reward
+from seedpo.errors import DataError
+from seedpo.named_rewards import CheckedReward, build_reward
+from seedpo.registry import RewardEntry
+from seedpo.rewards.spm import SD15_WEIGHTS, SDXL_WEIGHTS
+from tests.rewards import plain_blip, plain_spm
+from tests.rewards.small_checkpoints import write_aesthetic, write_clip, write_hps
+from tests.rewards.tiny_clip import tiny_tokenizer
 from tests.scenes.drawings import some_drawings
 
 PROMPTS = [
@@ -18,20 +28,52 @@ PROMPTS = [
     "a large red circle on a gray background",
     "a small green ring on a navy background",
 ]
+IMAGE_ALONE = ("jpeg-compressibility", "jpeg-incompressibility", "aesthetic")
+"""Rewards in which the prompt plays no part."""
+
+DRAWINGS_ALONE = ("scenes-truth",)
+"""Rewards that read images of one size and prompts of the embedded world only."""
 
 
-@cache
-def loaded(name: str) -> Reward:
-    reward: Reward = REWARDS.load(name)()
-    return reward
+def _spm(file: str) -> Callable[[Path], object]:
+    def write(folder: Path) -> object:
+        tokenizer = tiny_tokenizer(folder)
+        return plain_spm.publish(folder, plain_spm.checkpoint(len(tokenizer)), tokenizer, file=file)
+
+    return write
 
 
-HERE = [name for name in REWARDS.names() if name != "pickscore"]
-"""Those that need nothing from the hub; `tests/rewards/test_clip_score.py` tests the other one's class."""
+PUBLISHED: dict[str, Callable[[Path], object]] = {
+    "pickscore": lambda folder: write_clip(folder, activation="gelu"),
+    "clipscore": lambda folder: write_clip(folder, seed=4),  # whose cosines are above 0, where the score is cut off
+    "hpsv2": write_hps,
+    "hpsv2.1": lambda folder: write_hps(folder, file="HPS_v2.1_compressed.pt", seed=1),
+    "imagereward": lambda folder: plain_blip.publish(folder, plain_blip.checkpoint()),
+    "aesthetic": write_aesthetic,
+    "spm-sd15": _spm(SD15_WEIGHTS),
+    "spm-sdxl": _spm(SDXL_WEIGHTS),
+}
+"""How small checkpoints are written, by the names of rewards that come from the hub."""
 
 
-@pytest.fixture(params=HERE)
-def reward(request: pytest.FixtureRequest) -> Reward:
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], CheckedReward]:
+    """Rewards by their registered names."""
+
+    @cache
+    def load(name: str) -> CheckedReward:
+        if name not in PUBLISHED:
+            return build_reward(name)
+        folder = tmp_path_factory.mktemp("published") / name
+        folder.mkdir()
+        PUBLISHED[name](folder)
+        return build_reward(f"{name}@{folder}")
+
+    return load
+
+
+@pytest.fixture(params=REWARDS.names())
+def reward(request: pytest.FixtureRequest, loaded: Callable[[str], CheckedReward]) -> CheckedReward:
     return loaded(request.param)
 
 
@@ -40,28 +82,42 @@ def images() -> Tensor:
     return some_drawings(PROMPTS)
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_one_finite_score_per_image(reward: Reward, images: Tensor, count: int) -> None:
-    scores = reward(images[:count], PROMPTS[:count])
+def name_of(reward: CheckedReward) -> str:
+    return reward.name.partition("@")[0]
+
+
+def as_pil(images: Tensor) -> list[Image.Image]:
+    pixels = (images.permute(0, 2, 3, 1) * 255.0).round().byte().numpy()
+    return [Image.fromarray(np.ascontiguousarray(image)) for image in pixels]
+
+
+def test_every_reward_from_the_hub_is_among_them() -> None:
+    placed = [entry.name for entry in REWARDS.entries if isinstance(entry, RewardEntry) and entry.place]
+    assert sorted(placed) == sorted(PUBLISHED)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_one_finite_score_per_image(reward: CheckedReward, images: Tensor, count: int) -> None:
+    scores = reward.reward(images[:count], PROMPTS[:count])
     assert scores.shape == (count,)
     assert scores.dtype == torch.float32
     assert torch.isfinite(scores).all()
     assert not scores.requires_grad
 
 
-def test_images_are_scored_one_by_one_as_together(reward: Reward, images: Tensor) -> None:
+def test_images_are_scored_one_by_one_as_together(reward: CheckedReward, images: Tensor) -> None:
     together = reward(images, PROMPTS)
     for row in range(4):
         alone = reward(images[row : row + 1], PROMPTS[row : row + 1])
         torch.testing.assert_close(alone, together[row : row + 1], rtol=1e-4, atol=1e-3)
 
 
-def test_order_is_kept(reward: Reward, images: Tensor) -> None:
+def test_order_is_kept(reward: CheckedReward, images: Tensor) -> None:
     backwards = reward(images.flip(0), PROMPTS[::-1])
     torch.testing.assert_close(backwards.flip(0), reward(images, PROMPTS), rtol=1e-4, atol=1e-3)
 
 
-def test_scoring_is_deterministic_and_changes_nothing(reward: Reward, images: Tensor) -> None:
+def test_scoring_is_deterministic_and_changes_nothing(reward: CheckedReward, images: Tensor) -> None:
     kept = images.clone()
     torch.manual_seed(0)
     first = reward(images, PROMPTS)
@@ -70,19 +126,70 @@ def test_scoring_is_deterministic_and_changes_nothing(reward: Reward, images: Te
     assert torch.equal(images, kept)
 
 
-IMAGE_ALONE = ("jpeg-compressibility", "jpeg-incompressibility")
-"""Rewards in which the prompt plays no part."""
-
-
-@pytest.mark.parametrize("name", HERE)
-def test_image_and_prompt_both_matter(name: str, images: Tensor) -> None:
-    reward = loaded(name)
+def test_image_and_prompt_both_matter(reward: CheckedReward, images: Tensor) -> None:
     scores = reward(images, PROMPTS)
     difference = (reward(images, [PROMPTS[1]] * 4)[[0, 2, 3]] - scores[[0, 2, 3]]).abs()
-    assert difference.max() == 0 if name in IMAGE_ALONE else difference.min() > 1e-4
+    assert difference.max() == 0 if name_of(reward) in IMAGE_ALONE else difference.min() > 1e-4
     assert (scores[0] - scores[2]).abs() > 1e-5  # two drawings of one prompt
 
 
-@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
-def test_plain_images_have_finite_scores(reward: Reward, value: float) -> None:
-    assert torch.isfinite(reward(torch.full((2, 3, 32, 32), value), PROMPTS[:2])).all()
+def test_plain_images_have_finite_scores(reward: CheckedReward) -> None:
+    plain = torch.tensor([0.0, 0.5, 1.0])[:, None, None, None].expand(3, 3, 32, 32)
+    assert torch.isfinite(reward(plain, PROMPTS[:3])).all()
+
+
+def test_pil_images_score_as_their_tensors(reward: CheckedReward, images: Tensor) -> None:
+    pil = as_pil(images)
+    bytes_of = torch.stack([torch.from_numpy(np.array(image)) for image in pil]).permute(0, 3, 1, 2) / 255.0
+    torch.testing.assert_close(reward(pil, PROMPTS), reward(bytes_of, PROMPTS), rtol=1e-4, atol=1e-3)
+
+
+def test_pil_images_of_mixed_sizes_score_as_each_by_itself(reward: CheckedReward, images: Tensor) -> None:
+    if name_of(reward) in DRAWINGS_ALONE:
+        pytest.skip("reads one size only")
+    pil = as_pil(images)
+    mixed = [pil[0], pil[1].resize((40, 24)), pil[2], pil[3].resize((17, 33))]
+    together = reward(mixed, PROMPTS)
+    alone = torch.cat([reward([image], [prompt]) for image, prompt in zip(mixed, PROMPTS, strict=True)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-3)
+
+
+def test_an_empty_and_an_over_long_prompt(reward: CheckedReward, images: Tensor) -> None:
+    if name_of(reward) in DRAWINGS_ALONE:
+        pytest.skip("reads prompts of the embedded world only")
+    scores = reward(images[:2], ["", "a large red circle " * 60])
+    assert torch.isfinite(scores).all()
+
+
+def test_counts_that_differ(reward: CheckedReward, images: Tensor) -> None:
+    with pytest.raises(DataError, match="4 images but 3 prompts"):
+        reward(images, PROMPTS[:3])
+
+
+def test_what_is_said_of_time_steps(reward: CheckedReward, images: Tensor) -> None:
+    entry = REWARDS[name_of(reward)]
+    assert isinstance(entry, RewardEntry)
+    assert reward.step_aware == entry.step_aware
+    finished = reward(images, PROMPTS)
+    early, none = (reward(images, PROMPTS, timestep=torch.full((4,), time)) for time in (900, 0))
+    torch.testing.assert_close(none, finished)
+    assert torch.equal(early, finished) != entry.step_aware
+
+
+def test_half_precision_stays_near_and_goes_back(reward: CheckedReward, images: Tensor) -> None:
+    full = reward(images, PROMPTS)
+    half = reward.to(dtype=torch.bfloat16)(images, PROMPTS)
+    again = reward.to(dtype=torch.float32)(images, PROMPTS)
+    assert half.dtype == torch.float32
+    for scores in (half, again):
+        assert (scores - full).abs().max() <= 0.1 * (1.0 + full.abs().max())
+
+
+def test_the_facts_are_complete() -> None:
+    for entry in REWARDS.entries:
+        assert isinstance(entry, RewardEntry)
+        assert entry.scale
+        assert entry.licence
+        assert entry.source
+        assert entry.direction == "higher"
+        assert bool(entry.size) == bool(entry.place)

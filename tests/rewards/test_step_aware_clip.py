@@ -11,15 +11,8 @@ from torch.nn.functional import normalize
 from transformers import CLIPModel, CLIPTokenizer
 
 from seedpo.errors import DataError
-from seedpo.rewards.step_aware_clip import (
-    CLIP_MEAN,
-    CLIP_STD,
-    StepAwareCLIP,
-    StepAwareScorer,
-    load_scorer,
-    normalise,
-    tokens,
-)
+from seedpo.rewards.preprocessing import CLIP_MEAN, CLIP_STD
+from seedpo.rewards.step_aware_clip import StepAwareCLIP, StepAwareScorer, load_scorer, normalise, tokens
 from seedpo.scenes.building.components import PROMPT_LENGTH
 from tests.rewards.tiny_clip import WIDTH, disturb, tiny_config, tiny_model, tiny_tokenizer
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -13,24 +14,19 @@ import torch
 from safetensors import safe_open
 
 from seedpo.config import EvaluationConfig
-from seedpo.data.pickapic import pickapic_pairs
 from seedpo.evaluation import ImageEvaluation
 from seedpo.models.loading import load_pipeline
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
 from seedpo.protocols import Samples
-from seedpo.rewards.preference_training import EncodedPairs, accuracy_at, encode_pairs
+from seedpo.reward_runs import measure_reward, resolve_reward_config
 from seedpo.rewards.step_aware_clip import StepAwareScorer, load_scorer
 from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE, PIPELINE, SCORER
 from seedpo.scenes.drawing import IMAGE_SIZE
 from seedpo.scenes.oracle import Readings, read_images
-from seedpo.scenes.pairs import preference_table
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
 from tests.scenes.drawings import some_drawings
 
 FILES = sorted(path for path in ASSETS.rglob("*") if path.is_file())
-
-HELD_OUT_SEED = 1234
-"""Neither the seed of the shipped preference set nor that of the scorer's pairs."""
 
 WITHOUT_SEEDPO = """
 import sys
@@ -67,6 +63,7 @@ class TestFiles:
         assert {path.suffix for path in FILES} <= {".safetensors", ".json", ".txt", ".md"}
         weights = [path.relative_to(ASSETS) for path in FILES if path.suffix == ".safetensors"]
         assert {str(path.parent) for path in weights} == {
+            "clip",
             "pipeline/text_encoder",
             "pipeline/unet",
             "pipeline/vae",
@@ -134,10 +131,10 @@ def readings(samples: Samples) -> Readings:
 
 
 @pytest.fixture(scope="module")
-def pairs(policy: StableDiffusionPolicy) -> EncodedPairs:
-    """Pairs of training prompts that neither the scorer nor a policy was trained on."""
-    table = preference_table(count=120, seed=HELD_OUT_SEED)
-    return encode_pairs(pickapic_pairs(table, origin="held-out pairs"), policy)
+def accuracy() -> Mapping[str, float]:
+    """On pairs of training prompts that neither the scorer nor a policy was trained on."""
+    changes = {"start": str(SCORER), "held_out_limit": 120, "timesteps": [0, 251]}
+    return measure_reward(resolve_reward_config(changes=changes), progress=False)
 
 
 class TestPipeline:
@@ -173,23 +170,12 @@ def test_latents_have_unit_deviation(policy: StableDiffusionPolicy) -> None:
 
 
 class TestScorer:
-    def accuracy(
-        self, scorer: StepAwareScorer, pairs: EncodedPairs, policy: StableDiffusionPolicy, timestep: int
-    ) -> float:
-        return accuracy_at(
-            scorer.model, scorer.tokenizer, pairs, policy, timestep=timestep, guidance_scale=GUIDANCE_SCALE, seed=0
-        )
-
-    def test_agrees_with_the_annotator_on_clean_images(
-        self, scorer: StepAwareScorer, pairs: EncodedPairs, policy: StableDiffusionPolicy
-    ) -> None:
+    def test_agrees_with_the_annotator_on_clean_images(self, accuracy: Mapping[str, float]) -> None:
         """Chance is 0.5 with a standard error of 0.05."""
-        assert self.accuracy(scorer, pairs, policy, 0) > 0.7
+        assert accuracy["accuracy/t=0"] > 0.65
 
-    def test_still_agrees_on_previews(
-        self, scorer: StepAwareScorer, pairs: EncodedPairs, policy: StableDiffusionPolicy
-    ) -> None:
-        assert self.accuracy(scorer, pairs, policy, 251) > 0.6
+    def test_still_agrees_on_previews(self, accuracy: Mapping[str, float]) -> None:
+        assert accuracy["accuracy/t=251"] > 0.6
 
     def test_prefers_the_prompt_that_fits(self, scorer: StepAwareScorer) -> None:
         prompts = list(EVALUATION_PROMPTS[:32])

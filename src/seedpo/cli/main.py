@@ -13,17 +13,26 @@ from seedpo.cli.cache import cache_app
 from seedpo.cli.data import data_app
 from seedpo.cli.names import list_command
 from seedpo.cli.results import card_command, export_command, push_command, report_command, sample_command
+from seedpo.cli.reward import reward_app
 from seedpo.cli.scenes import scenes_app
+from seedpo.cli.scoring import score_command
 from seedpo.cli.shared import is_first_process
 from seedpo.cli.training import demo_command, plan_command, train_command
 from seedpo.errors import SeedpoError
 
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     "Begin": {"demo": demo_command, "list": list_command},
-    "Train": {"data": data_app, "plan": plan_command, "cache": cache_app, "train": train_command},
+    "Train": {
+        "data": data_app,
+        "plan": plan_command,
+        "cache": cache_app,
+        "reward": reward_app,
+        "train": train_command,
+    },
     "Look at results and hand them on": {
         "report": report_command,
         "sample": sample_command,
+        "score": score_command,
         "export": export_command,
         "card": card_command,
         "push": push_command,

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from seedpo.errors import ConfigError
+from seedpo.registry import RewardEntry
+
+TITLES = ("name", "measures (higher is better)", "scale", "download", "licence", "source")
+"""Columns of the table of rewards."""
+
+SHARES = (0, 10, 8, 3, 6, 5)
+"""How the width that names leave is dealt out to the columns."""
+
+NARROW = 110
+"""Terminals with fewer columns get one paragraph for each reward."""
+
+
+BESIDES = (
+    "Wherever a reward is named: one of these; NAME@PLACE for its weights elsewhere (a folder, or owner/name on the "
+    "hub); a folder or owner/name with a CLIP preference model; module:function for Python code of your own; or a "
+    "weighted sum that the configuration defines under `rewards`."
+)
+"""What else can be written for a reward."""
 
 
 def list_command(
@@ -14,12 +35,62 @@ def list_command(
         str | None, typer.Argument(help="methods, models, data, prompts, rewards or metrics; all if not given.")
     ] = None,
 ) -> None:
-    """List the names that can be written in configurations and commands."""
+    """List the names that can be written in configurations and commands.
+
+    `seedpo list rewards` says what each reward measures, in which numbers, under which licence, and what is downloaded.
+    """
     from seedpo.catalogue import KINDS
 
     if kind is not None and kind not in KINDS:
         raise ConfigError(f"unknown kind {kind!r}; there are: {', '.join(KINDS)}")
+    if kind == "rewards":
+        entries = [entry for entry in KINDS[kind].entries if isinstance(entry, RewardEntry)]
+        width = shutil.get_terminal_size((80, 24)).columns
+        typer.echo(reward_table(entries, width=width))
+        typer.echo("")
+        typer.echo(textwrap.fill(BESIDES, min(max(width, 30), 120)))
+        return
     for word in [kind] if kind else KINDS:
         typer.echo(f"{word}:")
         for entry in KINDS[word].entries:
             typer.echo(f"  {entry.name:24} {entry.summary}")
+
+
+def reward_facts(entry: RewardEntry) -> tuple[str, ...]:
+    """What the table says of a reward, in the order of its columns."""
+    measures = f"{entry.summary}; step-aware" if entry.step_aware else entry.summary
+    return (entry.name, measures, entry.scale, entry.size or "none", entry.licence, entry.source)
+
+
+def reward_table(entries: Sequence[RewardEntry], *, width: int) -> str:
+    """The rewards as a table, or as paragraphs where a table would not fit.
+
+    Args:
+        entries: the rewards.
+        width: columns of the terminal.
+    """
+    facts = [reward_facts(entry) for entry in entries]
+    return _table(facts, width) if width >= NARROW else _paragraphs(facts, max(width, 30))
+
+
+def _paragraphs(facts: Sequence[tuple[str, ...]], width: int) -> str:
+    blocks = []
+    for name, *rest in facts:
+        lines = [name]
+        for title, fact in zip(TITLES[1:], rest, strict=True):
+            lines += textwrap.wrap(f"{title}: {fact}", width, initial_indent="  ", subsequent_indent="    ")
+        blocks.append("\n".join(lines))
+    return "\n".join(blocks)
+
+
+def _table(facts: Sequence[tuple[str, ...]], width: int) -> str:
+    first = max(len(name) for name, *_ in facts)
+    left = width - first - 2 * (len(TITLES) - 1)
+    widths = [first, *(left * share // sum(SHARES) for share in SHARES[1:])]
+    lines = []
+    for row in (TITLES, tuple("-" * wide for wide in widths), *facts):
+        cells = [textwrap.wrap(fact, wide) for fact, wide in zip(row, widths, strict=True)]
+        for number in range(max(map(len, cells))):
+            parts = [cell[number] if number < len(cell) else "" for cell in cells]
+            lines.append("  ".join(f"{part:{wide}}" for part, wide in zip(parts, widths, strict=True)).rstrip())
+    return "\n".join(lines)

@@ -7,8 +7,11 @@ configuration is written into each run folder and rebuilds the run.
 from seedpo.config.alarms import AlarmsConfig
 from seedpo.config.pairs import CacheConfig, PairsConfig
 from seedpo.config.recipes import build_config, merge, nested, parse_override, read_recipe, save_config
+from seedpo.config.reward_run import RewardRunConfig
+from seedpo.config.rewards import RewardTerm, WeightedSum
 from seedpo.config.rollouts import SamplingConfig, StepPoolConfig, TrajectoryConfig
-from seedpo.config.run import EvaluationConfig, FidelityConfig, OptimizerConfig, RunConfig
+from seedpo.config.run import EvaluationConfig, FidelityConfig, RunConfig
+from seedpo.config.training import OptimizerConfig, TrainingConfig
 
 __all__ = [
     "AlarmsConfig",
@@ -17,10 +20,14 @@ __all__ = [
     "FidelityConfig",
     "OptimizerConfig",
     "PairsConfig",
+    "RewardRunConfig",
+    "RewardTerm",
     "RunConfig",
     "SamplingConfig",
     "StepPoolConfig",
+    "TrainingConfig",
     "TrajectoryConfig",
+    "WeightedSum",
     "build_config",
     "merge",
     "nested",

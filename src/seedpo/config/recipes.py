@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_origin, overload
 
 import yaml
 from pydantic import ValidationError
 
 from seedpo.config.run import RunConfig
 from seedpo.config.section import Section
+from seedpo.config.training import TrainingConfig
 from seedpo.errors import ConfigError
 
 
@@ -111,8 +112,23 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def build_config(*layers: Mapping[str, Any]) -> RunConfig:
+Config = TypeVar("Config", bound=TrainingConfig)
+
+
+@overload
+def build_config(*layers: Mapping[str, Any]) -> RunConfig: ...
+
+
+@overload
+def build_config(*layers: Mapping[str, Any], kind: type[Config]) -> Config: ...
+
+
+def build_config(*layers: Mapping[str, Any], kind: type[TrainingConfig] = RunConfig) -> TrainingConfig:
     """Validates the layers, the last one winning.
+
+    Args:
+        layers: nested keys.
+        kind: what they configure.
 
     Raises:
         ConfigError: naming every bad key, its value and what would be right.
@@ -121,34 +137,32 @@ def build_config(*layers: Mapping[str, Any]) -> RunConfig:
     for layer in layers:
         tree = merge(tree, _numbers(layer))
     try:
-        return RunConfig.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(problem) for problem in error.errors())) from error
+        raise ConfigError("; ".join(_explain(problem, kind) for problem in error.errors())) from error
 
 
-def _explain(problem: Any) -> str:
+def _explain(problem: Any, kind: type[Section]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{_suggestion(problem['loc'])}"
+        return f"unknown key {key!r}{_suggestion(problem['loc'], kind)}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key} = {problem['input']!r}: {message}" if key else message
 
 
-def _suggestion(location: tuple[str | int, ...]) -> str:
+def _suggestion(location: tuple[str | int, ...], kind: type[Section]) -> str:
     import difflib
 
-    section: type[Section] = RunConfig
+    section: Any = kind
     for part in location[:-1]:
-        annotation = section.model_fields[str(part)].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, Section)
-        section = annotation
+        named = get_origin(section) is dict  # sections by names of the user's own
+        section = get_args(section)[1] if named else section.model_fields[str(part)].annotation
     near = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
     if near:
         return f"; did you mean {near[0]!r}?"
     return f"; the keys here are {', '.join(sorted(section.model_fields))}"
 
 
-def save_config(config: RunConfig, path: Path) -> None:
+def save_config(config: TrainingConfig, path: Path) -> None:
     """Writes the resolved configuration as YAML."""
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    path.write_text(yaml.safe_dump(config.tree(), sort_keys=False), encoding="utf-8")

@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from seedpo.config.alarms import AlarmsConfig
 from seedpo.config.pairs import CacheConfig, PairsConfig
+from seedpo.config.rewards import WeightedSum, refuse_cycles
 from seedpo.config.rollouts import SamplingConfig, StepPoolConfig, TrajectoryConfig
 from seedpo.config.section import Section
+from seedpo.config.training import TrainingConfig
 from seedpo.core.entropy import entropy_weights
-
-
-class OptimizerConfig(Section):
-    """The optimiser and its schedule."""
-
-    name: Literal["adamw", "adamw8bit", "adafactor"] = "adamw"
-    """`adamw`; `adamw8bit`: with moments of 8 bits, a quarter of their memory (CUDA and the package bitsandbytes);
-    `adafactor`: factored second moments only, at a fixed learning rate, as Diffusion-DPO trained SDXL."""
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
-    """Learning rate after the warm-up: at its peak throughout, or down to 0 at `max_steps`, which then cannot be
-    changed when a run is resumed."""
-    weight_decay: float = Field(1e-4, ge=0.0)
-    """Decoupled weight decay."""
-    max_grad_norm: float = Field(1.0, gt=0.0)
-    """Gradients are scaled down to this norm."""
-    warmup_steps: int = Field(0, ge=0)
-    """Steps over which the learning rate rises linearly to its peak; 0: none."""
-    beta1: float = Field(0.9, ge=0.0, lt=1.0)
-    """AdamW's first decay rate; Adafactor has none."""
-    beta2: float = Field(0.999, ge=0.0, lt=1.0)
-    """AdamW's second decay rate; Adafactor's follows the step, 1 - step^-0.8."""
 
 
 class EvaluationConfig(Section):
@@ -48,7 +30,7 @@ class EvaluationConfig(Section):
     guidance_scale: float = Field(5.0, ge=1.0)
     """Classifier-free guidance."""
     rewards: tuple[str, ...] = ("scenes-scorer",)
-    """Rewards that are measured; the first is shown as the proxy."""
+    """Rewards that are measured, written as `reward` is; the first is shown as the proxy."""
     metrics: tuple[str, ...] = ("truth", "attribute_accuracy", "pairwise_diversity", "free_spread")
     """Metrics that are measured."""
     seed: int = Field(1234, ge=0)
@@ -77,8 +59,8 @@ class FidelityConfig(Section):
     """D3PO's human feedback script: a resumed run takes the weights of its checkpoint as the reference."""
 
 
-class RunConfig(Section):
-    """One training run."""
+class RunConfig(TrainingConfig):
+    """One training run of a diffusion model."""
 
     method: str = "diffusion-dpo"
     """Preset: `diffusion-dpo`, `d3po` or `spo`."""
@@ -99,8 +81,13 @@ class RunConfig(Section):
     prompts: str = "scenes-training"
     """Prompts of online methods: a registered name or a text file with one prompt per line."""
     reward: str = "scenes-scorer"
-    """Reward that ranks the roll-outs of online methods: a registered name, or a CLIP preference model (a folder, or
-    `owner/name` on the hub); SPO needs a step-aware one."""
+    """Reward that ranks the roll-outs of online methods: a registered name, `name@place` for its weights elsewhere, a
+    CLIP preference model (a folder, or `owner/name` on the hub), `module:function` for code of your own, or a name
+    defined in `rewards`; docs/rewards.md. SPO is made for step-aware ones."""
+    reward_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Precision in which the networks of rewards compute; `no`: float32."""
+    rewards: dict[str, WeightedSum] = Field(default_factory=dict)
+    """Weighted sums of rewards, by names of your own, to be used wherever a reward is named."""
     preview_vae: str | None = None
     """Folder or hub id of a smaller autoencoder (an AutoencoderTiny or AutoencoderKL of the same latents) that decodes
     the previews for SPO's scorer, at a fraction of the cost; none: the model's own."""
@@ -116,55 +103,45 @@ class RunConfig(Section):
     clip_range: float | None = Field(None, gt=0.0, lt=1.0)
     """The ratio policy/reference of one step is held in [1 - clip_range, 1 + clip_range]; none: no clipping."""
 
-    max_steps: int = Field(100, ge=1)
-    """Optimiser steps."""
-    batch_size: int = Field(16, ge=1)
-    """Pairs per process and micro-step."""
-    gradient_accumulation_steps: int = Field(1, ge=1)
-    """Micro-steps per optimiser step."""
-    learning_rate: float = Field(1e-4, gt=0.0)
-    """Peak learning rate."""
     adapter: Literal["lora", "full"] = "lora"
     """`lora` trains an adapter, whose absence is the reference; `full` trains the network beside a frozen copy."""
     lora_rank: int = Field(4, ge=1)
     """Rank of the adapter; its alpha equals its rank."""
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    """Precision of the forward passes; trained weights stay in float32. `bf16` suits GPUs since Ampere, and is what
-    `seedpo train` takes there for models other than the embedded one, where nothing is set."""
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: far less memory, about a third more time."""
     compile: bool = False
     """Whether `torch.compile` translates the network: minutes at the start, faster steps afterwards."""
-    seed: int = Field(0, ge=0)
-    """Seed of everything that is drawn in the run."""
-    log_every: int = Field(1, ge=1)
-    """Steps between lines of training metrics."""
-    checkpoint_every: int = Field(100, ge=0)
-    """Steps between checkpoints; 0 writes none but the last."""
-    checkpoints_limit: int = Field(2, ge=1)
-    """Checkpoints that are kept."""
-    evaluate_every: int = Field(0, ge=0)
-    """Steps between evaluations; 0 evaluates before the first and after the last step only."""
-    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
-    """Where the metrics go besides `metrics.jsonl`; none: nowhere else. The packages come with `seedpo[track]`."""
-    tracker_project: str = "seedpo"
-    """Project under which trackio and wandb show the run; tensorboard, whose files lie in the run folder, has none."""
 
     pairs: PairsConfig = PairsConfig()
     cache: CacheConfig = CacheConfig()
     sampling: SamplingConfig = SamplingConfig()
     trajectories: TrajectoryConfig = TrajectoryConfig()
     steps: StepPoolConfig = StepPoolConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     alarms: AlarmsConfig = AlarmsConfig()
     fidelity: FidelityConfig = FidelityConfig()
 
-    @field_validator("mixed_precision", mode="before")
+    @field_validator("reward_precision", mode="before")
     @classmethod
-    def _bare_no(cls, value: Any) -> Any:
+    def _bare_no_too(cls, value: Any) -> Any:
         """YAML 1.1 reads a bare no as false."""
         return "no" if value is False else value
+
+    @field_validator("rewards")
+    @classmethod
+    def _sums_end(cls, value: dict[str, WeightedSum]) -> dict[str, WeightedSum]:
+        refuse_cycles(value)
+        return value
+
+    @property
+    def largest_gradient_norm(self) -> float:
+        """Gradients above it are scaled down."""
+        return math.inf if self.fidelity.gradients_never_clipped else super().largest_gradient_norm
+
+    @property
+    def weights_folder(self) -> str:
+        """Where the trained weights lie in the run folder at the end."""
+        return {"lora": "adapter", "full": "unet"}[self.adapter]
 
     @model_validator(mode="after")
     def _weights_are_usable(self) -> Self:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import reduce
 
+import torch
+
 from seedpo.data.skipping import ReadPairs
 from seedpo.protocols import LabelledPair
 
@@ -58,6 +60,12 @@ class ChangedPairs:
             DataError: if it cannot be read.
         """
         return reduce(lambda pair, change: change(row, pair), self.changes.values(), self.pairs[row])
+
+    def prompt(self, row: int) -> str:
+        """The prompt of one pair, changed; its images are not read."""
+        blank = torch.zeros(3, 1, 1)
+        pair = LabelledPair(prompt=self.pairs.prompt(row), chosen=blank, rejected=blank, original_size=(1, 1))
+        return reduce(lambda pair, change: change(row, pair), self.changes.values(), pair).prompt
 
     def content(self, row: int) -> str:
         """SHA-256 of all that the changed pair depends on; the row, too, since a change may."""

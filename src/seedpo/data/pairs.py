@@ -53,11 +53,19 @@ class StoredPair:
         Raises:
             DataError: if it is no text.
         """
-        prompt = self.values[self.names[0]]
-        if not isinstance(prompt, str):
-            kind = "missing" if prompt is None else f"not text but {type(prompt).__name__}"
-            raise DataError(f"{self.place}: {self.names[0]} is {kind}; mend or remove the row")
-        return prompt
+        return checked_prompt(self.values[self.names[0]], self.names[0], self.place)
+
+
+def checked_prompt(prompt: object, name: str, place: str) -> str:
+    """The prompt of a row.
+
+    Raises:
+        DataError: if it is no text.
+    """
+    if not isinstance(prompt, str):
+        kind = "missing" if prompt is None else f"not text but {type(prompt).__name__}"
+        raise DataError(f"{place}: {name} is {kind}; mend or remove the row")
+    return prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +272,16 @@ class PairSet:
     def content(self, index: int) -> str:
         """SHA-256 of all that a pair depends on, in hexadecimal digits, without decoding its images."""
         return content_hash(self.stored(index), self.config)
+
+    def prompt(self, index: int) -> str:
+        """What both images of a pair were made for, without reading them.
+
+        Raises:
+            DataError: if it is no text.
+        """
+        row = int(self.rows[index])
+        name = self.layout.content[0]
+        return checked_prompt(self.table.row(row, [name])[name], name, self.table.place(row))
 
     def open(self, index: int) -> OpenedPair:
         """One pair decoded, in the size that it is stored in."""

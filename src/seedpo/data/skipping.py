@@ -20,6 +20,13 @@ Found = TypeVar("Found")
 class ReadPairs(PreferencePairs, ContentHashes, Protocol):
     """What the readers give."""
 
+    def prompt(self, row: int) -> str:
+        """What both images of a pair were made for, without decoding them.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+
 
 class SkippingPairs:
     """Labelled pairs without those that cannot be read.
@@ -53,6 +60,10 @@ class SkippingPairs:
     def content(self, row: int) -> str:
         """SHA-256 of all that a pair depends on; of the pair in its place, once it was found unreadable."""
         return self._first_readable(row, self.pairs.content)
+
+    def prompt(self, row: int) -> str:
+        """What a pair's images were made for; that of the pair in its place, once it was found unreadable."""
+        return self._first_readable(row, self.pairs.prompt)
 
     def _first_readable(self, row: int, read: Callable[[int], Found]) -> Found:
         count = len(self)

@@ -88,6 +88,10 @@ class StreamedPairs:
         """SHA-256 of all that a pair depends on, in hexadecimal digits, without decoding its images."""
         return content_hash(self.stored(row), self.config)
 
+    def prompt(self, row: int) -> str:
+        """What both images of one of the last pairs were made for."""
+        return self.stored(row).prompt
+
     def stored(self, row: int) -> StoredPair:
         """The pair at a position as it is stored."""
         if row not in self._recent:

@@ -114,16 +114,10 @@ def _calls(networks: Networks, part: str, rows: int) -> tuple[Callable[[], objec
         preview = networks.preview
         assert preview is not None
         return (lambda: preview.decode(latents.to(preview.dtype), return_dict=False)), preview, preview.dtype
-    network = networks.scorers[part.partition(":")[2]].network
-    assert network is not None
-    if kind == "scorer_text":
-        ids = torch.zeros(some, network.config.text_config.max_position_embeddings, dtype=torch.int64, device="meta")
-        return (lambda: network.get_text_features(input_ids=ids)), network, torch.float32
-    size = network.config.vision_config.image_size
-    pixels = torch.empty(some, 3, size, size, device="meta")
-    if not hasattr(network, "image_embeds"):
-        return (lambda: network.get_image_features(pixel_values=pixels)), network, torch.float32
-    return (lambda: network.image_embeds(pixels, torch.zeros(some, device="meta"))), network, torch.float32
+    scorer = networks.scorers[part.partition(":")[2]]
+    asked, scored = scorer.calls(kind.removeprefix("scorer_")), scorer.networks
+    dtype = next((value.dtype for value in scored.parameters()), torch.float32)
+    return (lambda: [call(some) for call in asked]), scored, dtype
 
 
 def _network_of(policy: StableDiffusionPolicy, kind: str) -> nn.Module:

@@ -73,7 +73,7 @@ def estimate(
     trained = sum(parameter.numel() for parameter in policy.trainable_parameters().values())
     encoders = [getattr(pipeline, name, None) for name in ("text_encoder", "text_encoder_2")]
     text, images = sum(map(weight_bytes, encoders)), weight_bytes(pipeline.vae)
-    scorers = {scorer.origin: scorer.network for scorer in networks.scorers.values()}
+    scorers = {name: part.network for scorer in networks.scorers.values() for name, part in scorer.parts.items()}
     held = {
         "UNet": weight_bytes(pipeline.unet),
         "frozen copy of the UNet": weight_bytes(policy.frozen),

@@ -178,9 +178,9 @@ def count(
     model = model_configuration(config)
     policy = build_policy(config, model)
     preset: Preset = METHODS.load(config.method)
-    scorers = {name: build_scorer(name, step_aware=False) for name in config.evaluation.rewards}
+    scorers = {name: _scorer(config, name, step_aware=False) for name in config.evaluation.rewards}
     if preset.source != "offline":
-        scorers[""] = build_scorer(config.reward, step_aware=preset.source == "steps")
+        scorers[""] = _scorer(config, config.reward, step_aware=preset.source == "steps")
     networks = Networks(policy=policy, preview=build_preview(config), scorers=scorers)
     assumed = Assumptions(
         dense=_dense(config, policy),
@@ -198,6 +198,10 @@ def count(
         progress=progress,
     )
     return Counted(networks=networks, workload=workload, costs=costs, model=model.origin)
+
+
+def _scorer(config: RunConfig, name: str, *, step_aware: bool) -> Scorer:
+    return build_scorer(name, step_aware=step_aware, definitions=config.rewards, precision=config.reward_precision)
 
 
 def _dense(config: RunConfig, policy: StableDiffusionPolicy) -> tuple[bool, ...]:
@@ -219,12 +223,13 @@ def _with_evaluation(config: RunConfig, rows_at_once: Mapping[str, int], network
         joined[part] = max(joined.get(part, 0), rows)
     for name in filter(None, networks.scorers):
         joined |= {f"scorer_image:{name}": images, f"scorer_text:{name}": config.evaluation.num_prompts}
-    without = [name for name, scorer in networks.scorers.items() if scorer.network is None]
-    return {
-        part: rows
-        for part, rows in joined.items()
-        if not (part.startswith("scorer_") and part.partition(":")[2] in without)
+    idle = {
+        f"scorer_{kind}{name and ':'}{name}"
+        for name, scorer in networks.scorers.items()
+        for kind in ("image", "text")
+        if not scorer.calls(kind)
     }
+    return {part: rows for part, rows in joined.items() if part not in idle}
 
 
 def run_flops(counted: Counted, units: int) -> Fraction:
@@ -368,11 +373,11 @@ def _notes(config: RunConfig, scorers: Mapping[str, Scorer], guesses: Guesses, w
         notes.append("every pair is taken to be met once; --pairs N says how many there are")
     if workload.units_per_rollout is None and config.cache.folder is not None and not guesses.cached:
         notes.append("the cache folder is taken to be empty at the start; --cached says that it is filled")
-    guessed = [name or config.reward for name, scorer in scorers.items() if scorer.assumed]
-    if guessed:
-        notes.append(
-            f"rewards whose network is not known here are counted as CLIP-H/14: {', '.join(sorted(set(guessed)))}"
-        )
+    parts = {name: part for scorer in scorers.values() for name, part in scorer.parts.items()}
+    if guessed := sorted(name for name, part in parts.items() if part.assumed):
+        notes.append(f"rewards whose network is not known here are counted as CLIP-H/14: {', '.join(guessed)}")
+    if left := sorted(name for name, part in parts.items() if not part.counted):
+        notes.append(f"rewards that are code of your own are not counted: {', '.join(left)}")
     if config.compile:
         notes.append("torch.compile changes neither FLOPs nor, in this estimate, memory")
     return notes

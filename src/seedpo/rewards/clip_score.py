@@ -1,107 +1,74 @@
-"""A CLIP preference model of finished images: PickScore (arXiv 2305.01569), and any other CLIP in transformers' format.
+"""Rewards from a CLIP in transformers' format: PickScore, CLIPScore, and any other CLIP.
 
-    score = exp(logit_scale) * cos(image, prompt)
+PickScore (arXiv 2305.01569) is CLIP-H/14 trained on Pick-a-Pic:
 
-PickScore is CLIP-H/14 trained on Pick-a-Pic; a difference of two scores of one prompt is in log-odds. Images are
-prepared as transformers' CLIPImageProcessor prepares them: rounded to bytes, the shorter side resized, the middle cut
-out.
+    score = exp(logit_scale) cos(image, prompt)
+
+so that a difference of two scores of one prompt is in log-odds. CLIPScore (arXiv 2104.08718) is OpenAI's CLIP as it is:
+
+    score = max(100 cos(image, prompt), 0)
+
+with torchmetrics' factor of 100 where the paper has 2.5. The paper cuts each score off at 0, as here; torchmetrics cuts
+off only the mean of all. Images are prepared as transformers' CLIPImageProcessor prepares PIL images: the shorter side
+resized, the middle cut out.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Self
 
-import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
-from torch import Tensor, nn
-from torch.nn.functional import interpolate
-from transformers import CLIPModel, CLIPTokenizer
+from transformers import CLIPModel
 
 from seedpo.errors import DataError
 from seedpo.protocols import Reward
-from seedpo.rewards.step_aware_clip import CLIP_MEAN, CLIP_STD, TOKENIZER_FILES, StepAwareCLIP, load_scorer
-from seedpo.rewards.text_embeddings import TextEmbeddings
+from seedpo.rewards.checkpoints import located
+from seedpo.rewards.clip_scorer import SCALED_COSINE, ClipRecipe, ClipScorer
+from seedpo.rewards.clip_tokens import CLIP_H, TOKENIZER_FILES, TOKENIZER_PARTS, clip_tokenizer
+from seedpo.rewards.step_aware_clip import StepAwareCLIP, load_scorer
 
 PICKSCORE = "yuvalkirstain/PickScore_v1"
 """Weights of PickScore on the hub."""
 
-PICKSCORE_TOKENIZER = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
-"""Where its model card takes the tokenizer from."""
+CLIP_L = "openai/clip-vit-large-patch14"
+"""OpenAI's CLIP-L/14 on the hub, with its tokenizer."""
 
-_TOKENIZER_PARTS = ["*token*.json", "vocab.json", "merges.txt"]
-_MODEL_PARTS = ["config.json", "model*.safetensors*", *_TOKENIZER_PARTS]
+CLIP_FILES = ("config.json", "model*.safetensors*")
+"""Of a CLIP in transformers' format; large ones are in several files, with an index."""
 
-
-def prepared(images: Tensor, size: int) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] as CLIP expects them, (B, 3, size, size), as from files of 8 bits."""
-    images = (images.float() * 255.0).round().clamp(0.0, 255.0)
-    height, width = images.shape[-2:]
-    if min(height, width) != size:
-        short = min(height, width)
-        tall, wide = height * size // short, width * size // short
-        # As PIL does it: the rows first, and bytes in between.
-        for wanted in ((height, wide), (tall, wide)):
-            images = interpolate(images, size=wanted, mode="bicubic", antialias=True).round().clamp(0.0, 255.0)
-    above, left = ((length - size) // 2 for length in images.shape[-2:])
-    images = images[..., above : above + size, left : left + size] / 255.0
-    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
-    return (images - mean) / std
-
-
-class ClipScorer:
-    """A reward from a CLIP preference model.
-
-    Args:
-        model: the preference model.
-        tokenizer: its tokenizer.
-    """
-
-    def __init__(self, model: CLIPModel, tokenizer: CLIPTokenizer) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.tokenizer = tokenizer
-        self._text = TextEmbeddings(self._embed)
-
-    def to(self, device: torch.device | str) -> Self:
-        """Moves the model to a device."""
-        self.model.to(device)
-        self._text.clear()
-        return self
-
-    @torch.no_grad()
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Scores (B,) float32 of images (B, 3, H, W) in [0, 1]."""
-        pixels = prepared(images.to(self.model.device), self.model.config.vision_config.image_size)
-        pooled = self.model.vision_model(pixel_values=pixels).pooler_output
-        embeds = nn.functional.normalize(self.model.visual_projection(pooled), dim=-1)
-        scores: Tensor = self.model.logit_scale.exp() * (embeds * self._text.of(prompts)).sum(-1)
-        return scores
-
-    def _embed(self, prompt: str) -> Tensor:
-        tokens = self.tokenizer(
-            [prompt],
-            padding="max_length",
-            max_length=self.model.config.text_config.max_position_embeddings,
-            truncation=True,
-            return_tensors="pt",
-        ).to(self.model.device)
-        pooled = self.model.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
-        embed: Tensor = nn.functional.normalize(self.model.text_projection(pooled), dim=-1)[0]
-        return embed
+CLIPSCORE = replace(SCALED_COSINE, score=lambda cosine, _: (100.0 * cosine).clamp(min=0.0))
+"""max(100 cos(image, prompt), 0), prepared by transformers."""
 
 
 @cache
-def pickscore() -> ClipScorer:
-    """PickScore from the hub, or from its cache; 4 GB.
+def pickscore(place: str | None = None) -> ClipScorer:
+    """PickScore, loaded once per process; about 4 GB from the hub where no place is given.
+
+    Args:
+        place: folder, or ``owner/name[@revision]`` on the hub, with ``config.json``, ``model.safetensors`` and, if it
+            is at hand, CLIP-H's tokenizer.
 
     Raises:
-        DataError: if it cannot be had.
+        DataError: if it cannot be had, or is no CLIP.
     """
-    return load_clip_scorer(PICKSCORE, tokenizer=PICKSCORE_TOKENIZER)
+    return _published("pickscore", place, PICKSCORE, SCALED_COSINE, tokenizer=CLIP_H)
+
+
+@cache
+def clipscore(place: str | None = None) -> ClipScorer:
+    """CLIPScore with CLIP-L/14, loaded once per process; 1.7 GB from the hub where no place is given.
+
+    Args:
+        place: another CLIP: folder, or ``owner/name[@revision]`` on the hub.
+
+    Raises:
+        DataError: if it cannot be had, or is no CLIP.
+    """
+    return _published("clipscore", place, CLIP_L, CLIPSCORE, tokenizer=CLIP_L)
 
 
 @lru_cache(maxsize=4)
@@ -117,54 +84,54 @@ def load_reward(name: str) -> Reward:
     return load_clip_scorer(name)
 
 
-def load_clip_scorer(name: str, *, tokenizer: str | None = None) -> ClipScorer:
-    """Loads a CLIP preference model: a folder, or ``owner/name`` on the hub. safetensors only.
+def load_clip_scorer(name: str | Path, *, tokenizer: str | None = None) -> ClipScorer:
+    """Loads a CLIP preference model, whose score is that of PickScore. safetensors only.
 
     Args:
-        name: with ``config.json`` and ``model.safetensors``.
+        name: a folder, or ``owner/name`` on the hub, with ``config.json`` and ``model.safetensors``.
         tokenizer: folder or hub id of the tokenizer, if it is elsewhere.
 
     Raises:
         DataError: if it cannot be had, or is no CLIP.
     """
-    try:
-        folder = _local(name, _MODEL_PARTS)
-        words = folder if tokenizer is None else _local(tokenizer, _TOKENIZER_PARTS)
-        if not any((words / part).is_file() for part in TOKENIZER_FILES):  # transformers would make one without words
-            raise DataError(f"reward {name} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
-        model, report = CLIPModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
-        words_of = CLIPTokenizer.from_pretrained(words)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, DataError):
-            raise
-        said = " ".join(str(error).split())
-        raise DataError(f"reward {name} cannot be loaded as a CLIP preference model: {said}") from error
-    if report["missing_keys"]:
-        raise DataError(f"reward {name} lacks weights, for example {min(report['missing_keys'])!r}")
-    return ClipScorer(model.float(), words_of)
-
-
-def _local(name: str, parts: list[str]) -> Path:
-    """The folder itself, or a copy of the files of a place on the hub."""
-    folder = Path(name)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise DataError(
-                f"reward folder {name} has no config.json; name the folder of a CLIP in transformers' format"
-            )
-        return folder
-    mend = (
-        "name a folder with a CLIP preference model (for SPO: a step-aware one), owner/name on the hub, or one that "
-        "`seedpo list rewards` shows"
-    )
-    if name.count("/") != 1 or folder.is_absolute() or name.startswith("."):
-        raise DataError(f"reward {name} does not exist; {mend}")
-    try:
-        return Path(snapshot_download(name, allow_patterns=parts))
-    except (OSError, ValueError) as error:
+    name = str(name)
+    local = Path(name).is_dir()
+    if local and not (Path(name) / "config.json").is_file():
+        raise DataError(f"reward folder {name} has no config.json; name the folder of a CLIP in transformers' format")
+    if not local and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
         raise DataError(
-            f"reward {name} does not exist as a folder, and the hub does not give it ({type(error).__name__}); {mend}"
-        ) from error
+            f"reward {name} does not exist; name a folder with a CLIP preference model (for SPO: a step-aware one), "
+            "owner/name on the hub, or one that `seedpo list rewards` shows"
+        )
+    # A folder's other files are not asked for here: what it holds instead of safetensors is told when it is loaded.
+    files = CLIP_FILES[:1] if local else CLIP_FILES
+    folder = located(name, name, repository=None, files=files, optional=TOKENIZER_PARTS)
+    words = folder if tokenizer is None else located(name, tokenizer, repository=None, files=(), optional=_WORDS)
+    return ClipScorer(load_clip(name, folder), clip_tokenizer(name, words, repository=None))
+
+
+_WORDS: Sequence[str] = (*TOKENIZER_FILES, *TOKENIZER_PARTS)
+
+
+def load_clip(reward: str, folder: Path) -> CLIPModel:
+    """Loads a CLIP in transformers' format, as float32, from safetensors.
+
+    Raises:
+        DataError: if the folder holds none, or it lacks weights.
+    """
+    try:
+        model, report = CLIPModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        said = " ".join(str(error).split())
+        raise DataError(f"reward {reward} cannot be loaded as a CLIP preference model: {said}") from error
+    if report["missing_keys"]:
+        raise DataError(f"reward {reward} lacks weights, for example {min(report['missing_keys'])!r}")
+    return model.float()
+
+
+def _published(name: str, place: str | None, repository: str, recipe: ClipRecipe, *, tokenizer: str) -> ClipScorer:
+    folder = located(name, place, repository=repository, files=CLIP_FILES, optional=TOKENIZER_PARTS)
+    return ClipScorer(load_clip(name, folder), clip_tokenizer(name, folder, repository=tokenizer), recipe)
 
 
 def _architectures(config: Path) -> list[str]:

@@ -7,32 +7,79 @@ published figures are for 512 px, and sizes grow with the number of pixels.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from seedpo.errors import DataError
+from seedpo.protocols import Images, Reward
+from seedpo.rewards.inputs import score_in_batches
+
 QUALITY = 95
 """Of the JPEG file, as published."""
 
 
-def jpeg_sizes(images: Tensor) -> Tensor:
-    """Sizes in kB, (B,) float32 on the images' device, of images (B, 3, H, W) in [0, 1]."""
-    pixels = (images.detach().float() * 255.0).round().clamp(0.0, 255.0).byte().permute(0, 2, 3, 1).cpu().numpy()
+def jpeg_sizes(images: Images, prompts: Sequence[str]) -> Tensor:
+    """Sizes of images as JPEG files.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1], or B PIL images of any sizes.
+        prompts: B prompts, of which only the number counts.
+
+    Returns:
+        Sizes in kB, (B,) float32 on the images' device; on the CPU for PIL images.
+
+    Raises:
+        DataError: if the counts differ, or something is not an image.
+    """
+    sizes = score_in_batches(images, prompts, _sizes_of_bytes, device="cpu")
+    return sizes.to(images.device) if isinstance(images, Tensor) else sizes
+
+
+def compressibility(place: str | None = None) -> Reward:
+    """The reward that is higher for smaller files: minus their size in kB.
+
+    Args:
+        place: nothing is read, so that none can be given.
+
+    Raises:
+        DataError: if one is given.
+    """
+    _needs_no_place("jpeg-compressibility", place)
+    return _signed(-1.0)
+
+
+def incompressibility(place: str | None = None) -> Reward:
+    """The reward that is higher for larger files: their size in kB.
+
+    Args:
+        place: nothing is read, so that none can be given.
+
+    Raises:
+        DataError: if one is given.
+    """
+    _needs_no_place("jpeg-incompressibility", place)
+    return _signed(1.0)
+
+
+def _signed(sign: float) -> Reward:
+    def reward(images: Images, prompts: Sequence[str]) -> Tensor:
+        return sign * jpeg_sizes(images, prompts)
+
+    return reward
+
+
+def _needs_no_place(name: str, place: str | None) -> None:
+    if place is not None:
+        raise DataError(f"reward {name}@{place}: {name} reads no files; write {name} alone")
+
+
+def _sizes_of_bytes(images: Tensor, _prompts: Sequence[str]) -> Tensor:
     sizes = []
-    for image in pixels:
+    for pixels in images.permute(0, 2, 3, 1).numpy():
         file = io.BytesIO()
-        Image.fromarray(image).save(file, format="JPEG", quality=QUALITY)
+        Image.fromarray(pixels).save(file, format="JPEG", quality=QUALITY)
         sizes.append(file.tell() / 1000.0)
-    return torch.tensor(sizes, dtype=torch.float32, device=images.device)
-
-
-def compressibility() -> Callable[[Tensor, Sequence[str]], Tensor]:
-    """The reward that is higher for smaller files: minus their size in kB."""
-    return lambda images, prompts: -jpeg_sizes(images)
-
-
-def incompressibility() -> Callable[[Tensor, Sequence[str]], Tensor]:
-    """The reward that is higher for larger files: their size in kB."""
-    return lambda images, prompts: jpeg_sizes(images)
+    return torch.tensor(sizes, dtype=torch.float32)

@@ -2,8 +2,9 @@
 
 CLIP with adaptive layer norm on the time step in every vision block and before the projection (SPO, arXiv 2406.04314,
 sec. 3.2); the parameter names are those of SPO's published checkpoints. At the start every modulation is the identity,
-so that the model is the plain CLIP that it was made from. (The official code starts all six modulations at one, which
-shifts and doubles the normalised activations.)
+so that the model is the plain CLIP that it was made from.
+
+:mod:`seedpo.rewards.spm` reads SPO's own files.
 """
 
 from __future__ import annotations
@@ -20,16 +21,14 @@ from torch.nn.functional import interpolate
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from seedpo.errors import DataError
+from seedpo.protocols import Images
+from seedpo.rewards.clip_tokens import TOKENIZER_FILES
+from seedpo.rewards.inputs import byte_batches, check_counts
+from seedpo.rewards.preprocessing import CLIP_MEAN, CLIP_STD
 from seedpo.rewards.text_embeddings import TextEmbeddings
 
 TIME_CHANNELS = 256
 """Width of the sinusoidal embedding of the time step."""
-
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
-"""Files of which a tokenizer's folder holds one or both."""
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class TimestepEmbedder(nn.Module):
@@ -41,9 +40,8 @@ class TimestepEmbedder(nn.Module):
 
     def forward(self, timestep: Tensor) -> Tensor:
         """Embeds time steps."""
-        embedded: Tensor = self.mlp(
-            get_timestep_embedding(timestep, TIME_CHANNELS, flip_sin_to_cos=True, downscale_freq_shift=0)
-        )
+        waves = get_timestep_embedding(timestep, TIME_CHANNELS, flip_sin_to_cos=True, downscale_freq_shift=0)
+        embedded: Tensor = self.mlp(waves.to(self.mlp[0].weight.dtype))
         return embedded
 
 
@@ -107,9 +105,28 @@ class StepAwareCLIP(CLIPModel):  # type: ignore[misc]
 
 
 def normalise(images: Tensor, size: int) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] as CLIP expects them, resized to ``size`` where needed."""
-    if images.shape[-2:] != (size, size):
-        images = interpolate(images, size=(size, size), mode="bicubic", antialias=True).clamp(0.0, 1.0)
+    """Images as SPO's preference models are shown them: shorter side resized, middle cut out, normalised.
+
+    Bicubic without antialiasing, on the floats: previews are no files, and are not rounded to bytes. Images of the
+    model's own size are only normalised.
+
+    Deviation from SPO's code: it cuts values off to [0, 1] after resizing; here previews come cut off already.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+        size: height and width of the result, in pixels.
+
+    Returns:
+        (B, 3, size, size) float32.
+    """
+    images = images.float()
+    lengths = images.shape[-2:]
+    scale = size / min(lengths)
+    wanted = [int(length * scale + 0.5) for length in lengths]
+    if wanted != list(lengths):
+        images = interpolate(images, size=wanted, mode="bicubic", align_corners=False)
+    above, left = (round((length - size) / 2.0) for length in wanted)
+    images = images[..., above : above + size, left : left + size].clamp(0.0, 1.0)
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (CLIP_MEAN, CLIP_STD))
     return (images - mean) / std
 
@@ -127,35 +144,58 @@ class StepAwareScorer:
         self.tokenizer = tokenizer
         self._text = TextEmbeddings(self._embed)
 
-    def to(self, device: torch.device | str) -> Self:
-        """Moves the model to a device."""
-        self.model.to(device)
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = self.model.logit_scale.device
+        return device
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Moves the model to a device, or changes the type in which it computes."""
+        self.model.to(device=device, dtype=dtype)
         self._text.clear()
         return self
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, prompts: Sequence[str], *, timestep: Tensor | None = None) -> Tensor:
-        """Scores (B,) of images (B, 3, H, W) in [0, 1]; differences are log-odds of being preferred."""
-        device = next(self.model.parameters()).device
-        time = torch.zeros(len(images), device=device) if timestep is None else timestep.to(device)
-        pixels = normalise(images.to(device).float(), self.model.config.vision_config.image_size)
-        scores: Tensor = self.model.preference_logits(pixels, time, self._text.of(prompts))
+    def __call__(self, images: Images, prompts: Sequence[str], *, timestep: Tensor | None = None) -> Tensor:
+        """Scores (B,) float32; differences are log-odds of being preferred.
+
+        Args:
+            images: (B, 3, H, W) in [0, 1], scored in one call; or B PIL images of any sizes.
+            prompts: B prompts, cut to the model's length.
+            timestep: of the previews, (B,); none: the images are finished (t = 0).
+
+        Raises:
+            DataError: if the counts differ, or something is not an image.
+        """
+        check_counts(images, prompts)
+        time = torch.zeros(len(prompts), device=self.device) if timestep is None else timestep.to(self.device)
+        text, size = self._text.of(prompts), self.model.config.vision_config.image_size
+        if isinstance(images, Tensor):
+            return self._scored(normalise(images.to(self.device), size), time, text)
+        scores = torch.empty(len(prompts), device=self.device)
+        for rows, pixels in byte_batches(images, device=self.device):
+            scores[rows] = self._scored(normalise(pixels.float() / 255.0, size), time[rows], text[rows])
         return scores
 
+    def _scored(self, pixels: Tensor, time: Tensor, text: Tensor) -> Tensor:
+        logits: Tensor = self.model.preference_logits(pixels.to(self.model.dtype), time, text)
+        return logits.float()
+
     def _embed(self, prompt: str) -> Tensor:
-        device = next(self.model.parameters()).device
-        inputs = {name: ids.to(device) for name, ids in tokens(self.tokenizer, [prompt]).items()}
-        embed: Tensor = self.model.text_embeds(**inputs)[0]
+        length = min(self.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
+        inputs = tokens(self.tokenizer, [prompt], length=length)
+        embed: Tensor = self.model.text_embeds(**{name: ids.to(self.device) for name, ids in inputs.items()})[0]
         return embed
 
 
-def tokens(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> dict[str, Any]:
-    """Token ids and attention mask of prompts, padded and cut to the tokenizer's length."""
+def tokens(tokenizer: CLIPTokenizer, prompts: Sequence[str], *, length: int | None = None) -> dict[str, Any]:
+    """Token ids and attention mask of prompts, padded and cut to a length; none: the tokenizer's."""
     return dict(
         tokenizer(
             list(prompts),
             padding="max_length",
-            max_length=tokenizer.model_max_length,
+            max_length=length or tokenizer.model_max_length,
             truncation=True,
             return_tensors="pt",
         )

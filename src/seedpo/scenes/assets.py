@@ -12,5 +12,8 @@ PIPELINE = ASSETS / "pipeline"
 SCORER = ASSETS / "scorer"
 """A step-aware CLIP preference model."""
 
+CLIP = ASSETS / "clip"
+"""The CLIP that preference models of the world start from."""
+
 GUIDANCE_SCALE = 3.0
 """Classifier-free guidance at which the embedded pipeline's figures are stated."""

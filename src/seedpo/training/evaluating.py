@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from seedpo.protocols import Evaluator, Policy, SharedEvaluator
+from seedpo.protocols import Evaluator, SharedEvaluator, Trainable
 from seedpo.training.codec import load_tree, save_tree
 from seedpo.training.files import ASIDE, remove_folder, until_full, writing
 from seedpo.training.processes import on_every_process, on_main_process
@@ -19,7 +19,7 @@ _MEND = "go on with --resume latest"
 
 
 def evaluate_together(
-    evaluator: Evaluator, policy: Policy, *, accelerator: Accelerator, folder: RunFolder, step: int
+    evaluator: Evaluator, policy: Trainable, *, accelerator: Accelerator, folder: RunFolder, step: int
 ) -> Mapping[str, float]:
     """The figures of an evaluation, on every process; every process must call this, with whole weights.
 
@@ -42,13 +42,13 @@ def evaluate_together(
         return _shared(evaluator, policy, accelerator, folder, step)
 
 
-def _alone(evaluator: Evaluator, policy: Policy, folder: RunFolder, step: int) -> dict[str, float]:
+def _alone(evaluator: Evaluator, policy: Trainable, folder: RunFolder, step: int) -> dict[str, float]:
     with until_full(f"the samples of step {step}", folder.samples, mend=_MEND):
         return dict(evaluator(policy, step=step, folder=folder.samples))
 
 
 def _shared(
-    evaluator: SharedEvaluator, policy: Policy, accelerator: Accelerator, folder: RunFolder, step: int
+    evaluator: SharedEvaluator, policy: Trainable, accelerator: Accelerator, folder: RunFolder, step: int
 ) -> dict[str, float]:
     parts = folder.path / f"evaluation{ASIDE}"
     rank, world = accelerator.process_index, accelerator.num_processes

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from seedpo.config import RunConfig
+from seedpo.config import TrainingConfig
 from seedpo.errors import RunFolderError
 from seedpo.protocols import State
 from seedpo.training.sharding import shard_like, whole_tensor
@@ -23,7 +23,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 """Learning rate after the warm-up, as a share of its peak; progress goes from 0 to 1."""
 
 
-def learning_rate_at(step: int, *, config: RunConfig) -> float:
+def learning_rate_at(step: int, *, config: TrainingConfig) -> float:
     """Learning rate of update ``step``, from 1.
 
     It rises linearly to its peak at step ``warmup_steps`` and then follows the schedule, which starts at the peak and

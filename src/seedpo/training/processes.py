@@ -22,7 +22,7 @@ from accelerate.utils import (
 )
 
 from seedpo.errors import SeedpoError
-from seedpo.protocols import Policy
+from seedpo.protocols import Trainable
 from seedpo.training.launching import check_launch, is_one_of_several, plain_data_parallelism
 from seedpo.training.sharding import Layout, Replicated, shard
 
@@ -141,7 +141,7 @@ def shared(error: SeedpoError) -> SeedpoError:
 
 
 @contextmanager
-def unwrapped(policy: Policy, accelerator: Accelerator) -> Iterator[None]:
+def unwrapped(policy: Trainable, accelerator: Accelerator) -> Iterator[None]:
     """Inside, the policy's module is the network itself, for calls that only some of the processes make."""
     wrapper = policy.module
     policy.module = accelerator.unwrap_model(wrapper)
@@ -152,7 +152,7 @@ def unwrapped(policy: Policy, accelerator: Accelerator) -> Iterator[None]:
 
 
 @contextmanager
-def distributed(policy: Policy, accelerator: Accelerator, *, sharded: bool = False) -> Iterator[Layout]:
+def distributed(policy: Trainable, accelerator: Accelerator, *, sharded: bool = False) -> Iterator[Layout]:
     """Inside, the policy's module is on the accelerator's device, in its precision, and exchanges gradients.
 
     Args:

@@ -9,14 +9,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
-from seedpo.config import RunConfig, build_config, read_recipe, save_config
+from seedpo.config import RunConfig, TrainingConfig, build_config, read_recipe, save_config
 from seedpo.errors import RunFolderError
 from seedpo.training.environment import changed_packages, describe_environment
 from seedpo.training.files import ASIDE, flush, write_text, writing
 
 logger = logging.getLogger(__name__)
+
+Config = TypeVar("Config", bound=TrainingConfig)
 
 FREE_KEYS = frozenset(
     {
@@ -26,9 +28,6 @@ FREE_KEYS = frozenset(
     }
 )
 """Keys that may change when a run is resumed: none of them changes what a step does."""
-
-WEIGHTS_FOLDERS = {"lora": "adapter", "full": "unet"}
-"""Where the trained weights lie at the end, by the run's ``adapter``."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path | str, config: RunConfig) -> RunFolder:
+    def create(cls, path: Path | str, config: TrainingConfig) -> RunFolder:
         """Makes the folder of a new run.
 
         In a run of several processes only the first one may do this:
@@ -117,24 +116,33 @@ class RunFolder:
         """Written when everything else is complete."""
         return self.path / "finished.json"
 
-    def weights(self, config: RunConfig) -> Path:
+    def weights(self, config: TrainingConfig) -> Path:
         """Where the trained weights lie at the end of the run."""
-        return self.path / WEIGHTS_FOLDERS[config.adapter]
+        return self.path / config.weights_folder
 
     def _mend(self) -> str:
         if any(self.checkpoints.glob("checkpoint-*")):
             return "go on with --resume latest, or choose another --out to start anew"
         return "it holds no checkpoint to resume; choose another --out or delete it"
 
-    def read_config(self) -> RunConfig:
+    @overload
+    def read_config(self) -> RunConfig: ...
+
+    @overload
+    def read_config(self, kind: type[Config]) -> Config: ...
+
+    def read_config(self, kind: type[TrainingConfig] = RunConfig) -> TrainingConfig:
         """The configuration that the run was started with.
+
+        Args:
+            kind: what was trained.
 
         Raises:
             ConfigError: if the file is not a valid configuration.
         """
-        return build_config(read_recipe(self.config_file))
+        return build_config(read_recipe(self.config_file), kind=kind)
 
-    def write_config(self, config: RunConfig) -> None:
+    def write_config(self, config: TrainingConfig) -> None:
         """Writes the resolved configuration; after a crash the file is the old one or the new one."""
         aside = self.config_file.with_name(self.config_file.name + ASIDE)
         with writing("the configuration", self.path, mend="then start again"):
@@ -187,7 +195,7 @@ class RunFolder:
                 fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def require_same_settings(before: RunConfig, now: RunConfig, where: Path) -> None:
+def require_same_settings(before: TrainingConfig, now: TrainingConfig, where: Path) -> None:
     """Checks that a configuration continues a run; only :data:`FREE_KEYS` may differ.
 
     Raises:
@@ -202,10 +210,10 @@ def require_same_settings(before: RunConfig, now: RunConfig, where: Path) -> Non
         )
 
 
-def _fixed_values(config: RunConfig) -> dict[str, Any]:
+def _fixed_values(config: TrainingConfig) -> dict[str, Any]:
     # A schedule that ends at max_steps has another learning rate at every step if that changes.
     free = FREE_KEYS if config.optimizer.schedule == "constant" else FREE_KEYS - {"max_steps"}
-    content = {key: value for key, value in config.model_dump(mode="json").items() if key not in free}
+    content = {key: value for key, value in config.tree().items() if key not in free}
     return {key: value for key, value in _dotted(content).items() if key not in free}
 
 

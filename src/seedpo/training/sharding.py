@@ -25,7 +25,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from seedpo.errors import SeedpoError
-from seedpo.protocols import Policy
+from seedpo.protocols import Trainable
 
 
 class Layout(Protocol):
@@ -48,7 +48,7 @@ class Layout(Protocol):
 class Replicated:
     """All weights on every process; gradients are exchanged where there are several."""
 
-    policy: Policy
+    policy: Trainable
     accelerator: Accelerator
 
     def whole(self) -> AbstractContextManager[None]:

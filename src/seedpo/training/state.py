@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
-from seedpo.protocols import Policy, Source, State
+from seedpo.protocols import Source, State, Trainable
 from seedpo.training.codec import load_tree, save_tree
 from seedpo.training.optim import optimizer_state, restore_optimizer
 from seedpo.training.processes import unwrapped
@@ -82,7 +82,7 @@ class Clock:
         return figures
 
 
-def load_weights(policy: Policy, folder: Path) -> None:
+def load_weights(policy: Trainable, folder: Path) -> None:
     """Reads the weights of a checkpoint into a policy that is not wrapped or sharded yet.
 
     Raises:
@@ -99,7 +99,7 @@ def load_weights(policy: Policy, folder: Path) -> None:
 class RunState:
     """The objects of one process whose state a checkpoint holds."""
 
-    policy: Policy
+    policy: Trainable
     layout: Layout
     source: Source[Any]
     parameters: dict[str, nn.Parameter]

@@ -17,7 +17,7 @@ from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
-from seedpo.config import RunConfig
+from seedpo.config import TrainingConfig
 from seedpo.errors import ConfigError
 from seedpo.training.files import write_text
 
@@ -48,7 +48,7 @@ class Trackers:
     _open: dict[str, GeneralTracker]
 
     @classmethod
-    def open(cls, names: Sequence[str], *, project: str, folder: Path, config: RunConfig) -> Trackers:
+    def open(cls, names: Sequence[str], *, project: str, folder: Path, config: TrainingConfig) -> Trackers:
         """Starts trackers, or goes on with those of a resumed run, and tells them the settings.
 
         Args:
@@ -95,7 +95,7 @@ class Trackers:
                 logger.warning("%s failed (%r) and is given up; metrics.jsonl goes on", name, error)
 
 
-def _started(name: str, *, project: str, folder: Path, config: RunConfig) -> GeneralTracker:
+def _started(name: str, *, project: str, folder: Path, config: TrainingConfig) -> GeneralTracker:
     tracker = LOGGER_TYPE_TO_CLASS[name](*_arguments(name, project, folder), **_options(name, folder))
     tracker.start()
     tracker.store_init_configuration(_flat(config.model_dump(mode="json")))

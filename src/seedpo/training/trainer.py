@@ -25,9 +25,9 @@ from typing import Any, Generic, Literal
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 
-from seedpo.config import RunConfig, build_config
+from seedpo.config import RunConfig, TrainingConfig, build_config
 from seedpo.errors import ConfigError, RunFolderError
-from seedpo.protocols import Batch, Evaluator, Method, Policy, Source
+from seedpo.protocols import Batch, Evaluator, Method, Source, Trainable
 from seedpo.training.checkpoint import Checkpoints, Manifest
 from seedpo.training.evaluating import evaluate_together
 from seedpo.training.files import ASIDE, publish_folder, remove_folder, remove_leftovers, write_text, writing
@@ -82,10 +82,10 @@ class Trainer(Generic[Batch]):
     def __init__(
         self,
         *,
-        policy: Policy,
+        policy: Trainable,
         method: Method[Batch],
         source: Source[Batch],
-        config: RunConfig,
+        config: TrainingConfig,
         folder: RunFolder,
         evaluator: Evaluator | None = None,
         accelerator: Accelerator | None = None,
@@ -122,7 +122,7 @@ class Trainer(Generic[Batch]):
         self.progress = progress
         self.after_restoring = after_restoring
         self._checkpoints = Checkpoints(folder.checkpoints, config.checkpoints_limit)
-        self._watch = Watch(folder, config)
+        self._watch = Watch(folder, config) if isinstance(config, RunConfig) else None
         if self.accelerator.distributed_type in SHARDED:
             raise ConfigError(
                 f"{self.accelerator.distributed_type.value} of accelerate shards the model, which is not supported; "
@@ -174,7 +174,7 @@ class Trainer(Generic[Batch]):
 
     def _admit(self, resume: str | None) -> dict[str, Any] | None:
         """Checks and tidies the folder; a run that is finished already gives its last line of metrics."""
-        require_same_settings(self.folder.read_config(), self.config, self.folder.path)
+        require_same_settings(self.folder.read_config(type(self.config)), self.config, self.folder.path)
         remove_leftovers(self.folder.path)
         remove_leftovers(self.folder.checkpoints)
         remove_leftovers(self.folder.samples)
@@ -229,7 +229,8 @@ class Trainer(Generic[Batch]):
         # Only the first process writes metrics; the others have a log that leads nowhere.
         with ExitStack() as stack:
             log = stack.enter_context(closing(MetricsLog(self.folder.metrics if is_main else Path(os.devnull))))
-            on_main_process(self.accelerator, lambda: self._watch.start(log.records))
+            if (watch := self._watch) is not None:
+                on_main_process(self.accelerator, lambda: watch.start(log.records))
             trackers = on_every_process(self.accelerator, lambda: self._open_trackers(is_main))
             stack.enter_context(closing(trackers))
             stack.enter_context(closing(bar))
@@ -261,7 +262,7 @@ class Trainer(Generic[Batch]):
         """The checkpoint to go on from; the folder is set back to its step."""
         manifest = self._checkpoints.newest_intact()
         where = self._checkpoints.path(manifest.step)
-        require_same_settings(build_config(manifest.config), self.config, where)
+        require_same_settings(build_config(manifest.config, kind=type(self.config)), self.config, where)
         require_same_reference(manifest.reference, reference, where)
         if manifest.processes != self.accelerator.num_processes:
             raise RunFolderError(
@@ -320,21 +321,22 @@ class Trainer(Generic[Batch]):
 
     def _tell(self, run: _Run[Batch], kind: Kind, figures: Mapping[str, float]) -> None:
         """Writes a line of metrics, and does what the alarms that it raises ask for."""
+        watch = self._watch
 
         def write() -> Verdict:
             run.log.write(run.position.step, kind, figures)
             run.trackers.log(run.log.records[-1])
-            return self._watch.see(run.log.records)
+            return Verdict() if watch is None else watch.see(run.log.records)
 
-        def keep_best() -> None:
+        def keep_best(watch: Watch) -> None:
             with unwrapped(self.policy, self.accelerator):
-                self._watch.keep_best(run.log.records[-1], self.policy.save)
+                watch.keep_best(run.log.records[-1], self.policy.save)
 
         verdict = on_main_process(self.accelerator, write)
         run.alarm = run.alarm or verdict.stop
-        if verdict.best:
+        if watch is not None and verdict.best:
             with run.state.layout.plain():
-                on_main_process(self.accelerator, keep_best)
+                on_main_process(self.accelerator, lambda: keep_best(watch))
 
     def _evaluate_if_due(self, run: _Run[Batch]) -> None:
         step, evaluator = run.position.step, self.evaluator

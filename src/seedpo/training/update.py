@@ -12,10 +12,10 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
-from seedpo.config import RunConfig
+from seedpo.config import TrainingConfig
 from seedpo.core.types import LossOutput
 from seedpo.errors import TrainingDiverged
-from seedpo.protocols import Batch, Method, Policy, Source
+from seedpo.protocols import Batch, Method, Source, Trainable
 from seedpo.training.interrupt import StopRequest
 from seedpo.training.optim import clip_gradients, learning_rate_at, scale_gradients, set_learning_rate
 from seedpo.training.processes import gather_all, on_every_process, shared
@@ -50,7 +50,7 @@ class StepResult:
 class Updater(Generic[Batch]):
     """Everything that takes part in a step."""
 
-    policy: Policy
+    policy: Trainable
     layout: Layout
     method: Method[Batch]
     source: Source[Batch]
@@ -58,7 +58,7 @@ class Updater(Generic[Batch]):
     optimizer: AcceleratedOptimizer
     accelerator: Accelerator
     generator: torch.Generator
-    config: RunConfig
+    config: TrainingConfig
 
     def take_step(self, step: int, *, stop: StopRequest, describe_checkpoint: Callable[[], str]) -> StepResult:
         """Trains on ``gradient_accumulation_steps`` micro-batches per process.
@@ -83,7 +83,7 @@ class Updater(Generic[Batch]):
         self._unscale()
         parameters = list(self.parameters.values())
         scale_gradients(parameters, self._expected_pairs() * self.accelerator.num_processes / pairs)
-        grad_norm = clip_gradients(parameters, max_grad_norm=self._largest_norm())
+        grad_norm = clip_gradients(parameters, max_grad_norm=self.config.largest_gradient_norm)
         self._require_finite(step, processes, grad_norm, describe_checkpoint)
 
         learning_rate = learning_rate_at(step, config=self.config)
@@ -92,9 +92,6 @@ class Updater(Generic[Batch]):
         self.optimizer.zero_grad()
         figures = summarise(processes) | {"grad_norm": grad_norm, "learning_rate": learning_rate}
         return StepResult(pairs=pairs, figures=figures, stop=any(rows.stop for rows in processes))
-
-    def _largest_norm(self) -> float:
-        return math.inf if self.config.fidelity.gradients_never_clipped else self.config.optimizer.max_grad_norm
 
     def _expected_pairs(self) -> int:
         """Pairs that one process is meant to train on in a step."""

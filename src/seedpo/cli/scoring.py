@@ -1,0 +1,132 @@
+"""``seedpo score``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from seedpo.cli.shared import quieten_libraries
+from seedpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from seedpo.data.score_table import ScoreTable
+    from seedpo.score import Summary
+
+
+def score_command(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGES...", help="Image files, folders, patterns ('out/*.png'), or a folder of `seedpo sample`."
+        ),
+    ],
+    reward: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Rewards, with commas between them; see `seedpo list rewards`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Table to write: .parquet, .csv or .jsonl.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="Prompts: text with one on each line, or .jsonl or .csv with file and prompt."),
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="One prompt for all images.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML whose key `rewards` defines weighted sums: a recipe, a run's config.yaml.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="In which networks compute: no (float32), fp16 or bf16.")] = "no",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images read and scored at a time.")] = 32,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; the GPU if there is one.")] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out files that cannot be read, and list them.")
+    ] = False,
+    as_sum: Annotated[
+        bool, typer.Option("--as-sum", help="Print the YAML of a weighted sum with these means and deviations.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Score image files with rewards, and write a table: file, prompt, and a column for each reward.
+
+    Images are taken in the order of their paths, 2 before 10; that is also the order of the lines of a text file of
+    prompts. Models are loaded one after another. Higher scores are better, whatever the reward.
+
+    Examples:
+        seedpo score out/images --reward scenes-scorer,scenes-truth --out scores.parquet
+
+        seedpo score photos/ --prompts prompts.txt --reward pickscore,hpsv2.1,aesthetic --out scores.csv
+
+        seedpo score 'a/*.png' b/1.png --prompt "a red fox" --reward clipscore,my_code:sharpness --out scores.jsonl
+    """
+    quieten_libraries()
+    from seedpo.data.score_table import check_out, write_table
+    from seedpo.named_rewards import as_precision
+    from seedpo.score import as_sum as sum_text
+    from seedpo.score import listed_images, read_definitions, score_images, summarise_scores
+
+    names = list(dict.fromkeys(name.strip() for name in reward.split(",") if name.strip()))
+    if not names:
+        raise ConfigError("--reward names no reward; `seedpo list rewards` shows them")
+    check_out(out, overwrite=overwrite)
+    definitions = read_definitions(config)
+    partial = out.with_name(f"{out.stem}.partial{out.suffix}")
+
+    def keep(table: ScoreTable) -> None:
+        write_table(table, partial)
+        typer.echo(f"kept: {', '.join(table.scores)} in {partial}", err=True)
+
+    table = score_images(
+        listed_images(images, prompts=prompts, prompt=prompt),
+        names,
+        definitions=definitions,
+        precision=as_precision(precision),
+        batch_size=batch_size,
+        device=checked_device(device),
+        skip_unreadable=skip_unreadable,
+        progress=not quiet,
+        keep=keep,
+    )
+    write_table(table, out)
+    summaries = summarise_scores(table)
+    typer.echo(summary_text(table, summaries))
+    typer.echo(f"table: {out}")
+    if as_sum:
+        typer.echo(sum_text(summaries, definitions))
+
+
+def checked_device(name: str | None) -> str | None:
+    """The device itself, if there is one of this name here.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    if name is None:
+        return None
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        said = str(error).splitlines()[0]
+        raise ConfigError(f"--device {name} cannot be used here ({said}); write cpu, or leave it out") from error
+    return name
+
+
+def summary_text(table: ScoreTable, summaries: Sequence[Summary]) -> str:
+    """What a person wants to know of each reward: mean, deviation, best and worst file; and what was left out."""
+    prompts = len({image.prompt for image in table.images})
+    count = f"{len(table.images)} {'image' if len(table.images) == 1 else 'images'}"
+    lines = [f"{count} of {prompts} {'prompt' if prompts == 1 else 'prompts'}"]
+    for summary in summaries:
+        between = "" if summary.interval is None else " (95 % interval {:.4g} to {:.4g})".format(*summary.interval)
+        spread = "" if summary.std is None else f", standard deviation {summary.std:.4g}"
+        lines.append(f"{summary.name}: mean {summary.mean:.4g}{between}{spread}")
+        lines += [
+            f"  {what}  {score:.4g}  {path}"
+            for what, (path, score) in (("best ", summary.best), ("worst", summary.worst))
+        ]
+    if table.skipped:
+        lines.append(f"left out, since they cannot be read: {len(table.skipped)}")
+        lines += [f"  {why}" for why in table.skipped.values()]
+    return "\n".join(lines)

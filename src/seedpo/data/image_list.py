@@ -1,0 +1,222 @@
+"""Image files that a user names, in one order, each with its prompt."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from glob import glob, has_magic
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from seedpo.data.images import ENDINGS, read_image
+from seedpo.data.layouts import PROMPTS
+from seedpo.data.text import Line, csv_lines, json_lines, read_text
+from seedpo.errors import DataError
+
+INDEX = "index.json"
+"""File that `seedpo sample` writes beside its images: a list of ``{"file": ..., "prompt": ...}``."""
+
+FILES = ("file", "file_name", "image", "path")
+"""Keys of a record that name its image."""
+
+_RECORDS: Mapping[str, Callable[[Path], list[Line]]] = {".jsonl": json_lines, ".csv": csv_lines}
+
+_MEND = "give one line for each image, or a .jsonl or .csv file with file and prompt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedImage:
+    """An image file.
+
+    Attributes:
+        path: as the user's words lead to it.
+        prompt: what it was made for; none: not known yet.
+    """
+
+    path: Path
+    prompt: str | None = None
+
+
+def find_images(places: Sequence[str]) -> list[ListedImage]:
+    """All images of some files, folders, patterns and folders of `seedpo sample`, each once.
+
+    They are sorted by their paths as people count, 2 before 10, whatever the order of the places; folders are searched
+    to any depth, hidden files left out.
+
+    Args:
+        places: a file; a folder; a pattern with ``*``, ``?`` or ``**``; or a folder with ``index.json``, whose images
+            are those that it names, with their prompts.
+
+    Raises:
+        DataError: if there is no image; the message names the place.
+    """
+    found: dict[Path, ListedImage] = {}
+    for place in places:
+        for image in _at(place):
+            found.setdefault(image.path.resolve(), image)
+    return sorted(found.values(), key=lambda image: [_as_counted(part) for part in image.path.parts])
+
+
+def _at(place: str) -> list[ListedImage]:
+    path = Path(place)
+    if path.is_file():
+        return [ListedImage(path=path)]
+    if path.is_dir():
+        if (path / INDEX).is_file():
+            return _indexed(path)
+        files = [file for file in path.rglob("*") if _is_image(file)]
+    elif has_magic(place):
+        files = [file for file in map(Path, glob(place, recursive=True)) if _is_image(file)]  # noqa: PTH207
+    else:
+        raise DataError(f"{place} does not exist; name image files, a folder of them, or a pattern such as 'out/*.png'")
+    if not files:
+        raise DataError(f"{place} holds no image; looked for files that end in {', '.join(sorted(ENDINGS))}")
+    return [ListedImage(path=file) for file in files]
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
+
+
+def _indexed(folder: Path) -> list[ListedImage]:
+    path = folder / INDEX
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read as JSON ({error}); remove it to score all images of the folder"
+        ) from error
+    if isinstance(entries, dict) and "tile" in entries:
+        raise DataError(
+            f"{folder} holds sheets of many images; draw single ones with `seedpo sample --run RUN --out FOLDER`"
+        )
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("file"), str) and isinstance(entry.get("prompt"), str)
+        for entry in entries
+    ):
+        raise DataError(f'{path} is no list of {{"file": ..., "prompt": ...}}; remove it to score all images there')
+    if not entries:
+        raise DataError(f"{path} names no image; draw some with `seedpo sample --out {folder}`")
+    images = [ListedImage(path=folder / entry["file"], prompt=entry["prompt"]) for entry in entries]
+    for image in images:
+        if not image.path.is_file():
+            raise DataError(f"{path} names {image.path.name}, which is not there; draw the images again")
+    return images
+
+
+def _as_counted(text: str) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", text)
+    return [(0, int(part), part) if part.isdecimal() else (1, 0, part) for part in parts if part]
+
+
+def with_prompts(images: Sequence[ListedImage], file: Path) -> list[ListedImage]:
+    """Images with the prompts of a file.
+
+    Args:
+        images: in the order in which lines are counted.
+        file: text with one prompt on each line (an empty line is an empty prompt, but for those at the end); or JSONL
+            or CSV with ``prompt`` (else ``caption``) and, to go by names rather than by order, ``file``: the end of an
+            image's path, at least its name.
+
+    Raises:
+        DataError: if the file cannot be read, counts differ, or an image has no prompt or several.
+    """
+    reader = _RECORDS.get(file.suffix.lower())
+    if reader is None:
+        lines = [line.strip() for line in read_text(file).split("\n")]
+        while lines and not lines[-1]:
+            lines.pop()
+        return _in_order(images, lines, file)
+    records = [_record(line) for line in reader(file)]
+    if all(name is None for name, _ in records):
+        return _in_order(images, [prompt for _, prompt in records], file)
+    return _by_name(images, records, file)
+
+
+def _record(line: Line) -> tuple[str | None, str]:
+    if line.fault:
+        raise DataError(f"{line.path} line {line.number} {line.fault}; mend or remove it")
+    prompt = next((line.values[key] for key in PROMPTS if key in line.values), None)
+    if not isinstance(prompt, str):
+        raise DataError(
+            f"{line.path} line {line.number} has no text {PROMPTS[0]!r} (its keys are {sorted(line.values)}); add it"
+        )
+    name = next((line.values[key] for key in FILES if line.values.get(key)), None)
+    return name if name is None else str(name), prompt
+
+
+def _in_order(images: Sequence[ListedImage], prompts: Sequence[str], file: Path) -> list[ListedImage]:
+    if len(prompts) < len(images):
+        raise DataError(
+            f"{file} holds {len(prompts)} prompts for {len(images)} images; the first without one is "
+            f"{images[len(prompts)].path}: {_MEND}"
+        )
+    if len(prompts) > len(images):
+        raise DataError(
+            f"{file} holds {len(prompts)} prompts for {len(images)} images; the first without an image is "
+            f"{prompts[len(images)]!r}, number {len(images) + 1}: {_MEND}"
+        )
+    return [replace(image, prompt=prompt) for image, prompt in zip(images, prompts, strict=True)]
+
+
+def _by_name(images: Sequence[ListedImage], records: Sequence[tuple[str | None, str]], file: Path) -> list[ListedImage]:
+    named: dict[str, list[int]] = {}
+    for row, image in enumerate(images):
+        named.setdefault(image.path.name, []).append(row)
+    prompts: dict[int, str] = {}
+    for name, prompt in records:
+        if name is None:
+            raise DataError(f"{file}: the prompt {prompt!r} names no file, though others do; add its file")
+        end = PurePosixPath(name.replace("\\", "/")).parts
+        end = tuple(part for part in end if part not in (".", "/"))
+        rows = [
+            row for row in named.get(end[-1] if end else "", []) if images[row].path.resolve().parts[-len(end) :] == end
+        ]
+        if len(rows) > 1:
+            raise DataError(
+                f"{file}: {name} could be {images[rows[0]].path} or {images[rows[1]].path}; write more of its path"
+            )
+        for row in rows:
+            if prompts.setdefault(row, prompt) != prompt:
+                raise DataError(f"{file} gives {name} two prompts, {prompts[row]!r} and {prompt!r}; keep one")
+    lacking = [image.path for row, image in enumerate(images) if row not in prompts]
+    if lacking:
+        raise DataError(
+            f"{file} holds prompts for {len(prompts)} of {len(images)} images; the first without one is {lacking[0]}: "
+            "add its file and prompt"
+        )
+    return [replace(image, prompt=prompts[row]) for row, image in enumerate(images)]
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of an image in pixels, from the head of its file.
+
+    Raises:
+        DataError: if it is no image; the message names it.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception as error:  # Pillow's decoders raise almost anything for a damaged file
+        raise DataError(f"{path} is no image that can be read ({_said(error)})") from error
+
+
+def pixels_of(path: Path) -> Image.Image:
+    """An image, upright, in RGB.
+
+    Raises:
+        DataError: if it cannot be read; the message names it.
+    """
+    try:
+        return read_image(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _said(error: Exception) -> str:
+    return "no known format" if type(error).__name__ == "UnidentifiedImageError" else str(error)

@@ -1,0 +1,144 @@
+"""Published weights of scorers: where they are, how they are read, and how they get into a network."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from seedpo.errors import DataError
+
+_BROKEN = (
+    *(OSError, ValueError, RuntimeError, EOFError, LookupError, AttributeError, TypeError),
+    *(struct.error, SafetensorError, UnpicklingError),
+)
+"""What the readers raise on files that are cut short or altered."""
+
+
+def located(
+    reward: str, place: str | None, *, repository: str | None, files: Sequence[str], optional: Sequence[str] = ()
+) -> Path:
+    """The folder with the published files of a scorer.
+
+    Args:
+        reward: its name, for errors.
+        place: a local folder, or ``owner/name`` or ``owner/name@revision`` on the hub; none for ``repository``.
+        repository: where it is published on the hub; none if it is at no one place.
+        files: names or patterns (``model*.safetensors``); there must be a file for each of them.
+        optional: names or patterns of files that are fetched too if they are there.
+
+    Returns:
+        The folder itself, or the hub's cache of those files.
+
+    Raises:
+        DataError: if there is no such place, the hub does not give it, or files are missing.
+    """
+    wanted = place if place is not None else repository
+    if wanted is None:
+        raise DataError(f"reward {reward} is at no default place; name a folder: {reward}@FOLDER")
+    folder = Path(wanted)
+    local = folder.is_dir()
+    if not local:
+        folder = _from_hub(reward, wanted, [*files, *optional])
+    missing = [name for name in files if not any(folder.glob(name))]
+    if missing:
+        mend = "copy them there" if local else f"name a folder that has them: {reward}@FOLDER"
+        raise DataError(f"reward {reward}: {wanted} lacks {', '.join(missing)}; {mend}")
+    return folder
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file or of a pickled state dictionary, on the CPU.
+
+    A pickle is read by ``torch.load(weights_only=True)``, which runs no code from it. A state dictionary that is kept
+    under the key ``state_dict``, as open_clip keeps it, is taken out.
+
+    Raises:
+        DataError: if the file is missing or broken, or holds anything else.
+    """
+    if not path.is_file():
+        raise DataError(f"there are no weights at {path}; copy the file there")
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
+    except _BROKEN as error:
+        raise DataError(
+            f"{path} cannot be read as weights ({type(error).__name__}): it is broken, or holds more than tensors; "
+            "download it again from where it is published"
+        ) from error
+    weights = found.get("state_dict", found) if isinstance(found, Mapping) else found
+    if (
+        not isinstance(weights, Mapping)
+        or not weights
+        or not all(isinstance(each, Tensor) for each in weights.values())
+    ):
+        raise DataError(f"{path} holds no weights by name; download it again from where it is published")
+    return dict(weights)
+
+
+def fill(module: nn.Module, weights: Mapping[str, Tensor], *, origin: str | Path, ignored: Sequence[str] = ()) -> None:
+    """Gives a network its weights, each in the type of the network's own tensor.
+
+    Args:
+        module: the network; one made on the device ``meta`` takes the very tensors, which saves time and memory.
+        weights: by the names of ``module.state_dict()``.
+        origin: where they are from, for errors.
+        ignored: patterns (``*.position_ids``) of names that the network may lack.
+
+    Raises:
+        DataError: naming weights that are missing, of another shape, or not the network's.
+    """
+    expected = module.state_dict()
+    missing = [name for name in expected if name not in weights]
+    left = [name for name in weights if name not in expected]
+    unexpected = [name for name in left if not any(fnmatchcase(name, pattern) for pattern in ignored)]
+    misshapen = [
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(own.shape)}"
+        for name, own in expected.items()
+        if name in weights and weights[name].shape != own.shape
+    ]
+    faults = [
+        f"{what} {some(names)}"
+        for what, names in (("lacks", missing), ("has the wrong shape for", misshapen), ("also holds", unexpected))
+        if names
+    ]
+    if faults:
+        raise DataError(f"{origin} does not fit the network: it {'; it '.join(faults)}; is it the right checkpoint?")
+    module.load_state_dict(
+        {name: weights[name].to(own.dtype) for name, own in expected.items()},
+        assign=any(own.is_meta for own in expected.values()),
+    )
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few of some names, and how many more there are."""
+    listed = list(names)
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+
+
+def _unpickled(path: Path) -> object:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # on unusual protocols, which are then read, or refused
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _from_hub(reward: str, wanted: str, patterns: list[str]) -> Path:
+    repository, _, revision = wanted.partition("@")
+    mend = f"name a folder with its files ({reward}@FOLDER), or owner/name on the hub"
+    if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
+        raise DataError(f"reward {reward}: {wanted} is no folder; {mend}")
+    try:
+        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"reward {reward}: {wanted} does not exist as a folder, and the hub does not give it "
+            f"({type(error).__name__}); check the network and the name, or {mend}"
+        ) from error

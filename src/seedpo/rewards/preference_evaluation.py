@@ -1,0 +1,113 @@
+"""How often a preference model agrees with held-out choices, at each time step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from seedpo.errors import TrainingDiverged
+from seedpo.protocols import PairEncoder, State
+from seedpo.rewards.preference_model import PreferenceModel
+from seedpo.rewards.preference_objective import Prompts
+from seedpo.rewards.previews import Views
+
+
+class PreferenceEvaluation:
+    """Accuracy on held-out pairs: the same pairs and the same noise at every evaluation. Ties are left out.
+
+    Args:
+        pairs: held-out pairs, encoded.
+        prompts: what they were made for.
+        views: how they are shown, and at which time steps.
+        rows: numbers of the pairs that are looked at.
+        batch_size: pairs at a time; whole batches are dealt out among processes.
+        seed: seed of the noise, which for each pair and time step is its own.
+        progress: whether to show a progress bar.
+    """
+
+    def __init__(
+        self,
+        pairs: PairEncoder,
+        prompts: Prompts,
+        views: Views,
+        *,
+        rows: Sequence[int],
+        batch_size: int = 64,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> None:
+        self.pairs = pairs
+        self.prompts = prompts
+        self.views = views
+        self.rows = list(rows)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.progress = progress
+
+    def __call__(self, policy: PreferenceModel, *, step: int, folder: Path) -> Mapping[str, float]:
+        """Measures on one process; see :meth:`measure`."""
+        return self.measure([self.draw(policy, rank=0, world=1)], step=step, folder=folder)
+
+    @torch.no_grad()
+    def draw(self, policy: PreferenceModel, *, rank: int, world: int) -> State:
+        """Margins and labels of every ``world``-th batch: ``{"margins": (N, time steps), "chosen": (N,)}``."""
+        starts = range(rank * self.batch_size, len(self.rows), world * self.batch_size)
+        steps = self.views.timesteps
+        margins: list[Tensor] = [torch.zeros(0, len(steps))]
+        chosen: list[Tensor] = [torch.zeros(0)]
+        bar = tqdm(starts, desc="held-out pairs", disable=not self.progress or rank > 0, leave=False)
+        for start in bar:
+            rows = self.rows[start : start + self.batch_size]
+            batch = replace(self.pairs.encode(rows, [False] * len(rows)), pair=torch.tensor(rows))
+            prompts = self.prompts(rows)
+            logits = [policy.compare(self.views.at(batch, step, seed=self.seed), prompts).logits for step in steps]
+            margins.append(torch.stack([one[:, 0] - one[:, 1] for one in logits], dim=1).float().cpu())
+            label = batch.chosen_probability
+            chosen.append(torch.ones(len(rows)) if label is None else label.cpu())
+        return {"margins": torch.cat(margins), "chosen": torch.cat(chosen)}
+
+    def measure(self, parts: Sequence[State], *, step: int, folder: Path) -> Mapping[str, float]:
+        """``accuracy/t=<step>`` for each time step (``accuracy`` for finished images), with ``/low`` and ``/high``.
+
+        Args:
+            parts: what :meth:`draw` gave on each process.
+            step: optimiser steps taken.
+            folder: where an evaluation may store things; this one has none.
+
+        Raises:
+            TrainingDiverged: if a score is not finite.
+        """
+        margins = torch.cat([part["margins"] for part in parts])
+        decided = torch.cat([part["chosen"] for part in parts]) != 0.5
+        if not torch.isfinite(margins).all():
+            raise TrainingDiverged(
+                f"step {step}: scores of held-out pairs are not finite, so the weights have diverged; "
+                "lower learning_rate"
+            )
+        figures: dict[str, float] = {}
+        for timestep, column in zip(self.views.timesteps, margins[decided].T, strict=True):
+            name = "accuracy" if timestep is None else f"accuracy/t={timestep}"
+            right = float((column > 0).sum()) + 0.5 * float((column == 0).sum())
+            low, high = wilson_interval(right, len(column))
+            figures |= {name: right / len(column), f"{name}/low": low, f"{name}/high": high}
+        return figures | {"held_out_pairs": float(decided.sum())}
+
+
+def wilson_interval(successes: float, count: int, *, z: float = 1.959964) -> tuple[float, float]:
+    """Ends of Wilson's score interval of a share, by default at 95 % (Wilson 1927).
+
+    Args:
+        successes: from 0 to ``count``; equal scores count for a half.
+        count: at least 1.
+        z: quantile of the normal distribution.
+    """
+    share, weight = successes / count, z * z / count
+    middle = (share + weight / 2.0) / (1.0 + weight)
+    half = z / (1.0 + weight) * math.sqrt(share * (1.0 - share) / count + weight / (4.0 * count))
+    return max(0.0, middle - half), min(1.0, middle + half)

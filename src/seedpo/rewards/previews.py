@@ -1,0 +1,179 @@
+"""What a preference model is shown of labelled pairs: previews of noisy images (SPO), or the finished images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from seedpo.core.diffusion import add_noise, guided_prediction, predicted_original
+from seedpo.core.draws import KeyedDraws
+from seedpo.core.sampling import draw_noise
+from seedpo.core.types import Conditioning, ImagePairs
+from seedpo.errors import DataError
+from seedpo.protocols import Denoiser
+from seedpo.rewards.step_aware_clip import normalise
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenPairs:
+    """Pairs as a preference model is shown them.
+
+    Attributes:
+        pixels: prepared for its vision tower, preferred and other image, (B, 2, 3, S, S).
+        timestep: of the previews, the same for both images, (B,) int64; none: the images are finished.
+    """
+
+    pixels: Tensor
+    timestep: Tensor | None = None
+
+
+class Views(Protocol):
+    """How pairs are shown."""
+
+    timesteps: Sequence[int | None]
+    """Time steps at which accuracies are stated; none: of finished images."""
+
+    def drawn(self, pairs: ImagePairs, *, generator: torch.Generator) -> SeenPairs:
+        """Pairs as in training."""
+
+    def at(self, pairs: ImagePairs, timestep: int | None, *, seed: int) -> SeenPairs:
+        """Pairs as in an evaluation; what is drawn for a pair depends on seed, pair and time step alone."""
+
+
+class FinishedImages:
+    """Images as they are: ``latents`` of the pairs are prepared pixels already."""
+
+    timesteps: Sequence[int | None] = (None,)
+
+    def drawn(self, pairs: ImagePairs, *, generator: torch.Generator) -> SeenPairs:
+        """Nothing is drawn."""
+        return SeenPairs(pixels=torch.stack([pairs.chosen_latents, pairs.rejected_latents], dim=1))
+
+    def at(self, pairs: ImagePairs, timestep: int | None, *, seed: int) -> SeenPairs:
+        """The same as in training."""
+        return SeenPairs(pixels=torch.stack([pairs.chosen_latents, pairs.rejected_latents], dim=1))
+
+
+class NoisyPreviews:
+    """Predictions of the clean images at a time step, decoded (SPO, arXiv 2406.04314, sec. 3.2).
+
+        x_t = sqrt(alpha_cumprod_t) x_0 + sqrt(1 - alpha_cumprod_t) noise,   shown: decode(predicted x_0)
+
+    with the same t and the same noise for both images of a pair. At t = 0 the clean latents are decoded, which is what
+    the last step of a sampler gives. SDXL is told that images have its own size and are not cropped, as published, and
+    as when it is sampled.
+
+    Deviations from SPO's code: latents are the mean of the autoencoder's distribution, not a sample (so that they can
+    be cached); time step 0 has no noise in training either, and its images are decoded latents in evaluations, too.
+
+    Args:
+        denoiser: predicts the clean images; it is never trained.
+        size: height and width S of the preference model's images.
+        guidance_scale: classifier-free guidance of the predictions.
+        clean_share: share of pairs at time step 0, besides those that are drawn uniformly from all time steps.
+        timesteps: at which accuracies are stated.
+        images_per_call: images that are predicted at a time.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        *,
+        size: int,
+        guidance_scale: float,
+        clean_share: float = 0.0,
+        timesteps: Sequence[int] = (0, 251, 501, 701, 951),
+        images_per_call: int = 32,
+    ) -> None:
+        self.denoiser = denoiser
+        self.size = size
+        self.guidance_scale = guidance_scale
+        self.clean_share = clean_share
+        self.timesteps: Sequence[int | None] = tuple(timesteps)
+        self.images_per_call = images_per_call
+        self._negative: Conditioning | None = None
+
+    def drawn(self, pairs: ImagePairs, *, generator: torch.Generator) -> SeenPairs:
+        """Previews at uniform time steps; drawn in this order: time steps, who is shown finished, noise."""
+        count = len(pairs)
+        timestep = torch.randint(len(self.denoiser.schedule), (count,), generator=generator)
+        timestep[torch.rand(count, generator=generator) < self.clean_share] = 0
+        noise = draw_noise(tuple(pairs.chosen_latents.shape), generator=generator)
+        return self.shown(pairs, timestep, noise)
+
+    def at(self, pairs: ImagePairs, timestep: int | None, *, seed: int) -> SeenPairs:
+        """Previews at one time step."""
+        if pairs.pair is None or timestep is None:
+            raise ValueError("previews need a time step, and the numbers of the pairs")
+        steps = torch.full((len(pairs),), timestep)
+        _, noise = KeyedDraws(seed=seed).timestep_and_noise(
+            pairs.pair, steps, num_timesteps=len(self.denoiser.schedule), shape=pairs.chosen_latents.shape[1:]
+        )
+        return self.shown(pairs, steps, noise)
+
+    @torch.no_grad()
+    def shown(self, pairs: ImagePairs, timestep: Tensor, noise: Tensor) -> SeenPairs:
+        """Previews for given time steps and noise.
+
+        Args:
+            pairs: clean latents and embedded prompts of B pairs.
+            timestep: (B,) int64.
+            noise: standard normal, (B, C, H, W); both images of a pair get the same.
+
+        Raises:
+            DataError: if the images have not the size of the diffusion model's.
+        """
+        shape = tuple(pairs.chosen_latents.shape[1:])
+        if shape != self.denoiser.latent_shape:
+            raise DataError(
+                f"the pairs have latents of {_text(shape)}, but the diffusion model's have "
+                f"{_text(self.denoiser.latent_shape)}; bring them to its image size with pairs.resolution, or set "
+                "resolution"
+            )
+        device = self.denoiser.device
+        # (2 B, ...): all preferred images, then all others.
+        latents = torch.cat([pairs.chosen_latents, pairs.rejected_latents]).to(device)
+        times, noises = timestep.repeat(2).to(device), noise.repeat(2, 1, 1, 1).to(device)
+        conditioning = Conditioning.cat([pairs.conditioning, pairs.conditioning]).to(device)
+        clean = torch.cat(
+            [
+                self._predicted(latents[rows], times[rows], noises[rows], conditioning[rows])
+                for rows in torch.split(torch.arange(len(latents), device=device), self.images_per_call)
+            ]
+        )
+        pixels = normalise(self.denoiser.decode(clean), self.size)
+        return SeenPairs(pixels=torch.stack(pixels.chunk(2), dim=1), timestep=timestep.to(device))
+
+    def _predicted(self, latents: Tensor, timestep: Tensor, noise: Tensor, conditioning: Conditioning) -> Tensor:
+        """Predicted clean latents; those at time step 0 are what they are."""
+        noisy_rows = (timestep > 0).nonzero()[:, 0]
+        if not len(noisy_rows):
+            return latents
+        times, schedule = timestep[noisy_rows], self.denoiser.schedule
+        noisy = add_noise(latents[noisy_rows], noise[noisy_rows], times, schedule)
+        negative = self._negatives(len(times))
+        prediction = guided_prediction(
+            self.denoiser.predict,
+            noisy,
+            times,
+            replace(conditioning[noisy_rows], time_ids=negative.time_ids),
+            negative,
+            self.guidance_scale,
+        )
+        result = latents.clone()
+        level = schedule.alpha_cumprod(times)
+        result[noisy_rows] = predicted_original(prediction, noisy, level, schedule.prediction_type).to(result)
+        return result
+
+    def _negatives(self, count: int) -> Conditioning:
+        if self._negative is None:
+            self._negative = self.denoiser.encode_prompts([""])
+        return self._negative.repeat_interleave(count)
+
+
+def _text(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,139 @@
+"""Rewards that a user writes: a Python function ``module:function``.
+
+Importing a module runs its code. That is why a name of this form is looked up only where the user wrote it himself, in
+a configuration or on the command line, and why a line says which file it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module, invalidate_caches
+from inspect import signature
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from seedpo.errors import DataError, SeedpoError
+from seedpo.protocols import Images
+from seedpo.registry import unknown
+from seedpo.rewards.inputs import byte_batches, check_counts
+from seedpo.rewards.outputs import checked_scores
+
+logger = logging.getLogger(__name__)
+
+
+class UserReward:
+    """A user's function ``(images (B, 3, H, W) in [0, 1], prompts) -> (B,)``, with a name for its errors.
+
+    It gets tensors only: images of different sizes are given to it in groups of one size. If it has a parameter
+    ``timestep``, it is step-aware.
+
+    Args:
+        name: ``module:function``.
+        function: the function.
+        file: where its code lies.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any], file: str) -> None:
+        self.name = name
+        self.function = function
+        self.file = file
+        self.step_aware = takes_timestep(function)
+        self.device: torch.device | str | None = None
+
+    def to(self, device: torch.device | str | None = None) -> Self:
+        """Sets the device on which the function gets its images; the function's own networks are its own affair."""
+        self.device = device or self.device
+        return self
+
+    @torch.no_grad()
+    def __call__(self, images: Images, prompts: Sequence[str], *, timestep: Tensor | None = None) -> Tensor:
+        """Scores (B,) float32.
+
+        Raises:
+            DataError: if the counts differ, the function fails, or gives anything else than a finite score for each
+                image; the message names it.
+        """
+        check_counts(images, prompts)
+        if isinstance(images, Tensor):
+            return self._asked(images if self.device is None else images.to(self.device), prompts, timestep)
+        scores = torch.empty(len(prompts))
+        for rows, pixels in byte_batches(images, device=self.device or "cpu"):
+            times = None if timestep is None else timestep[rows]
+            scores[rows] = self._asked(pixels.float() / 255.0, [prompts[row] for row in rows], times).cpu()
+        return scores
+
+    def _asked(self, images: Tensor, prompts: Sequence[str], timestep: Tensor | None) -> Tensor:
+        extra = {"timestep": timestep} if self.step_aware else {}
+        try:
+            scores = self.function(images, list(prompts), **extra)
+        except SeedpoError:
+            raise
+        except Exception as error:
+            raise DataError(
+                f"reward {self.name} failed with {type(error).__name__}: {error}; mend it in {self.file} (called "
+                f"with images {tuple(images.shape)} in [0, 1] and {len(prompts)} prompts)"
+            ) from error
+        return checked_scores(scores, prompts, reward=self.name)
+
+
+@cache
+def user_reward(name: str) -> UserReward:
+    """A user's own function, ``module:function``; the current folder is searched last. Imported once per process.
+
+    Raises:
+        DataError: if it cannot be imported, or is no function; the message names it and the mend.
+    """
+    path, _, attribute = name.partition(":")
+    module = _imported(name, path)
+    file = str(getattr(module, "__file__", None) or f"module {path}")
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            public = [known for known, value in vars(module).items() if known[0] != "_" and callable(value)]
+            raise DataError(f"reward {name}: {unknown(f'function of {file}', attribute, public)}")
+        found = getattr(found, part)
+    if isinstance(found, type) or not callable(found):
+        kind = "a class" if isinstance(found, type) else f"of type {type(found).__name__}"
+        raise DataError(
+            f"reward {name} is {kind}, not a function; write `def {attribute}(images, prompts)` in {file}, which gives "
+            "a score for each image"
+        )
+    logger.info("reward %s: the code of %s is run", name, file)
+    return UserReward(name, found, file)
+
+
+def takes_timestep(call: Callable[..., Any]) -> bool:
+    """Whether a reward can be asked with a time step."""
+    if isinstance(call, UserReward):
+        return call.step_aware
+    try:
+        return "timestep" in signature(call).parameters
+    except (TypeError, ValueError):  # some built-in functions have no signature
+        return False
+
+
+def _imported(name: str, path: str) -> ModuleType:
+    here = str(Path.cwd())
+    invalidate_caches()
+    sys.path.append(here)
+    try:
+        return import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name and (path == error.name or path.startswith(f"{error.name}.")):
+            raise DataError(
+                f"reward {name}: there is no module {path}; write {path.replace('.', '/')}.py in {here}, or install it"
+            ) from error
+        raise DataError(f"reward {name}: its module {path} needs {error.name}, which is not installed") from error
+    except (Exception, SystemExit) as error:
+        raise DataError(
+            f"reward {name}: importing {path} failed with {type(error).__name__}: {error}; mend the module"
+        ) from error
+    finally:
+        del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]

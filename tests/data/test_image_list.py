@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from seedpo.data.image_list import ListedImage, find_images, pixels_of, size_of, with_prompts
+from seedpo.errors import DataError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with `a/1.png`, `a/2.png`, `a/10.png`, `b/1.png` and what is no image."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/2.png", "a/10.png", "a/1.png", "b/1.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4), "red").save(path)
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    (tmp_path / "a" / "._1.png").write_text("of macOS")
+    return tmp_path
+
+
+def names(images: list[ListedImage]) -> list[str]:
+    return [image.path.as_posix() for image in images]
+
+
+class TestFinding:
+    @pytest.mark.parametrize(
+        ("places", "found"),
+        [
+            (["a"], ["a/1.png", "a/2.png", "a/10.png"]),
+            (["."], ["a/1.png", "a/2.png", "a/10.png", "b/1.png"]),
+            (["a/*.png"], ["a/1.png", "a/2.png", "a/10.png"]),
+            (["**/1.png"], ["a/1.png", "b/1.png"]),
+            (["a/10.png", "a/2.png"], ["a/2.png", "a/10.png"]),
+            (["b", "a/1.png", "a"], ["a/1.png", "a/2.png", "a/10.png", "b/1.png"]),
+            (["a/notes.txt"], ["a/notes.txt"]),  # the user names it: what is wrong with it is said when it is opened
+        ],
+    )
+    def test_in_the_order_in_which_people_count(self, folder: Path, places: list[str], found: list[str]) -> None:
+        assert names(find_images(places)) == found
+
+    def test_a_folder_of_sample_knows_its_prompts(self, folder: Path) -> None:
+        index = [{"file": "10.png", "prompt": "ten"}, {"file": "2.png", "prompt": "two"}]
+        (folder / "a" / "index.json").write_text(json.dumps(index))
+        assert [(image.path.name, image.prompt) for image in find_images(["a"])] == [
+            ("2.png", "two"),
+            ("10.png", "ten"),
+        ]
+
+    @pytest.mark.parametrize(
+        ("index", "message"),
+        [
+            ({"tile": 32, "columns": 2, "prompts": ["a"]}, r"a holds sheets of many images; draw single ones"),
+            ([{"file": "1.png"}], r"index\.json is no list of"),
+            ([{"file": "3.png", "prompt": "x"}], r"names 3\.png, which is not there"),
+            ([], r"names no image"),
+        ],
+    )
+    def test_an_index_that_cannot_be_used(self, folder: Path, index: object, message: str) -> None:
+        (folder / "a" / "index.json").write_text(json.dumps(index))
+        with pytest.raises(DataError, match=message):
+            find_images(["a"])
+
+    @pytest.mark.parametrize(
+        ("place", "message"),
+        [("c", r"c does not exist; name image files"), ("a/*.jpg", r"a/\*\.jpg holds no image; looked for files that")],
+    )
+    def test_a_place_without_images(self, folder: Path, place: str, message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            find_images([place])
+
+
+class TestPrompts:
+    def prompts(self, folder: Path, file: str, text: str) -> list[str | None]:
+        (folder / file).write_text(text, encoding="utf-8")
+        return [image.prompt for image in with_prompts(find_images(["a", "b"]), Path(file))]
+
+    @pytest.mark.parametrize(
+        ("file", "text"),
+        [
+            ("p.txt", "one\n two \n\nfour\n\n\n"),
+            ("p.jsonl", '{"prompt": "one"}\n{"prompt": "two"}\n{"prompt": ""}\n{"prompt": "four"}\n'),
+            ("p.csv", "file,prompt\na/10.png,\nb/1.png,four\na/1.png,one\n2.png,two\n"),
+            ("q.csv", "file_name,caption\n10.png,\n./b/1.png,four\na\\1.png,one\n2.png,two\nother.png,unused\n"),
+        ],
+    )
+    def test_by_order_or_by_name(self, folder: Path, file: str, text: str) -> None:
+        assert self.prompts(folder, file, text) == ["one", "two", "", "four"]
+
+    @pytest.mark.parametrize(
+        ("file", "text", "message"),
+        [
+            ("p.txt", "one\ntwo\n", r"p\.txt holds 2 prompts for 4 images; the first without one is a/10\.png"),
+            ("p.txt", "1\n2\n3\n4\n5\n", r"holds 5 prompts for 4 images; the first without an image is '5', number 5"),
+            (
+                "p.csv",
+                "file,prompt\n2.png,two\n",
+                r"holds prompts for 1 of 4 images; the first without one is a/1\.png",
+            ),
+            ("p.csv", "file,prompt\n1.png,one\n", r"1\.png could be a/1\.png or b/1\.png; write more of its path"),
+            ("p.csv", "file,prompt\n2.png,x\na/2.png,y\n", r"gives a/2\.png two prompts, 'x' and 'y'; keep one"),
+            ("p.csv", "file,prompt\n2.png,x\n,y\n", r"the prompt 'y' names no file, though others do"),
+            ("p.csv", "file,text\n2.png,x\n", r"line 2 has no text 'prompt' \(its keys are \['file', 'text'\]\)"),
+            ("p.jsonl", '{"prompt": "one"}\n[]\n', r"p\.jsonl line 2 is not a JSON object"),
+        ],
+    )
+    def test_what_does_not_fit(self, folder: Path, file: str, text: str, message: str) -> None:
+        with pytest.raises(DataError, match=message) as caught:
+            self.prompts(folder, file, text)
+        assert "\n" not in str(caught.value)
+
+    def test_a_file_that_is_missing(self, folder: Path) -> None:
+        with pytest.raises(DataError, match=r"p\.txt does not exist"):
+            with_prompts(find_images(["a"]), Path("p.txt"))
+
+
+def test_heads_and_pixels(folder: Path) -> None:
+    assert size_of(Path("a/1.png")) == (4, 4)
+    assert pixels_of(Path("a/1.png")).getpixel((0, 0)) == (255, 0, 0)
+    for path in (Path("a/notes.txt"), Path("absent.png")):
+        for read in (size_of, pixels_of):
+            with pytest.raises(DataError, match=path.name):
+                read(path)

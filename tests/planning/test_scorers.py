@@ -1,0 +1,131 @@
+"""The networks that rewards are counted as."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from seedpo.catalogue import REWARDS
+from seedpo.config import WeightedSum
+from seedpo.errors import DataError
+from seedpo.planning.meter import metering
+from seedpo.planning.scorers import Part, Scorer, build_scorer
+from seedpo.rewards.imagereward import MAX_TOKENS, imagereward
+from seedpo.rewards.spm import SD15_WEIGHTS, spm_sd15
+from tests.planning.real_runs import counted
+from tests.rewards import plain_blip, plain_spm
+from tests.rewards.tiny_clip import tiny_tokenizer
+
+MILLIONS = {
+    "pickscore": 986.1,
+    "hpsv2": 986.1,
+    "hpsv2.1": 986.1,
+    "clipscore": 427.6,
+    "aesthetic": 305.5,
+    "imagereward": 446.0,
+    "spm-sd15": 1306.2,
+    "spm-sdxl": 1306.2,
+}
+"""Weights of the networks at their published sizes, in millions."""
+
+
+def only(scorer: Scorer) -> Part:
+    (part,) = scorer.parts.values()
+    return part
+
+
+def weights_of(network: nn.Module) -> float:
+    return sum(weight.numel() for weight in network.parameters()) / 1e6
+
+
+@pytest.mark.parametrize("name", REWARDS.names())
+def test_every_registered_reward_is_known(name: str) -> None:
+    part = only(build_scorer(name, step_aware=False))
+    assert part.counted
+    assert not part.assumed
+    if name in MILLIONS:
+        assert part.network is not None
+        assert weights_of(part.network) == pytest.approx(MILLIONS[name], abs=0.5)
+        assert {weight.device.type for weight in part.network.parameters()} == {"meta"}
+        with torch.no_grad():
+            for call in (part.image, part.text):
+                assert call is None or call(2) is not None
+
+
+def flops_of(part: Part, kind: str, rows: int) -> int:
+    call = getattr(part, kind)
+    with torch.no_grad(), metering() as meter:
+        call(rows)
+    return int(meter.flops().total)
+
+
+class TestEqualToScoring:
+    """FLOPs of a row of images, against those that torch counts while the reward itself scores."""
+
+    def test_a_step_aware_folder(self, tmp_path: Path) -> None:
+        tokenizer = tiny_tokenizer(tmp_path / "tokenizer")
+        weights = plain_spm.checkpoint(len(tokenizer))
+        folder = str(plain_spm.publish(tmp_path / "spm", weights, tokenizer, file=SD15_WEIGHTS))
+        part, scorer = only(build_scorer(f"spm-sd15@{folder}", step_aware=True)), spm_sd15(folder)
+        assert not part.assumed
+        prompts, images = ["a ring", "a star", "a ring"], torch.zeros(3, 3, 16, 16)
+        planned = flops_of(part, "image", 3) + flops_of(part, "text", 2)
+        assert planned == counted(lambda: scorer(images, prompts, timestep=torch.tensor([0, 1, 2])))
+        assert planned > 0
+
+    def test_a_network_that_reads_prompt_and_image_together(self, tmp_path: Path) -> None:
+        reward = imagereward(str(plain_blip.publish(tmp_path, plain_blip.checkpoint())))
+        ids = torch.zeros(2, MAX_TOKENS, dtype=torch.int64, device="meta")
+        with torch.no_grad(), metering() as meter:
+            reward.network.to("meta")(torch.empty(2, 3, 32, 32, device="meta"), ids, None)
+        planned = int(meter.flops().total)
+        again = imagereward.__wrapped__(str(tmp_path))
+        assert planned == counted(lambda: again(torch.zeros(2, 3, 32, 32), ["a cat", "a dog"]))
+
+
+def test_a_plain_clip_in_a_folder_is_none_that_knows_the_time(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer(tmp_path / "tokenizer")
+    config = plain_spm.configuration(tokenizer)
+    for name, architecture in (("plain", "CLIPModel"), ("aware", "StepAwareCLIP")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
+        part = only(build_scorer(str(tmp_path / name), step_aware=True))
+        assert type(part.network).__name__ == architecture
+        assert part.origin == str(tmp_path / name)
+
+
+def test_a_weighted_sum_costs_its_terms_once() -> None:
+    mix = WeightedSum.model_validate({"terms": {"jpeg-compressibility": 1.0, "scenes-scorer": 0.5}})
+    nested = WeightedSum.model_validate({"terms": {"mix": 1.0, "scenes-scorer": 1.0}})
+    scorer = build_scorer("nested", step_aware=False, definitions={"mix": mix, "nested": nested})
+    assert list(scorer.parts) == ["jpeg-compressibility", "scenes-scorer"]
+    assert [len(scorer.calls(kind)) for kind in ("image", "text")] == [1, 1]
+    assert weights_of(scorer.networks) == weights_of(build_scorer("scenes-scorer", step_aware=True).networks)
+
+
+def test_half_precision_halves_the_weights() -> None:
+    half = build_scorer("scenes-scorer", step_aware=True, precision="bf16")
+    assert {weight.dtype for weight in half.networks.parameters()} == {torch.bfloat16}
+    full = build_scorer("scenes-scorer", step_aware=True)
+    for kind in ("image", "text"):
+        assert flops_of(only(half), kind, 2) == flops_of(only(full), kind, 2)
+
+
+def test_what_is_not_known_is_said() -> None:
+    code, hub = (
+        only(build_scorer("my_rewards:redness", step_aware=False)),
+        only(build_scorer("someone/clip", step_aware=False)),
+    )
+    assert (code.counted, code.network) == (False, None)
+    assert hub.assumed
+    assert hub.origin == "someone/clip, taken for CLIP-H/14"
+
+
+def test_a_configuration_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(DataError, match=r"config\.json must hold a JSON object"):
+        build_scorer(str(tmp_path), step_aware=False)

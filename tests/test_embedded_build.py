@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from seedpo.embedded_build import build, build_scorer
+from seedpo.embedded_card import scorer_figures
+from seedpo.errors import ConfigError
+from seedpo.rewards.step_aware_clip import load_scorer
+from seedpo.scenes.assets import ASSETS
+from tests.small_runs import few_pairs
+
+
+def test_the_scorer_is_a_reward_run_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("clip", "pipeline"):
+        shutil.copytree(ASSETS / name, tmp_path / name)
+    data = str(few_pairs(tmp_path))
+    build_scorer(
+        tmp_path,
+        changes={"max_steps": 1, "batch_size": 2, "held_out_limit": 2, "held_out": data, "timesteps": [0]},
+        progress=False,
+    )
+    assert {value.dtype for value in load_file(tmp_path / "scorer/model.safetensors").values()} == {torch.float16}
+    trained, kept = (load_scorer(tmp_path / name).model.state_dict() for name in ("scorer-run/model", "scorer"))
+    assert all(torch.equal(value.half().float(), kept[name]) for name, value in trained.items())
+    config = (tmp_path / "scorer-run/config.yaml").read_text()
+    assert "data: scenes-scorer-pairs" in config
+
+    import seedpo.embedded_card as card
+
+    resolve = card.resolve_reward_config
+    few = {"held_out": data, "timesteps": [0, 951]}
+    monkeypatch.setattr(card, "resolve_reward_config", lambda changes, **more: resolve(changes=changes | few, **more))
+    figures = scorer_figures(tmp_path)
+    assert set(figures["accuracy_by_timestep"]) == {"0", "951"}
+    assert 0 < figures["pairs"] <= 10
+
+
+def test_an_unknown_part(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown part 'caption'; there are: autoencoder, .*captions, scorer, all"):
+        build(tmp_path, part="caption")
