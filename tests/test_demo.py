@@ -14,6 +14,7 @@ from seedpo.config import build_config, read_recipe
 from seedpo.errors import SeedpoError
 from seedpo.methods.presets import METHODS
 from seedpo.runs import resolve_config
+from seedpo.sweeps import running
 from tests.small_runs import metrics, small
 from tests.training.test_crashes import child_environment
 
@@ -200,6 +201,6 @@ def test_a_real_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert build_config(yaml.safe_load((run / "config.yaml").read_text())).evaluation.num_prompts == 2
     assert "<html" in report.read_text(encoding="utf-8")
     written = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    monkeypatch.setattr(demo, "_start", lambda out, run: pytest.fail("trained again"))
+    monkeypatch.setattr(running, "start", lambda *started: pytest.fail("trained again"))
     assert demo.run_demo(out, processes=1) == report
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == written

@@ -146,9 +146,20 @@ class TestFigures:
 
     def test_files(self, tmp_path: Path) -> None:
         evaluation()(ToyDenoiser(), step=20, folder=tmp_path / "samples")
-        assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["index.json", "step-000020.png"]
+        files = sorted(path.name for path in (tmp_path / "samples").iterdir())
+        assert files == ["index.json", "step-000020.json", "step-000020.png"]
         index = json.loads((tmp_path / "samples" / "index.json").read_text(encoding="utf-8"))
         assert index == {"tile": 8, "columns": 2, "prompts": PROMPTS}
+
+    def test_figures_are_stored_before_they_are_averaged(self, tmp_path: Path) -> None:
+        values = torch.arange(len(PROMPTS), dtype=torch.float32)
+        values[0] = math.nan
+        figures = evaluation(metrics=[metric(lambda samples: values)])(ToyDenoiser(), step=3, folder=tmp_path)
+        stored = json.loads((tmp_path / "step-000003.json").read_text(encoding="utf-8"))
+        assert all(len(row) == len(PROMPTS) for row in stored.values())
+        name = metric(lambda samples: values).name
+        assert stored[name] == [None, *values[1:].tolist()]
+        assert figures[name] == pytest.approx(float(values[1:].mean()))
 
 
 class TestSheet:

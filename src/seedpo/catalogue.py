@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from seedpo.features.names import FEATURES, PROMPT_METRICS, SET_METRICS
 from seedpo.methods.presets import METHODS
-from seedpo.registry import Entry, Registry, RewardEntry
+from seedpo.registry import Entry, MetricEntry, Registry, RewardEntry
 
 DRAWING = 32
 """Height and width of the embedded world's drawings; its oracle reads nothing else."""
@@ -63,6 +64,26 @@ PROMPTS = Registry(
             name="scenes-evaluation",
             target="seedpo.embedded:evaluation_prompts",
             summary="64 held-out prompts of the embedded world",
+        ),
+        Entry(
+            name="pickapic-validation",
+            target="seedpo.data.prompt_sets:pickapic_validation",
+            summary="Pick-a-Pic v1, split validation_unique; from the hub, or pickapic-validation@FOLDER",
+        ),
+        Entry(
+            name="parti",
+            target="seedpo.data.prompt_sets:parti",
+            summary="PartiPrompts; from the hub, or parti@PartiPrompts.tsv",
+        ),
+        Entry(
+            name="hpsv2",
+            target="seedpo.data.prompt_sets:hpsv2",
+            summary="the benchmark prompts of HPSv2, four styles; from the hub, or hpsv2@FOLDER",
+        ),
+        Entry(
+            name="study-300",
+            target="seedpo.data.prompt_sets:study_300",
+            summary="100 of parti and 200 of hpsv2, drawn by seed; from the hub, or study-300@FOLDER with both",
         ),
     ),
 )
@@ -195,34 +216,91 @@ REWARDS = Registry(
 METRICS = Registry(
     "metric",
     (
-        Entry(
+        MetricEntry(
             name="truth",
             target="seedpo.scenes.metrics:TRUTH",
             summary="true utility of the simulated annotator",
             image_size=DRAWING,
+            unit="utility of the simulated annotator",
+            span="at most 3",
+            direction="higher",
+            source="docs/embedded-world.md",
         ),
-        Entry(
+        MetricEntry(
             name="attribute_accuracy",
             target="seedpo.scenes.metrics:ATTRIBUTE_ACCURACY",
             summary="share of images with every named attribute right",
             image_size=DRAWING,
+            unit="share of images",
+            span="[0, 1]",
+            direction="higher",
+            source="docs/embedded-world.md",
         ),
-        Entry(
+        MetricEntry(
             name="residual",
             target="seedpo.scenes.metrics:RESIDUAL",
             summary="distance to the nearest legitimate drawing of the prompt",
             image_size=DRAWING,
+            unit="RMS pixel difference",
+            span="[0, 1]",
+            direction="lower",
+            source="docs/embedded-world.md",
         ),
-        Entry(
+        MetricEntry(
             name="free_spread",
             target="seedpo.scenes.metrics:FREE_SPREAD",
             summary="spread of what the prompt leaves open, relative to the data",
             image_size=DRAWING,
+            unit="standard deviation relative to the data",
+            span="at least 0",
+            direction="higher",
+            source="docs/embedded-world.md",
         ),
-        Entry(
+        MetricEntry(
             name="pairwise_diversity",
             target="seedpo.metrics.pairwise:PAIRWISE_DIVERSITY",
             summary="mean pixel distance between images of one prompt",
+            unit="RMS pixel difference",
+            span="[0, 1]",
+            direction="higher",
+            source="docs/metrics.md",
+        ),
+        *PROMPT_METRICS,
+        MetricEntry(
+            name="image_entropy",
+            target="seedpo.metrics.statistics:IMAGE_ENTROPY",
+            summary="Shannon entropy of an image's luminance histogram (256 levels)",
+            unit="bits",
+            span="[0, 8]",
+            direction="neither",
+            source="docs/metrics.md",
+        ),
+        MetricEntry(
+            name="rms_contrast",
+            target="seedpo.metrics.statistics:RMS_CONTRAST",
+            summary="standard deviation of an image's luminance",
+            unit="luminance",
+            span="[0, 0.5]",
+            direction="neither",
+            source="Peli 1990",
+        ),
+        MetricEntry(
+            name="colourfulness",
+            target="seedpo.metrics.statistics:COLOURFULNESS",
+            summary="how colourful people find an image; 0: grey, 109: extremely",
+            unit="Hasler and Suesstrunk's M",
+            span="at least 0",
+            direction="neither",
+            source="Hasler and Suesstrunk 2003",
+        ),
+        MetricEntry(
+            name="edge_density",
+            target="seedpo.metrics.statistics:EDGE_DENSITY",
+            summary="share of pixels whose luminance changes by more than 0.1 per pixel (Sobel)",
+            unit="share of pixels",
+            span="[0, 1]",
+            direction="neither",
+            source="docs/metrics.md",
         ),
     ),
 )
@@ -235,5 +313,7 @@ KINDS: dict[str, Registry] = {
     "prompts": PROMPTS,
     "rewards": REWARDS,
     "metrics": METRICS,
+    "set-metrics": SET_METRICS,
+    "features": FEATURES,
 }
 """The registries by the word that ``seedpo list`` takes."""

@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
-from tqdm import tqdm
 
 from seedpo.config import merge
 from seedpo.errors import SeedpoError
 from seedpo.reports import write_report
+from seedpo.sweeps.cells import Cell
+from seedpo.sweeps.running import Failure, recipe_text, run_cells
 
 SHARED: Mapping[str, Any] = {
     "lora_rank": 8,
@@ -72,20 +67,7 @@ it would saturate every fourth pair, and a smaller one is used.
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class DemoRun:
-    """One run of the demonstration.
-
-    Attributes:
-        name: its folder.
-        config: what differs from the method's preset.
-    """
-
-    name: str
-    config: Mapping[str, Any]
-
-
-def demo_runs(seeds: int = 1) -> Iterator[DemoRun]:
+def demo_runs(seeds: int = 1) -> Iterator[Cell]:
     """Base method, SEE variant, and the base method at SEE's temperature (beta' = a), for every method and seed."""
     for seed in range(seeds):
         for method, settings in METHODS.items():
@@ -97,7 +79,8 @@ def demo_runs(seeds: int = 1) -> Iterator[DemoRun]:
                 "control": {"gamma": 0.0, "beta": beta * (1.0 + gamma)},
             }
             for variant, changes in variants.items():
-                yield DemoRun(name=f"{method}-{variant}-seed{seed}", config=merge(common, changes))
+                config = merge(common, changes)
+                yield Cell(name=f"{method}-{variant}-seed{seed}", config=config, steps=int(config["max_steps"]))
 
 
 def run_demo(out: Path, *, seeds: int = 1, processes: int | None = None, fresh: bool = False) -> Path:
@@ -118,54 +101,14 @@ def run_demo(out: Path, *, seeds: int = 1, processes: int | None = None, fresh: 
     runs = list(demo_runs(seeds))
     out.mkdir(parents=True, exist_ok=True)
     for run in runs:
-        recipe, text = out / f"{run.name}.yaml", yaml.safe_dump(dict(run.config), sort_keys=False)
+        recipe, text = out / f"{run.name}.yaml", recipe_text(run)
         if fresh or (recipe.is_file() and recipe.read_text(encoding="utf-8") != text):
             shutil.rmtree(out / run.name, ignore_errors=True)
         recipe.write_text(text, encoding="utf-8")
-    _train_all(out, runs, processes=processes or os.cpu_count() or 1)
+    run_cells(out, runs, processes=processes or os.cpu_count(), label="demo", on_end=_stop_at_failure)
     return write_report([out / run.name for run in runs], out / "report.html")
 
 
-def _train_all(out: Path, runs: Sequence[DemoRun], *, processes: int) -> None:
-    waiting = [run for run in runs if not (out / run.name / "finished.json").is_file()]
-    total = sum(int(run.config["max_steps"]) for run in runs)
-    working: dict[str, subprocess.Popen[bytes]] = {}
-    with tqdm(total=total, desc="demo", unit="step", dynamic_ncols=True) as bar:
-        try:
-            while waiting or working:
-                while waiting and len(working) < processes:
-                    run = waiting.pop(0)
-                    working[run.name] = _start(out, run)
-                time.sleep(0.5)
-                for name in [name for name, process in working.items() if process.poll() is not None]:
-                    if working.pop(name).returncode:
-                        raise SeedpoError(f"the run {name} failed; its last words are in {out / (name + '.log')}")
-                bar.set_postfix_str(", ".join(working))
-                bar.update(sum(_steps_done(out, run) for run in runs) - bar.n)
-        finally:
-            for process in working.values():
-                process.terminate()
-            for process in working.values():
-                process.wait()
-
-
-def _start(out: Path, run: DemoRun) -> subprocess.Popen[bytes]:
-    folder = out / run.name
-    resumes = any((folder / "checkpoints").glob("checkpoint-*"))
-    if not resumes:
-        shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-m", "seedpo", "train", str(out / f"{run.name}.yaml"), "--out", str(folder), "--quiet"]
-    with (out / f"{run.name}.log").open("ab") as log:
-        return subprocess.Popen(
-            [*command, *(["--resume", "latest"] if resumes else [])],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-
-
-def _steps_done(out: Path, run: DemoRun) -> int:
-    """Training steps on record."""
-    path = out / run.name / "metrics.jsonl"
-    return path.read_bytes().count(b'"kind": "train"') if path.is_file() else 0
+def _stop_at_failure(run: Cell, failure: Failure | None) -> None:
+    if failure is not None:
+        raise SeedpoError(f"the run {run.name} failed; its last words are in {failure.log}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -15,9 +15,7 @@ from seedpo.config import EvaluationConfig
 from seedpo.core.sampling import sample_latents
 from seedpo.errors import TrainingDiverged
 from seedpo.protocols import Denoiser, Metric, Reward, Samples, State, unchanged
-
-RESAMPLES = 1000
-"""Bootstrap resamples behind each interval."""
+from seedpo.stats.bootstrap import mean_interval
 
 
 class ImageEvaluation:
@@ -69,11 +67,15 @@ class ImageEvaluation:
         self._write_index(samples, folder / "index.json")
         images, prompts = samples.flat()
         figures: dict[str, float] = {}
+        per_prompt: dict[str, Tensor] = {}
         for name, reward in self.rewards.items():
             scores = reward(images, prompts).detach().float().cpu().view(len(self.prompts), -1)
-            figures |= summarise(f"reward/{name}", scores.mean(1), seed=self.config.seed)
+            per_prompt[f"reward/{name}"] = scores.mean(1)
+            figures |= summarise(f"reward/{name}", per_prompt[f"reward/{name}"], seed=self.config.seed)
         for metric in self.metrics:
-            figures |= summarise(metric.name, metric.per_prompt(samples), finish=metric.finish, seed=self.config.seed)
+            per_prompt[metric.name] = metric.per_prompt(samples)
+            figures |= summarise(metric.name, per_prompt[metric.name], finish=metric.finish, seed=self.config.seed)
+        save_per_prompt(per_prompt, folder / f"step-{step:06d}.json")
         return figures
 
     def place(self, device: torch.device) -> None:
@@ -98,17 +100,15 @@ class ImageEvaluation:
         batches = []
         for start in range(rank * config.batch_size, len(prompts), world * config.batch_size):
             rows = slice(start, start + config.batch_size)
-            clean = sample_latents(
-                policy.predict,
-                latents[rows].to(policy.device),
-                policy.encode_prompts(prompts[rows]),
-                policy.encode_prompts([""] * len(prompts[rows])),
-                policy.schedule,
-                num_inference_steps=config.num_inference_steps,
-                guidance_scale=config.guidance_scale,
-                eta=0.0,
+            batches.append(
+                draw_images(
+                    policy,
+                    prompts[rows],
+                    latents[rows],
+                    num_inference_steps=config.num_inference_steps,
+                    guidance_scale=config.guidance_scale,
+                )
             )
-            batches.append(policy.decode(clean).cpu())
         return {"batches": batches}
 
     def _joined(self, parts: Sequence[State]) -> Samples:
@@ -121,19 +121,36 @@ class ImageEvaluation:
 
     def _write_index(self, samples: Samples, path: Path) -> None:
         index = {"tile": samples.images.shape[-1], "columns": samples.images.shape[1], "prompts": self.prompts}
-        aside = path.with_name(path.name + ".tmp")
-        aside.write_text(json.dumps(index, indent=1), encoding="utf-8")
-        aside.replace(path)
+        _write_aside(json.dumps(index, indent=1), path)
 
 
 def initial_latents(prompts: int, images: int, shape: tuple[int, int, int], *, seed: int) -> Tensor:
     """Latents (P, K, C, H, W), each from a seed of its own, so that it does not depend on how many others there are."""
-    rows = []
-    for prompt in range(prompts):
-        for image in range(images):
-            generator = torch.Generator().manual_seed((seed * 1_000_003 + prompt) * 1_009 + image)
-            rows.append(torch.randn(shape, generator=generator))
+    rows = [initial_latent(prompt, image, shape, seed=seed) for prompt in range(prompts) for image in range(images)]
     return torch.stack(rows).view(prompts, images, *shape)
+
+
+def initial_latent(prompt: int, image: int, shape: tuple[int, int, int], *, seed: int) -> Tensor:
+    """The latent (C, H, W) from which an image of a prompt is drawn, by their numbers."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + prompt) * 1_009 + image)
+    return torch.randn(shape, generator=generator)
+
+
+def draw_images(
+    policy: Denoiser, prompts: Sequence[str], latents: Tensor, *, num_inference_steps: int, guidance_scale: float
+) -> Tensor:
+    """Images (B, 3, height, width) on the CPU of prompts and their initial latents (B, C, H, W): DDIM with eta 0."""
+    clean = sample_latents(
+        policy.predict,
+        latents.to(policy.device),
+        policy.encode_prompts(prompts),
+        policy.encode_prompts([""] * len(prompts)),
+        policy.schedule,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        eta=0.0,
+    )
+    return policy.decode(clean).cpu()
 
 
 def summarise(
@@ -147,13 +164,10 @@ def summarise(
         seed: seed of the resampling.
         finish: applied to each mean.
     """
-    known = values[~torch.isnan(values)].double().numpy()
-    if not len(known):
+    interval = mean_interval(values.double().numpy(), seed=seed, finish=finish)
+    if not interval.count:
         return {}
-    resamples = np.random.default_rng(seed).integers(len(known), size=(RESAMPLES, len(known)))
-    means = known[resamples].mean(1)
-    low, high = (finish(float(end)) for end in np.quantile(means, [0.025, 0.975]))
-    return {name: finish(float(known.mean())), f"{name}/low": low, f"{name}/high": high}
+    return {name: interval.mean, f"{name}/low": interval.low, f"{name}/high": interval.high}
 
 
 def save_sheet(images: Tensor, path: Path) -> None:
@@ -163,4 +177,20 @@ def save_sheet(images: Tensor, path: Path) -> None:
     # Written aside: whoever looks while it is written, or after a crash, sees whole sheets only.
     aside = path.with_name(path.name + ".tmp")
     Image.fromarray((sheet * 255.0).round().byte().numpy()).save(aside, format=path.suffix[1:])
+    aside.replace(path)
+
+
+def save_per_prompt(values: Mapping[str, Tensor], path: Path) -> None:
+    """Stores every figure's values (P,), before they are averaged, as JSON: ``{name: [value or null, ...]}``.
+
+    With them two evaluations can be compared prompt by prompt, which tells smaller differences from chance than two
+    intervals do.
+    """
+    rows = {name: [value if math.isfinite(value) else None for value in row.tolist()] for name, row in values.items()}
+    _write_aside(json.dumps(rows), path)
+
+
+def _write_aside(text: str, path: Path) -> None:
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(text, encoding="utf-8")
     aside.replace(path)

@@ -204,6 +204,13 @@ class StatefulPairs(PreferencePairs, Protocol):
         """Takes back what :meth:`state` gave."""
 
 
+class Features(Protocol):
+    """What turns images into vectors, in which their likeness can be measured."""
+
+    def __call__(self, images: Images) -> Tensor:
+        """Vectors (B, D) float32, on the CPU, of B images."""
+
+
 class Reward(Protocol):
     """A scorer of images."""
 
@@ -265,6 +272,10 @@ class Samples:
         return self.images.flatten(0, 1), [prompt for prompt in self.prompts for _ in range(count)]
 
 
+Direction = Literal["higher", "lower", "neither"]
+"""Which values of a metric are better; image statistics are neither good nor bad."""
+
+
 def unchanged(value: float) -> float:
     """The value itself."""
     return value
@@ -282,12 +293,43 @@ class Metric:
         per_prompt: one value for each prompt, (P,); NaN where it cannot be told.
         finish: applied to the mean over prompts.
         least_images: images per prompt without which there is nothing to measure.
+        features: what it looks at instead of the images themselves, by name; none: at the images.
+        of_features: the same values (P,) from those features (P, K, D), where they are at hand.
     """
 
     name: str
-    direction: Literal["higher", "lower"]
+    direction: Direction
     unit: str
     summary: str
     per_prompt: Callable[[Samples], Tensor]
     finish: Callable[[float], float] = unchanged
     least_images: int = 1
+    features: str | None = None
+    of_features: Callable[[Tensor], Tensor] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetMetric:
+    """One thing that is measured on all images together, by their features, against those of a reference set.
+
+    Attributes:
+        name: as users write it.
+        direction: whether more is better.
+        unit: of the value.
+        summary: one line that says what it means.
+        features: which features, by name.
+        of_features: the value () from features (N, D) of the images and (M, D) of the reference set; NaN where there
+            are too few.
+        per_image: for values that are means over the images: what each of them adds, (N,), so that an interval can be
+            had by resampling prompts while the reference set stays; none: the value is no such mean.
+        least_images: in each of the two sets, without which there is nothing to measure.
+    """
+
+    name: str
+    direction: Direction
+    unit: str
+    summary: str
+    features: str
+    of_features: Callable[[Tensor, Tensor], Tensor]
+    per_image: Callable[[Tensor, Tensor], Tensor] | None = None
+    least_images: int = 2

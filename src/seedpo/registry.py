@@ -56,6 +56,55 @@ class RewardEntry(Entry):
     direction: Literal["higher"] = "higher"
 
 
+@dataclass(frozen=True, kw_only=True)
+class FeaturesEntry(Entry):
+    """One registered kind of image features; its target gives it, and takes the place of its weights if it has one.
+
+    Attributes:
+        width: how many numbers describe an image.
+        licence: of the weights, as :class:`RewardEntry` has it.
+        size: of what is downloaded; none: nothing is.
+        source: paper or repository that describes it.
+        place: default place of its weights on the hub; none: it has none to be found elsewhere.
+    """
+
+    width: str
+    licence: str
+    size: str | None = None
+    source: str
+    place: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricEntry(Entry):
+    """One registered metric; its target is its record or, where it looks at features, what makes the record for them.
+
+    Attributes:
+        unit: of its values.
+        span: in which its values lie.
+        direction: which values are better.
+        source: paper that defines it.
+        features: what it looks at, by name; none: at the images themselves.
+        reference: whether it compares all images with a reference set, instead of those of one prompt with each other.
+    """
+
+    unit: str
+    span: str
+    direction: Literal["higher", "lower", "neither"]
+    source: str
+    features: str | None = None
+    reference: bool = False
+
+    def load(self, place: str | None = None) -> Any:
+        """Imports the record.
+
+        Args:
+            place: where the weights of its features are, if not at their default place.
+        """
+        found = super().load()
+        return found if self.features is None else found(self.features, place)
+
+
 @dataclass(frozen=True)
 class Registry:
     """The entries of one kind, in the order in which they are listed."""

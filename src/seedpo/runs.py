@@ -38,6 +38,7 @@ from seedpo.models.names import looks_like_a_model
 from seedpo.models.pipelines import Pipeline
 from seedpo.models.precision import gpu_has_bfloat16
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.named_metrics import build_prompt_metric
 from seedpo.named_rewards import CheckedReward, build_reward, check_definitions, leaves
 from seedpo.protocols import Method, Source
 from seedpo.sources.offline import OfflinePairs
@@ -76,6 +77,11 @@ def resolve_config(
     model = changes.get("model", recipe.get("model", RunConfig.model_fields["model"].default))
     usual = {} if model in MODELS else usual_precision(bfloat16)
     config = build_config(usual, preset.defaults, recipe, changes)
+    if preset.objective == "noise" and config.entropy_offset != "full":
+        raise ConfigError(
+            f"entropy_offset = {config.entropy_offset} takes the noise of drawn steps off the offset, and {name} draws "
+            "none; set entropy_offset to full, or method to d3po or spo"
+        )
     check_definitions(config.rewards)
     return config
 
@@ -205,6 +211,7 @@ def build_method(config: RunConfig, caches: Caches | None = None) -> Method[Any]
         eta=config.sampling.eta,
         clip_range=config.clip_range,
         reduction=config.reduction,
+        entropy_offset=config.entropy_offset,
     )
 
 
@@ -291,7 +298,7 @@ def build_evaluation(config: RunConfig) -> ImageEvaluation:
         prompts[: settings.num_prompts],
         config=settings,
         rewards={name: named_reward(name, config) for name in settings.rewards},
-        metrics=[METRICS.load(name) for name in settings.metrics],
+        metrics=[build_prompt_metric(name) for name in settings.metrics],
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedpo.metrics.pairwise import PAIRWISE_DIVERSITY, mean_pairwise_distance
+from seedpo.metrics.pairwise import PAIRWISE_DIVERSITY, mean_cosine_distance, mean_pairwise_distance
 from seedpo.protocols import Samples
 
 
@@ -58,3 +58,33 @@ def test_is_a_mean_of_its_own() -> None:
     assert PAIRWISE_DIVERSITY.per_prompt(levels((0.0, 1.0))).shape == (1,)
     assert PAIRWISE_DIVERSITY.finish(0.25) == 0.25
     assert PAIRWISE_DIVERSITY.direction == "higher"
+
+
+class TestCosine:
+    def test_is_the_mean_over_pairs(self) -> None:
+        features = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(1))
+        wanted = [
+            sum(1 - float(torch.cosine_similarity(row[i], row[j], dim=0)) for i in range(5) for j in range(i)) / 10
+            for row in features
+        ]
+        assert mean_cosine_distance(features).tolist() == pytest.approx(wanted, rel=1e-5)
+
+    @pytest.mark.parametrize("count", [2, 26, 40])
+    def test_copies_have_none(self, count: int) -> None:
+        features = torch.randn(1, 1, 7, generator=torch.Generator().manual_seed(0)).expand(1, count, 7)
+        assert mean_cosine_distance(features).item() == 0
+
+    def test_orthogonal_and_opposite(self) -> None:
+        assert mean_cosine_distance(3 * torch.eye(4)[None]).item() == pytest.approx(1.0)
+        assert mean_cosine_distance(torch.tensor([[[1.0, 2.0], [-2.0, -4.0]]])).item() == pytest.approx(2.0)
+
+    def test_two_clusters(self) -> None:
+        """Of 6 pairs, 4 lie between the clusters."""
+        assert mean_cosine_distance(torch.eye(2)[None, [0, 0, 1, 1]]).item() == pytest.approx(4 / 6)
+
+    def test_without_a_direction_all_are_alike(self) -> None:
+        assert mean_cosine_distance(torch.zeros(1, 3, 4)).item() == 0
+        assert mean_cosine_distance(torch.tensor([[[0.0, 0.0], [1.0, 0.0]]])).item() == pytest.approx(1.0)
+
+    def test_one_image_has_no_pair(self) -> None:
+        assert mean_cosine_distance(torch.ones(2, 1, 3)).isnan().tolist() == [True, True]

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from seedpo.reports.contrasts import apart, at_equal_proxy, at_equal_steps, at_step, compare, reach
+from seedpo.reports.contrasts import apart, at_equal_proxy, at_equal_steps, at_step, compare, paired, reach
+from seedpo.reports.runs import PerPrompt
 from seedpo.reports.settings import Curve, Point
 from tests.reports.handmade import PROXY, base, curve, curves, see
 
@@ -83,3 +84,39 @@ def test_a_curve_is_read_by_step() -> None:
     one = Curve(steps=(0, 40), points=(Point(value=1.0), Point(value=2.0)))
     assert one[40].value == 2.0
     assert one.values == (1.0, 2.0)
+
+
+def point(*values: float, prompts: tuple[str, ...] = ("a", "b", "c", "d", "e")) -> Point:
+    return Point(value=sum(values) / len(values), per_prompt=PerPrompt(prompts=prompts, values=values))
+
+
+def test_the_same_prompts_are_compared_one_by_one() -> None:
+    low, high = point(1, 2, 3, 4, 5), point(1.1, 2.2, 3.1, 4.2, 5.1)
+    found = paired(high, low)
+    assert found is not None
+    assert found.mean == pytest.approx(0.14)
+    assert 0 < found.low < found.high
+    contrast = compare(high, low, scale=1.0)
+    assert (contrast.verdict, contrast.judged) == ("higher", True)
+    assert contrast.paired == found
+
+
+@pytest.mark.parametrize(
+    "other",
+    [point(1, 2, 3, 4, 5, prompts=("a", "b", "c", "d", "z")), Point(value=3.0), point(1, 2, prompts=("a", "b"))],
+)
+def test_other_prompts_cannot_be_paired(other: Point) -> None:
+    assert paired(point(1, 2, 3, 4, 5), other) is None
+
+
+def test_too_few_prompts_make_no_interval() -> None:
+    few = point(1, 2, prompts=("a", "b"))
+    assert paired(few, few) is None
+
+
+def test_values_between_two_evaluations_are_mixed_prompt_by_prompt() -> None:
+    one = Curve(steps=(0, 10), points=(point(0, 0, 0, 0, 0), point(1, 2, 3, 4, 5)))
+    found = at_step(one, 5)
+    assert found is not None
+    assert found.per_prompt is not None
+    assert found.per_prompt.values == (0.5, 1.0, 1.5, 2.0, 2.5)

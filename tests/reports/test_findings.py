@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from seedpo.reports.findings import AGAINST_BASE, HARMS, HELPS, LOOKS_BETTER, Findings, Statement, findings
 from seedpo.reports.settings import Setting
-from tests.reports.handmade import PROXY, base, control, curve, curves, family, see
+from tests.reports.handmade import PROXY, base, control, curve, curves, family, see, setting
 
 HACKING = curves([0.0, 0.5, 1.0], [0.0, 0.5, -1.0], pairwise_diversity=[0.5, 0.3, 0.1])
 SAME_PROXY_BETTER_TRUTH = curves([0.0, 0.5, 1.0], [0.0, 0.5, 0.6], pairwise_diversity=[0.5, 0.45, 0.4])
@@ -158,3 +158,16 @@ def test_every_outcome_has_one_conclusion() -> None:
     assert sorted([*HELPS, *LOOKS_BETTER, *HARMS, *neutral], key=str) == sorted(AGAINST_BASE, key=str)
     for outcome, conclusion in AGAINST_BASE.items():
         assert ("does not help" in conclusion) == (outcome in HARMS)
+
+
+def test_many_settings_are_counted_in_the_headline() -> None:
+    several = [setting("see", SAME_PROXY_BETTER_TRUTH, gamma=gamma, name=f"SEE {gamma:g}") for gamma in (1.0, 2.0, 3.0)]
+    worse = setting("see", curves([0.0, 0.5, 1.0], [0.0, 0.0, -3.0]), gamma=9.0, name="SEE 9")
+    found = shown(base(HACKING), *several, worse, control(HACKING))
+    assert found.headline.endswith(
+        "Of 4 settings with the entropy term that can be compared with the base method at the same beta, "
+        "3 have a better trade-off in truth, 1 a worse one, and 0 cannot be told apart or gain at equal steps only. "
+        "Of 1 setting with the entropy term that can be compared with the temperature control, "
+        "1 has a better trade-off in truth, 0 a worse one, and 0 cannot be told apart or gain at equal steps only."
+    )
+    assert "SEE 9" not in found.headline

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from seedpo.reports.hacking import hacking, worst_step
+from seedpo.reports.runs import PerPrompt
+from seedpo.reports.settings import Curve, Point
 from tests.reports.handmade import PROXY, base, curve, curves, family
 
 
@@ -70,3 +72,26 @@ def test_the_worst_step_is_the_deepest_below_an_earlier_peak() -> None:
     assert worst_step(family(one), one) == 40
     assert worst_step(family(one), base(curves([0, 1], [0, 1]))) is None
     assert worst_step(family(one), None) is None
+
+
+def by_prompt(*rows: Sequence[float]) -> Curve:
+    """A curve with the values of every prompt, and intervals so wide that they always overlap."""
+    prompts = tuple(f"prompt {index}" for index in range(len(rows[0])))
+    points = [
+        Point(value=sum(row) / len(row), low=-9, high=9, per_prompt=PerPrompt(prompts=prompts, values=tuple(row)))
+        for row in rows
+    ]
+    return Curve(steps=tuple(range(0, 10 * len(rows), 10)), points=tuple(points))
+
+
+@pytest.mark.parametrize(("fall", "verdict"), [(0.2, "yes"), (0.0, "unclear")])
+def test_a_fall_of_every_prompt_shows_although_the_intervals_overlap(fall: float, verdict: str) -> None:
+    start, peak = (-2.0, -1.0, 0.0, 1.0, 2.0, 3.0), (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0)
+    noise = (0.3, -0.3, 0.3, -0.3, 0.3, -0.31)
+    end = [value - fall + shift * (0.1 if fall else 1) for value, shift in zip(peak, noise, strict=True)]
+    one = base({PROXY: curve([0.2, 0.5, 0.8]), "truth": by_prompt(start, peak, end)})
+    found = hacking(family(one), one)
+    assert found.verdict == verdict
+    assert "(paired over 6 prompts: [" in found.text
+    if verdict == "unclear":
+        assert found.text.endswith("a fall whose paired interval includes 0: reward hacking is not shown.")

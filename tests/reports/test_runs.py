@@ -7,6 +7,7 @@ import pytest
 
 from seedpo.errors import RunFolderError, SeedpoError
 from seedpo.reports.runs import read_run, read_runs
+from seedpo.reports.settings import read_curves
 from tests.reports.synthetic import PROMPTS, write_run
 
 
@@ -119,3 +120,22 @@ def test_alarms_are_read_and_damaged_lines_are_skipped(tmp_path: Path) -> None:
     alarm = '{"step": 30, "name": "hacking", "message": "truth fell: stop here", "value": null}'
     (folder / "alarms.jsonl").write_text(f"{alarm}\nnonsense\n[1]\n{alarm[:20]}")
     assert read_run(folder).alarms == ("alarm hacking at step 30: truth fell: stop here.",)
+
+
+def test_figures_of_every_prompt_are_read_where_they_fit(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", evaluations=(0, 10, 20, 30), tile=8)
+    run = read_run(folder)
+    truth = {int(record["step"]): record["truth"] for record in run.evaluations}
+    good = [truth[10] + shift for shift in (-3, -2, -1, 1, 2, 3)]
+    for step, row in ((0, good[:2]), (10, good), (20, good)):
+        (folder / "samples" / f"step-{step:06d}.json").write_text(json.dumps({"truth": row, "free_spread": [None] * 6}))
+    (folder / "samples" / "step-000030.json").write_text("{")
+    run = read_run(folder)
+    points = read_curves(run.evaluations, run.per_prompt)["truth"]
+    found = points[10].per_prompt
+    assert found is not None
+    assert (found.prompts, list(found.values)) == (PROMPTS, good)
+    assert points[0].per_prompt is None, "another number of prompts"
+    assert points[20].per_prompt is None, "their mean is not what was logged"
+    assert points[30].per_prompt is None, "damaged"
+    assert read_curves(run.evaluations, run.per_prompt)["free_spread"][10].per_prompt is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seedpo.caches.live import LivePairs
 from seedpo.errors import TrainingDiverged
-from seedpo.rewards.preference_evaluation import PreferenceEvaluation, wilson_interval
+from seedpo.rewards.preference_evaluation import PreferenceEvaluation
 from seedpo.rewards.preference_model import Comparison, PreferenceModel
 from seedpo.rewards.preference_objective import PreferenceObjective, agreement, in_batch_losses, pair_losses
 from seedpo.rewards.preference_pixels import PixelPairs
@@ -159,13 +159,6 @@ class TestEvaluation:
             model.clip.logit_scale.fill_(math.nan)
         with pytest.raises(TrainingDiverged, match=r"step 3.*not finite"):
             accuracies(model, noisy=True)
-
-    def test_wilson_interval(self) -> None:
-        """Against the textbook's values (Brown, Cai and DasGupta 2001: 0 of 10, and symmetry)."""
-        assert wilson_interval(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
-        low, high = wilson_interval(77, 100)
-        assert (low, high) == pytest.approx((0.6785, 0.8416), abs=1e-3)
-        assert wilson_interval(23, 100) == pytest.approx((1 - high, 1 - low))
 
 
 class TestModel:

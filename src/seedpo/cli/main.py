@@ -11,12 +11,14 @@ import typer
 
 from seedpo.cli.cache import cache_app
 from seedpo.cli.data import data_app
+from seedpo.cli.evaluation import evaluate_command
 from seedpo.cli.names import list_command
 from seedpo.cli.results import card_command, export_command, push_command, report_command, sample_command
 from seedpo.cli.reward import reward_app
 from seedpo.cli.scenes import scenes_app
 from seedpo.cli.scoring import score_command
 from seedpo.cli.shared import is_first_process
+from seedpo.cli.sweeping import bench_app, sweep_command
 from seedpo.cli.training import demo_command, plan_command, train_command
 from seedpo.errors import SeedpoError
 
@@ -28,16 +30,18 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
         "cache": cache_app,
         "reward": reward_app,
         "train": train_command,
+        "sweep": sweep_command,
     },
     "Look at results and hand them on": {
         "report": report_command,
+        "evaluate": evaluate_command,
         "sample": sample_command,
         "score": score_command,
         "export": export_command,
         "card": card_command,
         "push": push_command,
     },
-    "The embedded world": {"scenes": scenes_app},
+    "The embedded world": {"scenes": scenes_app, "bench": bench_app},
 }
 """The commands, in the order in which ``--help`` shows them."""
 

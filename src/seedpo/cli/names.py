@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from seedpo.errors import ConfigError
-from seedpo.registry import RewardEntry
+from seedpo.registry import Entry, FeaturesEntry, MetricEntry, RewardEntry
 
 TITLES = ("name", "measures (higher is better)", "scale", "download", "licence", "source")
 """Columns of the table of rewards."""
@@ -32,12 +32,16 @@ BESIDES = (
 
 def list_command(
     kind: Annotated[
-        str | None, typer.Argument(help="methods, models, data, prompts, rewards or metrics; all if not given.")
+        str | None,
+        typer.Argument(
+            help="methods, models, data, starts, prompts, rewards, metrics, set-metrics or features; all if not given."
+        ),
     ] = None,
 ) -> None:
     """List the names that can be written in configurations and commands.
 
-    `seedpo list rewards` says what each reward measures, in which numbers, under which licence, and what is downloaded.
+    `seedpo list rewards` says what each reward measures, in which numbers, under which licence, and what is downloaded;
+    `seedpo list metrics` and `seedpo list set-metrics` the units of metrics, and what they need.
     """
     from seedpo.catalogue import KINDS
 
@@ -53,7 +57,33 @@ def list_command(
     for word in [kind] if kind else KINDS:
         typer.echo(f"{word}:")
         for entry in KINDS[word].entries:
-            typer.echo(f"  {entry.name:24} {entry.summary}")
+            typer.echo(f"  {entry.name:24} {entry.summary}{_besides(entry)}")
+
+
+def _besides(entry: Entry) -> str:
+    """In brackets, unit and direction of a metric, and the network and reference set that it needs."""
+    if not isinstance(entry, MetricEntry):
+        return ""
+    _, _, unit, _, direction, needs, _ = metric_facts(entry)
+    facts = [unit, f"{direction} is better" if direction != "neither" else "neither good nor bad"]
+    return f" [{'; '.join([*facts, *([] if needs == 'nothing' else [f'needs {needs}'])])}]"
+
+
+def metric_facts(entry: MetricEntry) -> tuple[str, ...]:
+    """What the table says of a metric: name, what, unit, range, direction, needs, source."""
+    from seedpo.features.names import FEATURES
+
+    needs = []
+    if entry.image_size is not None:
+        needs.append(f"{entry.image_size} x {entry.image_size} px drawings")
+    if entry.features is not None:
+        network = FEATURES[entry.features]
+        size = network.size if isinstance(network, FeaturesEntry) else None
+        needs.append(f"features {entry.features}" + (f" ({size})" if size else ""))
+    if entry.reference:
+        needs.append("a reference set")
+    found = ", ".join(needs) or "nothing"
+    return (entry.name, entry.summary, entry.unit, entry.span, entry.direction, found, entry.source)
 
 
 def reward_facts(entry: RewardEntry) -> tuple[str, ...]:

@@ -45,14 +45,30 @@ def sample_command(
 
 
 def report_command(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
-    out: Annotated[Path, typer.Option(help="File to write: .html, or .md for the tables alone.")],
-    title: Annotated[str | None, typer.Option(help="Title of the page.")] = None,
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Folders of runs, sweeps and evaluations, in any mixture.")
+    ],
+    out: Annotated[Path, typer.Option(help="File to write; for a folder, report.html (or report.md) in it.")],
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Preference tuning report",
+    format: Annotated[
+        str | None,
+        typer.Option(help="`html`: the page, or `markdown`: findings and tables; else by the file's name."),
+    ] = None,
 ) -> None:
-    """Turn run folders into one self-contained HTML page, or into Markdown tables."""
+    """Turn runs, sweeps and evaluations into one self-contained HTML page, or into Markdown.
+
+    A folder of runs (a sweep's, for example) stands for all runs in it. The page needs no network and no other file.
+
+    Examples:
+        seedpo report runs/base runs/see runs/control --out report.html
+
+        seedpo report sweeps/gamma evaluations/parti --out report.html --title "gamma on PartiPrompts"
+
+        seedpo report runs/see --format markdown --out results.md
+    """
     from seedpo.reports import write_report
 
-    path = write_report(runs, out, title=title) if title else write_report(runs, out)
+    path = write_report(folders, out, title=title, format=format)
     typer.echo(f"report: {path.resolve()}")
 
 

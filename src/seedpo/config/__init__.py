@@ -6,7 +6,15 @@ configuration is written into each run folder and rebuilds the run.
 
 from seedpo.config.alarms import AlarmsConfig
 from seedpo.config.pairs import CacheConfig, PairsConfig
-from seedpo.config.recipes import build_config, merge, nested, parse_override, read_recipe, save_config
+from seedpo.config.recipes import (
+    build_config,
+    merge,
+    nested,
+    parse_override,
+    plain_value,
+    read_recipe,
+    save_config,
+)
 from seedpo.config.reward_run import RewardRunConfig
 from seedpo.config.rewards import RewardTerm, WeightedSum
 from seedpo.config.rollouts import SamplingConfig, StepPoolConfig, TrajectoryConfig
@@ -32,6 +40,7 @@ __all__ = [
     "merge",
     "nested",
     "parse_override",
+    "plain_value",
     "read_recipe",
     "save_config",
 ]

@@ -26,13 +26,13 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r} is not of the form key=value; write for example --set gamma=1")
     try:
-        return key.strip(), _number(yaml.safe_load(value))
+        return key.strip(), plain_value(yaml.safe_load(value))
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {key}: the value {value!r} is not YAML ({error})") from error
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 and none as text; people mean the number, and nothing."""
+def plain_value(value: Any) -> Any:
+    """What is meant by one value that YAML read: YAML 1.1 reads 1e-4 and none as text."""
     if value == "none":
         return None
     if isinstance(value, str):
@@ -47,7 +47,7 @@ def _number(value: Any) -> Any:
 def _numbers(tree: Any) -> Any:
     if isinstance(tree, Mapping):
         return {key: _numbers(value) for key, value in tree.items()}
-    return _number(tree)
+    return plain_value(tree)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

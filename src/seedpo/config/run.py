@@ -13,7 +13,7 @@ from seedpo.config.rewards import WeightedSum, refuse_cycles
 from seedpo.config.rollouts import SamplingConfig, StepPoolConfig, TrajectoryConfig
 from seedpo.config.section import Section
 from seedpo.config.training import TrainingConfig
-from seedpo.core.entropy import entropy_weights
+from seedpo.core.entropy import EntropyOffset, entropy_weights
 
 
 class EvaluationConfig(Section):
@@ -98,6 +98,9 @@ class RunConfig(TrainingConfig):
     """Weight of the self-entropy term; 0 is the base method."""
     entropy_convention: Literal["relative", "absolute"] = "relative"
     """`relative`: a = beta (1 + gamma). `absolute`: a = beta + gamma."""
+    entropy_offset: EntropyOffset = "full"
+    """`full`: gamma adds (a - b) Delta log reference to the margin. `without_noise_norms`: of steps that the policy
+    drew itself (D3PO, SPO), less what depends on nothing but the lengths of the noises drawn; docs/options.md."""
     reduction: Literal["sum", "mean"] = "mean"
     """How a log-probability is reduced over the latent dimensions; the published betas are for `mean`."""
     clip_range: float | None = Field(None, gt=0.0, lt=1.0)

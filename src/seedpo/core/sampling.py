@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from seedpo.core.candidate_noise import CandidateNoise, shaped_noise
 from seedpo.core.diffusion import NoiseSchedule, Predict, guided_prediction, over_latents
 from seedpo.core.transitions import Transition, ddim_transition, gaussian_log_prob
 from seedpo.core.types import Conditioning, Trajectory
@@ -105,26 +106,55 @@ def step_log_probs(
     return gaussian_log_prob(next_latents, transition.mean[start], transition.std[start])
 
 
-def step_candidates(transition: Transition, *, count: int, generator: torch.Generator) -> Tensor:
+def step_candidates(
+    transition: Transition,
+    *,
+    count: int,
+    generator: torch.Generator,
+    noise: CandidateNoise = "independent",
+    parted: bool = False,
+) -> Tensor:
     """Several x_{t-1} drawn from each row's step.
 
     Args:
         transition: the Gaussians of B rows.
         count: candidates per row, at least 1.
         generator: a CPU generator.
+        noise: how the noises of the candidates of one row hang together; see
+            :mod:`seedpo.core.candidate_noise`. Each candidate alone has the step's own density, whatever it is.
+        parted: the rows are candidates that have walked on, ``count`` in succession of each start, B / count starts;
+            each takes one step, and the noises of those of one start hang together.
 
     Returns:
-        (B, count, C, H, W); row i is drawn before row i + 1.
+        (B, count, C, H, W), or (B / count, count, C, H, W) of parted rows; row i is drawn before row i + 1.
 
     Raises:
-        ValueError: if ``count`` is below 1.
+        ValueError: if ``count`` is below 1, or does not suit the noise.
     """
     if count < 1:
         raise ValueError(f"count = {count}: at least one candidate must be drawn")
-    mean = transition.mean.unsqueeze(1)
-    rows, _, *latent_shape = mean.shape
-    noise = draw_noise((rows, count, *latent_shape), generator=generator, device=mean.device)
-    return mean + transition.std.view(-1, 1, 1, 1, 1) * noise
+    latent_shape = transition.mean.shape[1:]
+    mean = transition.mean.reshape(-1, count if parted else 1, *latent_shape)
+    rows = len(mean)
+    drawn = shaped_noise((rows, count, *latent_shape), kind=noise, generator=generator).to(mean.device)
+    return mean + transition.std.view(*mean.shape[:2], 1, 1, 1) * drawn
+
+
+def drawn_log_prob(transition: Transition, drawn: Tensor) -> Tensor:
+    """Log-density of what was drawn from steps, under the network that drew it: -|noise|^2 / 2, and a constant of t.
+
+    Args:
+        transition: the Gaussians of B rows at one time step.
+        drawn: x_{t-1}, as many in succession of every row as there are, (B k, C, H, W).
+
+    Returns:
+        (B k,), in nats, summed over the latent dimensions, float64 (float32 on devices without it); NaN where the step
+        is deterministic and has no density.
+    """
+    mean, std = (part.repeat_interleave(len(drawn) // len(part), 0) for part in (transition.mean, transition.std))
+    random = std > 0
+    log_prob = gaussian_log_prob(drawn, mean, torch.where(random, std, torch.ones_like(std)))
+    return log_prob.masked_fill(~random, torch.nan)
 
 
 def sample_trajectory(
@@ -158,24 +188,32 @@ def sample_trajectory(
     Raises:
         ValueError: if noise is needed without a generator, or an argument is out of its range.
     """
+    path: list[Tensor] = []
+    log_probs: list[Tensor] = []
     with torch.no_grad():
-        path = list(
-            _walk(
-                predict,
-                latents,
-                conditioning,
-                negative_conditioning,
-                schedule,
-                num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
-                eta=eta,
-                generator=generator,
-            )
-        )
+        for state, step in _walk(
+            predict,
+            latents,
+            conditioning,
+            negative_conditioning,
+            schedule,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            eta=eta,
+            generator=generator,
+        ):
+            path.append(state)
+            if step is not None:
+                log_probs.append(drawn_log_prob(step, state))
     timesteps, previous_timesteps = (
         steps.to(latents.device).repeat(len(latents), 1) for steps in schedule.timesteps(num_inference_steps)
     )
-    return Trajectory(latents=torch.stack(path, 1), timesteps=timesteps, previous_timesteps=previous_timesteps)
+    return Trajectory(
+        latents=torch.stack(path, 1),
+        timesteps=timesteps,
+        previous_timesteps=previous_timesteps,
+        log_probs=torch.stack(log_probs, 1),
+    )
 
 
 def sample_latents(
@@ -210,7 +248,7 @@ def sample_latents(
         ValueError: if noise is needed without a generator, or an argument is out of its range.
     """
     with torch.no_grad():
-        for state in _walk(
+        for state, _ in _walk(
             predict,
             latents,
             conditioning,
@@ -236,13 +274,13 @@ def _walk(
     guidance_scale: float,
     eta: float,
     generator: torch.Generator | None,
-) -> Iterator[Tensor]:
-    """x_T, then every x_{t-1} in turn."""
+) -> Iterator[tuple[Tensor, Transition | None]]:
+    """x_T, then every x_{t-1} in turn with the step that it was drawn from."""
     if eta > 0 and generator is None:
         raise ValueError(f"eta = {eta} draws noise at every step: hand in a generator, or set eta to 0")
     # Half precision would round away the small steps near the clean image; the denoiser casts as it needs.
     latents = latents.to(torch.promote_types(latents.dtype, schedule.alphas_cumprod.dtype))
-    yield latents
+    yield latents, None
     for step in torch.stack(schedule.timesteps(num_inference_steps), 1).to(latents.device):
         timestep, previous_timestep = step.unsqueeze(1).repeat(1, len(latents))
         transition = guided_transition(
@@ -260,4 +298,4 @@ def _walk(
         if generator is not None and eta > 0:
             noise = draw_noise(latents.shape, generator=generator, device=latents.device)
             latents = latents + over_latents(transition.std) * noise
-        yield latents
+        yield latents, transition

@@ -117,6 +117,9 @@ class TransitionPairs(TensorRows):
         negative_conditioning: the embedded negative prompts for classifier-free guidance.
         chosen_reference_log_prob: log reference of the preferred step, summed, in nats, (B,) float64; none: not known.
         rejected_reference_log_prob: the same of the other step, (B,) float64.
+        chosen_rollout_log_prob: log-probability of the preferred step under the policy that drew it, when it drew it,
+            summed, in nats, (B,) float64; none: not known.
+        rejected_rollout_log_prob: the same of the other step, (B,) float64.
     """
 
     timestep: Tensor
@@ -129,6 +132,8 @@ class TransitionPairs(TensorRows):
     negative_conditioning: Conditioning
     chosen_reference_log_prob: Tensor | None = None
     rejected_reference_log_prob: Tensor | None = None
+    chosen_rollout_log_prob: Tensor | None = None
+    rejected_rollout_log_prob: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +151,8 @@ class TransitionGroups:
         chosen: step that is the preferred side of each pair, (P,) int64.
         rejected: step that is the other side, (P,) int64.
         reference_log_prob: log reference of every step, summed, in nats, (N,) float64; none: not known.
+        rollout_log_prob: log-probability of every step under the policy that drew it, when it drew it, summed, in
+            nats, (N,) float64; none: not known.
     """
 
     latents: Tensor
@@ -158,6 +165,7 @@ class TransitionGroups:
     chosen: Tensor
     rejected: Tensor
     reference_log_prob: Tensor | None = None
+    rollout_log_prob: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -172,11 +180,14 @@ class Trajectory(TensorRows):
         latents: x_T first and the clean latents last, (B, T + 1, C, H, W).
         timesteps: time step of each x_t, (B, T) int64, descending.
         previous_timesteps: time step reached from each x_t, (B, T) int64; negative where it is the clean image.
+        log_probs: log-density of each step under the network that drew it, summed, in nats, (B, T); NaN where the step
+            is deterministic.
     """
 
     latents: Tensor
     timesteps: Tensor
     previous_timesteps: Tensor
+    log_probs: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,9 @@ from seedpo.reports.wording import number, setting
 MOST_POINTS = 60
 """Training curves are averaged into at most this many points."""
 
+MOST_NAMED = 4
+"""With more settings than this, the steps beside the points of a frontier would hide each other."""
+
 FLAT = 0.1
 """A clipped loss whose whole range is narrower than this looks flat."""
 
@@ -114,7 +117,10 @@ def frontier_panels(family: Family) -> list[Panel]:
     panels = []
     for key in keys[:2]:
         lines = [
-            line for one in family.settings if (line := _frontier(one, one.curves.get(family.proxy), key)) is not None
+            line
+            for one in family.settings
+            if (line := _frontier(one, one.curves.get(family.proxy), key, few=len(family.settings) <= MOST_NAMED))
+            is not None
         ]
         if lines:
             name = names[key].split(" (")[0]
@@ -132,7 +138,7 @@ def frontier_panels(family: Family) -> list[Panel]:
     return panels
 
 
-def _frontier(one: Setting, proxy: Curve | None, key: str) -> Line | None:
+def _frontier(one: Setting, proxy: Curve | None, key: str, *, few: bool) -> Line | None:
     curve = one.curves.get(key)
     if curve is None or proxy is None:
         return None
@@ -147,7 +153,7 @@ def _frontier(one: Setting, proxy: Curve | None, key: str) -> Line | None:
         x=[proxy[step].value for step in steps],
         y=[curve[step].value for step in steps],
         steps=steps,
-        named=range(len(steps) - 1, 0, -stride),
+        named=range(len(steps) - 1, 0, -stride) if few else (),
     )
 
 

@@ -8,9 +8,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from seedpo.reports.runs import PerPrompt
 from seedpo.reports.settings import Curve, Curves, Point, Setting
+from seedpo.stats.bootstrap import Interval, paired_difference
 
 Verdict = Literal["higher", "lower", "unclear"]
+
+LEAST_PROMPTS = 5
+"""Fewer prompts make no bootstrap interval worth the name."""
 
 NEGLIGIBLE = 0.02
 """Share of the range of both curves below which a difference without intervals counts as none."""
@@ -23,9 +28,11 @@ class Contrast:
     Attributes:
         left: the setting in question.
         right: the one that it is compared with.
-        verdict: ``higher`` or ``lower`` if the intervals do not overlap, else ``unclear``.
+        verdict: ``higher`` or ``lower`` if the paired interval leaves out 0 or the intervals do not overlap, else
+            ``unclear``.
         judged: whether there were intervals to judge by.
         wins: seeds that both have in which the left one is higher, and the number of these seeds.
+        paired: 95 % interval of the difference over the same prompts, where both are known prompt by prompt.
     """
 
     left: Point
@@ -33,6 +40,7 @@ class Contrast:
     verdict: Verdict
     judged: bool
     wins: tuple[int, int] = (0, 0)
+    paired: Interval | None = None
 
     @property
     def difference(self) -> float:
@@ -55,8 +63,26 @@ class Level:
     right: float
 
 
+def paired(left: Point, right: Point) -> Interval | None:
+    """Left less right over the same prompts with its 95 % bootstrap interval; nothing unless both are known by prompt.
+
+    All evaluations draw the same latents, so that what makes a prompt hard cancels in the difference.
+    """
+    one, other = left.per_prompt, right.per_prompt
+    if one is None or other is None or one.prompts != other.prompts:
+        return None
+    found = paired_difference(one.values, other.values)
+    return found if found.count >= LEAST_PROMPTS else None
+
+
 def apart(left: Point, right: Point) -> bool | None:
-    """Whether two intervals do not overlap; nothing if one of them is unknown."""
+    """Whether two points differ beyond chance; nothing if that is unknown.
+
+    That is, the paired interval leaves out 0, where there is one, or else the two intervals do not overlap.
+    """
+    difference = paired(left, right)
+    if difference is not None:
+        return difference.low > 0 or difference.high < 0
     if not (left.has_interval and right.has_interval):
         return None
     return left.low > right.high or left.high < right.low
@@ -68,7 +94,14 @@ def compare(left: Point, right: Point, *, scale: float, wins: tuple[int, int] = 
     difference = left.value - right.value
     clear = abs(difference) > NEGLIGIBLE * scale if separate is None else separate
     verdict: Verdict = "unclear" if not clear or difference == 0 else "higher" if difference > 0 else "lower"
-    return Contrast(left=left, right=right, verdict=verdict, judged=separate is not None, wins=wins)
+    return Contrast(
+        left=left,
+        right=right,
+        verdict=verdict,
+        judged=separate is not None,
+        wins=wins,
+        paired=paired(left, right),
+    )
 
 
 def at_step(curve: Curve, step: int) -> Point | None:
@@ -136,8 +169,16 @@ def _between(before: Point, after: Point, share: float) -> Point:
     def mix(left: float, right: float) -> float:
         return right if share == 1 else (1 - share) * left + share * right
 
+    both = before.per_prompt, after.per_prompt
+    mixed = None
+    if both[0] is not None and both[1] is not None and both[0].prompts == both[1].prompts:
+        values = tuple(mix(one, other) for one, other in zip(both[0].values, both[1].values, strict=True))
+        mixed = PerPrompt(prompts=both[0].prompts, values=values)
     return Point(
-        value=mix(before.value, after.value), low=mix(before.low, after.low), high=mix(before.high, after.high)
+        value=mix(before.value, after.value),
+        low=mix(before.low, after.low),
+        high=mix(before.high, after.high),
+        per_prompt=mixed,
     )
 
 

@@ -35,6 +35,9 @@ class Line:
         low, high: ends of its band, or nothing.
         steps: evaluation step of each point; without them no markers are drawn.
         named: indices of the points whose step is written beside the marker.
+        points: what each point is, for tooltips, where it is no step; its markers are drawn too.
+        bars: whether ``low`` and ``high`` are drawn as a bar at each point instead of a band.
+        joined: whether the points are joined by a line.
     """
 
     label: str
@@ -46,6 +49,9 @@ class Line:
     high: Sequence[float] = ()
     steps: Sequence[int] = ()
     named: Sequence[int] = ()
+    points: Sequence[str] = ()
+    bars: bool = False
+    joined: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +65,7 @@ class Panel:
         lines: curves.
         marks: horizontal reference lines and their labels.
         by_step: whether the x axis is the step, so that the page can draw the chosen step into it.
+        x_ticks: places and labels on the x axis, where they are no round numbers.
         width, height: size in SVG units.
     """
 
@@ -69,6 +76,7 @@ class Panel:
     note: str = ""
     marks: Sequence[tuple[float, str]] = ()
     by_step: bool = True
+    x_ticks: Sequence[tuple[float, str]] = ()
     width: float = 340.0
     height: float = 220.0
 
@@ -119,6 +127,7 @@ def _padded(low: float, high: float) -> tuple[float, float]:
 def geometry(panel: Panel) -> dict[str, Any]:
     """Everything that the SVG template draws, in SVG units."""
     across = [value for line in panel.lines for value in line.x if math.isfinite(value)]
+    across += [value for value, _ in panel.x_ticks]
     left, right = min(across, default=0.0), max(across, default=1.0)
     if panel.by_step:
         left, right = min(left, 0.0), right if right > min(left, 0.0) else left + 1.0
@@ -131,7 +140,8 @@ def geometry(panel: Panel) -> dict[str, Any]:
         "panel": panel,
         "plot": {"left": LEFT, "right": x.end, "top": TOP, "bottom": y.start},
         "x_range": (left, right),
-        "x_ticks": _ticks(x, most=max(3, int(panel.width / 70))),
+        "x_ticks": [{"at": x(value), "label": label} for value, label in panel.x_ticks]
+        or _ticks(x, most=max(3, int(panel.width / 70))),
         "y_ticks": _ticks(y, most=4),
         "marks": [{"y": y(value), "label": label} for value, label in panel.marks],
         "lines": [_line(line, x, y, panel) for line in panel.lines],
@@ -152,20 +162,23 @@ def _line(line: Line, x: Axis, y: Axis, panel: Panel) -> dict[str, Any]:
         if math.isfinite(low) and math.isfinite(high)
     ]
     band = [(a, high) for a, _, high in ends] + [(a, low) for a, low, _ in reversed(ends)]
+    called: Sequence[str] = line.points or [f"step {step}" for step in line.steps]
     markers = [
         {
             "x": a,
             "y": b,
-            "step": step,
-            "tip": f"{line.label}, step {step}: {_values(panel, line.x[index], line.y[index])}",
-            "name": str(step) if index in line.named else "",
+            "step": line.steps[index] if line.steps else None,
+            "tip": f"{line.label}, {name}: {_values(panel, line.x[index], line.y[index])}",
+            "name": str(line.steps[index]) if index in line.named else "",
         }
-        for index, ((a, b), step) in enumerate(zip(points, line.steps, strict=False))
+        for index, ((a, b), name) in enumerate(zip(points, called, strict=False))
     ]
+    bars = "".join(f"M{a:g} {low:g}V{high:g}M{a - 3:g} {low:g}h6M{a - 3:g} {high:g}h6" for a, low, high in ends)
     return {
         "style": f"{line.role} o{line.order % 4}",
-        "stroke": _path(points),
-        "band": f"{_path(band)}Z" if len(ends) > 1 else "",
+        "stroke": _path(points) if line.joined else "",
+        "band": f"{_path(band)}Z" if len(ends) > 1 and not line.bars else "",
+        "bars": bars if line.bars else "",
         "marker": MARKERS[line.role],
         "aside": ASIDE[line.role],
         "markers": markers,
@@ -174,7 +187,7 @@ def _line(line: Line, x: Axis, y: Axis, panel: Panel) -> dict[str, Any]:
 
 def _values(panel: Panel, x: float, y: float) -> str:
     own = f"{panel.y_label} {y:.4g}"
-    return own if panel.by_step else f"{panel.x_label} {x:.4g}, {own}"
+    return own if panel.by_step or panel.x_ticks else f"{panel.x_label} {x:.4g}, {own}"
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

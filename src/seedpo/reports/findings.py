@@ -10,13 +10,16 @@ from seedpo.reports.certainty import certainty
 from seedpo.reports.contrasts import Contrast, Level, Verdict, at_equal_proxy, at_equal_steps, at_step
 from seedpo.reports.hacking import Hacking, hacking
 from seedpo.reports.settings import Family, Setting
-from seedpo.reports.wording import MINUS, count, listing, number, sentence, setting, signed
+from seedpo.reports.wording import MINUS, count, interval, listing, number, sentence, setting, signed
 
 DIVERSITY = {"pairwise_diversity": "diversity", "free_spread": "free spread"}
 
 Tone = Literal["good", "bad", "open", "plain"]
 Outcome = Verdict | None
 """A verdict, or nothing where there is nothing to compare."""
+
+MOST_TOLD = 3
+"""With more settings of the entropy term than this, the headline counts them instead of naming each."""
 
 NO_LEVEL = "no proxy above the start is reached by both, so the trade-off stays open"
 AGAINST_BASE: dict[tuple[Outcome, Outcome], str] = {
@@ -102,14 +105,17 @@ def findings(family: Family) -> Findings:
     """Computes the headline, the paragraphs and the table of differences of a family."""
     hacked = [(one, hacking(family, one)) for one in family.settings if one.curves]
     statements = [_hacking_statement(hacked)] if hacked else []
-    headlines, comparisons = [_hacking_headline(hacked)], []
-    for see in (one for one in family.settings if one.role == "see" and one.curves):
-        trio = Trio(
-            family=family, see=see, base=_measured(family.base_of(see)), control=_measured(family.control_of(see))
-        )
+    comparisons = []
+    trios = [
+        Trio(family=family, see=see, base=_measured(family.base_of(see)), control=_measured(family.control_of(see)))
+        for see in family.settings
+        if see.role == "see" and see.curves
+    ]
+    for trio in trios:
         statements += [_entropy_statement(trio), _control_statement(trio), *_diversity_statements(trio)]
-        headlines.append(_effect_headline(trio))
         comparisons += _comparisons(trio)
+    effects = [_effect_headline(trio) for trio in trios] if len(trios) <= MOST_TOLD else _sweep_headlines(trios)
+    headlines = [_hacking_headline(hacked), *effects]
     if hacked:
         lines, weak = certainty(family)
         statements += [Statement(topic="How sure", lines=lines, tone="open" if weak else "plain")]
@@ -200,6 +206,8 @@ def _contrast(contrast: Contrast, left: Setting, right: Setting, called: str) ->
     wins = (
         f", higher with {contrast.wins[0]} of {count(contrast.wins[1], 'shared seed')}" if contrast.wins[1] > 1 else ""
     )
+    if contrast.paired:
+        judged = f"paired over {contrast.paired.count} prompts: {interval(contrast.paired.low, contrast.paired.high)}"
     values = f"{number(contrast.left.value)}, {called} {number(contrast.right.value)}"
     return f"{values} ({signed(contrast.difference)}, {judged}{wins})"
 
@@ -338,6 +346,26 @@ def _effect_headline(trio: Trio) -> str:
     if own in HARMS:
         return f"{effect}, but the temperature control does better still"
     return f"{effect}, but so does the temperature control: the gain may be the temperature's alone"
+
+
+def _sweep_headlines(trios: Sequence[Trio]) -> list[str]:
+    """Many settings counted by what they show, against the base method and against the temperature control."""
+    what = trios[0].family.judge
+    against = {
+        "the base method at the same beta": [trio.against_base(what).outcome for trio in trios],
+        "the temperature control": [trio.against_control(what).outcome for trio in trios],
+    }
+    lines = []
+    for called, outcomes in against.items():
+        known = [outcome for outcome in outcomes if outcome != (None, None)]
+        helps, harms = (sum(outcome in kind for outcome in known) for kind in (HELPS, HARMS))
+        line = (
+            f"of {count(len(known), 'setting')} with the entropy term that can be compared with {called}, {helps} "
+            f"{'has' if helps == 1 else 'have'} a better trade-off in {trios[0].family.judge_name}, {harms} a worse "
+            f"one, and {len(known) - helps - harms} cannot be told apart or gain at equal steps only"
+        )
+        lines.append(line if known else f"no setting with the entropy term can be compared with {called}")
+    return lines
 
 
 def _comparisons(trio: Trio) -> list[Comparison]:

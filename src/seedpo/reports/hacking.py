@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from seedpo.reports.contrasts import apart
+from seedpo.reports.contrasts import apart, paired
 from seedpo.reports.settings import Curve, Family, Point, Setting
 from seedpo.reports.wording import count, interval, number
 
@@ -79,13 +79,17 @@ def _ending(judge: str, truth: Curve, proxy: Curve, peak: int, steps: list[int],
     low = min((step for step in steps if step >= peak), key=lambda step: truth[step].value)
     depth = "" if low == last else f" (lowest: {number(truth[low].value)} at step {low})"
     fall = f"falls by {number(top.value - end.value)} to {_shown(end)} at step {last}{depth}"
-    then = f"{judge} {where} at {_shown(top)} and {fall}"
+    drop = paired(top, end)
+    over = f" (paired over {drop.count} prompts: {interval(drop.low, drop.high)})" if drop else ""
+    then = f"{judge} {where} at {_shown(top)} and {fall}{over}"
     further = proxy[last].value - proxy[peak].value
     moved = f"while the proxy gains another {number(further)}" if further > 0 else "while the proxy stays where it was"
     ends = {
         "yes": f", {moved}: reward hacking.",
         "collapse": f", and the proxy falls too (by {number(-further)}): instability rather than reward hacking.",
-        "unclear": ", a fall that lies within the intervals: reward hacking is not shown."
+        "unclear": ", a fall whose paired interval includes 0: reward hacking is not shown."
+        if drop
+        else ", a fall that lies within the intervals: reward hacking is not shown."
         if top.has_interval and end.has_interval
         else ", a small fall without intervals to judge it by: reward hacking is not shown.",
     }

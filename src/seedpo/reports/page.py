@@ -1,4 +1,4 @@
-"""Run folders in, one self-contained HTML page out."""
+"""Run, sweep and evaluation folders in, one self-contained HTML page out."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from typing import Any
 
 import jinja2
 
-from seedpo.errors import RunFolderError
+from seedpo.errors import ConfigError, RunFolderError
+from seedpo.reports import versus
+from seedpo.reports.ablations import Ablation, ablations
 from seedpo.reports.charts import curve_panels, frontier_panels, health_notes, health_panels
+from seedpo.reports.contents import Contents, read_contents
 from seedpo.reports.contrasts import Contrast
+from seedpo.reports.evaluations import Evaluation
 from seedpo.reports.figures import MARKERS, Panel, description, geometry
 from seedpo.reports.findings import DIVERSITY, Findings, findings
-from seedpo.reports.images import Grid, build_grid, plan, rows_that_fit
+from seedpo.reports.images import BYTES, Grid, build_grid, plan, rows_that_fit
 from seedpo.reports.markdown import results_markdown
-from seedpo.reports.runs import Run, read_runs
+from seedpo.reports.runs import Run
 from seedpo.reports.settings import METHODS, Family, group
 from seedpo.reports.tables import PLAIN, Recipe, Row, columns, differences, environments, recipe, result_rows, seconds
+from seedpo.reports.versus import Bar
+from seedpo.reports.viewer import Viewer, evaluation_viewer, grid_viewer
 from seedpo.reports.wording import count, duration, listing, number, setting, signed
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -47,6 +53,8 @@ class Chapter:
     columns: tuple[Any, ...]
     rows: list[Row]
     recipe: Recipe
+    ablations: tuple[Ablation, ...] = ()
+    viewer: Viewer | None = None
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -64,23 +72,51 @@ class Chapter:
         return any(one.several_seeds for one in self.family.settings)
 
 
-def write_report(run_folders: Sequence[Path], out: Path, *, title: str = "Preference tuning report") -> Path:
-    """Writes one page about any number of runs: HTML without any external resource, or tables in Markdown.
+@dataclass(frozen=True, kw_only=True)
+class EvaluationPart:
+    """Everything that the page shows of one evaluation."""
+
+    anchor: str
+    evaluation: Evaluation
+    lead: str
+    table: list[Any]
+    bars: list[Bar]
+    bars_note: str
+    steps: list[Panel]
+    frontiers: list[Panel]
+    legend: list[tuple[str, str, int]]
+    viewer: Viewer | None
+
+
+FORMATS = {"html": "report.html", "markdown": "report.md"}
+"""Formats of a report, and its name in a folder."""
+
+
+def write_report(
+    folders: Sequence[Path], out: Path, *, title: str = "Preference tuning report", format: str | None = None
+) -> Path:
+    """Writes one page about runs, sweeps and evaluations: HTML without any external resource, or Markdown.
 
     Args:
-        run_folders: folders that ``seedpo train`` wrote, finished or not.
-        out: the HTML file; for a folder, ``report.html`` in it; a name that ends in ``.md`` gives Markdown.
+        folders: what ``seedpo train``, ``seedpo reward train``, ``seedpo sweep`` and ``seedpo evaluate`` wrote,
+            finished or not, or folders of these.
+        out: the file; for a folder, ``report.html`` or ``report.md`` in it.
         title: heading of the page.
+        format: ``html`` or ``markdown`` (tables and findings); by the file's name if not given: Markdown for ``.md``.
 
     Returns:
         The file that was written.
 
     Raises:
-        RunFolderError: if there is no run folder, one is not a run folder, or the page cannot be written.
+        RunFolderError: if a folder holds nothing that can be shown, or the page cannot be written.
+        ConfigError: if the format is unknown.
     """
-    runs = read_runs([Path(folder) for folder in run_folders])
-    target = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
-    text = f"# {title}\n\n{results_markdown(runs)}" if target.suffix == ".md" else render(runs, title=title)
+    format = format or ("markdown" if Path(out).suffix == ".md" else "html")
+    if format not in FORMATS:
+        raise ConfigError(f"the report's format {format!r} is unknown; use {' or '.join(FORMATS)}")
+    contents = read_contents([Path(folder) for folder in folders])
+    target = Path(out) / FORMATS[format] if Path(out).is_dir() else Path(out)
+    text = f"# {title}\n\n{results_markdown(contents)}" if format == "markdown" else render(contents, title=title)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -89,9 +125,30 @@ def write_report(run_folders: Sequence[Path], out: Path, *, title: str = "Prefer
     return target
 
 
-def render(runs: Sequence[Run], *, title: str) -> str:
+def render(contents: Contents, *, title: str) -> str:
     """The page as text."""
+    runs = contents.runs
     families = group(runs)
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        title=title,
+        lead=lead(runs, families) if runs else _other_lead(contents),
+        chapters=_chapters(families),
+        evaluations=_evaluation_parts(contents.evaluations),
+        preference_models=contents.preference_models,
+        failed=contents.failed,
+        plain_columns=PLAIN,
+        differences=differences(runs),
+        environments=environments(runs),
+        apart=_not_compared(families),
+        notes=[(run.name, run.notes) for run in runs if run.notes],
+        proxies=sorted({family.proxy.removeprefix("reward/") for family in families}),
+        shown_rows=SHOWN_ROWS,
+        shown_columns=SHOWN_COLUMNS,
+    )
+
+
+def _chapters(families: Sequence[Family]) -> list[Chapter]:
     plans = [plan(family) for family in families]
     rows = rows_that_fit(plans)
     anchors = _anchors(families)
@@ -112,22 +169,45 @@ def render(runs: Sequence[Run], *, title: str) -> str:
                 columns=columns(family),
                 rows=result_rows(family),
                 recipe=recipe(family, f"{anchors[index]}.yaml"),
+                ablations=ablations(family),
+                viewer=grid_viewer(grid, family.title) if grid else None,
             )
         )
-    template = _environment().get_template("report.html.j2")
-    return template.render(
-        title=title,
-        lead=lead(runs, families),
-        chapters=chapters,
-        plain_columns=PLAIN,
-        differences=differences(runs),
-        environments=environments(runs),
-        apart=_not_compared(families),
-        notes=[(run.name, run.notes) for run in runs if run.notes],
-        proxies=sorted({family.proxy.removeprefix("reward/") for family in families}),
-        shown_rows=SHOWN_ROWS,
-        shown_columns=SHOWN_COLUMNS,
-    )
+    return chapters
+
+
+def _evaluation_parts(evaluations: Sequence[Evaluation]) -> list[EvaluationPart]:
+    parts = []
+    for index, one in enumerate(evaluations):
+        found, note = versus.bars(one)
+        parts.append(
+            EvaluationPart(
+                anchor=f"evaluation-{index + 1}",
+                evaluation=one,
+                lead=versus.lead(one),
+                table=versus.table(one),
+                bars=found,
+                bars_note=note,
+                steps=versus.step_panels(one),
+                frontiers=versus.frontier_panels(one),
+                legend=versus.legend(one),
+                viewer=evaluation_viewer(one, prefix=f"e{index}", budget=BYTES // len(evaluations)),
+            )
+        )
+    return parts
+
+
+def _other_lead(contents: Contents) -> str:
+    parts = [
+        count(len(found), noun)
+        for found, noun in (
+            (contents.evaluations, "evaluation"),
+            (contents.preference_models, "preference model"),
+            (contents.failed, "failed cell"),
+        )
+        if found
+    ]
+    return f"{listing(parts)}."
 
 
 def _environment() -> jinja2.Environment:

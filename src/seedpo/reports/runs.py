@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,19 @@ class Samples:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PerPrompt:
+    """A figure before it was averaged.
+
+    Attributes:
+        prompts: what was drawn.
+        values: one for each prompt; NaN where there is none.
+    """
+
+    prompts: tuple[str, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One run folder.
 
@@ -54,6 +67,7 @@ class Run:
         finished: step and seconds at the end; none while the run is not finished.
         notes: what is missing or damaged, one sentence each.
         alarms: the alarms that it raised while it was trained, one text each.
+        per_prompt: by step and key, the figures of every prompt, where they were stored.
     """
 
     folder: Path
@@ -66,6 +80,7 @@ class Run:
     finished: Mapping[str, float] | None
     notes: tuple[str, ...]
     alarms: tuple[str, ...] = ()
+    per_prompt: Mapping[int, Mapping[str, PerPrompt]] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -111,10 +126,10 @@ def read_run(folder: Path) -> Run:
         RunFolderError: if it has no usable ``config.yaml``.
     """
     config = _read_config(folder)
-    train, evaluations, notes = _read_metrics(folder / "metrics.jsonl")
+    train, evaluations, notes = read_metrics(folder / "metrics.jsonl")
     samples, sample_notes = _read_samples(folder / "samples")
-    environment, environment_notes = _read_mapping(folder / "environment.json")
-    finished, finished_notes = _read_mapping(folder / "finished.json")
+    environment, environment_notes = read_mapping(folder / "environment.json")
+    finished, finished_notes = read_mapping(folder / "finished.json")
     run = Run(
         folder=folder,
         name=folder.resolve().name,
@@ -126,6 +141,7 @@ def read_run(folder: Path) -> Run:
         finished=finished,
         notes=(*notes, *sample_notes, *environment_notes, *finished_notes),
         alarms=_read_alarms(folder / "alarms.jsonl"),
+        per_prompt=_read_per_prompt(samples),
     )
     if finished is not None:
         return run
@@ -147,6 +163,11 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise RunFolderError(f"{path} cannot be read as YAML ({reason}); restore it or leave this run out") from error
+    if isinstance(config, dict) and "start" in config and "beta" not in config:
+        raise RunFolderError(
+            f"{folder} is the run of a preference model (`seedpo reward train`), not of a diffusion model; "
+            "`seedpo report` shows its accuracy, other commands cannot use it as a run"
+        )
     missing = [key for key in REQUIRED if not isinstance(config, dict) or key not in config]
     if missing:
         raise RunFolderError(
@@ -158,7 +179,8 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
     return dict(config)
 
 
-def _read_metrics(path: Path) -> tuple[tuple[Record, ...], tuple[Record, ...], list[str]]:
+def read_metrics(path: Path) -> tuple[tuple[Record, ...], tuple[Record, ...], list[str]]:
+    """Lines of training and of evaluations by ascending step, and a note for what is damaged."""
     kinds: dict[str, dict[int, Record]] = {"train": {}, "evaluation": {}}
     damaged: list[int] = []
     not_finite: list[int] = []
@@ -207,7 +229,7 @@ def _read_alarms(path: Path) -> tuple[str, ...]:
 
 
 def _read_samples(folder: Path) -> tuple[Samples | None, list[str]]:
-    index, notes = _read_mapping(folder / "index.json")
+    index, notes = read_mapping(folder / "index.json")
     if index is None:
         return None, notes or ["It holds no sample images."]
     try:
@@ -221,7 +243,23 @@ def _read_samples(folder: Path) -> tuple[Samples | None, list[str]]:
     return Samples(tile=tile, columns=columns, prompts=prompts, sheets=dict(sorted(sheets.items()))), []
 
 
-def _read_mapping(path: Path) -> tuple[Any, list[str]]:
+def _read_per_prompt(samples: Samples | None) -> Mapping[int, Mapping[str, PerPrompt]]:
+    """What lies beside the sheets as ``step-<step>.json``; a damaged file counts as none."""
+    found: dict[int, Mapping[str, PerPrompt]] = {}
+    for step, sheet in samples.sheets.items() if samples else ():
+        rows, _ = read_mapping(sheet.with_suffix(".json"))
+        found[step] = {
+            key: PerPrompt(
+                prompts=samples.prompts if samples else (),
+                values=tuple(float(value) if isinstance(value, int | float) else math.nan for value in row),
+            )
+            for key, row in (rows or {}).items()
+            if isinstance(row, list) and samples is not None and len(row) == len(samples.prompts)
+        }
+    return found
+
+
+def read_mapping(path: Path) -> tuple[Any, list[str]]:
     """A JSON object, or nothing and a note if the file is there but damaged."""
     if not path.is_file():
         return None, []

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
-from seedpo.reports.runs import Record, Run
+from seedpo.reports.runs import PerPrompt, Record, Run
 from seedpo.reports.wording import listing, setting, written
 
 Role = Literal["base", "see", "control"]
@@ -29,11 +30,18 @@ NAN = math.nan
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A value with its interval; the ends are NaN where none is known."""
+    """A value with its interval; the ends are NaN where none is known.
+
+    Attributes:
+        value: mean over prompts, or over seeds.
+        low, high: ends of the interval.
+        per_prompt: the values of which it is the mean, where they are known.
+    """
 
     value: float
     low: float = NAN
     high: float = NAN
+    per_prompt: PerPrompt | None = field(default=None, repr=False)
 
     @property
     def has_interval(self) -> bool:
@@ -60,18 +68,31 @@ class Curve:
 Curves = Mapping[str, Curve]
 
 
-def read_curves(records: Sequence[Record]) -> Curves:
-    """Every quantity of a run's evaluations with its interval (``<key>/low``, ``<key>/high``)."""
+def read_curves(
+    records: Sequence[Record], per_prompt: Mapping[int, Mapping[str, PerPrompt]] = MappingProxyType({})
+) -> Curves:
+    """Every quantity of a run's evaluations with its interval (``<key>/low``, ``<key>/high``) and values by prompt."""
     keys = {key: None for record in records for key in record if key != "step" and not key.endswith(("/low", "/high"))}
     curves = {}
     for key in keys:
         found = [record for record in records if key in record]
         points = [
-            Point(value=record[key], low=record.get(f"{key}/low", NAN), high=record.get(f"{key}/high", NAN))
+            Point(
+                value=record[key],
+                low=record.get(f"{key}/low", NAN),
+                high=record.get(f"{key}/high", NAN),
+                per_prompt=_mean_of(per_prompt.get(int(record["step"]), {}).get(key), record[key]),
+            )
             for record in found
         ]
         curves[key] = Curve(steps=tuple(int(record["step"]) for record in found), points=tuple(points))
     return curves
+
+
+def _mean_of(found: PerPrompt | None, mean: float) -> PerPrompt | None:
+    """The values if ``mean`` is their mean, and not a function of it (a root) or of an older evaluation."""
+    known = [value for value in found.values if not math.isnan(value)] if found else []
+    return found if known and math.isclose(sum(known) / len(known), mean, rel_tol=1e-4, abs_tol=1e-6) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +241,7 @@ def _setting(runs: Sequence[Run], see: Sequence[Mapping[str, Any]]) -> Setting:
         gamma=gamma,
         policy_weight=policy_weight(config),
         seeds=tuple(run.seed for run in runs),
-        by_seed=tuple(read_curves(run.evaluations) for run in runs),
+        by_seed=tuple(read_curves(run.evaluations, run.per_prompt) for run in runs),
         runs=tuple(runs),
     )
 

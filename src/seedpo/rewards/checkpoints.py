@@ -25,7 +25,14 @@ _BROKEN = (
 
 
 def located(
-    reward: str, place: str | None, *, repository: str | None, files: Sequence[str], optional: Sequence[str] = ()
+    reward: str,
+    place: str | None,
+    *,
+    repository: str | None,
+    files: Sequence[str],
+    optional: Sequence[str] = (),
+    kind: str = "reward",
+    written: str | None = None,
 ) -> Path:
     """The folder with the published files of a scorer.
 
@@ -35,6 +42,8 @@ def located(
         repository: where it is published on the hub; none if it is at no one place.
         files: names or patterns (``model*.safetensors``); there must be a file for each of them.
         optional: names or patterns of files that are fetched too if they are there.
+        kind: what it is, for errors.
+        written: what stands before ``@FOLDER`` where a user names a place, for errors; none: the name.
 
     Returns:
         The folder itself, or the hub's cache of those files.
@@ -44,15 +53,15 @@ def located(
     """
     wanted = place if place is not None else repository
     if wanted is None:
-        raise DataError(f"reward {reward} is at no default place; name a folder: {reward}@FOLDER")
+        raise DataError(f"{kind} {reward} is at no default place; name a folder: {written or reward}@FOLDER")
     folder = Path(wanted)
     local = folder.is_dir()
     if not local:
-        folder = _from_hub(reward, wanted, [*files, *optional])
+        folder = _from_hub(f"{kind} {reward}", wanted, [*files, *optional], written=written or reward)
     missing = [name for name in files if not any(folder.glob(name))]
     if missing:
-        mend = "copy them there" if local else f"name a folder that has them: {reward}@FOLDER"
-        raise DataError(f"reward {reward}: {wanted} lacks {', '.join(missing)}; {mend}")
+        mend = "copy them there" if local else f"name a folder that has them: {written or reward}@FOLDER"
+        raise DataError(f"{kind} {reward}: {wanted} lacks {', '.join(missing)}; {mend}")
     return folder
 
 
@@ -130,15 +139,15 @@ def _unpickled(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _from_hub(reward: str, wanted: str, patterns: list[str]) -> Path:
+def _from_hub(asked: str, wanted: str, patterns: list[str], *, written: str) -> Path:
     repository, _, revision = wanted.partition("@")
-    mend = f"name a folder with its files ({reward}@FOLDER), or owner/name on the hub"
+    mend = f"name a folder with its files ({written}@FOLDER), or owner/name on the hub"
     if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
-        raise DataError(f"reward {reward}: {wanted} is no folder; {mend}")
+        raise DataError(f"{asked}: {wanted} is no folder; {mend}")
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"reward {reward}: {wanted} does not exist as a folder, and the hub does not give it "
+            f"{asked}: {wanted} does not exist as a folder, and the hub does not give it "
             f"({type(error).__name__}); check the network and the name, or {mend}"
         ) from error

@@ -113,8 +113,13 @@ def load_clip_scorer(name: str | Path, *, tokenizer: str | None = None) -> ClipS
 _WORDS: Sequence[str] = (*TOKENIZER_FILES, *TOKENIZER_PARTS)
 
 
-def load_clip(reward: str, folder: Path) -> CLIPModel:
+def load_clip(reward: str, folder: Path, *, kind: str = "reward") -> CLIPModel:
     """Loads a CLIP in transformers' format, as float32, from safetensors.
+
+    Args:
+        reward: its name, for errors.
+        folder: where it is.
+        kind: what it is, for errors.
 
     Raises:
         DataError: if the folder holds none, or it lacks weights.
@@ -123,9 +128,10 @@ def load_clip(reward: str, folder: Path) -> CLIPModel:
         model, report = CLIPModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         said = " ".join(str(error).split())
-        raise DataError(f"reward {reward} cannot be loaded as a CLIP preference model: {said}") from error
+        what = "a CLIP preference model" if kind == "reward" else "a CLIP"
+        raise DataError(f"{kind} {reward} cannot be loaded as {what}: {said}") from error
     if report["missing_keys"]:
-        raise DataError(f"reward {reward} lacks weights, for example {min(report['missing_keys'])!r}")
+        raise DataError(f"{kind} {reward} lacks weights, for example {min(report['missing_keys'])!r}")
     return model.float()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from seedpo.protocols import PairEncoder, State
 from seedpo.rewards.preference_model import PreferenceModel
 from seedpo.rewards.preference_objective import Prompts
 from seedpo.rewards.previews import Views
+from seedpo.stats.shares import wilson_interval
 
 
 class PreferenceEvaluation:
@@ -97,17 +97,3 @@ class PreferenceEvaluation:
             low, high = wilson_interval(right, len(column))
             figures |= {name: right / len(column), f"{name}/low": low, f"{name}/high": high}
         return figures | {"held_out_pairs": float(decided.sum())}
-
-
-def wilson_interval(successes: float, count: int, *, z: float = 1.959964) -> tuple[float, float]:
-    """Ends of Wilson's score interval of a share, by default at 95 % (Wilson 1927).
-
-    Args:
-        successes: from 0 to ``count``; equal scores count for a half.
-        count: at least 1.
-        z: quantile of the normal distribution.
-    """
-    share, weight = successes / count, z * z / count
-    middle = (share + weight / 2.0) / (1.0 + weight)
-    half = z / (1.0 + weight) * math.sqrt(share * (1.0 - share) / count + weight / (4.0 * count))
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -76,6 +76,7 @@ class PairBuffer:
         if not state:
             self._pairs, self._queue = None, torch.zeros(0, dtype=torch.int64)
             return
+        state = {"rollout_log_prob": None, **state}  # which older versions did not keep
         expected = {entry.name for entry in fields(RolledPairs)} | {"queue"}
         if state.keys() != expected:
             raise RunFolderError(

@@ -10,7 +10,9 @@ from torch import Tensor
 from seedpo.config import SamplingConfig, TrajectoryConfig
 from seedpo.core.sampling import draw_noise, sample_trajectory
 from seedpo.core.transitions import ddim_std
+from seedpo.core.types import Trajectory
 from seedpo.protocols import Denoiser, Reward
+from seedpo.sources.diversity import with_bonus
 from seedpo.sources.embeddings import PromptEmbeddings
 from seedpo.sources.reference import with_reference
 from seedpo.sources.rolled import RolledPairs, as_groups, as_pairs
@@ -26,6 +28,8 @@ class TrajectoryRollout:
     Kept of D3PO (arXiv 2311.13231): the shared x_T, one label per pair of images that holds for all their steps. Its
     two images per prompt become k, of which every two make a pair.
 
+    With ``diversity_bonus`` the images are ranked by reward plus bonus, which no paper has.
+
     The reference is asked once for every image and step, and once for the x_T that images share; all pairs of an image
     and all passes over the roll-out use that number.
 
@@ -33,7 +37,7 @@ class TrajectoryRollout:
         policy: the model that is sampled.
         reward: ranks the final images.
         sampling: number of steps, guidance and eta.
-        config: images and prompts per roll-out, the least gap, and what is handed out together.
+        config: images and prompts per roll-out, the least gap, the bonus, and what is handed out together.
         embeddings: of the policy's prompts.
     """
 
@@ -70,17 +74,20 @@ class TrajectoryRollout:
             eta=self.sampling.eta,
             generator=generator,
         )
-        scores = check_scores(self.reward(policy.decode(trajectory.latents[:, -1]), repeated), repeated)
-        chosen, rejected = self._ranked(scores.view(len(prompts), count))
+        images = policy.decode(trajectory.latents[:, -1])
+        scores = check_scores(self.reward(images, repeated), repeated).view(len(prompts), count)
+        ranked = with_bonus(scores, images, weight=self.config.diversity_bonus, distance=self.config.diversity_distance)
+        chosen, rejected = self._ranked(ranked.scores)
         observed = {
             "reward": scores.mean().item(),
-            "reward_std": scores.view(len(prompts), -1).std(1).mean().item(),
+            "reward_std": scores.std(1).mean().item(),
             "pairs_kept": len(chosen) / (len(prompts) * count * (count - 1) / 2),
+            **ranked.observed,
         }
         if not len(chosen):
             return None, observed
         image, other, step = self._drawn_steps(chosen, rejected, generator=generator)
-        rolled = self._rolled(trajectory.latents, image, other, step, prompts)
+        rolled = self._rolled(trajectory, image, other, step, prompts)
         rolled = with_reference(rolled, policy, self.embeddings, sampling=self.sampling, rows_at_once=len(repeated))
         return rolled, observed
 
@@ -114,12 +121,12 @@ class TrajectoryRollout:
         return chosen[pair], rejected[pair], torch.stack(draws)[owner].flatten()
 
     def _rolled(
-        self, latents: Tensor, chosen: Tensor, rejected: Tensor, step: Tensor, prompts: Sequence[str]
+        self, trajectory: Trajectory, chosen: Tensor, rejected: Tensor, step: Tensor, prompts: Sequence[str]
     ) -> RolledPairs:
         """Pairs of steps of images, with one step per image and time step, and one x_T per prompt."""
         count = self.config.images_per_prompt
         timesteps, previous = self.policy.schedule.timesteps(self.sampling.num_inference_steps)
-        images, states = latents.shape[:2]
+        images, states = trajectory.latents.shape[:2]
         steps = states - 1
         image = torch.arange(images).repeat_interleave(steps)
         index = torch.arange(steps).repeat(images)
@@ -128,12 +135,13 @@ class TrajectoryRollout:
         if self.config.update_per == "group":
             unit = torch.unique(chosen // count * steps + step, return_inverse=True)[1]
         rolled = RolledPairs(
-            latents=latents.flatten(0, 1),
+            latents=trajectory.latents.flatten(0, 1),
             start=holder * states + index,
             end=image * states + index + 1,
             timestep=timesteps[index],
             previous_timestep=previous[index],
             prompt=image // count,
+            rollout_log_prob=trajectory.log_probs.flatten().to(device="cpu", dtype=torch.float64),
             chosen=chosen * steps + step,
             rejected=rejected * steps + step,
             unit=unit,

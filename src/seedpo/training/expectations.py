@@ -11,6 +11,11 @@ import math
 from seedpo.config import RunConfig
 from seedpo.core.entropy import clipped_loss, clipped_margin, entropy_weights
 
+_QUIET_LOSS = (
+    f"loss: starts at {math.log(2):.3f} (policy = reference), since the entropy term's offset is without the lengths "
+    "of the noises and grows only as the policy leaves the reference"
+)
+
 FLAT = 0.1
 """A loss whose whole range is narrower than this looks flat."""
 
@@ -25,7 +30,10 @@ def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
     a, b = entropy_weights(config.beta, config.gamma, convention=config.entropy_convention)
     clip = "no clipping" if config.clip_range is None else f"clip_range {config.clip_range:g}"
     head = f"what to expect of {config.method} at beta {config.beta:g}, gamma {config.gamma:g}, {clip}:"
-    lines = [_loss(a, b, config.clip_range), _accuracy(a == b, fixed_pairs), _margins(a, b, config.clip_range)]
+    if a != b and config.entropy_offset != "full":
+        lines = [_QUIET_LOSS, _accuracy(True, fixed_pairs), _margins(b, b, None)]
+    else:
+        lines = [_loss(a, b, config.clip_range), _accuracy(a == b, fixed_pairs), _margins(a, b, config.clip_range)]
     if not fixed_pairs:
         lines.append(
             "source/reward: what the policy is trained towards; it should rise over many roll-outs, through noise"

@@ -95,3 +95,47 @@ function prompts(latents) {
 }
 
 addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("details")) part.open = true; });
+
+for (const frame of document.querySelectorAll("[data-viewer]")) viewer(frame);
+
+function viewer(frame) {
+  const steps = JSON.parse(frame.dataset.steps);
+  const asked = [...frame.querySelectorAll("[data-prompts] li")].map((item) => item.textContent);
+  const counts = { prompt: asked.length, latent: +frame.dataset.columns, step: steps.length };
+  const start = frame.querySelector("[data-now=step]");
+  const now = { prompt: 0, latent: 0, step: start ? +start.dataset.start : 0 };
+  const selects = [...frame.querySelectorAll("[data-side]")];
+  const views = [...frame.querySelectorAll("[data-view]")];
+  const names = [...frame.querySelectorAll("[data-called]")];
+  const share = (key) => (counts[key] > 1 ? 100 * now[key] / (counts[key] - 1) : 0) + "%";
+  function show() {
+    selects.forEach((select, which) => {
+      const option = select.selectedOptions[0];
+      const sheet = JSON.parse(option.dataset.classes)[now.step];
+      views[which].className = "one " + (sheet || "void");
+      views[which].style.backgroundPosition = share("latent") + " " + share("prompt");
+      views[which].textContent = sheet ? "" : "no image at " + steps[now.step];
+      views[which].setAttribute("aria-label", option.textContent + ", " + steps[now.step] + ", latent " + (now.latent + 1) + ": " + asked[now.prompt]);
+      names[which].textContent = option.textContent;
+      names[which].className = "name " + option.dataset.role;
+    });
+    frame.querySelector("[data-asked]").textContent = asked[now.prompt];
+    for (const key of ["prompt", "latent"]) frame.querySelector("[data-now=" + key + "]").textContent = key + " " + (now[key] + 1) + " of " + counts[key];
+    if (start) start.textContent = steps[now.step];
+  }
+  function turn(key, by) {
+    // Prompts and latents go round; steps have a first and a last one.
+    const next = now[key] + by;
+    now[key] = key === "step" ? Math.min(counts.step - 1, Math.max(0, next)) : (next + counts[key]) % counts[key];
+    show();
+  }
+  for (const button of frame.querySelectorAll("[data-turn]")) button.addEventListener("click", () => turn(button.dataset.turn, +button.dataset.by));
+  for (const select of selects) select.addEventListener("change", show);
+  frame.addEventListener("keydown", (event) => {
+    const found = { ArrowLeft: ["step", -1], ArrowRight: ["step", 1], ArrowUp: ["prompt", -1], ArrowDown: ["prompt", 1], PageUp: ["latent", -1], PageDown: ["latent", 1] }[event.key];
+    if (!found || event.target.closest("select") || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    turn(...found);
+  });
+  show();
+}

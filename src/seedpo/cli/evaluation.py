@@ -1,0 +1,149 @@
+"""``seedpo evaluate``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedpo.cli.shared import is_first_process, quieten_libraries
+from seedpo.errors import ConfigError
+
+
+def evaluate_command(
+    context: typer.Context,
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]TARGET...",
+            help="RUN, RUN@base, RUN@STEP, a pipeline (folder, owner/name, `scenes`), or a LoRA with --model.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the evaluation; run the same command again to go on in it.")],
+    prompts: Annotated[
+        str, typer.Option(metavar="SET", help="A set of `seedpo list prompts`, NAME@FOLDER, or a .txt, .jsonl, .csv.")
+    ] = "scenes-evaluation",
+    rewards: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Rewards, with commas between them; see `seedpo list rewards`.")
+    ] = "",
+    metrics: Annotated[
+        str, typer.Option(metavar="C,D,...", help="Metrics; see `seedpo list metrics` and `seedpo list set-metrics`.")
+    ] = "",
+    num_prompts: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Prompts from the head of the set; all if not given.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="Images of each prompt; diversity needs at least 2.")] = 4,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps (DDIM, eta 0).")] = 20,
+    guidance: Annotated[float, typer.Option(min=1.0, help="Guidance scale.")] = 5.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the initial latents and of the resampling.")] = 1234,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images drawn or scored at a time.")] = 16,
+    prompts_seed: Annotated[int, typer.Option(min=0, help="Seed of sets that are drawn: study-300.")] = 0,
+    model: Annotated[str | None, typer.Option(help="Base model of LoRA files.")] = None,
+    vae: Annotated[str | None, typer.Option(help="Another autoencoder for targets that are no runs.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(min=8, help="Height and width of images of targets that are no runs; their own.")
+    ] = None,
+    mixed_precision: Annotated[
+        str | None, typer.Option(help="no, fp16 or bf16 for all targets; a run's own if not given.")
+    ] = None,
+    reward_precision: Annotated[str, typer.Option(help="In which rewards compute: no (float32), fp16 or bf16.")] = "no",
+    config: Annotated[
+        Path | None, typer.Option(help="YAML whose key `rewards` defines weighted sums: a recipe, a run's config.yaml.")
+    ] = None,
+    tie_width: Annotated[
+        str | None, typer.Option(metavar="W|NAME=W,...", help="Scores that differ by at most this are ties; 0.")
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Metrics of all images (precision_..., fd_...): folder of images, or a target's label."),
+    ] = None,
+    over_training: Annotated[
+        bool,
+        typer.Option("--over-training", help="Score the images that runs wrote at their evaluations; loads no model."),
+    ] = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes on this machine that draw: one for each GPU.")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Compare models: the same prompts and latents for all, scores with 95 % intervals, win rates.
+
+    Writes images, scores.parquet (one row for each image), metrics.parquet (one for each prompt) and summary.json, .csv
+    and .md. Finished images and scores are kept: run the same command again after a kill, with more targets or with
+    more rewards.
+
+    Examples:
+        seedpo evaluate base=scenes runs/spo runs/see-spo --rewards scenes-scorer,scenes-truth --out out/eval
+
+        seedpo evaluate base=runs/dpo@base runs/dpo --prompts pickapic-validation --rewards pickscore,hpsv2.1
+        --metrics pairwise_diversity --processes 8 --out out/eval
+
+        seedpo evaluate my.safetensors --model stable-diffusion-v1-5/stable-diffusion-v1-5 --prompts prompts.txt
+        --rewards clipscore --out out/lora
+
+        seedpo evaluate runs/spo --over-training --rewards pickscore,aesthetic --out out/curves
+    """
+    from seedpo.launch import is_launched, launch, require_no_other_launcher
+
+    if processes is not None and not is_launched():
+        if over_training and processes > 1:
+            raise ConfigError("--over-training draws nothing; leave --processes out")
+        require_no_other_launcher(processes)
+        if processes > 1 and "WORLD_SIZE" not in os.environ:
+            raise SystemExit(launch(context.obj or sys.argv[1:], processes=processes))
+    quieten_libraries()
+    from seedpo.evaluations.drawing import Drawing
+    from seedpo.evaluations.evaluate import Measures, evaluate, evaluate_over_training, tie_widths
+    from seedpo.evaluations.summary import text
+    from seedpo.evaluations.targets import ModelOptions
+    from seedpo.named_rewards import as_precision
+    from seedpo.score import read_definitions
+
+    measures = Measures(
+        rewards=_names(rewards),
+        metrics=_names(metrics),
+        definitions=read_definitions(config),
+        precision=as_precision(reward_precision),
+        batch_size=batch_size,
+        tie_widths=tie_widths(tie_width),
+        reference=reference,
+    )
+    if over_training:
+        if not measures.rewards and not measures.metrics:
+            raise ConfigError("--over-training needs --rewards or --metrics: there is nothing else to do")
+        summary = evaluate_over_training(targets, out, measures=measures, progress=not quiet)
+    else:
+        drawing = Drawing(
+            images=images,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            seed=seed,
+            batch_size=batch_size,
+        )
+        options = ModelOptions(model=model, vae=vae, resolution=resolution, mixed_precision=mixed_precision)
+        found = evaluate(
+            targets,
+            out,
+            prompts=prompts,
+            num_prompts=num_prompts,
+            prompts_seed=prompts_seed,
+            drawing=drawing,
+            measures=measures,
+            options=options,
+            progress=not quiet,
+        )
+        if found is None:
+            return
+        summary = found
+    if not is_first_process():
+        return
+    if summary.figures:
+        typer.echo(text(summary))
+    typer.echo(f"evaluation: {out}")
+
+
+def _names(text: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

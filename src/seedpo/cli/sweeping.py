@@ -1,0 +1,116 @@
+"""Commands that train many runs: `seedpo sweep` and `seedpo bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedpo.cli.shared import Changes, quieten_libraries, read_changes
+
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Runs trained at the same time; if not given, as many as there are GPUs, or else cores.",
+    ),
+]
+
+
+def sweep_command(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE|METHOD", help="A sweep file, a recipe, or `diffusion-dpo`, `d3po`, `spo`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the runs, one folder each.")],
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary",
+            metavar="KEY=VALUE,VALUE",
+            help="Values of one key of the run; dotted for nested ones. Repeatable: all combinations are trained.",
+        ),
+    ] = None,
+    changes: Changes = None,
+    controls: Annotated[
+        bool,
+        typer.Option("--controls", help="Add the base method at beta' = a for every run with an entropy term."),
+    ] = False,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Train every N-th run from the I-th on: one job of an array.")
+    ] = None,
+    processes: Processes = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is finished already.")] = False,
+) -> None:
+    """Train a grid of runs: any key over any values, each run a folder of its own.
+
+    Every run is one process with one thread. Finished runs are kept and interrupted ones go on when the command is
+    repeated; runs that were trained with other settings are refused. A run that fails is named at the end and in
+    `sweep.json`, the others go on, and the exit status is 1.
+
+    Examples:
+        seedpo sweep spo --vary gamma=0,1,3 --vary seed=0,1,2 --controls --out sweeps/gamma
+
+        seedpo sweep sweeps/beta.yaml --set max_steps=200 --out sweeps/beta --shard 1/4
+    """
+    quieten_libraries()
+    from seedpo.sweeps.files import read_sweep
+    from seedpo.sweeps.sweep import require_all, run_sweep
+
+    sweep = read_sweep(source, changes=read_changes(changes), vary=vary or [], controls=controls)
+    outcome = run_sweep(sweep, out, shard=shard, processes=processes, fresh=fresh)
+    amount = len(outcome.folders)
+    typer.echo(f"finished: {amount} {'run' if amount == 1 else 'runs'} in {out}; states: {outcome.record}")
+    require_all([outcome], typer.echo)
+
+
+bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks of the entropy term on the embedded model.")
+
+
+@bench_app.command("hacking")
+def hacking_command(
+    out: Annotated[Path, typer.Option(help="Folder for the runs and the results.")],
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="`spo`, `d3po` or `diffusion-dpo`; repeatable. All if not given.", show_default=False),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of each run; 3, or 1 with --quick.")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few and short runs: shows the output, proves nothing.")
+    ] = False,
+    changes: Changes = None,
+    processes: Processes = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Train every N-th run from the I-th on, without the analysis.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is finished already.")] = False,
+) -> None:
+    """Measure whether the entropy term lessens reward hacking: truth and diversity at equal proxy reward.
+
+    For each method the base method over several betas, the entropy term over gammas in both conventions, and the base
+    method at each of their temperatures. Writes `hacking.md`, `hacking.json` and figures. Finished runs are kept when
+    the command is repeated.
+
+    Examples:
+        seedpo bench hacking --out out/hacking
+
+        seedpo bench hacking --quick --method spo --out out/quick
+    """
+    quieten_libraries()
+    from seedpo.hacking.benchmark import run_benchmark
+    from seedpo.sweeps.sweep import require_all
+
+    result = run_benchmark(
+        out,
+        methods=method or [],
+        seeds=seeds,
+        quick=quick,
+        changes=read_changes(changes),
+        processes=processes,
+        shard=shard,
+        fresh=fresh,
+    )
+    for line in result.lines:
+        typer.echo(line)
+    require_all(result.outcomes, typer.echo)

@@ -1,0 +1,1 @@
+"""Images as vectors, and the metrics that look at them."""

@@ -1,0 +1,1 @@
+"""The benchmark of reward hacking: truth and diversity at equal proxy reward, with and without the entropy term."""

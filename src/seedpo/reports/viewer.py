@@ -1,0 +1,197 @@
+"""Two settings side by side on the same prompt and latent, at any step: what the page's viewer needs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from seedpo.reports.evaluations import Evaluation
+from seedpo.reports.images import BYTES, LARGEST_TILE, LOSSLESS_TILE, Grid, Sheet
+from seedpo.reports.summaries import Target
+from seedpo.reports.versus import ROLES
+from seedpo.reports.wording import count
+
+MOST_STEPS = 24
+
+HIGHEST = 16383
+"""Height of a sheet in pixels that the WebP format allows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """The images of one setting.
+
+    Attributes:
+        name: what it is called.
+        role: chooses the colour of its mark.
+        classes: CSS class of the sheet of each step, in the order of the viewer's steps; empty where there is none.
+    """
+
+    name: str
+    role: str
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Viewer:
+    """Everything that can be stepped through.
+
+    Attributes:
+        title: whose images they are.
+        prompts: prompt of each row of the sheets.
+        columns: latents per prompt.
+        steps: what each step is called.
+        start: index of the step shown first.
+        sides: the settings.
+        sheets: sheets that are embedded for the viewer alone.
+        notes: what was left out.
+    """
+
+    title: str
+    prompts: tuple[str, ...]
+    columns: int
+    steps: tuple[str, ...]
+    start: int
+    sides: tuple[Side, ...]
+    sheets: tuple[Sheet, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def second(self) -> int:
+        """Index of the setting that is shown on the right at first."""
+        return 1 if len(self.sides) > 1 else 0
+
+
+def grid_viewer(grid: Grid, title: str) -> Viewer:
+    """A viewer of the sheets that a family's grid embeds already."""
+    return Viewer(
+        title=title,
+        prompts=grid.prompts,
+        columns=grid.columns,
+        steps=tuple(f"step {step}" for step in grid.steps),
+        start=grid.start,
+        sides=tuple(
+            Side(
+                name=strip.setting.name + (f", seed {strip.run.seed}" if strip.setting.several_seeds else ""),
+                role=strip.setting.role,
+                classes=tuple(strip.sheets[step].name if step in strip.sheets else "" for step in grid.steps),
+            )
+            for strip in grid.strips
+        ),
+    )
+
+
+def evaluation_viewer(one: Evaluation, *, prefix: str, budget: int = BYTES) -> Viewer | None:
+    """A viewer of an evaluation's images, packed into one sheet for each model and step; nothing if there are none.
+
+    Args:
+        one: the evaluation.
+        prefix: of the CSS classes.
+        budget: bytes that the packed images may take, roughly; the first prompts that fit are shown.
+    """
+    steps = sorted({target.step for target in one.targets})
+    kept = sorted({steps[round(i * (len(steps) - 1) / (MOST_STEPS - 1))] for i in range(MOST_STEPS)})
+    steps = steps if len(steps) <= MOST_STEPS else kept
+    targets = [target for target in one.targets if target.step in steps]
+    tile = next((size for target in targets if (size := _tile(one, target)) is not None), None)
+    if tile is None:
+        return None
+    rows = rows_within(budget, tile=min(tile, LARGEST_TILE), images=len(targets) * one.images)
+    rows = min(rows, len(one.prompts))
+    notes = []
+    if rows < len(one.prompts):
+        notes.append(f"The first {count(rows, 'prompt')} of {len(one.prompts)} are on this page, to keep it small.")
+    sheets: dict[Target, Sheet] = {}
+    for index, target in enumerate(targets):
+        uri, missing = _packed(one, target, rows, min(tile, LARGEST_TILE), lossless=tile <= LOSSLESS_TILE)
+        if missing:
+            notes.append(f"{target.name}: {count(missing, 'image')} could not be read; grey stands for it.")
+        sheets[target] = Sheet(name=f"{prefix}-{index}", uri=uri)
+    sides = tuple(
+        Side(
+            name=label,
+            role=ROLES[index % len(ROLES)],
+            classes=tuple(
+                sheets[found].name if (found := _shown(one, label, step)) in sheets else "" for step in steps
+            ),
+        )
+        for index, label in enumerate(one.labels)
+    )
+    return Viewer(
+        title=one.name,
+        prompts=one.prompts[:rows],
+        columns=one.images,
+        steps=tuple("trained" if step < 0 else f"step {step}" for step in steps),
+        start=len(steps) - 1,
+        sides=sides,
+        sheets=tuple(sheets.values()),
+        notes=tuple(notes),
+    )
+
+
+def _shown(one: Evaluation, label: str, step: int) -> Target | None:
+    """The model at a step; a model without steps stands beside every step."""
+    own = [target for target in one.targets if target.label == label]
+    exact = next((target for target in own if target.step == step), None)
+    return exact or next((target for target in own if target.step < 0), None)
+
+
+def rows_within(budget: int, *, tile: int, images: int) -> int:
+    """Prompts whose packed images take about ``budget`` bytes, at least one."""
+    each = tile**2 * (1.3 if tile <= LOSSLESS_TILE else 0.2)
+    return max(1, min(int(budget / max(1.0, each * images)), HIGHEST // tile))
+
+
+def _tile(one: Evaluation, target: Target) -> int | None:
+    for row in one.files[target]:
+        for name in row:
+            try:
+                with Image.open(_place(one, name)) as image:
+                    return max(image.size)
+            except (OSError, ValueError):
+                continue
+    return None
+
+
+def _place(one: Evaluation, name: str) -> Path:
+    """The file of an image; only files inside the folder are read."""
+    path = one.folder / name
+    if not name or not path.resolve().is_relative_to(one.folder.resolve()):
+        raise ValueError(f"{name!r} is no file of {one.folder}")
+    return path
+
+
+def _packed(one: Evaluation, target: Target, rows: int, tile: int, *, lossless: bool) -> tuple[str, int]:
+    sheet = Image.new("RGB", (one.images * tile, rows * tile), (128, 128, 128))
+    missing = 0
+    for row, names in enumerate(one.files[target][:rows]):
+        for column, name in enumerate(names):
+            try:
+                with Image.open(_place(one, name)) as file:
+                    image = file.convert("RGB")
+            except (OSError, ValueError, SyntaxError):
+                missing += 1
+                continue
+            sheet.paste(_fitted(image, tile), (column * tile, row * tile))
+    packed = io.BytesIO()
+    if lossless:
+        sheet.save(packed, "WEBP", lossless=True, quality=60, method=4)
+    else:
+        sheet.save(packed, "WEBP", quality=82)
+    return f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode('ascii')}", missing
+
+
+def _fitted(image: Image.Image, tile: int) -> Image.Image:
+    """The image within a square, its longer side ``tile``."""
+    if image.size == (tile, tile):
+        return image
+    scale = tile / max(image.size)
+    size: Sequence[int] = [max(1, round(length * scale)) for length in image.size]
+    square = Image.new("RGB", (tile, tile), (128, 128, 128))
+    square.paste(image.resize((size[0], size[1]), Image.Resampling.BOX), ((tile - size[0]) // 2, (tile - size[1]) // 2))
+    return square

@@ -1,0 +1,1 @@
+"""Statistics over prompts: numpy and the standard library only."""

@@ -1,0 +1,215 @@
+"""Intervals by the percentile bootstrap over prompts (Efron 1979): means, paired differences, win rates.
+
+Prompts are what is resampled, each with all of its images: images of one prompt resemble each other, so that resampling
+images would give intervals that are too narrow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+RESAMPLES = 1000
+"""Resamples behind each interval, unless another number is asked for."""
+
+_NUMBERS_AT_A_TIME = 2**22
+"""Bound on the resampled values that are in memory together."""
+
+Finish = Callable[[float], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A figure with its interval.
+
+    Attributes:
+        mean: the figure; NaN if there was no value.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        count: values (prompts) that it rests on.
+        left_out: values that were NaN.
+    """
+
+    mean: float
+    low: float
+    high: float
+    count: int
+    left_out: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WinRate:
+    """How often one of two models has the higher score for the same prompt and latents.
+
+    Attributes:
+        win: share of images in which the first is better.
+        tie: share of images that differ by no more than the tie's width.
+        loss: share of images in which the second is better.
+        low: lower end of the interval of :attr:`rate`.
+        high: upper end of the interval of :attr:`rate`.
+        count: prompts.
+    """
+
+    win: float
+    tie: float
+    loss: float
+    low: float
+    high: float
+    count: int
+
+    @property
+    def rate(self) -> float:
+        """Wins, and half of the ties; 0.5: none is better."""
+        return self.win + 0.5 * self.tie
+
+
+def same(value: float) -> float:
+    """The value itself."""
+    return value
+
+
+def mean_interval(
+    values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES, level: float = 0.95, finish: Finish = same
+) -> Interval:
+    """Mean of values with its percentile bootstrap interval.
+
+    Args:
+        values: one for each prompt, (P,); NaN where there is none.
+        seed: seed of the resampling.
+        resamples: how many are drawn.
+        level: of the interval.
+        finish: applied to each mean, for figures that are a function of one (a root mean square).
+    """
+    given = _row(values)
+    known = given[~np.isnan(given)]
+    left_out = len(given) - len(known)
+    if not len(known):
+        return Interval(mean=math.nan, low=math.nan, high=math.nan, count=0, left_out=left_out)
+    means = resampled_means(known[:, None], seed=seed, resamples=resamples)[:, 0]
+    low, high = (finish(end) for end in interval_ends(means, level=level))
+    return Interval(mean=finish(float(known.mean())), low=low, high=high, count=len(known), left_out=left_out)
+
+
+def paired_difference(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+    finish: Finish = same,
+) -> Interval:
+    """Mean of ``a`` less mean of ``b``, each over the same prompts, with its interval.
+
+    Both means are taken over the same resampled prompts, so that what makes a prompt hard for both cancels.
+
+    Args:
+        a: one value for each prompt, (P,); NaN where there is none.
+        b: of the other model, in the same order; prompts that one of the two lacks are left out.
+        seed: seed of the resampling.
+        resamples: how many are drawn.
+        level: of the interval.
+        finish: applied to each mean before the difference is taken.
+
+    Raises:
+        ValueError: if the two have different lengths.
+    """
+    both = np.stack(_same_shape(_row(a), _row(b)), axis=1)
+    known = both[~np.isnan(both).any(1)]
+    left_out = len(both) - len(known)
+    if not len(known):
+        return Interval(mean=math.nan, low=math.nan, high=math.nan, count=0, left_out=left_out)
+    if finish is same:
+        known = known[:, :1] - known[:, 1:]
+        differences = resampled_means(known, seed=seed, resamples=resamples)[:, 0]
+        mean = float(known.mean())
+    else:
+        means = resampled_means(known, seed=seed, resamples=resamples)
+        differences = np.array([finish(float(one)) - finish(float(other)) for one, other in means])
+        one, other = known.mean(0)
+        mean = finish(float(one)) - finish(float(other))
+    low, high = interval_ends(differences, level=level)
+    return Interval(mean=mean, low=low, high=high, count=len(known), left_out=left_out)
+
+
+def win_rate(
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    tie_width: float = 0.0,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+) -> WinRate:
+    """How often ``a`` beats ``b``, images being paired by prompt and latents.
+
+    Shares are means over prompts of the share among a prompt's images; a pair of which one score is NaN is left out.
+
+    Args:
+        a: scores (P, K) of K images for each of P prompts; higher is better.
+        b: scores of the other model for the same prompts and latents.
+        tie_width: differences of at most this size are ties.
+        seed: seed of the resampling of prompts.
+        resamples: how many are drawn.
+        level: of the interval.
+
+    Raises:
+        ValueError: if the shapes differ or the width is below 0.
+    """
+    if not tie_width >= 0.0:
+        raise ValueError(f"tie_width = {tie_width} must be at least 0")
+    one, other = _same_shape(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64))
+    if one.ndim != 2:
+        raise ValueError(f"scores must be (prompts, images), not of shape {one.shape}")
+    difference = one - other
+    known = ~np.isnan(difference)
+    rows = known.any(1)
+    difference, known = difference[rows], known[rows]
+    if not len(difference):
+        return WinRate(win=math.nan, tie=math.nan, loss=math.nan, low=math.nan, high=math.nan, count=0)
+    images = known.sum(1)
+    wins, losses = ((sign * difference > tie_width).sum(1) / images for sign in (1.0, -1.0))
+    ties = 1.0 - wins - losses
+    means = resampled_means((wins + 0.5 * ties)[:, None], seed=seed, resamples=resamples)[:, 0]
+    low, high = interval_ends(means, level=level)
+    win, loss = float(wins.mean()), float(losses.mean())
+    return WinRate(win=win, tie=max(0.0, 1.0 - win - loss), loss=loss, low=low, high=high, count=len(images))
+
+
+def resampled_means(rows: NDArray[np.float64], *, seed: int, resamples: int = RESAMPLES) -> NDArray[np.float64]:
+    """Means (R, D) of R samples with replacement of the rows (P, D)."""
+    count, width = rows.shape
+    generator = np.random.default_rng(seed)
+    block = max(1, _NUMBERS_AT_A_TIME // max(1, count * width))
+    parts = []
+    for start in range(0, resamples, block):
+        drawn = generator.integers(count, size=(min(block, resamples - start), count))
+        # Column by column, and along the last axis: numpy then adds as it does for one column alone.
+        parts.append(np.stack([column[drawn].mean(1) for column in rows.T], axis=1))
+    return np.concatenate(parts)
+
+
+def interval_ends(values: NDArray[np.float64], *, level: float = 0.95) -> tuple[float, float]:
+    """The quantiles between which the middle share ``level`` of the values lies."""
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level = {level} must lie between 0 and 1")
+    outside = round((1.0 - level) / 2.0, 12)
+    low, high = np.quantile(values, [outside, 1.0 - outside])
+    return float(low), float(high)
+
+
+def _row(values: ArrayLike) -> NDArray[np.float64]:
+    row = np.asarray(values, dtype=np.float64)
+    if row.ndim != 1:
+        raise ValueError(f"there must be one value for each prompt, not the shape {row.shape}")
+    return row
+
+
+def _same_shape(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if a.shape != b.shape:
+        raise ValueError(f"the two have different shapes: {a.shape} and {b.shape}")
+    return a, b
