@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,7 +12,7 @@ from seedpo.config.pairs import CacheConfig, PairsConfig
 from seedpo.config.rewards import WeightedSum, refuse_cycles
 from seedpo.config.rollouts import SamplingConfig, StepPoolConfig, TrajectoryConfig
 from seedpo.config.section import Section
-from seedpo.config.training import TrainingConfig
+from seedpo.config.training import Precision, TrainingConfig
 from seedpo.core.entropy import EntropyOffset, entropy_weights
 
 
@@ -84,7 +84,7 @@ class RunConfig(TrainingConfig):
     """Reward that ranks the roll-outs of online methods: a registered name, `name@place` for its weights elsewhere, a
     CLIP preference model (a folder, or `owner/name` on the hub), `module:function` for code of your own, or a name
     defined in `rewards`; docs/rewards.md. SPO is made for step-aware ones."""
-    reward_precision: Literal["no", "fp16", "bf16"] = "no"
+    reward_precision: Precision = "no"
     """Precision in which the networks of rewards compute; `no`: float32."""
     rewards: dict[str, WeightedSum] = Field(default_factory=dict)
     """Weighted sums of rewards, by names of your own, to be used wherever a reward is named."""
@@ -123,12 +123,6 @@ class RunConfig(TrainingConfig):
     evaluation: EvaluationConfig = EvaluationConfig()
     alarms: AlarmsConfig = AlarmsConfig()
     fidelity: FidelityConfig = FidelityConfig()
-
-    @field_validator("reward_precision", mode="before")
-    @classmethod
-    def _bare_no_too(cls, value: Any) -> Any:
-        """YAML 1.1 reads a bare no as false."""
-        return "no" if value is False else value
 
     @field_validator("rewards")
     @classmethod

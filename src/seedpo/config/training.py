@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field
 
 from seedpo.config.section import Section
+
+
+def _bare_no(value: Any) -> Any:
+    """YAML 1.1 reads a bare no as false."""
+    return "no" if value is False else value
+
+
+Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(_bare_no)]
+"""In which networks compute; ``no`` is float32."""
 
 
 class OptimizerConfig(Section):
@@ -41,7 +50,7 @@ class TrainingConfig(Section):
     """Micro-steps per optimiser step."""
     learning_rate: float = Field(1e-4, gt=0.0)
     """Peak learning rate."""
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    mixed_precision: Precision = "no"
     """Precision of the forward passes; trained weights stay in float32. `bf16` suits GPUs since Ampere, and is what
     `seedpo train` takes there for models other than the embedded one, where nothing is set."""
     seed: int = Field(0, ge=0)
@@ -59,12 +68,6 @@ class TrainingConfig(Section):
     tracker_project: str = "seedpo"
     """Project under which trackio and wandb show the run; tensorboard, whose files lie in the run folder, has none."""
     optimizer: OptimizerConfig = OptimizerConfig()
-
-    @field_validator("mixed_precision", mode="before")
-    @classmethod
-    def _bare_no(cls, value: Any) -> Any:
-        """YAML 1.1 reads a bare no as false."""
-        return "no" if value is False else value
 
     def tree(self) -> dict[str, Any]:
         """All keys with JSON values: first what is trained, then how."""

@@ -51,6 +51,11 @@ def cleaned(prompt: str) -> str:
     return re.sub(r"\s+", " ", html.unescape(html.unescape(mended))).strip().lower()
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a CLIP's tokenizer; without its files transformers would make one that knows no word."""
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
+
+
 def clip_tokenizer(reward: str, folder: Path, *, repository: str | None) -> CLIPTokenizer:
     """The tokenizer beside the weights, or else the hub's.
 
@@ -62,7 +67,7 @@ def clip_tokenizer(reward: str, folder: Path, *, repository: str | None) -> CLIP
     Raises:
         DataError: if there is none, or it cannot be read.
     """
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):  # transformers would make one without words
+    if not has_tokenizer(folder):
         if repository is None:
             raise DataError(f"reward {reward} has no tokenizer: {folder} has none of {', '.join(TOKENIZER_FILES)}")
         folder = located(reward, None, repository=repository, files=["vocab.json"], optional=TOKENIZER_PARTS)

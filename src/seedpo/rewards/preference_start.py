@@ -12,7 +12,7 @@ from torch import nn
 from transformers import CLIPModel, CLIPTokenizer
 
 from seedpo.errors import ConfigError, DataError
-from seedpo.rewards.clip_tokens import TOKENIZER_FILES
+from seedpo.rewards.clip_tokens import TOKENIZER_FILES, has_tokenizer
 from seedpo.rewards.preference_model import PreferenceModel
 from seedpo.rewards.step_aware_clip import StepAwareCLIP
 
@@ -38,7 +38,7 @@ def load_start(place: str | Path, *, step_aware: bool, tokenizer: str | None = N
     """
     folder = _local(str(place), _PARTS)
     words = folder if tokenizer is None else _local(tokenizer, _TOKENIZER_PARTS)
-    if not any((words / name).is_file() for name in TOKENIZER_FILES):  # transformers would make one without words
+    if not has_tokenizer(words):
         raise DataError(
             f"{words} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}; set tokenizer to a folder or hub id, "
             "for example laion/CLIP-ViT-H-14-laion2B-s32B-b79K"

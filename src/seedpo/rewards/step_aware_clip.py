@@ -22,7 +22,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from seedpo.errors import DataError
 from seedpo.protocols import Images
-from seedpo.rewards.clip_tokens import TOKENIZER_FILES
+from seedpo.rewards.clip_tokens import TOKENIZER_FILES, has_tokenizer
 from seedpo.rewards.inputs import byte_batches, check_counts
 from seedpo.rewards.preprocessing import CLIP_MEAN, CLIP_STD
 from seedpo.rewards.text_embeddings import TextEmbeddings
@@ -211,7 +211,7 @@ def load_scorer(folder: str | Path) -> StepAwareScorer:
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise DataError(f"scorer folder {folder} has no config.json")
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):  # transformers would make one without words
+    if not has_tokenizer(folder):
         raise DataError(f"scorer folder {folder} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
     try:
         model, report = StepAwareCLIP.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
