@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out
 WORKERS ?= 2
+ROW ?= spo-base
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts tests format slow gpu kill bench results scenes card wheel clean install dev
+.PHONY: help demo test lint types contracts tests format slow gpu kill bench results row scenes card wheel clean install dev
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +55,9 @@ bench: $(VENV)/.installed ## the training work of the reference implementations 
 
 results: $(VENV)/.installed ## the demo over 3 seeds, about 15 minutes
 	$(BIN)/seedpo demo --seeds 3 --out $(OUT)/results
+
+row: $(VENV)/.installed ## train one row of docs/results.md anew (ROW, 3 runs, about 2 minutes) and compare every figure
+	$(BIN)/python -m benchmarks.reproduce --row $(ROW) --out $(OUT)/row
 
 scenes: $(VENV)/.installed ## train the embedded model and scorer anew, into out/scenes, and measure them
 	$(BIN)/seedpo scenes build --out $(OUT)/scenes

@@ -11,7 +11,7 @@ import yaml
 
 from seedpo import demo
 from seedpo.config import build_config, read_recipe
-from seedpo.errors import SeedpoError
+from seedpo.errors import ConfigError, SeedpoError
 from seedpo.methods.presets import METHODS
 from seedpo.runs import resolve_config
 from seedpo.sweeps import running
@@ -146,6 +146,14 @@ class TestRunning:
         assert names(stand_in.started()[9:]) == ["spo-see-seed0"]
         demo.run_demo(out, processes=9, fresh=True)
         assert len(stand_in.started()) == 19
+
+    def test_some_runs_alone(self, stand_in: StandIn, tmp_path: Path) -> None:
+        demo.run_demo(tmp_path / "demo", seeds=2, only=["spo-base", "d3po"], processes=9)
+        assert names(stand_in.started()) == sorted(
+            f"{name}-seed{seed}" for name in ("spo-base", "d3po-base", "d3po-see", "d3po-control") for seed in (0, 1)
+        )
+        with pytest.raises(ConfigError, match=r"--only dpo: the demonstration has no such run; there are .*spo-base"):
+            demo.run_demo(tmp_path / "demo", only=["spo", "dpo"])
 
     def test_runs_with_other_settings_are_trained_anew(self, stand_in: StandIn, tmp_path: Path) -> None:
         out = tmp_path / "demo"

@@ -10,12 +10,13 @@ from safetensors.torch import load_file
 from seedpo.embedded_build import build, build_scorer
 from seedpo.embedded_card import scorer_figures
 from seedpo.errors import ConfigError
+from seedpo.rewards.clip_score import load_reward
 from seedpo.rewards.step_aware_clip import load_scorer
 from seedpo.scenes.assets import ASSETS
 from tests.small_runs import few_pairs
 
 
-def test_the_scorer_is_a_reward_run_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scorers_are_reward_runs_in_half_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("clip", "pipeline"):
         shutil.copytree(ASSETS / name, tmp_path / name)
     data = str(few_pairs(tmp_path))
@@ -30,6 +31,13 @@ def test_the_scorer_is_a_reward_run_in_half_precision(tmp_path: Path, monkeypatc
     config = (tmp_path / "scorer-run/config.yaml").read_text()
     assert "data: scenes-scorer-pairs" in config
 
+    build_scorer(
+        tmp_path, step_aware=False, changes={"max_steps": 1, "batch_size": 2, "held_out": data}, progress=False
+    )
+    plain, kept = (load_file(tmp_path / name / "model.safetensors") for name in ("plain-run/model", "plain"))
+    assert all(torch.equal(value.half(), kept[name]) for name, value in plain.items())
+    assert type(load_reward(str(tmp_path / "plain"))).__name__ == "ClipScorer"
+
     import seedpo.embedded_card as card
 
     resolve = card.resolve_reward_config
@@ -41,5 +49,7 @@ def test_the_scorer_is_a_reward_run_in_half_precision(tmp_path: Path, monkeypatc
 
 
 def test_an_unknown_part(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown part 'caption'; there are: autoencoder, .*captions, scorer, all"):
+    with pytest.raises(
+        ConfigError, match=r"unknown part 'caption'; there are: autoencoder, .*captions, scorer, plain, all"
+    ):
         build(tmp_path, part="caption")

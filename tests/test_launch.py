@@ -101,7 +101,8 @@ def test_one_that_is_killed_ends_the_others(tmp_path: Path, capfd: pytest.Captur
     started = time.monotonic()
     assert run(tmp_path, code) == 128 + signal.SIGKILL
     assert time.monotonic() - started < 30
-    message = "error: process 1 was ended by SIGKILL (often: memory ran out); go on with --resume latest\n"
+    message = "error: process 1 was ended by SIGKILL (often: memory ran out); "
+    message += "run the command again to go on (training: with --resume latest)\n"
     assert capfd.readouterr().err == message
 
 

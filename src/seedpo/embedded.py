@@ -15,9 +15,11 @@ from seedpo.data.pairs import PairSet
 from seedpo.data.pickapic import pickapic_pairs
 from seedpo.models.loading import load_pipeline
 from seedpo.protocols import Images
+from seedpo.rewards.clip_score import load_clip_scorer
+from seedpo.rewards.clip_scorer import ClipScorer
 from seedpo.rewards.inputs import byte_batches, check_counts
 from seedpo.rewards.step_aware_clip import StepAwareScorer, load_scorer
-from seedpo.scenes.assets import CLIP, PIPELINE, SCORER
+from seedpo.scenes.assets import CLIP, PIPELINE, PLAIN_SCORER, SCORER
 from seedpo.scenes.pairs import preference_table
 from seedpo.scenes.prompts import EVALUATION_PROMPTS, TRAINING_PROMPTS, unknown_words
 from seedpo.scenes.taste import true_utility
@@ -34,6 +36,12 @@ def scenes_folder() -> Path:
 def scenes_scorer() -> StepAwareScorer:
     """The embedded step-aware scorer."""
     return load_scorer(SCORER)
+
+
+@cache
+def plain_scorer() -> ClipScorer:
+    """The embedded scorer that was trained on finished images alone."""
+    return load_clip_scorer(PLAIN_SCORER)
 
 
 class ScenesTruth:
@@ -95,6 +103,7 @@ __all__ = [
     "evaluation_prompts",
     "held_out_pairs",
     "load_pipeline",
+    "plain_scorer",
     "scenes_folder",
     "scenes_pairs",
     "scenes_scorer",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import CLIPTokenizer
+from transformers import CLIPModel, CLIPTokenizer
 
 from seedpo.errors import ConfigError
 from seedpo.reward_runs import resolve_reward_config, train_reward
@@ -15,16 +15,16 @@ from seedpo.scenes.building.captions import build_captions_part
 from seedpo.scenes.building.pipeline import build_autoencoder_part, build_denoiser_part, build_practice_part
 from seedpo.training.files import remove_folder
 
-PARTS = ("autoencoder", "practice", "denoiser", "captions", "scorer")
+PARTS = ("autoencoder", "practice", "denoiser", "captions", "scorer", "plain")
 
 
 def build(out: Path, *, part: str = "all", seed: int = 0) -> None:
-    """Trains one part or all of them, in order, into ``out/pipeline``, ``out/clip`` and ``out/scorer``.
+    """Trains one part or all of them, in order, into ``out/pipeline``, ``out/clip``, ``out/scorer`` and ``out/plain``.
 
     Args:
         out: folder for the weights.
-        part: ``autoencoder``, ``practice``, ``denoiser``, ``captions``, ``scorer`` (each needs those before it) or
-            ``all``.
+        part: ``autoencoder``, ``practice``, ``denoiser``, ``captions``, ``scorer``, ``plain`` (each needs those before
+            it, but ``plain`` no ``scorer``) or ``all``.
         seed: seed of everything.
 
     Raises:
@@ -38,16 +38,25 @@ def build(out: Path, *, part: str = "all", seed: int = 0) -> None:
         "denoiser": lambda: build_denoiser_part(out / "pipeline", seed=seed),
         "captions": lambda: build_captions_part(out / "clip", seed=seed),
         "scorer": lambda: build_scorer(out, seed=seed),
+        "plain": lambda: build_scorer(out, step_aware=False, seed=seed),
     }
     for name in PARTS if part == "all" else (part,):
         builders[name]()
 
 
-def build_scorer(out: Path, *, seed: int = 0, changes: Mapping[str, Any] | None = None, progress: bool = True) -> None:
+def build_scorer(
+    out: Path,
+    *,
+    step_aware: bool = True,
+    seed: int = 0,
+    changes: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> None:
     """What ``seedpo reward train`` makes by default of ``out/clip`` and ``out/pipeline``, in half precision.
 
     Args:
-        out: folder with both; the scorer is written to ``out/scorer``, its run to ``out/scorer-run``.
+        out: folder with both; the scorer is written to ``out/scorer`` (or ``out/plain``), its run to ``<that>-run``.
+        step_aware: whether it is trained on previews too; if not, on finished images alone.
         seed: seed of the run.
         changes: keys of the run that differ from the defaults.
         progress: whether to show progress bars.
@@ -55,11 +64,14 @@ def build_scorer(out: Path, *, seed: int = 0, changes: Mapping[str, Any] | None 
     Raises:
         SeedpoError: whatever the user can mend, in one line.
     """
-    run = out / "scorer-run"
+    name = "scorer" if step_aware else "plain"
+    run = out / f"{name}-run"
     remove_folder(run)
-    places = {"start": str(out / "clip"), "model": str(out / "pipeline"), "seed": seed}
+    model = str(out / "pipeline") if step_aware else None
+    places = {"start": str(out / "clip"), "model": model, "seed": seed}
     config = resolve_reward_config(changes={**places, **(changes or {})}, bfloat16=False)
     train_reward(config, run, progress=progress)
     trained = run / config.weights_folder
-    StepAwareCLIP.from_pretrained(trained).half().save_pretrained(out / "scorer")
-    CLIPTokenizer.from_pretrained(trained).save_pretrained(out / "scorer")
+    kind = StepAwareCLIP if step_aware else CLIPModel
+    kind.from_pretrained(trained).half().save_pretrained(out / name)
+    CLIPTokenizer.from_pretrained(trained).save_pretrained(out / name)

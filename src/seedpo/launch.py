@@ -179,7 +179,8 @@ def _explain(blamed: int, status: int, folder: Path, *, processes: int) -> None:
     elif status < 0:
         text = (
             f"error: process {blamed} was ended by {signal.Signals(-status).name}"
-            f"{' (often: memory ran out)' if -status == signal.SIGKILL else ''}; go on with --resume latest"
+            f"{' (often: memory ran out)' if -status == signal.SIGKILL else ''}; "
+            "run the command again to go on (training: with --resume latest)"
         )
     elif blamed in failures:
         text = f"{failures[blamed].details}error: process {blamed} failed: {failures[blamed].message}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from seedpo.hacking.analysis import compare, drawn, pool, pools, read_measured
 from seedpo.hacking.benchmark import analyse
 from seedpo.hacking.figures import frontier_figure
-from seedpo.hacking.grid import Setting, settings_of
+from seedpo.hacking.grid import Setting, Trial, settings_of
 from seedpo.hacking.wording import answer, summary, verdict
 from tests.hacking.worlds import GRID, Value, write_runs
 
@@ -77,6 +78,24 @@ class TestVerdict:
         assert heads["truth"].gap.low < 0 < heads["truth"].gap.t_low
         assert heads["truth"].gap.mean == pytest.approx(0.5)
         assert (heads["free_spread"].over_prompts, verdict(heads["free_spread"])) == (False, "more")
+
+    def test_a_trial_is_held_against_the_same_settings_without_it(self, tmp_path: Path) -> None:
+        """The option gains 0.5 where it is tried, but no more than another beta of the base method does."""
+        grid = replace(GRID, trials={"bonus": Trial(on="base", changes={"lora_rank": 2})})
+
+        def value(setting: Setting, seed: int, proxy: float) -> float:
+            return hill(setting, seed, proxy) + (0.5 if setting.option or setting.beta == 80 else 0.0)
+
+        folder = write_runs(tmp_path, {"truth": value}, grid=grid)
+        measured, missing = read_measured(folder, settings_of(grid), seeds=3)
+        assert not missing
+        tried = [one for one in measured if one.setting.option]
+        assert [one.setting.label for one in tried] == ["bonus-base-beta=10", "bonus-base-beta=20"]
+        found = {(one.left, one.right): one for one in compare(measured) if one.key == "truth"}
+        assert found["bonus", "the same without it"].gap.mean == pytest.approx(0.5)
+        assert verdict(found["bonus", "the same without it"]) == "more"
+        assert verdict(found["bonus", "base at any beta"]) == "not shown"
+        assert all("bonus" not in one.setting.label for members in pools(measured).values() for one in members)
 
     def test_the_base_method_at_any_beta_is_the_rival(self, tmp_path: Path) -> None:
         """SEE beats the base method at its beta everywhere, but a control of another beta is as good."""

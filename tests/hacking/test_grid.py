@@ -7,13 +7,14 @@ import pytest
 from seedpo.core.entropy import entropy_weights
 from seedpo.errors import ConfigError
 from seedpo.hacking.grid import GRIDS, Grid, grids, settings_of, sweep_of
+from seedpo.reports.settings import flat
 from seedpo.sweeps.expanding import expand
 
 
 @pytest.mark.parametrize("method", GRIDS)
 class TestGrids:
     def test_every_temperature_has_its_control_and_no_run_is_trained_twice(self, method: str) -> None:
-        settings = settings_of(GRIDS[method])
+        settings = settings_of(GRIDS[method].untried)
         plain = {one.beta: one for one in settings if one.role == "base"}
         see = [one for one in settings if one.role == "see"]
         assert len({(one.beta, one.weight) for one in settings}) == len(settings)
@@ -25,7 +26,7 @@ class TestGrids:
                 assert entropy_weights(one.beta, gamma, convention=convention) == pytest.approx((one.weight, one.beta))
 
     def test_both_pools_have_the_same_size_and_both_conventions_are_tried(self, method: str) -> None:
-        settings = settings_of(GRIDS[method])
+        settings = settings_of(GRIDS[method].untried)
         assert len(set(Counter(one.role for one in settings).values())) == 1
         tried = {convention for one in settings for convention in one.gammas}
         assert tried == {"relative", "absolute"}
@@ -40,6 +41,22 @@ class TestGrids:
             assert cell.config.lora_rank == 2
             metrics = {"truth", "free_spread", "pairwise_diversity"}
             assert metrics <= set(cell.config.evaluation.metrics)
+
+
+@pytest.mark.parametrize("method", [method for method, grid in GRIDS.items() if grid.trials])
+def test_trials_differ_from_a_published_setting_in_their_option_alone(method: str) -> None:
+    grid = GRIDS[method]
+    cells = {one.cell.name: one.config for one in expand(sweep_of(method, grid, seeds=1, changes={}))}
+    settings = settings_of(grid)
+    published = {(one.role, one.beta, one.weight): one for one in settings if not one.option}
+    tried = [one for one in settings if one.option]
+    assert {one.option for one in tried} == set(grid.trials)
+    assert len(tried) == 2 * len(grid.trials)
+    for one in tried:
+        twin = published[one.role, one.beta, one.weight]
+        left, right = (flat(cells[f"{each.label}_seed=0"].model_dump()) for each in (one, twin))
+        assert {key for key in left if left[key] != right[key]} <= set(grid.trials[one.option].changes)
+        assert left != right
 
 
 def test_two_gammas_that_are_one_loss() -> None:

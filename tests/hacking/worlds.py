@@ -25,6 +25,7 @@ def write_runs(
     folder: Path,
     quantities: Mapping[str, Value],
     *,
+    grid: Grid = GRID,
     seeds: int = 3,
     start: Callable[[Setting], float] | None = None,
     prompts: Callable[[Setting], Sequence[float]] | None = None,
@@ -34,12 +35,13 @@ def write_runs(
     Args:
         folder: of the method.
         quantities: what the evaluations measure, as functions of the proxy.
+        grid: what is said to have been trained.
         seeds: of each setting.
         start: added to all proxies of a setting.
         prompts: by how much the quantities of each prompt differ from their mean; none: no figures of prompts are
             kept.
     """
-    for setting in settings_of(GRID):
+    for setting in settings_of(grid):
         for seed in range(seeds):
             run = folder / f"{setting.label}_seed={seed}"
             run.mkdir(parents=True)

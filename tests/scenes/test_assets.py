@@ -17,10 +17,11 @@ from seedpo.config import EvaluationConfig
 from seedpo.evaluation import ImageEvaluation
 from seedpo.models.loading import load_pipeline
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.named_rewards import build_reward
 from seedpo.protocols import Samples
 from seedpo.reward_runs import measure_reward, resolve_reward_config
 from seedpo.rewards.step_aware_clip import StepAwareScorer, load_scorer
-from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE, PIPELINE, SCORER
+from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE, PIPELINE, PLAIN_SCORER, SCORER
 from seedpo.scenes.drawing import IMAGE_SIZE
 from seedpo.scenes.oracle import Readings, read_images
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
@@ -64,6 +65,7 @@ class TestFiles:
         weights = [path.relative_to(ASSETS) for path in FILES if path.suffix == ".safetensors"]
         assert {str(path.parent) for path in weights} == {
             "clip",
+            "plain",
             "pipeline/text_encoder",
             "pipeline/unet",
             "pipeline/vae",
@@ -167,6 +169,13 @@ def test_the_autoencoder_keeps_the_attributes(policy: StableDiffusionPolicy) -> 
 def test_latents_have_unit_deviation(policy: StableDiffusionPolicy) -> None:
     latents = policy.encode_images(some_drawings(EVALUATION_PROMPTS))
     assert float(latents.std()) == pytest.approx(1, abs=0.1)
+
+
+def test_the_plain_scorer_agrees_with_the_annotator_and_knows_no_time_step() -> None:
+    changes = {"start": str(PLAIN_SCORER), "model": None, "held_out_limit": 120}
+    figures = measure_reward(resolve_reward_config(changes=changes), progress=False)
+    assert figures["accuracy"] > 0.65
+    assert not build_reward("scenes-plain").step_aware
 
 
 class TestScorer:

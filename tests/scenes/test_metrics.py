@@ -8,14 +8,22 @@ from torch import Tensor
 
 from seedpo.protocols import Metric, Samples
 from seedpo.scenes.drawing import VIVIDNESS, draw
-from seedpo.scenes.metrics import ATTRIBUTE_ACCURACY, FREE_SPREAD, RESIDUAL, TRUTH, free_variances, readings
+from seedpo.scenes.metrics import (
+    ATTRIBUTE_ACCURACY,
+    FREE_SPREAD,
+    RESIDUAL,
+    RIGHT_SPREAD,
+    TRUTH,
+    free_variances,
+    readings,
+)
 from seedpo.scenes.oracle import FREE, Readings
 from seedpo.scenes.taste import LIKING, true_utility
 from tests.scenes.drawings import one_scene, scaled, some_drawings, some_scenes
 
 STAR = "a large red star on a white background"
 RING = "a small blue ring on a black background"
-METRICS = (TRUTH, ATTRIBUTE_ACCURACY, RESIDUAL, FREE_SPREAD)
+METRICS = (TRUTH, ATTRIBUTE_ACCURACY, RESIDUAL, FREE_SPREAD, RIGHT_SPREAD)
 
 
 def samples(images: Tensor, *prompts: str) -> Samples:
@@ -28,13 +36,13 @@ def fresh(images_per_prompt: int, *prompts: str, seed: int = 0) -> Samples:
     return samples(some_drawings(repeated, seed=seed), *prompts)
 
 
-def with_free(free: Tensor) -> Samples:
-    """Samples of which the oracle is said to have read the given free attributes, (P, K, 5)."""
+def with_free(free: Tensor, right: tuple[bool, ...] = ()) -> Samples:
+    """Samples of which the oracle is said to have read the given free attributes, (P, K, 5); all right if not said."""
     prompts, count, _ = free.shape
     blank = Samples(images=torch.zeros(prompts, count, 3, 32, 32), prompts=[STAR] * prompts)
     rows = prompts * count
     blank._derived[readings] = Readings(
-        correct=torch.ones(rows, 4, dtype=torch.bool),
+        correct=torch.tensor(right or (True,) * rows)[:, None].expand(-1, 4),
         residual=torch.zeros(rows),
         vividness=torch.zeros(rows),
         free=free.flatten(0, 1),
@@ -103,6 +111,25 @@ class TestOnDrawings:
         assert torch.isnan(free_variances(blank)).all()
         assert torch.isnan(FREE_SPREAD.per_prompt(blank)).all()
         assert ATTRIBUTE_ACCURACY.per_prompt(blank).item() == 0
+
+
+class TestRightSpread:
+    def test_wrong_images_do_not_count(self) -> None:
+        """Two right stars are one drawing, whatever the ring; the third reading, of a wrong image, stands far off."""
+        right, wrong = draw(one_scene(STAR)), draw(one_scene(RING))
+        mixed = samples(torch.cat([right, right, wrong]), STAR)
+        moved = with_free(torch.tensor([0.25, 0.75, 0.0])[None, :, None].repeat(1, 1, 5), right=(True, True, False))
+        assert RIGHT_SPREAD.per_prompt(mixed).item() == pytest.approx(0, abs=1e-6)
+        assert FREE_SPREAD.per_prompt(moved).item() > 1.1 * RIGHT_SPREAD.per_prompt(moved).item()
+        assert RIGHT_SPREAD.per_prompt(moved).item() == pytest.approx(2 * 0.25**2 * 12)
+        assert RIGHT_SPREAD.finish(0.25) == 0.5
+
+    def test_it_is_the_free_spread_where_all_are_right(self, drawn: Samples) -> None:
+        torch.testing.assert_close(RIGHT_SPREAD.per_prompt(drawn), FREE_SPREAD.per_prompt(drawn))
+
+    def test_fewer_than_two_right_images_say_nothing(self) -> None:
+        one = samples(torch.cat([draw(one_scene(STAR)), draw(one_scene(RING))]), STAR)
+        assert torch.isnan(RIGHT_SPREAD.per_prompt(one)).all()
 
 
 class TestClosedForms:

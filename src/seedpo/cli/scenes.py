@@ -15,10 +15,10 @@ scenes_app = typer.Typer(no_args_is_help=True, help="The embedded world: build i
 @scenes_app.command("build")
 def scenes_build_command(
     out: Annotated[Path, typer.Option(help="Folder for the weights.")],
-    part: Annotated[str, typer.Option(help="autoencoder, practice, denoiser, captions, scorer or all.")] = "all",
+    part: Annotated[str, typer.Option(help="autoencoder, practice, denoiser, captions, scorer, plain or all.")] = "all",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything.")] = 0,
 ) -> None:
-    """Train the embedded model and its scorer from a seed: about an hour on two CPU cores."""
+    """Train the embedded model and its scorers from a seed: about an hour on two CPU cores."""
     quieten_libraries()
     from seedpo.embedded_build import build
 

@@ -79,6 +79,9 @@ def hacking_command(
     quick: Annotated[
         bool, typer.Option("--quick", help="Few and short runs: shows the output, proves nothing.")
     ] = False,
+    trials: Annotated[
+        bool, typer.Option("--trials", help="Try options that no paper has, too (docs/options.md).")
+    ] = False,
     changes: Changes = None,
     processes: Processes = None,
     shard: Annotated[
@@ -106,6 +109,7 @@ def hacking_command(
         methods=method or [],
         seeds=seeds,
         quick=quick,
+        trials=trials,
         changes=read_changes(changes),
         processes=processes,
         shard=shard,

@@ -130,6 +130,10 @@ def plan_command(
 def demo_command(
     out: Annotated[Path, typer.Option(help="Folder for the runs and the report.")] = Path("out/demo"),
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each run.")] = 1,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="These runs alone: `spo`, `d3po-see`, ...; repeatable.", show_default=False),
+    ] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Runs trained at the same time; as many as there are cores if not given.")
     ] = None,
@@ -141,5 +145,5 @@ def demo_command(
     """
     from seedpo.demo import run_demo
 
-    path = run_demo(out, seeds=seeds, processes=processes, fresh=fresh)
+    path = run_demo(out, seeds=seeds, only=only or [], processes=processes, fresh=fresh)
     typer.echo(f"report: {path.resolve()}")

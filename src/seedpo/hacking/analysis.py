@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from seedpo.hacking.grid import Setting
 from seedpo.reports.runs import read_run
@@ -17,6 +19,7 @@ from seedpo.stats.frontiers import GapInterval, Trail, frontier, gap_interval
 QUANTITIES: Mapping[str, str] = {
     "truth": "truth",
     "free_spread": "free spread",
+    "free_spread_right": "free spread of right images",
     "pairwise_diversity": "pairwise diversity",
 }
 """What is wanted, higher is better: key in the metrics, and name."""
@@ -153,8 +156,9 @@ def pool(measured: Iterable[Measured], key: str, *, by_prompt: bool = False) -> 
 
 def pools(measured: Sequence[Measured]) -> dict[str, list[Measured]]:
     """What is pooled, by its name in words; pools without settings are left out."""
-    base = [one for one in measured if one.setting.role == "base"]
-    see = [one for one in measured if one.setting.role == "see"]
+    published = [one for one in measured if not one.setting.option]
+    base = [one for one in published if one.setting.role == "base"]
+    see = [one for one in published if one.setting.role == "see"]
     named = {
         "base at any beta": base,
         "SEE": see,
@@ -174,23 +178,46 @@ PAIRS = (
 """Which pools are compared; the first pair is the benchmark's question."""
 
 
-def compare(measured: Sequence[Measured], *, resamples: int = RESAMPLES) -> list[Comparison]:
-    """All comparisons of a method: of pools, then of each setting with the base method at its beta and its control."""
-    named, found = pools(measured), []
-    for left, right in PAIRS:
-        if left in named and right in named:
-            found += _compared(measured, (left, named[left]), (right, named[right]), resamples)
-    base = {one.setting.beta: one for one in measured if one.setting.role == "base"}
-    for one in measured:
-        if one.setting.role == "see":
-            for name, beta in (("base at its beta", one.setting.beta), ("its control", one.setting.weight)):
-                if beta in base:
-                    found += _compared(measured, (one.setting.label, [one]), (name, [base[beta]]), resamples)
-    return found
-
+WITHOUT = "the same without it"
+"""What a trial is held against: its settings without the option."""
 
 Named = tuple[str, Sequence[Measured]]
 """Some settings and what they are called."""
+
+
+def matches(measured: Sequence[Measured]) -> list[tuple[Named, Named]]:
+    """What is compared with what.
+
+    Pools; each setting with the base method at its beta and its control; each trial with the same settings without the
+    option and with the base method at any beta.
+    """
+    named = pools(measured)
+    found: list[tuple[Named, Named]] = [
+        ((left, named[left]), (right, named[right])) for left, right in PAIRS if left in named and right in named
+    ]
+    published = [one for one in measured if not one.setting.option]
+    base = {one.setting.beta: one for one in published if one.setting.role == "base"}
+    for one in published:
+        if one.setting.role == "see":
+            for name, beta in (("base at its beta", one.setting.beta), ("its control", one.setting.weight)):
+                if beta in base:
+                    found.append(((one.setting.label, [one]), (name, [base[beta]])))
+    for option in dict.fromkeys(one.setting.option for one in measured if one.setting.option):
+        tried = [one for one in measured if one.setting.option == option]
+        same = {(one.setting.role, one.setting.beta, one.setting.weight) for one in tried}
+        twins = [one for one in published if (one.setting.role, one.setting.beta, one.setting.weight) in same]
+        rivals: tuple[Named, ...] = ((WITHOUT, twins), ("base at any beta", named["base at any beta"]))
+        found += [((option, tried), rival) for rival in rivals]
+    return found
+
+
+def compare(
+    measured: Sequence[Measured], *, resamples: int = RESAMPLES, progress: str | None = None
+) -> list[Comparison]:
+    """All comparisons of a method, see :func:`matches`; with a progress bar of that name, if one is given."""
+    found = matches(measured)
+    bar = tqdm(found, desc=progress, unit="comparison", disable=progress is None, file=sys.stderr)
+    return [one for left, right in bar for one in _compared(measured, left, right, resamples)]
 
 
 def _compared(measured: Sequence[Measured], left: Named, right: Named, resamples: int) -> list[Comparison]:

@@ -38,6 +38,7 @@ def run_benchmark(
     methods: Sequence[str] = (),
     seeds: int | None = None,
     quick: bool = False,
+    trials: bool = False,
     changes: Mapping[str, Any] | None = None,
     processes: int | None = None,
     shard: str | None = None,
@@ -50,6 +51,7 @@ def run_benchmark(
         methods: which of them; all if none is named.
         seeds: of each setting; three, or one with ``quick``.
         quick: a small part of the grid.
+        trials: options that no paper has, too.
         changes: nested keys that all runs share.
         processes: runs trained at the same time; if not given, as many as there are GPUs, or else cores.
         shard: ``i/n``: a part of the runs, and no analysis.
@@ -58,7 +60,7 @@ def run_benchmark(
     Raises:
         SeedpoError: if the method, a key or the folder cannot be used.
     """
-    chosen, amount = grids(methods, quick=quick), seeds or (1 if quick else SEEDS)
+    chosen, amount = grids(methods, quick=quick, trials=trials), seeds or (1 if quick else SEEDS)
     outcomes = []
     for method, grid in chosen.items():
         sweep = sweep_of(method, grid, seeds=amount, changes=changes or {})
@@ -69,7 +71,7 @@ def run_benchmark(
         done = sum(len(outcome.folders) for outcome in outcomes)
         last = "run the command without --shard at the end, for the analysis"
         return Result(lines=(f"finished: {done} runs of shard {shard} in {out}; {last}",), outcomes=tuple(outcomes))
-    command = _command(methods, seeds=seeds, quick=quick, changes=changes or {})
+    command = _command(methods, seeds=seeds, quick=quick, trials=trials, changes=changes or {})
     return Result(lines=tuple(analyse(out, chosen, seeds=amount, command=command)), outcomes=tuple(outcomes))
 
 
@@ -93,7 +95,7 @@ def analyse(out: Path, chosen: Mapping[str, Grid], *, seeds: int, command: str) 
     for method, grid in chosen.items():
         measured[method], absent = read_measured(out / method, settings_of(grid), seeds=seeds)
         missing += [f"{method}/{name}" for name in absent]
-    comparisons = {method: compare(found) for method, found in measured.items()}
+    comparisons = {method: compare(found, progress=f"comparing, {method}") for method, found in measured.items()}
     try:
         figures = {method: _write_figures(out, method, found) for method, found in measured.items()}
         page = markdown(measured, comparisons, command=command, seeds=seeds, missing=missing, figures=figures)
@@ -156,10 +158,13 @@ def _plain(tree: Any) -> Any:
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree
 
 
-def _command(methods: Sequence[str], *, seeds: int | None, quick: bool, changes: Mapping[str, Any]) -> str:
+def _command(
+    methods: Sequence[str], *, seeds: int | None, quick: bool, trials: bool, changes: Mapping[str, Any]
+) -> str:
     """The command that makes these results anew."""
     options = [f"--method {method}" for method in methods]
     options += [f"--seeds {seeds}"] if seeds else []
     options += ["--quick"] if quick else []
+    options += ["--trials"] if trials else []
     options += [f"--set {key}={written(value)}" for key, value in flat(changes).items()]
     return " ".join(["seedpo bench hacking --out OUT", *options])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from seedpo.hacking.analysis import QUANTITIES, Comparison, Measured, drawn, last, pools
+from seedpo.hacking.analysis import QUANTITIES, WITHOUT, Comparison, Measured, drawn, last, pools
 from seedpo.reports.wording import count, interval, listing, number, sentence, setting, signed
 
 NAMES = {"spo": "SPO", "d3po": "D3PO", "diffusion-dpo": "Diffusion-DPO"}
@@ -128,8 +128,16 @@ def _method(seeds: int, command: str, made: Sequence[Comparison]) -> str:
 def _answers(method: str, comparisons: Sequence[Comparison]) -> list[str]:
     lines = [f"* {answer(method, one)}" for one in comparisons if one.headline]
     controls = [one for one in comparisons if (one.left, one.right) == ("SEE", "control")]
-    words = [f"{QUANTITIES[one.key]} {verdict(one)} ({evidence(one)})" for one in controls]
-    return ["\n".join([*lines, *([f"* Against the controls alone: {'; '.join(words)}."] if words else [])])]
+    if controls:
+        lines.append(f"* Against the controls alone: {_each(controls)}.")
+    for option in dict.fromkeys(one.left for one in comparisons if one.right == WITHOUT):
+        tried = [one for one in comparisons if (one.left, one.right) == (option, WITHOUT)]
+        lines.append(f"* The option {option} against the same settings without it: {_each(tried)}.")
+    return ["\n".join(lines)]
+
+
+def _each(comparisons: Sequence[Comparison]) -> str:
+    return "; ".join(f"{QUANTITIES[one.key]} {verdict(one)} ({evidence(one)})" for one in comparisons)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -12,6 +12,9 @@ PIPELINE = ASSETS / "pipeline"
 SCORER = ASSETS / "scorer"
 """A step-aware CLIP preference model."""
 
+PLAIN_SCORER = ASSETS / "plain"
+"""The same of finished images alone: a plain CLIP preference model."""
+
 CLIP = ASSETS / "clip"
 """The CLIP that preference models of the world start from."""
 

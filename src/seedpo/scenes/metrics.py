@@ -43,15 +43,22 @@ def mean_residual(samples: Samples) -> Tensor:
     return _by_prompt(samples, samples.derive(readings).residual).mean(1)
 
 
-def free_variances(samples: Samples) -> Tensor:
+def free_variances(samples: Samples, *, right: bool = False) -> Tensor:
     """Variance of each free attribute over a prompt's images relative to the data's, (P, 5) in the order of ``FREE``.
 
     The variance is the unbiased one, over the images in which the attribute can be read; NaN where fewer than two can.
+
+    Args:
+        samples: images and prompts.
+        right: images with a wrong named attribute are left out.
     """
-    free = _by_prompt(samples, samples.derive(readings).free)
+    read = samples.derive(readings)
+    free = _by_prompt(samples, read.free)
     known = ~torch.isnan(free)
+    if right:
+        known &= _by_prompt(samples, read.correct.all(1))[..., None]
     count = known.sum(1)
-    mean = torch.nansum(free, 1) / count.clamp(min=1)
+    mean = torch.where(known, free, 0.0).sum(1) / count.clamp(min=1)
     squares = torch.where(known, (free - mean[:, None]).square(), 0.0).sum(1)
     return torch.where(count > 1, squares / (count - 1).clamp(min=1), math.nan) / UNIFORM_VARIANCE
 
@@ -59,6 +66,11 @@ def free_variances(samples: Samples) -> Tensor:
 def mean_free_variance(samples: Samples) -> Tensor:
     """Relative variance averaged over the free attributes, (P,)."""
     return torch.nanmean(free_variances(samples), 1)
+
+
+def mean_right_variance(samples: Samples) -> Tensor:
+    """The same over the images whose named attributes are all right, (P,); NaN where fewer than two are."""
+    return torch.nanmean(free_variances(samples, right=True), 1)
 
 
 TRUTH = Metric(
@@ -91,6 +103,16 @@ FREE_SPREAD = Metric(
     unit="standard deviation relative to the data",
     summary=f"spread of what the prompt leaves open ({', '.join(FREE)}); 1: as wide as in the data",
     per_prompt=mean_free_variance,
+    finish=math.sqrt,
+    least_images=2,
+)
+
+RIGHT_SPREAD = Metric(
+    name="free_spread_right",
+    direction="higher",
+    unit="standard deviation relative to the data",
+    summary="the same over images with every named attribute right: faults, which spread too, do not count",
+    per_prompt=mean_right_variance,
     finish=math.sqrt,
     least_images=2,
 )
