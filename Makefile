@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts tests format slow gpu kill bench results row scenes card wheel clean install dev
+.PHONY: help demo test lint types contracts tests format slow gpu kill bench results row study scenes card wheel clean install dev
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,9 @@ results: $(VENV)/.installed ## the demo over 3 seeds, about 15 minutes
 row: $(VENV)/.installed ## train one row of docs/results.md anew (ROW, 3 runs, about 2 minutes) and compare every figure
 	$(BIN)/python -m benchmarks.reproduce --row $(ROW) --out $(OUT)/row
 
+study: $(VENV)/.dev ## a blinded study of the embedded model in your browser (seedpo study demo)
+	$(BIN)/seedpo study demo --out $(OUT)/study
+
 scenes: $(VENV)/.installed ## train the embedded model and scorer anew, into out/scenes, and measure them
 	$(BIN)/seedpo scenes build --out $(OUT)/scenes
 	$(BIN)/seedpo scenes card --assets $(OUT)/scenes
@@ -87,5 +90,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	$(PIP) install -qq --constraint constraints.txt --no-build-isolation --editable ".[dev,data]"
+	$(PIP) install -qq --constraint constraints.txt --no-build-isolation --editable ".[dev,data,study]"
 	@touch $@

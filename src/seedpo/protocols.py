@@ -218,6 +218,22 @@ class Reward(Protocol):
         """Scores (B,) float32, higher is better, of B images, each with its prompt."""
 
 
+@runtime_checkable
+class Comparisons(Protocol):
+    """A judge of every two images of a prompt, who may have no preference; one score per image cannot say as much."""
+
+    def compare(self, images: Images, prompts: Sequence[str]) -> Tensor:
+        """Probability that the first of two images is preferred, less that of the second.
+
+        Args:
+            images: P K images, K of each prompt in succession.
+            prompts: one for each image.
+
+        Returns:
+            (P, K, K) float32 in [-1, 1] on the CPU, antisymmetric; 0 where neither is preferred.
+        """
+
+
 class StepAwareReward(Protocol):
     """A scorer of the predicted clean images of noisy latents."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from seedpo.data.streams import StreamedPairs
 from seedpo.embedded import warn_of_unknown_words
 from seedpo.errors import ConfigError
 from seedpo.evaluation import ImageEvaluation
+from seedpo.feedback import asks_people, check_feedback, ensure_study, human_feedback, patience
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.presets import METHODS, Preset
 from seedpo.methods.transition_dpo import TransitionDPO
@@ -83,6 +85,7 @@ def resolve_config(
             "none; set entropy_offset to full, or method to d3po or spo"
         )
     check_definitions(config.rewards)
+    check_feedback(config, preset)
     return config
 
 
@@ -222,8 +225,9 @@ def build_source(
     rank: int = 0,
     world: int = 1,
     caches: Caches | None = None,
+    progress: bool = False,
 ) -> Source[Any]:
-    """The source of pairs of the method's preset, for one process of several."""
+    """The source of pairs of the method's preset, for one process of several; ``progress`` shows votes coming in."""
     preset: Preset = METHODS.load(config.method)
     if preset.source == "offline":
         caches, apart = caches or Caches(policy=policy), config.fidelity.independent_flips
@@ -239,18 +243,11 @@ def build_source(
             reader=pairs,
         )
     prompts = load_prompts(config.prompts, embedded=config.model in MODELS)
-    reward = named_reward(config.reward, config).to(policy.device)
-    if preset.source == "steps" and reward.step_blind:
-        logger.warning(
-            "reward %s knows no time step: for %s it judges previews as if they were finished images; step-aware "
-            "rewards are made for previews",
-            ", ".join(reward.step_blind),
-            config.method,
-        )
     if preset.source == "trajectories":
         return trajectory_source(
             policy,
-            reward,
+            human_feedback(config, progress=progress and rank == 0)
+            or named_reward(config.reward, config).to(policy.device),
             prompts,
             sampling=config.sampling,
             config=config.trajectories,
@@ -258,6 +255,14 @@ def build_source(
             seed=config.seed,
             rank=rank,
             world=world,
+        )
+    reward = named_reward(config.reward, config).to(policy.device)
+    if reward.step_blind:
+        logger.warning(
+            "reward %s knows no time step: for %s it judges previews as if they were finished images; step-aware "
+            "rewards are made for previews",
+            ", ".join(reward.step_blind),
+            config.method,
         )
     return step_source(
         policy,
@@ -315,7 +320,7 @@ def _check_images(config: RunConfig, policy: StableDiffusionPolicy) -> None:
     """Refuses rewards and metrics that cannot read the model's images, before anything is sampled."""
     preset: Preset = METHODS.load(config.method)
     asked = {
-        "reward": (REWARDS, () if preset.source == "offline" else (config.reward,)),
+        "reward": (REWARDS, () if preset.source == "offline" or config.feedback.study else (config.reward,)),
         "evaluation.rewards": (REWARDS, config.evaluation.rewards),
         "evaluation.metrics": (METRICS, config.evaluation.metrics),
     }
@@ -355,7 +360,7 @@ def train(
     Raises:
         SeedpoError: whatever the user can mend, in one line.
     """
-    accelerator = accelerator or build_accelerator(config.mixed_precision)
+    accelerator = accelerator or build_accelerator(config.mixed_precision, timeout=patience(config))
     require_trackers(config.trackers)
     # What one process cannot read or build, all of them hear of.
     evaluation = on_every_process(accelerator, lambda: build_evaluation(config))
@@ -369,7 +374,9 @@ def train(
     caches = on_every_process(accelerator, lambda: build_caches(config, policy))
     if policy.frozen is not None:  # after its weights were hashed for the cache, since this may distribute them
         policy.frozen = accelerator.prepare_model(policy.frozen, evaluation_mode=True)
-    source = on_every_process(accelerator, lambda: build_source(config, policy, rank=rank, world=world, caches=caches))
+    on_main_process(accelerator, lambda: ensure_study(config))
+    build = partial(build_source, config, policy, rank=rank, world=world, caches=caches, progress=progress)
+    source = on_every_process(accelerator, build)
     if resume is not None:
         folder = RunFolder.open(out)
     else:
@@ -384,6 +391,7 @@ def train(
         accelerator=accelerator,
         progress=progress,
         after_restoring=policy.move_reference if config.fidelity.reference_moves_on_resume else None,
+        save_before_step=asks_people(config, source),
     )
     for line in what_to_expect(config, fixed_pairs=METHODS.load(config.method).source == "offline"):
         logger.info("%s", line)

@@ -156,7 +156,7 @@ class TestVerdict:
         )
         assert summary({"spo": found}) == (
             "At equal proxy reward the entropy term gives more truth in SPO than the base method at any beta, and less "
-            "free spread in SPO than the base method at its best beta; pairwise diversity in SPO: no common proxies."
+            "free spread in SPO than the base method at its best beta."
         )
 
 

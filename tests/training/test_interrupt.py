@@ -44,3 +44,13 @@ def test_other_threads_go_without() -> None:
     thread.start()
     thread.join()
     assert results == [False]
+
+
+def test_what_was_asked_outside_is_known_inside() -> None:
+    with stop_on_signal() as outer:
+        signal.raise_signal(signal.SIGINT)
+        with stop_on_signal() as inner:
+            assert inner.requested
+    with stop_on_signal() as later:
+        assert outer.requested
+        assert not later.requested

@@ -18,6 +18,7 @@ from seedpo.cli.reward import reward_app
 from seedpo.cli.scenes import scenes_app
 from seedpo.cli.scoring import score_command
 from seedpo.cli.shared import is_first_process
+from seedpo.cli.study import study_app
 from seedpo.cli.sweeping import bench_app, sweep_command
 from seedpo.cli.training import demo_command, plan_command, train_command
 from seedpo.errors import SeedpoError
@@ -41,6 +42,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
         "card": card_command,
         "push": push_command,
     },
+    "People in the loop": {"study": study_app},
     "The embedded world": {"scenes": scenes_app, "bench": bench_app},
 }
 """The commands, in the order in which ``--help`` shows them."""

@@ -23,6 +23,10 @@ def train_command(
     resume: Annotated[
         str | None, typer.Option(metavar="latest", help="Go on from the last checkpoint in --out.")
     ] = None,
+    feedback: Annotated[
+        Path | None,
+        typer.Option(metavar="STUDY", help="d3po: people judge the images, in this study; made if there is none."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
     processes: Annotated[
         int | None,
@@ -48,9 +52,15 @@ def train_command(
 
         seedpo train diffusion-dpo --out runs/dpo --processes 8
 
+        seedpo train d3po --feedback studies/mine --out runs/mine --set trajectories.images_per_prompt=7
+
+    With `--feedback` the run stops after each round of images until raters have voted; `seedpo study serve
+    studies/mine` shows them the images meanwhile, and Ctrl-C and `--resume latest` lose no vote.
+
     `batch_size` counts pairs per process. `torchrun --nproc_per_node 8 -m seedpo train ...` and
     `accelerate launch -m seedpo train ...` start the same run, on several machines too.
     """
+    from seedpo.config import merge
     from seedpo.launch import is_launched, launch, require_no_other_launcher
 
     if resume not in (None, "latest"):
@@ -60,6 +70,8 @@ def train_command(
 
         repository_name(push_to_hub)
     overrides = read_changes(changes)
+    if feedback is not None:
+        overrides = merge(overrides, {"feedback": {"study": str(feedback)}})
     if shard and (processes or 1) < 2:
         raise ConfigError("--shard needs --processes 2 or more: there is nothing to share with one process")
     if processes is not None and not is_launched():

@@ -5,6 +5,7 @@ configuration is written into each run folder and rebuilds the run.
 """
 
 from seedpo.config.alarms import AlarmsConfig
+from seedpo.config.feedback import FeedbackConfig
 from seedpo.config.pairs import CacheConfig, PairsConfig
 from seedpo.config.recipes import (
     build_config,
@@ -25,6 +26,7 @@ __all__ = [
     "AlarmsConfig",
     "CacheConfig",
     "EvaluationConfig",
+    "FeedbackConfig",
     "FidelityConfig",
     "OptimizerConfig",
     "PairsConfig",

@@ -49,6 +49,10 @@ class TrajectoryConfig(Section):
     """Which distance: `mean` of the root mean square pixel differences to the others, in [0, 1]; `nearest`, to the
     closest of them; `log_nearest`, its logarithm, an estimate of the entropy of images. Does nothing without
     `diversity_bonus`."""
+    reference: Literal["frozen", "refreshed"] = "frozen"
+    """`frozen`: the untrained model, as published for automatic rewards. `refreshed`: the policy as it was when it drew
+    the images, as D3PO's code does with human feedback; each roll-out then starts with all margins at 0, and nothing
+    holds the policy near the untrained model."""
 
     @model_validator(mode="after")
     def _distances_can_rank(self) -> Self:

@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from seedpo.config.alarms import AlarmsConfig
+from seedpo.config.feedback import FeedbackConfig
 from seedpo.config.pairs import CacheConfig, PairsConfig
 from seedpo.config.rewards import WeightedSum, refuse_cycles
 from seedpo.config.rollouts import SamplingConfig, StepPoolConfig, TrajectoryConfig
@@ -120,6 +121,7 @@ class RunConfig(TrainingConfig):
     sampling: SamplingConfig = SamplingConfig()
     trajectories: TrajectoryConfig = TrajectoryConfig()
     steps: StepPoolConfig = StepPoolConfig()
+    feedback: FeedbackConfig = FeedbackConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     alarms: AlarmsConfig = AlarmsConfig()
     fidelity: FidelityConfig = FidelityConfig()

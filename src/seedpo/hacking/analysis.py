@@ -223,7 +223,7 @@ def compare(
 def _compared(measured: Sequence[Measured], left: Named, right: Named, resamples: int) -> list[Comparison]:
     """Left against right in each quantity."""
     found = []
-    for key in QUANTITIES:
+    for key in (key for key in QUANTITIES if any(one.trails(key) for one in measured)):
         rival = pool(right[1], key)
         by_prompt = all(one.has_prompts(key) for one in (*left[1], *right[1]))
         climbs = [max(float(one.proxy.max() - one.proxy[0]) for one in trails) for trails in rival.values()]

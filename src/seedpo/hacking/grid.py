@@ -74,7 +74,12 @@ GRIDS: Mapping[str, Grid] = {
         betas=(10.0, 20.0),
         relative=(1.0, 3.0),
         absolute=(20.0,),
-        settings={"max_steps": 36, "evaluate_every": 9},
+        settings={
+            "reward": "scenes-scorer",
+            "evaluation": {"rewards": ["scenes-scorer"]},
+            "max_steps": 36,
+            "evaluate_every": 9,
+        },
         trials={
             "equal-norm": Trial(on="see", changes={"steps.noise": "equal_norm"}),
             "antithetic": Trial(on="see", changes={"steps.noise": "antithetic"}),

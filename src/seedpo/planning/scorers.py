@@ -21,10 +21,12 @@ from seedpo.rewards.clip_scorer import image_embeds
 from seedpo.rewards.imagereward import MAX_TOKENS, VISION_EPS, ImageRewardNetwork
 from seedpo.rewards.spm import CLIP_H14
 from seedpo.rewards.step_aware_clip import StepAwareCLIP
-from seedpo.scenes.assets import SCORER
+from seedpo.scenes.assets import PLAIN_SCORER, SCORER
 
 Call = Callable[[int], object]
 """Runs a network on so many rows, of the meta device."""
+
+_EMBEDDED = {"scenes-scorer": SCORER, "scenes-plain": PLAIN_SCORER}
 
 WITHOUT_NETWORK = frozenset({"scenes-truth", "jpeg-compressibility", "jpeg-incompressibility"})
 
@@ -105,7 +107,7 @@ def _part(name: str, *, step_aware: bool) -> Part:
     if head in WITHOUT_NETWORK:
         return Part(origin="no network")
     registered = head in REWARDS and not (at and Path(name).exists())
-    folder = SCORER if head == "scenes-scorer" else Path(place if registered else name)
+    folder = _EMBEDDED.get(head) or Path(place if registered else name)
     own = _read(folder / "config.json") if (folder / "config.json").is_file() else None
     if registered and head in _PUBLISHED:
         return _PUBLISHED[head](f"{name}, as published" if own is None else name, own)

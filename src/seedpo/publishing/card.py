@@ -128,7 +128,8 @@ def _settings(config: RunConfig, folder: RunFolder) -> list[tuple[str, str]]:
     policy_weight, reference_weight = entropy_weights(config.beta, config.gamma, convention=config.entropy_convention)
     preset: Preset = METHODS.load(config.method)
     offline = [("preference pairs", _shown(config.data))]
-    online = [("prompts", _shown(config.prompts)), ("reward", _shown(config.reward))]
+    judge = "votes of people" if config.feedback.study is not None else _shown(config.reward)
+    online = [("prompts", _shown(config.prompts)), ("reward", judge)]
     last = _last(folder, "train")
     return [
         ("method", _method(config)),

@@ -104,6 +104,10 @@ class RolloutSource:
                 self.embeddings.forget_all_but(self._buffer.prompts())
         return self.hand_out(self._buffer.take(self.batch_size), self.embeddings)
 
+    def rolls_out_within(self, batches: int) -> bool:
+        """Whether so many batches need another roll-out."""
+        return len(self._buffer) < batches * self.batch_size
+
     def _roll_out(self) -> RolledPairs | None:
         prompts = [self.prompts[row] for row in self._stream.take(self.prompts_per_rollout)]
         pairs, observed = self.rollout(prompts, generator=self._generator, number=self._number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from seedpo.config import SamplingConfig, TrajectoryConfig
 from seedpo.core.sampling import draw_noise, sample_trajectory
 from seedpo.core.transitions import ddim_std
 from seedpo.core.types import Trajectory
-from seedpo.protocols import Denoiser, Reward
+from seedpo.protocols import Comparisons, Denoiser, Reward
 from seedpo.sources.diversity import with_bonus
 from seedpo.sources.embeddings import PromptEmbeddings
 from seedpo.sources.reference import with_reference
@@ -31,11 +32,12 @@ class TrajectoryRollout:
     With ``diversity_bonus`` the images are ranked by reward plus bonus, which no paper has.
 
     The reference is asked once for every image and step, and once for the x_T that images share; all pairs of an image
-    and all passes over the roll-out use that number.
+    and all passes over the roll-out use that number. A reference that is refreshed is the policy at the roll-out
+    (D3PO's code for human feedback copies it at each), whose numbers are known from drawing the images.
 
     Args:
         policy: the model that is sampled.
-        reward: ranks the final images.
+        reward: ranks the final images, or says of every two which is preferred.
         sampling: number of steps, guidance and eta.
         config: images and prompts per roll-out, the least gap, the bonus, and what is handed out together.
         embeddings: of the policy's prompts.
@@ -44,7 +46,7 @@ class TrajectoryRollout:
     def __init__(
         self,
         policy: Denoiser,
-        reward: Reward,
+        reward: Reward | Comparisons,
         *,
         sampling: SamplingConfig,
         config: TrajectoryConfig,
@@ -75,21 +77,44 @@ class TrajectoryRollout:
             generator=generator,
         )
         images = policy.decode(trajectory.latents[:, -1])
-        scores = check_scores(self.reward(images, repeated), repeated).view(len(prompts), count)
+        chosen, rejected, observed = self._judged(images, repeated)
+        if not len(chosen):
+            return None, observed
+        image, other, step = self._drawn_steps(chosen, rejected, generator=generator)
+        rolled = self._rolled(trajectory, image, other, step, prompts)
+        if self.config.reference == "refreshed":
+            return replace(rolled, reference_log_prob=rolled.rollout_log_prob), observed
+        rolled = with_reference(rolled, policy, self.embeddings, sampling=self.sampling, rows_at_once=len(repeated))
+        return rolled, observed
+
+    def _judged(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Mapping[str, float]]:
+        """Rows of the winner and the loser of every pair that is clear enough, and what was observed."""
+        count = self.config.images_per_prompt
+        pairs = len(prompts) * (count - 1) / 2
+        if isinstance(self.reward, Comparisons):
+            chosen, rejected = self._preferred(self.reward.compare(images, prompts))
+            return chosen, rejected, {"pairs_kept": len(chosen) / pairs}
+        scores = check_scores(self.reward(images, prompts), prompts).view(-1, count)
         ranked = with_bonus(scores, images, weight=self.config.diversity_bonus, distance=self.config.diversity_distance)
         chosen, rejected = self._ranked(ranked.scores)
         observed = {
             "reward": scores.mean().item(),
             "reward_std": scores.std(1).mean().item(),
-            "pairs_kept": len(chosen) / (len(prompts) * count * (count - 1) / 2),
+            "pairs_kept": len(chosen) / pairs,
             **ranked.observed,
         }
-        if not len(chosen):
-            return None, observed
-        image, other, step = self._drawn_steps(chosen, rejected, generator=generator)
-        rolled = self._rolled(trajectory, image, other, step, prompts)
-        rolled = with_reference(rolled, policy, self.embeddings, sampling=self.sampling, rows_at_once=len(repeated))
-        return rolled, observed
+        return chosen, rejected, observed
+
+    def _preferred(self, preference: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of the winner and the loser of every two images of a prompt about which there is a clear preference."""
+        prompts, count, _ = preference.shape
+        first, second = torch.triu_indices(count, count, offset=1)
+        rows = torch.arange(prompts)[:, None] * count
+        one, other = (rows + first).flatten(), (rows + second).flatten()
+        difference = preference[:, first, second].flatten()
+        clear = difference.abs() > self.config.min_gap
+        one, other, swap = one[clear], other[clear], difference[clear] < 0
+        return torch.where(swap, other, one), torch.where(swap, one, other)
 
     def _ranked(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the winner and the loser of every two images of a prompt whose scores are far enough apart."""
@@ -152,7 +177,7 @@ class TrajectoryRollout:
 
 def trajectory_source(
     policy: Denoiser,
-    reward: Reward,
+    reward: Reward | Comparisons,
     prompts: Sequence[str],
     *,
     sampling: SamplingConfig,

@@ -34,7 +34,9 @@ def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
         lines = [_QUIET_LOSS, _accuracy(True, fixed_pairs), _margins(b, b, None)]
     else:
         lines = [_loss(a, b, config.clip_range), _accuracy(a == b, fixed_pairs), _margins(a, b, config.clip_range)]
-    if not fixed_pairs:
+    if config.feedback.study is not None:
+        lines.append("source/pairs_kept: share of pairs about which people have a preference; the rest trains nothing")
+    elif not fixed_pairs:
         lines.append(
             "source/reward: what the policy is trained towards; it should rise over many roll-outs, through noise"
         )

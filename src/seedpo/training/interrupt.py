@@ -18,18 +18,23 @@ class TrainingInterrupted(SeedpoError):
     """The run was asked to stop; it wrote a checkpoint from which it goes on."""
 
 
-@dataclass
+@dataclass(eq=False)
 class StopRequest:
     """Whether a stop was asked for."""
 
     requested: bool = False
 
 
+_noted: list[StopRequest] = []
+"""Requests of the contexts that are entered, from the outermost on."""
+
+
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
     """Inside, the first SIGINT or SIGTERM only sets ``requested``; a second one acts as it does outside.
 
-    Outside the main thread no handler can be installed, and nothing changes.
+    Within another such context, what was requested there is requested from the beginning. Outside the main thread no
+    handler can be installed, and nothing changes.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -43,8 +48,12 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
     for number in STOP_SIGNALS:
         signal.signal(number, note)
+    # Only now, since a signal could come in between.
+    request.requested |= any(outer.requested for outer in _noted)
+    _noted.append(request)
     try:
         yield request
     finally:
+        _noted.remove(request)
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -16,12 +16,13 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import (
     DistributedDataParallelKwargs,
+    DistributedType,
     InitProcessGroupKwargs,
     broadcast_object_list,
     gather_object,
 )
 
-from seedpo.errors import SeedpoError
+from seedpo.errors import ConfigError, SeedpoError
 from seedpo.protocols import Trainable
 from seedpo.training.launching import check_launch, is_one_of_several, plain_data_parallelism
 from seedpo.training.sharding import Layout, Replicated, shard
@@ -31,8 +32,13 @@ Result = TypeVar("Result")
 EVALUATION_TIMEOUT = timedelta(hours=6)
 """How long the other processes wait while the first one evaluates or saves."""
 
+SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM, DistributedType.XLA)
+"""Ways of accelerate's own to spread a model, which the training loop does not handle; it shards by itself."""
 
-def build_accelerator(mixed_precision: Literal["no", "fp16", "bf16"], *, cpu: bool = False) -> Accelerator:
+
+def build_accelerator(
+    mixed_precision: Literal["no", "fp16", "bf16"], *, cpu: bool = False, timeout: timedelta = EVALUATION_TIMEOUT
+) -> Accelerator:
     """The accelerator that a run needs, under ``accelerate launch``, ``torchrun`` or plain Python.
 
     Buffers are not broadcast at every forward pass: a preference loss calls the network several times before one
@@ -41,6 +47,7 @@ def build_accelerator(mixed_precision: Literal["no", "fp16", "bf16"], *, cpu: bo
     Args:
         mixed_precision: precision of the forward passes.
         cpu: stay on the CPU even where there is a GPU.
+        timeout: how long a process waits for the others.
 
     Raises:
         ConfigError: if this process was launched in a way that the training loop does not handle, or has no GPU of its
@@ -55,8 +62,26 @@ def build_accelerator(mixed_precision: Literal["no", "fp16", "bf16"], *, cpu: bo
             cpu=cpu or alone_on_cpu,
             kwargs_handlers=[
                 DistributedDataParallelKwargs(broadcast_buffers=False),
-                InitProcessGroupKwargs(timeout=EVALUATION_TIMEOUT),
+                InitProcessGroupKwargs(timeout=timeout),
             ],
+        )
+
+
+def require_plain(accelerator: Accelerator, mixed_precision: str) -> None:
+    """Sees that an accelerator leaves the model whole, and computes in the run's precision.
+
+    Raises:
+        ConfigError: if it shards the model, or was built for another precision.
+    """
+    if accelerator.distributed_type in SHARDED:
+        raise ConfigError(
+            f"{accelerator.distributed_type.value} of accelerate shards the model, which is not supported; "
+            "use build_accelerator(config.mixed_precision)"
+        )
+    if accelerator.mixed_precision != mixed_precision:
+        raise ConfigError(
+            f"mixed_precision is {mixed_precision}, but the accelerator was built with "
+            f"{accelerator.mixed_precision}; use build_accelerator(config.mixed_precision)"
         )
 
 

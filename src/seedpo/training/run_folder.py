@@ -25,6 +25,7 @@ FREE_KEYS = frozenset(
         *("max_steps", "log_every", "checkpoint_every", "checkpoints_limit", "evaluate_every"),
         *("trackers", "tracker_project", "alarms"),
         *("cache.folder", "cache.latents", "cache.prompts"),
+        *("feedback.poll_seconds", "feedback.timeout_hours"),
     }
 )
 """Keys that may change when a run is resumed: none of them changes what a step does."""

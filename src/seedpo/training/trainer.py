@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Generic, Literal
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 
 from seedpo.config import RunConfig, TrainingConfig, build_config
 from seedpo.errors import ConfigError, RunFolderError
@@ -40,6 +39,7 @@ from seedpo.training.processes import (
     gather_all,
     on_every_process,
     on_main_process,
+    require_plain,
     shared,
     unwrapped,
 )
@@ -56,9 +56,6 @@ from seedpo.training.watching import Verdict, Watch, stopped
 
 logger = logging.getLogger(__name__)
 
-SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM, DistributedType.XLA)
-"""Ways of accelerate's own to spread a model, which this loop does not handle; it shards by itself."""
-
 
 @dataclass(kw_only=True)
 class _Run(Generic[Batch]):
@@ -73,6 +70,7 @@ class _Run(Generic[Batch]):
     stop: StopRequest
     clock: Clock
     reference: str
+    saved: int | None = None
     alarm: str | None = None
 
 
@@ -91,6 +89,7 @@ class Trainer(Generic[Batch]):
         accelerator: Accelerator | None = None,
         progress: bool = True,
         after_restoring: Callable[[], None] | None = None,
+        save_before_step: Callable[[], bool] | None = None,
     ) -> None:
         """Joins the parts of a run; nothing is trained or written yet.
 
@@ -107,6 +106,8 @@ class Trainer(Generic[Batch]):
             accelerator: of this process; built from the configuration if it is not given.
             progress: whether to show a progress bar.
             after_restoring: called on every process when a resumed run has taken its state back.
+            save_before_step: asked on every process before each step; where one says yes, a checkpoint is written
+                first, so that a run that is killed within the step can begin it again.
 
         Raises:
             ConfigError: if the accelerator does not fit the configuration, or shards the model, or an alarm reads what
@@ -121,18 +122,10 @@ class Trainer(Generic[Batch]):
         self.accelerator = accelerator or build_accelerator(config.mixed_precision)
         self.progress = progress
         self.after_restoring = after_restoring
+        self.save_before_step = save_before_step
         self._checkpoints = Checkpoints(folder.checkpoints, config.checkpoints_limit)
         self._watch = Watch(folder, config) if isinstance(config, RunConfig) else None
-        if self.accelerator.distributed_type in SHARDED:
-            raise ConfigError(
-                f"{self.accelerator.distributed_type.value} of accelerate shards the model, which is not supported; "
-                "use build_accelerator(config.mixed_precision)"
-            )
-        if self.accelerator.mixed_precision != config.mixed_precision:
-            raise ConfigError(
-                f"mixed_precision is {config.mixed_precision}, but the accelerator was built with "
-                f"{self.accelerator.mixed_precision}; use build_accelerator(config.mixed_precision)"
-            )
+        require_plain(self.accelerator, config.mixed_precision)
 
     def train(self, resume: Literal["latest"] | None = None) -> dict[str, Any]:
         """Trains until ``config.max_steps`` and writes the trained weights.
@@ -244,6 +237,7 @@ class Trainer(Generic[Batch]):
                 stop=stop,
                 clock=clock,
                 reference=reference,
+                saved=None if manifest is None else manifest.step,
             )
 
     def _open_trackers(self, is_main: bool) -> Trackers:
@@ -282,6 +276,8 @@ class Trainer(Generic[Batch]):
     def _loop(self, run: _Run[Batch]) -> None:
         self._evaluate_if_due(run)
         while run.position.step < self.config.max_steps:
+            if self.save_before_step is not None:
+                self._save_if_due(run, now=any(gather_all(self.save_before_step())))
             with run.clock.step():
                 result = run.updater.take_step(
                     run.position.step + 1, stop=run.stop, describe_checkpoint=self._checkpoints.describe_latest
@@ -291,7 +287,7 @@ class Trainer(Generic[Batch]):
             run.bar.advance(result.figures)
             self._log_if_due(run, result)
             self._evaluate_if_due(run)
-            self._save_if_due(run, stop=result.stop or run.alarm is not None)
+            self._save_if_due(run, now=result.stop or run.alarm is not None)
             if run.position.step < self.config.max_steps:
                 self._leave_if_asked(run, result)
 
@@ -351,9 +347,10 @@ class Trainer(Generic[Batch]):
             )
         self._tell(run, "evaluation", figures)
 
-    def _save_if_due(self, run: _Run[Batch], *, stop: bool) -> None:
+    def _save_if_due(self, run: _Run[Batch], *, now: bool) -> None:
         position = run.position
-        if not stop and not self._is_due(position.step, self.config.checkpoint_every):
+        due = now or self._is_due(position.step, self.config.checkpoint_every)
+        if run.saved == position.step or not due:
             return
         # The metrics of a step must be on the disk before its checkpoint is: they cannot be made again.
         on_main_process(self.accelerator, run.log.flush)
@@ -374,6 +371,7 @@ class Trainer(Generic[Batch]):
                 write_shared=lambda folder: run.state.write_shared(folder, common),
                 write_own=run.state.write_own,
             )
+        run.saved = position.step
 
     def _finish(self, run: _Run[Batch]) -> dict[str, Any]:
         """Writes the trained weights, and last of all the mark that the run is complete."""

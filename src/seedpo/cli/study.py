@@ -1,0 +1,350 @@
+"""``seedpo study``."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seedpo.errors import ConfigError
+
+study_app = typer.Typer(
+    no_args_is_help=True,
+    help=(
+        "People in the loop: collect preferences in a browser, run a blinded study, analyse it, train on the votes.\n\n"
+        "Begin with `seedpo study demo`."
+    ),
+)
+
+StudyFolder = Annotated[Path, typer.Argument(metavar="STUDY", help="Folder of the study.")]
+DatabaseUrl = Annotated[
+    str | None, typer.Option("--database", metavar="URL", help="Database; none: what study.yaml says, else SQLite.")
+]
+
+
+def require_extra() -> None:
+    """Says what to install where the packages of the application are missing."""
+    missing = [name for name in ("fastapi", "multipart", "sqlalchemy", "uvicorn") if not importlib.util.find_spec(name)]
+    if missing:
+        raise ConfigError(f"studies need {', '.join(missing)}: pip install 'seedpo[study]'")
+
+
+@study_app.command("create")
+def study_create_command(
+    study: Annotated[Path, typer.Argument(metavar="STUDY", help="Folder to make.")],
+    images: Annotated[
+        list[str] | None,
+        typer.Option("--images", metavar="[NAME=]FOLDER", help="Images of one model or run. Repeatable."),
+    ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(help="Folder of `seedpo evaluate`: each of its targets is a model.")
+    ] = None,
+    kind: Annotated[str, typer.Option(help="collect: label for training. study: compare models blindly.")] = "collect",
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompts (.txt, .jsonl, .csv; with a category if there is one).")
+    ] = None,
+    questions: Annotated[
+        str | None,
+        typer.Option(help="Of preference, appeal, alignment, diversity; none: preference (collect), all (study)."),
+    ] = None,
+    raters: Annotated[int | None, typer.Option(min=1, help="Raters per pair; none: 1 (collect), 3 (study).")] = None,
+    tasks_per_rater: Annotated[int | None, typer.Option(min=1, help="At most so many pairs per rater.")] = None,
+    tournament: Annotated[str, typer.Option(help="Of k images: full (every pair) or knockout (k - 1 pairs).")] = "full",
+    checks: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=0.5, help="Share of attention checks; none: 0 (collect), 0.05 (study)."),
+    ] = None,
+    repeats: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=0.5, help="Share of pairs shown twice; none: 0 (collect), 0.05 (study)."),
+    ] = None,
+    limit_prompts: Annotated[int | None, typer.Option(min=1, help="Take the first so many prompts.")] = None,
+    title: Annotated[str | None, typer.Option(help="What raters see above the page.")] = None,
+    open_enrolment: Annotated[bool, typer.Option("--open", help="Whoever opens the page may take part.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of sides, order, references and checks.")] = 0,
+) -> None:
+    """Make a study of images that are there; then `seedpo study serve STUDY`.
+
+    To collect, all images of a prompt are compared with each other, in whichever folders they lie. To compare models,
+    each has as many images of the same prompts, from the same latents: the first one is compared, diversity needs four,
+    and all of a prompt have one size. Images are copied without metadata, under names that tell nothing. Texts and
+    questions can be edited in STUDY/study.yaml.
+
+    Folders: of `seedpo sample` or `seedpo evaluate`; or plain ones with --prompts, named by the number of the prompt
+    from 0 (007.png, 007-00.png, 007-01.png), or with a text beside each image (cat.png, cat.txt).
+
+    The protocol of the SEE-DPO paper has 300 prompts, PartiPrompts : HPSv2 = 1 : 2, and four questions:
+
+        seedpo evaluate base=MODEL runs/spo runs/see-spo --prompts study-300 --images 4 --out out/eval
+
+        seedpo study create studies/paper --kind study --evaluation out/eval
+
+    Examples:
+        seedpo study create studies/labels --images out/samples
+
+        seedpo study create studies/labels --images out/samples --tournament knockout --raters 2
+
+        seedpo study create studies/two --kind study --images base=out/base --images see=out/see --prompts prompts.csv
+    """
+    from seedpo.study.creating import Design, models_of, new_study
+
+    compared = kind == "study"
+    for option, value, known in (
+        ("--kind", kind, ("collect", "study")),
+        ("--tournament", tournament, ("full", "knockout")),
+    ):
+        if value not in known:
+            raise ConfigError(f"{option} {value}: known are {' and '.join(known)}")
+    design = Design(
+        kind="study" if compared else "collect",
+        questions=[key.strip() for key in questions.split(",") if key.strip()] if questions else (),
+        prompts=prompts,
+        limit_prompts=limit_prompts,
+        checks=(0.05 if compared else 0.0) if checks is None else checks,
+        repeats=(0.05 if compared else 0.0) if repeats is None else repeats,
+        settings={
+            "raters_per_pair": raters or (3 if compared else 1),
+            "tasks_per_rater": tasks_per_rater,
+            "tournament": tournament,
+            "enrolment": "open" if open_enrolment else None,
+            **({} if title is None else {"title": title}),
+        },
+        seed=seed,
+    )
+    made = new_study(study, models_of(images or [], evaluation), design)
+    tasks = [group for group in made.groups if group.expected is None]
+    prompts_found = len({group.prompt for group in tasks})
+    typer.echo(
+        f"{len(tasks)} groups of {prompts_found} prompts, {len(made.images)} images: {study}\n"
+        f"texts and questions: {study / 'study.yaml'}\n"
+        f"next: seedpo study serve {study}"
+    )
+
+
+@study_app.command("serve")
+def study_serve_command(
+    study: StudyFolder,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: every network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")] = 8000,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--name", metavar="NAME", help="Name under which raters reach the server. Repeatable."),
+    ] = None,
+    database: DatabaseUrl = None,
+    admin_token: Annotated[
+        str | None, typer.Option(envvar="SEEDPO_ADMIN_TOKEN", help="Opens the admin page; none: made once per study.")
+    ] = None,
+) -> None:
+    """Serve a study to raters' browsers, until Ctrl-C.
+
+    Without --host it is reached from this machine only. For other people put a server with HTTPS before it and tell
+    the name under which they reach it. Votes are on disk before a rater's page says so: the server may be stopped at
+    any time.
+
+    Examples:
+        seedpo study serve studies/pilot
+
+        seedpo study serve studies/pilot --port 9000 --name study.example.org
+
+        seedpo study serve studies/pilot --host 0.0.0.0 --database postgresql+psycopg://seedpo@db/votes
+    """
+    require_extra()
+    from seedpo.study.serving import serve
+
+    if admin_token is not None and len(admin_token) < 16:
+        raise ConfigError("--admin-token is shorter than 16 characters; leave it out and an unguessable one is made")
+    serve(study, host=host, port=port, url=database, admin_token=admin_token, names=tuple(names or ()), say=typer.echo)
+
+
+@study_app.command("links")
+def study_links_command(
+    study: StudyFolder,
+    number: Annotated[int, typer.Option("--number", "-n", min=1, max=10_000, help="How many links.")] = 1,
+    label: Annotated[
+        str, typer.Option(help="Your own note beside them in the admin page and in exports; raters never see it.")
+    ] = "",
+    days: Annotated[float | None, typer.Option(min=0.0, help="Days until they end; none: as study.yaml says.")] = None,
+    base: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address under which raters reach the server.")
+    ] = "http://127.0.0.1:8000",
+    out: Annotated[Path | None, typer.Option(help="File to write them to, one per line; none: the screen.")] = None,
+    database: DatabaseUrl = None,
+) -> None:
+    """Make personal links, one for each rater.
+
+    A link is shown once: only its hash is stored. Whoever opens it goes on where its rater stopped.
+
+    Examples:
+        seedpo study links studies/pilot -n 20 --base https://study.example.org --out links.txt
+
+        seedpo study links studies/pilot --label annotators --days 14
+    """
+    require_extra()
+    from seedpo.study.links import make_links, write_links
+
+    links = make_links(study, number=number, label=label, days=days, base=base, url=database, out=out)
+    if out is None:
+        for link in links:
+            typer.echo(link)
+    else:
+        write_links(out, links)
+        typer.echo(f"{len(links)} links: {out}")
+
+
+@study_app.command("status")
+def study_status_command(study: StudyFolder, database: DatabaseUrl = None) -> None:
+    """Show how far a study is: answers, raters, pairs.
+
+    Example:
+        seedpo study status studies/pilot
+    """
+    require_extra()
+    from seedpo.study.status import status_lines
+
+    for line in status_lines(study, url=database):
+        typer.echo(line)
+
+
+@study_app.command("analyze")
+def study_analyze_command(
+    study: StudyFolder,
+    out: Annotated[Path, typer.Option(help="Folder for analysis.html, analysis.csv and analysis.json.")],
+    level: Annotated[
+        float, typer.Option(min=0.5, max=0.999, help="Level of intervals; tests are at 1 - level.")
+    ] = 0.95,
+    min_checks: Annotated[
+        float | None,
+        typer.Option(
+            "--min-checks",
+            min=0.0,
+            max=1.0,
+            help="Leave out raters who passed less than this share of their attention checks; none: nobody.",
+        ),
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option("--leave-out", metavar="RATER", help="Rater to leave out. Repeatable.")
+    ] = None,
+    fast_seconds: Annotated[
+        float, typer.Option(min=0.0, help="Flag raters whose median time per answer is below this; 0: nobody.")
+    ] = 1.0,
+    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples of raters and prompts.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
+    database: DatabaseUrl = None,
+) -> None:
+    """Analyse the votes: win rates, tests, strengths, agreement, raters, on one page with figures.
+
+    Ties and "both bad" count half. Intervals are over raters and prompts, tests over prompts, and all p-values of an
+    analysis are corrected together (Holm). Decide on --min-checks before you look at results; the page shows them with
+    and without those raters.
+
+    Examples:
+        seedpo study analyze studies/pilot --out studies/pilot/analysis
+
+        seedpo study analyze studies/pilot --out analysis --min-checks 0.8
+    """
+    require_extra()
+    from seedpo.study.analysing import analyze_folder
+    from seedpo.study.analysis_words import headline
+
+    analysis, page = analyze_folder(
+        study,
+        out,
+        url=database,
+        level=level,
+        seed=seed,
+        resamples=resamples,
+        least_checks=min_checks,
+        fast_seconds=fast_seconds,
+        leave_out=tuple(leave_out or ()),
+    )
+    typer.echo(headline(analysis))
+    typer.echo(f"analysis: {page.resolve()}")
+
+
+@study_app.command("demo")
+def study_demo_command(
+    out: Annotated[Path, typer.Option(help="Folder for the images, the study and the analysis.")] = Path("out/study"),
+    votes: Annotated[
+        int, typer.Option(min=0, max=200, metavar="RATERS", help="Let so many simulated raters vote instead of you.")
+    ] = 0,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port to listen on; none: 8000, or a free one.")
+    ] = None,
+    opened: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")] = True,
+) -> None:
+    """Try a blinded study: the embedded model at three guidance scales, drawn on the spot.
+
+    It is served on this machine until Ctrl-C, and a browser is opened with a personal link. With --votes simulated
+    raters answer through the same pages, and the analysis of their votes is written; of four or more, the last one is
+    careless, so that the attention checks have someone to find.
+
+    Examples:
+        seedpo study demo
+
+        seedpo study demo --votes 12
+
+        seedpo study analyze out/study/study --out out/study/analysis
+    """
+    require_extra()
+    from seedpo.cli.shared import quieten_libraries
+
+    quieten_libraries()
+    from seedpo.study_demo import run_study_demo
+
+    run_study_demo(out, raters=votes, port=port, show=opened, say=typer.echo)
+
+
+@study_app.command("export")
+def study_export_command(
+    study: StudyFolder,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write, outside the study's folder.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            help="`pickapic`: parquet with the images inside; `jsonl`: images in a folder beside the file; "
+            "`label-studio`: JSON for Label Studio, images likewise."
+        ),
+    ] = "pickapic",
+    question: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Question whose answers are written; none: the first one on single images."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    database: DatabaseUrl = None,
+) -> None:
+    """Write the votes as labelled pairs for training, or for Label Studio.
+
+    One row for each answer; ties are written as ties. Left out, and counted: attention checks, repetitions, excluded
+    raters, "both bad", "skip", and other questions.
+
+    Examples:
+        seedpo study export studies/pilot --out pilot.parquet
+
+        seedpo train diffusion-dpo --set data=pilot.parquet --out runs/pilot
+
+        seedpo study export studies/pilot --format jsonl --out pilot/pairs.jsonl
+
+        seedpo study export studies/pilot --format label-studio --question appeal --out appeal.json
+    """
+    require_extra()
+    from seedpo.study.export import export_votes
+    from seedpo.study.folder import open_study
+    from seedpo.study.store import Store
+
+    opened = open_study(study)
+    store = Store.open(opened, database)
+    try:
+        everything, judgements = len(store.judgements(excluded=True)), store.judgements()
+        written = export_votes(
+            store.study, judgements, out, format=format, question=question, overwrite=overwrite, progress=True
+        )
+    finally:
+        store.close()
+    left_out = dict(written.left_out)
+    if everything > len(judgements):
+        left_out["of excluded raters"] = everything - len(judgements)
+    typer.echo(f"written: {written.path}, {written.rows} pairs")
+    if left_out:
+        typer.echo("left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))

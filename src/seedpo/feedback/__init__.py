@@ -1,0 +1,14 @@
+"""People in the place of a reward: images go into a study, and their votes come back as preferences.
+
+    feedback = HumanFeedback(Path("studies/circles"), images_per_prompt=4)
+    preference = feedback.compare(images, prompts)        # (P, 4, 4), once everybody has voted
+
+Meanwhile ``seedpo study serve studies/circles`` shows the images to raters. Images that were asked about before, with
+the same prompt, are not asked about again, whoever asks: a run that was killed finds its votes when it is resumed.
+"""
+
+from seedpo.feedback.people import HumanFeedback
+from seedpo.feedback.waiting import NoVotes
+from seedpo.feedback.wiring import asks_people, check_feedback, ensure_study, human_feedback, patience
+
+__all__ = ["HumanFeedback", "NoVotes", "asks_people", "check_feedback", "ensure_study", "human_feedback", "patience"]

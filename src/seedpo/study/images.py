@@ -1,0 +1,115 @@
+"""Images of a study: copies without metadata, named by their content, so that none tells where it is from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from seedpo.errors import DataError
+
+Source = Path | bytes | Image.Image | Callable[[], Image.Image]
+"""An image to come: a file, its bytes, pixels, or something that draws them when they are needed."""
+
+ID = re.compile(r"[0-9a-f]{32}")
+"""What an image's id looks like: the first 32 hexadecimal digits of the SHA-256 of its PNG file."""
+
+_ORIENTATION = 0x0112
+"""EXIF's number of the tag that says how the camera was held."""
+
+_SIXTEEN_BITS = 257.0
+"""Steps of a 16-bit value for each step of an 8-bit one: 65535 / 255."""
+
+
+def image_id(content: bytes) -> str:
+    """The id of a PNG file of a study."""
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def encode(source: Source) -> bytes:
+    """An image as a PNG file of upright 8-bit RGB pixels and nothing else: no text, profile, EXIF or time.
+
+    Transparent parts are laid over white; colour profiles are dropped, not applied. What :func:`encode` made comes
+    out the same bit for bit.
+
+    Args:
+        source: the image.
+
+    Raises:
+        DataError: if it cannot be read; the message names the file.
+    """
+    if isinstance(source, Path | bytes):
+        pixels = _read(source)
+    else:
+        pixels = _rgb(source if isinstance(source, Image.Image) else source())
+    file = io.BytesIO()
+    # A new image has none of the text, profile and times that one read from a file carries along.
+    Image.fromarray(np.asarray(pixels)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def add_image(folder: Path, source: Source) -> str:
+    """Puts a copy of an image into a study's folder, unless it is there.
+
+    Args:
+        folder: of the study.
+        source: the image.
+
+    Returns:
+        Its id, by which groups name it.
+
+    Raises:
+        DataError: if it cannot be read or written.
+    """
+    content = encode(source)
+    name = image_id(content)
+    path = folder / "images" / f"{name}.png"
+    if not path.exists():
+        aside = path.with_name(f".{name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_bytes(content)
+            aside.replace(path)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise DataError(f"image {path} cannot be written ({error.strerror}); free some space or mend it") from error
+    return name
+
+
+def _read(source: Path | bytes) -> Image.Image:
+    what = str(source) if isinstance(source, Path) else "an image"
+    try:
+        content = source.read_bytes() if isinstance(source, Path) else source
+    except OSError as error:
+        raise DataError(f"{what} cannot be read ({error.strerror})") from error
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            return _rgb(image)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{what} is not an image of a known format; make it again or leave it out") from error
+    except DataError as error:
+        raise DataError(f"{what} {error}") from error
+    except Exception as error:  # Pillow's decoders raise almost anything, SyntaxError too, for a damaged file
+        raise DataError(f"{what} is a damaged image ({error}); make it again or leave it out") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """As the package's readers for training see an image, so that people judge what is trained on."""
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode in ("F", "I") or image.mode.startswith("I;"):
+        values = np.asarray(image, dtype=np.float64)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise DataError(f"has values of mode {image.mode}; 8 or 16 bits are expected")
+        return Image.fromarray(np.rint(values / _SIXTEEN_BITS).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,77 @@
+"""A study served over HTTP, and simulated people who judge the embedded world's images by its truth."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import uvicorn
+from PIL import Image
+
+from seedpo.scenes.taste import TIE, true_utility
+from seedpo.study.app import build_app
+from seedpo.study.folder import open_study
+from seedpo.study.records import Side
+from seedpo.study.security import Limits
+from seedpo.study.serving import listen
+from seedpo.study.simulated import Judge, SimulatedRater, Task
+from seedpo.study.store import Store
+
+BUSY = Limits(requests=1e6, requests_burst=1e6, images=1e6, images_burst=1e6)
+
+
+def by_the_truth(task: Task, left: Sequence[Image.Image], right: Sequence[Image.Image]) -> Side:
+    """The annotator without noise: whichever image has the higher true utility, a tie if they are close."""
+    pixels = np.stack([np.asarray(image, dtype=np.float32) / 255.0 for image in (left[0], right[0])])
+    first, second = true_utility(torch.from_numpy(pixels).permute(0, 3, 1, 2), [task.prompt] * 2).tolist()
+    if abs(first - second) < TIE:
+        return "tie"
+    return "left" if first > second else "right"
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of the study's server, which runs in a thread."""
+    listener = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(build_app(folder, limits=BUSY), log_level="error", access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@contextmanager
+def people(folder: Path, judge: Judge = by_the_truth, *, raters: int = 1) -> Iterator[None]:
+    """Raters who vote over HTTP on whatever the study asks, until the end."""
+    store = Store.open(open_study(folder))
+    tokens = [token for _, token in store.add_raters([""] * raters)]
+    store.close()
+    over = threading.Event()
+
+    def vote(address: str) -> None:
+        with ExitStack() as stack:
+            voting = [stack.enter_context(SimulatedRater(address, token)) for token in tokens]
+            for rater in voting:
+                rater.begin()
+            while not over.wait(0.1):  # long enough to leave the processor to the training
+                for rater in voting:
+                    task = rater.task()
+                    while task is not None and not over.is_set():
+                        _, task = rater.vote(task, judge(task, rater.images(task.left), rater.images(task.right)))
+
+    with served(folder) as address:
+        thread = threading.Thread(target=vote, args=(address,))
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()

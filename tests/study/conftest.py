@@ -1,0 +1,52 @@
+"""Databases of both kinds for every test of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sqlalchemy")
+
+from seedpo.study.folder import Study
+from seedpo.study.store import Store
+from tests.study.postgres_server import Server, find_binaries, running_server
+from tests.study.small_study import Clock
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    if find_binaries() is None:
+        pytest.skip("PostgreSQL is not installed here")
+    pytest.importorskip("psycopg")
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of an empty database, once of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'votes.db'}"
+    server: Server = request.getfixturevalue("postgres")
+    return server.new_database()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def opened(clock: Clock) -> Iterator[Callable[[Study, str], Store]]:
+    """Opens stores, and closes them after the test."""
+    stores: list[Store] = []
+
+    def open_(study: Study, url: str) -> Store:
+        stores.append(Store.open(study, url, clock=clock))
+        return stores[-1]
+
+    yield open_
+    for store in stores:
+        store.close()

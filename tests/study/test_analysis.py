@@ -1,0 +1,275 @@
+"""Analyses of votes whose outcome is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from seedpo.errors import DataError
+from seedpo.stats.multiple import holm
+from seedpo.stats.shares import wilson_interval
+from seedpo.study.analysis import analyze
+from seedpo.study.analysis_comparisons import Resampling, compare, corrected
+from seedpo.study.analysis_votes import by_sources, on_left, sort_answers
+from seedpo.study.analysis_words import comparison_words, counts_words, findings, headline, strengths_words
+from tests.study.made_votes import QUESTIONS, check, judgement, made_study, repetition, simulated
+
+FEW = {"resamples": 60}
+ONE = made_study(questions=QUESTIONS[:1])
+
+
+def votes(answers: str, **changes: object) -> list:
+    """One rater's votes on one prompt each: f(irst), s(econd), t(ie), b(ad), k: skip."""
+    words = {"f": "first", "s": "second", "t": "tie", "b": "bad", "k": "skip"}
+    return [judgement(words[letter], number=at, prompt=f"prompt {at}", **changes) for at, letter in enumerate(answers)]
+
+
+def test_counts_rates_and_intervals_of_one_comparison() -> None:
+    analysis = analyze(ONE, votes("ffffffsstbkk"), **FEW)
+    (one,) = analysis.questions[0].comparisons
+    assert (one.left, one.right) == ("base", "see")
+    assert (one.wins, one.ties, one.bad, one.losses, one.votes) == (6, 1, 1, 2, 10)
+    assert one.rate == pytest.approx(0.7)
+    assert one.wilson == pytest.approx(wilson_interval(7, 10))
+    assert one.interval[0] <= one.wilson[0]
+    assert one.interval[1] >= one.wilson[1]
+    assert (one.prompts_left, one.prompts_right) == (6, 2)
+    assert one.p == pytest.approx(stats.binomtest(6, 8).pvalue)
+    assert (analysis.counts.answers, analysis.counts.votes, analysis.counts.skipped) == (12, 10, 2)
+
+
+def test_the_order_of_candidates_and_of_votes_changes_nothing() -> None:
+    given = simulated({"a": 0.4, "b": 0.0}, prompts=12)
+    turned = []
+    for one in given:
+        other = {"first": "second", "second": "first"}.get(one.answer, one.answer)
+        turned.append(
+            judgement(
+                other,
+                sources=(one.second.source, one.first.source),
+                rater=one.show.rater,
+                prompt=one.prompt,
+                question=one.question,
+                number=one.show.number,
+                category=one.category,
+                seconds=one.seconds,
+                flipped=not one.show.flipped,
+                group=one.show.group,
+            )
+        )
+    expected, found = analyze(made_study(), given, **FEW), analyze(made_study(), turned[::-1], **FEW)
+    assert found == expected
+
+
+def test_two_models_have_the_log_odds_as_strengths() -> None:
+    (result,) = analyze(ONE, votes("ffffffsst"), **FEW).questions
+    top, low = result.strengths.models
+    assert (top.model, low.model) == ("base", "see")
+    assert top.value - low.value == pytest.approx(math.log(3))
+    assert not result.strengths.penalised
+
+
+def test_votes_on_one_prompt_count_once_in_the_test() -> None:
+    """Thirty votes on three prompts: three signs, of which the smallest p-value is a quarter."""
+    given = [
+        judgement("first", rater=f"r{rater}", prompt=f"prompt {prompt}", number=prompt)
+        for rater in range(10)
+        for prompt in range(3)
+    ]
+    analysis = analyze(ONE, given, **FEW)
+    (one,) = analysis.questions[0].comparisons
+    assert one.p == pytest.approx(0.25)
+    assert one.verdict == "open"
+    assert "No preference is shown between base and see" in comparison_words(one, analysis)
+
+
+def test_one_raters_taste_is_no_preference_of_people() -> None:
+    """One of three raters gives most votes, all for one model: the test over prompts is fooled, the interval is not."""
+    given = votes("f" * 30, rater="keen")
+    for rater in ("r1", "r2"):
+        given += [judgement("second", rater=rater, prompt=f"other {rater} {at}", number=at) for at in range(6)]
+    analysis = analyze(ONE, given, resamples=400)
+    (one,) = analysis.questions[0].comparisons
+    assert one.adjusted is not None
+    assert one.adjusted <= 0.05
+    assert one.verdict == "open"
+    assert "interval over raters and prompts includes 50%" in comparison_words(one, analysis)
+
+
+def test_holm_is_over_all_comparisons_of_all_questions() -> None:
+    analysis = analyze(made_study(), simulated({"a": 1.5, "b": 0.0, "c": 0.0}), **FEW)
+    compared = [one for result in analysis.questions for one in result.comparisons]
+    assert analysis.tested == len(compared) == 9
+    assert [result.key for result in analysis.questions] == ["preference", "alignment", ""]
+    assert [one.adjusted for one in compared] == pytest.approx(holm([one.p for one in compared]).tolist())
+    shown = [one for one in compared if one.verdict != "open"]
+    assert {(one.left, one.right) for one in shown} == {("a", "b"), ("a", "c")}
+    assert all(one.verdict == "left" for one in shown)
+    assert headline(analysis) == f"Of 9 comparisons, {len(shown)} show a preference after Holm's correction."
+    words = comparison_words(shown[0], analysis)
+    assert words.startswith(f"a is preferred to {shown[0].right}: ")
+    assert "after Holm's correction" in words
+
+
+def test_a_preference_for_the_second_model_is_told_from_its_side() -> None:
+    analysis = analyze(ONE, simulated({"a": 0.0, "b": 2.0}, questions=["preference"]), **FEW)
+    (one,) = analysis.questions[0].comparisons
+    assert (one.verdict, one.rate < 0.5) == ("right", True)
+    words = comparison_words(one, analysis)
+    assert words.startswith("b is preferred to a: ")
+    assert f"{round(100 * (1 - one.rate))}% of" in words
+    assert f"ahead on {one.prompts_right} prompts, behind on {one.prompts_left}" in words
+
+
+def test_equal_models_are_seldom_told_apart() -> None:
+    """Three comparisons in each of 60 studies of equal models with prompts that lean: at most 5 % of studies err."""
+    how = Resampling(resamples=100)
+    wrong = 0
+    for seed in range(60):
+        given = simulated({"a": 0, "b": 0, "c": 0}, seed=seed, prompts=20, lean=1.5, questions=["preference"])
+        found = corrected(compare(given, how, question="preference"), how)
+        assert len(found) == 3
+        wrong += any(one.verdict != "open" for one in found)
+    assert wrong <= 3
+
+
+def test_a_model_that_wins_all_is_said_to_have_no_bound() -> None:
+    analysis = analyze(ONE, votes("f" * 12), **FEW)
+    (result,) = analysis.questions
+    assert result.strengths.penalised
+    assert all(np.isfinite(one.value) for one in result.strengths.models)
+    assert "no bound" in strengths_words(result, analysis)
+    (one,) = result.comparisons
+    assert one.interval == pytest.approx(wilson_interval(12, 12))
+
+
+def test_models_that_were_never_compared_have_no_strengths() -> None:
+    given = votes("fs", sources=("a", "b")) + votes("sf", sources=("c", "d"), rater="r2")
+    analysis = analyze(ONE, given, **FEW)
+    assert analysis.questions[0].strengths.models == ()
+    assert "do not hang together" in strengths_words(analysis.questions[0], analysis)
+
+
+def test_raters_who_fail_checks_are_left_out_and_named() -> None:
+    given = votes("f" * 8, rater="good") + votes("s" * 8, rater="poor")
+    given += [check(True, rater="good", number=50), check(True, rater="poor", number=50)]
+    given += [check(False, rater="poor", number=51), check(True, rater="good", number=51)]
+    strict, lax = analyze(ONE, given, least_checks=0.6, **FEW), analyze(ONE, given, least_checks=0.5, **FEW)
+    assert (strict.inattentive, lax.inattentive) == (("poor",), ())
+    assert strict.questions[0].comparisons[0].rate == 1.0
+    assert [one.rate for one in strict.everybody] == [0.5]
+    assert lax.everybody == ()
+    assert (strict.counts.inattentive, strict.counts.checks, strict.counts.votes) == (10, 2, 8)
+    assert [one.kept for one in strict.raters] == [True, False]
+    words = " ".join(line for one in findings(strict) for line in one.lines)
+    assert "1 rater passed less than 60% of their checks and is left out: poor." in words
+    assert "With them 1 of 1 conclusion would be another." in words
+
+
+def test_excluded_raters_are_counted_apart() -> None:
+    given = votes("fffs", rater="r1") + votes("ss", rater="r2")
+    analysis = analyze(ONE, given, excluded={"r2", "unheard"}, **FEW)
+    assert (analysis.excluded, analysis.counts.excluded) == (("r2",), 2)
+    assert analysis.questions[0].votes == 4
+    assert "2 by raters who were left out by hand" in counts_words(analysis)
+
+
+def test_every_answer_is_in_one_count() -> None:
+    given = simulated({"a": 0.0, "b": 0.5}, prompts=8)
+    given += [check(at > 0, rater="r01", number=900 + at) for at in range(4)]
+    given += [repetition(given[0], "tie", number=950), judgement("skip", rater="r02", number=960)]
+    given += votes("fk", rater="gone")
+    counts = analyze(made_study(), given, least_checks=0.9, excluded={"gone"}, **FEW).counts
+    parts = (counts.votes, counts.checks, counts.repeats, counts.skipped, counts.excluded, counts.inattentive)
+    assert sum(parts) == counts.answers == len(given)
+
+
+def test_repetitions_sides_and_times() -> None:
+    given = votes("fsft", seconds=2.0)
+    given += [
+        repetition(one, answer, number=20 + at)
+        for at, (one, answer) in enumerate(zip(given, ("first", "first", "first", "bad"), strict=True))
+    ]
+    analysis = analyze(ONE, given, fast_seconds=3.5, **FEW)
+    assert (analysis.consistency.share, analysis.consistency.cases) == (0.75, 4)
+    assert (analysis.side.share, analysis.side.cases) == (pytest.approx(2 / 3), 3)
+    assert analysis.questions[0].votes == 4
+    (rater,) = analysis.raters
+    assert (rater.repeats, rater.repeats_same, rater.fast) == (4, 3, True)
+    assert any("too fast to look" in line for one in findings(analysis) for line in one.lines)
+    assert any("one rater" in line for one in findings(analysis) for line in one.lines)
+
+
+def test_left_is_what_the_rater_saw_on_the_left() -> None:
+    seen = [
+        on_left(judgement(answer, flipped=flipped))
+        for answer in ("first", "second", "tie")
+        for flipped in (False, True)
+    ]
+    assert seen == [True, False, False, True, None, None]
+
+
+def test_agreement_counts_both_orders() -> None:
+    """Two raters, two pairs, agreement on one: each value has half of the votes when both orders count."""
+    given = votes("ff", rater="r1") + votes("fs", rater="r2")
+    found = analyze(ONE, given, **FEW).questions[0].agreement
+    assert (found.pairs, found.same) == (2, 0.5)
+    assert found.nominal == pytest.approx(1 - 3 * 2 / (2 * 2 * 2))
+    summaries = analyze(ONE, given, **FEW).raters
+    assert [one.agreement for one in summaries] == [0.5, 0.5]
+
+
+def test_agreement_rises_with_agreement() -> None:
+    alphas = [
+        analyze(ONE, simulated({"a": 0, "b": 0}, lean=lean, questions=["preference"]), **FEW).questions[0].agreement
+        for lean in (0.0, 6.0)
+    ]
+    assert abs(alphas[0].nominal) < 0.15
+    assert alphas[1].nominal > 0.4
+    assert all(one.nominal_interval[0] <= one.nominal <= one.nominal_interval[1] for one in alphas)
+
+
+def test_categories_are_described_and_not_tested() -> None:
+    (result,) = analyze(ONE, simulated({"a": 0, "b": 1}, questions=["preference"]), **FEW).questions
+    assert [one.category for one in result.categories] == ["animals", "people", "places"]
+    assert sum(one.votes for one in result.categories) == result.comparisons[0].votes
+    assert {one.p for one in result.categories} == {None}
+
+
+def test_a_collection_ranks_the_images_of_each_prompt() -> None:
+    study = made_study("collect", QUESTIONS[:1])
+    pairs = {(0, 1): "first", (0, 2): "first", (1, 2): "second"}
+    given = [
+        judgement(answer, group="g1", first_index=a, second_index=b, sources=(f"{a}.png", f"{b}.png"), number=at)
+        for at, ((a, b), answer) in enumerate(pairs.items())
+    ]
+    lone = [(0, 1), (2, 3)]
+    given += [
+        judgement("tie", group="g2", first_index=a, second_index=b, sources=(f"{a}.png", f"{b}.png"), number=9 + at)
+        for at, (a, b) in enumerate(lone)
+    ]
+    analysis = analyze(study, given, **FEW)
+    whole, apart = analysis.questions[0].rankings
+    assert [(one.source, one.rank) for one in whole.candidates] == [("0.png", 1), ("2.png", 2), ("1.png", 3)]
+    assert [one.share for one in whole.candidates] == [1.0, 0.5, 0.0]
+    assert (whole.connected, whole.penalised, whole.decided) == (True, True, True)
+    assert (apart.connected, apart.decided) == (False, False)
+    assert {one.strength for one in apart.candidates} == {None}
+    assert analysis.questions[0].comparisons == ()
+    assert headline(analysis).endswith("1 of them has one image that is ahead of all others.")
+
+
+def test_no_vote_is_an_error_of_one_line() -> None:
+    with pytest.raises(DataError, match="no vote to analyse yet: let raters"):
+        analyze(ONE, [], **FEW)
+    with pytest.raises(DataError, match="2 answers, all of them checks"):
+        analyze(ONE, [check(True, rater="r", number=1), judgement("skip", number=2)], **FEW)
+
+
+def test_sorting_by_sources_leaves_out_pairs_of_one_source() -> None:
+    given = [judgement("first", sources=("b", "a")), judgement("first", sources=("a", "a"), number=1)]
+    ((pair, own),) = by_sources(sort_answers(given).votes).items()
+    assert (pair, own[0].answer) == (("a", "b"), "second")

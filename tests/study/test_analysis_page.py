@@ -1,0 +1,205 @@
+"""The page, the table and the JSON of an analysis, and the command that writes them."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from seedpo.cli import app
+from seedpo.errors import ConfigError, DataError
+from seedpo.study.analysing import analyze_folder
+from seedpo.study.analysis import Analysis, analyze
+from seedpo.study.analysis_files import COMPARISON_COLUMNS
+from seedpo.study.analysis_page import MOST_RANKINGS, render, write_analysis
+from seedpo.study.folder import open_study
+from seedpo.study.store import Store
+from tests.study.made_votes import QUESTIONS, check, judgement, made_study, simulated
+from tests.study.small_study import pairs_of, small_study
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Tags(html.parser.HTMLParser):
+    """Checks that what is opened is closed, and keeps addresses and texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.addresses += [value for key, value in attrs if key in ("src", "href") and value]
+        self.ids += [values["id"]] if values.get("id") else []
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def parsed(page: str) -> Tags:
+    tags = Tags()
+    tags.feed(page)
+    assert tags.open == []
+    return tags
+
+
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    given = simulated({"base": 0.0, "see": 1.2, "control": 0.1}, prompts=30)
+    given += [check(rater != 4, rater=f"r{rater:02d}", number=900) for rater in range(1, 13)]
+    return analyze(made_study(), given, resamples=60, least_checks=0.5)
+
+
+def test_the_page_is_whole_and_needs_nothing_else(analysis: Analysis) -> None:
+    page = render(analysis)
+    tags = parsed(page)
+    assert all(address.startswith("#") and address[1:] in tags.ids for address in tags.addresses)
+    assert len(tags.ids) == len(set(tags.ids))
+    assert "<script" not in page
+    assert "url(" not in page
+    assert page.count("<svg") == 2 * len(analysis.questions)
+    assert not re.search(r"\bnan\b|\binf\b|None", page)
+
+
+def test_the_page_says_the_numbers(analysis: Analysis) -> None:
+    page = render(analysis)
+    for result in analysis.questions:
+        for one in result.comparisons:
+            assert f"<small>{one.wins} / {one.ties} / {one.bad} / {one.losses}</small>" in page
+    assert "r04" in page
+    assert "With and without the attention filter" in page
+    assert f"{analysis.tested} comparisons were tested" in page
+    assert "color-scheme: light dark" in page
+    assert "width=device-width" in page
+
+
+def test_names_and_prompts_are_text_and_never_markup() -> None:
+    evil = '<script>alert("x")</script>'
+    given = [
+        judgement(
+            "first", sources=(evil, "b"), rater=evil, prompt=f"{evil} {at}", category=evil if at % 2 else "", number=at
+        )
+        for at in range(6)
+    ]
+    for kind in ("study", "collect"):
+        page = render(analyze(made_study(kind, QUESTIONS[:1], title=evil), given, resamples=20))
+        assert "<script" not in page
+        assert "&lt;script&gt;" in page
+        parsed(page)
+
+
+def test_the_table_has_every_comparison(analysis: Analysis, tmp_path: Path) -> None:
+    page = write_analysis(analysis, tmp_path / "new" / "folder")
+    assert page.name == "analysis.html"
+    with (page.parent / "analysis.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert tuple(rows[0]) == COMPARISON_COLUMNS
+    main = [row for row in rows if row["raters_counted"] == "kept" and not row["category"]]
+    own = [one for result in analysis.questions for one in result.comparisons]
+    assert [float(row["win_rate"]) for row in main] == pytest.approx([one.rate for one in own], abs=1e-5)
+    assert [float(row["p_holm"]) for row in main] == pytest.approx([one.adjusted for one in own], rel=1e-4)
+    assert {row["question"] for row in main} == {"preference", "alignment", "all"}
+    assert len(rows) == len(own) * (1 + 3) + len(analysis.everybody)
+
+
+def test_json_holds_everything_and_no_nan(analysis: Analysis, tmp_path: Path) -> None:
+    write_analysis(analysis, tmp_path)
+    found = json.loads((tmp_path / "analysis.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert found["tested"] == analysis.tested
+    assert found["inattentive"] == ["r04"]
+    assert found["questions"][0]["comparisons"][0]["rate"] == analysis.questions[0].comparisons[0].rate
+
+
+def test_cells_are_no_formulas(tmp_path: Path) -> None:
+    given = [judgement("first", sources=("=1+1", "b"), number=at, prompt=f"p {at}") for at in range(3)]
+    write_analysis(analyze(made_study(questions=QUESTIONS[:1]), given, resamples=20), tmp_path)
+    with (tmp_path / "analysis.csv").open(encoding="utf-8", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["left"] == "'=1+1"
+
+
+def test_a_collection_has_rankings_instead_of_comparisons(tmp_path: Path) -> None:
+    given = [
+        judgement(
+            "first" if at % 3 else "tie",
+            group=f"g{at:03d}",
+            sources=("0.png", "1.png"),
+            prompt=f"prompt {at}",
+            number=at,
+        )
+        for at in range(MOST_RANKINGS + 5)
+    ]
+    page = write_analysis(analyze(made_study("collect", QUESTIONS[:1]), given, resamples=20), tmp_path)
+    text = page.read_text(encoding="utf-8")
+    parsed(text)
+    assert "best first" in text
+    assert "Holm" not in text
+    assert text.count('<ol class="rank">') == MOST_RANKINGS
+    rows = (tmp_path / "analysis.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 1 + 2 * len(given)
+
+
+@pytest.fixture
+def voted(tmp_path: Path) -> tuple[Path, list[str]]:
+    """A study on disk in which two raters always choose the first model, and one always the second."""
+    study = small_study(tmp_path / "study", pairs_of(4), kind="study", raters_per_pair=3)
+    store, names = Store.open(study), []
+    for chosen in ("first", "first", "second"):
+        name, _ = store.add_rater()
+        store.consent(name)
+        while (show := store.next(name)) is not None:
+            side = "left" if (chosen == "first") != show.flipped else "right"
+            store.vote(name, show.token, side, key=f"{show.token}-key", seconds=0.4)
+        names.append(name)
+    store.close()
+    return tmp_path / "study", names
+
+
+def test_the_command_writes_the_files(voted: tuple[Path, list[str]], tmp_path: Path) -> None:
+    folder, names = voted
+    command = ["study", "analyze", str(folder), "--out", str(tmp_path / "out"), "--resamples", "100"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert "Of 1 comparison, none shows a preference after Holm's correction" in result.output
+    found = json.loads((tmp_path / "out" / "analysis.json").read_text(encoding="utf-8"))
+    (one,) = found["questions"][0]["comparisons"]
+    assert (one["left"], one["right"], one["wins"], one["losses"]) == ("a", "b", 8, 4)
+    assert all(rater["fast"] for rater in found["raters"])
+    result = CliRunner().invoke(app, [*command, "--leave-out", names[2]])
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "out" / "analysis.json").read_text(encoding="utf-8"))
+    assert (found["questions"][0]["comparisons"][0]["losses"], found["excluded"]) == (0, [names[2]])
+
+
+def test_the_command_leaves_out_who_the_owner_excluded(voted: tuple[Path, list[str]], tmp_path: Path) -> None:
+    folder, names = voted
+    store = Store.open(open_study(folder))
+    store.exclude(names[2])
+    store.close()
+    analysis, _ = analyze_folder(folder, tmp_path / "out", resamples=20, progress=False)
+    assert (analysis.excluded, analysis.counts.excluded, analysis.counts.votes) == ((names[2],), 4, 8)
+
+
+def test_the_command_names_what_is_wrong(voted: tuple[Path, list[str]], tmp_path: Path) -> None:
+    folder, _ = voted
+    with pytest.raises(ConfigError, match="has no rater 'nobody'"):
+        analyze_folder(folder, tmp_path / "out", leave_out=["nobody"], progress=False)
+    (tmp_path / "file").write_text("taken", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is a file: name a folder"):
+        analyze_folder(folder, tmp_path / "file", progress=False)
+    empty = small_study(tmp_path / "empty")
+    with pytest.raises(DataError, match="no vote to analyse yet"):
+        analyze_folder(empty.folder, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,165 @@
+"""Votes written for training are read back by the package's own readers: labels, ties, prompts and pixels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from seedpo.cli.study import study_app
+from seedpo.config import PairsConfig
+from seedpo.data.pickapic import pickapic_pairs
+from seedpo.data.reading import read_pairs
+from seedpo.errors import ConfigError, DataError
+from seedpo.study.export import export_votes
+from seedpo.study.folder import Study
+from seedpo.study.records import Answer, Candidate, Group, Judgement, Show
+from seedpo.study.store import Store
+from tests.study.small_study import pairs_of, picture, small_study
+
+ANSWERS: tuple[Answer, ...] = ("first", "second", "tie", "bad", "skip")
+
+
+def judgement(study: Study, index: int, answer: Answer, **changes: Any) -> Judgement:
+    group = study.groups[index]
+    show = Show(token=f"t{index}", rater="r", group=group.id, first=0, second=1, flipped=bool(index % 2), number=index)
+    judged = Judgement(
+        show=replace(show, **{name: changes.pop(name) for name in ("repeat_of",) if name in changes}),
+        question=group.question,
+        prompt=group.prompt,
+        category="c",
+        first=group.candidates[0],
+        second=group.candidates[1],
+        answer=answer,
+        seconds=1.5,
+        at="2026-03-01T12:00:00.000000+00:00",
+    )
+    return replace(judged, **changes)
+
+
+def judged_study(folder: Path) -> tuple[Study, list[Judgement]]:
+    """Five pairs, one of each answer, then a check, a repetition, and an answer to another question."""
+    sets = Group(
+        id="d",
+        question="diversity",
+        prompt="p",
+        candidates=tuple(Candidate(source=name, images=tuple(name)) for name in ("01", "23")),
+    )
+    study = small_study(folder, [*pairs_of(5), sets])
+    judged = [judgement(study, index, answer) for index, answer in enumerate(ANSWERS)]
+    judged.append(judgement(study, 0, "first", expected="first"))
+    judged.append(judgement(study, 1, "first", repeat_of="t1"))
+    judged.append(judgement(study, 5, "first"))
+    return study, judged
+
+
+LEFT_OUT = {'"bad"': 1, '"skip"': 1, "attention checks": 1, "repetitions": 1, "other questions": 1}
+
+
+def pixels(image: Any) -> np.ndarray[Any, Any]:
+    return np.asarray(image.permute(1, 2, 0).mul(255).round().byte())
+
+
+@pytest.mark.parametrize(("format", "name"), [("pickapic", "votes.parquet"), ("jsonl", "votes.jsonl")])
+def test_what_is_exported_is_read_back(tmp_path: Path, format: str, name: str) -> None:
+    study, judged = judged_study(tmp_path / "s")
+    done = export_votes(study, judged, tmp_path / "new" / name, format=format)
+    assert (done.rows, dict(done.left_out)) == (3, LEFT_OUT)
+    pairs = read_pairs(done.path, PairsConfig(ties="half"))
+    expected = [(0, 1, 1.0), (3, 2, 1.0), (4, 5, 0.5)]  # chosen, rejected and the probability, by picture
+    assert len(pairs) == len(expected)  # type: ignore[arg-type]
+    for index, (chosen, rejected, probability) in enumerate(expected):
+        pair = pairs[index]  # type: ignore[index]
+        assert pair.prompt == f"prompt {index}, “ünïcode”"
+        assert pair.chosen_probability == probability
+        assert np.array_equal(pixels(pair.chosen), np.asarray(picture(chosen)))
+        assert np.array_equal(pixels(pair.rejected), np.asarray(picture(rejected)))
+    assert len(read_pairs(done.path, PairsConfig(ties="drop"))) == 2  # type: ignore[arg-type]
+    assert not list(done.path.parent.rglob("*.tmp"))
+
+
+def test_parquet_has_pickapics_columns_and_labels(tmp_path: Path) -> None:
+    study, judged = judged_study(tmp_path / "s")
+    done = export_votes(study, judged, tmp_path / "v.parquet", format="pickapic")
+    table = pq.read_table(done.path)
+    labels = [(row["label_0"], row["label_1"]) for row in table.to_pylist()]
+    assert labels == [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)]
+    assert table["model_0"].to_pylist() == ["a", "a", "a"]
+    assert len(pickapic_pairs(table, origin="v", config=PairsConfig(ties="half"))) == 3
+
+
+def test_more_pairs_than_are_kept_in_memory(tmp_path: Path) -> None:
+    study, judged = judged_study(tmp_path / "s")
+    many = [replace(judged[0], at=str(number)) for number in range(130)]
+    done = export_votes(study, many, tmp_path / "v.parquet", format="pickapic")
+    assert pq.read_table(done.path)["created_at"].to_pylist() == [str(number) for number in range(130)]
+
+
+def test_label_studio_tasks_gather_the_answers_of_a_pair(tmp_path: Path) -> None:
+    study, judged = judged_study(tmp_path / "s")
+    done = export_votes(study, [*judged, judgement(study, 0, "tie")], tmp_path / "v.json", format="label-studio")
+    tasks = json.loads(done.path.read_text(encoding="utf-8"))
+    said = [[annotation["result"][0]["value"]["choices"] for annotation in task["annotations"]] for task in tasks]
+    assert said == [[["first"], ["tie"]], [["second"]], [["tie"]]]
+    place = tasks[0]["data"]["first"].removeprefix("/data/local-files/?d=")
+    with Image.open(tmp_path / place) as image:
+        assert np.array_equal(np.asarray(image), np.asarray(picture(0)))
+    assert tasks[0]["annotations"][0]["lead_time"] == 1.5
+
+
+def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
+    study, judged = judged_study(tmp_path / "s")
+    there = tmp_path / "there.parquet"
+    there.write_text("mine")
+    cases: list[tuple[type[Exception], str, dict[str, Any]]] = [
+        (ConfigError, "--format csv is none of pickapic", {"format": "csv"}),
+        (ConfigError, "is there already", {"out": there}),
+        (ConfigError, "study's own folder", {"out": tmp_path / "s" / "groups.jsonl", "overwrite": True}),
+        (ConfigError, "sets of images", {"question": "diversity"}),
+        (DataError, "no question 'taste'", {"question": "taste"}),
+        (DataError, "no answer to 'preference'.*1 attention checks", {"judgements": [judged[5]]}),
+        (DataError, "none at all", {"judgements": []}),
+        (DataError, "cannot be written", {"out": there / "below.parquet"}),
+    ]
+    for kind, message, changes in cases:
+        arguments = {"judgements": judged, "out": tmp_path / "v.parquet", "format": "pickapic"} | changes
+        with pytest.raises(kind, match=message):
+            export_votes(study, **arguments)
+    assert there.read_text() == "mine"
+    assert not list(tmp_path.glob(".*"))
+    assert export_votes(study, judged, there, format="pickapic", overwrite=True).rows == 3
+
+
+def test_an_image_that_is_gone_leaves_no_half_written_file(tmp_path: Path) -> None:
+    study, judged = judged_study(tmp_path / "s")
+    study.image(judged[2].first.images[0]).unlink()
+    with pytest.raises(DataError, match="cannot be written"):
+        export_votes(study, judged, tmp_path / "v.parquet", format="pickapic")
+    assert {path.name for path in tmp_path.iterdir()} == {"s"}
+
+
+def test_the_command_exports_and_says_what_it_left_out(tmp_path: Path) -> None:
+    study = small_study(tmp_path / "s", pairs_of(2), raters_per_pair=2)
+    store = Store.open(study)
+    for side in ("left", "skip"):
+        rater, _ = store.add_rater()
+        while (show := store.next(rater)) is not None:
+            store.vote(rater, show.token, side, key="k")  # type: ignore[arg-type]
+    excluded, _ = store.add_rater()
+    show = store.next(excluded)
+    assert show is not None
+    store.vote(excluded, show.token, "left", key="k")
+    store.exclude(excluded)
+    store.close()
+    result = CliRunner().invoke(study_app, ["export", str(study.folder), "--out", str(tmp_path / "v.parquet")])
+    assert result.exit_code == 0, result.output
+    assert "2 pairs" in result.output
+    assert 'left out: 2 "skip", 1 of excluded raters' in result.output
+    assert len(read_pairs(tmp_path / "v.parquet")) == 2  # type: ignore[arg-type]

@@ -1,0 +1,218 @@
+"""The folder of a study."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from seedpo.errors import ConfigError, DataError
+from seedpo.study.folder import append_groups, create_study, open_study, refreshed
+from seedpo.study.images import encode, image_id
+from seedpo.study.records import Candidate, Group
+from seedpo.study.settings import Question, StudySettings
+from seedpo.study.settings_file import COMMENTS, read_settings, settings_text
+
+SETTINGS = StudySettings(id="s", questions=(Question(key="preference", text="Which?"),), consent="Two\nlines: #1\n")
+
+
+def picture(seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8))
+
+
+def group_of(name: str, *images: str) -> Group:
+    candidates = tuple(Candidate(source=f"model {image}", images=(image,)) for image in images)
+    return Group(id=name, question="preference", prompt="a cat ☺", candidates=candidates, category="animals")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    images = {"a": picture(0), "b": picture(1), "same": picture(0)}
+    create_study(tmp_path / "s", SETTINGS, [group_of("g0", "a", "b"), group_of("g1", "same", "b")], images)
+    return tmp_path / "s"
+
+
+def test_what_was_created_is_opened(folder: Path) -> None:
+    study = open_study(folder)
+    assert study.settings == SETTINGS
+    assert [group.id for group in study.groups] == ["g0", "g1"]
+    assert study.group("g1").prompt == "a cat ☺"
+    assert study.group("g0").candidates[0].images == study.group("g1").candidates[0].images  # one file for one content
+    assert len(list((folder / "images").iterdir())) == 2
+    name = study.group("g0").candidates[1].images[0]
+    assert image_id(study.image(name).read_bytes()) == name
+    assert study.database_url == f"sqlite:///{folder.resolve() / 'votes.db'}"
+    assert study.question("preference").text == "Which?"
+    for ask in (study.group, study.image, study.question):
+        with pytest.raises(DataError, match="has no"):
+            ask("../study.yaml")
+    assert not [path for path in folder.parent.iterdir() if path != folder]
+
+
+def test_copies_hold_pixels_and_nothing_else(tmp_path: Path) -> None:
+    info, exif = PngInfo(), Image.Exif()
+    info.add_text("parameters", "SECRETMODEL")
+    exif[0x0112], exif[0x010E] = 6, "SECRETMODEL"
+    picture(0).save(tmp_path / "a.png", pnginfo=info, icc_profile=b"SECRETMODEL", dpi=(72, 72))
+    picture(0).save(tmp_path / "b.jpg", exif=exif)
+    for name, size in (("a.png", (8, 6)), ("b.jpg", (6, 8))):
+        content = encode(tmp_path / name)
+        assert b"SECRET" not in content
+        with Image.open(io.BytesIO(content)) as image:
+            assert (image.mode, image.size, image.info) == ("RGB", size, {})
+        assert encode(content) == content
+    assert encode(tmp_path / "a.png") == encode(picture(0)) == encode(lambda: picture(0))
+    glass = Image.new("RGBA", (2, 2), (0, 0, 0, 0))
+    with Image.open(io.BytesIO(encode(glass))) as image:
+        assert image.getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_damaged_image_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(encode(picture(0))[:60])
+    with pytest.raises(DataError, match=r"broken\.png is a"):
+        create_study(
+            tmp_path / "s", SETTINGS, [group_of("g", "a", "b")], {"a": tmp_path / "broken.png", "b": picture(1)}
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.png"]
+
+
+def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    create_study(tmp_path / "s", SETTINGS, [], {})
+    with pytest.raises(ConfigError, match="not empty"):
+        create_study(tmp_path / "s", SETTINGS, [], {})
+
+
+def test_groups_are_appended_and_seen(folder: Path) -> None:
+    study = open_study(folder)
+    assert refreshed(study) is study
+    known = study.group("g0").candidates[0].images[0]
+    added = append_groups(folder, [group_of("g2", known, "new")], {"new": picture(2)})
+    later = refreshed(study)
+    assert later.groups == (*study.groups, *added)
+    assert later.image(added[0].candidates[1].images[0]).is_file()
+    with pytest.raises(DataError, match="'g2' already"):
+        append_groups(folder, [group_of("g2", known, "new")], {"new": picture(2)})
+    with pytest.raises(DataError, match="'unheard'"):
+        append_groups(folder, [group_of("g3", known, "unheard")], {})
+    assert open_study(folder).groups == later.groups
+
+
+def test_a_torn_last_line_is_passed_over_and_mended(folder: Path) -> None:
+    path = folder / "groups.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"id": "g2", "quest')
+    study = open_study(folder)
+    assert len(study.groups) == 2
+    append_groups(folder, [group_of("g2", "new", "newer")], {"new": picture(2), "newer": picture(3)})
+    assert path.read_bytes().startswith(whole)
+    assert [group.id for group in refreshed(study).groups] == ["g0", "g1", "g2"]
+    path.write_bytes(whole.rstrip(b"\n"))  # an editor that writes no end of line
+    append_groups(folder, [group_of("g2", "new", "newer")], {"new": picture(2), "newer": picture(3)})
+    assert len(open_study(folder).groups) == 3
+
+
+def test_groups_that_were_edited_meanwhile_are_noticed(folder: Path) -> None:
+    study = open_study(folder)
+    path = folder / "groups.jsonl"
+    path.write_text(path.read_text("utf-8").replace("a cat", "a brown cat", 1), "utf-8")
+    with pytest.raises(DataError, match="was edited"):
+        refreshed(study)
+
+
+def edited(change: Callable[[dict[str, object]], object]) -> Callable[[str], str]:
+    def edit(line: str) -> str:
+        values = json.loads(line)
+        change(values)
+        return json.dumps(values)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda line: line[:-3], "line 2 is not JSON"),
+        (lambda line: "[1]", "line 2 is not an object"),
+        (edited(lambda values: values.update(id="g0")), "line 2: id 'g0' is that of line 1"),
+        (edited(lambda values: values.update(promt="x")), "line 2: unknown key 'promt'"),
+        (edited(lambda values: values.pop("prompt")), "line 2: prompt is missing"),
+        (edited(lambda values: values.update(prompt=3)), "line 2: prompt is not text"),
+        (edited(lambda values: values.update(question="taste")), "line 2: question 'taste' is not in study.yaml"),
+        (edited(lambda values: values.update(expected=2)), "line 2: expected is 2"),
+        (edited(lambda values: values.update(candidates=[])), "line 2: candidates has 0"),
+        (
+            edited(lambda values: values["candidates"][1].update(images=["../x"])),  # type: ignore[index]
+            r"line 2: candidates\[1\].images: '../x' is no id",
+        ),
+        (
+            edited(lambda values: values["candidates"][1].update(images=["0" * 32])),  # type: ignore[index]
+            "line 2: image 0+ is missing",
+        ),
+        (
+            edited(lambda values: values["candidates"][0]["images"].append("0" * 32)),  # type: ignore[index]
+            "line 2: .*shows one image",
+        ),
+    ],
+)
+def test_what_an_edit_of_groups_breaks_is_named(folder: Path, edit: Callable[[str], str], said: str) -> None:
+    path = folder / "groups.jsonl"
+    first, second = path.read_text("utf-8").splitlines()
+    path.write_text(f"{first}\n{edit(second)}\n", "utf-8")
+    with pytest.raises(DataError, match=said):
+        open_study(folder)
+
+
+def test_an_image_that_was_exchanged_or_removed_is_named(folder: Path) -> None:
+    study = open_study(folder)
+    path = study.image(study.group("g0").candidates[0].images[0])
+    path.write_bytes(encode(picture(9)))
+    with pytest.raises(DataError, match=f"{path.name} is not the image"):
+        open_study(folder)
+    open_study(folder, verify=False)
+    path.unlink()
+    with pytest.raises(DataError, match=r"line 1: image .* is missing"):
+        open_study(folder, verify=False)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("title:", "titel:", r"line \d+: unknown key titel"),
+        ("raters_per_pair: 1", "raters_per_pair: 0", r"line \d+: raters_per_pair is 0: .*greater than or equal to 1"),
+        ("seed: 0", "seed: 0\nseed: 1", r"line \d+: seed is there twice"),
+        ("id: s\n", "", "id is missing"),
+        ("repeats: 0.0", "repeats: [", r"line \d+ is not YAML"),
+        ("key: preference", "key: two words", r"line \d+: question key 'two words'"),
+        ("  - left\n", "", r"line \d+: choices of 'preference' need left and right"),
+        ("  - left\n", "  - above\n", r"line \d+: questions.0.choices.0 is 'above'"),
+        ("checks: 0.0", "checks: 0.3", ""),
+    ],
+)
+def test_what_an_edit_of_settings_breaks_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    path = tmp_path / "study.yaml"
+    text = settings_text(SETTINGS)
+    assert old in text
+    path.write_text(text.replace(old, new, 1), "utf-8")
+    if not said:
+        assert read_settings(path).checks == 0.3
+        return
+    with pytest.raises(ConfigError, match=said):
+        read_settings(path)
+
+
+def test_settings_explain_each_key_and_come_back(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(settings_text(SETTINGS), "utf-8")
+    assert read_settings(path) == SETTINGS
+    assert set(COMMENTS) == set(StudySettings.model_fields)
+    assert set(yaml.safe_load(path.read_text("utf-8"))) == set(COMMENTS)
+    with pytest.raises(ConfigError, match="seedpo study create"):
+        read_settings(tmp_path / "other" / "study.yaml")
