@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.installed ## train on the embedded model and write the report (about 5 minutes, no download of weights)
+demo: $(VENV)/.installed ## train on the embedded model and write the report (about 6 minutes on two cores, no download of weights)
 	$(BIN)/seedpo demo --out $(OUT)/demo
 
 test: lint types contracts tests ## everything that has to be green: lint, types, import contracts, tests
