@@ -35,6 +35,7 @@ from seedpo.study.app import build_app
 from seedpo.study.creating import Design, new_study
 from seedpo.study.folder import Study, open_study
 from seedpo.study.records import Side
+from seedpo.study.security import Limits
 from seedpo.study.serving import base_address, listen, serve
 from seedpo.study.simulated import Judge, Task, simulate
 from seedpo.study.store import Store
@@ -190,8 +191,13 @@ def _let_vote(study: Study, address: str, *, raters: int, seed: int) -> None:
 
 
 @contextmanager
-def serving_aside(folder: Path, *, port: int = 0) -> Iterator[str]:
+def serving_aside(folder: Path, *, port: int = 0, limits: Limits | None = None) -> Iterator[str]:
     """Serves a study in a thread of this process; gives the address.
+
+    Args:
+        folder: of the study.
+        port: to listen on; 0: any that is free.
+        limits: of requests; the usual ones if not given.
 
     Raises:
         SeedpoError: the study or the port cannot be used.
@@ -200,7 +206,9 @@ def serving_aside(folder: Path, *, port: int = 0) -> Iterator[str]:
 
     listener = listen("127.0.0.1", port)
     try:
-        config = uvicorn.Config(build_app(folder), access_log=False, log_level="warning", timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            build_app(folder, limits=limits), access_log=False, log_level="warning", timeout_graceful_shutdown=5
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="study", daemon=True)
         thread.start()

@@ -9,17 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import uvicorn
 from PIL import Image
 
 from seedpo.scenes.taste import TIE, true_utility
-from seedpo.study.app import build_app
 from seedpo.study.folder import open_study
 from seedpo.study.records import Side
 from seedpo.study.security import Limits
-from seedpo.study.serving import listen
 from seedpo.study.simulated import Judge, SimulatedRater, Task
 from seedpo.study.store import Store
+from seedpo.study_demo import serving_aside
 
 BUSY = Limits(requests=1e6, requests_burst=1e6, images=1e6, images_burst=1e6)
 
@@ -31,21 +29,6 @@ def by_the_truth(task: Task, left: Sequence[Image.Image], right: Sequence[Image.
     if abs(first - second) < TIE:
         return "tie"
     return "left" if first > second else "right"
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[str]:
-    """The address of the study's server, which runs in a thread."""
-    listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(build_app(folder, limits=BUSY), log_level="error", access_log=False))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
 
 
 @contextmanager
@@ -67,7 +50,7 @@ def people(folder: Path, judge: Judge = by_the_truth, *, raters: int = 1) -> Ite
                     while task is not None and not over.is_set():
                         _, task = rater.vote(task, judge(task, rater.images(task.left), rater.images(task.right)))
 
-    with served(folder) as address:
+    with serving_aside(folder, limits=BUSY) as address:
         thread = threading.Thread(target=vote, args=(address,))
         thread.start()
         try:

@@ -15,8 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seedpo.data.images import ENDINGS
 from seedpo.data.layouts import PROMPTS
+from seedpo.data.rgb import ENDINGS
 from seedpo.errors import DataError
 
 EXPECTED = "expected are KEY.chosen.jpg, KEY.rejected.jpg and KEY.prompt.txt or KEY.json (.png, .webp, ... as well)"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seedpo.data.images import ENDINGS
 from seedpo.data.layouts import PROMPTS
+from seedpo.data.rgb import ENDINGS
 from seedpo.data.text import csv_lines, json_lines, read_text
 from seedpo.errors import DataError
 

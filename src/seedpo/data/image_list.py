@@ -11,8 +11,9 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from seedpo.data.images import ENDINGS, read_image
+from seedpo.data.images import read_image
 from seedpo.data.layouts import PROMPTS
+from seedpo.data.rgb import ENDINGS
 from seedpo.data.text import Line, csv_lines, json_lines, read_text
 from seedpo.errors import DataError
 

@@ -12,19 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from seedpo.data.rgb import UnusualValues, upright_rgb
 from seedpo.errors import DataError
-
-ENDINGS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""Endings of the names of image files."""
-
-_ORIENTATION = 0x0112
-"""EXIF's number of the tag that says how the camera was held."""
-
-_SIXTEEN_BITS = 257.0
-"""Steps of a 16-bit value for each step of an 8-bit one: 65535 / 255."""
 
 
 def read_image(content: object, *, folder: Path | None = None) -> Image.Image:
@@ -41,7 +33,9 @@ def read_image(content: object, *, folder: Path | None = None) -> Image.Image:
     try:
         with Image.open(io.BytesIO(file)) as image:
             image.load()
-            return _rgb(_upright(image))
+            return upright_rgb(image)
+    except UnusualValues as error:
+        raise DataError(f"not an image that can be read ({error})") from error
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -82,22 +76,6 @@ def _within(folder: Path | None, content: str | Path) -> Path:
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):  # noqa: PTH100
         raise DataError(f"not an image that can be read ({content} lies outside the folder {folder}; {mend})")
     return path
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION, 1) != 1 else image
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("F", "I") or image.mode.startswith("I;"):
-        values = np.asarray(image, dtype=np.float64)
-        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise DataError(f"not an image that can be read (values of mode {image.mode}; 8 or 16 bits are expected)")
-        return Image.fromarray(np.rint(values / _SIXTEEN_BITS).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
 
 
 def fit(image: Image.Image, resolution: int, place: tuple[float, float]) -> tuple[Image.Image, tuple[int, int]]:

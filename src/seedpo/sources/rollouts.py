@@ -143,10 +143,14 @@ class RolloutSource:
         self._observed = [dict(entry) for entry in state["observed"]]
 
 
+def preference(first: Tensor, second: Tensor) -> Tensor:
+    """Softmax of two scores, the first's share less the second's, in [-1, 1]; scores broadcast."""
+    return torch.tanh((first - second) / 2.0)
+
+
 def kept_pairs(chosen_scores: Tensor, rejected_scores: Tensor, *, min_gap: float) -> Tensor:
     """Which pairs are clear: the softmax of the two scores differs by more than ``min_gap``; ties never are."""
-    gap = torch.tanh((chosen_scores - rejected_scores) / 2.0)
-    return gap > min_gap
+    return preference(chosen_scores, rejected_scores) > min_gap
 
 
 def check_scores(scores: Tensor, prompts: Sequence[str]) -> Tensor:

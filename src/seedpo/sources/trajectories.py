@@ -17,7 +17,7 @@ from seedpo.sources.diversity import with_bonus
 from seedpo.sources.embeddings import PromptEmbeddings
 from seedpo.sources.reference import with_reference
 from seedpo.sources.rolled import RolledPairs, as_groups, as_pairs
-from seedpo.sources.rollouts import HandOut, RolloutSource, check_scores, kept_pairs
+from seedpo.sources.rollouts import HandOut, RolloutSource, check_scores, preference
 
 HAND_OUT: dict[str, HandOut] = {"pair": as_pairs, "group": as_groups}
 """What a batch is made of, by ``trajectories.update_per``."""
@@ -96,7 +96,7 @@ class TrajectoryRollout:
             return chosen, rejected, {"pairs_kept": len(chosen) / pairs}
         scores = check_scores(self.reward(images, prompts), prompts).view(-1, count)
         ranked = with_bonus(scores, images, weight=self.config.diversity_bonus, distance=self.config.diversity_distance)
-        chosen, rejected = self._ranked(ranked.scores)
+        chosen, rejected = self._preferred(preference(ranked.scores[:, :, None], ranked.scores[:, None, :]))
         observed = {
             "reward": scores.mean().item(),
             "reward_std": scores.std(1).mean().item(),
@@ -105,28 +105,16 @@ class TrajectoryRollout:
         }
         return chosen, rejected, observed
 
-    def _preferred(self, preference: Tensor) -> tuple[Tensor, Tensor]:
+    def _preferred(self, preferences: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of the winner and the loser of every two images of a prompt about which there is a clear preference."""
-        prompts, count, _ = preference.shape
+        prompts, count, _ = preferences.shape
         first, second = torch.triu_indices(count, count, offset=1)
         rows = torch.arange(prompts)[:, None] * count
         one, other = (rows + first).flatten(), (rows + second).flatten()
-        difference = preference[:, first, second].flatten()
+        difference = preferences[:, first, second].flatten()
         clear = difference.abs() > self.config.min_gap
         one, other, swap = one[clear], other[clear], difference[clear] < 0
         return torch.where(swap, other, one), torch.where(swap, one, other)
-
-    def _ranked(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of the winner and the loser of every two images of a prompt whose scores are far enough apart."""
-        prompts, count = scores.shape
-        first, second = torch.triu_indices(count, count, offset=1)
-        rows = torch.arange(prompts)[:, None] * count
-        one, other = (rows + first).flatten(), (rows + second).flatten()
-        flat = scores.flatten()
-        swap = flat[other] > flat[one]
-        chosen, rejected = torch.where(swap, other, one), torch.where(swap, one, other)
-        clear = kept_pairs(flat[chosen], flat[rejected], min_gap=self.config.min_gap)
-        return chosen[clear], rejected[clear]
 
     def _drawn_steps(
         self, chosen: Tensor, rejected: Tensor, *, generator: torch.Generator

@@ -19,11 +19,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seedpo.data.rgb import ENDINGS
 from seedpo.data.text import Line, csv_lines, json_lines, read_text
 from seedpo.errors import DataError
-
-ENDINGS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""Endings of the names of image files."""
 
 _RECORDS = {".jsonl": json_lines, ".csv": csv_lines}
 

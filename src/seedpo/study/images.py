@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from seedpo.data.rgb import UnusualValues, upright_rgb
 from seedpo.errors import DataError
 
 Source = Path | bytes | Image.Image | Callable[[], Image.Image]
@@ -19,12 +20,6 @@ Source = Path | bytes | Image.Image | Callable[[], Image.Image]
 
 ID = re.compile(r"[0-9a-f]{32}")
 """What an image's id looks like: the first 32 hexadecimal digits of the SHA-256 of its PNG file."""
-
-_ORIENTATION = 0x0112
-"""EXIF's number of the tag that says how the camera was held."""
-
-_SIXTEEN_BITS = 257.0
-"""Steps of a 16-bit value for each step of an 8-bit one: 65535 / 255."""
 
 
 def image_id(content: bytes) -> str:
@@ -102,14 +97,7 @@ def _read(source: Path | bytes) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """As the package's readers for training see an image, so that people judge what is trained on."""
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode in ("F", "I") or image.mode.startswith("I;"):
-        values = np.asarray(image, dtype=np.float64)
-        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise DataError(f"has values of mode {image.mode}; 8 or 16 bits are expected")
-        return Image.fromarray(np.rint(values / _SIXTEEN_BITS).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image.convert("RGB")
+    try:
+        return upright_rgb(image)
+    except UnusualValues as error:
+        raise DataError(f"has {error}") from error
