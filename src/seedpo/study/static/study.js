@@ -9,6 +9,7 @@
   const KEYS = {
     ArrowLeft: "left", 1: "left", ArrowRight: "right", 2: "right", ArrowDown: "tie", 3: "tie", t: "tie", b: "bad", s: "skip",
   };
+  const REST = 400; // milliseconds after an answer in which no other is taken
   const choices = [...document.querySelectorAll("button[data-side]")];
 
   let csrf = "";
@@ -17,6 +18,7 @@
   let progress = { done: 0, total: 0 };
   let shownAt = null; // when both images were there
   let busy = false; // an answer is on its way
+  let resting = false; // an answer was given a moment ago: the second half of a double click is not a vote on the next pair
   let ended = false; // the link does not work any more
   let wanted = null; // the button that had the focus when it was disabled
   let serial = 0; // of what is on the screen; what belongs to an earlier one is dropped
@@ -115,10 +117,11 @@
     const focused = document.activeElement;
     if (!yes && choices.includes(focused)) wanted = focused;
     for (const button of choices) {
-      button.disabled = ended || busy || !current || !(yes || button.dataset.side === "skip");
+      button.disabled = ended || busy || resting || !current || !(yes || button.dataset.side === "skip");
     }
-    if (yes && wanted && document.activeElement === document.body && !wanted.hidden) wanted.focus({ preventScroll: true });
-    if (yes) wanted = null;
+    if (!yes || resting || busy) return;
+    if (wanted && document.activeElement === document.body && !wanted.hidden) wanted.focus({ preventScroll: true });
+    wanted = null;
   }
   function frames(task) {
     const images = [];
@@ -231,6 +234,8 @@
     const button = choices.find((one) => one.dataset.side === side);
     if (!current || busy || !button || button.disabled || button.hidden) return;
     busy = true;
+    resting = true;
+    setTimeout(() => { resting = false; able(shownAt !== null); }, REST);
     const seconds = shownAt === null ? null : Math.min(86400, Math.round(performance.now() - shownAt) / 1000);
     keep([...queue(), { show: current.show, side, key: newKey(), seconds }]);
     given.set(current.show, side);
