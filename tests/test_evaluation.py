@@ -25,11 +25,11 @@ def evaluation(
     prompts: Sequence[str] = PROMPTS,
     *,
     rewards: dict[str, Reward] | None = None,
-    metrics: Sequence[Metric] = (),
+    metrics: dict[str, Metric] | None = None,
     **changes: Any,
 ) -> ImageEvaluation:
     settings = {"images_per_prompt": 2, "num_inference_steps": 3, "guidance_scale": 2.0, "seed": 7} | changes
-    return ImageEvaluation(prompts, config=EvaluationConfig(**settings), rewards=rewards or {}, metrics=metrics)
+    return ImageEvaluation(prompts, config=EvaluationConfig(**settings), rewards=rewards or {}, metrics=metrics or {})
 
 
 def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -104,7 +104,8 @@ class TestGeneration:
 class TestFigures:
     def test_every_reward_and_metric_has_a_mean_and_an_interval(self, tmp_path: Path) -> None:
         mean = metric(lambda samples: samples.images.mean((1, 2, 3, 4)))
-        figures = evaluation(rewards={"bright": brightness}, metrics=[mean])(ToyDenoiser(), step=0, folder=tmp_path)
+        both = evaluation(rewards={"bright": brightness}, metrics={"measured": mean})
+        figures = both(ToyDenoiser(), step=0, folder=tmp_path)
         assert set(figures) == {
             f"{name}{end}" for name in ("reward/bright", "measured") for end in ("", "/low", "/high")
         }
@@ -128,9 +129,16 @@ class TestFigures:
 
     def test_metrics_that_need_more_images_are_left_out(self, tmp_path: Path) -> None:
         pair = metric(lambda samples: torch.zeros(len(samples.prompts)), least_images=2)
-        assert "measured" in evaluation(metrics=[pair])(ToyDenoiser(), step=0, folder=tmp_path)
-        alone = evaluation(metrics=[pair], images_per_prompt=1)
+        assert "measured" in evaluation(metrics={"measured": pair})(ToyDenoiser(), step=0, folder=tmp_path)
+        alone = evaluation(metrics={"measured": pair}, images_per_prompt=1)
         assert "measured" not in alone(ToyDenoiser(), step=0, folder=tmp_path)
+
+    def test_one_metric_with_weights_of_two_places_gives_two_figures(self, tmp_path: Path) -> None:
+        places = {f"measured@weights/{n}": metric(lambda s, n=n: torch.full((len(s.prompts),), n)) for n in (1.0, 2.0)}
+        figures = evaluation(metrics=places)(ToyDenoiser(), step=0, folder=tmp_path)
+        assert [figures[name] for name in places] == [1.0, 2.0]
+        stored = json.loads((tmp_path / "step-000000.json").read_text(encoding="utf-8"))
+        assert stored == {name: [n] * len(PROMPTS) for n, name in zip((1.0, 2.0), places, strict=True)}
 
     def test_one_prompt_and_one_image(self, tmp_path: Path) -> None:
         one = evaluation(PROMPTS[:1], rewards={"bright": brightness}, images_per_prompt=1)
@@ -154,12 +162,12 @@ class TestFigures:
     def test_figures_are_stored_before_they_are_averaged(self, tmp_path: Path) -> None:
         values = torch.arange(len(PROMPTS), dtype=torch.float32)
         values[0] = math.nan
-        figures = evaluation(metrics=[metric(lambda samples: values)])(ToyDenoiser(), step=3, folder=tmp_path)
+        metrics = {"measured": metric(lambda samples: values)}
+        figures = evaluation(metrics=metrics)(ToyDenoiser(), step=3, folder=tmp_path)
         stored = json.loads((tmp_path / "step-000003.json").read_text(encoding="utf-8"))
         assert all(len(row) == len(PROMPTS) for row in stored.values())
-        name = metric(lambda samples: values).name
-        assert stored[name] == [None, *values[1:].tolist()]
-        assert figures[name] == pytest.approx(float(values[1:].mean()))
+        assert stored["measured"] == [None, *values[1:].tolist()]
+        assert figures["measured"] == pytest.approx(float(values[1:].mean()))
 
 
 class TestSheet:
@@ -233,6 +241,9 @@ def test_metrics_share_what_they_derive(tmp_path: Path) -> None:
         calls.append(1)
         return samples.images.mean((1, 2, 3, 4))
 
-    metrics = [metric(lambda samples: samples.derive(derived)), metric(lambda samples: 2 * samples.derive(derived))]
+    metrics = {
+        "one": metric(lambda samples: samples.derive(derived)),
+        "two": metric(lambda samples: 2 * samples.derive(derived)),
+    }
     evaluation(metrics=metrics)(ToyDenoiser(), step=0, folder=tmp_path)
     assert len(calls) == 1

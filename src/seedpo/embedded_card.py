@@ -65,7 +65,7 @@ def pipeline_figures(policy: StableDiffusionPolicy, *, images_per_prompt: int) -
     config = EvaluationConfig(
         guidance_scale=GUIDANCE_SCALE, num_inference_steps=20, images_per_prompt=images_per_prompt, seed=7
     )
-    samples = ImageEvaluation(EVALUATION_PROMPTS, config=config, rewards={}, metrics=[]).generate(policy)
+    samples = ImageEvaluation(EVALUATION_PROMPTS, config=config, rewards={}, metrics={}).generate(policy)
     images, prompts = samples.flat()
     readings = read_images(images, prompts)
     spread = free_variances(samples).nanmean(0).sqrt().tolist()

@@ -25,7 +25,7 @@ class ImageEvaluation:
         prompts: prompts to draw for.
         config: images per prompt, sampler and seed.
         rewards: rewards by name.
-        metrics: metrics to measure.
+        metrics: metrics by name.
     """
 
     def __init__(
@@ -34,12 +34,13 @@ class ImageEvaluation:
         *,
         config: EvaluationConfig,
         rewards: Mapping[str, Reward],
-        metrics: Sequence[Metric],
+        metrics: Mapping[str, Metric],
     ) -> None:
         self.prompts = list(prompts)
         self.config = config
         self.rewards = rewards
-        self.metrics = [metric for metric in metrics if metric.least_images <= config.images_per_prompt]
+        enough = config.images_per_prompt
+        self.metrics = {name: metric for name, metric in metrics.items() if metric.least_images <= enough}
 
     def __call__(self, policy: Denoiser, *, step: int, folder: Path) -> Mapping[str, float]:
         """Draws and measures on one process; see :meth:`measure`."""
@@ -72,9 +73,9 @@ class ImageEvaluation:
             scores = reward(images, prompts).detach().float().cpu().view(len(self.prompts), -1)
             per_prompt[f"reward/{name}"] = scores.mean(1)
             figures |= summarise(f"reward/{name}", per_prompt[f"reward/{name}"], seed=self.config.seed)
-        for metric in self.metrics:
-            per_prompt[metric.name] = metric.per_prompt(samples)
-            figures |= summarise(metric.name, per_prompt[metric.name], finish=metric.finish, seed=self.config.seed)
+        for name, metric in self.metrics.items():
+            per_prompt[name] = metric.per_prompt(samples)
+            figures |= summarise(name, per_prompt[name], finish=metric.finish, seed=self.config.seed)
         save_per_prompt(per_prompt, folder / f"step-{step:06d}.json")
         return figures
 

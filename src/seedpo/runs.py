@@ -303,7 +303,7 @@ def build_evaluation(config: RunConfig) -> ImageEvaluation:
         prompts[: settings.num_prompts],
         config=settings,
         rewards={name: named_reward(name, config) for name in settings.rewards},
-        metrics=[build_prompt_metric(name) for name in settings.metrics],
+        metrics={name: build_prompt_metric(name) for name in settings.metrics},
     )
 
 

@@ -69,7 +69,7 @@ def sample_images(
         seed=seed,
     )
     policy.to("cuda" if torch.cuda.is_available() else "cpu")
-    samples = ImageEvaluation(texts, config=settings, rewards={}, metrics=[]).generate(policy)
+    samples = ImageEvaluation(texts, config=settings, rewards={}, metrics={}).generate(policy)
     out.mkdir(parents=True, exist_ok=True)
     files = []
     for row, images in enumerate(samples.images):

@@ -272,7 +272,7 @@ def draw_images(folder: Path) -> list[Path]:
         settings = EvaluationConfig(
             images_per_prompt=IMAGES, num_inference_steps=STEPS, guidance_scale=GUIDANCE[path.name]
         )
-        samples = ImageEvaluation(prompts, config=settings, rewards={}, metrics=[]).generate(policy)
+        samples = ImageEvaluation(prompts, config=settings, rewards={}, metrics={}).generate(policy)
         _write(path, samples.images, prompts)
     return folders
 

@@ -41,7 +41,7 @@ class TestImages:
 
         texts = [row["prompt"] for row in rows(compared / "scores.parquet")][:6:2]
         config = EvaluationConfig(images_per_prompt=2, num_inference_steps=2, guidance_scale=2.0, seed=3, batch_size=4)
-        wanted = ImageEvaluation(texts, config=config, rewards={}, metrics=[]).generate(load_policy(PIPELINE))
+        wanted = ImageEvaluation(texts, config=config, rewards={}, metrics={}).generate(load_policy(PIPELINE))
         for prompt in range(3):
             for image in range(2):
                 with Image.open(compared / "images" / "base" / f"{prompt:05d}-{image:02d}.png") as file:

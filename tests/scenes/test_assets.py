@@ -124,7 +124,7 @@ def scorer() -> StepAwareScorer:
 def samples(policy: StableDiffusionPolicy) -> Samples:
     """One image of each of 16 held-out prompts."""
     config = EvaluationConfig(images_per_prompt=1, guidance_scale=GUIDANCE_SCALE, seed=7)
-    return ImageEvaluation(EVALUATION_PROMPTS[::4], config=config, rewards={}, metrics=[]).generate(policy)
+    return ImageEvaluation(EVALUATION_PROMPTS[::4], config=config, rewards={}, metrics={}).generate(policy)
 
 
 @pytest.fixture(scope="module")

@@ -161,7 +161,7 @@ class Evaluation(ImageEvaluation):
 
     def __init__(self, broken_rank: int | None = None) -> None:
         config = EvaluationConfig(images_per_prompt=1, num_inference_steps=2, guidance_scale=2.0, batch_size=2)
-        super().__init__([*PROMPTS, *PROMPTS[:2]], config=config, rewards={"bright": brightness}, metrics=[])
+        super().__init__([*PROMPTS, *PROMPTS[:2]], config=config, rewards={"bright": brightness}, metrics={})
         self.broken_rank = broken_rank
 
     def draw(self, policy: StableDiffusionPolicy, *, rank: int, world: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from seedpo.config import RunConfig
 from seedpo.core.entropy import entropy_weights
 from seedpo.methods.presets import METHODS, Preset
 from seedpo.models.names import hub_place, is_hub_name
+from seedpo.named_metrics import metric_entry
 from seedpo.publishing.grid import sample_grid
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.tracking import read_metrics
@@ -186,7 +187,8 @@ def _evaluation(config: RunConfig, folder: RunFolder) -> list[str]:
 def _direction(name: str) -> str:
     if name.startswith("reward/"):
         return "higher"
-    return str(METRICS.load(name).direction) if name in METRICS else ""
+    head, _, _ = name.partition("@")
+    return metric_entry(head)[0].direction if head in METRICS else ""
 
 
 def _interval(line: Mapping[str, Any], name: str) -> str:
