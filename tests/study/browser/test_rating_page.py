@@ -22,6 +22,12 @@ BOXES = """() => ['#left', '#right', '#question'].map(id => {
 })"""
 
 
+LOADED = """() => {
+    const images = [...document.querySelectorAll('#left img, #right img')];
+    return images.length > 1 && images.every(image => image.complete && image.naturalWidth > 0);
+}"""
+
+
 def begin(page: Page, link: str) -> None:
     """Opens a link and goes past consent and instructions, to the first pair."""
     page.goto(link)
@@ -33,13 +39,8 @@ def begin(page: Page, link: str) -> None:
 def shown(page: Page) -> str:
     """Waits until a pair can be judged; its prompt."""
     expect(page.locator("#task")).to_be_visible()
-    page.wait_for_function(
-        """() => {
-            const images = [...document.querySelectorAll('#left img, #right img')];
-            return images.length > 1 && images.every(image => image.complete && image.naturalWidth > 0)
-                && [...document.querySelectorAll('button[data-side]')].every(button => !button.disabled);
-        }"""
-    )
+    page.wait_for_function(LOADED)
+    page.wait_for_function("[...document.querySelectorAll('button[data-side]')].every(button => !button.disabled)")
     return page.locator("#prompt").inner_text()
 
 
@@ -195,17 +196,23 @@ def test_a_double_click_counts_once(page: Page, site: Site) -> None:
 
 @pytest.mark.parametrize("key", [None, "s", "ArrowLeft"], ids=["mouse", "skip-key", "choice-key"])
 def test_a_slow_double_click_does_not_vote_on_the_next_pair(page: Page, site: Site, key: str | None) -> None:
-    """The next pair, loaded ahead, is there before the second half of an ordinary double click."""
+    """The next pair, loaded ahead, is there before the second half of it comes. The page's clock is held."""
+    page.clock.install()
     begin(page, site.link())
     act = (lambda: page.keyboard.press(key)) if key else (lambda: page.mouse.click(*middle))
     box = page.locator("#left").bounding_box()
     assert box is not None
     middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.wait_for_timeout(500)  # the next pair's images have come
+    page.clock.pause_at(page.evaluate("Date.now()") + 60_000)
+    before = page.locator("#prompt").inner_text()
     act()
-    page.wait_for_timeout(200)
+    expect(page.locator("#prompt")).not_to_have_text(before)
+    page.wait_for_function(LOADED)
+    page.clock.run_for(200)
     act()
-    page.wait_for_timeout(500)
+    expect(page.locator("#left")).to_be_disabled()
+    page.clock.run_for(300)
+    expect(page.locator("#left")).to_be_enabled()
     assert len(site.judgements()) == 1
     answer(page, act)
     assert len(site.judgements()) == 2
