@@ -88,3 +88,38 @@ def test_advice_names_the_key() -> None:
     assert "preview_vae" in said[1]
     assert advise(config, gpu, replace(memory, phases={"training step": 2**30}), previews=0.0) == []
     assert "set mixed_precision=fp16" in advise(config, find_gpu("T4"), memory, previews=0.0)[1]
+
+
+def with_people(folder: Path, reference: str, *, gpus: int = 1, as_json: bool = False) -> str:
+    """A hundred steps of 12 pairs: 25 rounds of 48 pairs, since each pair is trained on at one step."""
+    asked = {"method": "d3po", "batch_size": 12, "max_steps": 100, "feedback": {"study": str(folder / "study")}}
+    rounds = {"images_per_prompt": 4, "prompts_per_rollout": 8, "steps_per_pair": 1, "reference": reference}
+    return planned(folder, asked | {"trajectories": rounds}, gpus=gpus, as_json=as_json)
+
+
+def test_people_are_counted_in_place_of_a_scorer(tmp_path: Path) -> None:
+    text = with_people(tmp_path, "frozen", gpus=2)
+    for part in (
+        f"judged by people: study {tmp_path / 'study'}, every pair of a prompt, 1 rater each",
+        "people are asked per round: 16 groups, 96 pairs, 96 votes",
+        "people are asked in all: 400 groups, 2,400 pairs, 2,400 votes",
+        "note: hours are those of the GPUs, which wait while people vote",
+        "\nreference ",
+        "+ reference",
+    ):
+        assert part in text
+    assert "reward" not in text
+    assert not (tmp_path / "study").exists(), "a plan makes nothing"
+
+
+def test_a_refreshed_reference_costs_no_pass(tmp_path: Path) -> None:
+    plan = json.loads(with_people(tmp_path, "refreshed", as_json=True))
+    assert "reference" not in plan["activities"]
+    assert "reference" not in plan["memory"]["phases"]
+    assert plan["reward"] == ""
+    assert plan["people"] == {
+        "study": str(tmp_path / "study"),
+        "raters_per_pair": 1,
+        "per_round": {"groups": 8, "pairs": 48, "votes": 48},
+        "in_all": {"groups": 200, "pairs": 1200, "votes": 1200},
+    }

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from seedpo.config import RunConfig
+from seedpo.feedback import ensure_study
 from seedpo.planning.gpus import find_gpu
 from seedpo.planning.plan import Guesses, count, plan_run, run_flops
 from seedpo.runs import build_pairs
 from seedpo.runs import train as train_run
+from seedpo.study.folder import open_study
 from tests.models.test_preview import autoencoder
 from tests.planning.real_runs import counted, settings, train
+from tests.study.closed_loop import people
 
 slow = pytest.mark.slow
 
@@ -30,6 +33,7 @@ def planned(config: RunConfig, **guesses: Any) -> float:
     [
         ("d3po", {"batch_size": 12, "trajectories": {"images_per_prompt": 3}}),
         ("d3po", {"batch_size": 4, "trajectories": {"images_per_prompt": 3, "update_per": "group"}}),
+        pytest.param("d3po", {"batch_size": 4, "trajectories": {"reference": "refreshed"}}, marks=slow),
         pytest.param("d3po", {"batch_size": 8, "max_steps": 4, "trajectories": {"updates_per_rollout": 2}}, marks=slow),
         pytest.param("d3po", {"batch_size": 4, "sampling": {"guidance_scale": 1.0}, "lora_rank": 2}, marks=slow),
         pytest.param("spo", {"batch_size": 3, "steps": {"candidates": 3}}, marks=slow),
@@ -43,6 +47,23 @@ def planned(config: RunConfig, **guesses: Any) -> float:
 def test_roll_outs(tmp_path: Path, method: str, changes: dict[str, Any]) -> None:
     config = settings(tmp_path, method, **changes)
     assert planned(config) == counted(lambda: train(config))
+
+
+@pytest.mark.parametrize("reference", ["refreshed", pytest.param("frozen", marks=slow)])
+def test_people_in_place_of_a_reward(tmp_path: Path, reference: str) -> None:
+    """Two rounds; everybody prefers what is on the left, so that every pair is kept."""
+    study = {"study": str(tmp_path / "study"), "poll_seconds": 0.02}
+    config = settings(
+        tmp_path, "d3po", batch_size=6, max_steps=2, feedback=study, trajectories={"reference": reference}
+    )
+    ensure_study(config)
+    with people(tmp_path / "study", lambda *_: "left"):
+        assert planned(config) == counted(lambda: train(config))
+    asked = open_study(tmp_path / "study").groups
+    plan = plan_run(config, gpu=find_gpu("T4"))
+    assert plan.people is not None
+    assert plan.people.in_all.groups == len(asked)
+    assert plan.scorer == ""
 
 
 @pytest.mark.parametrize(

@@ -179,16 +179,19 @@ class TestSettings:
         assert open_study(tmp_path / "study").settings.tournament == "knockout"
 
 
-def trained(folder: Path, run: str, **settings: Any) -> Path:
-    changes = {"trajectories": {"images_per_prompt": 3, "prompts_per_rollout": 1}, "max_steps": 3, "batch_size": 9}
-    config = config_of(folder, **changes)
+def trained(folder: Path, run: str, *, reference: str, **settings: Any) -> Path:
+    trajectories = {"images_per_prompt": 3, "prompts_per_rollout": 1, "reference": reference}
+    # Refreshed: of a round's nine pairs of steps one is left for the next, with the reference of its own round.
+    size = {"max_steps": 5, "batch_size": 4} if reference == "refreshed" else {"max_steps": 3, "batch_size": 9}
+    config = config_of(folder, trajectories=trajectories, **size)
     train(config, folder / run, accelerator=cpu_accelerator(config), progress=False, **settings)
     return folder / run
 
 
 class TestRuns:
+    @pytest.mark.parametrize("reference", ["frozen", pytest.param("refreshed", marks=pytest.mark.slow)])
     def test_people_over_http_train_a_model_and_a_run_that_stopped_goes_on_as_if_it_had_not(
-        self, tmp_path: Path
+        self, tmp_path: Path, reference: str
     ) -> None:
         """One round is answered, the run is stopped while it waits in the second, and resumed."""
         stopped, whole = tmp_path / "stopped", tmp_path / "whole"
@@ -208,20 +211,22 @@ class TestRuns:
         with people(study, raters=1):  # whose three votes are those of the first round
             stopper.start()
             with pytest.raises(TrainingInterrupted, match="stopped while people vote; 0 of 3 votes"):
-                trained(stopped, "run")
+                trained(stopped, "run", reference=reference)
             stopper.join()
         groups = open_study(study).groups
         assert len(groups) == 2
         with people(study, raters=8):
-            trained(stopped, "run", resume="latest")
+            trained(stopped, "run", reference=reference, resume="latest")
         asked = open_study(study).groups
         assert asked[:2] == groups, "the same images, bit for bit"
         assert len(asked) > 2
         whole.mkdir()
         (whole / "study").symlink_to(study)
-        trained(whole, "run")
+        trained(whole, "run", reference=reference)
         assert open_study(study).groups == asked, "a second run with the same images asks nobody"
         assert metrics(stopped / "run") == metrics(whole / "run")
+        weights = [folder / "run" / "adapter" / "pytorch_lora_weights.safetensors" for folder in (stopped, whole)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 @pytest.mark.slow

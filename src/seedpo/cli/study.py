@@ -52,6 +52,9 @@ def study_create_command(
     raters: Annotated[int | None, typer.Option(min=1, help="Raters per pair; none: 1 (collect), 3 (study).")] = None,
     tasks_per_rater: Annotated[int | None, typer.Option(min=1, help="At most so many pairs per rater.")] = None,
     tournament: Annotated[str, typer.Option(help="Of k images: full (every pair) or knockout (k - 1 pairs).")] = "full",
+    order: Annotated[
+        str, typer.Option(help="Of questions: blocks (one after the other) or mixed (any at any pair).")
+    ] = "blocks",
     checks: Annotated[
         float | None,
         typer.Option(min=0.0, max=0.5, help="Share of attention checks; none: 0 (collect), 0.05 (study)."),
@@ -94,6 +97,7 @@ def study_create_command(
     for option, value, known in (
         ("--kind", kind, ("collect", "study")),
         ("--tournament", tournament, ("full", "knockout")),
+        ("--order", order, ("blocks", "mixed")),
     ):
         if value not in known:
             raise ConfigError(f"{option} {value}: known are {' and '.join(known)}")
@@ -108,6 +112,7 @@ def study_create_command(
             "raters_per_pair": raters or (3 if compared else 1),
             "tasks_per_rater": tasks_per_rater,
             "tournament": tournament,
+            "order": order,
             "enrolment": "open" if open_enrolment else None,
             **({} if title is None else {"title": title}),
         },

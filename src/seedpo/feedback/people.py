@@ -6,13 +6,13 @@ import fcntl
 import importlib.util
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from seedpo.errors import ConfigError
+from seedpo.errors import ConfigError, DataError
 from seedpo.feedback.asked import Asked, pixels_of
 from seedpo.feedback.waiting import VoteBar, Wait
 from seedpo.protocols import Images
@@ -20,6 +20,7 @@ from seedpo.study.folder import Study, append_groups, open_study
 from seedpo.study.records import Group, Judgement
 from seedpo.study.settings import Question
 from seedpo.training.interrupt import stop_on_signal
+from seedpo.training.launching import is_one_of_several
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,9 @@ class HumanFeedback:
                 while not wait.is_over(store):
                     bar.show()
                     wait.nap(stop)
+                wait.heed(stop)
+            if is_one_of_several():
+                logger.info("the votes on this process's images are there; the other processes wait for theirs, if any")
             return wait.by_group
         finally:
             store.close()
@@ -149,7 +153,18 @@ def _question(study: Study, key: str | None) -> Question:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Inside, no other process of seedpo that trains appends to the study."""
-    with path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Inside, no other process of seedpo that trains appends to the study.
+
+    Raises:
+        DataError: if there is no such file, or it cannot be locked.
+    """
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("r+b"))  # network file systems lock only what may be written
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be locked ({error.strerror}); see that the study is there and may be written, "
+                "and go on with --resume latest"
+            ) from error
         yield

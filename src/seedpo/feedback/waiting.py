@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from seedpo.errors import SeedpoError
+from seedpo.errors import DataError, SeedpoError
+from seedpo.feedback.asked_study import AskedStudy
 from seedpo.study.folder import Study
 from seedpo.study.records import Group, Judgement
 from seedpo.study.votes_wanted import Count, counted_votes
@@ -42,22 +43,28 @@ class Wait:
         self, groups: Sequence[Group], study: Study, *, poll_seconds: float, timeout_hours: float | None
     ) -> None:
         self.groups = groups
-        self.study = study
+        self.asked = AskedStudy(study, groups)
         self.poll_seconds = poll_seconds
         self.timeout_hours = timeout_hours
         self.votes = Count(done=0, wanted=0)
         self.by_group: dict[str, list[Judgement]] = {}
         self._last_news = time.monotonic()
+        self._seen = 0
+        """Votes on whatever the study asks: what other processes ask about comes first, perhaps."""
         self._trouble = ""
 
     def is_over(self, store: Store) -> bool:
-        """Looks at the votes; a look that fails is passed over if one before did not.
+        """Looks at the votes; a look that fails is passed over if one before did not and the study is still there.
 
         Raises:
-            SeedpoError: if they cannot be read.
+            DataError: if the study was taken away or changed such that these votes cannot come.
+            SeedpoError: if the votes cannot be read.
         """
         try:
+            self.asked.look()
             judgements = store.judgements()
+        except DataError as error:
+            raise DataError(f"{error}; {self._going_on()}") from error
         except SeedpoError as error:
             if not self.by_group or self._timed_out():
                 raise
@@ -70,15 +77,15 @@ class Wait:
         for judgement in judgements:
             if judgement.show.group in by_group:
                 by_group[judgement.show.group].append(judgement)
-        votes = counted_votes(self.study.settings, self.groups, by_group)
-        if votes != self.votes:
+        votes = counted_votes(self.asked.study.settings, self.groups, by_group)
+        if votes != self.votes or len(judgements) != self._seen:
             self._last_news = time.monotonic()
-        self.votes, self.by_group = votes, by_group
+        self.votes, self.by_group, self._seen = votes, by_group, len(judgements)
         return votes.done == votes.wanted
 
     def words(self) -> str:
         """What people are asked, and how they come to it."""
-        missing, folder = self.votes.wanted - self.votes.done, self.study.folder
+        missing, folder = self.votes.wanted - self.votes.done, self.asked.study.folder
         return (
             f"waiting for {missing} votes on the images of {len(self.groups)} prompts. Serve them: seedpo study serve "
             f"{folder}; a link for each rater: seedpo study links {folder}"
@@ -92,14 +99,27 @@ class Wait:
             NoVotes: if it is no use.
         """
         end = time.monotonic() + self.poll_seconds
-        there = f"{self.votes.done} of {self.votes.wanted} votes are there and stay"
-        on = f"go on with the same command and --resume latest, while raters vote in {self.study.folder} or afterwards"
         if self._timed_out():
-            raise NoVotes(f"no new vote for {self.timeout_hours:g} hours; {there}; {on}")
+            raise NoVotes(f"no new vote for {self.timeout_hours:g} hours; {self._there()}; {self._going_on()}")
         while (left := end - time.monotonic()) > 0:
-            if stop.requested:
-                raise TrainingInterrupted(f"stopped while people vote; {there}; {on}")
+            self.heed(stop)
             time.sleep(min(left, _NAP))
+
+    def heed(self, stop: StopRequest) -> None:
+        """Ends the wait if that was asked for, even when the last vote came at the same moment.
+
+        Raises:
+            TrainingInterrupted: if so.
+        """
+        if stop.requested:
+            raise TrainingInterrupted(f"stopped while people vote; {self._there()}; {self._going_on()}")
+
+    def _there(self) -> str:
+        return f"{self.votes.done} of {self.votes.wanted} votes are there and stay"
+
+    def _going_on(self) -> str:
+        folder = self.asked.study.folder
+        return f"go on with the same command and --resume latest, while raters vote in {folder} or afterwards"
 
     def _timed_out(self) -> bool:
         hours = self.timeout_hours

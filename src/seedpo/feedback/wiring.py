@@ -18,6 +18,7 @@ from seedpo.sources.rollouts import RolloutSource
 from seedpo.study.folder import create_study
 from seedpo.study.settings import Question, StudySettings
 from seedpo.study.settings_file import NAME as SETTINGS
+from seedpo.study.settings_file import read_settings
 from seedpo.training.processes import EVALUATION_TIMEOUT
 
 logger = logging.getLogger(__name__)
@@ -76,19 +77,35 @@ def ensure_study(config: RunConfig) -> None:
     if config.feedback.study is None:
         return
     require_extra()
-    folder, count = Path(config.feedback.study), config.trajectories.images_per_prompt
+    folder = Path(config.feedback.study)
     if (folder / SETTINGS).is_file():
         return
-    settings = StudySettings(
-        id=uuid.uuid4().hex,
-        questions=(QUESTION,),
-        tournament="full" if count <= FULL_UP_TO else "knockout",
-        seed=config.seed,
-    )
+    settings = _new_settings(config)
     folder.parent.mkdir(parents=True, exist_ok=True)
     create_study(folder, settings, [], {})
     logger.info(
         "made the study %s: %s says how many raters each pair gets, and what they read", folder, folder / SETTINGS
+    )
+
+
+def study_settings(config: RunConfig) -> StudySettings | None:
+    """The settings of the study that a configuration names, or of the one that would be made; none: it names none.
+
+    Raises:
+        ConfigError: if the study is there and its settings cannot be used.
+    """
+    if config.feedback.study is None:
+        return None
+    path = Path(config.feedback.study) / SETTINGS
+    return read_settings(path) if path.is_file() else _new_settings(config)
+
+
+def _new_settings(config: RunConfig) -> StudySettings:
+    return StudySettings(
+        id=uuid.uuid4().hex,
+        questions=(QUESTION,),
+        tournament="full" if config.trajectories.images_per_prompt <= FULL_UP_TO else "knockout",
+        seed=config.seed,
     )
 
 

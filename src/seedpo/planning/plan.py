@@ -18,6 +18,7 @@ from seedpo.planning.costs import Cost, Networks, measure
 from seedpo.planning.gpus import Gpu
 from seedpo.planning.memory import Memory, estimate
 from seedpo.planning.networks import build_policy, build_preview
+from seedpo.planning.people import People, people_asked
 from seedpo.planning.scorers import Scorer, build_scorer
 from seedpo.planning.workload import RULES, Assumptions, Workload, evaluation
 
@@ -54,7 +55,8 @@ class Plan:
     Attributes:
         config: its settings.
         model: where the model's configuration comes from.
-        scorer: what the reward's network was taken for; empty for methods without one.
+        scorer: what the reward's network was taken for; empty where there is none.
+        people: what they are asked, where they judge in place of a reward.
         gpu: planned for.
         gpus: how many of them.
         utilisation: share of the peak that was assumed.
@@ -73,6 +75,7 @@ class Plan:
     config: RunConfig
     model: str
     scorer: str
+    people: People | None
     gpu: Gpu
     gpus: int
     utilisation: float
@@ -93,6 +96,7 @@ class Plan:
             "method": self.config.method,
             "model": self.model,
             "reward": self.scorer,
+            "people": None if self.people is None else self.people.as_json(),
             "gpu": self.gpu.name,
             "gpus": self.gpus,
             "utilisation": self.utilisation,
@@ -179,7 +183,7 @@ def count(
     policy = build_policy(config, model)
     preset: Preset = METHODS.load(config.method)
     scorers = {name: _scorer(config, name, step_aware=False) for name in config.evaluation.rewards}
-    if preset.source != "offline":
+    if preset.source != "offline" and config.feedback.study is None:
         scorers[""] = _scorer(config, config.reward, step_aware=preset.source == "steps")
     networks = Networks(policy=policy, preview=build_preview(config), scorers=scorers)
     assumed = Assumptions(
@@ -288,17 +292,18 @@ def plan_run(
     lines = _lines(counted, per_process, gpu=gpu, gpus=gpus, utilisation=utilisation, total=flops)
     lines.append(_evaluation_line(costs, drawn, config, gpu=gpu, gpus=gpus, utilisation=utilisation, total=flops))
     memory = estimate(config, counted.networks, costs, gpus=gpus, cached=guesses.cached)
-    scorer = counted.networks.scorers.get("")
+    scorer, rollouts = counted.networks.scorers.get(""), workload.rollouts(units)
     return Plan(
         config=config,
         model=counted.model,
         scorer="" if scorer is None else scorer.origin,
+        people=people_asked(config, rounds=rollouts, gpus=gpus),
         gpu=gpu,
         gpus=gpus,
         utilisation=utilisation,
         unit=workload.unit,
         pairs=float(units * workload.pairs_per_unit * gpus),
-        rollouts=workload.rollouts(units),
+        rollouts=rollouts,
         lines=lines,
         flops_per_pair=sum(line.flops for line in lines),
         flops=float(flops),
@@ -378,6 +383,8 @@ def _notes(config: RunConfig, scorers: Mapping[str, Scorer], guesses: Guesses, w
         notes.append(f"rewards whose network is not known here are counted as CLIP-H/14: {', '.join(guessed)}")
     if left := sorted(name for name, part in parts.items() if not part.counted):
         notes.append(f"rewards that are code of your own are not counted: {', '.join(left)}")
+    if config.feedback.study is not None:
+        notes.append("hours are those of the GPUs, which wait while people vote")
     if config.compile:
         notes.append("torch.compile changes neither FLOPs nor, in this estimate, memory")
     return notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from seedpo.planning.people import People
 from seedpo.planning.plan import Plan
 
 
@@ -25,6 +26,11 @@ def _heading(plan: Plan) -> str:
     lines = [f"{config.method}: {plan.model}; {trained}, {precision}{extra}"]
     if plan.scorer:
         lines.append(f"reward: {plan.scorer}")
+    if plan.people is not None:
+        raters = f"{plan.people.raters} rater{'s' * (plan.people.raters > 1)}"
+        lines.append(
+            f"judged by people: study {plan.people.study}, {plan.people.tournament} of a prompt, {raters} each"
+        )
     lines.append(
         f"{plan.gpus} x {plan.gpu.name}, {plan.gpu.memory:g} GiB each; {plan.utilisation:.0%} of the peak "
         f"({plan.gpu.half:g} TFLOP/s in half precision) is assumed: --utilisation"
@@ -58,7 +64,20 @@ def _totals(plan: Plan) -> str:
     lines = [f"{config.max_steps} steps of {batch}{unit}: {total}"]
     if plan.rollouts:
         lines.append(f"{plan.rollouts:,} roll-outs on each GPU")
+    if plan.people is not None:
+        lines += questions(plan.people)
     return "\n".join(lines)
+
+
+def questions(people: People) -> list[str]:
+    """What people are asked, as lines."""
+    lines = [
+        f"people are asked {when}: {asked.groups:,} groups, {asked.pairs:,} pairs, {asked.votes:,} votes"
+        for when, asked in (("per round", people.per_round), ("in all", people.in_all))
+    ]
+    if people.extra:
+        lines.append(f"attention checks and repetitions come on top: {people.extra:.0%} of what a rater is shown")
+    return lines
 
 
 def _memory(plan: Plan) -> str:

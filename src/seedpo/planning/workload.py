@@ -189,6 +189,9 @@ def trajectories(config: RunConfig, assumed: Assumptions) -> Workload:
     shared_start = int(assumed.dense[0])
     asked = _images_asked(images, share, assumed.kept, grouped=grouped)
     starts = (dense - shared_start) * images * asked[0] + shared_start * asked[1]
+    scored = int(config.feedback.study is None)
+    # What a refreshed reference says of a step is known from drawing it.
+    foreign = int(settings.reference != "refreshed")
     # x_T is one row for all images of a prompt, later x_t one row each.
     if grouped:
         pairs_per_unit = couples * assumed.kept
@@ -206,21 +209,27 @@ def trajectories(config: RunConfig, assumed: Assumptions) -> Workload:
             ("encoding prompts", "text", prompts),
             ("sampling", "sampling", prompts * images * steps * guidance),
             ("decoding", "vae_decode", prompts * images),
-            ("reward", "scorer_image", prompts * images),
-            ("reward", "scorer_text", prompts),
-            ("reference", "reference", prompts * starts * guidance),
+            ("reward", "scorer_image", scored * prompts * images),
+            ("reward", "scorer_text", scored * prompts),
+            ("reference", "reference", foreign * prompts * starts * guidance),
         ),
         per_unit=_activities(*_policy("policy", rows * guidance)),
-        rows_at_once={
-            "text": 1,
-            "sampling": prompts * images * guidance,
-            "vae_decode": prompts * images,
-            "scorer_image": prompts * images,
-            "scorer_text": prompts,
-            "reference": prompts * images * guidance,
-            "policy": most * config.batch_size * guidance,
-        },
+        rows_at_once=_called(
+            {
+                "text": 1,
+                "sampling": prompts * images * guidance,
+                "vae_decode": prompts * images,
+                "scorer_image": scored * prompts * images,
+                "scorer_text": scored * prompts,
+                "reference": foreign * prompts * images * guidance,
+                "policy": most * config.batch_size * guidance,
+            }
+        ),
     )
+
+
+def _called(rows_at_once: Mapping[str, int]) -> dict[str, int]:
+    return {part: rows for part, rows in rows_at_once.items() if rows}
 
 
 def _met(others: int, kept: Fraction) -> Fraction:

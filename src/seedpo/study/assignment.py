@@ -3,6 +3,9 @@
 Pairs that fewest raters have come first, drawn among equals by (seed, rater, number of the show). Attention checks and
 repetitions are mixed in at their shares (:mod:`seedpo.study.schedule`).
 
+Where the questions come in blocks (:mod:`seedpo.study.blocks`), all this happens within the block that the rater is in;
+a check or repetition that is due and cannot be had in it is made up for in the next one.
+
 Sides are balanced twice. A pair that was shown one way round more often is shown the other way round, always. Of the
 pairs that may come next, one is taken that makes the rater's own left and right even, as long as there is one.
 
@@ -16,7 +19,9 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 
+from seedpo.study.blocks import block_order
 from seedpo.study.folder import Study
 from seedpo.study.records import Answer, Group, Judgement
 from seedpo.study.schedule import length, repeatable, scheduled, wanted_flip
@@ -51,7 +56,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What of a study does not change while it is voted on.
+    """What of a study, or of a block of it, does not change while it is voted on.
 
     Attributes:
         pairs: all regular ones, but those of knockouts.
@@ -72,12 +77,14 @@ class _Now:
 
     Attributes:
         study, counts, flips: as for :func:`next_show`.
+        plan: of the block that is looked at.
         answers: of the rater, by group and pair.
         want: which way round would make the rater's sides even; none: any.
         draw: what is random in the choice.
     """
 
     study: Study
+    plan: _Plan
     counts: Counts
     flips: Counts | None
     answers: Mapping[str, Mapping[Pair, Answer]]
@@ -86,7 +93,7 @@ class _Now:
 
 
 def next_show(
-    study: Study, own: Sequence[Judgement], counts: Counts, *, rater: str, flips: Counts | None = None
+    study: Study, own: Sequence[Judgement], counts: Counts, *, rater: str, turn: int = 0, flips: Counts | None = None
 ) -> Proposal | None:
     """Chooses what a rater sees next.
 
@@ -96,33 +103,51 @@ def next_show(
         counts: by group and pair, how many distinct raters have answered it or hold it open; checks and repetitions do
             not matter here. A pair whose skips are not counted goes to someone else in place of who skipped it.
         rater: id of the rater.
-        flips: how many of those were shown with the second candidate on the left, by the same keys; none: it is told
-            from the counts, which balances pairs as well and leaves less freedom to balance each rater's sides.
+        turn: how many raters were made before this one: raters in turn begin with different questions.
+        flips: how many of those in ``counts`` were shown with the second candidate on the left; none: it is told from
+            the counts, which balances pairs as well and leaves less freedom to balance each rater's sides.
 
     Returns:
         The proposal; none if nothing is left to do for this rater, or ``tasks_per_rater`` are done.
     """
-    settings, plan = study.settings, _plan(study)
+    settings, plans = study.settings, _plans(study)
     if settings.tasks_per_rater is not None and len(own) >= settings.tasks_per_rater:
         return None
     number = 1 + max((answer.show.number for answer in own), default=-1)
     draw = random.Random(f"{settings.seed}|{rater}|{number}")
     want, answers = wanted_flip(own), _by_group(own)
-    now = _Now(study=study, counts=counts, flips=flips, answers=answers, want=want, draw=draw)
-    regular = _regular(now)
-    if regular is None:
-        return None  # checks or repetitions alone would tell nothing more
-    checks = [key for key in plan.checks if key[0] not in answers]
+    blocks = _blocks(study, own, turn)
+    for find, block in product((_regular, _left), blocks):  # what others may yet finish comes after all blocks
+        now = _Now(study=study, plan=plans[block], counts=counts, flips=flips, answers=answers, want=want, draw=draw)
+        regular = find(now)
+        if regular is not None:  # checks or repetitions alone would tell nothing more
+            here = own if block is None else [answer for answer in own if answer.question == block]
+            return _due(now, own, repeatable(here, number), number, rater) or regular
+    return None
+
+
+def _blocks(study: Study, own: Sequence[Judgement], turn: int) -> Sequence[str | None]:
+    """The blocks in which something may be left, in the order in which they are looked at: the present one first."""
+    if study.settings.order == "mixed":
+        return [None]
+    ordered = block_order([question.key for question in study.settings.questions], turn, seed=study.settings.seed)
+    last = max(own, key=lambda answer: answer.show.number, default=None)
+    return ordered if last is None else sorted(ordered, key=lambda key: key != last.question)
+
+
+def _due(now: _Now, own: Sequence[Judgement], again: Sequence[Judgement], number: int, rater: str) -> Proposal | None:
+    """An attention check or a repetition, if one is due and can be had."""
+    settings, want, draw = now.study.settings, now.want, now.draw
+    checks = [key for key in now.plan.checks if key[0] not in now.answers]
     checked = sum(answer.expected is not None for answer in own)
     if checks and checked < scheduled(settings.checks, number, f"{settings.seed}|{rater}|check"):
         return Proposal(*draw.choice(checks), flipped=_flip(now, None))
-    again = repeatable(own, number)
     repeated = sum(answer.show.repeat_of is not None for answer in own)
     if again and repeated < scheduled(settings.repeats, number, f"{settings.seed}|{rater}|repeat"):
         fitting = [answer for answer in again if want is None or answer.show.flipped is not want]
         show = draw.choice(fitting or again).show
         return Proposal(show.group, show.first, show.second, flipped=not show.flipped, repeat_of=show.token)
-    return regular
+    return None
 
 
 def total(study: Study, own: Sequence[Judgement], counts: Counts, *, rater: str) -> int:
@@ -131,7 +156,7 @@ def total(study: Study, own: Sequence[Judgement], counts: Counts, *, rater: str)
     Args:
         study, own, counts, rater: as for :func:`next_show`.
     """
-    settings, plan = study.settings, _plan(study)
+    settings, plan = study.settings, _plans(study)[None]
     answers = _by_group(own)
     left = sum(
         1
@@ -155,8 +180,11 @@ def total(study: Study, own: Sequence[Judgement], counts: Counts, *, rater: str)
 
 
 @lru_cache(maxsize=4)
-def _plan(study: Study) -> _Plan:
-    """Made once for each opened study, which is its own key: two of them are never equal."""
+def _plans(study: Study) -> Mapping[str | None, _Plan]:
+    """Of all (none) and of the groups of each question.
+
+    Made once for each opened study, which is its own key: two of them are never equal.
+    """
     seed = study.settings.seed
     tasks = [group for group in study.groups if group.expected is None]
     ranked = [group for group in tasks if study.settings.tournament == "knockout" and len(group.candidates) > 2]
@@ -166,7 +194,21 @@ def _plan(study: Study) -> _Plan:
     random.Random(f"{seed}|sides").shuffle(places)
     turns = {pairs[place]: rank % 2 for rank, place in enumerate(places)}
     checks = [_check(group, group.expected) for group in study.groups if group.expected is not None]
-    return _Plan(pairs=pairs, turns=turns, knockouts=knockouts, checks=checks)
+    everything = _Plan(pairs=pairs, turns=turns, knockouts=knockouts, checks=checks)
+    keys = [question.key for question in study.settings.questions]
+    return {None: everything} | {key: _part(everything, study, key) for key in keys}
+
+
+def _part(plan: _Plan, study: Study, question: str) -> _Plan:
+    def here(name: str) -> bool:
+        return study.group(name).question == question
+
+    return _Plan(
+        pairs=[key for key in plan.pairs if here(key[0])],
+        turns=plan.turns,
+        knockouts={name: entries for name, entries in plan.knockouts.items() if here(name)},
+        checks=[key for key in plan.checks if here(key[0])],
+    )
 
 
 def _check(group: Group, expected: int) -> Key:
@@ -189,9 +231,20 @@ def _regular(now: _Now) -> Proposal | None:
     return Proposal(*key, flipped=_flip(now, _turn(now, key))) if key else None
 
 
+def _left(now: _Now) -> Proposal | None:
+    """A knockout that someone has left in the middle; none if there is none."""
+    left = [
+        _opening(name, entries)
+        for name, entries in now.plan.knockouts.items()
+        if name not in now.answers and finished(entries, name, now.counts) < now.study.settings.raters_per_pair
+    ]
+    key = min(left, key=lambda key: (now.counts.get(key, 0), now.draw.random()), default=None)
+    return Proposal(*key, flipped=_flip(now, _turn(now, key))) if key else None
+
+
 def _begun(now: _Now) -> Key | None:
     """The next comparison of a knockout that this rater is in: a group is finished before another one begins."""
-    knockouts = _plan(now.study).knockouts
+    knockouts = now.plan.knockouts
     for name, answers in now.answers.items():
         if name in knockouts:
             match = next_match(knockouts[name], answers)
@@ -202,7 +255,7 @@ def _begun(now: _Now) -> Key | None:
 
 def _untouched(now: _Now) -> Key | None:
     """A pair that nobody has, if a few draws find one: nothing can be rarer."""
-    plan = _plan(now.study)
+    plan = now.plan
     if not plan.pairs or plan.knockouts:
         return None
     for _ in range(_PROBES):
@@ -214,7 +267,7 @@ def _untouched(now: _Now) -> Key | None:
 
 def _rarest(now: _Now) -> Key | None:
     """Of the pairs that fewest raters have, one that fits the rater's sides; else such a one of those with one more."""
-    plan, limit = _plan(now.study), now.study.settings.raters_per_pair
+    plan, limit = now.plan, now.study.settings.raters_per_pair
     by_count: dict[int, list[Key]] = {}
     for key in [*plan.pairs, *(_opening(name, entries) for name, entries in plan.knockouts.items())]:
         count = now.counts.get(key, 0)
@@ -227,12 +280,7 @@ def _rarest(now: _Now) -> Key | None:
             if fitting:
                 return fitting
         return now.draw.choice(by_count[lowest])
-    left = [
-        _opening(name, entries)
-        for name, entries in plan.knockouts.items()
-        if name not in now.answers and finished(entries, name, now.counts) < limit
-    ]
-    return min(left, key=lambda key: (now.counts.get(key, 0), now.draw.random())) if left else None
+    return None
 
 
 def _fitting(now: _Now, keys: Sequence[Key]) -> Key | None:
@@ -254,7 +302,7 @@ def _turn(now: _Now, key: Key) -> bool | None:
     if now.flips is not None:
         surplus = 2 * now.flips.get(key, 0) - count
         return None if surplus == 0 else surplus < 0
-    plan = _plan(now.study)
+    plan = now.plan
     if now.study.settings.raters_per_pair == 1 and not plan.knockouts:
         return None
     drawn = plan.turns.get(key)

@@ -77,6 +77,7 @@ def new_study(folder: Path, places: Mapping[str, Path], design: Design, *, progr
             "questions": tuple(questions),
             "checks": design.checks,
             "repeats": design.repeats,
+            "order": "blocks",
             "seed": design.seed,
             "consent": texts.CONSENT,
             "instructions": texts.INSTRUCTIONS,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
 from seedpo.study.store_errors import LinkEnded, NoConsent, StoreError
 from seedpo.study.store_records import Rater
@@ -46,6 +46,18 @@ def all_raters(connection: Connection, study: str, *, now: str) -> list[Rater]:
     """All raters of a study in the order in which they were made."""
     known = select(raters).where(raters.c.study == study).order_by(raters.c.created_at, raters.c.id)
     return [rater_of(row, now=now) for row in connection.execute(known)]
+
+
+def turn_of(connection: Connection, study: str, name: str) -> int:
+    """How many raters stand before this one in :func:`all_raters`.
+
+    Raises:
+        StoreError: there is no such rater.
+    """
+    row = _row(connection, study, name)
+    same = and_(raters.c.created_at == row.created_at, raters.c.id < name)
+    before = select(func.count()).where(raters.c.study == study, or_(raters.c.created_at < row.created_at, same))
+    return connection.execute(before).scalar_one()
 
 
 def require_allowed(connection: Connection, study: str, name: str, *, consent: bool, now: str) -> None:

@@ -24,7 +24,10 @@ from seedpo.study.images import ID, Source, add_image
 from seedpo.study.records import Candidate, Group
 from seedpo.study.settings import Question, StudySettings
 
-__all__ = ["Study", "add_image", "append_groups", "create_study", "open_study", "refreshed"]
+__all__ = ["VOTES", "Study", "add_image", "append_groups", "create_study", "open_study", "refreshed"]
+
+VOTES = "votes.db"
+"""The database of a study that names no other, in its folder."""
 
 Progress = Callable[[int, int], None]
 """Told how many of how many images are done."""
@@ -90,7 +93,7 @@ class Study:
     @property
     def database_url(self) -> str:
         """Where votes are kept, as SQLAlchemy's URL."""
-        return self.settings.database or f"sqlite:///{self.folder.resolve() / 'votes.db'}"
+        return self.settings.database or f"sqlite:///{self.folder.resolve() / VOTES}"
 
 
 def create_study(

@@ -38,6 +38,8 @@ class StudySettings(Section):
         questions: at least one.
         raters_per_pair: how many raters each pair shall have.
         tasks_per_rater: at most so many shows per rater, checks and repetitions included; none: no limit.
+        order: *blocks*: a rater answers one question for all pairs before the next one comes, and raters begin with
+            different ones; *mixed*: any question at any pair.
         tournament: of groups with more than two candidates: every pair, or as few as rank them.
         repeats: share of a rater's shows that repeat an earlier one with the sides exchanged, in [0, 0.5].
         checks: share of a rater's shows that are attention checks, in [0, 0.5].
@@ -55,6 +57,8 @@ class StudySettings(Section):
     questions: tuple[Question, ...] = Field(min_length=1)
     raters_per_pair: int = Field(default=1, ge=1)
     tasks_per_rater: int | None = Field(default=None, ge=1)
+    # Studies without this key were made when there was no other order: they must not change it while votes come in.
+    order: Literal["blocks", "mixed"] = "mixed"
     tournament: Literal["full", "knockout"] = "full"
     repeats: float = Field(default=0.0, ge=0.0, le=0.5)
     checks: float = Field(default=0.0, ge=0.0, le=0.5)

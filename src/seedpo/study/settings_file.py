@@ -24,6 +24,10 @@ COMMENTS: Mapping[str, str] = {
     ),
     "raters_per_pair": "How many raters each pair gets.",
     "tasks_per_rater": "At most so many pairs for each rater, attention checks and repeats included; null: no limit.",
+    "order": (
+        "Of several questions: blocks (a rater answers one for all pairs before the next one comes; raters begin with\n"
+        "different ones) or mixed (any question at any pair)."
+    ),
     "tournament": (
         "Of more than two images of a prompt: full (every pair: k (k - 1) / 2 questions) or knockout (the better one\n"
         "stays: k - 1 questions, which say which image is best, not how the others rank)."

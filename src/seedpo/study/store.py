@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from seedpo.study.assignment import Proposal, next_show, total
 from seedpo.study.claims import claim, keep_group, register
 from seedpo.study.database import Database
-from seedpo.study.enrolment import add_raters, all_raters, find_rater, mark, require_allowed
+from seedpo.study.enrolment import add_raters, all_raters, find_rater, mark, require_allowed, turn_of
 from seedpo.study.folder import Study, refreshed
 from seedpo.study.records import Answer, Group, Judgement, Show, Side
 from seedpo.study.store_errors import LinkEnded, NoConsent, NotOffered, NotShown, StoreError
@@ -201,8 +201,8 @@ class Store:
                     kept = update(shows).where(shows.c.token == last.token)
                     connection.execute(kept.values(held_at=self._now()))
                 return show_of(last)
-            own = self._own(connection, rater_id)
-            proposal = next_show(study, own, tally.counts, rater=rater_id, flips=tally.flips)
+            own, turn = self._own(connection, rater_id), turn_of(connection, self._id, rater_id)
+            proposal = next_show(study, own, tally.counts, rater=rater_id, turn=turn, flips=tally.flips)
             if proposal is None:
                 return None
             show = Show(
@@ -229,6 +229,7 @@ class Store:
             if last is None or last.last_vote is not None:
                 return []
             own, tally = self._own(connection, rater_id), self._tally(connection)
+            turn = turn_of(connection, self._id, rater_id)
         row, group = show_of(last), self._group(last.group)
         supposed = Judgement(
             show=row,
@@ -239,10 +240,8 @@ class Store:
             second=group.candidates[row.second],
             answer="first",
         )
-        likely = [
-            next_show(study, [*own, replace(supposed, answer=answer)], tally.counts, rater=rater_id, flips=tally.flips)
-            for answer in _DECISIONS
-        ]
+        after = ([*own, replace(supposed, answer=answer)] for answer in _DECISIONS)
+        likely = (next_show(study, a, tally.counts, rater=rater_id, turn=turn, flips=tally.flips) for a in after)
         return list(dict.fromkeys(proposal for proposal in likely if proposal is not None))
 
     def vote(

@@ -14,6 +14,7 @@
 
   let csrf = "";
   let current = null; // the task on the screen
+  let asked = null; // the question of the newest task
   let revisited = false; // whether it was answered before and is shown for correction
   let progress = { done: 0, total: 0 };
   let shownAt = null; // when both images were there
@@ -89,12 +90,23 @@
   $("retry").addEventListener("click", () => retryNow());
 
   function trouble(sentence, canRetry = false) {
+    const focused = document.activeElement;
     $("error").hidden = !sentence;
     $("retry").hidden = !canRetry;
     const text = $("error").querySelector("[data-text]");
     if (text.textContent !== sentence) text.textContent = sentence;
+    rescue(focused);
   }
-  const say = (sentence) => { $("status").textContent = sentence; };
+  // `spoken` is for screen readers only: what everybody else sees at a glance.
+  function say(sentence, spoken = "") {
+    $("status").querySelector("[data-shown]").textContent = sentence;
+    $("status").querySelector("[data-spoken]").textContent = spoken;
+  }
+  const news = () => (current ? `${$("fresh").hidden ? "" : `New question: ${current.question} `}Prompt: ${current.prompt}` : "");
+  // Where the element that had the focus has gone, the focus goes to the question, not to the beginning of the page.
+  function rescue(focused) {
+    if (focused !== document.body && !focused.checkVisibility()) $("question").focus({ preventScroll: true });
+  }
   function refused(error) {
     if (!(error instanceof Refused)) throw error;
     if (error.status === 410 || error.status === 404) { ended = true; able(false); }
@@ -120,7 +132,7 @@
       button.disabled = ended || busy || resting || !current || !(yes || button.dataset.side === "skip");
     }
     if (!yes || resting || busy) return;
-    if (wanted && document.activeElement === document.body && !wanted.hidden) wanted.focus({ preventScroll: true });
+    if (wanted && document.activeElement === document.body) (wanted.hidden ? $("question") : wanted).focus({ preventScroll: true });
     wanted = null;
   }
   function frames(task) {
@@ -151,6 +163,7 @@
         return cell;
       }));
       frame.classList.toggle("set", count > 1);
+      $(side).setAttribute("aria-label", `Choose ${NAMES[side]}${count > 1 ? `: reference and ${count - 1} others` : ""}`);
     }
     return images;
   }
@@ -180,7 +193,8 @@
     }));
     if (mine !== serial) return;
     if (failed.length) {
-      trouble("An image did not load. Try again, or skip this pair.", true);
+      const sides = [...new Set(failed.map((image) => NAMES[image.closest("button").id]))].join(" and ");
+      trouble(`An image of ${sides} did not load. Try again, or skip this pair.`, true);
       retryNow = () => { trouble(""); loadAll(failed, mine); };
       return;
     }
@@ -190,6 +204,7 @@
   }
   function present(task, { again = false } = {}) {
     const mine = ++serial;
+    const focused = document.activeElement;
     current = task;
     revisited = again;
     busy = false;
@@ -197,6 +212,8 @@
     trouble("");
     if (!task) { finish(); return; }
     section("task");
+    $("fresh").hidden = again || asked === null || asked === task.question;
+    if (!again) asked = task.question;
     $("question").textContent = task.question;
     $("prompt").textContent = task.prompt;
     $("prompt").parentElement.hidden = !task.prompt;
@@ -212,6 +229,7 @@
     }
     for (const line of document.querySelectorAll("[data-help]")) line.hidden = !task.choices.includes(line.dataset.help);
     able(false);
+    rescue(focused);
     loadAll(frames(task), mine);
   }
   function finish() {
@@ -280,7 +298,7 @@
     progress = last.progress;
     showProgress();
     present(last.task);
-    say(last.task ? `Saved. ${progress.done} of ${progress.total} done.` : "Saved.");
+    say(last.task ? `Saved. ${progress.done} of ${progress.total} done.` : "Saved.", news());
   }
   async function newest() {
     try {
@@ -299,7 +317,7 @@
       const { task } = await ask(`/previous${query}`, {}, "There is no connection to the server. Trying again…");
       if (!task) { say("This is the first pair."); return; }
       present(task, { again: true });
-      say("You can change your answer to this pair.");
+      say("You can change your answer to this pair.", news());
     } catch (error) { refused(error); }
   }
   // Whether another tab has gone on, or new pairs have come.
@@ -315,7 +333,7 @@
       progress = state.progress;
       showProgress();
       present(state.task);
-      say(state.task ? "Here is the next pair." : "");
+      say(state.task ? "Here is the next pair." : "", news());
     } else if (!current && collects) setTimeout(look, 10000);
   }
   const tabs = window.BroadcastChannel ? new BroadcastChannel(SHELF) : null;
@@ -364,6 +382,7 @@
   });
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.defaultPrevented) return;
+    if (event.key.length === 1 && !$("letters").checked) return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if ($("large").open) {
       if (key === "ArrowLeft" || key === "ArrowRight") { event.preventDefault(); swap(); }
@@ -375,6 +394,13 @@
     else if (key === "Backspace") { event.preventDefault(); back(current?.show); }
     else if (key === "e") enlarge("left");
     else if (key === "?" || key === "h") help();
+  });
+
+  // Who dictates, or types by accident, switches keys of one sign off (WCAG 2.1, 2.1.4).
+  const LETTERS = "seedpo-letters";
+  try { $("letters").checked = localStorage.getItem(LETTERS) !== "off"; } catch { /* no storage: they are on */ }
+  $("letters").addEventListener("change", () => {
+    try { localStorage.setItem(LETTERS, $("letters").checked ? "on" : "off"); } catch { /* for this visit only */ }
   });
 
   // ---- Beginning
@@ -389,7 +415,7 @@
       say("An answer that was not saved last time is saved now.");
     } else if (task && progress.done === 0) {
       section("instructions");
-      $("start").focus();
+      $("instructions").querySelector("h2").focus();
     }
   })();
 })();

@@ -1,0 +1,59 @@
+"""How many questions people are asked, from the study that is there or the one that would be made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seedpo.errors import ConfigError
+from seedpo.feedback.wiring import QUESTION
+from seedpo.planning.people import Asked, People, people_asked
+from seedpo.planning.table import questions
+from seedpo.runs import resolve_config
+from seedpo.study.folder import create_study
+from seedpo.study.settings import StudySettings
+
+
+def asked(folder: Path, *, gpus: int = 1, **trajectories: Any) -> People:
+    changes = {"feedback": {"study": str(folder)}, "trajectories": {"prompts_per_rollout": 8} | trajectories}
+    people = people_asked(resolve_config("d3po", changes, bfloat16=False), rounds=25, gpus=gpus)
+    assert people is not None
+    return people
+
+
+@pytest.mark.parametrize(
+    ("images", "tournament", "pairs"), [(2, "every pair", 8), (4, "every pair", 48), (7, "a knockout", 48)]
+)
+def test_a_study_that_would_be_made(tmp_path: Path, images: int, tournament: str, pairs: int) -> None:
+    people = asked(tmp_path / "study", images_per_prompt=images)
+    assert people.tournament == tournament
+    assert people.per_round == Asked(groups=8, pairs=pairs, votes=pairs)
+    assert people.in_all == Asked(groups=200, pairs=25 * pairs, votes=25 * pairs)
+    assert asked(tmp_path / "study", images_per_prompt=images, gpus=3).in_all == people.in_all.times(3)
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_study_that_is_there_says_how_many_raters_and_in_which_tournament(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    settings = {"raters_per_pair": 3, "tournament": "knockout", "checks": 0.1, "repeats": 0.05}
+    create_study(study, StudySettings(id="one", questions=(QUESTION,), **settings), [], {})
+    people = asked(study, images_per_prompt=4)
+    assert questions(people) == [
+        "people are asked per round: 8 groups, 24 pairs, 72 votes",
+        "people are asked in all: 200 groups, 600 pairs, 1,800 votes",
+        "attention checks and repetitions come on top: 15% of what a rater is shown",
+    ]
+    two = asked(study, images_per_prompt=2)
+    assert (two.tournament, two.per_round.votes) == ("every pair", 24), "of two images there is but one pair"
+
+
+def test_a_study_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("id: one\nraters_per_pair: many\n")
+    with pytest.raises(ConfigError, match=r"study\.yaml"):
+        asked(tmp_path)
+
+
+def test_without_a_study_nobody_is_asked() -> None:
+    assert people_asked(resolve_config("d3po", {}, bfloat16=False), rounds=25, gpus=1) is None
