@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedpo.stats.frontiers import STUDENT, Trail, common_range, frontier, gap, gap_interval
+from seedpo.stats.frontiers import Trail, common_range, frontier, gap, gap_interval
 
 RISE_AND_FALL = Trail.of([0.0, 1.0, 2.0], [1.0, 3.0, 1.0])
 """Truth rises to 3 at a proxy of 1 and falls back to 1 at a proxy of 2."""
@@ -147,10 +147,3 @@ class TestInterval:
     def test_reproducible(self) -> None:
         arguments = shifted_seeds(1, 2, 4), shifted_seeds(0, 0, 0)
         assert gap_interval(*arguments, seed=3) == gap_interval(*arguments, seed=3)
-
-
-def test_the_quantiles_of_students_t() -> None:
-    """Closed forms of 1 and 2 degrees of freedom: tan(0.475 pi), and (2 p - 1) / sqrt(2 p (1 - p))."""
-    assert pytest.approx(math.tan(0.475 * math.pi), abs=5e-4) == STUDENT[0]
-    assert pytest.approx(0.95 / math.sqrt(2 * 0.975 * 0.025), abs=5e-4) == STUDENT[1]
-    assert list(STUDENT) == sorted(STUDENT, reverse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,6 +185,17 @@ Named = tuple[str, Sequence[Measured]]
 """Some settings and what they are called."""
 
 
+def rivals(measured: Sequence[Measured]) -> Iterator[tuple[Measured, str, Measured]]:
+    """Each setting with the term beside the base method at its beta and at its temperature, with the rival's name."""
+    published = [one for one in measured if not one.setting.option]
+    base = {one.setting.beta: one for one in published if one.setting.role == "base"}
+    for one in published:
+        if one.setting.role == "see":
+            for name, beta in (("base at its beta", one.setting.beta), ("its control", one.setting.weight)):
+                if beta in base:
+                    yield one, name, base[beta]
+
+
 def matches(measured: Sequence[Measured]) -> list[tuple[Named, Named]]:
     """What is compared with what.
 
@@ -195,19 +206,14 @@ def matches(measured: Sequence[Measured]) -> list[tuple[Named, Named]]:
     found: list[tuple[Named, Named]] = [
         ((left, named[left]), (right, named[right])) for left, right in PAIRS if left in named and right in named
     ]
+    found += [((see.setting.label, [see]), (name, [rival])) for see, name, rival in rivals(measured)]
     published = [one for one in measured if not one.setting.option]
-    base = {one.setting.beta: one for one in published if one.setting.role == "base"}
-    for one in published:
-        if one.setting.role == "see":
-            for name, beta in (("base at its beta", one.setting.beta), ("its control", one.setting.weight)):
-                if beta in base:
-                    found.append(((one.setting.label, [one]), (name, [base[beta]])))
     for option in dict.fromkeys(one.setting.option for one in measured if one.setting.option):
         tried = [one for one in measured if one.setting.option == option]
         same = {(one.setting.role, one.setting.beta, one.setting.weight) for one in tried}
         twins = [one for one in published if (one.setting.role, one.setting.beta, one.setting.weight) in same]
-        rivals: tuple[Named, ...] = ((WITHOUT, twins), ("base at any beta", named["base at any beta"]))
-        found += [((option, tried), rival) for rival in rivals]
+        against: tuple[Named, ...] = ((WITHOUT, twins), ("base at any beta", named["base at any beta"]))
+        found += [((option, tried), rival) for rival in against]
     return found
 
 

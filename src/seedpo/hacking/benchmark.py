@@ -11,6 +11,7 @@ from typing import Any
 
 from seedpo.errors import RunFolderError
 from seedpo.hacking.analysis import QUANTITIES, Comparison, Measured, compare, drawn, pools, read_measured
+from seedpo.hacking.ends import ends
 from seedpo.hacking.figures import frontier_figure
 from seedpo.hacking.grid import SEEDS, Grid, grids, settings_of, sweep_of
 from seedpo.hacking.wording import NAMES, answer, markdown, summary, verdict
@@ -139,6 +140,7 @@ def _data(
                     {"label": one.setting.label, **asdict(one.setting), "seeds": sorted(one.curves)} for one in found
                 ],
                 "comparisons": [{**asdict(one), "verdict": verdict(one)} for one in comparisons[method]],
+                "ends": [{**asdict(one), "mean": one.mean} for one in ends(found)],
                 "frontiers": {
                     name: {key: asdict(line) for key in QUANTITIES if (line := drawn(members, key)) is not None}
                     for name, members in pools(found).items()

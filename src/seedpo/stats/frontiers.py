@@ -13,17 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from seedpo.stats.student import student_interval
+
 Array = NDArray[np.float64]
 
 CELLS = 400
 """Parts into which the common range of proxies is divided; a jump of a frontier is off by at most half a part."""
-
-STUDENT = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-    *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
-)
-"""0.975 quantiles of Student's t with 1, 2, ... degrees of freedom; beyond them 2.042 is kept, a little too wide."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,13 +188,13 @@ def gap_interval(
         return GapInterval(mean=middle, low=nan, high=nan, t_low=nan, t_high=nan, by_seed=by_seed, without=without)
     drawn = _resampled(left, right, by_seed, seed=seed, resamples=resamples)
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    half = STUDENT[min(len(values) - 1, len(STUDENT)) - 1] * float(values.std(ddof=1)) / math.sqrt(len(values))
+    t_low, t_high = student_interval(values)
     return GapInterval(
         mean=middle,
         low=float(low),
         high=float(high),
-        t_low=middle - half,
-        t_high=middle + half,
+        t_low=t_low,
+        t_high=t_high,
         by_seed=by_seed,
         without=without,
     )
