@@ -27,6 +27,9 @@ LOADED = """() => {
     return images.length > 1 && images.every(image => image.complete && image.naturalWidth > 0);
 }"""
 
+ENABLED = "() => [...document.querySelectorAll('button[data-side]')].every(button => !button.disabled)"
+"""Functions, not expressions: those Playwright would evaluate again and again by ``eval``, which the page forbids."""
+
 
 def begin(page: Page, link: str) -> None:
     """Opens a link and goes past consent and instructions, to the first pair."""
@@ -40,7 +43,7 @@ def shown(page: Page) -> str:
     """Waits until a pair can be judged; its prompt."""
     expect(page.locator("#task")).to_be_visible()
     page.wait_for_function(LOADED)
-    page.wait_for_function("[...document.querySelectorAll('button[data-side]')].every(button => !button.disabled)")
+    page.wait_for_function(ENABLED)
     return page.locator("#prompt").inner_text()
 
 

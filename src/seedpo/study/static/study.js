@@ -389,6 +389,7 @@
       return;
     }
     if (key === "Backspace" && !$("done").hidden) { event.preventDefault(); back(); return; }
+    if (key === "Enter" && document.activeElement === $("instructions").querySelector("h2")) { event.preventDefault(); $("start").click(); }
     if ($("task").hidden) return;
     if (KEYS[key] && current?.choices.includes(KEYS[key])) { event.preventDefault(); answer(KEYS[key]); }
     else if (key === "Backspace") { event.preventDefault(); back(current?.show); }
