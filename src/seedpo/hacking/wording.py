@@ -22,8 +22,8 @@ LEAST_SEEDS = 3
 
 ENDS = (
     "After equally many steps, mean over the settings with the term: each against its control, which differs in the "
-    "term's offset alone, and against the base method at its beta, which differs in a too: a higher a alone makes a run "
-    "slower. Proxies are not equal here. Shown: Student's t over the seeds leaves out 0."
+    "term's offset alone, and against the base method at its beta, which differs in a too (a higher a alone makes a "
+    "run slower). Proxies are not equal here. Shown: Student's t over the seeds leaves out 0."
 )
 
 Verdict = str
