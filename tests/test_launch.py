@@ -97,24 +97,24 @@ def test_a_fault_is_one_traceback(tmp_path: Path, capfd: pytest.CaptureFixture[s
 
 
 def test_one_that_is_killed_ends_the_others(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    code = "os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else time.sleep(60)"
+    code = "os.kill(os.getpid(), signal.SIGKILL) if rank == 1 else time.sleep(600)"
     started = time.monotonic()
     assert run(tmp_path, code) == 128 + signal.SIGKILL
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 300
     message = "error: process 1 was ended by SIGKILL (often: memory ran out); "
     message += "run the command again to go on (training: with --resume latest)\n"
     assert capfd.readouterr().err == message
 
 
 def test_one_that_ends_without_a_word_is_quoted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    code = "print('a library gave up', file=sys.stderr) if rank else time.sleep(60); os._exit(7)"
+    code = "print('a library gave up', file=sys.stderr) if rank else time.sleep(600); os._exit(7)"
     assert run(tmp_path, code) == 7
     assert capfd.readouterr().err == "a library gave up\nerror: process 1 ended with status 7\n"
 
 
 def when(condition: Callable[[], bool], action: Callable[[], None]) -> threading.Thread:
     def wait() -> None:
-        for _ in range(600):
+        for _ in range(6000):
             if condition():
                 return action()
             time.sleep(0.05)
@@ -154,7 +154,7 @@ def test_processes_are_told_when_the_launcher_dies(tmp_path: Path) -> None:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(1200):
+    for _ in range(6000):
         if condition():
             return
         time.sleep(0.05)

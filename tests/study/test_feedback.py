@@ -15,15 +15,16 @@ from torch import Tensor
 
 from seedpo.errors import ConfigError
 from seedpo.feedback import HumanFeedback, NoVotes, ensure_study
+from seedpo.feedback.waiting import Wait
 from seedpo.runs import resolve_config, train
 from seedpo.study.folder import open_study
 from seedpo.study.store import Store
-from seedpo.training.interrupt import TrainingInterrupted
+from seedpo.training.interrupt import StopRequest, TrainingInterrupted
 from tests.small_runs import metrics, small
 from tests.study.closed_loop import people
 from tests.training.toys import cpu_accelerator
 
-PATIENCE = 60.0 / 3600.0
+PATIENCE = 600.0 / 3600.0
 """Hours after which a test that nobody votes in fails."""
 
 
@@ -130,14 +131,20 @@ class TestAsking:
         with pytest.raises(NoVotes, match=r"0 of 1 votes are there and stay; go on with .*--resume latest"):
             asking(study, timeout_hours=0.3 / 3600).compare(greys(0.1, 0.9), ["a"] * 2)
 
-    def test_a_signal_ends_the_wait_and_the_votes_stay(self, study: Path) -> None:
+    def test_a_signal_ends_the_wait_and_the_votes_stay(self, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        nap = Wait.nap
+
+        def interrupted(wait: Wait, stop: StopRequest) -> None:
+            if wait.votes.done:
+                os.kill(os.getpid(), signal.SIGINT)
+            nap(wait, stop)
+
         images, prompts = greys(0.1, 0.9, 0.2, 0.7), ["a", "a", "b", "b"]
         with voter(study, votes=1) as shown:
-            timer = threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT))
-            timer.start()
-            with pytest.raises(TrainingInterrupted, match=r"of 2 votes are there and stay"):
+            monkeypatch.setattr(Wait, "nap", interrupted)
+            with pytest.raises(TrainingInterrupted, match="1 of 2 votes are there and stay"):
                 asking(study).compare(images, prompts)
-            timer.join()
+            monkeypatch.setattr(Wait, "nap", nap)
         assert len(shown) == 1
         with voter(study) as more:
             assert asking(study).compare(images, prompts)[:, 1, 0].tolist() == [1.0, 1.0]
@@ -202,7 +209,7 @@ class TestRuns:
         settings.write_text(settings.read_text().replace("tasks_per_rater: null", "tasks_per_rater: 3"))
 
         def stop_in_the_second_round() -> None:
-            end = time.monotonic() + 60
+            end = time.monotonic() + 600
             while len(open_study(study, verify=False).groups) < 2 and time.monotonic() < end:
                 time.sleep(0.02)
             os.kill(os.getpid(), signal.SIGINT)

@@ -45,7 +45,7 @@ def test_links_serve_vote_and_status(tmp_path: Path, capsys: pytest.CaptureFixtu
             address = first.split()[1].rstrip("/")
             assert address.startswith("http://127.0.0.1:"), first
             with httpx.Client(base_url=address, trust_env=False) as client:
-                for _ in range(200):
+                for _ in range(6000):
                     try:
                         assert client.get("/healthz").text == "ok\n"
                         break
