@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from seedpo.errors import ConfigError
-from seedpo.feedback.wiring import QUESTION
+from seedpo.feedback.wiring import QUESTION, study_settings
+from seedpo.planning.gpus import find_gpu
 from seedpo.planning.people import Asked, People, people_asked
+from seedpo.planning.plan import plan_run
 from seedpo.planning.table import questions
 from seedpo.runs import resolve_config
 from seedpo.study.folder import create_study
@@ -18,7 +20,8 @@ from seedpo.study.settings import StudySettings
 
 def asked(folder: Path, *, gpus: int = 1, **trajectories: Any) -> People:
     changes = {"feedback": {"study": str(folder)}, "trajectories": {"prompts_per_rollout": 8} | trajectories}
-    people = people_asked(resolve_config("d3po", changes, bfloat16=False), rounds=25, gpus=gpus)
+    config = resolve_config("d3po", changes, bfloat16=False)
+    people = people_asked(config, study_settings(config), rounds=25, gpus=gpus)
     assert people is not None
     return people
 
@@ -51,9 +54,13 @@ def test_a_study_that_is_there_says_how_many_raters_and_in_which_tournament(tmp_
 
 def test_a_study_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("id: one\nraters_per_pair: many\n")
+    parts: list[str] = []
+    config = resolve_config("d3po", {"feedback": {"study": str(tmp_path)}}, bfloat16=False)
     with pytest.raises(ConfigError, match=r"study\.yaml"):
-        asked(tmp_path)
+        plan_run(config, gpu=find_gpu("T4"), progress=parts.append)
+    assert parts == [], "before anything is counted"
 
 
 def test_without_a_study_nobody_is_asked() -> None:
-    assert people_asked(resolve_config("d3po", {}, bfloat16=False), rounds=25, gpus=1) is None
+    config = resolve_config("d3po", {}, bfloat16=False)
+    assert people_asked(config, study_settings(config), rounds=25, gpus=1) is None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seedpo.config import RunConfig
-from seedpo.feedback.wiring import study_settings
+from seedpo.study.settings import StudySettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,30 +62,27 @@ class People:
         }
 
 
-def people_asked(config: RunConfig, *, rounds: int, gpus: int) -> People | None:
+def people_asked(config: RunConfig, study: StudySettings | None, *, rounds: int, gpus: int) -> People | None:
     """What people are asked; none: nobody is.
 
     Args:
-        config: the run's settings; the study may be there or not yet.
+        config: the run's settings.
+        study: those of the study, or of the one that would be made; none: nobody is asked.
         rounds: roll-outs of each process.
         gpus: processes, each of which asks about its own images.
-
-    Raises:
-        ConfigError: if the study's settings cannot be used.
     """
-    settings = study_settings(config)
-    if settings is None:
+    if study is None:
         return None
     count = config.trajectories.images_per_prompt
-    full = settings.tournament == "full" or count == 2
+    full = study.tournament == "full" or count == 2
     groups = gpus * config.trajectories.prompts_per_rollout
     pairs = groups * (count * (count - 1) // 2 if full else count - 1)
-    per_round = Asked(groups=groups, pairs=pairs, votes=pairs * settings.raters_per_pair)
+    per_round = Asked(groups=groups, pairs=pairs, votes=pairs * study.raters_per_pair)
     return People(
         study=str(config.feedback.study),
         tournament="every pair" if full else "a knockout",
-        raters=settings.raters_per_pair,
-        extra=settings.repeats + settings.checks,
+        raters=study.raters_per_pair,
+        extra=study.repeats + study.checks,
         per_round=per_round,
         in_all=per_round.times(rounds),
     )

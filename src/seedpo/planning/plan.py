@@ -10,6 +10,7 @@ from typing import Any
 from seedpo.config import RunConfig
 from seedpo.core.transitions import ddim_std
 from seedpo.errors import ConfigError
+from seedpo.feedback.wiring import study_settings
 from seedpo.methods.presets import METHODS, Preset
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
 from seedpo.planning.advice import advise
@@ -283,6 +284,7 @@ def plan_run(
         raise ConfigError(f"--gpus {gpus} must be at least 1")
     if not 0 < utilisation <= 1:
         raise ConfigError(f"--utilisation {utilisation} must be above 0 and at most 1: a share of the peak")
+    study = study_settings(config)  # one that cannot be read is told before anything is counted
     counted = count(config, guesses=guesses, gpus=gpus, progress=progress)
     workload, costs = counted.workload, counted.costs
     units = config.max_steps * config.gradient_accumulation_steps * config.batch_size
@@ -297,7 +299,7 @@ def plan_run(
         config=config,
         model=counted.model,
         scorer="" if scorer is None else scorer.origin,
-        people=people_asked(config, rounds=rollouts, gpus=gpus),
+        people=people_asked(config, study, rounds=rollouts, gpus=gpus),
         gpu=gpu,
         gpus=gpus,
         utilisation=utilisation,
