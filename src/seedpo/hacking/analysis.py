@@ -281,5 +281,10 @@ def spread_of(measured: Sequence[Measured], key: str) -> float:
 
 def last(one: Measured, key: str) -> float:
     """Mean over the seeds of the last value; NaN where there is none."""
-    values = [curves[key].values[-1] for curves in one.curves.values() if key in curves and curves[key].values]
+    values = last_by_seed(one, key).values()
     return sum(values) / len(values) if values else math.nan
+
+
+def last_by_seed(one: Measured, key: str) -> dict[int, float]:
+    """The last value of each seed that has one."""
+    return {seed: curves[key].values[-1] for seed, curves in one.curves.items() if key in curves and curves[key].values}

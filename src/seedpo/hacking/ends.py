@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from seedpo.hacking.analysis import QUANTITIES, Measured, rivals
+from seedpo.hacking.analysis import QUANTITIES, Measured, last_by_seed, rivals
 from seedpo.stats.student import student_interval
 
 
@@ -54,16 +54,10 @@ def ends(measured: Sequence[Measured]) -> Iterator[End]:
 
 
 def _by_seed(pairs: Sequence[tuple[Measured, Measured]], key: str) -> dict[int, float]:
-    found = {}
-    for seed in sorted(pairs[0][0].curves):
-        values = [(_last(see, key, seed), _last(rival, key, seed)) for see, rival in pairs]
-        mean = sum(left - right for left, right in values) / len(values)
-        if math.isfinite(mean):
-            found[seed] = mean
-    return found
-
-
-def _last(one: Measured, key: str, seed: int) -> float:
-    """NaN if there is none."""
-    curve = one.curves.get(seed, {}).get(key)
-    return curve.values[-1] if curve is not None and curve.values else math.nan
+    differences = []
+    for see, rival in pairs:
+        left, right = last_by_seed(see, key), last_by_seed(rival, key)
+        differences.append({seed: left[seed] - right[seed] for seed in left.keys() & right.keys()})
+    seeds = sorted(set.intersection(*map(set, differences)))
+    means = {seed: sum(one[seed] for one in differences) / len(differences) for seed in seeds}
+    return {seed: mean for seed, mean in means.items() if math.isfinite(mean)}

@@ -32,11 +32,12 @@ Verdict = str
 
 def verdict(comparison: Comparison) -> Verdict:
     """What a comparison shows: ``more`` or ``less`` only where both intervals lie on one side of 0."""
-    if not comparison.gap.by_seed:
-        return "not comparable"
-    if len(comparison.gap.by_seed) < LEAST_SEEDS:
-        return "not shown"
-    return {1: "more", -1: "less", 0: "not shown"}[comparison.gap.sign]
+    gap = comparison.gap
+    return _word(gap.sign, len(gap.by_seed)) if gap.by_seed else "not comparable"
+
+
+def _word(sign: int, seeds: int) -> Verdict:
+    return {1: "more", -1: "less", 0: "not shown"}[sign if seeds >= LEAST_SEEDS else 0]
 
 
 def evidence(comparison: Comparison) -> str:
@@ -193,8 +194,7 @@ def _gap_table(comparisons: Sequence[Comparison]) -> str:
 def _end_table(measured: Sequence[Measured]) -> str:
     rows = []
     for one in ends(measured):
-        enough = len(one.by_seed) >= LEAST_SEEDS
-        word = {1: "more", -1: "less", 0: "not shown"}[one.sign if enough else 0]
+        word = _word(one.sign, len(one.by_seed))
         seeds = ", ".join(map(signed, one.by_seed.values()))
         rows.append((one.rival, one.name, signed(one.mean), interval(one.low, one.high) or "-", seeds, word))
     return _table(("SEE against", "quantity", "mean difference", "Student's t", "by seed", "SEE has"), rows)

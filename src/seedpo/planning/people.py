@@ -74,7 +74,7 @@ def people_asked(config: RunConfig, study: StudySettings | None, *, rounds: int,
     if study is None:
         return None
     count = config.trajectories.images_per_prompt
-    full = study.tournament == "full" or count == 2
+    full = study.compares_all(count)
     groups = gpus * config.trajectories.prompts_per_rollout
     pairs = groups * (count * (count - 1) // 2 if full else count - 1)
     per_round = Asked(groups=groups, pairs=pairs, votes=pairs * study.raters_per_pair)

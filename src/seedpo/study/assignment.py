@@ -187,7 +187,7 @@ def _plans(study: Study) -> Mapping[str | None, _Plan]:
     """
     seed = study.settings.seed
     tasks = [group for group in study.groups if group.expected is None]
-    ranked = [group for group in tasks if study.settings.tournament == "knockout" and len(group.candidates) > 2]
+    ranked = [group for group in tasks if not study.settings.compares_all(len(group.candidates))]
     knockouts = {group.id: order(group, seed) for group in ranked}
     pairs = [(group.id, *pair) for group in tasks if group.id not in knockouts for pair in all_pairs(group)]
     places = list(range(len(pairs)))

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
+from seedpo.study.folder import Study
 from seedpo.study.store_errors import LinkEnded, NoConsent, StoreError
 from seedpo.study.store_records import Rater
 from seedpo.study.store_rows import as_text
@@ -48,15 +49,17 @@ def all_raters(connection: Connection, study: str, *, now: str) -> list[Rater]:
     return [rater_of(row, now=now) for row in connection.execute(known)]
 
 
-def turn_of(connection: Connection, study: str, name: str) -> int:
-    """How many raters stand before this one in :func:`all_raters`.
+def turn_of(connection: Connection, study: Study, name: str) -> int:
+    """How many raters stand before this one in :func:`all_raters`; 0, unasked, where no order of blocks rests on it.
 
     Raises:
         StoreError: there is no such rater.
     """
-    row = _row(connection, study, name)
+    if study.settings.order == "mixed":
+        return 0
+    row = _row(connection, study.settings.id, name)
     same = and_(raters.c.created_at == row.created_at, raters.c.id < name)
-    before = select(func.count()).where(raters.c.study == study, or_(raters.c.created_at < row.created_at, same))
+    before = select(func.count()).where(raters.c.study == row.study, or_(raters.c.created_at < row.created_at, same))
     return connection.execute(before).scalar_one()
 
 

@@ -68,3 +68,7 @@ class StudySettings(Section):
     consent: str = ""
     instructions: str = ""
     database: str | None = None
+
+    def compares_all(self, candidates: int) -> bool:
+        """Whether every pair of a group with so many candidates is compared, and not a knockout held among them."""
+        return self.tournament == "full" or candidates <= 2

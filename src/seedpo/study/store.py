@@ -201,7 +201,7 @@ class Store:
                     kept = update(shows).where(shows.c.token == last.token)
                     connection.execute(kept.values(held_at=self._now()))
                 return show_of(last)
-            own, turn = self._own(connection, rater_id), turn_of(connection, self._id, rater_id)
+            own, turn = self._own(connection, rater_id), turn_of(connection, study, rater_id)
             proposal = next_show(study, own, tally.counts, rater=rater_id, turn=turn, flips=tally.flips)
             if proposal is None:
                 return None
@@ -229,7 +229,7 @@ class Store:
             if last is None or last.last_vote is not None:
                 return []
             own, tally = self._own(connection, rater_id), self._tally(connection)
-            turn = turn_of(connection, self._id, rater_id)
+            turn = turn_of(connection, study, rater_id)
         row, group = show_of(last), self._group(last.group)
         supposed = Judgement(
             show=row,

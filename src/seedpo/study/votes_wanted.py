@@ -44,7 +44,7 @@ def counted_votes(
 def _of_group(settings: StudySettings, group: Group, judgements: Sequence[Judgement]) -> Count:
     raters = settings.raters_per_pair
     votes = Counter((vote.show.first, vote.show.second) for vote in once(judgements))
-    if settings.tournament == "full" or len(group.candidates) == 2:
+    if settings.compares_all(len(group.candidates)):
         pairs = all_pairs(group)
         return Count(done=sum(min(votes[pair], raters) for pair in pairs), wanted=raters * len(pairs))
     wanted = raters * (len(group.candidates) - 1)

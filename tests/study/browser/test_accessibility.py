@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("playwright", reason="needs Playwright's Python client: pip install playwright")
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from tests.study.browser.site import Site, make_study, served
-from tests.study.browser.test_rating_page import shown
+from tests.study.browser.test_rating_page import FailingImages, shown
 
 SINGLE = "Which image do you prefer?"
 SET = "Which three differ more from the first?"
@@ -39,25 +39,18 @@ def task_of(question: str, number: int) -> str:
 
 
 def test_a_screen_reader_hears_what_is_asked_answered_and_wrong(page: Page, two_questions: Site) -> None:
-    failing = True
-
-    def maybe(route: Route) -> None:
-        if failing:
-            route.abort()
-        else:
-            route.continue_()
-
+    images = FailingImages()
     page.goto(two_questions.link())
     page.get_by_role("button", name="I agree and take part").press("Enter")
     heading = page.get_by_role("heading", name="How it works")
     expect(heading).to_be_focused()
-    page.route("**/image/*", maybe)
+    page.route("**/image/*", images)
     page.reload()
     expect(heading).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("An image of A and B did not load.")
     expect(page.get_by_role("button", name="Choose A")).to_be_disabled()
-    failing = False
+    images.failing = False
     page.get_by_role("button", name="Try again now").press("Enter")
     prompt = shown(page)
     expect(page.get_by_role("alert")).to_have_count(0)

@@ -31,6 +31,18 @@ ENABLED = "() => [...document.querySelectorAll('button[data-side]')].every(butto
 """Functions, not expressions: those Playwright would evaluate again and again by ``eval``, which the page forbids."""
 
 
+class FailingImages:
+    """A route of images that do not load, until ``failing`` is off."""
+
+    failing = True
+
+    def __call__(self, route: Route) -> None:
+        if self.failing:
+            route.abort()
+        else:
+            route.continue_()
+
+
 def begin(page: Page, link: str) -> None:
     """Opens a link and goes past consent and instructions, to the first pair."""
     page.goto(link)
@@ -143,15 +155,8 @@ def test_small_screens_scroll_in_one_direction_only(
 
 
 def test_an_image_that_fails_to_load_can_be_loaded_again(page: Page, site: Site) -> None:
-    failing = True
-
-    def maybe(route: Route) -> None:
-        if failing:
-            route.abort()
-        else:
-            route.continue_()
-
-    page.route("**/image/*", maybe)
+    images = FailingImages()
+    page.route("**/image/*", images)
     page.goto(site.link())
     page.locator("#consent-agree").click()
     page.locator("#start").click()
@@ -159,7 +164,7 @@ def test_an_image_that_fails_to_load_can_be_loaded_again(page: Page, site: Site)
     page.keyboard.press("ArrowLeft")
     page.wait_for_timeout(300)
     assert site.judgements() == [], "nobody can judge what is not seen"
-    failing = False
+    images.failing = False
     page.locator("#retry").click()
     shown(page)
     expect(page.locator("#error")).to_be_hidden()
