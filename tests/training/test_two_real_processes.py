@@ -78,8 +78,9 @@ def assert_same_run(path: Path, expected: Path, *, rounding: float = 1e-4) -> No
     states = [load_file(run / LAST / "optimizer.safetensors") for run in (path, expected)]
     assert states[0].keys() == states[1].keys()
     for name, value in states[0].items():
-        scale = float(states[1][name].abs().max())
-        torch.testing.assert_close(value, states[1][name], rtol=1e-3, atol=rounding * scale + 1e-12)
+        # Nor here: where the gradients of a batch cancel, what is left is the rounding of the large ones.
+        error = float((value - states[1][name]).norm())
+        assert error <= (1e-3 + rounding) * float(states[1][name].norm()) + 1e-12, name
 
 
 @pytest.mark.parametrize("kind", ["even", "uneven"])

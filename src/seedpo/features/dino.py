@@ -17,6 +17,7 @@ from seedpo.features.batches import features_in_batches
 from seedpo.protocols import Images
 from seedpo.rewards.checkpoints import located
 from seedpo.rewards.preprocessing import clip_pixels, pil_resize, shorter_side
+from seedpo.weights import align
 
 DINO = "facebook/dinov2-small"
 """DINOv2-S/14 on the hub."""
@@ -98,7 +99,7 @@ def dino(place: str | None = None) -> DinoFeatures:
         raise DataError(f"features dino cannot be loaded as a DINOv2: {why}; copy its files again") from error
     if lacking := report["missing_keys"]:
         raise DataError(f"features dino lacks weights, for example {min(lacking)!r}; copy its files again")
-    return DinoFeatures(model.float(), **said)
+    return DinoFeatures(align(model.float()), **said)
 
 
 def _preparation(path: Path) -> dict[str, Any]:

@@ -13,12 +13,14 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from seedpo.errors import DataError
 from seedpo.models.names import hub_place, is_hub_name
 from seedpo.models.pipelines import KINDS, Pipeline
 from seedpo.models.saving import WEIGHTS_FILE
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.weights import align
 
 INDEX = "model_index.json"
 
@@ -73,6 +75,9 @@ def load_pipeline(model: str | Path, *, vae: str | None = None, single_file_conf
         )
     for network in (pipeline.unet, pipeline.vae):
         network.to(memory_format=torch.channels_last)
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):
+            align(part)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -92,7 +97,7 @@ def load_vae(name: str) -> Any:
             folder = Path(snapshot_download(repository, revision=revision, allow_patterns=_VAE_FILES))
         inside = folder / "vae"
         folder = inside if (inside / "config.json").is_file() else folder
-        return AutoencoderKL.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        return align(AutoencoderKL.from_pretrained(folder, use_safetensors=True, local_files_only=True))
 
 
 def _require_parts(model: str | Path, pipeline: Any) -> None:

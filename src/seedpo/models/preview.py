@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from seedpo.errors import ConfigError, DataError
+from seedpo.weights import align
 
 _CLASSES: dict[str, Any] = {"AutoencoderTiny": AutoencoderTiny, "AutoencoderKL": AutoencoderKL}
 
@@ -57,7 +58,7 @@ def _load(name: str) -> Any:
     try:
         config = AutoencoderKL.load_config(name, local_files_only=local)
         vae = _CLASSES[config.get("_class_name", "")]
-        return vae.from_pretrained(name, use_safetensors=True, local_files_only=local)
+        return align(vae.from_pretrained(name, use_safetensors=True, local_files_only=local))
     except KeyError as error:
         raise DataError(f"preview_vae = {name}: {error} is not one of {', '.join(_CLASSES)}") from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

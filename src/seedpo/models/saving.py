@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from seedpo.errors import DataError
+from seedpo.weights import read_tensors
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
@@ -43,6 +43,6 @@ def read_weights(path: Path, what: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise DataError(f"{path} is missing: the folder holds no weights of a {what} run")
     try:
-        return load_file(path)
+        return read_tensors(path)
     except SafetensorError as error:
         raise DataError(f"{path} cannot be read as safetensors ({error}); copy it again") from error

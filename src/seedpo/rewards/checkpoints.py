@@ -12,10 +12,10 @@ from pickle import UnpicklingError
 import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from seedpo.errors import DataError
+from seedpo.weights import aligned, read_tensors
 
 _BROKEN = (
     *(OSError, ValueError, RuntimeError, EOFError, LookupError, AttributeError, TypeError),
@@ -77,7 +77,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise DataError(f"there are no weights at {path}; copy the file there")
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
+        found = read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
     except _BROKEN as error:
         raise DataError(
             f"{path} cannot be read as weights ({type(error).__name__}): it is broken, or holds more than tensors; "
@@ -90,7 +90,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         or not all(isinstance(each, Tensor) for each in weights.values())
     ):
         raise DataError(f"{path} holds no weights by name; download it again from where it is published")
-    return dict(weights)
+    return {name: aligned(value) for name, value in weights.items()}
 
 
 def fill(module: nn.Module, weights: Mapping[str, Tensor], *, origin: str | Path, ignored: Sequence[str] = ()) -> None:

@@ -30,6 +30,7 @@ from seedpo.rewards.checkpoints import located
 from seedpo.rewards.clip_scorer import SCALED_COSINE, ClipRecipe, ClipScorer
 from seedpo.rewards.clip_tokens import CLIP_H, TOKENIZER_FILES, TOKENIZER_PARTS, clip_tokenizer
 from seedpo.rewards.step_aware_clip import StepAwareCLIP, load_scorer
+from seedpo.weights import align
 
 PICKSCORE = "yuvalkirstain/PickScore_v1"
 """Weights of PickScore on the hub."""
@@ -132,7 +133,7 @@ def load_clip(reward: str, folder: Path, *, kind: str = "reward") -> CLIPModel:
         raise DataError(f"{kind} {reward} cannot be loaded as {what}: {said}") from error
     if report["missing_keys"]:
         raise DataError(f"{kind} {reward} lacks weights, for example {min(report['missing_keys'])!r}")
-    return model.float()
+    return align(model.float())
 
 
 def _published(name: str, place: str | None, repository: str, recipe: ClipRecipe, *, tokenizer: str) -> ClipScorer:

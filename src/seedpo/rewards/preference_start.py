@@ -15,6 +15,7 @@ from seedpo.errors import ConfigError, DataError
 from seedpo.rewards.clip_tokens import TOKENIZER_FILES, has_tokenizer
 from seedpo.rewards.preference_model import PreferenceModel
 from seedpo.rewards.step_aware_clip import StepAwareCLIP
+from seedpo.weights import align
 
 _TOKENIZER_PARTS = ("*token*.json", "vocab.json", "merges.txt")
 _PARTS = ("config.json", "model*.safetensors*", *_TOKENIZER_PARTS)
@@ -58,7 +59,7 @@ def load_start(place: str | Path, *, step_aware: bool, tokenizer: str | None = N
         raise DataError(f"start = {place} cannot be loaded as a CLIP: {said}") from error
     if report["missing_keys"]:
         raise DataError(f"start = {place} lacks weights, for example {min(report['missing_keys'])!r}; copy it again")
-    clip = clip.float()
+    clip = align(clip.float())
     return PreferenceModel(made_step_aware(clip, seed=seed) if step_aware and not knows_time else clip, tokens)
 
 

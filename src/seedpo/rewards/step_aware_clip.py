@@ -26,6 +26,7 @@ from seedpo.rewards.clip_tokens import TOKENIZER_FILES, has_tokenizer
 from seedpo.rewards.inputs import byte_batches, check_counts
 from seedpo.rewards.preprocessing import CLIP_MEAN, CLIP_STD
 from seedpo.rewards.text_embeddings import TextEmbeddings
+from seedpo.weights import align
 
 TIME_CHANNELS = 256
 """Width of the sinusoidal embedding of the time step."""
@@ -220,4 +221,4 @@ def load_scorer(folder: str | Path) -> StepAwareScorer:
         raise DataError(f"scorer folder {folder} cannot be loaded as a step-aware CLIP: {error}") from error
     if report["missing_keys"]:
         raise DataError(f"scorer {folder} lacks weights, for example {min(report['missing_keys'])!r}")
-    return StepAwareScorer(model.float(), tokenizer)
+    return StepAwareScorer(align(model.float()), tokenizer)

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from seedpo.training.files import write_text
+from seedpo.weights import read_tensors
 
 TENSOR_MARK = "__tensor__"
 FLOAT_MARK = "__float__"
@@ -83,5 +84,5 @@ def save_tree(tree: Any, path: Path) -> None:
 
 def load_tree(path: Path) -> Any:
     """Reads what :func:`save_tree` wrote."""
-    tensors = load_file(path.with_name(path.name + ".safetensors"))
+    tensors = read_tensors(path.with_name(path.name + ".safetensors"))
     return unflatten(tensors, json.loads(path.with_name(path.name + ".json").read_text(encoding="utf-8")))
