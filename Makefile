@@ -63,11 +63,11 @@ study: $(VENV)/.dev ## a blinded study of the embedded model in your browser (se
 	$(BIN)/seedpo study demo --out $(OUT)/study
 
 scenes: $(VENV)/.installed ## train the embedded model and scorer anew, into out/scenes, and measure them
-	$(BIN)/seedpo scenes build --out $(OUT)/scenes
-	$(BIN)/seedpo scenes card --assets $(OUT)/scenes
+	$(BIN)/python -m tools.scenes build --out $(OUT)/scenes
+	$(BIN)/python -m tools.scenes card --assets $(OUT)/scenes
 
 card: $(VENV)/.installed ## measure the shipped model and scorer: the figures of the model card
-	$(BIN)/seedpo scenes card
+	$(BIN)/python -m tools.scenes card
 
 wheel: $(VENV)/.installed ## build the wheel, into dist/
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .

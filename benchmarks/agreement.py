@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from torch.optim import AdamW
 
-from seedpo.catalogue import REWARDS
-from seedpo.config import RunConfig
-from seedpo.runs import build_method, build_policy, load_prompts, resolve_config
-from seedpo.sources.embeddings import PromptEmbeddings
-from seedpo.sources.rolled import RolledPairs, as_groups, as_pairs
-from seedpo.sources.rollouts import HandOut
-from seedpo.sources.trajectories import TrajectoryRollout
+from seedpo.methods.sources.embeddings import PromptEmbeddings
+from seedpo.methods.sources.rolled import RolledPairs, as_groups, as_pairs
+from seedpo.methods.sources.rollouts import HandOut
+from seedpo.methods.sources.trajectories import TrajectoryRollout
+from seedpo.rewards.catalogue import REWARDS
+from seedpo.training.run import build_method, build_policy, load_prompts, resolve_config
+from seedpo.training.settings import RunConfig
 
 
 def group_agreement(

@@ -13,11 +13,11 @@ from torch import Tensor
 from benchmarks.as_published import noise_losses
 from benchmarks.networks import Shape, gradient, ours, small_pipeline, trained, two_unets
 from benchmarks.timing import Comparison
-from seedpo.caching import open_caches
-from seedpo.config import build_config
 from seedpo.core.draws import KeyedDraws
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.protocols import LabelledPair
+from seedpo.training.caches import open_caches
+from seedpo.training.recipes import build_config
 
 BETA = 2000.0
 PROMPT = "a small red circle on a white background"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
-from seedpo.scenes.building.components import build_scheduler, build_tokenizer
+from tools.scenes.components import build_scheduler, build_tokenizer
 
 LORA_RANK = 4
 TOKENS = 77

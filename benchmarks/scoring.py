@@ -17,8 +17,8 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 from benchmarks.networks import TINY, TOKENS, Shape
 from benchmarks.timing import Comparison
 from seedpo.rewards.clip_scorer import ClipScorer
-from seedpo.scenes.building.components import build_tokenizer
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
+from tools.scenes.components import build_tokenizer
 
 IMAGES = 32
 IMAGES_PER_PROMPT = 4

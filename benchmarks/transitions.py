@@ -10,14 +10,14 @@ from torch import Tensor
 from benchmarks.as_published import TransitionSettings, transition_losses
 from benchmarks.networks import Shape, gradient, ours, small_pipeline, trained, two_unets
 from benchmarks.timing import Comparison
-from seedpo.config import SamplingConfig, StepPoolConfig, TrajectoryConfig
+from seedpo.methods.settings import SamplingConfig, StepPoolConfig, TrajectoryConfig
+from seedpo.methods.sources.embeddings import PromptEmbeddings
+from seedpo.methods.sources.reference import with_reference
+from seedpo.methods.sources.rolled import RolledPairs, as_groups, as_pairs
+from seedpo.methods.sources.steps import StepRollout
+from seedpo.methods.sources.trajectories import TrajectoryRollout
 from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
-from seedpo.sources.embeddings import PromptEmbeddings
-from seedpo.sources.reference import with_reference
-from seedpo.sources.rolled import RolledPairs, as_groups, as_pairs
-from seedpo.sources.steps import StepRollout
-from seedpo.sources.trajectories import TrajectoryRollout
 
 PROMPTS = (
     "a small red circle on a white background",

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from seedpo.config import merge
 from seedpo.scenes.pairs import preference_table
+from seedpo.training.recipes import merge
 
 SMALL: dict[str, Any] = {
     "max_steps": 2,

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from seedpo.catalogue import KINDS
 from seedpo.cli import main
 from seedpo.cli.names import NARROW, reward_facts, reward_table
 from seedpo.errors import ConfigError
 from seedpo.protocols import Metric
-from seedpo.registry import Entry, Registry, RewardEntry
+from seedpo.registry import Entry, Registry, RewardEntry, registries
 
 NAMES = Registry(
     "colour",
@@ -19,7 +18,11 @@ NAMES = Registry(
         Entry(name="green", target="nowhere.at_all:nothing", summary="like grass"),
     ),
 )
-ENTRIES = [pytest.param(kind, entry, id=f"{kind}-{entry.name}") for kind in KINDS for entry in KINDS[kind].entries]
+ENTRIES = [
+    pytest.param(kind, entry, id=f"{kind}-{entry.name}")
+    for kind in registries()
+    for entry in registries()[kind].entries
+]
 
 
 def test_names_in_their_order() -> None:
@@ -59,27 +62,27 @@ def test_every_registered_name_leads_somewhere(kind: str, entry: Entry) -> None:
         assert callable(target)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", registries())
 def test_names_are_unique(kind: str) -> None:
-    names = KINDS[kind].names()
+    names = registries()[kind].names()
     assert len(set(names)) == len(names) > 0
 
 
 def test_prompt_sets_hold_the_prompts_that_they_announce() -> None:
     for name, count in (("scenes-training", 416), ("scenes-evaluation", 64)):
-        prompts = KINDS["prompts"].load(name)()
+        prompts = registries()["prompts"].load(name)()
         assert len(set(prompts)) == len(prompts) == count
-        assert str(count) in KINDS["prompts"][name].summary
+        assert str(count) in registries()["prompts"][name].summary
 
 
 def test_the_oracle_is_said_to_read_what_it_reads() -> None:
-    from seedpo.catalogue import DRAWING
+    from seedpo.rewards.catalogue import DRAWING
     from seedpo.scenes.drawing import IMAGE_SIZE
 
     assert DRAWING == IMAGE_SIZE
 
 
-REWARD_ENTRIES = [entry for entry in KINDS["rewards"].entries if isinstance(entry, RewardEntry)]
+REWARD_ENTRIES = [entry for entry in registries()["rewards"].entries if isinstance(entry, RewardEntry)]
 
 
 def test_the_table_in_the_documents_says_what_the_catalogue_says() -> None:
@@ -93,7 +96,7 @@ def test_the_table_fits_the_terminal_and_says_all(width: int) -> None:
     table = reward_table(REWARD_ENTRIES, width=width)
     assert max(map(len, table.splitlines())) <= max(width, 30)
     heads = [line.split()[0] for line in table.splitlines() if not line.startswith(" ")]
-    assert [head for head in heads if head in KINDS["rewards"]] == KINDS["rewards"].names()
+    assert [head for head in heads if head in registries()["rewards"]] == registries()["rewards"].names()
     if width < NARROW:
         for fact in (fact for entry in REWARD_ENTRIES for fact in reward_facts(entry)):
             assert "".join(fact.split()) in "".join(table.split())

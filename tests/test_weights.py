@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from seedpo.embedded import plain_scorer, scenes_folder, scenes_scorer
 from seedpo.models.loading import load_pipeline
+from seedpo.scenes.shipped import plain_scorer, scenes_folder, scenes_scorer
 from seedpo.weights import ALIGNMENT, align, aligned, read_tensors
 
 

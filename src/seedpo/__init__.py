@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "RunConfig": "seedpo.config",
+    "RunConfig": "seedpo.training.settings",
     "SeedpoError": "seedpo.errors",
-    "build_evaluation": "seedpo.runs",
-    "build_method": "seedpo.runs",
-    "build_policy": "seedpo.runs",
-    "build_source": "seedpo.runs",
-    "resolve_config": "seedpo.runs",
-    "train": "seedpo.runs",
+    "build_evaluation": "seedpo.training.run",
+    "build_method": "seedpo.training.run",
+    "build_policy": "seedpo.training.run",
+    "build_source": "seedpo.training.run",
+    "resolve_config": "seedpo.training.run",
+    "train": "seedpo.training.run",
     "write_report": "seedpo.reports",
 }
 

@@ -1,6 +1,6 @@
 """What the layers expect of each other: a policy, a method, a source, a reward, a metric.
 
-Siblings never import one another; they meet in these protocols and are joined in :mod:`seedpo.runs`.
+Siblings never import one another; they meet in these protocols and are joined in :mod:`seedpo.training.run`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal
@@ -146,3 +146,22 @@ def unknown(kind: str, name: str, names: Sequence[str], *, also: str = "") -> Co
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return ConfigError(f"unknown {kind} {name!r}; {hint}there are: {', '.join(names)}{also}")
+
+
+KINDS: Mapping[str, str] = {
+    "methods": "seedpo.methods.presets:METHODS",
+    "models": "seedpo.models.catalogue:MODELS",
+    "data": "seedpo.data.catalogue:DATA",
+    "starts": "seedpo.rewards.catalogue:STARTS",
+    "prompts": "seedpo.data.catalogue:PROMPTS",
+    "rewards": "seedpo.rewards.catalogue:REWARDS",
+    "metrics": "seedpo.metrics.catalogue:METRICS",
+    "set-metrics": "seedpo.metrics.features.names:SET_METRICS",
+    "features": "seedpo.metrics.features.names:FEATURES",
+}
+"""Where the registries stand, by the word that ``seedpo list`` takes."""
+
+
+def registries() -> dict[str, Registry]:
+    """Every registry by the word that ``seedpo list`` takes."""
+    return {kind: Entry(name=kind, target=target, summary="").load() for kind, target in KINDS.items()}

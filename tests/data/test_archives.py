@@ -11,8 +11,8 @@ import torch
 import webdataset
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from seedpo.config import PairsConfig
 from seedpo.data.reading import read_pairs
+from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError
 from tests.data.pictures import BLUE, GREEN, RED, image_file, plain
 

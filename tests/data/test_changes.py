@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seedpo.config import PairsConfig
 from seedpo.data.changes import Change, ChangedPairs, as_a_win, as_square_original, emptied
 from seedpo.data.pairs import PairSet
 from seedpo.data.pickapic import pickapic_pairs
+from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError
 from tests.data.pictures import RED, image_file, table
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from seedpo.config import PairsConfig
 from seedpo.data.check import Findings, check_pairs, least_tokens
 from seedpo.data.check_text import SHOWN, findings_text
 from seedpo.data.pairs import PairSet
 from seedpo.data.pickapic import pickapic_pairs
+from seedpo.data.settings import PairsConfig
 from seedpo.data.streams import StreamedPairs
 from seedpo.errors import ConfigError
 from tests.data.pictures import BLUE, GREEN, RED, image_file, noise_file, table

@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from seedpo.config import PairsConfig
 from seedpo.data.contact_sheet import CHOSEN, COLUMNS, REJECTED, SIDE, TIE, spread, write_contact_sheet
 from seedpo.data.pairs import PairSet
 from seedpo.data.pickapic import pickapic_pairs
+from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError
 from tests.data.pictures import BLUE, RED, encoded, image_file, ramp, table
 

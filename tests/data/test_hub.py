@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from seedpo.config import PairsConfig
 from seedpo.data.pairs import PairSet
 from seedpo.data.reading import read_pairs
+from seedpo.data.settings import PairsConfig
 from seedpo.data.streams import StreamedPairs
 from seedpo.errors import DataError, StreamError
 from tests.data.pictures import BLUE, RED, image_file, plain, table, write_images

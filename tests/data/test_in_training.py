@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seedpo.config import build_config
 from seedpo.errors import DataError
-from seedpo.runs import train
+from seedpo.training.recipes import build_config
+from seedpo.training.run import train
 from tests.small_runs import few_pairs, metrics, small
 from tests.training.toys import cpu_accelerator
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from seedpo.config import PairsConfig
 from seedpo.data.pairs import PairSet
 from seedpo.data.reading import read_pairs
+from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError
 from seedpo.protocols import ContentHashes
 from tests.data.pictures import BLUE, GREEN, RED, image_file, plain, write_images

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from seedpo.config import PairsConfig
 from seedpo.data.pickapic import COLUMNS, pickapic_pairs
 from seedpo.data.reading import read_pairs
+from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError
 from tests.data.pictures import BLUE, RED, encoded, image_file, noise_file, plain, ramp, table
 

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from seedpo.config import PairsConfig
 from seedpo.data.archives import ArchiveRows
 from seedpo.data.folders import FolderRows
 from seedpo.data.pairs import PairSet
 from seedpo.data.parquet import ParquetRows
 from seedpo.data.reading import looks_like_pairs, open_table, read_pairs
+from seedpo.data.settings import PairsConfig
 from seedpo.data.text import TextRows
 from seedpo.errors import DataError
 from tests.data.pictures import BLUE, RED, image_file, plain, table, write_images

@@ -8,8 +8,8 @@ import pytest
 from seedpo.data.pickapic import pickapic_pairs
 from seedpo.data.skipping import LEAST_SEEN, SkippingPairs
 from seedpo.errors import DataError, StreamError
+from seedpo.methods.sources.offline import OfflinePairs
 from seedpo.protocols import LabelledPair, StatefulPairs
-from seedpo.sources.offline import OfflinePairs
 from tests.data.encoders import NumberedPairs, prompts_of
 from tests.data.pictures import BLUE, RED, image_file, table
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from seedpo.config import PairsConfig
+from seedpo.data.settings import PairsConfig
 from seedpo.data.skipping import SkippingPairs
 from seedpo.data.streams import ENDLESS, KEPT, StreamedPairs
 from seedpo.errors import DataError, StreamError
-from seedpo.sources.offline import OfflinePairs
+from seedpo.methods.sources.offline import OfflinePairs
 from tests.data.encoders import NumberedPairs, prompts_of
 from tests.data.pictures import BLUE, RED, image_file, plain, table
 

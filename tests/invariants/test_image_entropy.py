@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seedpo.core.objectives import entropy_weights
-from seedpo.sources.diversity import distances
+from seedpo.methods.sources.diversity import distances
 from tests.invariants.test_toy_optimum import objective, optimum
 
 EULER = 0.5772156649015329

@@ -11,13 +11,13 @@ import torch
 from pydantic import ValidationError
 from torch.nn.functional import logsigmoid
 
-from seedpo.config import build_config
 from seedpo.core.types import LossOutput, TransitionGroups, TransitionPairs
 from seedpo.errors import ConfigError, SeedpoError
 from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
-from seedpo.runs import build_method, resolve_config
 from seedpo.training.expectations import what_to_expect
+from seedpo.training.recipes import build_config
+from seedpo.training.run import build_method, resolve_config
 from tests.methods.batches import STEPS, transition_pairs
 from tests.methods.direct import Reduction, step_log_probs
 from tests.models.tiny import move, seeded, tiny_policy

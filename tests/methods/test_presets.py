@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from seedpo.config import build_config
 from seedpo.methods.presets import METHODS
+from seedpo.training.recipes import build_config
 
 
 def test_the_three_methods() -> None:

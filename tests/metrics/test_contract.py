@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedpo.catalogue import FEATURES, METRICS, SET_METRICS
+from seedpo.metrics.catalogue import METRICS
+from seedpo.metrics.features.names import FEATURES, SET_METRICS
 from seedpo.protocols import Metric, Samples, SetMetric
 from seedpo.registry import MetricEntry
-from tests.features.small_networks import small_clip, small_dino
+from tests.metrics.features.small_networks import small_clip, small_dino
 from tests.scenes.drawings import some_drawings
 
 PROMPTS = ["a large red star on a gray background", "a small blue cross on a white background"]

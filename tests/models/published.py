@@ -23,8 +23,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from seedpo.core.sampling import sample_latents
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
-from seedpo.scenes.building.components import build_tokenizer
 from tests.models.tiny import PROMPTS, seeded
+from tools.scenes.components import build_tokenizer
 
 KINDS = ("sd15", "sd21", "sdxl")
 

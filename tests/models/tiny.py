@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from seedpo.core.types import Conditioning
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
-from seedpo.scenes.building.components import (
+from tools.scenes.components import (
     build_autoencoder,
     build_scheduler,
     build_text_encoder,

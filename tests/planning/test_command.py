@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from seedpo.config import build_config
 from seedpo.errors import ConfigError
 from seedpo.planning.advice import advise
 from seedpo.planning.command import plan_text
 from seedpo.planning.gpus import find_gpu
 from seedpo.planning.memory import Memory
 from seedpo.planning.plan import Guesses
+from seedpo.training.recipes import build_config
 from tests.planning.real_runs import model_folder
 
 OFF = {"evaluation": {"rewards": []}}

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from seedpo.config import build_config
 from seedpo.errors import ConfigError, DataError
 from seedpo.planning.configurations import PUBLISHED, autoencoder_configuration, model_configuration, published
 from seedpo.planning.networks import build_policy
+from seedpo.training.recipes import build_config
 from tests.planning.real_runs import model_folder
 
 WEIGHTS = {

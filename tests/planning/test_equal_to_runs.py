@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from seedpo.config import RunConfig
-from seedpo.feedback import ensure_study
 from seedpo.planning.gpus import find_gpu
 from seedpo.planning.plan import Guesses, count, plan_run, run_flops
-from seedpo.runs import build_pairs
-from seedpo.runs import train as train_run
 from seedpo.study.folder import open_study
+from seedpo.training.feedback.wiring import ensure_study
+from seedpo.training.run import build_pairs
+from seedpo.training.run import train as train_run
+from seedpo.training.settings import RunConfig
 from tests.models.test_preview import autoencoder
 from tests.planning.real_runs import counted, settings, train
 from tests.study.closed_loop import people

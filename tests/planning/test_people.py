@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from seedpo.errors import ConfigError
-from seedpo.feedback.wiring import QUESTION, study_settings
 from seedpo.planning.gpus import find_gpu
 from seedpo.planning.people import Asked, People, people_asked
 from seedpo.planning.plan import plan_run
 from seedpo.planning.table import questions
-from seedpo.runs import resolve_config
 from seedpo.study.folder import create_study
 from seedpo.study.settings import StudySettings
+from seedpo.training.feedback.wiring import QUESTION, study_settings
+from seedpo.training.run import resolve_config
 
 
 def asked(folder: Path, *, gpus: int = 1, **trajectories: Any) -> People:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from seedpo.catalogue import REWARDS
-from seedpo.config import WeightedSum
 from seedpo.errors import DataError
 from seedpo.planning.meter import metering
 from seedpo.planning.scorers import Part, Scorer, build_scorer
+from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.imagereward import MAX_TOKENS, imagereward
+from seedpo.rewards.settings import WeightedSum
 from seedpo.rewards.spm import SD15_WEIGHTS, spm_sd15
 from tests.planning.real_runs import counted
 from tests.rewards import plain_blip, plain_spm

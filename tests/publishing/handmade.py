@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from seedpo.config import RunConfig, build_config
-from seedpo.evaluation import save_sheet
+from seedpo.evaluation.image_evaluation import save_sheet
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
-from seedpo.runs import build_policy
+from seedpo.training.recipes import build_config
+from seedpo.training.run import build_policy
 from seedpo.training.run_folder import RunFolder
+from seedpo.training.settings import RunConfig
 from tests.models.published import pipeline_of
 from tests.models.tiny import move
 

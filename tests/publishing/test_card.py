@@ -10,10 +10,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from seedpo.config import build_config
 from seedpo.errors import RunFolderError
 from seedpo.publishing.card import write_card
 from seedpo.publishing.grid import GAP, sample_grid
+from seedpo.training.recipes import build_config
 from tests.publishing.handmade import write_folder
 
 HUB = "stable-diffusion-v1-5/stable-diffusion-v1-5"

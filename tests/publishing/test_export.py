@@ -16,7 +16,7 @@ from seedpo.errors import ConfigError, RunFolderError, SeedpoError
 from seedpo.models.loading import load_pipeline
 from seedpo.models.lora import LORA_FILE
 from seedpo.publishing.export import FORMATS, export_run
-from seedpo.runs import build_policy, resolve_config, train
+from seedpo.training.run import build_policy, resolve_config, train
 from tests.models.published import drawn_by_diffusers, drawn_by_policy, pipeline_of, some_latents
 from tests.publishing.handmade import base_folder, finished_run
 from tests.small_runs import small

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from seedpo.core.stats.bootstrap import mean_interval
 from seedpo.errors import RunFolderError
 from seedpo.reports import versus
 from seedpo.reports.evaluations import prompt_means, read_evaluation
 from seedpo.reports.summaries import Target
 from seedpo.reports.viewer import evaluation_viewer, rows_within
-from seedpo.stats.bootstrap import mean_interval
 from tests.reports.evaluated import PROMPTS, write_evaluation
 
 BASE, SEE = Target(label="base"), Target(label="see")

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, gelu, interpolate, layer_norm, normalize, silu
 from transformers import CLIPTokenizer
 
-from seedpo.scenes.building.components import PROMPT_LENGTH
+from tools.scenes.components import PROMPT_LENGTH
 
 WIDTH, TEXT_WIDTH, JOINT, HEADS, DEPTH, TEXT_DEPTH, SIZE, PATCH = 32, 24, 20, 4, 2, 2, 16, 4
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

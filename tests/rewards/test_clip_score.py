@@ -8,8 +8,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
-from seedpo.catalogue import REWARDS
 from seedpo.errors import DataError
+from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.clip_score import clipscore, load_clip_scorer, load_reward, pickscore
 from seedpo.rewards.clip_scorer import ClipScorer
 from seedpo.rewards.inputs import to_bytes

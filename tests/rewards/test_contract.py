@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seedpo.catalogue import REWARDS
 from seedpo.errors import DataError
-from seedpo.named_rewards import CheckedReward, build_reward
 from seedpo.registry import RewardEntry
+from seedpo.rewards.catalogue import REWARDS
+from seedpo.rewards.named import CheckedReward, build_reward
 from seedpo.rewards.spm import SD15_WEIGHTS, SDXL_WEIGHTS
 from tests.rewards import plain_blip, plain_spm
 from tests.rewards.small_checkpoints import write_aesthetic, write_clip, write_hps

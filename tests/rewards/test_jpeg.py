@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seedpo.catalogue import REWARDS
 from seedpo.errors import DataError
+from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.jpeg import compressibility, incompressibility, jpeg_sizes
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedpo.caches.live import LivePairs
 from seedpo.core.types import ImagePairs
+from seedpo.data.cache.live import LivePairs
 from seedpo.errors import DataError
 from seedpo.rewards.previews import FinishedImages, NoisyPreviews
 from seedpo.rewards.step_aware_clip import normalise

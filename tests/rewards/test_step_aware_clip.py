@@ -13,8 +13,8 @@ from transformers import CLIPModel, CLIPTokenizer
 from seedpo.errors import DataError
 from seedpo.rewards.preprocessing import CLIP_MEAN, CLIP_STD
 from seedpo.rewards.step_aware_clip import StepAwareCLIP, StepAwareScorer, load_scorer, normalise, tokens
-from seedpo.scenes.building.components import PROMPT_LENGTH
 from tests.rewards.tiny_clip import WIDTH, disturb, tiny_config, tiny_model, tiny_tokenizer
+from tools.scenes.components import PROMPT_LENGTH
 
 PROMPTS = ["a large red circle on a gray background", "a small blue star on a white background", "a ring"]
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from seedpo.errors import DataError
-from seedpo.named_rewards import build_reward
+from seedpo.rewards.named import build_reward
 from seedpo.rewards.user_code import user_reward
 
 IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))

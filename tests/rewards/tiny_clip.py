@@ -8,7 +8,7 @@ import torch
 from transformers import CLIPConfig, CLIPTokenizer
 
 from seedpo.rewards.step_aware_clip import StepAwareCLIP
-from seedpo.scenes.building.components import PROMPT_LENGTH, build_tokenizer
+from tools.scenes.components import PROMPT_LENGTH, build_tokenizer
 
 WIDTH = 16
 

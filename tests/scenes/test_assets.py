@@ -13,18 +13,18 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from seedpo.config import EvaluationConfig
-from seedpo.evaluation import ImageEvaluation
+from seedpo.evaluation.image_evaluation import ImageEvaluation
+from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.models.loading import load_pipeline
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
-from seedpo.named_rewards import build_reward
 from seedpo.protocols import Samples
-from seedpo.reward_runs import measure_reward, resolve_reward_config
+from seedpo.rewards.named import build_reward
 from seedpo.rewards.step_aware_clip import StepAwareScorer, load_scorer
 from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE, PIPELINE, PLAIN_SCORER, SCORER
 from seedpo.scenes.drawing import IMAGE_SIZE
 from seedpo.scenes.oracle import Readings, read_images
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
+from seedpo.training.reward_run import measure_reward, resolve_reward_config
 from tests.scenes.drawings import some_drawings
 
 FILES = sorted(path for path in ASSETS.rglob("*") if path.is_file())

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from seedpo.core.stats.multiple import holm
+from seedpo.core.stats.shares import wilson_interval
 from seedpo.errors import DataError
-from seedpo.stats.multiple import holm
-from seedpo.stats.shares import wilson_interval
 from seedpo.study.analysis import analyze
 from seedpo.study.analysis_comparisons import Resampling, compare, corrected
 from seedpo.study.analysis_votes import by_sources, on_left, sort_answers

@@ -14,9 +14,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from seedpo.cli.study import study_app
-from seedpo.config import PairsConfig
 from seedpo.data.pickapic import pickapic_pairs
 from seedpo.data.reading import read_pairs
+from seedpo.data.settings import PairsConfig
 from seedpo.errors import ConfigError, DataError
 from seedpo.study.export import export_votes
 from seedpo.study.folder import Study

@@ -33,10 +33,10 @@ import torch._dynamo  # noqa: F401  (accelerate imports it late: once here, inst
 import seedpo.models.stable_diffusion
 import seedpo.scenes.metrics
 import seedpo.training.trainer
-from seedpo.cache_commands import build_cache
-from seedpo.caches import store
-from seedpo.runs import resolve_config, train
+from seedpo.cli.cache_builds import build_cache
+from seedpo.data.cache import store
 from seedpo.training.checkpoint import Checkpoints
+from seedpo.training.run import resolve_config, train
 from seedpo.training.trainer import Trainer
 from seedpo.training.update import Updater
 from tests.small_runs import small

@@ -19,18 +19,20 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from seedpo.config import EvaluationConfig, SamplingConfig, TrajectoryConfig
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.types import ImagePairs, LossOutput, TransitionPairs
 from seedpo.errors import SeedpoError
-from seedpo.evaluation import ImageEvaluation
+from seedpo.evaluation.image_evaluation import ImageEvaluation
+from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.methods.noise_dpo import NoiseDPO
+from seedpo.methods.settings import SamplingConfig, TrajectoryConfig
+from seedpo.methods.sources.rollouts import RolloutSource
+from seedpo.methods.sources.trajectories import trajectory_source
 from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
-from seedpo.sources.rollouts import RolloutSource
-from seedpo.sources.trajectories import trajectory_source
-from seedpo.training import RunFolder, Trainer
 from seedpo.training.processes import on_main_process
+from seedpo.training.run_folder import RunFolder
+from seedpo.training.trainer import Trainer
 from tests.models.tiny import PROMPTS, tiny_policy
 from tests.training.toys import cpu_accelerator, toy_config
 

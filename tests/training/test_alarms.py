@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from seedpo.config import RunConfig, build_config
 from seedpo.errors import ConfigError
 from seedpo.training.alarms import (
     RULES,
@@ -21,6 +20,8 @@ from seedpo.training.alarms import (
     raised_by_last,
     reach,
 )
+from seedpo.training.recipes import build_config
+from seedpo.training.settings import RunConfig
 from tests.training.curves import Change, evaluations, training
 
 D3PO = {"method": "d3po", "beta": 0.1, "clip_range": 0.1}

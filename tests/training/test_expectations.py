@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from seedpo.config import build_config
 from seedpo.core.entropy import clipped_loss, clipped_margin
 from seedpo.training.expectations import what_to_expect
+from seedpo.training.recipes import build_config
 
 
 def told(*, fixed_pairs: bool = False, **keys: Any) -> str:

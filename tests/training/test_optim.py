@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from seedpo.config import OptimizerConfig
 from seedpo.errors import ConfigError, RunFolderError
 from seedpo.training.codec import load_tree, save_tree
+from seedpo.training.loop_settings import OptimizerConfig
 from seedpo.training.optim import (
     SCHEDULES,
     clip_gradients,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from seedpo.errors import RunFolderError
-from seedpo.training import TrainingInterrupted
+from seedpo.training.interrupt import TrainingInterrupted
 from tests.training.toys import ToyEvaluator, ToyPolicy, ToySource, metrics_lines, toy_config, toy_trainer, trace
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from seedpo.errors import RunFolderError
-from seedpo.training import RunFolder
-from seedpo.training.run_folder import require_same_settings
+from seedpo.training.run_folder import RunFolder, require_same_settings
 from tests.training.toys import toy_config
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from seedpo.core.types import LossOutput
 from seedpo.errors import ConfigError, RunFolderError, TrainingDiverged
-from seedpo.training import RunFolder, Trainer
+from seedpo.training.run_folder import RunFolder
+from seedpo.training.trainer import Trainer
 from tests.training.toys import (
     WEIGHTS,
     ToyEvaluator,

@@ -17,7 +17,8 @@ from tests.training.test_crashes import ROOT, child_environment
 from tests.training.toys import cpu_accelerator, metrics_lines, toy_config
 
 LAUNCH = (
-    "import sys; from seedpo.launch import launch; command = [sys.executable, '-m', 'tests.training.real_processes']; "
+    "import sys; from seedpo.cli.launch import launch; "
+    "command = [sys.executable, '-m', 'tests.training.real_processes']; "
     "raise SystemExit(launch(sys.argv[1:], processes=2, command=command))"
 )
 LAST = Path("checkpoints") / "checkpoint-000003"

@@ -17,9 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seedpo.config import RunConfig, build_config
 from seedpo.core.types import LossOutput
-from seedpo.training import RunFolder, Trainer, build_accelerator
+from seedpo.training.processes import build_accelerator
+from seedpo.training.recipes import build_config
+from seedpo.training.run_folder import RunFolder
+from seedpo.training.settings import RunConfig
+from seedpo.training.trainer import Trainer
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 

@@ -37,8 +37,8 @@ def cache_build_command(
     """
     overrides = read_changes(changes)
     quieten_libraries()
-    from seedpo.cache_commands import build_cache
-    from seedpo.runs import resolve_config
+    from seedpo.cli.cache_builds import build_cache
+    from seedpo.training.run import resolve_config
 
     done = build_cache(resolve_config(method, overrides), progress=not quiet)
     if is_first_process():
@@ -58,6 +58,6 @@ def cache_check_command(
     Example: `seedpo cache check cache`
     """
     quieten_libraries()
-    from seedpo.cache_commands import check_cache
+    from seedpo.cli.cache_builds import check_cache
 
     typer.echo(check_cache(folder, progress=not quiet))

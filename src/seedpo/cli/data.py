@@ -60,12 +60,12 @@ def check_command(
 
         seedpo data check hub:owner/name --rows 200 --set pairs.resolution=512
     """
-    from seedpo.catalogue import DATA
-    from seedpo.config import build_config
+    from seedpo.data.catalogue import DATA
     from seedpo.data.check import check_pairs
     from seedpo.data.check_text import findings_text
     from seedpo.data.contact_sheet import spread, write_contact_sheet
     from seedpo.data.reading import read_pairs
+    from seedpo.training.recipes import build_config
 
     config = build_config(read_changes(changes))
     if as_json:

@@ -86,7 +86,7 @@ def evaluate_command(
 
         seedpo evaluate runs/spo --over-training --rewards pickscore,aesthetic --out out/curves
     """
-    from seedpo.launch import is_launched, launch, require_no_other_launcher
+    from seedpo.cli.launch import is_launched, launch, require_no_other_launcher
 
     if processes is not None and not is_launched():
         if over_training and processes > 1:
@@ -95,12 +95,12 @@ def evaluate_command(
         if processes > 1 and "WORLD_SIZE" not in os.environ:
             raise SystemExit(launch(context.obj or sys.argv[1:], processes=processes))
     quieten_libraries()
-    from seedpo.evaluations.drawing import Drawing
-    from seedpo.evaluations.evaluate import Measures, evaluate, evaluate_over_training, tie_widths
-    from seedpo.evaluations.summary import text
-    from seedpo.evaluations.targets import ModelOptions
-    from seedpo.named_rewards import as_precision
-    from seedpo.score import read_definitions
+    from seedpo.evaluation.drawing import Drawing
+    from seedpo.evaluation.evaluate import Measures, evaluate, evaluate_over_training, tie_widths
+    from seedpo.evaluation.score import read_definitions
+    from seedpo.evaluation.summary import text
+    from seedpo.evaluation.targets import ModelOptions
+    from seedpo.rewards.named import as_precision
 
     measures = Measures(
         rewards=_names(rewards),

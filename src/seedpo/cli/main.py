@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> Any:
 
     Of several processes the first one prints; under ``--processes`` the launcher does.
     """
-    from seedpo import launch
+    from seedpo.cli import launch
 
     logging.basicConfig(level=logging.INFO if is_first_process() else logging.ERROR, format="%(message)s")
     for noisy in ("httpx", "accelerate", "matplotlib"):

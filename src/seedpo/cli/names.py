@@ -43,20 +43,20 @@ def list_command(
     `seedpo list rewards` says what each reward measures, in which numbers, under which licence, and what is downloaded;
     `seedpo list metrics` and `seedpo list set-metrics` the units of metrics, and what they need.
     """
-    from seedpo.catalogue import KINDS
+    from seedpo.registry import registries
 
-    if kind is not None and kind not in KINDS:
-        raise ConfigError(f"unknown kind {kind!r}; there are: {', '.join(KINDS)}")
+    if kind is not None and kind not in registries():
+        raise ConfigError(f"unknown kind {kind!r}; there are: {', '.join(registries())}")
     if kind == "rewards":
-        entries = [entry for entry in KINDS[kind].entries if isinstance(entry, RewardEntry)]
+        entries = [entry for entry in registries()[kind].entries if isinstance(entry, RewardEntry)]
         width = shutil.get_terminal_size((80, 24)).columns
         typer.echo(reward_table(entries, width=width))
         typer.echo("")
         typer.echo(textwrap.fill(BESIDES, min(max(width, 30), 120)))
         return
-    for word in [kind] if kind else KINDS:
+    for word in [kind] if kind else registries():
         typer.echo(f"{word}:")
-        for entry in KINDS[word].entries:
+        for entry in registries()[word].entries:
             typer.echo(f"  {entry.name:24} {entry.summary}{_besides(entry)}")
 
 
@@ -71,7 +71,7 @@ def _besides(entry: Entry) -> str:
 
 def metric_facts(entry: MetricEntry) -> tuple[str, ...]:
     """What the table says of a metric: name, what, unit, range, direction, needs, source."""
-    from seedpo.features.names import FEATURES
+    from seedpo.metrics.features.names import FEATURES
 
     needs = []
     if entry.image_size is not None:

@@ -28,7 +28,7 @@ def sample_command(
     Example: `seedpo sample --run runs/spo --prompt "a large red star on a white background" --out images`
     """
     quieten_libraries()
-    from seedpo.sample import sample_images
+    from seedpo.evaluation.sample import sample_images
 
     files = sample_images(
         prompt=prompt or [],

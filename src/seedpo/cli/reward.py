@@ -52,7 +52,7 @@ def reward_train_command(
     The result, OUT/model, is a reward: `--set reward=OUT/model` trains with it, `seedpo score --reward OUT/model`
     scores images with it. `batch_size` counts pairs per process.
     """
-    from seedpo.launch import is_launched, launch, require_no_other_launcher
+    from seedpo.cli.launch import is_launched, launch, require_no_other_launcher
 
     if resume not in (None, "latest"):
         raise ConfigError(f"--resume {resume} is unknown; write --resume latest")
@@ -62,7 +62,7 @@ def reward_train_command(
         if processes > 1 and "WORLD_SIZE" not in os.environ:
             raise SystemExit(launch(context.obj or sys.argv[1:], processes=processes))
     quieten_libraries()
-    from seedpo.reward_runs import last_evaluation, resolve_reward_config, train_reward
+    from seedpo.training.reward_run import last_evaluation, resolve_reward_config, train_reward
 
     config = resolve_reward_config(recipe, overrides)
     train_reward(config, out, resume="latest" if resume else None, progress=not quiet)
@@ -92,7 +92,7 @@ def reward_measure_command(
     """
     overrides = read_changes(changes)
     quieten_libraries()
-    from seedpo.reward_runs import measure_reward, resolve_reward_config
+    from seedpo.training.reward_run import measure_reward, resolve_reward_config
 
     typer.echo(accuracy_table(measure_reward(resolve_reward_config(recipe, overrides), progress=not quiet)))
 

@@ -13,7 +13,7 @@ from seedpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from seedpo.data.score_table import ScoreTable
-    from seedpo.score import Summary
+    from seedpo.evaluation.score import Summary
 
 
 def score_command(
@@ -61,9 +61,9 @@ def score_command(
     """
     quieten_libraries()
     from seedpo.data.score_table import check_out, write_table
-    from seedpo.named_rewards import as_precision
-    from seedpo.score import as_sum as sum_text
-    from seedpo.score import listed_images, read_definitions, score_images, summarise_scores
+    from seedpo.evaluation.score import as_sum as sum_text
+    from seedpo.evaluation.score import listed_images, read_definitions, score_images, summarise_scores
+    from seedpo.rewards.named import as_precision
 
     names = list(dict.fromkeys(name.strip() for name in reward.split(",") if name.strip()))
     if not names:

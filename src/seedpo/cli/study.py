@@ -296,7 +296,7 @@ def study_demo_command(
     from seedpo.cli.shared import quieten_libraries
 
     quieten_libraries()
-    from seedpo.study_demo import run_study_demo
+    from seedpo.cli.study_demo import run_study_demo
 
     run_study_demo(out, raters=votes, port=port, show=opened, say=typer.echo)
 

@@ -60,8 +60,8 @@ def train_command(
     `batch_size` counts pairs per process. `torchrun --nproc_per_node 8 -m seedpo train ...` and
     `accelerate launch -m seedpo train ...` start the same run, on several machines too.
     """
-    from seedpo.config import merge
-    from seedpo.launch import is_launched, launch, require_no_other_launcher
+    from seedpo.cli.launch import is_launched, launch, require_no_other_launcher
+    from seedpo.training.recipes import merge
 
     if resume not in (None, "latest"):
         raise ConfigError(f"--resume {resume} is unknown; write --resume latest")
@@ -79,7 +79,7 @@ def train_command(
         if processes > 1 and "WORLD_SIZE" not in os.environ:
             raise SystemExit(launch(context.obj or sys.argv[1:], processes=processes, shard=shard))
     quieten_libraries()
-    from seedpo.runs import resolve_config, train
+    from seedpo.training.run import resolve_config, train
 
     last = train(resolve_config(method, overrides), out, resume="latest" if resume else None, progress=not quiet)
     if not is_first_process():
@@ -155,7 +155,7 @@ def demo_command(
 
     Runs that are finished already are kept; a run that was interrupted goes on.
     """
-    from seedpo.demo import run_demo
+    from seedpo.cli.demo import run_demo
 
     path = run_demo(out, seeds=seeds, only=only or [], processes=processes, fresh=fresh)
     typer.echo(f"report: {path.resolve()}")

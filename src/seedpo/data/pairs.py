@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from seedpo.config import PairsConfig
 from seedpo.data.images import fit, read_file, read_image, to_tensor
 from seedpo.data.layouts import find_layout, preferences, wrong_marks
+from seedpo.data.settings import PairsConfig
 from seedpo.data.tables import Table
 from seedpo.errors import DataError
 from seedpo.protocols import LabelledPair

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from seedpo.config import PairsConfig
 from seedpo.data.pairs import PairSet
+from seedpo.data.settings import PairsConfig
 from seedpo.data.tables import ArrowRows
 
 COLUMNS = ("caption", "jpg_0", "jpg_1", "label_0", "label_1")

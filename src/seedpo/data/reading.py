@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedpo.config import PairsConfig
 from seedpo.data.archives import ArchiveRows
 from seedpo.data.folders import SIDES, FolderRows
 from seedpo.data.hub import MARKS, HubStream, SavedRows
 from seedpo.data.pairs import PairSet
 from seedpo.data.parquet import ParquetRows
+from seedpo.data.settings import PairsConfig
 from seedpo.data.streams import StreamedPairs
 from seedpo.data.tables import Table
 from seedpo.data.text import TextRows, csv_lines, json_lines

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from seedpo.config import PairsConfig
 from seedpo.data.layouts import find_layout, preferences, wrong_marks
 from seedpo.data.pairs import StoredPair, content_hash, image_folder, labelled, open_pair
+from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError, StreamError
 from seedpo.protocols import LabelledPair
 

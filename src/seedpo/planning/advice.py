@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from seedpo.config import RunConfig
 from seedpo.planning.gpus import Gpu
 from seedpo.planning.memory import Memory
+from seedpo.training.settings import RunConfig
 
 _TIGHT = 0.9
 """Share of the memory above which the estimate is too close to be relied on."""

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from seedpo.planning.gpus import find_gpu
 from seedpo.planning.plan import Guesses, plan_run
 from seedpo.planning.table import as_text
-from seedpo.runs import resolve_config
+from seedpo.training.run import resolve_config
 
 
 def plan_text(

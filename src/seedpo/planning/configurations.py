@@ -14,10 +14,10 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
-from seedpo.catalogue import MODELS
-from seedpo.config import RunConfig
 from seedpo.errors import ConfigError, DataError
+from seedpo.models.catalogue import MODELS
 from seedpo.models.loading import tensor_names
+from seedpo.training.settings import RunConfig
 
 Configuration = Mapping[str, Any]
 

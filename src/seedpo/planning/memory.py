@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from seedpo.config import RunConfig
 from seedpo.planning.costs import Cost, Networks
 from seedpo.planning.networks import weight_bytes
+from seedpo.training.settings import RunConfig
 
 RESERVE = 2**30
 """Bytes for the CUDA context, cuDNN's and cuBLAS's scratch memory."""

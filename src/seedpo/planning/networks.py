@@ -11,13 +11,13 @@ from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, SchedulerMi
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from seedpo.config import RunConfig
 from seedpo.errors import DataError
 from seedpo.models.lora import leave_casts_to_autocast
 from seedpo.models.pipelines import KINDS
 from seedpo.models.precision import autocast_dtype, store_rounded, vae_dtype
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
 from seedpo.planning.configurations import Configuration, ModelConfiguration, autoencoder_configuration
+from seedpo.training.settings import RunConfig
 
 AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from seedpo.config import RunConfig
 from seedpo.study.settings import StudySettings
+from seedpo.training.settings import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from seedpo.config import RunConfig
 from seedpo.core.transitions import ddim_std
 from seedpo.errors import ConfigError
-from seedpo.feedback.wiring import study_settings
 from seedpo.methods.presets import METHODS, Preset
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
 from seedpo.planning.advice import advise
@@ -22,6 +20,8 @@ from seedpo.planning.networks import build_policy, build_preview
 from seedpo.planning.people import People, people_asked
 from seedpo.planning.scorers import Scorer, build_scorer
 from seedpo.planning.workload import RULES, Assumptions, Workload, evaluation
+from seedpo.training.feedback.wiring import study_settings
+from seedpo.training.settings import RunConfig
 
 UTILISATION = 0.35
 """Share of the peak that a run is assumed to reach."""

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from transformers import BlipTextConfig, BlipVisionConfig, CLIPConfig, CLIPModel
 
-from seedpo.catalogue import REWARDS
 from seedpo.errors import DataError
-from seedpo.named_rewards import DTYPES, Definitions, Precision, leaves
 from seedpo.planning.configurations import published
 from seedpo.rewards.aesthetic import RatingMlp
+from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.clip_scorer import image_embeds
 from seedpo.rewards.imagereward import MAX_TOKENS, VISION_EPS, ImageRewardNetwork
+from seedpo.rewards.named import DTYPES, Definitions, Precision, leaves
 from seedpo.rewards.spm import CLIP_H14
 from seedpo.rewards.step_aware_clip import StepAwareCLIP
 from seedpo.scenes.assets import PLAIN_SCORER, SCORER

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from seedpo.config import RunConfig
+from seedpo.training.settings import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

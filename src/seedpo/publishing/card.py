@@ -9,14 +9,15 @@ from typing import Any
 
 import yaml
 
-from seedpo.catalogue import METRICS, MODELS
-from seedpo.config import RunConfig
 from seedpo.core.entropy import entropy_weights
 from seedpo.methods.presets import METHODS, Preset
+from seedpo.metrics.catalogue import METRICS
+from seedpo.metrics.named import metric_entry
+from seedpo.models.catalogue import MODELS
 from seedpo.models.names import hub_place, is_hub_name
-from seedpo.named_metrics import metric_entry
 from seedpo.publishing.grid import sample_grid
 from seedpo.training.run_folder import RunFolder
+from seedpo.training.settings import RunConfig
 from seedpo.training.tracking import read_metrics
 
 CARD = "README.md"

@@ -11,13 +11,13 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from seedpo.config import RunConfig
 from seedpo.errors import ConfigError
+from seedpo.files import ASIDE, flush, publish_folder, remove_folder, writing
 from seedpo.models.lora import LORA_FILE, kohya_weights
 from seedpo.models.saving import WEIGHTS_FILE, forget_origin, read_weights
 from seedpo.publishing.weights import trained_weights
-from seedpo.runs import load_base
-from seedpo.training.files import ASIDE, flush, publish_folder, remove_folder, writing
+from seedpo.training.run import load_base
+from seedpo.training.settings import RunConfig
 
 _MEND = "choose an --out that can be written"
 

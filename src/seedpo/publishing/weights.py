@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seedpo.config import RunConfig
 from seedpo.errors import RunFolderError
 from seedpo.training.checkpoint import Checkpoints, read_manifest
 from seedpo.training.run_folder import RunFolder
+from seedpo.training.settings import RunConfig
 
 
 def trained_weights(run: Path, *, step: int | None = None) -> tuple[RunConfig, Path]:

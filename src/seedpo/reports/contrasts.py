@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from seedpo.core.stats.bootstrap import Interval, paired_difference
 from seedpo.reports.runs import PerPrompt
 from seedpo.reports.settings import Curve, Curves, Point, Setting
-from seedpo.stats.bootstrap import Interval, paired_difference
 
 Verdict = Literal["higher", "lower", "unclear"]
 

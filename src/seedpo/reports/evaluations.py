@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seedpo.core.stats.bootstrap import Interval, WinRate, mean_interval, paired_difference, win_rate
 from seedpo.errors import RunFolderError
 from seedpo.reports.settings import Point
 from seedpo.reports.summaries import Summary, Target, number, read_summary
-from seedpo.stats.bootstrap import Interval, WinRate, mean_interval, paired_difference, win_rate
 
 Values = NDArray[np.float64]
 

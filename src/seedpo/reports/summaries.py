@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from seedpo.core.stats.bootstrap import Interval, WinRate
 from seedpo.reports.settings import Point
-from seedpo.stats.bootstrap import Interval, WinRate
 
 
 @dataclass(frozen=True, kw_only=True, order=True)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from seedpo.core.stats.shares import wilson_interval
 from seedpo.errors import TrainingDiverged
 from seedpo.protocols import PairEncoder, State
 from seedpo.rewards.preference_model import PreferenceModel
 from seedpo.rewards.preference_objective import Prompts
 from seedpo.rewards.previews import Views
-from seedpo.stats.shares import wilson_interval
 
 
 class PreferenceEvaluation:

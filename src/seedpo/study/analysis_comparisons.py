@@ -10,11 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from seedpo.stats.bootstrap import interval_ends
-from seedpo.stats.crossed import resampled_shares
-from seedpo.stats.multiple import holm, sign_test
-from seedpo.stats.paired_comparisons import is_connected, strength_intervals, tables
-from seedpo.stats.shares import wilson_interval
+from seedpo.core.stats.bootstrap import interval_ends
+from seedpo.core.stats.crossed import resampled_shares
+from seedpo.core.stats.multiple import holm, sign_test
+from seedpo.core.stats.paired_comparisons import is_connected, strength_intervals, tables
+from seedpo.core.stats.shares import wilson_interval
 from seedpo.study.analysis_votes import POINTS, by_sources, columns
 from seedpo.study.records import Judgement
 

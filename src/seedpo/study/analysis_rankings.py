@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seedpo.stats.paired_comparisons import fit_strengths, is_connected
+from seedpo.core.stats.paired_comparisons import fit_strengths, is_connected
 from seedpo.study.analysis_votes import POINTS
 from seedpo.study.records import Candidate, Judgement
 

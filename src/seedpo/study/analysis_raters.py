@@ -10,9 +10,9 @@ from statistics import median
 
 import numpy as np
 
-from seedpo.stats.agreement import Scale, agreement_with_others, alpha_of, coincidences
-from seedpo.stats.bootstrap import interval_ends
-from seedpo.stats.shares import wilson_interval
+from seedpo.core.stats.agreement import Scale, agreement_with_others, alpha_of, coincidences
+from seedpo.core.stats.bootstrap import interval_ends
+from seedpo.core.stats.shares import wilson_interval
 from seedpo.study.analysis_comparisons import Ends, Resampling
 from seedpo.study.analysis_votes import codes, on_left, plain, sort_answers
 from seedpo.study.records import Judgement

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from seedpo.config.section import Section
+from seedpo.settings import Section
 from seedpo.study.records import Side
 
 Kind = Literal["collect", "study"]

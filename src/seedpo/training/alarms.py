@@ -3,7 +3,7 @@
 Every alarm is a pure function of the lines of ``metrics.jsonl``, so that a run that was killed and resumed raises the
 alarms of one that never stopped. One is raised at the first line at which its sign is seen, and again only after the
 sign was gone for a while: once per episode. Thresholds and actions are the keys of
-:class:`seedpo.config.AlarmsConfig`; docs/watching.md explains each of them.
+:class:`seedpo.training.alarm_settings.AlarmsConfig`; docs/watching.md explains each of them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from seedpo.config import RunConfig
 from seedpo.errors import ConfigError
 from seedpo.training import signs
+from seedpo.training.settings import RunConfig
 from seedpo.training.signs import Sign
 
 Record = Mapping[str, Any]

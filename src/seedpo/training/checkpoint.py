@@ -23,7 +23,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from seedpo.errors import RunFolderError
-from seedpo.training.files import ASIDE, files_below, publish_folder, remove_folder, sha256, writing
+from seedpo.files import ASIDE, files_below, publish_folder, remove_folder, sha256, writing
 from seedpo.training.processes import on_every_process, on_main_process
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from seedpo.training.files import write_text
+from seedpo.files import write_text
 from seedpo.weights import read_tensors
 
 TENSOR_MARK = "__tensor__"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from seedpo.config import RunConfig
 from seedpo.core.entropy import clipped_loss, clipped_margin, entropy_weights
+from seedpo.training.settings import RunConfig
 
 _QUIET_LOSS = (
     f"loss: starts at {math.log(2):.3f} (policy = reference), since the entropy term's offset is without the lengths "

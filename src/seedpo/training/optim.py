@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from seedpo.config import TrainingConfig
 from seedpo.errors import RunFolderError
 from seedpo.protocols import State
+from seedpo.training.loop_settings import TrainingConfig
 from seedpo.training.sharding import shard_like, whole_tensor
 
 SCHEDULES: dict[str, Callable[[float], float]] = {

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from seedpo.config import OptimizerConfig
 from seedpo.errors import ConfigError
 from seedpo.registry import Entry
+from seedpo.training.loop_settings import OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)

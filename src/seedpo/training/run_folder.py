@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from seedpo.config import RunConfig, TrainingConfig, build_config, read_recipe, save_config
 from seedpo.errors import RunFolderError
+from seedpo.files import ASIDE, flush, write_text, writing
 from seedpo.training.environment import changed_packages, describe_environment
-from seedpo.training.files import ASIDE, flush, write_text, writing
+from seedpo.training.loop_settings import TrainingConfig
+from seedpo.training.recipes import build_config, read_recipe, save_config
+from seedpo.training.settings import RunConfig
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from seedpo.config import RunConfig
 from seedpo.core.entropy import clipped_loss, clipped_margin, entropy_weights
+from seedpo.training.settings import RunConfig
 
 LEAST_EVALUATIONS = 3
 """Without intervals, a fall is judged by the range of the evaluations before it, of which there must be two."""

@@ -17,9 +17,9 @@ from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
-from seedpo.config import TrainingConfig
 from seedpo.errors import ConfigError
-from seedpo.training.files import write_text
+from seedpo.files import write_text
+from seedpo.training.loop_settings import TrainingConfig
 
 logger = logging.getLogger(__name__)
 

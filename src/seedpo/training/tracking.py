@@ -16,7 +16,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from seedpo.errors import RunFolderError
-from seedpo.training.files import write_text, writing
+from seedpo.files import write_text, writing
 
 Kind = Literal["train", "evaluation"]
 

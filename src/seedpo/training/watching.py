@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seedpo.config import RunConfig
 from seedpo.errors import StoppedByAlarm
+from seedpo.files import ASIDE, publish_folder, remove_folder, write_text, writing
 from seedpo.training.alarms import (
     Alarm,
     Record,
@@ -21,8 +21,8 @@ from seedpo.training.alarms import (
     raised_by_last,
     reach,
 )
-from seedpo.training.files import ASIDE, publish_folder, remove_folder, write_text, writing
 from seedpo.training.run_folder import RunFolder
+from seedpo.training.settings import RunConfig
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,0 @@
-"""What is computed once and used again: latents, embedded prompts, log-probabilities of the reference.
-
-In memory (:mod:`seedpo.caches.live`) or in a folder that many runs share (:mod:`seedpo.caches.store`).
-"""

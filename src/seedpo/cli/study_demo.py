@@ -1,0 +1,290 @@
+"""The demonstration of studies: one embedded model at three guidance scales, judged by people or simulated raters.
+
+The images are drawn in seconds. Guidance is the knob because its truth is known: the oracle of the embedded world
+prefers a middle one, as people do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import threading
+import webbrowser
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from seedpo.errors import ConfigError
+from seedpo.evaluation.image_evaluation import ImageEvaluation
+from seedpo.evaluation.settings import EvaluationConfig
+from seedpo.scenes.drawing import IMAGE_SIZE
+from seedpo.scenes.oracle import read_images
+from seedpo.scenes.shipped import evaluation_prompts
+from seedpo.scenes.taste import AVERSION, LIKING, PENALTY, TEMPERATURE
+from seedpo.study.analysing import analyze_folder
+from seedpo.study.app import build_app
+from seedpo.study.creating import Design, new_study
+from seedpo.study.folder import Study, open_study
+from seedpo.study.records import Side
+from seedpo.study.security import Limits
+from seedpo.study.serving import base_address, listen, serve
+from seedpo.study.simulated import Judge, Task, simulate
+from seedpo.study.store import Store
+from seedpo.training.run import build_policy, resolve_config
+
+GUIDANCE: Mapping[str, float] = {"guidance-1": 1.0, "guidance-3": 3.0, "guidance-8": 8.0}
+"""The candidates; raters never read these names."""
+
+TITLE = "Which drawing is better?"
+
+CONSENT = (
+    "This is a demonstration. A small model has drawn simple scenes from short descriptions, and three versions of it "
+    "are compared. Your answers are stored in a file on the machine that runs it, with the time that each took, and "
+    "without your name or address. You can stop at any time."
+)
+
+PROMPTS = 10
+IMAGES = 4
+STEPS = 10
+ENLARGEMENT = 8
+"""Whole factor by which images of 32 x 32 pixels are enlarged, so that they can be looked at."""
+
+BOTH_BAD = -1.0
+"""Simulated raters call both bad if neither has a higher utility: something named is wrong, and no joy in the rest."""
+
+TIES: Mapping[str, float] = {"preference": 0.25, "appeal": 0.25, "alignment": 0.75, "diversity": 0.25}
+"""Felt differences below which a simulated rater calls a tie, by question."""
+
+LEAST_CHECKS = 0.6
+"""Raters who pass less than this share of the attention checks are left out of the analysis."""
+
+SPREAD = 40.0
+"""Felt difference of diversity for a root mean square distance of 1 between images."""
+
+
+def scenes_judge(questions: Mapping[str, str], *, raters: int, seed: int) -> Judge:
+    """Simulated raters who see what the oracle of the embedded world sees, with logistic noise as its annotator has.
+
+    Of four raters or more the last one is careless and answers at random, so that the attention checks have someone
+    to find.
+
+    Args:
+        questions: key of each question by its text.
+        raters: how many there are.
+        seed: of the noise, which is a function of the seed, the rater, and what is seen on which side.
+    """
+    careless = raters - 1 if raters >= 4 else None
+
+    def judge(task: Task, left: Sequence[Image.Image], right: Sequence[Image.Image]) -> Side:
+        question = questions[task.question]
+        sides = [[_small(image) for image in images] for images in (left, right)]
+        seen = hashlib.sha256(b"".join(part for side in sides for part in side)).hexdigest()
+        draw = random.Random(f"{seed}:{task.rater}:{question}:{seen}")
+        if task.rater == careless:
+            return draw.choice(task.choices)
+        felt = [_felt(question, task.prompt, tuple(side)) for side in sides]
+        if question == "preference" and max(felt) < BOTH_BAD and "bad" in task.choices:
+            return "bad"
+        chance = min(max(draw.random(), 1e-6), 1.0 - 1e-6)
+        difference = felt[0] - felt[1] + TEMPERATURE * math.log(chance / (1.0 - chance))
+        if abs(difference) < TIES[question] and "tie" in task.choices:
+            return "tie"
+        return "left" if difference > 0.0 else "right"
+
+    return judge
+
+
+def _small(image: Image.Image) -> bytes:
+    """Pixels (32, 32, 3) of an enlarged image."""
+    return image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX).tobytes()
+
+
+@lru_cache(maxsize=10_000)
+def _felt(question: str, prompt: str, images: tuple[bytes, ...]) -> float:
+    """What one side is worth for a question; of a set, how far its images are from the first."""
+    pixels = np.frombuffer(b"".join(images), np.uint8).reshape(len(images), IMAGE_SIZE, IMAGE_SIZE, 3)
+    shown = torch.from_numpy(pixels.transpose(0, 3, 1, 2) / np.float32(255.0))
+    if question == "diversity":
+        return SPREAD * float((shown[1:] - shown[:1]).square().mean((1, 2, 3)).sqrt().mean())
+    readings = read_images(shown, [prompt] * len(images))
+    wrong = PENALTY * float((~readings.correct).sum())
+    looks = LIKING * float(readings.vividness.sum()) - AVERSION * float(readings.residual.sum())
+    return {"preference": looks - wrong, "appeal": looks, "alignment": -wrong}[question]
+
+
+def run_study_demo(
+    out: Path,
+    *,
+    raters: int = 0,
+    port: int | None = None,
+    show: bool = True,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> Path | None:
+    """Makes the study and serves it until Ctrl-C; or lets simulated raters vote over HTTP and analyses their votes.
+
+    Args:
+        out: folder for images, study and analysis. A study that is there already is gone on with.
+        raters: simulated ones, who all vote at the same time; 0: people.
+        port: to listen on; none: 8000, or any free one where that is taken.
+        show: whether to open a browser, with the study or with the analysis.
+        seed: of the simulated raters.
+        say: is given lines to print.
+
+    Returns:
+        Path of the analysis; none if people voted.
+
+    Raises:
+        SeedpoError: the folder, the port or the database cannot be used.
+    """
+    folder = out / "study"
+    if not (folder / "study.yaml").is_file():
+        make_study(folder, draw_images(out / "images"))
+    study = open_study(folder)
+    if raters == 0:
+        _serve_people(study, port=port, show=show, say=say)
+        return None
+    with serving_aside(folder, port=port or 0) as address:
+        _let_vote(study, address, raters=raters, seed=seed)
+    _, path = analyze_folder(folder, out / "analysis", least_checks=LEAST_CHECKS)
+    say(f"analysis: {path.resolve()}")
+    say(f"to vote yourself: seedpo study serve {folder}")
+    if show:
+        open_browser(path.resolve().as_uri())
+    return path
+
+
+def _serve_people(study: Study, *, port: int | None, show: bool, say: Callable[[str], None]) -> None:
+    port = free_port(port)
+    store = Store.open(study)
+    _, token = store.add_rater("you")
+    store.close()
+    link = f"{base_address('127.0.0.1', port)}/r/{token}"
+    say(f"rate:   {link}")
+
+    def said(line: str) -> None:
+        say(line)
+        if show and line.startswith("stop:"):  # the last line before it answers; the port is open already
+            open_browser(link)
+
+    serve(study.folder, port=port, say=said)
+
+
+def _let_vote(study: Study, address: str, *, raters: int, seed: int) -> None:
+    questions = {question.text: question.key for question in study.settings.questions}
+    store = Store.open(study)
+    tokens = [token for _, token in store.add_raters([f"simulated {number}" for number in range(raters)])]
+    store.close()
+    judge = scenes_judge(questions, raters=raters, seed=seed)
+    most = raters * (study.settings.tasks_per_rater or 0)
+    with tqdm(total=most or None, desc="voting", unit="vote") as bar:
+        simulate(address, tokens, judge, timed=False, seed=seed, on_vote=lambda vote: bar.update())
+        bar.total = bar.n  # there may have been fewer pairs left
+
+
+@contextmanager
+def serving_aside(folder: Path, *, port: int = 0, limits: Limits | None = None) -> Iterator[str]:
+    """Serves a study in a thread of this process; gives the address.
+
+    Args:
+        folder: of the study.
+        port: to listen on; 0: any that is free.
+        limits: of requests; the usual ones if not given.
+
+    Raises:
+        SeedpoError: the study or the port cannot be used.
+    """
+    import uvicorn
+
+    listener = listen("127.0.0.1", port)
+    try:
+        config = uvicorn.Config(
+            build_app(folder, limits=limits), access_log=False, log_level="warning", timeout_graceful_shutdown=5
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="study", daemon=True)
+        thread.start()
+        try:
+            yield base_address("127.0.0.1", listener.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join()
+    finally:
+        listener.close()
+
+
+def free_port(wanted: int | None) -> int:
+    """The port that is wanted; if none is, 8000, or any free one where that is taken.
+
+    Raises:
+        ConfigError: the wanted one is taken.
+    """
+    for port in (8000, 0) if wanted is None else (wanted,):
+        try:
+            listener = listen("127.0.0.1", port)
+        except ConfigError:
+            if port != 8000 or wanted is not None:
+                raise
+        else:
+            with listener:
+                return int(listener.getsockname()[1])
+    raise ConfigError("no port is free")
+
+
+def open_browser(address: str) -> None:
+    """Opens a browser if there is one, without waiting for it: some of them run in the terminal."""
+    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+
+def make_study(folder: Path, sources: Sequence[Path]) -> Study:
+    """A blinded study of every two folders that :func:`draw_images` made: the paper's four questions on each prompt.
+
+    Args:
+        folder: of the study.
+        sources: one for each candidate.
+    """
+    settings = {"title": TITLE, "raters_per_pair": 3, "tasks_per_rater": 30, "enrolment": "open", "consent": CONSENT}
+    design = Design(kind="study", checks=0.1, repeats=0.07, settings=settings)
+    return new_study(folder, {source.name: source for source in sources}, design)
+
+
+def draw_images(folder: Path) -> list[Path]:
+    """Draws what is compared, as `seedpo sample` would: a folder for each candidate, the same latents in all of them.
+
+    Returns:
+        The folders; what is there already is kept.
+    """
+    prompts = evaluation_prompts()[:PROMPTS]
+    folders = [folder / name for name in GUIDANCE]
+    missing = [path for path in folders if not (path / "index.json").is_file()]
+    if not missing:
+        return folders
+    policy = build_policy(resolve_config("diffusion-dpo", {"model": "scenes"}))
+    for path in tqdm(missing, desc="drawing", unit="model"):
+        settings = EvaluationConfig(
+            images_per_prompt=IMAGES, num_inference_steps=STEPS, guidance_scale=GUIDANCE[path.name]
+        )
+        samples = ImageEvaluation(prompts, config=settings, rewards={}, metrics={}).generate(policy)
+        _write(path, samples.images, prompts)
+    return folders
+
+
+def _write(folder: Path, images: torch.Tensor, prompts: Sequence[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    index = []
+    for row, prompt in enumerate(prompts):
+        for column, image in enumerate(images[row]):
+            pixels = (image.permute(1, 2, 0) * 255.0).round().byte().numpy()
+            large = pixels.repeat(ENLARGEMENT, 0).repeat(ENLARGEMENT, 1)
+            name = f"{row:03d}-{column:02d}.png"
+            Image.fromarray(large).save(folder / name)
+            index.append({"file": name, "prompt": prompt})
+    (folder / "index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")

@@ -1,0 +1,62 @@
+"""Every preference set and prompt set that has a name. Nothing heavy is imported before one is used."""
+
+from __future__ import annotations
+
+from seedpo.registry import Entry, Registry
+
+DATA = Registry(
+    "preference set",
+    (
+        Entry(
+            name="scenes-pairs",
+            target="seedpo.scenes.shipped:scenes_pairs",
+            summary="3000 pairs of drawings with the choices of a simulated annotator, made on first use",
+        ),
+        Entry(
+            name="scenes-scorer-pairs",
+            target="seedpo.scenes.shipped:scorer_pairs",
+            summary="2500 pairs more, of which the embedded scorer is made",
+        ),
+        Entry(
+            name="scenes-held-out-pairs",
+            target="seedpo.scenes.shipped:held_out_pairs",
+            summary="1000 pairs more, that nothing is trained on",
+        ),
+    ),
+)
+
+PROMPTS = Registry(
+    "prompt set",
+    (
+        Entry(
+            name="scenes-training",
+            target="seedpo.scenes.shipped:training_prompts",
+            summary="416 prompts of the embedded world",
+        ),
+        Entry(
+            name="scenes-evaluation",
+            target="seedpo.scenes.shipped:evaluation_prompts",
+            summary="64 held-out prompts of the embedded world",
+        ),
+        Entry(
+            name="pickapic-validation",
+            target="seedpo.data.prompt_sets:pickapic_validation",
+            summary="Pick-a-Pic v1, split validation_unique; from the hub, or pickapic-validation@FOLDER",
+        ),
+        Entry(
+            name="parti",
+            target="seedpo.data.prompt_sets:parti",
+            summary="PartiPrompts; from the hub, or parti@PartiPrompts.tsv",
+        ),
+        Entry(
+            name="hpsv2",
+            target="seedpo.data.prompt_sets:hpsv2",
+            summary="the benchmark prompts of HPSv2, four styles; from the hub, or hpsv2@FOLDER",
+        ),
+        Entry(
+            name="study-300",
+            target="seedpo.data.prompt_sets:study_300",
+            summary="100 of parti and 200 of hpsv2, drawn by seed; from the hub, or study-300@FOLDER with both",
+        ),
+    ),
+)

@@ -1,0 +1,69 @@
+"""How labelled pairs are read, and what of them is kept on the disk."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from seedpo.settings import Section
+
+
+class PairsConfig(Section):
+    """How labelled pairs of images are read (Diffusion-DPO)."""
+
+    format: Literal["auto", "parquet", "jsonl", "csv", "folders", "datasets", "hub", "webdataset"] = "auto"
+    """What `data` holds; `auto` tells it from the path and what lies there."""
+    split: str = "train"
+    """Split that is taken where a Hugging Face data set has several."""
+    shuffle_buffer: int = Field(1000, ge=1)
+    """Pairs among which the next one of a stream (`hub:`) is drawn, in memory as files; 1: the order of the stream."""
+    image_folder: str | None = None
+    """Folder in which paths of images in tables, JSONL and CSV begin, and within which they must lie; none: that of the
+    file that names them."""
+    resolution: int | None = Field(None, ge=8, multiple_of=8)
+    """Height and width in pixels, a multiple of 8: the shorter side is resized to it and the rest cropped away. 512 for
+    Stable Diffusion 1.5, 1024 for XL; none: the images' own size, which must be the same for all."""
+    crop: Literal["center", "random"] = "center"
+    """Which part is kept of an image that is not square: the middle, or a window drawn for each pair once; either is
+    the same for both images of a pair. Without `resolution` it does nothing."""
+    flip: bool = False
+    """Whether pairs are mirrored, both images together, at half of their visits."""
+    ties: Literal["drop", "half"] = "drop"
+    """Pairs in which neither image is preferred: left out, or trained on with probability 0.5 for each image."""
+    empty_prompts: float = Field(0.0, ge=0.0, le=1.0)
+    """Share of the pairs, the same ones at every visit, that are trained on without their prompt, as the official code
+    does with 0.2 of them (drawn anew at every visit); 0: none."""
+    bad_rows_limit: float = Field(0.01, ge=0.0, le=1.0)
+    """Share of the pairs that may be unreadable: they are replaced by the next readable pair; a run that finds more
+    stops. 0: stops at the first."""
+
+
+class CacheConfig(Section):
+    """What is computed once and kept on the disk, for this run and others (Diffusion-DPO)."""
+
+    folder: str | None = None
+    """Folder that any number of runs may share, at the same time too. What is found there was made with the same
+    weights, settings and pairs, and is verified whenever it is read; none: latents are kept in memory for the run."""
+    latents: bool = True
+    """Whether latents are kept in `folder`; without it they are encoded at every visit of a pair."""
+    prompts: bool = True
+    """Whether embedded prompts are kept in `folder`; without it they are embedded at every visit of a pair."""
+    reference: bool = False
+    """Whether the reference's log-probabilities are kept in `folder`, two numbers for each visit of a pair. Time steps,
+    noise and mirroring then follow from `draws_seed`, pair and visit, so that runs with other settings share them."""
+    draws_seed: int = Field(0, ge=0)
+    """With `reference`: seed of time steps, noise and mirroring, in place of `seed`."""
+    visits: int | None = Field(None, ge=1)
+    """With `reference`: after so many visits of a pair its draws repeat, so that later epochs need the reference no
+    more, at the price of fewer different time steps and noises per pair; none: every visit draws anew."""
+
+    @model_validator(mode="after")
+    def _has_a_place(self) -> Self:
+        if self.reference and self.folder is None:
+            raise ValueError("cache.reference needs a folder to keep things in; set cache.folder too")
+        if self.visits is not None and not self.reference:
+            raise ValueError(
+                "cache.visits is of the draws of cache.reference; set cache.reference too, or visits to none"
+            )
+        return self

@@ -1,0 +1,298 @@
+"""What is evaluated: runs, pipelines and LoRA files, each under a label."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from seedpo.errors import ConfigError, DataError, RunFolderError
+from seedpo.files import files_below, sha256
+from seedpo.models.catalogue import MODELS
+from seedpo.models.loading import tensor_names
+from seedpo.models.lora import LORA_FILE
+from seedpo.models.names import looks_like_a_model
+from seedpo.models.precision import MixedPrecision
+from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.registry import unknown
+from seedpo.training.checkpoint import Checkpoints, read_manifest
+from seedpo.training.run import build_policy, named_pipeline, usual_precision
+from seedpo.training.run_folder import RunFolder
+from seedpo.training.settings import RunConfig
+
+_LABEL = re.compile(r"(?P<label>[\w][\w.+-]*)=(?P<place>.+)")
+_NOT_IN_LABELS = re.compile(r"[^\w.+-]+")
+
+Kind = Literal["run", "base", "pipeline", "lora"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A model to be evaluated.
+
+    Attributes:
+        label: names its folder of images and its rows.
+        place: as the user wrote it, without the label.
+        kind: trained policy of a run, the untrained model of a run, a pipeline, or a LoRA on a pipeline.
+        run: the run folder, where there is one.
+        config: settings of the run.
+        model: base model of a pipeline or LoRA.
+        weights: folder (run) or file (LoRA) with trained weights; none for untrained models.
+        mixed_precision: in which it computes.
+        resolution: height and width of its images; none: the model's own.
+        vae: another autoencoder; none: the model's own.
+    """
+
+    label: str
+    place: str
+    kind: Kind
+    run: Path | None = None
+    config: RunConfig | None = None
+    model: str
+    weights: Path | None = None
+    mixed_precision: MixedPrecision
+    resolution: int | None = None
+    vae: str | None = None
+
+    @property
+    def embedded(self) -> bool:
+        """Whether it is a model of the embedded world."""
+        return self.model in MODELS
+
+    def record(self) -> dict[str, Any]:
+        """What its images depend on, for ``evaluation.yaml``; trained weights by their hash."""
+        return {
+            "target": self.place,
+            "kind": self.kind,
+            "model": self.model,
+            "weights": None if self.weights is None else _digest(self.weights),
+            "mixed_precision": self.mixed_precision,
+            "resolution": self.resolution,
+            "vae": self.vae,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """What is said of targets that are no runs.
+
+    Attributes:
+        model: base model of LoRA files.
+        vae: autoencoder in place of their own.
+        resolution: height and width of images.
+        mixed_precision: of all targets; none: a run's own, and of other models what a run of them would use.
+    """
+
+    model: str | None = None
+    vae: str | None = None
+    resolution: int | None = None
+    mixed_precision: str | None = None
+
+
+def parse_targets(texts: Sequence[str], options: ModelOptions) -> list[Target]:
+    """Targets as a user writes them: ``[LABEL=]RUN[@base|@STEP]``, a pipeline, or a LoRA.
+
+    Raises:
+        ConfigError: if one is none of these, lacks its base model, or two have one label.
+        RunFolderError: if a run has no such weights.
+        DataError: if a file cannot be read.
+    """
+    if not texts:
+        raise ConfigError("there is nothing to evaluate; name a run folder, a pipeline or a LoRA")
+    targets = [parse_target(text, options) for text in texts]
+    seen: dict[str, Target] = {}
+    for target in targets:
+        # Labels are names of folders, and some file systems do not tell capitals from small letters.
+        other = seen.setdefault(target.label.lower(), target)
+        if other is not target:
+            raise ConfigError(
+                f"two targets have the label {target.label}: {other.place} and {target.place}; give one another with "
+                f"NAME={target.place}"
+            )
+    return targets
+
+
+def parse_target(text: str, options: ModelOptions) -> Target:
+    """One target; see :func:`parse_targets`."""
+    match = None if Path(text).exists() else _LABEL.fullmatch(text)
+    label, place = (match["label"], match["place"]) if match else (None, text)
+    path, at, what = _split(place)
+    if (path / "config.yaml").is_file():
+        return _run(place, path, what if at else None, label, options)
+    lora = _lora_file(Path(place))
+    if lora is not None:
+        return _lora(place, lora, label, options)
+    if place in MODELS or looks_like_a_model(place):
+        return Target(
+            label=label or _label(place),
+            place=place,
+            kind="pipeline",
+            model=place,
+            mixed_precision=_precision(place, options),
+            resolution=options.resolution,
+            vae=options.vae,
+        )
+    raise unknown(
+        "target", place, MODELS.names(), also="; or a run folder, RUN@base, RUN@STEP, a pipeline's folder, "
+        "owner/name on the hub, or a LoRA with --model"
+    )  # fmt: skip
+
+
+def _split(place: str) -> tuple[Path, str, str]:
+    if Path(place).exists():
+        return Path(place), "", ""
+    head, at, what = place.rpartition("@")
+    return (Path(head), at, what) if at else (Path(place), "", "")
+
+
+def _run(place: str, path: Path, what: str | None, label: str | None, options: ModelOptions) -> Target:
+    folder = RunFolder.open(path)
+    config = folder.read_config()
+    common: dict[str, Any] = {
+        "place": place,
+        "run": path,
+        "config": config,
+        "model": config.model,
+        "mixed_precision": _as_precision(options.mixed_precision) or config.mixed_precision,
+        "resolution": config.resolution,
+        "vae": config.vae,
+    }
+    name = label or _label(path.resolve().name)
+    if what == "base":
+        return Target(label=name if label else f"{name}-base", kind="base", **common)
+    weights = _weights(folder, config, what)
+    return Target(label=name if label or what is None else f"{name}-{what}", kind="run", weights=weights, **common)
+
+
+def _weights(folder: RunFolder, config: RunConfig, what: str | None) -> Path:
+    checkpoints = Checkpoints(folder.checkpoints, config.checkpoints_limit)
+    steps = checkpoints.steps()
+    there = f"there are checkpoints of: {', '.join(map(str, steps))}" if steps else "there is no checkpoint"
+    if what is None:
+        weights = folder.weights(config)
+        if not weights.is_dir():
+            raise RunFolderError(
+                f"{folder.path} holds no trained weights, since the run did not finish; finish it with --resume "
+                f"latest, or take a checkpoint with {folder.path}@STEP ({there})"
+            )
+        return weights
+    if not what.isdecimal():
+        raise ConfigError(f"target {folder.path}@{what}: after @ stands `base` or the step of a checkpoint; {there}")
+    if int(what) not in steps:
+        raise RunFolderError(f"{folder.path} has no checkpoint of step {what}; {there}")
+    read_manifest(checkpoints.path(int(what)))
+    return checkpoints.path(int(what)) / "policy"
+
+
+def _lora_file(path: Path) -> Path | None:
+    if path.is_dir():
+        file = path / LORA_FILE
+        return file if file.is_file() else None
+    if path.is_file() and path.suffix == ".safetensors" and any("lora" in name for name in tensor_names(path)):
+        return path
+    return None
+
+
+def _lora(place: str, file: Path, label: str | None, options: ModelOptions) -> Target:
+    if options.model is None:
+        raise ConfigError(f"target {place} is a LoRA; name the model that it was trained on with --model")
+    return Target(
+        label=label or _label(place),
+        place=place,
+        kind="lora",
+        model=options.model,
+        weights=file,
+        mixed_precision=_precision(options.model, options),
+        resolution=options.resolution,
+        vae=options.vae,
+    )
+
+
+def _label(place: str) -> str:
+    """A name for a folder that reminds of the target."""
+    path = Path(place)
+    words = path.resolve().name if path.exists() else place
+    return _NOT_IN_LABELS.sub("-", words.removesuffix(".safetensors")).strip("-.") or "target"
+
+
+def _precision(model: str, options: ModelOptions) -> MixedPrecision:
+    asked = _as_precision(options.mixed_precision)
+    if asked is not None or model in MODELS:
+        return asked or "no"
+    return _as_precision(usual_precision().get("mixed_precision")) or "no"
+
+
+def _as_precision(text: str | None) -> MixedPrecision | None:
+    known: tuple[MixedPrecision, ...] = get_args(MixedPrecision)
+    if text is None:
+        return None
+    found = next((precision for precision in known if precision == text), None)
+    if found is None:
+        raise ConfigError(f"unknown --mixed-precision {text!r}; there are: {', '.join(known)}")
+    return found
+
+
+def _digest(weights: Path) -> str:
+    """SHA-256 of the weights: of the one file that they are, or of the hashes of several."""
+    if weights.is_file():
+        return sha256(weights)
+    files = [path for path in files_below(weights) if path.suffix == ".safetensors"]
+    return "+".join(sha256(path) for path in files)
+
+
+def load_target(target: Target) -> StableDiffusionPolicy:
+    """The target's model, on the CPU; without a frozen copy, since nothing is trained.
+
+    Raises:
+        DataError: if it cannot be loaded.
+    """
+    policy = _LOADERS[target.kind](target)
+    policy.frozen = None
+    return policy
+
+
+def _trained(target: Target) -> StableDiffusionPolicy:
+    policy = _untrained(target)
+    if target.weights is None:
+        raise DataError(f"target {target.place} has no weights; name another")
+    policy.load(target.weights)
+    return policy
+
+
+def _untrained(target: Target) -> StableDiffusionPolicy:
+    if target.config is None:
+        raise DataError(f"target {target.place} is no run; name a run folder")
+    changes = {"gradient_checkpointing": False, "compile": False, "mixed_precision": target.mixed_precision}
+    return build_policy(target.config.model_copy(update=changes))
+
+
+def _pipeline(target: Target) -> StableDiffusionPolicy:
+    pipeline: Any = named_pipeline(target.model, vae=target.vae, single_file_config=None)
+    if target.kind == "lora":
+        _add_lora(pipeline, target)
+    return StableDiffusionPolicy(
+        pipeline, adapter="full", resolution=target.resolution, mixed_precision=target.mixed_precision
+    )
+
+
+def _add_lora(pipeline: Any, target: Target) -> None:
+    file = target.weights
+    if file is None:
+        raise DataError(f"target {target.place} has no weights; name another")
+    try:
+        pipeline.load_lora_weights(file.parent, weight_name=file.name)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{file} cannot be added to {target.model}: {' '.join(str(error).split())}; name the model that it was "
+            "trained on with --model"
+        ) from error
+
+
+_LOADERS: Mapping[Kind, Callable[[Target], StableDiffusionPolicy]] = {
+    "run": _trained,
+    "base": _untrained,
+    "pipeline": _pipeline,
+    "lora": _pipeline,
+}

@@ -1,0 +1,308 @@
+"""Pairs of denoising steps from a shared x_t, ranked by a step-aware scorer (SPO)."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from seedpo.core.diffusion import guided_prediction, predicted_original
+from seedpo.core.sampling import draw_noise, drawn_log_prob, step_candidates
+from seedpo.core.transitions import ddim_std, ddim_transition
+from seedpo.methods.settings import SamplingConfig, StepPoolConfig
+from seedpo.methods.sources.diversity import with_bonus
+from seedpo.methods.sources.embeddings import PromptEmbeddings
+from seedpo.methods.sources.reference import with_reference
+from seedpo.methods.sources.rolled import RolledPairs, join
+from seedpo.methods.sources.rollouts import RolloutSource, check_scores, kept_pairs
+from seedpo.protocols import Denoiser, StepAwareReward
+
+logger = logging.getLogger(__name__)
+
+Decode = Callable[[Tensor], Tensor]
+"""Latents (B, C, H, W) to images (B, 3, height, width) in [0, 1]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    """K candidates per prompt that left one x_t and walked L steps, each by itself.
+
+    Attributes:
+        steps: numbers of the sampler's steps, L of them.
+        latents: x_t and what each candidate came to after every step, (B, K, L + 1, C, H, W).
+        log_probs: log-probability of every step under the policy that drew it, (B, K, L) float64.
+        predictions: the network's guided prediction at the last of them, (B, K, C, H, W).
+        previews: the clean latents that it foretells, (B, K, C, H, W).
+        timestep: time step at which the candidates are judged, () int64; 0 for clean ones.
+    """
+
+    steps: range
+    latents: Tensor
+    log_probs: Tensor
+    predictions: Tensor
+    previews: Tensor
+    timestep: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Verdict:
+    """The best and the worst candidate of every prompt, (B,) each, and whether they are clear.
+
+    Attributes:
+        scores: rewards of all candidates, without the bonus, (B, K).
+        bonus: what was observed of the bonus, if there is one.
+    """
+
+    best: Tensor
+    worst: Tensor
+    clear: Tensor
+    scores: Tensor
+    bonus: Mapping[str, float]
+
+
+class StepRollout:
+    """Walks down one trajectory per prompt, draws k candidates from x_t and pairs the best with the worst.
+
+    Kept of SPO (arXiv 2406.04314): the first steps are plain; each candidate is judged by the clean image predicted
+    from it; the next x_t is drawn uniformly among the candidates; a pair is kept if the softmax of its two scores
+    differs by more than ``min_gap``. With ``inner_steps`` the candidates walk on by themselves before they are judged,
+    as published for SDXL, and every step that they took makes a pair; only the first starts at the shared x_t. If the
+    steps do not divide into equal blocks, the last block is shorter (the official code joins a last single step to the
+    block before it). The prediction that judges a candidate serves as the next step's own if that candidate goes on,
+    so that judging costs no extra forward for it.
+
+    Not of the paper, and off unless asked for: noises of equal length or mirrored (``noise``), in the inner steps too,
+    and a bonus for a preview's distance to those of the other candidates (``diversity_bonus``).
+
+    The reference is asked once for every x_t of the kept pairs.
+
+    Args:
+        policy: the model that is sampled.
+        reward: the step-aware scorer.
+        sampling: number of steps, guidance and eta.
+        config: candidates and their noise, plain and inner steps, the least gap, the bonus.
+        embeddings: of the policy's prompts.
+        preview_decode: decodes the previews in place of the policy; for the first ``config.preview_checks`` roll-outs
+            both do, and how often they agree is observed.
+    """
+
+    def __init__(
+        self,
+        policy: Denoiser,
+        reward: StepAwareReward,
+        *,
+        sampling: SamplingConfig,
+        config: StepPoolConfig,
+        embeddings: PromptEmbeddings | None = None,
+        preview_decode: Decode | None = None,
+    ) -> None:
+        self.policy = policy
+        self.reward = reward
+        self.sampling = sampling
+        self.config = config
+        self.embeddings = embeddings or PromptEmbeddings(policy)
+        self.preview_decode = preview_decode
+
+    @torch.no_grad()
+    def __call__(
+        self, prompts: Sequence[str], *, generator: torch.Generator, number: int = 0
+    ) -> tuple[RolledPairs | None, Mapping[str, float]]:
+        """Pairs of one roll-out (none if no pair is clear enough) and what was observed."""
+        policy, rows = self.policy, torch.arange(len(prompts))
+        timesteps, _ = policy.schedule.timesteps(self.sampling.num_inference_steps)
+        latents = draw_noise((len(prompts), *policy.latent_shape), generator=generator, device=policy.device)
+        prediction = self._predict(latents, timesteps[0], prompts)
+        checked = self.preview_decode is not None and number < self.config.preview_checks
+        pairs: list[RolledPairs] = []
+        verdicts: list[_Verdict] = []
+        agreed: list[bool] = []
+        step = 0
+        while step < len(timesteps):
+            block = self._walk(latents, prediction, step, prompts, generator=generator)
+            kept = torch.zeros(len(prompts), dtype=torch.int64)
+            if block.latents.shape[1] > 1:
+                verdict = self._judge(block, prompts)
+                verdicts.append(verdict)
+                if verdict.clear.any():
+                    pairs.append(self._pairs(block, verdict, prompts))
+                    agreed += self._agreement(block, verdict, prompts) if checked else []
+                kept = torch.randint(self.config.candidates, (len(prompts),), generator=generator)
+            latents, prediction = block.latents[rows, kept, -1], block.predictions[rows, kept]
+            step = block.steps.stop
+        observed = _observed(verdicts)
+        if agreed:
+            observed["preview_agreement"] = sum(agreed) / len(agreed)
+            logger.info(
+                "roll-out %d: preview_vae and the model's own autoencoder rank %.1f %% of %d pairs alike",
+                number + 1,
+                100 * observed["preview_agreement"],
+                len(agreed),
+            )
+        if not pairs:
+            return None, observed
+        rows_at_once = len(prompts) * self.config.candidates
+        rolled = with_reference(join(pairs), policy, self.embeddings, sampling=self.sampling, rows_at_once=rows_at_once)
+        return rolled, observed
+
+    def _walk(
+        self, latents: Tensor, prediction: Tensor, step: int, prompts: Sequence[str], *, generator: torch.Generator
+    ) -> _Block:
+        """From x_t, where the prediction is known, to where candidates are judged; plain steps have one candidate."""
+        schedule, eta = self.policy.schedule, self.sampling.eta
+        timesteps, previous = schedule.timesteps(self.sampling.num_inference_steps)
+        pairing = step >= self.config.plain_steps and self._has_density(step)
+        count = self.config.candidates if pairing else 1
+        steps = range(step, min(step + 1 + (self.config.inner_steps if pairing else 0), len(timesteps)))
+        noise = self.config.noise if pairing else "independent"
+        path = [latents.unsqueeze(1).expand(-1, count, -1, -1, -1)]
+        log_probs: list[Tensor] = []
+        flat = latents
+        for index in steps:
+            now, then = timesteps[index].expand(len(flat)), previous[index].expand(len(flat))
+            transition = ddim_transition(prediction, flat, now, then, schedule, eta=eta)
+            path.append(step_candidates(transition, count=count, generator=generator, noise=noise, parted=index > step))
+            flat = path[-1].flatten(0, 1)
+            log_probs.append(drawn_log_prob(transition, flat).view(-1, count))
+            if index + 1 < len(timesteps):
+                prediction = self._predict(flat, timesteps[index + 1], prompts)
+        following = timesteps[steps.stop] if steps.stop < len(timesteps) else torch.zeros_like(timesteps[0])
+        previews = flat
+        if steps.stop < len(timesteps):
+            level = schedule.alpha_cumprod(following.expand(len(flat)).to(flat.device))
+            previews = predicted_original(prediction, flat, level, schedule.prediction_type)
+        else:
+            prediction = flat  # nothing follows a clean image
+        return _Block(
+            steps=steps,
+            latents=torch.stack(path, 2),
+            log_probs=torch.stack(log_probs, 2).to(device="cpu", dtype=torch.float64),
+            predictions=prediction.view_as(path[0]),
+            previews=previews.view_as(path[0]),
+            timestep=following,
+        )
+
+    def _has_density(self, step: int) -> bool:
+        timesteps, previous = self.policy.schedule.timesteps(self.sampling.num_inference_steps)
+        std = ddim_std(timesteps[step], previous[step], self.policy.schedule, eta=self.sampling.eta)
+        return bool(std > 0)
+
+    def _predict(self, latents: Tensor, timestep: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Guided predictions at one time step for as many rows of each prompt as there are."""
+        count = len(latents) // len(prompts)
+        return guided_prediction(
+            self.policy.predict,
+            latents,
+            timestep.expand(len(latents)).to(latents.device),
+            self.embeddings.of(prompts).repeat_interleave(count),
+            self.embeddings.negative(len(latents)),
+            self.sampling.guidance_scale,
+        )
+
+    def _judge(self, block: _Block, prompts: Sequence[str]) -> _Verdict:
+        """Scores every candidate by its decoded preview."""
+        decode = self.preview_decode or self.policy.decode
+        scores, images = self._score(block.previews, prompts, block.timestep, decode)
+        ranked = with_bonus(scores, images, weight=self.config.diversity_bonus, distance=self.config.diversity_distance)
+        rows, order = torch.arange(len(prompts)), ranked.scores
+        best, worst = order.argmax(1), order.argmin(1)
+        clear = kept_pairs(order[rows, best], order[rows, worst], min_gap=self.config.min_gap)
+        return _Verdict(best=best, worst=worst, clear=clear, scores=scores, bonus=ranked.observed)
+
+    def _score(
+        self, previews: Tensor, prompts: Sequence[str], timestep: Tensor, decode: Decode
+    ) -> tuple[Tensor, Tensor]:
+        """Scores (B, K) of previews (B, K, C, H, W), and their images (B K, 3, height, width)."""
+        count = previews.shape[1]
+        repeated = [prompt for prompt in prompts for _ in range(count)]
+        images = decode(previews.flatten(0, 1))
+        scores = self.reward(images, repeated, timestep=timestep.expand(len(repeated)).to(images.device))
+        return check_scores(scores, repeated).view(-1, count), images
+
+    def _agreement(self, block: _Block, verdict: _Verdict, prompts: Sequence[str]) -> list[bool]:
+        """Whether the policy's own decoding gives each clear pair the same order of rewards."""
+        rows = verdict.clear.nonzero()[:, 0]
+        sides = torch.stack([verdict.best, verdict.worst], 1)[rows]
+        asked = [prompts[row] for row in rows.tolist()]
+        own, _ = self._score(block.previews[rows[:, None], sides], asked, block.timestep, self.policy.decode)
+        previews = verdict.scores[rows[:, None], sides]
+        return ((own[:, 0] > own[:, 1]) == (previews[:, 0] > previews[:, 1])).tolist()
+
+    def _pairs(self, block: _Block, verdict: _Verdict, prompts: Sequence[str]) -> RolledPairs:
+        """The steps of the best and the worst candidate of every prompt where they are clear."""
+        timesteps, previous = self.policy.schedule.timesteps(self.sampling.num_inference_steps)
+        rows = verdict.clear.nonzero()[:, 0]
+        sides = torch.stack([verdict.best, verdict.worst], 1)[rows]
+        paths = block.latents[rows[:, None], sides]
+        kept, length = len(rows), len(block.steps)
+        end = kept + torch.arange(kept * 2 * length).view(kept, 2, length)
+        shared = torch.arange(kept).view(-1, 1, 1).expand(-1, 2, 1)
+        start = torch.cat([shared, end[:, :, :-1]], 2)
+        step = torch.tensor(list(block.steps)).expand_as(end)
+        number = torch.arange(end.numel()).view_as(end)
+        rolled = RolledPairs(
+            latents=torch.cat([paths[:, 0, 0], paths[:, :, 1:].flatten(0, 2)]),
+            start=start.flatten(),
+            end=end.flatten(),
+            timestep=timesteps[step.flatten()],
+            previous_timestep=previous[step.flatten()],
+            prompt=rows.view(-1, 1, 1).expand_as(end).flatten(),
+            rollout_log_prob=block.log_probs[rows[:, None], sides].flatten(),
+            chosen=number[:, 0].flatten(),
+            rejected=number[:, 1].flatten(),
+            unit=torch.arange(kept * length),
+            prompts=tuple(prompts),
+        )
+        dense = torch.tensor([self._has_density(index) for index in block.steps])
+        return rolled.select(dense.repeat(kept).nonzero()[:, 0])
+
+
+def _observed(verdicts: Sequence[_Verdict]) -> dict[str, float]:
+    """The last scores and bonus, which are of the least noisy images, and the share of pairs kept."""
+    if not verdicts:
+        return {"reward": math.nan, "reward_std": math.nan, "pairs_kept": 0.0}
+    scores = verdicts[-1].scores
+    return {
+        "reward": scores.mean().item(),
+        "reward_std": scores.std(1).mean().item(),
+        "pairs_kept": torch.cat([verdict.clear for verdict in verdicts]).float().mean().item(),
+        **verdicts[-1].bonus,
+    }
+
+
+def step_source(
+    policy: Denoiser,
+    reward: StepAwareReward,
+    prompts: Sequence[str],
+    *,
+    sampling: SamplingConfig,
+    config: StepPoolConfig,
+    batch_size: int,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+    preview_decode: Decode | None = None,
+) -> RolloutSource:
+    """SPO's source of pairs; see :class:`StepRollout` and :class:`seedpo.methods.sources.rollouts.RolloutSource`."""
+    embeddings = PromptEmbeddings(policy)
+    return RolloutSource(
+        StepRollout(
+            policy,
+            reward,
+            sampling=sampling,
+            config=config,
+            embeddings=embeddings,
+            preview_decode=preview_decode,
+        ),
+        prompts,
+        embeddings,
+        prompts_per_rollout=config.prompts_per_rollout,
+        updates_per_rollout=config.updates_per_rollout,
+        batch_size=batch_size,
+        seed=seed,
+        rank=rank,
+        world=world,
+    )

@@ -1,0 +1,191 @@
+"""Pairs of whole trajectories that share x_T, ranked by their final images (D3PO)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from seedpo.core.sampling import draw_noise, sample_trajectory
+from seedpo.core.transitions import ddim_std
+from seedpo.core.types import Trajectory
+from seedpo.methods.settings import SamplingConfig, TrajectoryConfig
+from seedpo.methods.sources.diversity import with_bonus
+from seedpo.methods.sources.embeddings import PromptEmbeddings
+from seedpo.methods.sources.reference import with_reference
+from seedpo.methods.sources.rolled import RolledPairs, as_groups, as_pairs
+from seedpo.methods.sources.rollouts import HandOut, RolloutSource, check_scores, preference
+from seedpo.protocols import Comparisons, Denoiser, Reward
+
+HAND_OUT: dict[str, HandOut] = {"pair": as_pairs, "group": as_groups}
+"""What a batch is made of, by ``trajectories.update_per``."""
+
+
+class TrajectoryRollout:
+    """Samples k images per prompt from one x_T and pairs every two of them, step by step.
+
+    Kept of D3PO (arXiv 2311.13231): the shared x_T, one label per pair of images that holds for all their steps. Its
+    two images per prompt become k, of which every two make a pair.
+
+    With ``diversity_bonus`` the images are ranked by reward plus bonus, which no paper has.
+
+    The reference is asked once for every image and step, and once for the x_T that images share; all pairs of an image
+    and all passes over the roll-out use that number. A reference that is refreshed is the policy at the roll-out
+    (D3PO's code for human feedback copies it at each), whose numbers are known from drawing the images.
+
+    Args:
+        policy: the model that is sampled.
+        reward: ranks the final images, or says of every two which is preferred.
+        sampling: number of steps, guidance and eta.
+        config: images and prompts per roll-out, the least gap, the bonus, and what is handed out together.
+        embeddings: of the policy's prompts.
+    """
+
+    def __init__(
+        self,
+        policy: Denoiser,
+        reward: Reward | Comparisons,
+        *,
+        sampling: SamplingConfig,
+        config: TrajectoryConfig,
+        embeddings: PromptEmbeddings | None = None,
+    ) -> None:
+        self.policy = policy
+        self.reward = reward
+        self.sampling = sampling
+        self.config = config
+        self.embeddings = embeddings or PromptEmbeddings(policy)
+
+    def __call__(
+        self, prompts: Sequence[str], *, generator: torch.Generator, number: int = 0
+    ) -> tuple[RolledPairs | None, Mapping[str, float]]:
+        """Pairs of one roll-out (none if no pair is clear enough) and what was observed."""
+        policy, count = self.policy, self.config.images_per_prompt
+        repeated = [prompt for prompt in prompts for _ in range(count)]
+        initial = draw_noise((len(prompts), *policy.latent_shape), generator=generator, device=policy.device)
+        trajectory = sample_trajectory(
+            policy.predict,
+            initial.repeat_interleave(count, 0),
+            self.embeddings.of(repeated),
+            self.embeddings.negative(len(repeated)),
+            policy.schedule,
+            num_inference_steps=self.sampling.num_inference_steps,
+            guidance_scale=self.sampling.guidance_scale,
+            eta=self.sampling.eta,
+            generator=generator,
+        )
+        images = policy.decode(trajectory.latents[:, -1])
+        chosen, rejected, observed = self._judged(images, repeated)
+        if not len(chosen):
+            return None, observed
+        image, other, step = self._drawn_steps(chosen, rejected, generator=generator)
+        rolled = self._rolled(trajectory, image, other, step, prompts)
+        if self.config.reference == "refreshed":
+            return replace(rolled, reference_log_prob=rolled.rollout_log_prob), observed
+        rolled = with_reference(rolled, policy, self.embeddings, sampling=self.sampling, rows_at_once=len(repeated))
+        return rolled, observed
+
+    def _judged(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Mapping[str, float]]:
+        """Rows of the winner and the loser of every pair that is clear enough, and what was observed."""
+        count = self.config.images_per_prompt
+        pairs = len(prompts) * (count - 1) / 2
+        if isinstance(self.reward, Comparisons):
+            chosen, rejected = self._preferred(self.reward.compare(images, prompts))
+            return chosen, rejected, {"pairs_kept": len(chosen) / pairs}
+        scores = check_scores(self.reward(images, prompts), prompts).view(-1, count)
+        ranked = with_bonus(scores, images, weight=self.config.diversity_bonus, distance=self.config.diversity_distance)
+        chosen, rejected = self._preferred(preference(ranked.scores[:, :, None], ranked.scores[:, None, :]))
+        observed = {
+            "reward": scores.mean().item(),
+            "reward_std": scores.std(1).mean().item(),
+            "pairs_kept": len(chosen) / pairs,
+            **ranked.observed,
+        }
+        return chosen, rejected, observed
+
+    def _preferred(self, preferences: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of the winner and the loser of every two images of a prompt about which there is a clear preference."""
+        prompts, count, _ = preferences.shape
+        first, second = torch.triu_indices(count, count, offset=1)
+        rows = torch.arange(prompts)[:, None] * count
+        one, other = (rows + first).flatten(), (rows + second).flatten()
+        difference = preferences[:, first, second].flatten()
+        clear = difference.abs() > self.config.min_gap
+        one, other, swap = one[clear], other[clear], difference[clear] < 0
+        return torch.where(swap, other, one), torch.where(swap, one, other)
+
+    def _drawn_steps(
+        self, chosen: Tensor, rejected: Tensor, *, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Winner, loser and step of every pair of steps: all that have a density, or some of them.
+
+        Where groups are handed out whole, all pairs of a prompt are given the same steps.
+        """
+        timesteps, previous = self.policy.schedule.timesteps(self.sampling.num_inference_steps)
+        dense = (ddim_std(timesteps, previous, self.policy.schedule, eta=self.sampling.eta) > 0).nonzero()[:, 0].cpu()
+        taken = min(self.config.steps_per_pair or len(dense), len(dense))
+        owner = torch.arange(len(chosen))
+        if self.config.update_per == "group":
+            owner = torch.unique(chosen // self.config.images_per_prompt, return_inverse=True)[1]
+        draws = [dense[torch.randperm(len(dense), generator=generator)[:taken]] for _ in range(int(owner.max()) + 1)]
+        pair = torch.arange(len(chosen)).repeat_interleave(taken)
+        return chosen[pair], rejected[pair], torch.stack(draws)[owner].flatten()
+
+    def _rolled(
+        self, trajectory: Trajectory, chosen: Tensor, rejected: Tensor, step: Tensor, prompts: Sequence[str]
+    ) -> RolledPairs:
+        """Pairs of steps of images, with one step per image and time step, and one x_T per prompt."""
+        count = self.config.images_per_prompt
+        timesteps, previous = self.policy.schedule.timesteps(self.sampling.num_inference_steps)
+        images, states = trajectory.latents.shape[:2]
+        steps = states - 1
+        image = torch.arange(images).repeat_interleave(steps)
+        index = torch.arange(steps).repeat(images)
+        holder = torch.where(index == 0, image - image % count, image)
+        unit = torch.arange(len(step))
+        if self.config.update_per == "group":
+            unit = torch.unique(chosen // count * steps + step, return_inverse=True)[1]
+        rolled = RolledPairs(
+            latents=trajectory.latents.flatten(0, 1),
+            start=holder * states + index,
+            end=image * states + index + 1,
+            timestep=timesteps[index],
+            previous_timestep=previous[index],
+            prompt=image // count,
+            rollout_log_prob=trajectory.log_probs.flatten().to(device="cpu", dtype=torch.float64),
+            chosen=chosen * steps + step,
+            rejected=rejected * steps + step,
+            unit=unit,
+            prompts=tuple(prompts),
+        )
+        return rolled.select(torch.arange(len(rolled)))
+
+
+def trajectory_source(
+    policy: Denoiser,
+    reward: Reward | Comparisons,
+    prompts: Sequence[str],
+    *,
+    sampling: SamplingConfig,
+    config: TrajectoryConfig,
+    batch_size: int,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+) -> RolloutSource:
+    """D3PO's source of pairs; see :class:`TrajectoryRollout` and :class:`RolloutSource`."""
+    embeddings = PromptEmbeddings(policy)
+    return RolloutSource(
+        TrajectoryRollout(policy, reward, sampling=sampling, config=config, embeddings=embeddings),
+        prompts,
+        embeddings,
+        prompts_per_rollout=config.prompts_per_rollout,
+        updates_per_rollout=config.updates_per_rollout,
+        batch_size=batch_size,
+        hand_out=HAND_OUT[config.update_per],
+        seed=seed,
+        rank=rank,
+        world=world,
+    )

@@ -1,0 +1,1 @@
+"""The benchmark of reward hacking: what its runs say."""

@@ -1,0 +1,152 @@
+"""Every reward that has a name, and every CLIP that reward models start from. Nothing heavy is imported before use."""
+
+from __future__ import annotations
+
+from seedpo.registry import Entry, Registry, RewardEntry
+
+DRAWING = 32
+"""Height and width of the embedded world's drawings; its oracle reads nothing else."""
+
+OURS = "Apache-2.0, as seedpo"
+"""Licence of what ships with the package."""
+
+REWARDS = Registry(
+    "reward",
+    (
+        RewardEntry(
+            name="scenes-scorer",
+            target="seedpo.scenes.shipped:scenes_scorer",
+            summary="what a simulated annotator prefers, learned from few noisy choices (hackable)",
+            scale="log-odds: differences between two images of a prompt count",
+            licence=OURS,
+            source="docs/embedded-world.md",
+            step_aware=True,
+        ),
+        RewardEntry(
+            name="scenes-plain",
+            target="seedpo.scenes.shipped:plain_scorer",
+            summary="the same choices, learned from finished images alone; knows no time step (easier to hack)",
+            scale="log-odds: differences between two images of a prompt count",
+            licence=OURS,
+            source="docs/reward-training.md",
+        ),
+        RewardEntry(
+            name="scenes-truth",
+            target="seedpo.scenes.shipped:ScenesTruth",
+            summary="the simulated annotator's true utility, read by the oracle (cannot be hacked)",
+            image_size=DRAWING,
+            scale="utility: vividness less faults",
+            licence=OURS,
+            source="docs/embedded-world.md",
+        ),
+        RewardEntry(
+            name="jpeg-compressibility",
+            target="seedpo.rewards.jpeg:compressibility",
+            summary="minus the size of the image as a JPEG file; reads no prompt",
+            scale="kB, below 0",
+            licence=OURS,
+            source="arXiv 2305.13301",
+        ),
+        RewardEntry(
+            name="jpeg-incompressibility",
+            target="seedpo.rewards.jpeg:incompressibility",
+            summary="the size of the image as a JPEG file; reads no prompt",
+            scale="kB, above 0",
+            licence=OURS,
+            source="arXiv 2305.13301",
+        ),
+        RewardEntry(
+            name="pickscore",
+            target="seedpo.rewards.clip_score:pickscore",
+            summary="which of two images of a prompt people prefer (CLIP-H, Pick-a-Pic)",
+            scale="log-odds: about 100 times a cosine",
+            licence="see its model card",
+            size="about 3.9 GB",
+            source="arXiv 2305.01569",
+            place="yuvalkirstain/PickScore_v1",
+        ),
+        RewardEntry(
+            name="hpsv2",
+            target="seedpo.rewards.hpsv2:hpsv2",
+            summary="human preference score v2: which image of a prompt people prefer (CLIP-H, HPD v2)",
+            scale="a cosine, in [-1, 1]",
+            licence="code Apache-2.0; weights: see the model card",
+            size="about 2 GB",
+            source="arXiv 2306.09341",
+            place="xswu/HPSv2",
+        ),
+        RewardEntry(
+            name="hpsv2.1",
+            target="seedpo.rewards.hpsv2:hpsv21",
+            summary="human preference score v2.1: v2 trained on better data",
+            scale="a cosine, in [-1, 1]",
+            licence="code Apache-2.0; weights: see the model card",
+            size="about 2 GB",
+            source="arXiv 2306.09341",
+            place="xswu/HPSv2",
+        ),
+        RewardEntry(
+            name="imagereward",
+            target="seedpo.rewards.imagereward:imagereward",
+            summary="how experts rank images of a prompt: fidelity and agreement with the text (BLIP)",
+            scale="standard deviations of the authors' validation scores",
+            licence="code Apache-2.0; weights: see the model card",
+            size="about 1.8 GB",
+            source="arXiv 2304.05977",
+            place="THUDM/ImageReward",
+        ),
+        RewardEntry(
+            name="aesthetic",
+            target="seedpo.rewards.aesthetic:aesthetic",
+            summary="how beautiful people find the image (LAION's predictor on CLIP-L); reads no prompt",
+            scale="rating, about 1 to 10",
+            licence="predictor Apache-2.0; CLIP: see its model card",
+            size="about 1.7 GB",
+            source="github.com/christophschuhmann/improved-aesthetic-predictor",
+            place="trl-lib/ddpo-aesthetic-predictor",
+        ),
+        RewardEntry(
+            name="clipscore",
+            target="seedpo.rewards.clip_score:clipscore",
+            summary="agreement of image and prompt by OpenAI's CLIP-L, which learned no preferences",
+            scale="100 times a cosine, at least 0",
+            licence="see its model card",
+            size="about 1.7 GB",
+            source="arXiv 2104.08718",
+            place="openai/clip-vit-large-patch14",
+        ),
+        RewardEntry(
+            name="spm-sd15",
+            target="seedpo.rewards.spm:spm_sd15",
+            summary="SPO's step-aware preference model for Stable Diffusion 1.5 (CLIP-H, Pick-a-Pic)",
+            scale="log-odds: about 100 times a cosine",
+            licence="weights Apache-2.0, code MIT",
+            size="at most 5.2 GB",
+            source="arXiv 2406.04314",
+            place="SPO-Diffusion-Models/Step-Aware_Preference_Models",
+            step_aware=True,
+        ),
+        RewardEntry(
+            name="spm-sdxl",
+            target="seedpo.rewards.spm:spm_sdxl",
+            summary="SPO's step-aware preference model for Stable Diffusion XL (CLIP-H, Pick-a-Pic)",
+            scale="log-odds: about 100 times a cosine",
+            licence="weights Apache-2.0, code MIT",
+            size="at most 5.2 GB",
+            source="arXiv 2406.04314",
+            place="SPO-Diffusion-Models/Step-Aware_Preference_Models",
+            step_aware=True,
+        ),
+    ),
+)
+
+STARTS = Registry(
+    "CLIP to start from",
+    (
+        Entry(
+            name="scenes-clip",
+            target="seedpo.scenes.shipped:clip_folder",
+            summary="a small CLIP of the embedded world, trained on captions; `seedpo reward train` starts from it",
+        ),
+    ),
+)

@@ -1,0 +1,120 @@
+"""The embedded world joined with the adapters: its model, scorer, truth, pairs and prompts, each behind a name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seedpo.data.pairs import PairSet
+from seedpo.data.pickapic import pickapic_pairs
+from seedpo.data.settings import PairsConfig
+from seedpo.metrics.features.clip import ClipFeatures
+from seedpo.models.loading import load_pipeline
+from seedpo.protocols import Images
+from seedpo.rewards.clip_score import load_clip, load_clip_scorer
+from seedpo.rewards.clip_scorer import ClipScorer
+from seedpo.rewards.inputs import byte_batches, check_counts
+from seedpo.rewards.step_aware_clip import StepAwareScorer, load_scorer
+from seedpo.scenes.assets import CLIP, PIPELINE, PLAIN_SCORER, SCORER
+from seedpo.scenes.pairs import preference_table
+from seedpo.scenes.prompts import EVALUATION_PROMPTS, TRAINING_PROMPTS, unknown_words
+from seedpo.scenes.taste import true_utility
+
+logger = logging.getLogger(__name__)
+
+
+def scenes_folder() -> Path:
+    """Folder of the embedded pipeline."""
+    return PIPELINE
+
+
+@cache
+def scenes_scorer() -> StepAwareScorer:
+    """The embedded step-aware scorer."""
+    return load_scorer(SCORER)
+
+
+@cache
+def plain_scorer() -> ClipScorer:
+    """The embedded scorer that was trained on finished images alone."""
+    return load_clip_scorer(PLAIN_SCORER)
+
+
+class ScenesTruth:
+    """The simulated annotator's true utility as a reward."""
+
+    def __call__(self, images: Images, prompts: Sequence[str]) -> Tensor:
+        """True utility (B,)."""
+        check_counts(images, prompts)
+        if isinstance(images, Tensor):
+            return true_utility(images, prompts)
+        utility = torch.empty(len(prompts))
+        for rows, pixels in byte_batches(images, device="cpu"):
+            utility[rows] = true_utility(pixels.float() / 255.0, [prompts[row] for row in rows])
+        return utility
+
+
+def scenes_pairs(config: PairsConfig | None = None) -> PairSet:
+    """The embedded preference set, read as configured."""
+    return pickapic_pairs(preference_table(), origin="scenes-pairs", config=config)
+
+
+def scorer_pairs(config: PairsConfig | None = None) -> PairSet:
+    """The pairs behind the embedded scorer: few, so that it is honest where it has data and can be hacked elsewhere."""
+    table = preference_table(count=2500, seed=7)
+    return pickapic_pairs(table, origin="scenes-scorer-pairs", config=config)
+
+
+def held_out_pairs(config: PairsConfig | None = None) -> PairSet:
+    """Pairs of the embedded world that nothing is trained on."""
+    table = preference_table(count=1000, seed=1234)
+    return pickapic_pairs(table, origin="scenes-held-out-pairs", config=config)
+
+
+def clip_folder() -> Path:
+    """Folder of the CLIP that preference models of the embedded world start from."""
+    return CLIP
+
+
+def training_prompts() -> list[str]:
+    """Prompts of the embedded world that everything is trained on."""
+    return list(TRAINING_PROMPTS)
+
+
+def evaluation_prompts() -> list[str]:
+    """Prompts of the embedded world that nothing is trained on."""
+    return list(EVALUATION_PROMPTS)
+
+
+def warn_of_unknown_words(prompts: Sequence[str]) -> None:
+    """Says which words the embedded pipeline has never seen, as a real tokenizer would not."""
+    for prompt in prompts:
+        if unknown := unknown_words(prompt):
+            logger.warning("prompt %r: the embedded model has never seen %s", prompt, ", ".join(map(repr, unknown)))
+
+
+__all__ = [
+    "ScenesTruth",
+    "clip_folder",
+    "evaluation_prompts",
+    "held_out_pairs",
+    "load_pipeline",
+    "plain_scorer",
+    "scenes_folder",
+    "scenes_pairs",
+    "scenes_scorer",
+    "scorer_pairs",
+    "training_prompts",
+    "warn_of_unknown_words",
+]
+
+
+@cache
+def scenes_clip(place: str | None = None) -> ClipFeatures:
+    """Embeddings by the CLIP of the embedded world, which ships with the package, so that no place is heeded."""
+    return ClipFeatures(load_clip("scenes-clip", CLIP, kind="features"), name="scenes-clip")

@@ -1,0 +1,173 @@
+"""Caches of a run: which stores its configuration asks for, and what their content depends on."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seedpo.core.diffusion import NoiseSchedule
+from seedpo.core.draws import KeyedDraws
+from seedpo.data.cache.digests import digest, network_digest, settings_digest, tensors_digest
+from seedpo.data.cache.live import LivePairs
+from seedpo.data.cache.reference import ReferenceScalars
+from seedpo.data.cache.store import Store
+from seedpo.data.cache.stored import StoredPairs
+from seedpo.models.pipelines import KINDS
+from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.protocols import Denoiser, PairEncoder, PreferencePairs, ReferenceCache
+from seedpo.training.reward_settings import RewardRunConfig
+from seedpo.training.settings import RunConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caches:
+    """The stores of a run; as a context it writes at its end what was not written yet.
+
+    Attributes:
+        policy: encodes what is not stored.
+        latents: store of latents; none: not stored.
+        prompts: store of embedded prompts; none: not stored.
+        scalars: store of the reference's log-probabilities; none: not stored.
+        draws: draws of which the scalars are; none: those of the run's generator.
+        identity: digest of what latents and prompts depend on; none: there is no cache folder.
+    """
+
+    policy: Denoiser
+    latents: Store | None = None
+    prompts: Store | None = None
+    scalars: Store | None = None
+    draws: KeyedDraws | None = None
+    identity: str | None = None
+
+    def encoder(self, pairs: PreferencePairs) -> PairEncoder:
+        """A pair set as latents and embedded prompts."""
+        if self.identity is None:
+            return LivePairs(pairs, self.policy)
+        return self.stored(pairs)
+
+    def stored(self, pairs: PreferencePairs) -> StoredPairs:
+        """A pair set through the stores."""
+        return StoredPairs(pairs, self.policy, latents=self.latents, prompts=self.prompts, identity=self.identity or "")
+
+    @property
+    def reference(self) -> ReferenceCache | None:
+        """The reference's log-probabilities."""
+        return None if self.scalars is None else ReferenceScalars(self.scalars)
+
+    @property
+    def stores(self) -> list[Store]:
+        """All stores."""
+        return [store for store in (self.latents, self.prompts, self.scalars) if store is not None]
+
+    def __enter__(self) -> Caches:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for store in self.stores:
+            store.flush()
+        if self.stores:
+            counts = "; ".join(f"{store.kind}: {store.found} found, {store.added} computed" for store in self.stores)
+            logger.info("cache: %s", counts)
+
+
+def open_caches(
+    config: RunConfig | RewardRunConfig, policy: StableDiffusionPolicy, *, must_write: bool = False
+) -> Caches:
+    """The caches that a configuration asks for.
+
+    Hashes the weights that they depend on, which takes seconds for a large model.
+
+    Args:
+        config: of the run.
+        policy: its model, before training.
+        must_write: whether it is an error where nothing can be stored.
+
+    Raises:
+        CacheError: if the folder cannot be used.
+    """
+    cache = config.cache
+    if cache.folder is None:
+        return Caches(policy=policy)
+    root = Path(cache.folder).expanduser()
+    images, prompts = image_settings(policy), prompt_settings(policy, config)
+    identity = settings_digest({"images": images, "prompts": prompts})
+    scalars = reference_settings(policy, config) if isinstance(config, RunConfig) and cache.reference else None
+    return Caches(
+        policy=policy,
+        latents=Store(root, "latents", images, must_write=must_write) if cache.latents else None,
+        prompts=Store(root, "prompts", prompts, must_write=must_write) if cache.prompts else None,
+        scalars=None if scalars is None else Store(root, "reference", scalars, must_write=must_write),
+        draws=KeyedDraws(seed=cache.draws_seed, visits=cache.visits) if cache.reference else None,
+        identity=identity,
+    )
+
+
+def image_settings(policy: StableDiffusionPolicy) -> dict[str, Any]:
+    """What latents depend on besides the pair."""
+    vae = policy.pipeline.vae
+    return {
+        "vae": network_digest(vae),
+        "vae_config": _plain(vae.config),
+        "latent_shape": list(policy.latent_shape),
+    }
+
+
+def prompt_settings(policy: StableDiffusionPolicy, config: RunConfig | RewardRunConfig) -> dict[str, Any]:
+    """What embedded prompts depend on besides the text."""
+    pipeline = policy.pipeline
+    encoders = {}
+    for name in KINDS[type(pipeline).__name__].text_parts:
+        encoder = getattr(pipeline, name)
+        encoders[name] = {
+            "weights": network_digest(encoder),
+            "config": _plain(encoder.config.to_diff_dict()),
+            "tokenizer": _tokenizer_digest(getattr(pipeline, name.replace("text_encoder", "tokenizer"))),
+        }
+    return {
+        "pipeline": type(pipeline).__name__,
+        "encoders": encoders,
+        "zeros_for_empty": bool(pipeline.config.get("force_zeros_for_empty_prompt", False)),
+        "mixed_precision": config.mixed_precision,
+        # An embedded prompt of SDXL holds the model's image size until that of the pair takes its place.
+        "latent_shape": list(policy.latent_shape),
+    }
+
+
+def reference_settings(policy: StableDiffusionPolicy, config: RunConfig) -> dict[str, Any]:
+    """What the reference's log-probabilities depend on besides pair, time step and noise."""
+    unet: Any = policy.pipeline.unet if policy.frozen is None else policy.frozen
+    return {
+        "unet": network_digest(unet),
+        "unet_config": _plain(unet.config),
+        "schedule": _schedule_digest(policy.schedule),
+        "prediction_type": policy.schedule.prediction_type,
+        "reduction": config.reduction,
+        "mixed_precision": config.mixed_precision,
+    }
+
+
+def _schedule_digest(schedule: NoiseSchedule) -> str:
+    return tensors_digest({"alphas_cumprod": schedule.alphas_cumprod}).hex()
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A network's configuration without what names its file or the library that wrote it."""
+    leave_out = {"transformers_version", "dtype", "torch_dtype"}
+    kept = {key: value for key, value in config.items() if not key.startswith("_") and key not in leave_out}
+    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    return plain
+
+
+def _tokenizer_digest(tokenizer: Any) -> str:
+    """SHA-256 of what turns text into ids."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    # These two are left behind by whoever called the tokenizer last.
+    content = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}
+    content["model_max_length"] = tokenizer.model_max_length
+    return digest(json.dumps(content, sort_keys=True).encode()).hex()

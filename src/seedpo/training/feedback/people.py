@@ -1,0 +1,170 @@
+"""The judge that asks people: :class:`HumanFeedback`."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from seedpo.errors import ConfigError, DataError
+from seedpo.protocols import Images
+from seedpo.study.folder import Study, append_groups, open_study
+from seedpo.study.records import Group, Judgement
+from seedpo.study.settings import Question
+from seedpo.training.feedback.asked import Asked, pixels_of
+from seedpo.training.feedback.waiting import VoteBar, Wait
+from seedpo.training.interrupt import stop_on_signal
+from seedpo.training.launching import is_one_of_several
+
+logger = logging.getLogger(__name__)
+
+
+class HumanFeedback:
+    """Asks people which of every two images of a prompt they prefer, and waits for their votes.
+
+    Args:
+        study: folder of the study.
+        images_per_prompt: K, at least 2.
+        question: key of the question; none: the only one.
+        source: what the study notes as the origin of the images; raters never see it.
+        poll_seconds: between two looks at the votes.
+        timeout_hours: without a new vote, after which :class:`NoVotes` is raised; none: never.
+        progress: whether to show a progress bar while it waits.
+
+    Raises:
+        ConfigError: if the study's settings cannot be used, or the question is not one of it.
+        DataError: if its groups or images cannot be used.
+    """
+
+    def __init__(
+        self,
+        study: Path,
+        *,
+        images_per_prompt: int,
+        question: str | None = None,
+        source: str = "policy",
+        poll_seconds: float = 2.0,
+        timeout_hours: float | None = None,
+        progress: bool = True,
+    ) -> None:
+        require_extra()
+        self.folder = study
+        self.images_per_prompt = images_per_prompt
+        self.source = source
+        self.poll_seconds = poll_seconds
+        self.timeout_hours = timeout_hours
+        self.progress = progress
+        self.question = _question(open_study(study), question).key
+
+    def __call__(self, images: Images, prompts: Sequence[str]) -> Tensor:
+        """Scores (B,) float32 in [-1, 1]: an image's mean preference over the others of its prompt.
+
+        Args:
+            images: as for :meth:`compare`.
+            prompts: as for :meth:`compare`.
+        """
+        return self.compare(images, prompts).sum(2).flatten() / (self.images_per_prompt - 1)
+
+    def compare(self, images: Images, prompts: Sequence[str]) -> Tensor:
+        """Share of raters who prefer the first of two images, less the share who prefer the second.
+
+        Args:
+            images: (P K, 3, H, W) in [0, 1], or as many PIL images: K of each prompt in succession.
+            prompts: one for each image.
+
+        Returns:
+            (P, K, K) float32 in [-1, 1], antisymmetric; 0 for ties, "both bad" and skipped pairs. See
+            :func:`seedpo.study.preferences.preferences` for pairs that nobody was asked about.
+
+        Raises:
+            TrainingInterrupted: after SIGINT or SIGTERM while it waits.
+            NoVotes: after ``timeout_hours`` without a vote.
+            SeedpoError: if the study or its votes cannot be read or written.
+        """
+        count = self.images_per_prompt
+        pixels = pixels_of(images)
+        asked = [
+            Asked.of(self.question, prompts[start], pixels[start : start + count])
+            for start in range(0, len(pixels), count)
+        ]
+        study = self._put(asked)
+        by_group = self._votes([study.group(group.id) for group in asked if group.id in study.by_id], study)
+        return torch.stack([torch.from_numpy(group.preferences(by_group.get(group.id, ()))) for group in asked])
+
+    def _put(self, asked: Sequence[Asked]) -> Study:
+        """The study, with groups for what it was not asked before."""
+        with _alone(self.folder / "groups.jsonl"):
+            known = open_study(self.folder, verify=False).by_id
+            new = {group.id: group for group in asked if group.id not in known and len(group.images) > 1}
+            if new:
+                append_groups(self.folder, [group.added(self.folder, self.source) for group in new.values()], {})
+        return open_study(self.folder, verify=False)
+
+    def _votes(self, groups: Sequence[Group], study: Study) -> Mapping[str, Sequence[Judgement]]:
+        """All judgements on these groups, by group, as soon as all that are wanted are there."""
+        from seedpo.study.store import Store
+
+        wait = Wait(groups, study, poll_seconds=self.poll_seconds, timeout_hours=self.timeout_hours)
+        store = Store.open(study)
+        try:
+            if wait.is_over(store):
+                return wait.by_group
+            logger.info("%s", wait.words())
+            with stop_on_signal() as stop, VoteBar(wait, shown=self.progress) as bar:
+                while not wait.is_over(store):
+                    bar.show()
+                    wait.nap(stop)
+                wait.heed(stop)
+            if is_one_of_several():
+                logger.info("the votes on this process's images are there; the other processes wait for theirs, if any")
+            return wait.by_group
+        finally:
+            store.close()
+
+
+def require_extra() -> None:
+    """Says what to install where the packages of studies are missing.
+
+    Raises:
+        ConfigError: if they are.
+    """
+    if importlib.util.find_spec("sqlalchemy") is None:
+        raise ConfigError("votes are read with sqlalchemy, which is missing: pip install 'seedpo[study]'")
+
+
+def _question(study: Study, key: str | None) -> Question:
+    questions = {question.key: question for question in study.settings.questions}
+    known = ", ".join(questions)
+    if key is None and len(questions) > 1:
+        raise ConfigError(f"{study.folder} asks several questions; set feedback.question to one of {known}")
+    if key is not None and key not in questions:
+        raise ConfigError(f"feedback.question = {key}: {study.folder} asks {known}")
+    question = questions[next(iter(questions)) if key is None else key]
+    if question.shows != "image":
+        raise ConfigError(f"question {question.key} of {study.folder} shows sets of images; one image a side is needed")
+    return question
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Inside, no other process of seedpo that trains appends to the study.
+
+    Raises:
+        DataError: if there is no such file, or it cannot be locked.
+    """
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("r+b"))  # network file systems lock only what may be written
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be locked ({error.strerror}); see that the study is there and may be written, "
+                "and go on with --resume latest"
+            ) from error
+        yield

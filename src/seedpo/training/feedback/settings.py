@@ -1,0 +1,21 @@
+"""People in the place of a reward."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from seedpo.settings import Section
+
+
+class FeedbackConfig(Section):
+    """D3PO's images, judged by people through a study (`seedpo study serve`); docs/human-feedback.md."""
+
+    study: str | None = None
+    """Folder of the study in which people judge the images of roll-outs, in place of `reward`; it is made if there is
+    none. None: `reward` judges."""
+    question: str | None = None
+    """Key of the question that is asked; none: the only one of the study."""
+    poll_seconds: float = Field(2.0, gt=0.0, le=3600.0)
+    """Seconds between two looks at the votes."""
+    timeout_hours: float | None = Field(None, gt=0.0)
+    """Hours without a new vote after which the run ends, to be resumed later; none: it waits for ever."""

@@ -1,0 +1,121 @@
+"""From a run's configuration to the people that it asks."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from seedpo.errors import ConfigError
+from seedpo.methods.presets import Preset
+from seedpo.methods.sources.rollouts import RolloutSource
+from seedpo.protocols import Source
+from seedpo.study.folder import create_study
+from seedpo.study.settings import Question, StudySettings
+from seedpo.study.settings_file import NAME as SETTINGS
+from seedpo.study.settings_file import read_settings
+from seedpo.training.feedback.people import HumanFeedback, require_extra
+from seedpo.training.processes import EVALUATION_TIMEOUT
+from seedpo.training.settings import RunConfig
+
+logger = logging.getLogger(__name__)
+
+QUESTION = Question(key="preference", text="Which image do you prefer for this prompt?")
+"""What a study that is made here asks."""
+
+FULL_UP_TO = 4
+"""Images per prompt of which every pair is asked about in a study that is made here; of more, a knockout."""
+
+WAIT_FOR_OTHERS = timedelta(days=365)
+"""How long the processes of a run wait for the one whose images are judged last."""
+
+
+def check_feedback(config: RunConfig, preset: Preset) -> None:
+    """Sees that people can judge what a method draws.
+
+    Raises:
+        ConfigError: if they cannot.
+    """
+    if config.feedback.study is None:
+        return
+    if preset.source == "offline":
+        raise ConfigError(
+            f"feedback.study: {config.method} draws no images; `seedpo study export` makes data for it from votes"
+        )
+    if preset.source == "steps":
+        raise ConfigError(f"feedback.study: {config.method} judges previews of every step; use method d3po with people")
+    if config.trajectories.diversity_bonus > 0:
+        raise ConfigError("feedback.study: people give no scores; set trajectories.diversity_bonus to 0")
+    if config.trajectories.min_gap >= 1:
+        raise ConfigError("feedback.study: no preference is above 1; set trajectories.min_gap below it")
+
+
+def human_feedback(config: RunConfig, *, progress: bool = True) -> HumanFeedback | None:
+    """The people that a configuration asks, if it does; their study must be there, see :func:`ensure_study`."""
+    if config.feedback.study is None:
+        return None
+    return HumanFeedback(
+        Path(config.feedback.study),
+        images_per_prompt=config.trajectories.images_per_prompt,
+        question=config.feedback.question,
+        poll_seconds=config.feedback.poll_seconds,
+        timeout_hours=config.feedback.timeout_hours,
+        progress=progress,
+    )
+
+
+def ensure_study(config: RunConfig) -> None:
+    """Makes the study that a configuration names, of kind *collect* and without groups yet, unless there is one.
+
+    Raises:
+        ConfigError: if the folder is there and holds no study, or packages are missing.
+        DataError: if it cannot be written.
+    """
+    if config.feedback.study is None:
+        return
+    require_extra()
+    folder = Path(config.feedback.study)
+    if (folder / SETTINGS).is_file():
+        return
+    settings = _new_settings(config)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    create_study(folder, settings, [], {})
+    logger.info(
+        "made the study %s: %s says how many raters each pair gets, and what they read", folder, folder / SETTINGS
+    )
+
+
+def study_settings(config: RunConfig) -> StudySettings | None:
+    """The settings of the study that a configuration names, or of the one that would be made; none: it names none.
+
+    Raises:
+        ConfigError: if the study is there and its settings cannot be used.
+    """
+    if config.feedback.study is None:
+        return None
+    path = Path(config.feedback.study) / SETTINGS
+    return read_settings(path) if path.is_file() else _new_settings(config)
+
+
+def _new_settings(config: RunConfig) -> StudySettings:
+    return StudySettings(
+        id=uuid.uuid4().hex,
+        questions=(QUESTION,),
+        tournament="full" if config.trajectories.images_per_prompt <= FULL_UP_TO else "knockout",
+        seed=config.seed,
+    )
+
+
+def asks_people(config: RunConfig, source: Source[Any]) -> Callable[[], bool] | None:
+    """Tells whether the next step needs votes on images that are not drawn yet; none: no step ever does."""
+    if config.feedback.study is None or not isinstance(source, RolloutSource):
+        return None
+    return lambda: source.rolls_out_within(config.gradient_accumulation_steps)
+
+
+def patience(config: RunConfig) -> timedelta:
+    """How long the processes of a run wait for each other."""
+    return EVALUATION_TIMEOUT if config.feedback.study is None else WAIT_FOR_OTHERS

@@ -1,0 +1,305 @@
+"""Where the parts of a preference model's training are joined: from a configuration to a scorer.
+
+``train_reward(resolve_reward_config(), "runs/scorer")`` makes the reward ``runs/scorer/model``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+
+from seedpo.core.draws import KeyedDraws
+from seedpo.data.relabelling import RelabelledPairs
+from seedpo.data.settings import PairsConfig
+from seedpo.data.skipping import ReadPairs, SkippingPairs
+from seedpo.data.subset import divided_by_prompt
+from seedpo.errors import ConfigError
+from seedpo.methods.sources.offline import OfflinePairs
+from seedpo.models.catalogue import MODELS
+from seedpo.models.frozen import FrozenModel
+from seedpo.models.names import looks_like_a_model
+from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.protocols import PairEncoder
+from seedpo.rewards.catalogue import STARTS
+from seedpo.rewards.named import build_reward
+from seedpo.rewards.preference_evaluation import PreferenceEvaluation
+from seedpo.rewards.preference_model import PreferenceModel
+from seedpo.rewards.preference_objective import PreferenceObjective, Prompts
+from seedpo.rewards.preference_pixels import PixelPairs
+from seedpo.rewards.preference_start import load_start
+from seedpo.rewards.previews import FinishedImages, NoisyPreviews, Views
+from seedpo.training.caches import Caches, open_caches
+from seedpo.training.processes import build_accelerator, on_every_process, on_main_process
+from seedpo.training.recipes import build_config, read_recipe
+from seedpo.training.reward_settings import SCENES, RewardRunConfig
+from seedpo.training.run import labelled_pairs, named_pipeline, usual_precision
+from seedpo.training.run_folder import RunFolder
+from seedpo.training.trackers import require_trackers
+from seedpo.training.tracking import read_metrics
+from seedpo.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_reward_config(
+    recipe: str | Path | None = None, changes: Mapping[str, Any] | None = None, *, bfloat16: bool | None = None
+) -> RewardRunConfig:
+    """The configuration of a recipe file, or of none, with changes.
+
+    Where neither names ``data``, the settings of the embedded scorer come first. Where neither says so,
+    ``mixed_precision`` is bf16 for models other than the registered ones, on a GPU that computes in it.
+
+    Args:
+        recipe: path of a YAML file; none: the defaults.
+        changes: nested keys that win over everything else.
+        bfloat16: whether the GPU of the run computes in bfloat16; none: this machine's is asked.
+
+    Raises:
+        ConfigError: if a key or a value is wrong; the message names it.
+    """
+    read = {} if recipe is None else read_recipe(Path(recipe))
+    named = {**read, **(changes or {})}
+    fields = RewardRunConfig.model_fields
+    places = [named.get(key, fields[key].default) for key in ("start", "model")]
+    embedded = all(place is None or place == "none" or place in STARTS or place in MODELS for place in places)
+    usual = {} if embedded else usual_precision(bfloat16)
+    preset = {} if "data" in named else SCENES
+    return build_config(usual, preset, read, changes or {}, kind=RewardRunConfig)
+
+
+def build_preference_model(config: RewardRunConfig) -> PreferenceModel:
+    """The preference model as it starts.
+
+    Raises:
+        ConfigError: if ``start`` is no known name, or is step-aware where a plain model is asked for.
+        DataError: if it cannot be loaded.
+    """
+    if config.start not in STARTS and not looks_like_a_model(config.start):
+        STARTS[config.start]  # raises the error that lists the names
+    place = STARTS.load(config.start)() if config.start in STARTS else config.start
+    return load_start(place, step_aware=config.model is not None, tokenizer=config.tokenizer, seed=config.seed)
+
+
+def build_denoiser(config: RewardRunConfig) -> FrozenModel | None:
+    """The diffusion model that predicts the previews; none where finished images are judged.
+
+    Raises:
+        ConfigError: if the name is unknown, or a time step is beyond the model's.
+        DataError: if it cannot be loaded.
+    """
+    if config.model is None:
+        return None
+    pipeline = named_pipeline(config.model, vae=config.vae, single_file_config=config.single_file_config)
+    policy = StableDiffusionPolicy(
+        pipeline, resolution=config.resolution, mixed_precision=config.mixed_precision, seed=config.seed
+    )
+    if max(config.timesteps) >= len(policy.schedule):
+        raise ConfigError(
+            f"timesteps: {max(config.timesteps)} is beyond the last time step of model {config.model}, "
+            f"{len(policy.schedule) - 1}"
+        )
+    return FrozenModel(policy)
+
+
+def build_views(config: RewardRunConfig, model: PreferenceModel, denoiser: FrozenModel | None) -> Views:
+    """How the pairs are shown to the preference model."""
+    if denoiser is None:
+        return FinishedImages()
+    return NoisyPreviews(
+        denoiser,
+        size=model.image_size,
+        guidance_scale=config.guidance_scale,
+        clean_share=config.clean_share,
+        timesteps=config.timesteps,
+        images_per_call=config.preview_batch_size,
+    )
+
+
+def build_preference_pairs(
+    config: RewardRunConfig, *, device: torch.device | None = None, progress: bool = False
+) -> tuple[SkippingPairs, SkippingPairs]:
+    """The pairs that are trained on, and those that the accuracy is measured on.
+
+    Raises:
+        ConfigError: if a name is unknown, or a stream is to be divided.
+        DataError: if pairs cannot be read, or either side is empty.
+    """
+    reward = None if config.relabel is None else build_reward(config.relabel, device=device)
+
+    def opened(name: str, settings: PairsConfig) -> ReadPairs:
+        pairs = labelled_pairs(name, settings, seed=config.seed)
+        return pairs if reward is None else RelabelledPairs(pairs, reward, name=reward.name, gap=config.relabel_gap)
+
+    training = opened(config.data, config.pairs)
+    if config.held_out is not None:
+        settings = config.pairs.model_copy(
+            update={
+                "ties": "half" if config.relabel else "drop",
+                "split": config.held_out_split or config.pairs.split,
+            }
+        )
+        held_out: ReadPairs = opened(config.held_out, settings)
+    elif getattr(training, "sequential", False):
+        raise ConfigError(f"data = {config.data} is a stream, of which no pairs can be kept out; set held_out")
+    else:
+        training, held_out = divided_by_prompt(training, config.held_out_share, progress=progress)
+    if getattr(held_out, "sequential", False) and config.held_out_limit is None:
+        raise ConfigError(f"held_out = {config.held_out} is a stream, which has no end; set held_out_limit")
+    limit = config.pairs.bad_rows_limit
+    return SkippingPairs(training, limit=limit), SkippingPairs(held_out, limit=limit)
+
+
+def build_reward_caches(config: RewardRunConfig, denoiser: FrozenModel | None) -> Caches | None:
+    """Latents and embedded prompts, kept in memory or on the disk; none where there is no diffusion model."""
+    if denoiser is None:
+        if config.cache.folder is not None:
+            logger.warning("cache.folder has no effect: without model there are no latents to keep")
+        return None
+    return replace(open_caches(config, denoiser.policy), policy=denoiser)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardParts:
+    """What a training, or a measurement, is made of.
+
+    Attributes:
+        model: the preference model.
+        views: how pairs are shown to it.
+        caches: of latents and embedded prompts; none where finished images are judged.
+        training: the pairs that are trained on.
+        held_out: the pairs that the accuracy is measured on.
+    """
+
+    model: PreferenceModel
+    views: Views
+    caches: Caches | None
+    training: SkippingPairs
+    held_out: SkippingPairs
+
+    def encoder(self, pairs: SkippingPairs) -> PairEncoder:
+        """Pairs as the views take them."""
+        return PixelPairs(pairs, size=self.model.image_size) if self.caches is None else self.caches.encoder(pairs)
+
+
+def build_parts(config: RewardRunConfig, *, device: torch.device, progress: bool = False) -> RewardParts:
+    """Loads models and opens pairs; nothing is exchanged between processes.
+
+    Raises:
+        SeedpoError: whatever the user can mend, in one line.
+    """
+    model = build_preference_model(config)
+    training, held_out = build_preference_pairs(config, device=device, progress=progress)
+    denoiser = build_denoiser(config)
+    if denoiser is not None:
+        denoiser.policy.pipeline.to(device)
+    model.module.to(device)
+    return RewardParts(
+        model=model,
+        views=build_views(config, model, denoiser),
+        caches=build_reward_caches(config, denoiser),
+        training=training,
+        held_out=held_out,
+    )
+
+
+def build_evaluation(config: RewardRunConfig, parts: RewardParts, *, progress: bool = False) -> PreferenceEvaluation:
+    """What is measured at evaluations."""
+    count = len(parts.held_out)
+    return PreferenceEvaluation(
+        parts.encoder(parts.held_out),
+        _prompts_of(parts.held_out),
+        parts.views,
+        rows=range(count if config.held_out_limit is None else min(count, config.held_out_limit)),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        progress=progress,
+    )
+
+
+def train_reward(
+    config: RewardRunConfig,
+    out: str | Path,
+    *,
+    resume: Literal["latest"] | None = None,
+    accelerator: Accelerator | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Trains a preference model and writes the run folder; the scorer lies in its ``model``.
+
+    Args:
+        config: the run's settings, for example from :func:`resolve_reward_config`.
+        out: the run folder; it must not exist unless a run is resumed.
+        resume: ``latest`` goes on from the last checkpoint.
+        accelerator: of this process; built from the configuration if it is not given.
+        progress: whether to show progress bars.
+
+    Returns:
+        The last line of training metrics.
+
+    Raises:
+        SeedpoError: whatever the user can mend, in one line.
+    """
+    accelerator = accelerator or build_accelerator(config.mixed_precision)
+    require_trackers(config.trackers)
+    shown = progress and accelerator.is_main_process
+    parts = on_every_process(accelerator, lambda: build_parts(config, device=accelerator.device, progress=shown))
+    source = OfflinePairs(
+        parts.encoder(parts.training),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        mirror=KeyedDraws(seed=config.seed) if config.pairs.flip else None,
+        rank=accelerator.process_index,
+        world=accelerator.num_processes,
+        reader=parts.training,
+    )
+    objective = PreferenceObjective(
+        parts.views, _prompts_of(parts.training), in_batch_negatives=config.in_batch_negatives
+    )
+    if resume is not None:
+        folder = RunFolder.open(out)
+    else:
+        folder = on_main_process(accelerator, lambda: RunFolder.create(out, config))
+    trainer = Trainer(
+        policy=parts.model,
+        method=objective,
+        source=source,
+        config=config,
+        folder=folder,
+        evaluator=build_evaluation(config, parts, progress=shown),
+        accelerator=accelerator,
+        progress=progress,
+    )
+    with parts.caches or nullcontext():
+        return trainer.train(resume=resume)
+
+
+def measure_reward(config: RewardRunConfig, *, progress: bool = True) -> Mapping[str, float]:
+    """Accuracies of the preference model ``config.start`` as it is, on held-out pairs; nothing is trained.
+
+    A plain one is shown the previews as if they were finished images.
+
+    Raises:
+        SeedpoError: whatever the user can mend, in one line.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    parts = build_parts(config, device=device, progress=progress)
+    evaluation = build_evaluation(config, parts, progress=progress)
+    with parts.caches or nullcontext():
+        return evaluation(parts.model, step=0, folder=Path())
+
+
+def last_evaluation(out: str | Path) -> Mapping[str, float]:
+    """The last line of evaluations that a run folder holds."""
+    lines = read_metrics(RunFolder.open(out).metrics)
+    return [line for line in lines if line["kind"] == "evaluation"][-1]
+
+
+def _prompts_of(pairs: SkippingPairs) -> Prompts:
+    return lambda rows: [pairs.prompt(row) for row in rows]

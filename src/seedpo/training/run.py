@@ -1,0 +1,404 @@
+"""Where the parts of a run are joined: from a configuration to a trained model.
+
+    config = resolve_config("spo", {"gamma": 1.0, "max_steps": 50})
+    train(config, "runs/see-spo")
+
+The parts can also be built one by one and handed to :class:`seedpo.training.trainer.Trainer`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from accelerate import Accelerator
+from torch import Tensor
+
+from seedpo.core.draws import KeyedDraws
+from seedpo.core.entropy import entropy_weights
+from seedpo.data.catalogue import DATA, PROMPTS
+from seedpo.data.changes import Change, ChangedPairs, as_a_win, as_square_original, emptied
+from seedpo.data.pairs import PairSet
+from seedpo.data.prompts import read_prompts
+from seedpo.data.reading import looks_like_pairs, read_pairs
+from seedpo.data.settings import PairsConfig
+from seedpo.data.skipping import SkippingPairs
+from seedpo.data.streams import StreamedPairs
+from seedpo.errors import ConfigError
+from seedpo.evaluation.image_evaluation import ImageEvaluation
+from seedpo.methods.noise_dpo import NoiseDPO
+from seedpo.methods.presets import METHODS, Preset
+from seedpo.methods.sources.offline import OfflinePairs
+from seedpo.methods.sources.steps import step_source
+from seedpo.methods.sources.trajectories import trajectory_source
+from seedpo.methods.transition_dpo import TransitionDPO
+from seedpo.metrics.catalogue import METRICS
+from seedpo.metrics.named import build_prompt_metric
+from seedpo.models.catalogue import MODELS
+from seedpo.models.loading import load_pipeline
+from seedpo.models.names import looks_like_a_model
+from seedpo.models.pipelines import Pipeline
+from seedpo.models.precision import gpu_has_bfloat16
+from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.protocols import Method, Source
+from seedpo.rewards.catalogue import REWARDS
+from seedpo.rewards.named import CheckedReward, build_reward, check_definitions, leaves
+from seedpo.scenes.shipped import warn_of_unknown_words
+from seedpo.training.caches import Caches, open_caches
+from seedpo.training.expectations import what_to_expect
+from seedpo.training.feedback.wiring import asks_people, check_feedback, ensure_study, human_feedback, patience
+from seedpo.training.processes import build_accelerator, on_every_process, on_main_process
+from seedpo.training.recipes import build_config, read_recipe
+from seedpo.training.run_folder import RunFolder
+from seedpo.training.settings import RunConfig
+from seedpo.training.trackers import require_trackers
+from seedpo.training.trainer import Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def resolve_config(
+    method_or_recipe: str, changes: Mapping[str, Any] | None = None, *, bfloat16: bool | None = None
+) -> RunConfig:
+    """The configuration of a preset or a recipe file, with changes.
+
+    Where none of them says so, ``mixed_precision`` is bf16 for models other than the registered ones, on a GPU that
+    computes in it.
+
+    Args:
+        method_or_recipe: name of a method, or path of a YAML file.
+        changes: nested keys that win over everything else.
+        bfloat16: whether the GPU of the run computes in bfloat16; none: this machine's is asked.
+
+    Raises:
+        ConfigError: if the method, a key or a value is wrong; the message names it.
+    """
+    is_file = method_or_recipe.endswith((".yaml", ".yml"))
+    recipe = read_recipe(Path(method_or_recipe)) if is_file else {"method": method_or_recipe}
+    changes = changes or {}
+    name = changes.get("method", recipe.get("method", RunConfig.model_fields["method"].default))
+    preset: Preset = METHODS.load(str(name))
+    model = changes.get("model", recipe.get("model", RunConfig.model_fields["model"].default))
+    usual = {} if model in MODELS else usual_precision(bfloat16)
+    config = build_config(usual, preset.defaults, recipe, changes)
+    if preset.objective == "noise" and config.entropy_offset != "full":
+        raise ConfigError(
+            f"entropy_offset = {config.entropy_offset} takes the noise of drawn steps off the offset, and {name} draws "
+            "none; set entropy_offset to full, or method to d3po or spo"
+        )
+    check_definitions(config.rewards)
+    check_feedback(config, preset)
+    return config
+
+
+def usual_precision(bfloat16: bool | None = None) -> dict[str, str]:
+    """The key ``mixed_precision`` of models for which nothing is set, if it is not the default."""
+    return {"mixed_precision": "bf16"} if (gpu_has_bfloat16() if bfloat16 is None else bfloat16) else {}
+
+
+def load_base(config: RunConfig) -> Pipeline:
+    """Loads the model that a run starts from.
+
+    Raises:
+        ConfigError: if the name is unknown.
+        DataError: if it cannot be loaded.
+    """
+    return named_pipeline(config.model, vae=config.vae, single_file_config=config.single_file_config)
+
+
+def named_pipeline(name: str, *, vae: str | None, single_file_config: str | None) -> Pipeline:
+    """Loads a diffusion model by its registered name or from its place; see :func:`load_base`."""
+    if name not in MODELS and not looks_like_a_model(name):
+        MODELS[name]  # raises the error that lists the names
+    model = MODELS.load(name)() if name in MODELS else name
+    return load_pipeline(model, vae=vae, single_file_config=single_file_config)
+
+
+def build_policy(config: RunConfig) -> StableDiffusionPolicy:
+    """Loads the model and adds what is trained."""
+    return StableDiffusionPolicy(
+        load_base(config),
+        adapter=config.adapter,
+        lora_rank=config.lora_rank,
+        seed=config.seed,
+        resolution=config.resolution,
+        mixed_precision=config.mixed_precision,
+        gradient_checkpointing=config.gradient_checkpointing,
+        compile_networks=config.compile,
+    )
+
+
+def load_prompts(name: str, *, embedded: bool) -> list[str]:
+    """Prompts of a registered set or of a text file; warns of words that the embedded model does not know."""
+    if name in PROMPTS:
+        prompts: list[str] = PROMPTS.load(name)()
+        return prompts
+    if not Path(name).suffix:
+        PROMPTS[name]  # raises the error that lists the names
+    prompts = read_prompts(Path(name))
+    if embedded:
+        warn_of_unknown_words(prompts)
+    return prompts
+
+
+def labelled_pairs(name: str, settings: PairsConfig, *, seed: int) -> PairSet | StreamedPairs:
+    """Labelled pairs by the name of a registered set or a place.
+
+    Args:
+        name: as in the configuration.
+        settings: how they are read.
+        seed: of the order of streams.
+
+    Raises:
+        ConfigError: if it is neither a registered name nor looks like a path.
+        DataError: if it cannot be read.
+    """
+    if name not in DATA and not looks_like_pairs(name):
+        DATA[name]  # raises the error that lists the names
+    pairs: PairSet | StreamedPairs = (
+        DATA.load(name)(settings) if name in DATA else read_pairs(name, settings, seed=seed)
+    )
+    logger.info("%s", pairs.summary)
+    return pairs
+
+
+def build_pairs(config: RunConfig) -> SkippingPairs:
+    """The labelled pairs of an offline method; those that cannot be read are passed over, up to a limit.
+
+    Raises:
+        ConfigError: if ``data`` is neither a registered name nor looks like a path.
+        DataError: if it cannot be read.
+    """
+    fidelity, settings = config.fidelity, config.pairs
+    if fidelity.ties_as_wins:
+        settings = settings.model_copy(update={"ties": "half"})
+    pairs = labelled_pairs(config.data, settings, seed=config.seed)
+    possible: Mapping[str, tuple[bool, Change]] = {
+        "ties_as_wins": (fidelity.ties_as_wins, as_a_win),
+        "square_time_ids": (fidelity.square_time_ids, as_square_original),
+        f"empty_prompts={settings.empty_prompts}": (settings.empty_prompts > 0, emptied(settings.empty_prompts)),
+    }
+    changes = {name: change for name, (wanted, change) in possible.items() if wanted}
+    return SkippingPairs(ChangedPairs(pairs, changes) if changes else pairs, limit=settings.bad_rows_limit)
+
+
+def named_reward(name: str, config: RunConfig) -> CheckedReward:
+    """A reward as a run names it, with its weighted sums and its precision; see :mod:`seedpo.rewards.named`."""
+    return build_reward(name, definitions=config.rewards, precision=config.reward_precision)
+
+
+def build_caches(config: RunConfig, policy: StableDiffusionPolicy) -> Caches:
+    """What is computed once for this run and others; before training, since the weights are hashed."""
+    preset: Preset = METHODS.load(config.method)
+    if preset.source != "offline" and config.cache.folder is not None:
+        logger.warning("cache.folder has no effect: %s makes its own pairs, which do not come again", config.method)
+        return Caches(policy=policy)
+    return open_caches(config, policy)
+
+
+def build_method(config: RunConfig, caches: Caches | None = None) -> Method[Any]:
+    """The objective of the method's preset."""
+    policy_weight, reference_weight = entropy_weights(config.beta, config.gamma, convention=config.entropy_convention)
+    preset: Preset = METHODS.load(config.method)
+    if preset.objective == "noise":
+        scale = 2.0 if config.fidelity.beta_without_half else 1.0
+        return NoiseDPO(
+            policy_weight=scale * policy_weight,
+            reference_weight=scale * reference_weight,
+            reduction=config.reduction,
+            draws=caches.draws if caches else None,
+            cache=caches.reference if caches else None,
+        )
+    return TransitionDPO(
+        policy_weight=policy_weight,
+        reference_weight=reference_weight,
+        guidance_scale=config.sampling.guidance_scale,
+        eta=config.sampling.eta,
+        clip_range=config.clip_range,
+        reduction=config.reduction,
+        entropy_offset=config.entropy_offset,
+    )
+
+
+def build_source(
+    config: RunConfig,
+    policy: StableDiffusionPolicy,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    caches: Caches | None = None,
+    progress: bool = False,
+) -> Source[Any]:
+    """The source of pairs of the method's preset, for one process of several; ``progress`` shows votes coming in."""
+    preset: Preset = METHODS.load(config.method)
+    if preset.source == "offline":
+        caches, apart = caches or Caches(policy=policy), config.fidelity.independent_flips
+        pairs = build_pairs(config)
+        return OfflinePairs(
+            caches.encoder(pairs),
+            batch_size=config.batch_size,
+            seed=config.seed,
+            mirror=caches.draws or KeyedDraws(seed=config.seed) if config.pairs.flip or apart else None,
+            mirror_rejected=KeyedDraws(seed=config.seed + 1) if apart else None,
+            rank=rank,
+            world=world,
+            reader=pairs,
+        )
+    prompts = load_prompts(config.prompts, embedded=config.model in MODELS)
+    if preset.source == "trajectories":
+        return trajectory_source(
+            policy,
+            human_feedback(config, progress=progress and rank == 0)
+            or named_reward(config.reward, config).to(policy.device),
+            prompts,
+            sampling=config.sampling,
+            config=config.trajectories,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            rank=rank,
+            world=world,
+        )
+    reward = named_reward(config.reward, config).to(policy.device)
+    if reward.step_blind:
+        logger.warning(
+            "reward %s knows no time step: for %s it judges previews as if they were finished images; step-aware "
+            "rewards are made for previews",
+            ", ".join(reward.step_blind),
+            config.method,
+        )
+    return step_source(
+        policy,
+        reward,
+        prompts,
+        sampling=config.sampling,
+        config=config.steps,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        rank=rank,
+        world=world,
+        preview_decode=_preview_decoder(config, policy),
+    )
+
+
+def _preview_decoder(config: RunConfig, policy: StableDiffusionPolicy) -> Callable[[Tensor], Tensor] | None:
+    """What decodes the previews for SPO's scorer in place of the model's own autoencoder, if that is asked for."""
+    if config.preview_vae is None:
+        return None
+    from seedpo.models.preview import load_preview_decoder
+
+    return load_preview_decoder(config.preview_vae, channels=policy.latent_shape[0], device=policy.device)
+
+
+def build_evaluation(config: RunConfig) -> ImageEvaluation:
+    """What is generated and measured at evaluations.
+
+    Raises:
+        ConfigError: if there are fewer prompts than asked for.
+    """
+    settings = config.evaluation
+    prompts = load_prompts(settings.prompts, embedded=config.model in MODELS)
+    if len(prompts) < settings.num_prompts:
+        raise ConfigError(
+            f"evaluation.num_prompts = {settings.num_prompts}, but {settings.prompts} holds {len(prompts)} prompts"
+        )
+    return ImageEvaluation(
+        prompts[: settings.num_prompts],
+        config=settings,
+        rewards={name: named_reward(name, config) for name in settings.rewards},
+        metrics={name: build_prompt_metric(name) for name in settings.metrics},
+    )
+
+
+def _check_steps(config: RunConfig, policy: StableDiffusionPolicy) -> None:
+    """Refuses step counts that the model's noise schedule does not have, before anything is sampled."""
+    for section in ("sampling", "evaluation"):
+        try:
+            policy.schedule.timesteps(getattr(config, section).num_inference_steps)
+        except ValueError as error:
+            raise ConfigError(f"{section}.{error}") from error
+
+
+def _check_images(config: RunConfig, policy: StableDiffusionPolicy) -> None:
+    """Refuses rewards and metrics that cannot read the model's images, before anything is sampled."""
+    preset: Preset = METHODS.load(config.method)
+    asked = {
+        "reward": (REWARDS, () if preset.source == "offline" or config.feedback.study else (config.reward,)),
+        "evaluation.rewards": (REWARDS, config.evaluation.rewards),
+        "evaluation.metrics": (METRICS, config.evaluation.metrics),
+    }
+    height, width = policy.image_size
+    for key, (registry, names) in asked.items():
+        parts = dict.fromkeys(leaf for name in names for leaf in leaves(name, config.rewards))
+        needed = {name: registry[name].image_size for name in parts if name in registry}
+        unread = [name for name, size in needed.items() if size not in (None, height)]
+        if unread:
+            others = ", ".join(entry.name for entry in registry.entries if entry.image_size in (None, height))
+            raise ConfigError(
+                f"{key}: {', '.join(unread)} cannot read the images of model {config.model}, {height} x {width} px; "
+                f"set {key} to what can, of {others}"
+            )
+
+
+def train(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    resume: Literal["latest"] | None = None,
+    accelerator: Accelerator | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Trains a model and writes the run folder.
+
+    Args:
+        config: the run's settings, for example from :func:`resolve_config`.
+        out: the run folder; it must not exist unless a run is resumed.
+        resume: ``latest`` goes on from the last checkpoint.
+        accelerator: of this process; built from the configuration if it is not given.
+        progress: whether to show a progress bar.
+
+    Returns:
+        The last line of training metrics.
+
+    Raises:
+        SeedpoError: whatever the user can mend, in one line.
+    """
+    accelerator = accelerator or build_accelerator(config.mixed_precision, timeout=patience(config))
+    require_trackers(config.trackers)
+    # What one process cannot read or build, all of them hear of.
+    evaluation = on_every_process(accelerator, lambda: build_evaluation(config))
+    policy = on_every_process(accelerator, lambda: build_policy(config))
+    policy.pipeline.to(accelerator.device)
+    if accelerator.is_main_process:  # which scores the images of evaluations
+        evaluation.place(accelerator.device)
+    _check_steps(config, policy)
+    _check_images(config, policy)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    caches = on_every_process(accelerator, lambda: build_caches(config, policy))
+    if policy.frozen is not None:  # after its weights were hashed for the cache, since this may distribute them
+        policy.frozen = accelerator.prepare_model(policy.frozen, evaluation_mode=True)
+    on_main_process(accelerator, lambda: ensure_study(config))
+    build = partial(build_source, config, policy, rank=rank, world=world, caches=caches, progress=progress)
+    source = on_every_process(accelerator, build)
+    if resume is not None:
+        folder = RunFolder.open(out)
+    else:
+        folder = on_main_process(accelerator, lambda: RunFolder.create(out, config))
+    trainer = Trainer(
+        policy=policy,
+        method=build_method(config, caches),
+        source=source,
+        config=config,
+        folder=folder,
+        evaluator=evaluation,
+        accelerator=accelerator,
+        progress=progress,
+        after_restoring=policy.move_reference if config.fidelity.reference_moves_on_resume else None,
+        save_before_step=asks_people(config, source),
+    )
+    for line in what_to_expect(config, fixed_pairs=METHODS.load(config.method).source == "offline"):
+        logger.info("%s", line)
+    with caches:
+        return trainer.train(resume=resume)

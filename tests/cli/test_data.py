@@ -1,0 +1,201 @@
+"""``seedpo data check``: what it prints, what it writes, its exit status, and each wrong input in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from seedpo.cli import main
+from seedpo.data.settings import PairsConfig
+from seedpo.scenes.pairs import preference_table
+from tests.data.pictures import BLUE, RED, image_file, noise_file, table, write_images
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:
+    """Exit status, output and errors of ``seedpo data check``."""
+    status = 0
+    capsys.readouterr()
+    try:
+        main(["data", "check", *(str(argument) for argument in arguments)])
+    except SystemExit as end:
+        status = int(end.code or 0)
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def parquet(folder: Path, *labels: Any, **columns: list[Any]) -> Path:
+    path = folder / "pairs.parquet"
+    files = [noise_file(seed=seed) for seed in range(len(labels))]
+    pq.write_table(table(*labels, **{"jpg_0": files, **columns}), path)
+    return path
+
+
+def test_every_key_is_documented() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    for name in PairsConfig.model_fields:
+        assert f"`pairs.{name}" in text
+
+
+class TestCheck:
+    def test_a_sound_set(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        status, out, err = call(capsys, parquet(tmp_path, (1, 0), (0.5, 0.5), (0, 1)), "--quiet")
+        assert (status, err) == (0, "")
+        lines = out.splitlines()
+        assert lines[:3] == [f"{tmp_path}/pairs.parquet", "  2 pairs, 1 ties left out", "  checked: 2 pairs"]
+        assert lines[-1] == "A run can use this set."
+
+    def test_a_set_that_would_stop_a_run(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = parquet(tmp_path, (1, 0), (0, 1), (1, 0), jpg_1=[image_file(BLUE), b"broken", image_file(BLUE)])
+        status, out, err = call(capsys, path, "--quiet")
+        assert status == 1
+        assert f"pairs that cannot be used: 1\n    {path} row 1: jpg_1 is not an image that can be read" in out
+        assert "A run would stop: 1 of 3 pairs cannot be used (33.33%)" in out
+        assert err.splitlines() == [
+            "error: 1 of 3 pairs cannot be used (33.33%), and pairs.bad_rows_limit allows 1.00%"
+        ]
+        assert call(capsys, path, "--quiet", "--set", "pairs.bad_rows_limit=0.5")[0] == 0
+
+    def test_files_to_look_at(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = parquet(tmp_path, (1, 0), (0, 1), jpg_1=[image_file(BLUE), b"broken"])
+        out = tmp_path / "a" / "b"
+        status, printed, _ = call(capsys, path, "--quiet", "--out", out)
+        assert status == 1, "what was found is written all the same"
+        assert printed.splitlines()[-1] == f"written: {out}/check.json, {out}/pairs.png"
+        with Image.open(out / "pairs.png") as sheet:
+            assert min(sheet.size) > 200
+        assert json.loads((out / "check.json").read_text())["checked"] == 2
+
+    def test_nothing_to_look_at(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = parquet(tmp_path, (1, 0), jpg_1=[b"broken"])
+        _, printed, _ = call(capsys, path, "--quiet", "--out", tmp_path / "out")
+        assert printed.splitlines()[-1] == f"written: {tmp_path}/out/check.json"
+        assert not (tmp_path / "out" / "pairs.png").exists()
+
+    def test_as_json(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        status, out, _ = call(capsys, parquet(tmp_path, (1, 0), (0.5, 0.5)), "--json", "--quiet", "--rows", 1)
+        found = json.loads(out)
+        assert status == 0
+        assert (found["pairs"], found["ties"], found["checked"], found["stops"]) == (1, 1, 1, [])
+
+    def test_a_registered_set(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("seedpo.scenes.shipped.preference_table", lambda: preference_table(count=10, seed=1))
+        status, out, _ = call(capsys, "scenes-pairs", "--rows", 3, "--quiet")
+        assert status == 0
+        assert out.startswith("scenes-pairs\n")
+        assert "checked: 3 of" in out
+
+    def test_settings_of_a_run(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = parquet(tmp_path, (1, 0), (0.5, 0.5))
+        _, out, _ = call(capsys, path, "--quiet", "--set", "pairs.ties=half", "--set", "pairs.resolution=16")
+        assert "2 pairs, 0 ties left out, 1 ties among them" in out
+        assert "images smaller than the resolution, which are enlarged: 4" in out
+        status, _, err = call(capsys, path, "--set", "pairs.resolutoin=16")
+        assert status == 1
+        assert "resolutoin" in err
+
+
+def corrupt_image(folder: Path) -> Path:
+    return parquet(folder, (1, 0), jpg_0=[image_file(RED)[:50]])
+
+
+def truncated_parquet(folder: Path) -> Path:
+    path = parquet(folder, (1, 0))
+    path.write_bytes(path.read_bytes()[:-30])
+    return path
+
+
+def missing_column(folder: Path) -> Path:
+    path = parquet(folder, (1, 0))
+    pq.write_table(pq.read_table(path).drop_columns(["jpg_1"]), path)
+    return path
+
+
+def all_ties(folder: Path) -> Path:
+    return parquet(folder, (0.5, 0.5), (0.5, 0.5))
+
+
+def records(folder: Path, *lines: str) -> Path:
+    write_images(folder, red__png=image_file(RED), blue__png=image_file(BLUE))
+    path = folder / "data" / "pairs.jsonl"
+    path.parent.mkdir()
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def outside(folder: Path) -> Path:
+    return records(folder, json.dumps({"prompt": "a", "chosen": "../red.png", "rejected": "../blue.png"}))
+
+
+def bad_line(folder: Path) -> Path:
+    return records(
+        folder, json.dumps({"prompt": "a", "chosen": "../red.png", "rejected": "../blue.png"}), '{"prompt": "a", '
+    )
+
+
+def only_bad_lines(folder: Path) -> Path:
+    return records(folder, '{"prompt": "a", ')
+
+
+def empty_folder(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+def no_captions(folder: Path) -> Path:
+    for side, colour in (("chosen", RED), ("rejected", BLUE)):
+        write_images(folder / side, one__png=image_file(colour))
+    return folder
+
+
+FOUND = {
+    corrupt_image: "{}/pairs.parquet row 0: jpg_0 is not an image that can be read (",
+    outside: "{0}/data/pairs.jsonl line 1: chosen is not an image that can be read (../red.png lies outside the folder "
+    "{0}/data; set pairs.image_folder to the folder that holds the images); remove the row",
+    bad_line: "{}/data/pairs.jsonl line 2 is not JSON (",
+}
+"""Rows that cannot be used: they are found, and a run would stop if they are too many."""
+
+REFUSED = {
+    truncated_parquet: ("{}/pairs.parquet cannot be read as parquet: ", "; fetch or write it again"),
+    missing_column: ("{}/pairs.parquet lacks the columns ['jpg_1']; it has [", "; expected are caption, jpg_0, jpg_1"),
+    all_ties: ("{}/pairs.parquet holds no pair with a preference: 2 ties in 2 rows", "set pairs.ties=half"),
+    only_bad_lines: ("{}/data/pairs.jsonl is not JSON lines, one {{...}} on each line: line 1 is not JSON", ""),
+    empty_folder: ("{}/empty: the folder holds nothing, which is no set of pairs; name a parquet file", ""),
+    no_captions: ("{} holds 1 pairs and no caption; write it into chosen/one.txt, or a line for it into", ""),
+}
+"""Sets of which nothing can be used."""
+
+
+class TestWrongInputs:
+    @pytest.mark.parametrize("make", FOUND)
+    def test_rows_are_named_with_their_place_and_what_to_do(
+        self, make: Callable[[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        status, out, err = call(capsys, make(tmp_path), "--quiet")
+        assert status == 1
+        assert FOUND[make].format(tmp_path) in out
+        assert len(err.splitlines()) == 1
+        assert "cannot be used" in err
+
+    @pytest.mark.parametrize("make", REFUSED)
+    def test_sets_are_refused_in_one_line(
+        self, make: Callable[[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        status, out, err = call(capsys, make(tmp_path), "--quiet")
+        assert (status, out) == (1, "")
+        assert len(err.splitlines()) == 1
+        assert err.startswith("error: ")
+        for part in REFUSED[make]:
+            assert part.format(tmp_path) in err
+
+    def test_an_output_folder_that_is_a_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = parquet(tmp_path, (1, 0))
+        status, _, err = call(capsys, path, "--quiet", "--out", path)
+        assert status == 1
+        assert err.startswith(f"error: --out {path} cannot be written")

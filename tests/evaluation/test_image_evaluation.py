@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from seedpo.errors import TrainingDiverged
+from seedpo.evaluation.image_evaluation import ImageEvaluation, initial_latents, save_sheet, summarise
+from seedpo.evaluation.settings import EvaluationConfig
+from seedpo.protocols import Metric, Reward, Samples
+from tests.toy_denoiser import ToyDenoiser
+
+PROMPTS = ["a red star", "a large blue ring", "a green cross on a very long background"]
+
+
+def evaluation(
+    prompts: Sequence[str] = PROMPTS,
+    *,
+    rewards: dict[str, Reward] | None = None,
+    metrics: dict[str, Metric] | None = None,
+    **changes: Any,
+) -> ImageEvaluation:
+    settings = {"images_per_prompt": 2, "num_inference_steps": 3, "guidance_scale": 2.0, "seed": 7} | changes
+    return ImageEvaluation(prompts, config=EvaluationConfig(**settings), rewards=rewards or {}, metrics=metrics or {})
+
+
+def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    return images.mean((1, 2, 3))
+
+
+def metric(per_prompt: Any, **changes: Any) -> Metric:
+    return Metric(name="measured", direction="higher", unit="", summary="", per_prompt=per_prompt, **changes)
+
+
+class TestLatents:
+    def test_each_has_a_seed_of_its_own(self) -> None:
+        """The same latents whatever the number of prompts and of images."""
+        few, many = initial_latents(2, 3, (3, 4, 4), seed=5), initial_latents(6, 5, (3, 4, 4), seed=5)
+        assert few.shape == (2, 3, 3, 4, 4)
+        assert torch.equal(few, many[:2, :3])
+
+    def test_all_differ(self) -> None:
+        flat = initial_latents(5, 6, (1, 2, 2), seed=0).flatten(0, 1).flatten(1)
+        assert len({tuple(row) for row in flat.tolist()}) == 30
+
+    def test_seeds_differ(self) -> None:
+        one, other = (initial_latents(3, 3, (1, 2, 2), seed=seed).flatten(0, 1).flatten(1) for seed in (0, 1))
+        assert not {tuple(row) for row in one.tolist()} & {tuple(row) for row in other.tolist()}
+
+    def test_are_standard_normal(self) -> None:
+        latents = initial_latents(20, 20, (4, 4, 4), seed=1)
+        assert abs(float(latents.mean())) < 0.03
+        assert float(latents.std()) == pytest.approx(1, abs=0.03)
+
+
+class TestGeneration:
+    def test_shape_range_and_prompts(self) -> None:
+        samples = evaluation().generate(ToyDenoiser())
+        assert samples.images.shape == (3, 2, 3, 8, 8)
+        assert samples.prompts == PROMPTS
+        assert samples.images.min() >= 0
+        assert samples.images.max() <= 1
+
+    def test_images_do_not_depend_on_the_others(self) -> None:
+        wide = evaluation(images_per_prompt=4).generate(ToyDenoiser())
+        narrow = evaluation(PROMPTS[:1], images_per_prompt=1).generate(ToyDenoiser())
+        torch.testing.assert_close(narrow.images[0, 0], wide.images[0, 0])
+        assert not torch.equal(wide.images[0, 0], wide.images[0, 1])
+
+    def test_is_the_same_every_time(self) -> None:
+        first, again = (evaluation().generate(ToyDenoiser()) for _ in range(2))
+        assert torch.equal(first.images, again.images)
+        assert not torch.equal(first.images, evaluation(seed=8).generate(ToyDenoiser()).images)
+
+    def test_each_image_is_drawn_for_its_prompt(self) -> None:
+        """The toy's colours grow lighter with the length of the prompt."""
+        shift = [
+            float(evaluation(["a" * letters], images_per_prompt=1).generate(ToyDenoiser()).images.mean())
+            for letters in (1, 5, 10)
+        ]
+        assert shift[0] < shift[1] < shift[2]
+
+    def test_is_done_in_batches(self) -> None:
+        denoiser = ToyDenoiser()
+        evaluation(["a star"] * 33, num_inference_steps=2).generate(denoiser)
+        assert [len(latents) for latents, _ in denoiser.calls] == [128, 128, 4, 4]  # both halves of the guidance
+
+    def test_global_randomness_is_left_alone(self) -> None:
+        torch.manual_seed(3)
+        wanted = torch.rand(2)
+        torch.manual_seed(3)
+        evaluation().generate(ToyDenoiser())
+        assert torch.equal(torch.rand(2), wanted)
+
+
+class TestFigures:
+    def test_every_reward_and_metric_has_a_mean_and_an_interval(self, tmp_path: Path) -> None:
+        mean = metric(lambda samples: samples.images.mean((1, 2, 3, 4)))
+        both = evaluation(rewards={"bright": brightness}, metrics={"measured": mean})
+        figures = both(ToyDenoiser(), step=0, folder=tmp_path)
+        assert set(figures) == {
+            f"{name}{end}" for name in ("reward/bright", "measured") for end in ("", "/low", "/high")
+        }
+        assert figures["reward/bright"] == pytest.approx(figures["measured"], abs=1e-6)
+        for name in ("reward/bright", "measured"):
+            assert figures[f"{name}/low"] <= figures[name] <= figures[f"{name}/high"]
+
+    def test_rewards_get_each_image_with_its_prompt(self, tmp_path: Path) -> None:
+        asked: list[Any] = []
+
+        def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
+            asked.append((images, prompts))
+            return torch.arange(6.0).half()
+
+        figures = evaluation(rewards={"one": reward})(ToyDenoiser(), step=0, folder=tmp_path)
+        ((images, prompts),) = asked
+        assert images.shape == (6, 3, 8, 8)
+        assert prompts == [prompt for prompt in PROMPTS for _ in range(2)]
+        assert figures["reward/one"] == pytest.approx(2.5)
+        assert figures["reward/one/low"] >= 0.5  # the least mean of a prompt
+
+    def test_metrics_that_need_more_images_are_left_out(self, tmp_path: Path) -> None:
+        pair = metric(lambda samples: torch.zeros(len(samples.prompts)), least_images=2)
+        assert "measured" in evaluation(metrics={"measured": pair})(ToyDenoiser(), step=0, folder=tmp_path)
+        alone = evaluation(metrics={"measured": pair}, images_per_prompt=1)
+        assert "measured" not in alone(ToyDenoiser(), step=0, folder=tmp_path)
+
+    def test_one_metric_with_weights_of_two_places_gives_two_figures(self, tmp_path: Path) -> None:
+        places = {f"measured@weights/{n}": metric(lambda s, n=n: torch.full((len(s.prompts),), n)) for n in (1.0, 2.0)}
+        figures = evaluation(metrics=places)(ToyDenoiser(), step=0, folder=tmp_path)
+        assert [figures[name] for name in places] == [1.0, 2.0]
+        stored = json.loads((tmp_path / "step-000000.json").read_text(encoding="utf-8"))
+        assert stored == {name: [n] * len(PROMPTS) for n, name in zip((1.0, 2.0), places, strict=True)}
+
+    def test_one_prompt_and_one_image(self, tmp_path: Path) -> None:
+        one = evaluation(PROMPTS[:1], rewards={"bright": brightness}, images_per_prompt=1)
+        figures = one(ToyDenoiser(), step=0, folder=tmp_path)
+        assert figures["reward/bright"] == figures["reward/bright/low"] == figures["reward/bright/high"]
+
+    def test_images_that_are_not_finite(self, tmp_path: Path) -> None:
+        denoiser = ToyDenoiser()
+        denoiser.decode = lambda latents: latents * math.nan  # type: ignore[method-assign]
+        with pytest.raises(TrainingDiverged, match="step 40: the evaluation's images are not finite"):
+            evaluation()(denoiser, step=40, folder=tmp_path / "samples")
+        assert not (tmp_path / "samples").exists()
+
+    def test_files(self, tmp_path: Path) -> None:
+        evaluation()(ToyDenoiser(), step=20, folder=tmp_path / "samples")
+        files = sorted(path.name for path in (tmp_path / "samples").iterdir())
+        assert files == ["index.json", "step-000020.json", "step-000020.png"]
+        index = json.loads((tmp_path / "samples" / "index.json").read_text(encoding="utf-8"))
+        assert index == {"tile": 8, "columns": 2, "prompts": PROMPTS}
+
+    def test_figures_are_stored_before_they_are_averaged(self, tmp_path: Path) -> None:
+        values = torch.arange(len(PROMPTS), dtype=torch.float32)
+        values[0] = math.nan
+        metrics = {"measured": metric(lambda samples: values)}
+        figures = evaluation(metrics=metrics)(ToyDenoiser(), step=3, folder=tmp_path)
+        stored = json.loads((tmp_path / "step-000003.json").read_text(encoding="utf-8"))
+        assert all(len(row) == len(PROMPTS) for row in stored.values())
+        assert stored["measured"] == [None, *values[1:].tolist()]
+        assert figures["measured"] == pytest.approx(float(values[1:].mean()))
+
+
+class TestSheet:
+    def test_tile_r_c_is_image_c_of_prompt_r(self, tmp_path: Path) -> None:
+        images = torch.rand(3, 4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
+        save_sheet(images, tmp_path / "sheet.png")
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            assert sheet.size == (4 * 6, 3 * 5)
+            pixels = np.asarray(sheet)
+        for row in range(3):
+            for column in range(4):
+                tile = pixels[row * 5 : (row + 1) * 5, column * 6 : (column + 1) * 6]
+                wanted = (images[row, column].permute(1, 2, 0) * 255).round().byte().numpy()
+                assert (tile == wanted).all(), (row, column)
+
+    def test_of_an_evaluation(self, tmp_path: Path) -> None:
+        evaluation()(ToyDenoiser(), step=0, folder=tmp_path)
+        samples = evaluation().generate(ToyDenoiser())
+        with Image.open(tmp_path / "step-000000.png") as sheet:
+            corner = np.asarray(sheet)[16:24, 8:16]
+        assert (corner == (samples.images[2, 1].permute(1, 2, 0) * 255).round().byte().numpy()).all()
+
+
+class TestIntervals:
+    def test_contain_the_mean_and_shrink_with_the_prompts(self) -> None:
+        widths = []
+        for count in (10, 100, 1000):
+            values = torch.randn(count, generator=torch.Generator().manual_seed(count))
+            figures = summarise("x", values, seed=0)
+            assert figures["x"] == pytest.approx(float(values.mean()), abs=1e-6)
+            assert figures["x/low"] < figures["x"] < figures["x/high"]
+            widths.append(figures["x/high"] - figures["x/low"])
+        assert widths[0] > 2 * widths[1] > 4 * widths[2]
+
+    def test_cover_the_truth_19_times_in_20(self) -> None:
+        values = torch.randn(300, 60, generator=torch.Generator().manual_seed(1))
+        ends = [summarise("x", row, seed=index) for index, row in enumerate(values)]
+        covered = sum(figures["x/low"] <= 0 <= figures["x/high"] for figures in ends) / 300
+        assert 0.90 < covered < 0.98
+
+    def test_are_about_two_standard_errors(self) -> None:
+        values = torch.randn(400, generator=torch.Generator().manual_seed(2))
+        figures = summarise("x", values, seed=0)
+        half_width = 1.96 * float(values.std()) / 20
+        assert figures["x/high"] - figures["x"] == pytest.approx(half_width, rel=0.15)
+        assert figures["x"] - figures["x/low"] == pytest.approx(half_width, rel=0.15)
+
+    def test_prompts_without_a_value_are_left_out(self) -> None:
+        values = torch.tensor([1.0, math.nan, 3.0, math.nan])
+        assert summarise("x", values, seed=0) == summarise("x", torch.tensor([1.0, 3.0]), seed=0)
+        assert summarise("x", values, seed=0)["x"] == 2.0
+
+    def test_nothing_known_is_nothing_said(self) -> None:
+        assert summarise("x", torch.tensor([math.nan, math.nan]), seed=0) == {}
+
+    def test_a_seed_gives_the_same_interval_again(self) -> None:
+        values = torch.arange(20.0)
+        assert summarise("x", values, seed=0) == summarise("x", values, seed=0)
+        assert summarise("x", values, seed=0) != summarise("x", values, seed=1)
+
+    def test_finish_is_applied_to_the_means(self) -> None:
+        values = torch.tensor([1.0, 4.0, 9.0, 16.0])
+        plain, rooted = summarise("x", values, seed=0), summarise("x", values, seed=0, finish=math.sqrt)
+        assert rooted == {name: math.sqrt(value) for name, value in plain.items()}
+
+
+def test_metrics_share_what_they_derive(tmp_path: Path) -> None:
+    calls = []
+
+    def derived(samples: Samples) -> Tensor:
+        calls.append(1)
+        return samples.images.mean((1, 2, 3, 4))
+
+    metrics = {
+        "one": metric(lambda samples: samples.derive(derived)),
+        "two": metric(lambda samples: 2 * samples.derive(derived)),
+    }
+    evaluation(metrics=metrics)(ToyDenoiser(), step=0, folder=tmp_path)
+    assert len(calls) == 1

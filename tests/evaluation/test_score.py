@@ -1,0 +1,301 @@
+"""`seedpo score`: tables of scores, and what is wrong with what is given, in one line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from seedpo.cli import main
+from seedpo.data.image_list import ListedImage
+from seedpo.data.score_table import ScoreTable
+from seedpo.evaluation.score import as_sum, score_images, summarise_scores
+from seedpo.rewards import named as named_rewards
+from seedpo.rewards.named import build_reward
+from seedpo.rewards.user_code import user_reward
+from tests.scenes.drawings import some_drawings
+
+PROMPTS = ["a large red circle on a gray background", "a small blue star on a white background"]
+CODE = """
+import torch
+def bright(images, prompts):
+    return images.mean((1, 2, 3))
+def length(images, prompts):
+    return torch.tensor([float(len(prompt)) for prompt in prompts]) + images.mean((1, 2, 3))
+def late_nan(images, prompts):
+    return torch.where(images.mean((1, 2, 3)) < 0.5, torch.nan, 1.0)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: `im` as `seedpo sample` leaves it, `loose` without prompts, and `score_code.py`."""
+    monkeypatch.chdir(tmp_path)
+    drawings = (some_drawings(PROMPTS * 2).permute(0, 2, 3, 1) * 255.0).round().byte().numpy()
+    index = []
+    for number, drawing in enumerate(drawings):
+        for place in ("im", "loose"):
+            (tmp_path / place).mkdir(exist_ok=True)
+            Image.fromarray(np.ascontiguousarray(drawing)).save(tmp_path / place / f"{number + 8}.png")
+        index.append({"file": f"{number + 8}.png", "prompt": PROMPTS[number % 2]})
+    (tmp_path / "im" / "index.json").write_text(json.dumps(index))
+    (tmp_path / "score_code.py").write_text(CODE)
+    user_reward.cache_clear()
+    sys.modules.pop("score_code", None)
+    return tmp_path
+
+
+def score(*arguments: Any) -> int:
+    try:
+        main(["score", *map(str, arguments), "--quiet"])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
+    assert score(*arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+class TestTables:
+    def test_one_column_for_each_reward(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert score("im", "--reward", "jpeg-compressibility, score_code:bright", "--out", "out/s.parquet") == 0
+        table = pq.read_table("out/s.parquet")
+        assert table.column_names == ["file", "prompt", "jpeg-compressibility", "score_code:bright"]
+        assert table["file"].to_pylist() == [f"im/{number}.png" for number in (8, 9, 10, 11)]
+        assert table["prompt"].to_pylist() == PROMPTS * 2
+        images = [Image.open(file).convert("RGB") for file in table["file"].to_pylist()]
+        for name in table.column_names[2:]:
+            assert table[name].to_pylist() == build_reward(name)(images, PROMPTS * 2).tolist()
+        assert [path.name for path in Path("out").iterdir()] == ["s.parquet"]
+        said = capsys.readouterr().out
+        assert said.startswith("4 images of 2 prompts\njpeg-compressibility: mean -")
+        assert "table: out/s.parquet" in said
+
+    def test_every_format_holds_the_same(self) -> None:
+        for ending in ("parquet", "csv", "jsonl"):
+            assert score("im", "--reward", "score_code:bright", "--out", f"s.{ending}") == 0
+        wanted = np.array(pq.read_table("s.parquet")["score_code:bright"].to_pylist(), dtype=np.float32)
+        with Path("s.csv").open(encoding="utf-8") as file:
+            assert np.array_equal([np.float32(row["score_code:bright"]) for row in csv.DictReader(file)], wanted)
+        lines = [json.loads(line) for line in Path("s.jsonl").read_text().splitlines()]
+        assert np.array_equal([np.float32(line["score_code:bright"]) for line in lines], wanted)
+        assert list(lines[0]) == ["file", "prompt", "score_code:bright"]
+
+    def test_batches_change_nothing_and_hold_no_more_than_they_should(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[int] = []
+        build = build_reward
+
+        def counting(name: str, **settings: Any) -> Any:
+            reward = build(name, **settings)
+            whole = reward.reward
+            reward.reward = lambda images, prompts: (seen.append(len(images)), whole(images, prompts))[1]
+            return reward
+
+        monkeypatch.setattr("seedpo.evaluation.score.build_reward", counting)
+        assert score("im", "--reward", "score_code:bright", "--out", "a.csv", "--batch-size", 3) == 0
+        assert seen == [3, 1]
+        assert score("im", "--reward", "score_code:bright", "--out", "b.csv") == 0
+        assert Path("a.csv").read_text() == Path("b.csv").read_text()
+
+    def test_prompts_from_a_file_or_one_for_all(self) -> None:
+        Path("p.txt").write_text("\n".join(PROMPTS * 2))
+        assert score("loose", "--prompts", "p.txt", "--reward", "score_code:length", "--out", "a.csv") == 0
+        assert score("im", "--reward", "score_code:length", "--out", "b.csv") == 0
+        assert Path("a.csv").read_text().replace("loose/", "im/") == Path("b.csv").read_text()
+        assert score("loose/*.png", "--prompt", "", "--reward", "score_code:length", "--out", "c.csv") == 0
+
+    def test_models_are_let_go_one_after_another(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        order: list[str] = []
+        build, forget = build_reward, named_rewards.forget
+        monkeypatch.setattr(
+            "seedpo.evaluation.score.build_reward", lambda name, **s: (order.append(f"+{name}"), build(name, **s))[1]
+        )
+        monkeypatch.setattr("seedpo.evaluation.score.forget", lambda name: (order.append(f"-{name}"), forget(name)))
+        assert score("im", "--reward", "scenes-scorer,score_code:bright", "--out", "a.csv") == 0
+        assert order == ["+scenes-scorer", "-scenes-scorer", "+score_code:bright", "-score_code:bright"]
+
+
+class TestSums:
+    def test_as_sum_prints_what_a_configuration_takes(self, capsys: pytest.CaptureFixture[str]) -> None:
+        names = "scenes-scorer,jpeg-compressibility"
+        assert score("im", "--reward", names, "--out", "a.parquet", "--as-sum") == 0
+        said = capsys.readouterr().out
+        Path("sum.yaml").write_text(said[said.index("rewards:") :])
+        terms = yaml.safe_load(Path("sum.yaml").read_text())["rewards"]["mix"]["terms"]
+        assert list(terms) == names.split(",")
+        assert score("im", "--reward", f"mix,{names}", "--config", "sum.yaml", "--out", "b.parquet") == 0
+        table = pq.read_table("b.parquet").to_pydict()
+        wanted = sum((np.array(table[name]) - terms[name]["mean"]) / terms[name]["std"] for name in names.split(","))
+        np.testing.assert_allclose(table["mix"], wanted, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(np.mean(table["mix"]), 0.0, atol=1e-4)  # z-scored on these very images
+
+    def test_a_term_of_two_sums_is_scored_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        tree = {"a": {"terms": {"score_code:bright": 1}}, "b": {"terms": {"a": 2, "score_code:bright": 1}}}
+        Path("sums.yaml").write_text(yaml.safe_dump({"method": "spo", "rewards": tree}))
+        built: list[str] = []
+        build = build_reward
+        monkeypatch.setattr(
+            "seedpo.evaluation.score.build_reward", lambda name, **s: (built.append(name), build(name, **s))[1]
+        )
+        assert score("im", "--reward", "b,score_code:bright", "--config", "sums.yaml", "--out", "a.parquet") == 0
+        assert built == ["score_code:bright"]
+        table = pq.read_table("a.parquet").to_pydict()
+        assert list(table)[2:] == ["b", "score_code:bright"]
+        np.testing.assert_allclose(table["b"], 3.0 * np.array(table["score_code:bright"]), rtol=1e-6)
+
+
+class TestSummaries:
+    def table(self, values: list[float], prompts: list[str]) -> ScoreTable:
+        images = [ListedImage(path=Path(f"{row}.png"), prompt=prompt) for row, prompt in enumerate(prompts)]
+        return ScoreTable(images=images, scores={"r": torch.tensor(values)})
+
+    def test_mean_deviation_best_and_worst(self) -> None:
+        (summary,) = summarise_scores(self.table([1.0, 3.0, 2.0], ["a", "b", "c"]))
+        assert (summary.mean, summary.std) == (2.0, 1.0)
+        assert summary.best == (Path("1.png"), 3.0)
+        assert summary.worst == (Path("0.png"), 1.0)
+
+    def test_the_interval_takes_the_images_of_a_prompt_together(self) -> None:
+        values = [0.0] * 20 + [1.0] * 20
+        (together,) = summarise_scores(self.table(values, ["a"] * 20 + ["b"] * 20))
+        (apart,) = summarise_scores(self.table(values, [str(row) for row in range(40)]))
+        (same,) = summarise_scores(self.table(values, ["a"] * 40))
+        assert together.interval == (0.0, 1.0)
+        assert apart.interval is not None
+        assert apart.interval == same.interval
+        half = 1.96 * 0.5 / 40**0.5
+        np.testing.assert_allclose(apart.interval, (0.5 - half, 0.5 + half), atol=0.03)
+
+    def test_one_image_has_no_interval(self) -> None:
+        (summary,) = summarise_scores(self.table([1.0], ["a"]))
+        assert summary.interval is None
+        assert summary.std is None
+        with pytest.raises(ValueError, match="score more images"):
+            as_sum([summary])
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["im", "--reward", "pickscor", "--out", "s.csv"], "unknown reward 'pickscor'; did you mean 'pickscore'?"),
+            (["im", "--reward", ",", "--out", "s.csv"], "--reward names no reward"),
+            (["im", "--reward", "scenes-truth", "--out", "s.txt"], "must end in .parquet, .csv, .jsonl"),
+            (
+                ["im", "--reward", "scenes-truth", "--out", "score_code.py/s.csv"],
+                "score_code.py is a file, not a folder",
+            ),
+            (["nowhere", "--reward", "scenes-truth", "--out", "s.csv"], "nowhere does not exist"),
+            (["loose", "--reward", "scenes-truth", "--out", "s.csv"], "loose/8.png has no prompt; give --prompts FILE"),
+            (
+                ["score_code.py", "--prompt", "a", "--reward", "scenes-scorer", "--out", "s.csv"],
+                "is no image that can be",
+            ),
+            (["im", "--reward", "scenes-truth", "--out", "s.csv", "--precision", "fp8"], "unknown precision 'fp8'"),
+            (
+                ["im", "--reward", "scenes-truth", "--out", "s.csv", "--device", "gpu"],
+                "--device gpu cannot be used here",
+            ),
+            (["im", "--reward", "scenes-truth", "--out", "s.csv", "--config", "c.yaml"], "c.yaml does not exist"),
+            (
+                ["im", "--prompt", "a", "--prompts", "p.txt", "--reward", "scenes-truth", "--out", "s.csv"],
+                "--prompts and --prompt exclude each other",
+            ),
+        ],
+    )
+    def test_in_one_line(self, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+        assert message in refusal(capsys, *arguments)
+        assert not Path("s.csv").exists()
+
+    def test_counts_that_differ(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("p.txt").write_text("one\ntwo\nthree\n")
+        said = refusal(capsys, "loose", "--prompts", "p.txt", "--reward", "scenes-scorer", "--out", "s.csv")
+        assert "p.txt holds 3 prompts for 4 images; the first without one is loose/11.png" in said
+
+    def test_a_file_that_exists(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("s.csv").write_text("mine")
+        arguments = ["im", "--reward", "score_code:bright", "--out", "s.csv"]
+        assert "s.csv exists already" in refusal(capsys, *arguments)
+        assert Path("s.csv").read_text() == "mine"
+        assert score(*arguments, "--overwrite") == 0
+        assert Path("s.csv").read_text().startswith("file,prompt,")
+
+    def test_a_size_that_a_reward_cannot_read(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Image.new("RGB", (40, 32)).save("loose/9.png")
+        said = refusal(capsys, "loose", "--prompt", PROMPTS[0], "--reward", "scenes-truth", "--out", "s.csv")
+        assert "loose/9.png has 40 x 32 pixels; scenes-truth reads images of 32 x 32 only" in said
+
+    def test_nan_names_its_file_and_what_is_finished_is_kept(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Image.new("RGB", (32, 32), "black").save("loose/10.png")
+        rewards = "jpeg-compressibility,score_code:late_nan"
+        assert score("loose", "--prompt", "x", "--reward", rewards, "--out", "s.csv", "--batch-size", 3) == 1
+        kept, error = capsys.readouterr().err.splitlines()
+        assert kept == "kept: jpeg-compressibility in s.partial.csv"
+        assert error.startswith(
+            "error: loose/10.png: reward score_code:late_nan gave nan for image 2, of the prompt 'x'"
+        )
+        assert not Path("s.csv").exists()
+        assert len(Path("s.partial.csv").read_text().splitlines()) == 5
+
+
+class TestUnreadable:
+    @pytest.fixture(autouse=True)
+    def broken(self) -> None:
+        """One file is no image, another breaks off."""
+        Path("loose/9.png").write_text("no image")
+        Path("loose/10.png").write_bytes(Path("loose/10.png").read_bytes()[:-40])
+        Path("p.txt").write_text("eight\nnine\nten\neleven\n")
+
+    def test_an_error_names_it_before_anything_is_scored(
+        self, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO)
+        said = refusal(capsys, "loose", "--prompts", "p.txt", "--reward", "score_code:bright", "--out", "s.csv")
+        assert "loose/9.png is no image that can be read (no known format); mend or remove it" in said
+        assert not caplog.records, "the reward was loaded"
+
+    def test_they_can_be_left_out_and_prompts_stay_with_their_images(self, capsys: pytest.CaptureFixture[str]) -> None:
+        arguments = ["--prompts", "p.txt", "--reward", "score_code:bright,jpeg-compressibility", "--out", "s.csv"]
+        assert score("loose", *arguments, "--skip-unreadable", "--batch-size", 2) == 0
+        with Path("s.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert [(row["file"], row["prompt"]) for row in rows] == [("loose/8.png", "eight"), ("loose/11.png", "eleven")]
+        said = capsys.readouterr().out
+        assert "left out, since they cannot be read: 2\n" in said
+        assert "loose/10.png: not an image that can be read" in said
+
+    def test_nothing_left(self, capsys: pytest.CaptureFixture[str]) -> None:
+        said = refusal(
+            capsys,
+            "loose/9.png",
+            "--prompt",
+            "",
+            "--reward",
+            "score_code:bright",
+            "--out",
+            "s.csv",
+            "--skip-unreadable",
+        )
+        assert "none of 1 images can be read" in said
+
+
+def test_from_python(folder: Path) -> None:
+    images = [ListedImage(path=folder / "im" / "8.png", prompt=PROMPTS[0])]
+    table = score_images(images, ["score_code:bright"], progress=False)
+    assert table.scores["score_code:bright"].shape == (1,)

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from seedpo.errors import ConfigError, DataError
+from seedpo.rewards.clip_score import pickscore
+from seedpo.rewards.named import (
+    CheckedReward,
+    build_reward,
+    check_definitions,
+    combined,
+    forget,
+    image_sizes,
+    leaves,
+)
+from seedpo.rewards.settings import RewardTerm
+from seedpo.scenes.shipped import scenes_scorer
+from seedpo.training.recipes import build_config
+from seedpo.training.run import resolve_config
+from tests.rewards.small_checkpoints import write_clip
+from tests.scenes.drawings import some_drawings
+
+PROMPTS = ["a large red circle on a gray background", "a small blue star on a white background"]
+SUMS = {
+    "mix": {"terms": {"scenes-scorer": 1, "jpeg-compressibility": {"weight": 0.5, "mean": -1.0, "std": 0.25}}},
+    "twice": {"terms": {"mix": 2, "jpeg-compressibility": -1}},
+    "plain": {"terms": {"jpeg-compressibility": 1, "scenes-truth": 2}},
+}
+
+
+def definitions(tree: Any = SUMS) -> Any:
+    return build_config({"rewards": tree}).rewards
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return some_drawings(PROMPTS)
+
+
+class TestNames:
+    def test_what_is_registered_is_loaded_once(self) -> None:
+        assert build_reward("scenes-scorer").reward is build_reward("scenes-scorer").reward
+
+    def test_a_registered_name_at_another_place(self, tmp_path: Path) -> None:
+        write_clip(tmp_path)
+        name = f"pickscore@{tmp_path}"
+        reward = build_reward(name)
+        assert reward.name == name
+        assert reward.reward is pickscore(str(tmp_path))
+        assert reward(torch.rand(2, 3, 8, 8), PROMPTS).shape == (2,)
+
+    def test_a_folder_with_a_clip(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_clip(tmp_path / "my-clip")
+        monkeypatch.chdir(tmp_path)
+        assert build_reward("my-clip")(torch.rand(2, 3, 8, 8), PROMPTS).shape == (2,)
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("pickscor", r"unknown reward 'pickscor'; did you mean 'pickscore'\? there are: mix, .*spm-sdxl; or name@"),
+            ("mixx", r"unknown reward 'mixx'; did you mean 'mix'\?"),
+            ("jpeg-compressibility@models/x", r"jpeg-compressibility has no weights that could lie elsewhere; write"),
+            ("hpsv2.1@", r"after @ stands a folder or owner/name, for example hpsv2\.1@xswu/HPSv2"),
+        ],
+    )
+    def test_what_is_none(self, name: str, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            build_reward(name, definitions=definitions())
+
+    def test_a_folder_without_the_files(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"pickscore") as caught:
+            build_reward(f"pickscore@{tmp_path}")
+        assert "\n" not in str(caught.value)
+
+    def test_what_is_forgotten_is_loaded_anew(self) -> None:
+        first = scenes_scorer()
+        forget("scenes-scorer")
+        assert build_reward("scenes-scorer").reward is not first
+
+
+class TestSums:
+    def test_they_are_the_sums_that_they_say(self, images: Tensor) -> None:
+        scorer, jpeg = (build_reward(name)(images, PROMPTS) for name in ("scenes-scorer", "jpeg-compressibility"))
+        mix = scorer + 0.5 * (jpeg + 1.0) / 0.25
+        torch.testing.assert_close(build_reward("mix", definitions=definitions())(images, PROMPTS), mix)
+        twice = build_reward("twice", definitions=definitions())
+        torch.testing.assert_close(twice(images, PROMPTS), 2.0 * mix - jpeg)
+        assert twice.name == "twice"
+
+    def test_a_score_does_not_depend_on_what_is_scored_beside_it(self, images: Tensor) -> None:
+        mix = build_reward("mix", definitions=definitions())
+        together = mix(images, PROMPTS)
+        for row in range(2):
+            torch.testing.assert_close(mix(images[row : row + 1], PROMPTS[row : row + 1]), together[row : row + 1])
+
+    def test_time_steps_reach_the_terms_that_take_them(self, images: Tensor) -> None:
+        mix, plain = (build_reward(name, definitions=definitions()) for name in ("mix", "plain"))
+        assert mix.step_blind == ("jpeg-compressibility",)
+        assert not mix.step_aware
+        assert plain.step_blind == ("jpeg-compressibility", "scenes-truth")
+        time = torch.full((2,), 800)
+        assert not torch.equal(mix(images, PROMPTS, timestep=time), mix(images, PROMPTS))
+        assert torch.equal(plain(images, PROMPTS, timestep=time), plain(images, PROMPTS))
+        aware = build_reward("one", definitions=definitions({"one": {"terms": {"scenes-scorer": 3}}}))
+        assert aware.step_aware
+
+    def test_what_they_are_made_of(self) -> None:
+        sums = definitions()
+        assert leaves("twice", sums) == ["scenes-scorer", "jpeg-compressibility"]
+        assert leaves("pickscore", sums) == ["pickscore"]
+        assert image_sizes("plain", sums) == {"scenes-truth": 32}
+
+    def test_from_scores_of_their_parts_they_are_the_same(self, images: Tensor) -> None:
+        sums = definitions()
+        parts = {name: build_reward(name)(images, PROMPTS) for name in leaves("twice", sums)}
+        assert torch.equal(combined("twice", sums, parts), build_reward("twice", definitions=sums)(images, PROMPTS))
+
+    @pytest.mark.parametrize(
+        ("tree", "message"),
+        [
+            ({"pickscore": {"terms": {"hpsv2": 1}}}, r"rewards\.pickscore has the name of a registered reward; give"),
+            ({"a/b": {"terms": {"hpsv2": 1}}}, r"rewards\.a/b could be mistaken for a path"),
+            ({"file": {"terms": {"hpsv2": 1}}}, r"rewards\.file could be mistaken for .* a column"),
+            ({"mix": {"terms": {"hpsv": 1}}}, r"rewards\.mix: unknown reward 'hpsv'; did you mean 'hpsv2'\?"),
+            ({"mix": {"terms": {"jpeg-compressibility@x": 1}}}, r"rewards\.mix: reward jpeg-compressibility@x: "),
+        ],
+    )
+    def test_names_that_cannot_be(self, tree: Any, message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            check_definitions(definitions(tree))
+        with pytest.raises(ConfigError, match=message):
+            resolve_config("d3po", {"rewards": tree})
+
+
+class TestConfig:
+    def test_a_number_alone_is_a_weight(self) -> None:
+        terms = definitions()["mix"].terms
+        assert terms["scenes-scorer"] == RewardTerm(weight=1.0)
+        assert terms["jpeg-compressibility"] == RewardTerm(weight=0.5, mean=-1.0, std=0.25)
+
+    def test_they_are_saved_and_read_back(self) -> None:
+        config = build_config({"rewards": SUMS, "reward": "mix", "reward_precision": False})
+        assert build_config(config.model_dump(mode="json")) == config
+        assert config.reward_precision == "no"
+
+    @pytest.mark.parametrize(
+        ("tree", "message"),
+        [
+            ({"mix": {"terms": {}}}, r"rewards\.mix = .*needs at least one term"),
+            ({"mix": {}}, r"rewards\.mix\.terms"),
+            ({"mix": {"terms": {"hpsv2": 0}}}, r"every weight is 0"),
+            ({"mix": {"terms": {"hpsv2": {"weight": 1, "mean": 2}}}}, r"mean and std belong together; give both"),
+            ({"mix": {"terms": {"hpsv2": {"weight": 1, "mean": 2, "std": 0}}}}, r"std = 0: .*greater than 0"),
+            (
+                {"mix": {"terms": {"hpsv2": {"wieght": 1, "weight": 1}}}},
+                r"'rewards\.mix\.terms\.hpsv2\.wieght'; did you",
+            ),
+            ({"mix": {"term": {"hpsv2": 1}, "terms": {"hpsv2": 1}}}, r"'rewards\.mix\.term'; did you mean 'terms'"),
+            ({"a": {"terms": {"b": 1}}, "b": {"terms": {"a": 1}}}, r"a -> b -> a is a circle: a sum cannot be made of"),
+            ({"a": {"terms": {"a": 1}}}, r"a -> a is a circle"),
+            ({"a": {"terms": {"hpsv2": True}}}, r"rewards\.a\.terms\.hpsv2 = True"),
+        ],
+    )
+    def test_what_is_refused(self, tree: Any, message: str) -> None:
+        with pytest.raises(ConfigError, match=message) as caught:
+            definitions(tree)
+        assert "\n" not in str(caught.value)
+
+
+class TestChecks:
+    @pytest.mark.parametrize(
+        ("scores", "message"),
+        [
+            (torch.zeros(2, 1), r"reward mine gave scores of shape \(2, 1\) for 2 images; it has to give \(2,\)"),
+            (torch.zeros(1), r"gave scores of shape \(1,\) for 2 images"),
+            (torch.tensor([0.0, float("inf")]), r"reward mine gave inf for image 1, of the prompt 'a small blue star"),
+            (torch.tensor([float("nan"), 0.0]), r"reward mine gave nan for image 0, of the prompt 'a large red circle"),
+            (torch.zeros(2, dtype=torch.complex64), r"gave scores of type complex64"),
+            ([0.0, 1.0], r"gave a list"),
+        ],
+    )
+    def test_bad_scores_are_never_ranked(self, images: Tensor, scores: Any, message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            CheckedReward("mine", lambda images, prompts: scores)(images, PROMPTS)
+
+    def test_whole_numbers_and_gradients_are_put_right(self, images: Tensor) -> None:
+        def counting(images: Tensor, prompts: Sequence[str]) -> Tensor:
+            return torch.arange(len(prompts))
+
+        assert CheckedReward("mine", counting)(images, PROMPTS).dtype == torch.float32
+        weights = torch.ones(2, requires_grad=True)
+        assert not CheckedReward("mine", lambda images, prompts: weights * 2)(images, PROMPTS).requires_grad
+
+    def test_precision_reaches_the_network_and_goes_back(self) -> None:
+        scorer = build_reward("scenes-scorer", precision="bf16").reward
+        assert {parameter.dtype for parameter in scorer.model.parameters()} == {torch.bfloat16}  # type: ignore[attr-defined]
+        build_reward("scenes-scorer")
+        assert {parameter.dtype for parameter in scorer.model.parameters()} == {torch.float32}  # type: ignore[attr-defined]

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from seedpo.data.catalogue import DATA, PROMPTS
+from seedpo.data.pickapic import pickapic_pairs
+from seedpo.data.settings import PairsConfig
+from seedpo.models.catalogue import MODELS
+from seedpo.rewards.catalogue import REWARDS
+from seedpo.scenes.assets import PIPELINE
+from seedpo.scenes.pairs import preference_table
+from seedpo.scenes.prompts import EVALUATION_PROMPTS, TRAINING_PROMPTS
+from seedpo.scenes.shipped import ScenesTruth, warn_of_unknown_words
+from seedpo.scenes.taste import true_utility
+from tests.scenes.drawings import some_drawings
+
+
+def test_the_model_is_the_shipped_one() -> None:
+    assert MODELS.load("scenes")() == PIPELINE
+    assert (PIPELINE / "model_index.json").is_file()
+
+
+def test_prompt_sets() -> None:
+    assert PROMPTS.load("scenes-training")() == list(TRAINING_PROMPTS)
+    assert PROMPTS.load("scenes-evaluation")() == list(EVALUATION_PROMPTS)
+
+
+def test_prompt_sets_are_copies() -> None:
+    PROMPTS.load("scenes-training")().clear()
+    assert len(PROMPTS.load("scenes-training")()) == 416
+
+
+def test_pairs_are_those_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seedpo.scenes.shipped.preference_table", lambda: preference_table(count=30))
+    pairs = DATA.load("scenes-pairs")()
+    wanted = pickapic_pairs(preference_table(count=30), origin="test")
+    assert len(pairs) == len(wanted)
+    assert pairs.ties == wanted.ties
+    assert pairs[3].prompt == wanted[3].prompt
+    assert torch.equal(pairs[3].chosen, wanted[3].chosen)
+    assert torch.equal(pairs[3].rejected, wanted[3].rejected)
+
+
+def test_pairs_are_read_as_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seedpo.scenes.shipped.preference_table", lambda: preference_table(count=30))
+    pairs = DATA.load("scenes-pairs")(PairsConfig(ties="half", resolution=16))
+    assert len(pairs) == 30
+    assert pairs[0].chosen.shape == (3, 16, 16)
+
+
+def test_truth_is_the_utility() -> None:
+    prompts = list(EVALUATION_PROMPTS[:2])
+    images = some_drawings(prompts)
+    assert torch.equal(ScenesTruth()(images, prompts), true_utility(images, prompts))
+    assert isinstance(REWARDS.load("scenes-truth")(), ScenesTruth)
+
+
+def test_unknown_words_are_warned_of_by_prompt(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        warn_of_unknown_words([TRAINING_PROMPTS[0], "a red owl", "a cat, sitting"])
+    assert [record.getMessage() for record in caplog.records] == [
+        "prompt 'a red owl': the embedded model has never seen 'owl'",
+        "prompt 'a cat, sitting': the embedded model has never seen 'cat', 'sitting'",
+    ]
+
+
+def test_known_words_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_unknown_words([*TRAINING_PROMPTS, *EVALUATION_PROMPTS])
+    assert not caplog.records

@@ -1,0 +1,339 @@
+"""Caches of whole runs on the embedded model, and what makes a cache void."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import Tensor
+
+from seedpo.core.types import Conditioning
+from seedpo.data.cache.store import Store
+from seedpo.errors import CacheError, ConfigError
+from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.training.caches import Caches, open_caches
+from seedpo.training.recipes import build_config
+from seedpo.training.run import build_caches, build_method, build_policy, build_source, resolve_config, train
+from tests.models.tiny import tiny_policy
+from tests.small_runs import files_of, metrics, small
+from tests.training.toys import cpu_accelerator
+
+
+@dataclass
+class Calls:
+    """What the model was asked in training."""
+
+    images: int = 0
+    prompts: int = 0
+    reference: int = 0
+    released: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
+    counted = Calls()
+    encode_images, encode_prompts = StableDiffusionPolicy.encode_images, StableDiffusionPolicy.encode_prompts
+    reference, release = StableDiffusionPolicy.reference, StableDiffusionPolicy.release
+    small(tmp_path)
+    captions = set(pq.read_table(tmp_path / "pairs.parquet")["caption"].to_pylist())
+
+    def count_images(policy: StableDiffusionPolicy, images: Tensor) -> Tensor:
+        counted.images += len(images)
+        return encode_images(policy, images)
+
+    def count_prompts(policy: StableDiffusionPolicy, prompts: Sequence[str]) -> Conditioning:
+        counted.prompts += sum(prompt in captions for prompt in prompts)  # evaluations ask for others
+        return encode_prompts(policy, prompts)
+
+    @contextmanager
+    def count_reference(policy: StableDiffusionPolicy) -> Iterator[None]:
+        counted.reference += 1
+        with reference(policy):
+            yield
+
+    def note_release(policy: StableDiffusionPolicy, *parts: Any) -> None:
+        counted.released += parts
+        release(policy, *parts)
+
+    monkeypatch.setattr(StableDiffusionPolicy, "release", note_release)
+    monkeypatch.setattr(StableDiffusionPolicy, "encode_images", count_images)
+    monkeypatch.setattr(StableDiffusionPolicy, "encode_prompts", count_prompts)
+    monkeypatch.setattr(StableDiffusionPolicy, "reference", count_reference)
+    return counted
+
+
+LEAST_EVALUATION = {
+    "num_prompts": 1,
+    "images_per_prompt": 1,
+    "num_inference_steps": 1,
+    "rewards": ["scenes-scorer"],
+    "metrics": [],
+}
+
+
+def run(path: Path, *, resume: Any = None, **changes: Any) -> dict[str, Any]:
+    """A run of Diffusion-DPO; what it measured, and its weights."""
+    # Ten pairs at two a step: the third step begins the second epoch.
+    settings = {"batch_size": 4, "max_steps": 3, "pairs": {"flip": True}, "evaluation": LEAST_EVALUATION} | changes
+    config = resolve_config("diffusion-dpo", small(path.parent, **settings))
+    train(config, path, resume=resume, accelerator=cpu_accelerator(config), progress=False)
+    weights = {name: content for name, content in files_of(path).items() if name.startswith(("adapter/", "unet/"))}
+    assert weights
+    return {"metrics": metrics(path), **weights}
+
+
+def flip_a_byte_of_each_shard(folder: Path, place: int = -1) -> list[Path]:
+    """The last bytes of a file are those of its index, or the numbers of its last entry; both happen here."""
+    paths = sorted(folder.rglob("*.safetensors"))
+    for path in paths:
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+    return paths
+
+
+class TestRuns:
+    def test_cached_and_live_training_are_the_same_bit_for_bit(self, tmp_path: Path, calls: Calls) -> None:
+        live = run(tmp_path / "live")
+        assert (calls.images > 0, calls.prompts > 0, calls.released) == (True, True, [])
+        cache = {"folder": str(tmp_path / "cache")}
+        assert run(tmp_path / "cold", cache=cache) == live
+        calls.images = calls.prompts = 0
+        calls.released.clear()
+        assert run(tmp_path / "warm", cache=cache) == live
+        assert (calls.images, calls.prompts, sorted(calls.released)) == (0, 0, ["text_encoder", "vae"])
+
+    def test_runs_of_a_sweep_share_the_reference(self, tmp_path: Path, calls: Calls) -> None:
+        cache = {"folder": str(tmp_path / "cache"), "reference": True}
+        cold = run(tmp_path / "cold", cache=cache)
+        assert calls.reference == 3
+        assert run(tmp_path / "warm", cache=cache) == cold
+        assert run(tmp_path / "gamma", cache=cache, gamma=0.01, beta=100.0)["metrics"] != cold["metrics"]
+        assert calls.reference == 3, "in neither of them"
+
+    @pytest.mark.slow
+    def test_full_fine_tuning_uses_the_reference_of_the_adapter_run(self, tmp_path: Path, calls: Calls) -> None:
+        cache = {"folder": str(tmp_path / "cache"), "reference": True}
+        run(tmp_path / "lora", cache=cache)
+        run(tmp_path / "full", cache=cache, adapter="full", learning_rate=1e-5)
+        assert calls.reference == 3
+
+    @pytest.mark.slow
+    def test_repeated_visits_need_no_reference(self, tmp_path: Path, calls: Calls) -> None:
+        """Eight pairs at most: from the third step of four on, none is new."""
+        cache = {"folder": str(tmp_path / "cache"), "reference": True, "visits": 1}
+        run(tmp_path / "run", cache=cache, max_steps=6)
+        assert 0 < calls.reference <= 3
+
+    def test_a_damaged_cache_is_told_and_made_again(
+        self, tmp_path: Path, calls: Calls, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        cache = {"folder": str(tmp_path / "cache"), "reference": True}
+        cold = run(tmp_path / "cold", cache=cache)
+        damaged = flip_a_byte_of_each_shard(tmp_path / "cache")
+        assert len(damaged) == 3
+        calls.images = calls.prompts = calls.reference = 0
+        assert run(tmp_path / "again", cache=cache) == cold
+        assert calls.images > 0
+        assert calls.prompts > 0
+        assert calls.reference > 0
+        for path in damaged:
+            assert str(path) in caplog.text
+        caplog.clear()
+        calls.images = calls.prompts = calls.reference = 0
+        assert run(tmp_path / "mended", cache=cache) == cold
+        assert (calls.images, calls.prompts, calls.reference) == (0, 0, 0)
+        assert "damaged" not in caplog.text
+
+    @pytest.mark.parametrize(
+        "between", ["damaged", *(pytest.param(word, marks=pytest.mark.slow) for word in ("kept", "lost"))]
+    )
+    def test_a_resumed_run_gives_the_uninterrupted_numbers(self, tmp_path: Path, calls: Calls, between: str) -> None:
+        whole = run(tmp_path / "whole", cache={"folder": str(tmp_path / "one"), "reference": True}, max_steps=4)
+        cache = {"folder": str(tmp_path / "two"), "reference": True}
+        run(tmp_path / "parts", cache=cache, max_steps=2)
+        if between == "damaged":
+            flip_a_byte_of_each_shard(tmp_path / "two", -5)
+        elif between == "lost":
+            cache["folder"] = str(tmp_path / "three")
+        parts = run(tmp_path / "parts", cache=cache, max_steps=4, resume="latest")
+        for line in whole["metrics"]:
+            assert line in parts["metrics"]
+        assert {key: value for key, value in parts.items() if key != "metrics"} == {
+            key: value for key, value in whole.items() if key != "metrics"
+        }
+
+    def test_online_methods_make_no_cache(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        config = resolve_config("d3po", {"cache": {"folder": str(tmp_path / "cache")}})
+        assert build_caches(config, tiny_policy()).stores == []
+        assert "cache.folder has no effect" in caplog.text
+        assert not (tmp_path / "cache").exists()
+
+
+def nudge(parameter: Tensor) -> None:
+    with torch.no_grad():
+        parameter[(0,) * parameter.dim()] += 1e-3
+
+
+def digests(root: Path, policy: StableDiffusionPolicy | None = None, **changes: Any) -> dict[str, str]:
+    """The stores that a run would use."""
+    config = build_config({"cache": {"folder": str(root), "reference": True}}, changes)
+    caches = open_caches(config, policy or fresh_policy())
+    return {store.kind: store.digest for store in caches.stores} | {"pairs": caches.identity or ""}
+
+
+def fresh_policy(**settings: Any) -> StableDiffusionPolicy:
+    """With parts of its own, which may be changed."""
+    from copy import deepcopy
+
+    policy = tiny_policy(**settings)
+    for name in ("vae", "text_encoder"):
+        setattr(policy.pipeline, name, deepcopy(getattr(policy.pipeline, name)))
+    return policy
+
+
+def change_vae(policy: StableDiffusionPolicy) -> None:
+    nudge(next(policy.pipeline.vae.encoder.parameters()))
+
+
+def change_vae_scale(policy: StableDiffusionPolicy) -> None:
+    policy.pipeline.vae.register_to_config(scaling_factor=0.5)
+
+
+def change_vae_precision(policy: StableDiffusionPolicy) -> None:
+    policy.pipeline.vae.to(torch.bfloat16)
+
+
+def change_text_encoder(policy: StableDiffusionPolicy) -> None:
+    nudge(next(policy.pipeline.text_encoder.parameters()))
+
+
+def change_length(policy: StableDiffusionPolicy) -> None:
+    from copy import deepcopy
+
+    policy.pipeline.tokenizer = deepcopy(policy.pipeline.tokenizer)
+    policy.pipeline.tokenizer.model_max_length = 8
+
+
+def change_unet(policy: StableDiffusionPolicy) -> None:
+    nudge(policy.pipeline.unet.conv_in.weight)
+
+
+def change_adapter(policy: StableDiffusionPolicy) -> None:
+    for parameter in policy.trainable_parameters().values():
+        nudge(parameter)
+
+
+class TestStaleness:
+    @pytest.mark.parametrize(
+        ("change", "void"),
+        [
+            (change_vae, {"latents", "pairs"}),
+            (change_vae_scale, {"latents", "pairs"}),
+            (change_vae_precision, {"latents", "pairs"}),
+            (change_text_encoder, {"prompts", "pairs"}),
+            (change_length, {"prompts", "pairs"}),
+            (change_unet, {"reference"}),
+            (change_adapter, set()),
+        ],
+    )
+    def test_changed_weights_void_what_depends_on_them(
+        self, tmp_path: Path, change: Callable[[StableDiffusionPolicy], None], void: set[str]
+    ) -> None:
+        before, policy = digests(tmp_path), fresh_policy()
+        change(policy)
+        after = digests(tmp_path, policy)
+        assert {kind for kind in before if before[kind] != after[kind]} == void
+
+    @pytest.mark.parametrize(
+        ("changes", "void"),
+        [
+            ({"reduction": "sum"}, {"reference"}),
+            ({"mixed_precision": "bf16"}, {"prompts", "reference", "pairs"}),
+            ({"beta": 7.0, "gamma": 0.5, "seed": 3, "learning_rate": 1e-3, "batch_size": 1}, set()),
+        ],
+    )
+    def test_settings_void_what_depends_on_them(self, tmp_path: Path, changes: dict[str, Any], void: set[str]) -> None:
+        before, after = digests(tmp_path), digests(tmp_path, **changes)
+        assert {kind for kind in before if before[kind] != after[kind]} == void
+
+    def test_prediction_type_and_noise_schedule(self, tmp_path: Path) -> None:
+        before = digests(tmp_path)
+        for scheduler in ({"prediction_type": "v_prediction"}, {"beta_end": 0.02}):
+            after = digests(tmp_path, fresh_policy(**scheduler))
+            assert {kind for kind in before if before[kind] != after[kind]} == {"reference"}
+
+    def test_asking_the_tokenizer_changes_nothing(self, tmp_path: Path) -> None:
+        policy = fresh_policy()
+        before = digests(tmp_path, policy)
+        policy.encode_prompts(["a prompt"])
+        assert digests(tmp_path, policy) == before
+
+    def test_adapter_and_full_runs_share_everything(self, tmp_path: Path) -> None:
+        assert digests(tmp_path, fresh_policy(adapter="full")) == digests(tmp_path)
+
+    def test_latents_of_another_autoencoder_are_not_reused(
+        self, tmp_path: Path, calls: Calls, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        config = resolve_config("diffusion-dpo", small(tmp_path, cache={"folder": str(tmp_path / "cache")}))
+        batches = []
+        for change in (lambda policy: None, change_vae, lambda policy: None):
+            policy = build_policy(config)
+            change(policy)
+            with caplog.at_level(logging.INFO), open_caches(config, policy) as caches:
+                calls.images = 0
+                batches.append((build_source(config, policy, caches=caches).next_batch(), calls.images))
+        assert [count > 0 for _, count in batches] == [True, True, False]
+        assert "made with other weights or settings" in caplog.text
+        latents = [batch.chosen_latents for batch, _ in batches]
+        assert not torch.equal(latents[0], latents[1])
+        assert torch.equal(latents[0], latents[2])
+
+
+class TestSettings:
+    def test_off_by_default(self) -> None:
+        config = resolve_config("diffusion-dpo")
+        assert config.cache.folder is None
+        assert open_caches(config, tiny_policy()).stores == []
+        assert build_method(config).draws is None  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize(
+        ("cache", "message"),
+        [
+            ({"reference": True}, r"cache\.reference needs a folder.*set cache\.folder"),
+            ({"folder": "x", "visits": 2}, r"cache\.visits is of the draws of cache\.reference"),
+            ({"folder": "x", "visits": 0}, r"cache\.visits = 0"),
+            ({"folders": "x"}, r"unknown key 'cache\.folders'; did you mean 'folder'"),
+        ],
+    )
+    def test_refused(self, cache: dict[str, Any], message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            resolve_config("diffusion-dpo", {"cache": cache})
+
+    def test_a_folder_that_cannot_be_used_is_told_before_training(self, tmp_path: Path) -> None:
+        (tmp_path / "cache").write_text("a file")
+        with pytest.raises(CacheError, match=r"cache\.folder .* cannot be used"):
+            run(tmp_path / "run", cache={"folder": str(tmp_path / "cache")})
+        assert not (tmp_path / "run").exists()
+
+    def test_leaving_the_context_writes_what_was_collected(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = Store(tmp_path, "latents", {})
+
+        def fail() -> None:
+            with Caches(policy=tiny_policy(), latents=store):
+                store.put(bytes(32), {"a": torch.zeros(1)})
+                raise RuntimeError("a run that fails")
+
+        with caplog.at_level(logging.INFO), pytest.raises(RuntimeError, match="a run that fails"):
+            fail()
+        assert bytes(32) in Store(tmp_path, "latents", {})
+        assert "latents: 0 found, 1 computed" in caplog.text

@@ -1,0 +1,1 @@
+"""What maintainers run: building and measuring the embedded world."""

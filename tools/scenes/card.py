@@ -1,0 +1,95 @@
+"""The figures of the embedded world's model card, measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seedpo.evaluation.image_evaluation import ImageEvaluation
+from seedpo.evaluation.settings import EvaluationConfig
+from seedpo.models.loading import load_pipeline
+from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE
+from seedpo.scenes.drawing import draw, sample_scenes
+from seedpo.scenes.metrics import ATTRIBUTE_ACCURACY, FREE_SPREAD, RESIDUAL, TRUTH, free_variances
+from seedpo.scenes.oracle import FREE, NAMED, read_images
+from seedpo.scenes.prompts import EVALUATION_PROMPTS
+from seedpo.training.reward_run import measure_reward, resolve_reward_config
+
+
+def measure(assets: Path | None = None, out: Path | None = None, *, images_per_prompt: int = 8) -> str:
+    """Measures autoencoder, pipeline and scorer on held-out prompts and pairs.
+
+    Args:
+        assets: folder with ``pipeline`` and ``scorer``; the shipped ones if not given.
+        out: JSON file to write.
+        images_per_prompt: images of each of the 64 held-out prompts.
+
+    Returns:
+        The figures as indented JSON.
+    """
+    assets = assets or ASSETS
+    policy = StableDiffusionPolicy(load_pipeline(assets / "pipeline"))
+    figures = {
+        "autoencoder": autoencoder_figures(policy),
+        "pipeline": pipeline_figures(policy, images_per_prompt=images_per_prompt),
+        "scorer": scorer_figures(assets),
+        "megabytes": round(sum(file.stat().st_size for file in assets.rglob("*.safetensors")) / 1e6, 2),
+    }
+    text = json.dumps(figures, indent=2)
+    if out is not None:
+        out.write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+def autoencoder_figures(policy: StableDiffusionPolicy) -> dict[str, Any]:
+    """What survives encoding and decoding of drawings of the held-out prompts."""
+    prompts = list(EVALUATION_PROMPTS) * 8
+    drawings = draw(sample_scenes(prompts, generator=torch.Generator().manual_seed(1)))
+    reconstructions = torch.cat([policy.decode(policy.encode_images(part)) for part in torch.split(drawings, 64)])
+    readings = read_images(reconstructions, prompts)
+    error = (reconstructions - drawings).square().mean()
+    return {
+        "drawings": len(prompts),
+        "psnr_db": round(float(-10.0 * error.log10()), 2),
+        "attributes_right": round(readings.correct.float().mean().item(), 4),
+        "images_with_all_attributes_right": round(readings.correct.all(1).float().mean().item(), 4),
+    }
+
+
+def pipeline_figures(policy: StableDiffusionPolicy, *, images_per_prompt: int) -> dict[str, Any]:
+    """What the pipeline draws for the held-out prompts: 20 steps of DDIM at its default guidance."""
+    config = EvaluationConfig(
+        guidance_scale=GUIDANCE_SCALE, num_inference_steps=20, images_per_prompt=images_per_prompt, seed=7
+    )
+    samples = ImageEvaluation(EVALUATION_PROMPTS, config=config, rewards={}, metrics={}).generate(policy)
+    images, prompts = samples.flat()
+    readings = read_images(images, prompts)
+    spread = free_variances(samples).nanmean(0).sqrt().tolist()
+    return {
+        "images": len(images),
+        "images_with_all_attributes_right": round(readings.correct.all(1).float().mean().item(), 4),
+        "attributes_right": {
+            name: round(share, 4) for name, share in zip(NAMED, readings.correct.float().mean(0).tolist(), strict=True)
+        },
+        **{
+            metric.name: round(metric.finish(float(metric.per_prompt(samples).nanmean())), 4)
+            for metric in (TRUTH, ATTRIBUTE_ACCURACY, RESIDUAL, FREE_SPREAD)
+        },
+        "spread_of_free_attributes": {name: round(value, 3) for name, value in zip(FREE, spread, strict=True)},
+        "vividness_mean": round(readings.vividness.mean().item(), 3),
+    }
+
+
+def scorer_figures(assets: Path) -> dict[str, Any]:
+    """Share of held-out pairs in which the scorer agrees with the annotator's noisy label, by time step."""
+    places = {"start": str(assets / "scorer"), "model": str(assets / "pipeline")}
+    figures = measure_reward(resolve_reward_config(changes=places, bfloat16=False))
+    shares = {name: value for name, value in figures.items() if "t=" in name and not name.endswith(("/low", "/high"))}
+    return {
+        "pairs": int(figures["held_out_pairs"]),
+        "accuracy_by_timestep": {name.partition("t=")[2]: round(value, 4) for name, value in shares.items()},
+    }
