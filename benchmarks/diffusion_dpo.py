@@ -16,8 +16,9 @@ from benchmarks.timing import Comparison
 from seedpo.core.draws import KeyedDraws
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.protocols import LabelledPair
+from seedpo.settings import build_config
 from seedpo.training.caches import open_caches
-from seedpo.training.recipes import build_config
+from seedpo.training.settings import RunConfig
 
 BETA = 2000.0
 PROMPT = "a small red circle on a white background"
@@ -56,7 +57,7 @@ def lora_step(shape: Shape, *, pairs: int = 2, checkpointing: bool = False) -> C
     policy = ours(small_pipeline(shape), checkpointing=checkpointing)
     folder = tempfile.mkdtemp(prefix="seedpo-benchmark-")
     weakref.finalize(policy, shutil.rmtree, folder, ignore_errors=True)
-    config = build_config({"beta": BETA, "cache": {"folder": folder, "reference": True}})
+    config = build_config(RunConfig, {"beta": BETA, "cache": {"folder": folder, "reference": True}})
     rows, aside = list(range(pairs)), [False] * pairs
     visit = torch.zeros(pairs, dtype=torch.int64)
     data = _Pictures(pairs, 8 * shape.latents)

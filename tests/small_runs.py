@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from seedpo.scenes.pairs import preference_table
-from seedpo.training.recipes import merge
+from seedpo.settings import merge
 
 SMALL: dict[str, Any] = {
     "max_steps": 2,

@@ -1,11 +1,215 @@
-"""What every group of keys has in common."""
+"""Settings as data: groups of keys, read from YAML files and `--set`, merged, validated and flattened."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from seedpo.errors import ConfigError
 
 
 class Section(BaseModel):
-    """A frozen group of keys that knows no other key."""
+    """A frozen group of keys; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+Settings = TypeVar("Settings", bound=Section)
+
+
+def _bare_no(value: Any) -> Any:
+    """YAML 1.1 reads a bare no as false."""
+    return "no" if value is False else value
+
+
+Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(_bare_no)]
+"""Number format in which networks compute; ``no`` is float32."""
+
+_PRECISIONS: tuple[Precision, ...] = ("no", "fp16", "bf16")
+
+
+def as_precision(text: str) -> Precision:
+    """The precision that the user named.
+
+    Raises:
+        ConfigError: if there is no such precision.
+    """
+    for precision in _PRECISIONS:
+        if precision == text:
+            return precision
+    raise ConfigError(f"unknown precision {text!r}; there are: {', '.join(_PRECISIONS)}")
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Reads one ``key=value`` of the command line; the value is YAML, the key may be dotted.
+
+    Raises:
+        ConfigError: if there is no ``=`` or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r} is not of the form key=value; write for example --set gamma=1")
+    try:
+        return key.strip(), plain_value(yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}: the value {value!r} is not YAML ({error})") from error
+
+
+def plain_value(value: Any) -> Any:
+    """What the user meant by one value that YAML read: YAML 1.1 reads 1e-4 and none as text."""
+    if value == "none":
+        return None
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return number if math.isfinite(number) else value
+    return value
+
+
+def _plain_tree(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _plain_tree(value) for key, value in tree.items()}
+    return plain_value(tree)
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Merges nested dictionaries key by key; ``changes`` win."""
+    joined = dict(base)
+    for key, value in changes.items():
+        old = joined.get(key)
+        joined[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return joined
+
+
+def nested(overrides: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Dotted keys as nested dictionaries: ``("a.b", 1)`` becomes ``{"a": {"b": 1}}``."""
+    tree: dict[str, Any] = {}
+    for key, value in overrides:
+        branch: Any = value
+        for part in reversed(key.split(".")):
+            branch = {part: branch}
+        tree = merge(tree, branch)
+    return tree
+
+
+def dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as dotted keys: ``{"a": {"b": 1}}`` becomes ``{"a.b": 1}``; empty ones vanish."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys whose values differ between two nested dictionaries, with both values; ``None`` if missing."""
+    old, new = dotted(before), dotted(now)
+    return {key: (old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key)}
+
+
+BASE = "base"
+"""Key of a recipe that names another recipe, whose keys it inherits."""
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """Reads a recipe's YAML; its own keys win over those of its ``base``, a recipe named relative to it.
+
+    Raises:
+        ConfigError: if a file is missing, is not YAML or is not a mapping, or if recipes are their own base.
+    """
+    layers: list[dict[str, Any]] = []
+    seen: list[Path] = []
+    place = path
+    while True:
+        if place.resolve() in seen:
+            raise ConfigError(f"recipe {path}: its base leads back to {place}; remove the key `base` of one of them")
+        seen.append(place.resolve())
+        recipe = read_yaml(place, "recipe", hint="`seedpo list methods` names the presets")
+        base = recipe.pop(BASE, None)
+        layers.append(recipe)
+        if base is None:
+            break
+        if not isinstance(base, str):
+            raise ConfigError(f"recipe {place}: base = {base!r} must be the file name of another recipe")
+        place = place.parent / base
+    tree: dict[str, Any] = {}
+    for layer in reversed(layers):
+        tree = merge(tree, layer)
+    return tree
+
+
+def read_yaml(path: Path, kind: str, *, hint: str) -> dict[str, Any]:
+    """Reads a YAML file that holds keys and values.
+
+    Args:
+        path: of the file.
+        kind: what the file is, for errors: a recipe or a sweep.
+        hint: what to do if there is no such file.
+
+    Raises:
+        ConfigError: if the file is missing, is not YAML or is not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{kind} {path} does not exist; {hint}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{kind} {path} cannot be read as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{kind} {path} must hold keys and values, one `key: value` a line")
+    return content
+
+
+def build_config(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
+    """Merges nested keys and validates them.
+
+    Args:
+        kind: the settings to build.
+        layers: nested keys; later layers win.
+
+    Raises:
+        ConfigError: naming every bad key, its value and what would be right.
+    """
+    tree: dict[str, Any] = {}
+    for layer in layers:
+        tree = merge(tree, _plain_tree(layer))
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(problem, kind) for problem in error.errors())) from error
+
+
+def unknown_keys(kind: type[Section], tree: Mapping[str, Any]) -> list[str]:
+    """The dotted keys of a nested dictionary that ``kind`` does not have."""
+    try:
+        kind.model_validate(tree)
+    except ValidationError as error:
+        problems = [problem for problem in error.errors() if problem["type"] == "extra_forbidden"]
+        return [".".join(map(str, problem["loc"])) for problem in problems]
+    return []
+
+
+def _explain(problem: Any, kind: type[Section]) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key!r}{_suggestion(problem['loc'], kind)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key} = {problem['input']!r}: {message}" if key else message
+
+
+def _suggestion(location: tuple[str | int, ...], kind: type[Section]) -> str:
+    section: Any = kind
+    for part in location[:-1]:
+        is_mapping = get_origin(section) is dict  # sections under the user's own names
+        section = get_args(section)[1] if is_mapping else section.model_fields[str(part)].annotation
+    near = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; the keys here are {', '.join(sorted(section.model_fields))}"

@@ -20,7 +20,7 @@ from seedpo.scenes.pairs import preference_table
 from tests.small_runs import few_pairs
 from tests.training.test_caches import flip_a_byte_of_each_shard
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from seedpo.cli import main
 from seedpo.registry import registries
 from tests.small_runs import as_options, few_prompts, files_of, metrics, small
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROMPT = "a small red circle on a white background"
 COMMANDS = (
     ["train"],

@@ -37,7 +37,7 @@ def parquet(folder: Path, *labels: Any, **columns: list[Any]) -> Path:
 
 
 def test_every_key_is_documented() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     for name in PairsConfig.model_fields:
         assert f"`pairs.{name}" in text
 

@@ -12,13 +12,14 @@ import yaml
 from seedpo.cli import demo
 from seedpo.errors import ConfigError, SeedpoError
 from seedpo.methods.presets import METHODS
-from seedpo.training.recipes import build_config, read_recipe
+from seedpo.settings import build_config, read_recipe
 from seedpo.training.run import resolve_config
-from seedpo.training.sweeps import running
+from seedpo.training.settings import RunConfig
+from seedpo.training.sweeps import demonstration, running
 from tests.small_runs import metrics, small
 from tests.training.test_crashes import child_environment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 STAND_IN = """#!{python}
 # Stands in for the trainer: notes how it was called, and finishes with an empty run folder or fails.
@@ -94,7 +95,9 @@ class TestRuns:
         configs: dict[str, Mapping[str, Any]] = {
             run.name.split("-")[-2]: run.config for run in demo.demo_runs() if run.config["method"] == method
         }
-        resolved = {name: build_config(METHODS.load(method).defaults, tree) for name, tree in configs.items()}
+        resolved = {
+            name: build_config(RunConfig, METHODS.load(method).defaults, tree) for name, tree in configs.items()
+        }
         base, see, control = resolved["base"], resolved["see"], resolved["control"]
         assert see.entropy_convention == "relative"
         assert base.gamma == control.gamma == 0.0 < see.gamma
@@ -192,8 +195,8 @@ class TestRunning:
 def test_a_real_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run of one step, in the process that the demo starts, and the report on it; then nothing is trained again."""
     settings = small(tmp_path, max_steps=1)
-    monkeypatch.setattr(demo, "METHODS", {"diffusion-dpo": settings | {"beta": 200.0, "gamma": 1.0}})
-    monkeypatch.setattr(demo, "SHARED", {})
+    monkeypatch.setattr(demonstration, "METHODS", {"diffusion-dpo": settings | {"beta": 200.0, "gamma": 1.0}})
+    monkeypatch.setattr(demonstration, "SHARED", {})
     first = next(demo.demo_runs())
     monkeypatch.setattr(demo, "demo_runs", lambda seeds: iter([first]))
     for name, value in child_environment().items():
@@ -206,7 +209,7 @@ def test_a_real_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("train", 1),
         ("evaluation", 1),
     ]
-    assert build_config(yaml.safe_load((run / "config.yaml").read_text())).evaluation.num_prompts == 2
+    assert build_config(RunConfig, yaml.safe_load((run / "config.yaml").read_text())).evaluation.num_prompts == 2
     assert "<html" in report.read_text(encoding="utf-8")
     written = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     monkeypatch.setattr(running, "start", lambda *started: pytest.fail("trained again"))

@@ -16,7 +16,7 @@ import pytest
 from seedpo.cli import launch
 from seedpo.errors import ConfigError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 WORKER = """
 import os, signal, sys, time

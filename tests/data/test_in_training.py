@@ -12,15 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from seedpo.errors import DataError
-from seedpo.training.recipes import build_config
+from seedpo.settings import build_config
 from seedpo.training.run import train
+from seedpo.training.settings import RunConfig
 from tests.small_runs import few_pairs, metrics, small
 from tests.training.toys import cpu_accelerator
 
 
 def run(path: Path, *, resume: Any = None, **changes: Any) -> list[dict[str, Any]]:
     """The training metrics of a run."""
-    config = build_config(small(path.parent), {"method": "diffusion-dpo", "evaluate_every": 0}, changes)
+    config = build_config(RunConfig, small(path.parent), {"method": "diffusion-dpo", "evaluate_every": 0}, changes)
     train(config, path, resume=resume, accelerator=cpu_accelerator(config), progress=False)
     return [line for line in metrics(path) if line["kind"] == "train"]
 

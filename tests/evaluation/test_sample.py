@@ -11,9 +11,10 @@ from PIL import Image
 
 from seedpo.errors import ConfigError, DataError, RunFolderError
 from seedpo.evaluation.sample import sample_images
-from seedpo.training.recipes import build_config
+from seedpo.settings import build_config
 from seedpo.training.run import build_policy
 from seedpo.training.run_folder import RunFolder
+from seedpo.training.settings import RunConfig
 from tests.models.tiny import move
 
 RED = "a large red circle on a gray background"
@@ -48,7 +49,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_folder(path: Path, *, moved: bool) -> Path:
     """A finished run whose adapter is that of the start, or has moved."""
-    config = build_config({"model": "scenes", "adapter": "lora"})
+    config = build_config(RunConfig, {"model": "scenes", "adapter": "lora"})
     folder = RunFolder.create(path, config)
     policy = build_policy(config)
     if moved:
@@ -131,7 +132,7 @@ class TestRuns:
             sample(tmp_path / "out", RED, run=tmp_path)
 
     def test_a_run_without_weights(self, tmp_path: Path) -> None:
-        RunFolder.create(tmp_path / "run", build_config({"model": "scenes"}))
+        RunFolder.create(tmp_path / "run", build_config(RunConfig, {"model": "scenes"}))
         with pytest.raises(DataError, match=r"pytorch_lora_weights\.safetensors is missing"):
             sample(tmp_path / "out", RED, run=tmp_path / "run")
 

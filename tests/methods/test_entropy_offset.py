@@ -15,9 +15,10 @@ from seedpo.core.types import LossOutput, TransitionGroups, TransitionPairs
 from seedpo.errors import ConfigError, SeedpoError
 from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.settings import build_config
 from seedpo.training.expectations import what_to_expect
-from seedpo.training.recipes import build_config
 from seedpo.training.run import build_method, resolve_config
+from seedpo.training.settings import RunConfig
 from tests.methods.batches import STEPS, transition_pairs
 from tests.methods.direct import Reduction, step_log_probs
 from tests.models.tiny import move, seeded, tiny_policy
@@ -117,4 +118,4 @@ def test_what_is_said_before_a_run() -> None:
 
 def test_other_values_are_refused() -> None:
     with pytest.raises((ConfigError, ValidationError), match="entropy_offset"):
-        build_config({"entropy_offset": "centred"})
+        build_config(RunConfig, {"entropy_offset": "centred"})

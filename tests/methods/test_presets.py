@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from seedpo.methods.presets import METHODS
-from seedpo.training.recipes import build_config
+from seedpo.settings import build_config
+from seedpo.training.settings import RunConfig
 
 
 def test_the_three_methods() -> None:
@@ -22,7 +23,7 @@ def test_the_three_methods() -> None:
     ("name", "beta", "clip_range"), [("diffusion-dpo", 2000.0, None), ("d3po", 0.1, 0.1), ("spo", 10.0, 0.1)]
 )
 def test_published_settings(name: str, beta: float, clip_range: float | None) -> None:
-    config = build_config(METHODS.load(name).defaults, {"method": name})
+    config = build_config(RunConfig, METHODS.load(name).defaults, {"method": name})
     assert config.beta == beta
     assert config.clip_range == clip_range
     assert config.gamma == 0.0
@@ -37,5 +38,5 @@ def test_published_settings(name: str, beta: float, clip_range: float | None) ->
 
 
 def test_step_pool_of_spo() -> None:
-    config = build_config(METHODS.load("spo").defaults)
+    config = build_config(RunConfig, METHODS.load("spo").defaults)
     assert (config.steps.candidates, config.steps.plain_steps, config.steps.min_gap) == (4, 4, 0.3)

@@ -12,8 +12,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from seedpo.settings import merge
 from seedpo.training.caches import open_caches
-from seedpo.training.recipes import merge
 from seedpo.training.run import build_method, build_policy, build_source, resolve_config
 from seedpo.training.settings import RunConfig
 from tests.models.published import pipeline_of

@@ -15,7 +15,8 @@ from seedpo.planning.command import plan_text
 from seedpo.planning.gpus import find_gpu
 from seedpo.planning.memory import Memory
 from seedpo.planning.plan import Guesses
-from seedpo.training.recipes import build_config
+from seedpo.settings import build_config
+from seedpo.training.settings import RunConfig
 from tests.planning.real_runs import model_folder
 
 OFF = {"evaluation": {"rewards": []}}
@@ -78,7 +79,7 @@ def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], arguments: dic
 
 
 def test_advice_names_the_key() -> None:
-    gpu, config = find_gpu("RTX-4090"), build_config({"batch_size": 8, "mixed_precision": "bf16"})
+    gpu, config = find_gpu("RTX-4090"), build_config(RunConfig, {"batch_size": 8, "mixed_precision": "bf16"})
     memory = Memory(held={"UNet": 10 * 2**30}, phases={"training step": 30 * 2**30})
     said = advise(config, gpu, memory, previews=0.5)
     assert said[0] == (

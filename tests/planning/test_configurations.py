@@ -9,7 +9,8 @@ from safetensors.torch import save_file
 from seedpo.errors import ConfigError, DataError
 from seedpo.planning.configurations import PUBLISHED, autoencoder_configuration, model_configuration, published
 from seedpo.planning.networks import build_policy
-from seedpo.training.recipes import build_config
+from seedpo.settings import build_config
+from seedpo.training.settings import RunConfig
 from tests.planning.real_runs import model_folder
 
 WEIGHTS = {
@@ -29,7 +30,7 @@ def weights_of(network: torch.nn.Module | None) -> int:
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_published_models_have_as_many_weights_as_are_published(name: str) -> None:
     repository = next(key for key, value in PUBLISHED.items() if value == name)
-    config = build_config({"model": repository})
+    config = build_config(RunConfig, {"model": repository})
     policy = build_policy(config, model_configuration(config))
     pipeline = policy.pipeline
     added = sum(weight.numel() for weight in policy.trainable_parameters().values())
@@ -45,13 +46,13 @@ def test_stable_diffusion_2_1_predicts_velocities_and_its_base_noise() -> None:
 
 def test_an_unknown_model_is_refused_with_what_to_do() -> None:
     with pytest.raises(ConfigError, match=r"'nobody/nothing' is not known here; name the folder .* --set model=FOLDER"):
-        model_configuration(build_config({"model": "nobody/nothing"}))
+        model_configuration(build_config(RunConfig, {"model": "nobody/nothing"}))
 
 
 def test_a_folder_is_read_and_a_missing_file_named(tmp_path: Path) -> None:
-    found = model_configuration(build_config({"model": model_folder("sdxl")}))
+    found = model_configuration(build_config(RunConfig, {"model": model_folder("sdxl")}))
     assert found.parts.keys() == {"unet", "vae", "text_encoder", "text_encoder_2", "scheduler"}
-    config = build_config({"model": str(tmp_path)})
+    config = build_config(RunConfig, {"model": str(tmp_path)})
     with pytest.raises(DataError, match=r"unet/config.json is missing: .* is no pipeline in diffusers' format"):
         model_configuration(config)
     (tmp_path / "unet").mkdir()
@@ -71,7 +72,7 @@ def test_a_folder_is_read_and_a_missing_file_named(tmp_path: Path) -> None:
 def test_a_single_file_is_told_by_its_tensors(tmp_path: Path, tensor: str, kind: str) -> None:
     file = tmp_path / "model.safetensors"
     save_file({tensor: torch.zeros(1)}, file)
-    found = model_configuration(build_config({"model": str(file)}))
+    found = model_configuration(build_config(RunConfig, {"model": str(file)}))
     assert found.origin == f"{file}, taken for a {kind}"
     assert found.parts == published(kind)
 
@@ -80,7 +81,7 @@ def test_a_single_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     save_file({"x": torch.zeros(1)}, file)
     with pytest.raises(ConfigError, match=r"is of no kind .* set single_file_config to the folder"):
-        model_configuration(build_config({"model": str(file)}))
+        model_configuration(build_config(RunConfig, {"model": str(file)}))
 
 
 def test_autoencoders() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from seedpo.evaluation.image_evaluation import save_sheet
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
-from seedpo.training.recipes import build_config
+from seedpo.settings import build_config
 from seedpo.training.run import build_policy
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
@@ -27,7 +27,7 @@ def base_folder(path: Path, kind: str) -> Path:
 
 def finished_run(path: Path, **changes: Any) -> StableDiffusionPolicy:
     """Writes the folder and returns the policy whose weights are in it."""
-    config = build_config({"method": "spo", "max_steps": 40, "beta": 10.0, "lora_rank": 3}, changes)
+    config = build_config(RunConfig, {"method": "spo", "max_steps": 40, "beta": 10.0, "lora_rank": 3}, changes)
     run = write_folder(path, config)
     policy = move(build_policy(config), scale=0.1 if config.adapter == "lora" else 0.02)
     run.weights(config).mkdir()

@@ -13,7 +13,8 @@ from PIL import Image
 from seedpo.errors import RunFolderError
 from seedpo.publishing.card import write_card
 from seedpo.publishing.grid import GAP, sample_grid
-from seedpo.training.recipes import build_config
+from seedpo.settings import build_config
+from seedpo.training.settings import RunConfig
 from tests.publishing.handmade import write_folder
 
 HUB = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -21,7 +22,7 @@ HUB = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 def card(run: Path, *, options: dict[str, Any] | None = None, **changes: Any) -> tuple[dict[str, Any], str]:
     settings = {"method": "spo", "model": HUB, "beta": 10.0, "gamma": 3.0, "max_steps": 40, "clip_range": 0.1}
-    write_folder(run, build_config(settings | changes))
+    write_folder(run, build_config(RunConfig, settings | changes))
     path = write_card(run, **(options or {}))
     assert path == run / "README.md"
     _, header, text = path.read_text().split("---\n", 2)

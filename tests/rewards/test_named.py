@@ -21,8 +21,9 @@ from seedpo.rewards.named import (
 )
 from seedpo.rewards.settings import RewardTerm
 from seedpo.scenes.shipped import scenes_scorer
-from seedpo.training.recipes import build_config
+from seedpo.settings import build_config
 from seedpo.training.run import resolve_config
+from seedpo.training.settings import RunConfig
 from tests.rewards.small_checkpoints import write_clip
 from tests.scenes.drawings import some_drawings
 
@@ -35,7 +36,7 @@ SUMS = {
 
 
 def definitions(tree: Any = SUMS) -> Any:
-    return build_config({"rewards": tree}).rewards
+    return build_config(RunConfig, {"rewards": tree}).rewards
 
 
 @pytest.fixture(scope="module")
@@ -145,8 +146,8 @@ class TestConfig:
         assert terms["jpeg-compressibility"] == RewardTerm(weight=0.5, mean=-1.0, std=0.25)
 
     def test_they_are_saved_and_read_back(self) -> None:
-        config = build_config({"rewards": SUMS, "reward": "mix", "reward_precision": False})
-        assert build_config(config.model_dump(mode="json")) == config
+        config = build_config(RunConfig, {"rewards": SUMS, "reward": "mix", "reward_precision": False})
+        assert build_config(RunConfig, config.model_dump(mode="json")) == config
         assert config.reward_precision == "no"
 
     @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from seedpo.errors import ConfigError
+from seedpo.settings import build_config
 from seedpo.training.alarms import (
     RULES,
     best_evaluation,
@@ -20,7 +21,6 @@ from seedpo.training.alarms import (
     raised_by_last,
     reach,
 )
-from seedpo.training.recipes import build_config
 from seedpo.training.settings import RunConfig
 from tests.training.curves import Change, evaluations, training
 
@@ -33,7 +33,7 @@ WAVERING = [1.0, 1.5, 1.4, 1.3, 1.5]
 
 
 def config(**changes: Any) -> RunConfig:
-    return build_config({"beta": 10.0}, changes)
+    return build_config(RunConfig, {"beta": 10.0}, changes)
 
 
 def names(lines: list[dict[str, Any]], settings: RunConfig | None = None) -> list[tuple[int, str]]:

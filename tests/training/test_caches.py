@@ -18,9 +18,10 @@ from seedpo.core.types import Conditioning
 from seedpo.data.cache.store import Store
 from seedpo.errors import CacheError, ConfigError
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.settings import build_config
 from seedpo.training.caches import Caches, open_caches
-from seedpo.training.recipes import build_config
 from seedpo.training.run import build_caches, build_method, build_policy, build_source, resolve_config, train
+from seedpo.training.settings import RunConfig
 from tests.models.tiny import tiny_policy
 from tests.small_runs import files_of, metrics, small
 from tests.training.toys import cpu_accelerator
@@ -184,7 +185,7 @@ def nudge(parameter: Tensor) -> None:
 
 def digests(root: Path, policy: StableDiffusionPolicy | None = None, **changes: Any) -> dict[str, str]:
     """The stores that a run would use."""
-    config = build_config({"cache": {"folder": str(root), "reference": True}}, changes)
+    config = build_config(RunConfig, {"cache": {"folder": str(root), "reference": True}}, changes)
     caches = open_caches(config, policy or fresh_policy())
     return {store.kind: store.digest for store in caches.stores} | {"pairs": caches.identity or ""}
 

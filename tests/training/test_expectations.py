@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from seedpo.core.entropy import clipped_loss, clipped_margin
+from seedpo.settings import build_config
 from seedpo.training.expectations import what_to_expect
-from seedpo.training.recipes import build_config
+from seedpo.training.settings import RunConfig
 
 
 def told(*, fixed_pairs: bool = False, **keys: Any) -> str:
-    return "\n".join(what_to_expect(build_config(keys), fixed_pairs=fixed_pairs))
+    return "\n".join(what_to_expect(build_config(RunConfig, keys), fixed_pairs=fixed_pairs))
 
 
 def test_the_bounds_of_a_clipped_loss() -> None:

@@ -16,7 +16,7 @@ from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.sources.offline import OfflinePairs
 from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.protocols import LabelledPair
-from seedpo.training.recipes import build_config
+from seedpo.settings import build_config
 from seedpo.training.run import build_method, build_pairs, build_policy, build_source, resolve_config, train
 from seedpo.training.settings import FidelityConfig, RunConfig
 from tests.models.tiny import move, network_inputs, on_reference, tiny_policy
@@ -25,7 +25,7 @@ from tests.training.toys import ToyPolicy, cpu_accelerator, toy_config, toy_trai
 
 
 def test_every_switch_is_off_by_default_and_documented() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "fidelity.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "fidelity.md").read_text(encoding="utf-8")
     for name, field in FidelityConfig.model_fields.items():
         assert field.default is False
         assert f"`fidelity.{name}`" in text
@@ -48,7 +48,7 @@ def test_gradients_never_clipped(tmp_path: Path) -> None:
 
 
 def pairs_config(folder: Path, **changes: Any) -> RunConfig:
-    return build_config(small(folder), {"method": "diffusion-dpo"}, changes)
+    return build_config(RunConfig, small(folder), {"method": "diffusion-dpo"}, changes)
 
 
 TIES = (1, 3, 6)
@@ -189,4 +189,4 @@ def test_reference_moves_on_resume(tmp_path: Path, moves: bool) -> None:
 @pytest.mark.parametrize("switch", ["independent_flips", "reference_moves_on_resume"])
 def test_cached_scalars_know_of_no_such_thing(switch: str) -> None:
     with pytest.raises(ConfigError, match=rf"fidelity\.{switch} needs cache\.reference = false"):
-        build_config({"cache": {"folder": "cache", "reference": True}, "fidelity": {switch: True}})
+        build_config(RunConfig, {"cache": {"folder": "cache", "reference": True}, "fidelity": {switch: True}})

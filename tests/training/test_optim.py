@@ -13,7 +13,6 @@ from torch import nn
 
 from seedpo.errors import ConfigError, RunFolderError
 from seedpo.training.codec import load_tree, save_tree
-from seedpo.training.loop_settings import OptimizerConfig
 from seedpo.training.optim import (
     SCHEDULES,
     clip_gradients,
@@ -24,6 +23,7 @@ from seedpo.training.optim import (
     set_learning_rate,
 )
 from seedpo.training.optimizers import OPTIMIZERS, build_optimizer
+from seedpo.training.settings import OptimizerConfig
 from tests.training.toys import toy_config
 
 SETTINGS = OptimizerConfig(weight_decay=0.1, beta1=0.8, beta2=0.95)

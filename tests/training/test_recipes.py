@@ -21,7 +21,7 @@ from seedpo.errors import ConfigError, DataError
 from seedpo.rewards.aesthetic import RatingMlp
 from seedpo.rewards.named import build_reward
 from seedpo.rewards.spm import SD15_WEIGHTS, SDXL_WEIGHTS
-from seedpo.training.recipes import merge, read_recipe
+from seedpo.settings import merge, read_recipe
 from seedpo.training.run import build_evaluation, load_prompts, resolve_config, train
 from seedpo.training.settings import RunConfig
 from tests.models.published import pipeline_of
@@ -30,7 +30,7 @@ from tests.rewards.tiny_clip import tiny_config, tiny_model, tiny_tokenizer
 from tests.small_runs import few_pairs, few_prompts
 from tests.training.toys import cpu_accelerator
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 REWARDS = ("pickscore", "spm-sd15", "spm-sdxl")
 """Recipes of preference models: tests/training/test_reward_run.py."""
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem not in REWARDS)

@@ -21,8 +21,8 @@ from seedpo.rewards.preference_start import load_start
 from seedpo.rewards.previews import SeenPairs
 from seedpo.rewards.step_aware_clip import StepAwareCLIP, load_scorer
 from seedpo.scenes.shipped import clip_folder
+from seedpo.settings import build_config, merge
 from seedpo.training.interrupt import TrainingInterrupted
-from seedpo.training.recipes import build_config, merge
 from seedpo.training.reward_run import (
     build_parts,
     build_preference_model,
@@ -31,12 +31,12 @@ from seedpo.training.reward_run import (
     resolve_reward_config,
     train_reward,
 )
-from seedpo.training.reward_settings import RewardRunConfig
+from seedpo.training.settings import RewardRunConfig
 from tests.rewards.tiny_clip import tiny_config, tiny_model, tiny_tokenizer
 from tests.small_runs import few_pairs, metrics
 from tests.training.toys import cpu_accelerator
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 CPU = torch.device("cpu")
 
@@ -251,7 +251,7 @@ class TestBadInput:
     )
     def test_keys(self, changes: dict[str, Any], message: str) -> None:
         with pytest.raises(ConfigError, match=message):
-            build_config(changes, kind=RewardRunConfig)
+            build_config(RewardRunConfig, changes)
 
     def test_pairs_of_another_size_than_the_model(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"latents of 8 x 16 x 16, but .* 8 x 8 x 8.*pairs.resolution"):

@@ -23,7 +23,7 @@ from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.loading import load_pipeline
 from seedpo.models.lora import LORA_FILE
 from seedpo.scenes.shipped import scenes_folder
-from seedpo.training.recipes import build_config, read_recipe
+from seedpo.settings import build_config, read_recipe
 from seedpo.training.run import (
     build_evaluation,
     build_method,
@@ -162,11 +162,11 @@ class TestParts:
                 "unknown reward 'scorer'",
             ),
             (
-                lambda: build_evaluation(build_config({"evaluation": {"num_prompts": 65}})),
+                lambda: build_evaluation(build_config(RunConfig, {"evaluation": {"num_prompts": 65}})),
                 r"evaluation\.num_prompts = 65, but scenes-evaluation holds 64 prompts",
             ),
             (
-                lambda: build_evaluation(build_config({"evaluation": {"metrics": ["thruth"]}})),
+                lambda: build_evaluation(build_config(RunConfig, {"evaluation": {"metrics": ["thruth"]}})),
                 r"unknown metric 'thruth'; did you mean 'truth'\?",
             ),
         ],
@@ -208,7 +208,7 @@ def test_a_run_writes_its_folder(tmp_path: Path, method: str, adapter: str, gamm
     assert json.loads((out / "finished.json").read_text())["step"] == 2
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["checkpoint-000001", "checkpoint-000002"]
 
-    config = build_config(read_recipe(out / "config.yaml"))
+    config = build_config(RunConfig, read_recipe(out / "config.yaml"))
     assert (config.method, config.adapter, config.gamma) == (method, adapter, gamma)
     assert config == resolve_config(method, small(tmp_path, adapter=adapter, gamma=gamma, checkpoint_every=1))
 

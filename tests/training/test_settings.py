@@ -10,14 +10,15 @@ import yaml
 from seedpo.errors import ConfigError, SeedpoError
 from seedpo.methods.presets import METHODS
 from seedpo.registry import registries
-from seedpo.training.recipes import build_config, merge, nested, parse_override, read_recipe, save_config
+from seedpo.settings import build_config, merge, nested, parse_override, read_recipe
+from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 
 
 def refused(**tree: Any) -> str:
     """The message with which a configuration is refused."""
     with pytest.raises(ConfigError) as failure:
-        build_config(tree)
+        build_config(RunConfig, tree)
     return str(failure.value)
 
 
@@ -111,18 +112,18 @@ class TestValues:
         message = refused(beta=10.0, gamma=gamma)
         assert f"gamma = {float(gamma)}" in message
         assert "raise gamma above -1" in message
-        assert build_config({"beta": 10.0, "gamma": -0.99}).gamma == -0.99
+        assert build_config(RunConfig, {"beta": 10.0, "gamma": -0.99}).gamma == -0.99
 
     @pytest.mark.parametrize("gamma", [-0.5, -1.0])
     def test_absolute_gamma_must_be_above_minus_beta(self, gamma: float) -> None:
         message = refused(beta=0.5, gamma=gamma, entropy_convention="absolute")
         assert f"gamma = {gamma}" in message
         assert "raise gamma above -0.5" in message
-        assert build_config({"beta": 2.0, "gamma": -1.5, "entropy_convention": "absolute"}).gamma == -1.5
+        assert build_config(RunConfig, {"beta": 2.0, "gamma": -1.5, "entropy_convention": "absolute"}).gamma == -1.5
 
     def test_a_configuration_cannot_be_changed_unnoticed(self) -> None:
         with pytest.raises(ValueError, match="frozen"):
-            build_config().beta = 2.0  # type: ignore[misc]
+            build_config(RunConfig).beta = 2.0  # type: ignore[misc]
 
 
 class TestNumbers:
@@ -130,12 +131,12 @@ class TestNumbers:
     def test_exponents_are_numbers(self, text: str, value: float) -> None:
         key, found = parse_override(f"gamma={text}")
         assert key == "gamma"
-        assert build_config({"beta": 10.0}, {key: found}).gamma == value
+        assert build_config(RunConfig, {"beta": 10.0}, {key: found}).gamma == value
 
     def test_a_recipe_s_exponents_are_numbers_nested_too(self, tmp_path: Path) -> None:
         path = tmp_path / "a.yaml"
         path.write_text("learning_rate: 1e-3\noptimizer:\n  weight_decay: 3e-2\n")
-        config = build_config(read_recipe(path))
+        config = build_config(RunConfig, read_recipe(path))
         assert (config.learning_rate, config.optimizer.weight_decay) == (1e-3, 3e-2)
 
     def test_words_stay_words(self) -> None:
@@ -162,7 +163,7 @@ class TestOverrides:
     def test_dotted_keys_reach_their_section(self) -> None:
         tree = nested([("sampling.eta", 0.5), ("gamma", 1), ("sampling.guidance_scale", 2), ("gamma", 3)])
         assert tree == {"sampling": {"eta": 0.5, "guidance_scale": 2}, "gamma": 3}
-        config = build_config({"sampling": {"num_inference_steps": 7}}, tree)
+        config = build_config(RunConfig, {"sampling": {"num_inference_steps": 7}}, tree)
         assert config.sampling.num_inference_steps == 7
         assert config.sampling.eta == 0.5
         assert config.gamma == 3.0
@@ -173,19 +174,20 @@ class TestOverrides:
 
     def test_no_and_none_mean_what_the_documentation_says(self) -> None:
         """YAML reads a bare `no` as false, and `none` as a word."""
-        config = build_config({"mixed_precision": "bf16", "clip_range": 0.1})
+        config = build_config(RunConfig, {"mixed_precision": "bf16", "clip_range": 0.1})
         for text in ("mixed_precision=no", "clip_range=none"):
             key, value = parse_override(text)
-            config = build_config(config.model_dump(), nested([(key, value)]))
+            config = build_config(RunConfig, config.model_dump(), nested([(key, value)]))
         assert config.mixed_precision == "no"
         assert config.clip_range is None
-        assert build_config({}, nested([parse_override("trajectories.steps_per_pair=none")])) == build_config()
+        unset = nested([parse_override("trajectories.steps_per_pair=none")])
+        assert build_config(RunConfig, unset) == RunConfig()
 
 
 class TestLayers:
     def test_the_last_layer_wins_key_by_key(self) -> None:
         layers = {"beta": 1.0, "sampling": {"eta": 0.5, "guidance_scale": 2.0}}, {"beta": 2.0, "sampling": {"eta": 0.7}}
-        config = build_config(*layers)
+        config = build_config(RunConfig, *layers)
         assert (config.beta, config.sampling.eta, config.sampling.guidance_scale) == (2.0, 0.7, 2.0)
 
     def test_merging_leaves_its_arguments_alone(self) -> None:
@@ -194,7 +196,7 @@ class TestLayers:
         assert (base, changes) == ({"a": {"b": 1}}, {"a": {"c": 2}})
 
     def test_no_layer_gives_the_defaults(self) -> None:
-        assert build_config() == RunConfig()
+        assert build_config(RunConfig) == RunConfig()
 
 
 class TestRecipes:
@@ -220,7 +222,7 @@ class TestRecipes:
         path = tmp_path / "numbers.yaml"
         path.write_text("1: 2\n")
         with pytest.raises(ConfigError, match="1"):
-            build_config(read_recipe(path))
+            build_config(RunConfig, read_recipe(path))
 
     def test_a_folder_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="cannot be read"):
@@ -234,15 +236,14 @@ class TestRoundTrip:
     @pytest.mark.parametrize("method", METHODS.names())
     def test_saved_and_read(self, tmp_path: Path, method: str) -> None:
         config = build_config(
+            RunConfig,
             METHODS.load(method).defaults,
             {"method": method, "learning_rate": 1.2345678912345e-5, "gamma": 0.1, "evaluation": {"metrics": ["truth"]}},
         )
-        save_config(config, tmp_path / "config.yaml")
-        assert build_config(read_recipe(tmp_path / "config.yaml")) == config
+        assert RunFolder.create(tmp_path / "run", config).read_config() == config
 
     def test_the_file_holds_every_key(self, tmp_path: Path) -> None:
-        save_config(RunConfig(), tmp_path / "config.yaml")
-        content = yaml.safe_load((tmp_path / "config.yaml").read_text())
+        content = yaml.safe_load(RunFolder.create(tmp_path / "run", RunConfig()).config_file.read_text())
         assert content == RunConfig().model_dump(mode="json")
         assert content["mixed_precision"] == "no"
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seedpo.core.types import LossOutput
+from seedpo.settings import build_config
 from seedpo.training.processes import build_accelerator
-from seedpo.training.recipes import build_config
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 from seedpo.training.trainer import Trainer
@@ -128,7 +128,7 @@ class ToyEvaluator:
 
 def toy_config(**changes: Any) -> RunConfig:
     defaults = {"max_steps": 6, "batch_size": 4, "learning_rate": 0.05, "checkpoint_every": 2, "evaluate_every": 3}
-    return build_config(defaults, changes)
+    return build_config(RunConfig, defaults, changes)
 
 
 def cpu_accelerator(config: RunConfig) -> Accelerator:

@@ -65,9 +65,10 @@ def check_command(
     from seedpo.data.check_text import findings_text
     from seedpo.data.contact_sheet import spread, write_contact_sheet
     from seedpo.data.reading import read_pairs
-    from seedpo.training.recipes import build_config
+    from seedpo.settings import build_config
+    from seedpo.training.settings import RunConfig
 
-    config = build_config(read_changes(changes))
+    config = build_config(RunConfig, read_changes(changes))
     if as_json:
         logging.getLogger("seedpo").setLevel(logging.WARNING)
     pairs = DATA.load(path)(config.pairs) if path in DATA else read_pairs(path, config.pairs, seed=config.seed)

@@ -100,7 +100,7 @@ def evaluate_command(
     from seedpo.evaluation.score import read_definitions
     from seedpo.evaluation.summary import text
     from seedpo.evaluation.targets import ModelOptions
-    from seedpo.rewards.named import as_precision
+    from seedpo.settings import as_precision
 
     measures = Measures(
         rewards=_names(rewards),

@@ -63,7 +63,7 @@ def score_command(
     from seedpo.data.score_table import check_out, write_table
     from seedpo.evaluation.score import as_sum as sum_text
     from seedpo.evaluation.score import listed_images, read_definitions, score_images, summarise_scores
-    from seedpo.rewards.named import as_precision
+    from seedpo.settings import as_precision
 
     names = list(dict.fromkeys(name.strip() for name in reward.split(",") if name.strip()))
     if not names:

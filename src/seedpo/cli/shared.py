@@ -15,7 +15,7 @@ Changes = Annotated[
 
 def read_changes(changes: list[str] | None) -> dict[str, Any]:
     """All ``--set key=value`` as one nested dictionary."""
-    from seedpo.training.recipes import nested, parse_override
+    from seedpo.settings import nested, parse_override
 
     return nested([parse_override(change) for change in changes or []])
 

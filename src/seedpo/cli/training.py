@@ -61,7 +61,7 @@ def train_command(
     `accelerate launch -m seedpo train ...` start the same run, on several machines too.
     """
     from seedpo.cli.launch import is_launched, launch, require_no_other_launcher
-    from seedpo.training.recipes import merge
+    from seedpo.settings import merge
 
     if resume not in (None, "latest"):
         raise ConfigError(f"--resume {resume} is unknown; write --resume latest")

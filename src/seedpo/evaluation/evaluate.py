@@ -26,8 +26,9 @@ from seedpo.metrics.named import build_metric, build_prompt_metric, metric_entry
 from seedpo.protocols import Metric, SetMetric
 from seedpo.registry import RewardEntry
 from seedpo.rewards.catalogue import REWARDS
-from seedpo.rewards.named import Definitions, Precision, check_definitions, check_name
+from seedpo.rewards.named import Definitions, check_definitions, check_name
 from seedpo.scenes.shipped import warn_of_unknown_words
+from seedpo.settings import Precision
 from seedpo.training.launching import is_one_of_several
 from seedpo.training.processes import build_accelerator, on_every_process, on_main_process
 

@@ -20,7 +20,8 @@ from seedpo.evaluation.score import score_images
 from seedpo.evaluation.tables import METRICS as METRIC_COLUMNS
 from seedpo.evaluation.tables import SCORES, Item, Key, Table, read_table, write_table
 from seedpo.protocols import Metric, Samples
-from seedpo.rewards.named import Definitions, Precision, combined, leaves
+from seedpo.rewards.named import Definitions, combined, leaves
+from seedpo.settings import Precision
 
 NUMBERS_AT_A_TIME = 2**26
 """Bound on the pixel values that metrics look at together, times three colours: 256 MiB."""

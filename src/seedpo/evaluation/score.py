@@ -21,7 +21,6 @@ from seedpo.errors import ConfigError, DataError, SeedpoError
 from seedpo.rewards.named import (
     CheckedReward,
     Definitions,
-    Precision,
     build_reward,
     check_definitions,
     check_name,
@@ -31,7 +30,8 @@ from seedpo.rewards.named import (
     leaves,
 )
 from seedpo.rewards.outputs import ScoreNotFiniteError
-from seedpo.training.recipes import build_config, read_recipe
+from seedpo.rewards.settings import RewardDefinitions
+from seedpo.settings import Precision, build_config, read_recipe
 
 RESAMPLES = 1000
 """Bootstrap resamples behind each interval."""
@@ -68,7 +68,7 @@ def read_definitions(path: Path | None) -> Definitions:
     """
     if path is None:
         return {}
-    definitions = build_config({"rewards": read_recipe(path).get("rewards") or {}}).rewards
+    definitions = build_config(RewardDefinitions, {"rewards": read_recipe(path).get("rewards") or {}}).rewards
     check_definitions(definitions)
     return definitions
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from seedpo.errors import ConfigError, DataError, RunFolderError
 from seedpo.files import files_below, sha256
@@ -14,9 +14,9 @@ from seedpo.models.catalogue import MODELS
 from seedpo.models.loading import tensor_names
 from seedpo.models.lora import LORA_FILE
 from seedpo.models.names import looks_like_a_model
-from seedpo.models.precision import MixedPrecision
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
 from seedpo.registry import unknown
+from seedpo.settings import Precision, as_precision
 from seedpo.training.checkpoint import Checkpoints, read_manifest
 from seedpo.training.run import build_policy, named_pipeline, usual_precision
 from seedpo.training.run_folder import RunFolder
@@ -52,7 +52,7 @@ class Target:
     config: RunConfig | None = None
     model: str
     weights: Path | None = None
-    mixed_precision: MixedPrecision
+    mixed_precision: Precision
     resolution: int | None = None
     vae: str | None = None
 
@@ -155,7 +155,7 @@ def _run(place: str, path: Path, what: str | None, label: str | None, options: M
         "run": path,
         "config": config,
         "model": config.model,
-        "mixed_precision": _as_precision(options.mixed_precision) or config.mixed_precision,
+        "mixed_precision": as_precision(options.mixed_precision or config.mixed_precision),
         "resolution": config.resolution,
         "vae": config.vae,
     }
@@ -217,21 +217,9 @@ def _label(place: str) -> str:
     return _NOT_IN_LABELS.sub("-", words.removesuffix(".safetensors")).strip("-.") or "target"
 
 
-def _precision(model: str, options: ModelOptions) -> MixedPrecision:
-    asked = _as_precision(options.mixed_precision)
-    if asked is not None or model in MODELS:
-        return asked or "no"
-    return _as_precision(usual_precision().get("mixed_precision")) or "no"
-
-
-def _as_precision(text: str | None) -> MixedPrecision | None:
-    known: tuple[MixedPrecision, ...] = get_args(MixedPrecision)
-    if text is None:
-        return None
-    found = next((precision for precision in known if precision == text), None)
-    if found is None:
-        raise ConfigError(f"unknown --mixed-precision {text!r}; there are: {', '.join(known)}")
-    return found
+def _precision(model: str, options: ModelOptions) -> Precision:
+    usual = {} if model in MODELS else usual_precision()
+    return as_precision(options.mixed_precision or usual.get("mixed_precision", "no"))
 
 
 def _digest(weights: Path) -> str:

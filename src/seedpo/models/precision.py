@@ -7,12 +7,12 @@ for bit, at half the memory. Norms and trained weights stay in float32.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
 
-MixedPrecision: TypeAlias = Literal["no", "fp16", "bf16"]
+from seedpo.settings import Precision
 
 _HALF = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -20,7 +20,7 @@ _ROUNDED = (nn.Linear, nn.Conv2d)
 """Layers whose weights autocast rounds."""
 
 
-def autocast_dtype(mixed_precision: MixedPrecision) -> torch.dtype | None:
+def autocast_dtype(mixed_precision: Precision) -> torch.dtype | None:
     """The format of the forward passes; none: that of the weights."""
     return _HALF[mixed_precision]
 
@@ -39,7 +39,7 @@ def store_rounded(network: nn.Module, dtype: torch.dtype) -> None:
                     parameter.data = parameter.data.to(dtype)
 
 
-def vae_dtype(vae: Any, mixed_precision: MixedPrecision) -> torch.dtype:
+def vae_dtype(vae: Any, mixed_precision: Precision) -> torch.dtype:
     """float16 for an autoencoder that declares it safe, float32 otherwise.
 
     ``force_upcast`` in its configuration (true unless it says otherwise) means that activations overflow float16, as

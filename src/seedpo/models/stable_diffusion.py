@@ -21,9 +21,10 @@ from seedpo.core.types import Conditioning
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.lora import LORA_FILE, add_adapter, leave_casts_to_autocast, peft_weights, save_adapter
 from seedpo.models.pipelines import KINDS, Pipeline
-from seedpo.models.precision import MixedPrecision, autocast_dtype, store_rounded, vae_dtype
+from seedpo.models.precision import autocast_dtype, store_rounded, vae_dtype
 from seedpo.models.saving import WEIGHTS_FILE, read_weights, save_unet
 from seedpo.models.schedule import noise_schedule
+from seedpo.settings import Precision
 
 PIXELS_PER_CALL = 2**20
 """Pixels that the autoencoder is given at a time (one image of 1024 px, four of 512 px): more take too much memory."""
@@ -58,7 +59,7 @@ class StableDiffusionPolicy:
         lora_rank: int = 4,
         seed: int = 0,
         resolution: int | None = None,
-        mixed_precision: MixedPrecision = "no",
+        mixed_precision: Precision = "no",
         gradient_checkpointing: bool = False,
         compile_networks: bool = False,
     ) -> None:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from seedpo.core.types import Conditioning
-from seedpo.models.precision import MixedPrecision, autocast_dtype
+from seedpo.models.precision import autocast_dtype
 from seedpo.models.stable_diffusion import PIXELS_PER_CALL, StableDiffusionPolicy
 from seedpo.planning.meter import Flops, metering
 from seedpo.planning.scorers import Scorer
+from seedpo.settings import Precision
 
 PREVIEWS_PER_CALL = 8
 """Latents that a preview autoencoder is given at a time."""
@@ -54,7 +55,7 @@ def measure(
     networks: Networks,
     rows_at_once: Mapping[str, int],
     *,
-    mixed_precision: MixedPrecision,
+    mixed_precision: Precision,
     with_gradients: bool = False,
     progress: Callable[[str], object] = lambda part: None,
 ) -> dict[str, Cost]:

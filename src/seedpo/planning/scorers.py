@@ -18,10 +18,11 @@ from seedpo.rewards.aesthetic import RatingMlp
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.clip_scorer import image_embeds
 from seedpo.rewards.imagereward import MAX_TOKENS, VISION_EPS, ImageRewardNetwork
-from seedpo.rewards.named import DTYPES, Definitions, Precision, leaves
+from seedpo.rewards.named import DTYPES, Definitions, leaves
 from seedpo.rewards.spm import CLIP_H14
 from seedpo.rewards.step_aware_clip import StepAwareCLIP
 from seedpo.scenes.assets import PLAIN_SCORER, SCORER
+from seedpo.settings import Precision
 
 Call = Callable[[int], object]
 """Runs a network on so many rows, of the meta device."""

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -30,11 +30,10 @@ from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.outputs import checked_scores
 from seedpo.rewards.settings import RewardTerm, WeightedSum, refuse_cycles
 from seedpo.rewards.user_code import takes_timestep, user_reward
+from seedpo.settings import Precision
 
 Definitions = Mapping[str, WeightedSum]
 """Weighted sums by their names."""
-
-Precision = Literal["no", "fp16", "bf16"]
 
 DTYPES: Mapping[str, torch.dtype] = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 """Types of numbers that networks of rewards compute with, by ``reward_precision``."""
@@ -42,19 +41,6 @@ DTYPES: Mapping[str, torch.dtype] = {"no": torch.float32, "fp16": torch.float16,
 _CODE = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<attribute>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 
 _ELSE = "; or name@place, a folder or owner/name with a CLIP, module:function, or a name defined in `rewards`"
-
-
-def as_precision(text: str) -> Precision:
-    """A precision as the user wrote it.
-
-    Raises:
-        ConfigError: if it is none.
-    """
-    known: tuple[Precision, ...] = get_args(Precision)
-    found = next((precision for precision in known if precision == text), None)
-    if found is None:
-        raise ConfigError(f"unknown precision {text!r}; there are: {', '.join(known)}")
-    return found
 
 
 class CheckedReward:

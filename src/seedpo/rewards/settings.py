@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from seedpo.settings import Section
 
@@ -50,8 +50,11 @@ class WeightedSum(Section):
         return self
 
 
-def refuse_cycles(definitions: Mapping[str, WeightedSum]) -> None:
-    """Sees that no sum is made of itself.
+Definitions = TypeVar("Definitions", bound=Mapping[str, WeightedSum])
+
+
+def refuse_cycles(definitions: Definitions) -> Definitions:
+    """The definitions, checked: no sum contains itself.
 
     Raises:
         ValueError: naming the way around.
@@ -68,3 +71,11 @@ def refuse_cycles(definitions: Mapping[str, WeightedSum]) -> None:
 
     for name in definitions:
         follow(name, ())
+    return definitions
+
+
+class RewardDefinitions(Section):
+    """The key that defines rewards, wherever it stands: in a recipe, in a run or in a file of its own."""
+
+    rewards: Annotated[dict[str, WeightedSum], AfterValidator(refuse_cycles)] = Field(default_factory=dict)
+    """Weighted sums of rewards, by names of your own, to be used wherever a reward is named."""

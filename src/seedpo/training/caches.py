@@ -19,8 +19,7 @@ from seedpo.data.cache.stored import StoredPairs
 from seedpo.models.pipelines import KINDS
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
 from seedpo.protocols import Denoiser, PairEncoder, PreferencePairs, ReferenceCache
-from seedpo.training.reward_settings import RewardRunConfig
-from seedpo.training.settings import RunConfig
+from seedpo.training.settings import RewardRunConfig, RunConfig
 
 logger = logging.getLogger(__name__)
 

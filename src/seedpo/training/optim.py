@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from seedpo.errors import RunFolderError
 from seedpo.protocols import State
-from seedpo.training.loop_settings import TrainingConfig
+from seedpo.training.settings import TrainingConfig
 from seedpo.training.sharding import shard_like, whole_tensor
 
 SCHEDULES: dict[str, Callable[[float], float]] = {

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from seedpo.errors import ConfigError
 from seedpo.registry import Entry
-from seedpo.training.loop_settings import OptimizerConfig
+from seedpo.training.settings import OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +24,7 @@ from accelerate.utils import (
 
 from seedpo.errors import ConfigError, SeedpoError
 from seedpo.protocols import Trainable
+from seedpo.settings import Precision
 from seedpo.training.launching import check_launch, is_one_of_several, plain_data_parallelism
 from seedpo.training.sharding import Layout, Replicated, shard
 
@@ -37,7 +38,7 @@ SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGA
 
 
 def build_accelerator(
-    mixed_precision: Literal["no", "fp16", "bf16"], *, cpu: bool = False, timeout: timedelta = EVALUATION_TIMEOUT
+    mixed_precision: Precision, *, cpu: bool = False, timeout: timedelta = EVALUATION_TIMEOUT
 ) -> Accelerator:
     """The accelerator that a run needs, under ``accelerate launch``, ``torchrun`` or plain Python.
 

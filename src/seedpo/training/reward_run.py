@@ -35,12 +35,12 @@ from seedpo.rewards.preference_objective import PreferenceObjective, Prompts
 from seedpo.rewards.preference_pixels import PixelPairs
 from seedpo.rewards.preference_start import load_start
 from seedpo.rewards.previews import FinishedImages, NoisyPreviews, Views
+from seedpo.settings import build_config, read_recipe
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.processes import build_accelerator, on_every_process, on_main_process
-from seedpo.training.recipes import build_config, read_recipe
-from seedpo.training.reward_settings import SCENES, RewardRunConfig
 from seedpo.training.run import labelled_pairs, named_pipeline, usual_precision
 from seedpo.training.run_folder import RunFolder
+from seedpo.training.settings import SCENES, RewardRunConfig
 from seedpo.training.trackers import require_trackers
 from seedpo.training.tracking import read_metrics
 from seedpo.training.trainer import Trainer
@@ -71,7 +71,7 @@ def resolve_reward_config(
     embedded = all(place is None or place == "none" or place in STARTS or place in MODELS for place in places)
     usual = {} if embedded else usual_precision(bfloat16)
     preset = {} if "data" in named else SCENES
-    return build_config(usual, preset, read, changes or {}, kind=RewardRunConfig)
+    return build_config(RewardRunConfig, usual, preset, read, changes or {})
 
 
 def build_preference_model(config: RewardRunConfig) -> PreferenceModel:

@@ -47,11 +47,11 @@ from seedpo.protocols import Method, Source
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.named import CheckedReward, build_reward, check_definitions, leaves
 from seedpo.scenes.shipped import warn_of_unknown_words
+from seedpo.settings import build_config, read_recipe
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.expectations import what_to_expect
 from seedpo.training.feedback.wiring import asks_people, check_feedback, ensure_study, human_feedback, patience
 from seedpo.training.processes import build_accelerator, on_every_process, on_main_process
-from seedpo.training.recipes import build_config, read_recipe
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 from seedpo.training.trackers import require_trackers
@@ -83,7 +83,7 @@ def resolve_config(
     preset: Preset = METHODS.load(str(name))
     model = changes.get("model", recipe.get("model", RunConfig.model_fields["model"].default))
     usual = {} if model in MODELS else usual_precision(bfloat16)
-    config = build_config(usual, preset.defaults, recipe, changes)
+    config = build_config(RunConfig, usual, preset.defaults, recipe, changes)
     if preset.objective == "noise" and config.entropy_offset != "full":
         raise ConfigError(
             f"entropy_offset = {config.entropy_offset} takes the noise of drawn steps off the offset, and {name} draws "

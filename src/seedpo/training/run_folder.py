@@ -5,18 +5,19 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
+
+import yaml
 
 from seedpo.errors import RunFolderError
-from seedpo.files import ASIDE, flush, write_text, writing
+from seedpo.files import write_text, writing
+from seedpo.settings import build_config, differences, read_recipe
 from seedpo.training.environment import changed_packages, describe_environment
-from seedpo.training.loop_settings import TrainingConfig
-from seedpo.training.recipes import build_config, read_recipe, save_config
-from seedpo.training.settings import RunConfig
+from seedpo.training.settings import RunConfig, TrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -143,15 +144,12 @@ class RunFolder:
         Raises:
             ConfigError: if the file is not a valid configuration.
         """
-        return build_config(read_recipe(self.config_file), kind=kind)
+        return build_config(kind, read_recipe(self.config_file))
 
     def write_config(self, config: TrainingConfig) -> None:
         """Writes the resolved configuration; after a crash the file is the old one or the new one."""
-        aside = self.config_file.with_name(self.config_file.name + ASIDE)
         with writing("the configuration", self.path, mend="then start again"):
-            save_config(config, aside)
-            flush(aside)
-            aside.replace(self.config_file)
+            write_text(self.config_file, yaml.safe_dump(config.tree(), sort_keys=False))
 
     def require_fresh(self) -> None:
         """Checks that nothing was trained here yet.
@@ -204,24 +202,15 @@ def require_same_settings(before: TrainingConfig, now: TrainingConfig, where: Pa
     Raises:
         RunFolderError: naming every key that differs, with both values.
     """
-    old, new = _fixed_values(before), _fixed_values(now)
-    differing = [f"{key} ({old.get(key)!r} -> {new.get(key)!r})" for key in old | new if old.get(key) != new.get(key)]
+    # A schedule that ends at max_steps has another learning rate at every step if that changes.
+    free = FREE_KEYS if now.optimizer.schedule == "constant" else FREE_KEYS - {"max_steps"}
+    differing = [
+        f"{key} ({old!r} -> {new!r})"
+        for key, (old, new) in differences(before.tree(), now.tree()).items()
+        if key not in free and key.split(".")[0] not in free
+    ]
     if differing:
         raise RunFolderError(
             f"{where} was made with other settings: {', '.join(differing)}; "
             "give them their first values, or choose another --out to start anew"
         )
-
-
-def _fixed_values(config: TrainingConfig) -> dict[str, Any]:
-    # A schedule that ends at max_steps has another learning rate at every step if that changes.
-    free = FREE_KEYS if config.optimizer.schedule == "constant" else FREE_KEYS - {"max_steps"}
-    content = {key: value for key, value in config.tree().items() if key not in free}
-    return {key: value for key, value in _dotted(content).items() if key not in free}
-
-
-def _dotted(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _dotted(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-    return flat

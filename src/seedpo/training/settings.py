@@ -1,21 +1,87 @@
-"""All keys of a run."""
+"""All keys of a run: what the loop needs, what a policy's run adds, and what a preference model's run adds."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from seedpo.core.entropy import EntropyOffset, entropy_weights
 from seedpo.data.settings import CacheConfig, PairsConfig
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig, TrajectoryConfig
 from seedpo.rewards.settings import WeightedSum, refuse_cycles
-from seedpo.settings import Section
+from seedpo.settings import Precision, Section
 from seedpo.training.alarm_settings import AlarmsConfig
 from seedpo.training.feedback.settings import FeedbackConfig
-from seedpo.training.loop_settings import Precision, TrainingConfig
+
+
+class OptimizerConfig(Section):
+    """The optimiser and its schedule."""
+
+    name: Literal["adamw", "adamw8bit", "adafactor"] = "adamw"
+    """`adamw`; `adamw8bit`: with moments of 8 bits, a quarter of their memory (CUDA and the package bitsandbytes);
+    `adafactor`: factored second moments only, at a fixed learning rate, as Diffusion-DPO trained SDXL."""
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """Learning rate after the warm-up: at its peak throughout, or down to 0 at `max_steps`, which then cannot be
+    changed when a run is resumed."""
+    weight_decay: float = Field(1e-4, ge=0.0)
+    """Decoupled weight decay."""
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    """Gradients are scaled down to this norm."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the learning rate rises linearly to its peak; 0: none."""
+    beta1: float = Field(0.9, ge=0.0, lt=1.0)
+    """AdamW's first decay rate; Adafactor has none."""
+    beta2: float = Field(0.999, ge=0.0, lt=1.0)
+    """AdamW's second decay rate; Adafactor's follows the step, 1 - step^-0.8."""
+
+
+class TrainingConfig(Section):
+    """How a network is trained, and what is written meanwhile."""
+
+    max_steps: int = Field(100, ge=1)
+    """Optimiser steps."""
+    batch_size: int = Field(16, ge=1)
+    """Pairs per process and micro-step."""
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    """Micro-steps per optimiser step."""
+    learning_rate: float = Field(1e-4, gt=0.0)
+    """Peak learning rate."""
+    mixed_precision: Precision = "no"
+    """Precision of the forward passes; trained weights stay in float32. `bf16` suits GPUs since Ampere, and is what
+    `seedpo train` takes there for models other than the embedded one, where nothing is set."""
+    seed: int = Field(0, ge=0)
+    """Seed of everything that is drawn in the run."""
+    log_every: int = Field(1, ge=1)
+    """Steps between lines of training metrics."""
+    checkpoint_every: int = Field(100, ge=0)
+    """Steps between checkpoints; 0 writes none but the last."""
+    checkpoints_limit: int = Field(2, ge=1)
+    """Checkpoints that are kept."""
+    evaluate_every: int = Field(0, ge=0)
+    """Steps between evaluations; 0 evaluates before the first and after the last step only."""
+    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Where the metrics go besides `metrics.jsonl`; none: nowhere else. The packages come with `seedpo[track]`."""
+    tracker_project: str = "seedpo"
+    """Project under which trackio and wandb show the run; tensorboard, whose files lie in the run folder, has none."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+    def tree(self) -> dict[str, Any]:
+        """All keys with JSON values: first what is trained, then how."""
+        content = self.model_dump(mode="json")
+        return {key: value for key, value in content.items() if key not in TrainingConfig.model_fields} | content
+
+    @property
+    def largest_gradient_norm(self) -> float:
+        """Gradients above it are scaled down."""
+        return self.optimizer.max_grad_norm
+
+    @property
+    def weights_folder(self) -> str:
+        """Where the trained weights lie in the run folder at the end."""
+        return "weights"
 
 
 class FidelityConfig(Section):
@@ -64,7 +130,7 @@ class RunConfig(TrainingConfig):
     defined in `rewards`; docs/rewards.md. SPO is made for step-aware ones."""
     reward_precision: Precision = "no"
     """Precision in which the networks of rewards compute; `no`: float32."""
-    rewards: dict[str, WeightedSum] = Field(default_factory=dict)
+    rewards: Annotated[dict[str, WeightedSum], AfterValidator(refuse_cycles)] = Field(default_factory=dict)
     """Weighted sums of rewards, by names of your own, to be used wherever a reward is named."""
     preview_vae: str | None = None
     """Folder or hub id of a smaller autoencoder (an AutoencoderTiny or AutoencoderKL of the same latents) that decodes
@@ -103,12 +169,6 @@ class RunConfig(TrainingConfig):
     alarms: AlarmsConfig = AlarmsConfig()
     fidelity: FidelityConfig = FidelityConfig()
 
-    @field_validator("rewards")
-    @classmethod
-    def _sums_end(cls, value: dict[str, WeightedSum]) -> dict[str, WeightedSum]:
-        refuse_cycles(value)
-        return value
-
     @property
     def largest_gradient_norm(self) -> float:
         """Gradients above it are scaled down."""
@@ -133,3 +193,80 @@ class RunConfig(TrainingConfig):
                     "pairs mirrored together"
                 )
         return self
+
+
+class RewardRunConfig(TrainingConfig):
+    """One training run of a preference model: step-aware (SPO) with a diffusion model, plain (PickScore) without."""
+
+    start: str = "scenes-clip"
+    """CLIP to start from: a registered name, a folder, or `owner/name` on the hub, for example
+    `yuvalkirstain/PickScore_v1`; a step-aware one is trained on."""
+    tokenizer: str | None = None
+    """Folder or hub id of the tokenizer where `start` brings none; none: it lies beside the weights."""
+    model: str | None = "scenes"
+    """Diffusion model that predicts the previews which the preference model sees: a registered name, a folder, a
+    `.safetensors` file, or `owner/name[@revision]`; none: a plain preference model of finished images is trained."""
+    vae: str | None = None
+    """Another autoencoder for `model`; none: its own."""
+    single_file_config: str | None = None
+    """Pipeline with the architecture of a single-file `model`; none: diffusers' choice."""
+    resolution: int | None = Field(None, ge=8)
+    """Height and width in pixels of the images of `model`; none: its own. `pairs.resolution` must give the same."""
+    data: str = "scenes-scorer-pairs"
+    """Labelled pairs: a registered name, a file, folder or glob of shards, or `hub:owner/name`; see docs/data.md."""
+    held_out: str | None = None
+    """Pairs on which the accuracy is measured, named like `data`; none: some prompts of `data` are kept out of the
+    training, with all their pairs."""
+    held_out_split: str | None = None
+    """Split of `held_out`, where it has several; none: `pairs.split`."""
+    held_out_share: float = Field(0.1, gt=0.0, lt=1.0)
+    """Share of the prompts that is kept out where `held_out` is none; which ones, the prompts themselves decide."""
+    held_out_limit: int | None = Field(None, ge=1)
+    """Most pairs on which the accuracy is measured, the first ones of the set; none: all."""
+    timesteps: tuple[int, ...] = Field((0, 251, 501, 701, 951), min_length=1)
+    """Time steps at which the accuracy is measured, SPO's; 0: finished images. Without `model` it has no effect."""
+    guidance_scale: float = Field(5.0, ge=1.0)
+    """Classifier-free guidance of the previews; as when policies are sampled later on, 5 as published."""
+    clean_share: float = Field(0.0, ge=0.0, le=1.0)
+    """Share of the pairs, drawn anew at every visit, that are shown finished (time step 0) beside those that the
+    uniform time steps give; 0 as published."""
+    preview_batch_size: int = Field(32, ge=1)
+    """Images whose previews are predicted at a time; it changes memory, not what is learnt."""
+    in_batch_negatives: bool = False
+    """Whether the other pairs of a batch serve as further images and prompts (an option of PickScore's code)."""
+    relabel: str | None = None
+    """Reward that labels the pairs anew, as published for SDXL; none: the labels of the data."""
+    relabel_gap: float = Field(0.1, ge=0.0, lt=1.0)
+    """With `relabel`: a pair is a tie unless its preference probabilities differ by more than this."""
+
+    pairs: PairsConfig = PairsConfig()
+    cache: CacheConfig = CacheConfig()
+
+    @property
+    def weights_folder(self) -> str:
+        """Where the trained preference model lies in the run folder at the end."""
+        return "model"
+
+    @model_validator(mode="after")
+    def _keys_that_make_sense_here(self) -> Self:
+        if self.cache.reference or self.cache.visits is not None:
+            raise ValueError("cache.reference is of Diffusion-DPO: here is no reference; leave it out")
+        if self.pairs.empty_prompts:
+            raise ValueError("pairs.empty_prompts must be 0: a preference model is to read the prompt")
+        if min(self.timesteps) < 0 or len(set(self.timesteps)) < len(self.timesteps):
+            raise ValueError("timesteps must be 0 or more, each once")
+        return self
+
+
+SCENES: dict[str, Any] = {
+    "held_out": "scenes-held-out-pairs",
+    "guidance_scale": 3.0,
+    "clean_share": 0.25,
+    "max_steps": 900,
+    "batch_size": 32,
+    "learning_rate": 5e-4,
+    "checkpoint_every": 300,
+    "optimizer": {"schedule": "cosine", "warmup_steps": 45, "beta2": 0.98, "weight_decay": 1e-2},
+}
+"""Settings that make the embedded scorer: where no other `data` are named. The diffusion model's figures, too, are
+stated at a guidance of 3."""

@@ -19,7 +19,8 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
 from seedpo.errors import ConfigError
 from seedpo.files import write_text
-from seedpo.training.loop_settings import TrainingConfig
+from seedpo.settings import dotted
+from seedpo.training.settings import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,11 @@ class Trackers:
 def _started(name: str, *, project: str, folder: Path, config: TrainingConfig) -> GeneralTracker:
     tracker = LOGGER_TYPE_TO_CLASS[name](*_arguments(name, project, folder), **_options(name, folder))
     tracker.start()
-    tracker.store_init_configuration(_flat(config.model_dump(mode="json")))
+    # Every tracker takes plain values; lists and None become text.
+    keys = dotted(config.model_dump(mode="json"))
+    tracker.store_init_configuration(
+        {key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in keys.items()}
+    )
     return tracker
 
 
@@ -123,14 +128,3 @@ def _identity(folder: Path) -> str:
     if not path.exists():
         write_text(path, json.dumps({"id": uuid.uuid4().hex[:12]}) + "\n")
     return str(json.loads(path.read_text(encoding="utf-8"))["id"])
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys with the plain values that every tracker takes; lists and nothing become text."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value if isinstance(value, bool | int | float | str) else str(value)
-    return flat

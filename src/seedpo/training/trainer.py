@@ -27,11 +27,11 @@ from accelerate import Accelerator
 from seedpo.errors import ConfigError, RunFolderError
 from seedpo.files import ASIDE, publish_folder, remove_folder, remove_leftovers, write_text, writing
 from seedpo.protocols import Batch, Evaluator, Method, Source, Trainable
+from seedpo.settings import build_config
 from seedpo.training.checkpoint import Checkpoints, Manifest
 from seedpo.training.evaluating import evaluate_together
 from seedpo.training.interrupt import StopRequest, TrainingInterrupted, stop_on_signal
 from seedpo.training.launching import sharding_is_asked_for
-from seedpo.training.loop_settings import TrainingConfig
 from seedpo.training.optimizers import build_optimizer
 from seedpo.training.processes import (
     build_accelerator,
@@ -44,10 +44,9 @@ from seedpo.training.processes import (
     unwrapped,
 )
 from seedpo.training.random_state import seed_process
-from seedpo.training.recipes import build_config
 from seedpo.training.reference import reference_hash, require_same_reference
 from seedpo.training.run_folder import RunFolder, require_same_settings
-from seedpo.training.settings import RunConfig
+from seedpo.training.settings import RunConfig, TrainingConfig
 from seedpo.training.sharding import Layout
 from seedpo.training.state import Clock, Position, RunState, load_weights
 from seedpo.training.step_metrics import mean_by_name, most_by_name, peak_memory
@@ -258,7 +257,7 @@ class Trainer(Generic[Batch]):
         """The checkpoint to go on from; the folder is set back to its step."""
         manifest = self._checkpoints.newest_intact()
         where = self._checkpoints.path(manifest.step)
-        require_same_settings(build_config(manifest.config, kind=type(self.config)), self.config, where)
+        require_same_settings(build_config(type(self.config), manifest.config), self.config, where)
         require_same_reference(manifest.reference, reference, where)
         if manifest.processes != self.accelerator.num_processes:
             raise RunFolderError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from seedpo.training.recipes import merge
+from seedpo.settings import merge
 from seedpo.training.sweeps.cells import Cell
 
 SHARED: Mapping[str, Any] = {

@@ -9,11 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import ValidationError
-
 from seedpo.core.entropy import entropy_weights
 from seedpo.errors import ConfigError
-from seedpo.training.recipes import merge, nested
+from seedpo.settings import merge, nested, unknown_keys
 from seedpo.training.run import resolve_config
 from seedpo.training.settings import RunConfig
 from seedpo.training.sweeps.cells import Cell, check_name, name_of
@@ -55,20 +53,10 @@ def checked(cell: Cell, origin: str) -> Checked:
     try:
         config = resolve_config(str(cell.config.get("method")), cell.config)
     except ConfigError as error:
-        if unknown_keys(cell.config) or str(error).startswith("unknown method"):
+        if unknown_keys(RunConfig, cell.config) or str(error).startswith("unknown method"):
             raise ConfigError(f"{origin}: cell {cell.name}: {error}") from error
         return Checked(cell=cell, config=None, refusal=str(error))
     return Checked(cell=replace(cell, steps=config.max_steps), config=config)
-
-
-def unknown_keys(tree: Mapping[str, Any]) -> list[str]:
-    """Dotted keys that no run has."""
-    try:
-        RunConfig.model_validate(tree)
-    except ValidationError as error:
-        problems = [problem for problem in error.errors() if problem["type"] == "extra_forbidden"]
-        return [".".join(map(str, problem["loc"])) for problem in problems]
-    return []
 
 
 def _cells(sweep: Sweep) -> Iterator[Cell]:

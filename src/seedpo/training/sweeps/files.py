@@ -8,10 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from seedpo.errors import ConfigError
-from seedpo.training.recipes import merge, parse_override, plain_value, read_recipe
+from seedpo.settings import merge, parse_override, plain_value, read_recipe, read_yaml
 
 KEYS = ("base", "grid", "cells", "seeds", "controls")
 """Keys of a sweep file."""
@@ -90,14 +88,7 @@ def _from_source(source: str) -> Sweep:
     if not source.endswith((".yaml", ".yml")):
         return Sweep(base={"method": source}, origin=source)
     path = Path(source)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"sweep {path} does not exist; {EXAMPLE} into it") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"sweep {path} cannot be read as YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"sweep {path} must hold keys and values; {EXAMPLE}")
+    content = read_yaml(path, "sweep", hint=f"{EXAMPLE} into it")
     if not set(content) & {"grid", "cells", "seeds", "controls"}:
         return Sweep(base=read_recipe(path), origin=f"recipe {path}")
     for key in content:

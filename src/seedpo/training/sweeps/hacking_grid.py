@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from seedpo.core.entropy import EntropyConvention, entropy_weights
 from seedpo.registry import unknown
-from seedpo.training.recipes import merge
+from seedpo.settings import merge
 from seedpo.training.sweeps.cells import written
 from seedpo.training.sweeps.demonstration import METHODS, SHARED
 from seedpo.training.sweeps.files import Sweep

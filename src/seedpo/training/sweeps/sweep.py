@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seedpo.errors import RunFolderError, SeedpoError
-from seedpo.training.recipes import build_config, read_recipe
+from seedpo.settings import build_config, differences, read_recipe
 from seedpo.training.settings import RunConfig
 from seedpo.training.sweeps.cells import Cell, shard_of
 from seedpo.training.sweeps.expanding import Checked, expand
@@ -134,22 +134,14 @@ def refuse_other_settings(out: Path, cells: Sequence[Checked]) -> None:
 
 def _changed(folder: Path, config: RunConfig) -> list[str]:
     try:
-        before = build_config(read_recipe(folder / "config.yaml")).tree()
+        before = build_config(RunConfig, read_recipe(folder / "config.yaml")).tree()
     except SeedpoError as error:
         return [f"its config.yaml cannot be read: {error}"]
-    return _differences(before, config.tree())
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What has changed, a text for each dotted key."""
-    found = []
-    for key, value in now.items():
-        name, old = f"{prefix}{key}", before.get(key)
-        if isinstance(value, Mapping) and isinstance(old, Mapping):
-            found += _differences(old, value, prefix=f"{name}.")
-        elif value != old and name not in HARMLESS:
-            found.append(f"{name} = {old} there, {value} now")
-    return found
+    return [
+        f"{key} = {old} there, {new} now"
+        for key, (old, new) in differences(before, config.tree()).items()
+        if key not in HARMLESS
+    ]
 
 
 def _write_record(
