@@ -169,7 +169,7 @@ class TestCandidates:
     @staticmethod
     def transition() -> Transition:
         mean = torch.stack([torch.full(SHAPE, -1.0), torch.full(SHAPE, 2.0), torch.full(SHAPE, 0.5)])
-        return Transition(mean=mean, std=torch.tensor([0.5, 3.0, 0.0]), predicted_original=torch.zeros_like(mean))
+        return Transition(mean=mean, std=torch.tensor([0.5, 3.0, 0.0]))
 
     def test_mean_and_spread(self) -> None:
         count = 4000

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,10 @@ import torch
 from torch import Tensor
 
 from seedpo.core.diffusion import NoiseSchedule
-from seedpo.core.objectives import entropy_weights, see_loss
-from seedpo.core.transitions import ddim_transition, log_prob_per_dim, noise_log_prob
-from seedpo.core.types import LossOutput
+from seedpo.core.entropy import entropy_weights
+from seedpo.core.types import Conditioning, ImagePairs, LossOutput, TransitionGroups
+from seedpo.methods.noise_dpo import NoiseDPO
+from seedpo.methods.transition_dpo import TransitionDPO
 from tests.golden import reference
 
 RECORDED: dict[str, Any] = json.loads(reference.RECORD.read_text(encoding="utf-8"))
@@ -23,35 +26,57 @@ def tensors(case: dict[str, Any], dtype: torch.dtype = torch.float64) -> dict[st
     return {name: torch.tensor(value, dtype=dtype) for name, value in case["sides"].items()}
 
 
-def log_probs(case: dict[str, Any], sides: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Log-probabilities of model_w, model_l, ref_w, ref_l by the package."""
-    names = reference.PREDICTIONS
-    if case["kind"] == "noise":
-        return {name: noise_log_prob(sides[name], sides[f"target_{name[-1]}"], reduction="mean") for name in names}
-    dtype = sides["x_w"].dtype
-    levels = torch.tensor(case["alpha"] + case["alpha_prev"], dtype=dtype)
-    schedule = NoiseSchedule(alphas_cumprod=levels)
-    now = torch.arange(len(case["alpha"]))
-    found = {}
-    for name in names:
-        side = name[-1]
-        step = ddim_transition(sides[name], sides[f"x_{side}"], now, now + len(now), schedule, eta=case["eta"])
-        found[name] = log_prob_per_dim(sides[f"next_{side}"], step.mean, step.std)
-    return found
+class Answers:
+    """A policy, and in its reference context the reference, that answers with recorded predictions."""
+
+    def __init__(self, schedule: NoiseSchedule, sides: dict[str, Tensor]) -> None:
+        self.schedule = schedule
+        self.sides = sides
+        self.name = "model"
+
+    def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        return torch.cat([self.sides[f"{self.name}_w"], self.sides[f"{self.name}_l"]])
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        self.name = "ref"
+        yield
+        self.name = "model"
 
 
 def loss_of(case: dict[str, Any], sides: dict[str, Tensor], gamma: float, convention: Any) -> LossOutput:
+    """The loss of the objective that trains, one row per side; x_0-prediction makes the targets the clean latents."""
     policy_weight, reference_weight = entropy_weights(case["beta"], gamma, convention=convention)
-    found = log_probs(case, sides)
-    return see_loss(
-        found["model_w"],
-        found["model_l"],
-        found["ref_w"],
-        found["ref_l"],
+    rows = len(sides["model_w"])
+    prompts = Conditioning(prompt_embeds=torch.zeros(rows, 1, 1))
+    if case["kind"] == "noise":
+        noise = NoiseDPO(policy_weight=policy_weight, reference_weight=reference_weight)
+        schedule = NoiseSchedule(alphas_cumprod=torch.tensor([0.9, 0.5]), prediction_type="sample")
+        pairs = ImagePairs(chosen_latents=sides["target_w"], rejected_latents=sides["target_l"], conditioning=prompts)
+        return noise.loss(Answers(schedule, sides), pairs, generator=torch.Generator())  # type: ignore[arg-type]
+    levels = torch.tensor(case["alpha"] + case["alpha_prev"], dtype=sides["x_w"].dtype)
+    both = Conditioning.cat([prompts, prompts])
+    now, pair = torch.arange(rows), torch.arange(rows)
+    steps = TransitionGroups(
+        latents=torch.cat([sides["x_w"], sides["x_l"]]),
+        timestep=now.repeat(2),
+        previous_timestep=now.repeat(2) + rows,
+        conditioning=both,
+        negative_conditioning=both,
+        next_latents=torch.cat([sides["next_w"], sides["next_l"]]),
+        start=torch.arange(2 * rows),
+        chosen=pair,
+        rejected=pair + rows,
+    )
+    method = TransitionDPO(
         policy_weight=policy_weight,
         reference_weight=reference_weight,
+        guidance_scale=1.0,
+        eta=case["eta"],
         clip_range=case["clip_range"],
     )
+    answers: Any = Answers(NoiseSchedule(alphas_cumprod=levels), sides)
+    return method.loss(answers, steps, generator=torch.Generator())
 
 
 def settings() -> list[Any]:

@@ -6,10 +6,6 @@ import math
 from typing import Literal
 
 EntropyConvention = Literal["relative", "absolute"]
-EntropyOffset = Literal["full", "without_noise_norms"]
-"""What of (a - b) Delta log reference is added to the margin: all of it, or what is left of it once the log-probability
-under the policy that drew the step is taken off, which on a drawn step is minus half the squared length of its noise,
-up to a constant of the time step."""
 
 
 def entropy_weights(beta: float, gamma: float, *, convention: EntropyConvention) -> tuple[float, float]:

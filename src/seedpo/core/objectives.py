@@ -75,7 +75,6 @@ def implicit_reward(
     policy_weight: float,
     reference_weight: float,
     clip_range: float | None = None,
-    offset_baseline: Tensor | None = None,
 ) -> Tensor:
     """The reward for which the policy is optimal, up to a constant of the prompt: a log policy - b log reference.
 
@@ -90,10 +89,6 @@ def implicit_reward(
         policy_weight: a of :func:`entropy_weights`.
         reference_weight: b of :func:`entropy_weights`.
         clip_range: as in :func:`clip_log_ratio`.
-        offset_baseline: subtracted from the reference's log-probability in the offset alone, nats, (B,); none: 0. With
-            the log-probability under the policy that drew the sample, the offset is free of the length of the noise
-            drawn, and the whole is b log(policy / reference) + (a - b) log(policy / policy that drew), unless clipped;
-            this package's choice.
 
     Returns:
         The implicit reward, (B,).
@@ -102,14 +97,7 @@ def implicit_reward(
         ValueError: if ``clip_range`` is outside (0, 1).
     """
     log_ratio = clip_log_ratio(policy_log_prob, reference_log_prob, clip_range=clip_range)
-    offset = _offset(reference_log_prob, offset_baseline, weight=policy_weight - reference_weight)
-    return policy_weight * log_ratio + offset
-
-
-def _offset(reference_log_prob: Tensor, baseline: Tensor | None, *, weight: float) -> Tensor:
-    """The part of an implicit reward that the policy cannot change, (B,)."""
-    known = reference_log_prob if baseline is None else reference_log_prob - baseline
-    return weight * known.detach()
+    return policy_weight * log_ratio + (policy_weight - reference_weight) * reference_log_prob.detach()
 
 
 def preference_loss(chosen_reward: Tensor, rejected_reward: Tensor, chosen_probability: Tensor | None = None) -> Tensor:
@@ -144,7 +132,6 @@ def see_loss(
     reference_weight: float,
     clip_range: float | None = None,
     chosen_probability: Tensor | None = None,
-    offset_baseline: tuple[Tensor, Tensor] | None = None,
 ) -> LossOutput:
     """The loss and its metrics, whatever the log-probabilities are of (predicted noise or denoising steps).
 
@@ -157,7 +144,6 @@ def see_loss(
         reference_weight: b of :func:`entropy_weights`.
         clip_range: as in :func:`clip_log_ratio`.
         chosen_probability: as in :func:`preference_loss`.
-        offset_baseline: as in :func:`implicit_reward`, of the chosen and the rejected side.
 
     Returns:
         Losses (B,) and the metrics of :func:`preference_metrics`.
@@ -165,7 +151,6 @@ def see_loss(
     Raises:
         ValueError: if ``clip_range`` is outside (0, 1).
     """
-    chosen_baseline, rejected_baseline = offset_baseline or (None, None)
     chosen_reward, rejected_reward = (
         implicit_reward(
             policy,
@@ -173,15 +158,13 @@ def see_loss(
             policy_weight=policy_weight,
             reference_weight=reference_weight,
             clip_range=clip_range,
-            offset_baseline=baseline,
         )
-        for policy, reference, baseline in (
-            (chosen_log_prob, chosen_reference_log_prob, chosen_baseline),
-            (rejected_log_prob, rejected_reference_log_prob, rejected_baseline),
+        for policy, reference in (
+            (chosen_log_prob, chosen_reference_log_prob),
+            (rejected_log_prob, rejected_reference_log_prob),
         )
     )
     reference = chosen_reference_log_prob - rejected_reference_log_prob
-    baseline = None if offset_baseline is None else offset_baseline[0] - offset_baseline[1]
     return LossOutput(
         losses=preference_loss(chosen_reward, rejected_reward, chosen_probability),
         metrics=preference_metrics(
@@ -189,7 +172,7 @@ def see_loss(
             rejected_reward,
             chosen_log_ratio=chosen_log_prob - chosen_reference_log_prob,
             rejected_log_ratio=rejected_log_prob - rejected_reference_log_prob,
-            offset=_offset(reference, baseline, weight=policy_weight - reference_weight),
+            offset=(policy_weight - reference_weight) * reference.detach(),
             clip_range=clip_range,
             chosen_probability=chosen_probability,
         ),
@@ -215,7 +198,7 @@ def preference_metrics(
         rejected_reward: implicit reward of the other side, (B,).
         chosen_log_ratio: unclipped log(policy / reference) of the preferred side, nats, (B,).
         rejected_log_ratio: the same of the other side, (B,).
-        offset: (a - b) Delta log reference, less the baseline's, (B,).
+        offset: (a - b) Delta log reference, (B,).
         clip_range: as in :func:`clip_log_ratio`.
         chosen_probability: as in :func:`preference_loss`.
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from seedpo.core.candidate_noise import CandidateNoise, shaped_noise
 from seedpo.core.diffusion import NoiseSchedule, Predict, guided_prediction, over_latents
 from seedpo.core.transitions import Transition, ddim_transition, gaussian_log_prob
 from seedpo.core.types import Conditioning, Trajectory
@@ -111,8 +110,6 @@ def step_candidates(
     *,
     count: int,
     generator: torch.Generator,
-    noise: CandidateNoise = "independent",
-    parted: bool = False,
 ) -> Tensor:
     """Several x_{t-1} drawn from each row's step.
 
@@ -120,24 +117,18 @@ def step_candidates(
         transition: the Gaussians of B rows.
         count: candidates per row, at least 1.
         generator: a CPU generator.
-        noise: how the noises of the candidates of one row hang together; see
-            :mod:`seedpo.core.candidate_noise`. Each candidate alone has the step's own density, whatever it is.
-        parted: the rows are candidates that have walked on, ``count`` in succession of each start, B / count starts;
-            each takes one step, and the noises of those of one start hang together.
 
     Returns:
-        (B, count, C, H, W), or (B / count, count, C, H, W) of parted rows; row i is drawn before row i + 1.
+        (B, count, C, H, W); row i is drawn before row i + 1.
 
     Raises:
-        ValueError: if ``count`` is below 1, or does not suit the noise.
+        ValueError: if ``count`` is below 1.
     """
     if count < 1:
         raise ValueError(f"count = {count}: at least one candidate must be drawn")
-    latent_shape = transition.mean.shape[1:]
-    mean = transition.mean.reshape(-1, count if parted else 1, *latent_shape)
-    rows = len(mean)
-    drawn = shaped_noise((rows, count, *latent_shape), kind=noise, generator=generator).to(mean.device)
-    return mean + transition.std.view(*mean.shape[:2], 1, 1, 1) * drawn
+    mean = transition.mean.unsqueeze(1)
+    noise = draw_noise((len(mean), count, *mean.shape[2:]), generator=generator, device=mean.device)
+    return mean + transition.std.view(-1, 1, 1, 1, 1) * noise
 
 
 def drawn_log_prob(transition: Transition, drawn: Tensor) -> Tensor:

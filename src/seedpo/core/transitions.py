@@ -29,12 +29,10 @@ class Transition(TensorRows):
     Attributes:
         mean: (B, C, H, W).
         std: one per row, (B,); 0 where the step is deterministic.
-        predicted_original: the clean latents predicted at x_t, (B, C, H, W).
     """
 
     mean: Tensor
     std: Tensor
-    predicted_original: Tensor
 
 
 def ddim_transition(
@@ -81,7 +79,7 @@ def ddim_transition(
     std = _std(level, previous_level, eta)
     direction = over_latents((1 - previous_level - std.square()).clamp(min=0).sqrt()) * noise
     mean = over_latents(previous_level.sqrt()) * original + direction
-    return Transition(mean=mean, std=std, predicted_original=original)
+    return Transition(mean=mean, std=std)
 
 
 def ddim_std(timestep: Tensor, previous_timestep: Tensor, schedule: NoiseSchedule, *, eta: float) -> Tensor:
@@ -126,25 +124,6 @@ def gaussian_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     distance = _reduce(((x - mean) / over_latents(std)).square(), "sum")
     dimensions = math.prod(x.shape[1:])
     return -0.5 * distance - dimensions * (std.to(distance.dtype).log() + 0.5 * math.log(2 * math.pi))
-
-
-def log_prob_per_dim(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """:func:`gaussian_log_prob` divided by the number of latent dimensions: what D3PO and SPO call log-probability.
-
-    At 512 px it is 16384 times smaller than the log-density, and so the published betas are 16384 times larger.
-
-    Args:
-        x: (B, C, H, W).
-        mean: (B, C, H, W).
-        std: one per row, (B,), above 0.
-
-    Returns:
-        (B,), nats per dimension, float64 (float32 on devices without it).
-
-    Raises:
-        ValueError: if a standard deviation is not above 0.
-    """
-    return gaussian_log_prob(x, mean, std) / math.prod(x.shape[1:])
 
 
 def noise_log_prob(prediction: Tensor, target: Tensor, *, reduction: Reduction) -> Tensor:

@@ -117,9 +117,6 @@ class TransitionPairs(TensorRows):
         negative_conditioning: the embedded negative prompts for classifier-free guidance.
         chosen_reference_log_prob: log reference of the preferred step, summed, in nats, (B,) float64; none: not known.
         rejected_reference_log_prob: the same of the other step, (B,) float64.
-        chosen_rollout_log_prob: log-probability of the preferred step under the policy that drew it, when it drew it,
-            summed, in nats, (B,) float64; none: not known.
-        rejected_rollout_log_prob: the same of the other step, (B,) float64.
     """
 
     timestep: Tensor
@@ -132,8 +129,6 @@ class TransitionPairs(TensorRows):
     negative_conditioning: Conditioning
     chosen_reference_log_prob: Tensor | None = None
     rejected_reference_log_prob: Tensor | None = None
-    chosen_rollout_log_prob: Tensor | None = None
-    rejected_rollout_log_prob: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,8 +146,6 @@ class TransitionGroups:
         chosen: step that is the preferred side of each pair, (P,) int64.
         rejected: step that is the other side, (P,) int64.
         reference_log_prob: log reference of every step, summed, in nats, (N,) float64; none: not known.
-        rollout_log_prob: log-probability of every step under the policy that drew it, when it drew it, summed, in
-            nats, (N,) float64; none: not known.
     """
 
     latents: Tensor
@@ -165,7 +158,6 @@ class TransitionGroups:
     chosen: Tensor
     rejected: Tensor
     reference_log_prob: Tensor | None = None
-    rollout_log_prob: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of pairs."""

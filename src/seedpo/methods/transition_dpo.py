@@ -14,12 +14,10 @@ import math
 import torch
 from torch import Tensor
 
-from seedpo.core.entropy import EntropyOffset
 from seedpo.core.objectives import see_loss
 from seedpo.core.sampling import step_log_probs
 from seedpo.core.transitions import Reduction
 from seedpo.core.types import LossOutput, TransitionGroups, TransitionPairs
-from seedpo.errors import SeedpoError
 from seedpo.protocols import Policy
 
 
@@ -33,10 +31,6 @@ class TransitionDPO:
         eta: DDIM's eta of the steps, as they were sampled; above 0.
         clip_range: range of the ratio policy/reference; none: no clipping.
         reduction: ``mean`` over the latent dimensions as published, or ``sum``.
-        entropy_offset: ``full``: the entropy term's offset is (a - b) Delta log reference. ``without_noise_norms``:
-            less the part of it that is noise, -(a - b) Delta |e|^2 / 2 of the noises e that the steps were drawn with.
-            What is left is -(a - b) Delta log(policy that drew / reference): nothing as long as they are one. At a = b
-            the two are the same. This package's choice.
     """
 
     def __init__(
@@ -48,7 +42,6 @@ class TransitionDPO:
         eta: float,
         clip_range: float | None = None,
         reduction: Reduction = "mean",
-        entropy_offset: EntropyOffset = "full",
     ) -> None:
         self.policy_weight = policy_weight
         self.reference_weight = reference_weight
@@ -56,7 +49,6 @@ class TransitionDPO:
         self.eta = eta
         self.clip_range = clip_range
         self.reduction: Reduction = reduction
-        self.entropy_offset: EntropyOffset = entropy_offset
 
     def loss(
         self, policy: Policy, batch: TransitionPairs | TransitionGroups, *, generator: torch.Generator
@@ -69,10 +61,6 @@ class TransitionDPO:
                 :class:`TransitionGroups` steps are shared by number, between pairs too: the losses are those of the
                 pairs one by one, and so the gradient of their sum is.
             generator: not used; nothing is drawn here.
-
-        Raises:
-            SeedpoError: if the offset is asked for without noise norms, but the batch does not know under which
-                log-probabilities its steps were drawn.
         """
         groups = _each_once(batch) if isinstance(batch, TransitionPairs) else batch
         log_prob = self._log_probs(policy, groups)
@@ -90,20 +78,7 @@ class TransitionDPO:
             policy_weight=self.policy_weight,
             reference_weight=self.reference_weight,
             clip_range=self.clip_range,
-            offset_baseline=self._offset_baseline(groups, dimensions),
         )
-
-    def _offset_baseline(self, groups: TransitionGroups, dimensions: int) -> tuple[Tensor, Tensor] | None:
-        """What is taken off the reference's log-probabilities in the offset, of the chosen and the rejected steps."""
-        if self.entropy_offset == "full":
-            return None
-        if groups.rollout_log_prob is None:
-            raise SeedpoError(
-                "entropy_offset = without_noise_norms needs the log-probability of every step under the policy that "
-                "drew it, which these pairs lack: they were rolled out by an older version; use entropy_offset = full"
-            )
-        drawn = groups.rollout_log_prob / dimensions
-        return drawn[groups.chosen], drawn[groups.rejected]
 
     def _log_probs(self, policy: Policy, groups: TransitionGroups) -> Tensor:
         """Log-probability of every step, summed over the latent dimensions, (N,)."""
@@ -133,9 +108,6 @@ def _each_once(pairs: TransitionPairs) -> TransitionGroups:
     reference = None
     if pairs.chosen_reference_log_prob is not None and pairs.rejected_reference_log_prob is not None:
         reference = torch.cat([pairs.chosen_reference_log_prob, pairs.rejected_reference_log_prob])
-    rollout = None
-    if pairs.chosen_rollout_log_prob is not None and pairs.rejected_rollout_log_prob is not None:
-        rollout = torch.cat([pairs.chosen_rollout_log_prob, pairs.rejected_rollout_log_prob])
     return TransitionGroups(
         latents=torch.cat([pairs.chosen_latents, pairs.rejected_latents[apart]]),
         timestep=pairs.timestep[rows],
@@ -147,5 +119,4 @@ def _each_once(pairs: TransitionPairs) -> TransitionGroups:
         chosen=every,
         rejected=count + every,
         reference_log_prob=reference,
-        rollout_log_prob=rollout,
     )

@@ -47,7 +47,7 @@ class Manifest:
         processes: processes of the run; each has its own state.
         config: the resolved configuration, from which the run can be rebuilt.
         files: SHA-256 of each file, by its path within the checkpoint.
-        reference: SHA-256 of the weights that the run started from; empty in checkpoints of version 0.1.
+        reference: SHA-256 of the weights that the run started from.
     """
 
     step: int
@@ -56,7 +56,7 @@ class Manifest:
     processes: int
     config: dict[str, Any]
     files: dict[str, str]
-    reference: str = ""
+    reference: str
 
 
 def _digest(content: dict[str, Any]) -> str:

@@ -11,11 +11,6 @@ import math
 from seedpo.core.entropy import clipped_loss, clipped_margin, entropy_weights
 from seedpo.training.settings import RunConfig
 
-_QUIET_LOSS = (
-    f"loss: starts at {math.log(2):.3f} (policy = reference), since the entropy term's offset is without the lengths "
-    "of the noises and grows only as the policy leaves the reference"
-)
-
 FLAT = 0.1
 """A loss whose whole range is narrower than this looks flat."""
 
@@ -30,10 +25,7 @@ def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
     a, b = entropy_weights(config.beta, config.gamma, convention=config.entropy_convention)
     clip = "no clipping" if config.clip_range is None else f"clip_range {config.clip_range:g}"
     head = f"what to expect of {config.method} at beta {config.beta:g}, gamma {config.gamma:g}, {clip}:"
-    if a != b and config.entropy_offset != "full":
-        lines = [_QUIET_LOSS, _accuracy(True, fixed_pairs), _margins(b, b, None)]
-    else:
-        lines = [_loss(a, b, config.clip_range), _accuracy(a == b, fixed_pairs), _margins(a, b, config.clip_range)]
+    lines = [_loss(a, b, config.clip_range), _accuracy(a == b, fixed_pairs), _margins(a, b, config.clip_range)]
     if config.feedback.study is not None:
         lines.append("source/pairs_kept: share of pairs about which people have a preference; the rest trains nothing")
     elif not fixed_pairs:

@@ -84,11 +84,6 @@ def resolve_config(
     model = changes.get("model", recipe.get("model", RunConfig.model_fields["model"].default))
     usual = {} if model in MODELS else usual_precision(bfloat16)
     config = build_config(RunConfig, usual, preset.defaults, recipe, changes)
-    if preset.objective == "noise" and config.entropy_offset != "full":
-        raise ConfigError(
-            f"entropy_offset = {config.entropy_offset} takes the noise of drawn steps off the offset, and {name} draws "
-            "none; set entropy_offset to full, or method to d3po or spo"
-        )
     check_definitions(config.rewards)
     check_feedback(config, preset)
     return config
@@ -219,7 +214,6 @@ def build_method(config: RunConfig, caches: Caches | None = None) -> Method[Any]
         eta=config.sampling.eta,
         clip_range=config.clip_range,
         reduction=config.reduction,
-        entropy_offset=config.entropy_offset,
     )
 
 

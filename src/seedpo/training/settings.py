@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from seedpo.core.entropy import EntropyOffset, entropy_weights
+from seedpo.core.entropy import entropy_weights
 from seedpo.data.settings import CacheConfig, PairsConfig
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig, TrajectoryConfig
@@ -142,9 +142,6 @@ class RunConfig(TrainingConfig):
     """Weight of the self-entropy term; 0 is the base method."""
     entropy_convention: Literal["relative", "absolute"] = "relative"
     """`relative`: a = beta (1 + gamma). `absolute`: a = beta + gamma."""
-    entropy_offset: EntropyOffset = "full"
-    """`full`: gamma adds (a - b) Delta log reference to the margin. `without_noise_norms`: of steps that the policy
-    drew itself (D3PO, SPO), less what depends on nothing but the lengths of the noises drawn; docs/options.md."""
     reduction: Literal["sum", "mean"] = "mean"
     """How a log-probability is reduced over the latent dimensions; the published betas are for `mean`."""
     clip_range: float | None = Field(None, gt=0.0, lt=1.0)

@@ -3,9 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
-from seedpo.errors import RunFolderError
 from seedpo.methods.sources.buffer import PairBuffer
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.rolled import RolledPairs, as_pairs
@@ -95,11 +93,6 @@ def test_state_of_an_empty_buffer(tmp_path: Path) -> None:
         other.restore(load_tree(tmp_path / f"state{number}"))
         assert len(other) == 0
         assert other.prompts() == ()
-
-
-def test_state_of_another_version_is_refused_in_words() -> None:
-    with pytest.raises(RunFolderError, match="written by another version of seedpo; resume with that version"):
-        PairBuffer(passes=1).restore({"chosen_latents": torch.zeros(1)})
 
 
 class TestMemory:

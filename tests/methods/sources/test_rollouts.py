@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from seedpo.errors import SeedpoError
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.rolled import RolledPairs
-from seedpo.methods.sources.rollouts import RolloutSource, check_scores, kept_pairs
+from seedpo.methods.sources.rollouts import RolloutSource, kept_pairs
 from seedpo.training.codec import load_tree, save_tree
 from tests.methods.sources.toys import PROMPTS, NumberEmbedder, numbered
 from tests.methods.sources.toys import numbers_of as numbers
@@ -173,23 +172,3 @@ class TestClearPairs:
     def test_large_scores(self) -> None:
         clear = kept_pairs(torch.tensor([1e30, 100.0]), torch.tensor([-1e30, 99.0]), min_gap=0.3)
         assert clear.tolist() == [True, True]
-
-
-class TestScores:
-    @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-    def test_a_score_that_is_not_finite_names_its_prompt(self, bad: float) -> None:
-        with pytest.raises(
-            SeedpoError, match=r"the reward gave (nan|inf|-inf) for an image of the prompt 'two'; .*check"
-        ):
-            check_scores(torch.tensor([1.0, bad, 0.0]), PROMPTS[:3])
-
-    @pytest.mark.parametrize("shape", [(3, 1), (4,), (), (3, 3)])
-    def test_another_shape_is_refused(self, shape: tuple[int, ...]) -> None:
-        with pytest.raises(SeedpoError, match=r"the reward gave scores of shape .* for 3 images"):
-            check_scores(torch.zeros(shape), PROMPTS[:3])
-
-    def test_scores_come_back_without_gradient_in_float32(self) -> None:
-        scores = check_scores(torch.ones(1, dtype=torch.float64, requires_grad=True), PROMPTS[:1])
-        assert scores.dtype == torch.float32
-        assert not scores.requires_grad
-        assert scores.shape == (1,)

@@ -158,7 +158,6 @@ class TestSettings:
         [
             ("diffusion-dpo", {}, "draws no images.*seedpo study export"),
             ("spo", {}, "use method d3po"),
-            ("d3po", {"trajectories": {"diversity_bonus": 1.0, "images_per_prompt": 3}}, "diversity_bonus to 0"),
             ("d3po", {"trajectories": {"min_gap": 1.0}}, "min_gap below it"),
         ],
     )

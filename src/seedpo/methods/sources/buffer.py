@@ -7,7 +7,6 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from seedpo.errors import RunFolderError
 from seedpo.methods.sources.rolled import RolledPairs, join
 from seedpo.protocols import State
 
@@ -68,21 +67,10 @@ class PairBuffer:
         return {**values, "prompts": list(self._pairs.prompts), "queue": self._queue}
 
     def restore(self, state: State) -> None:
-        """Takes back what :meth:`state` gave.
-
-        Raises:
-            RunFolderError: if the state was written by a version that kept its pairs otherwise.
-        """
+        """Takes back what :meth:`state` gave."""
         if not state:
             self._pairs, self._queue = None, torch.zeros(0, dtype=torch.int64)
             return
-        state = {"rollout_log_prob": None, **state}  # which older versions did not keep
-        expected = {entry.name for entry in fields(RolledPairs)} | {"queue"}
-        if state.keys() != expected:
-            raise RunFolderError(
-                "the checkpoint's waiting pairs were written by another version of seedpo; resume with that version, "
-                "or start anew from the weights"
-            )
         values = {name: value for name, value in state.items() if name not in ("queue", "prompts")}
         self._pairs = RolledPairs(**values, prompts=tuple(state["prompts"]))
         self._queue = state["queue"]

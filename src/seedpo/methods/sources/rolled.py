@@ -28,8 +28,6 @@ class RolledPairs:
         previous_timestep: time step at its end, (N,) int64.
         prompt: row of ``prompts`` of each step, (N,) int64.
         reference_log_prob: log reference of each step, summed, in nats, (N,) float64; none: not known.
-        rollout_log_prob: log-probability of each step under the policy that drew it, when it drew it, summed, in nats,
-            (N,) float64; none: not known.
         chosen: step that is the preferred side of each pair, (P,) int64.
         rejected: step that is the other side, (P,) int64.
         unit: pairs with the same number are handed out together, (P,) int64, from 0 without gaps.
@@ -43,7 +41,6 @@ class RolledPairs:
     previous_timestep: Tensor
     prompt: Tensor
     reference_log_prob: Tensor | None = None
-    rollout_log_prob: Tensor | None = None
     chosen: Tensor
     rejected: Tensor
     unit: Tensor
@@ -74,7 +71,6 @@ class RolledPairs:
             previous_timestep=self.previous_timestep[steps],
             prompt=prompt,
             reference_log_prob=None if self.reference_log_prob is None else self.reference_log_prob[steps],
-            rollout_log_prob=None if self.rollout_log_prob is None else self.rollout_log_prob[steps],
             chosen=step[: len(pairs)],
             rejected=step[len(pairs) :],
             unit=torch.unique(self.unit[pairs], return_inverse=True)[1],
@@ -119,7 +115,6 @@ def join(parts: Sequence[RolledPairs]) -> RolledPairs:
         previous_timestep=torch.cat([part.previous_timestep for part in parts]),
         prompt=torch.cat([torch.tensor([number[prompt] for prompt in part.prompts])[part.prompt] for part in parts]),
         reference_log_prob=if_known("reference_log_prob"),
-        rollout_log_prob=if_known("rollout_log_prob"),
         chosen=numbers("chosen", steps),
         rejected=numbers("rejected", steps),
         unit=numbers("unit", [part.units() for part in parts]),
@@ -131,7 +126,7 @@ def as_pairs(rolled: RolledPairs, embeddings: PromptEmbeddings) -> TransitionPai
     """One row per pair, with embedded prompts, on the policy's device."""
     device, chosen, rejected = embeddings.device, rolled.chosen, rolled.rejected
     latents = rolled.latents.to(device)
-    reference, rollout = (on_device(known, device) for known in (rolled.reference_log_prob, rolled.rollout_log_prob))
+    reference = on_device(rolled.reference_log_prob, device)
     return TransitionPairs(
         timestep=rolled.timestep[chosen].to(device),
         previous_timestep=rolled.previous_timestep[chosen].to(device),
@@ -143,8 +138,6 @@ def as_pairs(rolled: RolledPairs, embeddings: PromptEmbeddings) -> TransitionPai
         negative_conditioning=embeddings.negative(len(rolled)),
         chosen_reference_log_prob=None if reference is None else reference[chosen],
         rejected_reference_log_prob=None if reference is None else reference[rejected],
-        chosen_rollout_log_prob=None if rollout is None else rollout[chosen],
-        rejected_rollout_log_prob=None if rollout is None else rollout[rejected],
     )
 
 
@@ -163,7 +156,6 @@ def as_groups(rolled: RolledPairs, embeddings: PromptEmbeddings) -> TransitionGr
         chosen=rolled.chosen.to(device),
         rejected=rolled.rejected.to(device),
         reference_log_prob=on_device(rolled.reference_log_prob, device),
-        rollout_log_prob=on_device(rolled.rollout_log_prob, device),
     )
 
 

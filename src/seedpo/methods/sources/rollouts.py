@@ -151,21 +151,3 @@ def preference(first: Tensor, second: Tensor) -> Tensor:
 def kept_pairs(chosen_scores: Tensor, rejected_scores: Tensor, *, min_gap: float) -> Tensor:
     """Which pairs are clear: the softmax of the two scores differs by more than ``min_gap``; ties never are."""
     return preference(chosen_scores, rejected_scores) > min_gap
-
-
-def check_scores(scores: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Scores on the CPU in float32, (B,).
-
-    Raises:
-        SeedpoError: if the reward gave another shape or a score that is not finite.
-    """
-    if scores.shape != (len(prompts),):
-        raise SeedpoError(f"the reward gave scores of shape {tuple(scores.shape)} for {len(prompts)} images")
-    scores = scores.detach().float().cpu()
-    bad = (~torch.isfinite(scores)).nonzero()
-    if len(bad):
-        raise SeedpoError(
-            f"the reward gave {scores[bad[0]].item()} for an image of the prompt {prompts[int(bad[0])]!r}; nothing is "
-            "ranked by it: check the reward, or lower learning_rate if the images have decayed"
-        )
-    return scores

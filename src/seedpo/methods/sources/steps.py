@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from seedpo.core.diffusion import guided_prediction, predicted_original
-from seedpo.core.sampling import draw_noise, drawn_log_prob, step_candidates
+from seedpo.core.sampling import draw_noise, step_candidates
 from seedpo.core.transitions import ddim_std, ddim_transition
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig
-from seedpo.methods.sources.diversity import with_bonus
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.reference import with_reference
 from seedpo.methods.sources.rolled import RolledPairs, join
-from seedpo.methods.sources.rollouts import RolloutSource, check_scores, kept_pairs
+from seedpo.methods.sources.rollouts import RolloutSource, kept_pairs
 from seedpo.protocols import Denoiser, StepAwareReward
 
 logger = logging.getLogger(__name__)
@@ -34,7 +33,6 @@ class _Block:
     Attributes:
         steps: numbers of the sampler's steps, L of them.
         latents: x_t and what each candidate came to after every step, (B, K, L + 1, C, H, W).
-        log_probs: log-probability of every step under the policy that drew it, (B, K, L) float64.
         predictions: the network's guided prediction at the last of them, (B, K, C, H, W).
         previews: the clean latents that it foretells, (B, K, C, H, W).
         timestep: time step at which the candidates are judged, () int64; 0 for clean ones.
@@ -42,7 +40,6 @@ class _Block:
 
     steps: range
     latents: Tensor
-    log_probs: Tensor
     predictions: Tensor
     previews: Tensor
     timestep: Tensor
@@ -53,15 +50,13 @@ class _Verdict:
     """The best and the worst candidate of every prompt, (B,) each, and whether they are clear.
 
     Attributes:
-        scores: rewards of all candidates, without the bonus, (B, K).
-        bonus: what was observed of the bonus, if there is one.
+        scores: rewards of all candidates, (B, K).
     """
 
     best: Tensor
     worst: Tensor
     clear: Tensor
     scores: Tensor
-    bonus: Mapping[str, float]
 
 
 class StepRollout:
@@ -75,16 +70,13 @@ class StepRollout:
     block before it). The prediction that judges a candidate serves as the next step's own if that candidate goes on,
     so that judging costs no extra forward for it.
 
-    Not of the paper, and off unless asked for: noises of equal length or mirrored (``noise``), in the inner steps too,
-    and a bonus for a preview's distance to those of the other candidates (``diversity_bonus``).
-
     The reference is asked once for every x_t of the kept pairs.
 
     Args:
         policy: the model that is sampled.
         reward: the step-aware scorer.
         sampling: number of steps, guidance and eta.
-        config: candidates and their noise, plain and inner steps, the least gap, the bonus.
+        config: candidates, plain and inner steps, the least gap.
         embeddings: of the policy's prompts.
         preview_decode: decodes the previews in place of the policy; for the first ``config.preview_checks`` roll-outs
             both do, and how often they agree is observed.
@@ -157,16 +149,15 @@ class StepRollout:
         pairing = step >= self.config.plain_steps and self._has_density(step)
         count = self.config.candidates if pairing else 1
         steps = range(step, min(step + 1 + (self.config.inner_steps if pairing else 0), len(timesteps)))
-        noise = self.config.noise if pairing else "independent"
         path = [latents.unsqueeze(1).expand(-1, count, -1, -1, -1)]
-        log_probs: list[Tensor] = []
         flat = latents
         for index in steps:
             now, then = timesteps[index].expand(len(flat)), previous[index].expand(len(flat))
             transition = ddim_transition(prediction, flat, now, then, schedule, eta=eta)
-            path.append(step_candidates(transition, count=count, generator=generator, noise=noise, parted=index > step))
-            flat = path[-1].flatten(0, 1)
-            log_probs.append(drawn_log_prob(transition, flat).view(-1, count))
+            # The first step draws K candidates from each x_t, the later ones one from each candidate.
+            drawn = step_candidates(transition, count=count if index == step else 1, generator=generator)
+            flat = drawn.flatten(0, 1)
+            path.append(flat.view_as(path[0]))
             if index + 1 < len(timesteps):
                 prediction = self._predict(flat, timesteps[index + 1], prompts)
         following = timesteps[steps.stop] if steps.stop < len(timesteps) else torch.zeros_like(timesteps[0])
@@ -179,7 +170,6 @@ class StepRollout:
         return _Block(
             steps=steps,
             latents=torch.stack(path, 2),
-            log_probs=torch.stack(log_probs, 2).to(device="cpu", dtype=torch.float64),
             predictions=prediction.view_as(path[0]),
             previews=previews.view_as(path[0]),
             timestep=following,
@@ -205,29 +195,26 @@ class StepRollout:
     def _judge(self, block: _Block, prompts: Sequence[str]) -> _Verdict:
         """Scores every candidate by its decoded preview."""
         decode = self.preview_decode or self.policy.decode
-        scores, images = self._score(block.previews, prompts, block.timestep, decode)
-        ranked = with_bonus(scores, images, weight=self.config.diversity_bonus, distance=self.config.diversity_distance)
-        rows, order = torch.arange(len(prompts)), ranked.scores
-        best, worst = order.argmax(1), order.argmin(1)
-        clear = kept_pairs(order[rows, best], order[rows, worst], min_gap=self.config.min_gap)
-        return _Verdict(best=best, worst=worst, clear=clear, scores=scores, bonus=ranked.observed)
+        scores = self._score(block.previews, prompts, block.timestep, decode)
+        rows = torch.arange(len(prompts))
+        best, worst = scores.argmax(1), scores.argmin(1)
+        clear = kept_pairs(scores[rows, best], scores[rows, worst], min_gap=self.config.min_gap)
+        return _Verdict(best=best, worst=worst, clear=clear, scores=scores)
 
-    def _score(
-        self, previews: Tensor, prompts: Sequence[str], timestep: Tensor, decode: Decode
-    ) -> tuple[Tensor, Tensor]:
-        """Scores (B, K) of previews (B, K, C, H, W), and their images (B K, 3, height, width)."""
+    def _score(self, previews: Tensor, prompts: Sequence[str], timestep: Tensor, decode: Decode) -> Tensor:
+        """Scores (B, K) of previews (B, K, C, H, W)."""
         count = previews.shape[1]
         repeated = [prompt for prompt in prompts for _ in range(count)]
         images = decode(previews.flatten(0, 1))
         scores = self.reward(images, repeated, timestep=timestep.expand(len(repeated)).to(images.device))
-        return check_scores(scores, repeated).view(-1, count), images
+        return scores.cpu().view(-1, count)
 
     def _agreement(self, block: _Block, verdict: _Verdict, prompts: Sequence[str]) -> list[bool]:
         """Whether the policy's own decoding gives each clear pair the same order of rewards."""
         rows = verdict.clear.nonzero()[:, 0]
         sides = torch.stack([verdict.best, verdict.worst], 1)[rows]
         asked = [prompts[row] for row in rows.tolist()]
-        own, _ = self._score(block.previews[rows[:, None], sides], asked, block.timestep, self.policy.decode)
+        own = self._score(block.previews[rows[:, None], sides], asked, block.timestep, self.policy.decode)
         previews = verdict.scores[rows[:, None], sides]
         return ((own[:, 0] > own[:, 1]) == (previews[:, 0] > previews[:, 1])).tolist()
 
@@ -250,7 +237,6 @@ class StepRollout:
             timestep=timesteps[step.flatten()],
             previous_timestep=previous[step.flatten()],
             prompt=rows.view(-1, 1, 1).expand_as(end).flatten(),
-            rollout_log_prob=block.log_probs[rows[:, None], sides].flatten(),
             chosen=number[:, 0].flatten(),
             rejected=number[:, 1].flatten(),
             unit=torch.arange(kept * length),
@@ -261,7 +247,7 @@ class StepRollout:
 
 
 def _observed(verdicts: Sequence[_Verdict]) -> dict[str, float]:
-    """The last scores and bonus, which are of the least noisy images, and the share of pairs kept."""
+    """The last scores, which are of the least noisy images, and the share of pairs kept."""
     if not verdicts:
         return {"reward": math.nan, "reward_std": math.nan, "pairs_kept": 0.0}
     scores = verdicts[-1].scores
@@ -269,7 +255,6 @@ def _observed(verdicts: Sequence[_Verdict]) -> dict[str, float]:
         "reward": scores.mean().item(),
         "reward_std": scores.std(1).mean().item(),
         "pairs_kept": torch.cat([verdict.clear for verdict in verdicts]).float().mean().item(),
-        **verdicts[-1].bonus,
     }
 
 

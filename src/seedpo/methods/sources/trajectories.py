@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,11 +11,10 @@ from seedpo.core.sampling import draw_noise, sample_trajectory
 from seedpo.core.transitions import ddim_std
 from seedpo.core.types import Trajectory
 from seedpo.methods.settings import SamplingConfig, TrajectoryConfig
-from seedpo.methods.sources.diversity import with_bonus
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.reference import with_reference
 from seedpo.methods.sources.rolled import RolledPairs, as_groups, as_pairs
-from seedpo.methods.sources.rollouts import HandOut, RolloutSource, check_scores, preference
+from seedpo.methods.sources.rollouts import HandOut, RolloutSource, preference
 from seedpo.protocols import Comparisons, Denoiser, Reward
 
 HAND_OUT: dict[str, HandOut] = {"pair": as_pairs, "group": as_groups}
@@ -29,8 +27,6 @@ class TrajectoryRollout:
     Kept of D3PO (arXiv 2311.13231): the shared x_T, one label per pair of images that holds for all their steps. Its
     two images per prompt become k, of which every two make a pair.
 
-    With ``diversity_bonus`` the images are ranked by reward plus bonus, which no paper has.
-
     The reference is asked once for every image and step, and once for the x_T that images share; all pairs of an image
     and all passes over the roll-out use that number. A reference that is refreshed is the policy at the roll-out
     (D3PO's code for human feedback copies it at each), whose numbers are known from drawing the images.
@@ -39,7 +35,7 @@ class TrajectoryRollout:
         policy: the model that is sampled.
         reward: ranks the final images, or says of every two which is preferred.
         sampling: number of steps, guidance and eta.
-        config: images and prompts per roll-out, the least gap, the bonus, and what is handed out together.
+        config: images and prompts per roll-out, the least gap, and what is handed out together.
         embeddings: of the policy's prompts.
     """
 
@@ -83,7 +79,7 @@ class TrajectoryRollout:
         image, other, step = self._drawn_steps(chosen, rejected, generator=generator)
         rolled = self._rolled(trajectory, image, other, step, prompts)
         if self.config.reference == "refreshed":
-            return replace(rolled, reference_log_prob=rolled.rollout_log_prob), observed
+            return rolled, observed
         rolled = with_reference(rolled, policy, self.embeddings, sampling=self.sampling, rows_at_once=len(repeated))
         return rolled, observed
 
@@ -94,14 +90,12 @@ class TrajectoryRollout:
         if isinstance(self.reward, Comparisons):
             chosen, rejected = self._preferred(self.reward.compare(images, prompts))
             return chosen, rejected, {"pairs_kept": len(chosen) / pairs}
-        scores = check_scores(self.reward(images, prompts), prompts).view(-1, count)
-        ranked = with_bonus(scores, images, weight=self.config.diversity_bonus, distance=self.config.diversity_distance)
-        chosen, rejected = self._preferred(preference(ranked.scores[:, :, None], ranked.scores[:, None, :]))
+        scores = self.reward(images, prompts).cpu().view(-1, count)
+        chosen, rejected = self._preferred(preference(scores[:, :, None], scores[:, None, :]))
         observed = {
             "reward": scores.mean().item(),
             "reward_std": scores.std(1).mean().item(),
             "pairs_kept": len(chosen) / pairs,
-            **ranked.observed,
         }
         return chosen, rejected, observed
 
@@ -144,6 +138,7 @@ class TrajectoryRollout:
         image = torch.arange(images).repeat_interleave(steps)
         index = torch.arange(steps).repeat(images)
         holder = torch.where(index == 0, image - image % count, image)
+        drawn = trajectory.log_probs.flatten().to(device="cpu", dtype=torch.float64)
         unit = torch.arange(len(step))
         if self.config.update_per == "group":
             unit = torch.unique(chosen // count * steps + step, return_inverse=True)[1]
@@ -154,7 +149,7 @@ class TrajectoryRollout:
             timestep=timesteps[index],
             previous_timestep=previous[index],
             prompt=image // count,
-            rollout_log_prob=trajectory.log_probs.flatten().to(device="cpu", dtype=torch.float64),
+            reference_log_prob=drawn if self.config.reference == "refreshed" else None,
             chosen=chosen * steps + step,
             rejected=rejected * steps + step,
             unit=unit,

@@ -47,8 +47,6 @@ def check_feedback(config: RunConfig, preset: Preset) -> None:
         )
     if preset.source == "steps":
         raise ConfigError(f"feedback.study: {config.method} judges previews of every step; use method d3po with people")
-    if config.trajectories.diversity_bonus > 0:
-        raise ConfigError("feedback.study: people give no scores; set trajectories.diversity_bonus to 0")
     if config.trajectories.min_gap >= 1:
         raise ConfigError("feedback.study: no preference is above 1; set trajectories.min_gap below it")
 

@@ -81,13 +81,7 @@ GRIDS: Mapping[str, Grid] = {
             "evaluate_every": 9,
         },
         trials={
-            "equal-norm": Trial(on="see", changes={"steps.noise": "equal_norm"}),
-            "antithetic": Trial(on="see", changes={"steps.noise": "antithetic"}),
-            "no-noise-norms": Trial(on="see", changes={"entropy_offset": "without_noise_norms"}),
             "one-update": Trial(on="base", changes={"steps.updates_per_rollout": 1}),
-            "bonus": Trial(
-                on="base", changes={"steps.diversity_bonus": 1.0, "steps.diversity_distance": "log_nearest"}
-            ),
         },
     ),
     "d3po": Grid(
@@ -96,12 +90,7 @@ GRIDS: Mapping[str, Grid] = {
         absolute=(20.0,),
         settings={"max_steps": 20, "evaluate_every": 5},
         trials={
-            "no-noise-norms": Trial(on="see", changes={"entropy_offset": "without_noise_norms"}),
             "three-updates": Trial(on="base", changes={"trajectories.updates_per_rollout": 3}),
-            "bonus": Trial(
-                on="base",
-                changes={"trajectories.diversity_bonus": 6.0, "trajectories.diversity_distance": "log_nearest"},
-            ),
         },
     ),
     "diffusion-dpo": Grid(
@@ -112,8 +101,7 @@ GRIDS: Mapping[str, Grid] = {
     ),
 }
 """Each grid comes to as many settings with the entropy term as without it (5 and 5), since the frontier of a larger
-pool is higher by chance alone: the values are chosen so that the controls fall on each other and on the betas. A bonus
-for diversity spreads the ranking about half as much as the reward does."""
+pool is higher by chance alone: the values are chosen so that the controls fall on each other and on the betas."""
 
 
 @dataclass(frozen=True, kw_only=True)
