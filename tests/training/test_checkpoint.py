@@ -15,7 +15,13 @@ from tests.training.toys import cpu_accelerator, toy_config
 
 def save(checkpoints: Checkpoints, step: int, fail: Exception | None = None) -> None:
     manifest = Manifest(
-        step=step, pairs_seen=4 * step, seconds=1.5, processes=1, config=toy_config().model_dump(mode="json"), files={}
+        step=step,
+        pairs_seen=4 * step,
+        seconds=1.5,
+        processes=1,
+        config=toy_config().model_dump(mode="json"),
+        files={},
+        reference="",
     )
 
     def write_shared(folder: Path) -> None:
