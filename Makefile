@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts tests format slow gpu kill bench results row study scenes card wheel clean install dev
+.PHONY: help demo test lint types contracts tests format slow gpu processors kill bench results row study scenes card wheel clean install dev
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,12 @@ tests: $(VENV)/.dev ## the default test suite alone
 format: $(VENV)/.dev ## put the code into ruff's format and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Kernels round differently on other processors. A test that compares numbers has to be green on all of them.
+processors: $(VENV)/.dev ## the default suite under three instruction sets: plain SSE, AVX2, and whatever this processor has
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) -n $(WORKERS)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) -n $(WORKERS)
+	env -u ATEN_CPU_CAPABILITY ONEDNN_MAX_CPU_ISA=DEFAULT $(PYTEST) -n $(WORKERS)
 
 slow: $(VENV)/.dev ## the tests that take long
 	$(PYTEST) -m "slow and not gpu" --timeout 3600

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedpo.cli.demo import METHODS, run_demo
+from seedpo.cli.demo import run_demo
 from seedpo.reports import write_report
 from seedpo.reports.hacking_benchmark.wording import NAMES
+from seedpo.training.sweeps.demonstration import METHODS
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results.md"
 SEEDS = 3

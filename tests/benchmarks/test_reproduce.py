@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import reproduce
 from benchmarks.reproduce import RESULTS, Figure, read_row, table
-from seedpo.cli.demo import METHODS
+from seedpo.training.sweeps.demonstration import METHODS
 
 ROWS = [f"{method}-{variant}" for method in METHODS for variant in reproduce.VARIANTS]
 

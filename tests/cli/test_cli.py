@@ -26,8 +26,6 @@ COMMANDS = (
     ["report"],
     ["demo"],
     ["list"],
-    ["scenes", "build"],
-    ["scenes", "card"],
     ["scenes", "pairs"],
 )
 

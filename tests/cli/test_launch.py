@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
-from seedpo import launch
+from seedpo.cli import launch
 from seedpo.errors import SeedpoError
 rank, out = int(os.environ["RANK"]), Path(sys.argv[1])
 

@@ -56,14 +56,14 @@ def test_no_metric_is_registered_twice() -> None:
 
 @pytest.mark.parametrize("registry", [METRICS, SET_METRICS], ids=lambda registry: registry.kind)
 def test_the_table_in_the_documents_says_what_the_catalogue_says(registry: object) -> None:
-    text = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
     entries = [entry for entry in registry.entries if isinstance(entry, MetricEntry)]  # type: ignore[attr-defined]
     rows = [f"| `{name}` | {' | '.join(rest)} |" for name, *rest in map(metric_facts, entries)]
     assert "\n".join(rows) in text
 
 
 def test_the_features_in_the_documents_are_those_of_the_catalogue() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
     for entry in FEATURES.entries:
         assert isinstance(entry, FeaturesEntry)
         facts = (entry.summary, entry.width, entry.size or "none", entry.licence, entry.source)

@@ -15,13 +15,14 @@ from torch import Tensor
 from transformers import CLIPModel, Dinov2Model
 
 from seedpo.errors import DataError
-from seedpo.metrics.features.clip import clip, scenes_clip
+from seedpo.metrics.features.clip import clip
 from seedpo.metrics.features.dino import dino
 from seedpo.metrics.features.names import FEATURES
 from seedpo.metrics.features.pixels import pixels
 from seedpo.registry import FeaturesEntry
 from seedpo.rewards.inputs import to_bytes
 from seedpo.rewards.preprocessing import clip_pixels
+from seedpo.scenes.shipped import scenes_clip
 from tests.metrics.features.small_networks import PREPARATION, small_clip, small_dino
 
 
