@@ -8,7 +8,16 @@ import pytest
 from safetensors import SafetensorError
 
 from seedpo.errors import RunFolderError
-from seedpo.files import is_disk_full, publish_folder, remove_leftovers, sha256, write_text, writing
+from seedpo.files import (
+    is_disk_full,
+    publish_folder,
+    remove_leftovers,
+    sha256,
+    write_aside,
+    write_folder_aside,
+    write_text,
+    writing,
+)
 
 
 def test_text_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +42,26 @@ def test_a_published_folder_takes_the_place_of_an_older_one(tmp_path: Path) -> N
         (tmp_path / name / content).write_text(content)
     publish_folder(tmp_path / "final.tmp", tmp_path / "final")
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["final", "final/new"]
+
+
+def test_several_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    with write_aside(tmp_path / "a", unique=True) as first, write_aside(tmp_path / "a", unique=True) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "first")]
+
+
+def test_a_folder_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    def write(name: str, *, fails: bool) -> None:
+        with write_folder_aside(tmp_path / "final") as aside:
+            (aside / name).touch()
+            if fails:
+                raise ZeroDivisionError
+
+    write("old", fails=False)
+    with pytest.raises(ZeroDivisionError):
+        write("new", fails=True)
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["final", "final/old"]
 
 
 def test_leftovers_go_and_the_rest_stays(tmp_path: Path) -> None:

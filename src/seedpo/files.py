@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,22 +46,47 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def aside_of(path: Path) -> Path:
+    """Where a file or folder is written before it takes its name."""
+    return path.with_name(path.name + ASIDE)
+
+
+@contextmanager
+def write_aside(path: Path, *, unique: bool = False, durable: bool = True) -> Iterator[Path]:
+    """Replaces a file: after a crash it holds the old content or the new, whole.
+
+    Yields the path to write to. When the block ends, the file is flushed and renamed to ``path``. If the block raises,
+    the file is removed.
+
+    Args:
+        path: of the file.
+        unique: whether several processes or threads may write this file at the same time.
+        durable: whether the file must survive a power failure; otherwise nothing is forced onto the disk.
+    """
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}{ASIDE}") if unique else aside_of(path)
+    try:
+        yield aside
+        if durable:
+            flush(aside)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    if durable:
+        flush(path.parent)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file's content: after a crash it holds the old content or the new, whole."""
-    aside = path.with_name(path.name + ASIDE)
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    flush(path.parent)
+    """Replaces a text file: after a crash it holds the old content or the new, whole."""
+    with write_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def remove_folder(folder: Path) -> None:
     """Removes a folder: a crash never leaves a part of it under its own name."""
     if not folder.exists():
         return
-    aside = folder if folder.name.endswith(ASIDE) else folder.with_name(folder.name + ".old" + ASIDE)
+    aside = folder if folder.name.endswith(ASIDE) else aside_of(folder.with_name(folder.name + ".old"))
     if aside != folder:
         shutil.rmtree(aside, ignore_errors=True)
         folder.replace(aside)
@@ -68,11 +94,28 @@ def remove_folder(folder: Path) -> None:
 
 
 def publish_folder(aside: Path, folder: Path) -> None:
-    """Flushes a complete folder and gives it its name, in place of any folder that had it."""
+    """Flushes a complete folder and renames it to ``folder``, replacing any folder of that name."""
     flush_below(aside)
     remove_folder(folder)
     aside.replace(folder)
     flush(folder.parent)
+
+
+@contextmanager
+def write_folder_aside(folder: Path) -> Iterator[Path]:
+    """Replaces a folder: after a crash it holds the old files or the new, all of them.
+
+    Yields an empty folder to write into. When the block ends, it is flushed and renamed to ``folder``.
+    """
+    aside = aside_of(folder)
+    remove_folder(aside)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    publish_folder(aside, folder)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from seedpo.data.images import to_pil
 from seedpo.errors import ConfigError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.settings import EvaluationConfig
@@ -282,9 +283,7 @@ def _write(folder: Path, images: torch.Tensor, prompts: Sequence[str]) -> None:
     index = []
     for row, prompt in enumerate(prompts):
         for column, image in enumerate(images[row]):
-            pixels = (image.permute(1, 2, 0) * 255.0).round().byte().numpy()
-            large = pixels.repeat(ENLARGEMENT, 0).repeat(ENLARGEMENT, 1)
             name = f"{row:03d}-{column:02d}.png"
-            Image.fromarray(large).save(folder / name)
+            to_pil(image.repeat_interleave(ENLARGEMENT, 1).repeat_interleave(ENLARGEMENT, 2)).save(folder / name)
             index.append({"file": name, "prompt": prompt})
     (folder / "index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from seedpo.data.image_list import ListedImage
 from seedpo.errors import ConfigError
+from seedpo.files import write_aside
 
 COLUMNS = ("file", "prompt")
 """The columns before those of the rewards."""
@@ -60,9 +61,8 @@ def check_out(out: Path, *, overwrite: bool) -> None:
 def write_table(table: ScoreTable, out: Path) -> None:
     """Writes a table; the ending of the name is its format. It is there whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(out.name + ".tmp")
-    WRITERS[out.suffix.lower()](table.columns(), aside)
-    aside.replace(out)
+    with write_aside(out) as aside:
+        WRITERS[out.suffix.lower()](table.columns(), aside)
 
 
 def _write_parquet(columns: Mapping[str, list[Any]], path: Path) -> None:

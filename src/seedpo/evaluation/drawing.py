@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from seedpo.data.images import to_pil
 from seedpo.errors import ConfigError, DataError
 from seedpo.evaluation.folder import MEND, EvaluationFolder
 from seedpo.evaluation.image_evaluation import draw_images, initial_latent
 from seedpo.evaluation.targets import Target, load_target
-from seedpo.files import ASIDE, writing
+from seedpo.files import write_aside, writing
 from seedpo.protocols import Denoiser
 
 Key = tuple[int, int]
@@ -141,14 +141,12 @@ def _require_finite(images: Tensor, batch: Sequence[Key], prompts: Sequence[str]
 
 def save_image(image: Tensor, path: Path) -> None:
     """Writes an image (3, H, W) in [0, 1] as a PNG that is there whole or not at all."""
-    pixels = (image.permute(1, 2, 0) * 255.0).round().byte().numpy()
-    write_png(Image.fromarray(np.ascontiguousarray(pixels)), path)
+    write_png(to_pil(image), path)
 
 
 def write_png(image: Image.Image, path: Path) -> None:
     """Writes an image file that is there whole or not at all."""
     with writing(f"image {path.name}", path.parent, mend=MEND):
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(path.name + ASIDE)
-        image.save(aside, format="PNG")
-        aside.replace(path)
+        with write_aside(path, durable=False) as aside:
+            image.save(aside, format="PNG")

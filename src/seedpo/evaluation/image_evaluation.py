@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from seedpo.core.sampling import sample_latents
 from seedpo.core.stats.bootstrap import mean_interval
+from seedpo.data.images import to_pil
 from seedpo.errors import TrainingDiverged
 from seedpo.evaluation.settings import EvaluationConfig
+from seedpo.files import write_aside, write_text
 from seedpo.protocols import Denoiser, Metric, Reward, Samples, State, unchanged
 
 
@@ -122,7 +123,7 @@ class ImageEvaluation:
 
     def _write_index(self, samples: Samples, path: Path) -> None:
         index = {"tile": samples.images.shape[-1], "columns": samples.images.shape[1], "prompts": self.prompts}
-        _write_aside(json.dumps(index, indent=1), path)
+        write_text(path, json.dumps(index, indent=1))
 
 
 def initial_latents(prompts: int, images: int, shape: tuple[int, int, int], *, seed: int) -> Tensor:
@@ -174,11 +175,9 @@ def summarise(
 def save_sheet(images: Tensor, path: Path) -> None:
     """Stores images (P, K, 3, H, W) in [0, 1] as one PNG: a row for each prompt, no gaps."""
     prompts, count, channels, height, width = images.shape
-    sheet = images.permute(0, 3, 1, 4, 2).reshape(prompts * height, count * width, channels)
-    # Written aside: whoever looks while it is written, or after a crash, sees whole sheets only.
-    aside = path.with_name(path.name + ".tmp")
-    Image.fromarray((sheet * 255.0).round().byte().numpy()).save(aside, format=path.suffix[1:])
-    aside.replace(path)
+    sheet = images.permute(2, 0, 3, 1, 4).reshape(channels, prompts * height, count * width)
+    with write_aside(path) as aside:
+        to_pil(sheet).save(aside, format=path.suffix[1:])
 
 
 def save_per_prompt(values: Mapping[str, Tensor], path: Path) -> None:
@@ -188,10 +187,4 @@ def save_per_prompt(values: Mapping[str, Tensor], path: Path) -> None:
     intervals do.
     """
     rows = {name: [value if math.isfinite(value) else None for value in row.tolist()] for name, row in values.items()}
-    _write_aside(json.dumps(rows), path)
-
-
-def _write_aside(text: str, path: Path) -> None:
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    write_text(path, json.dumps(rows))

@@ -6,10 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 
+from seedpo.data.images import to_pil
 from seedpo.errors import ConfigError
 from seedpo.evaluation.image_evaluation import ImageEvaluation, save_sheet
 from seedpo.evaluation.settings import EvaluationConfig
@@ -75,8 +74,7 @@ def sample_images(
     for row, images in enumerate(samples.images):
         for column, image in enumerate(images):
             path = out / f"{row:03d}-{column:02d}.png"
-            pixels = (image.permute(1, 2, 0) * 255.0).round().byte().numpy()
-            Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+            to_pil(image).save(path)
             files.append(path)
     factor = max(1, ENLARGED // samples.images.shape[-1])
     enlarged = samples.images.repeat_interleave(factor, -1).repeat_interleave(factor, -2)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from seedpo.errors import RunFolderError
 from seedpo.evaluation.folder import MEND
-from seedpo.files import ASIDE, flush, writing
+from seedpo.files import write_aside, writing
 
 Key = tuple[str, int | None, int, int]
 """Target, training step (none: the target as it is), number of the prompt, number of the image (metrics: 0)."""
@@ -128,10 +128,8 @@ def write_table(path: Path, table: Table, columns: Sequence[str]) -> None:
     for name, known in table.values.items():
         content[name] = pa.array([known.get(item.key) for item in items], pa.float64())
     with writing(path.name, path.parent, mend=MEND):
-        aside = path.with_name(path.name + ASIDE)
-        pq.write_table(pa.table(content), aside)
-        flush(aside)
-        aside.replace(path)
+        with write_aside(path) as aside:
+            pq.write_table(pa.table(content), aside)
 
 
 def _order(table: Table) -> Any:

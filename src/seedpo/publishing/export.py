@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from seedpo.errors import ConfigError
-from seedpo.files import ASIDE, flush, publish_folder, remove_folder, writing
+from seedpo.files import write_aside, write_folder_aside, writing
 from seedpo.models.lora import LORA_FILE, kohya_weights
 from seedpo.models.saving import WEIGHTS_FILE, forget_origin, read_weights
 from seedpo.publishing.weights import trained_weights
@@ -60,10 +60,8 @@ def _adapter(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype) ->
 
 
 def _save(tensors: dict[str, Tensor], out: Path, metadata: dict[str, str]) -> None:
-    aside = out.with_name(out.name + ASIDE)
-    save_file(tensors, aside, metadata)
-    flush(aside)
-    aside.replace(out)
+    with write_aside(out) as aside:
+        save_file(tensors, aside, metadata)
 
 
 def export_lora(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype) -> None:
@@ -111,11 +109,9 @@ def export_pipeline(config: RunConfig, weights: Path, out: Path, dtype: torch.dt
         pipeline.register_modules(unet=UNet2DConditionModel.from_pretrained(weights, use_safetensors=True))
     if dtype != torch.float32:
         pipeline.to(dtype=dtype)
-    aside = out.with_name(out.name + ASIDE)
-    remove_folder(aside)
-    pipeline.save_pretrained(aside, safe_serialization=True)
-    forget_origin(aside)
-    publish_folder(aside, out)
+    with write_folder_aside(out) as aside:
+        pipeline.save_pretrained(aside, safe_serialization=True)
+        forget_origin(aside)
 
 
 FORMATS: dict[str, Callable[[RunConfig, Path, Path, torch.dtype], None]] = {

@@ -14,10 +14,10 @@ from dataclasses import replace
 
 import pyarrow as pa
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
+from seedpo.data.images import to_pil
 from seedpo.scenes.drawing import Scenes, draw, sample_scenes
 from seedpo.scenes.prompts import BACKGROUNDS, COLOURS, SHAPES, SIZES, TRAINING_PROMPTS, Description, parse_prompt
 from seedpo.scenes.taste import choose, utility
@@ -134,7 +134,6 @@ def _corrected(scenes: Scenes, prompts: list[str]) -> Scenes:
 
 def jpeg(image: Tensor) -> bytes:
     """An image (3, H, W) in [0, 1] as the bytes of a JPEG file."""
-    pixels = (image.permute(1, 2, 0) * 255.0).round().byte().numpy()
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=95, subsampling=0)
+    to_pil(image).save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()

@@ -7,9 +7,7 @@ rater's answer is a row of its own. The first image is the first candidate of it
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from seedpo.errors import ConfigError, DataError
+from seedpo.files import write_aside
 from seedpo.study.folder import Study
 from seedpo.study.records import Judgement
 
@@ -136,19 +135,13 @@ def export_votes(
     if not chosen.kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in chosen.left_out.items()) or "none at all"
         raise DataError(f"study {study.folder} has no answer to {key!r} to export; left out: {reasons}")
-    aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    rows = tqdm(chosen.kept, desc="export", unit="pair", disable=None if progress else True)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        rows = tqdm(chosen.kept, desc="export", unit="pair", disable=None if progress else True)
-        WRITERS[format](study, rows, aside, out)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(out)
+        with write_aside(out, unique=True) as aside:
+            WRITERS[format](study, rows, aside, out)
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error}); free some space or choose another place") from error
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
     return Exported(path=out, rows=len(chosen.kept), left_out=chosen.left_out)
 
 
@@ -270,9 +263,8 @@ def _copied(study: Study, name: str, folder: Path) -> str:
     folder.mkdir(exist_ok=True)
     place = folder / f"{name}.png"
     if not place.exists():
-        aside = place.with_name(f".{name}.{os.getpid()}.tmp")
-        shutil.copyfile(study.image(name), aside)
-        aside.replace(place)
+        with write_aside(place, unique=True, durable=False) as aside:
+            shutil.copyfile(study.image(name), aside)
     return f"{folder.name}/{place.name}"
 
 

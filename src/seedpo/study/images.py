@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from seedpo.data.rgb import UnusualValues, upright_rgb
 from seedpo.errors import DataError
+from seedpo.files import write_aside
 
 Source = Path | bytes | Image.Image | Callable[[], Image.Image]
 """An image to come: a file, its bytes, pixels, or something that draws them when they are needed."""
@@ -66,13 +66,11 @@ def add_image(folder: Path, source: Source) -> str:
     name = image_id(content)
     path = folder / "images" / f"{name}.png"
     if not path.exists():
-        aside = path.with_name(f".{name}.{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(content)
-            aside.replace(path)
+            with write_aside(path, unique=True, durable=False) as aside:
+                aside.write_bytes(content)
         except OSError as error:
-            aside.unlink(missing_ok=True)
             raise DataError(f"image {path} cannot be written ({error.strerror}); free some space or mend it") from error
     return name
 

@@ -23,7 +23,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from seedpo.errors import RunFolderError
-from seedpo.files import ASIDE, files_below, publish_folder, remove_folder, sha256, writing
+from seedpo.files import aside_of, files_below, publish_folder, remove_folder, sha256, writing
 from seedpo.training.processes import on_every_process, on_main_process
 
 logger = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ class Checkpoints:
             RunFolderError: if the disk is full or cannot be written; the checkpoints before are untouched.
         """
         target = self.path(manifest.step)
-        aside = target.with_name(target.name + ASIDE)
+        aside = aside_of(target)
         what = f"the checkpoint of step {manifest.step}"
         mend = f"{self.describe_latest()}; go on with --resume latest"
 

@@ -25,7 +25,7 @@ from typing import Any, Generic, Literal
 from accelerate import Accelerator
 
 from seedpo.errors import ConfigError, RunFolderError
-from seedpo.files import ASIDE, publish_folder, remove_folder, remove_leftovers, write_text, writing
+from seedpo.files import remove_leftovers, write_folder_aside, write_text, writing
 from seedpo.protocols import Batch, Evaluator, Method, Source, Trainable
 from seedpo.settings import build_config
 from seedpo.training.checkpoint import Checkpoints, Manifest
@@ -376,16 +376,12 @@ class Trainer(Generic[Batch]):
 
     def _finish(self, run: _Run[Batch]) -> dict[str, Any]:
         """Writes the trained weights, and last of all the mark that the run is complete."""
-        target = self.folder.weights(self.config)
-        aside = target.with_name(target.name + ASIDE)
 
         def finish() -> dict[str, Any]:
             with writing("the trained weights", self.folder.path, mend="go on with --resume latest"):
-                remove_folder(aside)
-                aside.mkdir()
-                with unwrapped(self.policy, self.accelerator):
-                    self.policy.save(aside)
-                publish_folder(aside, target)
+                with write_folder_aside(self.folder.weights(self.config)) as aside:
+                    with unwrapped(self.policy, self.accelerator):
+                        self.policy.save(aside)
                 content = {"step": run.position.step, "seconds": run.clock.total()}
                 write_text(self.folder.finished, json.dumps(content) + "\n")
             return run.log.last("train") or {}

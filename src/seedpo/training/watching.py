@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seedpo.errors import StoppedByAlarm
-from seedpo.files import ASIDE, publish_folder, remove_folder, write_text, writing
+from seedpo.files import write_folder_aside, write_text, writing
 from seedpo.training.alarms import (
     Alarm,
     Record,
@@ -99,14 +99,10 @@ class Watch:
             RunFolderError: if the disk is full.
         """
         figure = held_out_figures(self._config)[0]
-        aside = self._folder.best.with_name(self._folder.best.name + ASIDE)
-        with writing("the best weights", self._folder.path, mend=_MEND):
-            remove_folder(aside)
-            aside.mkdir()
+        with writing("the best weights", self._folder.path, mend=_MEND), write_folder_aside(self._folder.best) as aside:
             save(aside)
             content = {"step": line["step"], "figure": figure, "value": line[figure]}
             (aside / BEST_FILE).write_text(json.dumps(content) + "\n", encoding="utf-8")
-            publish_folder(aside, self._folder.best)
 
 
 def stopped(reason: str, *, step: int, max_steps: int, checkpoint: str) -> StoppedByAlarm:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seedpo.errors import RunFolderError, SeedpoError
+from seedpo.files import write_text
 from seedpo.settings import build_config, differences, read_recipe
 from seedpo.training.settings import RunConfig
 from seedpo.training.sweeps.cells import Cell, shard_of
@@ -159,9 +160,7 @@ def _write_record(
         "varied": sorted({key for one in cells for key in one.cell.changes}),
         "cells": [_state(out, one.cell, failures.get(one.cell.name)) for one in cells],
     }
-    aside = record.with_name(record.name + ".tmp")
-    aside.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
-    aside.replace(record)
+    write_text(record, json.dumps(content, indent=1, default=str) + "\n")
 
 
 def _state(out: Path, cell: Cell, failure: Failure | None) -> dict[str, Any]:
