@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,16 +53,16 @@ def test_health_is_averaged_into_few_points_and_drawn_per_run(tmp_path: Path) ->
     assert all(panel.note for panel in panels.values())
 
 
-def test_warnings_come_from_the_last_tenth_of_the_training(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "run", samples=False, evaluations=())
-    lines = [
-        {"step": step, "kind": "train", "saturated": 1.0 if step > 90 else 0.0, "clipped": 0.0 if step > 90 else 1.0}
-        for step in range(1, 101)
-    ]
-    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert health_notes(one_family(folder)) == [
-        "run: 100% of the pairs are saturated at the end, without gradient; lower gamma or beta."
-    ]
+def test_thresholds_of_the_alarms_are_drawn_as_the_run_has_them(tmp_path: Path) -> None:
+    def marks(name: str, **changes: Any) -> dict[str, Any]:
+        family = one_family(write_run(tmp_path / name, samples=False, method="spo", changes=changes))
+        return {panel.title: panel.marks for panel in health_panels(family)}
+
+    usual = marks("usual")
+    assert usual["Saturated share"] == ((0.5, "alarm"),)
+    assert usual["Clipped share"] == ((0.9, "alarm"),)
+    changed = marks("changed", alarms={"saturation": {"threshold": 0.25}, "clipping": {"threshold": None}})
+    assert (changed["Saturated share"], changed["Clipped share"]) == (((0.25, "alarm"),), ())
 
 
 def test_alarms_are_notes(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_runs_before_training_are_not_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "right", "verdict"), [(0.0, 0.09, "unclear"), (0.0, 0.11, "lower"), (0.11, 0.0, "higher")]
+    ("left", "right", "verdict"), [(0.0, 0.09, "not shown"), (0.0, 0.11, "lower"), (0.11, 0.0, "higher")]
 )
 def test_verdict_needs_intervals_that_do_not_overlap(left: float, right: float, verdict: str) -> None:
     points = [Point(value=value, low=value - 0.05, high=value + 0.05) for value in (left, right)]
@@ -63,7 +63,7 @@ def test_verdict_needs_intervals_that_do_not_overlap(left: float, right: float, 
 
 def test_without_intervals_only_a_visible_difference_counts() -> None:
     assert apart(Point(value=0.0), Point(value=1.0)) is None
-    assert compare(Point(value=0.0), Point(value=0.019), scale=1.0).verdict == "unclear"
+    assert compare(Point(value=0.0), Point(value=0.019), scale=1.0).verdict == "not shown"
     contrast = compare(Point(value=0.0), Point(value=0.021), scale=1.0)
     assert contrast.verdict == "lower"
     assert not contrast.judged
@@ -77,7 +77,7 @@ def test_shared_seeds_are_counted_one_by_one() -> None:
     assert found[1].wins == (1, 2)
     assert found[1].left.value == pytest.approx(2.0), "the mean over all seeds is compared"
     assert (found[1].left.low, found[1].left.high) == (1.0, 3.0), "the interval is the range over seeds"
-    assert found[1].verdict == "unclear"
+    assert found[1].verdict == "not shown"
 
 
 def test_a_curve_is_read_by_step() -> None:

@@ -11,8 +11,7 @@ import pytest
 from seedpo.core.stats.bootstrap import mean_interval
 from seedpo.errors import RunFolderError
 from seedpo.reports import versus
-from seedpo.reports.evaluations import prompt_means, read_evaluation
-from seedpo.reports.summaries import Target
+from seedpo.reports.evaluations import Target, prompt_means, read_evaluation
 from seedpo.reports.viewer import evaluation_viewer, rows_within
 from tests.reports.evaluated import PROMPTS, write_evaluation
 
@@ -43,9 +42,9 @@ def test_bars_count_images_and_the_tone_needs_an_interval_that_leaves_out_one_ha
     difference = one.scores[SEE]["pickscore"] - one.scores[BASE]["pickscore"]
     assert pickscore.win == pytest.approx(100 * (difference > 0).mean())
     assert pickscore.win + pickscore.tie + pickscore.loss == pytest.approx(100)
-    rows = versus.table(one)
-    assert [[cell.best for cell in cells] for _, _, cells in rows][1][:4] == [True, True, True, False]
-    assert not any(cells[-1].best for _, _, cells in rows), "equal values have no best"
+    rows = versus.table(one).rows
+    assert [cell.best for cell in rows[1]][1:5] == [True, True, True, False]
+    assert not any(row[-1].best for row in rows), "equal values have no best"
 
 
 def test_many_models_are_compared_with_the_first_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +77,7 @@ def test_without_summary_and_metrics_the_scores_are_shown_and_the_lack_is_told(t
     ]
 
 
-def test_no_scores_is_an_error_with_the_mend(tmp_path: Path) -> None:
+def test_missing_scores_are_an_error(tmp_path: Path) -> None:
     folder = write_evaluation(tmp_path / "e", tile=2)
     (folder / "scores.parquet").write_bytes(b"PAR1 but no more")
     with pytest.raises(RunFolderError, match=r"scores\.parquet cannot be read.*run the same `seedpo evaluate`"):

@@ -67,7 +67,7 @@ def test_every_section_is_there(text: str) -> None:
         "Images side by side",
         "Preference models",
         "Failed cells",
-        "gamma=<9>the loss | is not finite (its log is gamma=9.log)",
+        "gamma=<9>sweepthe loss | is not finite (its log is gamma=9.log)",
     ):
         assert heading in plain, heading
 
@@ -109,11 +109,11 @@ def test_markdown_tells_findings_tables_and_failures(folders: list[Path], tmp_pa
     target = write_report(folders, tmp_path, format="markdown")
     assert target.name == "report.md"
     text = target.read_text("utf-8")
-    assert "* **Reward hacking**: " in text
+    assert "* base β = 10: **reward hacking after step 50**" in text
     assert "## Evaluation final" in text
-    assert re.search(r"\| see against base \| aesthetic \| 100 / 0 / 0 \| 100% \[100%, 100%\] \|", text)
+    assert "| see against base | aesthetic | 100 / 0 / 0 | 100% [100%, 100%] |" in text
     assert "## Preference model scorer" in text
-    assert "* sweep/gamma=<9>: The loss | is not finite (its log is gamma=9.log)" in text
+    assert "| gamma=<9> | sweep | the loss \\| is not finite (its log is gamma=9.log) |" in text
     for row in (line for line in text.splitlines() if line.startswith("|")):
         assert row.endswith(" |")
 

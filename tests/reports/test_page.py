@@ -119,7 +119,7 @@ def test_the_chapters_are_there_and_text_is_escaped(text: str) -> None:
     ):
         assert heading in text
     plain = html.unescape(re.sub(r"<[^>]+>", "", text))
-    assert "The base method hacks its reward from step" in plain
+    assert "base β = 250 reward hacking after step 50" in plain
     assert "seedpo train diffusion-dpo.yaml --set gamma=3.0 --out runs/see" in plain
     assert "3 runs of Diffusion-DPO on the model scenes over 100 optimiser steps" in plain
 
@@ -159,7 +159,7 @@ def test_damaged_and_unfinished_runs_still_make_a_page(tmp_path: Path) -> None:
         "just-begun: It is not finished: its last line is of step 0 of 100. It holds no evaluation.",
         "There are no images to show.",
         "its evaluation prompts, latents or image size differ",
-        "The settings were not evaluated alike",
+        "Evaluations differ in",
         "no images at step 100",
         "hold values that are not finite (first: step 100)",
         "3 of 5 are finished.",

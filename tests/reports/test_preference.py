@@ -15,15 +15,17 @@ def test_accuracy_by_time_step_over_the_steps(tmp_path: Path) -> None:
     assert found.panel is not None
     assert [line.label for line in found.panel.lines] == ["t=0", "t=951"]
     assert list(found.panel.lines[0].x) == [0, 300, 900]
-    assert found.rows[0] == ("0", "0.600 [0.570, 0.630] at step 0", "0.750 [0.720, 0.780] at step 900")
+    assert found.table is not None
+    row = [cell.words for cell in found.table.rows[0]]
+    assert row == ["0", "0.600 [0.570, 0.630], step 0", "0.750 [0.720, 0.780], step 900"]
     assert found.notes == ("Measured on 924 held-out pairs.", "Trained in 12 min 28 s.")
     assert ("start", "scenes-clip") in found.settings
 
 
 def test_one_that_has_just_begun(tmp_path: Path) -> None:
     found = read_preference_model(write_preference_run(tmp_path / "scorer", steps=(), finished=False))
-    assert (found.panel, found.rows, found.legend) == (None, (), [])
-    assert found.notes == ("It is not finished (900 steps are asked for).", "It holds no evaluation.")
+    assert (found.panel, found.table, found.legend) == (None, None, [])
+    assert found.notes == ("It is not finished: max_steps = 900.", "It holds no evaluation.")
 
 
 def test_it_is_no_run_of_a_diffusion_model_and_the_error_says_what_it_is(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from seedpo.reports.certainty import different_evaluations
+from seedpo.reports.findings import different_evaluations
 from seedpo.reports.runs import read_runs
-from seedpo.reports.settings import Family, group, policy_weight
+from seedpo.reports.settings import Family, group
 from tests.reports.synthetic import write_run
 
 
@@ -20,11 +20,6 @@ def families(tmp_path: Path, *changes: dict[str, Any]) -> tuple[Family, ...]:
             ]
         )
     )
-
-
-def test_policy_weight_follows_the_convention() -> None:
-    assert policy_weight({"beta": 0.1, "gamma": 3.0}) == pytest.approx(0.4)
-    assert policy_weight({"beta": 0.1, "gamma": 3.0, "entropy_convention": "absolute"}) == pytest.approx(3.1)
 
 
 def test_base_see_and_control_find_each_other(tmp_path: Path) -> None:

@@ -8,7 +8,16 @@ import yaml
 
 from seedpo.reports.runs import Run, read_runs
 from seedpo.reports.settings import Family, group
-from seedpo.reports.tables import columns, differences, environments, recipe, result_rows
+from seedpo.reports.tables import (
+    Badge,
+    Cell,
+    Table,
+    configuration_differences,
+    environments,
+    markdown_table,
+    recipe,
+    result_table,
+)
 from tests.reports.synthetic import Fate, write_run
 
 
@@ -24,9 +33,9 @@ def runs_of(tmp_path: Path) -> tuple[tuple[Run, ...], Family]:
 
 def test_first_best_and_last_with_intervals_and_the_best_run_marked(tmp_path: Path) -> None:
     _, family = runs_of(tmp_path)
-    base, see = result_rows(family)
-    titles = [column.title for column in columns(family)]
-    cells = dict(zip(titles, zip(base.cells, see.cells, strict=True), strict=True))
+    table = result_table(family)
+    base, see = table.rows
+    cells = dict(zip(table.header, zip(base, see, strict=True), strict=True))
     first, best, last = (cells[f"truth {which}"] for which in ("first", "best", "last"))
     assert first[0].text == "−0.100"
     assert first[0].small == (), "all runs start alike"
@@ -34,23 +43,24 @@ def test_first_best_and_last_with_intervals_and_the_best_run_marked(tmp_path: Pa
     assert (last[0].best, last[1].best) == (False, True)
     assert (cells["proxy last"][0].best, cells["proxy last"][1].best) == (True, False)
     assert not any(cell.best for cell in first), "before training there is no best"
-    assert (base.plain, base.wall_time) == (("0", "250", "250", "0", "100"), "12 min 34 s")
-    assert (see.plain, see.wall_time) == (("3", "250", "1000", "4", "100 (unfinished)"), "–")
+    assert [cell.text for cell in (*base[:6], base[-1])] == ["base", "0", "250", "250", "0", "100", "12 min 34 s"]
+    assert [cell.text for cell in (*see[:6], see[-1])] == ["see", "3", "250", "1000", "4", "100 (unfinished)", "–"]
 
 
 def test_several_seeds_get_a_row_with_mean_and_range(tmp_path: Path) -> None:
     (family,) = group(read_runs([write_run(tmp_path / str(seed), seed=seed, samples=False) for seed in (0, 1)]))
-    first, second, mean = result_rows(family)
-    assert [row.mean for row in (first, second, mean)] == [False, False, True]
-    last = [column.title for column in columns(family)].index("truth last")
-    low, high = sorted((first.cells[last].text, second.cells[last].text), reverse=True)
-    assert mean.cells[last].small == (f"[{low}, {high}]",)
-    assert mean.plain[3] == "2 seeds"
+    table = result_table(family)
+    first, second, mean = table.rows
+    assert table.summaries == {2}
+    last = table.header.index("truth last")
+    low, high = sorted((first[last].text, second[last].text), reverse=True)
+    assert mean[last].small == (f"[{low}, {high}]",)
+    assert mean[4].text == "2 seeds"
 
 
 def test_the_only_run_is_not_called_best(tmp_path: Path) -> None:
     (family,) = group(read_runs([write_run(tmp_path / "run", samples=False)]))
-    assert not any(cell.best for row in result_rows(family) for cell in row.cells)
+    assert not any(cell.best for row in result_table(family).rows for cell in row)
 
 
 def test_the_commands_rebuild_every_configuration(tmp_path: Path) -> None:
@@ -64,16 +74,32 @@ def test_the_commands_rebuild_every_configuration(tmp_path: Path) -> None:
     assert rebuilt == runs[1].config
 
 
-def test_differences_list_only_keys_that_differ(tmp_path: Path) -> None:
+def test_only_keys_that_differ_are_listed(tmp_path: Path) -> None:
     runs, _ = runs_of(tmp_path)
-    keys, rows = differences(runs)
-    assert keys == ["gamma", "seed"]
-    assert rows == [("base", ["0.0", "0"]), ("see", ["3.0", "4"])]
+    table = configuration_differences(runs)
+    assert table is not None
+    assert table.header == ("run", "gamma", "seed")
+    assert [[cell.text for cell in row] for row in table.rows] == [["base", "0.0", "0"], ["see", "3.0", "4"]]
+    assert configuration_differences(runs[:1]) is None
 
 
 def test_environments_name_runs_only_where_they_differ(tmp_path: Path) -> None:
     runs, _ = runs_of(tmp_path)
-    assert ("torch", "2.13.0") in environments(runs)
+    table = environments(runs)
+    assert table is not None
+    assert ("torch", "2.13.0") in [tuple(cell.text for cell in row) for row in table.rows]
     (tmp_path / "see" / "environment.json").write_text('{"torch": "2.11.0"}')
-    rows = dict(environments(read_runs([tmp_path / "base", tmp_path / "see"])))
-    assert rows["torch"] == "2.13.0 (base); 2.11.0 (see)"
+    table = environments(read_runs([tmp_path / "base", tmp_path / "see"]))
+    assert table is not None
+    assert {row[0].text: row[1].text for row in table.rows}["torch"] == "2.13.0 (base); 2.11.0 (see)"
+
+
+def test_a_table_as_markdown() -> None:
+    cell = Cell(text="+1", badge=Badge(text="higher", tone="good"), small=("[0, 2]", "step 3"))
+    table = Table.of(("what", "value"), [("a|b", cell)])
+    assert table.markdown.splitlines() == [
+        "| what | value |",
+        "| --- | --- |",
+        "| a\\|b | +1 higher [0, 2], step 3 |",
+    ]
+    assert markdown_table(("x",), []) == "| x |\n| --- |"

@@ -28,7 +28,7 @@ D3PO = {"method": "d3po", "beta": 0.1, "clip_range": 0.1}
 
 RISING = [10.0, 11.0, 12.0, 13.0, 14.0]
 FALLING = [10.0, 11.0, 10.5, 10.0, 9.0]
-HACKED = [1.0, 1.5, 1.4, 1.0, 0.5]
+HACKED = [1.0, 1.5, 1.4, 0.9, 0.5]
 WAVERING = [1.0, 1.5, 1.4, 1.3, 1.5]
 
 
@@ -61,7 +61,7 @@ def test_a_first_line_raises_none() -> None:
         (HACKED, RISING, [(30, "hacking")]),
         (HACKED, FALLING, [(30, "collapse")]),
         (WAVERING, RISING, []),
-        ([1.0, 1.5, 1.0, 1.5, 1.0], RISING, [(20, "hacking"), (40, "hacking")]),
+        ([0.9, 1.5, 0.9, 1.5, 0.9], RISING, [(20, "hacking"), (40, "hacking")]),
     ],
     ids=["hacking", "collapse", "within the interval", "two episodes"],
 )
@@ -203,10 +203,8 @@ def test_the_last_lines_are_enough() -> None:
 def test_an_alarm_is_frozen_and_says_what_it_saw_and_what_to_do() -> None:
     (alarm,) = raised_by_all(evaluations(HACKED, RISING), config(alarms={"hacking": {"action": "stop"}}))
     assert alarm.action == "stop"
-    assert alarm.message.startswith(
-        "truth fell from 1.5 (step 10) to 1 while the trained reward reward/scenes-scorer rose from 11 to 13: the "
-        "policy learns what the trained reward gets wrong. Use the weights of the peak"
-    )
+    assert alarm.message.startswith("truth fell from 1.5 (step 10) to 0.9")
+    assert "reward/scenes-scorer rose from 11 to 13" in alarm.message
     with pytest.raises(dataclasses.FrozenInstanceError):
         alarm.step = 0  # type: ignore[misc]
 

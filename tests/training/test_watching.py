@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from seedpo.core.verdicts import Reading, fall_interval
 from seedpo.errors import ConfigError, StoppedByAlarm
 from seedpo.training.watching import BEST_FILE
 from tests.training.toys import WEIGHTS, ToyPolicy, ToySource, toy_config, toy_trainer, trace
@@ -21,6 +22,7 @@ INERT = {"threshold": 0.9, "patience": 3}
 """The toys have no margins to speak of, so that this is raised at the third line."""
 
 TRUTH = (1.0, 2.0, 3.0, 1.0, 0.5, 0.4, 0.3)
+READING = Reading(value=0.0, half=0.5)
 
 
 class Crash(Exception):
@@ -67,7 +69,7 @@ def test_an_alarm_is_logged_and_written_once(tmp_path: Path, caplog: pytest.LogC
     (line,) = alarms(tmp_path / "run")
     assert (line["step"], line["name"], line["action"]) == (3, "hacking", "warn")
     assert line["key"] == "alarms.hacking.threshold"
-    assert line["value"] == pytest.approx(4.0)
+    assert line["value"] == pytest.approx(2.0 / fall_interval(READING, READING, candidates=3))
     said = [record.getMessage() for record in caplog.records if "alarm" in record.getMessage()]
     assert said == [f"alarm hacking at step 3: {line['message']}"]
     assert not (tmp_path / "run" / "best").exists()
@@ -176,8 +178,24 @@ def test_alarms_may_change_when_a_run_is_resumed(tmp_path: Path) -> None:
     settings = config()
     with pytest.raises(Crash):
         train(tmp_path / "run", settings, source=source_that_fails_at(5, settings))
-    train(tmp_path / "run", config(hacking={"threshold": 4.5}), resume=True)
+    train(tmp_path / "run", config(hacking={"threshold": 2.5}), resume=True)
     assert [line["step"] for line in alarms(tmp_path / "run")] == [4]
+
+
+def test_values_by_prompt_decide_where_they_are_stored(tmp_path: Path) -> None:
+    """Every prompt falls by 0.2: less than the intervals of the two means, but far beyond chance."""
+
+    @dataclass
+    class ByPrompt(HackedEvaluator):
+        def __call__(self, policy: ToyPolicy, *, step: int, folder: Path) -> Mapping[str, float]:
+            truth = (0.0, 1.0, 0.8)[min(step, 2)]
+            values = {"truth": [truth + shift for shift in (-3, -1.5, 0.01 * step, 1.5, 3 - 0.01 * step)]}
+            (folder / f"step-{step:06d}.json").write_text(json.dumps(values))
+            return {"truth": truth, "truth/low": truth - 2, "truth/high": truth + 2, "reward/scenes-scorer": step}
+
+    settings = toy_config(max_steps=2, evaluate_every=1)
+    toy_trainer(tmp_path / "run", settings, evaluator=ByPrompt({})).train()
+    assert [(line["step"], line["name"]) for line in alarms(tmp_path / "run")] == [(2, "hacking")]
 
 
 def test_settings_are_checked_before_anything_is_trained(tmp_path: Path) -> None:

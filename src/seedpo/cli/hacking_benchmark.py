@@ -22,8 +22,7 @@ from seedpo.reports.hacking_benchmark.analysis import (
 from seedpo.reports.hacking_benchmark.ends import ends
 from seedpo.reports.hacking_benchmark.figures import frontier_figure
 from seedpo.reports.hacking_benchmark.wording import NAMES, answer, markdown, summary, verdict
-from seedpo.reports.settings import flat
-from seedpo.reports.wording import written
+from seedpo.reports.wording import flat, written
 from seedpo.training.sweeps.hacking_grid import SEEDS, Grid, grids, settings_of, sweep_of
 from seedpo.training.sweeps.sweep import Outcome, run_sweep
 

@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from seedpo.core.entropy import clipped_loss
 from seedpo.reports.figures import Line, Panel
+from seedpo.reports.runs import Run
 from seedpo.reports.settings import Curve, Family, Setting
-from seedpo.reports.wording import number, setting
+from seedpo.reports.wording import sentence, setting
+
+FLAT = 0.1
+"""A clipped loss whose whole range is narrower than this looks flat."""
 
 MOST_POINTS = 60
 """Training curves are averaged into at most this many points."""
 
 MOST_NAMED = 4
 """With more settings than this, the steps beside the points of a frontier would hide each other."""
-
-FLAT = 0.1
-"""A clipped loss whose whole range is narrower than this looks flat."""
 
 QUANTITIES = {
     "pairwise_diversity": "diversity (pairwise)",
@@ -30,46 +30,64 @@ QUANTITIES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """One small chart of "is it learning?"."""
+    """One small chart of "is it learning?".
+
+    Attributes:
+        key: figure of the training metrics.
+        title: heading.
+        healthy: what healthy runs look like.
+        mark: a reference line and its label.
+        spread: figure that is drawn as a band around it.
+        limit: dotted key of the alarm's threshold, drawn as a reference line.
+    """
 
     key: str
     title: str
     healthy: str
     mark: tuple[float, str] | None = None
     spread: str = ""
+    limit: str = ""
 
 
 HEALTH = (
     Health(
         key="loss",
         title="Loss",
-        healthy="Starts near log 2 = 0.693 and sinks slowly; a spike that stays is trouble.",
+        healthy="Starts near log 2 = 0.693 and falls slowly. A spike that stays is trouble.",
         mark=(math.log(2), "log 2"),
     ),
     Health(
         key="rewards/margins",
         title="Margin of implicit rewards",
-        healthy="Rises from about 0 and levels off; growth without end is over-fitting.",
+        healthy="Rises from about 0 and levels off. Endless growth is over-fitting.",
         mark=(0.0, ""),
     ),
     Health(
         key="rewards/accuracies",
         title="Accuracy on training pairs",
-        healthy="Climbs from one half and stays below 1; at 1 the pairs are learnt by heart.",
+        healthy="Climbs from one half and stays below 1. At 1 the model has memorised the pairs.",
         mark=(0.5, "chance"),
     ),
     Health(
         key="offset/mean",
         title="Offset of the entropy term",
-        healthy="Flat at 0 for gamma = 0; mean ± standard deviation should stay of order 1.",
+        healthy="Flat at 0 for gamma = 0. Its standard deviation, the band, should stay of order 1.",
         mark=(0.0, ""),
         spread="offset/std",
     ),
     Health(
-        key="saturated", title="Saturated share", healthy="Near 0; towards 1 the sigmoid is flat, the gradient gone."
+        key="saturated",
+        title="Saturated share",
+        healthy="Near 0. Towards 1 the sigmoid is flat and the gradient vanishes.",
+        limit="alarms.saturation.threshold",
     ),
-    Health(key="clipped", title="Clipped share", healthy="A part at most; at 1 every pair is clipped, learning stops."),
-    Health(key="grad_norm", title="Gradient norm", healthy="Steady, without a rising trend; spikes mean instability."),
+    Health(
+        key="clipped",
+        title="Clipped share",
+        healthy="A part at most. At 1 every pair is clipped and learning stops.",
+        limit="alarms.clipping.threshold",
+    ),
+    Health(key="grad_norm", title="Gradient norm", healthy="Steady, without a trend. Spikes mean instability."),
 )
 
 
@@ -87,21 +105,26 @@ def curve_panels(family: Family) -> list[Panel]:
     first = [key for key in (family.proxy, family.judge, *QUANTITIES) if key in names]
     return [
         Panel(
-            title=names[key][:1].upper() + names[key][1:],
+            title=sentence(names[key]),
             x_label="step",
             y_label=names[key].split(" (")[0],
-            lines=[_over_steps(one, one.curves[key]) for one in family.settings if key in one.curves],
+            lines=[
+                curve_line(one.curves[key], label=one.name, role=one.role, order=one.order)
+                for one in family.settings
+                if key in one.curves
+            ],
             marks=((1.0, "data"),) if key == "free_spread" else (),
         )
         for key in (*first, *(key for key in names if key not in first))
     ]
 
 
-def _over_steps(one: Setting, curve: Curve) -> Line:
+def curve_line(curve: Curve, *, label: str, role: str, order: int) -> Line:
+    """A curve over the steps with its interval as a band."""
     return Line(
-        label=one.name,
-        role=one.role,
-        order=one.order,
+        label=label,
+        role=role,
+        order=order,
         x=curve.steps,
         y=curve.values,
         low=[point.low for point in curve.points],
@@ -111,39 +134,28 @@ def _over_steps(one: Setting, curve: Curve) -> Line:
 
 
 def frontier_panels(family: Family) -> list[Panel]:
-    """Truth and diversity against the proxy: up and to the right is better."""
+    """Judge and diversity against the proxy: up and to the right is better."""
     names = quantities(family)
     keys = [key for key in (family.judge, "pairwise_diversity", "free_spread") if key in names and key != family.proxy]
+    few = len(family.settings) <= MOST_NAMED
     panels = []
     for key in keys[:2]:
-        lines = [
-            line
-            for one in family.settings
-            if (line := _frontier(one, one.curves.get(family.proxy), key, few=len(family.settings) <= MOST_NAMED))
-            is not None
-        ]
+        lines = [line for one in family.settings if (line := _frontier(one, family.proxy, key, few=few)) is not None]
         if lines:
             name = names[key].split(" (")[0]
-            panels.append(
-                Panel(
-                    title=f"{name[:1].upper()}{name[1:]} against proxy",
-                    x_label="proxy",
-                    y_label=name,
-                    lines=lines,
-                    by_step=False,
-                    width=440.0,
-                    height=310.0,
-                )
-            )
+            panels.append(frontier_panel(f"{sentence(name)} against proxy", "proxy", name, lines))
     return panels
 
 
-def _frontier(one: Setting, proxy: Curve | None, key: str, *, few: bool) -> Line | None:
-    curve = one.curves.get(key)
-    if curve is None or proxy is None:
-        return None
-    steps = [step for step in proxy.steps if step in curve.steps]
-    if not steps:
+def frontier_panel(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> Panel:
+    """A larger chart of one figure against another."""
+    return Panel(title=title, x_label=x_label, y_label=y_label, lines=lines, by_step=False, width=440.0, height=310.0)
+
+
+def _frontier(one: Setting, proxy_key: str, key: str, *, few: bool) -> Line | None:
+    proxy, curve = one.curves.get(proxy_key), one.curves.get(key)
+    steps = [step for step in proxy.steps if step in curve.steps] if proxy and curve else []
+    if not (proxy and curve and steps):
         return None
     stride = max(1, round((len(steps) - 1) / 3))
     return Line(
@@ -175,12 +187,17 @@ def health_panels(family: Family) -> list[Panel]:
                     x_label="step",
                     y_label=health.title.lower(),
                     lines=lines,
-                    marks=(health.mark,) if health.mark else (),
+                    marks=_marks(health, family.settings[0].runs[0]),
                     width=300.0,
                     height=170.0,
                 )
             )
     return panels
+
+
+def _marks(health: Health, run: Run) -> tuple[tuple[float, str], ...]:
+    limit = run.get(health.limit) if health.limit else None
+    return (health.mark,) if health.mark else () if limit is None else ((float(limit), "alarm"),)
 
 
 def _training(one: Setting, train: Sequence[Mapping[str, float]], health: Health) -> Line | None:
@@ -207,13 +224,11 @@ def _training(one: Setting, train: Sequence[Mapping[str, float]], health: Health
 
 
 def health_notes(family: Family) -> list[str]:
-    """What a reader must know of these training curves: the reach of the clip, alarms, and warning signs at the end."""
+    """What a reader must know of these training curves: the reach of the clip, and the alarms that were raised."""
     notes = []
     for one in family.settings:
         notes += _clip_note(one)
-        for run in one.runs:
-            notes += [f"{run.name}: {alarm}" for alarm in run.alarms]
-            notes += [f"{run.name}: {warning}" for warning in _warnings(run.train)]
+        notes += [f"{run.name}: {alarm}" for run in one.runs for alarm in run.alarms]
     return notes
 
 
@@ -224,33 +239,9 @@ def _clip_note(one: Setting) -> list[str]:
     low, high = clipped_loss(one.policy_weight, float(clip))
     if high - low > FLAT:
         return []
-    values = f"clip_range = {setting(float(clip))} and a = {setting(one.policy_weight)}"
     note = (
-        f"{one.name}: with {values} the loss cannot leave [{low:.3f}, {high:.3f}]; a loss that looks flat is no sign "
-        "that nothing is learnt. Judge by accuracy and by the rewards."
+        f"{one.name}: with clip_range = {setting(float(clip))} and a = {setting(one.policy_weight)} the loss cannot "
+        f"leave [{low:.3f}, {high:.3f}]. Judge by accuracy and rewards: a flat loss does not mean that nothing is "
+        "learned."
     )
     return [note]
-
-
-def _warnings(train: Sequence[Mapping[str, float]]) -> list[str]:
-    """Warning signs in the last tenth of the training."""
-    tail = train[-max(1, len(train) // 10) :]
-
-    def last(key: str) -> Any:
-        values = [record[key] for record in tail if key in record]
-        return sum(values) / len(values) if values else math.nan
-
-    found = []
-    if last("saturated") > 0.5:
-        found.append(
-            f"{last('saturated'):.0%} of the pairs are saturated at the end, without gradient; lower gamma or beta."
-        )
-    if last("clipped") > 0.9:
-        found.append(f"{last('clipped'):.0%} of the pairs are clipped at the end: hardly anything is learnt any more.")
-    if last("offset/std") > 5:
-        found.append(
-            f"the entropy term's offset spreads by {number(last('offset/std'))}: it drowns what is learnt; lower gamma."
-        )
-    if last("rewards/accuracies") > 0.98:
-        found.append("nearly every training pair is ranked right at the end: the pairs are learnt by heart.")
-    return found

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 from seedpo.core.stats.bootstrap import Interval, paired_difference
+from seedpo.core.verdicts import LEAST_PROMPTS, Difference, difference_of
 from seedpo.reports.runs import PerPrompt
 from seedpo.reports.settings import Curve, Curves, Point, Setting
-
-Verdict = Literal["higher", "lower", "unclear"]
-
-LEAST_PROMPTS = 5
-"""Fewer prompts make no bootstrap interval worth the name."""
 
 NEGLIGIBLE = 0.02
 """Share of the range of both curves below which a difference without intervals counts as none."""
@@ -28,8 +23,7 @@ class Contrast:
     Attributes:
         left: the setting in question.
         right: the one that it is compared with.
-        verdict: ``higher`` or ``lower`` if the paired interval leaves out 0 or the intervals do not overlap, else
-            ``unclear``.
+        verdict: higher or lower if the paired interval leaves out 0 or the intervals do not overlap.
         judged: whether there were intervals to judge by.
         wins: seeds that both have in which the left one is higher, and the number of these seeds.
         paired: 95 % interval of the difference over the same prompts, where both are known prompt by prompt.
@@ -37,7 +31,7 @@ class Contrast:
 
     left: Point
     right: Point
-    verdict: Verdict
+    verdict: Difference
     judged: bool
     wins: tuple[int, int] = (0, 0)
     paired: Interval | None = None
@@ -64,19 +58,19 @@ class Level:
 
 
 def paired(left: Point, right: Point) -> Interval | None:
-    """Left less right over the same prompts with its 95 % bootstrap interval; nothing unless both are known by prompt.
+    """Left less right over the same prompts with its 95 % bootstrap interval; ``None`` unless both are known by prompt.
 
     All evaluations draw the same latents, so that what makes a prompt hard cancels in the difference.
     """
     one, other = left.per_prompt, right.per_prompt
     if one is None or other is None or one.prompts != other.prompts:
         return None
-    found = paired_difference(one.values, other.values)
-    return found if found.count >= LEAST_PROMPTS else None
+    difference = paired_difference(one.values, other.values)
+    return difference if difference.count >= LEAST_PROMPTS else None
 
 
 def apart(left: Point, right: Point) -> bool | None:
-    """Whether two points differ beyond chance; nothing if that is unknown.
+    """Whether two points differ beyond chance; ``None`` if that is unknown.
 
     That is, the paired interval leaves out 0, where there is one, or else the two intervals do not overlap.
     """
@@ -93,11 +87,10 @@ def compare(left: Point, right: Point, *, scale: float, wins: tuple[int, int] = 
     separate = apart(left, right)
     difference = left.value - right.value
     clear = abs(difference) > NEGLIGIBLE * scale if separate is None else separate
-    verdict: Verdict = "unclear" if not clear or difference == 0 else "higher" if difference > 0 else "lower"
     return Contrast(
         left=left,
         right=right,
-        verdict=verdict,
+        verdict=difference_of(int(difference > 0) - int(difference < 0), shown=clear),
         judged=separate is not None,
         wins=wins,
         paired=paired(left, right),
@@ -105,7 +98,7 @@ def compare(left: Point, right: Point, *, scale: float, wins: tuple[int, int] = 
 
 
 def at_step(curve: Curve, step: int) -> Point | None:
-    """The point at a step, interpolated linearly between evaluations; nothing before the first or after the last."""
+    """The point at a step, interpolated linearly between evaluations; ``None`` before the first or after the last."""
     if step in curve.steps:
         return curve[step]
     for before, after in pairwise(curve.steps):
@@ -115,47 +108,45 @@ def at_step(curve: Curve, step: int) -> Point | None:
 
 
 def at_equal_steps(left: Setting, right: Setting, key: str) -> tuple[int, Contrast] | None:
-    """Compares ``key`` at the last step that both settings reached; nothing if one was not trained yet."""
+    """Compares ``key`` at the last step that both settings reached; ``None`` if one was not trained yet."""
     one, other = left.curves.get(key), right.curves.get(key)
     if one is None or other is None or not (one.steps and other.steps):
         return None
     step = min(one.steps[-1], other.steps[-1])
-    found, found_other = at_step(one, step), at_step(other, step)
-    if step == 0 or found is None or found_other is None:
+    point, rival = at_step(one, step), at_step(other, step)
+    if step == 0 or point is None or rival is None:
         return None
-    pairs = []
-    for a, b in _seed_pairs(left, right):
-        mine, theirs = (at_step(curves[key], step) if key in curves else None for curves in (a, b))
-        if mine is not None and theirs is not None:
-            pairs.append((mine.value, theirs.value))
-    return step, compare(found, found_other, scale=_scale(one, other), wins=_wins(pairs))
+    pairs = [
+        tuple(at_step(curves[key], step) if key in curves else None for curves in pair)
+        for pair in _seed_pairs(left, right)
+    ]
+    return step, compare(point, rival, scale=_scale(one, other), wins=_wins(pairs))
 
 
 def at_equal_proxy(left: Setting, right: Setting, key: str, proxy: str) -> tuple[Level, Contrast] | None:
     """Compares ``key`` where both settings first reach the highest proxy that both reach.
 
-    Curves are interpolated linearly between evaluations. Nothing if there is no such level above both starts.
+    Curves are interpolated linearly between evaluations. ``None`` if there is no such level above both starts.
     """
     one, other = left.curves, right.curves
     if any(name not in curves for curves in (one, other) for name in (key, proxy)):
         return None
     level = min(max(one[proxy].values, default=-math.inf), max(other[proxy].values, default=-math.inf))
-    found, found_other = reach(one[proxy], one[key], level), reach(other[proxy], other[key], level)
-    if found is None or found_other is None:
+    there, rival = _reach(one, key, proxy, level), _reach(other, key, proxy, level)
+    if there is None or rival is None:
         return None
-    pairs = []
-    for a, b in _seed_pairs(left, right):
-        if any(name not in curves for curves in (a, b) for name in (key, proxy)):
-            continue
-        mine, theirs = reach(a[proxy], a[key], level), reach(b[proxy], b[key], level)
-        if mine is not None and theirs is not None:
-            pairs.append((mine[1].value, theirs[1].value))
-    contrast = compare(found[1], found_other[1], scale=_scale(one[key], other[key]), wins=_wins(pairs))
-    return Level(proxy=level, left=found[0], right=found_other[0]), contrast
+    pairs = [[_reach(curves, key, proxy, level) for curves in pair] for pair in _seed_pairs(left, right)]
+    wins = _wins([[place[1] if place else None for place in pair] for pair in pairs])
+    contrast = compare(there[1], rival[1], scale=_scale(one[key], other[key]), wins=wins)
+    return Level(proxy=level, left=there[0], right=rival[0]), contrast
+
+
+def _reach(curves: Curves, key: str, proxy: str, level: float) -> tuple[float, Point] | None:
+    return reach(curves[proxy], curves[key], level) if key in curves and proxy in curves else None
 
 
 def reach(proxy: Curve, curve: Curve, level: float) -> tuple[float, Point] | None:
-    """Step and interpolated point of ``curve`` where ``proxy`` first rises to ``level``; nothing if it never does."""
+    """Step and interpolated point of ``curve`` where ``proxy`` first rises to ``level``; ``None`` if it never does."""
     steps = [step for step in proxy.steps if step in curve.steps]
     for before, after in pairwise(steps):
         low, high = proxy[before].value, proxy[after].value
@@ -194,5 +185,7 @@ def _seed_pairs(left: Setting, right: Setting) -> list[tuple[Curves, Curves]]:
     return [(ours[seed], theirs[seed]) for seed in sorted(set(ours) & set(theirs)) if ours[seed] and theirs[seed]]
 
 
-def _wins(pairs: list[tuple[float, float]]) -> tuple[int, int]:
-    return sum(mine > theirs for mine, theirs in pairs), len(pairs)
+def _wins(pairs: Sequence[Sequence[Point | None]]) -> tuple[int, int]:
+    """Seeds in which the left point is higher, and seeds that have both points."""
+    known = [(left.value, right.value) for left, right in pairs if left is not None and right is not None]
+    return sum(left > right for left, right in known), len(known)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,53 @@ from numpy.typing import NDArray
 from seedpo.core.stats.bootstrap import Interval, WinRate, mean_interval, paired_difference, win_rate
 from seedpo.errors import RunFolderError
 from seedpo.reports.settings import Point
-from seedpo.reports.summaries import Summary, Target, number, read_summary
 
 Values = NDArray[np.float64]
 
 IMAGE_COLUMNS = ("target", "step", "prompt_index", "image_index", "prompt", "file")
 METRIC_COLUMNS = ("target", "step", "prompt_index", "prompt")
-MEND = "run the same `seedpo evaluate` command again: what is finished is kept"
+FIX = "run the same `seedpo evaluate` command again: what is finished is kept"
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Target:
+    """One model, at one training step where it was evaluated over its training.
+
+    Attributes:
+        label: name of the model.
+        step: optimiser steps; -1 where it is not a step of a training.
+    """
+
+    label: str
+    step: int = -1
+
+    @property
+    def name(self) -> str:
+        """Label and step."""
+        return self.label if self.step < 0 else f"{self.label}, step {self.step}"
+
+
+Pair = tuple[Target, Target, str]
+"""Two models and the figure by which they are compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The figures and pairs of a summary.
+
+    Attributes:
+        points: figures with their intervals.
+        directions: ``higher``, ``lower`` or ``neither``, by figure.
+        differences: paired differences, the first model less the second.
+        wins: win rates of the first model.
+        tie_widths: by reward, the size up to which differences are ties.
+    """
+
+    points: Mapping[tuple[Target, str], Point] = field(default_factory=dict)
+    directions: Mapping[str, str] = field(default_factory=dict)
+    differences: Mapping[Pair, Interval] = field(default_factory=dict)
+    wins: Mapping[Pair, WinRate] = field(default_factory=dict)
+    tie_widths: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +169,11 @@ def read_evaluation(folder: Path) -> Evaluation:
     """Reads one evaluation folder.
 
     Raises:
-        RunFolderError: if its scores are missing or damaged; the message names the file and the mend.
+        RunFolderError: if its scores are missing or damaged; the message names the file and how to fix it.
     """
     rows = _table(folder / "scores.parquet", ("target", "prompt_index", "image_index"))
     if not rows:
-        raise RunFolderError(f"{folder / 'scores.parquet'} holds no image; {MEND}")
+        raise RunFolderError(f"{folder / 'scores.parquet'} holds no image; {FIX}")
     count = 1 + max(int(row["prompt_index"]) for row in rows)
     images = 1 + max(int(row["image_index"]) for row in rows)
     prompts = {int(row["prompt_index"]): str(row.get("prompt", "")) for row in rows}
@@ -171,22 +212,21 @@ def _table(path: Path, required: Sequence[str]) -> list[dict[str, Any]]:
     from pyarrow import ArrowException
 
     if not path.is_file():
-        raise RunFolderError(f"{path.parent} holds no {path.name}: the evaluation is not finished; {MEND}")
+        raise RunFolderError(f"{path.parent} holds no {path.name}: the evaluation is not finished; {FIX}")
     try:
         table = parquet.read_table(path)
     except (ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise RunFolderError(f"{path} cannot be read ({reason}); remove it, and {MEND}") from error
+        raise RunFolderError(f"{path} cannot be read ({reason}); remove it, and {FIX}") from error
     missing = [name for name in required if name not in table.column_names]
     if missing:
-        raise RunFolderError(f"{path} has no column {missing[0]!r}; remove it, and {MEND}")
+        raise RunFolderError(f"{path} has no column {missing[0]!r}; remove it, and {FIX}")
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows
 
 
-def _target(row: Mapping[str, Any]) -> Target:
-    step = row.get("step")
-    return Target(label=str(row["target"]), step=-1 if step is None else int(step))
+def _target(row: Mapping[str, Any], name: str = "target", step: str = "step") -> Target:
+    return Target(label=str(row[name]), step=-1 if row.get(step) is None else int(row[step]))
 
 
 def _metrics(
@@ -205,3 +245,48 @@ def _metrics(
             if name not in METRIC_COLUMNS and not isinstance(value, str):
                 found[target].setdefault(name, np.full(count, math.nan))[index] = number(value)
     return {target: {k: v for k, v in own.items() if not np.isnan(v).all()} for target, own in found.items()}
+
+
+def read_summary(path: Path) -> Summary | None:
+    """Reads a summary; nothing if it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        figures = [row for row in content["figures"] if row.get("mean") is not None]
+        pairs = [row for row in content["pairs"] if row.get("difference") is not None]
+        return Summary(
+            points={(_target(row), str(row["figure"])): _point(row) for row in figures},
+            directions={str(row["figure"]): str(row.get("direction", "higher")) for row in figures},
+            differences={_pair(row): _difference(row) for row in pairs},
+            wins={_pair(row): _wins(row) for row in pairs if row.get("rate") is not None},
+            tie_widths={str(row["figure"]): number(row["tie_width"]) for row in pairs if row.get("tie_width")},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def number(value: Any) -> float:
+    """The value if it is a finite number, else NaN."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else math.nan
+
+
+def _pair(row: Mapping[str, Any]) -> Pair:
+    return _target(row), _target(row, "other", "other_step"), str(row["figure"])
+
+
+def _point(row: Mapping[str, Any]) -> Point:
+    return Point(value=number(row["mean"]), low=number(row.get("low")), high=number(row.get("high")))
+
+
+def _difference(row: Mapping[str, Any]) -> Interval:
+    return Interval(
+        mean=number(row["difference"]),
+        low=number(row["difference_low"]),
+        high=number(row["difference_high"]),
+        count=int(row["count"]),
+    )
+
+
+def _wins(row: Mapping[str, Any]) -> WinRate:
+    shares = {name: number(row[name]) for name in ("win", "tie", "loss", "low", "high")}
+    return WinRate(**shares, count=int(row["count"]))

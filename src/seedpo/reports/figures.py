@@ -16,6 +16,9 @@ MARKERS = {
 }
 """One marker per role, so that grey prints can be read too: disc, diamond, triangle."""
 
+STYLES = tuple(MARKERS)
+"""Styles of curves that have no role, in turn."""
+
 ASIDE = {"base": (7, -5, "start"), "see": (-7, -5, "end"), "control": (6, 13, "start")}
 """Where a step is written beside a marker of each role, so that close curves do not hide each other's numbers."""
 
@@ -93,6 +96,11 @@ class Axis:
     def __call__(self, value: float) -> float:
         """Position of a value."""
         return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 2)
+
+
+def style(index: int) -> tuple[str, int]:
+    """Style and dash pattern of the curve with a number, for curves that have no role."""
+    return STYLES[index % len(STYLES)], index // len(STYLES)
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:

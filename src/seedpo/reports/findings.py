@@ -1,386 +1,275 @@
-"""From numbers to sentences: what a family of runs shows, and what it does not show."""
+"""What a family of runs shows: verdicts with their numbers on reward hacking and on what the entropy term changes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
+from statistics import fmean
 
-from seedpo.reports.certainty import certainty
-from seedpo.reports.contrasts import Contrast, Level, Verdict, at_equal_proxy, at_equal_steps, at_step
-from seedpo.reports.hacking import Hacking, hacking
-from seedpo.reports.settings import Family, Setting
-from seedpo.reports.wording import MINUS, count, interval, listing, number, sentence, setting, signed
+from seedpo.core.verdicts import Difference, Outcome, Verdict, shared_outcome
+from seedpo.reports.contrasts import Contrast, Level, at_equal_proxy, at_equal_steps
+from seedpo.reports.settings import Family, Setting, differing_keys, figure_name
+from seedpo.reports.tables import DASH, Badge, Cell, Table, Tone
+from seedpo.reports.wording import count, flat, interval, listing, number, signed
 
 DIVERSITY = {"pairwise_diversity": "diversity", "free_spread": "free spread"}
 
-Tone = Literal["good", "bad", "open", "plain"]
-Outcome = Verdict | None
-"""A verdict, or nothing where there is nothing to compare."""
+MOST_NAMED = 3
+"""With more settings of the entropy term than this, the headline counts verdicts instead of naming each."""
 
-MOST_TOLD = 3
-"""With more settings of the entropy term than this, the headline counts them instead of naming each."""
+IMAGES = ("prompts", "num_prompts", "images_per_prompt", "num_inference_steps", "guidance_scale", "seed")
+"""Keys of the evaluation that decide which images are drawn."""
 
-NO_LEVEL = "no proxy above the start is reached by both, so the trade-off stays open"
-AGAINST_BASE: dict[tuple[Outcome, Outcome], str] = {
-    ("higher", "higher"): "The entropy term helps: {what} is higher at equal steps and at equal proxy.",
-    (
-        "higher",
-        "unclear",
-    ): "Higher {what} at equal steps, but at equal proxy no difference is shown: the gain may be no "
-    "more than that of a proxy that has risen less.",
-    ("higher", "lower"): "No better trade-off: {what} is higher at equal steps, but lower at equal proxy.",
-    ("higher", None): f"{{what}} is higher at equal steps; {NO_LEVEL}.",
-    ("unclear", "higher"): "A better trade-off: {what} is higher at equal proxy, though not clearly at equal steps.",
-    ("unclear", "unclear"): "No effect on {what} is shown: the differences lie within the uncertainty.",
-    (
-        "unclear",
-        "lower",
-    ): "The entropy term does not help: {what} is lower at equal proxy, and not clearly different at equal steps.",
-    ("unclear", None): f"No effect on {{what}} is shown at equal steps; {NO_LEVEL}.",
-    ("lower", "higher"): "A better trade-off: {what} is lower at equal steps, but higher at equal proxy.",
-    (
-        "lower",
-        "unclear",
-    ): "The entropy term does not help: {what} is lower at equal steps, and not clearly different at equal proxy.",
-    ("lower", "lower"): "The entropy term does not help: {what} is lower at equal steps and at equal proxy.",
-    ("lower", None): f"The entropy term does not help: {{what}} is lower at equal steps; {NO_LEVEL}.",
-}
-"""Conclusion from SEE against base: at equal steps, at equal proxy."""
 
-HELPS = {("higher", "higher"), ("unclear", "higher"), ("lower", "higher")}
-LOOKS_BETTER = {("higher", "unclear"), ("higher", "lower"), ("higher", None)}
-HARMS = {("lower", "lower"), ("lower", "unclear"), ("lower", None), ("unclear", "lower")}
-"""Outcomes with a better trade-off, with a gain at equal steps only, and with a loss."""
+class TradeOff(StrEnum):
+    """What the entropy term changes in a figure. The value is the word that pages show."""
+
+    BETTER = "better trade-off"
+    SLOWER = "higher at equal steps only"
+    WORSE = "worse trade-off"
+    NOT_SHOWN = "no difference shown"
+    NOT_COMPARABLE = "not comparable"
+
+
+OUTCOME_TONES: dict[Outcome, Tone] = {Outcome.HEALTHY: "good", Outcome.HACKING: "bad", Outcome.COLLAPSE: "bad"}
+TRADE_OFF_TONES: dict[TradeOff, Tone] = {TradeOff.BETTER: "good", TradeOff.WORSE: "bad"}
+DIFFERENCE_TONES: dict[Difference, Tone] = {Difference.HIGHER: "good", Difference.LOWER: "bad"}
+
+
+def trade_off(steps: Difference, proxy: Difference) -> TradeOff:
+    """What follows from two comparisons of one figure.
+
+    Equal proxy decides: a setting that learns more slowly looks better at equal steps, and is not.
+
+    Args:
+        steps: at equal steps.
+        proxy: at equal proxy.
+    """
+    if proxy is Difference.HIGHER:
+        return TradeOff.BETTER
+    if steps is Difference.HIGHER:
+        return TradeOff.SLOWER
+    if Difference.LOWER in (steps, proxy):
+        return TradeOff.WORSE
+    return TradeOff.NOT_COMPARABLE if {steps, proxy} == {Difference.NOT_COMPARABLE} else TradeOff.NOT_SHOWN
 
 
 @dataclass(frozen=True, kw_only=True)
-class Statement:
-    """One paragraph of the page.
+class Judged:
+    """A setting and the verdict on each of its seeds."""
+
+    setting: Setting
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def outcome(self) -> Outcome:
+        """What more than half of the seeds show."""
+        return shared_outcome([verdict.outcome for verdict in self.verdicts])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """One figure of a setting against another's, at equal steps and at equal proxy; ``None`` where that is not known.
 
     Attributes:
-        topic: what it is about, a few words.
-        lines: the findings, a paragraph each.
-        tone: ``good``, ``bad``, ``open`` (not decided) or ``plain``.
+        left, right: the settings.
+        key: the figure.
+        steps: the common step and the comparison there.
+        proxy: the common proxy and the comparison there.
     """
-
-    topic: str
-    lines: tuple[str, ...]
-    tone: Tone = "plain"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """A row of the table of differences: one setting against another under one condition."""
 
     left: Setting
     right: Setting
-    condition: str
-    cells: tuple[tuple[str, Contrast | None], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Findings:
-    """What a family of runs shows."""
-
-    headline: str
-    statements: tuple[Statement, ...]
-    comparisons: tuple[Comparison, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Versus:
-    """One quantity of a setting against another, under both conditions."""
-
+    key: str
     steps: tuple[int, Contrast] | None
     proxy: tuple[Level, Contrast] | None
 
     @property
-    def outcome(self) -> tuple[Outcome, Outcome]:
-        """Verdicts at equal steps and at equal proxy."""
-        return self.steps[1].verdict if self.steps else None, self.proxy[1].verdict if self.proxy else None
-
-
-def findings(family: Family) -> Findings:
-    """Computes the headline, the paragraphs and the table of differences of a family."""
-    hacked = [(one, hacking(family, one)) for one in family.settings if one.curves]
-    statements = [_hacking_statement(hacked)] if hacked else []
-    comparisons = []
-    trios = [
-        Trio(family=family, see=see, base=_measured(family.base_of(see)), control=_measured(family.control_of(see)))
-        for see in family.settings
-        if see.role == "see" and see.curves
-    ]
-    for trio in trios:
-        statements += [_entropy_statement(trio), _control_statement(trio), *_diversity_statements(trio)]
-        comparisons += _comparisons(trio)
-    effects = [_effect_headline(trio) for trio in trios] if len(trios) <= MOST_TOLD else _sweep_headlines(trios)
-    headlines = [_hacking_headline(hacked), *effects]
-    if hacked:
-        lines, weak = certainty(family)
-        statements += [Statement(topic="How sure", lines=lines, tone="open" if weak else "plain")]
-    return Findings(
-        headline=" ".join(f"{sentence(line)}." for line in headlines),
-        statements=tuple(statements),
-        comparisons=tuple(comparisons),
-    )
+    def trade_off(self) -> TradeOff:
+        """The conclusion."""
+        unknown = Difference.NOT_COMPARABLE
+        return trade_off(
+            self.steps[1].verdict if self.steps else unknown, self.proxy[1].verdict if self.proxy else unknown
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trio:
-    """A SEE setting with what it is compared with."""
+class Findings:
+    """What a family of runs shows.
+
+    Attributes:
+        family: the runs.
+        judged: verdicts on reward hacking, by setting.
+        effects: differences between settings.
+        notes: what limits the evidence, a sentence each.
+    """
 
     family: Family
-    see: Setting
-    base: Setting | None
-    control: Setting | None
+    judged: tuple[Judged, ...]
+    effects: tuple[Effect, ...]
+    notes: tuple[str, ...]
 
-    def against_base(self, key: str) -> Versus:
-        """SEE against the base method."""
-        return versus(self.family, self.see, self.base, key) if self.base else NOTHING
+    @property
+    def badges(self) -> list[tuple[str, Badge]]:
+        """The headline: what is judged, and its verdict."""
+        base = [one for one in self.judged if one.setting.role == "base"][:1]
+        rows = [(one.setting.name, _outcome_badge(one)) for one in base]
+        main = [effect for effect in self.effects if effect.left.role == "see" and effect.key == self.family.judge]
+        if len({effect.left.name for effect in main}) <= MOST_NAMED:
+            return rows + [
+                (f"{effect.left.name} against {effect.right.name}", _trade_off_badge(effect.trade_off))
+                for effect in main
+            ]
+        for called, rivals in (("the same \N{GREEK SMALL LETTER BETA}", "base_of"), ("the control", "control_of")):
+            known = [effect for effect in main if effect.right is getattr(self.family, rivals)(effect.left)]
+            for word, amount in Counter(effect.trade_off for effect in known).most_common():
+                rows.append((f"{amount} of {len(known)} SEE settings against {called}", _trade_off_badge(word)))
+        return rows
 
-    def against_control(self, key: str) -> Versus:
-        """SEE against the temperature control."""
-        return versus(self.family, self.see, self.control, key) if self.control else NOTHING
+    @property
+    def hacking_table(self) -> Table:
+        """One row per setting: peak and fall of the held-out figure, and what the proxy did meanwhile."""
+        header = ("setting", "verdict", "held-out figure", "peak", "last", "fall", "proxy, peak to last")
+        return Table.of(header, [_hacking_row(one) for one in self.judged])
 
-
-NOTHING = Versus(steps=None, proxy=None)
-
-
-def _measured(one: Setting | None) -> Setting | None:
-    return one if one is not None and one.curves else None
-
-
-def versus(family: Family, left: Setting, right: Setting, key: str) -> Versus:
-    """Compares ``key`` of two settings at equal steps and at equal proxy."""
-    return Versus(steps=at_equal_steps(left, right, key), proxy=at_equal_proxy(left, right, key, family.proxy))
-
-
-def _hacking_statement(hacked: Sequence[tuple[Setting, Hacking]]) -> Statement:
-    tones: dict[str, Tone] = {"yes": "bad", "collapse": "bad", "no": "good"}
-    first = next((found for one, found in hacked if one.role == "base"), hacked[0][1])
-    lines = tuple(f"{sentence(one.name)}: {found.text}" for one, found in hacked)
-    return Statement(topic="Reward hacking", lines=lines, tone=tones.get(first.verdict, "open"))
-
-
-def _hacking_headline(hacked: Sequence[tuple[Setting, Hacking]]) -> str:
-    if not hacked:
-        return "these runs hold no evaluation, so nothing can be said about them yet"
-    found = next((entry for entry in hacked if entry[0].role == "base"), None)
-    if found is None:
-        return "there is no run of the base method to compare with"
-    return {
-        "yes": f"the base method hacks its reward from step {found[1].peak} on",
-        "collapse": f"the base method becomes unstable after step {found[1].peak}",
-        "no": "no reward hacking is seen in the base method",
-        "unclear": "the base method's truth falls a little, but reward hacking is not shown",
-        "unknown": "whether the base method hacks its reward cannot be judged",
-    }[found[1].verdict]
+    @property
+    def effects_table(self) -> Table:
+        """One row per pair of settings and figure."""
+        names = {self.family.judge: self.family.judge_name, **DIVERSITY}
+        header = ("difference", "figure", "at equal steps", "at equal proxy", "verdict")
+        return Table.of(header, [_effect_row(effect, names[effect.key]) for effect in self.effects])
 
 
-def _evidence(trio: Trio, right: Setting, called: str) -> list[str]:
-    """The judge of SEE beside that of another setting in words: at equal steps, at equal proxy."""
-    what = sentence(trio.family.judge_name)
-    found = versus(trio.family, trio.see, right, trio.family.judge)
-    proxy = at_equal_steps(trio.see, right, trio.family.proxy)
-    lines = []
-    if found.steps:
-        step, contrast = found.steps
-        moved = f"; proxy {number(proxy[1].left.value)} and {number(proxy[1].right.value)}" if proxy else ""
-        lines.append(f"{what} at step {step}: {_contrast(contrast, trio.see, right, called)}{moved}.")
-    if found.proxy:
-        level, contrast = found.proxy
-        lines.append(
-            f"At equal proxy {number(level.proxy)}, the highest that both reach (step {level.left:.0f} and "
-            f"{level.right:.0f}): {_contrast(contrast, trio.see, right, called)}."
-        )
-    return lines
-
-
-def _contrast(contrast: Contrast, left: Setting, right: Setting, called: str) -> str:
-    """``0.250, base -0.200 (+0.450, intervals apart)``."""
-    spread = "ranges over seeds" if left.several_seeds and right.several_seeds else "intervals"
-    judged = (
-        f"{spread} {'overlap' if contrast.verdict == 'unclear' else 'apart'}" if contrast.judged else "no intervals"
+def findings(family: Family) -> Findings:
+    """Computes all verdicts of a family."""
+    judged = [Judged(setting=one, verdicts=tuple(family.verdicts(one))) for one in family.settings if one.curves]
+    return Findings(
+        family=family,
+        judged=tuple(judged),
+        effects=tuple(_effects(family)),
+        notes=tuple(_notes(family, [one.setting for one in judged])),
     )
-    wins = (
-        f", higher with {contrast.wins[0]} of {count(contrast.wins[1], 'shared seed')}" if contrast.wins[1] > 1 else ""
+
+
+def _effects(family: Family) -> Iterator[Effect]:
+    """SEE against base and control, and control against base, in the judge and in each diversity."""
+    for see in (one for one in family.settings if one.role == "see" and one.curves):
+        base, control = family.base_of(see), family.control_of(see)
+        for left, right in ((see, base), (see, control), (control, base)):
+            if left is None or right is None or left is right:
+                continue
+            for key in (family.judge, *DIVERSITY):
+                if key in left.curves and key in right.curves:
+                    yield Effect(
+                        left=left,
+                        right=right,
+                        key=key,
+                        steps=at_equal_steps(left, right, key),
+                        proxy=at_equal_proxy(left, right, key, family.proxy),
+                    )
+
+
+def _outcome_badge(one: Judged) -> Badge:
+    steps = sorted(verdict.peak_step for verdict in one.verdicts if verdict.outcome is one.outcome)
+    after = f" after step {steps[len(steps) // 2]}" if one.outcome in (Outcome.HACKING, Outcome.COLLAPSE) else ""
+    seeds = f" ({len(steps)} of {len(one.verdicts)} seeds)" if len(one.verdicts) > 1 else ""
+    return Badge(text=f"{one.outcome}{after}{seeds}", tone=OUTCOME_TONES.get(one.outcome, "open"))
+
+
+def _trade_off_badge(word: TradeOff) -> Badge:
+    return Badge(text=word, tone=TRADE_OFF_TONES.get(word, "open"))
+
+
+def _hacking_row(one: Judged) -> Sequence[Cell | str]:
+    name = Cell(text=one.setting.name, role=one.setting.role)
+    known = [verdict for verdict in one.verdicts if verdict.outcome is not Outcome.NOT_MEASURED]
+    if not known:
+        return (name, Cell(badge=_outcome_badge(one)), *[DASH] * 5)
+    several = len(known) > 1
+    steps = sorted({verdict.peak_step for verdict in known})
+    half = f"\N{PLUS-MINUS SIGN} {number(known[0].half)}{', paired' if known[0].paired else ''}"
+    return (
+        name,
+        Cell(badge=_outcome_badge(one)),
+        listing(list(dict.fromkeys(figure_name(verdict.judge) for verdict in known))),
+        Cell(
+            text=number(fmean(verdict.judge_peak for verdict in known)),
+            small=(f"step {steps[0]}" + (f" to {steps[-1]}" if len(steps) > 1 else ""),),
+        ),
+        Cell(text=number(fmean(verdict.judge_last for verdict in known)), small=(f"step {known[-1].last_step}",)),
+        Cell(
+            text=number(fmean(verdict.fall for verdict in known)),
+            small=("mean over seeds" if several else half if math.isfinite(known[0].half) else "no interval",),
+        ),
+        " to ".join(
+            number(fmean(getattr(verdict, side) for verdict in known)) for side in ("proxy_peak", "proxy_last")
+        ),
     )
-    if contrast.paired:
-        judged = f"paired over {contrast.paired.count} prompts: {interval(contrast.paired.low, contrast.paired.high)}"
-    values = f"{number(contrast.left.value)}, {called} {number(contrast.right.value)}"
-    return f"{values} ({signed(contrast.difference)}, {judged}{wins})"
 
 
-def _tone(outcome: tuple[Outcome, Outcome]) -> Tone:
-    return "good" if outcome in HELPS else "bad" if outcome in HARMS else "open"
+def _effect_row(effect: Effect, name: str) -> Sequence[Cell | str]:
+    steps = f"step {effect.steps[0]}" if effect.steps else ""
+    proxy = ""
+    if effect.proxy:
+        level = effect.proxy[0]
+        proxy = f"proxy {number(level.proxy)} (steps {level.left:.0f}, {level.right:.0f})"
+    return (
+        Cell(text=effect.left.name, small=(f"against {effect.right.name}",), role=effect.left.role),
+        name,
+        _contrast_cell(effect.steps[1] if effect.steps else None, steps),
+        _contrast_cell(effect.proxy[1] if effect.proxy else None, proxy),
+        Cell(badge=_trade_off_badge(effect.trade_off)),
+    )
 
 
-def _entropy_statement(trio: Trio) -> Statement:
-    topic = f"Entropy term, {trio.see.name}"
-    what = trio.family.judge_name
-    if trio.base is None:
-        beta = setting(trio.see.beta)
-        line = (
-            f"No evaluated run of the base method at beta = {beta} is among these: what gamma changes cannot be said."
+def _contrast_cell(contrast: Contrast | None, where: str) -> Cell:
+    """The difference with its verdict; below it the values, and the paired interval or the seeds where there are."""
+    if contrast is None:
+        return Cell(text=DASH)
+    evidence = [] if contrast.judged else ["no intervals"]
+    evidence += [f"paired {interval(contrast.paired.low, contrast.paired.high)}"] if contrast.paired else []
+    evidence += [f"higher in {contrast.wins[0]} of {contrast.wins[1]} seeds"] if contrast.wins[1] > 1 else []
+    values = f"{number(contrast.left.value)} against {number(contrast.right.value)}, {where}"
+    return Cell(
+        text=signed(contrast.difference),
+        small=(values, *evidence),
+        badge=Badge(text=contrast.verdict, tone=DIFFERENCE_TONES.get(contrast.verdict, "open")),
+    )
+
+
+def _notes(family: Family, measured: Sequence[Setting]) -> Iterator[str]:
+    """What to know before believing the differences."""
+    if not measured:
+        yield "These runs hold no evaluation."
+        return
+    fewest = min(len({seed for seed, curves in zip(one.seeds, one.by_seed, strict=True) if curves}) for one in measured)
+    if fewest > 1:
+        # All of n values above all of n others, either way round: 2 of the (2n choose n) equally likely orders.
+        odds = math.comb(2 * fewest, fewest) // 2
+        yield (
+            f"{count(fewest, 'seed')} or more per setting. Without any effect, the ranges of two settings with "
+            f"{fewest} seeds still lie apart in one of {odds} comparisons."
         )
-        return Statement(topic=topic, lines=(line,), tone="open")
-    outcome = trio.against_base(trio.family.judge).outcome
-    if outcome == (None, None):
-        line = f"It shares no evaluation of {what} with the base method: what gamma changes cannot be said."
-        return Statement(topic=topic, lines=(line,), tone="open")
-    conclusion = sentence(AGAINST_BASE[outcome].format(what=what)) if outcome in AGAINST_BASE else ""
-    lines = [conclusion, *_evidence(trio, trio.base, "base")]
-    return Statement(topic=topic, lines=(" ".join(lines),), tone=_tone(outcome))
+    elif any(point.has_interval for one in measured for curve in one.curves.values() for point in curve.points):
+        yield "One seed per setting: intervals cover the evaluation prompts, not the seed of the training."
+    else:
+        yield "One seed per setting and no intervals: chance cannot be told from effect."
+    for see in (one for one in measured if one.role == "see"):
+        if family.control_of(see) is None:
+            yield f"{see.name} has no temperature control: its effect may come from the temperature alone."
+    different = different_evaluations(family)
+    if different:
+        yield f"Evaluations differ in {listing(different)}: part of every difference may come from that."
 
 
-def _control_statement(trio: Trio) -> Statement:
-    topic = "Is it the temperature alone?"
-    if trio.control is None:
-        weight = setting(trio.see.policy_weight)
-        line = (
-            f"Open: no evaluated temperature control (base method at beta' = a = {weight}) is among "
-            f"these runs. Whatever {trio.see.name} changes may come from the temperature alone."
-        )
-        return Statement(topic=topic, lines=(line,), tone="open")
-    what = trio.family.judge_name
-    if trio.against_control(trio.family.judge).outcome == (None, None):
-        line = f"Open: the temperature control shares no evaluation of {what} with it."
-        return Statement(topic=topic, lines=(line,), tone="open")
-    conclusion, tone = _control_conclusion(trio)
-    evidence = _evidence(trio, trio.control, "control")
-    return Statement(topic=topic, lines=(" ".join([conclusion, *evidence, _share(trio)]).rstrip(),), tone=tone)
-
-
-def _control_conclusion(trio: Trio) -> tuple[str, Tone]:
-    """Answers whether the temperature alone gives what SEE gives, and how that reflects on the entropy term."""
-    what = trio.family.judge_name
-    own = trio.against_control(trio.family.judge).outcome
-    gained = trio.against_base(trio.family.judge).outcome in HELPS | LOOKS_BETTER
-    lower = f", lower {_where(own, 'lower')}" if "lower" in own else ""
-    higher = f"{what} is higher than the control's {_where(own, 'higher')}{lower}"
-    if own in HELPS:
-        return (
-            (f"No: {higher}.", "good") if gained else (f"There is no gain over the base to explain; {higher}.", "open")
-        )
-    if own in LOOKS_BETTER:
-        return f"Not shown either way: {higher}{'' if lower else ' only'}.", "open"
-    if own in HARMS:
-        return f"The temperature alone does better: {what} is lower than the control's {_where(own, 'lower')}.", "bad"
-    if gained:
-        end = "the control does as well within the uncertainty, so the temperature may be the whole gain."
-        return f"It may be: {end}", "bad"
-    return "The entropy term and the temperature alone cannot be told apart.", "open"
-
-
-def _where(outcome: tuple[Outcome, Outcome], verdict: Verdict) -> str:
-    places = [place for place, own in zip(("at equal steps", "at equal proxy"), outcome, strict=True) if own == verdict]
-    return listing(places)
-
-
-def _share(trio: Trio) -> str:
-    """How much of the gain at equal steps the control gives too."""
-    found = trio.against_base(trio.family.judge).steps
-    curve = trio.control.curves.get(trio.family.judge) if trio.control else None
-    alone = at_step(curve, found[0]) if found and curve else None
-    if found is None or alone is None or found[1].verdict != "higher":
-        return ""
-    step, contrast = found
-    share = (alone.value - contrast.right.value) / contrast.difference
-    return f"The control alone gives {share:.0%} of the gain over the base method at step {step}.".replace("-", MINUS)
-
-
-def _diversity_statements(trio: Trio) -> list[Statement]:
-    lines, outcomes = [], []
-    for key, what in DIVERSITY.items():
-        arms = [
-            one for one in (trio.base, trio.see, trio.control) if one and key in one.curves and one.curves[key].steps
-        ]
-        if trio.see not in arms:
-            continue
-        ends = listing([f"{number(one.curves[key].values[-1])} ({one.name})" for one in arms])
-        outcome = trio.against_base(key).outcome
-        outcomes.append(outcome)
-        line = f"{sentence(what)} starts at {number(arms[0].curves[key].values[0])} and ends at {ends}."
-        if outcome in AGAINST_BASE:
-            line += f" {sentence(AGAINST_BASE[outcome].format(what=what))}"
-        lines.append(f"{line}{_diversity_control(trio.against_control(key).outcome)}")
-    if not lines:
-        return []
-    tones = {_tone(outcome) for outcome in outcomes}
-    agreed: Tone = tones.pop() if len(tones) == 1 else "open"
-    return [Statement(topic=f"Diversity, {trio.see.name}", lines=tuple(lines), tone=agreed)]
-
-
-def _diversity_control(outcome: tuple[Outcome, Outcome]) -> str:
-    if outcome == (None, None):
-        return ""
-    names = {"higher": "higher", "lower": "lower", "unclear": "not clearly different", None: "not comparable"}
-    if outcome[0] == outcome[1]:
-        return f" Against the control it is {names[outcome[0]]}, at equal steps and at equal proxy."
-    return f" Against the control it is {names[outcome[0]]} at equal steps and {names[outcome[1]]} at equal proxy."
-
-
-def _effect_headline(trio: Trio) -> str:
-    what, see = trio.family.judge_name, trio.see.name
-    if trio.base is None:
-        return f"{see} has no base run to be compared with"
-    outcome = trio.against_base(trio.family.judge).outcome
-    if outcome == (None, None):
-        return f"{see} shares no evaluation with the base method"
-    if outcome in HARMS:
-        return f"{see} does not help {what}"
-    if outcome in LOOKS_BETTER:
-        rest = "at equal proxy they cannot be compared" if outcome[1] is None else "but not at equal proxy"
-        return f"{see} has higher {what} at equal steps, {rest}"
-    if outcome not in HELPS:
-        return f"what {see} changes in {what} lies within the uncertainty"
-    effect = f"{see} keeps {what} higher" + (" at equal proxy" if outcome[0] != "higher" else "")
-    own = trio.against_control(trio.family.judge).outcome
-    if own == (None, None):
-        return f"{effect}, but without a temperature control to compare with the reason is open"
-    if own in HELPS:
-        return f"{effect}, and higher than the temperature control does"
-    if own in LOOKS_BETTER:
-        return f"{effect}, but its lead over the temperature control is shown at equal steps only"
-    if own in HARMS:
-        return f"{effect}, but the temperature control does better still"
-    return f"{effect}, but so does the temperature control: the gain may be the temperature's alone"
-
-
-def _sweep_headlines(trios: Sequence[Trio]) -> list[str]:
-    """Many settings counted by what they show, against the base method and against the temperature control."""
-    what = trios[0].family.judge
-    against = {
-        "the base method at the same beta": [trio.against_base(what).outcome for trio in trios],
-        "the temperature control": [trio.against_control(what).outcome for trio in trios],
-    }
-    lines = []
-    for called, outcomes in against.items():
-        known = [outcome for outcome in outcomes if outcome != (None, None)]
-        helps, harms = (sum(outcome in kind for outcome in known) for kind in (HELPS, HARMS))
-        line = (
-            f"of {count(len(known), 'setting')} with the entropy term that can be compared with {called}, {helps} "
-            f"{'has' if helps == 1 else 'have'} a better trade-off in {trios[0].family.judge_name}, {harms} a worse "
-            f"one, and {len(known) - helps - harms} cannot be told apart or gain at equal steps only"
-        )
-        lines.append(line if known else f"no setting with the entropy term can be compared with {called}")
-    return lines
-
-
-def _comparisons(trio: Trio) -> list[Comparison]:
-    rows = []
-    for left, right in ((trio.see, trio.base), (trio.see, trio.control), (trio.control, trio.base)):
-        if left is None or right is None or left is right:
-            continue
-        keys = [key for key in (trio.family.judge, *DIVERSITY) if key in left.curves and key in right.curves]
-        found = {key: versus(trio.family, left, right, key) for key in keys}
-        step = next((entry.steps[0] for entry in found.values() if entry.steps), None)
-        level = next((entry.proxy[0] for entry in found.values() if entry.proxy), None)
-        if step is not None:
-            cells = tuple((key, entry.steps[1] if entry.steps else None) for key, entry in found.items())
-            rows.append(Comparison(left=left, right=right, condition=f"step {step}", cells=cells))
-        if level is not None:
-            cells = tuple((key, entry.proxy[1] if entry.proxy else None) for key, entry in found.items())
-            rows.append(Comparison(left=left, right=right, condition=f"proxy {number(level.proxy)}", cells=cells))
-    return rows
+def different_evaluations(family: Family) -> list[str]:
+    """Keys of the evaluation that are not the same in all runs although the images depend on them."""
+    runs = [run for one in family.settings for run in one.runs]
+    configs = [flat({"evaluation": run.config.get("evaluation", {})}) for run in runs]
+    keys = [key for key in differing_keys(configs) if key in {f"evaluation.{name}" for name in IMAGES}]
+    if not keys and len({run.samples.prompts for run in runs if run.samples}) > 1:
+        return ["the prompts"]
+    return keys

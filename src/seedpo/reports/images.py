@@ -6,13 +6,13 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from PIL import Image
 
-from seedpo.reports.hacking import worst_step
 from seedpo.reports.runs import Run, Samples
-from seedpo.reports.settings import Family, Setting
+from seedpo.reports.settings import Curve, Family, Setting
 
 LARGEST_TILE = 128
 """Images are shrunk to this width and height in pixels."""
@@ -104,7 +104,8 @@ def plan(family: Family) -> Plan:
         else:
             chosen.append((one, run))
     steps = sorted({step for _, run in chosen if run.samples for step in run.samples.sheets})
-    return Plan(family=family, chosen=tuple(chosen), steps=_thinned(steps, family), left_out=tuple(left_out))
+    kept = {*thinned(steps), *([_start(steps, family)] if steps else [])}
+    return Plan(family=family, chosen=tuple(chosen), steps=tuple(sorted(kept)), left_out=tuple(left_out))
 
 
 def _layout(run: Run) -> object:
@@ -113,18 +114,26 @@ def _layout(run: Run) -> object:
     return samples and (samples.tile, samples.columns, samples.prompts, evaluation.get("seed"))
 
 
-def _thinned(steps: Sequence[int], family: Family) -> tuple[int, ...]:
+def thinned(steps: Sequence[int]) -> list[int]:
+    """At most :data:`MOST_STEPS` of ascending steps, evenly spaced, the first and the last among them."""
     if len(steps) <= MOST_STEPS:
-        return tuple(steps)
-    kept = {steps[round(index * (len(steps) - 1) / (MOST_STEPS - 1))] for index in range(MOST_STEPS)}
-    return tuple(sorted(kept | {_start(steps, family)}))
+        return list(steps)
+    return sorted({steps[round(index * (len(steps) - 1) / (MOST_STEPS - 1))] for index in range(MOST_STEPS)})
 
 
 def _start(steps: Sequence[int], family: Family) -> int:
     """The step shown first: where the base method's truth lies furthest below its peak, or the last one."""
     base = next((one for one in family.settings if one.role == "base"), None)
-    worst = worst_step(family, base)
+    worst = worst_step(base.curves.get(family.judge)) if base else None
     return worst if worst is not None and worst in steps else steps[-1]
+
+
+def worst_step(truth: Curve | None) -> int | None:
+    """The step at which a curve lies furthest below its earlier peak; ``None`` if it never falls."""
+    if truth is None or not truth.steps:
+        return None
+    falls = [peak - value for peak, value in zip(accumulate(truth.values, max), truth.values, strict=True)]
+    return truth.steps[falls.index(max(falls))] if max(falls) > 0 else None
 
 
 def rows_that_fit(plans: Sequence[Plan], *, budget: int = BYTES) -> int:
@@ -191,9 +200,12 @@ def pack(path: Path, samples: Samples, rows: int) -> str:
     small = min(samples.tile, LARGEST_TILE)
     if small < samples.tile:
         sheet = sheet.resize((samples.columns * small, rows * small), Image.Resampling.BOX)
+    return encoded(sheet, lossless=samples.tile <= LOSSLESS_TILE)
+
+
+def encoded(sheet: Image.Image, *, lossless: bool) -> str:
+    """An image as a data URI."""
     packed = io.BytesIO()
-    if samples.tile <= LOSSLESS_TILE:
-        sheet.save(packed, "WEBP", lossless=True, quality=60, method=4)
-    else:
-        sheet.save(packed, "WEBP", quality=82)
+    options = {"lossless": True, "quality": 60, "method": 4} if lossless else {"quality": 82}
+    sheet.save(packed, "WEBP", **options)
     return f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode('ascii')}"

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 
@@ -14,19 +13,26 @@ from seedpo.errors import ConfigError, RunFolderError
 from seedpo.reports import versus
 from seedpo.reports.ablations import Ablation, ablations
 from seedpo.reports.charts import curve_panels, frontier_panels, health_notes, health_panels
-from seedpo.reports.contents import Contents, read_contents
-from seedpo.reports.contrasts import Contrast
+from seedpo.reports.contents import Contents, failed_table, read_contents
 from seedpo.reports.evaluations import Evaluation
 from seedpo.reports.figures import MARKERS, Panel, description, geometry
-from seedpo.reports.findings import DIVERSITY, Findings, findings
+from seedpo.reports.findings import Findings, findings
 from seedpo.reports.images import BYTES, Grid, build_grid, plan, rows_that_fit
 from seedpo.reports.markdown import results_markdown
 from seedpo.reports.runs import Run
 from seedpo.reports.settings import METHODS, Family, group
-from seedpo.reports.tables import PLAIN, Recipe, Row, columns, differences, environments, recipe, result_rows, seconds
+from seedpo.reports.tables import (
+    Recipe,
+    Table,
+    configuration_differences,
+    environments,
+    recipe,
+    result_table,
+    seconds,
+)
 from seedpo.reports.versus import Bar
 from seedpo.reports.viewer import Viewer, evaluation_viewer, grid_viewer
-from seedpo.reports.wording import count, duration, listing, number, setting, signed
+from seedpo.reports.wording import count, duration, listing, number, setting
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -50,21 +56,10 @@ class Chapter:
     health_notes: list[str]
     grid: Grid | None
     grid_notes: tuple[str, ...]
-    columns: tuple[Any, ...]
-    rows: list[Row]
+    results: Table
     recipe: Recipe
     ablations: tuple[Ablation, ...] = ()
     viewer: Viewer | None = None
-
-    @property
-    def compared(self) -> tuple[str, ...]:
-        """Keys of the table of differences."""
-        return tuple(dict.fromkeys(key for row in self.findings.comparisons for key, _ in row.cells))
-
-    @property
-    def names(self) -> dict[str, str]:
-        """Their names."""
-        return {self.family.judge: self.family.judge_name, **DIVERSITY}
 
     @property
     def spans_seeds(self) -> bool:
@@ -79,7 +74,7 @@ class EvaluationPart:
     anchor: str
     evaluation: Evaluation
     lead: str
-    table: list[Any]
+    table: Table
     bars: list[Bar]
     bars_note: str
     steps: list[Panel]
@@ -136,9 +131,8 @@ def render(contents: Contents, *, title: str) -> str:
         chapters=_chapters(families),
         evaluations=_evaluation_parts(contents.evaluations),
         preference_models=contents.preference_models,
-        failed=contents.failed,
-        plain_columns=PLAIN,
-        differences=differences(runs),
+        failed=failed_table(contents.failed),
+        differences=configuration_differences(runs),
         environments=environments(runs),
         apart=_not_compared(families),
         notes=[(run.name, run.notes) for run in runs if run.notes],
@@ -166,8 +160,7 @@ def _chapters(families: Sequence[Family]) -> list[Chapter]:
                 health_notes=health_notes(family),
                 grid=grid,
                 grid_notes=grid_notes,
-                columns=columns(family),
-                rows=result_rows(family),
+                results=result_table(family),
                 recipe=recipe(family, f"{anchors[index]}.yaml"),
                 ablations=ablations(family),
                 viewer=grid_viewer(grid, family.title) if grid else None,
@@ -179,14 +172,14 @@ def _chapters(families: Sequence[Family]) -> list[Chapter]:
 def _evaluation_parts(evaluations: Sequence[Evaluation]) -> list[EvaluationPart]:
     parts = []
     for index, one in enumerate(evaluations):
-        found, note = versus.bars(one)
+        bars, note = versus.bars(one)
         parts.append(
             EvaluationPart(
                 anchor=f"evaluation-{index + 1}",
                 evaluation=one,
                 lead=versus.lead(one),
                 table=versus.table(one),
-                bars=found,
+                bars=bars,
                 bars_note=note,
                 steps=versus.step_panels(one),
                 frontiers=versus.frontier_panels(one),
@@ -199,13 +192,13 @@ def _evaluation_parts(evaluations: Sequence[Evaluation]) -> list[EvaluationPart]
 
 def _other_lead(contents: Contents) -> str:
     parts = [
-        count(len(found), noun)
-        for found, noun in (
+        count(len(parts), noun)
+        for parts, noun in (
             (contents.evaluations, "evaluation"),
             (contents.preference_models, "preference model"),
             (contents.failed, "failed cell"),
         )
-        if found
+        if parts
     ]
     return f"{listing(parts)}."
 
@@ -218,13 +211,12 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "signed": signed, "setting": setting}
+    environment.filters |= {"setting": setting}
     environment.globals |= {
         "markers": MARKERS,
         "geometry": geometry,
         "description": description,
         "figures": step_figures,
-        "mark": contrast_mark,
     }
     return environment
 
@@ -280,10 +272,3 @@ def step_figures(family: Family, run: Run, step: int) -> str:
     record: Mapping[str, float] = next((record for record in run.evaluations if record["step"] == step), {})
     names = {family.proxy: "proxy", family.judge: family.judge_name, "pairwise_diversity": "diversity"}
     return " \N{MIDDLE DOT} ".join(f"{name} {number(record[key])}" for key, name in names.items() if key in record)
-
-
-def contrast_mark(contrast: Contrast) -> tuple[str, str]:
-    """CSS class and words of a difference."""
-    if contrast.verdict == "unclear":
-        return "open", "not clear"
-    return ("good", "higher") if contrast.verdict == "higher" else ("bad", "lower")

@@ -12,12 +12,19 @@ from typing import Any
 
 import yaml
 
+from seedpo.core.entropy import entropy_weights
 from seedpo.errors import RunFolderError
-from seedpo.reports.wording import count
+from seedpo.reports.wording import count, flat
+from seedpo.training.settings import RunConfig
+from seedpo.training.signs import values_by_prompt
 
 Record = Mapping[str, float]
 """One line of the metrics: its finite numbers, ``step`` among them."""
 
+DEFAULTS = flat(RunConfig().tree())
+"""Value of every dotted key where a run's configuration lacks it."""
+
+MISSING = object()
 REQUIRED = ("method", "beta", "gamma", "seed")
 SHEET = re.compile(r"step-(\d+)\.png")
 
@@ -86,6 +93,20 @@ class Run:
     def seed(self) -> int:
         """Seed of the run."""
         return int(self.config["seed"])
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """The weights (a, b) of the policy's and the reference's log-probability."""
+        return entropy_weights(
+            float(self.config["beta"]), float(self.config["gamma"]), convention=self.get("entropy_convention")
+        )
+
+    def get(self, key: str) -> Any:
+        """The value of a dotted key, or its default where the configuration of the run lacks it."""
+        own: Any = self.config
+        for part in key.split("."):
+            own = own.get(part, MISSING) if isinstance(own, Mapping) else MISSING
+        return DEFAULTS.get(key) if own is MISSING else own
 
     @property
     def last_step(self) -> int:
@@ -176,6 +197,10 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
     for key in ("beta", "gamma", "seed"):
         if isinstance(config[key], bool) or not isinstance(config[key], int | float):
             raise RunFolderError(f"{path}: {key} = {config[key]!r} is not a number; write one or leave this run out")
+    try:
+        entropy_weights(config["beta"], config["gamma"], convention=config.get("entropy_convention", "relative"))
+    except ValueError as error:
+        raise RunFolderError(f"{path}: {error}; restore it or leave this run out") from error
     return dict(config)
 
 
@@ -245,18 +270,16 @@ def _read_samples(folder: Path) -> tuple[Samples | None, list[str]]:
 
 def _read_per_prompt(samples: Samples | None) -> Mapping[int, Mapping[str, PerPrompt]]:
     """What lies beside the sheets as ``step-<step>.json``; a damaged file counts as none."""
-    found: dict[int, Mapping[str, PerPrompt]] = {}
-    for step, sheet in samples.sheets.items() if samples else ():
-        rows, _ = read_mapping(sheet.with_suffix(".json"))
-        found[step] = {
-            key: PerPrompt(
-                prompts=samples.prompts if samples else (),
-                values=tuple(float(value) if isinstance(value, int | float) else math.nan for value in row),
-            )
-            for key, row in (rows or {}).items()
-            if isinstance(row, list) and samples is not None and len(row) == len(samples.prompts)
+    if samples is None:
+        return {}
+    return {
+        step: {
+            key: PerPrompt(prompts=samples.prompts, values=values)
+            for key, values in values_by_prompt(sheet.with_suffix(".json")).items()
+            if len(values) == len(samples.prompts)
         }
-    return found
+        for step, sheet in samples.sheets.items()
+    }
 
 
 def read_mapping(path: Path) -> tuple[Any, list[str]]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from seedpo.core.verdicts import Evaluation, Reading, Rule, Verdict, is_mean_of, judge_run
 from seedpo.reports.runs import PerPrompt, Record, Run
-from seedpo.reports.wording import listing, setting, written
+from seedpo.reports.wording import flat, listing, setting, written
+from seedpo.training.signs import held_out_keys, verdict_rule
 
 Role = Literal["base", "see", "control"]
 ROLES: tuple[Role, ...] = ("base", "see", "control")
@@ -48,6 +50,12 @@ class Point:
         """Whether both ends are known."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
+    @property
+    def reading(self) -> Reading:
+        """The point as the verdict of a run reads it."""
+        half = (self.high - self.low) / 2 if self.has_interval else None
+        return Reading(value=self.value, half=half, by_prompt=self.per_prompt.values if self.per_prompt else ())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
@@ -75,7 +83,7 @@ def read_curves(
     keys = {key: None for record in records for key in record if key != "step" and not key.endswith(("/low", "/high"))}
     curves = {}
     for key in keys:
-        found = [record for record in records if key in record]
+        lines = [record for record in records if key in record]
         points = [
             Point(
                 value=record[key],
@@ -83,16 +91,14 @@ def read_curves(
                 high=record.get(f"{key}/high", NAN),
                 per_prompt=_mean_of(per_prompt.get(int(record["step"]), {}).get(key), record[key]),
             )
-            for record in found
+            for record in lines
         ]
-        curves[key] = Curve(steps=tuple(int(record["step"]) for record in found), points=tuple(points))
+        curves[key] = Curve(steps=tuple(int(record["step"]) for record in lines), points=tuple(points))
     return curves
 
 
-def _mean_of(found: PerPrompt | None, mean: float) -> PerPrompt | None:
-    """The values if ``mean`` is their mean, and not a function of it (a root) or of an older evaluation."""
-    known = [value for value in found.values if not math.isnan(value)] if found else []
-    return found if known and math.isclose(sum(known) / len(known), mean, rel_tol=1e-4, abs_tol=1e-6) else None
+def _mean_of(values: PerPrompt | None, mean: float) -> PerPrompt | None:
+    return values if values is not None and is_mean_of(mean, values.values) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +115,8 @@ class Setting:
         by_seed: curves of each run.
         runs: the runs themselves.
         order: position among the settings of its role; chooses the dash pattern.
+        judges: held-out figures that decide about reward hacking.
+        rule: thresholds of that decision, from the alarms of the runs.
     """
 
     name: str
@@ -120,6 +128,8 @@ class Setting:
     by_seed: tuple[Curves, ...]
     runs: tuple[Run, ...] = ()
     order: int = 0
+    judges: tuple[str, ...] = ("truth",)
+    rule: Rule = field(default_factory=Rule)
 
     @property
     def curves(self) -> Curves:
@@ -164,7 +174,15 @@ class Family:
     @property
     def judge_name(self) -> str:
         """The judge in words."""
-        return "truth" if self.judge == "truth" else f"held-out reward {self.judge.removeprefix('reward/')}"
+        return figure_name(self.judge)
+
+    def verdicts(self, one: Setting) -> list[Verdict]:
+        """The verdict on every seed of a setting that was evaluated."""
+        return [
+            judge_run(evaluations_of(curves), proxy=self.proxy, judges=one.judges, rule=one.rule)
+            for curves in one.by_seed
+            if curves
+        ]
 
     def base_of(self, see: Setting) -> Setting | None:
         """The base method at the SEE setting's beta."""
@@ -183,66 +201,86 @@ def _reach(plain: Setting) -> int:
     return max((step for curve in plain.curves.values() for step in curve.steps), default=-1)
 
 
-def policy_weight(config: Mapping[str, Any]) -> float:
-    """The weight a: beta (1 + gamma) for the relative convention, beta + gamma for the absolute one."""
-    beta, gamma = float(config["beta"]), float(config["gamma"])
-    return beta + gamma if config.get("entropy_convention") == "absolute" else beta * (1 + gamma)
+def figure_name(key: str) -> str:
+    """A held-out figure in words."""
+    reward = key.removeprefix("reward/")
+    return key.replace("_", " ") if reward == key else f"held-out reward {reward}"
+
+
+def evaluations_of(curves: Curves) -> list[Evaluation]:
+    """The evaluations of a run, by ascending step."""
+    steps = sorted({step for curve in curves.values() for step in curve.steps})
+    return [
+        Evaluation(
+            step=step,
+            figures={key: curve[step].reading for key, curve in curves.items() if step in curve.steps},
+        )
+        for step in steps
+    ]
+
+
+def held_out(run: Run) -> tuple[str, ...]:
+    """Keys of the figures that decide about reward hacking, by the rule of the alarms."""
+    return held_out_keys(run.rewards, run.get("evaluation.metrics"), run.get("alarms.held_out_rewards"))
 
 
 def group(runs: Sequence[Run]) -> tuple[Family, ...]:
     """Sorts runs into families and settings, in the order in which they are given."""
     families: dict[str, list[Run]] = {}
     for run in runs:
-        kept = {key: value for key, value in run.config.items() if key not in NOT_FAMILY}
-        families.setdefault(json.dumps([kept, run.rewards[:1]], sort_keys=True, default=str), []).append(run)
+        families.setdefault(f"{_without(run.config, NOT_FAMILY)} {run.rewards[:1]}", []).append(run)
     built = [_family(members) for members in families.values()]
     return tuple(_retitled(family, built) for family in built)
+
+
+def _without(config: Mapping[str, Any], keys: Collection[str]) -> str:
+    return json.dumps({key: config[key] for key in config.keys() - set(keys)}, sort_keys=True, default=str)
 
 
 def _family(runs: Sequence[Run]) -> Family:
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        kept = {key: value for key, value in run.config.items() if key not in (*BOOKKEEPING, "seed")}
-        groups.setdefault(json.dumps(kept, sort_keys=True, default=str), []).append(run)
-    see = [members[0].config for members in groups.values() if float(members[0].config["gamma"]) != 0]
+        groups.setdefault(_without(run.config, (*BOOKKEEPING, "seed")), []).append(run)
+    see = [members[0] for members in groups.values() if float(members[0].config["gamma"]) != 0]
     settings = [_setting(members, see) for members in groups.values()]
     settings.sort(key=lambda one: (ROLES.index(one.role), one.beta, one.gamma))
     seen: dict[Role, int] = {}
     for index, one in enumerate(settings):
         seen[one.role] = seen.get(one.role, -1) + 1
         settings[index] = replace(one, order=seen[one.role], name=_unique_name(one, settings))
-    rewards = runs[0].rewards
-    keys = {key for one in settings for curves in one.by_seed for key in curves}
-    held_out = [f"reward/{name}" for name in rewards[1:] if f"reward/{name}" in keys]
+    measured = {key for one in settings for curves in one.by_seed for key in curves}
+    judges = [key for key in held_out(runs[0]) if key in measured]
+    by_choice = runs[0].get("alarms.held_out_rewards") is not None
     method = str(runs[0].config["method"])
     return Family(
         title=METHODS.get(method, method),
         method=method,
-        proxy=f"reward/{rewards[0]}" if rewards else "reward",
-        judge="truth" if "truth" in keys or not held_out else held_out[0],
+        proxy=f"reward/{runs[0].rewards[0]}" if runs[0].rewards else "reward",
+        judge="truth" if "truth" in judges and not by_choice else next(iter(judges), "truth"),
         settings=tuple(settings),
     )
 
 
-def _setting(runs: Sequence[Run], see: Sequence[Mapping[str, Any]]) -> Setting:
-    config = runs[0].config
-    beta, gamma = float(config["beta"]), float(config["gamma"])
+def _setting(runs: Sequence[Run], see: Sequence[Run]) -> Setting:
+    first = runs[0]
+    beta, gamma = float(first.config["beta"]), float(first.config["gamma"])
     role: Role = "base"
     if gamma != 0:
         role = "see"
-    elif not any(math.isclose(float(other["beta"]), beta) for other in see):
-        role = "control" if any(math.isclose(policy_weight(other), beta, rel_tol=1e-6) for other in see) else "base"
+    elif not any(math.isclose(float(other.config["beta"]), beta) for other in see):
+        role = "control" if any(math.isclose(other.weights[0], beta, rel_tol=1e-6) for other in see) else "base"
+    names = {"base": "base", "see": f"SEE \N{GREEK SMALL LETTER GAMMA} = {setting(gamma)}", "control": "control"}
     return Setting(
-        name={"base": "base", "see": f"SEE \N{GREEK SMALL LETTER GAMMA} = {setting(gamma)}", "control": "control"}[
-            role
-        ],
+        name=names[role],
         role=role,
         beta=beta,
         gamma=gamma,
-        policy_weight=policy_weight(config),
+        policy_weight=first.weights[0],
         seeds=tuple(run.seed for run in runs),
         by_seed=tuple(read_curves(run.evaluations, run.per_prompt) for run in runs),
         runs=tuple(runs),
+        judges=held_out(first),
+        rule=verdict_rule({name: first.get(f"alarms.{name}.threshold") for name in ("hacking", "collapse")}),
     )
 
 
@@ -269,14 +307,6 @@ def _retitled(family: Family, families: Sequence[Family]) -> Family:
         key for key in differing_keys(configs) if key == "evaluation.rewards" or key.split(".")[0] not in NOT_FAMILY
     ]
     return replace(family, title=f"{family.title} ({listing([f'{key} {written(own.get(key))}' for key in keys])})")
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested configuration with dotted keys."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return leaves
 
 
 def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:

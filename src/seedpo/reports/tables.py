@@ -1,44 +1,103 @@
-"""The results of every run as a table, what differs between their configurations, and how to run them again."""
+"""Tables of a report: cells with small print and badges, the results of every run, and how to run them again."""
 
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from seedpo.reports.runs import Run
-from seedpo.reports.settings import Curve, Curves, Family, Point, Setting, differing_keys, flat, read_curves
-from seedpo.reports.wording import count, duration, interval, number, setting, written
+from seedpo.reports.settings import Curve, Curves, Family, Point, Setting, differing_keys, read_curves
+from seedpo.reports.wording import count, duration, flat, interval, number, setting, written
+
+DASH = "\N{EN DASH}"
+GAMMA, BETA = "\N{GREEK SMALL LETTER GAMMA}", "\N{GREEK SMALL LETTER BETA}"
+
+Tone = Literal["good", "bad", "open"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Badge:
+    """A verdict in a few words; the tone chooses its colour."""
+
+    text: str
+    tone: Tone
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A figure with its interval and step below it; ``best`` within its family."""
+    """One cell.
 
-    text: str
+    Attributes:
+        text: what it says.
+        small: lines below it.
+        best: whether it is the best of its column.
+        role: chooses colour and shape of a mark before the text; empty: no mark.
+        badge: a verdict beside the text.
+    """
+
+    text: str = ""
     small: tuple[str, ...] = ()
     best: bool = False
+    role: str = ""
+    badge: Badge | None = None
+
+    @property
+    def words(self) -> str:
+        """Everything in one line."""
+        head = " ".join(part for part in (self.text, self.badge.text if self.badge else "") if part)
+        return ", ".join(part for part in (head, *self.small) if part).replace(", [", " [")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One run, or the mean of a setting's runs; ``setting`` gives its colour."""
+class Table:
+    """A table; the first cell of a row is its heading.
 
-    name: str
-    setting: Setting
-    plain: tuple[str, ...]
-    cells: tuple[Cell, ...]
-    wall_time: str
-    mean: bool = False
+    Attributes:
+        header: of each column.
+        rows: cells of each row.
+        summaries: rows that sum up those above them.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    summaries: frozenset[int] = frozenset()
+
+    @classmethod
+    def of(cls, header: Sequence[str], rows: Iterable[Iterable[Cell | str]]) -> Table:
+        """A table of cells and texts."""
+        return cls(
+            header=tuple(header),
+            rows=tuple(tuple(Cell(text=part) if isinstance(part, str) else part for part in row) for row in rows),
+        )
+
+    @property
+    def markdown(self) -> str:
+        """The table as Markdown."""
+        return markdown_table(self.header, [[cell.words for cell in row] for row in self.rows])
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table as Markdown; a bar within a cell does not end it."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A measured column: where its value comes from, and whether it is told apart by interval and best run."""
+    """A measured column.
+
+    Attributes:
+        title: heading.
+        key: figure.
+        pick: index of the evaluation that is shown.
+        show_step: whether its step is shown.
+        marked: whether intervals are shown and the best run is marked.
+    """
 
     title: str
     key: str
@@ -60,64 +119,50 @@ def _best(curve: Curve) -> int:
 
 
 def columns(family: Family) -> tuple[Column, ...]:
-    """The measured columns of a family."""
-    judge = family.judge_name
+    """The measured columns of a family: first, best and last value of proxy and judge, and the ends of the others."""
+    measured = [
+        column
+        for name, key in (("proxy", family.proxy), (family.judge_name, family.judge))
+        for column in (
+            Column(title=f"{name} first", key=key, pick=_first, marked=False),
+            Column(title=f"{name} best", key=key, pick=_best, show_step=True),
+            Column(title=f"{name} last", key=key, pick=_last),
+        )
+    ]
     return (
-        Column(title="proxy first", key=family.proxy, pick=_first, marked=False),
-        Column(title="proxy best", key=family.proxy, pick=_best, show_step=True),
-        Column(title="proxy last", key=family.proxy, pick=_last),
-        Column(title=f"{judge} first", key=family.judge, pick=_first, marked=False),
-        Column(title=f"{judge} best", key=family.judge, pick=_best, show_step=True),
-        Column(title=f"{judge} last", key=family.judge, pick=_last),
+        *measured,
         Column(title="attributes right, last", key="attribute_accuracy", pick=_last),
         Column(title="diversity first", key="pairwise_diversity", pick=_first, marked=False),
         Column(title="diversity last", key="pairwise_diversity", pick=_last),
     )
 
 
-PLAIN = ("\N{GREEK SMALL LETTER GAMMA}", "\N{GREEK SMALL LETTER BETA}", "a", "seed", "steps")
-"""Columns in front of the measured ones."""
-
-
-def result_rows(family: Family) -> list[Row]:
-    """One row per run, the best of each column marked, and the mean of every setting with several seeds."""
+def result_table(family: Family) -> Table:
+    """One row per run with the best of each column marked, and the mean of every setting with several seeds."""
+    shown = columns(family)
     curves = {run.folder: read_curves(run.evaluations) for one in family.settings for run in one.runs}
-    bests = {column.title: _highest(column, list(curves.values())) for column in columns(family)}
-    rows = []
+    bests = [_highest(column, list(curves.values())) for column in shown]
+    rows: list[tuple[Cell, ...]] = []
+    means: set[int] = set()
     for one in family.settings:
-        rows += [_run_row(family, one, run, curves[run.folder], bests) for run in one.runs]
+        for run in one.runs:
+            cells = [_cell(column, curves[run.folder], best) for column, best in zip(shown, bests, strict=True)]
+            steps = f"{run.last_step}{'' if run.finished else ' (unfinished)'}"
+            time = duration(seconds(run)) if math.isfinite(seconds(run)) else DASH
+            rows.append(_row(one, run.name, str(run.seed), steps, cells, time))
         if one.several_seeds:
-            rows.append(_mean_row(family, one))
-    return rows
+            means.add(len(rows))
+            cells = [_cell(column, one.curves, math.nan) for column in shown]
+            steps = ", ".join(sorted({str(run.last_step) for run in one.runs}))
+            rows.append(_row(one, "mean and range", count(len(one.runs), "seed"), steps, cells, ""))
+    header = ("run", GAMMA, BETA, "a", "seed", "steps", *(column.title for column in shown), "wall time")
+    return Table(header=header, rows=tuple(rows), summaries=frozenset(means))
 
 
-def _run_row(family: Family, one: Setting, run: Run, curves: Curves, bests: Mapping[str, float]) -> Row:
-    return Row(
-        name=run.name,
-        setting=one,
-        plain=(*_weights(one), str(run.seed), f"{run.last_step}{'' if run.finished else ' (unfinished)'}"),
-        cells=tuple(_cell(column, curves, bests[column.title]) for column in columns(family)),
-        wall_time=duration(seconds(run)) if math.isfinite(seconds(run)) else "\N{EN DASH}",
-    )
-
-
-def _mean_row(family: Family, one: Setting) -> Row:
-    return Row(
-        name="mean and range",
-        setting=one,
-        plain=(
-            *_weights(one),
-            count(len(one.runs), "seed"),
-            ", ".join(sorted({str(run.last_step) for run in one.runs})),
-        ),
-        cells=tuple(_cell(column, one.curves, math.nan) for column in columns(family)),
-        wall_time="",
-        mean=True,
-    )
-
-
-def _weights(one: Setting) -> tuple[str, str, str]:
-    return setting(one.gamma), setting(one.beta), setting(one.policy_weight)
+def _row(one: Setting, name: str, seed: str, steps: str, cells: Sequence[Cell], time: str) -> tuple[Cell, ...]:
+    plain = (setting(one.gamma), setting(one.beta), setting(one.policy_weight), seed, steps)
+    first = Cell(text=name, small=(one.name,), role=one.role)
+    return (first, *(Cell(text=text) for text in plain), *cells, Cell(text=time))
 
 
 def seconds(run: Run) -> float:
@@ -135,26 +180,26 @@ def _point(column: Column, curves: Curves) -> tuple[int, Point] | None:
 
 
 def _highest(column: Column, all_curves: Sequence[Curves]) -> float:
-    found = [entry[1].value for curves in all_curves if (entry := _point(column, curves))]
-    return max(found) if column.marked and len(found) > 1 and max(found) > min(found) else math.nan
+    values = [entry[1].value for curves in all_curves if (entry := _point(column, curves))]
+    return max(values) if column.marked and len(values) > 1 and max(values) > min(values) else math.nan
 
 
 def _cell(column: Column, curves: Curves, best: float) -> Cell:
-    found = _point(column, curves)
-    if found is None:
-        return Cell(text="\N{EN DASH}")
-    step, point = found
-    below = (interval(point.low, point.high) * column.marked, f"step {step}" * column.show_step)
-    return Cell(text=number(point.value), small=tuple(part for part in below if part), best=point.value == best)
+    entry = _point(column, curves)
+    if entry is None:
+        return Cell(text=DASH)
+    step, point = entry
+    ends = interval(point.low, point.high) if column.marked else ""
+    small = tuple(part for part in (ends, f"step {step}" if column.show_step else "") if part)
+    return Cell(text=number(point.value), small=small, best=point.value == best)
 
 
-def differences(runs: Sequence[Run]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Keys that are not the same in all runs, and each run's values of them."""
+def configuration_differences(runs: Sequence[Run]) -> Table | None:
+    """Keys that are not the same in all runs, and each run's values of them; ``None`` if there are none."""
     configs = [flat(run.config) for run in runs]
     keys = differing_keys(configs)
-    return keys, [
-        (run.name, [written(config.get(key)) for key in keys]) for run, config in zip(runs, configs, strict=True)
-    ]
+    rows = [(run.name, *(written(config.get(key)) for key in keys)) for run, config in zip(runs, configs, strict=True)]
+    return Table.of(("run", *keys), rows) if keys else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,16 +228,14 @@ def _command(run: Run, shared: Mapping[str, Any], file: str) -> str:
     return " ".join(["seedpo train", shlex.quote(file), *changes, "--out", shlex.quote(f"runs/{run.name}")])
 
 
-def environments(runs: Sequence[Run]) -> list[tuple[str, str]]:
+def environments(runs: Sequence[Run]) -> Table | None:
     """Every entry of the environments; where runs differ, each value with the runs that have it."""
     known = [(run.name, flat(run.environment)) for run in runs if run.environment]
-    keys = {key: None for _, environment in known for key in environment}
     rows = []
-    for key in keys:
+    for key in {key: None for _, environment in known for key in environment}:
         values: dict[str, list[str]] = {}
         for name, environment in known:
             values.setdefault(written(environment.get(key, "")), []).append(name)
-        only = len(values) == 1
-        text = "; ".join(value if only else f"{value} ({', '.join(names)})" for value, names in values.items())
-        rows.append((key, text))
-    return rows
+        texts = values if len(values) == 1 else [f"{value} ({', '.join(names)})" for value, names in values.items()]
+        rows.append((key, "; ".join(texts)))
+    return Table.of(("what", "value"), rows) if rows else None

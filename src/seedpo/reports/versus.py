@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
-from seedpo.reports.evaluations import Evaluation
-from seedpo.reports.figures import Line, Panel
-from seedpo.reports.settings import Point
-from seedpo.reports.summaries import Target
-from seedpo.reports.tables import Cell
+from seedpo.reports.charts import curve_line, frontier_panel
+from seedpo.reports.evaluations import Evaluation, Target
+from seedpo.reports.figures import Line, Panel, style
+from seedpo.reports.settings import Curve, Point
+from seedpo.reports.tables import DASH, Cell, Table, Tone
 from seedpo.reports.wording import count, interval, listing, number, sentence, signed
-
-ROLES = ("base", "see", "control")
-"""Colours and markers, in the order of the models; beyond three the dash pattern changes."""
 
 MOST_PAIRS = 10
 """With more pairs of models than this, each is compared with the first one only."""
 
 MOST_PANELS = 12
+MOST_FRONTIERS = 4
 DIVERSITY = ("pairwise_diversity", "free_spread")
 OFTEN_DIVERSITY = ("diversity", "vendi", "tce")
 """Beginnings of the names of metrics of diversity."""
@@ -46,7 +44,12 @@ class Bar:
     loss: float
     rate: str
     difference: str
-    tone: str
+    tone: Tone
+
+    @property
+    def shares(self) -> str:
+        """Win, tie and loss in per cent."""
+        return f"{self.win:.0f} / {self.tie:.0f} / {self.loss:.0f}"
 
     @property
     def words(self) -> str:
@@ -72,21 +75,25 @@ def called(figure: str) -> str:
     return figure.replace("_", " ")
 
 
-def table(one: Evaluation) -> list[tuple[Target, str, list[Cell]]]:
+def table(one: Evaluation) -> Table:
     """One row per model: every figure with its interval over prompts; the best of each column is marked."""
     points = {figure: {target: one.point(target, figure) for target in one.finals} for figure in one.figures}
-    rows = []
-    for index, target in enumerate(one.finals):
-        cells = []
-        for figure in one.figures:
-            point = points[figure][target]
-            best = point is not None and point is _best(
-                list(points[figure].values()), one.summary.directions.get(figure)
-            )
-            small = tuple(part for part in (interval(point.low, point.high),) if part) if point else ()
-            cells.append(Cell(text=number(point.value) if point else "\N{EN DASH}", small=small, best=best))
-        rows.append((target, ROLES[index % len(ROLES)], cells))
-    return rows
+    best = {figure: _best(list(points[figure].values()), one.summary.directions.get(figure)) for figure in one.figures}
+    rows = [
+        (
+            Cell(text=target.name, role=style(index)[0]),
+            *(_cell(points[figure][target], best[figure]) for figure in one.figures),
+        )
+        for index, target in enumerate(one.finals)
+    ]
+    return Table.of(("model", *map(called, one.figures)), rows)
+
+
+def _cell(point: Point | None, best: Point | None) -> Cell:
+    if point is None:
+        return Cell(text=DASH)
+    ends = interval(point.low, point.high)
+    return Cell(text=number(point.value), small=(ends,) if ends else (), best=point is best)
 
 
 def _best(points: Sequence[Point | None], direction: str | None) -> Point | None:
@@ -126,87 +133,66 @@ def _bar(one: Evaluation, left: Target, right: Target, reward: str) -> Bar | Non
 
 def step_panels(one: Evaluation) -> list[Panel]:
     """Figures and win rates over the steps of trainings; the win rate is against the untrained model (step 0)."""
-    trained = [label for label in one.labels if len(_steps(one, label)) > 1]
+    trained = [(index, label) for index, label in enumerate(one.labels) if len(_steps(one, label)) > 1]
     panels = []
     for figure in one.figures:
-        lines = [
-            _line(label, index, found)
-            for index, label in enumerate(one.labels)
-            if label in trained
-            and (found := [(t.step, point) for t in _steps(one, label) if (point := one.point(t, figure))])
-        ]
-        if lines:
-            panels.append(Panel(title=sentence(called(figure)), x_label="step", y_label=called(figure), lines=lines))
+        lines = [_line(label, index, _points(one, label, figure)) for index, label in trained]
+        panels.append(Panel(title=sentence(called(figure)), x_label="step", y_label=called(figure), lines=lines))
     for reward in one.rewards:
-        lines = [
-            _line(label, index, found)
-            for index, label in enumerate(one.labels)
-            if label in trained and (found := _rates(one, _steps(one, label), reward))
-        ]
-        if lines:
-            title = f"Win rate against the untrained model, {called(reward)}"
-            panels.append(Panel(title=title, x_label="step", y_label="win rate", lines=lines, marks=((0.5, "equal"),)))
-    return panels[:MOST_PANELS]
+        lines = [_line(label, index, _rates(one, label, reward)) for index, label in trained]
+        title = f"Win rate against the untrained model, {called(reward)}"
+        panels.append(Panel(title=title, x_label="step", y_label="win rate", lines=lines, marks=((0.5, "equal"),)))
+    panels = [replace(panel, lines=[line for line in panel.lines if line.x]) for panel in panels]
+    return [panel for panel in panels if panel.lines][:MOST_PANELS]
 
 
 def _steps(one: Evaluation, label: str) -> list[Target]:
     return sorted(target for target in one.targets if target.label == label and target.step >= 0)
 
 
-def _rates(one: Evaluation, steps: Sequence[Target], reward: str) -> list[tuple[int, Point]]:
-    if steps[0].step != 0:
-        return []
-    found = [(target.step, one.wins(target, steps[0], reward)) for target in steps[1:]]
-    return [(step, Point(value=rate.rate, low=rate.low, high=rate.high)) for step, rate in found if rate]
+def _points(one: Evaluation, label: str, figure: str) -> dict[int, Point]:
+    return {target.step: point for target in _steps(one, label) if (point := one.point(target, figure)) is not None}
 
 
-def _line(label: str, index: int, found: Sequence[tuple[int, Point]]) -> Line:
-    return Line(
-        label=label,
-        role=ROLES[index % len(ROLES)],
-        order=index // len(ROLES),
-        x=[step for step, _ in found],
-        y=[point.value for _, point in found],
-        low=[point.low for _, point in found],
-        high=[point.high for _, point in found],
-        points=[f"step {step}" for step, _ in found],
-    )
+def _rates(one: Evaluation, label: str, reward: str) -> dict[int, Point]:
+    steps = _steps(one, label)
+    rates = {target.step: one.wins(target, steps[0], reward) for target in steps[1:] if steps[0].step == 0}
+    return {step: Point(value=rate.rate, low=rate.low, high=rate.high) for step, rate in rates.items() if rate}
+
+
+def _line(label: str, index: int, points: Mapping[int, Point]) -> Line:
+    role, order = style(index)
+    curve = Curve(steps=tuple(points), points=tuple(points.values()))
+    return curve_line(curve, label=label, role=role, order=order)
 
 
 def legend(one: Evaluation) -> list[tuple[str, str, int]]:
     """Label, role and dash pattern of every model."""
-    return [(label, ROLES[index % len(ROLES)], index // len(ROLES)) for index, label in enumerate(one.labels)]
+    return [(label, *style(index)) for index, label in enumerate(one.labels)]
 
 
 def frontier_panels(one: Evaluation) -> list[Panel]:
     """Truth and diversity against the first reward: a point for each model, a line where it has steps."""
-    if not one.rewards:
-        return []
-    proxy = one.rewards[0]
+    proxy = one.rewards[0] if one.rewards else ""
     panels = []
-    for figure in (figure for figure in one.figures if _judges(figure) and figure != proxy):
-        lines = []
-        for index, label in enumerate(one.labels):
-            places = [
-                (target, x, y)
-                for target in (_steps(one, label) or [t for t in one.finals if t.label == label])
-                if (x := one.point(target, proxy)) and (y := one.point(target, figure))
-            ]
-            if places:
-                lines.append(_frontier(label, index, places))
+    for figure in (figure for figure in one.figures if proxy and _judges(figure) and figure != proxy):
+        lines = [
+            _frontier(label, index, places)
+            for index, label in enumerate(one.labels)
+            if (places := _places(one, label, proxy, figure))
+        ]
         if lines:
-            panels.append(
-                Panel(
-                    title=f"{sentence(called(figure))} against {called(proxy)}",
-                    x_label=called(proxy),
-                    y_label=called(figure),
-                    lines=lines,
-                    by_step=False,
-                    width=440.0,
-                    height=310.0,
-                )
-            )
-    return panels[:4]
+            title = f"{sentence(called(figure))} against {called(proxy)}"
+            panels.append(frontier_panel(title, called(proxy), called(figure), lines))
+    return panels[:MOST_FRONTIERS]
+
+
+def _places(one: Evaluation, label: str, proxy: str, figure: str) -> list[tuple[Target, Point, Point]]:
+    return [
+        (target, x, y)
+        for target in _steps(one, label) or [target for target in one.finals if target.label == label]
+        if (x := one.point(target, proxy)) and (y := one.point(target, figure))
+    ]
 
 
 def _judges(figure: str) -> bool:
@@ -216,8 +202,8 @@ def _judges(figure: str) -> bool:
 def _frontier(label: str, index: int, places: Sequence[tuple[Target, Point, Point]]) -> Line:
     return Line(
         label=label,
-        role=ROLES[index % len(ROLES)],
-        order=index // len(ROLES),
+        role=style(index)[0],
+        order=style(index)[1],
         x=[x.value for _, x, _ in places],
         y=[y.value for _, _, y in places],
         low=[y.low for _, _, y in places] if len(places) == 1 else (),

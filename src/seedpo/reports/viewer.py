@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from seedpo.reports.evaluations import Evaluation
-from seedpo.reports.images import BYTES, LARGEST_TILE, LOSSLESS_TILE, Grid, Sheet
-from seedpo.reports.summaries import Target
-from seedpo.reports.versus import ROLES
+from seedpo.reports.evaluations import Evaluation, Target
+from seedpo.reports.figures import style
+from seedpo.reports.images import BYTES, LARGEST_TILE, LOSSLESS_TILE, Grid, Sheet, encoded, thinned
 from seedpo.reports.wording import count
-
-MOST_STEPS = 24
 
 HIGHEST = 16383
 """Height of a sheet in pixels that the WebP format allows."""
@@ -87,16 +82,14 @@ def grid_viewer(grid: Grid, title: str) -> Viewer:
 
 
 def evaluation_viewer(one: Evaluation, *, prefix: str, budget: int = BYTES) -> Viewer | None:
-    """A viewer of an evaluation's images, packed into one sheet for each model and step; nothing if there are none.
+    """A viewer of an evaluation's images, packed into one sheet for each model and step; ``None`` if there are none.
 
     Args:
         one: the evaluation.
         prefix: of the CSS classes.
         budget: bytes that the packed images may take, roughly; the first prompts that fit are shown.
     """
-    steps = sorted({target.step for target in one.targets})
-    kept = sorted({steps[round(i * (len(steps) - 1) / (MOST_STEPS - 1))] for i in range(MOST_STEPS)})
-    steps = steps if len(steps) <= MOST_STEPS else kept
+    steps = thinned(sorted({target.step for target in one.targets}))
     targets = [target for target in one.targets if target.step in steps]
     tile = next((size for target in targets if (size := _tile(one, target)) is not None), None)
     if tile is None:
@@ -106,7 +99,7 @@ def evaluation_viewer(one: Evaluation, *, prefix: str, budget: int = BYTES) -> V
     notes = []
     if rows < len(one.prompts):
         notes.append(f"The first {count(rows, 'prompt')} of {len(one.prompts)} are on this page, to keep it small.")
-    sheets: dict[Target, Sheet] = {}
+    sheets: dict[Target | None, Sheet] = {}
     for index, target in enumerate(targets):
         uri, missing = _packed(one, target, rows, min(tile, LARGEST_TILE), lossless=tile <= LOSSLESS_TILE)
         if missing:
@@ -115,9 +108,9 @@ def evaluation_viewer(one: Evaluation, *, prefix: str, budget: int = BYTES) -> V
     sides = tuple(
         Side(
             name=label,
-            role=ROLES[index % len(ROLES)],
+            role=style(index)[0],
             classes=tuple(
-                sheets[found].name if (found := _shown(one, label, step)) in sheets else "" for step in steps
+                sheets[shown].name if (shown := _shown(one, label, step)) in sheets else "" for step in steps
             ),
         )
         for index, label in enumerate(one.labels)
@@ -162,7 +155,7 @@ def _place(one: Evaluation, name: str) -> Path:
     """The file of an image; only files inside the folder are read."""
     path = one.folder / name
     if not name or not path.resolve().is_relative_to(one.folder.resolve()):
-        raise ValueError(f"{name!r} is no file of {one.folder}")
+        raise ValueError(f"{name!r} is not a file of {one.folder}")
     return path
 
 
@@ -178,12 +171,7 @@ def _packed(one: Evaluation, target: Target, rows: int, tile: int, *, lossless: 
                 missing += 1
                 continue
             sheet.paste(_fitted(image, tile), (column * tile, row * tile))
-    packed = io.BytesIO()
-    if lossless:
-        sheet.save(packed, "WEBP", lossless=True, quality=60, method=4)
-    else:
-        sheet.save(packed, "WEBP", quality=82)
-    return f"data:image/webp;base64,{base64.b64encode(packed.getvalue()).decode('ascii')}", missing
+    return encoded(sheet, lossless=lossless), missing
 
 
 def _fitted(image: Image.Image, tile: int) -> Image.Image:

@@ -21,14 +21,14 @@ class HackingAlarm(AlarmConfig):
     """A held-out figure falls while the trained reward rises."""
 
     threshold: float | None = Field(1.0, gt=0.0)
-    """Fall from its peak, in halves of the peak's 95 % interval; none switches the alarm off."""
+    """Fall from its peak, in half-widths of the fall's 95 % interval; none switches the alarm off."""
 
 
 class CollapseAlarm(AlarmConfig):
     """A held-out figure falls, and the trained reward with it."""
 
     threshold: float | None = Field(1.0, gt=0.0)
-    """Fall from its peak, in halves of the peak's 95 % interval; none switches the alarm off."""
+    """Fall from its peak, in half-widths of the fall's 95 % interval; none switches the alarm off."""
 
 
 class DiversityAlarm(AlarmConfig):

@@ -1,9 +1,9 @@
 """Alarms: what the metrics of a run say is going wrong, what it means and what to do.
 
-Every alarm is a pure function of the lines of ``metrics.jsonl``, so that a run that was killed and resumed raises the
-alarms of one that never stopped. One is raised at the first line at which its sign is seen, and again only after the
-sign was gone for a while: once per episode. Thresholds and actions are the keys of
-:class:`seedpo.training.alarm_settings.AlarmsConfig`; docs/watching.md explains each of them.
+Every alarm is a pure function of the lines of ``metrics.jsonl`` and of the values by prompt stored beside the images,
+so that a run that was killed and resumed raises the alarms of one that never stopped. An alarm is raised at the first
+line with its sign, and again only after the sign was gone for a while: once per episode. Thresholds and actions are the
+keys of :class:`seedpo.training.alarm_settings.AlarmsConfig`; docs/watching.md explains each of them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from seedpo.core.verdicts import Outcome
 from seedpo.errors import ConfigError
 from seedpo.training import signs
 from seedpo.training.settings import RunConfig
@@ -94,6 +95,17 @@ class Rule:
         )
 
 
+def _fell(lines: Sequence[Record], config: RunConfig, outcome: Outcome) -> Sign | None:
+    alarms = config.alarms
+    return signs.held_out_fell(
+        lines,
+        judges=held_out_figures(config),
+        proxy=proxy_figure(config),
+        rule=signs.verdict_rule({"hacking": alarms.hacking.threshold, "collapse": alarms.collapse.threshold}),
+        outcome=outcome,
+    )
+
+
 RULES: tuple[Rule, ...] = (
     Rule(
         name="hacking",
@@ -101,9 +113,7 @@ RULES: tuple[Rule, ...] = (
         reads=("reward/<first of evaluation.rewards>", "<alarms.held_out_rewards>"),
         meaning="the policy learns what the trained reward gets wrong. Use the weights of the peak (action: keep_best "
         "keeps them), stop here, or train again with a larger beta or a better reward",
-        sign=lambda lines, config, threshold: signs.held_out_fell(
-            lines, judges=held_out_figures(config), proxy=proxy_figure(config), share=threshold, rising=True
-        ),
+        sign=lambda lines, config, threshold: _fell(lines, config, Outcome.HACKING),
     ),
     Rule(
         name="collapse",
@@ -111,9 +121,7 @@ RULES: tuple[Rule, ...] = (
         reads=("reward/<first of evaluation.rewards>", "<alarms.held_out_rewards>"),
         meaning="the images get worse by every measure, which is instability rather than reward hacking. Go back to "
         "the peak and lower learning_rate, or raise beta",
-        sign=lambda lines, config, threshold: signs.held_out_fell(
-            lines, judges=held_out_figures(config), proxy=proxy_figure(config), share=threshold, rising=False
-        ),
+        sign=lambda lines, config, threshold: _fell(lines, config, Outcome.COLLAPSE),
     ),
     Rule(
         name="diversity",
@@ -188,22 +196,20 @@ def held_out_figures(config: RunConfig) -> tuple[str, ...]:
         ConfigError: if one is not measured, or ``keep_best`` is asked for and there is none.
     """
     rewards, metrics = config.evaluation.rewards, config.evaluation.metrics
-    names = config.alarms.held_out_rewards
-    if names is None:
-        names = (*rewards[1:], *(name for name in metrics if name == "truth"))
-    for name in names:
+    figures = signs.held_out_keys(rewards, metrics, config.alarms.held_out_rewards)
+    for name in config.alarms.held_out_rewards or ():
         if name not in rewards and name not in metrics:
             raise ConfigError(
                 f"alarms.held_out_rewards names {name}, which no evaluation measures; add it to evaluation.rewards or "
                 "evaluation.metrics"
             )
     keeping = [rule.name for rule in RULES if getattr(config.alarms, rule.name).action == "keep_best"]
-    if keeping and not names:
+    if keeping and not figures:
         raise ConfigError(
             f"alarms.{keeping[0]}.action = keep_best needs a held-out figure to tell which weights are best; name a "
             "second reward in evaluation.rewards, or one of its metrics in alarms.held_out_rewards"
         )
-    return tuple(f"reward/{name}" if name in rewards else name for name in names)
+    return figures
 
 
 def keeps_best(config: RunConfig) -> bool:

@@ -1,22 +1,25 @@
-"""What the alarms look for in lines of metrics: pure functions that say what is seen at the last line.
+"""What the alarms look for in lines of metrics: pure functions of the lines up to the last one.
 
-Each takes lines of one kind in the order of their steps and returns the :class:`Sign` that is seen at the last of
-them, or ``None``. A figure that a line lacks, or that was not finite, is never a sign by itself.
+Each takes lines of one kind in the order of their steps and returns the :class:`Sign` at the last of them, or ``None``.
+A figure that a line lacks, or that was not finite, is never a sign by itself.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from seedpo.core.entropy import clipped_loss, clipped_margin, entropy_weights
+from seedpo.core.verdicts import Evaluation, Outcome, Reading, Rule, judge_run
 from seedpo.training.settings import RunConfig
 
-LEAST_EVALUATIONS = 3
-"""Without intervals, a fall is judged by the range of the evaluations before it, of which there must be two."""
+BY_PROMPT = "by_prompt"
+"""Key under which a line of an evaluation holds the values of every prompt, by figure, where they are known."""
 
 MAD_TO_DEVIATION = 1.4826
 """Standard deviation of normal numbers, in median absolute deviations."""
@@ -38,43 +41,72 @@ class Sign:
     seen: str
 
 
-def held_out_fell(
-    lines: Sequence[Mapping[str, Any]], *, judges: Sequence[str], proxy: str | None, share: float, rising: bool
-) -> Sign | None:
-    """A held-out figure is clearly below its peak, and the trained reward is above (or not above) its value there.
+def held_out_keys(rewards: Sequence[str], metrics: Sequence[str], named: Sequence[str] | None) -> tuple[str, ...]:
+    """Keys of the figures that are not trained on, as the lines of metrics have them.
 
     Args:
-        lines: all evaluations.
-        judges: the held-out figures; the first that fell is told.
-        proxy: the figure of the trained reward.
-        share: the fall that counts, in halves of the 95 % interval at the peak; without intervals, in ranges of all
-            the evaluations before.
-        rising: whether the trained reward must have risen since the peak; otherwise it must not have.
+        rewards: ``evaluation.rewards``; the first one stands for the trained reward.
+        metrics: ``evaluation.metrics``.
+        named: ``alarms.held_out_rewards``; ``None``: all rewards but the first, and the metric ``truth``.
     """
-    for judge in judges:
-        known = [line for line in lines if proxy and line.get(judge) is not None and line.get(proxy) is not None]
-        if proxy is None or len(known) < 2 or known[-1] is not lines[-1]:
-            continue
-        peak, now = max(known, key=lambda line: line[judge]), known[-1]
-        scale = _scale(judge, peak, known[:-1])
-        fall = peak[judge] - now[judge]
-        if scale is None or fall <= share * scale or (now[proxy] > peak[proxy]) is not rising:
-            continue
-        return Sign(
-            value=fall / scale if scale > 0 else math.inf,
-            seen=f"{judge} fell from {peak[judge]:.4g} (step {peak['step']}) to {now[judge]:.4g} while the trained "
-            f"reward {proxy} {'rose' if rising else 'went'} from {peak[proxy]:.4g} to {now[proxy]:.4g}",
-        )
-    return None
+    names = (*rewards[1:], *(name for name in metrics if name == "truth")) if named is None else named
+    return tuple(f"reward/{name}" if name in rewards else name for name in names)
 
 
-def _scale(judge: str, peak: Mapping[str, Any], before: Sequence[Mapping[str, Any]]) -> float | None:
-    """What a fall is measured in."""
-    low, high = peak.get(f"{judge}/low"), peak.get(f"{judge}/high")
-    if low is not None and high is not None:
-        return float(high - low) / 2
-    values = [line[judge] for line in before]
-    return float(max(values) - min(values)) if len(values) >= LEAST_EVALUATIONS - 1 else None
+def verdict_rule(thresholds: Mapping[str, float | None]) -> Rule:
+    """The rule by which a run is judged; an alarm that is switched off counts with its default.
+
+    Args:
+        thresholds: of the alarms ``hacking`` and ``collapse``.
+    """
+    return Rule(**{name: 1.0 if value is None else value for name, value in thresholds.items()})
+
+
+def held_out_fell(
+    lines: Sequence[Mapping[str, Any]], *, judges: Sequence[str], proxy: str | None, rule: Rule, outcome: Outcome
+) -> Sign | None:
+    """The verdict on the run at the last line is ``outcome``; :mod:`seedpo.core.verdicts` says how it is found.
+
+    Args:
+        lines: all evaluations; those with :data:`BY_PROMPT` are compared prompt by prompt.
+        judges: the held-out figures.
+        proxy: the figure of the trained reward.
+        rule: thresholds.
+        outcome: hacking or collapse.
+    """
+    evaluations = [
+        Evaluation(step=int(line["step"]), figures=_readings(line, (*judges, proxy) if proxy else judges))
+        for line in lines
+    ]
+    verdict = judge_run(evaluations, proxy=proxy, judges=judges, rule=rule)
+    if verdict.outcome is not outcome:
+        return None
+    moved = verdict.proxy_last - verdict.proxy_peak
+    return Sign(
+        value=verdict.size,
+        seen=f"{verdict.judge} fell from {verdict.judge_peak:.4g} (step {verdict.peak_step}) to "
+        f"{verdict.judge_last:.4g} while the trained reward {verdict.proxy} {'rose' if moved > 0 else 'went'} from "
+        f"{verdict.proxy_peak:.4g} to {verdict.proxy_last:.4g}",
+    )
+
+
+def _readings(line: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Reading]:
+    readings = {key: Reading.of(line, key, line.get(BY_PROMPT)) for key in keys}
+    return {key: reading for key, reading in readings.items() if reading is not None}
+
+
+def values_by_prompt(path: Path) -> dict[str, tuple[float, ...]]:
+    """Values of every prompt by figure, as an evaluation stores them; NaN where there is none, empty if unreadable."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    rows = content.items() if isinstance(content, dict) else ()
+    return {
+        key: tuple(float(value) if isinstance(value, int | float) else math.nan for value in row)
+        for key, row in rows
+        if isinstance(row, list)
+    }
 
 
 def lost_share(lines: Sequence[Mapping[str, Any]], *, figures: Sequence[str], share: float) -> Sign | None:

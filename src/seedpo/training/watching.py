@@ -23,6 +23,7 @@ from seedpo.training.alarms import (
 )
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
+from seedpo.training.signs import BY_PROMPT, values_by_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Watch:
         held_out_figures(config)
         self._folder = folder
         self._config = config
+        self._by_prompt: dict[int, dict[str, tuple[float, ...]]] = {}
 
     def start(self, lines: Sequence[Record]) -> None:
         """Writes the alarms of the lines that are kept: none in a new run, those up to the checkpoint in a resumed one.
@@ -65,7 +67,7 @@ class Watch:
             RunFolderError: if the disk is full.
         """
         with writing("alarms", self._folder.path, mend=_MEND):
-            if alarms := raised_by_all(lines, self._config):
+            if alarms := raised_by_all(list(map(self._with_prompts, lines)), self._config):
                 write_text(self._folder.alarms, "".join(map(_line, alarms)))
             else:
                 self._folder.alarms.unlink(missing_ok=True)
@@ -78,7 +80,7 @@ class Watch:
         """
         kind = lines[-1]["kind"]
         most = reach(self._config) if kind == "train" else len(lines)
-        alarms = raised_by_last(_last_of_kind(lines, kind, most), self._config)
+        alarms = raised_by_last(list(map(self._with_prompts, _last_of_kind(lines, kind, most))), self._config)
         for alarm in alarms:
             logger.warning("alarm %s at step %d: %s", alarm.name, alarm.step, alarm.message)
         if alarms:
@@ -87,6 +89,15 @@ class Watch:
         stopping = [alarm for alarm in alarms if alarm.action == "stop"]
         best = kind == "evaluation" and keeps_best(self._config) and best_evaluation(lines, self._config) is lines[-1]
         return Verdict(stop=f"alarm {stopping[0].name}: {stopping[0].message}" if stopping else None, best=best)
+
+    def _with_prompts(self, line: Record) -> Record:
+        """A line of an evaluation with the values of every prompt, where its images are stored."""
+        if line["kind"] != "evaluation":
+            return line
+        step = int(line["step"])
+        if step not in self._by_prompt:
+            self._by_prompt[step] = values_by_prompt(self._folder.samples / f"step-{step:06d}.json")
+        return {**line, BY_PROMPT: self._by_prompt[step]}
 
     def keep_best(self, line: Record, save: Callable[[Path], None]) -> None:
         """Writes weights as ``best/``; after a crash it holds the weights before, or these.

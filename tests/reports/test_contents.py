@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from seedpo.errors import RunFolderError
-from seedpo.reports.places import find_places
+from seedpo.reports.contents import find_places
 from tests.reports.evaluated import write_evaluation
 from tests.reports.preference_run import write_preference_run
 from tests.reports.synthetic import write_run
@@ -48,7 +48,7 @@ def test_a_folder_that_is_nothing_is_named_with_the_mend(tmp_path: Path, make: b
     folder = tmp_path / "nothing"
     if make:
         folder.mkdir()
-    with pytest.raises(RunFolderError, match=r"nothing is not a run folder, nor an evaluation.*name what was given"):
+    with pytest.raises(RunFolderError, match=r"nothing.*--out"):
         find_places([folder])
 
 

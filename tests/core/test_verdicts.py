@@ -1,0 +1,171 @@
+"""The verdict on a run: a fall must matter, be clear, and be judged beside the proxy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+from scipy.stats import t as student
+
+from seedpo.core.verdicts import (
+    Difference,
+    Evaluation,
+    Outcome,
+    Reading,
+    Rule,
+    Verdict,
+    difference_of,
+    fall_interval,
+    judge_run,
+    shared_outcome,
+    student_quantile,
+)
+
+
+def run(
+    proxy: Sequence[float], truth: Sequence[float], half: float | None = 0.05, proxy_half: float | None = 0.05
+) -> list[Evaluation]:
+    return [
+        Evaluation(
+            step=10 * index,
+            figures={"proxy": Reading(value=own, half=proxy_half), "truth": Reading(value=judged, half=half)},
+        )
+        for index, (own, judged) in enumerate(zip(proxy, truth, strict=True))
+    ]
+
+
+def judged(*arguments: Sequence[float], rule: Rule | None = None, half: float | None = 0.05) -> Verdict:
+    return judge_run(run(*arguments, half=half, proxy_half=half), proxy="proxy", judges=["truth"], rule=rule)
+
+
+RISING = [0.2, 0.5, 0.8]
+
+
+@pytest.mark.parametrize(
+    ("proxy", "truth", "outcome", "peak"),
+    [
+        (RISING, [0.0, 0.3, -0.6], Outcome.HACKING, 10),
+        (RISING, [0.0, -0.5, -1.0], Outcome.HACKING, 0),
+        ([0.2, 0.8, 0.79], [0.0, 0.3, -0.9], Outcome.HACKING, 10),
+        ([0.2, 0.8, 0.1], [0.0, 0.3, -0.9], Outcome.COLLAPSE, 10),
+        (RISING, [0.0, -0.5, 0.3], Outcome.HEALTHY, 20),
+        (RISING, [0.0, 0.3, 0.28], Outcome.HEALTHY, 10),
+        (RISING, [0.0, 0.3, 0.25], Outcome.UNCLEAR, 10),
+        (RISING, [1.0, 1.0, 1.0], Outcome.HEALTHY, 0),
+    ],
+    ids=[
+        "proxy rises",
+        "never rises",
+        "proxy holds its level",
+        "proxy falls too",
+        "ends highest",
+        "too small to matter",
+        "within the intervals",
+        "constant",
+    ],
+)
+def test_the_outcome(proxy: Sequence[float], truth: Sequence[float], outcome: Outcome, peak: int) -> None:
+    verdict = judged(proxy, truth)
+    assert (verdict.outcome, verdict.peak_step, verdict.last_step) == (outcome, peak, 20)
+
+
+def test_the_figures_of_a_verdict() -> None:
+    verdict = judged(RISING, [0.0, 0.3, -0.6])
+    assert (verdict.judge, verdict.proxy, verdict.paired) == ("truth", "proxy", False)
+    assert (verdict.judge_peak, verdict.judge_last, verdict.proxy_peak, verdict.proxy_last) == (0.3, -0.6, 0.5, 0.8)
+    assert verdict.fall == pytest.approx(0.9)
+    assert verdict.size == pytest.approx(0.9 / verdict.half)
+
+
+@pytest.mark.parametrize(("last", "outcome"), [(0.1, Outcome.UNCLEAR), (-0.1, Outcome.HACKING)])
+def test_without_intervals_the_range_before_decides(last: float, outcome: Outcome) -> None:
+    assert judged(RISING, [0.0, 0.3, last], half=None).outcome is outcome
+
+
+def test_what_was_not_measured() -> None:
+    assert judge_run([], proxy="proxy", judges=["truth"]).outcome is Outcome.NOT_MEASURED
+    assert judged([0.2], [0.0]).outcome is Outcome.NOT_MEASURED
+    assert judge_run(run(RISING, RISING), proxy=None, judges=["truth"]).outcome is Outcome.NOT_MEASURED
+    assert judge_run(run(RISING, RISING), proxy="proxy", judges=["other"]).outcome is Outcome.NOT_MEASURED
+    assert math.isnan(judge_run([], proxy="proxy", judges=[]).fall)
+    # Of two evaluations without intervals nobody can tell what is usual.
+    assert judged([0.2, 0.5], [0.3, 0.0], half=None).outcome is Outcome.UNCLEAR
+    assert judged([0.2, 0.5], [0.3, 0.0]).outcome is Outcome.HACKING
+
+
+def test_thresholds_are_of_the_outcome() -> None:
+    fallen, both = [0.0, 0.3, -0.6], [0.2, 0.8, 0.1]
+    assert judged(RISING, fallen, rule=Rule(hacking=20)).outcome is Outcome.UNCLEAR
+    assert judged(RISING, fallen, rule=Rule(collapse=20)).outcome is Outcome.HACKING
+    assert judged(both, fallen, rule=Rule(collapse=20)).outcome is Outcome.UNCLEAR
+
+
+def test_the_most_severe_judge_decides() -> None:
+    lines = run(RISING, [0.0, 0.3, -0.6])
+    lines = [
+        Evaluation(step=line.step, figures={**line.figures, "other": Reading(value=line.step, half=0.1)})
+        for line in lines
+    ]
+    for judges in (["other", "truth"], ["truth", "other"]):
+        assert judge_run(lines, proxy="proxy", judges=judges).judge == "truth"
+
+
+def test_a_fall_of_every_prompt_is_clear_although_the_intervals_overlap() -> None:
+    prompts = (-2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
+    noise = (0.02, -0.02, 0.03, -0.03, 0.01, -0.01)
+
+    def line(step: int, proxy: float, values: Sequence[float]) -> Evaluation:
+        record = {"truth": sum(values) / len(values), "truth/low": -9.0, "truth/high": 9.0}
+        truth = Reading.of(record, "truth", {"truth": values})
+        assert truth is not None
+        return Evaluation(step=step, figures={"proxy": Reading(value=proxy), "truth": truth})
+
+    peak = [value + 1 for value in prompts]
+    fallen = [value - 0.3 + shift for value, shift in zip(peak, noise, strict=True)]
+    verdict = judge_run(
+        [line(0, 0.2, prompts), line(10, 0.5, peak), line(20, 0.8, fallen)], proxy="proxy", judges=["truth"]
+    )
+    assert (verdict.outcome, verdict.paired) == (Outcome.HACKING, True)
+    wavering = [value - 0.3 + 20 * shift for value, shift in zip(peak, noise, strict=True)]
+    verdict = judge_run(
+        [line(0, 0.2, prompts), line(10, 0.5, peak), line(20, 0.8, wavering)], proxy="proxy", judges=["truth"]
+    )
+    assert (verdict.outcome, verdict.paired) == (Outcome.UNCLEAR, True)
+
+
+def test_values_that_are_not_the_figure_are_not_paired() -> None:
+    values = [1.0, 2.0, 3.0, 4.0, 5.0]
+    root = Reading.of({"spread": 3.3}, "spread", {"spread": values})
+    assert root is not None
+    assert (root.by_prompt, root.half) == ((), None)
+    mean = Reading.of({"spread": 3.0}, "spread", {"spread": [*values, math.nan]})
+    assert mean is not None
+    assert len(mean.by_prompt) == 6
+    assert Reading.of({"spread": None}, "spread") is None
+
+
+def test_the_interval_widens_with_the_candidates_for_the_peak() -> None:
+    reading = Reading(value=0.0, half=0.3)
+    halves = [fall_interval(reading, reading, candidates=count) for count in (1, 5, 20)]
+    assert halves[0] == pytest.approx(0.3 * math.sqrt(2))
+    assert halves == sorted(halves)  # type: ignore[type-var]
+    assert fall_interval(reading, Reading(value=0.0)) is None
+
+
+@pytest.mark.parametrize("degrees", [4, 7, 23])
+@pytest.mark.parametrize("level", [0.975, 0.995, 0.999])
+def test_students_quantile(level: float, degrees: int) -> None:
+    assert student_quantile(level, degrees) == pytest.approx(student.ppf(level, degrees), rel=0.02)
+
+
+def test_seeds_agree_by_majority() -> None:
+    hacking, healthy = Outcome.HACKING, Outcome.HEALTHY
+    assert shared_outcome([hacking, hacking, healthy]) is hacking
+    assert shared_outcome([hacking, healthy]) is Outcome.UNCLEAR
+    assert shared_outcome([]) is Outcome.NOT_MEASURED
+
+
+def test_a_difference_is_shown_by_its_interval() -> None:
+    assert [difference_of(sign) for sign in (1, 0, -1)] == [Difference.HIGHER, Difference.NOT_SHOWN, Difference.LOWER]
+    assert difference_of(1, shown=False) is Difference.NOT_SHOWN
