@@ -22,7 +22,8 @@ from seedpo.reports.hacking_benchmark.analysis import (
 from seedpo.reports.hacking_benchmark.ends import ends
 from seedpo.reports.hacking_benchmark.figures import frontier_figure
 from seedpo.reports.hacking_benchmark.wording import NAMES, answer, markdown, summary, verdict
-from seedpo.reports.wording import flat, written
+from seedpo.reports.wording import written
+from seedpo.settings import dotted
 from seedpo.training.sweeps.hacking_grid import SEEDS, Grid, grids, settings_of, sweep_of
 from seedpo.training.sweeps.sweep import Outcome, run_sweep
 
@@ -175,5 +176,5 @@ def _command(
     options += [f"--seeds {seeds}"] if seeds else []
     options += ["--quick"] if quick else []
     options += ["--trials"] if trials else []
-    options += [f"--set {key}={written(value)}" for key, value in flat(changes).items()]
+    options += [f"--set {key}={written(value)}" for key, value in dotted(changes).items()]
     return " ".join(["seedpo bench hacking --out OUT", *options])

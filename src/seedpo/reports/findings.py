@@ -13,7 +13,8 @@ from seedpo.core.verdicts import Difference, Outcome, Verdict, shared_outcome
 from seedpo.reports.contrasts import Contrast, Level, at_equal_proxy, at_equal_steps
 from seedpo.reports.settings import Family, Setting, differing_keys, figure_name
 from seedpo.reports.tables import DASH, Badge, Cell, Table, Tone
-from seedpo.reports.wording import count, flat, interval, listing, number, signed
+from seedpo.reports.wording import count, interval, listing, number, signed
+from seedpo.settings import dotted
 
 DIVERSITY = {"pairwise_diversity": "diversity", "free_spread": "free spread"}
 
@@ -268,7 +269,7 @@ def _notes(family: Family, measured: Sequence[Setting]) -> Iterator[str]:
 def different_evaluations(family: Family) -> list[str]:
     """Keys of the evaluation that are not the same in all runs although the images depend on them."""
     runs = [run for one in family.settings for run in one.runs]
-    configs = [flat({"evaluation": run.config.get("evaluation", {})}) for run in runs]
+    configs = [dotted({"evaluation": run.config.get("evaluation", {})}) for run in runs]
     keys = [key for key in differing_keys(configs) if key in {f"evaluation.{name}" for name in IMAGES}]
     if not keys and len({run.samples.prompts for run in runs if run.samples}) > 1:
         return ["the prompts"]

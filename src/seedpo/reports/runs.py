@@ -14,14 +14,15 @@ import yaml
 
 from seedpo.core.entropy import entropy_weights
 from seedpo.errors import RunFolderError
-from seedpo.reports.wording import count, flat
+from seedpo.reports.wording import count
+from seedpo.settings import dotted
 from seedpo.training.settings import RunConfig
 from seedpo.training.signs import values_by_prompt
 
 Record = Mapping[str, float]
 """One line of the metrics: its finite numbers, ``step`` among them."""
 
-DEFAULTS = flat(RunConfig().tree())
+DEFAULTS = dotted(RunConfig().tree())
 """Value of every dotted key where a run's configuration lacks it."""
 
 MISSING = object()

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from seedpo.core.verdicts import Evaluation, Reading, Rule, Verdict, is_mean_of, judge_run
 from seedpo.reports.runs import PerPrompt, Record, Run
-from seedpo.reports.wording import flat, listing, setting, written
+from seedpo.reports.wording import listing, setting, written
+from seedpo.settings import dotted
 from seedpo.training.signs import held_out_keys, verdict_rule
 
 Role = Literal["base", "see", "control"]
@@ -292,8 +293,10 @@ def _unique_name(one: Setting, settings: Sequence[Setting]) -> str:
         return one.name
     name = f"{one.name}, {beta}" if one.role == "see" else f"{one.name} {beta}"
     twins = [other for other in alike if other.beta == one.beta and other.runs and one.runs]
-    keys = differing_keys([flat(other.runs[0].config) for other in (one, *twins)]) if twins else []
-    return ", ".join([name, *(f"{key} {written(flat(one.runs[0].config).get(key))}" for key in keys if key != "seed")])
+    keys = differing_keys([dotted(other.runs[0].config) for other in (one, *twins)]) if twins else []
+    return ", ".join(
+        [name, *(f"{key} {written(dotted(one.runs[0].config).get(key))}" for key in keys if key != "seed")]
+    )
 
 
 def _retitled(family: Family, families: Sequence[Family]) -> Family:
@@ -301,7 +304,7 @@ def _retitled(family: Family, families: Sequence[Family]) -> Family:
     alike = [other for other in families if other.method == family.method]
     if len(alike) < 2:
         return family
-    configs = [flat(other.settings[0].runs[0].config) for other in alike]
+    configs = [dotted(other.settings[0].runs[0].config) for other in alike]
     own = configs[alike.index(family)]
     keys = [
         key for key in differing_keys(configs) if key == "evaluation.rewards" or key.split(".")[0] not in NOT_FAMILY

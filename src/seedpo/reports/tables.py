@@ -12,7 +12,8 @@ import yaml
 
 from seedpo.reports.runs import Run
 from seedpo.reports.settings import Curve, Curves, Family, Point, Setting, differing_keys, read_curves
-from seedpo.reports.wording import count, duration, flat, interval, number, setting, written
+from seedpo.reports.wording import count, duration, interval, number, setting, written
+from seedpo.settings import dotted
 
 DASH = "\N{EN DASH}"
 GAMMA, BETA = "\N{GREEK SMALL LETTER GAMMA}", "\N{GREEK SMALL LETTER BETA}"
@@ -196,7 +197,7 @@ def _cell(column: Column, curves: Curves, best: float) -> Cell:
 
 def configuration_differences(runs: Sequence[Run]) -> Table | None:
     """Keys that are not the same in all runs, and each run's values of them; ``None`` if there are none."""
-    configs = [flat(run.config) for run in runs]
+    configs = [dotted(run.config) for run in runs]
     keys = differing_keys(configs)
     rows = [(run.name, *(written(config.get(key)) for key in keys)) for run, config in zip(runs, configs, strict=True)]
     return Table.of(("run", *keys), rows) if keys else None
@@ -214,7 +215,7 @@ class Recipe:
 def recipe(family: Family, file: str) -> Recipe:
     """The first run's configuration as a recipe and the command line of every run of the family."""
     runs = [run for one in family.settings for run in one.runs]
-    shared = flat(runs[0].config)
+    shared = dotted(runs[0].config)
     return Recipe(
         file=file,
         yaml=yaml.safe_dump(dict(runs[0].config), sort_keys=False, allow_unicode=True),
@@ -223,14 +224,14 @@ def recipe(family: Family, file: str) -> Recipe:
 
 
 def _command(run: Run, shared: Mapping[str, Any], file: str) -> str:
-    own = flat(run.config)
+    own = dotted(run.config)
     changes = [f"--set {shlex.quote(f'{key}={written(own[key])}')}" for key in own if own[key] != shared.get(key)]
     return " ".join(["seedpo train", shlex.quote(file), *changes, "--out", shlex.quote(f"runs/{run.name}")])
 
 
 def environments(runs: Sequence[Run]) -> Table | None:
     """Every entry of the environments; where runs differ, each value with the runs that have it."""
-    known = [(run.name, flat(run.environment)) for run in runs if run.environment]
+    known = [(run.name, dotted(run.environment)) for run in runs if run.environment]
     rows = []
     for key in {key: None for _, environment in known for key in environment}:
         values: dict[str, list[str]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
@@ -66,11 +66,3 @@ def sentence(text: str) -> str:
 def written(value: Any) -> str:
     """A value of a configuration as the command line takes it: YAML in one line."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested configuration with dotted keys."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return leaves
