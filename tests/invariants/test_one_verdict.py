@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import yaml
-from seedpo.training.recipes import build_config
 
 from seedpo.core.verdicts import Outcome
 from seedpo.reports.findings import findings
 from seedpo.reports.runs import read_runs
 from seedpo.reports.settings import group
 from seedpo.training.alarms import raised_by_all
+from seedpo.training.settings import build_config
 
 REWARDS = ["scenes-scorer", "other"]
 
