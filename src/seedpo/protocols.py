@@ -1,13 +1,13 @@
-"""What the layers expect of each other: a policy, a method, a source, a reward, a metric.
+"""What the layers expect of each other: a policy, a method, a source, a reward.
 
 Siblings never import one another; they meet in these protocols and are joined in :mod:`seedpo.training.run`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -257,95 +257,3 @@ class SharedEvaluator(Evaluator, Protocol):
 
     def measure(self, parts: Sequence[State], *, step: int, folder: Path) -> Mapping[str, float]:
         """What a call gives, from the parts of all processes in the order of their ranks."""
-
-
-Derived = TypeVar("Derived")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Samples:
-    """Images of several prompts, several of each.
-
-    Attributes:
-        images: (P, K, 3, H, W) in [0, 1].
-        prompts: P prompts.
-    """
-
-    images: Tensor
-    prompts: Sequence[str]
-    _derived: dict[Callable[[Samples], Any], Any] = field(default_factory=dict, repr=False)
-
-    def derive(self, function: Callable[[Samples], Derived]) -> Derived:
-        """The value of a function of these samples, computed once for all the metrics that use it."""
-        if function not in self._derived:
-            self._derived[function] = function(self)
-        value: Derived = self._derived[function]
-        return value
-
-    def flat(self) -> tuple[Tensor, list[str]]:
-        """Images (P K, 3, H, W), each with its prompt."""
-        count = self.images.shape[1]
-        return self.images.flatten(0, 1), [prompt for prompt in self.prompts for _ in range(count)]
-
-
-Direction = Literal["higher", "lower", "neither"]
-"""Which values of a metric are better; image statistics are neither good nor bad."""
-
-
-def unchanged(value: float) -> float:
-    """The value itself."""
-    return value
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """One thing that is measured on samples.
-
-    Attributes:
-        name: as users write it.
-        direction: whether more is better.
-        unit: of the final value.
-        summary: one line that says what it means.
-        per_prompt: one value for each prompt, (P,); NaN where it cannot be told.
-        finish: applied to the mean over prompts.
-        least_images: images per prompt without which there is nothing to measure.
-        features: what it looks at instead of the images themselves, by name; none: at the images.
-        of_features: the same values (P,) from those features (P, K, D), where they are at hand.
-    """
-
-    name: str
-    direction: Direction
-    unit: str
-    summary: str
-    per_prompt: Callable[[Samples], Tensor]
-    finish: Callable[[float], float] = unchanged
-    least_images: int = 1
-    features: str | None = None
-    of_features: Callable[[Tensor], Tensor] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SetMetric:
-    """One thing that is measured on all images together, by their features, against those of a reference set.
-
-    Attributes:
-        name: as users write it.
-        direction: whether more is better.
-        unit: of the value.
-        summary: one line that says what it means.
-        features: which features, by name.
-        of_features: the value () from features (N, D) of the images and (M, D) of the reference set; NaN where there
-            are too few.
-        per_image: for values that are means over the images: what each of them adds, (N,), so that an interval can be
-            had by resampling prompts while the reference set stays; none: the value is no such mean.
-        least_images: in each of the two sets, without which there is nothing to measure.
-    """
-
-    name: str
-    direction: Direction
-    unit: str
-    summary: str
-    features: str
-    of_features: Callable[[Tensor, Tensor], Tensor]
-    per_image: Callable[[Tensor, Tensor], Tensor] | None = None
-    least_images: int = 2

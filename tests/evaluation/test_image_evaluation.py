@@ -15,7 +15,9 @@ from torch import Tensor
 from seedpo.errors import TrainingDiverged
 from seedpo.evaluation.image_evaluation import ImageEvaluation, initial_latents, save_sheet, summarise
 from seedpo.evaluation.settings import EvaluationConfig
-from seedpo.protocols import Metric, Reward, Samples
+from seedpo.metrics.catalogue import MetricEntry
+from seedpo.metrics.records import Metric, Samples
+from seedpo.protocols import Reward
 from tests.toy_denoiser import ToyDenoiser
 
 PROMPTS = ["a red star", "a large blue ring", "a green cross on a very long background"]
@@ -37,7 +39,10 @@ def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
 
 
 def metric(per_prompt: Any, **changes: Any) -> Metric:
-    return Metric(name="measured", direction="higher", unit="", summary="", per_prompt=per_prompt, **changes)
+    facts = MetricEntry(
+        name="measured", target="", summary="", unit="", span="", family="quality", source="", **changes
+    )
+    return Metric(facts=facts, per_prompt=per_prompt)
 
 
 class TestLatents:

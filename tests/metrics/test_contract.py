@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor
 
-from seedpo.metrics.catalogue import METRICS
-from seedpo.metrics.features.names import FEATURES, SET_METRICS
-from seedpo.protocols import Metric, Samples, SetMetric
-from seedpo.registry import MetricEntry
+from seedpo.metrics.catalogue import FEATURES, METRICS, SET_METRICS, Direction, Family, MetricEntry
+from seedpo.metrics.named import build_metric, build_prompt_metric
+from seedpo.metrics.records import Metric, Samples, SetMetric
 from tests.metrics.features.small_networks import small_clip, small_dino
 from tests.scenes.drawings import some_drawings
 
@@ -30,18 +30,15 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(params=METRICS.names())
 def metric(request: pytest.FixtureRequest, places: dict[str, str]) -> Metric:
-    entry = METRICS[request.param]
-    assert isinstance(entry, MetricEntry)
-    loaded: Metric = entry.load(places.get(entry.features or ""))
-    assert loaded.name == request.param
-    return loaded
+    place = places.get(METRICS[request.param].features or "")
+    return build_prompt_metric(request.param if place is None else f"{request.param}@{place}")
 
 
 @pytest.fixture(params=SET_METRICS.names())
 def set_metric(request: pytest.FixtureRequest) -> SetMetric:
-    loaded: SetMetric = SET_METRICS.load(request.param)
-    assert loaded.name == request.param
-    return loaded
+    metric = build_metric(request.param)
+    assert isinstance(metric, SetMetric)
+    return metric
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +56,7 @@ def test_one_finite_value_per_prompt(metric: Metric, images: Tensor) -> None:
     assert values.shape == (2,)
     assert torch.isfinite(values).all()
     assert not values.requires_grad
-    assert math.isfinite(metric.finish(float(values.mean())))
+    assert metric.facts.finish is None or math.isfinite(metric.facts.finish(float(values.mean())))
 
 
 def test_one_prompt(metric: Metric, images: Tensor) -> None:
@@ -78,18 +75,7 @@ def test_the_order_of_the_images_does_not_matter(metric: Metric, images: Tensor)
 def test_one_image_is_measured_or_left_open(metric: Metric, images: Tensor) -> None:
     values = measured(metric, images[:, :1], PROMPTS)
     assert values.shape == (2,)
-    assert torch.isnan(values).all() if metric.least_images > 1 else torch.isfinite(values).all()
-
-
-def test_is_described(metric: Metric) -> None:
-    entry = METRICS[metric.name]
-    assert isinstance(entry, MetricEntry)
-    assert (entry.direction, entry.features, entry.reference) == (metric.direction, metric.features, False)
-    assert metric.direction in ("higher", "lower", "neither")
-    assert metric.unit
-    assert metric.summary
-    assert "\n" not in metric.summary
-    assert metric.least_images >= 1
+    assert torch.isnan(values).all() if metric.facts.least_images > 1 else torch.isfinite(values).all()
 
 
 def test_images_of_no_object_break_nothing(metric: Metric) -> None:
@@ -102,16 +88,30 @@ def test_images_of_no_object_break_nothing(metric: Metric) -> None:
 def test_black_or_white_copies_break_nothing(metric: Metric, level: float) -> None:
     values = measured(metric, torch.full((1, 3, 3, 32, 32), level), PROMPTS[:1])
     assert not torch.isinf(values).any()
-    if not METRICS[metric.name].image_size:  # the oracle may have nothing to read
+    if not metric.facts.image_size:  # the oracle may have nothing to read
         assert not torch.isnan(values).any()
 
 
 def test_features_at_hand_give_the_same(metric: Metric, images: Tensor, places: dict[str, str]) -> None:
-    assert (metric.features is None) == (metric.of_features is None)
-    if metric.features is not None and metric.of_features is not None:
-        extractor = FEATURES.load(metric.features)(places.get(metric.features))
+    assert (metric.facts.features is None) == (metric.of_features is None)
+    if metric.facts.features is not None and metric.of_features is not None:
+        extractor = FEATURES.load(metric.facts.features)(places.get(metric.facts.features))
         features = extractor(images.flatten(0, 1)).view(2, COUNT, -1)
         torch.testing.assert_close(metric.of_features(features), measured(metric, images, PROMPTS))
+
+
+@pytest.mark.parametrize("entry", [*METRICS.entries, *SET_METRICS.entries], ids=lambda entry: entry.name)
+def test_a_row_holds_all_facts(entry: MetricEntry) -> None:
+    assert entry.direction in get_args(Direction)
+    assert entry.family in get_args(Family)
+    assert (entry.direction == "neither") == (entry.family == "statistics")
+    assert entry.unit
+    assert entry.span
+    assert entry.source
+    assert entry.least_images >= 1
+    assert entry.features is None or entry.features in FEATURES
+    assert entry.reference == (entry in SET_METRICS.entries)
+    assert entry.per_image is None or entry.reference
 
 
 def test_features_are_made_once_for_all_metrics(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,21 +120,13 @@ def test_features_are_made_once_for_all_metrics(images: Tensor, monkeypatch: pyt
     monkeypatch.setattr(type(extractor), "__call__", lambda self, batch: calls.append(len(batch)) or batch.flatten(1))
     samples = Samples(images=images, prompts=PROMPTS)
     for name in ("scenes_clip_diversity", "vendi_scenes_clip", "tce_scenes_clip"):
-        METRICS.load(name).per_prompt(samples)
+        build_prompt_metric(name).per_prompt(samples)
     assert calls == [6]
 
 
 class TestSetMetrics:
-    def test_is_described(self, set_metric: SetMetric) -> None:
-        entry = SET_METRICS[set_metric.name]
-        assert isinstance(entry, MetricEntry)
-        assert (entry.direction, entry.features, entry.reference) == (set_metric.direction, set_metric.features, True)
-        assert set_metric.features in FEATURES
-        assert set_metric.unit == entry.unit
-        assert set_metric.summary
-
     def test_one_finite_value(self, set_metric: SetMetric) -> None:
-        for count in (set_metric.least_images, 30):
+        for count in (set_metric.facts.least_images, 30):
             generator = torch.Generator().manual_seed(1)
             features, reference = torch.randn(count, 9, generator=generator), torch.randn(count, 9, generator=generator)
             value = set_metric.of_features(features, reference)
@@ -146,7 +138,7 @@ class TestSetMetrics:
                 assert each.mean().item() == pytest.approx(value.item())
 
     def test_too_few_are_left_open(self, set_metric: SetMetric) -> None:
-        features = torch.randn(set_metric.least_images - 1, 9, generator=torch.Generator().manual_seed(1))
+        features = torch.randn(set_metric.facts.least_images - 1, 9, generator=torch.Generator().manual_seed(1))
         assert set_metric.of_features(features, features).isnan()
 
     def test_copies_break_nothing(self, set_metric: SetMetric) -> None:

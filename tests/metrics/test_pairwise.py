@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedpo.metrics.pairwise import PAIRWISE_DIVERSITY, mean_cosine_distance, mean_pairwise_distance
-from seedpo.protocols import Samples
+from seedpo.metrics.pairwise import mean_cosine_distance, mean_pairwise_distance
+from seedpo.metrics.records import Samples
 
 
 def samples(images: Tensor) -> Samples:
@@ -51,13 +51,6 @@ def test_is_the_mean_over_pairs() -> None:
 
 def test_one_image_has_no_pair() -> None:
     assert torch.isnan(mean_pairwise_distance(levels((0.3,), (0.4,)))).tolist() == [True, True]
-    assert PAIRWISE_DIVERSITY.least_images == 2
-
-
-def test_is_a_mean_of_its_own() -> None:
-    assert PAIRWISE_DIVERSITY.per_prompt(levels((0.0, 1.0))).shape == (1,)
-    assert PAIRWISE_DIVERSITY.finish(0.25) == 0.25
-    assert PAIRWISE_DIVERSITY.direction == "higher"
 
 
 class TestCosine:

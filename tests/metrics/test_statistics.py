@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedpo.metrics.statistics import COLOURFULNESS, EDGE_DENSITY, IMAGE_ENTROPY, RMS_CONTRAST
-from seedpo.protocols import Metric, Samples
+from seedpo.metrics.named import build_prompt_metric
+from seedpo.metrics.records import Metric, Samples
 
-ALL = (IMAGE_ENTROPY, RMS_CONTRAST, COLOURFULNESS, EDGE_DENSITY)
+ALL = IMAGE_ENTROPY, RMS_CONTRAST, COLOURFULNESS, EDGE_DENSITY = tuple(
+    build_prompt_metric(name) for name in ("image_entropy", "rms_contrast", "colourfulness", "edge_density")
+)
 
 
 def of(metric: Metric, *images: Tensor) -> float:
@@ -34,10 +36,10 @@ def luminance(image: Tensor) -> np.ndarray:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-@pytest.mark.parametrize("metric", ALL, ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", ALL, ids=lambda metric: metric.facts.name)
 class TestAll:
     def test_is_neither_good_nor_bad(self, metric: Metric) -> None:
-        assert metric.direction == "neither"
+        assert (metric.facts.direction, metric.facts.family) == ("neither", "statistics")
 
     @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
     def test_an_even_grey_has_nothing(self, metric: Metric, level: float) -> None:

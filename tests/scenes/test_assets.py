@@ -15,9 +15,9 @@ from safetensors import safe_open
 
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.settings import EvaluationConfig
+from seedpo.metrics.records import Samples
 from seedpo.models.loading import load_pipeline
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
-from seedpo.protocols import Samples
 from seedpo.rewards.named import build_reward
 from seedpo.rewards.step_aware_clip import StepAwareScorer, load_scorer
 from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE, PIPELINE, PLAIN_SCORER, SCORER

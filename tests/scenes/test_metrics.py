@@ -6,24 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedpo.protocols import Metric, Samples
+from seedpo.metrics.named import build_prompt_metric
+from seedpo.metrics.records import Metric, Samples
 from seedpo.scenes.drawing import VIVIDNESS, draw
-from seedpo.scenes.metrics import (
-    ATTRIBUTE_ACCURACY,
-    FREE_SPREAD,
-    RESIDUAL,
-    RIGHT_SPREAD,
-    TRUTH,
-    free_variances,
-    readings,
-)
+from seedpo.scenes.metrics import free_variances, readings
 from seedpo.scenes.oracle import FREE, Readings
 from seedpo.scenes.taste import LIKING, true_utility
 from tests.scenes.drawings import one_scene, scaled, some_drawings, some_scenes
 
 STAR = "a large red star on a white background"
 RING = "a small blue ring on a black background"
-METRICS = (TRUTH, ATTRIBUTE_ACCURACY, RESIDUAL, FREE_SPREAD, RIGHT_SPREAD)
+METRICS = TRUTH, ATTRIBUTE_ACCURACY, RESIDUAL, FREE_SPREAD, RIGHT_SPREAD = tuple(
+    build_prompt_metric(name)
+    for name in ("truth", "attribute_accuracy", "residual", "free_spread", "free_spread_right")
+)
 
 
 def samples(images: Tensor, *prompts: str) -> Samples:
@@ -81,7 +77,7 @@ class TestOnDrawings:
         assert (variances[known] - 1).abs().max() < 0.64
         means = FREE_SPREAD.per_prompt(drawn)
         torch.testing.assert_close(means, torch.ones(2), rtol=0, atol=0.35)
-        assert FREE_SPREAD.finish(float(means.mean())) == pytest.approx(1.0, abs=0.15)
+        assert float(means.mean()) ** 0.5 == pytest.approx(1.0, abs=0.15)
 
     def test_the_oracle_reads_once_for_all_metrics(self, monkeypatch: pytest.MonkeyPatch) -> None:
         few = fresh(2, STAR)
@@ -96,7 +92,6 @@ class TestOnDrawings:
     def test_copies_have_no_spread(self) -> None:
         copies = samples(draw(one_scene(STAR)).repeat(3, 1, 1, 1), STAR)
         assert FREE_SPREAD.per_prompt(copies).item() == pytest.approx(0, abs=1e-6)
-        assert FREE_SPREAD.finish(0.0) == 0.0
 
     def test_wrong_images_count_by_prompt(self) -> None:
         right = one_scene(STAR)
@@ -122,7 +117,6 @@ class TestRightSpread:
         assert RIGHT_SPREAD.per_prompt(mixed).item() == pytest.approx(0, abs=1e-6)
         assert FREE_SPREAD.per_prompt(moved).item() > 1.1 * RIGHT_SPREAD.per_prompt(moved).item()
         assert RIGHT_SPREAD.per_prompt(moved).item() == pytest.approx(2 * 0.25**2 * 12)
-        assert RIGHT_SPREAD.finish(0.25) == 0.5
 
     def test_it_is_the_free_spread_where_all_are_right(self, drawn: Samples) -> None:
         torch.testing.assert_close(RIGHT_SPREAD.per_prompt(drawn), FREE_SPREAD.per_prompt(drawn))
@@ -163,7 +157,7 @@ class TestClosedForms:
         assert float(FREE_SPREAD.per_prompt(with_free(free)).mean()) == pytest.approx(1.0, abs=0.02)
 
     def test_finish_is_a_standard_deviation(self) -> None:
-        assert FREE_SPREAD.finish(0.25) == 0.5
+        assert FREE_SPREAD.facts.finish is RIGHT_SPREAD.facts.finish is math.sqrt
 
     def test_columns_are_named(self) -> None:
         free = torch.zeros(1, 2, 5)
@@ -171,9 +165,9 @@ class TestClosedForms:
         assert free_variances(with_free(free))[0].tolist() == pytest.approx([0, 0, 0, 0, 6.0])
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.facts.name)
 def test_one_image_of_one_prompt(metric: Metric) -> None:
     one = fresh(1, STAR)
     values = metric.per_prompt(one)
     assert values.shape == (1,)
-    assert bool(torch.isnan(values)) == (metric.least_images > 1)
+    assert bool(torch.isnan(values)) == (metric.facts.least_images > 1)

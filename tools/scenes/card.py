@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from seedpo.evaluation.image_evaluation import ImageEvaluation
+from seedpo.evaluation.image_evaluation import ImageEvaluation, summarise
 from seedpo.evaluation.settings import EvaluationConfig
+from seedpo.metrics.named import build_prompt_metric
 from seedpo.models.loading import load_pipeline
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
 from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE
 from seedpo.scenes.drawing import draw, sample_scenes
-from seedpo.scenes.metrics import ATTRIBUTE_ACCURACY, FREE_SPREAD, RESIDUAL, TRUTH, free_variances
+from seedpo.scenes.metrics import free_variances
 from seedpo.scenes.oracle import FREE, NAMED, read_images
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
 from seedpo.training.reward_run import measure_reward, resolve_reward_config
@@ -66,6 +67,7 @@ def pipeline_figures(policy: StableDiffusionPolicy, *, images_per_prompt: int) -
         guidance_scale=GUIDANCE_SCALE, num_inference_steps=20, images_per_prompt=images_per_prompt, seed=7
     )
     samples = ImageEvaluation(EVALUATION_PROMPTS, config=config, rewards={}, metrics={}).generate(policy)
+    metrics = {name: build_prompt_metric(name) for name in ("truth", "attribute_accuracy", "residual", "free_spread")}
     images, prompts = samples.flat()
     readings = read_images(images, prompts)
     spread = free_variances(samples).nanmean(0).sqrt().tolist()
@@ -76,8 +78,8 @@ def pipeline_figures(policy: StableDiffusionPolicy, *, images_per_prompt: int) -
             name: round(share, 4) for name, share in zip(NAMED, readings.correct.float().mean(0).tolist(), strict=True)
         },
         **{
-            metric.name: round(metric.finish(float(metric.per_prompt(samples).nanmean())), 4)
-            for metric in (TRUTH, ATTRIBUTE_ACCURACY, RESIDUAL, FREE_SPREAD)
+            name: round(summarise(name, metric.per_prompt(samples), seed=0, finish=metric.facts.finish)[name], 4)
+            for name, metric in metrics.items()
         },
         "spread_of_free_attributes": {name: round(value, 3) for name, value in zip(FREE, spread, strict=True)},
         "vividness_mean": round(readings.vividness.mean().item(), 3),

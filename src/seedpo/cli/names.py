@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from seedpo.errors import ConfigError
-from seedpo.registry import Entry, FeaturesEntry, MetricEntry, RewardEntry
+from seedpo.metrics.catalogue import FEATURES, MetricEntry
+from seedpo.registry import Entry, registries
+from seedpo.rewards.catalogue import REWARDS, RewardEntry
 
 TITLES = ("name", "measures (higher is better)", "scale", "download", "licence", "source")
 """Columns of the table of rewards."""
@@ -43,14 +45,11 @@ def list_command(
     `seedpo list rewards` says what each reward measures, in which numbers, under which licence, and what is downloaded;
     `seedpo list metrics` and `seedpo list set-metrics` the units of metrics, and what they need.
     """
-    from seedpo.registry import registries
-
     if kind is not None and kind not in registries():
         raise ConfigError(f"unknown kind {kind!r}; there are: {', '.join(registries())}")
     if kind == "rewards":
-        entries = [entry for entry in registries()[kind].entries if isinstance(entry, RewardEntry)]
         width = shutil.get_terminal_size((80, 24)).columns
-        typer.echo(reward_table(entries, width=width))
+        typer.echo(reward_table(REWARDS.entries, width=width))
         typer.echo("")
         typer.echo(textwrap.fill(BESIDES, min(max(width, 30), 120)))
         return
@@ -71,19 +70,16 @@ def _besides(entry: Entry) -> str:
 
 def metric_facts(entry: MetricEntry) -> tuple[str, ...]:
     """What the table says of a metric: name, what, unit, range, direction, needs, source."""
-    from seedpo.metrics.features.names import FEATURES
-
     needs = []
     if entry.image_size is not None:
         needs.append(f"{entry.image_size} x {entry.image_size} px drawings")
     if entry.features is not None:
-        network = FEATURES[entry.features]
-        size = network.size if isinstance(network, FeaturesEntry) else None
+        size = FEATURES[entry.features].size
         needs.append(f"features {entry.features}" + (f" ({size})" if size else ""))
     if entry.reference:
         needs.append("a reference set")
-    found = ", ".join(needs) or "nothing"
-    return (entry.name, entry.summary, entry.unit, entry.span, entry.direction, found, entry.source)
+    needed = ", ".join(needs) or "nothing"
+    return (entry.name, entry.summary, entry.unit, entry.span, entry.direction, needed, entry.source)
 
 
 def reward_facts(entry: RewardEntry) -> tuple[str, ...]:

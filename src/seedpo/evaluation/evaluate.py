@@ -22,9 +22,9 @@ from seedpo.evaluation.sheets import Sheets, cut_missing, find_sheets
 from seedpo.evaluation.summary import Measured, Summary, summarise, write_summary
 from seedpo.evaluation.tables import COLUMNS, Item
 from seedpo.evaluation.targets import ModelOptions, Target, parse_targets
-from seedpo.metrics.named import build_metric, build_prompt_metric, metric_entry
-from seedpo.protocols import Metric, SetMetric
-from seedpo.registry import RewardEntry
+from seedpo.metrics.catalogue import metric_entry
+from seedpo.metrics.named import build_metric
+from seedpo.metrics.records import Metric, SetMetric
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.named import Definitions, check_definitions, check_name
 from seedpo.scenes.shipped import warn_of_unknown_words
@@ -277,10 +277,10 @@ def check_measures(measures: Measures, *, images: int) -> dict[str, Metric | Set
                     f"metric {name} compares all images with a reference set; name a folder of images, or the label of "
                     "a target, with --reference"
                 )
-        elif metric.least_images > images:
+        elif metric.facts.least_images > images:
             raise ConfigError(
-                f"metric {name} needs at least {metric.least_images} images of each prompt, not {images}; ask for more "
-                "with --images, or leave it out"
+                f"metric {name} needs at least {metric.facts.least_images} images of each prompt, not {images}; ask "
+                "for more with --images, or leave it out"
             )
     return metrics
 
@@ -329,7 +329,7 @@ def _measured(
 
 
 def _check_sizes(folder: EvaluationFolder, items: Sequence[Item], metrics: Metrics) -> None:
-    needed = {name: metric_entry(name)[0].image_size for name in metrics}
+    needed = {name: metric.facts.image_size for name, metric in metrics.items()}
     first = {item.key[0]: item for item in items}
     for name, side in needed.items():
         for target, item in first.items():
@@ -343,14 +343,14 @@ def _check_sizes(folder: EvaluationFolder, items: Sequence[Item], metrics: Metri
 def _reward(name: str, measures: Measures) -> Measured:
     head = name.partition("@")[0]
     registered = head in REWARDS and name not in measures.definitions
-    unit = entry.scale if registered and isinstance(entry := REWARDS[head], RewardEntry) else ""
+    unit = REWARDS[head].scale if registered else ""
     width = measures.tie_widths.get(name, measures.tie_widths.get("", 0.0))
     return Measured(name=name, kind="reward", unit=unit, direction="higher", tie_width=width)
 
 
 def _metric(name: str) -> Measured:
-    metric = build_prompt_metric(name)
-    return Measured(name=name, kind="metric", unit=metric.unit, direction=metric.direction, finish=metric.finish)
+    facts, _ = metric_entry(name)
+    return Measured(name=name, kind="metric", unit=facts.unit, direction=facts.direction, finish=facts.finish)
 
 
 def _settings(prompts: str, texts: Sequence[str], drawing: Drawing) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from seedpo.data.images import to_pil
 from seedpo.errors import TrainingDiverged
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.files import write_aside, write_text
-from seedpo.protocols import Denoiser, Metric, Reward, Samples, State, unchanged
+from seedpo.metrics.records import Metric, Samples
+from seedpo.protocols import Denoiser, Reward, State
 
 
 class ImageEvaluation:
@@ -41,7 +42,7 @@ class ImageEvaluation:
         self.config = config
         self.rewards = rewards
         enough = config.images_per_prompt
-        self.metrics = {name: metric for name, metric in metrics.items() if metric.least_images <= enough}
+        self.metrics = {name: metric for name, metric in metrics.items() if metric.facts.least_images <= enough}
 
     def __call__(self, policy: Denoiser, *, step: int, folder: Path) -> Mapping[str, float]:
         """Draws and measures on one process; see :meth:`measure`."""
@@ -76,7 +77,7 @@ class ImageEvaluation:
             figures |= summarise(f"reward/{name}", per_prompt[f"reward/{name}"], seed=self.config.seed)
         for name, metric in self.metrics.items():
             per_prompt[name] = metric.per_prompt(samples)
-            figures |= summarise(name, per_prompt[name], finish=metric.finish, seed=self.config.seed)
+            figures |= summarise(name, per_prompt[name], finish=metric.facts.finish, seed=self.config.seed)
         save_per_prompt(per_prompt, folder / f"step-{step:06d}.json")
         return figures
 
@@ -156,7 +157,7 @@ def draw_images(
 
 
 def summarise(
-    name: str, values: Tensor, *, seed: int, finish: Callable[[float], float] = unchanged
+    name: str, values: Tensor, *, seed: int, finish: Callable[[float], float] | None = None
 ) -> dict[str, float]:
     """Mean over prompts and the ends of its 95 % percentile bootstrap interval.
 
@@ -164,7 +165,7 @@ def summarise(
         name: key of the mean; the ends are ``<name>/low`` and ``<name>/high``.
         values: one value per prompt, (P,); NaN where there is none.
         seed: seed of the resampling.
-        finish: applied to each mean.
+        finish: applied to each mean; `None` for nothing.
     """
     interval = mean_interval(values.double().numpy(), seed=seed, finish=finish)
     if not interval.count:

@@ -19,7 +19,7 @@ from seedpo.evaluation.folder import EvaluationFolder
 from seedpo.evaluation.score import score_images
 from seedpo.evaluation.tables import METRICS as METRIC_COLUMNS
 from seedpo.evaluation.tables import SCORES, Item, Key, Table, read_table, write_table
-from seedpo.protocols import Metric, Samples
+from seedpo.metrics.records import Metric, Samples
 from seedpo.rewards.named import Definitions, combined, leaves
 from seedpo.settings import Precision
 

@@ -21,8 +21,9 @@ from seedpo.evaluation.folder import MEND, EvaluationFolder
 from seedpo.evaluation.summary import Figure, Measured, figure_of
 from seedpo.evaluation.tables import Item
 from seedpo.files import write_text, writing
-from seedpo.metrics.named import build_features, metric_entry
-from seedpo.protocols import SetMetric
+from seedpo.metrics.catalogue import metric_entry
+from seedpo.metrics.named import build_features
+from seedpo.metrics.records import SetMetric
 
 FILE = "set_metrics.json"
 """What was measured against which reference set."""
@@ -77,14 +78,14 @@ def measure_sets(
             if place in known or place == (reference, None):
                 continue
             for what, count in ((f"target {place[0]}", len(of)), (f"--reference {reference}", len(references))):
-                if count < metric.least_images:
-                    raise ConfigError(f"metric {name} needs at least {metric.least_images} images; {what} has {count}")
+                if count < (least := metric.facts.least_images):
+                    raise ConfigError(f"metric {name} needs at least {least} images; {what} has {count}")
             files = [folder.path / item.file for item in of]
             one, other = (
                 _features(features, name, source, label, paths, device, progress=progress)
                 for label, paths in ((f"{place[0]} {place[1]}", files), ("reference", references))
             )
-            what_is = Measured(name=name, kind="set metric", unit=metric.unit, direction=metric.direction)
+            what_is = Measured(name=name, kind="set metric", unit=metric.facts.unit, direction=metric.facts.direction)
             found.append(figure_of(place, what_is, _interval(metric, one, other, of, seed=seed)))
         _write(folder, reference, found)
     return found

@@ -19,7 +19,6 @@ from seedpo.evaluation.folder import FORMAT, MEND, EvaluationFolder
 from seedpo.evaluation.measuring import scores_by_prompt
 from seedpo.evaluation.tables import Table
 from seedpo.files import write_text, writing
-from seedpo.protocols import unchanged
 
 Place = tuple[str, int | None]
 """A target and a training step; no step: the target as it is."""
@@ -34,7 +33,7 @@ class Measured:
         kind: ``reward``, ``metric`` or ``set metric``.
         unit: of its values.
         direction: which values are better.
-        finish: applied to means over prompts.
+        finish: applied to means over prompts; `None` for nothing.
         tie_width: differences of rewards of at most this size are ties.
     """
 
@@ -42,7 +41,7 @@ class Measured:
     kind: str
     unit: str = ""
     direction: str = "higher"
-    finish: Callable[[float], float] = unchanged
+    finish: Callable[[float], float] | None = None
     tie_width: float = 0.0
 
 

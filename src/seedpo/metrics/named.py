@@ -8,75 +8,100 @@ A name is one of these::
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from seedpo.errors import ConfigError
-from seedpo.metrics.catalogue import METRICS
-from seedpo.metrics.features.names import FEATURES, SET_METRICS, load_features
-from seedpo.protocols import Features, Metric, SetMetric
-from seedpo.registry import FeaturesEntry, MetricEntry, unknown
-
-
-def metric_entry(name: str) -> tuple[MetricEntry, str | None]:
-    """What is registered under a name, and the place that follows it; nothing is loaded.
-
-    Raises:
-        ConfigError: if there is no such metric, or it has no weights that could be elsewhere.
-    """
-    head, at, place = name.partition("@")
-    registry = next((each for each in (METRICS, SET_METRICS) if head in each), None)
-    if registry is None:
-        raise unknown("metric", head, [*METRICS.names(), *SET_METRICS.names()])
-    entry = registry[head]
-    assert isinstance(entry, MetricEntry)  # what the catalogue holds
-    if not at:
-        return entry, None
-    features = None if entry.features is None else FEATURES[entry.features]
-    default = features.place if isinstance(features, FeaturesEntry) else None
-    if default is None:
-        raise ConfigError(f"metric {name}: {head} has no weights that could be elsewhere; write {head}")
-    if not place:
-        raise ConfigError(f"metric {name}: after @ stands a folder or owner/name, for example {head}@{default}")
-    return entry, place
+from seedpo.metrics.catalogue import FEATURES, metric_entry
+from seedpo.metrics.records import Metric, Samples, SetMetric
+from seedpo.protocols import Features
+from seedpo.registry import load_target
 
 
 def build_metric(name: str) -> Metric | SetMetric:
     """The metric of a name; the network behind its features is loaded when it first measures.
 
     Raises:
-        ConfigError: see :func:`metric_entry`.
+        ConfigError: see :func:`seedpo.metrics.catalogue.metric_entry`.
     """
     entry, place = metric_entry(name)
-    found: Metric | SetMetric = entry.load(place)
-    return found
+    function: Callable[..., Tensor] = entry.load()
+    if entry.reference:
+        per_image = None if entry.per_image is None else load_target(entry.per_image)
+        return SetMetric(facts=entry, of_features=function, per_image=per_image)
+    if entry.features is None:
+        return Metric(facts=entry, per_prompt=function)
+    features = FeaturesOf(entry.features, place)
+    return Metric(facts=entry, per_prompt=lambda samples: function(samples.derive(features)), of_features=function)
 
 
 def build_prompt_metric(name: str) -> Metric:
     """The metric of a name, if it is measured on the images of each prompt.
 
     Raises:
-        ConfigError: if it compares all images with a reference set, or see :func:`metric_entry`.
+        ConfigError: if it compares all images with a reference set, or if there is no such metric.
     """
     metric = build_metric(name)
     if isinstance(metric, SetMetric):
-        raise ConfigError(f"metric {name} needs a reference set, which evaluations of a run have not; leave it out")
+        raise ConfigError(f"metric {name} needs a reference set, which evaluations of a run do not have; leave it out")
     return metric
 
 
 def build_features(name: str, *, device: torch.device | str | None = None) -> Features | None:
-    """What makes the features that a metric looks at, loaded once per process and place; none: it looks at images.
+    """The extractor that a metric looks through, loaded once per process and place.
 
     Args:
         name: of the metric, as the user wrote it.
-        device: where its network is to be; none: where it is.
+        device: for its network; `None` leaves it where it is.
+
+    Returns:
+        The extractor; `None` if the metric looks at the images themselves.
 
     Raises:
-        ConfigError: see :func:`metric_entry`.
-        DataError: if the weights cannot be had.
+        ConfigError: see :func:`seedpo.metrics.catalogue.metric_entry`.
+        DataError: if the weights cannot be loaded.
     """
     entry, place = metric_entry(name)
     if entry.features is None:
         return None
     extractor = load_features(entry.features, place)
-    found: Features = extractor if device is None else extractor.to(device)
-    return found
+    features: Features = extractor if device is None else extractor.to(device)
+    return features
+
+
+def load_features(name: str, place: str | None = None) -> Any:
+    """The extractor of a kind of features, loaded once per process and place.
+
+    Raises:
+        ConfigError: if there is none of this name.
+        DataError: if the weights cannot be loaded.
+    """
+    loader = FEATURES.load(name)
+    # The loaders cache by their arguments: nothing and `None` would load two networks.
+    return loader() if place is None else loader(place)
+
+
+@dataclass(frozen=True)
+class FeaturesOf:
+    """Features of samples, computed once for all the metrics that look at them: equal for one name and place.
+
+    Attributes:
+        features: name of the features.
+        place: of their weights; `None` for the default place.
+    """
+
+    features: str
+    place: str | None
+
+    def __call__(self, samples: Samples) -> Tensor:
+        """Features (P, K, D) float32; the network is loaded at the first call, onto the GPU if there is one."""
+        extractor = load_features(self.features, self.place)
+        if torch.cuda.is_available():
+            extractor.to(torch.device("cuda", torch.cuda.current_device()))
+        images, _ = samples.flat()
+        features: Tensor = extractor(images)
+        return features.view(*samples.images.shape[:2], -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from seedpo.protocols import Metric, Samples
+from seedpo.metrics.records import Samples
 
 
 def mean_pairwise_distance(samples: Samples) -> Tensor:
@@ -43,13 +43,3 @@ def directions(features: Tensor) -> Tensor:
     wide = features.double()
     nothing = (wide == 0).all(-1, keepdim=True).double()
     return nn.functional.normalize(torch.cat([wide, nothing], -1), dim=-1)
-
-
-PAIRWISE_DIVERSITY = Metric(
-    name="pairwise_diversity",
-    direction="higher",
-    unit="RMS pixel difference in [0, 1]",
-    summary="mean distance between images of one prompt from different latents; 0: all the same",
-    per_prompt=mean_pairwise_distance,
-    least_images=2,
-)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from seedpo.protocols import Metric, Samples
+from seedpo.metrics.records import Samples
 
 EDGE = 0.1
 """Least gradient of an edge, in units of luminance per pixel: that beside a step of 0.2 from one area to another."""
@@ -96,34 +96,7 @@ def _as_bytes(images: Tensor) -> Tensor:
     return (images.detach().double().cpu() * 255.0).round().clamp(0.0, 255.0)
 
 
-IMAGE_ENTROPY = Metric(
-    name="image_entropy",
-    direction="neither",
-    unit="bits",
-    summary="Shannon entropy of an image's luminance histogram; 0: one level of grey, 8: all equally often",
-    per_prompt=mean_over_images(luminance_entropy),
-)
-
-RMS_CONTRAST = Metric(
-    name="rms_contrast",
-    direction="neither",
-    unit="standard deviation of luminance in [0, 1]",
-    summary="how far an image's luminance lies from its mean; 0: even, 0.5: half black, half white",
-    per_prompt=mean_over_images(luminance_deviation),
-)
-
-COLOURFULNESS = Metric(
-    name="colourfulness",
-    direction="neither",
-    unit="Hasler and Suesstrunk's M",
-    summary="how colourful people find an image; 0: grey, 109: extremely",
-    per_prompt=mean_over_images(colourfulness),
-)
-
-EDGE_DENSITY = Metric(
-    name="edge_density",
-    direction="neither",
-    unit="share of pixels",
-    summary=f"pixels whose luminance changes by more than {EDGE} per pixel",
-    per_prompt=mean_over_images(edge_share),
-)
+mean_entropy = mean_over_images(luminance_entropy)
+mean_contrast = mean_over_images(luminance_deviation)
+mean_colourfulness = mean_over_images(colourfulness)
+mean_edge_share = mean_over_images(edge_share)

@@ -11,8 +11,7 @@ import yaml
 
 from seedpo.core.entropy import entropy_weights
 from seedpo.methods.presets import METHODS, Preset
-from seedpo.metrics.catalogue import METRICS
-from seedpo.metrics.named import metric_entry
+from seedpo.metrics.catalogue import find_metric
 from seedpo.models.catalogue import MODELS
 from seedpo.models.names import hub_place, is_hub_name
 from seedpo.publishing.grid import sample_grid
@@ -188,8 +187,8 @@ def _evaluation(config: RunConfig, folder: RunFolder) -> list[str]:
 def _direction(name: str) -> str:
     if name.startswith("reward/"):
         return "higher"
-    head, _, _ = name.partition("@")
-    return metric_entry(head)[0].direction if head in METRICS else ""
+    metric = find_metric(name)
+    return "" if metric is None else metric.direction
 
 
 def _interval(line: Mapping[str, Any], name: str) -> str:

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
-from seedpo.registry import Entry, Registry, RewardEntry
+from dataclasses import dataclass
+from typing import Literal
+
+from seedpo.registry import Entry, Registry
 
 DRAWING = 32
 """Height and width of the embedded world's drawings; its oracle reads nothing else."""
 
 OURS = "Apache-2.0, as seedpo"
 """Licence of what ships with the package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardEntry(Entry):
+    """One registered reward; its target gives it, and takes the place of its weights if it has one.
+
+    Attributes:
+        scale: what its numbers mean, and in which range they lie.
+        licence: of what is published, as far as its publishers state it in what was read; else where it stands.
+        size: of what is downloaded; none: nothing is.
+        source: paper or repository that describes it.
+        place: default place of its weights on the hub; none: it has none to be found elsewhere.
+        step_aware: whether it can judge previews of noisy images at their time step.
+        direction: whether more is better.
+    """
+
+    scale: str
+    licence: str
+    size: str | None = None
+    source: str
+    place: str | None = None
+    step_aware: bool = False
+    direction: Literal["higher"] = "higher"
+
 
 REWARDS = Registry(
     "reward",

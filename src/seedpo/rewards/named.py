@@ -25,8 +25,8 @@ from seedpo.data.score_table import COLUMNS
 from seedpo.errors import ConfigError
 from seedpo.models.names import looks_like_a_model
 from seedpo.protocols import Images
-from seedpo.registry import RewardEntry, unknown
-from seedpo.rewards.catalogue import REWARDS
+from seedpo.registry import unknown
+from seedpo.rewards.catalogue import REWARDS, RewardEntry
 from seedpo.rewards.outputs import checked_scores
 from seedpo.rewards.settings import RewardTerm, WeightedSum, refuse_cycles
 from seedpo.rewards.user_code import takes_timestep, user_reward
@@ -162,12 +162,11 @@ def _build(name: str, definitions: Definitions) -> CheckedReward:
 
 
 def _registered(name: str) -> tuple[RewardEntry, str | None] | None:
-    """Entry and place of ``name`` or ``name@place``; none if it is neither."""
+    """Entry and place of ``name`` or ``name@place``; `None` if it is neither."""
     head, at, place = name.partition("@")
     if head not in REWARDS or (at and Path(name).exists()):
         return None
     entry = REWARDS[head]
-    assert isinstance(entry, RewardEntry)  # what the catalogue holds
     if not at:
         return entry, None
     if entry.place is None:

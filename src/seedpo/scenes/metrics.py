@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from seedpo.protocols import Metric, Samples
-from seedpo.scenes.oracle import FREE, Readings, read_images
+from seedpo.metrics.records import Samples
+from seedpo.scenes.oracle import Readings, read_images
 from seedpo.scenes.taste import utility
 
 UNIFORM_VARIANCE = 1.0 / 12.0
@@ -71,48 +71,3 @@ def mean_free_variance(samples: Samples) -> Tensor:
 def mean_right_variance(samples: Samples) -> Tensor:
     """The same over the images whose named attributes are all right, (P,); NaN where fewer than two are."""
     return torch.nanmean(free_variances(samples, right=True), 1)
-
-
-TRUTH = Metric(
-    name="truth",
-    direction="higher",
-    unit="utility of the simulated annotator",
-    summary="what the simulated annotator really likes: vividness, less wrong attributes and flaws; 3 is the best",
-    per_prompt=mean_truth,
-)
-
-ATTRIBUTE_ACCURACY = Metric(
-    name="attribute_accuracy",
-    direction="higher",
-    unit="share of images",
-    summary="images in which shape, colour, size and background are those of the prompt",
-    per_prompt=share_correct,
-)
-
-RESIDUAL = Metric(
-    name="residual",
-    direction="lower",
-    unit="RMS pixel difference in [0, 1]",
-    summary="distance to the nearest legitimate drawing of the prompt",
-    per_prompt=mean_residual,
-)
-
-FREE_SPREAD = Metric(
-    name="free_spread",
-    direction="higher",
-    unit="standard deviation relative to the data",
-    summary=f"spread of what the prompt leaves open ({', '.join(FREE)}); 1: as wide as in the data",
-    per_prompt=mean_free_variance,
-    finish=math.sqrt,
-    least_images=2,
-)
-
-RIGHT_SPREAD = Metric(
-    name="free_spread_right",
-    direction="higher",
-    unit="standard deviation relative to the data",
-    summary="the same over images with every named attribute right: faults, which spread too, do not count",
-    per_prompt=mean_right_variance,
-    finish=math.sqrt,
-    least_images=2,
-)

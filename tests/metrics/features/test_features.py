@@ -15,11 +15,10 @@ from torch import Tensor
 from transformers import CLIPModel, Dinov2Model
 
 from seedpo.errors import DataError
+from seedpo.metrics.catalogue import FEATURES
 from seedpo.metrics.features.clip import clip
 from seedpo.metrics.features.dino import dino
-from seedpo.metrics.features.names import FEATURES
 from seedpo.metrics.features.pixels import pixels
-from seedpo.registry import FeaturesEntry
 from seedpo.rewards.inputs import to_bytes
 from seedpo.rewards.preprocessing import clip_pixels
 from seedpo.scenes.shipped import scenes_clip
@@ -86,7 +85,6 @@ class TestAll:
 
     def test_is_described(self, places: dict[str, str | None], name: str) -> None:
         entry = FEATURES[name]
-        assert isinstance(entry, FeaturesEntry)
         assert entry.width
         assert entry.source
         assert (entry.place is None) == (entry.size is None)

@@ -67,13 +67,8 @@ class WinRate:
         return self.win + 0.5 * self.tie
 
 
-def same(value: float) -> float:
-    """The value itself."""
-    return value
-
-
 def mean_interval(
-    values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES, level: float = 0.95, finish: Finish = same
+    values: ArrayLike, *, seed: int = 0, resamples: int = RESAMPLES, level: float = 0.95, finish: Finish | None = None
 ) -> Interval:
     """Mean of values with its percentile bootstrap interval.
 
@@ -82,7 +77,7 @@ def mean_interval(
         seed: seed of the resampling.
         resamples: how many are drawn.
         level: of the interval.
-        finish: applied to each mean, for figures that are a function of one (a root mean square).
+        finish: applied to each mean, for figures that are a function of one (a root mean square); `None` for nothing.
     """
     given = _row(values)
     known = given[~np.isnan(given)]
@@ -90,8 +85,9 @@ def mean_interval(
     if not len(known):
         return Interval(mean=math.nan, low=math.nan, high=math.nan, count=0, left_out=left_out)
     means = resampled_means(known[:, None], seed=seed, resamples=resamples)[:, 0]
-    low, high = (finish(end) for end in interval_ends(means, level=level))
-    return Interval(mean=finish(float(known.mean())), low=low, high=high, count=len(known), left_out=left_out)
+    figures = (float(known.mean()), *interval_ends(means, level=level))
+    mean, low, high = figures if finish is None else map(finish, figures)
+    return Interval(mean=mean, low=low, high=high, count=len(known), left_out=left_out)
 
 
 def paired_difference(
@@ -101,7 +97,7 @@ def paired_difference(
     seed: int = 0,
     resamples: int = RESAMPLES,
     level: float = 0.95,
-    finish: Finish = same,
+    finish: Finish | None = None,
 ) -> Interval:
     """Mean of ``a`` less mean of ``b``, each over the same prompts, with its interval.
 
@@ -113,7 +109,7 @@ def paired_difference(
         seed: seed of the resampling.
         resamples: how many are drawn.
         level: of the interval.
-        finish: applied to each mean before the difference is taken.
+        finish: applied to each mean before the difference is taken; `None` for nothing.
 
     Raises:
         ValueError: if the two have different lengths.
@@ -123,7 +119,7 @@ def paired_difference(
     left_out = len(both) - len(known)
     if not len(known):
         return Interval(mean=math.nan, low=math.nan, high=math.nan, count=0, left_out=left_out)
-    if finish is same:
+    if finish is None:
         known = known[:, :1] - known[:, 1:]
         differences = resampled_means(known, seed=seed, resamples=resamples)[:, 0]
         mean = float(known.mean())
