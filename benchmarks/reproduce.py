@@ -67,7 +67,8 @@ def read_row(text: str, row: str) -> dict[str, Figure]:
     if method not in METHODS or variant not in VARIANTS:
         rows = [f"{one}-{kind}" for one in METHODS for kind in VARIANTS]
         raise SystemExit(f"there is no row {row!r}; there are {', '.join(rows)}")
-    section = text.split(f"\n## {NAMES[method]}\n", 1)[-1].split("\n## ", 1)[0]
+    after = re.split(rf"^#+ {re.escape(NAMES[method])}$", text, maxsplit=1, flags=re.MULTILINE)[-1]
+    section = re.split(r"^#", after, maxsplit=1, flags=re.MULTILINE)[0]
     lines = [[cell.strip() for cell in line.strip("| \n").split("|")] for line in section.splitlines() if "|" in line]
     found = [line for line in lines if line[0].startswith(VARIANTS[variant])]
     if not found:
