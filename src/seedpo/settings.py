@@ -22,6 +22,23 @@ class Section(BaseModel):
 
 Settings = TypeVar("Settings", bound=Section)
 
+NO_EFFECT = "changes no number of a run's results"
+"""Marks a key, ``key: Annotated[int, NO_EFFECT]``: runs that differ in it alone have the same results."""
+
+
+def changes_results(kind: type[Section], key: str) -> bool:
+    """Whether a dotted key may change a number of a run's results; keys that ``kind`` does not have count as if so.
+
+    Resuming, sweeps and reports ask this one function, which reads the mark :data:`NO_EFFECT`.
+    """
+    section: Any = kind
+    for part in key.split("."):
+        field = getattr(section, "model_fields", {}).get(part)
+        if field is None or NO_EFFECT in field.metadata:
+            return field is None
+        section = field.annotation
+    return True
+
 
 def _bare_no(value: Any) -> Any:
     """YAML 1.1 reads a bare no as false."""

@@ -103,3 +103,20 @@ def test_a_held_out_reward_judges_where_no_truth_is_known(tmp_path: Path) -> Non
         "reward/aesthetic",
         "held-out reward aesthetic",
     )
+
+
+def test_keys_that_change_no_result_part_no_family(tmp_path: Path) -> None:
+    bookkeeping = {
+        "trackers": ["tensorboard"],
+        "tracker_project": "mine",
+        "alarms": {"window": 30, "hacking": {"action": "keep_best"}},
+        "cache": {"folder": "/x", "latents": False},
+        "feedback": {"poll_seconds": 9.0},
+        "log_every": 5,
+        "checkpoint_every": 7,
+        "checkpoints_limit": 1,
+    }
+    (family,) = families(tmp_path, {}, {"gamma": 3.0}, {"seed": 1, "changes": bookkeeping})
+    assert [(one.role, one.seeds) for one in family.settings] == [("base", (0, 1)), ("see", (0,))]
+    other = families(tmp_path / "other", {}, {"gamma": 3.0, "changes": {"cache": {"reference": True}}})
+    assert len(other) == 2

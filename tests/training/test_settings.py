@@ -10,7 +10,7 @@ import yaml
 from seedpo.errors import ConfigError, SeedpoError
 from seedpo.methods.presets import METHODS
 from seedpo.registry import registries
-from seedpo.settings import build_config, merge, nested, parse_override, read_recipe
+from seedpo.settings import build_config, changes_results, dotted, merge, nested, parse_override, read_recipe
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 
@@ -271,3 +271,17 @@ def test_names_among_the_defaults_are_registered() -> None:
     assert config.reward in registries()["rewards"]
     assert all(name in registries()["rewards"] for name in config.evaluation.rewards)
     assert all(name in registries()["metrics"] for name in config.evaluation.metrics)
+
+
+def test_which_keys_change_no_result() -> None:
+    """Resuming, sweeps and reports ask this one function; a key that is new counts as one that changes results."""
+    keys = dotted(RunConfig().tree())
+    harmless = {key for key in keys if not changes_results(RunConfig, key)}
+    assert {key for key in harmless if not key.startswith("alarms.")} == {
+        *("log_every", "checkpoint_every", "checkpoints_limit", "trackers", "tracker_project"),
+        *("cache.folder", "cache.latents", "cache.prompts"),
+        *("feedback.poll_seconds", "feedback.timeout_hours"),
+    }
+    assert {key for key in keys if key.startswith("alarms.")} <= harmless
+    assert changes_results(RunConfig, "rewards.mine.weights")
+    assert changes_results(RunConfig, "nothing.of.this.name")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from seedpo.settings import Section
+from seedpo.settings import NO_EFFECT, Section
 
 
 class PairsConfig(Section):
@@ -42,12 +42,12 @@ class PairsConfig(Section):
 class CacheConfig(Section):
     """What is computed once and kept on the disk, for this run and others (Diffusion-DPO)."""
 
-    folder: str | None = None
+    folder: Annotated[str | None, NO_EFFECT] = None
     """Folder that any number of runs may share, at the same time too. What is found there was made with the same
     weights, settings and pairs, and is verified whenever it is read; none: latents are kept in memory for the run."""
-    latents: bool = True
+    latents: Annotated[bool, NO_EFFECT] = True
     """Whether latents are kept in `folder`; without it they are encoded at every visit of a pair."""
-    prompts: bool = True
+    prompts: Annotated[bool, NO_EFFECT] = True
     """Whether embedded prompts are kept in `folder`; without it they are embedded at every visit of a pair."""
     reference: bool = False
     """Whether the reference's log-probabilities are kept in `folder`, two numbers for each visit of a pair. Time steps,

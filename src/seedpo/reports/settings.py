@@ -16,17 +16,17 @@ from typing import Any, Literal
 from seedpo.core.verdicts import Evaluation, Reading, Rule, Verdict, is_mean_of, judge_run
 from seedpo.reports.runs import PerPrompt, Record, Run
 from seedpo.reports.wording import listing, setting, written
-from seedpo.settings import dotted
+from seedpo.settings import changes_results, dotted
+from seedpo.training.settings import RunConfig
 from seedpo.training.signs import held_out_keys, verdict_rule
 
 Role = Literal["base", "see", "control"]
 ROLES: tuple[Role, ...] = ("base", "see", "control")
 
 METHODS = {"diffusion-dpo": "Diffusion-DPO", "d3po": "D3PO", "spo": "SPO"}
-BOOKKEEPING = ("log_every", "checkpoint_every", "checkpoints_limit")
 WEIGHTS = ("beta", "gamma", "entropy_convention")
-NOT_FAMILY = (*BOOKKEEPING, *WEIGHTS, "seed", "max_steps", "evaluate_every", "evaluation")
-"""Keys that may differ between runs that are compared."""
+NOT_FAMILY = (*WEIGHTS, "seed", "max_steps", "evaluate_every", "evaluation")
+"""Keys that may differ between runs that are compared, besides those that change no result."""
 
 NAN = math.nan
 
@@ -229,19 +229,25 @@ def group(runs: Sequence[Run]) -> tuple[Family, ...]:
     """Sorts runs into families and settings, in the order in which they are given."""
     families: dict[str, list[Run]] = {}
     for run in runs:
-        families.setdefault(f"{_without(run.config, NOT_FAMILY)} {run.rewards[:1]}", []).append(run)
+        families.setdefault(f"{_without(run, NOT_FAMILY)} {run.rewards[:1]}", []).append(run)
     built = [_family(members) for members in families.values()]
     return tuple(_retitled(family, built) for family in built)
 
 
-def _without(config: Mapping[str, Any], keys: Collection[str]) -> str:
-    return json.dumps({key: config[key] for key in config.keys() - set(keys)}, sort_keys=True, default=str)
+def _settings(run: Run) -> dict[str, Any]:
+    """The dotted keys of a run that may change its results."""
+    return {key: value for key, value in dotted(run.config).items() if changes_results(RunConfig, key)}
+
+
+def _without(run: Run, keys: Collection[str]) -> str:
+    kept = {key: value for key, value in _settings(run).items() if key.split(".")[0] not in keys}
+    return json.dumps(kept, sort_keys=True, default=str)
 
 
 def _family(runs: Sequence[Run]) -> Family:
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(_without(run.config, (*BOOKKEEPING, "seed")), []).append(run)
+        groups.setdefault(_without(run, ("seed",)), []).append(run)
     see = [members[0] for members in groups.values() if float(members[0].config["gamma"]) != 0]
     settings = [_setting(members, see) for members in groups.values()]
     settings.sort(key=lambda one: (ROLES.index(one.role), one.beta, one.gamma))
@@ -293,7 +299,7 @@ def _unique_name(one: Setting, settings: Sequence[Setting]) -> str:
         return one.name
     name = f"{one.name}, {beta}" if one.role == "see" else f"{one.name} {beta}"
     twins = [other for other in alike if other.beta == one.beta and other.runs and one.runs]
-    keys = differing_keys([dotted(other.runs[0].config) for other in (one, *twins)]) if twins else []
+    keys = differing_keys([_settings(other.runs[0]) for other in (one, *twins)]) if twins else []
     return ", ".join(
         [name, *(f"{key} {written(dotted(one.runs[0].config).get(key))}" for key in keys if key != "seed")]
     )
@@ -304,7 +310,7 @@ def _retitled(family: Family, families: Sequence[Family]) -> Family:
     alike = [other for other in families if other.method == family.method]
     if len(alike) < 2:
         return family
-    configs = [dotted(other.settings[0].runs[0].config) for other in alike]
+    configs = [_settings(other.settings[0].runs[0]) for other in alike]
     own = configs[alike.index(family)]
     keys = [
         key for key in differing_keys(configs) if key == "evaluation.rewards" or key.split(".")[0] not in NOT_FAMILY

@@ -15,7 +15,7 @@ import yaml
 
 from seedpo.errors import RunFolderError
 from seedpo.files import write_text, writing
-from seedpo.settings import build_config, differences, read_recipe
+from seedpo.settings import build_config, changes_results, differences, read_recipe
 from seedpo.training.environment import changed_packages, describe_environment
 from seedpo.training.settings import RunConfig, TrainingConfig
 
@@ -23,15 +23,8 @@ logger = logging.getLogger(__name__)
 
 Config = TypeVar("Config", bound=TrainingConfig)
 
-FREE_KEYS = frozenset(
-    {
-        *("max_steps", "log_every", "checkpoint_every", "checkpoints_limit", "evaluate_every"),
-        *("trackers", "tracker_project", "alarms"),
-        *("cache.folder", "cache.latents", "cache.prompts"),
-        *("feedback.poll_seconds", "feedback.timeout_hours"),
-    }
-)
-"""Keys that may change when a run is resumed: none of them changes what a step does."""
+LENGTH_KEYS = ("max_steps", "evaluate_every")
+"""Keys that may change when a run is resumed although they change its results: none of them changes a step."""
 
 
 @dataclass(frozen=True)
@@ -197,17 +190,19 @@ class RunFolder:
 
 
 def require_same_settings(before: TrainingConfig, now: TrainingConfig, where: Path) -> None:
-    """Checks that a configuration continues a run; only :data:`FREE_KEYS` may differ.
+    """Checks that a configuration continues a run.
+
+    Only :data:`LENGTH_KEYS` and keys that change no result may differ.
 
     Raises:
         RunFolderError: naming every key that differs, with both values.
     """
     # A schedule that ends at max_steps has another learning rate at every step if that changes.
-    free = FREE_KEYS if now.optimizer.schedule == "constant" else FREE_KEYS - {"max_steps"}
+    free = LENGTH_KEYS if now.optimizer.schedule == "constant" else LENGTH_KEYS[1:]
     differing = [
         f"{key} ({old!r} -> {new!r})"
         for key, (old, new) in differences(before.tree(), now.tree()).items()
-        if key not in free and key.split(".")[0] not in free
+        if key not in free and changes_results(type(now), key)
     ]
     if differing:
         raise RunFolderError(

@@ -12,7 +12,7 @@ from seedpo.data.settings import CacheConfig, PairsConfig
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig, TrajectoryConfig
 from seedpo.rewards.settings import WeightedSum, refuse_cycles
-from seedpo.settings import Precision, Section
+from seedpo.settings import NO_EFFECT, Precision, Section
 from seedpo.training.alarm_settings import AlarmsConfig
 from seedpo.training.feedback.settings import FeedbackConfig
 
@@ -54,17 +54,17 @@ class TrainingConfig(Section):
     `seedpo train` takes there for models other than the embedded one, where nothing is set."""
     seed: int = Field(0, ge=0)
     """Seed of everything that is drawn in the run."""
-    log_every: int = Field(1, ge=1)
+    log_every: Annotated[int, NO_EFFECT] = Field(1, ge=1)
     """Steps between lines of training metrics."""
-    checkpoint_every: int = Field(100, ge=0)
+    checkpoint_every: Annotated[int, NO_EFFECT] = Field(100, ge=0)
     """Steps between checkpoints; 0 writes none but the last."""
-    checkpoints_limit: int = Field(2, ge=1)
+    checkpoints_limit: Annotated[int, NO_EFFECT] = Field(2, ge=1)
     """Checkpoints that are kept."""
     evaluate_every: int = Field(0, ge=0)
     """Steps between evaluations; 0 evaluates before the first and after the last step only."""
-    trackers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    trackers: Annotated[tuple[Literal["tensorboard", "trackio", "wandb"], ...], NO_EFFECT] = ()
     """Where the metrics go besides `metrics.jsonl`; none: nowhere else. The packages come with `seedpo[track]`."""
-    tracker_project: str = "seedpo"
+    tracker_project: Annotated[str, NO_EFFECT] = "seedpo"
     """Project under which trackio and wandb show the run; tensorboard, whose files lie in the run folder, has none."""
     optimizer: OptimizerConfig = OptimizerConfig()
 
@@ -163,7 +163,7 @@ class RunConfig(TrainingConfig):
     steps: StepPoolConfig = StepPoolConfig()
     feedback: FeedbackConfig = FeedbackConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    alarms: AlarmsConfig = AlarmsConfig()
+    alarms: Annotated[AlarmsConfig, NO_EFFECT] = AlarmsConfig()
     fidelity: FidelityConfig = FidelityConfig()
 
     @property

@@ -6,7 +6,7 @@ import pytest
 
 from seedpo.core.entropy import entropy_weights
 from seedpo.errors import ConfigError
-from seedpo.reports.settings import flat
+from seedpo.settings import dotted
 from seedpo.training.sweeps.expanding import expand
 from seedpo.training.sweeps.hacking_grid import GRIDS, Grid, grids, settings_of, sweep_of
 
@@ -54,7 +54,7 @@ def test_trials_differ_from_a_published_setting_in_their_option_alone(method: st
     assert len(tried) == 2 * len(grid.trials)
     for one in tried:
         twin = published[one.role, one.beta, one.weight]
-        left, right = (flat(cells[f"{each.label}_seed=0"].model_dump()) for each in (one, twin))
+        left, right = (dotted(cells[f"{each.label}_seed=0"].model_dump()) for each in (one, twin))
         assert {key for key in left if left[key] != right[key]} <= set(grid.trials[one.option].changes)
         assert left != right
 

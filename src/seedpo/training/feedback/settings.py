@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from seedpo.settings import Section
+from seedpo.settings import NO_EFFECT, Section
 
 
 class FeedbackConfig(Section):
@@ -15,7 +17,7 @@ class FeedbackConfig(Section):
     none. None: `reward` judges."""
     question: str | None = None
     """Key of the question that is asked; none: the only one of the study."""
-    poll_seconds: float = Field(2.0, gt=0.0, le=3600.0)
+    poll_seconds: Annotated[float, NO_EFFECT] = Field(2.0, gt=0.0, le=3600.0)
     """Seconds between two looks at the votes."""
-    timeout_hours: float | None = Field(None, gt=0.0)
+    timeout_hours: Annotated[float | None, NO_EFFECT] = Field(None, gt=0.0)
     """Hours without a new vote after which the run ends, to be resumed later; none: it waits for ever."""

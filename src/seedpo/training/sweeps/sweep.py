@@ -11,20 +11,12 @@ from typing import Any
 
 from seedpo.errors import RunFolderError, SeedpoError
 from seedpo.files import write_text
-from seedpo.settings import build_config, differences, read_recipe
+from seedpo.settings import build_config, changes_results, differences, read_recipe
 from seedpo.training.settings import RunConfig
 from seedpo.training.sweeps.cells import Cell, shard_of
 from seedpo.training.sweeps.expanding import Checked, expand
 from seedpo.training.sweeps.files import Sweep
 from seedpo.training.sweeps.running import Failure, has_checkpoint, is_finished, recipe_text, run_cells
-
-HARMLESS = frozenset(
-    {
-        *("log_every", "checkpoint_every", "checkpoints_limit", "trackers", "tracker_project"),
-        *("cache.folder", "cache.latents", "cache.prompts"),
-    }
-)
-"""Keys in which a trained cell may differ from what is asked now: they change no number of its results."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +133,7 @@ def _changed(folder: Path, config: RunConfig) -> list[str]:
     return [
         f"{key} = {old} there, {new} now"
         for key, (old, new) in differences(before, config.tree()).items()
-        if key not in HARMLESS
+        if changes_results(type(config), key)
     ]
 
 
