@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedpo.cli.demo import run_demo
+from seedpo.methods.presets import method_title
 from seedpo.reports import write_report
-from seedpo.reports.hacking_benchmark.wording import NAMES
 from seedpo.training.sweeps.demonstration import METHODS
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results.md"
@@ -67,12 +67,12 @@ def read_row(text: str, row: str) -> dict[str, Figure]:
     if method not in METHODS or variant not in VARIANTS:
         rows = [f"{one}-{kind}" for one in METHODS for kind in VARIANTS]
         raise SystemExit(f"there is no row {row!r}; there are {', '.join(rows)}")
-    after = re.split(rf"^#+ {re.escape(NAMES[method])}$", text, maxsplit=1, flags=re.MULTILINE)[-1]
+    after = re.split(rf"^#+ {re.escape(method_title(method))}$", text, maxsplit=1, flags=re.MULTILINE)[-1]
     section = re.split(r"^#", after, maxsplit=1, flags=re.MULTILINE)[0]
     lines = [[cell.strip() for cell in line.strip("| \n").split("|")] for line in section.splitlines() if "|" in line]
     found = [line for line in lines if line[0].startswith(VARIANTS[variant])]
     if not found:
-        raise SystemExit(f"no table of {NAMES[method]} has a row that begins with {VARIANTS[variant]!r}")
+        raise SystemExit(f"no table of {method_title(method)} has a row that begins with {VARIANTS[variant]!r}")
     cells = zip(lines[0][FIRST:], found[0][FIRST:], strict=True)
     return {column: figure for column, cell in cells if (figure := _figure(cell)) is not None}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from seedpo.errors import RunFolderError
+from seedpo.methods.presets import method_title
 from seedpo.reports.hacking_benchmark.analysis import (
     QUANTITIES,
     Comparison,
@@ -21,7 +22,7 @@ from seedpo.reports.hacking_benchmark.analysis import (
 )
 from seedpo.reports.hacking_benchmark.ends import ends
 from seedpo.reports.hacking_benchmark.figures import frontier_figure
-from seedpo.reports.hacking_benchmark.wording import NAMES, answer, markdown, summary, verdict
+from seedpo.reports.hacking_benchmark.wording import answer, markdown, summary, verdict
 from seedpo.reports.wording import written
 from seedpo.settings import dotted
 from seedpo.training.sweeps.hacking_grid import SEEDS, Grid, grids, settings_of, sweep_of
@@ -120,7 +121,7 @@ def analyse(out: Path, chosen: Mapping[str, Grid], *, seeds: int, command: str) 
 def _write_figures(out: Path, method: str, measured: Sequence[Measured]) -> list[str]:
     names = []
     for key in QUANTITIES:
-        picture = frontier_figure(NAMES.get(method, method), measured, key)
+        picture = frontier_figure(method_title(method), measured, key)
         if picture is not None:
             names.append(f"{method}-{key.replace('_', '-')}.svg")
             (out / names[-1]).write_text(picture, encoding="utf-8")

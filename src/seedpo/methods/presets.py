@@ -51,23 +51,43 @@ SPO = Preset(
     defaults={"beta": 10.0, "clip_range": 0.1, "learning_rate": 6e-5},
 )
 
+
+@dataclass(frozen=True, kw_only=True)
+class MethodEntry(Entry):
+    """One method's row.
+
+    Attributes:
+        title: its name in reports and cards.
+    """
+
+    title: str
+
+
 METHODS = Registry(
     "method",
     (
-        Entry(
+        MethodEntry(
             name="diffusion-dpo",
+            title="Diffusion-DPO",
             target="seedpo.methods.presets:DIFFUSION_DPO",
             summary="noise-prediction DPO on a fixed set of image pairs (arXiv 2311.12908)",
         ),
-        Entry(
+        MethodEntry(
             name="d3po",
+            title="D3PO",
             target="seedpo.methods.presets:D3PO",
             summary="DPO on whole trajectories that share x_T, ranked by their final images (arXiv 2311.13231)",
         ),
-        Entry(
+        MethodEntry(
             name="spo",
+            title="SPO",
             target="seedpo.methods.presets:SPO",
             summary="DPO on single steps from a shared x_t, ranked by a step-aware scorer (arXiv 2406.04314)",
         ),
     ),
 )
+
+
+def method_title(name: str) -> str:
+    """The title of a method; of one that is not registered, its name."""
+    return METHODS[name].title if name in METHODS else name

@@ -9,8 +9,7 @@ from typing import Any
 
 import yaml
 
-from seedpo.core.entropy import entropy_weights
-from seedpo.methods.presets import METHODS, Preset
+from seedpo.methods.presets import METHODS, Preset, method_title
 from seedpo.metrics.catalogue import find_metric
 from seedpo.models.catalogue import MODELS
 from seedpo.models.names import hub_place, is_hub_name
@@ -22,7 +21,6 @@ from seedpo.training.tracking import read_metrics
 CARD = "README.md"
 GRID = "grid.png"
 
-NAMES = {"diffusion-dpo": "Diffusion-DPO", "d3po": "D3PO", "spo": "SPO"}
 """Methods as their papers write them; others are written as their keys."""
 
 SEE_PAPER = "arXiv 2411.04712"
@@ -91,7 +89,7 @@ def _header(config: RunConfig, base: str | None, license: str | None) -> str:
 
 
 def _method(config: RunConfig) -> str:
-    name = NAMES.get(config.method, config.method)
+    name = method_title(config.method)
     return f"SEE-{name}" if config.gamma else name
 
 
@@ -126,7 +124,7 @@ def _use(config: RunConfig, base: str | None, repository: str | None) -> str:
 
 
 def _settings(config: RunConfig, folder: RunFolder) -> list[tuple[str, str]]:
-    policy_weight, reference_weight = entropy_weights(config.beta, config.gamma, convention=config.entropy_convention)
+    policy_weight, reference_weight = config.weights
     preset: Preset = METHODS.load(config.method)
     offline = [("preference pairs", _shown(config.data))]
     judge = "votes of people" if config.feedback.study is not None else _shown(config.reward)

@@ -10,6 +10,7 @@ from pathlib import Path
 import jinja2
 
 from seedpo.errors import ConfigError, RunFolderError
+from seedpo.methods.presets import method_title
 from seedpo.reports import versus
 from seedpo.reports.ablations import Ablation, ablations
 from seedpo.reports.charts import curve_panels, frontier_panels, health_notes, health_panels
@@ -20,7 +21,7 @@ from seedpo.reports.findings import Findings, findings
 from seedpo.reports.images import BYTES, Grid, build_grid, plan, rows_that_fit
 from seedpo.reports.markdown import results_markdown
 from seedpo.reports.runs import Run
-from seedpo.reports.settings import METHODS, Family, group
+from seedpo.reports.settings import Family, group
 from seedpo.reports.tables import (
     Recipe,
     Table,
@@ -258,7 +259,7 @@ def lead(runs: Sequence[Run], families: Sequence[Family]) -> str:
 def _not_compared(families: Sequence[Family]) -> str:
     """Says that runs of one method stand in several groups, if they do."""
     methods = [family.method for family in families]
-    split = [METHODS.get(method, method) for method in dict.fromkeys(methods) if methods.count(method) > 1]
+    split = [method_title(method) for method in dict.fromkeys(methods) if methods.count(method) > 1]
     if not split:
         return ""
     return (

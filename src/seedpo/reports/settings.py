@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from seedpo.core.verdicts import Evaluation, Reading, Rule, Verdict, is_mean_of, judge_run
+from seedpo.methods.presets import method_title
 from seedpo.reports.runs import PerPrompt, Record, Run
 from seedpo.reports.wording import listing, setting, written
 from seedpo.settings import changes_results, dotted
@@ -23,7 +24,6 @@ from seedpo.training.signs import held_out_keys, verdict_rule
 Role = Literal["base", "see", "control"]
 ROLES: tuple[Role, ...] = ("base", "see", "control")
 
-METHODS = {"diffusion-dpo": "Diffusion-DPO", "d3po": "D3PO", "spo": "SPO"}
 WEIGHTS = ("beta", "gamma", "entropy_convention")
 NOT_FAMILY = (*WEIGHTS, "seed", "max_steps", "evaluate_every", "evaluation")
 """Keys that may differ between runs that are compared, besides those that change no result."""
@@ -260,7 +260,7 @@ def _family(runs: Sequence[Run]) -> Family:
     by_choice = runs[0].get("alarms.held_out_rewards") is not None
     method = str(runs[0].config["method"])
     return Family(
-        title=METHODS.get(method, method),
+        title=method_title(method),
         method=method,
         proxy=f"reward/{runs[0].rewards[0]}" if runs[0].rewards else "reward",
         judge="truth" if "truth" in judges and not by_choice else next(iter(judges), "truth"),

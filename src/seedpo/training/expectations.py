@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from seedpo.core.entropy import clipped_loss, clipped_margin, entropy_weights
+from seedpo.core.entropy import clipped_loss, clipped_margin
 from seedpo.training.settings import RunConfig
 
 FLAT = 0.1
@@ -22,7 +22,7 @@ def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
         config: the run's settings.
         fixed_pairs: whether the pairs come from a data set, seen again and again, instead of being drawn as it goes.
     """
-    a, b = entropy_weights(config.beta, config.gamma, convention=config.entropy_convention)
+    a, b = config.weights
     clip = "no clipping" if config.clip_range is None else f"clip_range {config.clip_range:g}"
     head = f"what to expect of {config.method} at beta {config.beta:g}, gamma {config.gamma:g}, {clip}:"
     lines = [_loss(a, b, config.clip_range), _accuracy(a == b, fixed_pairs), _margins(a, b, config.clip_range)]

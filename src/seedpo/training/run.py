@@ -18,7 +18,6 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from seedpo.core.draws import KeyedDraws
-from seedpo.core.entropy import entropy_weights
 from seedpo.data.catalogue import DATA, PROMPTS
 from seedpo.data.changes import Change, ChangedPairs, as_a_win, as_square_original, emptied
 from seedpo.data.pairs import PairSet
@@ -196,7 +195,7 @@ def build_caches(config: RunConfig, policy: StableDiffusionPolicy) -> Caches:
 
 def build_method(config: RunConfig, caches: Caches | None = None) -> Method[Any]:
     """The objective of the method's preset."""
-    policy_weight, reference_weight = entropy_weights(config.beta, config.gamma, convention=config.entropy_convention)
+    policy_weight, reference_weight = config.weights
     preset: Preset = METHODS.load(config.method)
     if preset.objective == "noise":
         scale = 2.0 if config.fidelity.beta_without_half else 1.0

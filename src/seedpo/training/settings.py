@@ -176,9 +176,14 @@ class RunConfig(TrainingConfig):
         """Where the trained weights lie in the run folder at the end."""
         return {"lora": "adapter", "full": "unet"}[self.adapter]
 
+    @property
+    def weights(self) -> tuple[float, float]:
+        """The weights (a, b) of the policy's and the reference's log-probability."""
+        return entropy_weights(self.beta, self.gamma, convention=self.entropy_convention)
+
     @model_validator(mode="after")
     def _weights_are_usable(self) -> Self:
-        entropy_weights(self.beta, self.gamma, convention=self.entropy_convention)
+        _ = self.weights  # raises if beta and gamma give none
         return self
 
     @model_validator(mode="after")

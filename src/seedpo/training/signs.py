@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from seedpo.core.entropy import clipped_loss, clipped_margin, entropy_weights
+from seedpo.core.entropy import clipped_loss, clipped_margin
 from seedpo.core.verdicts import Evaluation, Outcome, Reading, Rule, judge_run
 from seedpo.training.settings import RunConfig
 
@@ -136,7 +136,7 @@ def inert(lines: Sequence[Mapping[str, Any]], config: RunConfig, threshold: floa
     trained = [line for line in lines if line["step"] > config.optimizer.warmup_steps]
     if not trained:
         return None
-    policy_weight, reference_weight = entropy_weights(config.beta, config.gamma, convention=config.entropy_convention)
+    policy_weight, reference_weight = config.weights
     if config.clip_range is not None and policy_weight == reference_weight:
         bound = clipped_margin(policy_weight, config.clip_range)
         if bound < threshold:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from seedpo.methods.presets import method_title
 from seedpo.reports.hacking_benchmark.analysis import QUANTITIES, WITHOUT, Comparison, Measured, drawn, last, pools
 from seedpo.reports.hacking_benchmark.ends import ends
 from seedpo.reports.wording import count, interval, listing, number, sentence, setting, signed
-
-NAMES = {"spo": "SPO", "d3po": "D3PO", "diffusion-dpo": "Diffusion-DPO"}
 
 SHOWN = ("base at any beta", "control", "SEE")
 """Pools in the table of frontiers."""
@@ -72,7 +71,7 @@ def answer(method: str, comparison: Comparison) -> str:
         "not shown": f"no difference in {quantity} is shown between SEE and the base method at any beta",
         "not comparable": f"{quantity} cannot be compared",
     }[verdict(comparison)]
-    return f"{NAMES.get(method, method)}: at equal proxy reward {found} ({evidence(comparison)})."
+    return f"{method_title(method)}: at equal proxy reward {found} ({evidence(comparison)})."
 
 
 def summary(comparisons: Mapping[str, Sequence[Comparison]]) -> str:
@@ -80,7 +79,7 @@ def summary(comparisons: Mapping[str, Sequence[Comparison]]) -> str:
     heads = [(method, one) for method, found in comparisons.items() for one in found if one.headline]
     names: dict[Verdict, list[str]] = {}
     for method, one in heads:
-        names.setdefault(verdict(one), []).append(f"{QUANTITIES[one.key]} in {NAMES.get(method, method)}")
+        names.setdefault(verdict(one), []).append(f"{QUANTITIES[one.key]} in {method_title(method)}")
     if not heads:
         return "Nothing was measured."
     parts = {
@@ -112,7 +111,7 @@ def markdown(
     if missing:
         parts.append(f"Left out, since they are not finished: {listing(list(missing))}.")
     for method, found in measured.items():
-        parts += [f"## {NAMES.get(method, method)}", *_answers(method, comparisons[method])]
+        parts += [f"## {method_title(method)}", *_answers(method, comparisons[method])]
         parts += [f"![{name}]({name})" for name in figures.get(method, ())]
         parts += ["### Gaps between frontiers", _gap_table(comparisons[method])]
         parts += ["### At the last step", ENDS, _end_table(found)]

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from seedpo.core.entropy import entropy_weights
 from seedpo.errors import ConfigError
 from seedpo.settings import merge, nested, unknown_keys
 from seedpo.training.run import resolve_config
@@ -94,13 +93,13 @@ def _controls(sweep: Sweep, cells: Sequence[Checked]) -> list[Checked]:
 
 def control_changes(config: RunConfig) -> dict[str, float]:
     """The keys of the temperature control: beta' = a, without the entropy term."""
-    weight, _ = entropy_weights(config.beta, config.gamma, convention=config.entropy_convention)
+    weight, _ = config.weights
     return {"gamma": 0.0, "beta": float(f"{weight:.12g}")}
 
 
 def identity(config: RunConfig) -> str:
     """What two runs have in common that do the same: all keys, with the weights a and b in place of gamma."""
-    weight, _ = entropy_weights(config.beta, config.gamma, convention=config.entropy_convention)
+    weight, _ = config.weights
     tree = config.tree()
     for key in ("gamma", "entropy_convention"):
         del tree[key]
