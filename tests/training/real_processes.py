@@ -30,7 +30,7 @@ from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.trajectories import trajectory_source
 from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
-from seedpo.training.processes import on_main_process
+from seedpo.processes import on_main_process
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.trainer import Trainer
 from tests.models.tiny import PROMPTS, tiny_policy

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from seedpo.core.types import LossOutput
 from seedpo.errors import SeedpoError
-from seedpo.training.processes import on_every_process, on_main_process
+from seedpo.processes import on_every_process, on_main_process
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.trainer import Trainer
 from tests.training.toys import ToyEvaluator, ToyMethod, ToyPolicy, ToySource, cpu_accelerator, toy_config

@@ -100,7 +100,9 @@ def evaluate_command(
     from seedpo.evaluation.score import read_definitions
     from seedpo.evaluation.summary import text
     from seedpo.evaluation.targets import ModelOptions
+    from seedpo.processes import is_one_of_several
     from seedpo.settings import as_precision
+    from seedpo.training.processes import build_accelerator
 
     measures = Measures(
         rewards=_names(rewards),
@@ -133,6 +135,7 @@ def evaluate_command(
             drawing=drawing,
             measures=measures,
             options=options,
+            accelerator=build_accelerator("no") if is_one_of_several() else None,
             progress=not quiet,
         )
         if found is None:

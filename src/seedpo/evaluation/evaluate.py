@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from seedpo.data.image_list import size_of
 from seedpo.errors import ConfigError
@@ -25,12 +26,11 @@ from seedpo.evaluation.targets import ModelOptions, Target, parse_targets
 from seedpo.metrics.catalogue import metric_entry
 from seedpo.metrics.named import build_metric
 from seedpo.metrics.records import Metric, SetMetric
+from seedpo.processes import on_every_process, on_main_process
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.named import Definitions, check_definitions, check_name
 from seedpo.scenes.shipped import warn_of_unknown_words
 from seedpo.settings import Precision
-from seedpo.training.launching import is_one_of_several
-from seedpo.training.processes import build_accelerator, on_every_process, on_main_process
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ def evaluate(
     drawing: Drawing,
     measures: Measures,
     options: ModelOptions | None = None,
+    accelerator: Accelerator | None = None,
     progress: bool = True,
 ) -> Summary | None:
     """Draws, scores and compares models; what is finished in ``out`` is kept.
@@ -84,25 +85,25 @@ def evaluate(
         prompts_seed: of sets that are drawn.
         drawing: how images are drawn.
         measures: what is measured.
-        options: of targets that are no runs.
+        options: of targets that are not runs.
+        accelerator: of this process if several draw together; `None` if this one draws alone.
         progress: whether to show progress bars.
 
     Returns:
-        The summary; nothing on processes other than the first.
+        The summary; `None` on processes other than the first.
 
     Raises:
         SeedpoError: whatever the user can mend, in one line.
     """
     metrics = check_measures(measures, images=drawing.images)
     folder = EvaluationFolder(Path(out))
-    if not is_one_of_several():
+    if accelerator is None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         texts, found = _begun(folder, targets, prompts, num_prompts, prompts_seed, drawing, measures, options)
         for target in found:
             lacking = lacking_batches(folder, target, len(texts), drawing)
             draw_missing(folder, target, texts, drawing, lacking, device=device, progress=progress)
     else:
-        accelerator = build_accelerator("no")
         device, rank, world = accelerator.device, accelerator.process_index, accelerator.num_processes
 
         def begin() -> None:
@@ -137,7 +138,7 @@ def _drawn_together(
     target: Target,
     texts: Sequence[str],
     drawing: Drawing,
-    accelerator: Any,
+    accelerator: Accelerator,
     rank: int,
     world: int,
     *,

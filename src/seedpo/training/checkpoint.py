@@ -24,7 +24,7 @@ from accelerate import Accelerator
 
 from seedpo.errors import RunFolderError
 from seedpo.files import aside_of, files_below, publish_folder, remove_folder, sha256, writing
-from seedpo.training.processes import on_every_process, on_main_process
+from seedpo.processes import on_every_process, on_main_process
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import torch
 from accelerate import Accelerator
 
 from seedpo.files import ASIDE, remove_folder, until_full, writing
+from seedpo.processes import on_every_process, on_main_process
 from seedpo.protocols import Evaluator, SharedEvaluator, Trainable
 from seedpo.training.codec import load_tree, save_tree
-from seedpo.training.processes import on_every_process, on_main_process
 from seedpo.training.random_state import preserved_random_state
 from seedpo.training.run_folder import RunFolder
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from seedpo.errors import ConfigError
+from seedpo.processes import is_one_of_several
 
 logger = logging.getLogger(__name__)
 
@@ -17,11 +18,6 @@ _DEEPSPEED_KEYS = "ACCELERATE_DEEPSPEED_"
 
 def _says_yes(variable: str) -> bool:
     return os.environ.get(variable, "false").lower() in ("1", "true", "yes")
-
-
-def is_one_of_several() -> bool:
-    """Whether this process is one of several of a run."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def sharding_is_asked_for() -> bool:

@@ -1,16 +1,11 @@
-"""What several processes of one run must do together: agree on a result, and fail together.
-
-An error on one process alone would leave the others waiting in a collective call until it times out. Here every
-process learns of the error and raises it.
-"""
+"""How the processes of a run share a model: the accelerator, and the wrapping of the trained network."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -18,17 +13,14 @@ from accelerate.utils import (
     DistributedDataParallelKwargs,
     DistributedType,
     InitProcessGroupKwargs,
-    broadcast_object_list,
-    gather_object,
 )
 
-from seedpo.errors import ConfigError, SeedpoError
+from seedpo.errors import ConfigError
+from seedpo.processes import is_one_of_several
 from seedpo.protocols import Trainable
 from seedpo.settings import Precision
-from seedpo.training.launching import check_launch, is_one_of_several, plain_data_parallelism
+from seedpo.training.launching import check_launch, plain_data_parallelism
 from seedpo.training.sharding import Layout, Replicated, shard
-
-Result = TypeVar("Result")
 
 EVALUATION_TIMEOUT = timedelta(hours=6)
 """How long the other processes wait while the first one evaluates or saves."""
@@ -84,86 +76,6 @@ def require_plain(accelerator: Accelerator, mixed_precision: str) -> None:
             f"mixed_precision is {mixed_precision}, but the accelerator was built with "
             f"{accelerator.mixed_precision}; use build_accelerator(config.mixed_precision)"
         )
-
-
-def gather_all(value: Result) -> list[Result]:
-    """The values of all processes, in the order of their ranks, on every process."""
-    gathered: list[Result] = gather_object([value])
-    return gathered
-
-
-def on_main_process(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
-    """Runs ``action`` on the first process; every process gets its result, or raises its error.
-
-    Args:
-        accelerator: of this process.
-        action: what the first process does; its result must be small, since it is sent to the others.
-
-    Raises:
-        SeedpoError: as the action raised it, on every process.
-        RuntimeError: on the other processes, if the action failed in any other way.
-    """
-    outcome: list[Any] = [None, None]
-    failure: BaseException | None = None
-    if accelerator.is_main_process:
-        try:
-            outcome[0] = action()
-        except Exception as error:
-            failure = error
-            outcome[1] = (
-                error if isinstance(error, SeedpoError) else RuntimeError(f"the first process failed: {error!r}")
-            )
-    broadcast_object_list(outcome)
-    if failure is not None:
-        raise shared(failure) if isinstance(failure, SeedpoError) else failure
-    if outcome[1] is not None:
-        raise shared(outcome[1]) if isinstance(outcome[1], SeedpoError) else outcome[1]
-    result: Result = outcome[0]
-    return result
-
-
-def on_every_process(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
-    """Runs ``action`` on every process and gives each its own result; the first error of any is raised on all.
-
-    Where nothing fails only one number is exchanged, so that this may be done several times in a step. The action
-    itself must not exchange anything: a process that fails would leave the others waiting in it.
-
-    Args:
-        accelerator: of this process.
-        action: what is done.
-
-    Raises:
-        SeedpoError: as the action raised it, on every process.
-        RuntimeError: on the processes that did not fail themselves, if it failed in any other way.
-    """
-    if accelerator.num_processes == 1:
-        return action()
-    failure: Exception | None = None
-    result: Any = None
-    try:
-        result = action()
-    except Exception as error:
-        failure = error
-    failed = torch.tensor([float(failure is not None)], device=accelerator.device)
-    torch.distributed.all_reduce(failed)
-    if not failed.item():
-        return result  # type: ignore[no-any-return]
-    shareable = failure if failure is None or isinstance(failure, SeedpoError) else RuntimeError(repr(failure))
-    failures: Sequence[Exception | None] = gather_all(shareable)
-    if failure is not None and not isinstance(failure, SeedpoError):
-        raise failure
-    for rank, other in enumerate(failures):
-        if isinstance(other, SeedpoError):
-            raise shared(other)
-        if other is not None:
-            raise RuntimeError(f"process {rank} failed: {other}")
-    raise RuntimeError("a process failed without saying how")
-
-
-def shared(error: SeedpoError) -> SeedpoError:
-    """Marks an error that every process raises, so that only one of them needs to print it."""
-    error.on_every_process = True
-    return error
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from seedpo.models.catalogue import MODELS
 from seedpo.models.frozen import FrozenModel
 from seedpo.models.names import looks_like_a_model
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.processes import on_every_process, on_main_process
 from seedpo.protocols import PairEncoder
 from seedpo.rewards.catalogue import STARTS
 from seedpo.rewards.named import build_reward
@@ -37,7 +38,7 @@ from seedpo.rewards.preference_start import load_start
 from seedpo.rewards.previews import FinishedImages, NoisyPreviews, Views
 from seedpo.settings import build_config, read_recipe
 from seedpo.training.caches import Caches, open_caches
-from seedpo.training.processes import build_accelerator, on_every_process, on_main_process
+from seedpo.training.processes import build_accelerator
 from seedpo.training.run import labelled_pairs, named_pipeline, usual_precision
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import SCENES, RewardRunConfig

@@ -42,6 +42,7 @@ from seedpo.models.names import looks_like_a_model
 from seedpo.models.pipelines import Pipeline
 from seedpo.models.precision import gpu_has_bfloat16
 from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.processes import on_every_process, on_main_process
 from seedpo.protocols import Method, Source
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.named import CheckedReward, build_reward, check_definitions, leaves
@@ -50,7 +51,7 @@ from seedpo.settings import build_config, read_recipe
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.expectations import what_to_expect
 from seedpo.training.feedback.wiring import asks_people, check_feedback, ensure_study, human_feedback, patience
-from seedpo.training.processes import build_accelerator, on_every_process, on_main_process
+from seedpo.training.processes import build_accelerator
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 from seedpo.training.trackers import require_trackers

@@ -26,6 +26,7 @@ from accelerate import Accelerator
 
 from seedpo.errors import ConfigError, RunFolderError
 from seedpo.files import remove_leftovers, write_folder_aside, write_text, writing
+from seedpo.processes import gather_all, on_every_process, on_main_process, shared
 from seedpo.protocols import Batch, Evaluator, Method, Source, Trainable
 from seedpo.settings import build_config
 from seedpo.training.checkpoint import Checkpoints, Manifest
@@ -33,16 +34,7 @@ from seedpo.training.evaluating import evaluate_together
 from seedpo.training.interrupt import StopRequest, TrainingInterrupted, stop_on_signal
 from seedpo.training.launching import sharding_is_asked_for
 from seedpo.training.optimizers import build_optimizer
-from seedpo.training.processes import (
-    build_accelerator,
-    distributed,
-    gather_all,
-    on_every_process,
-    on_main_process,
-    require_plain,
-    shared,
-    unwrapped,
-)
+from seedpo.training.processes import build_accelerator, distributed, require_plain, unwrapped
 from seedpo.training.random_state import seed_process
 from seedpo.training.reference import reference_hash, require_same_reference
 from seedpo.training.run_folder import RunFolder, require_same_settings

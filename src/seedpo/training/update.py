@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from seedpo.core.types import LossOutput
 from seedpo.errors import TrainingDiverged
+from seedpo.processes import gather_all, on_every_process, shared
 from seedpo.protocols import Batch, Method, Source, Trainable
 from seedpo.training.interrupt import StopRequest
 from seedpo.training.optim import clip_gradients, learning_rate_at, scale_gradients, set_learning_rate
-from seedpo.training.processes import gather_all, on_every_process, shared
 from seedpo.training.settings import TrainingConfig
 from seedpo.training.sharding import Layout
 from seedpo.training.step_metrics import (

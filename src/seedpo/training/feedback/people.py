@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from seedpo.errors import ConfigError, DataError
+from seedpo.processes import is_one_of_several
 from seedpo.protocols import Images
 from seedpo.study.folder import Study, append_groups, open_study
 from seedpo.study.records import Group, Judgement
@@ -20,7 +21,6 @@ from seedpo.study.settings import Question
 from seedpo.training.feedback.asked import Asked, pixels_of
 from seedpo.training.feedback.waiting import VoteBar, Wait
 from seedpo.training.interrupt import stop_on_signal
-from seedpo.training.launching import is_one_of_several
 
 logger = logging.getLogger(__name__)
 

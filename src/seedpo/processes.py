@@ -1,0 +1,103 @@
+"""What several processes must do together: agree on a result, and fail together.
+
+An error on one process alone would leave the others waiting in a collective call until it times out. Here every
+process learns of the error and raises it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list, gather_object
+
+from seedpo.errors import SeedpoError
+
+Result = TypeVar("Result")
+
+
+def is_one_of_several() -> bool:
+    """Whether this process was launched as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def gather_all(value: Result) -> list[Result]:
+    """The values of all processes, in the order of their ranks, on every process."""
+    gathered: list[Result] = gather_object([value])
+    return gathered
+
+
+def on_main_process(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
+    """Runs ``action`` on the first process; every process gets its result, or raises its error.
+
+    Args:
+        accelerator: of this process.
+        action: what the first process does; its result must be small, since it is sent to the others.
+
+    Raises:
+        SeedpoError: as the action raised it, on every process.
+        RuntimeError: on the other processes, if the action failed in any other way.
+    """
+    outcome: list[Any] = [None, None]
+    failure: Exception | None = None
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = action()
+        except Exception as error:
+            failure = error
+            outcome[1] = (
+                error if isinstance(error, SeedpoError) else RuntimeError(f"the first process failed: {error!r}")
+            )
+    broadcast_object_list(outcome)
+    failure = failure or outcome[1]
+    if failure is not None:
+        raise shared(failure) if isinstance(failure, SeedpoError) else failure
+    result: Result = outcome[0]
+    return result
+
+
+def on_every_process(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
+    """Runs ``action`` on every process and gives each its own result; the first error of any is raised on all.
+
+    Where nothing fails only one number is exchanged, so that this may be done several times in a step. The action
+    itself must not exchange anything: a process that fails would leave the others waiting in it.
+
+    Args:
+        accelerator: of this process.
+        action: what is done.
+
+    Raises:
+        SeedpoError: as the action raised it, on every process.
+        RuntimeError: on the processes that did not fail themselves, if it failed in any other way.
+    """
+    if accelerator.num_processes == 1:
+        return action()
+    failure: Exception | None = None
+    result: Any = None
+    try:
+        result = action()
+    except Exception as error:
+        failure = error
+    failed = torch.tensor([float(failure is not None)], device=accelerator.device)
+    torch.distributed.all_reduce(failed)
+    if not failed.item():
+        return result  # type: ignore[no-any-return]
+    shareable = failure if failure is None or isinstance(failure, SeedpoError) else RuntimeError(repr(failure))
+    failures: Sequence[Exception | None] = gather_all(shareable)
+    if failure is not None and not isinstance(failure, SeedpoError):
+        raise failure
+    for rank, other in enumerate(failures):
+        if isinstance(other, SeedpoError):
+            raise shared(other)
+        if other is not None:
+            raise RuntimeError(f"process {rank} failed: {other}")
+    raise RuntimeError("a process failed without saying how")
+
+
+def shared(error: SeedpoError) -> SeedpoError:
+    """Marks an error that every process raises, so that only one of them needs to print it."""
+    error.on_every_process = True
+    return error
