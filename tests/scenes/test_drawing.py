@@ -3,7 +3,7 @@ from __future__ import annotations
 import colorsys
 import itertools
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -31,7 +31,6 @@ from seedpo.scenes.drawing import (
     object_rgb,
     position_range,
     sample_scenes,
-    with_quality,
 )
 from seedpo.scenes.prompts import BACKGROUNDS, COLOURS, SHAPES, SIZES
 from tests.scenes.drawings import ALL_PROMPTS, free_attributes, one_scene, scaled, seeded, some_drawings, some_scenes
@@ -290,7 +289,7 @@ class TestColours:
         torch.testing.assert_close(1 - rgb.amin(1) / rgb.amax(1), scenes.vividness)
 
     def test_another_quality_changes_nothing_else(self, scenes: Scenes) -> None:
-        paler = with_quality(scenes, torch.full((480,), 0.5))
+        paler = replace(scenes, vividness=torch.full((480,), 0.5))
         assert (paler.vividness == 0.5).all()
         for field in fields(Scenes):
             if field.name != "vividness":

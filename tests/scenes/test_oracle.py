@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -18,7 +18,6 @@ from seedpo.scenes.drawing import (
     Scenes,
     draw,
     position_range,
-    with_quality,
 )
 from seedpo.scenes.oracle import FREE, NAMED, Readings, read_images
 from seedpo.scenes.prompts import SHAPES
@@ -285,7 +284,7 @@ class TestTruthOfDrawings:
         scenes = some_scenes(prompts, seed=6)
         levels = torch.linspace(*VIVIDNESS, 4)
         worth = torch.stack(
-            [true_utility(draw(with_quality(scenes, level.expand(len(scenes)))), prompts) for level in levels]
+            [true_utility(draw(replace(scenes, vividness=level.expand(len(scenes)))), prompts) for level in levels]
         )
         wanted = LIKING * scaled(levels, VIVIDNESS)
         torch.testing.assert_close(worth, wanted[:, None].expand_as(worth), rtol=0, atol=0.03)

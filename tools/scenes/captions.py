@@ -18,8 +18,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from tools.scenes.autoencoder import cosine_rate, draw_batch
-from tools.scenes.components import build_tokenizer
-from tools.scenes.scorer import scorer_config
+from tools.scenes.components import build_tokenizer, scorer_config
 
 CaptionedImages = Callable[[int, torch.Generator], tuple[Sequence[str], Tensor]]
 """Draws captions and images (B, 3, H, W) in [0, 1] of the model's size."""

@@ -1,4 +1,4 @@
-"""The untrained parts of the embedded pipeline, in the classes and the file format of Stable Diffusion 1.5."""
+"""The untrained parts of the embedded pipeline (in Stable Diffusion 1.5's classes and format) and of its scorer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import string
 from pathlib import Path
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from seedpo.scenes.drawing import IMAGE_SIZE
 from seedpo.scenes.prompts import WORDS
@@ -116,4 +116,32 @@ def build_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
+    )
+
+
+def scorer_config(tokenizer: CLIPTokenizer) -> CLIPConfig:
+    """The untrained scorer: a vision tower of four layers on patches of 4 x 4 pixels and a text tower of two."""
+    return CLIPConfig(
+        projection_dim=64,
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": PROMPT_LENGTH,
+            "projection_dim": 64,
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={
+            "hidden_size": 96,
+            "intermediate_size": 192,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "image_size": IMAGE_SIZE,
+            "patch_size": 4,
+            "projection_dim": 64,
+        },
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -286,8 +286,3 @@ def draw(scenes: Scenes) -> Tensor:
         mask[chosen] = coverage(shape, x=part.x, y=part.y, radius=part.radius, rotation=part.rotation)
     mask = mask[:, None]
     return mask * object_rgb(scenes)[:, :, None, None] + (1 - mask) * background_rgb(scenes)[:, :, None, None]
-
-
-def with_quality(scenes: Scenes, vividness: Tensor) -> Scenes:
-    """The same scenes at another vividness (B,)."""
-    return replace(scenes, vividness=vividness)

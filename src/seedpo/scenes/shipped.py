@@ -14,7 +14,6 @@ from seedpo.data.pairs import PairSet
 from seedpo.data.pickapic import pickapic_pairs
 from seedpo.data.settings import PairsConfig
 from seedpo.metrics.features.clip import ClipFeatures
-from seedpo.models.loading import load_pipeline
 from seedpo.protocols import Images
 from seedpo.rewards.clip_score import load_clip, load_clip_scorer
 from seedpo.rewards.clip_scorer import ClipScorer
@@ -43,6 +42,12 @@ def scenes_scorer() -> StepAwareScorer:
 def plain_scorer() -> ClipScorer:
     """The embedded scorer that was trained on finished images alone."""
     return load_clip_scorer(PLAIN_SCORER)
+
+
+@cache
+def scenes_clip(place: str | None = None) -> ClipFeatures:
+    """Embeddings by the CLIP of the embedded world. It ships with the package, so ``place`` has no effect."""
+    return ClipFeatures(load_clip("scenes-clip", CLIP, kind="features"), name="scenes-clip")
 
 
 class ScenesTruth:
@@ -96,25 +101,3 @@ def warn_of_unknown_words(prompts: Sequence[str]) -> None:
     for prompt in prompts:
         if unknown := unknown_words(prompt):
             logger.warning("prompt %r: the embedded model has never seen %s", prompt, ", ".join(map(repr, unknown)))
-
-
-__all__ = [
-    "ScenesTruth",
-    "clip_folder",
-    "evaluation_prompts",
-    "held_out_pairs",
-    "load_pipeline",
-    "plain_scorer",
-    "scenes_folder",
-    "scenes_pairs",
-    "scenes_scorer",
-    "scorer_pairs",
-    "training_prompts",
-    "warn_of_unknown_words",
-]
-
-
-@cache
-def scenes_clip(place: str | None = None) -> ClipFeatures:
-    """Embeddings by the CLIP of the embedded world, which ships with the package, so that no place is heeded."""
-    return ClipFeatures(load_clip("scenes-clip", CLIP, kind="features"), name="scenes-clip")

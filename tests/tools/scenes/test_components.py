@@ -19,9 +19,9 @@ from tools.scenes.components import (
     build_text_encoder,
     build_tokenizer,
     build_unet,
+    scorer_config,
 )
 from tools.scenes.denoiser import tokenize
-from tools.scenes.scorer import scorer_config
 
 
 @pytest.fixture(scope="module")
