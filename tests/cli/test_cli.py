@@ -190,7 +190,7 @@ class TestRefusals:
         capsys.readouterr()
         before = files_of(tmp_path / "run")
         message = refusal(capsys, train(tmp_path / "run", "diffusion-dpo", max_steps=1))
-        assert "is not empty; go on with --resume latest, or choose another --out to start anew" in message
+        assert "is not empty; continue with --resume latest, or choose another --out to start anew" in message
         assert files_of(tmp_path / "run") == before
 
     def test_a_loss_that_is_not_a_number(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ class TestRefusals:
         pairs = stream(files, shuffle_buffer=1)
         assert prompts(pairs, 0) == [0]
         (files / "train-00001-of-00002.parquet").write_bytes(b"PAR1 no more")
-        with pytest.raises(StreamError, match=r"hub:.* broke off: .*; go on with --resume latest"):
+        with pytest.raises(StreamError, match=r"hub:.* broke off: .*; continue with --resume latest"):
             prompts(pairs, COUNT - 2)
 
     @pytest.mark.parametrize("spec", ["hub:owner/name", "{}"])

@@ -19,7 +19,7 @@ from typing import Any
 import torch._dynamo  # noqa: F401  (accelerate imports it late: once here, instead of in every fork)
 
 from seedpo.errors import RunFolderError
-from seedpo.training.tracking import MetricsLog
+from seedpo.training.metrics_log import MetricsLog
 from tests.training.toys import ToyEvaluator, toy_config, toy_trainer, trace
 
 CONFIG = {"max_steps": 4, "checkpoint_every": 1, "checkpoints_limit": 2, "evaluate_every": 2}

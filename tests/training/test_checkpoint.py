@@ -74,7 +74,7 @@ def test_a_full_disk_leaves_what_was_there(checkpoints: Checkpoints, error: Exce
     save(checkpoints, 1)
     save(checkpoints, 2)
     message = rf"no space left in {checkpoints.folder} for the checkpoint of step 3; free some space; "
-    message += rf"the last checkpoint is {checkpoints.path(2)}; go on with --resume latest"
+    message += rf"the last checkpoint is {checkpoints.path(2)}; continue with --resume latest"
     with pytest.raises(RunFolderError, match=message):
         save(checkpoints, 3, fail=error)
     assert names(checkpoints) == ["checkpoint-000001", "checkpoint-000002"]

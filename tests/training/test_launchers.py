@@ -11,20 +11,19 @@ from typing import Any
 import pytest
 
 from tests.small_runs import as_options, metrics, small
-from tests.training.test_launching import FILES, asked_by
+from tests.training.test_launching import FILES
 
 ROOT = Path(__file__).parents[2]
 ACCELERATE = ["-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2", "--main_process_port", "0"]
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 pytestmark = pytest.mark.slow
 
 
-def train(folder: Path, name: str, launcher: list[str], *more: str, variables: dict[str, str] | None = None) -> Any:
+def train(folder: Path, name: str, launcher: list[str], *more: str) -> Any:
     """The metrics of a run, started by a launcher."""
     options = as_options(small(folder, checkpoint_every=0))
     command = [sys.executable, *launcher, "-m", "seedpo", "train", "diffusion-dpo", "--out", str(folder / name)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"} | (variables or {})
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, "--quiet", *options, *more],
         env=environment,
@@ -49,8 +48,3 @@ def test_data_parallel(tmp_path: Path) -> None:
 def test_shards(tmp_path: Path) -> None:
     expected = train(tmp_path, "own", [], "--processes", "2", "--shard")
     assert train(tmp_path, "accelerate", [*ACCELERATE, "--config_file", str(FILES / "fsdp2.yaml")]) == expected
-    # Accelerate starts this file only where DeepSpeed is installed; this is what it then sets and calls.
-    _, variables = asked_by("deepspeed-2.yaml")
-    asked = {name: value for name, value in variables.items() if name.startswith("ACCELERATE_")}
-    assert asked["ACCELERATE_USE_DEEPSPEED"] == "true"
-    assert train(tmp_path, "deepspeed", TORCHRUN, variables=asked) == expected

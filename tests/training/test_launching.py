@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
-from accelerate.utils.launch import prepare_deepspeed_cmd_env, prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
+from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 
 from seedpo.errors import ConfigError
 from seedpo.training.launching import check_launch, plain_data_parallelism, sharding_is_asked_for
@@ -21,9 +21,6 @@ def asked_by(name: str, *options: str) -> tuple[Any, dict[str, str]]:
     parser = launch_command_parser()
     arguments = parser.parse_args(["--config_file", str(FILES / name), *options, "-m", "seedpo", "train"])
     arguments, _, _ = _validate_launch_command(arguments)
-    if arguments.use_deepspeed:
-        arguments.deepspeed_fields_from_accelerate_config = "zero_stage"
-        return arguments, prepare_deepspeed_cmd_env(arguments)[1]
     if arguments.use_fsdp or arguments.multi_gpu:
         return arguments, prepare_multi_gpu_env(arguments)
     return arguments, prepare_simple_launcher_cmd_env(arguments)[1]
@@ -38,7 +35,7 @@ def set_variables(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], *,
 
 @pytest.mark.parametrize(
     ("name", "processes", "sharded"),
-    [("one-gpu.yaml", 1, False), ("ddp.yaml", 8, False), ("fsdp2.yaml", 8, True), ("deepspeed-2.yaml", 8, True)],
+    [("one-gpu.yaml", 1, False), ("ddp.yaml", 8, False), ("fsdp2.yaml", 8, True)],
 )
 def test_files_ask_for_what_they_say(monkeypatch: pytest.MonkeyPatch, name: str, processes: int, sharded: bool) -> None:
     arguments, variables = asked_by(name)
@@ -51,22 +48,19 @@ def test_files_ask_for_what_they_say(monkeypatch: pytest.MonkeyPatch, name: str,
 
 
 def test_all_files_are_tested() -> None:
-    assert {path.name for path in FILES.iterdir()} == {"one-gpu.yaml", "ddp.yaml", "fsdp2.yaml", "deepspeed-2.yaml"}
+    assert {path.name for path in FILES.iterdir()} == {"one-gpu.yaml", "ddp.yaml", "fsdp2.yaml"}
 
 
-FSDP, DEEPSPEED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, {"ACCELERATE_USE_DEEPSPEED": "true"}
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 
 
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        (FSDP | {"FSDP_VERSION": "1"}, "FSDP of version 1 is not supported; write fsdp_version: 2"),
-        (FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, "write fsdp_offload_params: false"),
-        (DEEPSPEED | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "zero_stage: 3 is not supported; write zero_stage: 2"),
-        (DEEPSPEED | {"ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"}, "write offload_optimizer_device: none"),
-        (DEEPSPEED | {"ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "nvme"}, "write offload_param_device: none"),
-        (DEEPSPEED | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": "ds.json"}, "deepspeed_config_file is not read"),
-        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron-LM is not supported; use recipes/accelerate/ddp.yaml"),
+        (FSDP | {"FSDP_VERSION": "1"}, "fsdp_version: 2"),
+        (FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params: false"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "recipes/accelerate/ddp.yaml"),
+        ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "recipes/accelerate/ddp.yaml"),
     ],
 )
 def test_anything_else_is_refused_with_a_way_out(
@@ -86,8 +80,7 @@ def test_every_process_needs_a_gpu_where_there_are_any(monkeypatch: pytest.Monke
 
 
 def test_accelerate_does_not_shard_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {"ACCELERATE_USE_FSDP": "true", "ACCELERATE_USE_DEEPSPEED": "false"}
-    set_variables(monkeypatch, asked, world=2)
+    set_variables(monkeypatch, FSDP, world=2)
     with plain_data_parallelism():
-        assert not asked.keys() & os.environ.keys()
-    assert {name: os.environ[name] for name in asked} == asked
+        assert "ACCELERATE_USE_FSDP" not in os.environ
+    assert os.environ["ACCELERATE_USE_FSDP"] == "true"

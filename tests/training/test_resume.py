@@ -94,7 +94,7 @@ def test_a_signal_ends_the_step_and_keeps_everything(tmp_path: Path, number: sig
             os.kill(os.getpid(), number)
 
     path = tmp_path / "stopped"
-    message = r"^stopped after step 3 of 6; the last checkpoint is .*checkpoint-000003; go on with --resume latest$"
+    message = r"^stopped after step 3 of 6; the last checkpoint is .*checkpoint-000003; continue with --resume latest$"
     with pytest.raises(TrainingInterrupted, match=message):
         run(path, config, source=ToySource(4, before_batch=before_batch))
     assert metrics_lines(path)[-1]["step"] == 3
@@ -119,7 +119,7 @@ def test_a_finished_run_says_so_and_stays_as_it_is(tmp_path: Path, caplog: pytes
     source = crash_at_batch(0, config)
     with caplog.at_level(logging.WARNING):
         assert run(tmp_path, config, resume=True, source=source) == last
-    assert f"{tmp_path} is finished at step 6; set max_steps to go on" in caplog.text
+    assert f"{tmp_path} is finished at step 6" in caplog.text
     assert trace(tmp_path) == before
 
 
@@ -192,7 +192,7 @@ def test_a_started_run_is_not_started_again(tmp_path: Path) -> None:
     config = toy_config()
     with pytest.raises(Crash):
         run(tmp_path, config, source=crash_at_batch(3, config))
-    with pytest.raises(RunFolderError, match="holds a run that was started before; go on with --resume latest"):
+    with pytest.raises(RunFolderError, match="holds a run that was started before; continue with --resume latest"):
         run(tmp_path, config)
 
 

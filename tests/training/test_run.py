@@ -361,7 +361,7 @@ class TestRefusals:
     def test_a_run_folder_that_is_in_use_is_left_alone(self, tmp_path: Path) -> None:
         run(tmp_path / "run", "diffusion-dpo", max_steps=1)
         before = files_of(tmp_path / "run")
-        with pytest.raises(RunFolderError, match="is not empty; go on with --resume latest, or choose another --out"):
+        with pytest.raises(RunFolderError, match="is not empty; continue with --resume latest"):
             run(tmp_path / "run", "diffusion-dpo", max_steps=1)
         assert files_of(tmp_path / "run") == before
 

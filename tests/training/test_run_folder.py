@@ -35,7 +35,7 @@ def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path: Path)
 def test_a_folder_with_a_checkpoint_says_how_to_go_on(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path, toy_config())
     (folder.checkpoints / "checkpoint-000002").mkdir()
-    with pytest.raises(RunFolderError, match="go on with --resume latest, or choose another --out"):
+    with pytest.raises(RunFolderError, match="continue with --resume latest, or choose another --out"):
         RunFolder.create(tmp_path, toy_config())
 
 

@@ -23,6 +23,7 @@ from seedpo.training.processes import build_accelerator
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 from seedpo.training.trainer import Trainer
+from seedpo.training.watching import Watch
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 
@@ -143,7 +144,7 @@ def toy_trainer(path: Path, config: RunConfig, **parts: Any) -> Trainer[Tensor]:
     given = {"policy": ToyPolicy(), "method": ToyMethod(), "source": ToySource(config.batch_size)} | parts
     if "accelerator" not in given:
         given["accelerator"] = cpu_accelerator(config)
-    return Trainer(config=config, folder=folder, progress=False, **given)
+    return Trainer(config=config, folder=folder, watch=Watch(folder, config), progress=False, **given)
 
 
 def metrics_lines(path: Path, *without: str) -> list[dict[str, Any]]:

@@ -114,5 +114,5 @@ class HubStream:
             yield from rows
         except Exception as error:
             raise StreamError(
-                f"{self.origin} broke off: {type(error).__name__}: {error}; go on with --resume latest"
+                f"{self.origin} broke off: {type(error).__name__}: {error}; continue with --resume latest"
             ) from error

@@ -14,9 +14,9 @@ from seedpo.metrics.catalogue import find_metric
 from seedpo.models.catalogue import MODELS
 from seedpo.models.names import hub_place, is_hub_name
 from seedpo.publishing.grid import sample_grid
+from seedpo.training.metrics_log import read_metrics
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
-from seedpo.training.tracking import read_metrics
 
 CARD = "README.md"
 GRID = "grid.png"

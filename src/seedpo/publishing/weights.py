@@ -27,7 +27,7 @@ def trained_weights(run: Path, *, step: int | None = None) -> tuple[RunConfig, P
         weights = folder.weights(config)
         if not weights.is_dir():
             raise RunFolderError(
-                f"{run} holds no trained weights, since the run did not finish; go on with --resume latest, "
+                f"{run} holds no trained weights, since the run did not finish; continue with --resume latest, "
                 f"or take a checkpoint with --step ({_steps(checkpoints)})"
             )
         return config, weights

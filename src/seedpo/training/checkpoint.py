@@ -29,6 +29,10 @@ from seedpo.processes import on_every_process, on_main_process
 logger = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
+
+WEIGHTS = "policy"
+"""Folder of a checkpoint that holds the policy's weights."""
+
 _NAME = re.compile(r"checkpoint-(\d{6,})")
 
 
@@ -184,7 +188,7 @@ class Checkpoints:
         target = self.path(manifest.step)
         aside = aside_of(target)
         what = f"the checkpoint of step {manifest.step}"
-        mend = f"{self.describe_latest()}; go on with --resume latest"
+        mend = f"{self.describe_latest()}; continue with --resume latest"
 
         def begin() -> None:
             with writing(what, self.folder, mend=mend):

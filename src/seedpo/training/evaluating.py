@@ -15,7 +15,7 @@ from seedpo.training.codec import load_tree, save_tree
 from seedpo.training.random_state import preserved_random_state
 from seedpo.training.run_folder import RunFolder
 
-_MEND = "go on with --resume latest"
+_MEND = "continue with --resume latest"
 
 
 def evaluate_together(

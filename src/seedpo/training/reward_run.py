@@ -38,12 +38,12 @@ from seedpo.rewards.preference_start import load_start
 from seedpo.rewards.previews import FinishedImages, NoisyPreviews, Views
 from seedpo.settings import build_config, read_recipe
 from seedpo.training.caches import Caches, open_caches
+from seedpo.training.metrics_log import read_metrics
 from seedpo.training.processes import build_accelerator
 from seedpo.training.run import labelled_pairs, named_pipeline, usual_precision
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import SCENES, RewardRunConfig
 from seedpo.training.trackers import require_trackers
-from seedpo.training.tracking import read_metrics
 from seedpo.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)

@@ -56,6 +56,7 @@ from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 from seedpo.training.trackers import require_trackers
 from seedpo.training.trainer import Trainer
+from seedpo.training.watching import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -387,6 +388,7 @@ def train(
         config=config,
         folder=folder,
         evaluator=evaluation,
+        watch=Watch(folder, config),
         accelerator=accelerator,
         progress=progress,
         after_restoring=policy.move_reference if config.fidelity.reference_moves_on_resume else None,

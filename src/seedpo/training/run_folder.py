@@ -119,7 +119,7 @@ class RunFolder:
 
     def _mend(self) -> str:
         if any(self.checkpoints.glob("checkpoint-*")):
-            return "go on with --resume latest, or choose another --out to start anew"
+            return "continue with --resume latest, or choose another --out to start anew"
         return "it holds no checkpoint to resume; choose another --out or delete it"
 
     @overload

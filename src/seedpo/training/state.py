@@ -1,4 +1,4 @@
-"""What a run must remember to go on exactly: weights, optimiser, random states, source, position."""
+"""A run in progress: weights, optimiser, random states, source and position; and how a checkpoint holds them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Generic
 
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
-from seedpo.protocols import Source, State, Trainable
+from seedpo.protocols import Batch, Source, State, Trainable
+from seedpo.training.checkpoint import WEIGHTS, Checkpoints, Manifest
 from seedpo.training.codec import load_tree, save_tree
-from seedpo.training.optim import optimizer_state, restore_optimizer
+from seedpo.training.optimizers import optimizer_state, restore_optimizer
 from seedpo.training.processes import unwrapped
 from seedpo.training.random_state import capture_random_state, restore_random_state
+from seedpo.training.settings import TrainingConfig
 from seedpo.training.sharding import Layout
-
-WEIGHTS = "policy"
-"""Folder of a checkpoint that holds the policy's weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,69 +81,108 @@ class Clock:
         return figures
 
 
-def load_weights(policy: Trainable, folder: Path) -> None:
-    """Reads the weights of a checkpoint into a policy that is not wrapped or sharded yet.
+@dataclass(kw_only=True)
+class Run(Generic[Batch]):
+    """A run in progress, as one process holds it; all that a checkpoint restores.
 
-    Raises:
-        RuntimeError: if the policy loaded them into other tensors than those it trains.
+    Attributes:
+        policy: the trained model.
+        layout: how its weights lie over the processes.
+        source: the pairs of this process.
+        parameters: what is trained, by name.
+        optimizer: over the parameters, in their order.
+        generator: of this process, on the CPU.
+        accelerator: of this process.
+        config: settings of the run.
+        checkpoints: of the run.
+        reference: SHA-256 of the weights that the run started from.
+        position: how far the run is.
+        clock: time spent.
+        saved_step: the step of the last checkpoint; ``None`` if there is none.
     """
-    before = policy.trainable_parameters()
-    policy.load(folder / WEIGHTS)
-    after = policy.trainable_parameters()
-    if any(after.get(name) is not parameter for name, parameter in before.items()):
-        raise RuntimeError("the policy's load replaced the tensors that are trained; it must fill them in place")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunState:
-    """The objects of one process whose state a checkpoint holds."""
 
     policy: Trainable
     layout: Layout
-    source: Source[Any]
+    source: Source[Batch]
     parameters: dict[str, nn.Parameter]
     optimizer: AcceleratedOptimizer
     generator: torch.Generator
     accelerator: Accelerator
+    config: TrainingConfig
+    checkpoints: Checkpoints
+    reference: str
+    position: Position = field(default_factory=Position)
+    clock: Clock = field(default_factory=Clock)
+    saved_step: int | None = None
 
-    def shared(self) -> State:
-        """The optimiser's state (and the gradient scaler's), whole; every process must ask together."""
+    def save(self) -> None:
+        """Writes a checkpoint of this step, unless there is one; every process must call this together.
+
+        Raises:
+            RunFolderError: if the disk is full.
+        """
+        if self.saved_step == self.position.step:
+            return
+        manifest = Manifest(
+            step=self.position.step,
+            pairs_seen=self.position.pairs_seen,
+            seconds=self.clock.total(),
+            processes=self.accelerator.num_processes,
+            config=self.config.model_dump(mode="json"),
+            files={},
+            reference=self.reference,
+        )
+        shared = self._shared_state()
+        with self.layout.plain():
+            self.checkpoints.write(
+                manifest,
+                accelerator=self.accelerator,
+                write_shared=lambda folder: self._write_shared(folder, shared),
+                write_own=lambda folder: save_tree(self._own_state(), self._own_file(folder)),
+            )
+        self.saved_step = self.position.step
+
+    def restore(self, manifest: Manifest) -> None:
+        """Restores everything from a checkpoint but the weights; for those see :mod:`seedpo.training.resume`.
+
+        Raises:
+            RunFolderError: if the checkpoint belongs to other parameters.
+        """
+        folder = self.checkpoints.path(manifest.step)
+        shared = load_tree(folder / "optimizer")
+        restore_optimizer(self.optimizer, self.parameters, shared)
+        if self.accelerator.scaler is not None and "scaler" in shared:
+            self.accelerator.scaler.load_state_dict(shared["scaler"])
+        own = load_tree(self._own_file(folder))
+        self.source.restore(own["source"])
+        self.generator.set_state(own["generator"])
+        restore_random_state(own["random"], self.accelerator.device)
+        self.position = Position(step=manifest.step, pairs_seen=manifest.pairs_seen)
+        self.clock = Clock(before=manifest.seconds)
+        self.saved_step = manifest.step
+
+    def _shared_state(self) -> State:
+        """The whole state of the optimiser and of the gradient scaler; every process must ask together."""
         state = optimizer_state(self.optimizer, list(self.parameters))
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         return state
 
-    def write_shared(self, folder: Path, state: State) -> None:
-        """Writes what all processes have in common: weights, which must be plain, and what :meth:`shared` gave."""
+    def _write_shared(self, folder: Path, state: State) -> None:
+        """Writes what all processes have in common: plain weights, and the result of :meth:`_shared_state`."""
         weights = folder / WEIGHTS
         weights.mkdir()
         with unwrapped(self.policy, self.accelerator):
             self.policy.save(weights)
         save_tree(state, folder / "optimizer")
 
-    def write_own(self, folder: Path) -> None:
-        """Writes what only this process has: its random states and its source's state."""
-        state = {
+    def _own_state(self) -> State:
+        """What only this process has: its random states and its source's state."""
+        return {
             "random": capture_random_state(self.accelerator.device),
             "generator": self.generator.get_state(),
             "source": self.source.state(),
         }
-        save_tree(state, self._own(folder))
 
-    def restore(self, folder: Path) -> None:
-        """Takes everything back from a checkpoint but the weights, which :func:`load_weights` reads.
-
-        Raises:
-            RunFolderError: if the checkpoint belongs to other parameters.
-        """
-        shared = load_tree(folder / "optimizer")
-        restore_optimizer(self.optimizer, self.parameters, shared)
-        if self.accelerator.scaler is not None and "scaler" in shared:
-            self.accelerator.scaler.load_state_dict(shared["scaler"])
-        own = load_tree(self._own(folder))
-        self.source.restore(own["source"])
-        self.generator.set_state(own["generator"])
-        restore_random_state(own["random"], self.accelerator.device)
-
-    def _own(self, folder: Path) -> Path:
+    def _own_file(self, folder: Path) -> Path:
         return folder / f"rank-{self.accelerator.process_index}"

@@ -14,7 +14,6 @@ accelerate). A run that was killed and resumed gives the weights and metrics of 
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
@@ -24,46 +23,43 @@ from typing import Any, Generic, Literal
 
 from accelerate import Accelerator
 
-from seedpo.errors import ConfigError, RunFolderError
-from seedpo.files import remove_leftovers, write_folder_aside, write_text, writing
-from seedpo.processes import gather_all, on_every_process, on_main_process, shared
+from seedpo.errors import ConfigError
+from seedpo.files import write_folder_aside, write_text, writing
+from seedpo.processes import Result, gather_all, on_every_process, on_main_process, shared
 from seedpo.protocols import Batch, Evaluator, Method, Source, Trainable
-from seedpo.settings import build_config
 from seedpo.training.checkpoint import Checkpoints, Manifest
 from seedpo.training.evaluating import evaluate_together
 from seedpo.training.interrupt import StopRequest, TrainingInterrupted, stop_on_signal
 from seedpo.training.launching import sharding_is_asked_for
+from seedpo.training.metrics_log import Kind, MetricsLog, ProgressBar
 from seedpo.training.optimizers import build_optimizer
 from seedpo.training.processes import build_accelerator, distributed, require_plain, unwrapped
 from seedpo.training.random_state import seed_process
-from seedpo.training.reference import reference_hash, require_same_reference
-from seedpo.training.run_folder import RunFolder, require_same_settings
-from seedpo.training.settings import RunConfig, TrainingConfig
+from seedpo.training.resume import choose_checkpoint, load_weights, prepare_folder, reference_hash
+from seedpo.training.run_folder import RunFolder
+from seedpo.training.settings import TrainingConfig
 from seedpo.training.sharding import Layout
-from seedpo.training.state import Clock, Position, RunState, load_weights
+from seedpo.training.state import Run
 from seedpo.training.step_metrics import mean_by_name, most_by_name, peak_memory
 from seedpo.training.trackers import Trackers
-from seedpo.training.tracking import Kind, MetricsLog, ProgressBar, read_metrics, truncate_metrics
 from seedpo.training.update import StepResult, Updater
 from seedpo.training.watching import Verdict, Watch, stopped
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(kw_only=True)
-class _Run(Generic[Batch]):
-    """A run in progress."""
+class _Outputs:
+    """Where the figures of a run go; only the first process writes them.
 
-    state: RunState
-    updater: Updater[Batch]
-    position: Position
+    Attributes:
+        log: ``metrics.jsonl``.
+        trackers: those that the settings name.
+        bar: on standard error.
+        alarm: the first alarm that ends the run; ``None`` so far.
+    """
+
     log: MetricsLog
     trackers: Trackers
     bar: ProgressBar
-    stop: StopRequest
-    clock: Clock
-    reference: str
-    saved: int | None = None
     alarm: str | None = None
 
 
@@ -79,6 +75,7 @@ class Trainer(Generic[Batch]):
         config: TrainingConfig,
         folder: RunFolder,
         evaluator: Evaluator | None = None,
+        watch: Watch | None = None,
         accelerator: Accelerator | None = None,
         progress: bool = True,
         after_restoring: Callable[[], None] | None = None,
@@ -87,7 +84,7 @@ class Trainer(Generic[Batch]):
         """Joins the parts of a run; nothing is trained or written yet.
 
         Args:
-            policy: the model; its module is wrapped while it is trained and is itself again afterwards.
+            policy: the model; its module is wrapped while it is trained and unwrapped afterwards.
             method: the loss; it draws from a generator on the CPU that is seeded with the run's seed and the process's
                 rank (see :mod:`seedpo.training.random_state`).
             source: the pairs of this process, ``config.batch_size`` at a time.
@@ -96,15 +93,15 @@ class Trainer(Generic[Batch]):
             evaluator: called before the first step, every ``evaluate_every`` steps and after the last step; by the
                 first process alone, unless it is a :class:`seedpo.protocols.SharedEvaluator`. Whatever it draws from
                 global generators does not change the training.
+            watch: the alarms; ``None`` watches nothing.
             accelerator: of this process; built from the configuration if it is not given.
             progress: whether to show a progress bar.
-            after_restoring: called on every process when a resumed run has taken its state back.
+            after_restoring: called on every process when a resumed run has restored its state.
             save_before_step: asked on every process before each step; where one says yes, a checkpoint is written
                 first, so that a run that is killed within the step can begin it again.
 
         Raises:
-            ConfigError: if the accelerator does not fit the configuration, or shards the model, or an alarm reads what
-                is not measured.
+            ConfigError: if the accelerator does not fit the configuration, or shards the model.
         """
         self.policy = policy
         self.method = method
@@ -112,12 +109,12 @@ class Trainer(Generic[Batch]):
         self.config = config
         self.folder = folder
         self.evaluator = evaluator
+        self.watch = watch
         self.accelerator = accelerator or build_accelerator(config.mixed_precision)
         self.progress = progress
         self.after_restoring = after_restoring
         self.save_before_step = save_before_step
         self._checkpoints = Checkpoints(folder.checkpoints, config.checkpoints_limit)
-        self._watch = Watch(folder, config) if isinstance(config, RunConfig) else None
         require_plain(self.accelerator, config.mixed_precision)
 
     def train(self, resume: Literal["latest"] | None = None) -> dict[str, Any]:
@@ -126,7 +123,7 @@ class Trainer(Generic[Batch]):
         A first SIGINT or SIGTERM ends the run after the step in progress, with a checkpoint.
 
         Args:
-            resume: ``"latest"`` goes on from the newest checkpoint that is intact; ``None`` starts anew.
+            resume: ``"latest"`` continues from the newest checkpoint that is intact; ``None`` starts anew.
 
         Returns:
             The last line of training metrics. A run that is finished already returns it at once.
@@ -140,50 +137,46 @@ class Trainer(Generic[Batch]):
         """
         if resume not in (None, "latest"):
             raise ConfigError(f"resume = {resume!r} is unknown; write 'latest'")
+        resumed = resume is not None
         with self._locked(), stop_on_signal() as stop:
-            finished = on_main_process(self.accelerator, lambda: self._admit(resume))
+            finished = self._on_main(lambda: prepare_folder(self.folder, self.config, resumed=resumed))
             if finished is not None:
                 return finished
-            reference = on_main_process(self.accelerator, lambda: reference_hash(self.policy.module))
-            manifest = None if resume is None else self._weights_restored(reference)
-            sharded = sharding_is_asked_for()
-            with distributed(self.policy, self.accelerator, sharded=sharded) as layout:
-                with self._started(manifest, stop, layout, reference) as run:
-                    self._loop(run)
-                    return self._finish(run)
+            reference = self._on_main(lambda: reference_hash(self.policy.module))
+            manifest = self._load_checkpoint(reference) if resumed else None
+            with distributed(self.policy, self.accelerator, sharded=sharding_is_asked_for()) as layout:
+                run = self._start(layout, reference, manifest)
+                with self._outputs(run) as outputs:
+                    self._loop(run, outputs, stop)
+                    return self._finish(run, outputs)
+
+    def _on_main(self, action: Callable[[], Result]) -> Result:
+        return on_main_process(self.accelerator, action)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         with ExitStack() as stack:
-            on_main_process(self.accelerator, lambda: stack.enter_context(self.folder.locked()))
+            self._on_main(lambda: stack.enter_context(self.folder.locked()))
             yield
 
-    def _admit(self, resume: str | None) -> dict[str, Any] | None:
-        """Checks and tidies the folder; a run that is finished already gives its last line of metrics."""
-        require_same_settings(self.folder.read_config(type(self.config)), self.config, self.folder.path)
-        remove_leftovers(self.folder.path)
-        remove_leftovers(self.folder.checkpoints)
-        remove_leftovers(self.folder.samples)
-        if resume is None:
-            self.folder.require_fresh()
-            self.folder.write_config(self.config)
-            return None
-        self.folder.warn_of_new_versions()
-        if self.folder.finished_step() != self.config.max_steps:
-            return None
-        logger.warning("%s is finished at step %d; set max_steps to go on", self.folder.path, self.config.max_steps)
-        lines = [line for line in read_metrics(self.folder.metrics) if line["kind"] == "train"]
-        return lines[-1] if lines else {}
+    def _load_checkpoint(self, reference: str) -> Manifest:
+        """Loads the weights of the newest checkpoint into the policy."""
+        processes = self.accelerator.num_processes
+        manifest = self._on_main(
+            lambda: choose_checkpoint(
+                self._checkpoints, self.folder, self.config, processes=processes, reference=reference
+            )
+        )
+        checkpoint = self._checkpoints.path(manifest.step)
+        on_every_process(self.accelerator, lambda: load_weights(self.policy, checkpoint))
+        return manifest
 
-    @contextmanager
-    def _started(
-        self, manifest: Manifest | None, stop: StopRequest, layout: Layout, reference: str
-    ) -> Iterator[_Run[Batch]]:
-        """Builds what is needed to train, and takes back the checkpoint's state if there is one to resume."""
+    def _start(self, layout: Layout, reference: str, manifest: Manifest | None) -> Run[Batch]:
+        """Builds the optimiser, seeds the process and restores the state of a checkpoint."""
         with unwrapped(self.policy, self.accelerator):
             parameters = self.policy.trainable_parameters()
         optimizer = build_optimizer(parameters, learning_rate=self.config.learning_rate, config=self.config.optimizer)
-        state = RunState(
+        run = Run(
             policy=self.policy,
             layout=layout,
             source=self.source,
@@ -191,192 +184,120 @@ class Trainer(Generic[Batch]):
             optimizer=self.accelerator.prepare(optimizer),
             generator=seed_process(self.config.seed, self.accelerator.process_index),
             accelerator=self.accelerator,
+            config=self.config,
+            checkpoints=self._checkpoints,
+            reference=reference,
         )
-        position, clock = Position(), Clock()
         if manifest is not None:
-            state.restore(self._checkpoints.path(manifest.step))
+            run.restore(manifest)
             if self.after_restoring is not None:
                 self.after_restoring()
-            position = Position(step=manifest.step, pairs_seen=manifest.pairs_seen)
-            clock = Clock(before=manifest.seconds)
-        updater = Updater(
-            policy=self.policy,
-            layout=layout,
-            method=self.method,
-            source=self.source,
-            parameters=parameters,
-            optimizer=state.optimizer,
-            accelerator=self.accelerator,
-            generator=state.generator,
-            config=self.config,
-        )
-        is_main = self.accelerator.is_main_process
-        bar = ProgressBar(done=position.step, total=self.config.max_steps, shown=self.progress and is_main)
-        # Only the first process writes metrics; the others have a log that leads nowhere.
+        return run
+
+    @contextmanager
+    def _outputs(self, run: Run[Batch]) -> Iterator[_Outputs]:
+        """Opens metrics, trackers and progress bar; those of the other processes lead nowhere."""
+        is_main, config = self.accelerator.is_main_process, self.config
+        names = config.trackers if is_main else ()
         with ExitStack() as stack:
             log = stack.enter_context(closing(MetricsLog(self.folder.metrics if is_main else Path(os.devnull))))
-            if (watch := self._watch) is not None:
-                on_main_process(self.accelerator, lambda: watch.start(log.records))
-            trackers = on_every_process(self.accelerator, lambda: self._open_trackers(is_main))
+            if (watch := self.watch) is not None:
+                self._on_main(lambda: watch.start(log.records))
+            trackers = on_every_process(
+                self.accelerator,
+                lambda: Trackers.open(names, project=config.tracker_project, folder=self.folder.path, config=config),
+            )
             stack.enter_context(closing(trackers))
+            bar = ProgressBar(done=run.position.step, total=config.max_steps, shown=self.progress and is_main)
             stack.enter_context(closing(bar))
-            yield _Run(
-                state=state,
-                updater=updater,
-                position=position,
-                log=log,
-                trackers=trackers,
-                bar=bar,
-                stop=stop,
-                clock=clock,
-                reference=reference,
-                saved=None if manifest is None else manifest.step,
-            )
+            yield _Outputs(log=log, trackers=trackers, bar=bar)
 
-    def _open_trackers(self, is_main: bool) -> Trackers:
-        """Only the first process shows the run."""
-        names = self.config.trackers if is_main else ()
-        return Trackers.open(names, project=self.config.tracker_project, folder=self.folder.path, config=self.config)
-
-    def _weights_restored(self, reference: str) -> Manifest:
-        """The checkpoint to go on from, whose weights the policy now has."""
-        manifest = on_main_process(self.accelerator, lambda: self._choose_checkpoint(reference))
-        folder = self._checkpoints.path(manifest.step)
-        on_every_process(self.accelerator, lambda: load_weights(self.policy, folder))
-        return manifest
-
-    def _choose_checkpoint(self, reference: str) -> Manifest:
-        """The checkpoint to go on from; the folder is set back to its step."""
-        manifest = self._checkpoints.newest_intact()
-        where = self._checkpoints.path(manifest.step)
-        require_same_settings(build_config(type(self.config), manifest.config), self.config, where)
-        require_same_reference(manifest.reference, reference, where)
-        if manifest.processes != self.accelerator.num_processes:
-            raise RunFolderError(
-                f"{where} was written by {manifest.processes} processes, not {self.accelerator.num_processes}; "
-                f"resume with --processes {manifest.processes}"
-            )
-        if manifest.step > self.config.max_steps:
-            raise RunFolderError(
-                f"{where} is beyond max_steps = {self.config.max_steps}; set max_steps to {manifest.step} or more"
-            )
-        self._checkpoints.prune()
-        self.folder.finished.unlink(missing_ok=True)
-        self.folder.write_config(self.config)
-        truncate_metrics(self.folder.metrics, step=manifest.step)
-        return manifest
-
-    def _loop(self, run: _Run[Batch]) -> None:
-        self._evaluate_if_due(run)
+    def _loop(self, run: Run[Batch], outputs: _Outputs, stop: StopRequest) -> None:
+        updater = Updater(run=run, method=self.method)
+        self._evaluate_if_due(run, outputs)
         while run.position.step < self.config.max_steps:
-            if self.save_before_step is not None:
-                self._save_if_due(run, now=any(gather_all(self.save_before_step())))
+            if self.save_before_step is not None and any(gather_all(self.save_before_step())):
+                self._save(run, outputs)
             with run.clock.step():
-                result = run.updater.take_step(
-                    run.position.step + 1, stop=run.stop, describe_checkpoint=self._checkpoints.describe_latest
-                )
+                result = updater.take_step(stop=stop)
             run.position = run.position.after_step(pairs=result.pairs)
             run.clock.count(result.pairs)
-            run.bar.advance(result.figures)
-            self._log_if_due(run, result)
-            self._evaluate_if_due(run)
-            self._save_if_due(run, now=result.stop or run.alarm is not None)
-            if run.position.step < self.config.max_steps:
-                self._leave_if_asked(run, result)
+            outputs.bar.advance(result.figures)
+            self._log_if_due(run, outputs, result)
+            self._evaluate_if_due(run, outputs)
+            ends = result.stop or outputs.alarm is not None
+            if ends or self._is_due(run.position.step, self.config.checkpoint_every):
+                self._save(run, outputs)
+            if ends and run.position.step < self.config.max_steps:
+                self._leave(run, outputs, interrupted=result.stop)
 
-    def _leave_if_asked(self, run: _Run[Batch], result: StepResult) -> None:
-        step, most = run.position.step, self.config.max_steps
-        if result.stop:
-            latest = self._checkpoints.describe_latest()
-            raise shared(
-                TrainingInterrupted(f"stopped after step {step} of {most}; {latest}; go on with --resume latest")
-            )
-        if run.alarm is not None:
-            raise shared(stopped(run.alarm, step=step, max_steps=most, checkpoint=self._checkpoints.describe_latest()))
+    def _leave(self, run: Run[Batch], outputs: _Outputs, *, interrupted: bool) -> None:
+        step, max_steps, latest = run.position.step, self.config.max_steps, self._checkpoints.describe_latest()
+        if interrupted or outputs.alarm is None:
+            message = f"stopped after step {step} of {max_steps}; {latest}; continue with --resume latest"
+            raise shared(TrainingInterrupted(message))
+        raise shared(stopped(outputs.alarm, step=step, max_steps=max_steps, checkpoint=latest))
 
     def _is_due(self, step: int, every: int) -> bool:
         return step == self.config.max_steps or (every > 0 and step % every == 0)
 
-    def _log_if_due(self, run: _Run[Batch], result: StepResult) -> None:
-        position = run.position
-        if not self._is_due(position.step, self.config.log_every):
+    def _log_if_due(self, run: Run[Batch], outputs: _Outputs, result: StepResult) -> None:
+        if not self._is_due(run.position.step, self.config.log_every):
             return
-        seen = mean_by_name(gather_all(dict(self.source.metrics())))
-        figures = result.figures | {"pairs_seen": position.pairs_seen}
-        figures |= {f"source/{name}": value for name, value in seen.items()}
+        source_metrics = mean_by_name(gather_all(dict(self.source.metrics())))
+        figures = result.figures | {"pairs_seen": run.position.pairs_seen}
+        figures |= {f"source/{name}": value for name, value in source_metrics.items()}
         figures |= run.clock.pace()
         figures |= most_by_name(gather_all(peak_memory(self.accelerator.device)))
-        self._tell(run, "train", figures)
+        self._write(run, outputs, "train", figures)
 
-    def _tell(self, run: _Run[Batch], kind: Kind, figures: Mapping[str, float]) -> None:
+    def _write(self, run: Run[Batch], outputs: _Outputs, kind: Kind, figures: Mapping[str, float]) -> None:
         """Writes a line of metrics, and does what the alarms that it raises ask for."""
-        watch = self._watch
+        watch = self.watch
 
         def write() -> Verdict:
-            run.log.write(run.position.step, kind, figures)
-            run.trackers.log(run.log.records[-1])
-            return Verdict() if watch is None else watch.see(run.log.records)
+            outputs.log.write(run.position.step, kind, figures)
+            outputs.trackers.log(outputs.log.records[-1])
+            return Verdict() if watch is None else watch.see(outputs.log.records)
 
         def keep_best(watch: Watch) -> None:
             with unwrapped(self.policy, self.accelerator):
-                watch.keep_best(run.log.records[-1], self.policy.save)
+                watch.keep_best(outputs.log.records[-1], self.policy.save)
 
-        verdict = on_main_process(self.accelerator, write)
-        run.alarm = run.alarm or verdict.stop
+        verdict = self._on_main(write)
+        outputs.alarm = outputs.alarm or verdict.stop
         if watch is not None and verdict.best:
-            with run.state.layout.plain():
-                on_main_process(self.accelerator, lambda: keep_best(watch))
+            with run.layout.plain():
+                self._on_main(lambda: keep_best(watch))
 
-    def _evaluate_if_due(self, run: _Run[Batch]) -> None:
+    def _evaluate_if_due(self, run: Run[Batch], outputs: _Outputs) -> None:
         step, evaluator = run.position.step, self.evaluator
         if evaluator is None or not (step == 0 or self._is_due(step, self.config.evaluate_every)):
             return
-
-        if on_main_process(self.accelerator, lambda: run.log.has(step, "evaluation")):
+        if self._on_main(lambda: outputs.log.has(step, "evaluation")):
             return
-        with run.state.layout.whole(), unwrapped(self.policy, self.accelerator):
+        with run.layout.whole(), unwrapped(self.policy, self.accelerator):
             figures = evaluate_together(
                 evaluator, self.policy, accelerator=self.accelerator, folder=self.folder, step=step
             )
-        self._tell(run, "evaluation", figures)
+        self._write(run, outputs, "evaluation", figures)
 
-    def _save_if_due(self, run: _Run[Batch], *, now: bool) -> None:
-        position = run.position
-        due = now or self._is_due(position.step, self.config.checkpoint_every)
-        if run.saved == position.step or not due:
-            return
+    def _save(self, run: Run[Batch], outputs: _Outputs) -> None:
         # The metrics of a step must be on the disk before its checkpoint is: they cannot be made again.
-        on_main_process(self.accelerator, run.log.flush)
-        manifest = Manifest(
-            step=position.step,
-            pairs_seen=position.pairs_seen,
-            seconds=run.clock.total(),
-            processes=self.accelerator.num_processes,
-            config=self.config.model_dump(mode="json"),
-            files={},
-            reference=run.reference,
-        )
-        common = run.state.shared()
-        with run.state.layout.plain():
-            self._checkpoints.write(
-                manifest,
-                accelerator=self.accelerator,
-                write_shared=lambda folder: run.state.write_shared(folder, common),
-                write_own=run.state.write_own,
-            )
-        run.saved = position.step
+        self._on_main(outputs.log.flush)
+        run.save()
 
-    def _finish(self, run: _Run[Batch]) -> dict[str, Any]:
+    def _finish(self, run: Run[Batch], outputs: _Outputs) -> dict[str, Any]:
         """Writes the trained weights, and last of all the mark that the run is complete."""
 
         def finish() -> dict[str, Any]:
-            with writing("the trained weights", self.folder.path, mend="go on with --resume latest"):
+            with writing("the trained weights", self.folder.path, mend="continue with --resume latest"):
                 with write_folder_aside(self.folder.weights(self.config)) as aside:
                     with unwrapped(self.policy, self.accelerator):
                         self.policy.save(aside)
                 content = {"step": run.position.step, "seconds": run.clock.total()}
                 write_text(self.folder.finished, json.dumps(content) + "\n")
-            return run.log.last("train") or {}
+            return outputs.log.last("train") or {}
 
-        with run.state.layout.plain():
-            return on_main_process(self.accelerator, finish)
+        with run.layout.plain():
+            return self._on_main(finish)

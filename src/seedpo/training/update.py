@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic
 
-import torch
-from accelerate import Accelerator
-from accelerate.optimizer import AcceleratedOptimizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from seedpo.core.types import LossOutput
 from seedpo.errors import TrainingDiverged
 from seedpo.processes import gather_all, on_every_process, shared
-from seedpo.protocols import Batch, Method, Source, Trainable
+from seedpo.protocols import Batch, Method
 from seedpo.training.interrupt import StopRequest
-from seedpo.training.optim import clip_gradients, learning_rate_at, scale_gradients, set_learning_rate
-from seedpo.training.settings import TrainingConfig
-from seedpo.training.sharding import Layout
+from seedpo.training.optimizers import clip_gradients, learning_rate_at, scale_gradients, set_learning_rate
+from seedpo.training.state import Run
 from seedpo.training.step_metrics import (
     ProcessRows,
     check_output,
@@ -48,104 +43,98 @@ class StepResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Updater(Generic[Batch]):
-    """Everything that takes part in a step."""
+    """Takes the optimiser steps of a run.
 
-    policy: Trainable
-    layout: Layout
+    Attributes:
+        run: what is trained, and on which pairs.
+        method: the loss.
+    """
+
+    run: Run[Batch]
     method: Method[Batch]
-    source: Source[Batch]
-    parameters: dict[str, nn.Parameter]
-    optimizer: AcceleratedOptimizer
-    accelerator: Accelerator
-    generator: torch.Generator
-    config: TrainingConfig
 
-    def take_step(self, step: int, *, stop: StopRequest, describe_checkpoint: Callable[[], str]) -> StepResult:
+    def take_step(self, *, stop: StopRequest) -> StepResult:
         """Trains on ``gradient_accumulation_steps`` micro-batches per process.
 
         The loss of a step is the mean over all its pairs, whatever process and micro-batch they are in.
 
         Args:
-            step: number of this step, from 1.
             stop: whether this process was asked to stop; the result tells all of them.
-            describe_checkpoint: names the last checkpoint in the error message.
 
         Raises:
             TrainingDiverged: if a loss or the gradient is not finite; nothing was updated. With fp16 an overflowing
-                gradient is no such case until the loss scale cannot fall further: the update is skipped, as usual.
+                gradient skips the update, as usual, until the loss scale cannot fall further.
             SeedpoError: as the source or the method of one process raised it, on every process.
         """
-        self.optimizer.zero_grad()
-        with self.layout.whole():
+        run = self.run
+        run.optimizer.zero_grad()
+        with run.layout.whole():
             outputs = self._accumulate()
         processes = gather_all(process_rows(outputs, stop=stop.requested))
         pairs = count_pairs(processes)
-        self._unscale()
-        parameters = list(self.parameters.values())
-        scale_gradients(parameters, self._expected_pairs() * self.accelerator.num_processes / pairs)
-        grad_norm = clip_gradients(parameters, max_grad_norm=self.config.largest_gradient_norm)
-        self._require_finite(step, processes, grad_norm, describe_checkpoint)
+        if run.accelerator.scaler is not None:
+            run.accelerator.scaler.unscale_(run.optimizer.optimizer)
+        parameters = list(run.parameters.values())
+        scale_gradients(parameters, self._expected_pairs() * run.accelerator.num_processes / pairs)
+        grad_norm = clip_gradients(parameters, max_grad_norm=run.config.largest_gradient_norm)
+        self._require_finite(processes, grad_norm)
 
-        learning_rate = learning_rate_at(step, config=self.config)
-        set_learning_rate(self.optimizer, learning_rate)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        learning_rate = learning_rate_at(run.position.step + 1, config=run.config)
+        set_learning_rate(run.optimizer, learning_rate)
+        run.optimizer.step()
+        run.optimizer.zero_grad()
         figures = summarise(processes) | {"grad_norm": grad_norm, "learning_rate": learning_rate}
         return StepResult(pairs=pairs, figures=figures, stop=any(rows.stop for rows in processes))
 
     def _expected_pairs(self) -> int:
         """Pairs that one process is meant to train on in a step."""
-        return self.config.batch_size * self.config.gradient_accumulation_steps
+        return self.run.config.batch_size * self.run.config.gradient_accumulation_steps
 
     def _accumulate(self) -> list[LossOutput]:
         """Adds up the gradient of all micro-batches; only the last backward pass exchanges it between processes.
 
-        What can fail on one process alone (roll-outs, rewards, losses) is done before anything is exchanged, so that
-        the others learn of it instead of waiting.
+        Whatever can fail on one process alone (roll-outs, rewards, losses) comes before the exchange, so that the
+        other processes learn of it instead of waiting.
         """
+        run = self.run
         outputs: list[LossOutput] = []
-        # By itself, since the second step's first forward pass exchanges something under DDP.
-        first = on_every_process(self.accelerator, self.source.next_batch)
+        # The first batch comes by itself: under DDP the second step's first forward pass exchanges something.
+        first = on_every_process(run.accelerator, run.source.next_batch)
 
         def up_to_the_exchange() -> Tensor:
             batch = first
-            for _ in range(self.config.gradient_accumulation_steps - 1):
-                with self.layout.accumulating():
-                    self.accelerator.backward(self._loss(batch, outputs))
-                batch = self.source.next_batch()
+            for _ in range(run.config.gradient_accumulation_steps - 1):
+                with run.layout.accumulating():
+                    run.accelerator.backward(self._loss(batch, outputs))
+                batch = run.source.next_batch()
             return self._loss(batch, outputs)
 
-        loss = on_every_process(self.accelerator, up_to_the_exchange)
-        self.layout.before_exchange()
-        self.accelerator.backward(loss)
+        loss = on_every_process(run.accelerator, up_to_the_exchange)
+        run.layout.before_exchange()
+        run.accelerator.backward(loss)
         return outputs
 
     def _loss(self, batch: Batch, outputs: list[LossOutput]) -> Tensor:
         """A micro-batch's part of the step's loss; its figures are added to ``outputs``."""
-        output = self.method.loss(self.policy, batch, generator=self.generator)
+        output = self.method.loss(self.run.policy, batch, generator=self.run.generator)
         check_output(output)
         outputs.append(detached(output))
         # accelerate would divide by its own count of micro-batches; ours is the number of pairs.
-        loss: Tensor = output.losses.sum() / self._expected_pairs() * self.accelerator.gradient_accumulation_steps
+        factor = self.run.accelerator.gradient_accumulation_steps
+        loss: Tensor = output.losses.sum() / self._expected_pairs() * factor
         return loss
 
-    def _unscale(self) -> None:
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.unscale_(self.optimizer.optimizer)
-
-    def _require_finite(
-        self, step: int, processes: list[ProcessRows], grad_norm: float, describe_checkpoint: Callable[[], str]
-    ) -> None:
+    def _require_finite(self, processes: list[ProcessRows], grad_norm: float) -> None:
         places = rows_not_finite(processes)
-        scaler = self.accelerator.scaler
+        scaler = self.run.accelerator.scaler
         overflow_is_handled = scaler is not None and scaler.get_scale() > 1.0
         if not places and (math.isfinite(grad_norm) or overflow_is_handled):
             return
-        self.optimizer.zero_grad()
+        self.run.optimizer.zero_grad()
         what = f"the loss is not finite for {'; '.join(places)}" if places else "the gradient is not finite"
         raise shared(
             TrainingDiverged(
-                f"step {step}: {what} (gradient norm {grad_norm:.4g}); the update was not made; "
-                f"lower learning_rate, beta or gamma; {describe_checkpoint()}"
+                f"step {self.run.position.step + 1}: {what} (gradient norm {grad_norm:.4g}); the update was not made; "
+                f"lower learning_rate, beta or gamma; {self.run.checkpoints.describe_latest()}"
             )
         )

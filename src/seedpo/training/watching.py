@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 BEST_FILE = "best.json"
 """Says in ``best/`` of which evaluation its weights are."""
 
-_MEND = "go on with --resume latest"
+_MEND = "continue with --resume latest"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -165,6 +165,6 @@ def _alone(path: Path) -> Iterator[None]:
         except OSError as error:
             raise DataError(
                 f"{path} cannot be locked ({error.strerror}); see that the study is there and may be written, "
-                "and go on with --resume latest"
+                "and continue with --resume latest"
             ) from error
         yield

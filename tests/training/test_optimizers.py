@@ -13,8 +13,10 @@ from torch import nn
 
 from seedpo.errors import ConfigError, RunFolderError
 from seedpo.training.codec import load_tree, save_tree
-from seedpo.training.optim import (
+from seedpo.training.optimizers import (
+    OPTIMIZERS,
     SCHEDULES,
+    build_optimizer,
     clip_gradients,
     learning_rate_at,
     optimizer_state,
@@ -22,7 +24,6 @@ from seedpo.training.optim import (
     scale_gradients,
     set_learning_rate,
 )
-from seedpo.training.optimizers import OPTIMIZERS, build_optimizer
 from seedpo.training.settings import OptimizerConfig
 from tests.training.toys import toy_config
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from seedpo.errors import RunFolderError
-from seedpo.training.tracking import MetricsLog, ProgressBar, read_metrics, truncate_metrics
+from seedpo.training.metrics_log import MetricsLog, ProgressBar, read_metrics, truncate_metrics
 
 
 def write(path: Path, *steps: int) -> None:

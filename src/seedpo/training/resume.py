@@ -1,0 +1,118 @@
+"""What is checked before a run starts or is resumed: its folder, its settings, its checkpoint and its reference.
+
+The reference of a preference loss is the untrained model. It is loaded anew at every start, so a model folder that
+changed in between would move it without a trace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from seedpo.errors import RunFolderError
+from seedpo.files import remove_leftovers
+from seedpo.protocols import Trainable
+from seedpo.settings import build_config
+from seedpo.training.checkpoint import WEIGHTS, Checkpoints, Manifest
+from seedpo.training.metrics_log import read_metrics, truncate_metrics
+from seedpo.training.run_folder import RunFolder, require_same_settings
+from seedpo.training.settings import TrainingConfig
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_folder(folder: RunFolder, config: TrainingConfig, *, resumed: bool) -> dict[str, Any] | None:
+    """Checks a run folder and removes what a killed process left there.
+
+    Returns:
+        ``None`` if there is something to train; the last training metrics of a run that is finished already.
+
+    Raises:
+        RunFolderError: if the folder belongs to other settings, or to another run if none is resumed.
+    """
+    require_same_settings(folder.read_config(type(config)), config, folder.path)
+    for place in (folder.path, folder.checkpoints, folder.samples):
+        remove_leftovers(place)
+    if not resumed:
+        folder.require_fresh()
+        folder.write_config(config)
+        return None
+    folder.warn_of_new_versions()
+    if folder.finished_step() != config.max_steps:
+        return None
+    logger.warning("%s is finished at step %d; set max_steps to continue", folder.path, config.max_steps)
+    lines = [line for line in read_metrics(folder.metrics) if line["kind"] == "train"]
+    return lines[-1] if lines else {}
+
+
+def choose_checkpoint(
+    checkpoints: Checkpoints, folder: RunFolder, config: TrainingConfig, *, processes: int, reference: str
+) -> Manifest:
+    """The newest intact checkpoint; metrics after its step are removed.
+
+    Args:
+        checkpoints: of the run.
+        folder: of the run.
+        config: settings of the resumed run.
+        processes: of the resumed run.
+        reference: hash of the untrained weights as they were loaded now, see :func:`reference_hash`.
+
+    Raises:
+        RunFolderError: if there is none, or it does not fit what is resumed.
+    """
+    manifest = checkpoints.newest_intact()
+    where = checkpoints.path(manifest.step)
+    require_same_settings(build_config(type(config), manifest.config), config, where)
+    if manifest.reference != reference:
+        raise RunFolderError(
+            f"{where} was made from other base weights than those of `model` today, so its reference would move; "
+            "put the model back as it was, or choose another --out to start anew"
+        )
+    if manifest.processes != processes:
+        raise RunFolderError(
+            f"{where} was written by {manifest.processes} processes, not {processes}; "
+            f"resume with --processes {manifest.processes}"
+        )
+    if manifest.step > config.max_steps:
+        raise RunFolderError(
+            f"{where} is beyond max_steps = {config.max_steps}; set max_steps to {manifest.step} or more"
+        )
+    checkpoints.prune()
+    folder.finished.unlink(missing_ok=True)
+    folder.write_config(config)
+    truncate_metrics(folder.metrics, step=manifest.step)
+    return manifest
+
+
+def load_weights(policy: Trainable, checkpoint: Path) -> None:
+    """Reads the weights of a checkpoint into a policy that is not wrapped or sharded yet.
+
+    Raises:
+        RuntimeError: if the policy loaded them into other tensors than those it trains.
+    """
+    before = policy.trainable_parameters()
+    policy.load(checkpoint / WEIGHTS)
+    after = policy.trainable_parameters()
+    if any(after.get(name) is not parameter for name, parameter in before.items()):
+        raise RuntimeError("the policy's load replaced the tensors that are trained; it must fill them in place")
+
+
+@torch.no_grad()
+def reference_hash(network: nn.Module) -> str:
+    """SHA-256 of a network's untrained weights, in hexadecimal digits.
+
+    With an adapter these are the frozen weights, which stay the reference. Where everything is trained they are all
+    weights, so compute this before the first step and before a checkpoint is loaded.
+    """
+    weights = dict(network.named_parameters())
+    frozen = {name: value for name, value in weights.items() if not value.requires_grad}
+    digest = hashlib.sha256()
+    for name, value in (frozen or weights).items():
+        digest.update(f"{name.replace('_orig_mod.', '')} {tuple(value.shape)} {value.dtype}\n".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
