@@ -8,16 +8,7 @@ import yaml
 
 from seedpo.reports.runs import Run, read_runs
 from seedpo.reports.settings import Family, group
-from seedpo.reports.tables import (
-    Badge,
-    Cell,
-    Table,
-    configuration_differences,
-    environments,
-    markdown_table,
-    recipe,
-    result_table,
-)
+from seedpo.reports.tables import configuration_differences, environments, recipe, result_table
 from tests.reports.synthetic import Fate, write_run
 
 
@@ -92,14 +83,3 @@ def test_environments_name_runs_only_where_they_differ(tmp_path: Path) -> None:
     table = environments(read_runs([tmp_path / "base", tmp_path / "see"]))
     assert table is not None
     assert {row[0].text: row[1].text for row in table.rows}["torch"] == "2.13.0 (base); 2.11.0 (see)"
-
-
-def test_a_table_as_markdown() -> None:
-    cell = Cell(text="+1", badge=Badge(text="higher", tone="good"), small=("[0, 2]", "step 3"))
-    table = Table.of(("what", "value"), [("a|b", cell)])
-    assert table.markdown.splitlines() == [
-        "| what | value |",
-        "| --- | --- |",
-        "| a\\|b | +1 higher [0, 2], step 3 |",
-    ]
-    assert markdown_table(("x",), []) == "| x |\n| --- |"

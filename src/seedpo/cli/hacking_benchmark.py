@@ -11,6 +11,7 @@ from typing import Any
 
 from seedpo.errors import RunFolderError
 from seedpo.methods.presets import method_title
+from seedpo.pages.wording import written
 from seedpo.reports.hacking_benchmark.analysis import (
     QUANTITIES,
     Comparison,
@@ -23,7 +24,6 @@ from seedpo.reports.hacking_benchmark.analysis import (
 from seedpo.reports.hacking_benchmark.ends import ends
 from seedpo.reports.hacking_benchmark.figures import frontier_figure
 from seedpo.reports.hacking_benchmark.wording import answer, markdown, summary, verdict
-from seedpo.reports.wording import written
 from seedpo.settings import dotted
 from seedpo.training.sweeps.hacking_grid import SEEDS, Grid, grids, settings_of, sweep_of
 from seedpo.training.sweeps.sweep import Outcome, run_sweep

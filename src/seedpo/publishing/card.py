@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from seedpo.methods.presets import METHODS, Preset, method_title
 from seedpo.metrics.catalogue import find_metric
 from seedpo.models.catalogue import MODELS
 from seedpo.models.names import hub_place, is_hub_name
+from seedpo.pages.tables import markdown_table
 from seedpo.publishing.grid import sample_grid
 from seedpo.training.metrics_log import read_metrics
 from seedpo.training.run_folder import RunFolder
@@ -69,7 +70,7 @@ def write_card(
             _summary(config, base),
             *_pictures(grid),
             _use(config, base, repository),
-            "## Training\n\n" + _table(("setting", "value"), _settings(config, folder)),
+            "## Training\n\n" + markdown_table(("setting", "value"), _settings(config, folder)),
             *_evaluation(config, folder),
         ]
     )
@@ -178,7 +179,7 @@ def _evaluation(config: RunConfig, folder: RunFolder) -> list[str]:
     return [
         "## Evaluation",
         how,
-        _table(("metric", "better", f"step {first['step']}", f"step {last['step']}"), rows),
+        markdown_table(("metric", "better", f"step {first['step']}", f"step {last['step']}"), rows),
     ]
 
 
@@ -195,8 +196,3 @@ def _interval(line: Mapping[str, Any], name: str) -> str:
         return "-"
     mean, low, high = values
     return f"{mean:.4g} [{low:.4g}, {high:.4g}]"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -9,10 +9,10 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from seedpo.pages.figures import Line, Panel
+from seedpo.pages.wording import sentence, setting
 from seedpo.reports.charts import quantities
-from seedpo.reports.figures import Line, Panel
 from seedpo.reports.settings import Curves, Family, Point, Setting
-from seedpo.reports.wording import sentence, setting
 
 LEAST_VALUES = 3
 """A weight that takes fewer values is no ablation: the table of differences says as much."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seedpo.core.entropy import clipped_loss
-from seedpo.reports.figures import Line, Panel
+from seedpo.pages.figures import Line, Panel
+from seedpo.pages.wording import sentence, setting
 from seedpo.reports.runs import Run
 from seedpo.reports.settings import Curve, Family, Setting
-from seedpo.reports.wording import sentence, setting
 
 FLAT = 0.1
 """A clipped loss whose whole range is narrower than this looks flat."""

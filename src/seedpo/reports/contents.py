@@ -9,10 +9,10 @@ from pathlib import Path
 import yaml
 
 from seedpo.errors import RunFolderError
+from seedpo.pages.tables import Table
 from seedpo.reports.evaluations import Evaluation, read_evaluation
 from seedpo.reports.preference import PreferenceModel, read_preference_model
 from seedpo.reports.runs import Run, read_mapping, read_runs
-from seedpo.reports.tables import Table
 
 EVALUATION = ("evaluation.yaml", "summary.json", "scores.parquet")
 """Files by which an evaluation folder is known. One of them is enough, so that half a folder is named as such."""

@@ -10,10 +10,10 @@ from enum import StrEnum
 from statistics import fmean
 
 from seedpo.core.verdicts import Difference, Outcome, Verdict, shared_outcome
+from seedpo.pages.tables import DASH, Badge, Cell, Table, Tone
+from seedpo.pages.wording import count, interval, listing, number, signed
 from seedpo.reports.contrasts import Contrast, Level, at_equal_proxy, at_equal_steps
 from seedpo.reports.settings import Family, Setting, differing_keys, figure_name
-from seedpo.reports.tables import DASH, Badge, Cell, Table, Tone
-from seedpo.reports.wording import count, interval, listing, number, signed
 from seedpo.settings import dotted
 
 DIVERSITY = {"pairwise_diversity": "diversity", "free_spread": "free spread"}

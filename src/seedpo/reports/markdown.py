@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from seedpo.pages.tables import Cell, Table
 from seedpo.reports import versus
 from seedpo.reports.contents import Contents, failed_table
 from seedpo.reports.evaluations import Evaluation
 from seedpo.reports.findings import findings
 from seedpo.reports.preference import PreferenceModel
 from seedpo.reports.settings import Family, group
-from seedpo.reports.tables import Cell, Table, result_table
+from seedpo.reports.tables import result_table
 
 
 def results_markdown(contents: Contents) -> str:

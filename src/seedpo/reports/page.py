@@ -7,33 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from seedpo.errors import ConfigError, RunFolderError
 from seedpo.methods.presets import method_title
+from seedpo.pages.figures import Panel
+from seedpo.pages.rendering import environment
+from seedpo.pages.tables import Table
+from seedpo.pages.wording import count, duration, listing, number, setting
 from seedpo.reports import versus
 from seedpo.reports.ablations import Ablation, ablations
 from seedpo.reports.charts import curve_panels, frontier_panels, health_notes, health_panels
 from seedpo.reports.contents import Contents, failed_table, read_contents
 from seedpo.reports.evaluations import Evaluation
-from seedpo.reports.figures import MARKERS, Panel, description, geometry
 from seedpo.reports.findings import Findings, findings
 from seedpo.reports.images import BYTES, Grid, build_grid, plan, rows_that_fit
 from seedpo.reports.markdown import results_markdown
 from seedpo.reports.runs import Run
 from seedpo.reports.settings import Family, group
-from seedpo.reports.tables import (
-    Recipe,
-    Table,
-    configuration_differences,
-    environments,
-    recipe,
-    result_table,
-    seconds,
-)
+from seedpo.reports.tables import Recipe, configuration_differences, environments, recipe, result_table, seconds
 from seedpo.reports.versus import Bar
 from seedpo.reports.viewer import Viewer, evaluation_viewer, grid_viewer
-from seedpo.reports.wording import count, duration, listing, number, setting
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -125,7 +117,10 @@ def render(contents: Contents, *, title: str) -> str:
     """The page as text."""
     runs = contents.runs
     families = group(runs)
-    template = _environment().get_template("report.html.j2")
+    made = environment(TEMPLATES)
+    made.filters["setting"] = setting
+    made.globals["figures"] = step_figures
+    template = made.get_template("report.html.j2")
     return template.render(
         title=title,
         lead=lead(runs, families) if runs else _other_lead(contents),
@@ -202,24 +197,6 @@ def _other_lead(contents: Contents) -> str:
         if parts
     ]
     return f"{listing(parts)}."
-
-
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"setting": setting}
-    environment.globals |= {
-        "markers": MARKERS,
-        "geometry": geometry,
-        "description": description,
-        "figures": step_figures,
-    }
-    return environment
 
 
 def _anchors(families: Sequence[Family]) -> list[str]:

@@ -11,12 +11,12 @@ from typing import Any
 import yaml
 
 from seedpo.errors import RunFolderError
+from seedpo.pages.figures import Panel, style
+from seedpo.pages.tables import Cell, Table
+from seedpo.pages.wording import count, duration, interval, number, written
 from seedpo.reports.charts import curve_line
-from seedpo.reports.figures import Panel, style
 from seedpo.reports.runs import read_mapping, read_metrics
 from seedpo.reports.settings import Curve, Curves, read_curves
-from seedpo.reports.tables import Cell, Table
-from seedpo.reports.wording import count, duration, interval, number, written
 
 ACCURACY = re.compile(r"accuracy/(.+)")
 SHOWN = ("start", "model", "data", "timesteps", "batch_size", "learning_rate", "seed")

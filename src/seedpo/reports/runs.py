@@ -14,7 +14,7 @@ import yaml
 
 from seedpo.core.entropy import entropy_weights
 from seedpo.errors import RunFolderError
-from seedpo.reports.wording import count
+from seedpo.pages.wording import count
 from seedpo.settings import dotted
 from seedpo.training.settings import RunConfig
 from seedpo.training.signs import values_by_prompt

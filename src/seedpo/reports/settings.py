@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 from seedpo.core.verdicts import Evaluation, Reading, Rule, Verdict, is_mean_of, judge_run
 from seedpo.methods.presets import method_title
+from seedpo.pages.wording import listing, setting, written
 from seedpo.reports.runs import PerPrompt, Record, Run
-from seedpo.reports.wording import listing, setting, written
 from seedpo.settings import changes_results, dotted
 from seedpo.training.settings import RunConfig
 from seedpo.training.signs import held_out_keys, verdict_rule

@@ -1,91 +1,22 @@
-"""Tables of a report: cells with small print and badges, the results of every run, and how to run them again."""
+"""Tables of a report: the results of every run, what differs between them, and how to run them again."""
 
 from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
+from seedpo.pages.tables import DASH, Cell, Table
+from seedpo.pages.wording import count, duration, interval, number, setting, written
 from seedpo.reports.runs import Run
 from seedpo.reports.settings import Curve, Curves, Family, Point, Setting, differing_keys, read_curves
-from seedpo.reports.wording import count, duration, interval, number, setting, written
 from seedpo.settings import dotted
 
-DASH = "\N{EN DASH}"
 GAMMA, BETA = "\N{GREEK SMALL LETTER GAMMA}", "\N{GREEK SMALL LETTER BETA}"
-
-Tone = Literal["good", "bad", "open"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Badge:
-    """A verdict in a few words; the tone chooses its colour."""
-
-    text: str
-    tone: Tone
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One cell.
-
-    Attributes:
-        text: what it says.
-        small: lines below it.
-        best: whether it is the best of its column.
-        role: chooses colour and shape of a mark before the text; empty: no mark.
-        badge: a verdict beside the text.
-    """
-
-    text: str = ""
-    small: tuple[str, ...] = ()
-    best: bool = False
-    role: str = ""
-    badge: Badge | None = None
-
-    @property
-    def words(self) -> str:
-        """Everything in one line."""
-        head = " ".join(part for part in (self.text, self.badge.text if self.badge else "") if part)
-        return ", ".join(part for part in (head, *self.small) if part).replace(", [", " [")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table; the first cell of a row is its heading.
-
-    Attributes:
-        header: of each column.
-        rows: cells of each row.
-        summaries: rows that sum up those above them.
-    """
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    summaries: frozenset[int] = frozenset()
-
-    @classmethod
-    def of(cls, header: Sequence[str], rows: Iterable[Iterable[Cell | str]]) -> Table:
-        """A table of cells and texts."""
-        return cls(
-            header=tuple(header),
-            rows=tuple(tuple(Cell(text=part) if isinstance(part, str) else part for part in row) for row in rows),
-        )
-
-    @property
-    def markdown(self) -> str:
-        """The table as Markdown."""
-        return markdown_table(self.header, [[cell.words for cell in row] for row in self.rows])
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table as Markdown; a bar within a cell does not end it."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 @dataclass(frozen=True, kw_only=True)

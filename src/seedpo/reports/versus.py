@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+from seedpo.pages.figures import Line, Panel, style
+from seedpo.pages.tables import DASH, Cell, Table, Tone
+from seedpo.pages.wording import count, interval, listing, number, sentence, signed
 from seedpo.reports.charts import curve_line, frontier_panel
 from seedpo.reports.evaluations import Evaluation, Target
-from seedpo.reports.figures import Line, Panel, style
 from seedpo.reports.settings import Curve, Point
-from seedpo.reports.tables import DASH, Cell, Table, Tone
-from seedpo.reports.wording import count, interval, listing, number, sentence, signed
 
 MOST_PAIRS = 10
 """With more pairs of models than this, each is compared with the first one only."""

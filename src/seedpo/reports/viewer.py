@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from seedpo.pages.figures import style
+from seedpo.pages.wording import count
 from seedpo.reports.evaluations import Evaluation, Target
-from seedpo.reports.figures import style
 from seedpo.reports.images import BYTES, LARGEST_TILE, LOSSLESS_TILE, Grid, Sheet, encoded, thinned
-from seedpo.reports.wording import count
 
 HIGHEST = 16383
 """Height of a sheet in pixels that the WebP format allows."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seedpo.reports.figures import Axis, tick_label, ticks
+from seedpo.pages.figures import Axis, tick_label, ticks
 from seedpo.study.analysis import QuestionResult
 from seedpo.study.analysis_words import percent, percents
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import jinja2
 
-from seedpo.reports.page import TEMPLATES as REPORT_TEMPLATES
-from seedpo.reports.wording import MINUS, count
+from seedpo.pages.rendering import environment
+from seedpo.pages.wording import MINUS, count
 from seedpo.study.analysis import Analysis, QuestionResult
 from seedpo.study.analysis_comparisons import Comparison
 from seedpo.study.analysis_figures import chart, rate_rows, strength_rows
@@ -131,19 +131,12 @@ def _decimal(value: float) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        # The style sheet is that of the reports, so that the pages of a project look alike.
-        loader=jinja2.FileSystemLoader([TEMPLATES, REPORT_TEMPLATES]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    made = environment(TEMPLATES)
+    made.filters |= {
         "alpha": alpha_words,
         "decimal": _decimal,
         "p": p_value,
         "percent": percent,
         "percents": percents,
     }
-    return environment
+    return made

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from seedpo.reports.wording import count, listing, sentence
+from seedpo.pages.wording import count, listing, sentence
 from seedpo.study.analysis import Analysis, QuestionResult
 from seedpo.study.analysis_comparisons import Comparison, Ends, Verdict
 from seedpo.study.analysis_raters import Agreement, Share

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from seedpo.methods.presets import method_title
+from seedpo.pages.wording import count, interval, listing, number, sentence, setting, signed
 from seedpo.reports.hacking_benchmark.analysis import QUANTITIES, WITHOUT, Comparison, Measured, drawn, last, pools
 from seedpo.reports.hacking_benchmark.ends import ends
-from seedpo.reports.wording import count, interval, listing, number, sentence, setting, signed
 
 SHOWN = ("base at any beta", "control", "SEE")
 """Pools in the table of frontiers."""

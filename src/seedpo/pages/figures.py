@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seedpo.reports.wording import MINUS
+from seedpo.pages.wording import MINUS
 
 MARKERS = {
     "base": "M-3.4 0a3.4 3.4 0 1 0 6.8 0a3.4 3.4 0 1 0 -6.8 0Z",

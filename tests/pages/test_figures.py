@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from seedpo.reports.figures import Axis, Line, Panel, description, geometry, tick_label, ticks
+from seedpo.pages.figures import Axis, Line, Panel, description, geometry, tick_label, ticks
 
 
 def panel(*lines: Line, by_step: bool = True) -> Panel:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from seedpo.reports.wording import count, duration, interval, listing, number, sentence, setting, signed, written
+from seedpo.pages.wording import count, duration, interval, listing, number, sentence, setting, signed, written
 
 
 @pytest.mark.parametrize(
