@@ -16,7 +16,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 
 from benchmarks.networks import TINY, TOKENS, Shape
 from benchmarks.timing import Comparison
-from seedpo.rewards.clip_scorer import ClipScorer
+from seedpo.rewards.clip import ClipScorer
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
 from tools.scenes.components import build_tokenizer
 

@@ -247,9 +247,7 @@ class TestRefusals:
         assert score("loose", "--prompt", "x", "--reward", rewards, "--out", "s.csv", "--batch-size", 3) == 1
         kept, error = capsys.readouterr().err.splitlines()
         assert kept == "kept: jpeg-compressibility in s.partial.csv"
-        assert error.startswith(
-            "error: loose/10.png: reward score_code:late_nan gave nan for image 2, of the prompt 'x'"
-        )
+        assert error.startswith("error: loose/10.png: reward score_code:late_nan ")
         assert not Path("s.csv").exists()
         assert len(Path("s.partial.csv").read_text().splitlines()) == 5
 

@@ -11,9 +11,10 @@ from torch import nn
 
 from seedpo.errors import DataError
 from seedpo.planning.meter import metering
-from seedpo.planning.scorers import Part, Scorer, build_scorer
+from seedpo.planning.scorers import Scorer, build_scorer
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.imagereward import MAX_TOKENS, imagereward
+from seedpo.rewards.networks import RewardNetwork
 from seedpo.rewards.settings import WeightedSum
 from seedpo.rewards.spm import SD15_WEIGHTS, spm_sd15
 from tests.planning.real_runs import counted
@@ -21,6 +22,7 @@ from tests.rewards import plain_blip, plain_spm
 from tests.rewards.tiny_clip import tiny_tokenizer
 
 MILLIONS = {
+    "scenes-scorer": 0.674,
     "pickscore": 986.1,
     "hpsv2": 986.1,
     "hpsv2.1": 986.1,
@@ -33,8 +35,9 @@ MILLIONS = {
 """Weights of the networks at their published sizes, in millions."""
 
 
-def only(scorer: Scorer) -> Part:
+def only(scorer: Scorer) -> RewardNetwork:
     (part,) = scorer.parts.values()
+    assert part is not None
     return part
 
 
@@ -43,20 +46,17 @@ def weights_of(network: nn.Module) -> float:
 
 
 @pytest.mark.parametrize("name", REWARDS.names())
-def test_every_registered_reward_is_known(name: str) -> None:
-    part = only(build_scorer(name, step_aware=False))
-    assert part.counted
-    assert not part.assumed
-    if name in MILLIONS:
-        assert part.network is not None
-        assert weights_of(part.network) == pytest.approx(MILLIONS[name], abs=0.5)
-        assert {weight.device.type for weight in part.network.parameters()} == {"meta"}
-        with torch.no_grad():
-            for call in (part.image, part.text):
-                assert call is None or call(2) is not None
+def test_the_network_of_every_registered_reward_is_stated(name: str) -> None:
+    part = only(build_scorer(name))
+    assert weights_of(part.network) == pytest.approx(MILLIONS.get(name, 0.0), abs=0.5)
+    assert {weight.device.type for weight in part.network.parameters()} <= {"meta"}
+    assert REWARDS[name].network or not REWARDS[name].size, "a reward with weights must name its network"
+    with torch.no_grad():
+        for call in (part.images, part.prompts):
+            assert call is None or call(2) is not None
 
 
-def flops_of(part: Part, kind: str, rows: int) -> int:
+def flops_of(part: RewardNetwork, kind: str, rows: int) -> int:
     call = getattr(part, kind)
     with torch.no_grad(), metering() as meter:
         call(rows)
@@ -70,10 +70,9 @@ class TestEqualToScoring:
         tokenizer = tiny_tokenizer(tmp_path / "tokenizer")
         weights = plain_spm.checkpoint(len(tokenizer))
         folder = str(plain_spm.publish(tmp_path / "spm", weights, tokenizer, file=SD15_WEIGHTS))
-        part, scorer = only(build_scorer(f"spm-sd15@{folder}", step_aware=True)), spm_sd15(folder)
-        assert not part.assumed
+        part, scorer = only(build_scorer(f"spm-sd15@{folder}")), spm_sd15(folder)
         prompts, images = ["a ring", "a star", "a ring"], torch.zeros(3, 3, 16, 16)
-        planned = flops_of(part, "image", 3) + flops_of(part, "text", 2)
+        planned = flops_of(part, "images", 3) + flops_of(part, "prompts", 2)
         assert planned == counted(lambda: scorer(images, prompts, timestep=torch.tensor([0, 1, 2])))
         assert planned > 0
 
@@ -87,45 +86,42 @@ class TestEqualToScoring:
         assert planned == counted(lambda: again(torch.zeros(2, 3, 32, 32), ["a cat", "a dog"]))
 
 
-def test_a_plain_clip_in_a_folder_is_none_that_knows_the_time(tmp_path: Path) -> None:
+def test_a_folder_says_whether_its_clip_is_step_aware(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer(tmp_path / "tokenizer")
     config = plain_spm.configuration(tokenizer)
     for name, architecture in (("plain", "CLIPModel"), ("aware", "StepAwareCLIP")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
-        part = only(build_scorer(str(tmp_path / name), step_aware=True))
-        assert type(part.network).__name__ == architecture
-        assert part.origin == str(tmp_path / name)
+        scorer = build_scorer(str(tmp_path / name))
+        assert type(only(scorer).network).__name__ == architecture
+        assert scorer.origin == str(tmp_path / name)
 
 
 def test_a_weighted_sum_costs_its_terms_once() -> None:
     mix = WeightedSum.model_validate({"terms": {"jpeg-compressibility": 1.0, "scenes-scorer": 0.5}})
     nested = WeightedSum.model_validate({"terms": {"mix": 1.0, "scenes-scorer": 1.0}})
-    scorer = build_scorer("nested", step_aware=False, definitions={"mix": mix, "nested": nested})
+    scorer = build_scorer("nested", definitions={"mix": mix, "nested": nested})
     assert list(scorer.parts) == ["jpeg-compressibility", "scenes-scorer"]
-    assert [len(scorer.calls(kind)) for kind in ("image", "text")] == [1, 1]
-    assert weights_of(scorer.networks) == weights_of(build_scorer("scenes-scorer", step_aware=True).networks)
+    assert [len(scorer.calls(kind)) for kind in ("images", "prompts")] == [1, 1]
+    assert weights_of(scorer.networks) == weights_of(build_scorer("scenes-scorer").networks)
 
 
 def test_half_precision_halves_the_weights() -> None:
-    half = build_scorer("scenes-scorer", step_aware=True, precision="bf16")
+    half = build_scorer("scenes-scorer", precision="bf16")
     assert {weight.dtype for weight in half.networks.parameters()} == {torch.bfloat16}
-    full = build_scorer("scenes-scorer", step_aware=True)
-    for kind in ("image", "text"):
+    full = build_scorer("scenes-scorer")
+    for kind in ("images", "prompts"):
         assert flops_of(only(half), kind, 2) == flops_of(only(full), kind, 2)
 
 
-def test_what_is_not_known_is_said() -> None:
-    code, hub = (
-        only(build_scorer("my_rewards:redness", step_aware=False)),
-        only(build_scorer("someone/clip", step_aware=False)),
-    )
-    assert (code.counted, code.network) == (False, None)
-    assert hub.assumed
-    assert hub.origin == "someone/clip, taken for CLIP-H/14"
+@pytest.mark.parametrize("name", ["my_rewards:redness", "someone/clip"])
+def test_an_unknown_network_is_never_guessed(name: str) -> None:
+    scorer = build_scorer(name)
+    assert scorer.unknown == [name]
+    assert scorer.calls("images") == []
 
 
 def test_a_configuration_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(DataError, match=r"config\.json must hold a JSON object"):
-        build_scorer(str(tmp_path), step_aware=False)
+    with pytest.raises(DataError, match=r"config\.json"):
+        build_scorer(str(tmp_path))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -33,21 +34,21 @@ class TestLocated:
 
     def test_files_that_are_missing(self, tmp_path: Path) -> None:
         (tmp_path / "one.pt").touch()
-        with pytest.raises(DataError, match=r"reward r: .* lacks two\.pt, three\.json; copy them there"):
+        with pytest.raises(DataError, match=r"reward r: .* lacks two\.pt, three\.json"):
             located("r", str(tmp_path), repository=None, files=["one.pt", "two.pt", "three.json"])
 
     def test_no_place(self) -> None:
-        with pytest.raises(DataError, match="reward r is at no default place; name a folder: r@FOLDER"):
+        with pytest.raises(DataError, match="r@FOLDER"):
             located("r", None, repository=None, files=["one.pt"])
 
     @pytest.mark.parametrize("place", ["nowhere", "./a/b", "/a/b/c", "a/b/c"])
     def test_a_place_that_is_neither(self, place: str) -> None:
-        with pytest.raises(DataError, match="is no folder; name a folder with its files"):
+        with pytest.raises(DataError, match=rf"reward r: .*{re.escape(place)}.*r@FOLDER"):
             located("r", place, repository="a/b", files=["one.pt"])
 
     @pytest.mark.parametrize("place", [None, "a/b", "a/b@main"])
     def test_no_network(self, place: str | None) -> None:
-        with pytest.raises(DataError, match=r"reward r: a/b.* the hub does not give it .* check the network") as caught:
+        with pytest.raises(DataError, match=r"reward r: .*a/b") as caught:
             located("r", place, repository="a/b", files=["one.pt"])
         assert "\n" not in str(caught.value)
 
@@ -61,7 +62,7 @@ class TestLocated:
             return str(tmp_path)
 
         monkeypatch.setattr("seedpo.rewards.checkpoints.snapshot_download", snapshot)
-        with pytest.raises(DataError, match=r"a/b@v2 lacks one\.pt; name a folder that has them"):
+        with pytest.raises(DataError, match=r"a/b@v2 lacks one\.pt"):
             located("r", "a/b@v2", repository="c/d", files=["one.pt"], optional=["vocab.json"])
         (tmp_path / "one.pt").touch()
         assert located("r", None, repository="c/d", files=["one.pt"], optional=["vocab.json"]) == tmp_path

@@ -94,14 +94,12 @@ class TestPlaces:
 
     def test_the_file_of_the_other_version(self, tmp_path: Path) -> None:
         write_hps(tmp_path, file=V2)
-        with pytest.raises(DataError, match=rf"reward hpsv2\.1: .* lacks {V21}; copy them there"):
+        with pytest.raises(DataError, match=rf"reward hpsv2\.1: .* lacks {V21}"):
             hpsv21(str(tmp_path))
 
     def test_another_scorers_weights(self, tmp_path: Path) -> None:
         torch.save(write_clip(tmp_path), tmp_path / V2)
-        with pytest.raises(
-            DataError, match=rf"{V2} lacks visual\.class_embedding, .* more; is it the right checkpoint"
-        ):
+        with pytest.raises(DataError, match=rf"{V2} lacks visual\.class_embedding,"):
             hpsv2(str(tmp_path))
 
     def test_a_tokenizer_of_another_clip(self, tmp_path: Path) -> None:
@@ -115,5 +113,5 @@ class TestPlaces:
     def test_no_tokenizer_and_no_hub(self, tmp_path: Path) -> None:
         write_hps(tmp_path)
         (tmp_path / "vocab.json").unlink()
-        with pytest.raises(DataError, match=r"laion/CLIP-ViT-H-14.* the hub does not give it"):
+        with pytest.raises(DataError, match=r"laion/CLIP-ViT-H-14"):
             hpsv2(str(tmp_path))

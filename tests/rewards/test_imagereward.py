@@ -171,7 +171,7 @@ class TestBadCheckpoints:
 
     def test_no_tokenizer_and_no_hub(self, weights: dict[str, Tensor], tmp_path: Path) -> None:
         (publish(tmp_path, weights) / "vocab.txt").unlink()
-        with pytest.raises(DataError, match=r"bert-base-uncased .* the hub does not give it") as caught:
+        with pytest.raises(DataError, match=r"bert-base-uncased") as caught:
             imagereward(str(tmp_path))
         assert "\n" not in str(caught.value)
 

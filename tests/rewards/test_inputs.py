@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from seedpo.errors import DataError
-from seedpo.rewards.inputs import byte_batches, score_in_batches
+from seedpo.rewards.scoring import byte_batches, score_in_batches
 from tests.rewards.plain_pixels import picture
 
 SIZES = [(4, 4), (6, 4), (4, 4), (4, 6), (6, 4), (4, 4), (4, 4)]

@@ -65,9 +65,3 @@ def test_both_are_registered() -> None:
 def test_counts_that_differ() -> None:
     with pytest.raises(DataError, match="2 images but 1 prompts"):
         compressibility()(noise(2, 3, 16, 16), [""])
-
-
-@pytest.mark.parametrize("name", ["jpeg-compressibility", "jpeg-incompressibility"])
-def test_there_are_no_files_that_could_be_elsewhere(name: str) -> None:
-    with pytest.raises(DataError, match=f"{name} reads no files; write {name} alone"):
-        REWARDS.load(name)("some/folder")

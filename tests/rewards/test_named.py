@@ -66,8 +66,8 @@ class TestNames:
         [
             ("pickscor", r"unknown reward 'pickscor'; did you mean 'pickscore'\? there are: mix, .*spm-sdxl; or name@"),
             ("mixx", r"unknown reward 'mixx'; did you mean 'mix'\?"),
-            ("jpeg-compressibility@models/x", r"jpeg-compressibility has no weights that could lie elsewhere; write"),
-            ("hpsv2.1@", r"after @ stands a folder or owner/name, for example hpsv2\.1@xswu/HPSv2"),
+            ("jpeg-compressibility@models/x", r"jpeg-compressibility .*; write"),
+            ("hpsv2.1@", r"hpsv2\.1@xswu/HPSv2"),
         ],
     )
     def test_what_is_none(self, name: str, message: str) -> None:
@@ -178,12 +178,12 @@ class TestChecks:
     @pytest.mark.parametrize(
         ("scores", "message"),
         [
-            (torch.zeros(2, 1), r"reward mine gave scores of shape \(2, 1\) for 2 images; it has to give \(2,\)"),
-            (torch.zeros(1), r"gave scores of shape \(1,\) for 2 images"),
-            (torch.tensor([0.0, float("inf")]), r"reward mine gave inf for image 1, of the prompt 'a small blue star"),
-            (torch.tensor([float("nan"), 0.0]), r"reward mine gave nan for image 0, of the prompt 'a large red circle"),
-            (torch.zeros(2, dtype=torch.complex64), r"gave scores of type complex64"),
-            ([0.0, 1.0], r"gave a list"),
+            (torch.zeros(2, 1), r"reward mine .*\(2, 1\) for 2 images.*\(2,\)"),
+            (torch.zeros(1), r"\(1,\) for 2 images"),
+            (torch.tensor([0.0, float("inf")]), r"reward mine .*inf for image 1, .*'a small blue star"),
+            (torch.tensor([float("nan"), 0.0]), r"reward mine .*nan for image 0, .*'a large red circle"),
+            (torch.zeros(2, dtype=torch.complex64), r"complex64"),
+            ([0.0, 1.0], "list"),
         ],
     )
     def test_bad_scores_are_never_ranked(self, images: Tensor, scores: Any, message: str) -> None:

@@ -14,8 +14,7 @@ from seedpo.methods.sources.offline import OfflinePairs
 from seedpo.rewards.preference_evaluation import PreferenceEvaluation
 from seedpo.rewards.preference_model import Comparison, PreferenceModel
 from seedpo.rewards.preference_objective import PreferenceObjective, agreement, in_batch_losses, pair_losses
-from seedpo.rewards.preference_pixels import PixelPairs
-from seedpo.rewards.previews import FinishedImages, NoisyPreviews, SeenPairs
+from seedpo.rewards.previews import FinishedImages, NoisyPreviews, PixelPairs, SeenPairs
 from tests.rewards.toy_pairs import PROMPTS, BrightPairs, seeded, tiny_preference_model
 from tests.toy_denoiser import ToyDenoiser
 

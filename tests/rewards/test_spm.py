@@ -170,9 +170,9 @@ class TestLoading:
         self, weights: dict[str, Tensor], tokenizer: CLIPTokenizer, tmp_path: Path
     ) -> None:
         (publish(tmp_path, weights, tokenizer, file=SD15_WEIGHTS) / "config.json").write_text("{}", encoding="utf-8")
-        with pytest.raises(DataError, match=r"config\.json is no configuration of a CLIP.*remove it"):
+        with pytest.raises(DataError, match=r"config\.json.*projection_dim"):
             spm_sd15(str(tmp_path))
 
     def test_no_hub(self) -> None:
-        with pytest.raises(DataError, match=r"reward spm-sdxl: SPO-Diffusion-Models/.* the hub does not give it"):
+        with pytest.raises(DataError, match=r"reward spm-sdxl: .*SPO-Diffusion-Models/"):
             spm_sdxl()

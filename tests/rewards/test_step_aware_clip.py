@@ -12,11 +12,12 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from seedpo.errors import DataError
 from seedpo.rewards.preprocessing import CLIP_MEAN, CLIP_STD
-from seedpo.rewards.step_aware_clip import StepAwareCLIP, StepAwareScorer, load_scorer, normalise, tokens
+from seedpo.rewards.step_aware_clip import StepAwareCLIP, StepAwareScorer, load_scorer, normalise
 from tests.rewards.tiny_clip import WIDTH, disturb, tiny_config, tiny_model, tiny_tokenizer
 from tools.scenes.components import PROMPT_LENGTH
 
 PROMPTS = ["a large red circle on a gray background", "a small blue star on a white background", "a ring"]
+PADDED = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
 
 
 def pixels(rows: int = 3, *, seed: int = 1) -> Tensor:
@@ -60,7 +61,7 @@ class TestStart:
         plain = CLIPModel(tiny_config(tokenizer)).eval()
         plain.load_state_dict({name: value for name, value in model.state_dict().items() if name in plain.state_dict()})
         with torch.no_grad():
-            output = plain(pixel_values=normalise(pixels(), 8), **tokens(tokenizer, PROMPTS))
+            output = plain(pixel_values=normalise(pixels(), 8), **tokenizer(PROMPTS, **PADDED))
         scores = StepAwareScorer(model, tokenizer)(pixels(), PROMPTS)
         torch.testing.assert_close(scores, output.logits_per_image.diagonal(), rtol=0, atol=1e-5)
 
@@ -212,7 +213,7 @@ class TestCheckpoints:
 
 class TestBrokenFolders:
     def test_no_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"scorer folder .*nothing has no config\.json"):
+        with pytest.raises(DataError, match=r"nothing has no config\.json"):
             load_scorer(tmp_path / "nothing")
 
     @pytest.mark.parametrize(
@@ -264,7 +265,7 @@ class TestBrokenFolders:
         for path in folder.iterdir():
             if path.name not in {"config.json", "model.safetensors"}:
                 path.unlink()
-        with pytest.raises(DataError, match=r"has no tokenizer: none of tokenizer\.json, vocab\.json"):
+        with pytest.raises(DataError, match=r"has none of tokenizer\.json, vocab\.json"):
             load_scorer(folder)
 
 

@@ -29,7 +29,7 @@ from seedpo.rewards.named import (
     image_sizes,
     leaves,
 )
-from seedpo.rewards.outputs import ScoreNotFiniteError
+from seedpo.rewards.scoring import ScoreNotFiniteError
 from seedpo.rewards.settings import RewardDefinitions
 from seedpo.settings import Precision, build_config, read_recipe
 

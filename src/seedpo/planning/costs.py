@@ -116,7 +116,7 @@ def _calls(networks: Networks, part: str, rows: int) -> tuple[Callable[[], objec
         assert preview is not None
         return (lambda: preview.decode(latents.to(preview.dtype), return_dict=False)), preview, preview.dtype
     scorer = networks.scorers[part.partition(":")[2]]
-    asked, scored = scorer.calls(kind.removeprefix("scorer_")), scorer.networks
+    asked, scored = scorer.calls("images" if kind == "scorer_image" else "prompts"), scorer.networks
     dtype = next((value.dtype for value in scored.parameters()), torch.float32)
     return (lambda: [call(some) for call in asked]), scored, dtype
 

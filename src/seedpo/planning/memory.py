@@ -73,14 +73,14 @@ def estimate(
     trained = sum(parameter.numel() for parameter in policy.trainable_parameters().values())
     encoders = [getattr(pipeline, name, None) for name in ("text_encoder", "text_encoder_2")]
     text, images = sum(map(weight_bytes, encoders)), weight_bytes(pipeline.vae)
-    scorers = {name: part.network for scorer in networks.scorers.values() for name, part in scorer.parts.items()}
+    parts = {name: part for scorer in networks.scorers.values() for name, part in scorer.parts.items()}
     held = {
         "UNet": weight_bytes(pipeline.unet),
         "frozen copy of the UNet": weight_bytes(policy.frozen),
         "text encoders": 0 if cached and config.cache.prompts else text,
         "autoencoder": 0 if cached and config.cache.latents else images,
         "preview autoencoder": weight_bytes(networks.preview),
-        "reward models": sum(weight_bytes(network) for network in scorers.values()),
+        "reward models": sum(weight_bytes(part.network) for part in parts.values() if part is not None),
         "optimiser state": round(STATE_BYTES[config.optimizer.name] * trained),
         "gradient buckets": 4 * trained if gpus > 1 else 0,
         "reserve": RESERVE,

@@ -183,9 +183,9 @@ def count(
     model = model_configuration(config)
     policy = build_policy(config, model)
     preset: Preset = METHODS.load(config.method)
-    scorers = {name: _scorer(config, name, step_aware=False) for name in config.evaluation.rewards}
+    scorers = {name: _scorer(config, name) for name in config.evaluation.rewards}
     if preset.source != "offline" and config.feedback.study is None:
-        scorers[""] = _scorer(config, config.reward, step_aware=preset.source == "steps")
+        scorers[""] = _scorer(config, config.reward)
     networks = Networks(policy=policy, preview=build_preview(config), scorers=scorers)
     assumed = Assumptions(
         dense=_dense(config, policy),
@@ -205,8 +205,8 @@ def count(
     return Counted(networks=networks, workload=workload, costs=costs, model=model.origin)
 
 
-def _scorer(config: RunConfig, name: str, *, step_aware: bool) -> Scorer:
-    return build_scorer(name, step_aware=step_aware, definitions=config.rewards, precision=config.reward_precision)
+def _scorer(config: RunConfig, name: str) -> Scorer:
+    return build_scorer(name, definitions=config.rewards, precision=config.reward_precision)
 
 
 def _dense(config: RunConfig, policy: StableDiffusionPolicy) -> tuple[bool, ...]:
@@ -229,9 +229,9 @@ def _with_evaluation(config: RunConfig, rows_at_once: Mapping[str, int], network
     for name in filter(None, networks.scorers):
         joined |= {f"scorer_image:{name}": images, f"scorer_text:{name}": config.evaluation.num_prompts}
     idle = {
-        f"scorer_{kind}{name and ':'}{name}"
+        f"scorer_{part}{name and ':'}{name}"
         for name, scorer in networks.scorers.items()
-        for kind in ("image", "text")
+        for part, kind in (("image", "images"), ("text", "prompts"))
         if not scorer.calls(kind)
     }
     return {part: rows for part, rows in joined.items() if part not in idle}
@@ -380,11 +380,11 @@ def _notes(config: RunConfig, scorers: Mapping[str, Scorer], guesses: Guesses, w
         notes.append("every pair is taken to be met once; --pairs N says how many there are")
     if workload.units_per_rollout is None and config.cache.folder is not None and not guesses.cached:
         notes.append("the cache folder is taken to be empty at the start; --cached says that it is filled")
-    parts = {name: part for scorer in scorers.values() for name, part in scorer.parts.items()}
-    if guessed := sorted(name for name, part in parts.items() if part.assumed):
-        notes.append(f"rewards whose network is not known here are counted as CLIP-H/14: {', '.join(guessed)}")
-    if left := sorted(name for name, part in parts.items() if not part.counted):
-        notes.append(f"rewards that are code of your own are not counted: {', '.join(left)}")
+    if unknown := sorted({name for scorer in scorers.values() for name in scorer.unknown}):
+        notes.append(
+            f"rewards whose network is unknown are not counted: {', '.join(unknown)}; a CLIP is known by the "
+            "config.json in its folder"
+        )
     if config.feedback.study is not None:
         notes.append("hours are those of the GPUs, which wait while people vote")
     if config.compile:

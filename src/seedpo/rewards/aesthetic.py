@@ -17,15 +17,15 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPModel
+from transformers import CLIPConfig, CLIPModel
 
 from seedpo.errors import DataError
 from seedpo.protocols import Images
 from seedpo.rewards.checkpoints import fill, located, read_weights
-from seedpo.rewards.clip_score import CLIP_FILES, CLIP_L, load_clip
-from seedpo.rewards.clip_scorer import image_embeds
-from seedpo.rewards.inputs import BATCH_SIZE, score_in_batches
+from seedpo.rewards.clip import CLIP_FILES, CLIP_L, CLIP_L14, configuration_at, image_embeds, load_clip, no_pixels
+from seedpo.rewards.networks import RewardNetwork, on_meta
 from seedpo.rewards.preprocessing import clip_pixels
+from seedpo.rewards.scoring import BATCH_SIZE, score_in_batches
 
 REPOSITORY = "trl-lib/ddpo-aesthetic-predictor"
 WEIGHTS = ("aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")
@@ -33,6 +33,9 @@ WEIGHTS = ("aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")
 
 LINEAR_LAYERS = (0, 2, 4, 6, 7)
 """Places of the linear layers; those in between were for dropout in training."""
+
+PUBLISHED_WIDTHS = (1024, 128, 64, 16, 1)
+"""Outputs of the published linear layers."""
 
 
 class RatingMlp(nn.Module):
@@ -115,6 +118,18 @@ def aesthetic(place: str | None = None) -> AestheticScorer:
             f"reward aesthetic: {path} rates embeddings of {taken} numbers, the CLIP in {folder} gives {wide}"
         )
     return AestheticScorer(clip, mlp)
+
+
+def aesthetic_network(place: str | None = None) -> RewardNetwork:
+    """The predictor without weights; see :func:`aesthetic`."""
+    config = CLIPConfig(**configuration_at(place, CLIP_L14))
+    clip = on_meta(lambda: CLIPModel(config))
+    del clip.text_model
+    mlp = on_meta(lambda: RatingMlp((config.projection_dim, *PUBLISHED_WIDTHS)))
+    return RewardNetwork(
+        network=nn.ModuleList([clip, mlp]),
+        images=lambda count: mlp(image_embeds(clip, no_pixels(clip, count)).to(mlp.layers[0].weight.dtype)),
+    )
 
 
 def mlp_of(weights: Mapping[str, Tensor], *, origin: str | Path) -> RatingMlp:

@@ -16,14 +16,16 @@ OURS = "Apache-2.0, as seedpo"
 
 @dataclass(frozen=True, kw_only=True)
 class RewardEntry(Entry):
-    """One registered reward; its target gives it, and takes the place of its weights if it has one.
+    """One registered reward; its target returns it, and takes the place of its weights if it has one.
 
     Attributes:
         scale: what its numbers mean, and in which range they lie.
-        licence: of what is published, as far as its publishers state it in what was read; else where it stands.
-        size: of what is downloaded; none: nothing is.
+        licence: of the weights, as far as their publishers state it.
+        size: of the download; `None` if there is none.
         source: paper or repository that describes it.
-        place: default place of its weights on the hub; none: it has none to be found elsewhere.
+        place: default place of its weights on the hub; `None` if it has none that could be elsewhere.
+        network: ``module:function`` that returns its :class:`seedpo.rewards.networks.RewardNetwork`, from
+            the place of the weights or `None`. `None` if it computes without a network.
         step_aware: whether it can judge previews of noisy images at their time step.
         direction: whether more is better.
     """
@@ -33,6 +35,7 @@ class RewardEntry(Entry):
     size: str | None = None
     source: str
     place: str | None = None
+    network: str | None = None
     step_aware: bool = False
     direction: Literal["higher"] = "higher"
 
@@ -43,6 +46,7 @@ REWARDS = Registry(
         RewardEntry(
             name="scenes-scorer",
             target="seedpo.scenes.shipped:scenes_scorer",
+            network="seedpo.scenes.shipped:scorer_network",
             summary="what a simulated annotator prefers, learned from few noisy choices (hackable)",
             scale="log-odds: differences between two images of a prompt count",
             licence=OURS,
@@ -52,6 +56,7 @@ REWARDS = Registry(
         RewardEntry(
             name="scenes-plain",
             target="seedpo.scenes.shipped:plain_scorer",
+            network="seedpo.scenes.shipped:plain_network",
             summary="the same choices, learned from finished images alone; knows no time step (easier to hack)",
             scale="log-odds: differences between two images of a prompt count",
             licence=OURS,
@@ -85,6 +90,7 @@ REWARDS = Registry(
         RewardEntry(
             name="pickscore",
             target="seedpo.rewards.clip_score:pickscore",
+            network="seedpo.rewards.clip_score:pickscore_network",
             summary="which of two images of a prompt people prefer (CLIP-H, Pick-a-Pic)",
             scale="log-odds: about 100 times a cosine",
             licence="see its model card",
@@ -95,6 +101,7 @@ REWARDS = Registry(
         RewardEntry(
             name="hpsv2",
             target="seedpo.rewards.hpsv2:hpsv2",
+            network="seedpo.rewards.hpsv2:hps_network",
             summary="human preference score v2: which image of a prompt people prefer (CLIP-H, HPD v2)",
             scale="a cosine, in [-1, 1]",
             licence="code Apache-2.0; weights: see the model card",
@@ -105,6 +112,7 @@ REWARDS = Registry(
         RewardEntry(
             name="hpsv2.1",
             target="seedpo.rewards.hpsv2:hpsv21",
+            network="seedpo.rewards.hpsv2:hps_network",
             summary="human preference score v2.1: v2 trained on better data",
             scale="a cosine, in [-1, 1]",
             licence="code Apache-2.0; weights: see the model card",
@@ -115,6 +123,7 @@ REWARDS = Registry(
         RewardEntry(
             name="imagereward",
             target="seedpo.rewards.imagereward:imagereward",
+            network="seedpo.rewards.imagereward:imagereward_network",
             summary="how experts rank images of a prompt: fidelity and agreement with the text (BLIP)",
             scale="standard deviations of the authors' validation scores",
             licence="code Apache-2.0; weights: see the model card",
@@ -125,6 +134,7 @@ REWARDS = Registry(
         RewardEntry(
             name="aesthetic",
             target="seedpo.rewards.aesthetic:aesthetic",
+            network="seedpo.rewards.aesthetic:aesthetic_network",
             summary="how beautiful people find the image (LAION's predictor on CLIP-L); reads no prompt",
             scale="rating, about 1 to 10",
             licence="predictor Apache-2.0; CLIP: see its model card",
@@ -135,6 +145,7 @@ REWARDS = Registry(
         RewardEntry(
             name="clipscore",
             target="seedpo.rewards.clip_score:clipscore",
+            network="seedpo.rewards.clip_score:clipscore_network",
             summary="agreement of image and prompt by OpenAI's CLIP-L, which learned no preferences",
             scale="100 times a cosine, at least 0",
             licence="see its model card",
@@ -145,6 +156,7 @@ REWARDS = Registry(
         RewardEntry(
             name="spm-sd15",
             target="seedpo.rewards.spm:spm_sd15",
+            network="seedpo.rewards.spm:spm_network",
             summary="SPO's step-aware preference model for Stable Diffusion 1.5 (CLIP-H, Pick-a-Pic)",
             scale="log-odds: about 100 times a cosine",
             licence="weights Apache-2.0, code MIT",
@@ -156,6 +168,7 @@ REWARDS = Registry(
         RewardEntry(
             name="spm-sdxl",
             target="seedpo.rewards.spm:spm_sdxl",
+            network="seedpo.rewards.spm:spm_network",
             summary="SPO's step-aware preference model for Stable Diffusion XL (CLIP-H, Pick-a-Pic)",
             scale="log-odds: about 100 times a cosine",
             licence="weights Apache-2.0, code MIT",

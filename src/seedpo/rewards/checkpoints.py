@@ -32,36 +32,37 @@ def located(
     files: Sequence[str],
     optional: Sequence[str] = (),
     kind: str = "reward",
-    written: str | None = None,
+    usage: str | None = None,
 ) -> Path:
     """The folder with the published files of a scorer.
 
     Args:
         reward: its name, for errors.
-        place: a local folder, or ``owner/name`` or ``owner/name@revision`` on the hub; none for ``repository``.
-        repository: where it is published on the hub; none if it is at no one place.
-        files: names or patterns (``model*.safetensors``); there must be a file for each of them.
-        optional: names or patterns of files that are fetched too if they are there.
+        place: a local folder, or ``owner/name`` or ``owner/name@revision`` on the hub; `None` for ``repository``.
+        repository: default place on the hub; `None` if there is none.
+        files: names or patterns (``model*.safetensors``); each must match a file.
+        optional: names or patterns of files that are downloaded if they exist.
         kind: what it is, for errors.
-        written: what stands before ``@FOLDER`` where a user names a place, for errors; none: the name.
+        usage: how a user names a folder, for errors; `None` for ``NAME@FOLDER``.
 
     Returns:
         The folder itself, or the hub's cache of those files.
 
     Raises:
-        DataError: if there is no such place, the hub does not give it, or files are missing.
+        DataError: if the place does not exist, the download fails, or files are missing.
     """
-    wanted = place if place is not None else repository
-    if wanted is None:
-        raise DataError(f"{kind} {reward} is at no default place; name a folder: {written or reward}@FOLDER")
-    folder = Path(wanted)
+    usage = usage or f"{reward}@FOLDER"
+    source = place if place is not None else repository
+    if source is None:
+        raise DataError(f"{kind} {reward} has no default place; name a folder: {usage}")
+    folder = Path(source)
     local = folder.is_dir()
     if not local:
-        folder = _from_hub(f"{kind} {reward}", wanted, [*files, *optional], written=written or reward)
+        folder = _from_hub(f"{kind} {reward}", source, [*files, *optional], usage=usage)
     missing = [name for name in files if not any(folder.glob(name))]
     if missing:
-        mend = "copy them there" if local else f"name a folder that has them: {written or reward}@FOLDER"
-        raise DataError(f"{kind} {reward}: {wanted} lacks {', '.join(missing)}; {mend}")
+        fix = "copy them there" if local else f"name a folder that has them: {usage}"
+        raise DataError(f"{kind} {reward}: {source} lacks {', '.join(missing)}; {fix}")
     return folder
 
 
@@ -139,15 +140,15 @@ def _unpickled(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _from_hub(asked: str, wanted: str, patterns: list[str], *, written: str) -> Path:
-    repository, _, revision = wanted.partition("@")
-    mend = f"name a folder with its files ({written}@FOLDER), or owner/name on the hub"
+def _from_hub(subject: str, place: str, patterns: list[str], *, usage: str) -> Path:
+    repository, _, revision = place.partition("@")
+    fix = f"name a folder with its files ({usage}), or owner/name on the hub"
     if repository.count("/") != 1 or repository.startswith((".", "/", "~")):
-        raise DataError(f"{asked}: {wanted} is no folder; {mend}")
+        raise DataError(f"{subject}: folder {place} does not exist; {fix}")
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{asked}: {wanted} does not exist as a folder, and the hub does not give it "
-            f"({type(error).__name__}); check the network and the name, or {mend}"
+            f"{subject}: folder {place} does not exist, and the download from the hub failed "
+            f"({type(error).__name__}); check the network and the name, or {fix}"
         ) from error

@@ -4,7 +4,7 @@
 
 without the logit scale, as the package ``hpsv2`` gives it. The weights are read from the published file and put into
 transformers' CLIP with the exact GELU; neither ``hpsv2`` nor open_clip is needed. Images and prompts are prepared as
-there; see :func:`seedpo.rewards.preprocessing.hps_pixels` and :func:`seedpo.rewards.clip_tokens.open_clip_tokens`. On a
+there; see :func:`seedpo.rewards.preprocessing.hps_pixels` and :func:`seedpo.rewards.clip.open_clip_tokens`. On a
 GPU the package computes in mixed precision; here, in float32 unless told otherwise.
 """
 
@@ -21,8 +21,17 @@ from transformers import CLIPConfig, CLIPModel
 
 from seedpo.errors import DataError
 from seedpo.rewards.checkpoints import fill, located, read_weights, some
-from seedpo.rewards.clip_scorer import ClipRecipe, ClipScorer
-from seedpo.rewards.clip_tokens import CLIP_H, TOKENIZER_PARTS, clip_tokenizer, open_clip_tokens
+from seedpo.rewards.clip import (
+    CLIP_H,
+    CLIP_H14,
+    TOKENIZER_PARTS,
+    ClipRecipe,
+    ClipScorer,
+    clip_network,
+    clip_tokenizer,
+    open_clip_tokens,
+)
+from seedpo.rewards.networks import RewardNetwork
 from seedpo.rewards.preprocessing import hps_pixels
 
 REPOSITORY = "xswu/HPSv2"
@@ -86,6 +95,11 @@ def hpsv2(place: str | None = None) -> ClipScorer:
 def hpsv21(place: str | None = None) -> ClipScorer:
     """HPSv2.1, loaded once per process; as :func:`hpsv2`, with ``HPS_v2.1_compressed.pt``."""
     return _load("hpsv2.1", place, V21)
+
+
+def hps_network(place: str | None = None) -> RewardNetwork:
+    """Either version without weights: a CLIP-H/14, wherever its weights are."""
+    return clip_network(CLIP_H14)
 
 
 def _load(name: str, place: str | None, file: str) -> ClipScorer:

@@ -16,7 +16,6 @@ The head is linear throughout, as published: between its layers is nothing but d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import pairwise
@@ -30,9 +29,10 @@ from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisio
 from seedpo.errors import DataError
 from seedpo.protocols import Images
 from seedpo.rewards.checkpoints import fill, located, read_weights
-from seedpo.rewards.inputs import score_in_batches
+from seedpo.rewards.clip import PromptTable, read_configuration
+from seedpo.rewards.networks import RewardNetwork, on_meta
 from seedpo.rewards.preprocessing import clip_pixels
-from seedpo.rewards.text_embeddings import TextEmbeddings
+from seedpo.rewards.scoring import score_in_batches
 
 REPOSITORY = "THUDM/ImageReward"
 """Of the weights on the hub."""
@@ -157,7 +157,7 @@ class ImageReward:
             )
         self.network = network
         self.tokenizer = tokenizer
-        self._tokens = TextEmbeddings(self._tokenised)
+        self._tokens = PromptTable(self._tokenised)
 
     @property
     def device(self) -> torch.device:
@@ -207,8 +207,31 @@ def imagereward(place: str | None = None) -> ImageReward:
         "imagereward", place, repository=REPOSITORY, files=[WEIGHTS, TEXT_CONFIG], optional=[*TOKENIZER_FILES]
     )
     origin = str(folder / WEIGHTS)
-    network = network_of(read_weights(folder / WEIGHTS), _configuration(folder / TEXT_CONFIG), origin=origin)
+    network = network_of(read_weights(folder / WEIGHTS), read_configuration(folder / TEXT_CONFIG), origin=origin)
     return ImageReward(network, _tokenizer(folder))
+
+
+def imagereward_network(place: str | None = None) -> RewardNetwork:
+    """ImageReward without weights: BLIP-L as published, wherever its weights are."""
+    vision = BlipVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=224,
+        patch_size=16,
+        layer_norm_eps=VISION_EPS,
+    )
+    text = BlipTextConfig(encoder_hidden_size=1024, num_attention_heads=12, vocab_size=30524)
+    network = on_meta(lambda: ImageRewardNetwork(vision, text))
+
+    def score(count: int) -> Tensor:
+        pixels = torch.empty(count, 3, vision.image_size, vision.image_size, device="meta", dtype=network.vision.dtype)
+        ids = torch.zeros(count, MAX_TOKENS, dtype=torch.int64, device="meta")
+        scores: Tensor = network(pixels, ids, None)  # the tower reads the values of a mask, which are not there
+        return scores
+
+    return RewardNetwork(network=network, images=score)
 
 
 def _tokenizer(folder: Path) -> BertTokenizer:
@@ -220,16 +243,6 @@ def _tokenizer(folder: Path) -> BertTokenizer:
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         said = " ".join(str(error).split())
         raise DataError(f"the tokenizer in {folder} cannot be read ({said}); copy that of {TOKENIZER}") from error
-
-
-def _configuration(place: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{place} cannot be read as JSON ({error}); copy it again") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{place} must hold a JSON object; copy it again")
-    return content
 
 
 def published_name(name: str) -> str:

@@ -13,9 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seedpo.errors import DataError
 from seedpo.protocols import Images, Reward
-from seedpo.rewards.inputs import score_in_batches
+from seedpo.rewards.scoring import score_in_batches
 
 QUALITY = 95
 """Of the JPEG file, as published."""
@@ -38,42 +37,14 @@ def jpeg_sizes(images: Images, prompts: Sequence[str]) -> Tensor:
     return sizes.to(images.device) if isinstance(images, Tensor) else sizes
 
 
-def compressibility(place: str | None = None) -> Reward:
-    """The reward that is higher for smaller files: minus their size in kB.
-
-    Args:
-        place: nothing is read, so that none can be given.
-
-    Raises:
-        DataError: if one is given.
-    """
-    _needs_no_place("jpeg-compressibility", place)
-    return _signed(-1.0)
+def compressibility() -> Reward:
+    """The reward that is higher for smaller files: minus their size in kB."""
+    return lambda images, prompts: -jpeg_sizes(images, prompts)
 
 
-def incompressibility(place: str | None = None) -> Reward:
-    """The reward that is higher for larger files: their size in kB.
-
-    Args:
-        place: nothing is read, so that none can be given.
-
-    Raises:
-        DataError: if one is given.
-    """
-    _needs_no_place("jpeg-incompressibility", place)
-    return _signed(1.0)
-
-
-def _signed(sign: float) -> Reward:
-    def reward(images: Images, prompts: Sequence[str]) -> Tensor:
-        return sign * jpeg_sizes(images, prompts)
-
-    return reward
-
-
-def _needs_no_place(name: str, place: str | None) -> None:
-    if place is not None:
-        raise DataError(f"reward {name}@{place}: {name} reads no files; write {name} alone")
+def incompressibility() -> Reward:
+    """The reward that is higher for larger files: their size in kB."""
+    return jpeg_sizes
 
 
 def _sizes_of_bytes(images: Tensor, _prompts: Sequence[str]) -> Tensor:

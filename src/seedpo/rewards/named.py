@@ -3,10 +3,12 @@
 A name is one of these::
 
     pickscore                    registered; `seedpo list rewards` shows them
-    pickscore@models/pickscore   the same, its weights elsewhere: a folder, or owner/name[@revision] on the hub
+    pickscore@models/pickscore   the same with other weights: a folder, or owner/name[@revision] on the hub
     models/my-clip, owner/name   a CLIP preference model in transformers' format, step-aware or not
-    my_module:my_function        Python code of the user's own
+    my_module:my_function        the user's own Python code
     mix                          a weighted sum that the configuration defines under `rewards`
+
+:func:`source_of` reads a name that is not a sum; everything else asks it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Callable, Mapping, Sequence
-from inspect import signature
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,10 +26,11 @@ from torch import Tensor
 from seedpo.data.score_table import COLUMNS
 from seedpo.errors import ConfigError
 from seedpo.models.names import looks_like_a_model
-from seedpo.protocols import Images
-from seedpo.registry import unknown
+from seedpo.protocols import Images, Reward
+from seedpo.registry import load_target, unknown
 from seedpo.rewards.catalogue import REWARDS, RewardEntry
-from seedpo.rewards.outputs import checked_scores
+from seedpo.rewards.networks import NO_NETWORK, RewardNetwork
+from seedpo.rewards.scoring import checked_scores
 from seedpo.rewards.settings import RewardTerm, WeightedSum, refuse_cycles
 from seedpo.rewards.user_code import takes_timestep, user_reward
 from seedpo.settings import Precision
@@ -36,11 +39,104 @@ Definitions = Mapping[str, WeightedSum]
 """Weighted sums by their names."""
 
 DTYPES: Mapping[str, torch.dtype] = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""Types of numbers that networks of rewards compute with, by ``reward_precision``."""
+"""Number formats of the networks of rewards, by ``reward_precision``."""
 
 _CODE = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<attribute>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 
-_ELSE = "; or name@place, a folder or owner/name with a CLIP, module:function, or a name defined in `rewards`"
+_OTHER_FORMS = "; or name@place, a folder or owner/name with a CLIP, module:function, or a name defined in `rewards`"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSource:
+    """Where the reward of a name comes from.
+
+    Attributes:
+        name: as the user wrote it.
+        entry: of a registered reward; `None` for a user's code and for a CLIP in a folder or on the hub.
+        place: of a registered reward's weights; `None` for the default place.
+    """
+
+    name: str
+    entry: RewardEntry | None = None
+    place: str | None = None
+
+    @property
+    def is_code(self) -> bool:
+        """Whether it is the user's own code."""
+        return self.entry is None and _is_code(self.name)
+
+    def load(self) -> Reward:
+        """The reward; its model is loaded once per process."""
+        loader = self._loader()
+        if self.entry is None:
+            return loader(self.name)
+        return loader() if self.place is None else loader(self.place)
+
+    def forget(self) -> None:
+        """Frees the loaded model, so that another one finds its memory free."""
+        loader: Any = self._loader()
+        if not self.is_code and hasattr(loader, "cache_clear"):
+            loader.cache_clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def network(self) -> RewardNetwork | None:
+        """Its network without weights; `None` if nothing is known about it, as about a user's code.
+
+        Raises:
+            DataError: if its configuration cannot be read.
+        """
+        if self.entry is not None:
+            if self.entry.network is None:
+                return NO_NETWORK
+            network: RewardNetwork = load_target(self.entry.network)(self.place)
+            return network
+        file = Path(self.name) / "config.json"
+        if self.is_code or not file.is_file():
+            return None
+        from seedpo.rewards.clip import clip_network, is_step_aware, read_configuration
+        from seedpo.rewards.step_aware_clip import step_aware_network
+
+        configuration = read_configuration(file)
+        return (step_aware_network if is_step_aware(configuration) else clip_network)(configuration)
+
+    def _loader(self) -> Callable[..., Reward]:
+        if self.entry is not None:
+            loader: Callable[..., Reward] = self.entry.load()
+            return loader
+        if self.is_code:
+            return user_reward
+        from seedpo.rewards.clip_score import load_reward
+
+        return load_reward
+
+
+def source_of(name: str, definitions: Definitions | None = None) -> RewardSource:
+    """The source of a reward that is not a sum; nothing is loaded.
+
+    Args:
+        name: see the top of this module.
+        definitions: weighted sums, whose names the error lists too.
+
+    Raises:
+        ConfigError: if there is no reward of this name; the message lists the known names.
+    """
+    head, at, place = name.partition("@")
+    if head in REWARDS and not (at and Path(name).exists()):
+        entry = REWARDS[head]
+        if at and entry.place is None:
+            raise ConfigError(f"reward {name}: {head} has no weights to be found elsewhere; write {head}")
+        if at and not place:
+            raise ConfigError(f"reward {name}: name a folder or owner/name after @, for example {head}@{entry.place}")
+        return RewardSource(name=name, entry=entry, place=place or None)
+    if _is_code(name) or looks_like_a_model(name):
+        return RewardSource(name=name)
+    raise unknown("reward", name, [*(definitions or {}), *REWARDS.names()], also=_OTHER_FORMS)
+
+
+def _is_code(name: str) -> bool:
+    return _CODE.fullmatch(name) is not None and not Path(name).exists()
 
 
 class CheckedReward:
@@ -48,7 +144,7 @@ class CheckedReward:
 
     Args:
         name: as the user wrote it.
-        reward: gives the scores.
+        reward: returns the scores.
     """
 
     def __init__(self, name: str, reward: Callable[..., Tensor]) -> None:
@@ -57,23 +153,20 @@ class CheckedReward:
 
     @property
     def step_blind(self) -> tuple[str, ...]:
-        """Names of what takes no time step in it: its own, or those of terms of a sum."""
+        """Names of the parts that take no time step: its own, or those of terms of a sum."""
         if isinstance(self.reward, SummedReward):
             return self.reward.step_blind
         return () if takes_timestep(self.reward) else (self.name,)
 
     @property
     def step_aware(self) -> bool:
-        """Whether all of it judges previews at their time step."""
+        """Whether all parts judge previews at their time step."""
         return not self.step_blind
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Moves the network, if there is one, to a device and to a type of numbers; what has none stays as it is."""
+        """Moves the network, if there is one, to a device and to a number format."""
         if hasattr(self.reward, "to"):
-            kept = {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
-            kept = {name: value for name, value in kept.items() if name in signature(self.reward.to).parameters}
-            if kept:
-                self.reward.to(**kept)
+            self.reward.to(device=device, dtype=dtype)
         return self
 
     def __call__(self, images: Images, prompts: Sequence[str], *, timestep: Tensor | None = None) -> Tensor:
@@ -82,10 +175,10 @@ class CheckedReward:
         Args:
             images: finished images, or previews.
             prompts: one for each image.
-            timestep: of the previews, (B,); what takes none judges them as if they were finished.
+            timestep: of the previews, (B,); a reward that takes none judges them as finished images.
 
         Raises:
-            DataError: if the scores have another shape, are no numbers or are not finite.
+            DataError: if the scores have another shape, are not real or are not finite.
         """
         aware = timestep is not None and takes_timestep(self.reward)
         scores = self.reward(images, prompts, timestep=timestep) if aware else self.reward(images, prompts)
@@ -127,61 +220,30 @@ def build_reward(
     device: torch.device | str | None = None,
     precision: Precision = "no",
 ) -> CheckedReward:
-    """The reward of a name; what it loads is loaded once per process.
+    """The reward of a name; its models are loaded once per process.
 
     Args:
         name: see the top of this module.
         definitions: weighted sums by their names.
-        device: where networks are to be; none: where they are.
-        precision: in which networks compute; ``no`` is float32.
+        device: of the networks; `None` leaves them where they are.
+        precision: of the networks; ``no`` is float32.
 
     Raises:
-        ConfigError: if there is none of this name; the message lists those that there are.
+        ConfigError: if there is no reward of this name; the message lists the known names.
         DataError: if it cannot be loaded.
     """
-    definitions = definitions or {}
-    check_definitions(definitions)
-    reward = _build(name, definitions)
-    return reward.to(device, DTYPES[precision])
+    return _build(name, definitions or {}).to(device, DTYPES[precision])
 
 
 def _build(name: str, definitions: Definitions) -> CheckedReward:
-    if name in definitions:
-        terms = definitions[name].terms
-        return CheckedReward(name, SummedReward([(_build(term, definitions), terms[term]) for term in terms]))
-    if (registered := _registered(name)) is not None:
-        entry, place = registered
-        target = entry.load()
-        return CheckedReward(name, target() if place is None else target(place))
-    if _is_code(name):
-        return CheckedReward(name, user_reward(name))
-    check_name(name, definitions)
-    from seedpo.rewards.clip_score import load_reward
-
-    return CheckedReward(name, load_reward(name))
-
-
-def _registered(name: str) -> tuple[RewardEntry, str | None] | None:
-    """Entry and place of ``name`` or ``name@place``; `None` if it is neither."""
-    head, at, place = name.partition("@")
-    if head not in REWARDS or (at and Path(name).exists()):
-        return None
-    entry = REWARDS[head]
-    if not at:
-        return entry, None
-    if entry.place is None:
-        raise ConfigError(f"reward {name}: {head} has no weights that could lie elsewhere; write {head}")
-    if not place:
-        raise ConfigError(f"reward {name}: after @ stands a folder or owner/name, for example {head}@{entry.place}")
-    return entry, place
-
-
-def _is_code(name: str) -> bool:
-    return _CODE.fullmatch(name) is not None and not Path(name).exists()
+    if name not in definitions:
+        return CheckedReward(name, source_of(name, definitions).load())
+    terms = definitions[name].terms
+    return CheckedReward(name, SummedReward([(_build(term, definitions), terms[term]) for term in terms]))
 
 
 def leaves(name: str, definitions: Definitions | None = None) -> list[str]:
-    """The name itself, or the names of all that a weighted sum is made of in the end, each once."""
+    """The name itself, or of a weighted sum the names of all rewards in it, each once."""
     definitions = definitions or {}
     if name not in definitions:
         return [name]
@@ -209,10 +271,10 @@ def added(scores: Sequence[Tensor], terms: Sequence[RewardTerm]) -> Tensor:
 
 
 def check_definitions(definitions: Definitions) -> None:
-    """Sees that names of sums are free, and that each term could be a reward; nothing is loaded.
+    """Checks that names of sums are free and that each term could be a reward; nothing is loaded.
 
     Raises:
-        ConfigError: naming the sum and the mend.
+        ConfigError: naming the sum and the fix.
     """
     try:
         refuse_cycles(definitions)
@@ -234,14 +296,13 @@ def check_definitions(definitions: Definitions) -> None:
 
 
 def check_name(name: str, definitions: Definitions | None = None) -> None:
-    """Sees that a name could be that of a reward; nothing is loaded.
+    """Checks that a name could be that of a reward; nothing is loaded.
 
     Raises:
-        ConfigError: if there is none of this name; the message lists those that there are.
+        ConfigError: if there is no reward of this name; the message lists the known names.
     """
-    definitions = definitions or {}
-    if not (name in definitions or _registered(name) or _is_code(name) or looks_like_a_model(name)):
-        raise unknown("reward", name, [*definitions, *REWARDS.names()], also=_ELSE)
+    if name not in (definitions or {}):
+        source_of(name, definitions)
 
 
 def image_sizes(name: str, definitions: Definitions | None = None) -> dict[str, int]:
@@ -251,15 +312,5 @@ def image_sizes(name: str, definitions: Definitions | None = None) -> dict[str, 
 
 
 def forget(name: str) -> None:
-    """Lets go of what was loaded for a name that is no sum, so that another model finds its memory free."""
-    registered = None if _is_code(name) else _registered(name)
-    loader: Any = None
-    if registered is not None:
-        loader = registered[0].load()
-    elif not _is_code(name):
-        from seedpo.rewards.clip_score import load_reward as loader
-    if hasattr(loader, "cache_clear"):
-        loader.cache_clear()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    """Frees what was loaded for a name that is not a sum."""
+    source_of(name).forget()

@@ -1,4 +1,4 @@
-"""A CLIP preference model as something that is trained: step-aware (SPO) or plain (PickScore)."""
+"""A CLIP preference model in training, step-aware (SPO) or plain (PickScore), and the CLIP that it starts from."""
 
 from __future__ import annotations
 
@@ -11,19 +11,32 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizer
 
-from seedpo.rewards.checkpoints import fill, read_weights
+from seedpo.errors import ConfigError, DataError
+from seedpo.rewards.checkpoints import fill, located, read_weights
+from seedpo.rewards.clip import (
+    CLIP_FILES,
+    CLIP_H,
+    TOKENIZER_FILES,
+    TOKENIZER_PARTS,
+    clip_tokenizer,
+    has_tokenizer,
+    is_step_aware,
+    load_clip,
+    read_configuration,
+    transformers_tokens,
+)
 from seedpo.rewards.previews import SeenPairs
-from seedpo.rewards.step_aware_clip import StepAwareCLIP, tokens
+from seedpo.rewards.step_aware_clip import StepAwareCLIP
 
 WEIGHTS_FILE = "model.safetensors"
 
 KNOWN_PROMPTS = 2**14
-"""Prompts whose tokens are kept."""
+"""Size of the cache of tokens, in prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What a preference model says of B pairs.
+    """Output of a preference model for B pairs.
 
     Attributes:
         text: normalised embeddings of the prompts, (B, D).
@@ -42,7 +55,7 @@ class Comparison:
 
 
 class PairNetwork(nn.Module):
-    """The two towers in one forward pass, so that a wrapper that exchanges gradients sees all weights at work.
+    """The two towers in one forward pass, so that a wrapper that exchanges gradients sees all weights.
 
     Args:
         clip: the preference model.
@@ -59,9 +72,9 @@ class PairNetwork(nn.Module):
 
         Args:
             pixels: prepared images, (N, 3, S, S).
-            timestep: of each image, (N,); none: the model is plain, or the images are finished.
+            timestep: of each image, (N,); `None` for a plain model or finished images.
             input_ids: tokens of B prompts, (B, L).
-            attention_mask: which of them count, (B, L).
+            attention_mask: 1 for tokens that count, (B, L).
         """
         clip = self.clip
         if isinstance(clip, StepAwareCLIP):
@@ -79,7 +92,7 @@ class PreferenceModel:
     """Trains all weights of a CLIP preference model; saved in the format that rewards are loaded from.
 
     Args:
-        clip: the model, in float32; a :class:`StepAwareCLIP` is told the time step.
+        clip: the model, in float32; a :class:`StepAwareCLIP` takes the time step.
         tokenizer: its tokenizer.
     """
 
@@ -91,7 +104,7 @@ class PreferenceModel:
 
     @property
     def image_size(self) -> int:
-        """Height and width of the images that it is shown, in pixels."""
+        """Height and width of its images, in pixels."""
         size: int = self.clip.config.vision_config.image_size
         return size
 
@@ -102,7 +115,7 @@ class PreferenceModel:
         return device
 
     def compare(self, seen: SeenPairs, prompts: Sequence[str]) -> Comparison:
-        """What it says of B pairs and their B prompts."""
+        """Compares B pairs with their B prompts."""
         rows = [self._tokens(prompt) for prompt in prompts]
         ids, mask = (torch.cat(part).to(self.device) for part in zip(*rows, strict=True))
         pixels = seen.pixels.flatten(0, 1).to(self.device)
@@ -111,8 +124,8 @@ class PreferenceModel:
         return Comparison(text=text, images=images.view(len(rows), 2, -1), scale=scale)
 
     def _tokenised(self, prompt: str) -> tuple[Tensor, Tensor]:
-        found = tokens(self.tokenizer, [prompt])
-        return found["input_ids"], found["attention_mask"]
+        inputs = transformers_tokens(self.tokenizer, prompt, self.tokenizer.model_max_length)
+        return inputs["input_ids"], inputs["attention_mask"]
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Names and tensors of all weights, in a fixed order."""
@@ -124,9 +137,73 @@ class PreferenceModel:
         self.tokenizer.save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
-        """Reads what :meth:`save` wrote into the very tensors that are trained.
+        """Reads what :meth:`save` wrote into the tensors that are trained.
 
         Raises:
             DataError: if the file is missing or cut, or its weights are of another model.
         """
         fill(self.clip, read_weights(folder / WEIGHTS_FILE), origin=folder / WEIGHTS_FILE)
+
+
+def load_start(place: str | Path, *, step_aware: bool, tokenizer: str | None = None, seed: int = 0) -> PreferenceModel:
+    """The preference model that training starts from; it scores as the CLIP does.
+
+    A step-aware one is made from a plain CLIP by modulations that are the identity at first; the two layers that embed
+    the time step are drawn from a normal distribution of standard deviation 0.02, as in SPO's code.
+
+    Args:
+        place: folder, or ``owner/name`` on the hub, of a CLIP in transformers' format.
+        step_aware: whether the model takes the time step.
+        tokenizer: folder or hub id of the tokenizer, if it is elsewhere.
+        seed: seed of the layers that are new.
+
+    Raises:
+        ConfigError: if the CLIP is step-aware and a plain model is requested.
+        DataError: if there is no CLIP, or no tokenizer.
+    """
+    name = str(place)
+    files = CLIP_FILES[:1] if Path(name).is_dir() else CLIP_FILES
+    folder = located(
+        name, name, repository=None, files=files, optional=TOKENIZER_PARTS, kind="start =", usage="start=FOLDER"
+    )
+    words = folder
+    if tokenizer is not None:
+        words = located(
+            tokenizer,
+            tokenizer,
+            repository=None,
+            files=(),
+            optional=TOKENIZER_PARTS,
+            kind="tokenizer =",
+            usage="tokenizer=FOLDER",
+        )
+    if not has_tokenizer(words):
+        raise DataError(
+            f"{words} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}; set tokenizer to a folder or hub id, "
+            f"for example {CLIP_H}"
+        )
+    knows_time = is_step_aware(read_configuration(folder / "config.json"))
+    if knows_time and not step_aware:
+        raise ConfigError(
+            f"start = {place} is step-aware, but model = none trains a plain preference model; name the plain CLIP "
+            "that it was made from, or a diffusion model"
+        )
+    network = StepAwareCLIP if knows_time else CLIPModel
+    clip = load_clip(name, folder, kind="start =", network=network, as_what="a CLIP")
+    tokens = clip_tokenizer(name, words, repository=None, kind="start =")
+    return PreferenceModel(made_step_aware(clip, seed=seed) if step_aware and not knows_time else clip, tokens)
+
+
+def made_step_aware(clip: CLIPModel, *, seed: int) -> StepAwareCLIP:
+    """A step-aware CLIP that gives a plain one's embeddings at every time step."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: StepAwareCLIP = StepAwareCLIP(clip.config).float()  # the configuration may say float16
+        for layer in model.t_embedder.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.02)
+    missing, _ = model.load_state_dict(clip.state_dict(), strict=False)
+    if left := [name for name in missing if "t_embedder" not in name and "adaLN_modulation" not in name]:
+        raise DataError(f"the CLIP to start from lacks weights, for example {min(left)!r}; copy it again")
+    model.reset_modulation()
+    return model

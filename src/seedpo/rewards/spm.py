@@ -6,11 +6,9 @@ models are CLIP-H/14, as PickScore is, from which they were trained.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +16,9 @@ from transformers import CLIPConfig
 
 from seedpo.errors import DataError
 from seedpo.rewards.checkpoints import fill, located, read_weights
-from seedpo.rewards.clip_tokens import CLIP_H, TOKENIZER_PARTS, clip_tokenizer
-from seedpo.rewards.step_aware_clip import StepAwareCLIP, StepAwareScorer, load_scorer
+from seedpo.rewards.clip import CLIP_H, CLIP_H14, TOKENIZER_PARTS, clip_tokenizer, configuration_at, read_configuration
+from seedpo.rewards.networks import RewardNetwork
+from seedpo.rewards.step_aware_clip import StepAwareCLIP, StepAwareScorer, load_scorer, step_aware_network
 
 REPOSITORY = "SPO-Diffusion-Models/Step-Aware_Preference_Models"
 """Of both models on the hub."""
@@ -29,31 +28,6 @@ SDXL_WEIGHTS = "sdxl_step-aware_preference_model.bin"
 
 _PREFIX = "model."
 """Of every name in a published file."""
-
-CLIP_H14: Mapping[str, Any] = {
-    "projection_dim": 1024,
-    "text_config": {
-        "hidden_act": "gelu",
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "max_position_embeddings": 77,
-        "num_attention_heads": 16,
-        "num_hidden_layers": 24,
-        "projection_dim": 1024,
-        "vocab_size": 49408,
-    },
-    "vision_config": {
-        "hidden_act": "gelu",
-        "hidden_size": 1280,
-        "image_size": 224,
-        "intermediate_size": 5120,
-        "num_attention_heads": 16,
-        "num_hidden_layers": 32,
-        "patch_size": 14,
-        "projection_dim": 1024,
-    },
-}
-"""Configuration of CLIP-H/14 as PickScore has it."""
 
 
 @cache
@@ -82,6 +56,11 @@ def spm_sdxl(place: str | None = None) -> StepAwareScorer:
         DataError: if it cannot be had; the message names files or tensors.
     """
     return _load("spm-sdxl", place, SDXL_WEIGHTS)
+
+
+def spm_network(place: str | None = None) -> RewardNetwork:
+    """Either model without weights; see :func:`spm_sd15`."""
+    return step_aware_network(configuration_at(place, CLIP_H14))
 
 
 def _load(name: str, place: str | None, file: str) -> StepAwareScorer:
@@ -119,10 +98,10 @@ def _config_beside(folder: Path) -> CLIPConfig:
     place = folder / "config.json"
     if not place.is_file():
         return CLIPConfig(**CLIP_H14)
+    content = read_configuration(place)
     try:
-        content = json.loads(place.read_text(encoding="utf-8"))
         return CLIPConfig(**{key: content[key] for key in ("projection_dim", "text_config", "vision_config")})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise DataError(
-            f"{place} is no configuration of a CLIP ({error!r}); remove it if the weights beside it are a CLIP-H/14"
+            f"{place} is not the configuration of a CLIP ({error!r}); remove it if the weights are those of a CLIP-H/14"
         ) from error

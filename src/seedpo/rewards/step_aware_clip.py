@@ -9,24 +9,22 @@ so that the model is the plain CLIP that it was made from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from diffusers.models.embeddings import get_timestep_embedding
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from seedpo.errors import DataError
 from seedpo.protocols import Images
-from seedpo.rewards.clip_tokens import TOKENIZER_FILES, has_tokenizer
-from seedpo.rewards.inputs import byte_batches, check_counts
+from seedpo.rewards.clip import PromptTable, clip_tokenizer, load_clip, no_pixels, no_tokens, transformers_tokens
+from seedpo.rewards.networks import RewardNetwork, on_meta
 from seedpo.rewards.preprocessing import CLIP_MEAN, CLIP_STD
-from seedpo.rewards.text_embeddings import TextEmbeddings
-from seedpo.weights import align
+from seedpo.rewards.scoring import byte_batches, check_counts
 
 TIME_CHANNELS = 256
 """Width of the sinusoidal embedding of the time step."""
@@ -143,7 +141,7 @@ class StepAwareScorer:
     def __init__(self, model: StepAwareCLIP, tokenizer: CLIPTokenizer) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-        self._text = TextEmbeddings(self._embed)
+        self._text = PromptTable(self._embed)
 
     @property
     def device(self) -> torch.device:
@@ -185,40 +183,29 @@ class StepAwareScorer:
 
     def _embed(self, prompt: str) -> Tensor:
         length = min(self.tokenizer.model_max_length, self.model.config.text_config.max_position_embeddings)
-        inputs = tokens(self.tokenizer, [prompt], length=length)
+        inputs = transformers_tokens(self.tokenizer, prompt, length)
         embed: Tensor = self.model.text_embeds(**{name: ids.to(self.device) for name, ids in inputs.items()})[0]
         return embed
-
-
-def tokens(tokenizer: CLIPTokenizer, prompts: Sequence[str], *, length: int | None = None) -> dict[str, Any]:
-    """Token ids and attention mask of prompts, padded and cut to a length; none: the tokenizer's."""
-    return dict(
-        tokenizer(
-            list(prompts),
-            padding="max_length",
-            max_length=length or tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-    )
 
 
 def load_scorer(folder: str | Path) -> StepAwareScorer:
     """Loads a scorer from a folder with a CLIP configuration, safetensors weights and a tokenizer.
 
     Raises:
-        DataError: if the folder holds no such model.
+        DataError: if the folder does not hold such a model.
     """
-    folder = Path(folder)
+    name, folder = str(folder), Path(folder)
     if not (folder / "config.json").is_file():
-        raise DataError(f"scorer folder {folder} has no config.json")
-    if not has_tokenizer(folder):
-        raise DataError(f"scorer folder {folder} has no tokenizer: none of {', '.join(TOKENIZER_FILES)}")
-    try:
-        model, report = StepAwareCLIP.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
-        tokenizer = CLIPTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"scorer folder {folder} cannot be loaded as a step-aware CLIP: {error}") from error
-    if report["missing_keys"]:
-        raise DataError(f"scorer {folder} lacks weights, for example {min(report['missing_keys'])!r}")
-    return StepAwareScorer(align(model.float()), tokenizer)
+        raise DataError(f"reward folder {folder} has no config.json; name the folder of a step-aware CLIP")
+    tokenizer = clip_tokenizer(name, folder, repository=None)
+    return StepAwareScorer(load_clip(name, folder, network=StepAwareCLIP, as_what="a step-aware CLIP"), tokenizer)
+
+
+def step_aware_network(configuration: Mapping[str, Any]) -> RewardNetwork:
+    """A step-aware CLIP without weights."""
+    network = on_meta(lambda: StepAwareCLIP(CLIPConfig(**configuration)))
+    return RewardNetwork(
+        network=network,
+        images=lambda count: network.image_embeds(no_pixels(network, count), torch.zeros(count, device="meta")),
+        prompts=lambda count: network.get_text_features(input_ids=no_tokens(network, count)),
+    )

@@ -22,8 +22,7 @@ from torch import Tensor
 from seedpo.errors import DataError, SeedpoError
 from seedpo.protocols import Images
 from seedpo.registry import unknown
-from seedpo.rewards.inputs import byte_batches, check_counts
-from seedpo.rewards.outputs import checked_scores
+from seedpo.rewards.scoring import byte_batches, check_counts, checked_scores
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +46,8 @@ class UserReward:
         self.step_aware = takes_timestep(function)
         self.device: torch.device | str | None = None
 
-    def to(self, device: torch.device | str | None = None) -> Self:
-        """Sets the device on which the function gets its images; the function's own networks are its own affair."""
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Sets the device of the images that the function receives; its own networks are not moved."""
         self.device = device or self.device
         return self
 

@@ -15,10 +15,11 @@ from seedpo.data.pickapic import pickapic_pairs
 from seedpo.data.settings import PairsConfig
 from seedpo.metrics.features.clip import ClipFeatures
 from seedpo.protocols import Images
-from seedpo.rewards.clip_score import load_clip, load_clip_scorer
-from seedpo.rewards.clip_scorer import ClipScorer
-from seedpo.rewards.inputs import byte_batches, check_counts
-from seedpo.rewards.step_aware_clip import StepAwareScorer, load_scorer
+from seedpo.rewards.clip import ClipScorer, clip_network, load_clip, read_configuration
+from seedpo.rewards.clip_score import load_clip_scorer
+from seedpo.rewards.networks import RewardNetwork
+from seedpo.rewards.scoring import byte_batches, check_counts
+from seedpo.rewards.step_aware_clip import StepAwareScorer, load_scorer, step_aware_network
 from seedpo.scenes.assets import CLIP, PIPELINE, PLAIN_SCORER, SCORER
 from seedpo.scenes.pairs import preference_table
 from seedpo.scenes.prompts import EVALUATION_PROMPTS, TRAINING_PROMPTS, unknown_words
@@ -47,7 +48,17 @@ def plain_scorer() -> ClipScorer:
 @cache
 def scenes_clip(place: str | None = None) -> ClipFeatures:
     """Embeddings by the CLIP of the embedded world. It ships with the package, so ``place`` has no effect."""
-    return ClipFeatures(load_clip("scenes-clip", CLIP, kind="features"), name="scenes-clip")
+    return ClipFeatures(load_clip("scenes-clip", CLIP, kind="features", as_what="a CLIP"), name="scenes-clip")
+
+
+def scorer_network(_place: str | None = None) -> RewardNetwork:
+    """The embedded step-aware scorer without weights."""
+    return step_aware_network(read_configuration(SCORER / "config.json"))
+
+
+def plain_network(_place: str | None = None) -> RewardNetwork:
+    """The embedded scorer of finished images without weights."""
+    return clip_network(read_configuration(PLAIN_SCORER / "config.json"))
 
 
 class ScenesTruth:

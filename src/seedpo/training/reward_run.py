@@ -31,11 +31,9 @@ from seedpo.protocols import PairEncoder
 from seedpo.rewards.catalogue import STARTS
 from seedpo.rewards.named import build_reward
 from seedpo.rewards.preference_evaluation import PreferenceEvaluation
-from seedpo.rewards.preference_model import PreferenceModel
+from seedpo.rewards.preference_model import PreferenceModel, load_start
 from seedpo.rewards.preference_objective import PreferenceObjective, Prompts
-from seedpo.rewards.preference_pixels import PixelPairs
-from seedpo.rewards.preference_start import load_start
-from seedpo.rewards.previews import FinishedImages, NoisyPreviews, Views
+from seedpo.rewards.previews import FinishedImages, NoisyPreviews, PixelPairs, Views
 from seedpo.settings import build_config, read_recipe
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.metrics_log import read_metrics

@@ -19,8 +19,8 @@ from seedpo.metrics.catalogue import FEATURES
 from seedpo.metrics.features.clip import clip
 from seedpo.metrics.features.dino import dino
 from seedpo.metrics.features.pixels import pixels
-from seedpo.rewards.inputs import to_bytes
 from seedpo.rewards.preprocessing import clip_pixels
+from seedpo.rewards.scoring import to_bytes
 from seedpo.scenes.shipped import scenes_clip
 from tests.metrics.features.small_networks import PREPARATION, small_clip, small_dino
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seedpo.errors import DataError
 from seedpo.protocols import Images
-from seedpo.rewards.inputs import BATCH_SIZE, byte_batches
+from seedpo.rewards.scoring import BATCH_SIZE, byte_batches
 
 
 @torch.no_grad()

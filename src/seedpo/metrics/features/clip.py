@@ -12,8 +12,7 @@ from transformers import CLIPModel
 from seedpo.metrics.features.batches import features_in_batches
 from seedpo.protocols import Images
 from seedpo.rewards.checkpoints import located
-from seedpo.rewards.clip_score import CLIP_FILES, CLIP_L, load_clip
-from seedpo.rewards.clip_scorer import image_embeds
+from seedpo.rewards.clip import CLIP_FILES, CLIP_L, image_embeds, load_clip
 from seedpo.rewards.preprocessing import clip_pixels
 
 
@@ -61,5 +60,5 @@ def clip(place: str | None = None) -> ClipFeatures:
     Raises:
         DataError: if it cannot be had, or is no CLIP.
     """
-    folder = located("clip", place, repository=CLIP_L, files=CLIP_FILES, kind="features", written="METRIC")
-    return ClipFeatures(load_clip("clip", folder, kind="features"))
+    folder = located("clip", place, repository=CLIP_L, files=CLIP_FILES, kind="features", usage="METRIC@FOLDER")
+    return ClipFeatures(load_clip("clip", folder, kind="features", as_what="a CLIP"))

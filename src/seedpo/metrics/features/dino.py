@@ -90,7 +90,7 @@ def dino(place: str | None = None) -> DinoFeatures:
         DataError: if it cannot be had, is no DINOv2, or is to be shown images in another way than by resizing,
             cutting out the middle and normalising.
     """
-    folder = located("dino", place, repository=DINO, files=FILES, kind="features", written="METRIC")
+    folder = located("dino", place, repository=DINO, files=FILES, kind="features", usage="METRIC@FOLDER")
     said = _preparation(folder / "preprocessor_config.json")
     try:
         model, report = Dinov2Model.from_pretrained(folder, use_safetensors=True, output_loading_info=True)

@@ -1,12 +1,13 @@
-"""What every scorer does with its images before it looks at them: checks, bytes, batches of one size, order kept.
+"""What every scorer shares: images as bytes, in batches of one size, and scores that are checked.
 
-The originals score image files of 8 bits, so that images in [0, 1] are rounded to bytes first, as
-``diffusers`` does when it makes PIL images.
+The originals score image files of 8 bits. So images in [0, 1] are first rounded to bytes, as ``diffusers`` does when it
+makes PIL images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,20 @@ Score = Callable[[Tensor, Sequence[str]], Tensor]
 """Scores (B,) of images (B, 3, H, W) uint8 of one size and B prompts."""
 
 BATCH_SIZE = 64
-"""Most images that a network sees at once, unless told otherwise."""
+"""Default of the most images that a network sees at once."""
+
+
+class ScoreNotFiniteError(DataError):
+    """A score that is NaN or infinite.
+
+    Args:
+        message: names the score and the fix.
+        row: row of the score.
+    """
+
+    def __init__(self, message: str, *, row: int) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 @torch.no_grad()
@@ -32,7 +46,7 @@ def score_in_batches(
     Args:
         images: (B, 3, H, W) in [0, 1], or B images as PIL holds them.
         prompts: B prompts.
-        score: gets images (b, 3, H, W) uint8 on ``device`` and their b prompts; gives b scores (b,).
+        score: returns scores (b,) of images (b, 3, H, W) uint8 on ``device`` and their b prompts.
         batch_size: the largest b.
         device: where the scorer expects images.
 
@@ -40,21 +54,21 @@ def score_in_batches(
         (B,) float32 on ``device``, in the order of the images.
 
     Raises:
-        DataError: if the counts differ, or something is not an image; the message names the row.
-        ValueError: if ``score`` gives anything else than b scores.
+        DataError: if the counts differ, or an element is not an image; the message names the row.
+        ValueError: if ``score`` does not return b scores.
     """
     check_counts(images, prompts)
     scores = torch.empty(len(prompts), dtype=torch.float32, device=device)
     for rows, pixels in byte_batches(images, batch_size=batch_size, device=device):
-        found = score(pixels, [prompts[row] for row in rows])
-        if found.shape != (len(rows),):  # one score would be spread over all rows without a word
-            raise ValueError(f"the scorer gave scores of shape {tuple(found.shape)} for {len(rows)} images")
-        scores[rows] = found.to(scores)
+        batch = score(pixels, [prompts[row] for row in rows])
+        if batch.shape != (len(rows),):  # a single score would silently broadcast to all rows
+            raise ValueError(f"the scorer returned scores of shape {tuple(batch.shape)} for {len(rows)} images")
+        scores[rows] = batch.to(scores)
     return scores
 
 
 def check_counts(images: Images, prompts: Sequence[str]) -> None:
-    """Sees that there is one prompt for each image.
+    """Checks that there is one prompt for each image.
 
     Raises:
         DataError: if the counts differ, or the prompts are a single string.
@@ -71,7 +85,7 @@ def byte_batches(
     """Batches of images of one size: their rows, and (b, 3, H, W) uint8 on a device.
 
     Raises:
-        DataError: if something is not an image; the message names the row.
+        DataError: if an element is not an image; the message names the row.
     """
     if isinstance(images, Tensor):
         _check_tensor(images)
@@ -92,20 +106,20 @@ def byte_batches(
 
 
 def to_bytes(images: Tensor, *, first_row: int = 0) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] as bytes, uint8; what is outside of [0, 1] is cut off.
+    """Images (B, 3, H, W) in [0, 1] as bytes, uint8; values outside of [0, 1] are clamped.
 
     Args:
         images: of any floating type.
-        first_row: what the first of them is called in errors.
+        first_row: number of the first image, for errors.
 
     Raises:
-        DataError: if a value is not a number.
+        DataError: if a value is NaN.
     """
     values = images.detach().float()
     broken = values.flatten(1).isnan().any(1)
     if broken.any():
         row = first_row + int(broken.nonzero()[0])
-        raise DataError(f"image {row} holds NaN; whatever made it diverged (float16 decoding of SDXL does, for one)")
+        raise DataError(f"image {row} holds NaN; its model diverged (float16 decoding of SDXL does, for example)")
     return (values * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
 
 
@@ -128,7 +142,43 @@ def _from_pil(image: Image.Image, row: int) -> Tensor:
     try:
         pixels = np.array(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError) as error:  # PIL reads the file only here
-        raise DataError(f"image {row} cannot be read ({error}); make or copy it again") from error
+        raise DataError(f"image {row} cannot be read ({error}); create or copy it again") from error
     if pixels.size == 0:
-        raise DataError(f"image {row} has no pixels; make or copy it again")
+        raise DataError(f"image {row} has no pixels; create or copy it again")
     return torch.from_numpy(pixels)
+
+
+def checked_scores(scores: Any, prompts: Sequence[str], *, reward: str) -> Tensor:
+    """Scores (B,) float32 on their device, without gradient.
+
+    Args:
+        scores: return value of a reward.
+        prompts: B prompts of the images.
+        reward: its name.
+
+    Raises:
+        DataError: if the shape is wrong, or scores are not real or not finite; the message names the reward, and the
+            row and prompt of the first bad score.
+    """
+    if not isinstance(scores, Tensor):
+        raise DataError(
+            f"reward {reward} returned a {type(scores).__name__}; it must return a tensor with one score for each image"
+        )
+    if scores.shape != (len(prompts),):
+        raise DataError(
+            f"reward {reward} returned scores of shape {tuple(scores.shape)} for {len(prompts)} images; it must return "
+            f"({len(prompts)},), one score for each image"
+        )
+    if scores.is_complex() or scores.dtype == torch.bool:
+        kind = str(scores.dtype).removeprefix("torch.")
+        raise DataError(f"reward {reward} returned scores of type {kind}; it must return real numbers")
+    values: Tensor = scores.detach().float()
+    bad = (~torch.isfinite(values)).nonzero()
+    if len(bad):
+        row = int(bad[0])
+        raise ScoreNotFiniteError(
+            f"reward {reward} returned {values[row].item()} for image {row}, prompt {prompts[row]!r}; check the "
+            "reward (with reward_precision=no it computes in float32), or lower learning_rate if images have decayed",
+            row=row,
+        )
+    return values
