@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.small_runs import as_options, metrics, small
-from tests.training.test_launching import FILES
+from tests.training.test_accelerator import FILES
 
 ROOT = Path(__file__).parents[2]
 ACCELERATE = ["-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "2", "--main_process_port", "0"]

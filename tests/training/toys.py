@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from seedpo.core.types import LossOutput
 from seedpo.settings import build_config
-from seedpo.training.processes import build_accelerator
+from seedpo.training.accelerator import build_accelerator
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 from seedpo.training.trainer import Trainer

@@ -102,7 +102,7 @@ def evaluate_command(
     from seedpo.evaluation.targets import ModelOptions
     from seedpo.processes import is_one_of_several
     from seedpo.settings import as_precision
-    from seedpo.training.processes import build_accelerator
+    from seedpo.training.accelerator import build_accelerator
 
     measures = Measures(
         rewards=_names(rewards),

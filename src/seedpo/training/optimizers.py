@@ -20,8 +20,8 @@ from torch.distributed.tensor import DTensor
 from seedpo.errors import ConfigError, RunFolderError
 from seedpo.protocols import State
 from seedpo.registry import Entry
+from seedpo.training.layout import shard_like, whole_tensor
 from seedpo.training.settings import OptimizerConfig, TrainingConfig
-from seedpo.training.sharding import shard_like, whole_tensor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,9 +35,9 @@ from seedpo.rewards.preference_model import PreferenceModel, load_start
 from seedpo.rewards.preference_objective import PreferenceObjective, Prompts
 from seedpo.rewards.previews import FinishedImages, NoisyPreviews, PixelPairs, Views
 from seedpo.settings import build_config, read_recipe
+from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.metrics_log import read_metrics
-from seedpo.training.processes import build_accelerator
 from seedpo.training.run import labelled_pairs, named_pipeline, usual_precision
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import SCENES, RewardRunConfig

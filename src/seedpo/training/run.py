@@ -48,10 +48,10 @@ from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.named import CheckedReward, build_reward, check_definitions, leaves
 from seedpo.scenes.shipped import warn_of_unknown_words
 from seedpo.settings import build_config, read_recipe
+from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.expectations import what_to_expect
 from seedpo.training.feedback.wiring import asks_people, check_feedback, ensure_study, human_feedback, patience
-from seedpo.training.processes import build_accelerator
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 from seedpo.training.trackers import require_trackers

@@ -17,11 +17,10 @@ from torch import nn
 from seedpo.protocols import Batch, Source, State, Trainable
 from seedpo.training.checkpoint import WEIGHTS, Checkpoints, Manifest
 from seedpo.training.codec import load_tree, save_tree
+from seedpo.training.layout import Layout, unwrapped
 from seedpo.training.optimizers import optimizer_state, restore_optimizer
-from seedpo.training.processes import unwrapped
 from seedpo.training.random_state import capture_random_state, restore_random_state
 from seedpo.training.settings import TrainingConfig
-from seedpo.training.sharding import Layout
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,18 +27,17 @@ from seedpo.errors import ConfigError
 from seedpo.files import write_folder_aside, write_text, writing
 from seedpo.processes import Result, gather_all, on_every_process, on_main_process, shared
 from seedpo.protocols import Batch, Evaluator, Method, Source, Trainable
+from seedpo.training.accelerator import build_accelerator, require_plain, sharding_is_asked_for
 from seedpo.training.checkpoint import Checkpoints, Manifest
 from seedpo.training.evaluating import evaluate_together
 from seedpo.training.interrupt import StopRequest, TrainingInterrupted, stop_on_signal
-from seedpo.training.launching import sharding_is_asked_for
+from seedpo.training.layout import Layout, distributed, unwrapped
 from seedpo.training.metrics_log import Kind, MetricsLog, ProgressBar
 from seedpo.training.optimizers import build_optimizer
-from seedpo.training.processes import build_accelerator, distributed, require_plain, unwrapped
 from seedpo.training.random_state import seed_process
 from seedpo.training.resume import choose_checkpoint, load_weights, prepare_folder, reference_hash
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import TrainingConfig
-from seedpo.training.sharding import Layout
 from seedpo.training.state import Run
 from seedpo.training.step_metrics import mean_by_name, most_by_name, peak_memory
 from seedpo.training.trackers import Trackers

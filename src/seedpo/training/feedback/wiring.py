@@ -17,8 +17,8 @@ from seedpo.study.folder import create_study
 from seedpo.study.settings import Question, StudySettings
 from seedpo.study.settings_file import NAME as SETTINGS
 from seedpo.study.settings_file import read_settings
+from seedpo.training.accelerator import EVALUATION_TIMEOUT
 from seedpo.training.feedback.people import HumanFeedback, require_extra
-from seedpo.training.processes import EVALUATION_TIMEOUT
 from seedpo.training.settings import RunConfig
 
 logger = logging.getLogger(__name__)

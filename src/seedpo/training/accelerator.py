@@ -1,32 +1,27 @@
-"""How the processes of a run share a model: the accelerator, and the wrapping of the trained network."""
+"""The accelerator of a process: how the process was launched, and what is refused."""
 
 from __future__ import annotations
 
-import warnings
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    DistributedType,
-    InitProcessGroupKwargs,
-)
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 
 from seedpo.errors import ConfigError
 from seedpo.processes import is_one_of_several
-from seedpo.protocols import Trainable
 from seedpo.settings import Precision
-from seedpo.training.launching import check_launch, plain_data_parallelism
-from seedpo.training.sharding import Layout, Replicated, shard
 
 EVALUATION_TIMEOUT = timedelta(hours=6)
 """How long the other processes wait while the first one evaluates or saves."""
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM, DistributedType.XLA)
-"""Ways of accelerate's own to spread a model, which the training loop does not handle; it shards by itself."""
+"""Ways in which accelerate itself spreads a model. The training loop handles none of them; it shards by itself."""
+
+_FSDP = "ACCELERATE_USE_FSDP"
 
 
 def build_accelerator(
@@ -60,6 +55,49 @@ def build_accelerator(
         )
 
 
+def _says_yes(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() in ("1", "true", "yes")
+
+
+def sharding_is_asked_for() -> bool:
+    """Whether an accelerate file or ``--shard`` asks for shards and there is more than one process to shard over."""
+    return _says_yes(_FSDP) and is_one_of_several()
+
+
+def check_launch(*, gpus: int) -> None:
+    """Refuses what the training loop does not handle, before anything is loaded.
+
+    Args:
+        gpus: CUDA devices that this process can see; 0 on the CPU.
+
+    Raises:
+        ConfigError: saying what to use instead.
+    """
+    for name in ("DEEPSPEED", "MEGATRON_LM"):
+        if _says_yes(f"ACCELERATE_USE_{name}"):
+            raise ConfigError(f"{name} is not supported; use recipes/accelerate/ddp.yaml or fsdp2.yaml")
+    if _says_yes(_FSDP) and os.environ.get("FSDP_VERSION", "1") != "2":
+        raise ConfigError("FSDP of version 1 is not supported; write fsdp_version: 2 (recipes/accelerate/fsdp2.yaml)")
+    if _says_yes(_FSDP) and _says_yes("FSDP_OFFLOAD_PARAMS"):
+        raise ConfigError("fsdp_offload_params is not supported; write fsdp_offload_params: false")
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if 0 < gpus <= rank:
+        raise ConfigError(
+            f"process {rank} has no GPU of its own, since {gpus} can be seen; start {gpus} processes on this machine"
+        )
+
+
+@contextmanager
+def plain_data_parallelism() -> Iterator[None]:
+    """Inside, accelerate does not see that sharding is asked for: :mod:`seedpo.training.layout` does it."""
+    value = os.environ.pop(_FSDP, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[_FSDP] = value
+
+
 def require_plain(accelerator: Accelerator, mixed_precision: str) -> None:
     """Sees that an accelerator leaves the model whole, and computes in the run's precision.
 
@@ -76,36 +114,3 @@ def require_plain(accelerator: Accelerator, mixed_precision: str) -> None:
             f"mixed_precision is {mixed_precision}, but the accelerator was built with "
             f"{accelerator.mixed_precision}; use build_accelerator(config.mixed_precision)"
         )
-
-
-@contextmanager
-def unwrapped(policy: Trainable, accelerator: Accelerator) -> Iterator[None]:
-    """Inside, the policy's module is the network itself, for calls that only some of the processes make."""
-    wrapper = policy.module
-    policy.module = accelerator.unwrap_model(wrapper)
-    try:
-        yield
-    finally:
-        policy.module = wrapper
-
-
-@contextmanager
-def distributed(policy: Trainable, accelerator: Accelerator, *, sharded: bool = False) -> Iterator[Layout]:
-    """Inside, the policy's module is on the accelerator's device, in its precision, and exchanges gradients.
-
-    Args:
-        policy: its module is wrapped, and is itself again afterwards; a sharded one stays in shards.
-        accelerator: of this process.
-        sharded: whether each process keeps only its part of the trained weights; see :mod:`seedpo.training.sharding`.
-    """
-    with warnings.catch_warnings():
-        # What torch 2.13 names instead of `broadcast_buffers`, torch 2.11 does not know.
-        warnings.filterwarnings("ignore", message=".*broadcast_buffers.* is deprecated", category=FutureWarning)
-        policy.module = accelerator.prepare_model(policy.module, evaluation_mode=sharded)
-    try:
-        if sharded:
-            yield shard(accelerator.unwrap_model(policy.module), accelerator)
-        else:
-            yield Replicated(policy=policy, accelerator=accelerator)
-    finally:
-        policy.module = accelerator.unwrap_model(policy.module, keep_fp32_wrapper=False)

@@ -11,7 +11,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launcher_cmd_env
 
 from seedpo.errors import ConfigError
-from seedpo.training.launching import check_launch, plain_data_parallelism, sharding_is_asked_for
+from seedpo.training.accelerator import check_launch, plain_data_parallelism, sharding_is_asked_for
 
 FILES = Path(__file__).parents[2] / "recipes" / "accelerate"
 

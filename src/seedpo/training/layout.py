@@ -11,10 +11,10 @@ processes must have the same number of them; this is checked before, since it wo
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -28,58 +28,44 @@ from seedpo.errors import SeedpoError
 from seedpo.protocols import Trainable
 
 
-class Layout(Protocol):
-    """What the loop asks of either way to lay out a network."""
+class Layout:
+    """All weights on every process; gradients are exchanged where there are several processes.
+
+    Args:
+        policy: the trained model; its module is wrapped.
+        accelerator: of this process.
+    """
+
+    def __init__(self, policy: Trainable, accelerator: Accelerator) -> None:
+        self.policy = policy
+        self.accelerator = accelerator
 
     def whole(self) -> AbstractContextManager[None]:
         """Inside, every process has all weights. Every process must enter together; nothing is exchanged inside."""
+        return nullcontext()
 
     def accumulating(self) -> AbstractContextManager[None]:
         """Inside, a backward pass adds to the gradients of this process and exchanges nothing."""
+        context: AbstractContextManager[None] = self.accelerator.no_sync(self.policy.module)
+        return context
 
     def before_exchange(self) -> None:
         """Checks that the backward pass that exchanges gradients will not hang; every process must call it."""
 
     def plain(self) -> AbstractContextManager[None]:
         """Inside, state dictionaries hold whole tensors, to be written; every process must enter together."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Replicated:
-    """All weights on every process; gradients are exchanged where there are several."""
-
-    policy: Trainable
-    accelerator: Accelerator
-
-    def whole(self) -> AbstractContextManager[None]:
-        """Nothing to do."""
-        return nullcontext()
-
-    def accumulating(self) -> AbstractContextManager[None]:
-        """Leaves out the exchange of gradients."""
-        context: AbstractContextManager[None] = self.accelerator.no_sync(self.policy.module)
-        return context
-
-    def before_exchange(self) -> None:
-        """Nothing to do: gradients are exchanged once, whatever they come from."""
-
-    def plain(self) -> AbstractContextManager[None]:
-        """Nothing to do."""
         return nullcontext()
 
 
-class Sharded:
-    """An equal part of each trained weight on every process.
+class Sharded(Layout):
+    """An equal part of each trained weight on every process; the module must be in shards already."""
 
-    Args:
-        network: the network, in shards.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
+    def __init__(self, policy: Trainable, accelerator: Accelerator) -> None:
+        super().__init__(policy, accelerator)
+        self.network: nn.Module = accelerator.unwrap_model(policy.module)
         self._calls = 0
         """Calls with gradient since the last backward pass."""
-        network.register_forward_pre_hook(self._count)
+        self.network.register_forward_pre_hook(self._count)
 
     def _count(self, module: nn.Module, arguments: Any) -> None:
         self._calls += torch.is_grad_enabled()
@@ -151,7 +137,7 @@ class Sharded:
         return [part for part in self.network.modules() if isinstance(part, FSDPModule)]
 
 
-def shard(network: nn.Module, accelerator: Accelerator) -> Sharded:
+def shard(network: nn.Module, accelerator: Accelerator) -> None:
     """Cuts the trained weights of a network into one shard per process, in place.
 
     Weights of a checkpoint have to be loaded before: FSDP2 takes no whole tensors any more afterwards.
@@ -167,7 +153,38 @@ def shard(network: nn.Module, accelerator: Accelerator) -> Sharded:
         if any(parameter.requires_grad for parameter in block.parameters()):
             fully_shard(block, mesh=mesh, reshard_after_forward=False, ignored_params=frozen)
     fully_shard(network, mesh=mesh, reshard_after_forward=False, ignored_params=frozen)
-    return Sharded(network)
+
+
+@contextmanager
+def unwrapped(policy: Trainable, accelerator: Accelerator) -> Iterator[None]:
+    """Inside, the policy's module is the network itself, for calls that only some of the processes make."""
+    wrapper = policy.module
+    policy.module = accelerator.unwrap_model(wrapper)
+    try:
+        yield
+    finally:
+        policy.module = wrapper
+
+
+@contextmanager
+def distributed(policy: Trainable, accelerator: Accelerator, *, sharded: bool = False) -> Iterator[Layout]:
+    """Inside, the policy's module is on the accelerator's device, in its precision, and exchanges gradients.
+
+    Args:
+        policy: its module is wrapped, and unwrapped afterwards; a sharded one stays in shards.
+        accelerator: of this process.
+        sharded: whether each process keeps only its part of the trained weights.
+    """
+    with warnings.catch_warnings():
+        # What torch 2.13 names instead of `broadcast_buffers`, torch 2.11 does not know.
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers.* is deprecated", category=FutureWarning)
+        policy.module = accelerator.prepare_model(policy.module, evaluation_mode=sharded)
+    try:
+        if sharded:
+            shard(accelerator.unwrap_model(policy.module), accelerator)
+        yield Sharded(policy, accelerator) if sharded else Layout(policy, accelerator)
+    finally:
+        policy.module = accelerator.unwrap_model(policy.module, keep_fp32_wrapper=False)
 
 
 def shard_like(value: Tensor, shards: DTensor) -> Tensor:
