@@ -14,8 +14,9 @@ from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.rolled import RolledPairs, as_groups, as_pairs
 from seedpo.methods.sources.rollouts import HandOut
 from seedpo.methods.sources.trajectories import TrajectoryRollout
+from seedpo.models.policy import build_policy
 from seedpo.rewards.catalogue import REWARDS
-from seedpo.training.run import build_method, build_policy, load_prompts, resolve_config
+from seedpo.training.run import build_method, load_prompts, resolve_config
 from seedpo.training.settings import RunConfig
 
 

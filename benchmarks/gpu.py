@@ -26,7 +26,7 @@ from seedpo.core.sampling import draw_noise, sample_latents
 from seedpo.core.types import ImagePairs, TransitionPairs
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.transition_dpo import TransitionDPO
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy
 from seedpo.protocols import Method
 
 PAIRS = {"sd15": 8, "sdxl": 2}
@@ -71,7 +71,7 @@ class _Known:
         raise AssertionError("all numbers are known")
 
 
-def training(policy: StableDiffusionPolicy, method: Method[Any], batch: Any) -> Callable[[], None]:
+def training(policy: PipelinePolicy, method: Method[Any], batch: Any) -> Callable[[], None]:
     """One step of the optimiser."""
     parameters = list(policy.trainable_parameters().values())
     optimizer = AdamW(parameters, lr=1e-6)
@@ -85,7 +85,7 @@ def training(policy: StableDiffusionPolicy, method: Method[Any], batch: Any) -> 
     return do
 
 
-def diffusion_dpo(policy: StableDiffusionPolicy, pairs: int, *, cached: bool) -> Work:
+def diffusion_dpo(policy: PipelinePolicy, pairs: int, *, cached: bool) -> Work:
     """Pairs of images whose latents and prompts are cached, the reference's numbers too or not."""
     policy.release("text_encoder", "vae")
     generator = torch.Generator().manual_seed(1)
@@ -107,7 +107,7 @@ def diffusion_dpo(policy: StableDiffusionPolicy, pairs: int, *, cached: bool) ->
     return Work(name=name, count=pairs, unit="pairs", do=training(policy, method, batch))
 
 
-def spo(policy: StableDiffusionPolicy, pairs: int) -> Work:
+def spo(policy: PipelinePolicy, pairs: int) -> Work:
     """Pairs of steps from a shared x_t, with guidance; the reference is asked once, as at a roll-out."""
     generator = torch.Generator().manual_seed(1)
     latents, chosen, rejected = (
@@ -128,7 +128,7 @@ def spo(policy: StableDiffusionPolicy, pairs: int) -> Work:
     return Work(name="SPO, shared x_t", count=pairs, unit="pairs", do=training(policy, method, batch))
 
 
-def sampling(policy: StableDiffusionPolicy, images: int) -> Work:
+def sampling(policy: PipelinePolicy, images: int) -> Work:
     """Images with guidance, decoded."""
     steps = STEPS_IN_TINY if policy.latent_shape[1] < 16 else STEPS
     latents = draw_noise(
@@ -153,7 +153,7 @@ def sampling(policy: StableDiffusionPolicy, images: int) -> Work:
     return Work(name=f"sampling, {steps} steps", count=images, unit="images", do=do)
 
 
-WORKS: dict[str, Callable[[StableDiffusionPolicy, int], Work]] = {
+WORKS: dict[str, Callable[[PipelinePolicy, int], Work]] = {
     "sampling": sampling,
     "spo": spo,
     "diffusion-dpo": lambda policy, pairs: diffusion_dpo(policy, pairs, cached=False),
@@ -186,7 +186,7 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def measure(work: Work, policy: StableDiffusionPolicy, *, repetitions: int, compiled: bool) -> dict[str, Any]:
+def measure(work: Work, policy: PipelinePolicy, *, repetitions: int, compiled: bool) -> dict[str, Any]:
     """Speed, FLOP/s and peak memory, or that the memory was not enough."""
     device = policy.device
     on_gpu = device.type == "cuda"

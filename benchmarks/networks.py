@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy
 from tools.scenes.components import build_scheduler, build_tokenizer
 
 LORA_RANK = 4
@@ -106,9 +106,9 @@ def move(parameters: dict[str, nn.Parameter], *, scale: float = 0.01, seed: int 
         value.add_(scale * torch.randn(value.shape, generator=generator).to(value))
 
 
-def ours(pipeline: StableDiffusionPipeline, *, checkpointing: bool = False) -> StableDiffusionPolicy:
+def ours(pipeline: StableDiffusionPipeline, *, checkpointing: bool = False) -> PipelinePolicy:
     """A LoRA policy whose adapter has moved."""
-    policy = StableDiffusionPolicy(pipeline, adapter="lora", lora_rank=LORA_RANK, gradient_checkpointing=checkpointing)
+    policy = PipelinePolicy(pipeline, adapter="lora", lora_rank=LORA_RANK, gradient_checkpointing=checkpointing)
     move(policy.trainable_parameters())
     return policy
 

@@ -10,10 +10,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from benchmarks.networks import LORA_RANK, TOKENS, move
 from seedpo.core.types import Conditioning
-from seedpo.models.pipelines import KINDS
-from seedpo.models.precision import MixedPrecision
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.families import FAMILIES
+from seedpo.models.policy import PipelinePolicy
 from seedpo.planning.configurations import published
+from seedpo.settings import Precision
 
 MODELS = {"sd15": "stable-diffusion-v1-5", "sdxl": "stable-diffusion-xl-base-1.0"}
 """Names of the configurations that ship with the package."""
@@ -52,8 +52,8 @@ TINY: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def random_policy(
-    name: str, device: torch.device, *, precision: MixedPrecision, checkpointing: bool, tiny: bool = False
-) -> StableDiffusionPolicy:
+    name: str, device: torch.device, *, precision: Precision, checkpointing: bool, tiny: bool = False
+) -> PipelinePolicy:
     """A LoRA policy without tokenizers: prompts come embedded, see :func:`random_conditioning`.
 
     Args:
@@ -66,7 +66,8 @@ def random_policy(
     parts = published(MODELS[name])
     smaller = TINY[name] if tiny else {}
     parts = {part: {**settings, **smaller.get(part, {})} for part, settings in parts.items()}
-    kind = KINDS["StableDiffusionXLPipeline" if "text_encoder_2" in parts else "StableDiffusionPipeline"]
+    xl = "text_encoder_2" in parts
+    family = FAMILIES.load("StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline")
     with torch.device(device), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         networks: dict[str, Any] = {
@@ -76,15 +77,15 @@ def random_policy(
         }
         if "text_encoder_2" in parts:
             networks["text_encoder_2"] = CLIPTextModelWithProjection(CLIPTextConfig(**parts["text_encoder_2"]))
-    tokenizers = (text.replace("text_encoder", "tokenizer") for text in kind.text_parts)
+    tokenizers = (text.replace("text_encoder", "tokenizer") for text in family.text_parts)
     unloaded = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    pipeline = kind.pipeline(
+    pipeline = family.pipeline(
         **networks,
         **dict.fromkeys(tokenizers),
         **({} if "text_encoder_2" in parts else unloaded),
         scheduler=DDIMScheduler.from_config(parts["scheduler"]),
     )
-    policy = StableDiffusionPolicy(
+    policy = PipelinePolicy(
         pipeline,
         adapter="lora",
         lora_rank=LORA_RANK,
@@ -96,7 +97,7 @@ def random_policy(
     return policy
 
 
-def random_conditioning(policy: StableDiffusionPolicy, rows: int, *, seed: int) -> Conditioning:
+def random_conditioning(policy: PipelinePolicy, rows: int, *, seed: int) -> Conditioning:
     """Embedded prompts of the model's shapes."""
     generator, settings = torch.Generator().manual_seed(seed), policy.pipeline.unet.config
     embeds = torch.randn(rows, TOKENS, settings.cross_attention_dim, generator=generator).to(policy.device)

@@ -17,7 +17,7 @@ from seedpo.methods.sources.rolled import RolledPairs, as_groups, as_pairs
 from seedpo.methods.sources.steps import StepRollout
 from seedpo.methods.sources.trajectories import TrajectoryRollout
 from seedpo.methods.transition_dpo import TransitionDPO
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy
 
 PROMPTS = (
     "a small red circle on a white background",
@@ -89,7 +89,7 @@ def _comparison(
     name: str,
     work: str,
     bar: float | None,
-    policy: StableDiffusionPolicy,
+    policy: PipelinePolicy,
     shape: Shape,
     rolled: RolledPairs,
     sampling: SamplingConfig,

@@ -13,7 +13,7 @@ _PUBLIC = {
     "SeedpoError": "seedpo.errors",
     "build_evaluation": "seedpo.training.run",
     "build_method": "seedpo.training.run",
-    "build_policy": "seedpo.training.run",
+    "build_policy": "seedpo.models.policy",
     "build_source": "seedpo.training.run",
     "resolve_config": "seedpo.training.run",
     "train": "seedpo.training.run",

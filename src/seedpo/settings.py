@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from seedpo.errors import ConfigError
 
@@ -49,6 +49,16 @@ Precision = Annotated[Literal["no", "fp16", "bf16"], BeforeValidator(_bare_no)]
 """Number format in which networks compute; ``no`` is float32."""
 
 _PRECISIONS: tuple[Precision, ...] = ("no", "fp16", "bf16")
+
+
+class NetworkSettings(Section):
+    """The keys of every network that is trained or asked to draw."""
+
+    mixed_precision: Precision = "no"
+    """Precision of the forward passes; trained weights stay in float32. `bf16` suits GPUs since Ampere, and is what
+    `seedpo train` takes there for models other than the embedded one, where nothing is set."""
+    seed: int = Field(0, ge=0)
+    """Seed of everything that is drawn in the run."""
 
 
 def as_precision(text: str) -> Precision:

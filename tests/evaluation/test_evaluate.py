@@ -37,12 +37,15 @@ def compared(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class TestImages:
     def test_are_those_that_an_evaluation_of_a_run_draws(self, compared: Path) -> None:
-        from seedpo.models.loading import load_policy
+        from seedpo.models.denoiser import load_denoiser
+        from seedpo.models.settings import ModelSettings
         from seedpo.scenes.assets import PIPELINE
 
         texts = [row["prompt"] for row in rows(compared / "scores.parquet")][:6:2]
         config = EvaluationConfig(images_per_prompt=2, num_inference_steps=2, guidance_scale=2.0, seed=3, batch_size=4)
-        wanted = ImageEvaluation(texts, config=config, rewards={}, metrics={}).generate(load_policy(PIPELINE))
+        wanted = ImageEvaluation(texts, config=config, rewards={}, metrics={}).generate(
+            load_denoiser(ModelSettings(model=str(PIPELINE)))
+        )
         for prompt in range(3):
             for image in range(2):
                 with Image.open(compared / "images" / "base" / f"{prompt:05d}-{image:02d}.png") as file:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from seedpo.errors import ConfigError, DataError, RunFolderError
 from seedpo.evaluation.sample import sample_images
+from seedpo.models.policy import build_policy
 from seedpo.settings import build_config
-from seedpo.training.run import build_policy
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 from tests.models.tiny import move

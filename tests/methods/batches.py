@@ -6,19 +6,19 @@ import torch
 from torch import Tensor
 
 from seedpo.core.types import ImagePairs, TransitionPairs
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy
 from tests.models.tiny import PROMPTS, seeded
 
 STEPS = 10
 """Denoising steps of the sampler that the transitions are of."""
 
 
-def latents_of(policy: StableDiffusionPolicy, rows: int, seed: int) -> Tensor:
+def latents_of(policy: PipelinePolicy, rows: int, seed: int) -> Tensor:
     dtype = next(policy.pipeline.unet.parameters()).dtype
     return torch.randn(rows, *policy.latent_shape, generator=seeded(seed)).to(dtype)
 
 
-def image_pairs(policy: StableDiffusionPolicy, rows: int = 3) -> ImagePairs:
+def image_pairs(policy: PipelinePolicy, rows: int = 3) -> ImagePairs:
     return ImagePairs(
         chosen_latents=latents_of(policy, rows, 1),
         rejected_latents=latents_of(policy, rows, 2),
@@ -26,9 +26,7 @@ def image_pairs(policy: StableDiffusionPolicy, rows: int = 3) -> ImagePairs:
     )
 
 
-def transition_pairs(
-    policy: StableDiffusionPolicy, *, shared: tuple[bool, ...] = (True, True, True)
-) -> TransitionPairs:
+def transition_pairs(policy: PipelinePolicy, *, shared: tuple[bool, ...] = (True, True, True)) -> TransitionPairs:
     """One row per entry of ``shared``: whether both steps of the pair start at the same x_t.
 
     A step of a sampler leads near to where it started; ours leads a few standard deviations away.

@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from seedpo.core.types import ImagePairs, TransitionPairs
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy
 from tests.models.tiny import frozen_unet, seeded
 
 Reduction = Literal["sum", "mean"]
 
 
-def scheduler_of(policy: StableDiffusionPolicy) -> DDIMScheduler:
+def scheduler_of(policy: PipelinePolicy) -> DDIMScheduler:
     scheduler: DDIMScheduler = DDIMScheduler.from_config(policy.pipeline.scheduler.config)
     return scheduler
 
@@ -32,9 +32,7 @@ def noise_draws(pairs: ImagePairs, seed: int) -> tuple[Tensor, Tensor]:
     return timestep, torch.randn(pairs.chosen_latents.shape, generator=generator)
 
 
-def noise_errors(
-    policy: StableDiffusionPolicy, pairs: ImagePairs, *, seed: int, reduction: Reduction
-) -> dict[str, Tensor]:
+def noise_errors(policy: PipelinePolicy, pairs: ImagePairs, *, seed: int, reduction: Reduction) -> dict[str, Tensor]:
     """Squared errors of policy and reference on the chosen and the rejected images, (B,) each."""
     scheduler = scheduler_of(policy)
     timestep, noise = noise_draws(pairs, seed)
@@ -57,7 +55,7 @@ def noise_errors(
 
 
 def noise_dpo_losses(
-    policy: StableDiffusionPolicy, pairs: ImagePairs, *, beta: float, seed: int, reduction: Reduction
+    policy: PipelinePolicy, pairs: ImagePairs, *, beta: float, seed: int, reduction: Reduction
 ) -> Tensor:
     """Diffusion-DPO as its official code has it: -log sigma(-beta / 2 (model_diff - ref_diff))."""
     errors = noise_errors(policy, pairs, seed=seed, reduction=reduction)
@@ -96,7 +94,7 @@ def step_log_prob(
 
 
 def step_log_probs(
-    policy: StableDiffusionPolicy,
+    policy: PipelinePolicy,
     pairs: TransitionPairs,
     *,
     num_inference_steps: int,

@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.types import ImagePairs, LossOutput
 from seedpo.methods.noise_dpo import NoiseDPO
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy
 from tests.methods.batches import image_pairs
 from tests.methods.direct import Reduction, noise_dpo_losses, noise_draws, noise_errors
 from tests.models.tiny import move, rows_seen, seeded, tiny_policy
@@ -23,7 +23,7 @@ REDUCTIONS = pytest.mark.parametrize("reduction", ["mean", "sum"])
 SEED = 3
 
 
-def trained(**settings: Any) -> StableDiffusionPolicy:
+def trained(**settings: Any) -> PipelinePolicy:
     return move(tiny_policy(dtype=torch.float64, **settings))
 
 
@@ -31,7 +31,7 @@ moved = cache(trained)
 """The same, one for all tests that only ask it."""
 
 
-def loss(policy: StableDiffusionPolicy, *, gamma: float = 0.0, reduction: Reduction = "mean") -> LossOutput:
+def loss(policy: PipelinePolicy, *, gamma: float = 0.0, reduction: Reduction = "mean") -> LossOutput:
     beta = BETA[reduction]
     method = NoiseDPO(policy_weight=beta * (1 + gamma), reference_weight=beta, reduction=reduction)
     return method.loss(policy, image_pairs(policy), generator=seeded(SEED))
@@ -158,7 +158,7 @@ class TestCost:
         assert not pairs.chosen_latents.requires_grad
 
 
-def gradients(policy: StableDiffusionPolicy) -> Tensor:
+def gradients(policy: PipelinePolicy) -> Tensor:
     values = [value.grad for value in policy.trainable_parameters().values()]
     return torch.cat([value.flatten() for value in values if value is not None])
 
@@ -184,7 +184,7 @@ class KnownReference:
 
 
 class TestKeyedDraws:
-    def pairs(self, policy: StableDiffusionPolicy, *, visit: int = 0) -> ImagePairs:
+    def pairs(self, policy: PipelinePolicy, *, visit: int = 0) -> ImagePairs:
         return replace(
             image_pairs(policy),
             pair=torch.tensor([4, 0, 9]),
@@ -200,7 +200,7 @@ class TestKeyedDraws:
     ) -> tuple[Tensor, Tensor, list[int]]:
         """Losses, gradient, and the rows that trained network and reference saw."""
         policy = trained(adapter=adapter)
-        with rows_seen(policy.module) as seen, rows_seen(policy.frozen or nn.Identity()) as seen_by_frozen:
+        with rows_seen(policy.module) as seen, rows_seen(policy.adapter.frozen or nn.Identity()) as seen_by_frozen:
             output = method.loss(policy, self.pairs(policy, visit=visit), generator=seeded(SEED))
         output.losses.sum().backward()
         return output.losses, gradients(policy), seen + seen_by_frozen

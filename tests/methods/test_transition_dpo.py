@@ -13,7 +13,7 @@ from torch.nn.functional import logsigmoid
 from seedpo.core import sampling
 from seedpo.core.types import LossOutput, TransitionGroups, TransitionPairs
 from seedpo.methods.transition_dpo import TransitionDPO
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy
 from tests.methods.batches import STEPS, latents_of, transition_pairs
 from tests.methods.direct import Reduction, step_log_probs, transition_dpo_losses
 from tests.models.tiny import PROMPTS, frozen_unet, move, rows_seen, seeded, tiny_policy
@@ -26,7 +26,7 @@ APART = (False, False, False)
 SHARED = (True, True, True)
 
 
-def trained(**settings: Any) -> StableDiffusionPolicy:
+def trained(**settings: Any) -> PipelinePolicy:
     return move(tiny_policy(dtype=torch.float64, **settings), scale=0.02)
 
 
@@ -52,11 +52,11 @@ def method(
     )
 
 
-def loss(policy: StableDiffusionPolicy, pairs: TransitionPairs, **settings: Any) -> LossOutput:
+def loss(policy: PipelinePolicy, pairs: TransitionPairs, **settings: Any) -> LossOutput:
     return method(**settings).loss(policy, pairs, generator=seeded())
 
 
-def direct(policy: StableDiffusionPolicy, pairs: TransitionPairs, reduction: Reduction) -> dict[str, Tensor]:
+def direct(policy: PipelinePolicy, pairs: TransitionPairs, reduction: Reduction) -> dict[str, Tensor]:
     return step_log_probs(
         policy, pairs, num_inference_steps=STEPS, guidance_scale=GUIDANCE, eta=ETA, reduction=reduction
     )
@@ -302,7 +302,7 @@ class TestGroups:
         assert seen == [2, 2]
 
 
-def images_of_one_prompt(policy: StableDiffusionPolicy, *, images: int = 4, carried: bool = False) -> TransitionGroups:
+def images_of_one_prompt(policy: PipelinePolicy, *, images: int = 4, carried: bool = False) -> TransitionGroups:
     """One step of several images of a prompt, every two of them a pair, the lower number preferred."""
     timesteps, previous = policy.schedule.timesteps(STEPS)
     latents = latents_of(policy, images, 1)
@@ -340,7 +340,7 @@ def single_pair(groups: TransitionGroups, pair: int) -> TransitionPairs:
     )
 
 
-def reference_of(policy: StableDiffusionPolicy, groups: TransitionGroups) -> Tensor:
+def reference_of(policy: PipelinePolicy, groups: TransitionGroups) -> Tensor:
     with policy.reference():
         return sampling.step_log_probs(
             policy.predict,
@@ -357,7 +357,7 @@ def reference_of(policy: StableDiffusionPolicy, groups: TransitionGroups) -> Ten
         )
 
 
-def with_reference(policy: StableDiffusionPolicy, pairs: TransitionPairs) -> TransitionPairs:
+def with_reference(policy: PipelinePolicy, pairs: TransitionPairs) -> TransitionPairs:
     """The same pairs with what the reference says of them, each side asked by itself."""
     return replace(
         pairs,
@@ -366,7 +366,7 @@ def with_reference(policy: StableDiffusionPolicy, pairs: TransitionPairs) -> Tra
     )
 
 
-def reference_of_side(policy: StableDiffusionPolicy, pairs: TransitionPairs, side: str) -> Tensor:
+def reference_of_side(policy: PipelinePolicy, pairs: TransitionPairs, side: str) -> Tensor:
     with policy.reference():
         return sampling.step_log_probs(
             policy.predict,
@@ -383,7 +383,7 @@ def reference_of_side(policy: StableDiffusionPolicy, pairs: TransitionPairs, sid
         )
 
 
-def steps_of(predict: Any, policy: StableDiffusionPolicy, pairs: TransitionPairs) -> Any:
+def steps_of(predict: Any, policy: PipelinePolicy, pairs: TransitionPairs) -> Any:
     return sampling.guided_transition(
         predict,
         pairs.chosen_latents,
@@ -404,6 +404,6 @@ def frozen_predict(latents: Tensor, timestep: Tensor, conditioning: Any) -> Tens
     return prediction
 
 
-def gradients(policy: StableDiffusionPolicy) -> Tensor:
+def gradients(policy: PipelinePolicy) -> Tensor:
     values = [value.grad for value in policy.trainable_parameters().values()]
     return torch.cat([value.flatten() for value in values if value is not None])

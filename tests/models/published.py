@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from seedpo.core.sampling import sample_latents
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy
 from tests.models.tiny import PROMPTS, seeded
 from tools.scenes.components import build_tokenizer
 
@@ -137,7 +137,7 @@ def drawn_by_diffusers(pipeline: Any, latents: Tensor, *, guidance_scale: float 
     return images
 
 
-def drawn_by_policy(policy: StableDiffusionPolicy, latents: Tensor, *, guidance_scale: float = 3.0) -> Tensor:
+def drawn_by_policy(policy: PipelinePolicy, latents: Tensor, *, guidance_scale: float = 3.0) -> Tensor:
     clean = sample_latents(
         policy.predict,
         latents,
@@ -151,5 +151,5 @@ def drawn_by_policy(policy: StableDiffusionPolicy, latents: Tensor, *, guidance_
     return policy.decode(clean)
 
 
-def some_latents(policy: StableDiffusionPolicy, *, seed: int = 0) -> Tensor:
+def some_latents(policy: PipelinePolicy, *, seed: int = 0) -> Tensor:
     return torch.randn(len(PROMPTS), *policy.latent_shape, generator=seeded(seed))

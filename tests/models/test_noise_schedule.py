@@ -14,7 +14,7 @@ from diffusers import (
     PNDMScheduler,
 )
 
-from seedpo.models.schedule import noise_schedule
+from seedpo.models.stable_diffusion import noise_schedule
 
 STABLE_DIFFUSION = {
     "beta_start": 0.00085,

@@ -13,8 +13,10 @@ from diffusers.utils import convert_state_dict_to_kohya
 from safetensors.torch import load_file, save_file
 
 from seedpo.errors import ConfigError, DataError
-from seedpo.models.lora import LORA_FILE, kohya_weights, peft_weights
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.adapter import LORA_FILE, lora_layers
+from seedpo.models.denoiser import PipelineDenoiser
+from seedpo.models.policy import PipelinePolicy
+from seedpo.models.stable_diffusion import kohya_weights
 from tests.models.published import KINDS, drawn_by_diffusers, drawn_by_policy, pipeline_of, some_latents
 from tests.models.tiny import PROMPTS, move, network_inputs, on_reference, seeded, train_steps
 
@@ -25,7 +27,7 @@ class TestEqualToDiffusers:
     @pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
     @EVERY_KIND
     def test_draws_the_images_of_the_pipeline(self, kind: str, guidance_scale: float) -> None:
-        policy = StableDiffusionPolicy(pipeline_of(kind))
+        policy = PipelinePolicy(pipeline_of(kind))
         latents = some_latents(policy)
         expected = drawn_by_diffusers(pipeline_of(kind), latents, guidance_scale=guidance_scale)
         images = drawn_by_policy(policy, latents, guidance_scale=guidance_scale)
@@ -37,7 +39,7 @@ class TestEqualToDiffusers:
         pipeline = pipeline_of("sdxl", force_zeros_for_empty_prompt=zeros)
         prompts = [*PROMPTS, "word " * 40]
         expected = pipeline.encode_prompt(prompts, device="cpu", do_classifier_free_guidance=True)
-        policy = StableDiffusionPolicy(pipeline)
+        policy = PipelinePolicy(pipeline)
         positive, negative = policy.encode_prompts(prompts), policy.encode_prompts([""] * len(prompts))
         found = (
             positive.prompt_embeds,
@@ -51,14 +53,14 @@ class TestEqualToDiffusers:
         assert bool((negative.pooled_prompt_embeds == 0).all()) == zeros
 
     def test_xl_is_told_the_size(self) -> None:
-        policy = StableDiffusionPolicy(pipeline_of("sdxl"))
+        policy = PipelinePolicy(pipeline_of("sdxl"))
         assert policy.encode_prompts(["a", "b"]).time_ids.tolist() == [[16, 16, 0, 0, 16, 16]] * 2
-        policy = StableDiffusionPolicy(pipeline_of("sdxl"), resolution=24)
+        policy = PipelinePolicy(pipeline_of("sdxl"), resolution=24)
         assert policy.encode_prompts(["a"]).time_ids.tolist() == [[24, 24, 0, 0, 24, 24]]
 
     @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
     def test_another_resolution(self, kind: str) -> None:
-        policy = StableDiffusionPolicy(pipeline_of(kind), resolution=24)
+        policy = PipelinePolicy(pipeline_of(kind), resolution=24)
         assert policy.latent_shape == (4, 12, 12)
         assert policy.image_size == (24, 24)
         latents = some_latents(policy)
@@ -71,7 +73,7 @@ class TestEqualToDiffusers:
 class TestPrompts:
     @EVERY_KIND
     def test_distinct_prompts_are_encoded_once(self, kind: str) -> None:
-        policy = StableDiffusionPolicy(pipeline_of(kind))
+        policy = PipelinePolicy(pipeline_of(kind))
         seen: list[int] = []
         encoder = policy.pipeline.text_encoder
         encoder.register_forward_pre_hook(lambda m, a, k: seen.append(len((*a, *k.values())[0])), with_kwargs=True)
@@ -88,7 +90,7 @@ class TestPrompts:
 class TestTraining:
     @pytest.mark.parametrize("adapter", ["lora", "full"])
     def test_xl_is_trained_and_its_reference_is_not(self, adapter: Any) -> None:
-        policy = StableDiffusionPolicy(pipeline_of("sdxl"), adapter=adapter)
+        policy = PipelinePolicy(pipeline_of("sdxl"), adapter=adapter)
         inputs = network_inputs(policy)
         before = policy.predict(*inputs).detach()
         assert torch.equal(on_reference(policy, *inputs), before)
@@ -103,7 +105,7 @@ class TestTraining:
         gradients = []
         for checkpointing in (False, True):
             pipeline = pipeline_of(kind)
-            policy = move(StableDiffusionPolicy(pipeline, adapter=adapter, gradient_checkpointing=checkpointing))
+            policy = move(PipelinePolicy(pipeline, adapter=adapter, gradient_checkpointing=checkpointing))
             calls: list[int] = []
             pipeline.unet.mid_block.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
             prediction = policy.predict(*network_inputs(policy))
@@ -122,7 +124,7 @@ class TestTraining:
 class TestAdapterFiles:
     @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
     def test_loads_into_a_plain_pipeline(self, tmp_path: Path, kind: str) -> None:
-        policy = move(StableDiffusionPolicy(pipeline_of(kind)), scale=0.1)
+        policy = move(PipelinePolicy(pipeline_of(kind)), scale=0.1)
         latents = some_latents(policy)
         images = drawn_by_policy(policy, latents)
         policy.save(tmp_path)
@@ -134,10 +136,10 @@ class TestAdapterFiles:
 
     @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
     def test_web_ui_names_load_back_to_the_same_images(self, tmp_path: Path, kind: str) -> None:
-        policy = move(StableDiffusionPolicy(pipeline_of(kind), lora_rank=3), scale=0.1)
+        policy = move(PipelinePolicy(pipeline_of(kind), lora_rank=3), scale=0.1)
         latents = some_latents(policy)
         policy.save(tmp_path)
-        converted = kohya_weights(load_file(tmp_path / LORA_FILE))
+        converted = kohya_weights(lora_layers(load_file(tmp_path / LORA_FILE)))
         layers = {name.split(".")[0] for name in converted}
         assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_out_0" in layers
         assert {name.partition(".")[2] for name in converted} == {"lora_down.weight", "lora_up.weight", "alpha"}
@@ -151,20 +153,20 @@ class TestAdapterFiles:
 
     @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
     def test_web_ui_names_are_those_that_diffusers_writes(self, tmp_path: Path, kind: str) -> None:
-        move(StableDiffusionPolicy(pipeline_of(kind), lora_rank=3)).save(tmp_path)
-        weights = load_file(tmp_path / LORA_FILE)
+        move(PipelinePolicy(pipeline_of(kind), lora_rank=3)).save(tmp_path)
+        weights = lora_layers(load_file(tmp_path / LORA_FILE))
         ours, theirs = (
             kohya_weights(weights),
-            convert_state_dict_to_kohya({f"unet.{name}": value for name, value in peft_weights(weights).items()}),
+            convert_state_dict_to_kohya({f"unet.{name}": value for name, value in weights.items()}),
         )
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(value, theirs[name].to(value.dtype)) for name, value in ours.items())
 
     def test_an_alpha_that_is_not_the_rank_would_be_seen(self, tmp_path: Path) -> None:
-        policy = move(StableDiffusionPolicy(pipeline_of("sd15")), scale=0.1)
+        policy = move(PipelinePolicy(pipeline_of("sd15")), scale=0.1)
         latents = some_latents(policy)
         policy.save(tmp_path)
-        converted = kohya_weights(load_file(tmp_path / LORA_FILE))
+        converted = kohya_weights(lora_layers(load_file(tmp_path / LORA_FILE)))
         halved = {name: value / 2 if name.endswith("alpha") else value for name, value in converted.items()}
         save_file(halved, tmp_path / "web.safetensors")
         plain = pipeline_of("sd15")
@@ -175,7 +177,7 @@ class TestAdapterFiles:
 class TestSpeed:
     def test_attention_is_the_fused_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Torch's scaled_dot_product_attention, in every attention layer; diffusers takes it where nothing is set."""
-        policy, calls = StableDiffusionPolicy(pipeline_of("sd15")), []
+        policy, calls = PipelinePolicy(pipeline_of("sd15")), []
         fused = torch.nn.functional.scaled_dot_product_attention
         record = lambda *a, **k: calls.append(1) or fused(*a, **k)  # noqa: E731
         monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", record)
@@ -193,13 +195,13 @@ class TestSpeed:
         """Traced by torch.compile, but run as it is: a C++ compiler would take minutes."""
         torch.compiler.reset()
         monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
-        plain = StableDiffusionPolicy(pipeline_of("sd15"), adapter=adapter)
-        fast = StableDiffusionPolicy(pipeline_of("sd15"), adapter=adapter, compile_networks=True)
+        plain = PipelinePolicy(pipeline_of("sd15"), adapter=adapter)
+        fast = PipelinePolicy(pipeline_of("sd15"), adapter=adapter, compile_networks=True)
         assert list(fast.trainable_parameters()) == list(plain.trainable_parameters())
         for policy in (plain, fast):
             train_steps(policy)
         inputs = network_inputs(plain)
-        for ask in (StableDiffusionPolicy.predict, on_reference):
+        for ask in (PipelinePolicy.predict, on_reference):
             torch.testing.assert_close(ask(fast, *inputs), ask(plain, *inputs), rtol=1e-4, atol=1e-5)
         assert (fast.predict(*inputs) - on_reference(fast, *inputs)).abs().max() > 1e-4
         fast.save(tmp_path)
@@ -209,7 +211,7 @@ class TestSpeed:
 
 class TestMemory:
     def test_released_parts_are_on_the_device_only_while_they_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        policy = StableDiffusionPolicy(pipeline_of("sdxl"))
+        policy = PipelinePolicy(pipeline_of("sdxl"))
         moves: list[tuple[str, str]] = []
         for name in ("text_encoder", "text_encoder_2", "vae", "unet"):
             part = getattr(policy.pipeline, name)
@@ -237,29 +239,29 @@ class TestMemory:
 
     @pytest.mark.parametrize("call", ["decode", "encode_images"])
     def test_large_images_pass_the_autoencoder_in_turn(self, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-        policy = StableDiffusionPolicy(pipeline_of("sd15"))
+        policy = PipelinePolicy(pipeline_of("sd15"))
         given = torch.rand(5, *((3, 16, 16) if call == "encode_images" else policy.latent_shape), generator=seeded())
         whole = getattr(policy, call)(given)
         seen: list[int] = []
         first = policy.pipeline.vae.decoder if call == "decode" else policy.pipeline.vae.encoder
         first.register_forward_pre_hook(lambda module, arguments: seen.append(len(arguments[0])))
-        monkeypatch.setattr("seedpo.models.stable_diffusion.PIXELS_PER_CALL", 2 * 16 * 16 + 1)
+        monkeypatch.setattr("seedpo.models.denoiser.PIXELS_PER_CALL", 2 * 16 * 16 + 1)
         torch.testing.assert_close(getattr(policy, call)(given), whole, rtol=1e-4, atol=1e-5)
         assert seen == [2, 2, 1]
-        monkeypatch.setattr("seedpo.models.stable_diffusion.PIXELS_PER_CALL", 1)
+        monkeypatch.setattr("seedpo.models.denoiser.PIXELS_PER_CALL", 1)
         torch.testing.assert_close(getattr(policy, call)(given), whole, rtol=1e-4, atol=1e-5)
 
 
 class TestRefusals:
     def test_a_resolution_that_no_latent_has(self) -> None:
         with pytest.raises(ConfigError, match=r"resolution = 17 must be a multiple of 2, this model's pixels per lat"):
-            StableDiffusionPolicy(pipeline_of("sd15"), resolution=17)
+            PipelinePolicy(pipeline_of("sd15"), resolution=17)
 
     def test_a_schedule_of_another_family(self) -> None:
         pipeline = pipeline_of("sdxl")
         pipeline.scheduler = EDMEulerScheduler()
         with pytest.raises(DataError, match=r"a model with EDMEulerScheduler cannot be trained"):
-            StableDiffusionPolicy(pipeline)
+            PipelinePolicy(pipeline)
 
     def test_a_unet_that_cannot_carry_an_adapter(self) -> None:
         pipeline = pipeline_of("sd15")
@@ -270,14 +272,13 @@ class TestRefusals:
             block_out_channels=(8,),
             norm_num_groups=4,
         )
-        with pytest.raises(ConfigError, match=r"does not say for which image size it was made; set resolution"):
-            StableDiffusionPolicy(pipeline)
-        pipeline.unet.register_to_config(sample_size=8)
+        with pytest.raises(ConfigError, match=r"set resolution"):
+            PipelineDenoiser(pipeline)
         with pytest.raises(DataError, match=r"has none of the attention layers that carry an adapter \(to_q, .*full"):
-            StableDiffusionPolicy(pipeline)
+            PipelinePolicy(pipeline)
 
     def test_a_unet_with_distilled_guidance(self) -> None:
         pipeline = pipeline_of("sd15")
         pipeline.unet.register_to_config(time_cond_proj_dim=8)
         with pytest.raises(DataError, match=r"a UNet with distilled guidance \(LCM\) cannot be trained"):
-            StableDiffusionPolicy(pipeline)
+            PipelinePolicy(pipeline)

@@ -10,8 +10,8 @@ import torch
 from accelerate.utils import convert_outputs_to_fp32
 from torch import Tensor, nn
 
+from seedpo.models.policy import PipelinePolicy
 from seedpo.models.precision import vae_dtype
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
 from tests.models.published import drawn_by_policy, pipeline_of, some_latents
 from tests.models.tiny import move, network_inputs, on_reference, train_steps
 
@@ -46,7 +46,7 @@ def autocast_alone(unet: Any, inputs: Any, dtype: torch.dtype) -> Tensor:
 def test_rounded_storage_changes_no_bit(adapter: Any, mixed_precision: Any) -> None:
     """Policy, reference and a float32 network under autocast are one at the start; the reference stays."""
     unet = deepcopy(pipeline_of("sdxl").unet).eval()
-    policy = StableDiffusionPolicy(pipeline_of("sdxl"), adapter=adapter, mixed_precision=mixed_precision)
+    policy = PipelinePolicy(pipeline_of("sdxl"), adapter=adapter, mixed_precision=mixed_precision)
     inputs = network_inputs(policy)
     expected = autocast_alone(unet, inputs, HALF[mixed_precision])
     assert torch.equal(policy.predict(*inputs), expected)
@@ -60,8 +60,7 @@ def test_rounded_storage_changes_no_bit(adapter: Any, mixed_precision: Any) -> N
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
 def test_close_to_float32_and_finite(kind: str, mixed_precision: Any) -> None:
     half, whole = (
-        move(StableDiffusionPolicy(pipeline_of(kind), mixed_precision=precision))
-        for precision in (mixed_precision, "no")
+        move(PipelinePolicy(pipeline_of(kind), mixed_precision=precision)) for precision in (mixed_precision, "no")
     )
     latents = some_latents(half)
     for guidance_scale in (1.0, 5.0):
@@ -76,22 +75,22 @@ def test_close_to_float32_and_finite(kind: str, mixed_precision: Any) -> None:
 
 @EVERY_HALF
 def test_what_is_stored_rounded(mixed_precision: Any) -> None:
-    policy = StableDiffusionPolicy(pipeline_of("sdxl"), mixed_precision=mixed_precision)
+    policy = PipelinePolicy(pipeline_of("sdxl"), mixed_precision=mixed_precision)
     matrices, norms = (nn.Linear, nn.Conv2d), (nn.GroupNorm, nn.LayerNorm)
     for part in ("unet", "text_encoder", "text_encoder_2"):
         network = getattr(policy.pipeline, part)
         assert dtypes(network, matrices, trained=False) == {HALF[mixed_precision]}
         assert dtypes(network, norms, trained=False) == {torch.float32}
     assert {value.dtype for value in policy.trainable_parameters().values()} == {torch.float32}
-    full = StableDiffusionPolicy(pipeline_of("sdxl"), adapter="full", mixed_precision=mixed_precision)
+    full = PipelinePolicy(pipeline_of("sdxl"), adapter="full", mixed_precision=mixed_precision)
     assert {value.dtype for value in full.trainable_parameters().values()} == {torch.float32}
-    assert full.frozen is not None
-    assert dtypes(full.frozen, matrices, trained=False) == {HALF[mixed_precision]}
+    assert full.adapter.frozen is not None
+    assert dtypes(full.adapter.frozen, matrices, trained=False) == {HALF[mixed_precision]}
 
 
 @EVERY_ADAPTER
 def test_gradients_are_float32_and_finite(adapter: Any) -> None:
-    policy = StableDiffusionPolicy(pipeline_of("sdxl"), adapter=adapter, mixed_precision="bf16")
+    policy = PipelinePolicy(pipeline_of("sdxl"), adapter=adapter, mixed_precision="bf16")
     prediction = policy.predict(*network_inputs(policy))
     assert prediction.dtype == torch.float32
     prediction.square().mean().backward()
@@ -108,9 +107,7 @@ def test_autocast_of_the_accelerator_around_it_changes_nothing(checkpointing: bo
     results = []
     for wrapped in (False, True):
         pipeline = pipeline_of("sd15")
-        policy = move(
-            StableDiffusionPolicy(pipeline, mixed_precision="bf16", gradient_checkpointing=checkpointing), scale=0.3
-        )
+        policy = move(PipelinePolicy(pipeline, mixed_precision="bf16", gradient_checkpointing=checkpointing), scale=0.3)
         if wrapped:
             unet = pipeline.unet
             unet.forward = convert_outputs_to_fp32(torch.autocast("cpu", dtype=torch.bfloat16)(unet.forward))
@@ -122,7 +119,7 @@ def test_autocast_of_the_accelerator_around_it_changes_nothing(checkpointing: bo
 
 def test_the_adapter_begins_alike_in_every_precision() -> None:
     weights = [
-        StableDiffusionPolicy(pipeline_of("sd15"), mixed_precision=precision).trainable_parameters()
+        PipelinePolicy(pipeline_of("sd15"), mixed_precision=precision).trainable_parameters()
         for precision in ("no", "bf16", "fp16")
     ]
     for other in weights[1:]:
@@ -143,7 +140,7 @@ def test_the_autoencoder_is_halved_only_where_it_says_that_it_is_safe() -> None:
 def test_a_safe_autoencoder_works_in_half_precision() -> None:
     pipeline = pipeline_of("sdxl")
     pipeline.vae.register_to_config(force_upcast=False)
-    half, whole = StableDiffusionPolicy(pipeline, mixed_precision="bf16"), StableDiffusionPolicy(pipeline_of("sdxl"))
+    half, whole = PipelinePolicy(pipeline, mixed_precision="bf16"), PipelinePolicy(pipeline_of("sdxl"))
     assert pipeline.vae.dtype == torch.float16
     latents = some_latents(half)
     images = half.decode(latents)

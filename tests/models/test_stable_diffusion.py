@@ -12,9 +12,10 @@ from torch import Tensor
 
 from seedpo.core.sampling import sample_latents
 from seedpo.errors import DataError
-from seedpo.models.loading import load_pipeline, load_policy
-from seedpo.models.lora import LORA_FILE, LORA_TARGETS
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.adapter import LORA_FILE
+from seedpo.models.loading import load_pipeline
+from seedpo.models.policy import PipelinePolicy, build_policy
+from seedpo.models.settings import ModelSettings
 from seedpo.protocols import Denoiser, Policy
 from tests.models.tiny import (
     PROMPTS,
@@ -33,7 +34,7 @@ BOTH = pytest.mark.parametrize("adapter", ["lora", "full"])
 Adapter = Literal["lora", "full"]
 
 
-def weights(policy: StableDiffusionPolicy) -> dict[str, Tensor]:
+def weights(policy: PipelinePolicy) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in policy.trainable_parameters().items()}
 
 
@@ -42,7 +43,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @torch.no_grad()
-def original(policy: StableDiffusionPolicy, inputs: Any) -> Tensor:
+def original(policy: PipelinePolicy, inputs: Any) -> Tensor:
     """The prediction of the UNet as it was before any policy was made of it."""
     latents, timestep, conditioning = inputs
     prediction: Tensor = frozen_unet()(latents, timestep, encoder_hidden_states=conditioning.prompt_embeds).sample
@@ -102,7 +103,7 @@ class TestTrainedParameters:
         policy = tiny_policy(lora_rank=3)
         trained = policy.trainable_parameters()
         attentions = [name for name, _ in policy.module.named_modules() if name.endswith((".attn1", ".attn2"))]
-        assert len(trained) == 2 * len(LORA_TARGETS) * len(attentions) > 0
+        assert len(trained) == 2 * len(policy.family.adapter_layers) * len(attentions) > 0
         assert all(".lora_A." in name or ".lora_B." in name for name in trained)
         assert {min(value.shape) for value in trained.values()} == {3}
         assert not any(p.requires_grad for part in ("vae", "text_encoder") for p in _parameters(policy, part))
@@ -124,16 +125,16 @@ class TestTrainedParameters:
         pipeline = tiny_pipeline()
         torch.manual_seed(3)
         state = torch.get_rng_state()
-        StableDiffusionPolicy(pipeline, adapter=adapter, seed=11)
+        PipelinePolicy(pipeline, adapter=adapter, seed=11)
         assert torch.equal(torch.get_rng_state(), state)
 
     def test_adapter_of_a_half_precision_model_is_kept_in_float32(self) -> None:
-        policy = StableDiffusionPolicy(tiny_pipeline(dtype=torch.bfloat16))
+        policy = PipelinePolicy(tiny_pipeline(dtype=torch.bfloat16))
         assert {value.dtype for value in policy.trainable_parameters().values()} == {torch.float32}
         assert policy.predict(*network_inputs(policy)).isfinite().all()
 
 
-def _parameters(policy: StableDiffusionPolicy, part: str) -> list[torch.nn.Parameter]:
+def _parameters(policy: PipelinePolicy, part: str) -> list[torch.nn.Parameter]:
     return list(getattr(policy.pipeline, part).parameters())
 
 
@@ -201,7 +202,7 @@ class TestSaving:
 
     def test_a_pipeline_folder_becomes_a_policy(self, tmp_path: Path) -> None:
         tiny_pipeline().save_pretrained(tmp_path)
-        policy = load_policy(tmp_path, lora_rank=2, seed=3)
+        policy = build_policy(ModelSettings(model=str(tmp_path), lora_rank=2, seed=3))
         inputs = network_inputs(policy)
         torch.testing.assert_close(policy.predict(*inputs), original(policy, inputs), rtol=1e-4, atol=1e-5)
         assert same(weights(policy), weights(tiny_policy(lora_rank=2, seed=3)))
@@ -265,7 +266,7 @@ class TestUnusableFiles:
     def test_a_pipeline_that_lacks_a_part_is_named(self, tmp_path: Path) -> None:
         tiny_pipeline().save_pretrained(tmp_path)
         (tmp_path / "unet" / UNET_FILE).unlink()
-        with pytest.raises(DataError, match="cannot be loaded as a Stable Diffusion pipeline") as failure:
+        with pytest.raises(DataError, match="cannot be loaded as a StableDiffusionPipeline") as failure:
             load_pipeline(tmp_path)
         assert str(tmp_path) in str(failure.value)
 
@@ -282,7 +283,7 @@ def drawn_by_diffusers(pipeline: Any, latents: Tensor, *, guidance_scale: float)
     return images
 
 
-def drawn_by_policy(policy: StableDiffusionPolicy, latents: Tensor, *, guidance_scale: float) -> Tensor:
+def drawn_by_policy(policy: PipelinePolicy, latents: Tensor, *, guidance_scale: float) -> Tensor:
     clean = sample_latents(
         policy.predict,
         latents,

@@ -18,7 +18,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor, nn
 
 from seedpo.core.types import Conditioning
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy
 from tools.scenes.components import (
     build_autoencoder,
     build_scheduler,
@@ -78,11 +78,9 @@ def tiny_policy(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     **scheduler: Any,
-) -> StableDiffusionPolicy:
+) -> PipelinePolicy:
     """A policy that equals its reference. In float64 rounding does not hide what differs."""
-    policy = StableDiffusionPolicy(
-        tiny_pipeline(dtype=dtype, **scheduler), adapter=adapter, lora_rank=lora_rank, seed=seed
-    )
+    policy = PipelinePolicy(tiny_pipeline(dtype=dtype, **scheduler), adapter=adapter, lora_rank=lora_rank, seed=seed)
     for parameter in policy.trainable_parameters().values():
         parameter.data = parameter.data.to(dtype)
     return policy
@@ -96,7 +94,7 @@ def frozen_unet(dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
 
 
 @torch.no_grad()
-def move(policy: StableDiffusionPolicy, *, scale: float = 0.05, seed: int = 5) -> StableDiffusionPolicy:
+def move(policy: PipelinePolicy, *, scale: float = 0.05, seed: int = 5) -> PipelinePolicy:
     """Moves all trained weights by seeded noise, so that the policy is no longer its reference."""
     generator = seeded(seed)
     for parameter in policy.trainable_parameters().values():
@@ -104,7 +102,7 @@ def move(policy: StableDiffusionPolicy, *, scale: float = 0.05, seed: int = 5) -
     return policy
 
 
-def train_steps(policy: StableDiffusionPolicy, *, steps: int = 2, learning_rate: float = 0.01) -> torch.optim.Optimizer:
+def train_steps(policy: PipelinePolicy, *, steps: int = 2, learning_rate: float = 0.01) -> torch.optim.Optimizer:
     """Steps of AdamW on the size of the prediction."""
     optimizer = torch.optim.AdamW(policy.trainable_parameters().values(), lr=learning_rate)
     for step in range(steps):
@@ -114,9 +112,7 @@ def train_steps(policy: StableDiffusionPolicy, *, steps: int = 2, learning_rate:
     return optimizer
 
 
-def network_inputs(
-    policy: StableDiffusionPolicy, *, rows: int = 3, seed: int = 0
-) -> tuple[Tensor, Tensor, Conditioning]:
+def network_inputs(policy: PipelinePolicy, *, rows: int = 3, seed: int = 0) -> tuple[Tensor, Tensor, Conditioning]:
     """Latents, time steps and embedded prompts."""
     conditioning = policy.encode_prompts(PROMPTS[:rows])
     dtype = conditioning.prompt_embeds.dtype
@@ -124,7 +120,7 @@ def network_inputs(
     return latents, torch.tensor([1, 401, 951])[:rows], conditioning
 
 
-def on_reference(policy: StableDiffusionPolicy, *inputs: Any) -> Tensor:
+def on_reference(policy: PipelinePolicy, *inputs: Any) -> Tensor:
     with policy.reference():
         return policy.predict(*inputs)
 

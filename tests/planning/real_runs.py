@@ -12,9 +12,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from seedpo.models.policy import build_policy
 from seedpo.settings import merge
 from seedpo.training.caches import open_caches
-from seedpo.training.run import build_method, build_policy, build_source, resolve_config
+from seedpo.training.run import build_method, build_source, resolve_config
 from seedpo.training.settings import RunConfig
 from tests.models.published import pipeline_of
 from tests.small_runs import small

@@ -8,7 +8,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from seedpo.models.lora import add_adapter
+from seedpo.models.adapter import LoraAdapter
+from seedpo.models.stable_diffusion import STABLE_DIFFUSION_XL
 from seedpo.planning.meter import metering
 
 TOLERANCE = 0.15
@@ -32,7 +33,7 @@ def unet(device: str, *, adapter: bool, checkpointing: bool) -> nn.Module:
         )
     if adapter:
         network.requires_grad_(False)
-        add_adapter(network, rank=4, seed=0)
+        LoraAdapter(network, STABLE_DIFFUSION_XL, rank=4)
         network.to(device)
     if checkpointing:
         network.enable_gradient_checkpointing()

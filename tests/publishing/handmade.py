@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from seedpo.evaluation.image_evaluation import save_sheet
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.settings import build_config
-from seedpo.training.run import build_policy
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 from tests.models.published import pipeline_of
@@ -25,7 +24,7 @@ def base_folder(path: Path, kind: str) -> Path:
     return path
 
 
-def finished_run(path: Path, **changes: Any) -> StableDiffusionPolicy:
+def finished_run(path: Path, **changes: Any) -> PipelinePolicy:
     """Writes the folder and returns the policy whose weights are in it."""
     config = build_config(RunConfig, {"method": "spo", "max_steps": 40, "beta": 10.0, "lora_rank": 3}, changes)
     run = write_folder(path, config)

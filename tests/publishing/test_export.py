@@ -13,10 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from seedpo.errors import ConfigError, RunFolderError, SeedpoError
+from seedpo.models.adapter import LORA_FILE
 from seedpo.models.loading import load_pipeline
-from seedpo.models.lora import LORA_FILE
+from seedpo.models.policy import build_policy
 from seedpo.publishing.export import FORMATS, export_run
-from seedpo.training.run import build_policy, resolve_config, train
+from seedpo.training.run import resolve_config, train
 from tests.models.published import drawn_by_diffusers, drawn_by_policy, pipeline_of, some_latents
 from tests.publishing.handmade import base_folder, finished_run
 from tests.small_runs import small
@@ -74,10 +75,10 @@ def test_half_precision_and_what_web_uis_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("width", "version"), [(768, "sd_v1"), (1024, "sd_v2"), (2048, "sdxl_base_v1-0"), (64, None)])
 def test_the_family_is_told_from_the_text(width: int, version: str | None) -> None:
-    from seedpo.publishing.export import _family
+    from seedpo.models.stable_diffusion import kohya_metadata
 
     tensors = {"lora_unet_a_attn2_to_k.lora_down.weight": torch.zeros(4, width)}
-    assert _family(tensors).get("ss_base_model_version") == version
+    assert kohya_metadata(tensors).get("ss_base_model_version") == version
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.metrics.records import Samples
 from seedpo.models.loading import load_pipeline
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy
 from seedpo.rewards.named import build_reward
 from seedpo.rewards.step_aware_clip import StepAwareScorer, load_scorer
 from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE, PIPELINE, PLAIN_SCORER, SCORER
@@ -111,8 +111,8 @@ def test_plain_diffusers_loads_the_pipeline() -> None:
 
 
 @pytest.fixture(scope="module")
-def policy() -> StableDiffusionPolicy:
-    return StableDiffusionPolicy(load_pipeline(PIPELINE))
+def policy() -> PipelinePolicy:
+    return PipelinePolicy(load_pipeline(PIPELINE))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def scorer() -> StepAwareScorer:
 
 
 @pytest.fixture(scope="module")
-def samples(policy: StableDiffusionPolicy) -> Samples:
+def samples(policy: PipelinePolicy) -> Samples:
     """One image of each of 16 held-out prompts."""
     config = EvaluationConfig(images_per_prompt=1, guidance_scale=GUIDANCE_SCALE, seed=7)
     return ImageEvaluation(EVALUATION_PROMPTS[::4], config=config, rewards={}, metrics={}).generate(policy)
@@ -158,7 +158,7 @@ class TestPipeline:
         assert readings.vividness.std() > 0.1
 
 
-def test_the_autoencoder_keeps_the_attributes(policy: StableDiffusionPolicy) -> None:
+def test_the_autoencoder_keeps_the_attributes(policy: PipelinePolicy) -> None:
     prompts = list(EVALUATION_PROMPTS[::4])
     drawings = some_drawings(prompts)
     decoded = policy.decode(policy.encode_images(drawings))
@@ -166,7 +166,7 @@ def test_the_autoencoder_keeps_the_attributes(policy: StableDiffusionPolicy) -> 
     assert -10 * (decoded - drawings).square().mean().log10() > 33  # dB
 
 
-def test_latents_have_unit_deviation(policy: StableDiffusionPolicy) -> None:
+def test_latents_have_unit_deviation(policy: PipelinePolicy) -> None:
     latents = policy.encode_images(some_drawings(EVALUATION_PROMPTS))
     assert float(latents.std()) == pytest.approx(1, abs=0.1)
 

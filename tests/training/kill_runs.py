@@ -30,7 +30,7 @@ from typing import Any
 
 import torch._dynamo  # noqa: F401  (accelerate imports it late: once here, instead of in every fork)
 
-import seedpo.models.stable_diffusion
+import seedpo.models.policy
 import seedpo.scenes.metrics
 import seedpo.training.trainer
 from seedpo.cli.cache_builds import build_cache

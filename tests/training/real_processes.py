@@ -29,7 +29,7 @@ from seedpo.methods.settings import SamplingConfig, TrajectoryConfig
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.trajectories import trajectory_source
 from seedpo.methods.transition_dpo import TransitionDPO
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy
 from seedpo.processes import on_main_process
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.trainer import Trainer
@@ -53,7 +53,7 @@ def rows_unevenly(rank: int, world: int) -> Callable[[int], list[int]]:
 class DealtPairs:
     """Pairs whose content follows from their number; ``look`` may ask the policy for something first."""
 
-    policy: StableDiffusionPolicy
+    policy: PipelinePolicy
     rows: Callable[[int], list[int]]
     look: Callable[[int], None] = field(default=lambda batch: None)
     batch: int = 0
@@ -102,7 +102,7 @@ class DealtTransitions:
     rows: Callable[[int], list[int]]
 
     @classmethod
-    def of(cls, policy: StableDiffusionPolicy, rows: Callable[[int], list[int]]) -> DealtTransitions:
+    def of(cls, policy: PipelinePolicy, rows: Callable[[int], list[int]]) -> DealtTransitions:
         source = trajectory_source(
             policy,
             brightness,
@@ -132,7 +132,7 @@ class DealtTransitions:
 class OneByOne:
     """The same, with a call of the network for each pair."""
 
-    def loss(self, policy: StableDiffusionPolicy, batch: ImagePairs, *, generator: torch.Generator) -> LossOutput:
+    def loss(self, policy: PipelinePolicy, batch: ImagePairs, *, generator: torch.Generator) -> LossOutput:
         outputs = [KEYED.loss(policy, batch[row : row + 1], generator=generator) for row in range(len(batch))]
         names = outputs[0].metrics
         return LossOutput(
@@ -142,7 +142,7 @@ class OneByOne:
         )
 
 
-def look_unevenly(policy: StableDiffusionPolicy, rank: int) -> Callable[[int], None]:
+def look_unevenly(policy: PipelinePolicy, rank: int) -> Callable[[int], None]:
     """Calls the network another number of times on every process, as roll-outs do that keep few pairs."""
 
     def look(batch: int) -> None:
@@ -166,7 +166,7 @@ class Evaluation(ImageEvaluation):
         super().__init__([*PROMPTS, *PROMPTS[:2]], config=config, rewards={"bright": brightness}, metrics={})
         self.broken_rank = broken_rank
 
-    def draw(self, policy: StableDiffusionPolicy, *, rank: int, world: int) -> dict[str, Any]:
+    def draw(self, policy: PipelinePolicy, *, rank: int, world: int) -> dict[str, Any]:
         if rank == self.broken_rank:
             raise SeedpoError("the second process cannot draw")
         torch.rand(3)  # what is drawn here must not change the training
@@ -181,19 +181,19 @@ def train(
     rows: Any = rows_in_turn,
     max_steps: int = STEPS,
     resume: bool = False,
-    look: Callable[[StableDiffusionPolicy, int], Callable[[int], None]] | None = None,
+    look: Callable[[PipelinePolicy, int], Callable[[int], None]] | None = None,
     evaluator: Any = None,
     method: Any = KEYED,
-    source: Callable[[StableDiffusionPolicy, Callable[[int], list[int]]], Any] | None = None,
+    source: Callable[[PipelinePolicy, Callable[[int], list[int]]], Any] | None = None,
     **changes: Any,
-) -> StableDiffusionPolicy:
+) -> PipelinePolicy:
     """One run; its metrics and checkpoints lie in ``path``."""
     rank, world = accelerator.process_index, accelerator.num_processes
     settings = {"batch_size": 4 // world, "checkpoint_every": 0, "checkpoints_limit": 9, "learning_rate": 1e-3}
     config = toy_config(**(settings | {"adapter": adapter, "max_steps": max_steps, "evaluate_every": 0} | changes))
     policy = tiny_policy(adapter=adapter)
-    if policy.frozen is not None:
-        policy.frozen = accelerator.prepare_model(policy.frozen, evaluation_mode=True)
+    if policy.adapter.frozen is not None:
+        policy.adapter.frozen = accelerator.prepare_model(policy.adapter.frozen, evaluation_mode=True)
     if not resume:
         on_main_process(accelerator, lambda: RunFolder.create(path, config))
     dealt = rows(rank, world)
@@ -232,7 +232,7 @@ def message_of(action: Callable[[], Any]) -> str:
 
 
 def fail_in_step_2(error: Exception) -> Any:
-    def look(policy: StableDiffusionPolicy, rank: int) -> Callable[[int], None]:
+    def look(policy: PipelinePolicy, rank: int) -> Callable[[int], None]:
         def fail(batch: int) -> None:
             if rank == 1 and batch == 1:
                 raise error

@@ -17,10 +17,10 @@ from torch import Tensor
 from seedpo.core.types import Conditioning
 from seedpo.data.cache.store import Store
 from seedpo.errors import CacheError, ConfigError
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.settings import build_config
 from seedpo.training.caches import Caches, open_caches
-from seedpo.training.run import build_caches, build_method, build_policy, build_source, resolve_config, train
+from seedpo.training.run import build_caches, build_method, build_source, resolve_config, train
 from seedpo.training.settings import RunConfig
 from tests.models.tiny import tiny_policy
 from tests.small_runs import files_of, metrics, small
@@ -40,33 +40,33 @@ class Calls:
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Calls:
     counted = Calls()
-    encode_images, encode_prompts = StableDiffusionPolicy.encode_images, StableDiffusionPolicy.encode_prompts
-    reference, release = StableDiffusionPolicy.reference, StableDiffusionPolicy.release
+    encode_images, encode_prompts = PipelinePolicy.encode_images, PipelinePolicy.encode_prompts
+    reference, release = PipelinePolicy.reference, PipelinePolicy.release
     small(tmp_path)
     captions = set(pq.read_table(tmp_path / "pairs.parquet")["caption"].to_pylist())
 
-    def count_images(policy: StableDiffusionPolicy, images: Tensor) -> Tensor:
+    def count_images(policy: PipelinePolicy, images: Tensor) -> Tensor:
         counted.images += len(images)
         return encode_images(policy, images)
 
-    def count_prompts(policy: StableDiffusionPolicy, prompts: Sequence[str]) -> Conditioning:
+    def count_prompts(policy: PipelinePolicy, prompts: Sequence[str]) -> Conditioning:
         counted.prompts += sum(prompt in captions for prompt in prompts)  # evaluations ask for others
         return encode_prompts(policy, prompts)
 
     @contextmanager
-    def count_reference(policy: StableDiffusionPolicy) -> Iterator[None]:
+    def count_reference(policy: PipelinePolicy) -> Iterator[None]:
         counted.reference += 1
         with reference(policy):
             yield
 
-    def note_release(policy: StableDiffusionPolicy, *parts: Any) -> None:
+    def note_release(policy: PipelinePolicy, *parts: Any) -> None:
         counted.released += parts
         release(policy, *parts)
 
-    monkeypatch.setattr(StableDiffusionPolicy, "release", note_release)
-    monkeypatch.setattr(StableDiffusionPolicy, "encode_images", count_images)
-    monkeypatch.setattr(StableDiffusionPolicy, "encode_prompts", count_prompts)
-    monkeypatch.setattr(StableDiffusionPolicy, "reference", count_reference)
+    monkeypatch.setattr(PipelinePolicy, "release", note_release)
+    monkeypatch.setattr(PipelinePolicy, "encode_images", count_images)
+    monkeypatch.setattr(PipelinePolicy, "encode_prompts", count_prompts)
+    monkeypatch.setattr(PipelinePolicy, "reference", count_reference)
     return counted
 
 
@@ -183,14 +183,14 @@ def nudge(parameter: Tensor) -> None:
         parameter[(0,) * parameter.dim()] += 1e-3
 
 
-def digests(root: Path, policy: StableDiffusionPolicy | None = None, **changes: Any) -> dict[str, str]:
+def digests(root: Path, policy: PipelinePolicy | None = None, **changes: Any) -> dict[str, str]:
     """The stores that a run would use."""
     config = build_config(RunConfig, {"cache": {"folder": str(root), "reference": True}}, changes)
     caches = open_caches(config, policy or fresh_policy())
     return {store.kind: store.digest for store in caches.stores} | {"pairs": caches.identity or ""}
 
 
-def fresh_policy(**settings: Any) -> StableDiffusionPolicy:
+def fresh_policy(**settings: Any) -> PipelinePolicy:
     """With parts of its own, which may be changed."""
     from copy import deepcopy
 
@@ -200,34 +200,34 @@ def fresh_policy(**settings: Any) -> StableDiffusionPolicy:
     return policy
 
 
-def change_vae(policy: StableDiffusionPolicy) -> None:
+def change_vae(policy: PipelinePolicy) -> None:
     nudge(next(policy.pipeline.vae.encoder.parameters()))
 
 
-def change_vae_scale(policy: StableDiffusionPolicy) -> None:
+def change_vae_scale(policy: PipelinePolicy) -> None:
     policy.pipeline.vae.register_to_config(scaling_factor=0.5)
 
 
-def change_vae_precision(policy: StableDiffusionPolicy) -> None:
+def change_vae_precision(policy: PipelinePolicy) -> None:
     policy.pipeline.vae.to(torch.bfloat16)
 
 
-def change_text_encoder(policy: StableDiffusionPolicy) -> None:
+def change_text_encoder(policy: PipelinePolicy) -> None:
     nudge(next(policy.pipeline.text_encoder.parameters()))
 
 
-def change_length(policy: StableDiffusionPolicy) -> None:
+def change_length(policy: PipelinePolicy) -> None:
     from copy import deepcopy
 
     policy.pipeline.tokenizer = deepcopy(policy.pipeline.tokenizer)
     policy.pipeline.tokenizer.model_max_length = 8
 
 
-def change_unet(policy: StableDiffusionPolicy) -> None:
+def change_unet(policy: PipelinePolicy) -> None:
     nudge(policy.pipeline.unet.conv_in.weight)
 
 
-def change_adapter(policy: StableDiffusionPolicy) -> None:
+def change_adapter(policy: PipelinePolicy) -> None:
     for parameter in policy.trainable_parameters().values():
         nudge(parameter)
 
@@ -246,7 +246,7 @@ class TestStaleness:
         ],
     )
     def test_changed_weights_void_what_depends_on_them(
-        self, tmp_path: Path, change: Callable[[StableDiffusionPolicy], None], void: set[str]
+        self, tmp_path: Path, change: Callable[[PipelinePolicy], None], void: set[str]
     ) -> None:
         before, policy = digests(tmp_path), fresh_policy()
         change(policy)

@@ -15,9 +15,10 @@ from seedpo.errors import ConfigError
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.sources.offline import OfflinePairs
 from seedpo.methods.transition_dpo import TransitionDPO
+from seedpo.models.policy import build_policy
 from seedpo.protocols import LabelledPair
 from seedpo.settings import build_config
-from seedpo.training.run import build_method, build_pairs, build_policy, build_source, resolve_config, train
+from seedpo.training.run import build_method, build_pairs, build_source, resolve_config, train
 from seedpo.training.settings import FidelityConfig, RunConfig
 from tests.models.tiny import move, network_inputs, on_reference, tiny_policy
 from tests.small_runs import FEW_PAIRS, metrics, small
@@ -156,7 +157,7 @@ def test_a_moved_reference_is_the_policy_of_that_moment(adapter: Any) -> None:
     with torch.no_grad():
         base, then = on_reference(policy, *inputs), policy.predict(*inputs)
     assert not base.equal(then)
-    policy.move_reference()
+    policy.adapter.move_reference()
     move(policy, seed=6)
     torch.testing.assert_close(on_reference(policy, *inputs), then, rtol=0, atol=1e-6)
     prediction = policy.predict(*inputs)

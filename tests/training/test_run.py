@@ -20,14 +20,14 @@ from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.steps import StepRollout
 from seedpo.methods.sources.trajectories import TrajectoryRollout
 from seedpo.methods.transition_dpo import TransitionDPO
+from seedpo.models.adapter import LORA_FILE
 from seedpo.models.loading import load_pipeline
-from seedpo.models.lora import LORA_FILE
+from seedpo.models.policy import build_policy
 from seedpo.scenes.shipped import scenes_folder
 from seedpo.settings import build_config, read_recipe
 from seedpo.training.run import (
     build_evaluation,
     build_method,
-    build_policy,
     build_source,
     load_prompts,
     resolve_config,

@@ -12,7 +12,7 @@ from seedpo.evaluation.image_evaluation import ImageEvaluation, summarise
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.metrics.named import build_prompt_metric
 from seedpo.models.loading import load_pipeline
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy
 from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE
 from seedpo.scenes.drawing import draw, sample_scenes
 from seedpo.scenes.metrics import free_variances
@@ -33,7 +33,7 @@ def measure(assets: Path | None = None, out: Path | None = None, *, images_per_p
         The figures as indented JSON.
     """
     assets = assets or ASSETS
-    policy = StableDiffusionPolicy(load_pipeline(assets / "pipeline"))
+    policy = PipelinePolicy(load_pipeline(assets / "pipeline"))
     figures = {
         "autoencoder": autoencoder_figures(policy),
         "pipeline": pipeline_figures(policy, images_per_prompt=images_per_prompt),
@@ -46,7 +46,7 @@ def measure(assets: Path | None = None, out: Path | None = None, *, images_per_p
     return text
 
 
-def autoencoder_figures(policy: StableDiffusionPolicy) -> dict[str, Any]:
+def autoencoder_figures(policy: PipelinePolicy) -> dict[str, Any]:
     """What survives encoding and decoding of drawings of the held-out prompts."""
     prompts = list(EVALUATION_PROMPTS) * 8
     drawings = draw(sample_scenes(prompts, generator=torch.Generator().manual_seed(1)))
@@ -61,7 +61,7 @@ def autoencoder_figures(policy: StableDiffusionPolicy) -> dict[str, Any]:
     }
 
 
-def pipeline_figures(policy: StableDiffusionPolicy, *, images_per_prompt: int) -> dict[str, Any]:
+def pipeline_figures(policy: PipelinePolicy, *, images_per_prompt: int) -> dict[str, Any]:
     """What the pipeline draws for the held-out prompts: 20 steps of DDIM at its default guidance."""
     config = EvaluationConfig(
         guidance_scale=GUIDANCE_SCALE, num_inference_steps=20, images_per_prompt=images_per_prompt, seed=7

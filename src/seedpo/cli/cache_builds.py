@@ -11,9 +11,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from seedpo.data.cache.checking import check_folder, folder_size
 from seedpo.errors import CacheError, ConfigError
 from seedpo.methods.presets import METHODS, Preset
+from seedpo.models.policy import build_policy
 from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import open_caches
-from seedpo.training.run import build_pairs, build_policy
+from seedpo.training.run import build_pairs
 from seedpo.training.settings import RunConfig
 
 logger = logging.getLogger(__name__)

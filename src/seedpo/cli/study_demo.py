@@ -26,6 +26,8 @@ from seedpo.data.images import to_pil
 from seedpo.errors import ConfigError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.settings import EvaluationConfig
+from seedpo.models.denoiser import load_denoiser
+from seedpo.models.settings import ModelSettings
 from seedpo.scenes.drawing import IMAGE_SIZE
 from seedpo.scenes.oracle import read_images
 from seedpo.scenes.shipped import evaluation_prompts
@@ -39,7 +41,6 @@ from seedpo.study.security import Limits
 from seedpo.study.serving import base_address, listen, serve
 from seedpo.study.simulated import Judge, Task, simulate
 from seedpo.study.store import Store
-from seedpo.training.run import build_policy, resolve_config
 
 GUIDANCE: Mapping[str, float] = {"guidance-1": 1.0, "guidance-3": 3.0, "guidance-8": 8.0}
 """The candidates; raters never read these names."""
@@ -268,12 +269,12 @@ def draw_images(folder: Path) -> list[Path]:
     missing = [path for path in folders if not (path / "index.json").is_file()]
     if not missing:
         return folders
-    policy = build_policy(resolve_config("diffusion-dpo", {"model": "scenes"}))
+    denoiser = load_denoiser(ModelSettings(model="scenes"))
     for path in tqdm(missing, desc="drawing", unit="model"):
         settings = EvaluationConfig(
             images_per_prompt=IMAGES, num_inference_steps=STEPS, guidance_scale=GUIDANCE[path.name]
         )
-        samples = ImageEvaluation(prompts, config=settings, rewards={}, metrics={}).generate(policy)
+        samples = ImageEvaluation(prompts, config=settings, rewards={}, metrics={}).generate(denoiser)
         _write(path, samples.images, prompts)
     return folders
 

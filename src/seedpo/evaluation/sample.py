@@ -12,9 +12,15 @@ from seedpo.data.images import to_pil
 from seedpo.errors import ConfigError
 from seedpo.evaluation.image_evaluation import ImageEvaluation, save_sheet
 from seedpo.evaluation.settings import EvaluationConfig
+from seedpo.models.adapter import add_trained
 from seedpo.models.catalogue import MODELS
+from seedpo.models.denoiser import PipelineDenoiser
+from seedpo.models.loading import load_base
+from seedpo.models.precision import usual_precision
+from seedpo.models.settings import ModelSettings
 from seedpo.scenes.shipped import warn_of_unknown_words
-from seedpo.training.run import build_policy, load_prompts, resolve_config
+from seedpo.settings import build_config
+from seedpo.training.run import load_prompts
 from seedpo.training.run_folder import RunFolder
 
 ENLARGED = 256
@@ -51,24 +57,32 @@ def sample_images(
         RunFolderError: if ``run`` is no run folder.
         DataError: if it holds no trained weights.
     """
-    config = resolve_config("diffusion-dpo", {"model": model}) if run is None else RunFolder.open(run).read_config()
-    embedded = config.model in MODELS
+    if run is None:
+        usual = {} if model in MODELS else usual_precision()
+        settings: ModelSettings = build_config(ModelSettings, usual, {"model": model})
+        weights = None
+    else:
+        folder = RunFolder.open(run)
+        settings = folder.read_config()
+        weights = folder.path / settings.weights_folder
+    embedded = settings.model in MODELS
     texts = list(prompt) + (load_prompts(prompts, embedded=embedded) if prompts else [])
     if not texts:
         raise ConfigError("there is nothing to draw; give --prompt 'a large red circle on a gray background'")
     if embedded:
         warn_of_unknown_words(prompt)
-    policy = build_policy(config)
-    if run is not None:
-        policy.load(RunFolder.open(run).weights(config))
-    settings = EvaluationConfig(
+    pipeline = load_base(settings)
+    if weights is not None:
+        add_trained(pipeline, weights, adapter=settings.adapter, lora_rank=settings.lora_rank)
+    denoiser = PipelineDenoiser(pipeline, resolution=settings.resolution, mixed_precision=settings.mixed_precision)
+    drawing = EvaluationConfig(
         images_per_prompt=images_per_prompt,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
         seed=seed,
     )
-    policy.to("cuda" if torch.cuda.is_available() else "cpu")
-    samples = ImageEvaluation(texts, config=settings, rewards={}, metrics={}).generate(policy)
+    denoiser.to("cuda" if torch.cuda.is_available() else "cpu")
+    samples = ImageEvaluation(texts, config=drawing, rewards={}, metrics={}).generate(denoiser)
     out.mkdir(parents=True, exist_ok=True)
     files = []
     for row, images in enumerate(samples.images):

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from seedpo.errors import ConfigError, DataError, RunFolderError
+from seedpo.errors import ConfigError, RunFolderError
 from seedpo.files import files_below, sha256
+from seedpo.models.adapter import LORA_FILE, add_trained
 from seedpo.models.catalogue import MODELS
-from seedpo.models.loading import tensor_names
-from seedpo.models.lora import LORA_FILE
+from seedpo.models.denoiser import PipelineDenoiser
+from seedpo.models.loading import add_lora, load_base, tensor_names
 from seedpo.models.names import looks_like_a_model
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.precision import usual_precision
+from seedpo.models.settings import ModelSettings
 from seedpo.registry import unknown
-from seedpo.settings import Precision, as_precision
+from seedpo.settings import as_precision
 from seedpo.training.checkpoint import Checkpoints, read_manifest
-from seedpo.training.run import build_policy, named_pipeline, usual_precision
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 
@@ -36,41 +37,33 @@ class Target:
         label: names its folder of images and its rows.
         place: as the user wrote it, without the label.
         kind: trained policy of a run, the untrained model of a run, a pipeline, or a LoRA on a pipeline.
-        run: the run folder, where there is one.
-        config: settings of the run.
-        model: base model of a pipeline or LoRA.
-        weights: folder (run) or file (LoRA) with trained weights; none for untrained models.
-        mixed_precision: in which it computes.
-        resolution: height and width of its images; none: the model's own.
-        vae: another autoencoder; none: the model's own.
+        run: the run folder, if there is one.
+        settings: the model and how it is loaded; of a LoRA, the model that it was trained on.
+        weights: folder (run) or file (LoRA) with trained weights; ``None`` for untrained models.
     """
 
     label: str
     place: str
     kind: Kind
     run: Path | None = None
-    config: RunConfig | None = None
-    model: str
+    settings: ModelSettings
     weights: Path | None = None
-    mixed_precision: Precision
-    resolution: int | None = None
-    vae: str | None = None
 
     @property
     def embedded(self) -> bool:
         """Whether it is a model of the embedded world."""
-        return self.model in MODELS
+        return self.settings.model in MODELS
 
     def record(self) -> dict[str, Any]:
         """What its images depend on, for ``evaluation.yaml``; trained weights by their hash."""
         return {
             "target": self.place,
             "kind": self.kind,
-            "model": self.model,
+            "model": self.settings.model,
             "weights": None if self.weights is None else _digest(self.weights),
-            "mixed_precision": self.mixed_precision,
-            "resolution": self.resolution,
-            "vae": self.vae,
+            "mixed_precision": self.settings.mixed_precision,
+            "resolution": self.settings.resolution,
+            "vae": self.settings.vae,
         }
 
 
@@ -129,10 +122,7 @@ def parse_target(text: str, options: ModelOptions) -> Target:
             label=label or _label(place),
             place=place,
             kind="pipeline",
-            model=place,
-            mixed_precision=_precision(place, options),
-            resolution=options.resolution,
-            vae=options.vae,
+            settings=_settings(place, options),
         )
     raise unknown(
         "target", place, MODELS.names(), also="; or a run folder, RUN@base, RUN@STEP, a pipeline's folder, "
@@ -150,15 +140,10 @@ def _split(place: str) -> tuple[Path, str, str]:
 def _run(place: str, path: Path, what: str | None, label: str | None, options: ModelOptions) -> Target:
     folder = RunFolder.open(path)
     config = folder.read_config()
-    common: dict[str, Any] = {
-        "place": place,
-        "run": path,
-        "config": config,
-        "model": config.model,
-        "mixed_precision": as_precision(options.mixed_precision or config.mixed_precision),
-        "resolution": config.resolution,
-        "vae": config.vae,
-    }
+    settings = config.model_copy(
+        update={"mixed_precision": as_precision(options.mixed_precision or config.mixed_precision)}
+    )
+    common: dict[str, Any] = {"place": place, "run": path, "settings": settings}
     name = label or _label(path.resolve().name)
     if what == "base":
         return Target(label=name if label else f"{name}-base", kind="base", **common)
@@ -202,11 +187,8 @@ def _lora(place: str, file: Path, label: str | None, options: ModelOptions) -> T
         label=label or _label(place),
         place=place,
         kind="lora",
-        model=options.model,
+        settings=_settings(options.model, options),
         weights=file,
-        mixed_precision=_precision(options.model, options),
-        resolution=options.resolution,
-        vae=options.vae,
     )
 
 
@@ -217,9 +199,14 @@ def _label(place: str) -> str:
     return _NOT_IN_LABELS.sub("-", words.removesuffix(".safetensors")).strip("-.") or "target"
 
 
-def _precision(model: str, options: ModelOptions) -> Precision:
+def _settings(model: str, options: ModelOptions) -> ModelSettings:
     usual = {} if model in MODELS else usual_precision()
-    return as_precision(options.mixed_precision or usual.get("mixed_precision", "no"))
+    return ModelSettings(
+        model=model,
+        vae=options.vae,
+        resolution=options.resolution,
+        mixed_precision=as_precision(options.mixed_precision or usual.get("mixed_precision", "no")),
+    )
 
 
 def _digest(weights: Path) -> str:
@@ -230,57 +217,17 @@ def _digest(weights: Path) -> str:
     return "+".join(sha256(path) for path in files)
 
 
-def load_target(target: Target) -> StableDiffusionPolicy:
-    """The target's model, on the CPU; without a frozen copy, since nothing is trained.
+def load_target(target: Target) -> PipelineDenoiser:
+    """The target's model, on the CPU.
 
     Raises:
         DataError: if it cannot be loaded.
     """
-    policy = _LOADERS[target.kind](target)
-    policy.frozen = None
-    return policy
-
-
-def _trained(target: Target) -> StableDiffusionPolicy:
-    policy = _untrained(target)
-    if target.weights is None:
-        raise DataError(f"target {target.place} has no weights; name another")
-    policy.load(target.weights)
-    return policy
-
-
-def _untrained(target: Target) -> StableDiffusionPolicy:
-    if target.config is None:
-        raise DataError(f"target {target.place} is no run; name a run folder")
-    changes = {"gradient_checkpointing": False, "compile": False, "mixed_precision": target.mixed_precision}
-    return build_policy(target.config.model_copy(update=changes))
-
-
-def _pipeline(target: Target) -> StableDiffusionPolicy:
-    pipeline: Any = named_pipeline(target.model, vae=target.vae, single_file_config=None)
-    if target.kind == "lora":
-        _add_lora(pipeline, target)
-    return StableDiffusionPolicy(
-        pipeline, adapter="full", resolution=target.resolution, mixed_precision=target.mixed_precision
+    pipeline: Any = load_base(target.settings)
+    if target.weights is not None and target.kind == "lora":
+        add_lora(pipeline, target.weights)
+    elif target.weights is not None:
+        add_trained(pipeline, target.weights, adapter=target.settings.adapter, lora_rank=target.settings.lora_rank)
+    return PipelineDenoiser(
+        pipeline, resolution=target.settings.resolution, mixed_precision=target.settings.mixed_precision
     )
-
-
-def _add_lora(pipeline: Any, target: Target) -> None:
-    file = target.weights
-    if file is None:
-        raise DataError(f"target {target.place} has no weights; name another")
-    try:
-        pipeline.load_lora_weights(file.parent, weight_name=file.name)
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{file} cannot be added to {target.model}: {' '.join(str(error).split())}; name the model that it was "
-            "trained on with --model"
-        ) from error
-
-
-_LOADERS: Mapping[Kind, Callable[[Target], StableDiffusionPolicy]] = {
-    "run": _trained,
-    "base": _untrained,
-    "pipeline": _pipeline,
-    "lora": _pipeline,
-}

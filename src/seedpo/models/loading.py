@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
@@ -16,39 +16,34 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from seedpo.errors import DataError
-from seedpo.models.names import hub_place, is_hub_name
-from seedpo.models.pipelines import KINDS, Pipeline
+from seedpo.models.catalogue import MODELS
+from seedpo.models.families import FAMILIES, Family, family_of
+from seedpo.models.names import hub_place, is_hub_name, looks_like_a_model
 from seedpo.models.saving import WEIGHTS_FILE
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.settings import ModelSettings
 from seedpo.weights import align
 
 INDEX = "model_index.json"
-
-_SINGLE_FILE_KEYS = {
-    "conditioner.embedders.1.model.ln_final.weight": "StableDiffusionXLPipeline",
-    "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight": "StableDiffusionPipeline",
-    "cond_stage_model.model.token_embedding.weight": "StableDiffusionPipeline",
-}
-"""Tensors that only checkpoints of one class have: the text encoders of XL, 1.x and 2.x."""
 
 _VAE_FILES = [f"{folder}{name}" for folder in ("", "vae/") for name in ("config.json", WEIGHTS_FILE)]
 
 _UNLOADED: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
 
 
-def load_policy(
-    model: str | Path, *, adapter: Literal["lora", "full"] = "lora", lora_rank: int = 4, seed: int = 0
-) -> StableDiffusionPolicy:
-    """Loads a model as a policy in float32 with its own autoencoder and resolution.
+def load_base(settings: ModelSettings) -> Any:
+    """Loads the pipeline that settings name, by its registered name or from its place.
 
     Raises:
+        ConfigError: if the name is unknown.
         DataError: if it cannot be loaded.
     """
-    return StableDiffusionPolicy(load_pipeline(model), adapter=adapter, lora_rank=lora_rank, seed=seed)
+    name = settings.model
+    place = name if looks_like_a_model(name) and name not in MODELS else MODELS.load(name)()
+    return load_pipeline(place, vae=settings.vae, single_file_config=settings.single_file_config)
 
 
-def load_pipeline(model: str | Path, *, vae: str | None = None, single_file_config: str | None = None) -> Pipeline:
-    """Loads a pipeline of a class in :data:`seedpo.models.pipelines.KINDS`, in float32 and without safety checker.
+def load_pipeline(model: str | Path, *, vae: str | None = None, single_file_config: str | None = None) -> Any:
+    """Loads a pipeline of a class in :data:`seedpo.models.families.FAMILIES`, in float32, without safety checker.
 
     Args:
         model: a folder in diffusers' format, a single-file ``.safetensors`` checkpoint, or ``owner/name[@revision]`` on
@@ -67,19 +62,30 @@ def load_pipeline(model: str | Path, *, vae: str | None = None, single_file_conf
     else:
         pipeline = _from_folder(_download(str(model), parts) if is_hub_name(str(model)) else path, parts)
     _require_parts(model, pipeline)
-    channels, expected = pipeline.vae.config.latent_channels, pipeline.unet.config.in_channels
-    if channels != expected:
+    family = family_of(pipeline)
+    network = getattr(pipeline, family.network)
+    if (problem := family.misfit(network, pipeline.vae)) is not None:
         raise DataError(
-            f"model {model}: the UNet takes {expected} latent channels, but the autoencoder {vae or 'of the model'} "
-            f"has {channels}; set vae to one that was made for this model"
+            f"model {model}: {problem} (autoencoder {vae or 'of the model'}); set vae to one made for this model"
         )
-    for network in (pipeline.unet, pipeline.vae):
-        network.to(memory_format=torch.channels_last)
+    for part in (network, pipeline.vae):
+        part.to(memory_format=torch.channels_last)
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             align(part)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def add_lora(pipeline: Any, file: Path) -> None:
+    """Adds a LoRA in a format that diffusers reads; it draws, and is not trained.
+
+    Raises:
+        DataError: if the file cannot be read, or was made for another model.
+    """
+    with _explained(f"{file} cannot be added to the model", "name the model that it was trained on"):
+        pipeline.load_lora_weights(file.parent, weight_name=file.name)
+    align(getattr(pipeline, family_of(pipeline).network))
 
 
 def load_vae(name: str) -> Any:
@@ -106,7 +112,7 @@ def _require_parts(model: str | Path, pipeline: Any) -> None:
 
 
 def _require(model: str | Path, cls: Any, is_there: Callable[[str], bool]) -> None:
-    needed = KINDS[cls.__name__].parts
+    needed = FAMILIES.load(cls.__name__).parts
     missing = [name for name in needed if not is_there(name)]
     if missing:
         raise DataError(
@@ -115,7 +121,7 @@ def _require(model: str | Path, cls: Any, is_there: Callable[[str], bool]) -> No
         )
 
 
-def _from_folder(folder: Path, parts: dict[str, Any]) -> Pipeline:
+def _from_folder(folder: Path, parts: dict[str, Any]) -> Any:
     if not folder.is_dir():
         raise DataError(
             f"model {folder} does not exist; name a folder with a diffusers pipeline, a .safetensors checkpoint, "
@@ -129,10 +135,10 @@ def _from_folder(folder: Path, parts: dict[str, Any]) -> Pipeline:
     cls = _class_of(folder / INDEX)
     # What diffusers says of a missing folder does not name it.
     _require(folder, cls, lambda name: name in parts or (folder / name).is_dir())
-    with _explained(f"model folder {folder} cannot be loaded as a Stable Diffusion pipeline", "copy it again"):
-        pipeline: Pipeline = cls.from_pretrained(
+    with _explained(f"model folder {folder} cannot be loaded as a {cls.__name__}", "copy it again"):
+        pipeline: Any = cls.from_pretrained(
             folder,
-            variant=_variant(folder),
+            variant=_variant(folder / FAMILIES.load(cls.__name__).network),
             dtype=torch.float32,
             use_safetensors=True,
             local_files_only=True,
@@ -142,7 +148,7 @@ def _from_folder(folder: Path, parts: dict[str, Any]) -> Pipeline:
     return pipeline
 
 
-def _from_single_file(path: Path, config: str | None, parts: dict[str, Any]) -> Pipeline:
+def _from_single_file(path: Path, config: str | None, parts: dict[str, Any]) -> Any:
     if path.suffix != ".safetensors":
         raise DataError(
             f"model {path} is no .safetensors file; formats that can run code when they are read are not opened: "
@@ -150,13 +156,13 @@ def _from_single_file(path: Path, config: str | None, parts: dict[str, Any]) -> 
         )
     local = config is not None and Path(config).is_dir()
     cls = _class_of(Path(str(config)) / INDEX) if local else _class_of_checkpoint(path)
-    mend = (
+    fix = (
         f"check that {config} describes this checkpoint"
         if local
         else "where the hub cannot be reached, set single_file_config to the folder of a diffusers pipeline like it"
     )
-    with _explained(f"checkpoint {path} cannot be loaded", mend):
-        pipeline: Pipeline = cls.from_single_file(
+    with _explained(f"checkpoint {path} cannot be loaded", fix):
+        pipeline: Any = cls.from_single_file(
             str(path),
             config=config,
             dtype=torch.float32,
@@ -187,9 +193,11 @@ def _class_of(index: Path) -> Any:
         name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{index} does not name a pipeline class ({error!r})") from error
-    if not isinstance(name, str) or name not in KINDS:
-        raise DataError(f"{index.parent} holds a {name}, which cannot be trained here; there are: {', '.join(KINDS)}")
-    return KINDS[name].pipeline
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise DataError(
+            f"{index.parent} holds a {name}, which cannot be trained here; there are: {', '.join(FAMILIES.names())}"
+        )
+    return FAMILIES.load(name).pipeline
 
 
 def tensor_names(path: Path) -> set[str]:
@@ -207,9 +215,10 @@ def tensor_names(path: Path) -> set[str]:
 
 def _class_of_checkpoint(path: Path) -> Any:
     keys = tensor_names(path)
-    for key, name in _SINGLE_FILE_KEYS.items():
-        if key in keys:
-            return KINDS[name].pipeline
+    for name in FAMILIES.names():
+        family: Family = FAMILIES.load(name)
+        if not keys.isdisjoint(family.single_file_keys):
+            return family.pipeline
     raise DataError(
         f"checkpoint {path} holds no whole Stable Diffusion 1, 2 or XL model (no text encoder of theirs was found); "
         "name a full checkpoint, or set single_file_config to the folder of a diffusers pipeline like it"
@@ -221,19 +230,19 @@ def _takes_safety_checker(cls: Any) -> bool:
 
 
 def _variant(folder: Path) -> str | None:
-    """``fp16`` where the folder has the weights in that variant only."""
-    names = [path.name for path in (folder / "unet").glob("*.safetensors")]
+    """``fp16`` if a network's folder has the weights in that variant only."""
+    names = [path.name for path in folder.glob("*.safetensors")]
     return "fp16" if names and all(".fp16" in name for name in names) else None
 
 
 @contextmanager
-def _explained(what: str, mend: str) -> Iterator[None]:
+def _explained(what: str, fix: str) -> Iterator[None]:
     """Turns what loaders raise for missing, cut or foreign files into one line."""
     try:
         yield
     except DataError:
         raise
     except SingleFileComponentError as error:  # its further lines are code to write
-        raise DataError(f"{what}: {str(error).splitlines()[0]}; {mend}") from error
+        raise DataError(f"{what}: {str(error).splitlines()[0]}; {fix}") from error
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
-        raise DataError(f"{what}: {' '.join(str(error).split())}; {mend}") from error
+        raise DataError(f"{what}: {' '.join(str(error).split())}; {fix}") from error

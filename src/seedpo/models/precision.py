@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from seedpo.settings import Precision
@@ -30,9 +31,24 @@ def gpu_has_bfloat16() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def usual_precision(bfloat16: bool | None = None) -> dict[str, str]:
+    """The key ``mixed_precision`` of models for which nothing is set; empty if it is the default.
+
+    Args:
+        bfloat16: whether the GPU computes in bfloat16; ``None``: this machine's is asked.
+    """
+    return {"mixed_precision": "bf16"} if (gpu_has_bfloat16() if bfloat16 is None else bfloat16) else {}
+
+
 def store_rounded(network: nn.Module, dtype: torch.dtype) -> None:
-    """Stores in ``dtype`` what is not trained and would be rounded to it at every call; in place."""
+    """Stores in ``dtype`` the frozen weights that autocast would round to it at every call; in place.
+
+    An adapter's layers then leave casts to autocast: they would widen their inputs to float32, which autocast rounds
+    at once.
+    """
     for layer in network.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.cast_input_dtype_enabled = False
         if isinstance(layer, _ROUNDED):
             for parameter in layer.parameters(recurse=False):
                 if not parameter.requires_grad:

@@ -15,9 +15,9 @@ from seedpo.weights import read_tensors
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
-def save_unet(unet: Any, folder: Path) -> None:
-    """Writes a UNet as one file of weights and its configuration; diffusers would cut SDXL's in two."""
-    unet.save_pretrained(folder, max_shard_size="1TB")
+def save_network(network: Any, folder: Path) -> None:
+    """Writes a network as one file of weights and its configuration; diffusers would cut SDXL's UNet in two."""
+    network.save_pretrained(folder, max_shard_size="1TB")
     forget_origin(folder)
 
 

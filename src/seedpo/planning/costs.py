@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from seedpo.core.types import Conditioning
+from seedpo.models.denoiser import PIXELS_PER_CALL
+from seedpo.models.policy import PipelinePolicy
 from seedpo.models.precision import autocast_dtype
-from seedpo.models.stable_diffusion import PIXELS_PER_CALL, StableDiffusionPolicy
 from seedpo.planning.meter import Flops, metering
 from seedpo.planning.scorers import Scorer
 from seedpo.settings import Precision
@@ -46,7 +47,7 @@ class Networks:
         scorers: by the name of the reward; that of the run under the empty name.
     """
 
-    policy: StableDiffusionPolicy
+    policy: PipelinePolicy
     preview: Any | None = None
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
 
@@ -121,11 +122,12 @@ def _calls(networks: Networks, part: str, rows: int) -> tuple[Callable[[], objec
     return (lambda: [call(some) for call in asked]), scored, dtype
 
 
-def _network_of(policy: StableDiffusionPolicy, kind: str) -> nn.Module:
-    return policy.frozen if kind == "reference" and policy.frozen is not None else policy.module
+def _network_of(policy: PipelinePolicy, kind: str) -> nn.Module:
+    frozen = policy.adapter.frozen
+    return frozen if kind == "reference" and frozen is not None else policy.module
 
 
-def _rows_per_call(policy: StableDiffusionPolicy, kind: str) -> int:
+def _rows_per_call(policy: PipelinePolicy, kind: str) -> int:
     """Rows that the code gives a network at a time, whatever it is asked for."""
     height, width = policy.image_size
     limits = {
@@ -136,7 +138,7 @@ def _rows_per_call(policy: StableDiffusionPolicy, kind: str) -> int:
     return limits.get(kind, 2**31)
 
 
-def _bytes_kept(policy: StableDiffusionPolicy, kind: str, rows: int) -> int:
+def _bytes_kept(policy: PipelinePolicy, kind: str, rows: int) -> int:
     """Images of all rows, which are kept while the next are decoded."""
     height, width = policy.image_size
     return rows * 3 * height * width * 4 if kind in ("vae_decode", "preview_decode", "vae_encode") else 0
@@ -146,7 +148,7 @@ def _ids(encoder: Any, rows: int) -> Tensor:
     return torch.zeros(rows, encoder.config.max_position_embeddings, dtype=torch.int64, device="meta")
 
 
-def conditioning(policy: StableDiffusionPolicy, rows: int) -> Conditioning:
+def conditioning(policy: PipelinePolicy, rows: int) -> Conditioning:
     """Embedded prompts on the meta device."""
     pipeline, unet = policy.pipeline, policy.pipeline.unet.config
     length = pipeline.text_encoder.config.max_position_embeddings
@@ -159,7 +161,7 @@ def conditioning(policy: StableDiffusionPolicy, rows: int) -> Conditioning:
     )
 
 
-def _predict(policy: StableDiffusionPolicy, rows: int, *, reference: bool = False) -> Tensor:
+def _predict(policy: PipelinePolicy, rows: int, *, reference: bool = False) -> Tensor:
     latents = torch.empty(rows, *policy.latent_shape, device="meta")
     inputs = (latents, torch.zeros(rows, dtype=torch.int64, device="meta"), conditioning(policy, rows))
     if not reference:
@@ -168,16 +170,14 @@ def _predict(policy: StableDiffusionPolicy, rows: int, *, reference: bool = Fals
         return policy.predict(*inputs)
 
 
-def _training(
-    policy: StableDiffusionPolicy, rows: int, *, low: torch.dtype | None, with_gradients: bool
-) -> dict[str, Cost]:
+def _training(policy: PipelinePolicy, rows: int, *, low: torch.dtype | None, with_gradients: bool) -> dict[str, Cost]:
     """Forward and backward pass of a micro-batch, the reference's forward pass between them."""
     trained = policy.trainable_parameters().values()
     if with_gradients:
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
     gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-    known = [*_tensors(policy.module), *_tensors(policy.frozen), *gradients]
+    known = [*_tensors(policy.module), *_tensors(policy.adapter.frozen), *gradients]
     with torch.enable_grad(), metering(known=known, low=low) as meter:
         prediction = _predict(policy, rows)
         forward = meter.flops()

@@ -76,7 +76,7 @@ def estimate(
     parts = {name: part for scorer in networks.scorers.values() for name, part in scorer.parts.items()}
     held = {
         "UNet": weight_bytes(pipeline.unet),
-        "frozen copy of the UNet": weight_bytes(policy.frozen),
+        "frozen copy of the UNet": weight_bytes(policy.adapter.frozen),
         "text encoders": 0 if cached and config.cache.prompts else text,
         "autoencoder": 0 if cached and config.cache.latents else images,
         "preview autoencoder": weight_bytes(networks.preview),

@@ -12,10 +12,9 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from seedpo.errors import DataError
-from seedpo.models.lora import leave_casts_to_autocast
-from seedpo.models.pipelines import KINDS
+from seedpo.models.families import FAMILIES
+from seedpo.models.policy import PipelinePolicy
 from seedpo.models.precision import autocast_dtype, store_rounded, vae_dtype
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
 from seedpo.planning.configurations import Configuration, ModelConfiguration, autoencoder_configuration
 from seedpo.training.settings import RunConfig
 
@@ -32,7 +31,7 @@ def _explained(what: str, origin: str) -> Iterator[None]:
         raise DataError(f"{origin}: no {what} can be built from its configuration ({error})") from error
 
 
-def build_policy(config: RunConfig, model: ModelConfiguration) -> StableDiffusionPolicy:
+def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy:
     """The run's policy on the meta device, with the precision of its parts as they would be on a GPU.
 
     Args:
@@ -45,7 +44,7 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> StableDiffusio
     """
     parts, half = model.parts, autocast_dtype(config.mixed_precision)
     two_encoders = "text_encoder_2" in parts
-    kind = KINDS["StableDiffusionXLPipeline" if two_encoders else "StableDiffusionPipeline"]
+    family = FAMILIES.load("StableDiffusionXLPipeline" if two_encoders else "StableDiffusionPipeline")
     with _explained("UNet2DConditionModel", model.origin):
         unet = UNet2DConditionModel.from_config(dict(parts["unet"]))
     vae = build_autoencoder(parts["vae"], model.origin)
@@ -57,10 +56,10 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> StableDiffusio
             tokenizers["tokenizer_2"] = None
     unloaded = {} if two_encoders else {"safety_checker": None, "requires_safety_checker": False}
     extra = {} if two_encoders else {"feature_extractor": None}
-    pipeline = kind.pipeline(
+    pipeline = family.pipeline(
         unet=unet, vae=vae, **networks, **tokenizers, **unloaded, **extra, scheduler=_scheduler(parts["scheduler"])
     )
-    policy = StableDiffusionPolicy(
+    policy = PipelinePolicy(
         pipeline,
         adapter=config.adapter,
         lora_rank=config.lora_rank,
@@ -70,8 +69,8 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> StableDiffusio
     policy.to("meta")  # an adapter is made on the CPU
     # Autocast knows no meta device: what the policy would do for it is done here, and the meter imitates its casts.
     if half is not None:
-        leave_casts_to_autocast(unet)
-        for network in (unet, *networks.values(), *([] if policy.frozen is None else [policy.frozen])):
+        frozen = [] if policy.adapter.frozen is None else [policy.adapter.frozen]
+        for network in (unet, *networks.values(), *frozen):
             store_rounded(network, half)
     nn.Module.to(vae, vae_dtype(vae, config.mixed_precision))
     return policy

@@ -10,7 +10,7 @@ from typing import Any
 from seedpo.core.transitions import ddim_std
 from seedpo.errors import ConfigError
 from seedpo.methods.presets import METHODS, Preset
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy
 from seedpo.planning.advice import advise
 from seedpo.planning.configurations import model_configuration
 from seedpo.planning.costs import Cost, Networks, measure
@@ -209,7 +209,7 @@ def _scorer(config: RunConfig, name: str) -> Scorer:
     return build_scorer(name, definitions=config.rewards, precision=config.reward_precision)
 
 
-def _dense(config: RunConfig, policy: StableDiffusionPolicy) -> tuple[bool, ...]:
+def _dense(config: RunConfig, policy: PipelinePolicy) -> tuple[bool, ...]:
     try:
         timesteps, previous = policy.schedule.timesteps(config.sampling.num_inference_steps)
     except ValueError as error:

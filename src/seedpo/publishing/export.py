@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
 
 from seedpo.errors import ConfigError
 from seedpo.files import write_aside, write_folder_aside, writing
-from seedpo.models.lora import LORA_FILE, kohya_weights
-from seedpo.models.saving import WEIGHTS_FILE, forget_origin, read_weights
+from seedpo.models.adapter import LORA_FILE, add_trained, lora_layers
+from seedpo.models.loading import add_lora, load_base
+from seedpo.models.saving import forget_origin, read_weights
+from seedpo.models.stable_diffusion import kohya_metadata, kohya_weights
 from seedpo.publishing.weights import trained_weights
-from seedpo.training.run import load_base
 from seedpo.training.settings import RunConfig
 
 _MEND = "choose an --out that can be written"
@@ -71,7 +71,7 @@ def export_lora(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype)
 
 def export_kohya(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype) -> None:
     """The adapter under the names of kohya's scripts, for web UIs; diffusers reads it as well."""
-    tensors = kohya_weights(_adapter(config, weights, out, dtype))
+    tensors = kohya_weights(lora_layers(_adapter(config, weights, out, dtype)))
     rank = str(config.lora_rank)
     _save(
         tensors,
@@ -81,19 +81,9 @@ def export_kohya(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype
             "ss_network_module": "networks.lora",
             "ss_network_dim": rank,
             "ss_network_alpha": rank,
-            **_family(tensors),
+            **kohya_metadata(tensors),
         },
     )
-
-
-def _family(tensors: dict[str, Tensor]) -> dict[str, str]:
-    """What web UIs sort adapters by, told from the width of the text that attention reads: 768, 1024 or 2048."""
-    width = next(value.shape[1] for name, value in tensors.items() if name.endswith("attn2_to_k.lora_down.weight"))
-    return {
-        768: {"ss_base_model_version": "sd_v1", "ss_v2": "False"},
-        1024: {"ss_base_model_version": "sd_v2", "ss_v2": "True"},
-        2048: {"ss_base_model_version": "sdxl_base_v1-0", "ss_v2": "False"},
-    }.get(width, {})
 
 
 def export_pipeline(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype) -> None:
@@ -101,12 +91,11 @@ def export_pipeline(config: RunConfig, weights: Path, out: Path, dtype: torch.dt
     pipeline: Any = load_base(config)
     if config.adapter == "lora":
         read_weights(weights / LORA_FILE, "lora")
-        pipeline.load_lora_weights(weights, weight_name=LORA_FILE)
+        add_lora(pipeline, weights / LORA_FILE)
         pipeline.fuse_lora()
         pipeline.unload_lora_weights()
     else:
-        read_weights(weights / WEIGHTS_FILE, "full")
-        pipeline.register_modules(unet=UNet2DConditionModel.from_pretrained(weights, use_safetensors=True))
+        add_trained(pipeline, weights, adapter="full", lora_rank=config.lora_rank)
     if dtype != torch.float32:
         pipeline.to(dtype=dtype)
     with write_folder_aside(out) as aside:

@@ -16,8 +16,8 @@ from seedpo.data.cache.live import LivePairs
 from seedpo.data.cache.reference import ReferenceScalars
 from seedpo.data.cache.store import Store
 from seedpo.data.cache.stored import StoredPairs
-from seedpo.models.pipelines import KINDS
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.denoiser import PipelineDenoiser
+from seedpo.models.policy import PipelinePolicy
 from seedpo.protocols import Denoiser, PairEncoder, PreferencePairs, ReferenceCache
 from seedpo.training.settings import RewardRunConfig, RunConfig
 
@@ -75,9 +75,7 @@ class Caches:
             logger.info("cache: %s", counts)
 
 
-def open_caches(
-    config: RunConfig | RewardRunConfig, policy: StableDiffusionPolicy, *, must_write: bool = False
-) -> Caches:
+def open_caches(config: RunConfig | RewardRunConfig, policy: PipelineDenoiser, *, must_write: bool = False) -> Caches:
     """The caches that a configuration asks for.
 
     Hashes the weights that they depend on, which takes seconds for a large model.
@@ -96,7 +94,9 @@ def open_caches(
     root = Path(cache.folder).expanduser()
     images, prompts = image_settings(policy), prompt_settings(policy, config)
     identity = settings_digest({"images": images, "prompts": prompts})
-    scalars = reference_settings(policy, config) if isinstance(config, RunConfig) and cache.reference else None
+    scalars = None
+    if cache.reference and isinstance(config, RunConfig) and isinstance(policy, PipelinePolicy):
+        scalars = reference_settings(policy, config)
     return Caches(
         policy=policy,
         latents=Store(root, "latents", images, must_write=must_write) if cache.latents else None,
@@ -107,7 +107,7 @@ def open_caches(
     )
 
 
-def image_settings(policy: StableDiffusionPolicy) -> dict[str, Any]:
+def image_settings(policy: PipelineDenoiser) -> dict[str, Any]:
     """What latents depend on besides the pair."""
     vae = policy.pipeline.vae
     return {
@@ -117,11 +117,11 @@ def image_settings(policy: StableDiffusionPolicy) -> dict[str, Any]:
     }
 
 
-def prompt_settings(policy: StableDiffusionPolicy, config: RunConfig | RewardRunConfig) -> dict[str, Any]:
+def prompt_settings(policy: PipelineDenoiser, config: RunConfig | RewardRunConfig) -> dict[str, Any]:
     """What embedded prompts depend on besides the text."""
     pipeline = policy.pipeline
     encoders = {}
-    for name in KINDS[type(pipeline).__name__].text_parts:
+    for name in policy.family.text_parts:
         encoder = getattr(pipeline, name)
         encoders[name] = {
             "weights": network_digest(encoder),
@@ -138,9 +138,9 @@ def prompt_settings(policy: StableDiffusionPolicy, config: RunConfig | RewardRun
     }
 
 
-def reference_settings(policy: StableDiffusionPolicy, config: RunConfig) -> dict[str, Any]:
+def reference_settings(policy: PipelinePolicy, config: RunConfig) -> dict[str, Any]:
     """What the reference's log-probabilities depend on besides pair, time step and noise."""
-    unet: Any = policy.pipeline.unet if policy.frozen is None else policy.frozen
+    unet: Any = policy.network if policy.adapter.frozen is None else policy.adapter.frozen
     return {
         "unet": network_digest(unet),
         "unet_config": _plain(unet.config),

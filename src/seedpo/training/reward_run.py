@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +23,10 @@ from seedpo.data.subset import divided_by_prompt
 from seedpo.errors import ConfigError
 from seedpo.methods.sources.offline import OfflinePairs
 from seedpo.models.catalogue import MODELS
-from seedpo.models.frozen import FrozenModel
+from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
 from seedpo.models.names import looks_like_a_model
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.precision import usual_precision
+from seedpo.models.settings import ModelSettings
 from seedpo.processes import on_every_process, on_main_process
 from seedpo.protocols import PairEncoder
 from seedpo.rewards.catalogue import STARTS
@@ -38,7 +39,7 @@ from seedpo.settings import build_config, read_recipe
 from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.metrics_log import read_metrics
-from seedpo.training.run import labelled_pairs, named_pipeline, usual_precision
+from seedpo.training.run import labelled_pairs
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import SCENES, RewardRunConfig
 from seedpo.training.trackers import require_trackers
@@ -86,7 +87,7 @@ def build_preference_model(config: RewardRunConfig) -> PreferenceModel:
     return load_start(place, step_aware=config.model is not None, tokenizer=config.tokenizer, seed=config.seed)
 
 
-def build_denoiser(config: RewardRunConfig) -> FrozenModel | None:
+def build_denoiser(config: RewardRunConfig) -> PipelineDenoiser | None:
     """The diffusion model that predicts the previews; none where finished images are judged.
 
     Raises:
@@ -95,19 +96,25 @@ def build_denoiser(config: RewardRunConfig) -> FrozenModel | None:
     """
     if config.model is None:
         return None
-    pipeline = named_pipeline(config.model, vae=config.vae, single_file_config=config.single_file_config)
-    policy = StableDiffusionPolicy(
-        pipeline, resolution=config.resolution, mixed_precision=config.mixed_precision, seed=config.seed
+    denoiser = load_denoiser(
+        ModelSettings(
+            model=config.model,
+            vae=config.vae,
+            single_file_config=config.single_file_config,
+            resolution=config.resolution,
+            mixed_precision=config.mixed_precision,
+        )
     )
-    if max(config.timesteps) >= len(policy.schedule):
+    if max(config.timesteps) >= len(denoiser.schedule):
         raise ConfigError(
             f"timesteps: {max(config.timesteps)} is beyond the last time step of model {config.model}, "
-            f"{len(policy.schedule) - 1}"
+            f"{len(denoiser.schedule) - 1}"
         )
-    return FrozenModel(policy)
+    denoiser.pinned = frozenset({"vae"})  # it decodes the previews at every step
+    return denoiser
 
 
-def build_views(config: RewardRunConfig, model: PreferenceModel, denoiser: FrozenModel | None) -> Views:
+def build_views(config: RewardRunConfig, model: PreferenceModel, denoiser: PipelineDenoiser | None) -> Views:
     """How the pairs are shown to the preference model."""
     if denoiser is None:
         return FinishedImages()
@@ -155,13 +162,13 @@ def build_preference_pairs(
     return SkippingPairs(training, limit=limit), SkippingPairs(held_out, limit=limit)
 
 
-def build_reward_caches(config: RewardRunConfig, denoiser: FrozenModel | None) -> Caches | None:
+def build_reward_caches(config: RewardRunConfig, denoiser: PipelineDenoiser | None) -> Caches | None:
     """Latents and embedded prompts, kept in memory or on the disk; none where there is no diffusion model."""
     if denoiser is None:
         if config.cache.folder is not None:
             logger.warning("cache.folder has no effect: without model there are no latents to keep")
         return None
-    return replace(open_caches(config, denoiser.policy), policy=denoiser)
+    return open_caches(config, denoiser)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +204,7 @@ def build_parts(config: RewardRunConfig, *, device: torch.device, progress: bool
     training, held_out = build_preference_pairs(config, device=device, progress=progress)
     denoiser = build_denoiser(config)
     if denoiser is not None:
-        denoiser.policy.pipeline.to(device)
+        denoiser.pipeline.to(device)
     model.module.to(device)
     return RewardParts(
         model=model,

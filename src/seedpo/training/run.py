@@ -37,11 +37,8 @@ from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.metrics.catalogue import METRICS
 from seedpo.metrics.named import build_prompt_metric
 from seedpo.models.catalogue import MODELS
-from seedpo.models.loading import load_pipeline
-from seedpo.models.names import looks_like_a_model
-from seedpo.models.pipelines import Pipeline
-from seedpo.models.precision import gpu_has_bfloat16
-from seedpo.models.stable_diffusion import StableDiffusionPolicy
+from seedpo.models.policy import PipelinePolicy, build_policy
+from seedpo.models.precision import usual_precision
 from seedpo.processes import on_every_process, on_main_process
 from seedpo.protocols import Method, Source
 from seedpo.rewards.catalogue import REWARDS
@@ -88,43 +85,6 @@ def resolve_config(
     check_definitions(config.rewards)
     check_feedback(config, preset)
     return config
-
-
-def usual_precision(bfloat16: bool | None = None) -> dict[str, str]:
-    """The key ``mixed_precision`` of models for which nothing is set, if it is not the default."""
-    return {"mixed_precision": "bf16"} if (gpu_has_bfloat16() if bfloat16 is None else bfloat16) else {}
-
-
-def load_base(config: RunConfig) -> Pipeline:
-    """Loads the model that a run starts from.
-
-    Raises:
-        ConfigError: if the name is unknown.
-        DataError: if it cannot be loaded.
-    """
-    return named_pipeline(config.model, vae=config.vae, single_file_config=config.single_file_config)
-
-
-def named_pipeline(name: str, *, vae: str | None, single_file_config: str | None) -> Pipeline:
-    """Loads a diffusion model by its registered name or from its place; see :func:`load_base`."""
-    if name not in MODELS and not looks_like_a_model(name):
-        MODELS[name]  # raises the error that lists the names
-    model = MODELS.load(name)() if name in MODELS else name
-    return load_pipeline(model, vae=vae, single_file_config=single_file_config)
-
-
-def build_policy(config: RunConfig) -> StableDiffusionPolicy:
-    """Loads the model and adds what is trained."""
-    return StableDiffusionPolicy(
-        load_base(config),
-        adapter=config.adapter,
-        lora_rank=config.lora_rank,
-        seed=config.seed,
-        resolution=config.resolution,
-        mixed_precision=config.mixed_precision,
-        gradient_checkpointing=config.gradient_checkpointing,
-        compile_networks=config.compile,
-    )
 
 
 def load_prompts(name: str, *, embedded: bool) -> list[str]:
@@ -186,7 +146,7 @@ def named_reward(name: str, config: RunConfig) -> CheckedReward:
     return build_reward(name, definitions=config.rewards, precision=config.reward_precision)
 
 
-def build_caches(config: RunConfig, policy: StableDiffusionPolicy) -> Caches:
+def build_caches(config: RunConfig, policy: PipelinePolicy) -> Caches:
     """What is computed once for this run and others; before training, since the weights are hashed."""
     preset: Preset = METHODS.load(config.method)
     if preset.source != "offline" and config.cache.folder is not None:
@@ -220,7 +180,7 @@ def build_method(config: RunConfig, caches: Caches | None = None) -> Method[Any]
 
 def build_source(
     config: RunConfig,
-    policy: StableDiffusionPolicy,
+    policy: PipelinePolicy,
     *,
     rank: int = 0,
     world: int = 1,
@@ -278,7 +238,7 @@ def build_source(
     )
 
 
-def _preview_decoder(config: RunConfig, policy: StableDiffusionPolicy) -> Callable[[Tensor], Tensor] | None:
+def _preview_decoder(config: RunConfig, policy: PipelinePolicy) -> Callable[[Tensor], Tensor] | None:
     """What decodes the previews for SPO's scorer in place of the model's own autoencoder, if that is asked for."""
     if config.preview_vae is None:
         return None
@@ -307,7 +267,7 @@ def build_evaluation(config: RunConfig) -> ImageEvaluation:
     )
 
 
-def _check_steps(config: RunConfig, policy: StableDiffusionPolicy) -> None:
+def _check_steps(config: RunConfig, policy: PipelinePolicy) -> None:
     """Refuses step counts that the model's noise schedule does not have, before anything is sampled."""
     for section in ("sampling", "evaluation"):
         try:
@@ -316,7 +276,7 @@ def _check_steps(config: RunConfig, policy: StableDiffusionPolicy) -> None:
             raise ConfigError(f"{section}.{error}") from error
 
 
-def _check_images(config: RunConfig, policy: StableDiffusionPolicy) -> None:
+def _check_images(config: RunConfig, policy: PipelinePolicy) -> None:
     """Refuses rewards and metrics that cannot read the model's images, before anything is sampled."""
     preset: Preset = METHODS.load(config.method)
     asked = {
@@ -372,8 +332,9 @@ def train(
     _check_images(config, policy)
     rank, world = accelerator.process_index, accelerator.num_processes
     caches = on_every_process(accelerator, lambda: build_caches(config, policy))
-    if policy.frozen is not None:  # after its weights were hashed for the cache, since this may distribute them
-        policy.frozen = accelerator.prepare_model(policy.frozen, evaluation_mode=True)
+    adapter = policy.adapter
+    if adapter.frozen is not None:  # after its weights were hashed for the cache, since this may distribute them
+        adapter.frozen = accelerator.prepare_model(adapter.frozen, evaluation_mode=True)
     on_main_process(accelerator, lambda: ensure_study(config))
     build = partial(build_source, config, policy, rank=rank, world=world, caches=caches, progress=progress)
     source = on_every_process(accelerator, build)
@@ -391,7 +352,7 @@ def train(
         watch=Watch(folder, config),
         accelerator=accelerator,
         progress=progress,
-        after_restoring=policy.move_reference if config.fidelity.reference_moves_on_resume else None,
+        after_restoring=adapter.move_reference if config.fidelity.reference_moves_on_resume else None,
         save_before_step=asks_people(config, source),
     )
     for line in what_to_expect(config, fixed_pairs=METHODS.load(config.method).source == "offline"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from inspect import get_annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -11,8 +12,9 @@ from seedpo.core.entropy import entropy_weights
 from seedpo.data.settings import CacheConfig, PairsConfig
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig, TrajectoryConfig
+from seedpo.models.settings import ModelSettings
 from seedpo.rewards.settings import WeightedSum, refuse_cycles
-from seedpo.settings import NO_EFFECT, Precision, Section
+from seedpo.settings import NO_EFFECT, NetworkSettings, Precision, Section
 from seedpo.training.alarm_settings import AlarmsConfig
 from seedpo.training.feedback.settings import FeedbackConfig
 
@@ -38,7 +40,7 @@ class OptimizerConfig(Section):
     """AdamW's second decay rate; Adafactor's follows the step, 1 - step^-0.8."""
 
 
-class TrainingConfig(Section):
+class TrainingConfig(NetworkSettings):
     """How a network is trained, and what is written meanwhile."""
 
     max_steps: int = Field(100, ge=1)
@@ -49,11 +51,6 @@ class TrainingConfig(Section):
     """Micro-steps per optimiser step."""
     learning_rate: float = Field(1e-4, gt=0.0)
     """Peak learning rate."""
-    mixed_precision: Precision = "no"
-    """Precision of the forward passes; trained weights stay in float32. `bf16` suits GPUs since Ampere, and is what
-    `seedpo train` takes there for models other than the embedded one, where nothing is set."""
-    seed: int = Field(0, ge=0)
-    """Seed of everything that is drawn in the run."""
     log_every: Annotated[int, NO_EFFECT] = Field(1, ge=1)
     """Steps between lines of training metrics."""
     checkpoint_every: Annotated[int, NO_EFFECT] = Field(100, ge=0)
@@ -69,9 +66,10 @@ class TrainingConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
 
     def tree(self) -> dict[str, Any]:
-        """All keys with JSON values: first what is trained, then how."""
+        """All keys with JSON values: first those of the run itself, then those of its model and of the loop."""
         content = self.model_dump(mode="json")
-        return {key: value for key, value in content.items() if key not in TrainingConfig.model_fields} | content
+        keys = [key for kind in type(self).__mro__ for key in get_annotations(kind) if key in content]
+        return {key: content[key] for key in keys}
 
     @property
     def largest_gradient_norm(self) -> float:
@@ -103,22 +101,11 @@ class FidelityConfig(Section):
     """D3PO's human feedback script: a resumed run takes the weights of its checkpoint as the reference."""
 
 
-class RunConfig(TrainingConfig):
+class RunConfig(ModelSettings, TrainingConfig):
     """One training run of a diffusion model."""
 
     method: str = "diffusion-dpo"
     """Preset: `diffusion-dpo`, `d3po` or `spo`."""
-    model: str = "scenes"
-    """Model of the Stable Diffusion 1, 2 or XL family: a registered name, a folder with a diffusers pipeline, a
-    single-file `.safetensors` checkpoint, or `owner/name[@revision]` on the hub."""
-    vae: str | None = None
-    """Another autoencoder: a folder or `owner/name[@revision]`, for SDXL for example `madebyollin/sdxl-vae-fp16-fix`,
-    which may run in half precision; none: the model's own."""
-    single_file_config: str | None = None
-    """Folder (or hub id) of a diffusers pipeline with the architecture, tokenizers and noise schedule of a single-file
-    checkpoint; none: diffusers' choice, fetched from the hub. Without a single-file checkpoint it does nothing."""
-    resolution: int | None = Field(None, ge=8)
-    """Height and width of images in pixels, a multiple of 8 for Stable Diffusion; none: the model's own."""
     data: str = "scenes-pairs"
     """Preference pairs of offline methods: a registered name, a file, folder or glob of shards, or `hub:owner/name`;
     docs/data.md lists the formats."""
@@ -147,15 +134,6 @@ class RunConfig(TrainingConfig):
     clip_range: float | None = Field(None, gt=0.0, lt=1.0)
     """The ratio policy/reference of one step is held in [1 - clip_range, 1 + clip_range]; none: no clipping."""
 
-    adapter: Literal["lora", "full"] = "lora"
-    """`lora` trains an adapter, whose absence is the reference; `full` trains the network beside a frozen copy."""
-    lora_rank: int = Field(4, ge=1)
-    """Rank of the adapter; its alpha equals its rank."""
-    gradient_checkpointing: bool = False
-    """Whether activations are computed again in the backward pass: far less memory, about a third more time."""
-    compile: bool = False
-    """Whether `torch.compile` translates the network: minutes at the start, faster steps afterwards."""
-
     pairs: PairsConfig = PairsConfig()
     cache: CacheConfig = CacheConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -170,11 +148,6 @@ class RunConfig(TrainingConfig):
     def largest_gradient_norm(self) -> float:
         """Gradients above it are scaled down."""
         return math.inf if self.fidelity.gradients_never_clipped else super().largest_gradient_norm
-
-    @property
-    def weights_folder(self) -> str:
-        """Where the trained weights lie in the run folder at the end."""
-        return {"lora": "adapter", "full": "unet"}[self.adapter]
 
     @property
     def weights(self) -> tuple[float, float]:

@@ -1,0 +1,180 @@
+"""A diffusers pipeline behind the narrow :class:`seedpo.protocols.Denoiser`: it draws images and trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from seedpo.core.diffusion import NoiseSchedule
+from seedpo.core.types import Conditioning
+from seedpo.models.families import decode_latents, family_of, widened
+from seedpo.models.loading import load_base
+from seedpo.models.precision import autocast_dtype, store_rounded, vae_dtype
+from seedpo.models.settings import ModelSettings
+from seedpo.settings import Precision
+
+PIXELS_PER_CALL = 2**20
+"""Pixels that the autoencoder is given at a time (one image of 1024 px, four of 512 px): more take too much memory."""
+
+Part = Literal["text_encoder", "vae"]
+
+
+def images_of(
+    vae: Any, latents: Tensor, *, rows: int, decode: Callable[[Any, Tensor], Tensor] = decode_latents
+) -> Tensor:
+    """Images (B, 3, height, width) in [0, 1] of latents (B, ...), decoded ``rows`` at a time."""
+    device, parts = next(vae.parameters()).device, []
+    for some in torch.split(latents, rows):
+        pixels = decode(vae, some.to(device=device, dtype=vae.dtype))
+        parts.append((pixels.float() / 2.0 + 0.5).clamp(0.0, 1.0))
+    return torch.cat(parts)
+
+
+class PipelineDenoiser:
+    """A pipeline that draws images.
+
+    Args:
+        pipeline: a loaded pipeline, in float32; its parts are changed in place.
+        resolution: height and width of images in pixels; ``None`` for the model's own.
+        mixed_precision: number format of the forward passes; see :mod:`seedpo.models.precision`.
+        trained: weights of the network that are trained, by name; all others are frozen.
+
+    Attributes:
+        pipeline: the pipeline.
+        family: what is special about its class.
+        process: noise levels and the kind of prediction.
+        image_size: height and width of images, in pixels.
+        latent_shape: shape of the latents of one image.
+        module: the network that :meth:`predict` calls.
+        pinned: parts that stay on the device even if they are released.
+
+    Raises:
+        ConfigError: if the resolution does not fit the model, or neither it nor the model gives one.
+        DataError: if the pipeline's noise schedule or its network cannot be used.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        *,
+        resolution: int | None = None,
+        mixed_precision: Precision = "no",
+        trained: Mapping[str, nn.Parameter] | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.family = family_of(pipeline)
+        self.schedule: NoiseSchedule = self.family.process(pipeline)
+        self.image_size = self.family.image_size(pipeline, resolution)
+        self.latent_shape = self.family.latent_shape(pipeline, self.image_size)
+        self.module: nn.Module = self.network
+        self._half = autocast_dtype(mixed_precision)
+        self.pinned: frozenset[Part] = frozenset()
+        self._released: set[str] = set()
+        parts = [getattr(pipeline, name) for name in self.family.text_parts]
+        for part in (pipeline.vae, self.network, *parts):
+            part.requires_grad_(False).eval()
+        for parameter in (trained or {}).values():
+            parameter.requires_grad_(True)
+        if self._half is not None:
+            for part in (self.network, *parts):
+                store_rounded(part, self._half)
+        dtype = vae_dtype(pipeline.vae, mixed_precision)
+        if pipeline.vae.dtype != dtype:
+            pipeline.vae.to(dtype)
+
+    @property
+    def network(self) -> Any:
+        """The pipeline's denoising network, without any wrapper."""
+        return getattr(self.pipeline, self.family.network)
+
+    @property
+    def device(self) -> torch.device:
+        """Where latents are expected."""
+        device: torch.device = next(self.network.parameters()).device
+        return device
+
+    def to(self, device: torch.device | str) -> None:
+        """Moves everything except released parts."""
+        for name in (*self.family.text_parts, "vae", self.family.network):
+            if name not in self._released:
+                getattr(self.pipeline, name).to(device)
+
+    def release(self, *parts: Part) -> None:
+        """Keeps parts in main memory from now on; a call that needs one brings it to the device and back.
+
+        Args:
+            parts: ``text_encoder`` (all of them) if embeddings are cached, ``vae`` if latents are.
+        """
+        for part in set(parts) - self.pinned:
+            names = self.family.text_parts if part == "text_encoder" else (part,)
+            self._released.update(names)
+            for name in names:
+                getattr(self.pipeline, name).to("cpu")
+
+    @contextmanager
+    def _on_device(self, *names: str) -> Iterator[None]:
+        """Inside, released parts are on the device."""
+        away = [getattr(self.pipeline, name) for name in names if name in self._released]
+        for part in away:
+            part.to(self.device)
+        try:
+            yield
+        finally:
+            for part in away:
+                part.to("cpu")
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        # Not `enabled=False`: that would switch off what a caller, or accelerate, has switched on.
+        return nullcontext() if self._half is None else torch.autocast(self.device.type, dtype=self._half)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Embeds prompts as the pipeline does; each distinct prompt is encoded once."""
+        distinct = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
+        with self._on_device(*self.family.text_parts), self._autocast():
+            conditioning = self.family.embed(self.pipeline, list(distinct), self.image_size).to(self.device)
+        return conditioning[torch.tensor([distinct[prompt] for prompt in prompts], device=self.device)]
+
+    def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        """The network's raw prediction for latents (B, ...) at time steps (B,), in float32 or wider."""
+        dtype = torch.float32 if self._half is not None else next(self.network.parameters()).dtype
+        with self._autocast():
+            return widened(self.family.predict(self.module, latents, timestep, conditioning, dtype))
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Mean latents (B, ...) of images (B, 3, height, width) in [0, 1], scaled as the network expects them."""
+        vae, rows = self.pipeline.vae, _rows_per_call(*images.shape[-2:])
+        with self._on_device("vae"):
+            parts = [
+                self.family.encode(vae, some.to(device=self.device, dtype=vae.dtype) * 2.0 - 1.0)
+                for some in torch.split(images, rows)
+            ]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (B, 3, height, width) in [0, 1]."""
+        rows = _rows_per_call(*self.image_size)
+        with self._on_device("vae"):
+            return images_of(self.pipeline.vae, latents, rows=rows, decode=self.family.decode)
+
+
+def _rows_per_call(height: int, width: int) -> int:
+    return max(1, PIXELS_PER_CALL // (height * width))
+
+
+def load_denoiser(settings: ModelSettings) -> PipelineDenoiser:
+    """Loads the model that settings name, to draw with it.
+
+    Raises:
+        ConfigError: if the name is unknown, or the resolution does not fit the model.
+        DataError: if it cannot be loaded.
+    """
+    return PipelineDenoiser(
+        load_base(settings), resolution=settings.resolution, mixed_precision=settings.mixed_precision
+    )

@@ -1,0 +1,109 @@
+"""Families of models: all that differs between pipeline classes, as one record each.
+
+A family enters with one module that holds its record, and one row of :data:`FAMILIES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seedpo.core.diffusion import NoiseSchedule
+from seedpo.core.types import Conditioning
+from seedpo.registry import Entry, Registry
+
+Size = tuple[int, int]
+"""Height and width of images, in pixels."""
+
+
+def widened(values: Tensor) -> Tensor:
+    """The values in float32, unless they are wider already."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def encode_pixels(vae: Any, pixels: Tensor) -> Tensor:
+    """Mean latents of pixels in [-1, 1], shifted and scaled as the denoising network expects them."""
+    latents, shift = widened(vae.encode(pixels).latent_dist.mean), vae.config.get("shift_factor")
+    scaled: Tensor = (latents - shift if shift else latents) * vae.config.scaling_factor
+    return scaled
+
+
+def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Pixels of latents, about in [-1, 1]: the inverse of :func:`encode_pixels`."""
+    latents, shift = latents / vae.config.scaling_factor, vae.config.get("shift_factor")
+    pixels: Tensor = vae.decode(latents + shift if shift else latents, return_dict=False)[0]
+    return pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A pipeline class as data and functions.
+
+    Attributes:
+        pipeline: the class in diffusers.
+        network: name of the pipeline's part that is trained, for example ``unet``.
+        text_parts: names of its text encoders; the tokenizer of ``text_encoder_2`` is ``tokenizer_2``.
+        process: the diffusion process of a pipeline; it refuses a pipeline that cannot be trained.
+        image_size: size of images, from the pipeline and the resolution that the user set, if any.
+        latent_shape: shape of the latents of one image, from the pipeline and the size of images.
+        misfit: why an autoencoder does not fit the network, from both; ``None`` if it does.
+        embed: embeds prompts, from the pipeline, B prompts and the size of images.
+        predict: the network's raw prediction, from the network, latents (B, ...), times (B,), conditioning and the
+            number format of the inputs.
+        encode: latents of pixels in [-1, 1], from the autoencoder.
+        decode: pixels of latents, from the autoencoder.
+        adapter_layers: endings of the names of layers that carry a LoRA adapter.
+        single_file_keys: tensors that only single-file checkpoints of this class have.
+    """
+
+    pipeline: Any
+    network: str
+    text_parts: tuple[str, ...]
+    process: Callable[[Any], NoiseSchedule]
+    image_size: Callable[[Any, int | None], Size]
+    latent_shape: Callable[[Any, Size], tuple[int, int, int]]
+    misfit: Callable[[Any, Any], str | None]
+    embed: Callable[[Any, Sequence[str], Size], Conditioning]
+    predict: Callable[[nn.Module, Tensor, Tensor, Conditioning, torch.dtype], Tensor]
+    encode: Callable[[Any, Tensor], Tensor] = encode_pixels
+    decode: Callable[[Any, Tensor], Tensor] = decode_latents
+    adapter_layers: tuple[str, ...]
+    single_file_keys: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of everything that a pipeline needs to be used here."""
+        tokenizers = (name.replace("text_encoder", "tokenizer") for name in self.text_parts)
+        return (*tokenizers, *self.text_parts, self.network, "vae", "scheduler")
+
+
+FAMILIES = Registry(
+    "pipeline class",
+    (
+        Entry(
+            name="StableDiffusionPipeline",
+            target="seedpo.models.stable_diffusion:STABLE_DIFFUSION",
+            summary="Stable Diffusion 1.x and 2.x",
+        ),
+        Entry(
+            name="StableDiffusionXLPipeline",
+            target="seedpo.models.stable_diffusion:STABLE_DIFFUSION_XL",
+            summary="Stable Diffusion XL",
+        ),
+    ),
+)
+"""Families by the name of the pipeline class, as ``model_index.json`` has it."""
+
+
+def family_of(pipeline: Any) -> Family:
+    """The family of a loaded pipeline.
+
+    Raises:
+        ConfigError: if its class has none.
+    """
+    family: Family = FAMILIES.load(type(pipeline).__name__)
+    return family

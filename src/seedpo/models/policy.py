@@ -1,0 +1,124 @@
+"""A denoiser that is trained, together with the reference that it started from: a denoiser and an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from seedpo.models.adapter import Adapter, FullAdapter, LoraAdapter
+from seedpo.models.denoiser import PipelineDenoiser
+from seedpo.models.families import family_of
+from seedpo.models.loading import load_base
+from seedpo.models.precision import store_rounded
+from seedpo.models.settings import ModelSettings
+from seedpo.settings import Precision
+
+
+class PipelinePolicy(PipelineDenoiser):
+    """A pipeline as policy and reference (:class:`seedpo.protocols.Policy`).
+
+    Args:
+        pipeline: a loaded pipeline, in float32; its parts are changed in place.
+        adapter: ``lora`` trains an adapter of the network, ``full`` the network itself.
+        lora_rank: rank (and alpha) of the adapter.
+        seed: seed of the adapter's initial weights.
+        resolution: height and width of images in pixels; ``None`` for the model's own.
+        mixed_precision: number format of the forward passes.
+        gradient_checkpointing: recompute most activations in the backward pass: less memory, about a third more time,
+            the same gradients.
+        compile_networks: compile the network, and its frozen copy if there is one, with ``torch.compile``.
+
+    Attributes:
+        adapter: what is trained, and what the reference is.
+
+    Raises:
+        ConfigError: if the resolution does not fit the model, or neither it nor the model gives one.
+        DataError: if the pipeline cannot be used, or cannot carry an adapter.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        *,
+        adapter: Literal["lora", "full"] = "lora",
+        lora_rank: int = 4,
+        seed: int = 0,
+        resolution: int | None = None,
+        mixed_precision: Precision = "no",
+        gradient_checkpointing: bool = False,
+        compile_networks: bool = False,
+    ) -> None:
+        family = family_of(pipeline)
+        network = getattr(pipeline, family.network)
+        # Before the denoiser stores frozen weights rounded: what is trained starts from the loaded weights.
+        self.adapter: Adapter = (
+            LoraAdapter(network, family, rank=lora_rank, seed=seed) if adapter == "lora" else FullAdapter(network)
+        )
+        super().__init__(
+            pipeline, resolution=resolution, mixed_precision=mixed_precision, trained=self.adapter.parameters()
+        )
+        frozen = self.adapter.frozen
+        if frozen is not None and self._half is not None:
+            store_rounded(frozen, self._half)
+        if gradient_checkpointing:
+            network.enable_gradient_checkpointing()
+        if compile_networks:
+            for part in (network, frozen):
+                if part is not None:
+                    part.compile()
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """Names and tensors of the parameters that are trained, in a fixed order."""
+        return self.adapter.parameters()
+
+    def to(self, device: torch.device | str) -> None:
+        """Moves everything except released parts."""
+        super().to(device)
+        if self.adapter.frozen is not None:
+            self.adapter.frozen.to(device)
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Within this context :meth:`predict` answers as the reference does, without gradient."""
+        trained = self.module
+        with self.adapter.reference(trained) as self.module, torch.no_grad():
+            try:
+                yield
+            finally:
+                self.module = trained
+
+    def save(self, folder: Path) -> None:
+        """Writes the trained weights in diffusers' format: an adapter's file, or the whole network."""
+        self.adapter.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """Reads what :meth:`save` wrote into the very tensors that are trained; the reference does not move.
+
+        Raises:
+            DataError: if the file is missing or cut, or its keys are not those of this network.
+        """
+        self.adapter.load(folder)
+
+
+def build_policy(settings: ModelSettings) -> PipelinePolicy:
+    """Loads the model that settings name, and adds what is trained.
+
+    Raises:
+        ConfigError: if the name is unknown, or the resolution does not fit the model.
+        DataError: if it cannot be loaded.
+    """
+    return PipelinePolicy(
+        load_base(settings),
+        adapter=settings.adapter,
+        lora_rank=settings.lora_rank,
+        seed=settings.seed,
+        resolution=settings.resolution,
+        mixed_precision=settings.mixed_precision,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        compile_networks=settings.compile,
+    )
