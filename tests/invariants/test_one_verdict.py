@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from seedpo.core.verdicts import Outcome
+from seedpo.reports.families import group
 from seedpo.reports.findings import findings
 from seedpo.reports.runs import read_runs
-from seedpo.reports.settings import group
 from seedpo.settings import build_config
 from seedpo.training.alarms import raised_by_all
 from seedpo.training.settings import RunConfig

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from seedpo.reports.settings import Curve, Curves, Family, Point, Role, Setting
+from seedpo.reports.curves import Curve, Curves, Point
+from seedpo.reports.families import Family, Role, Setting
 
 PROXY = "reward/scorer"
 

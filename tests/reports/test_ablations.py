@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from seedpo.reports.ablations import ablations, value_of
-from seedpo.reports.settings import Curves, Setting
+from seedpo.reports.curves import Curves
+from seedpo.reports.families import Setting
 from tests.reports.handmade import PROXY, curve, curves, family, setting
 
 

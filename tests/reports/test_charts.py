@@ -8,8 +8,8 @@ import pytest
 
 from seedpo.core.entropy import clipped_loss
 from seedpo.reports.charts import curve_panels, frontier_panels, health_notes, health_panels
+from seedpo.reports.families import Family, group
 from seedpo.reports.runs import read_runs
-from seedpo.reports.settings import Family, group
 from tests.reports.synthetic import write_run
 
 
@@ -26,14 +26,19 @@ def test_clipping_confines_the_loss_as_known_for_d3po() -> None:
 
 def test_proxy_truth_and_diversity_come_first(tmp_path: Path) -> None:
     family = one_family(write_run(tmp_path / "run", samples=False))
-    assert [panel.title for panel in curve_panels(family)] == [
-        "Proxy (scenes-scorer)",
-        "Truth",
-        "Diversity (pairwise)",
-        "Free spread (1 = as the data)",
-        "Attribute accuracy",
+    assert [(panel.title, panel.note) for panel in curve_panels(family)] == [
+        ("Proxy", "reward scenes-scorer"),
+        ("Truth", "utility of the simulated annotator"),
+        ("Free spread", "standard deviation relative to the data"),
+        ("Pairwise diversity", "RMS pixel difference"),
+        ("Attribute accuracy", "share of images"),
     ]
-    assert [panel.title for panel in frontier_panels(family)] == ["Truth against proxy", "Diversity against proxy"]
+    assert [panel.marks for panel in curve_panels(family)] == [(), (), ((1.0, "data"),), (), ()]
+    assert [panel.title for panel in frontier_panels(family)] == [
+        "Truth against proxy",
+        "Free spread against proxy",
+        "Pairwise diversity against proxy",
+    ]
     line = frontier_panels(family)[0].lines[0]
     assert line.steps == list(range(0, 101, 10))
     assert line.x[0] == pytest.approx(0.2)

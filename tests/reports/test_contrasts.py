@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from seedpo.reports.contrasts import apart, at_equal_proxy, at_equal_steps, at_step, compare, paired, reach
+from seedpo.reports.curves import Curve, Point
 from seedpo.reports.runs import PerPrompt
-from seedpo.reports.settings import Curve, Point
 from tests.reports.handmade import PROXY, base, curve, curves, see
 
 

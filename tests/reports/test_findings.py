@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import pytest
 
 from seedpo.core.verdicts import Difference, Outcome
+from seedpo.reports.curves import Curves
+from seedpo.reports.families import Setting
 from seedpo.reports.findings import Effect, Findings, TradeOff, findings, trade_off
-from seedpo.reports.settings import Curves, Setting
 from tests.reports.handmade import PROXY, base, control, curve, curves, family, see, setting
 
 HACKING = curves([0.0, 0.5, 1.0], [0.0, 0.5, -1.0], pairwise_diversity=[0.5, 0.3, 0.1])

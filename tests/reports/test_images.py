@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from seedpo.reports.families import group
 from seedpo.reports.images import Grid, build_grid, pack, plan, rows_that_fit
 from seedpo.reports.runs import read_runs
-from seedpo.reports.settings import group
 from tests.reports.synthetic import PROMPTS, Fate, write_run
 
 

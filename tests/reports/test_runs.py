@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from seedpo.errors import RunFolderError, SeedpoError
+from seedpo.reports.curves import read_curves
 from seedpo.reports.runs import read_run, read_runs
-from seedpo.reports.settings import read_curves
 from tests.reports.synthetic import PROMPTS, write_run
 
 

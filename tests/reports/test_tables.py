@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from seedpo.reports.families import Family, group
 from seedpo.reports.runs import Run, read_runs
-from seedpo.reports.settings import Family, group
 from seedpo.reports.tables import configuration_differences, environments, recipe, result_table
 from tests.reports.synthetic import Fate, write_run
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from seedpo.pages.figures import Line, Panel
 from seedpo.pages.wording import sentence, setting
 from seedpo.reports.charts import quantities
-from seedpo.reports.settings import Curves, Family, Point, Setting
+from seedpo.reports.curves import Curves, Point
+from seedpo.reports.families import Family, Setting
 
 LEAST_VALUES = 3
 """A weight that takes fewer values is no ablation: the table of differences says as much."""
@@ -119,7 +120,6 @@ def _panel(
     if not lines:
         return None
     lines = [_beside(line, (index - (len(lines) - 1) / 2) * DODGE) for index, line in enumerate(lines)]
-    name = name.split(" (")[0]
     return Panel(
         title=f"{sentence(name)}, {'best evaluation' if best else 'last evaluation'}",
         x_label=axis.name,

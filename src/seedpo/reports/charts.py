@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from seedpo.core.entropy import clipped_loss
 from seedpo.pages.figures import Line, Panel
 from seedpo.pages.wording import sentence, setting
+from seedpo.reports.curves import Curve
+from seedpo.reports.families import Family, Setting
+from seedpo.reports.names import figure_name, metrics_in_order, of_kind, unit_of
 from seedpo.reports.runs import Run
-from seedpo.reports.settings import Curve, Family, Setting
 
 FLAT = 0.1
 """A clipped loss whose whole range is narrower than this looks flat."""
@@ -18,14 +20,13 @@ FLAT = 0.1
 MOST_POINTS = 60
 """Training curves are averaged into at most this many points."""
 
+RELATIVE = "relative to the data"
+"""End of the units in which the data has the value 1."""
+
+MOST_FRONTIERS = 4
+
 MOST_NAMED = 4
 """With more settings than this, the steps beside the points of a frontier would hide each other."""
-
-QUANTITIES = {
-    "pairwise_diversity": "diversity (pairwise)",
-    "free_spread": "free spread (1 = as the data)",
-    "attribute_accuracy": "attribute accuracy",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,30 +93,28 @@ HEALTH = (
 
 
 def quantities(family: Family) -> dict[str, str]:
-    """Keys that are drawn over the steps and their names: proxy, judge, diversity, then other rewards."""
-    keys = {key for one in family.settings for key in one.curves}
-    names = {family.proxy: f"proxy ({family.proxy.removeprefix('reward/')})", family.judge: family.judge_name}
-    others = {key: f"reward {key.removeprefix('reward/')}" for key in sorted(keys) if key.startswith("reward/")}
-    return {key: name for key, name in (others | names | QUANTITIES).items() if key in keys}
+    """Keys that are drawn and their names: proxy, judge, metrics by what they are about, then other rewards."""
+    names = {family.proxy: "proxy", family.judge: family.judge_name}
+    keys = (family.proxy, family.judge, *metrics_in_order(family.figures), *of_kind("reward", family.figures))
+    return {key: names.get(key, figure_name(key)) for key in keys if key in family.figures}
 
 
 def curve_panels(family: Family) -> list[Panel]:
     """Every measured quantity against the step."""
-    names = quantities(family)
-    first = [key for key in (family.proxy, family.judge, *QUANTITIES) if key in names]
     return [
         Panel(
-            title=sentence(names[key]),
+            title=sentence(name),
             x_label="step",
-            y_label=names[key].split(" (")[0],
+            y_label=name,
+            note=figure_name(key) if key == family.proxy else unit_of(key),
             lines=[
                 curve_line(one.curves[key], label=one.name, role=one.role, order=one.order)
                 for one in family.settings
                 if key in one.curves
             ],
-            marks=((1.0, "data"),) if key == "free_spread" else (),
+            marks=((1.0, "data"),) if unit_of(key).endswith(RELATIVE) else (),
         )
-        for key in (*first, *(key for key in names if key not in first))
+        for key, name in quantities(family).items()
     ]
 
 
@@ -136,14 +135,12 @@ def curve_line(curve: Curve, *, label: str, role: str, order: int) -> Line:
 def frontier_panels(family: Family) -> list[Panel]:
     """Judge and diversity against the proxy: up and to the right is better."""
     names = quantities(family)
-    keys = [key for key in (family.judge, "pairwise_diversity", "free_spread") if key in names and key != family.proxy]
     few = len(family.settings) <= MOST_NAMED
     panels = []
-    for key in keys[:2]:
+    for key in (family.judge, *of_kind("diversity", family.figures))[:MOST_FRONTIERS]:
         lines = [line for one in family.settings if (line := _frontier(one, family.proxy, key, few=few)) is not None]
-        if lines:
-            name = names[key].split(" (")[0]
-            panels.append(frontier_panel(f"{sentence(name)} against proxy", "proxy", name, lines))
+        if lines and key != family.proxy:
+            panels.append(frontier_panel(f"{sentence(names[key])} against proxy", "proxy", names[key], lines))
     return panels
 
 

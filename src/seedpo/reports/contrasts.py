@@ -9,8 +9,9 @@ from itertools import pairwise
 
 from seedpo.core.stats.bootstrap import Interval, paired_difference
 from seedpo.core.verdicts import LEAST_PROMPTS, Difference, difference_of
+from seedpo.reports.curves import Curve, Curves, Point
+from seedpo.reports.families import Setting
 from seedpo.reports.runs import PerPrompt
-from seedpo.reports.settings import Curve, Curves, Point, Setting
 
 NEGLIGIBLE = 0.02
 """Share of the range of both curves below which a difference without intervals counts as none."""

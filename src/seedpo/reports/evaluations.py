@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from seedpo.core.stats.bootstrap import Interval, WinRate, mean_interval, paired_difference, win_rate
 from seedpo.errors import RunFolderError
-from seedpo.reports.settings import Point
+from seedpo.reports.curves import Point
 
 Values = NDArray[np.float64]
 

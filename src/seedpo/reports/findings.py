@@ -13,10 +13,9 @@ from seedpo.core.verdicts import Difference, Outcome, Verdict, shared_outcome
 from seedpo.pages.tables import DASH, Badge, Cell, Table, Tone
 from seedpo.pages.wording import count, interval, listing, number, signed
 from seedpo.reports.contrasts import Contrast, Level, at_equal_proxy, at_equal_steps
-from seedpo.reports.settings import Family, Setting, differing_keys, figure_name
+from seedpo.reports.families import Family, Setting, differing_keys
+from seedpo.reports.names import figure_name, of_kind
 from seedpo.settings import dotted
-
-DIVERSITY = {"pairwise_diversity": "diversity", "free_spread": "free spread"}
 
 MOST_NAMED = 3
 """With more settings of the entropy term than this, the headline counts verdicts instead of naming each."""
@@ -139,9 +138,8 @@ class Findings:
     @property
     def effects_table(self) -> Table:
         """One row per pair of settings and figure."""
-        names = {self.family.judge: self.family.judge_name, **DIVERSITY}
         header = ("difference", "figure", "at equal steps", "at equal proxy", "verdict")
-        return Table.of(header, [_effect_row(effect, names[effect.key]) for effect in self.effects])
+        return Table.of(header, map(_effect_row, self.effects))
 
 
 def findings(family: Family) -> Findings:
@@ -162,7 +160,7 @@ def _effects(family: Family) -> Iterator[Effect]:
         for left, right in ((see, base), (see, control), (control, base)):
             if left is None or right is None or left is right:
                 continue
-            for key in (family.judge, *DIVERSITY):
+            for key in (family.judge, *of_kind("diversity", family.figures)):
                 if key in left.curves and key in right.curves:
                     yield Effect(
                         left=left,
@@ -211,7 +209,7 @@ def _hacking_row(one: Judged) -> Sequence[Cell | str]:
     )
 
 
-def _effect_row(effect: Effect, name: str) -> Sequence[Cell | str]:
+def _effect_row(effect: Effect) -> Sequence[Cell | str]:
     steps = f"step {effect.steps[0]}" if effect.steps else ""
     proxy = ""
     if effect.proxy:
@@ -219,7 +217,7 @@ def _effect_row(effect: Effect, name: str) -> Sequence[Cell | str]:
         proxy = f"proxy {number(level.proxy)} (steps {level.left:.0f}, {level.right:.0f})"
     return (
         Cell(text=effect.left.name, small=(f"against {effect.right.name}",), role=effect.left.role),
-        name,
+        figure_name(effect.key),
         _contrast_cell(effect.steps[1] if effect.steps else None, steps),
         _contrast_cell(effect.proxy[1] if effect.proxy else None, proxy),
         Cell(badge=_trade_off_badge(effect.trade_off)),

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from seedpo.reports.curves import Curve
+from seedpo.reports.families import Family, Setting
 from seedpo.reports.runs import Run, Samples
-from seedpo.reports.settings import Curve, Family, Setting
 
 LARGEST_TILE = 128
 """Images are shrunk to this width and height in pixels."""

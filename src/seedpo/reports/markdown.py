@@ -6,9 +6,9 @@ from seedpo.pages.tables import Cell, Table
 from seedpo.reports import versus
 from seedpo.reports.contents import Contents, failed_table
 from seedpo.reports.evaluations import Evaluation
+from seedpo.reports.families import Family, group
 from seedpo.reports.findings import findings
 from seedpo.reports.preference import PreferenceModel
-from seedpo.reports.settings import Family, group
 from seedpo.reports.tables import result_table
 
 

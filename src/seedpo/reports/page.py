@@ -15,14 +15,15 @@ from seedpo.pages.tables import Table
 from seedpo.pages.wording import count, duration, listing, number, setting
 from seedpo.reports import versus
 from seedpo.reports.ablations import Ablation, ablations
-from seedpo.reports.charts import curve_panels, frontier_panels, health_notes, health_panels
+from seedpo.reports.charts import curve_panels, frontier_panels, health_notes, health_panels, quantities
 from seedpo.reports.contents import Contents, failed_table, read_contents
 from seedpo.reports.evaluations import Evaluation
+from seedpo.reports.families import Family, group
 from seedpo.reports.findings import Findings, findings
 from seedpo.reports.images import BYTES, Grid, build_grid, plan, rows_that_fit
 from seedpo.reports.markdown import results_markdown
+from seedpo.reports.names import of_kind
 from seedpo.reports.runs import Run
-from seedpo.reports.settings import Family, group
 from seedpo.reports.tables import Recipe, configuration_differences, environments, recipe, result_table, seconds
 from seedpo.reports.versus import Bar
 from seedpo.reports.viewer import Viewer, evaluation_viewer, grid_viewer
@@ -248,5 +249,6 @@ def _not_compared(families: Sequence[Family]) -> str:
 def step_figures(family: Family, run: Run, step: int) -> str:
     """Proxy, truth and diversity of a run at a step, for the caption under its images."""
     record: Mapping[str, float] = next((record for record in run.evaluations if record["step"] == step), {})
-    names = {family.proxy: "proxy", family.judge: family.judge_name, "pairwise_diversity": "diversity"}
-    return " \N{MIDDLE DOT} ".join(f"{name} {number(record[key])}" for key, name in names.items() if key in record)
+    keys = (family.proxy, family.judge, *of_kind("diversity", family.figures))
+    names = {key: name for key, name in quantities(family).items() if key in keys and key in record}
+    return " \N{MIDDLE DOT} ".join(f"{name} {number(record[key])}" for key, name in names.items())

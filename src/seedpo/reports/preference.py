@@ -15,8 +15,8 @@ from seedpo.pages.figures import Panel, style
 from seedpo.pages.tables import Cell, Table
 from seedpo.pages.wording import count, duration, interval, number, written
 from seedpo.reports.charts import curve_line
+from seedpo.reports.curves import Curve, Curves, read_curves
 from seedpo.reports.runs import read_mapping, read_metrics
-from seedpo.reports.settings import Curve, Curves, read_curves
 
 ACCURACY = re.compile(r"accuracy/(.+)")
 SHOWN = ("start", "model", "data", "timesteps", "batch_size", "learning_rate", "seed")

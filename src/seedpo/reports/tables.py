@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ import yaml
 
 from seedpo.pages.tables import DASH, Cell, Table
 from seedpo.pages.wording import count, duration, interval, number, setting, written
+from seedpo.reports.curves import Curve, Curves, Point, read_curves
+from seedpo.reports.families import Family, Setting, differing_keys
+from seedpo.reports.names import figure_name, less_is_better, of_kind
 from seedpo.reports.runs import Run
-from seedpo.reports.settings import Curve, Curves, Family, Point, Setting, differing_keys, read_curves
 from seedpo.settings import dotted
 
 GAMMA, BETA = "\N{GREEK SMALL LETTER GAMMA}", "\N{GREEK SMALL LETTER BETA}"
@@ -24,56 +26,50 @@ class Column:
     """A measured column.
 
     Attributes:
-        title: heading.
+        which: ``first``, ``best`` or ``last`` evaluation.
         key: figure.
-        pick: index of the evaluation that is shown.
-        show_step: whether its step is shown.
-        marked: whether intervals are shown and the best run is marked.
+        name: the figure in words.
     """
 
-    title: str
+    which: str
     key: str
-    pick: Callable[[Curve], int]
-    show_step: bool = False
-    marked: bool = True
+    name: str
 
+    @property
+    def title(self) -> str:
+        """Heading."""
+        return f"{self.name} {self.which}"
 
-def _first(curve: Curve) -> int:
-    return 0
+    def pick(self, curve: Curve) -> int:
+        """Index of the evaluation that is shown."""
+        if self.which != "best":
+            return {"first": 0, "last": len(curve.steps) - 1}[self.which]
+        return curve.values.index(self.best_of(curve.values))
 
-
-def _last(curve: Curve) -> int:
-    return len(curve.steps) - 1
-
-
-def _best(curve: Curve) -> int:
-    return max(range(len(curve.steps)), key=lambda index: curve.values[index])
+    def best_of(self, values: Sequence[float]) -> float:
+        """The best of some values of the figure."""
+        return min(values) if less_is_better(self.key) else max(values)
 
 
 def columns(family: Family) -> tuple[Column, ...]:
-    """The measured columns of a family: first, best and last value of proxy and judge, and the ends of the others."""
-    measured = [
-        column
-        for name, key in (("proxy", family.proxy), (family.judge_name, family.judge))
-        for column in (
-            Column(title=f"{name} first", key=key, pick=_first, marked=False),
-            Column(title=f"{name} best", key=key, pick=_best, show_step=True),
-            Column(title=f"{name} last", key=key, pick=_last),
-        )
+    """First, best and last value of proxy and judge, first and last of a diversity, and the last of a quality."""
+    shown = [
+        Column(which=which, key=key, name=name)
+        for key, name in ((family.proxy, "proxy"), (family.judge, family.judge_name))
+        for which in ("first", "best", "last")
     ]
-    return (
-        *measured,
-        Column(title="attributes right, last", key="attribute_accuracy", pick=_last),
-        Column(title="diversity first", key="pairwise_diversity", pick=_first, marked=False),
-        Column(title="diversity last", key="pairwise_diversity", pick=_last),
-    )
+    for kind, whiches in (("diversity", ("first", "last")), ("quality", ("last",))):
+        for key in of_kind(kind, family.figures):
+            if key != family.judge:
+                shown += [Column(which=which, key=key, name=figure_name(key)) for which in whiches]
+    return tuple(shown)
 
 
 def result_table(family: Family) -> Table:
     """One row per run with the best of each column marked, and the mean of every setting with several seeds."""
     shown = columns(family)
     curves = {run.folder: read_curves(run.evaluations) for one in family.settings for run in one.runs}
-    bests = [_highest(column, list(curves.values())) for column in shown]
+    bests = [_best(column, list(curves.values())) for column in shown]
     rows: list[tuple[Cell, ...]] = []
     means: set[int] = set()
     for one in family.settings:
@@ -111,9 +107,10 @@ def _point(column: Column, curves: Curves) -> tuple[int, Point] | None:
     return curve.steps[index], curve.points[index]
 
 
-def _highest(column: Column, all_curves: Sequence[Curves]) -> float:
+def _best(column: Column, all_curves: Sequence[Curves]) -> float:
+    """The best value of a column; NaN where there is nothing to choose. Before training there is no best."""
     values = [entry[1].value for curves in all_curves if (entry := _point(column, curves))]
-    return max(values) if column.marked and len(values) > 1 and max(values) > min(values) else math.nan
+    return column.best_of(values) if column.which != "first" and len(set(values)) > 1 else math.nan
 
 
 def _cell(column: Column, curves: Curves, best: float) -> Cell:
@@ -121,8 +118,8 @@ def _cell(column: Column, curves: Curves, best: float) -> Cell:
     if entry is None:
         return Cell(text=DASH)
     step, point = entry
-    ends = interval(point.low, point.high) if column.marked else ""
-    small = tuple(part for part in (ends, f"step {step}" if column.show_step else "") if part)
+    ends = interval(point.low, point.high) if column.which != "first" else ""
+    small = tuple(part for part in (ends, f"step {step}" if column.which == "best" else "") if part)
     return Cell(text=number(point.value), small=small, best=point.value == best)
 
 

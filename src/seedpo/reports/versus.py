@@ -10,17 +10,15 @@ from seedpo.pages.figures import Line, Panel, style
 from seedpo.pages.tables import DASH, Cell, Table, Tone
 from seedpo.pages.wording import count, interval, listing, number, sentence, signed
 from seedpo.reports.charts import curve_line, frontier_panel
+from seedpo.reports.curves import Curve, Point
 from seedpo.reports.evaluations import Evaluation, Target
-from seedpo.reports.settings import Curve, Point
+from seedpo.reports.names import figure_name, kind_of
 
 MOST_PAIRS = 10
 """With more pairs of models than this, each is compared with the first one only."""
 
 MOST_PANELS = 12
 MOST_FRONTIERS = 4
-DIVERSITY = ("pairwise_diversity", "free_spread")
-OFTEN_DIVERSITY = ("diversity", "vendi", "tce")
-"""Beginnings of the names of metrics of diversity."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +68,6 @@ def lead(one: Evaluation) -> str:
     return text + (f" They were evaluated at {count(len(steps), 'training step')}." if steps else "")
 
 
-def called(figure: str) -> str:
-    """A figure's name without underscores."""
-    return figure.replace("_", " ")
-
-
 def table(one: Evaluation) -> Table:
     """One row per model: every figure with its interval over prompts; the best of each column is marked."""
     points = {figure: {target: one.point(target, figure) for target in one.finals} for figure in one.figures}
@@ -86,7 +79,7 @@ def table(one: Evaluation) -> Table:
         )
         for index, target in enumerate(one.finals)
     ]
-    return Table.of(("model", *map(called, one.figures)), rows)
+    return Table.of(("model", *map(figure_name, one.figures)), rows)
 
 
 def _cell(point: Point | None, best: Point | None) -> Cell:
@@ -137,10 +130,12 @@ def step_panels(one: Evaluation) -> list[Panel]:
     panels = []
     for figure in one.figures:
         lines = [_line(label, index, _points(one, label, figure)) for index, label in trained]
-        panels.append(Panel(title=sentence(called(figure)), x_label="step", y_label=called(figure), lines=lines))
+        panels.append(
+            Panel(title=sentence(figure_name(figure)), x_label="step", y_label=figure_name(figure), lines=lines)
+        )
     for reward in one.rewards:
         lines = [_line(label, index, _rates(one, label, reward)) for index, label in trained]
-        title = f"Win rate against the untrained model, {called(reward)}"
+        title = f"Win rate against the untrained model, {figure_name(reward)}"
         panels.append(Panel(title=title, x_label="step", y_label="win rate", lines=lines, marks=((0.5, "equal"),)))
     panels = [replace(panel, lines=[line for line in panel.lines if line.x]) for panel in panels]
     return [panel for panel in panels if panel.lines][:MOST_PANELS]
@@ -175,15 +170,15 @@ def frontier_panels(one: Evaluation) -> list[Panel]:
     """Truth and diversity against the first reward: a point for each model, a line where it has steps."""
     proxy = one.rewards[0] if one.rewards else ""
     panels = []
-    for figure in (figure for figure in one.figures if proxy and _judges(figure) and figure != proxy):
+    for figure in (figure for figure in one.figures if proxy and kind_of(figure) in ("truth", "diversity")):
         lines = [
             _frontier(label, index, places)
             for index, label in enumerate(one.labels)
             if (places := _places(one, label, proxy, figure))
         ]
         if lines:
-            title = f"{sentence(called(figure))} against {called(proxy)}"
-            panels.append(frontier_panel(title, called(proxy), called(figure), lines))
+            title = f"{sentence(figure_name(figure))} against {figure_name(proxy)}"
+            panels.append(frontier_panel(title, figure_name(proxy), figure_name(figure), lines))
     return panels[:MOST_FRONTIERS]
 
 
@@ -193,10 +188,6 @@ def _places(one: Evaluation, label: str, proxy: str, figure: str) -> list[tuple[
         for target in _steps(one, label) or [target for target in one.finals if target.label == label]
         if (x := one.point(target, proxy)) and (y := one.point(target, figure))
     ]
-
-
-def _judges(figure: str) -> bool:
-    return "truth" in figure or figure in DIVERSITY or figure.startswith(OFTEN_DIVERSITY)
 
 
 def _frontier(label: str, index: int, places: Sequence[tuple[Target, Point, Point]]) -> Line:

@@ -12,8 +12,8 @@ import numpy as np
 from tqdm import tqdm
 
 from seedpo.core.stats.frontiers import GapInterval, Trail, frontier, gap_interval
+from seedpo.reports.curves import Curves, Point, read_curves
 from seedpo.reports.runs import read_run
-from seedpo.reports.settings import Curves, Point, read_curves
 from seedpo.training.sweeps.hacking_grid import Setting
 
 QUANTITIES: Mapping[str, str] = {

@@ -10,13 +10,14 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, Literal
 
-from seedpo.core.verdicts import Evaluation, Reading, Rule, Verdict, is_mean_of, judge_run
+from seedpo.core.verdicts import Rule, Verdict, judge_run
 from seedpo.methods.presets import method_title
 from seedpo.pages.wording import listing, setting, written
-from seedpo.reports.runs import PerPrompt, Record, Run
+from seedpo.reports.curves import Curves, evaluations_of, mean_curve, read_curves
+from seedpo.reports.names import figure_name
+from seedpo.reports.runs import Run
 from seedpo.settings import changes_results, dotted
 from seedpo.training.settings import RunConfig
 from seedpo.training.signs import held_out_keys, verdict_rule
@@ -27,79 +28,6 @@ ROLES: tuple[Role, ...] = ("base", "see", "control")
 WEIGHTS = ("beta", "gamma", "entropy_convention")
 NOT_FAMILY = (*WEIGHTS, "seed", "max_steps", "evaluate_every", "evaluation")
 """Keys that may differ between runs that are compared, besides those that change no result."""
-
-NAN = math.nan
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """A value with its interval; the ends are NaN where none is known.
-
-    Attributes:
-        value: mean over prompts, or over seeds.
-        low, high: ends of the interval.
-        per_prompt: the values of which it is the mean, where they are known.
-    """
-
-    value: float
-    low: float = NAN
-    high: float = NAN
-    per_prompt: PerPrompt | None = field(default=None, repr=False)
-
-    @property
-    def has_interval(self) -> bool:
-        """Whether both ends are known."""
-        return math.isfinite(self.low) and math.isfinite(self.high)
-
-    @property
-    def reading(self) -> Reading:
-        """The point as the verdict of a run reads it."""
-        half = (self.high - self.low) / 2 if self.has_interval else None
-        return Reading(value=self.value, half=half, by_prompt=self.per_prompt.values if self.per_prompt else ())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """A quantity over the evaluations, by ascending step."""
-
-    steps: tuple[int, ...]
-    points: tuple[Point, ...]
-
-    def __getitem__(self, step: int) -> Point:
-        return self.points[self.steps.index(step)]
-
-    @property
-    def values(self) -> tuple[float, ...]:
-        """The values without their intervals."""
-        return tuple(point.value for point in self.points)
-
-
-Curves = Mapping[str, Curve]
-
-
-def read_curves(
-    records: Sequence[Record], per_prompt: Mapping[int, Mapping[str, PerPrompt]] = MappingProxyType({})
-) -> Curves:
-    """Every quantity of a run's evaluations with its interval (``<key>/low``, ``<key>/high``) and values by prompt."""
-    keys = {key: None for record in records for key in record if key != "step" and not key.endswith(("/low", "/high"))}
-    curves = {}
-    for key in keys:
-        lines = [record for record in records if key in record]
-        points = [
-            Point(
-                value=record[key],
-                low=record.get(f"{key}/low", NAN),
-                high=record.get(f"{key}/high", NAN),
-                per_prompt=_mean_of(per_prompt.get(int(record["step"]), {}).get(key), record[key]),
-            )
-            for record in lines
-        ]
-        curves[key] = Curve(steps=tuple(int(record["step"]) for record in lines), points=tuple(points))
-    return curves
-
-
-def _mean_of(values: PerPrompt | None, mean: float) -> PerPrompt | None:
-    return values if values is not None and is_mean_of(mean, values.values) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,19 +67,12 @@ class Setting:
         if len(measured) < 2:
             return measured[0] if measured else {}
         shared = [key for key in measured[0] if all(key in curves for curves in measured)]
-        return {key: _mean([curves[key] for curves in measured]) for key in shared}
+        return {key: mean_curve([curves[key] for curves in measured]) for key in shared}
 
     @property
     def several_seeds(self) -> bool:
         """Whether the intervals are ranges over seeds."""
         return sum(bool(curves) for curves in self.by_seed) > 1
-
-
-def _mean(curves: Sequence[Curve]) -> Curve:
-    steps = [step for step in curves[0].steps if all(step in curve.steps for curve in curves)]
-    columns = [[curve[step].value for curve in curves] for step in steps]
-    points = [Point(value=sum(column) / len(column), low=min(column), high=max(column)) for column in columns]
-    return Curve(steps=tuple(steps), points=tuple(points))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +96,12 @@ class Family:
     @property
     def judge_name(self) -> str:
         """The judge in words."""
-        return figure_name(self.judge)
+        return ("held-out " if self.judge.startswith("reward/") else "") + figure_name(self.judge)
+
+    @property
+    def figures(self) -> set[str]:
+        """Keys of everything that was measured in some setting."""
+        return {key for one in self.settings for key in one.curves}
 
     def verdicts(self, one: Setting) -> list[Verdict]:
         """The verdict on every seed of a setting that was evaluated."""
@@ -200,24 +126,6 @@ class Family:
 
 def _reach(plain: Setting) -> int:
     return max((step for curve in plain.curves.values() for step in curve.steps), default=-1)
-
-
-def figure_name(key: str) -> str:
-    """A held-out figure in words."""
-    reward = key.removeprefix("reward/")
-    return key.replace("_", " ") if reward == key else f"held-out reward {reward}"
-
-
-def evaluations_of(curves: Curves) -> list[Evaluation]:
-    """The evaluations of a run, by ascending step."""
-    steps = sorted({step for curve in curves.values() for step in curve.steps})
-    return [
-        Evaluation(
-            step=step,
-            figures={key: curve[step].reading for key, curve in curves.items() if step in curve.steps},
-        )
-        for step in steps
-    ]
 
 
 def held_out(run: Run) -> tuple[str, ...]:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from seedpo.reports.families import Family, group
 from seedpo.reports.findings import different_evaluations
 from seedpo.reports.runs import read_runs
-from seedpo.reports.settings import Family, group
 from tests.reports.synthetic import write_run
 
 
