@@ -1,4 +1,4 @@
-"""Databases of both kinds for every test of the store."""
+"""Databases for the tests of the store."""
 
 from __future__ import annotations
 
@@ -24,11 +24,17 @@ def postgres() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    """URL of an empty SQLite database."""
+    return f"sqlite:///{tmp_path / 'votes.db'}"
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def database(request: pytest.FixtureRequest, sqlite: str) -> str:
     """URL of an empty database, once of each kind."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'votes.db'}"
+        return sqlite
     server: Server = request.getfixturevalue("postgres")
     return server.new_database()
 

@@ -1,34 +1,58 @@
-"""What a rater sees next."""
+"""What a rater sees next: pairs, sides, checks and repetitions, knockouts, and questions in blocks."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from itertools import pairwise
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedpo.study.assignment import Proposal, next_show, total
-from seedpo.study.folder import Study
-from seedpo.study.records import Candidate, Group, Judgement, Show
-from seedpo.study.schedule import REPEAT_AFTER, scheduled
+from seedpo.study.assignment import (
+    REPEAT_AFTER,
+    Match,
+    Proposal,
+    all_matches,
+    block_order,
+    finished,
+    knockout_order,
+    next_match,
+    next_show,
+    scheduled,
+    total,
+)
+from seedpo.study.folder import Study, open_study
+from seedpo.study.records import Answer, Candidate, Group, Judgement, Pair, Show, judge
 from seedpo.study.settings import Question, StudySettings
-from seedpo.study.tournament import next_match
+from seedpo.study.store import Store
+from tests.study.small_study import pairs_of, small_study
 
 FEW = settings(max_examples=12, deadline=None, derandomize=True)
+KEYS = ("preference", "appeal", "alignment", "diversity")
 
 
-def study_of(groups: int, *, candidates: int = 2, attention: int = 0, **keys: object) -> Study:
-    values = {"id": "s", "questions": (Question(key="preference", text="?"),), **keys}
+def study_of(
+    groups: int, *, candidates: int = 2, attention: int = 0, questions: Sequence[str] = KEYS[:1], **keys: object
+) -> Study:
+    """For each question so many groups and attention checks."""
     members = tuple(Candidate(source=f"m{i}", images=(f"{i:032x}",)) for i in range(candidates))
-    found = [Group(id=f"g{i}", question="preference", prompt=f"p{i}", candidates=members) for i in range(groups)] + [
-        Group(id=f"c{i}", question="preference", prompt="", candidates=members[:2], expected=i % 2)
-        for i in range(attention)
+    tasks = [
+        Group(id=f"{key}-{number}", question=key, prompt=f"p{number}", candidates=members)
+        for number in range(groups)
+        for key in questions
     ]
-    return Study(Path("study"), StudySettings.model_validate(values), tuple(found))
+    checks = [
+        Group(id=f"check-{key}-{number}", question=key, prompt="", candidates=members[:2], expected=number % 2)
+        for number in range(attention)
+        for key in questions
+    ]
+    values = {"id": "s", "questions": tuple(Question(key=key, text=key) for key in questions), **keys}
+    return Study(Path("study"), StudySettings.model_validate(values), (*tasks, *checks))
 
 
 class Session:
@@ -36,56 +60,37 @@ class Session:
 
     def __init__(self, study: Study, *, with_flips: bool = True) -> None:
         self.study, self.with_flips = study, with_flips
-        self.counts: Counter[tuple[str, int, int]] = Counter()
-        self.flips: Counter[tuple[str, int, int]] = Counter()
+        self.counts: Counter[Pair] = Counter()
+        self.flips: Counter[Pair] = Counter()
         self.answers: dict[str, list[Judgement]] = {}
 
-    def propose(self, rater: str) -> Proposal | None:
+    def propose(self, rater: str, turn: int = 0) -> Proposal | None:
         own = self.answers.setdefault(rater, [])
-        return next_show(self.study, own, self.counts, rater=rater, flips=self.flips if self.with_flips else None)
+        flips = self.flips if self.with_flips else None
+        return next_show(self.study, own, self.counts, rater=rater, turn=turn, flips=flips)
 
-    def step(self, rater: str, answer: str = "first") -> Proposal | None:
-        found = self.propose(rater)
-        if found is None:
+    def step(self, rater: str, answer: Answer = "first", turn: int = 0) -> Proposal | None:
+        proposal = self.propose(rater, turn)
+        if proposal is None:
             return None
-        own, group = self.answers[rater], self.study.group(found.group)
-        show = Show(
-            token=f"{rater}-{len(own)}",
-            rater=rater,
-            group=found.group,
-            first=found.first,
-            second=found.second,
-            flipped=found.flipped,
-            number=len(own),
-            repeat_of=found.repeat_of,
-        )
-        own.append(
-            Judgement(
-                show=show,
-                question=group.question,
-                prompt=group.prompt,
-                category="",
-                first=group.candidates[found.first],
-                second=group.candidates[found.second],
-                answer=answer,  # type: ignore[arg-type]
-                expected=None if group.expected is None else "first",
-            )
-        )
-        if found.repeat_of is None:
-            key = (found.group, found.first, found.second)
-            self.counts[key] += 1
-            self.flips[key] += found.flipped
-        return found
+        own = self.answers[rater]
+        show = Show(token=f"{rater}-{len(own)}", rater=rater, number=len(own), **vars(proposal))
+        own.append(judge(show, self.study.group(proposal.group), answer))
+        if proposal.repeat_of is None:
+            self.counts[show.pair] += 1
+            self.flips[show.pair] += proposal.flipped
+        return proposal
 
-    def run(self, raters: list[str], seed: int) -> None:
-        draw, active = random.Random(seed), list(raters)
+    def run(self, raters: int, seed: int) -> None:
+        """Raters r0, r1, ... answer in a drawn order until nothing is left."""
+        draw, active = random.Random(seed), list(range(raters))
         while active:
-            rater = draw.choice(active)
-            if self.step(rater) is None:
-                active.remove(rater)
+            number = draw.choice(active)
+            if self.step(f"r{number}", turn=number) is None:
+                active.remove(number)
 
-    def surplus(self, rater: str) -> int:
-        return sum(1 if answer.show.flipped else -1 for answer in self.answers[rater])
+    def blocks(self, rater: str) -> list[str]:
+        return [question for question, _ in groupby(answer.question for answer in self.answers.get(rater, ()))]
 
 
 @FEW
@@ -102,22 +107,23 @@ def test_each_pair_gets_its_raters_and_nobody_sees_one_twice(
 ) -> None:
     study = study_of(groups, candidates=candidates, raters_per_pair=raters, seed=seed)
     session = Session(study, with_flips=with_flips)
-    session.run([f"r{i}" for i in range(raters + more)], seed)
+    session.run(raters + more, seed)
     assert len(session.counts) == groups * candidates * (candidates - 1) // 2
     assert set(session.counts.values()) == {raters}
     for own in session.answers.values():
-        seen = [(answer.show.group, answer.show.first, answer.show.second) for answer in own]
+        seen = [answer.show.pair for answer in own]
         assert len(seen) == len(set(seen))
-    assert all(abs(2 * session.flips[key] - count) <= 1 for key, count in session.counts.items())
+    assert all(abs(2 * session.flips[pair] - count) <= 1 for pair, count in session.counts.items())
 
 
 @pytest.mark.parametrize("raters", [1, 3])
 def test_sides_of_each_rater_are_even_to_within_one_while_there_is_a_choice(raters: int) -> None:
     session = Session(study_of(60, raters_per_pair=raters, seed=4))
     for _ in range(20):
-        for rater in range(raters * 2):
-            session.step(f"r{rater}")
-            assert abs(session.surplus(f"r{rater}")) <= 1
+        for number in range(raters * 2):
+            session.step(f"r{number}")
+            flips = [answer.show.flipped for answer in session.answers[f"r{number}"]]
+            assert abs(2 * sum(flips) - len(flips)) <= 1
     assert sum(session.counts.values()) == 20 * raters * 2
 
 
@@ -129,7 +135,7 @@ def test_fewest_raters_come_first() -> None:
     assert len(session.counts) == 20
 
 
-def test_the_same_seed_gives_the_same_order_and_another_seed_another() -> None:
+def test_the_order_depends_on_seed_and_rater_alone() -> None:
     def shown(seed: int, rater: str = "a") -> list[Proposal | None]:
         session = Session(study_of(12, attention=3, checks=0.2, repeats=0.2, seed=seed))
         return [session.step(rater) for _ in range(12)]
@@ -139,28 +145,50 @@ def test_the_same_seed_gives_the_same_order_and_another_seed_another() -> None:
     assert shown(1) != shown(1, "b")
 
 
-@FEW
-@given(seed=st.integers(0, 99), checks=st.sampled_from([0.0, 0.1, 0.25]), repeats=st.sampled_from([0.0, 0.1, 0.2]))
-def test_checks_and_repeats_come_at_their_shares(seed: int, checks: float, repeats: float) -> None:
-    study = study_of(60, attention=40, checks=checks, repeats=repeats, seed=seed)
-    session = Session(study)
-    while session.step("a"):
-        pass
-    own = session.answers["a"]
-    repeated = [answer for answer in own if answer.show.repeat_of]
-    attention = [answer for answer in own if answer.expected]
-    assert abs(len(attention) - checks * len(own)) <= 1.5
-    assert abs(len(repeated) - repeats * len(own)) <= 1.5
-    assert len(own) - len(repeated) - len(attention) == 60
+def require_repetitions_are_fair(own: Sequence[Judgement]) -> None:
+    """Each repeats a regular show of the same question once, with exchanged sides, a while later."""
     by_token = {answer.show.token: answer for answer in own}
-    for answer in repeated:
+    repeats = [answer for answer in own if answer.show.repeat_of is not None]
+    for answer in repeats:
         original = by_token[answer.show.repeat_of or ""]
+        assert original.regular
+        assert original.question == answer.question
         assert original.show.flipped is not answer.show.flipped
         assert answer.show.number - original.show.number > REPEAT_AFTER
-        assert original.expected is None
-        assert original.show.repeat_of is None
-    assert len({answer.show.repeat_of for answer in repeated}) == len(repeated)
+    assert len({answer.show.repeat_of for answer in repeats}) == len(repeats)
+
+
+@FEW
+@given(
+    seed=st.integers(0, 99),
+    checks=st.sampled_from([0.0, 0.1, 0.25]),
+    repeats=st.sampled_from([0.0, 0.1, 0.2]),
+    order=st.sampled_from(["mixed", "blocks"]),
+)
+def test_checks_and_repeats_come_at_their_shares_and_the_total_is_known(
+    seed: int, checks: float, repeats: float, order: str
+) -> None:
+    questions = KEYS[: 1 if order == "mixed" else 4]
+    study = study_of(
+        60 // len(questions), attention=10, questions=questions, checks=checks, repeats=repeats, seed=seed, order=order
+    )
+    session, totals = Session(study), []
+    while True:
+        totals.append(total(study, session.answers.get("a", []), session.counts, rater="a"))
+        if session.step("a") is None:
+            break
+    own = session.answers["a"]
+    attention = [answer for answer in own if answer.expected]
+    repeated = [answer for answer in own if answer.show.repeat_of]
+    assert len([answer for answer in own if answer.regular]) == 60
+    tolerance = 1.5 if order == "mixed" else 3.0
+    assert abs(len(attention) - min(checks * len(own), 10 * len(questions))) <= tolerance
+    assert abs(len(repeated) - repeats * len(own)) <= tolerance
     assert len({answer.show.group for answer in attention}) == len(attention)
+    require_repetitions_are_fair(own)
+    assert len(session.blocks("a")) == len(questions)
+    assert totals[-1] == len(own)
+    assert all(abs(value - len(own)) <= 2 * tolerance for value in totals), "the progress bar knows the end"
 
 
 def test_places_of_checks_are_drawn_within_their_blocks() -> None:
@@ -171,42 +199,32 @@ def test_places_of_checks_are_drawn_within_their_blocks() -> None:
     assert len({place % 10 for place in places}) == 10
 
 
-def test_a_rater_who_stops_midway_leaves_no_pair_unreachable() -> None:
-    for tournament in ("full", "knockout"):
-        study = study_of(6, candidates=3, tournament=tournament)
-        session = Session(study)
-        for _ in range(3):
-            session.step("gone")
-        assert session.answers["gone"][-1].show.group
-        # What the first one held and never answered is free again, as the store frees it after a while.
-        lost = session.answers["gone"].pop().show
-        session.counts[lost.group, lost.first, lost.second] -= 1
-        session.flips[lost.group, lost.first, lost.second] -= lost.flipped
-        while session.step("other"):
-            pass
-        if tournament == "full":
-            assert set(session.counts.values()) == {1}
-            continue
-        done = set()
-        for rater in session.answers:
-            for group in study.groups:
-                given = [answer for answer in session.answers[rater] if answer.show.group == group.id]
-                done |= {group.id} if len(given) == 2 else set()
-        assert done == {group.id for group in study.groups}
-
-
-def test_a_knockout_finds_the_best_in_one_comparison_less_than_there_are_candidates() -> None:
-    study = study_of(5, candidates=4, tournament="knockout")
+@pytest.mark.parametrize("tournament", ["full", "knockout"])
+def test_a_rater_who_stops_midway_leaves_no_pair_unreachable(tournament: str) -> None:
+    study = study_of(6, candidates=3, tournament=tournament)
     session = Session(study)
-    assert total(study, [], session.counts, rater="a") == 15
-    groups = []
-    while (found := session.propose("a")) is not None:
-        session.step("a", "first" if found.first == 2 else "second" if found.second == 2 else "tie")
-        groups.append(found.group)
-    assert [len(list(filter(lambda name: name == group, groups))) for group in dict.fromkeys(groups)] == [3] * 5
-    assert all(before == after for before, after in zip(groups[::3], groups[2::3], strict=True))
-    last = session.answers["a"][2::3]
-    assert all(2 in (answer.show.first, answer.show.second) for answer in last)
+    for _ in range(3):
+        session.step("gone")
+    # What the first one held and never answered is free again, as the store frees it after a while.
+    lost = session.answers["gone"].pop().show
+    session.counts[lost.pair] -= 1
+    session.flips[lost.pair] -= lost.flipped
+    while session.step("other"):
+        pass
+    if tournament == "full":
+        assert set(session.counts.values()) == {1}
+        return
+    answered = Counter((answer.show.rater, answer.show.group) for own in session.answers.values() for answer in own)
+    assert {group for (_, group), count in answered.items() if count == 2} == {group.id for group in study.groups}
+
+
+def test_nobody_gets_more_than_the_allowed_tasks() -> None:
+    session = Session(study_of(9, tasks_per_rater=4))
+    assert total(session.study, [], session.counts, rater="a") == 4
+    assert [session.step("a") is None for _ in range(5)] == [False] * 4 + [True]
+
+
+# Knockouts.
 
 
 def test_the_better_one_stays_and_a_tie_changes_nothing() -> None:
@@ -216,21 +234,144 @@ def test_the_better_one_stays_and_a_tie_changes_nothing() -> None:
     assert next_match([2, 0, 1], {(0, 2): "second", (1, 2): "bad"}) is None
 
 
-def test_nobody_gets_more_than_the_tasks_that_are_allowed() -> None:
-    session = Session(study_of(9, tasks_per_rater=4))
-    assert total(session.study, [], session.counts, rater="a") == 4
-    assert [session.step("a") is None for _ in range(5)] == [False] * 4 + [True]
+def group_of(size: int, name: str = "g") -> Group:
+    members = tuple(Candidate(source=str(i), images=(f"{i:032x}",)) for i in range(size))
+    return Group(id=name, question="q", prompt="", candidates=members)
 
 
-@pytest.mark.parametrize(("checks", "repeats"), [(0.0, 0.0), (0.1, 0.1)])
-def test_the_total_is_told_from_the_beginning(checks: float, repeats: float) -> None:
-    study = study_of(30, attention=10, checks=checks, repeats=repeats)
+def test_all_matches_occur_once_with_the_lower_index_first() -> None:
+    assert list(all_matches(group_of(3))) == [(0, 1), (0, 2), (1, 2)]
+
+
+def test_the_best_wins_a_knockout_wherever_it_enters() -> None:
+    entries = knockout_order(group_of(5), seed=3)
+    for best in range(5):
+        answers: dict[Match, Answer] = {}
+        while match := next_match(entries, answers):
+            assert match[0] == len(answers)
+            low, high = match[1]
+            # Candidates rank by their distance from the best one.
+            answers[low, high] = "first" if abs(low - best) < abs(high - best) else "second"
+        assert len(answers) == 4
+        low, high = list(answers)[-1]
+        assert best in (low, high)
+        counts = {("g", *match): 1 for match in answers}
+        assert finished(entries, "g", counts) == 1
+        del counts["g", low, high]
+        assert finished(entries, "g", counts) == 0
+
+
+def test_the_order_of_entry_depends_on_group_and_seed() -> None:
+    orders = {tuple(knockout_order(group_of(5, name), seed)) for name in ("g", "h") for seed in (0, 1, 2)}
+    assert len(orders) > 2
+    assert knockout_order(group_of(5), 1) == knockout_order(group_of(5), 1)
+    assert all(sorted(order) == list(range(5)) for order in orders)
+
+
+def test_a_rater_plays_one_knockout_after_the_other() -> None:
+    study = study_of(5, candidates=4, tournament="knockout")
     session = Session(study)
-    told = []
-    while True:
-        told.append(total(study, session.answers.get("a", []), session.counts, rater="a"))
-        if session.step("a") is None:
-            break
-    end = len(session.answers["a"])
-    assert told[-1] == end
-    assert all(abs(value - end) <= 2 for value in told)
+    assert total(study, [], session.counts, rater="a") == 15
+    while (proposal := session.propose("a")) is not None:
+        session.step("a", "first" if proposal.first == 2 else "second" if proposal.second == 2 else "tie")
+    own = session.answers["a"]
+    assert [len(list(answers)) for _, answers in groupby(own, key=lambda answer: answer.show.group)] == [3] * 5
+    assert all(2 in (answer.show.first, answer.show.second) for answer in own[2::3])
+
+
+# Questions in blocks.
+
+
+def test_each_question_is_at_each_place_and_after_each_other_one_equally_often() -> None:
+    for count in (1, 2, 3, 4, 5):
+        keys = [f"q{number}" for number in range(count)]
+        for seed in range(3):
+            rows = [block_order(keys, turn, seed=seed) for turn in range(2 * count)]
+            assert all(sorted(row) == keys for row in rows)
+            for half in (rows[:count], rows[count:]):
+                assert all(len({row[place] for row in half}) == count for place in range(count))
+            follows = Counter(pair for row in rows for pair in pairwise(row))
+            assert set(follows.values()) <= {2}
+            assert len(follows) == count * (count - 1)
+
+
+def test_the_order_of_blocks_depends_on_the_seed() -> None:
+    orders = [tuple(tuple(block_order(KEYS, turn, seed=seed)) for turn in range(4)) for seed in range(5)]
+    assert orders[0] == tuple(tuple(block_order(KEYS, turn, seed=0)) for turn in range(4))
+    assert len(set(orders)) > 1
+
+
+@pytest.mark.parametrize(("candidates", "tournament"), [(2, "full"), (3, "full"), (3, "knockout")])
+def test_one_question_after_the_other_and_every_pair_gets_its_raters(candidates: int, tournament: str) -> None:
+    study = study_of(4, candidates=candidates, questions=KEYS, raters_per_pair=4, tournament=tournament, order="blocks")
+    session = Session(study)
+    session.run(4, seed=1)
+    assert all(sorted(session.blocks(rater)) == sorted(KEYS) for rater in session.answers), "no question comes back"
+    assert len({session.blocks(rater)[0] for rater in session.answers}) == 4
+    answered = Counter((answer.show.rater, answer.show.group) for own in session.answers.values() for answer in own)
+    matches = candidates * (candidates - 1) // 2 if tournament == "full" else candidates - 1
+    assert set(answered.values()) == {matches}
+    assert len(answered) == 4 * 16
+    if tournament == "full":
+        assert set(session.counts.values()) == {4}
+        assert all(2 * session.flips[pair] == count for pair, count in session.counts.items())
+
+
+def test_more_raters_than_needed_share_the_pairs_of_blocks() -> None:
+    session = Session(study_of(6, questions=KEYS, raters_per_pair=2, order="blocks"))
+    session.run(7, seed=2)
+    assert len(session.counts) == 24
+    assert set(session.counts.values()) == {2}
+    assert all(len(session.blocks(rater)) == len(set(session.blocks(rater))) for rater in session.answers)
+
+
+def test_a_knockout_that_someone_plays_is_not_given_again_while_other_questions_wait() -> None:
+    session = Session(study_of(1, candidates=3, questions=KEYS, tournament="knockout", order="blocks"))
+    assert session.step("a")
+    first = session.answers["a"][0].question
+    while first not in session.blocks("b") and session.step("b", turn=1):
+        pass
+    assert session.blocks("b")[:3] == [key for key in block_order(KEYS, 1, seed=0) if key != first]
+
+
+def test_mixed_questions_stay_mixed() -> None:
+    session = Session(study_of(10, questions=KEYS, order="mixed"))
+    session.run(1, seed=0)
+    assert len(session.blocks("r0")) > 8
+
+
+def test_raters_of_a_store_begin_with_different_questions(tmp_path: Path) -> None:
+    questions = tuple(Question(key=key, text=key) for key in KEYS[:2])
+    pairs = pairs_of(3)
+    others = [replace(group, id=f"other-{group.id}", question=KEYS[1]) for group in pairs]
+    study = small_study(tmp_path / "study", pairs + others, order="blocks", raters_per_pair=4, questions=questions)
+    store = Store.open(study)
+    try:
+        raters = [name for name, _ in store.add_raters([""] * 4)]
+        raters.sort(key=[rater.id for rater in store.raters()].index)
+        blocks = [_all_answered(store, study, rater) for rater in raters]
+    finally:
+        store.close()
+    keys = list(KEYS[:2])
+    assert all(order in (keys, keys[::-1]) for order in blocks)
+    assert blocks.count(keys) == 2
+
+
+def _all_answered(store: Store, study: Study, rater: str) -> Sequence[str]:
+    """Answers everything; gives the questions in their order. What was foretold each time comes next."""
+    questions = []
+    while (show := store.next(rater)) is not None:
+        questions.append(study.group(show.group).question)
+        foretold = {(proposal.group, proposal.first) for proposal in store.upcoming(rater)}
+        store.vote(rater, show.token, "left", key=f"key-{len(questions)}")
+        following = store.next(rater)
+        assert foretold == ({(following.group, following.first)} if following else set())
+    return [question for question, _ in groupby(questions)]
+
+
+def test_studies_without_the_key_stay_mixed(tmp_path: Path) -> None:
+    folder = small_study(tmp_path / "study", order="blocks").folder
+    file = folder / "study.yaml"
+    assert open_study(folder).settings.order == "blocks"
+    file.write_text(file.read_text(encoding="utf-8").replace("order: blocks\n", ""), encoding="utf-8")
+    assert open_study(folder).settings.order == "mixed"

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from seedpo.study.preferences import preferences
+from seedpo.study.preferences import Count, counted_votes, preferences
 from seedpo.study.records import Answer, Candidate, Group, Judgement, Show
 from seedpo.study.settings import Question, StudySettings
-from seedpo.study.votes_wanted import Count, counted_votes
 
 
 def vote(first: int, second: int, answer: Answer, *, rater: str = "a", repeat_of: str | None = None) -> Judgement:

@@ -26,7 +26,8 @@ DatabaseUrl = Annotated[
 
 def require_extra() -> None:
     """Says what to install where the packages of the application are missing."""
-    missing = [name for name in ("fastapi", "multipart", "sqlalchemy", "uvicorn") if not importlib.util.find_spec(name)]
+    needed = ("fastapi", "itsdangerous", "multipart", "sqlalchemy", "uvicorn")
+    missing = [name for name in needed if not importlib.util.find_spec(name)]
     if missing:
         raise ConfigError(f"studies need {', '.join(missing)}: pip install 'seedpo[study]'")
 
@@ -91,7 +92,7 @@ def study_create_command(
 
         seedpo study create studies/two --kind study --images base=out/base --images see=out/see --prompts prompts.csv
     """
-    from seedpo.study.creating import Design, models_of, new_study
+    from seedpo.study.design import Design, models_of, new_study
 
     compared = kind == "study"
     for option, value, known in (
@@ -187,7 +188,7 @@ def study_links_command(
         seedpo study links studies/pilot --label annotators --days 14
     """
     require_extra()
-    from seedpo.study.links import make_links, write_links
+    from seedpo.study.serving import make_links, write_links
 
     links = make_links(study, number=number, label=label, days=days, base=base, url=database, out=out)
     if out is None:

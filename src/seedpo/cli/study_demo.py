@@ -34,7 +34,7 @@ from seedpo.scenes.shipped import evaluation_prompts
 from seedpo.scenes.taste import AVERSION, LIKING, PENALTY, TEMPERATURE
 from seedpo.study.analysing import analyze_folder
 from seedpo.study.app import build_app
-from seedpo.study.creating import Design, new_study
+from seedpo.study.design import Design, new_study
 from seedpo.study.folder import Study, open_study
 from seedpo.study.records import Side
 from seedpo.study.security import Limits

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from seedpo.data.image_list import ListedImage
+from seedpo.data.text import spreadsheet_text
 from seedpo.errors import ConfigError
 from seedpo.files import write_aside
 
@@ -82,7 +83,8 @@ def _write_csv(columns: Mapping[str, list[Any]], path: Path) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(_rows(columns))
+    for row in _rows(columns):
+        writer.writerow([spreadsheet_text(cell) if isinstance(cell, str) else cell for cell in row])
     path.write_text(text.getvalue(), encoding="utf-8", newline="")
 
 

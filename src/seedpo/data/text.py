@@ -99,6 +99,11 @@ def _csv_lines(path: Path) -> Iterator[Line]:
             yield Line(path=path, number=number, values=dict(zip_longest(names, fields)))
 
 
+def spreadsheet_text(cell: str) -> str:
+    """A cell of a CSV file that no spreadsheet takes for a formula: such a cell gets an apostrophe in front."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
 def _some(path: Path, lines: list[Line], expected: str) -> list[Line]:
     if lines and all(line.fault for line in lines):
         raise DataError(f"{path} is not {expected}: line {lines[0].number} {lines[0].fault}")

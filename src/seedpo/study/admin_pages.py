@@ -1,4 +1,4 @@
-"""The pages of whoever runs the study: progress, links, votes."""
+"""The pages of the study's owner: progress, links, votes."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from seedpo.study.links import numbered
-from seedpo.study.refusals import OLD_PAGE, Refusal
+from seedpo.study.errors import NO_ADMIN, OLD_PAGE, Refusal
+from seedpo.study.export import votes_csv
+from seedpo.study.security import SESSION_SECONDS
+from seedpo.study.serving import numbered
 from seedpo.study.site import Site
-from seedpo.study.status import question_lines, rater_row
-from seedpo.study.votes import votes_csv
+from seedpo.study.status import question_status, rater_row
 
 COOKIE = "seedpo_admin"
 WRONG_TOKEN = "This is not the token that the server printed when it started."
-NO_ADMIN = "This page needs the admin token."
 
 Field = Annotated[str, Form(max_length=200)]
 
 
 def admin_pages(site: Site) -> APIRouter:
-    """Their routes. A form of the page carries a form token; a request with a bearer token needs none."""
+    """Routes of the owner. Forms carry a form token; requests with a bearer token need none."""
     router = APIRouter(prefix="/admin")
-    _add_entrance(router, site)
-    _add_work(router, site)
+    _add_login(router, site)
+    _add_actions(router, site)
     return router
 
 
@@ -34,7 +34,7 @@ def _is_admin(site: Site, request: Request) -> bool:
 
 def _require_admin(site: Site, request: Request, form_token: str | None = None) -> None:
     if not _is_admin(site, request):
-        site.slow_down(site.paces.logins, "")
+        site.slow_down(site.paces.logins)
         raise Refusal(401, NO_ADMIN)
     bearer, cookie = request.headers.get("authorization", ""), request.cookies.get(COOKIE, "")
     if form_token is not None and not bearer and not site.secret.is_form_token(cookie, form_token):
@@ -42,16 +42,17 @@ def _require_admin(site: Site, request: Request, form_token: str | None = None) 
 
 
 def _overview(site: Site, request: Request, links: list[str]) -> HTMLResponse:
-    judgements = site.store.judgements()
-    form_token = site.secret.form_token(request.cookies.get(COOKIE, ""))
-    raters = [rater_row(rater) for rater in site.store.overview()]
-    values = {"raters": raters, "questions": question_lines(site.study, judgements), "links": links}
-    return HTMLResponse(site.page("admin", settings=site.study.settings, form_token=form_token, **values))
+    values = {
+        "settings": site.study.settings,
+        "form_token": site.secret.form_token(request.cookies.get(COOKIE, "")),
+        "raters": [rater_row(rater) for rater in site.store.overview()],
+        "questions": question_status(site.study, site.store.judgements()),
+        "links": links,
+    }
+    return HTMLResponse(site.page("admin", **values))
 
 
-def _add_entrance(router: APIRouter, site: Site) -> None:
-    """The page itself, and how one comes in and leaves."""
-
+def _add_login(router: APIRouter, site: Site) -> None:
     @router.get("")
     def page(request: Request) -> HTMLResponse:
         if not _is_admin(site, request):
@@ -60,14 +61,14 @@ def _add_entrance(router: APIRouter, site: Site) -> None:
 
     @router.post("/login")
     def login(request: Request, token: Field) -> Response:
-        site.slow_down(site.paces.logins, "")
+        site.slow_down(site.paces.logins)
         if not site.is_admin(bearer=f"Bearer {token}", cookie=""):
             return HTMLResponse(site.page("login", error=WRONG_TOKEN), 401)
         answer = RedirectResponse("/admin", 303)
         answer.set_cookie(
             COOKIE,
             site.secret.session(site.admin_token),
-            max_age=12 * 3600,
+            max_age=SESSION_SECONDS,
             path="/admin",
             secure=request.url.scheme == "https",
             httponly=True,
@@ -83,9 +84,7 @@ def _add_entrance(router: APIRouter, site: Site) -> None:
         return answer
 
 
-def _add_work(router: APIRouter, site: Site) -> None:
-    """Links made and revoked, and votes taken away."""
-
+def _add_actions(router: APIRouter, site: Site) -> None:
     @router.post("/links")
     def links(
         request: Request,
@@ -96,10 +95,10 @@ def _add_work(router: APIRouter, site: Site) -> None:
         _require_admin(site, request, form_token)
         base = str(request.base_url).rstrip("/")
         days = site.study.settings.link_days
-        made = [f"{base}/r/{token}" for _, token in site.store.add_raters(numbered(label, number), days=days)]
+        new_links = [f"{base}/r/{token}" for _, token in site.store.add_raters(numbered(label, number), days=days)]
         if "text/html" in request.headers.get("accept", ""):
-            return _overview(site, request, made)
-        return JSONResponse({"links": made})
+            return _overview(site, request, new_links)
+        return JSONResponse({"links": new_links})
 
     @router.post("/revoke")
     def revoke(request: Request, rater: Field, form_token: Field = "") -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -16,26 +16,14 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Res
 from starlette.exceptions import HTTPException
 
 from seedpo.errors import SeedpoError
+from seedpo.study import errors
 from seedpo.study.admin_pages import admin_pages
+from seedpo.study.errors import Refusal
 from seedpo.study.folder import open_study
-from seedpo.study.rater_pages import rater_pages
-from seedpo.study.rater_tasks import rater_tasks
-from seedpo.study.refusals import (
-    BROKEN,
-    ENDED_LINK,
-    NO_CHOICE,
-    NO_CONSENT,
-    NO_PAGE,
-    NOT_STORED,
-    NOT_YOURS,
-    UNREADABLE,
-    Refusal,
-)
-from seedpo.study.secret import read_secret
-from seedpo.study.security import Guard, Limits
-from seedpo.study.site import Site, paces, templates
+from seedpo.study.rater_pages import rater_pages, rater_tasks
+from seedpo.study.security import Guard, Limits, read_secret
+from seedpo.study.site import Paces, Site, templates
 from seedpo.study.store import Store
-from seedpo.study.store_errors import LinkEnded, NoConsent, NotOffered, NotShown
 
 STATIC = {
     "admin.js": "text/javascript",
@@ -43,6 +31,17 @@ STATIC = {
     "study.css": "text/css",
     "study.js": "text/javascript",
 }
+
+REFUSALS: Mapping[type[Exception], Refusal] = {
+    RequestValidationError: Refusal(422, errors.UNREADABLE),
+    errors.NotShown: Refusal(409, errors.NOT_YOURS),
+    errors.NotOffered: Refusal(422, errors.NO_CHOICE),
+    errors.LinkEnded: Refusal(410, errors.ENDED_LINK),
+    errors.NoConsent: Refusal(403, errors.NO_CONSENT),
+    SeedpoError: Refusal(503, errors.NOT_STORED, wait=3.0),
+    Exception: Refusal(500, errors.BROKEN),
+}
+"""How each error is answered. What a rater must not read goes to the server's log."""
 
 _log = logging.getLogger(__name__)
 
@@ -58,9 +57,9 @@ def build_app(
     """The application that serves one study.
 
     Args:
-        study_folder: as `seedpo study create` makes it; groups that are appended later are seen.
-        url: of the database; none: what the study says.
-        admin_token: opens the admin page; none: one that follows from the key in the study's folder.
+        study_folder: made by `seedpo study create`; groups that are appended later appear.
+        url: of the database; `None`: the study's own.
+        admin_token: opens the admin page; `None`: derived from the key in the study's folder.
         hosts: names under which the server is reached, besides localhost and addresses.
         limits: on the pace and size of requests.
 
@@ -76,7 +75,7 @@ def build_app(
         store=store,
         secret=secret,
         admin_token=admin_token or secret.admin_token(),
-        paces=paces(limits),
+        paces=Paces(limits),
         pages=templates(),
         version=hashlib.sha256(b"".join(static.values())).hexdigest()[:12],
     )
@@ -95,7 +94,7 @@ def build_app(
     @app.get("/static/{name}")
     def static_file(name: str) -> Response:
         if name not in static:
-            raise Refusal(404, NO_PAGE)
+            raise Refusal(404, errors.NO_PAGE)
         return Response(static[name], media_type=STATIC[name], headers={"cache-control": "public, max-age=86400"})
 
     @app.get("/healthz")
@@ -107,14 +106,13 @@ def build_app(
 
 
 def _answer_errors(app: FastAPI, site: Site) -> None:
-    """Every error becomes one sentence; what a rater must not read goes to the server's log."""
+    """Answers every error with one sentence, as a page or as JSON."""
 
     def answer(request: Request, refusal: Refusal) -> Response:
         headers = {} if refusal.wait is None else {"retry-after": str(math.ceil(refusal.wait))}
         if "text/html" in request.headers.get("accept", ""):
-            page = site.pages.get_template("message.html.j2").render(
-                title="", version=site.version, sentence=refusal.sentence
-            )
+            template = site.pages.get_template("message.html.j2")
+            page = template.render(title="", version=site.version, sentence=refusal.sentence)
             return HTMLResponse(page, refusal.status, headers=headers)
         return JSONResponse({"error": refusal.sentence}, refusal.status, headers=headers)
 
@@ -124,33 +122,16 @@ def _answer_errors(app: FastAPI, site: Site) -> None:
 
     @app.exception_handler(HTTPException)
     def no_route(request: Request, error: HTTPException) -> Response:
-        return answer(request, Refusal(error.status_code, NO_PAGE if error.status_code == 404 else UNREADABLE))
+        sentence = errors.NO_PAGE if error.status_code == 404 else errors.UNREADABLE
+        return answer(request, Refusal(error.status_code, sentence))
 
-    @app.exception_handler(RequestValidationError)
-    def unreadable(request: Request, error: RequestValidationError) -> Response:
-        return answer(request, Refusal(422, UNREADABLE))
+    def handler(refusal: Refusal) -> Callable[[Request, Exception], Response]:
+        def handle(request: Request, error: Exception) -> Response:
+            if refusal.status == 503:
+                _log.error("error: %s", error)
+            return answer(request, refusal)
 
-    @app.exception_handler(NotShown)
-    def not_shown(request: Request, error: NotShown) -> Response:
-        return answer(request, Refusal(409, NOT_YOURS))
+        return handle
 
-    @app.exception_handler(NotOffered)
-    def not_offered(request: Request, error: NotOffered) -> Response:
-        return answer(request, Refusal(422, NO_CHOICE))
-
-    @app.exception_handler(LinkEnded)
-    def link_ended(request: Request, error: LinkEnded) -> Response:
-        return answer(request, Refusal(410, ENDED_LINK))
-
-    @app.exception_handler(NoConsent)
-    def no_consent(request: Request, error: NoConsent) -> Response:
-        return answer(request, Refusal(403, NO_CONSENT))
-
-    @app.exception_handler(SeedpoError)
-    def not_stored(request: Request, error: SeedpoError) -> Response:
-        _log.error("error: %s", error)
-        return answer(request, Refusal(503, NOT_STORED, wait=3.0))
-
-    @app.exception_handler(Exception)
-    def broken(request: Request, error: Exception) -> Response:
-        return answer(request, Refusal(500, BROKEN))
+    for kind, refusal in REFUSALS.items():
+        app.add_exception_handler(kind, handler(refusal))

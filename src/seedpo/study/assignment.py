@@ -1,39 +1,170 @@
-"""What a rater sees next: a pure function of the study, of the rater's answers, and of how often each pair was given.
+"""What a rater sees next: a pure function of the study, the rater's answers, and how often each pair was shown.
 
-Pairs that fewest raters have come first, drawn among equals by (seed, rater, number of the show). Attention checks and
-repetitions are mixed in at their shares (:mod:`seedpo.study.schedule`).
+Pairs with the fewest raters come first; the seed, the rater and the number of the show decide among equals. Attention
+checks and repetitions are mixed in at their shares. If the questions come in blocks, all this happens inside the
+rater's current block; a check or repetition that is due and not available there is made up for in the next block.
 
-Where the questions come in blocks (:mod:`seedpo.study.blocks`), all this happens within the block that the rater is in;
-a check or repetition that is due and cannot be had in it is made up for in the next one.
+Sides are balanced twice. A pair that was shown one way round more often is always shown the other way round next.
+Among the pairs that may come next, one that balances the rater's own left and right is preferred.
 
-Sides are balanced twice. A pair that was shown one way round more often is shown the other way round, always. Of the
-pairs that may come next, one is taken that makes the rater's own left and right even, as long as there is one.
-
-In a knockout of more than two candidates each rater plays a whole one, a group at a time, and ``raters_per_pair`` says
-how many of them each group gets. A group that someone left in the middle is given again when nothing else is left.
+In a knockout of more than two candidates each rater plays whole knockouts, one group at a time, and
+``raters_per_pair`` is the number of knockouts per group. A group that a rater abandoned is given again when nothing
+else is left.
 """
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import combinations, product
 
-from seedpo.study.blocks import block_order
 from seedpo.study.folder import Study
-from seedpo.study.records import Answer, Group, Judgement
-from seedpo.study.schedule import length, repeatable, scheduled, wanted_flip
-from seedpo.study.tournament import Pair, all_pairs, finished, next_match, order
+from seedpo.study.records import Answer, Group, Judgement, Pair
 
-Key = tuple[str, int, int]
-"""Id of a group and the indices of two of its candidates, the lower one first."""
+Match = tuple[int, int]
+"""Indices of two candidates of a group, the lower one first."""
 
-Counts = Mapping[Key, int]
+Counts = Mapping[Pair, int]
+
+REPEAT_AFTER = 5
+"""At least so many other shows lie between a show and its repetition."""
 
 _PROBES = 24
-"""Pairs drawn at random before all of them are looked at: enough while many are untouched."""
+"""Pairs that are drawn at random before all are examined: enough while many are untouched."""
+
+
+# Which candidates of a group are compared: all pairs, or a knockout.
+
+
+def all_matches(group: Group) -> Sequence[Match]:
+    """All k (k - 1) / 2 pairs of k candidates. They show how all candidates rank, ties and cycles included."""
+    return list(combinations(range(len(group.candidates)), 2))
+
+
+def knockout_order(group: Group, seed: int) -> Sequence[int]:
+    """The order in which the candidates of a group enter its knockout, the same for all raters."""
+    indices = list(range(len(group.candidates)))
+    random.Random(f"{seed}|order|{group.id}").shuffle(indices)
+    return indices
+
+
+def next_match(entries: Sequence[int], answers: Mapping[Match, Answer]) -> tuple[int, Match] | None:
+    """The next comparison of a rater's knockout: the better of two candidates meets the next one.
+
+    k - 1 comparisons find the best of k candidates. After a tie, "both bad" or "skip" the earlier candidate stays. If
+    the rater corrects an answer, another comparison may become necessary.
+
+    Args:
+        entries: candidates in the order in which they enter.
+        answers: what the rater has answered in this group.
+
+    Returns:
+        The number of earlier comparisons, and the match; `None` if the knockout is over.
+    """
+    champion = entries[0]
+    for stage, challenger in enumerate(entries[1:]):
+        match = (min(champion, challenger), max(champion, challenger))
+        if match not in answers:
+            return stage, match
+        if answers[match] in ("first", "second"):
+            champion = match[answers[match] == "second"]
+    return None
+
+
+def finished(entries: Sequence[int], group: str, counts: Counts) -> int:
+    """How many raters have reached the last comparison of a group's knockout.
+
+    Each of them met the last candidate exactly once, whoever the champion was.
+
+    Args:
+        entries: candidates in the order in which they enter.
+        group: id of the group.
+        counts: raters by pair.
+    """
+    last = entries[-1]
+    return sum(counts.get((group, min(other, last), max(other, last)), 0) for other in entries[:-1])
+
+
+# In which order the questions come, and when checks and repetitions do.
+
+
+def block_order(questions: Sequence[str], turn: int, *, seed: int) -> list[str]:
+    """The order of one rater's questions: a row of a Williams square or of its mirror image.
+
+    Over n raters each of n questions has been at each place equally often. Over n raters (n even) or 2 n raters
+    (n odd) each question has followed each other one equally often.
+
+    Args:
+        questions: their keys.
+        turn: number of raters before this one.
+        seed: of the square.
+    """
+    count = len(questions)
+    names = random.Random(f"{seed}|blocks").sample(list(questions), count)
+    zigzag = [(place + 1) // 2 if place % 2 else (count - place // 2) % count for place in range(count)]
+    cycle, step = divmod(turn, count)
+    # Rows are given out in a drawn order, so that consecutive raters are not shifts of each other.
+    row = random.Random(f"{seed}|blocks|{cycle}").sample(range(count), count)[step]
+    places = zigzag[::-1] if count % 2 and cycle % 2 else zigzag
+    return [names[(place + row) % count] for place in places]
+
+
+def scheduled(share: float, number: int, seed: str) -> int:
+    """How many of a rater's shows 0 to ``number`` should be of a kind with this share.
+
+    Each block of 1 / share shows contains one, at a drawn place: spread evenly, and not predictable.
+
+    Args:
+        share: of all shows, in [0, 0.5].
+        number: of the show, from 0.
+        seed: of the places.
+    """
+    if share <= 0.0:
+        return 0
+    block = int(number * share)
+    start, end = math.ceil(block / share), math.ceil((block + 1) / share)
+    return block + (random.Random(f"{seed}|{block}").randrange(start, end) <= number)
+
+
+def _due(study: Study, kind: str, number: int, rater: str) -> int:
+    """How many ``checks`` or ``repeats`` a rater should have seen by a show."""
+    share = study.settings.checks if kind == "check" else study.settings.repeats
+    return scheduled(share, number, f"{study.settings.seed}|{rater}|{kind}")
+
+
+def _repeatable(own: Sequence[Judgement], number: int) -> list[Judgement]:
+    """Answers whose shows may be repeated as show ``number``: regular, not skipped, not repeated yet, not recent."""
+    repeated = {answer.show.repeat_of for answer in own}
+    return sorted(
+        (
+            answer
+            for answer in own
+            if answer.regular
+            and answer.answer != "skip"
+            and answer.show.token not in repeated
+            and number - answer.show.number > REPEAT_AFTER
+        ),
+        key=lambda answer: answer.show.number,
+    )
+
+
+def _shows_with(regular: int, due: Callable[[int], int]) -> int:
+    """How many shows contain so many regular ones.
+
+    Args:
+        regular: shows that are neither checks nor repetitions; at least one.
+        due: how many checks and repetitions are due among shows 0 to a number.
+    """
+    shows = regular
+    while (longer := regular + due(shows - 1)) > shows:  # one more show makes at most one more due, so this ends
+        shows = longer
+    return shows
+
+
+# The choice.
 
 
 @dataclass(frozen=True)
@@ -44,7 +175,7 @@ class Proposal:
         group: id of the group.
         first, second: indices of its candidates, first < second.
         flipped: whether the second one is on the left.
-        repeat_of: token of the show that it repeats, or none.
+        repeat_of: token of the show that this repeats; `None` if it repeats none.
     """
 
     group: str
@@ -56,40 +187,71 @@ class Proposal:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What of a study, or of a block of it, does not change while it is voted on.
+    """What of a study, or of one of its blocks, does not depend on votes.
 
     Attributes:
-        pairs: all regular ones, but those of knockouts.
-        turns: 0 or 1 for each of them, as many of the one as of the other.
+        pairs: all regular pairs outside knockouts.
+        turns: 0 or 1 for each of them, equally often.
         knockouts: by group, the order in which its candidates enter.
-        checks: of each attention check the pair that is shown.
+        checks: the pair of each attention check.
     """
 
-    pairs: Sequence[Key]
-    turns: Mapping[Key, int]
+    pairs: Sequence[Pair]
+    turns: Mapping[Pair, int]
     knockouts: Mapping[str, Sequence[int]]
-    checks: Sequence[Key]
+    checks: Sequence[Pair]
 
 
 @dataclass(frozen=True)
-class _Now:
+class _State:
     """The state in which a choice is made.
 
     Attributes:
-        study, counts, flips: as for :func:`next_show`.
-        plan: of the block that is looked at.
-        answers: of the rater, by group and pair.
-        want: which way round would make the rater's sides even; none: any.
-        draw: what is random in the choice.
+        study, counts, flips: see :func:`next_show`.
+        plan: of the current block.
+        answers: of the rater, by group and match.
+        wanted_flip: which way round balances the rater's sides; `None`: either.
+        draw: random numbers of this choice.
     """
 
     study: Study
     plan: _Plan
     counts: Counts
     flips: Counts | None
-    answers: Mapping[str, Mapping[Pair, Answer]]
-    want: bool | None
+    answers: Mapping[str, Mapping[Match, Answer]]
+    wanted_flip: bool | None
     draw: random.Random
+
+    def is_open(self, pair: Pair) -> bool:
+        """Whether the rater has not answered a pair."""
+        return pair[1:] not in self.answers.get(pair[0], ())
+
+    def is_free(self, group: str) -> bool:
+        """Whether a knockout has not been played by enough raters."""
+        return finished(self.plan.knockouts[group], group, self.counts) < self.study.settings.raters_per_pair
+
+    def needed_flip(self, pair: Pair) -> bool | None:
+        """Which way round balances the sides of a pair; `None`: either."""
+        count = self.counts.get(pair, 0)
+        if self.flips is not None:
+            surplus = 2 * self.flips.get(pair, 0) - count
+            return None if surplus == 0 else surplus < 0
+        if self.study.settings.raters_per_pair == 1 and not self.plan.knockouts:
+            return None
+        turn = self.plan.turns.get(pair)
+        if turn is None:
+            turn = random.Random(f"{self.study.settings.seed}|turn|{pair}").randrange(2)
+        return (turn + count) % 2 == 1
+
+    def fits(self, pair: Pair) -> bool:
+        """Whether a pair can be shown such that the rater's sides become more even."""
+        needed = self.needed_flip(pair)
+        return self.wanted_flip is None or needed is None or needed is self.wanted_flip
+
+    def proposal(self, pair: Pair, *, needed: bool | None) -> Proposal:
+        """A pair, flipped as the pair needs, else as the rater needs, else at random."""
+        by_chance = self.draw.random() < 0.5
+        return Proposal(*pair, flipped=next(f for f in (needed, self.wanted_flip, by_chance) if f is not None))
 
 
 def next_show(
@@ -98,224 +260,185 @@ def next_show(
     """Chooses what a rater sees next.
 
     Args:
-        study: the study; what is derived from it is kept, so hand in the same object while it does not change.
-        own: all that the rater has answered, checks and repetitions included, in any order.
-        counts: by group and pair, how many distinct raters have answered it or hold it open; checks and repetitions do
-            not matter here. A pair whose skips are not counted goes to someone else in place of who skipped it.
+        study: the study. What is derived from it is cached: pass the same object while it does not change.
+        own: all answers of the rater in any order, checks and repetitions included.
+        counts: raters of each pair who have answered it or hold it open. Checks and repetitions do not matter here. If
+            skips are not counted, somebody else gets the pair.
         rater: id of the rater.
-        turn: how many raters were made before this one: raters in turn begin with different questions.
-        flips: how many of those in ``counts`` were shown with the second candidate on the left; none: it is told from
-            the counts, which balances pairs as well and leaves less freedom to balance each rater's sides.
+        turn: number of raters before this one; consecutive raters begin with different questions.
+        flips: how many of ``counts`` saw the second candidate on the left. `None`: derived from the counts, which
+            balances pairs equally well and leaves less freedom to balance each rater's sides.
 
     Returns:
-        The proposal; none if nothing is left to do for this rater, or ``tasks_per_rater`` are done.
+        The proposal; `None` if nothing is left for this rater or ``tasks_per_rater`` is reached.
     """
     settings, plans = study.settings, _plans(study)
     if settings.tasks_per_rater is not None and len(own) >= settings.tasks_per_rater:
         return None
     number = 1 + max((answer.show.number for answer in own), default=-1)
     draw = random.Random(f"{settings.seed}|{rater}|{number}")
-    want, answers = wanted_flip(own), _by_group(own)
-    blocks = _blocks(study, own, turn)
-    for find, block in product((_regular, _left), blocks):  # what others may yet finish comes after all blocks
-        now = _Now(study=study, plan=plans[block], counts=counts, flips=flips, answers=answers, want=want, draw=draw)
-        regular = find(now)
-        if regular is not None:  # checks or repetitions alone would tell nothing more
-            here = own if block is None else [answer for answer in own if answer.question == block]
-            return _due(now, own, repeatable(here, number), number, rater) or regular
-    return None
-
-
-def _blocks(study: Study, own: Sequence[Judgement], turn: int) -> Sequence[str | None]:
-    """The blocks in which something may be left, in the order in which they are looked at: the present one first."""
-    if study.settings.order == "mixed":
-        return [None]
-    ordered = block_order([question.key for question in study.settings.questions], turn, seed=study.settings.seed)
-    last = max(own, key=lambda answer: answer.show.number, default=None)
-    return ordered if last is None else sorted(ordered, key=lambda key: key != last.question)
-
-
-def _due(now: _Now, own: Sequence[Judgement], again: Sequence[Judgement], number: int, rater: str) -> Proposal | None:
-    """An attention check or a repetition, if one is due and can be had."""
-    settings, want, draw = now.study.settings, now.want, now.draw
-    checks = [key for key in now.plan.checks if key[0] not in now.answers]
-    checked = sum(answer.expected is not None for answer in own)
-    if checks and checked < scheduled(settings.checks, number, f"{settings.seed}|{rater}|check"):
-        return Proposal(*draw.choice(checks), flipped=_flip(now, None))
-    repeated = sum(answer.show.repeat_of is not None for answer in own)
-    if again and repeated < scheduled(settings.repeats, number, f"{settings.seed}|{rater}|repeat"):
-        fitting = [answer for answer in again if want is None or answer.show.flipped is not want]
-        show = draw.choice(fitting or again).show
-        return Proposal(show.group, show.first, show.second, flipped=not show.flipped, repeat_of=show.token)
+    surplus = sum(1 if answer.show.flipped else -1 for answer in own)
+    wanted_flip = None if surplus == 0 else surplus < 0
+    answers = _by_group(own)
+    for find, block in product((_regular, _abandoned), _blocks(study, own, turn)):  # abandoned knockouts come last
+        state = _State(study, plans[block], counts, flips, answers, wanted_flip, draw)
+        regular = find(state)
+        if regular is not None:  # checks or repetitions without it would add nothing
+            in_block = own if block is None else [answer for answer in own if answer.question == block]
+            return _check_or_repeat(state, own, _repeatable(in_block, number), number, rater) or regular
     return None
 
 
 def total(study: Study, own: Sequence[Judgement], counts: Counts, *, rater: str) -> int:
-    """About how many shows a rater will have seen at the end if nobody else went on: for a progress bar.
+    """Estimates how many shows a rater will have seen at the end if nobody else continues; for a progress bar.
 
     Args:
-        study, own, counts, rater: as for :func:`next_show`.
+        study, own, counts, rater: see :func:`next_show`.
     """
     settings, plan = study.settings, _plans(study)[None]
-    answers = _by_group(own)
-    left = sum(
-        1
-        for key in plan.pairs
-        if counts.get(key, 0) < settings.raters_per_pair and key[1:] not in answers.get(key[0], {})
-    )
+    state = _State(study, plan, counts, None, _by_group(own), None, random.Random())
+    left = sum(counts.get(pair, 0) < settings.raters_per_pair and state.is_open(pair) for pair in plan.pairs)
     for name, entries in plan.knockouts.items():
-        match = next_match(entries, answers.get(name, {}))
-        if match and (match[0] or finished(entries, name, counts) < settings.raters_per_pair):
+        match = next_match(entries, state.answers.get(name, {}))
+        if match and (match[0] or state.is_free(name)):
             left += len(entries) - 1 - match[0]
     if left == 0:
         return len(own)
-    done = sum(answer.expected is None and answer.show.repeat_of is None for answer in own)
+    done = sum(answer.regular for answer in own)
 
     def due(number: int) -> int:
-        checks = min(len(plan.checks), scheduled(settings.checks, number, f"{settings.seed}|{rater}|check"))
-        return checks + scheduled(settings.repeats, number, f"{settings.seed}|{rater}|repeat")
+        checks = min(len(plan.checks), _due(study, "check", number, rater))
+        return checks + _due(study, "repeat", number, rater)
 
-    end = max(len(own) + left, length(done + left, due))
+    end = max(len(own) + left, _shows_with(done + left, due))
     return end if settings.tasks_per_rater is None else max(len(own), min(end, settings.tasks_per_rater))
+
+
+def _blocks(study: Study, own: Sequence[Judgement], turn: int) -> Sequence[str | None]:
+    """The blocks that may have something left, the current one first; `None` stands for all questions at once."""
+    if study.settings.order == "mixed":
+        return [None]
+    blocks = block_order([question.key for question in study.settings.questions], turn, seed=study.settings.seed)
+    last = max(own, key=lambda answer: answer.show.number, default=None)
+    return blocks if last is None else sorted(blocks, key=lambda key: key != last.question)
 
 
 @lru_cache(maxsize=4)
 def _plans(study: Study) -> Mapping[str | None, _Plan]:
-    """Of all (none) and of the groups of each question.
-
-    Made once for each opened study, which is its own key: two of them are never equal.
-    """
+    """Plans of all groups (`None`) and of the groups of each question, made once for each opened study."""
     seed = study.settings.seed
     tasks = [group for group in study.groups if group.expected is None]
-    ranked = [group for group in tasks if not study.settings.compares_all(len(group.candidates))]
-    knockouts = {group.id: order(group, seed) for group in ranked}
-    pairs = [(group.id, *pair) for group in tasks if group.id not in knockouts for pair in all_pairs(group)]
+    played = [group for group in tasks if not study.settings.compares_all(len(group.candidates))]
+    knockouts = {group.id: knockout_order(group, seed) for group in played}
+    pairs = [(group.id, *match) for group in tasks if group.id not in knockouts for match in all_matches(group)]
     places = list(range(len(pairs)))
     random.Random(f"{seed}|sides").shuffle(places)
     turns = {pairs[place]: rank % 2 for rank, place in enumerate(places)}
-    checks = [_check(group, group.expected) for group in study.groups if group.expected is not None]
-    everything = _Plan(pairs=pairs, turns=turns, knockouts=knockouts, checks=checks)
-    keys = [question.key for question in study.settings.questions]
-    return {None: everything} | {key: _part(everything, study, key) for key in keys}
+    checks = []
+    for group in study.groups:
+        if group.expected is not None:
+            other = 1 if group.expected == 0 else 0
+            checks.append((group.id, min(group.expected, other), max(group.expected, other)))
+    plans: dict[str | None, _Plan] = {None: _Plan(pairs, turns, knockouts, checks)}
+    for question in study.settings.questions:
+        names = {group.id for group in study.groups if group.question == question.key}
+        plans[question.key] = _Plan(
+            pairs=[pair for pair in pairs if pair[0] in names],
+            turns=turns,
+            knockouts={name: entries for name, entries in knockouts.items() if name in names},
+            checks=[pair for pair in checks if pair[0] in names],
+        )
+    return plans
 
 
-def _part(plan: _Plan, study: Study, question: str) -> _Plan:
-    def here(name: str) -> bool:
-        return study.group(name).question == question
-
-    return _Plan(
-        pairs=[key for key in plan.pairs if here(key[0])],
-        turns=plan.turns,
-        knockouts={name: entries for name, entries in plan.knockouts.items() if here(name)},
-        checks=[key for key in plan.checks if here(key[0])],
-    )
-
-
-def _check(group: Group, expected: int) -> Key:
-    other = 1 if expected == 0 else 0
-    return group.id, min(expected, other), max(expected, other)
-
-
-def _by_group(own: Sequence[Judgement]) -> Mapping[str, Mapping[Pair, Answer]]:
-    answers: dict[str, dict[Pair, Answer]] = {}
+def _by_group(own: Sequence[Judgement]) -> Mapping[str, Mapping[Match, Answer]]:
+    answers: dict[str, dict[Match, Answer]] = {}
     for answer in own:
-        pairs = answers.setdefault(answer.show.group, {})
+        matches = answers.setdefault(answer.show.group, {})
         if answer.show.repeat_of is None:
-            pairs[answer.show.first, answer.show.second] = answer.answer
+            matches[answer.show.first, answer.show.second] = answer.answer
     return answers
 
 
-def _regular(now: _Now) -> Proposal | None:
-    """The next show that is neither a check nor a repetition; none if there is none."""
-    key = _begun(now) or _untouched(now) or _rarest(now)
-    return Proposal(*key, flipped=_flip(now, _turn(now, key))) if key else None
+def _check_or_repeat(
+    state: _State, own: Sequence[Judgement], repeatable: Sequence[Judgement], number: int, rater: str
+) -> Proposal | None:
+    """An attention check or a repetition, if one is due and available."""
+    checks = [pair for pair in state.plan.checks if pair[0] not in state.answers]
+    checks_seen = sum(answer.expected is not None for answer in own)
+    if checks and checks_seen < _due(state.study, "check", number, rater):
+        return state.proposal(state.draw.choice(checks), needed=None)
+    repeats_seen = sum(answer.show.repeat_of is not None for answer in own)
+    if repeatable and repeats_seen < _due(state.study, "repeat", number, rater):
+        flip = state.wanted_flip
+        fitting = [answer for answer in repeatable if flip is None or answer.show.flipped is not flip]
+        show = state.draw.choice(fitting or repeatable).show
+        return Proposal(*show.pair, flipped=not show.flipped, repeat_of=show.token)
+    return None
 
 
-def _left(now: _Now) -> Proposal | None:
-    """A knockout that someone has left in the middle; none if there is none."""
-    left = [
-        _opening(name, entries)
-        for name, entries in now.plan.knockouts.items()
-        if name not in now.answers and finished(entries, name, now.counts) < now.study.settings.raters_per_pair
-    ]
-    key = min(left, key=lambda key: (now.counts.get(key, 0), now.draw.random()), default=None)
-    return Proposal(*key, flipped=_flip(now, _turn(now, key))) if key else None
+def _regular(state: _State) -> Proposal | None:
+    """The next show that is neither a check nor a repetition."""
+    pair = _begun(state) or _untouched(state) or _rarest(state)
+    return state.proposal(pair, needed=state.needed_flip(pair)) if pair else None
 
 
-def _begun(now: _Now) -> Key | None:
-    """The next comparison of a knockout that this rater is in: a group is finished before another one begins."""
-    knockouts = now.plan.knockouts
-    for name, answers in now.answers.items():
-        if name in knockouts:
-            match = next_match(knockouts[name], answers)
+def _abandoned(state: _State) -> Proposal | None:
+    """The start of a knockout that somebody else has not finished."""
+    knockouts = state.plan.knockouts
+    pairs = [_opening(name, knockouts[name]) for name in knockouts if name not in state.answers and state.is_free(name)]
+    pair = min(pairs, key=lambda pair: (state.counts.get(pair, 0), state.draw.random()), default=None)
+    return state.proposal(pair, needed=state.needed_flip(pair)) if pair else None
+
+
+def _begun(state: _State) -> Pair | None:
+    """The next comparison of a knockout that this rater has begun: a group is finished before the next one."""
+    for name, answers in state.answers.items():
+        if name in state.plan.knockouts:
+            match = next_match(state.plan.knockouts[name], answers)
             if match:
                 return name, *match[1]
     return None
 
 
-def _untouched(now: _Now) -> Key | None:
-    """A pair that nobody has, if a few draws find one: nothing can be rarer."""
-    plan = now.plan
+def _untouched(state: _State) -> Pair | None:
+    """A pair that nobody has, if a few draws find one: no pair can be rarer."""
+    plan = state.plan
     if not plan.pairs or plan.knockouts:
         return None
     for _ in range(_PROBES):
-        key = plan.pairs[now.draw.randrange(len(plan.pairs))]
-        if not now.counts.get(key, 0) and key[1:] not in now.answers.get(key[0], {}) and _fits(now, key):
-            return key
+        pair = plan.pairs[state.draw.randrange(len(plan.pairs))]
+        if not state.counts.get(pair, 0) and state.is_open(pair) and state.fits(pair):
+            return pair
     return None
 
 
-def _rarest(now: _Now) -> Key | None:
-    """Of the pairs that fewest raters have, one that fits the rater's sides; else such a one of those with one more."""
-    plan, limit = now.plan, now.study.settings.raters_per_pair
-    by_count: dict[int, list[Key]] = {}
-    for key in [*plan.pairs, *(_opening(name, entries) for name, entries in plan.knockouts.items())]:
-        count = now.counts.get(key, 0)
-        if count < limit and key[1:] not in now.answers.get(key[0], ()):
-            by_count.setdefault(count, []).append(key)
-    if by_count:
-        lowest = min(by_count)
-        for count in (lowest, lowest + 1):
-            fitting = _fitting(now, by_count.get(count, []))
-            if fitting:
-                return fitting
-        return now.draw.choice(by_count[lowest])
-    return None
-
-
-def _fitting(now: _Now, keys: Sequence[Key]) -> Key | None:
-    for _ in range(min(_PROBES, len(keys))):
-        key = now.draw.choice(keys)
-        if _fits(now, key):
-            return key
-    fitting = [key for key in keys if _fits(now, key)]
-    return now.draw.choice(fitting) if fitting else None
-
-
-def _opening(name: str, entries: Sequence[int]) -> Key:
-    return name, min(entries[:2]), max(entries[:2])
-
-
-def _turn(now: _Now, key: Key) -> bool | None:
-    """Which way round makes the sides of a pair even; none: either."""
-    count = now.counts.get(key, 0)
-    if now.flips is not None:
-        surplus = 2 * now.flips.get(key, 0) - count
-        return None if surplus == 0 else surplus < 0
-    plan = now.plan
-    if now.study.settings.raters_per_pair == 1 and not plan.knockouts:
+def _rarest(state: _State) -> Pair | None:
+    """A pair with the fewest raters that fits the rater's sides; else a fitting one with one rater more; else any."""
+    by_count: dict[int, list[Pair]] = {}
+    openings = [_opening(name, entries) for name, entries in state.plan.knockouts.items()]
+    for pair in [*state.plan.pairs, *openings]:
+        count = state.counts.get(pair, 0)
+        if count < state.study.settings.raters_per_pair and state.is_open(pair):
+            by_count.setdefault(count, []).append(pair)
+    if not by_count:
         return None
-    drawn = plan.turns.get(key)
-    if drawn is None:
-        drawn = random.Random(f"{now.study.settings.seed}|turn|{key}").randrange(2)
-    return (drawn + count) % 2 == 1
+    lowest = min(by_count)
+    for count in (lowest, lowest + 1):
+        fitting = _fitting(state, by_count.get(count, []))
+        if fitting:
+            return fitting
+    return state.draw.choice(by_count[lowest])
 
 
-def _fits(now: _Now, key: Key) -> bool:
-    turn = _turn(now, key)
-    return now.want is None or turn is None or turn is now.want
+def _fitting(state: _State, pairs: Sequence[Pair]) -> Pair | None:
+    for _ in range(min(_PROBES, len(pairs))):
+        pair = state.draw.choice(pairs)
+        if state.fits(pair):
+            return pair
+    fitting = [pair for pair in pairs if state.fits(pair)]
+    return state.draw.choice(fitting) if fitting else None
 
 
-def _flip(now: _Now, turn: bool | None) -> bool:
-    """What the pair needs, else what the rater needs, else a draw."""
-    return next((way for way in (turn, now.want) if way is not None), now.draw.random() < 0.5)
+def _opening(group: str, entries: Sequence[int]) -> Pair:
+    return group, min(entries[:2]), max(entries[:2])

@@ -1,4 +1,4 @@
-"""A database behind a URL: durable transactions that wait for each other, and its errors in one line."""
+"""A database behind a URL: durable transactions that wait for each other, and errors of one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from seedpo.study.store_errors import StoreError
+from seedpo.study.errors import StoreError
 
 try:
     from sqlalchemy import Connection, Engine, create_engine, event
@@ -19,9 +19,9 @@ except ModuleNotFoundError as error:
     raise StoreError("studies need SQLAlchemy: pip install 'seedpo[study]'") from error
 
 WAIT = 30
-"""Seconds that a transaction waits for others, and for a connection."""
+"""Seconds that a transaction waits for other transactions, or for a free connection."""
 CONNECT = 10
-"""Seconds until a server that does not answer is given up."""
+"""Seconds until a server that does not answer counts as unreachable."""
 
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 _EXPECTED = "write sqlite:////folder/votes.db or postgresql://user:password@host/name"
@@ -30,28 +30,28 @@ _WRITES = "seedpo_writes"
 
 _CAUSES = (
     (("disk is full", "no space left", "disk quota", "diskfull"), "the disk is full; free some space, nothing is lost"),
-    (("disk i/o error",), "the disk refuses to be written (full, a quota, or a fault); nothing is lost"),
+    (("disk i/o error",), "the disk cannot be written (full, a quota, or a fault); nothing is lost"),
     (
         ("not a database", "malformed", "encrypted"),
-        "this is no SQLite database, or a damaged one; put a backup in its place, or name another file",
+        "it is not a SQLite database, or it is damaged; put a backup in its place, or name another file",
     ),
     (
         ("readonly database", "read-only", "unable to open database file", "attempt to write"),
-        "it cannot be opened for writing; see that the folder is there and may be written",
+        "it cannot be opened for writing; check that the folder exists and is writable",
     ),
-    (("locked", "lock timeout", "statement timeout", "queuepool limit"), "it is busy with others; try again"),
+    (("locked", "lock timeout", "statement timeout", "queuepool limit"), "it is busy with other requests; try again"),
 )
-"""Phrases of the drivers, and what a person can do about them."""
+"""Phrases in the drivers' messages, and what a person can do."""
 
 
 class Database:
     """Connections to one database.
 
     Args:
-        url: as SQLAlchemy writes it; ``postgresql://`` and ``postgres://`` mean the driver psycopg.
+        url: in SQLAlchemy's form; ``postgresql://`` and ``postgres://`` use the driver psycopg.
 
     Raises:
-        StoreError: if the URL is none, or its driver is not installed.
+        StoreError: the URL cannot be used, or its driver is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -63,16 +63,16 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that no other one of SQLite overlaps; it is on the disk when the block has ended.
+        """A transaction that writes; it is on the disk when the block ends. SQLite runs one at a time.
 
         Raises:
-            StoreError: if the database cannot do it; then nothing of the block is kept.
+            StoreError: the database failed; nothing of the block is stored.
         """
-        # Threads of one process queue here: SQLite's own waiting is by sleep and may pass over one for long.
+        # Threads of one process queue here: SQLite itself waits by sleeping, which can starve a thread.
         if not self._turn.acquire(timeout=WAIT):
-            raise StoreError(f"the database {self.name}: it is busy with others; try again")
+            raise StoreError(f"the database {self.name}: it is busy with other requests; try again")
         try:
-            with self.spoken(), self._engine.connect() as connection:
+            with self.one_line_errors(), self._engine.connect() as connection:
                 connection = connection.execution_options(**{_WRITES: True})
                 with connection.begin():
                     yield connection
@@ -81,17 +81,17 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A transaction that only reads, and waits for nobody.
+        """A transaction that only reads and never waits.
 
         Raises:
-            StoreError: if the database cannot be read.
+            StoreError: the database cannot be read.
         """
-        with self.spoken(), self._engine.connect() as connection, connection.begin():
+        with self.one_line_errors(), self._engine.connect() as connection, connection.begin():
             yield connection
 
     @contextmanager
-    def spoken(self) -> Iterator[None]:
-        """Turns errors of the database into one line that holds no password."""
+    def one_line_errors(self) -> Iterator[None]:
+        """Turns errors of the database into one line without the password."""
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error) as error:
@@ -106,11 +106,11 @@ class Database:
             if any(phrase in words.lower() for phrase in phrases):
                 return f"{cause} ({words[:200]})"
         if self.url.get_backend_name() == "postgresql" and getattr(original, "sqlstate", None) is None:
-            return f"the server cannot be reached; see that it runs and that the URL is right ({words[:300]})"
+            return f"the server cannot be reached; check that it runs and that the URL is right ({words[:300]})"
         return words[:300]
 
     def close(self) -> None:
-        """Gives all connections back."""
+        """Closes all connections."""
         self._engine.dispose()
 
 
@@ -118,13 +118,13 @@ def _checked(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (SQLAlchemyError, ValueError):
-        # The text itself is not repeated: it may hold a password.
+        # The message does not repeat the URL: it may hold a password.
         raise StoreError(f"the URL of the database cannot be read; {_EXPECTED}") from None
     backend, _, driver = parsed.drivername.partition("+")
     if backend not in _DRIVERS:
-        raise StoreError(f"a database of kind {backend} is not known; {_EXPECTED}")
+        raise StoreError(f"databases of kind {backend} are not supported; {_EXPECTED}")
     if backend == "sqlite" and (not parsed.database or parsed.database == ":memory:" or "mode" in parsed.query):
-        raise StoreError(f"votes need a file that lasts; {_EXPECTED}")
+        raise StoreError(f"votes need a file on disk; {_EXPECTED}")
     return parsed if driver else parsed.set(drivername=_DRIVERS[backend])
 
 
@@ -144,8 +144,8 @@ def _engine(url: URL) -> Engine:
     settings = {"synchronous_commit": "on", "lock_timeout": f"{WAIT}s", "statement_timeout": f"{2 * WAIT}s"}
     options = " ".join(f"-c {key}={value}" for key, value in settings.items())
     given = url.query.get("options", ())
-    asked = " ".join((given,) if isinstance(given, str) else given)
-    arguments = {"connect_timeout": CONNECT, "options": f"{asked} {options}".strip()}
+    own_options = " ".join((given,) if isinstance(given, str) else given)
+    arguments = {"connect_timeout": CONNECT, "options": f"{own_options} {options}".strip()}
     url = url.difference_update_query(["options"])
     try:
         return create_engine(url, connect_args=arguments, pool_pre_ping=True, **pool)
@@ -154,16 +154,16 @@ def _engine(url: URL) -> Engine:
             f"PostgreSQL needs the driver {error.name}, which is not installed: pip install 'seedpo[postgres]'"
         ) from error
     except SQLAlchemyError:
-        raise StoreError(f"the driver of {url.drivername} is not known; {_EXPECTED}") from None
+        raise StoreError(f"the driver of {url.drivername} is unknown; {_EXPECTED}") from None
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
-    connection.isolation_level = None  # this module begins transactions itself
+    connection.isolation_level = None  # transactions begin in `_begin_sqlite`
     connection.execute(f"PRAGMA busy_timeout = {WAIT * 1000}")
     connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA fullfsync = ON")  # macOS; means nothing elsewhere
+    connection.execute("PRAGMA fullfsync = ON")  # macOS only
     connection.execute("PRAGMA foreign_keys = ON")
-    _patiently(lambda: _write_ahead(connection))
+    _retry_while_locked(lambda: _write_ahead(connection))
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
@@ -171,8 +171,8 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
 
 
-def _patiently(act: Callable[[], None]) -> None:
-    """Tries again while others hold the file: the change to write-ahead does not heed the busy time-out."""
+def _retry_while_locked(act: Callable[[], None]) -> None:
+    """Repeats while others hold the file: the switch to write-ahead logging ignores the busy timeout."""
     end = time.monotonic() + WAIT
     while True:
         try:
@@ -184,6 +184,6 @@ def _patiently(act: Callable[[], None]) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and then writes could find that another one wrote in between, and fail.
+    # A transaction that reads first and then writes fails if another one wrote in between.
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,44 +1,46 @@
 """The folder of a study: its settings, its groups and its images.
 
-=================  ==================================================================================
-``study.yaml``     what a person may edit (:mod:`seedpo.study.settings_file`)
-``groups.jsonl``   one group on each line, only ever appended to (:mod:`seedpo.study.groups_file`)
+=================  ===============================================================================
+``study.yaml``     what a person may edit (:mod:`seedpo.study.settings`)
+``groups.jsonl``   one group per line, only appended to
 ``images/ID.png``  copies without metadata, named by their content (:mod:`seedpo.study.images`)
-``votes.db``       by default, the votes
-=================  ==================================================================================
+``votes.db``       the votes, unless ``study.yaml`` names another database
+=================  ===============================================================================
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
 
 from seedpo.errors import ConfigError, DataError
-from seedpo.study import groups_file, settings_file
-from seedpo.study.images import ID, Source, add_image
+from seedpo.settings import Section
+from seedpo.study import settings as settings_file
+from seedpo.study.images import ID, Source, add_image, image_id
 from seedpo.study.records import Candidate, Group
 from seedpo.study.settings import Question, StudySettings
 
-__all__ = ["VOTES", "Study", "add_image", "append_groups", "create_study", "open_study", "refreshed"]
-
+GROUPS = "groups.jsonl"
 VOTES = "votes.db"
-"""The database of a study that names no other, in its folder."""
 
 Progress = Callable[[int, int], None]
-"""Told how many of how many images are done."""
+"""Called after each image with the number of finished images and the number of all images."""
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """An opened study. Two of them are equal only if they are the same object.
+    """An opened study. Two studies are equal only if they are the same object.
 
     Attributes:
-        folder: where it lies.
+        folder: of the study.
         settings: ``study.yaml``.
         groups: in the order of ``groups.jsonl``.
         size: bytes of ``groups.jsonl`` that were read.
@@ -57,33 +59,33 @@ class Study:
     @cached_property
     def images(self) -> frozenset[str]:
         """Ids of all images that groups name."""
-        return frozenset(_images(self.groups))
+        return frozenset(_image_names(self.groups))
 
     def group(self, name: str) -> Group:
-        """The group of that id.
+        """The group with this id.
 
         Raises:
-            DataError: if there is none.
+            DataError: there is none.
         """
         if name not in self.by_id:
             raise DataError(f"study {self.folder} has no group {name!r}")
         return self.by_id[name]
 
     def image(self, name: str) -> Path:
-        """File of the image of that id.
+        """File of the image with this id.
 
         Raises:
-            DataError: if no group has such an image, so that no other file can be asked for.
+            DataError: no group has such an image; no other file can be reached this way.
         """
         if name not in self.images:
             raise DataError(f"study {self.folder} has no image {name!r}")
         return _image_path(self.folder, name)
 
     def question(self, key: str) -> Question:
-        """The question of that key.
+        """The question with this key.
 
         Raises:
-            DataError: if there is none.
+            DataError: there is none.
         """
         for question in self.settings.questions:
             if question.key == key:
@@ -92,7 +94,7 @@ class Study:
 
     @property
     def database_url(self) -> str:
-        """Where votes are kept, as SQLAlchemy's URL."""
+        """SQLAlchemy's URL of the votes."""
         return self.settings.database or f"sqlite:///{self.folder.resolve() / VOTES}"
 
 
@@ -104,36 +106,36 @@ def create_study(
     *,
     progress: Progress | None = None,
 ) -> Study:
-    """Makes the folder of a study: whole, or not at all.
+    """Makes the folder of a study, whole or not at all.
 
     Args:
         folder: must not exist, or be empty.
         settings: of the study.
-        groups: may name their images as they like, if ``images`` has these names; ids are put in their places.
+        groups: may name images by the keys of ``images``; ids take their places.
         images: all images that groups name.
-        progress: told after each image.
+        progress: called after each image.
 
     Returns:
-        The study, as :func:`open_study` gives it.
+        The study as :func:`open_study` gives it.
 
     Raises:
-        ConfigError: if the folder is not empty.
-        DataError: if an image cannot be read or is missing, or a group is not such as can be opened.
+        ConfigError: the folder is not empty.
+        DataError: an image is missing or cannot be read, or a group is not valid.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is there already and not empty; choose another folder for the study")
+        raise ConfigError(f"{folder} exists and is not empty; choose another folder for the study")
     aside = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
     try:
         (aside / "images").mkdir(parents=True)
-        named = _with_ids(aside, groups, images, progress)
-        (aside / groups_file.NAME).write_text("", encoding="utf-8")
-        groups_file.append_lines(aside / groups_file.NAME, named)
+        stored_groups = _with_ids(aside, groups, images, progress)
+        (aside / GROUPS).write_text("", encoding="utf-8")
+        _append_lines(aside / GROUPS, stored_groups)
         (aside / settings_file.NAME).write_text(settings_file.settings_text(settings), encoding="utf-8")
         study = open_study(aside, verify=False)
         aside.replace(folder)
     except OSError as error:
-        raise DataError(f"study {folder} cannot be written ({error.strerror}); free some space or mend it") from error
+        raise DataError(f"study {folder} cannot be written ({error.strerror}); free some space or fix it") from error
     except (ConfigError, DataError) as error:
         raise type(error)(str(error).replace(str(aside), str(folder))) from error
     finally:
@@ -142,101 +144,207 @@ def create_study(
 
 
 def open_study(folder: Path, *, verify: bool = True) -> Study:
-    """Reads a study and checks all of it.
+    """Reads and checks a study.
 
     Args:
         folder: of the study.
-        verify: whether images are read to see that they are those which were put in (about a second per gigabyte);
-            otherwise only that they are there.
+        verify: read all images and compare them with their ids (about a second per gigabyte); otherwise only check
+            that the files exist.
 
     Raises:
-        ConfigError: if ``study.yaml`` cannot be used; the message names line and key.
-        DataError: if ``groups.jsonl`` or an image cannot be used; the message names line and key, or the file.
+        ConfigError: ``study.yaml`` is not valid; the message names line and key.
+        DataError: ``groups.jsonl`` or an image is not valid; the message names line and key, or the file.
     """
     settings = settings_file.read_settings(folder / settings_file.NAME)
-    groups, lines, size = groups_file.read_groups(folder / groups_file.NAME)
+    groups, lines, size = read_groups(folder / GROUPS)
     _require_questions(folder, settings, groups, lines)
     _require_images(folder, groups, lines, known=frozenset(), verify=verify)
     return Study(folder=folder, settings=settings, groups=groups, size=size)
 
 
 def refreshed(study: Study) -> Study:
-    """The study with the groups that were appended since it was read; itself if there are none.
+    """The study with the groups that were appended since it was read; the same object if there are none.
 
     Raises:
-        DataError: if new groups cannot be used, or if old ones were edited.
+        DataError: new groups are not valid, or old ones were edited.
     """
-    path = study.folder / groups_file.NAME
+    path = study.folder / GROUPS
     try:
         if path.stat().st_size == study.size:
             return study
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
-    groups, lines, size = groups_file.read_groups(path)
+    groups, lines, size = read_groups(path)
     if size == study.size:
         return study
     if groups[: len(study.groups)] != study.groups:
-        raise DataError(f"{path} was edited while the study is open; undo that: new groups may only be appended")
+        raise DataError(f"{path} was edited while the study is open; undo that: groups may only be appended")
     _require_questions(study.folder, study.settings, groups, lines)
     _require_images(study.folder, groups, lines, known=study.images, verify=True)
     return replace(study, groups=groups, size=size)
 
 
 def append_groups(folder: Path, groups: Sequence[Group], images: Mapping[str, Source]) -> tuple[Group, ...]:
-    """Adds groups to a study, in one write that is on the disk when this returns.
+    """Adds groups to a study in one write, which is on the disk when this returns.
 
-    One process may append at a time; servers may read meanwhile.
+    Only one process may append at a time; servers may read meanwhile.
 
     Args:
         folder: of the study.
-        groups: new ones; they may name images as :func:`create_study` allows.
-        images: images that they name; those that the study has already need not be given, if named by their ids.
+        groups: new ones; they may name images as in :func:`create_study`.
+        images: images that the groups name. Images that the study already has may be named by their ids instead.
 
     Returns:
         The groups with the ids of their images.
 
     Raises:
-        ConfigError: if the folder holds no study.
-        DataError: if an image cannot be read or is missing, an id is taken, or nothing can be written.
+        ConfigError: the folder holds no study.
+        DataError: an image is missing or cannot be read, an id is taken, or writing failed.
     """
     study = open_study(folder, verify=False)
-    taken = dict.fromkeys(study.by_id)
+    ids = set(study.by_id)
     for group in groups:
-        if group.id in taken:
+        if group.id in ids:
             raise DataError(f"study {folder} has a group {group.id!r} already; give each group its own id")
-        taken[group.id] = None
-    named = _with_ids(folder, groups, images, None)
-    lines = [0] * len(named)
-    _require_questions(folder, study.settings, named, lines)
-    _require_images(folder, named, lines, known=study.images, verify=False)
-    groups_file.append_lines(folder / groups_file.NAME, named)
-    return named
+        ids.add(group.id)
+    stored_groups = _with_ids(folder, groups, images, None)
+    lines = [0] * len(stored_groups)
+    _require_questions(folder, study.settings, stored_groups, lines)
+    _require_images(folder, stored_groups, lines, known=study.images, verify=False)
+    _append_lines(folder / GROUPS, stored_groups)
+    return stored_groups
+
+
+class _CandidateLine(Section):
+    source: str
+    images: tuple[Annotated[str, Field(pattern=f"^{ID.pattern}$")], ...] = Field(min_length=1)
+
+
+class _GroupLine(Section):
+    id: str = Field(min_length=1)
+    question: str
+    prompt: str
+    candidates: tuple[_CandidateLine, ...] = Field(min_length=2)
+    category: str = ""
+    expected: int | None = Field(default=None, ge=0)
+
+
+def read_groups(path: Path) -> tuple[tuple[Group, ...], tuple[int, ...], int]:
+    """All groups of a file. An unfinished last line, left by a killed writer, is ignored.
+
+    Returns:
+        The groups, the line number of each from 1, and the number of bytes that were read.
+
+    Raises:
+        DataError: the file or a line is not valid; the message names line and key.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); is this the folder of a study?") from error
+    complete = content[: _complete_size(content)]
+    try:
+        text = complete.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = complete[: error.start].count(b"\n") + 1
+        raise DataError(f"{path} line {line} is not UTF-8 text; save the file as UTF-8") from error
+    numbers: dict[str, int] = {}
+    groups: list[Group] = []
+    for number, line_text in enumerate(text.split("\n"), start=1):
+        if not line_text.strip():
+            continue
+        group = _group(line_text, f"{path} line {number}")
+        if group.id in numbers:
+            raise DataError(
+                f"{path} line {number}: id {group.id!r} is also in line {numbers[group.id]}; give each group its own id"
+            )
+        numbers[group.id] = number
+        groups.append(group)
+    return tuple(groups), tuple(numbers.values()), len(complete)
+
+
+def _group(line: str, place: str) -> Group:
+    try:
+        values = _GroupLine.model_validate_json(line, strict=True)
+    except ValidationError as error:
+        kind = error.errors()[0]["type"]
+        if kind == "json_invalid":
+            raise DataError(f"{place} is not JSON ({error.errors()[0]['msg']}); fix or remove it") from error
+        if kind == "model_type" and not error.errors()[0]["loc"]:
+            raise DataError(f"{place} is not an object {{...}}") from error
+        _, message = settings_file.first_fault(error, _GroupLine.model_fields)
+        raise DataError(f"{place}: {message}") from error
+    if values.expected is not None and values.expected >= len(values.candidates):
+        raise DataError(f"{place}: expected is {values.expected}; it is the index of a candidate from 0, or absent")
+    candidates = tuple(Candidate(source=item.source, images=item.images) for item in values.candidates)
+    return Group(**{**dict(values), "candidates": candidates})
+
+
+def _append_lines(path: Path, groups: Iterable[Group]) -> None:
+    """Appends groups in one write, flushed to the disk; cuts off an unfinished last line first.
+
+    Raises:
+        DataError: writing failed; the file has its old content.
+    """
+    block = "".join(f"{_line(group)}\n" for group in groups).encode("utf-8")
+    try:
+        with path.open("r+b") as file:
+            content = file.read()
+            size = _complete_size(content)
+            if content[:size] and not content[:size].endswith(b"\n"):
+                block = b"\n" + block
+            try:
+                file.truncate(size)
+                file.seek(size)
+                file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(size)
+                raise
+    except OSError as error:
+        raise DataError(f"{path} cannot be appended to ({error.strerror}); free some space or fix it") from error
+
+
+def _line(group: Group) -> str:
+    values = asdict(group)
+    if group.expected is None:
+        del values["expected"]
+    return json.dumps(values, ensure_ascii=False)
+
+
+def _complete_size(content: bytes) -> int:
+    """How many bytes of a file are whole lines; a last line without its end counts if it is a JSON object."""
+    end = content.rfind(b"\n") + 1
+    try:
+        return len(content) if isinstance(json.loads(content[end:]), dict) else end
+    except ValueError:
+        return end
 
 
 def _with_ids(
     folder: Path, groups: Sequence[Group], images: Mapping[str, Source], progress: Progress | None
 ) -> tuple[Group, ...]:
-    """Puts the images into the folder and their ids into the groups."""
-    ids: dict[str, str] = {}
-    for name in _images(groups):
+    """Copies the images into the folder and puts their ids into the groups."""
+    names = _image_names(groups)
+    for name in names:
         if name not in images and not ID.fullmatch(name):
-            raise DataError(f"image {name!r} is named by a group but not given; give it in images")
-    wanted = [name for name in _images(groups) if name in images]
-    for done, name in enumerate(wanted, start=1):
+            raise DataError(f"a group names the image {name!r}, which is not in images")
+    ids: dict[str, str] = {}
+    new_names = [name for name in names if name in images]
+    for done, name in enumerate(new_names, start=1):
         ids[name] = add_image(folder, images[name])
         if progress:
-            progress(done, len(wanted))
-    return tuple(
-        replace(group, candidates=tuple(_renamed(candidate, ids) for candidate in group.candidates)) for group in groups
-    )
+            progress(done, len(new_names))
+
+    def renamed(candidate: Candidate) -> Candidate:
+        return replace(candidate, images=tuple(ids.get(name, name) for name in candidate.images))
+
+    return tuple(replace(group, candidates=tuple(map(renamed, group.candidates))) for group in groups)
 
 
-def _renamed(candidate: Candidate, ids: Mapping[str, str]) -> Candidate:
-    return replace(candidate, images=tuple(ids.get(name, name) for name in candidate.images))
-
-
-def _images(groups: Iterable[Group]) -> Sequence[str]:
-    """Names of all images, each once, in the order in which they are met."""
+def _image_names(groups: Iterable[Group]) -> Sequence[str]:
+    """Names of all images, each once, in the order of the groups."""
     return list(dict.fromkeys(name for group in groups for member in group.candidates for name in member.images))
 
 
@@ -245,7 +353,7 @@ def _image_path(folder: Path, name: str) -> Path:
 
 
 def _place(folder: Path, line: int, group: Group) -> str:
-    return f"{folder / groups_file.NAME} line {line}" if line else f"group {group.id!r}"
+    return f"{folder / GROUPS} line {line}" if line else f"group {group.id!r}"
 
 
 def _require_questions(folder: Path, settings: StudySettings, groups: Sequence[Group], lines: Sequence[int]) -> None:
@@ -256,12 +364,12 @@ def _require_questions(folder: Path, settings: StudySettings, groups: Sequence[G
             known = ", ".join(questions)
             raise DataError(f"{place}: question {group.question!r} is not in {settings_file.NAME}, which has {known}")
         if len(group.candidates) < 2:
-            raise DataError(f"{place}: candidates has {len(group.candidates)}; at least two are compared")
+            raise DataError(f"{place}: candidates has {len(group.candidates)}; a group needs at least two")
         sizes = {len(candidate.images) for candidate in group.candidates}
-        alone = questions[group.question].shows == "image"
-        if len(sizes) > 1 or (sizes != {1}) == alone:
-            wanted = "one image" if alone else "a reference and as many further images as the others"
-            raise DataError(f"{place}: candidates[].images: question {group.question!r} shows {wanted} of each")
+        single = questions[group.question].shows == "image"
+        if len(sizes) > 1 or (sizes != {1}) == single:
+            expected = "one image" if single else "a reference and as many other images as the others"
+            raise DataError(f"{place}: candidates.images: question {group.question!r} shows {expected} of each")
 
 
 def _require_images(
@@ -269,20 +377,16 @@ def _require_images(
 ) -> None:
     seen = set(known)
     for group, line in zip(groups, lines, strict=True):
-        for name in _images([group]):
+        for name in _image_names([group]):
             if name in seen:
                 continue
             seen.add(name)
             path = _image_path(folder, name)
             if not path.is_file():
                 raise DataError(f"{_place(folder, line, group)}: image {name} is missing; put {path} back")
-            if verify and _digest(path) != name:
-                raise DataError(f"{path} is not the image that was put into the study; put the original back")
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:32]
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+            try:
+                intact = not verify or image_id(path.read_bytes()) == name
+            except OSError as error:
+                raise DataError(f"{path} cannot be read ({error.strerror})") from error
+            if not intact:
+                raise DataError(f"{path} differs from the image that was put into the study; put the original back")

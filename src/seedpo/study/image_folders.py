@@ -1,14 +1,14 @@
-"""Images of prompts as they lie in folders: those of ``seedpo sample``, of ``seedpo evaluate``, and any others.
+"""Images and their prompts in folders: of ``seedpo sample``, of ``seedpo evaluate``, and any others.
 
-=====================================  ==============================================================================
-folder                                 prompts
-=====================================  ==============================================================================
-of ``seedpo sample``                   ``index.json``, in it
-of ``seedpo evaluate``                 ``prompts.jsonl``, in it or above ``images/MODEL/00007-03.png``
-names that begin with a number         ``--prompts``: line 1 is for 0 (007.png, 007-00.png, 007-01.png)
-one folder for each prompt             ``--prompts``, in the order of the folders' names, or ``prompt.txt`` in each
-any other names                        a text beside each image (cat.png, cat.txt)
-=====================================  ==============================================================================
+=================================  ============================================================================
+folder                             prompts
+=================================  ============================================================================
+of ``seedpo sample``               ``index.json`` in it
+of ``seedpo evaluate``             ``prompts.jsonl`` in it or above ``images/MODEL/00007-03.png``
+names that begin with a number     ``--prompts``: line 1 is for 0 (007.png, 007-00.png, 007-01.png)
+one folder for each prompt         ``--prompts``, in the order of the folders' names, or ``prompt.txt`` in each
+any other names                    a text beside each image (cat.png, cat.txt)
+=================================  ============================================================================
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from seedpo.data.prompts import RECORDS
 from seedpo.data.rgb import ENDINGS
-from seedpo.data.text import Line, csv_lines, json_lines, read_text
+from seedpo.data.text import Line, read_text
 from seedpo.errors import DataError
-
-_RECORDS = {".jsonl": json_lines, ".csv": csv_lines}
 
 _NUMBER = re.compile(r"(\d+)(?:[-_ ](\d+))?")
 
@@ -33,8 +32,8 @@ class Prompt:
     """A prompt.
 
     Attributes:
-        text: of it.
-        category: for tables; empty if there is none.
+        text: the prompt itself.
+        category: for tables; may be empty.
     """
 
     text: str
@@ -46,9 +45,9 @@ class PromptImages:
     """The images of one prompt.
 
     Attributes:
-        prompt: of them.
+        prompt: text of the prompt.
         images: files, in the order of their latents.
-        category: of the prompt; empty if there is none.
+        category: of the prompt; may be empty.
     """
 
     prompt: str
@@ -57,53 +56,52 @@ class PromptImages:
 
 
 def read_prompt_file(path: Path) -> list[Prompt]:
-    """Prompts of a text file (one on each line), or of ``prompt`` or ``caption``, and ``category``, of JSONL or CSV.
+    """Prompts of a text file (one per line), or ``prompt`` or ``caption``, and ``category``, of JSONL or CSV.
 
     Raises:
-        DataError: if it cannot be read, or a record has no prompt.
+        DataError: the file cannot be read, or a record has no prompt.
     """
-    read = _RECORDS.get(path.suffix.lower())
-    if read is None:
-        prompts = [Prompt(line.strip()) for line in read_text(path).splitlines() if line.strip()]
+    if path.suffix.lower() in RECORDS:
+        prompts = [_prompt(line) for line in RECORDS[path.suffix.lower()](path)]
     else:
-        prompts = [_prompt(line) for line in read(path)]
+        prompts = [Prompt(line.strip()) for line in read_text(path).splitlines() if line.strip()]
     if not prompts:
         raise DataError(f"prompt file {path} holds no prompt; write one per line")
     return prompts
 
 
 def read_images(folder: Path, prompts: Sequence[Prompt] | None = None) -> list[PromptImages]:
-    """The images of a folder by their prompts.
+    """The images of a folder by prompt.
 
     Args:
-        folder: as the table above says.
-        prompts: for folders whose files are told apart by numbers; for others they give the categories.
+        folder: see the table above.
+        prompts: for folders whose files are numbered; other folders take only categories from them.
 
     Raises:
-        DataError: if it holds no image, or an image's prompt is not known.
+        DataError: the folder holds no image, or the prompt of an image is unknown.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; name one with images, such as seedpo sample --out makes")
-    categories = {prompt.text: prompt.category for prompt in prompts or ()}
+        raise DataError(f"{folder} is not a folder; name one with images, for example from seedpo sample --out")
     if (folder / "index.json").is_file():
-        found = _grouped(_indexed(folder))
-    elif evaluated := _evaluation(folder):
-        found = _numbered(folder, evaluated)
+        items = _grouped(_indexed(folder))
+    elif folder.parent.name == "images" and (folder.parent.parent / "prompts.jsonl").is_file():
+        items = _numbered(folder, read_prompt_file(folder.parent.parent / "prompts.jsonl"))
     else:
-        found = _plain(folder, prompts)
-    return [PromptImages(item.prompt, item.images, item.category or categories.get(item.prompt, "")) for item in found]
+        items = _plain(folder, prompts)
+    categories = {prompt.text: prompt.category for prompt in prompts or ()}
+    return [replace(item, category=item.category or categories.get(item.prompt, "")) for item in items]
 
 
 def evaluated_models(folder: Path) -> Mapping[str, Path]:
     """Folders with the images of each target of ``seedpo evaluate``.
 
     Raises:
-        DataError: if it is no such folder.
+        DataError: it is not such a folder.
     """
     images = folder / "images"
     models = {path.name: path for path in sorted(images.iterdir()) if path.is_dir()} if images.is_dir() else {}
     if not models or not (folder / "prompts.jsonl").is_file():
-        raise DataError(f"{folder} is no folder of seedpo evaluate (prompts.jsonl and images/TARGET); check the path")
+        raise DataError(f"{folder} is not from seedpo evaluate (prompts.jsonl and images/TARGET); check the path")
     return models
 
 
@@ -117,29 +115,22 @@ def _indexed(folder: Path) -> list[tuple[str, Path]]:
         isinstance(entry, dict) and isinstance(entry.get("file"), str) and isinstance(entry.get("prompt"), str)
         for entry in entries
     ):
-        raise DataError(f'{path} is no list of {{"file": ..., "prompt": ...}} such as seedpo sample writes')
-    found = [(entry["prompt"], folder / entry["file"]) for entry in entries]
-    for _, file in found:
-        if not file.is_file():
-            raise DataError(f"{path} names {file.name}, which is not there; draw the images again")
-    return found
-
-
-def _evaluation(folder: Path) -> list[Prompt] | None:
-    """Prompts of the evaluation to which ``images/TARGET`` belongs, if it is one."""
-    path = folder.parent.parent / "prompts.jsonl"
-    return read_prompt_file(path) if folder.parent.name == "images" and path.is_file() else None
+        raise DataError(f'{path} is not a list of {{"file": ..., "prompt": ...}} as seedpo sample writes it')
+    for entry in entries:
+        if not (folder / entry["file"]).is_file():
+            raise DataError(f"{path} names {entry['file']}, which does not exist; draw the images again")
+    return [(entry["prompt"], folder / entry["file"]) for entry in entries]
 
 
 def _plain(folder: Path, prompts: Sequence[Prompt] | None) -> list[PromptImages]:
     files = _files(folder)
-    inner = sorted((path for path in folder.iterdir() if path.is_dir() and _files(path)), key=_counted)
+    inner = sorted((path for path in folder.iterdir() if path.is_dir() and _files(path)), key=_natural_order)
     if files and prompts is not None:
         return _numbered(folder, prompts)
     if files:
-        return _grouped([(_caption(file), file) for file in files])
+        return _grouped([(_text(file.with_suffix(".txt"), file), file) for file in files])
     if not inner:
-        raise DataError(f"{folder} holds no image; looked for files that end in {', '.join(sorted(ENDINGS))}")
+        raise _no_image(folder)
     if prompts is None:
         prompts = [Prompt(_text(path / "prompt.txt", path)) for path in inner]
     if len(prompts) != len(inner):
@@ -151,39 +142,39 @@ def _plain(folder: Path, prompts: Sequence[Prompt] | None) -> list[PromptImages]
 
 
 def _numbered(folder: Path, prompts: Sequence[Prompt]) -> list[PromptImages]:
-    found: dict[int, list[Path]] = {}
+    by_number: dict[int, list[Path]] = {}
     for file in _files(folder):
         match = _NUMBER.fullmatch(file.stem)
         if match is None:
-            raise DataError(f"{file} has no number of a prompt in its name (such as 00007-03.png); rename it")
+            raise DataError(f"{file}: the name has no number of a prompt (such as 00007-03.png); rename it")
         if int(match[1]) >= len(prompts):
             raise DataError(f"{file} is for prompt {int(match[1])}, and there are {len(prompts)}, counted from 0")
-        found.setdefault(int(match[1]), []).append(file)
-    if not found:
-        raise DataError(f"{folder} holds no image; looked for files that end in {', '.join(sorted(ENDINGS))}")
-    return [PromptImages(prompts[row].text, tuple(found[row]), prompts[row].category) for row in sorted(found)]
+        by_number.setdefault(int(match[1]), []).append(file)
+    if not by_number:
+        raise _no_image(folder)
+    return [PromptImages(prompts[row].text, tuple(by_number[row]), prompts[row].category) for row in sorted(by_number)]
 
 
-def _grouped(found: Sequence[tuple[str, Path]]) -> list[PromptImages]:
+def _no_image(folder: Path) -> DataError:
+    return DataError(f"{folder} holds no image; searched for files that end in {', '.join(sorted(ENDINGS))}")
+
+
+def _grouped(files: Sequence[tuple[str, Path]]) -> list[PromptImages]:
     by_prompt: dict[str, list[Path]] = {}
-    for prompt, file in found:
+    for prompt, file in files:
         by_prompt.setdefault(prompt, []).append(file)
-    return [PromptImages(prompt, tuple(files)) for prompt, files in by_prompt.items()]
+    return [PromptImages(prompt, tuple(paths)) for prompt, paths in by_prompt.items()]
 
 
 def _files(folder: Path) -> list[Path]:
     files = [path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and not path.name.startswith(".")]
-    return sorted((path for path in files if path.name != "sheet.png"), key=_counted)
+    return sorted((path for path in files if path.name != "sheet.png"), key=_natural_order)
 
 
-def _counted(path: Path) -> list[tuple[int, str]]:
-    """As people count: 2 before 10."""
+def _natural_order(path: Path) -> list[tuple[int, str]]:
+    """Sorts 2 before 10."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts if part]
-
-
-def _caption(file: Path) -> str:
-    return _text(file.with_suffix(".txt"), file)
 
 
 def _text(path: Path, of: Path) -> str:
@@ -195,7 +186,7 @@ def _text(path: Path, of: Path) -> str:
 def _prompt(line: Line) -> Prompt:
     place = f"{line.path} line {line.number}"
     if line.fault:
-        raise DataError(f"{place} {line.fault}; mend or remove it")
+        raise DataError(f"{place} {line.fault}; fix or remove it")
     text = line.values.get("prompt", line.values.get("caption"))
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{place} has no prompt; its keys are {', '.join(map(str, line.values))}")

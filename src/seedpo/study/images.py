@@ -1,4 +1,4 @@
-"""Images of a study: copies without metadata, named by their content, so that none tells where it is from."""
+"""Images of a study: copies without metadata, named by their content, so that no name tells the origin."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from seedpo.errors import DataError
 from seedpo.files import write_aside
 
 Source = Path | bytes | Image.Image | Callable[[], Image.Image]
-"""An image to come: a file, its bytes, pixels, or something that draws them when they are needed."""
+"""An image to store: a file, its bytes, pixels, or a function that draws it when it is needed."""
 
 ID = re.compile(r"[0-9a-f]{32}")
-"""What an image's id looks like: the first 32 hexadecimal digits of the SHA-256 of its PNG file."""
+"""An image's id: the first 32 hexadecimal digits of the SHA-256 of its PNG file."""
 
 
 def image_id(content: bytes) -> str:
@@ -28,39 +28,32 @@ def image_id(content: bytes) -> str:
 
 
 def encode(source: Source) -> bytes:
-    """An image as a PNG file of upright 8-bit RGB pixels and nothing else: no text, profile, EXIF or time.
+    """A PNG file of upright 8-bit RGB pixels without text, profile, EXIF or time.
 
-    Transparent parts are laid over white; colour profiles are dropped, not applied. What :func:`encode` made comes
-    out the same bit for bit.
-
-    Args:
-        source: the image.
+    Transparent parts become white. Colour profiles are dropped, not applied. The result of :func:`encode` encodes to
+    the same bytes.
 
     Raises:
-        DataError: if it cannot be read; the message names the file.
+        DataError: the image cannot be read; the message names the file.
     """
     if isinstance(source, Path | bytes):
         pixels = _read(source)
     else:
         pixels = _rgb(source if isinstance(source, Image.Image) else source())
     file = io.BytesIO()
-    # A new image has none of the text, profile and times that one read from a file carries along.
+    # A new image carries none of the text, profile and times of the file it was read from.
     Image.fromarray(np.asarray(pixels)).save(file, format="PNG")
     return file.getvalue()
 
 
 def add_image(folder: Path, source: Source) -> str:
-    """Puts a copy of an image into a study's folder, unless it is there.
-
-    Args:
-        folder: of the study.
-        source: the image.
+    """Puts a copy of an image into the folder of a study, unless the study has it already.
 
     Returns:
-        Its id, by which groups name it.
+        The id by which groups name the image.
 
     Raises:
-        DataError: if it cannot be read or written.
+        DataError: the image cannot be read or written.
     """
     content = encode(source)
     name = image_id(content)
@@ -71,7 +64,7 @@ def add_image(folder: Path, source: Source) -> str:
             with write_aside(path, unique=True, durable=False) as aside:
                 aside.write_bytes(content)
         except OSError as error:
-            raise DataError(f"image {path} cannot be written ({error.strerror}); free some space or mend it") from error
+            raise DataError(f"image {path} cannot be written ({error.strerror}); free some space or fix it") from error
     return name
 
 
@@ -89,12 +82,12 @@ def _read(source: Path | bytes) -> Image.Image:
         raise DataError(f"{what} is not an image of a known format; make it again or leave it out") from error
     except DataError as error:
         raise DataError(f"{what} {error}") from error
-    except Exception as error:  # Pillow's decoders raise almost anything, SyntaxError too, for a damaged file
+    except Exception as error:  # Pillow's decoders raise almost any error for a damaged file, SyntaxError included
         raise DataError(f"{what} is a damaged image ({error}); make it again or leave it out") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """As the package's readers for training see an image, so that people judge what is trained on."""
+    """Pixels as the readers for training see them: people judge what is trained on."""
     try:
         return upright_rgb(image)
     except UnusualValues as error:

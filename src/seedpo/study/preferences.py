@@ -1,32 +1,31 @@
-"""What the votes on one group say of every two of its candidates."""
+"""What the votes on a group say: the preference between every two candidates, and how many votes are still missing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seedpo.study.records import Answer, Judgement
+from seedpo.study.assignment import all_matches, finished, knockout_order
+from seedpo.study.records import Answer, Group, Judgement
+from seedpo.study.settings import StudySettings
 
 Matrix = NDArray[np.float64]
 
 VALUES: Mapping[Answer, float] = {"first": 1.0, "second": -1.0, "tie": 0.0, "bad": 0.0}
-"""What an answer says for the first candidate; a pair that was skipped is judged by nobody."""
-
-
-def once(judgements: Iterable[Judgement]) -> list[Judgement]:
-    """Those that count: neither repetitions nor attention checks."""
-    return [vote for vote in judgements if vote.show.repeat_of is None and vote.expected is None]
+"""What an answer is worth to the first candidate. A skipped pair is not judged."""
 
 
 def preferences(judgements: Iterable[Judgement], *, candidates: int) -> Matrix:
-    """Share of raters who prefer the first of two candidates, less the share who prefer the second.
+    """Share of raters who prefer the first of two candidates minus the share who prefer the second.
 
-    Ties, "both bad" and repetitions: see :data:`VALUES` and :func:`once`. Pairs of which nobody was asked follow
-    from the others, as in a knockout: the strength of a chain of preferences is that of its weakest link, and the
-    strongest chain counts (the widest path of M. Schulze, Social Choice and Welfare 36, 2011), less the strongest chain
-    the other way round.
+    Attention checks and repetitions do not count; see :data:`VALUES` for the others. Pairs that nobody was asked about,
+    as in a knockout, follow from the other pairs: a chain of preferences is as strong as its weakest link, and the
+    strongest chain counts (widest path, M. Schulze, Social Choice and Welfare 36, 2011) minus the strongest chain in
+    the other direction.
 
     Args:
         judgements: on one group.
@@ -36,17 +35,19 @@ def preferences(judgements: Iterable[Judgement], *, candidates: int) -> Matrix:
         (K, K) in [-1, 1], antisymmetric; 0 where neither is preferred.
     """
     total, raters = np.zeros((candidates, candidates)), np.zeros((candidates, candidates))
-    asked = np.eye(candidates, dtype=bool)
-    for vote in once(judgements):
-        one, other = vote.show.first, vote.show.second
-        asked[one, other] = asked[other, one] = True
+    shown = np.eye(candidates, dtype=bool)
+    for vote in judgements:
+        if not vote.regular:
+            continue
+        first, second = vote.show.first, vote.show.second
+        shown[first, second] = shown[second, first] = True
         if vote.answer in VALUES:
-            total[one, other] += VALUES[vote.answer]
-            raters[one, other] += 1
+            total[first, second] += VALUES[vote.answer]
+            raters[first, second] += 1
     share = total / np.maximum(raters, 1)
     direct = share - share.T
     chains = _strongest_chains(np.maximum(direct, 0.0))
-    return np.where(asked, direct, chains - chains.T)
+    return np.where(shown, direct, chains - chains.T)
 
 
 def _strongest_chains(links: Matrix) -> Matrix:
@@ -55,3 +56,43 @@ def _strongest_chains(links: Matrix) -> Matrix:
     for middle in range(len(links)):
         strength = np.maximum(strength, np.minimum(strength[:, middle, None], strength[None, middle]))
     return strength
+
+
+@dataclass(frozen=True)
+class Count:
+    """Votes on groups.
+
+    Attributes:
+        done: votes so far, at most as many as are wanted.
+        wanted: in all.
+    """
+
+    done: int
+    wanted: int
+
+
+def counted_votes(
+    settings: StudySettings, groups: Sequence[Group], judgements: Mapping[str, Sequence[Judgement]]
+) -> Count:
+    """Votes on groups: ``raters_per_pair`` on each pair, or as many knockouts.
+
+    A skipped pair counts as done, since the same rater would not be asked again.
+
+    Args:
+        settings: of the study.
+        groups: whose votes are counted.
+        judgements: by group id.
+    """
+    counts = [_of_group(settings, group, judgements.get(group.id, ())) for group in groups]
+    return Count(done=sum(count.done for count in counts), wanted=sum(count.wanted for count in counts))
+
+
+def _of_group(settings: StudySettings, group: Group, judgements: Sequence[Judgement]) -> Count:
+    raters = settings.raters_per_pair
+    votes = Counter(vote.show.pair for vote in judgements if vote.regular)
+    if settings.compares_all(len(group.candidates)):
+        pairs = [(group.id, *match) for match in all_matches(group)]
+        return Count(done=sum(min(votes[pair], raters) for pair in pairs), wanted=raters * len(pairs))
+    wanted = raters * (len(group.candidates) - 1)
+    enough = finished(knockout_order(group, settings.seed), group.id, votes) >= raters
+    return Count(done=wanted if enough else min(votes.total(), wanted - 1), wanted=wanted)

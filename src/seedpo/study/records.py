@@ -1,4 +1,4 @@
-"""What a study is made of: groups of candidates, what a rater was shown, and what the rater answered."""
+"""What a study consists of: groups of candidates, what a rater was shown, and what the rater answered."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from dataclasses import dataclass
 from typing import Literal
 
 Side = Literal["left", "right", "tie", "bad", "skip"]
-"""An answer as the page says it."""
+"""An answer as the page gives it."""
 
 Answer = Literal["first", "second", "tie", "bad", "skip"]
-"""An answer as it is stored: which candidate, whatever the sides were."""
+"""An answer as it is stored: which candidate, whichever side it was on."""
+
+Pair = tuple[str, int, int]
+"""Id of a group and the indices of two of its candidates, the lower one first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """What competes.
+    """One of the things that are compared.
 
     Attributes:
-        source: model, run or file that it comes from; never told to a rater.
-        images: ids of its images; several where a set is judged (diversity), the first being the reference.
+        source: model, run or file it comes from; raters never see it.
+        images: ids of its images. A set (question *diversity*) has several, the first one is the reference.
     """
 
     source: str
@@ -27,15 +30,15 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Candidates for one prompt and one question, of which two are shown at a time.
+    """Candidates for one prompt and one question; raters see two of them at a time.
 
     Attributes:
         id: unique in the study.
         question: key of the question.
         prompt: what the images were drawn from.
         candidates: two or more.
-        category: for tables by category; empty if there is none.
-        expected: of an attention check, the index of the candidate that is plainly better; else none.
+        category: for tables by category; may be empty.
+        expected: index of the better candidate of an attention check; `None` for all other groups.
     """
 
     id: str
@@ -48,7 +51,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Show:
-    """Two candidates of a group as they were laid before one rater.
+    """Two candidates of a group as one rater saw them.
 
     Attributes:
         token: unguessable; the page answers with it.
@@ -56,8 +59,8 @@ class Show:
         group: id of the group.
         first, second: indices of its candidates, first < second.
         flipped: whether the second one is on the left.
-        number: which of the rater's shows this is, from 0.
-        repeat_of: token of the show of which this is a repetition, or none.
+        number: index of this show among the rater's shows, from 0.
+        repeat_of: token of the show that this one repeats; `None` if it repeats none.
     """
 
     token: str
@@ -69,26 +72,39 @@ class Show:
     number: int
     repeat_of: str | None = None
 
+    @property
+    def pair(self) -> Pair:
+        """What was compared."""
+        return self.group, self.first, self.second
+
     def answer(self, side: Side) -> Answer:
-        """What an answer of the page says of the candidates."""
+        """The answer that a side of the page means."""
         if side == "left":
             return "second" if self.flipped else "first"
         if side == "right":
             return "first" if self.flipped else "second"
         return side
 
+    def side(self, answer: Answer) -> Side:
+        """The inverse of :meth:`answer`: what the rater pressed."""
+        if answer == "first":
+            return "right" if self.flipped else "left"
+        if answer == "second":
+            return "left" if self.flipped else "right"
+        return answer
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """One counted answer with all that analyses and exports need.
+    """One counted answer with everything that analyses and exports need.
 
     Attributes:
         show: what was shown.
         question, prompt, category: of its group.
         first, second: the candidates.
-        answer: the last one that the rater gave to this show.
-        expected: of an attention check, the right answer; else none.
-        seconds: between the display and the answer, as the page measured it; none if it did not.
+        answer: the rater's last answer to this show.
+        expected: the right answer of an attention check; `None` for all other shows.
+        seconds: between display and answer, measured by the page; `None` if unknown.
         at: time of the vote, ISO 8601, UTC.
     """
 
@@ -102,3 +118,36 @@ class Judgement:
     expected: Answer | None = None
     seconds: float | None = None
     at: str = ""
+
+    @property
+    def regular(self) -> bool:
+        """Whether this is neither an attention check nor a repetition."""
+        return self.expected is None and self.show.repeat_of is None
+
+    @property
+    def passed(self) -> bool:
+        """Whether an attention check was answered as expected."""
+        return self.answer == self.expected
+
+
+def judge(show: Show, group: Group, answer: Answer, *, seconds: float | None = None, at: str = "") -> Judgement:
+    """The judgement of a show.
+
+    Args:
+        show: what was shown.
+        group: its group.
+        answer, seconds, at: see :class:`Judgement`.
+    """
+    expected: dict[int | None, Answer] = {show.first: "first", show.second: "second"}
+    return Judgement(
+        show=show,
+        question=group.question,
+        prompt=group.prompt,
+        category=group.category,
+        first=group.candidates[show.first],
+        second=group.candidates[show.second],
+        answer=answer,
+        expected=expected.get(group.expected),
+        seconds=seconds,
+        at=at,
+    )

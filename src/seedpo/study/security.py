@@ -1,19 +1,32 @@
-"""What stands before every request: host, size of the body, pace; and the headers of every answer."""
+"""The server's key and what follows from it; host, size and pace of requests; the headers of every answer."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ipaddress
+import os
+import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+from itsdangerous import Signer, TimestampSigner
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from seedpo.errors import DataError
+
+KEY_FILE = ".server-key"
+
+SESSION_SECONDS = 12 * 3600
+"""How long the owner stays logged in."""
 
 HEADERS = {
     "content-security-policy": (
@@ -28,20 +41,99 @@ HEADERS = {
     "x-frame-options": "DENY",
     "x-robots-tag": "noindex",
 }
-"""Of every answer. Addresses hold the raters' tokens, hence no referrer and no index."""
+"""Headers of every answer. Addresses contain the raters' tokens, hence no referrer and no index."""
 
-LOCAL_NAMES = ("localhost",)
+
+@dataclass(frozen=True)
+class Secret:
+    """A random key. What is derived from it is the same after a restart and in every process of a server.
+
+    Attributes:
+        key: 32 random bytes.
+    """
+
+    key: bytes
+
+    def mac(self, purpose: str, *parts: str) -> bytes:
+        """32 bytes that only the holder of the key can make. Lengths are included, so parts cannot be shifted."""
+        message = "".join(f"{len(part)}:{part};" for part in (purpose, *parts))
+        return hmac.digest(self.key, message.encode(), "sha256")
+
+    def admin_token(self) -> str:
+        """The token of the admin page, unless the server was given another."""
+        return self.mac("admin token").hex()[:40]
+
+    def image_name(self, rater: str, image: str) -> str:
+        """The name under which a rater gets an image: unguessable, and different for each rater."""
+        return self.mac("image", rater, image).hex()[:32]
+
+    def form_token(self, holder: str) -> str:
+        """What a form or request of a page must carry, so that no other site can act in its holder's name.
+
+        Args:
+            holder: a rater's link or the owner's session. The token is valid as long as they are.
+        """
+        return self._form_signer().get_signature(holder).decode()
+
+    def is_form_token(self, holder: str, token: str) -> bool:
+        """Whether a token is that of this holder."""
+        return self._form_signer().verify_signature(holder, token)
+
+    def session(self, admin_token: str) -> str:
+        """Value of the admin page's cookie, valid for :data:`SESSION_SECONDS`."""
+        return self._session_signer(admin_token).sign("admin").decode()
+
+    def is_session(self, admin_token: str, cookie: str) -> bool:
+        """Whether a cookie was made here for this admin token and has not expired."""
+        return self._session_signer(admin_token).validate(cookie, max_age=SESSION_SECONDS)
+
+    def _form_signer(self) -> Signer:
+        return Signer(self.key, salt="form", key_derivation="hmac", digest_method=hashlib.sha256)
+
+    def _session_signer(self, admin_token: str) -> TimestampSigner:
+        salt = f"session|{admin_token}"
+        return TimestampSigner(self.key, salt=salt, key_derivation="hmac", digest_method=hashlib.sha256)
+
+
+def read_secret(folder: Path) -> Secret:
+    """The key in a study's folder; the first call makes it, readable by the owner only.
+
+    Raises:
+        DataError: it cannot be read or written, or is not a key.
+    """
+    path = folder / KEY_FILE
+    try:
+        # Written aside and linked into place: if two servers start at once, the second reads the key of the first.
+        if not path.exists():
+            new = folder / f"{KEY_FILE}.{secrets.token_hex(8)}"
+            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w") as file:
+                file.write(secrets.token_hex(32) + "\n")
+            try:
+                new.replace(path) if os.name == "nt" else os.link(new, path)
+            except FileExistsError:
+                pass
+            finally:
+                new.unlink(missing_ok=True)
+        key = bytes.fromhex(path.read_text().strip())
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; the server stores its key there") from error
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise DataError(f"{path} is not a key of 64 hexadecimal digits; delete it and a new one is made")
+    return Secret(key)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much one rater, or all strangers together, may ask for.
+    """How many requests per second one rater, or all strangers together, may send.
 
     Attributes:
-        requests, requests_burst: of pages, tasks and votes per second and rater, and at once.
-        images, images_burst: of images.
-        strangers, strangers_burst: of all requests together that bring no valid link: joining, wrong tokens.
-        logins, logins_burst: of attempts to open the admin page, all together.
+        requests, requests_burst: pages, tasks and votes of a rater, and how many at once.
+        images, images_burst: images of a rater.
+        strangers, strangers_burst: all requests without a valid link: joining, wrong tokens.
+        logins, logins_burst: all attempts to open the admin page.
         body: bytes of a request's body.
     """
 
@@ -58,13 +150,13 @@ class Limits:
 
 @dataclass
 class Pace:
-    """Token buckets in memory, one for each key; the least recently used are forgotten.
+    """Token buckets in memory, one per key. The least recently used ones are forgotten.
 
     Attributes:
         rate: requests per second in the long run.
         burst: requests at once.
         clock: seconds, monotonic.
-        keys: at most so many are remembered.
+        keys: number of keys that are remembered.
     """
 
     rate: float
@@ -75,7 +167,11 @@ class Pace:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def wait(self, key: str) -> float:
-        """Takes one request from the key's bucket: 0.0, or the seconds until there is one (and nothing is taken)."""
+        """Takes one request from the key's bucket.
+
+        Returns:
+            0.0, or the seconds until the bucket has a request; then nothing is taken.
+        """
         with self._lock:
             now = self.clock()
             level, then = self._buckets.pop(key, (self.burst, now))
@@ -87,13 +183,12 @@ class Pace:
         return 0.0 if allowed else (1.0 - level) / self.rate
 
 
-def is_known_host(header: str, names: Iterable[str]) -> bool:
-    """Whether a ``Host`` header names this server: an address, this machine, or one of the names that it was told.
+def is_address(host: str) -> bool:
+    """Whether a ``Host`` header is an IP address, with or without a port.
 
-    An address cannot be rebound to another machine by whoever owns a domain; a foreign name can (DNS rebinding), so
-    that foreign names are refused.
+    The owner of a domain can point a foreign name at this machine (DNS rebinding), but not an address.
     """
-    host = header.strip().lower()
+    host = host.strip()
     if host.startswith("["):
         host = host[1:].partition("]")[0]
     elif host.count(":") == 1:
@@ -101,98 +196,77 @@ def is_known_host(header: str, names: Iterable[str]) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        return host.rstrip(".") in {*LOCAL_NAMES, *(name.lower() for name in names)}
+        return False
     return True
 
 
 class Guard:
-    """ASGI middleware: refuses foreign hosts, posts from other sites and large bodies, and sets the headers.
+    """ASGI middleware: refuses foreign host names, posts from other sites and large bodies, and sets the headers.
 
     Args:
-        app: what it guards.
-        hosts: names, besides addresses and localhost, under which the server is reached.
+        app: the application.
+        hosts: names under which the server is reached, besides addresses and localhost.
         body: bytes that a request may bring.
     """
 
-    def __init__(self, app: Application, *, hosts: Iterable[str] = (), body: int = Limits.body) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: Iterable[str] = (), body: int = Limits.body) -> None:
+        names = [name + dot for name in ("localhost", *hosts) for dot in ("", ".")]
+        self.by_name = TrustedHostMiddleware(self._checked, allowed_hosts=names, www_redirect=False)
         self.app = app
-        self.hosts = tuple(hosts)
         self.body = body
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        """One request."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = _with_headers(message.get("headers", []))
+                headers = MutableHeaders(scope=message)
+                del headers["last-modified"], headers["server"]
+                for name, value in {**HEADERS, "cache-control": "no-store"}.items():
+                    headers.setdefault(name, value)
             await send(message)
 
-        refusal = self._refusal(scope["method"], headers)
-        if refusal is not None:
-            await _refuse(guarded, *refusal)
-            return
-        body = await _read(receive, self.body) if scope["method"] not in ("GET", "HEAD") else b""
-        if body is None:
-            await _refuse(guarded, 413, "This request is too large.")
-            return
-        await self.app(scope, _replay(body, receive), guarded)
+        handle = self._checked if is_address(Headers(scope=scope).get("host", "")) else self.by_name
+        await handle(scope, receive, send_with_headers)
 
-    def _refusal(self, method: str, headers: dict[str, str]) -> tuple[int, str] | None:
-        if not is_known_host(headers.get("host", ""), self.hosts):
-            return 400, "This server does not answer to that name; start it with --name to allow it."
-        if method in ("GET", "HEAD"):
-            return None
-        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            return 403, "This request comes from another site."
+    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request to a known host."""
+        if scope["method"] in ("GET", "HEAD"):
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
         length = headers.get("content-length", "0")
-        if not length.isdecimal():
-            return 400, "This request does not say how long it is."
-        return (413, "This request is too large.") if int(length) > self.body else None
+        body: bytes | None = None
+        status, sentence = 413, "This request is too large."
+        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            status, sentence = 403, "This request comes from another site."
+        elif not length.isdecimal():
+            status, sentence = 400, "This request does not say how long it is."
+        elif int(length) <= self.body:
+            body = await _read(scope, receive, self.body)
+        if body is None:
+            await JSONResponse({"error": sentence}, status)(scope, receive, send)
+            return
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def replayed() -> Message:
+            message = next(messages, None)
+            return await receive() if message is None else message
+
+        await self.app(scope, replayed, send)
 
 
-def _with_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    kept = [(name, value) for name, value in headers if name.lower() not in (b"last-modified", b"server")]
-    named = {name.lower() for name, _ in kept}
-    added = {**HEADERS} if b"cache-control" in named else {**HEADERS, "cache-control": "no-store"}
-    return kept + [(name.encode(), value.encode()) for name, value in added.items() if name.encode() not in named]
-
-
-async def _read(receive: Receive, limit: int) -> bytes | None:
-    """The whole body, or none if it is longer than allowed, whatever its header said."""
-    parts: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            break
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            return None
-        parts.append(part)
-        more = message.get("more_body", False)
-    return b"".join(parts)
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    given = False
-
-    async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return again
-
-
-async def _refuse(send: Send, status: int, sentence: str) -> None:
-    body = ('{"error":"' + sentence + '"}').encode()
-    head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": body})
+async def _read(scope: Scope, receive: Receive, limit: int) -> bytes | None:
+    """The body of a request; `None` if it is longer than allowed, whatever its header says."""
+    body = b""
+    try:
+        async for part in Request(scope, receive).stream():
+            body += part
+            if len(body) > limit:
+                return None
+    except ClientDisconnect:
+        pass
+    return body

@@ -1,13 +1,16 @@
-"""Running the web application of a study."""
+"""Where a study is reached: the server, its address, and the raters' personal links."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from seedpo.errors import ConfigError
+from seedpo.study.folder import open_study
+from seedpo.study.store import Store
 
 
 def serve(
@@ -20,16 +23,16 @@ def serve(
     names: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> None:
-    """Serves a study until it is interrupted. Neither addresses nor visits of raters are logged.
+    """Serves a study until it is interrupted. Addresses and visits of raters are not logged.
 
     Args:
         folder: of the study.
-        host: address to listen on; the default is reached from this machine only.
+        host: address to listen on; the default is reached only from this machine.
         port: to listen on; 0: a free one.
-        url: of the database; none: what the study says.
-        admin_token: opens the admin page; none: one that follows from the key in the study's folder.
+        url: of the database; `None`: the study's own.
+        admin_token: opens the admin page; `None`: derived from the key in the study's folder.
         names: under which the server is reached, for instance ``study.example.org``.
-        say: is given the lines that tell where the study is found.
+        say: called with each line that tells where the study is reached.
 
     Raises:
         SeedpoError: the study, its database or the port cannot be used.
@@ -40,15 +43,14 @@ def serve(
 
     listener = listen(host, port)
     try:
-        app = build_app(
-            folder, url=url, admin_token=admin_token, hosts=[*names, *([] if is_loopback(host) else [host])]
-        )
+        local = is_loopback(host)
+        app = build_app(folder, url=url, admin_token=admin_token, hosts=[*names, *([] if local else [host])])
         address = base_address(host, listener.getsockname()[1], names)
         say(f"study:  {address}/")
         say(f"admin:  {address}/admin   token: {app.state.site.admin_token}")
-        if not is_loopback(host):
-            say(f"note:   everyone who reaches {host} can open it, unencrypted; put a server with HTTPS before it")
-        say("stop:   Ctrl-C; raters go on where they were when it is started again")
+        if not local:
+            say(f"note:   whoever reaches {host} can open it, unencrypted; put a server with HTTPS in front of it")
+        say("stop:   Ctrl-C; raters continue where they were when it is started again")
         config = uvicorn.Config(
             app, access_log=False, server_header=False, log_level="warning", timeout_graceful_shutdown=5
         )
@@ -61,7 +63,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket.
 
     Raises:
-        ConfigError: the port is taken, or the address is not this machine's.
+        ConfigError: the port is taken, or the address does not belong to this machine.
     """
     try:
         kind, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -79,7 +81,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine only."""
+    """Whether an address is reached only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -87,7 +89,63 @@ def is_loopback(host: str) -> bool:
 
 
 def base_address(host: str, port: int, names: Sequence[str] = ()) -> str:
-    """What to write before a path: ``http://127.0.0.1:8000``; by its first name if the server has one."""
+    """What precedes a path, ``http://127.0.0.1:8000``, with the first name of the server if it has one."""
     if host in ("0.0.0.0", "::", ""):
         host = names[0] if names else socket.gethostname()
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def make_links(
+    folder: Path,
+    *,
+    number: int,
+    base: str,
+    label: str = "",
+    days: float | None = None,
+    url: str | None = None,
+    out: Path | None = None,
+) -> list[str]:
+    """Makes new raters and gives the link of each.
+
+    Args:
+        folder: of the study.
+        number: how many.
+        base: address under which raters reach the server, with ``http://`` or ``https://``.
+        label: the owner's note beside them; several links get it with a number.
+        days: until the links end; `None`: as the study says.
+        url: of the database; `None`: the study's own.
+        out: where they will be written; it is checked before any rater is made.
+
+    Raises:
+        SeedpoError: the address is not valid, the file exists, or the study or its database cannot be used.
+    """
+    if not base.startswith(("http://", "https://")):
+        raise ConfigError(f"--base {base} is not an address; it begins with http:// or https://")
+    if out is not None and out.exists():
+        raise ConfigError(f"{out} exists; links cannot be made again, so nothing is overwritten")
+    study = open_study(folder, verify=False)
+    store = Store.open(study, url)
+    try:
+        pairs = store.add_raters(numbered(label, number), days=study.settings.link_days if days is None else days)
+    finally:
+        store.close()
+    return [f"{base.rstrip('/')}/r/{token}" for _, token in pairs]
+
+
+def numbered(label: str, number: int) -> list[str]:
+    """A label for each of several raters."""
+    return [label if number == 1 or not label else f"{label} {index + 1}" for index in range(number)]
+
+
+def write_links(path: Path, links: Sequence[str]) -> None:
+    """Writes one link per line, readable by the owner only.
+
+    Raises:
+        ConfigError: the file exists or cannot be written.
+    """
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write("".join(f"{link}\n" for link in links))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; the links are lost, make new ones with another --out") from error

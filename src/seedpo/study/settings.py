@@ -1,74 +1,242 @@
-"""``study.yaml``: what a person may write of a study by hand, typed and strict."""
+"""``study.yaml``: its keys, what a new study begins with, and how the file is read and written.
+
+The docstring of a key is also the comment above it in the file.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from textwrap import wrap
 from typing import Literal
 
-from pydantic import Field
+import yaml
+from pydantic import Field, ValidationError
 
+from seedpo.errors import ConfigError
 from seedpo.settings import Section
 from seedpo.study.records import Side
 
+NAME = "study.yaml"
+
 Kind = Literal["collect", "study"]
+
+Place = tuple[str | int, ...]
+"""Path of a key or item in a file: ``("questions", 0, "key")``."""
 
 
 class Question(Section):
-    """One question.
-
-    Attributes:
-        key: its name in groups and tables.
-        text: what the rater reads.
-        shows: one image of each side, or a set of them of which the first is the reference.
-        choices: what may be answered.
-    """
+    """One question."""
 
     key: str
+    """Its name in groups and tables."""
     text: str
+    """What the rater reads."""
     shows: Literal["image", "set"] = "image"
+    """One image on each side, or a set on each side whose first image is the reference."""
     choices: tuple[Side, ...] = ("left", "right", "tie", "bad", "skip")
+    """What may be answered."""
 
 
 class StudySettings(Section):
-    """A study.
-
-    Attributes:
-        id: random; what its rows in a database are found by.
-        title: what raters see above the page.
-        kind: *collect* preferences for training, or a blinded *study* of models.
-        questions: at least one.
-        raters_per_pair: how many raters each pair shall have.
-        tasks_per_rater: at most so many shows per rater, checks and repetitions included; none: no limit.
-        order: *blocks*: a rater answers one question for all pairs before the next one comes, and raters begin with
-            different ones; *mixed*: any question at any pair.
-        tournament: of groups with more than two candidates: every pair, or as few as rank them.
-        repeats: share of a rater's shows that repeat an earlier one with the sides exchanged, in [0, 0.5].
-        checks: share of a rater's shows that are attention checks, in [0, 0.5].
-        seed: of all that is drawn.
-        enrolment: *links*: only personal links that were made; *open*: whoever opens the page gets one.
-        link_days: days after which a personal link ends; none: never.
-        consent: text that a rater agrees to; empty: nothing is asked.
-        instructions: text shown before the first pair and on demand.
-        database: URL of SQLAlchemy; none: SQLite in the study's folder.
-    """
+    """A study."""
 
     id: str
+    """Identifies this study in its database. Do not change it."""
     title: str = "Which image is better?"
+    """What raters see above the page."""
     kind: Kind = "collect"
+    """collect: preferences for training. study: blinded comparisons of models."""
     questions: tuple[Question, ...] = Field(min_length=1)
+    """The questions. key: the name in groups.jsonl and tables. text: what the rater reads. shows: image (one on each
+    side) or set (a reference and other images). choices: any of left, right, tie, bad, skip."""
     raters_per_pair: int = Field(default=1, ge=1)
+    """How many raters each pair gets."""
     tasks_per_rater: int | None = Field(default=None, ge=1)
-    # Studies without this key were made when there was no other order: they must not change it while votes come in.
+    """Limit of pairs for each rater, attention checks and repeats included; null: no limit."""
+    # Older studies lack this key. Its default is the order they had, which must not change while votes come in.
     order: Literal["blocks", "mixed"] = "mixed"
+    """With several questions: blocks (a rater answers one question for all pairs before the next, and raters begin
+    with different questions) or mixed (any question at any pair)."""
     tournament: Literal["full", "knockout"] = "full"
+    """With more than two images of a prompt: full (every pair: k (k - 1) / 2 comparisons) or knockout (the better one
+    stays: k - 1 comparisons, which show the best image and not how the others rank)."""
     repeats: float = Field(default=0.0, ge=0.0, le=0.5)
+    """Share of a rater's pairs that are shown a second time with the sides exchanged, 0 to 0.5."""
     checks: float = Field(default=0.0, ge=0.0, le=0.5)
+    """Share of a rater's pairs that are attention checks, 0 to 0.5; the study must contain some."""
     seed: int = 0
+    """Seed of everything that is drawn: the next pair, sides, checks and repeats."""
     enrolment: Literal["links", "open"] = "links"
+    """links: raters need a personal link that you made. open: whoever opens the page gets one."""
     link_days: float | None = Field(default=None, gt=0.0)
+    """Days until a personal link ends; null: never."""
     consent: str = ""
+    """Raters agree to this text before they begin; empty: no consent is asked."""
     instructions: str = ""
+    """Shown before the first pair and on demand."""
     database: str | None = None
+    """Where votes are stored: null (votes.db in this folder) or a URL, postgresql+psycopg://user@host/name."""
 
     def compares_all(self, candidates: int) -> bool:
-        """Whether every pair of a group with so many candidates is compared, and not a knockout held among them."""
+        """Whether a group with so many candidates is compared pair by pair, and not in a knockout."""
         return self.tournament == "full" or candidates <= 2
+
+    @property
+    def asks_consent(self) -> bool:
+        """Whether raters have to agree to a text."""
+        return bool(self.consent.strip())
+
+
+QUESTIONS: Mapping[str, Question] = {
+    question.key: question
+    for question in (
+        Question(key="preference", text="Which image do you prefer overall, given the prompt?"),
+        Question(key="appeal", text="Which image looks better, whatever the prompt says?"),
+        Question(key="alignment", text="Which image shows better what the prompt describes?"),
+        Question(
+            key="diversity",
+            text="Which side has more variety: whose three images differ more from the first one and from each other?",
+            shows="set",
+            choices=("left", "right", "tie", "skip"),
+        ),
+    )
+}
+"""The questions of SEE-DPO's user study (arXiv 2411.04712, Fig. 3), by key."""
+
+TITLES: Mapping[Kind, str] = {"collect": "Which image is better?", "study": "Comparing images"}
+
+CONSENT = """\
+You will be shown pairs of computer-made images and asked which one you find better.
+
+We store your answers, how long each took, and when you gave it, under a random number. We store no name, no address and
+nothing about your device. The answers are used for research and to train image models, and may be published in this
+anonymous form.
+
+Taking part is voluntary. You can stop at any time, and come back later with your personal link.
+Some images may be unpleasant: you can skip any of them.
+"""
+
+INSTRUCTIONS = """\
+Read the prompt, look at both sides, and answer the question above them. There is no right answer: we want to know what
+you think. Choose "tie" if both sides are equally good, "both bad" (if it is offered) if both are too poor to choose,
+and "skip" if you would rather not answer.
+
+Keys: left arrow or 1 for the left side, right arrow or 2 for the right side, down arrow or 3 for a tie, B for both bad,
+S to skip, Backspace to go back. Some pairs come twice, and a few check that nobody clicks blindly.
+"""
+
+_HEAD = """\
+# A study of seedpo. You may edit texts at any time; restart the server afterwards. Change nothing else once there are
+# votes: raters would have answered different questions.
+"""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as blocks, which people can edit."""
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def settings_text(settings: StudySettings) -> str:
+    """The settings as the text of a file, with a comment above each key."""
+    blocks = [_HEAD]
+    for key, value in settings.model_dump(mode="json").items():
+        comment = wrap(StudySettings.model_fields[key].description or "", 110, break_long_words=False)
+        body = yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+        blocks.append("".join(f"# {line}\n" for line in comment) + body)
+    return "\n".join(blocks)
+
+
+def read_settings(path: Path) -> StudySettings:
+    """The settings in a file.
+
+    Raises:
+        ConfigError: the file cannot be read, has a key twice, an unknown key, or a wrong value; the message names
+            line and key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} does not exist; name the folder of a study, or make one: seedpo study create"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as UTF-8 text ({error})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{where} is not YAML ({getattr(error, 'problem', None) or error})") from error
+    if not isinstance(values, dict) or not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{path} holds no keys; fix it, or make a new study with seedpo study create")
+    lines = dict(_lines(root, (), path))
+    try:
+        settings = StudySettings.model_validate(values)
+    except ValidationError as error:
+        place, message = first_fault(error, StudySettings.model_fields)
+        while place and place not in lines:
+            place = place[:-1]
+    else:
+        place, message = next(_faults(settings), ((), ""))
+    if message:
+        where = f" line {lines[place]}" if place in lines else ""
+        raise ConfigError(f"{path}{where}: {message}")
+    return settings
+
+
+def first_fault(error: ValidationError, known: Mapping[str, object]) -> tuple[Place, str]:
+    """Place and message of the first fault that pydantic found.
+
+    Args:
+        error: of a model.
+        known: the keys of that model.
+    """
+    first = error.errors()[0]
+    place = tuple(first["loc"])
+    key = ".".join(str(part) for part in place)
+    if first["type"] == "extra_forbidden":
+        return place, f"unknown key {key}" + (f"; known keys: {', '.join(known)}" if len(place) == 1 else "")
+    if first["type"] == "missing":
+        return place, f"{key} is missing"
+    return place, f"{key} is {first['input']!r}: {first['msg'].lower()}"
+
+
+def _lines(node: yaml.Node, at: Place, path: Path) -> Iterator[tuple[Place, int]]:
+    """The line of every key and item below a node."""
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise ConfigError(f"{path} line {line}: {key.value} occurs twice; remove one")
+            seen.add(key.value)
+            yield (*at, key.value), line
+            yield from _lines(value, (*at, key.value), path)
+    elif isinstance(node, yaml.SequenceNode):
+        for row, item in enumerate(node.value):
+            yield (*at, row), item.start_mark.line + 1
+            yield from _lines(item, (*at, row), path)
+
+
+def _faults(settings: StudySettings) -> Iterator[tuple[Place, str]]:
+    """What no single key can tell: place and message."""
+    if not settings.id.strip():
+        yield ("id",), "id is empty; any unique text will do"
+    seen: set[str] = set()
+    for row, question in enumerate(settings.questions):
+        if not question.key or any(sign.isspace() for sign in question.key):
+            yield ("questions", row, "key"), f"question key {question.key!r}: use letters, digits, - and _"
+        if question.key in seen:
+            yield ("questions", row, "key"), f"question {question.key!r} occurs twice; remove one"
+        seen.add(question.key)
+        if not {"left", "right"} <= set(question.choices) or len(set(question.choices)) < len(question.choices):
+            yield ("questions", row, "choices"), f"choices of {question.key!r} need left and right, each choice once"
+    if settings.repeats + settings.checks > 0.5:
+        yield ("repeats",), "repeats and checks together are more than 0.5; lower one"

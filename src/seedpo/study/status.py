@@ -1,4 +1,4 @@
-"""How far a study is, in figures for its admin page and for the command line."""
+"""How far a study is: figures for its admin page and for the command line."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedpo.study.folder import Study, open_study
-from seedpo.study.records import Judgement
+from seedpo.study.raters import Rater, RaterFigures
+from seedpo.study.records import Judgement, Pair
 from seedpo.study.store import Store
-from seedpo.study.store_records import RaterFigures
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionStatus:
-    """One question.
+    """Status of one question; attention checks and repetitions do not count.
 
     Attributes:
         key, text: of the question.
-        groups: that ask it, attention checks left out.
-        answers: counted ones, without attention checks and repeats.
-        pairs: pairs of candidates with at least one answer.
-        complete: of these, pairs that as many raters as wanted have answered.
+        groups: number of groups.
+        answers: number of counted answers.
+        pairs: pairs with at least one answer.
+        complete: pairs with as many raters as wanted.
         sides: how often each side or answer was chosen.
     """
 
@@ -35,18 +35,15 @@ class QuestionStatus:
     sides: dict[str, int]
 
 
-def question_lines(study: Study, judgements: Sequence[Judgement]) -> list[QuestionStatus]:
+def question_status(study: Study, judgements: Sequence[Judgement]) -> list[QuestionStatus]:
     """The status of each question, in the order of ``study.yaml``."""
     groups = Counter(group.question for group in study.groups if group.expected is None)
-    raters: dict[str, dict[tuple[str, int, int], set[str]]] = defaultdict(lambda: defaultdict(set))
+    raters: dict[str, dict[Pair, set[str]]] = defaultdict(lambda: defaultdict(set))
     sides: dict[str, Counter[str]] = defaultdict(Counter)
     for judgement in judgements:
-        show = judgement.show
-        if judgement.expected is not None or show.repeat_of is not None:
-            continue
-        raters[judgement.question][show.group, show.first, show.second].add(show.rater)
-        sides[judgement.question][_side(judgement)] += 1
-    wanted = study.settings.raters_per_pair
+        if judgement.regular:
+            raters[judgement.question][judgement.show.pair].add(judgement.show.rater)
+            sides[judgement.question][judgement.show.side(judgement.answer)] += 1
     return [
         QuestionStatus(
             key=question.key,
@@ -54,7 +51,7 @@ def question_lines(study: Study, judgements: Sequence[Judgement]) -> list[Questi
             groups=groups[question.key],
             answers=sides[question.key].total(),
             pairs=len(raters[question.key]),
-            complete=sum(len(who) >= wanted for who in raters[question.key].values()),
+            complete=sum(len(names) >= study.settings.raters_per_pair for names in raters[question.key].values()),
             sides=dict(sides[question.key]),
         )
         for question in study.settings.questions
@@ -66,7 +63,7 @@ def status_lines(folder: Path, *, url: str | None = None) -> list[str]:
 
     Args:
         folder: of the study.
-        url: of the database; none: what the study says.
+        url: of the database; `None`: the study's own.
 
     Raises:
         SeedpoError: the study or its database cannot be used.
@@ -79,8 +76,8 @@ def status_lines(folder: Path, *, url: str | None = None) -> list[str]:
         store.close()
     lines = [f"{study.settings.title} ({study.settings.kind}, {len(study.groups)} groups)"]
     lines += [
-        f"  {line.key}: {line.answers} answers; of {line.pairs} pairs begun {line.complete} are complete"
-        for line in question_lines(study, judgements)
+        f"  {line.key}: {line.answers} answers; {line.complete} of {line.pairs} begun pairs are complete"
+        for line in question_status(study, judgements)
     ]
     lines.append(f"{len(raters)} raters, {sum(figures.answered > 0 for figures in raters)} have answered")
     return lines + [f"  {_rater_line(figures)}" for figures in raters]
@@ -89,8 +86,6 @@ def status_lines(folder: Path, *, url: str | None = None) -> list[str]:
 def rater_row(figures: RaterFigures) -> dict[str, str | bool]:
     """A line of the admin page: texts by column, and whether the link is revoked."""
     rater = figures.rater
-    states = [word for word in ("revoked", "expired", "excluded") if getattr(rater, word)]
-    ends = f"ends {rater.expires[:10]}" if rater.expires else "valid"
     return {
         "id": rater.id,
         "label": rater.label,
@@ -100,9 +95,13 @@ def rater_row(figures: RaterFigures) -> dict[str, str | bool]:
         "repeats": f"{figures.repeats_agreed} of {figures.repeats}" if figures.repeats else "",
         "seconds": "" if figures.median_seconds is None else f"{figures.median_seconds:.1f}",
         "last": figures.last[:16].replace("T", " "),
-        "link": ", ".join(states) or ends,
+        "link": ", ".join(_states(rater)) or (f"ends {rater.expires[:10]}" if rater.expires else "valid"),
         "revoked": rater.revoked,
     }
+
+
+def _states(rater: Rater) -> list[str]:
+    return [word for word in ("revoked", "expired", "excluded") if getattr(rater, word)]
 
 
 def _rater_line(figures: RaterFigures) -> str:
@@ -113,12 +112,4 @@ def _rater_line(figures: RaterFigures) -> str:
         parts.append(f"checks {figures.checks_passed}/{figures.checks}")
     if figures.repeats:
         parts.append(f"repeats {figures.repeats_agreed}/{figures.repeats}")
-    parts += [word for word in ("expired", "revoked", "excluded") if getattr(rater, word)]
-    return f"{name}: {', '.join(parts)}"
-
-
-def _side(judgement: Judgement) -> str:
-    """What the rater pressed, from which a habit of one side can be seen."""
-    if judgement.answer not in ("first", "second"):
-        return judgement.answer
-    return "right" if (judgement.answer == "second") != judgement.show.flipped else "left"
+    return f"{name}: {', '.join(parts + _states(rater))}"

@@ -1,11 +1,11 @@
-"""What raters were shown and what they answered, kept so that nothing acknowledged is ever lost.
+"""What raters were shown and what they answered, stored so that no acknowledged answer is lost.
 
 Every change is one transaction, which is on the disk before the call returns (SQLite: write-ahead log, synchronous
-FULL, BEGIN IMMEDIATE; PostgreSQL: synchronous commit and a lock on the study's row), so that two tabs, threads or
-processes that ask at the same time are given the same show, and no pair more raters than it shall have.
+FULL, BEGIN IMMEDIATE; PostgreSQL: synchronous commit and a lock on the study's row). Two tabs, threads or processes
+that ask at the same time get the same show, and no pair gets more raters than it should have.
 
-A show that stays open for an hour frees its place for somebody else. An answer that comes later still counts: only so,
-or by going back to a skipped pair, can a pair get one rater more than it shall have.
+A show that stays open for an hour frees its place for somebody else. An answer that arrives later still counts: only
+this, or going back to a skipped pair, can give a pair one rater too many.
 """
 
 from __future__ import annotations
@@ -13,36 +13,33 @@ from __future__ import annotations
 import math
 import secrets
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from seedpo.study.assignment import Proposal, next_show, total
-from seedpo.study.claims import claim, keep_group, register
 from seedpo.study.database import Database
-from seedpo.study.enrolment import add_raters, all_raters, find_rater, mark, require_allowed, turn_of
+from seedpo.study.errors import LinkEnded, NoConsent, NotOffered, NotShown, StoreError
 from seedpo.study.folder import Study, refreshed
-from seedpo.study.records import Answer, Group, Judgement, Show, Side
-from seedpo.study.store_errors import LinkEnded, NoConsent, NotOffered, NotShown, StoreError
-from seedpo.study.store_records import Progress, Rater, RaterFigures
-from seedpo.study.store_rows import as_text, figures, judgements_of, select_judged, select_of_kept_raters, show_of
-from seedpo.study.tables import prepare_tables, shows, votes
-from seedpo.study.tally import Tallies, Tally, recount
+from seedpo.study.raters import (
+    Rater,
+    RaterFigures,
+    add_raters,
+    all_raters,
+    figures,
+    find_rater,
+    mark,
+    require_allowed,
+    turn_of,
+)
+from seedpo.study.records import Answer, Group, Judgement, Show, Side, judge
+from seedpo.study.tables import as_text, lock_study, prepare_tables, raters, record_group, register, shows, votes
+from seedpo.study.tally import Tallies, Tally, of_rater, recount
 
-__all__ = [
-    "LinkEnded",
-    "NoConsent",
-    "NotOffered",
-    "NotShown",
-    "Progress",
-    "Rater",
-    "RaterFigures",
-    "Store",
-    "StoreError",
-]
+__all__ = ["LinkEnded", "NoConsent", "NotOffered", "NotShown", "Progress", "Store", "StoreError"]
 
 HOLD = timedelta(hours=1)
 """How long an open show keeps its place."""
@@ -52,14 +49,27 @@ LONGEST_KEY = 200
 _DECISIONS: tuple[Answer, ...] = ("first", "second")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a rater is.
+
+    Attributes:
+        done: answered shows.
+        total: shows that the rater will have answered at the end, as far as is known now.
+    """
+
+    done: int
+    total: int
+
+
 def _utc() -> datetime:
     return datetime.now(UTC)
 
 
 class Store:
-    """The votes of one study; any number of threads may use it. Several studies may share a database.
+    """The votes of one study. Any number of threads may use it, and several studies may share a database.
 
-    Groups that are appended to the folder meanwhile are noticed: ``study`` is the study as it is now.
+    ``study`` always includes the groups that were appended to the folder meanwhile.
     """
 
     def __init__(self, study: Study, database: Database, clock: Callable[[], datetime]) -> None:
@@ -72,16 +82,16 @@ class Store:
 
     @classmethod
     def open(cls, study: Study, url: str | None = None, *, clock: Callable[[], datetime] = _utc) -> Store:
-        """Opens the votes of a study; makes the tables where there are none.
+        """Opens the votes of a study and makes the tables if they do not exist.
 
         Args:
             study: whose votes.
-            url: of the database, as SQLAlchemy writes it; none: what the study says.
-            clock: says what time it is, in UTC.
+            url: of the database, in SQLAlchemy's form; `None`: the study's own.
+            clock: gives the time in UTC.
 
         Raises:
-            StoreError: the database cannot be used, is of another version, or holds another study of the same id, or
-                a group was changed after it had been shown.
+            StoreError: the database cannot be used, has another version, or holds another study of the same id; or a
+                group changed after it was shown.
         """
         database = Database(study.database_url if url is None else url)
         store = cls(study, database, clock)
@@ -95,7 +105,7 @@ class Store:
         return store
 
     def close(self) -> None:
-        """Gives the connections back."""
+        """Closes the connections."""
         self._database.close()
 
     @property
@@ -103,7 +113,7 @@ class Store:
         """The study with all groups that its folder has now.
 
         Raises:
-            DataError: if groups were edited or new ones cannot be used.
+            DataError: groups were edited, or new ones are not valid.
         """
         with self._refreshing:
             self._study = refreshed(self._study)
@@ -112,24 +122,24 @@ class Store:
     # Raters.
 
     def add_rater(self, label: str = "", *, days: float | None = None) -> tuple[str, str]:
-        """A new rater.
+        """Adds a rater.
 
         Args:
             label: a note of the study's owner; raters never see it.
-            days: after which the link ends; none: never.
+            days: after which the link ends; `None`: never.
 
         Returns:
-            The pseudonymous id, and the token of the personal link, of which only a hash is kept.
+            The pseudonymous id, and the token of the personal link. Only a hash of the token is stored.
         """
         return self.add_raters([label], days=days)[0]
 
     def add_raters(self, labels: Sequence[str], *, days: float | None = None) -> list[tuple[str, str]]:
-        """New raters, all or none, as :meth:`add_rater` makes one."""
+        """Adds several raters, all or none; see :meth:`add_rater`."""
         with self._database.writing() as connection:
             return add_raters(connection, self._id, labels, now=self._clock(), days=days)
 
     def rater(self, token: str) -> Rater | None:
-        """Whose personal link this is; none: nobody's of this study."""
+        """The rater with this personal link; `None` if this study has none."""
         with self._database.reading() as connection:
             return find_rater(connection, self._id, token, now=self._now())
 
@@ -139,7 +149,7 @@ class Store:
             return all_raters(connection, self._id, now=self._now())
 
     def consent(self, rater_id: str) -> None:
-        """Keeps that a rater agreed to the study's text.
+        """Stores that a rater agreed to the study's text.
 
         Raises:
             StoreError: there is no such rater.
@@ -148,41 +158,40 @@ class Store:
             mark(connection, self._id, rater_id, {"consented_at": self._now()})
 
     def revoke(self, rater_id: str) -> None:
-        """Ends a rater's link; answers stay, an open show frees its place.
+        """Ends a rater's link. Answers stay; an open show frees its place.
 
         Raises:
             StoreError: there is no such rater.
         """
-        theirs = (shows.c.study == self._id) & (shows.c.rater == rater_id)
         with self._database.writing() as connection:
-            claim(connection, self._study)
+            lock_study(connection, self._study)
             mark(connection, self._id, rater_id, {"revoked_at": self._now()})
-            connection.execute(update(shows).where(theirs, shows.c.last_vote.is_(None)).values(held_at=None))
+            open_shows = update(shows).where(self._of(rater_id), shows.c.last_vote.is_(None))
+            connection.execute(open_shows.values(held_at=None))
 
     def exclude(self, rater_id: str, excluded: bool = True) -> None:
-        """Leaves a rater's answers out of counts, analyses and exports, or takes them in again; they stay stored.
+        """Leaves a rater's answers out of counts, analyses and exports, or includes them again; they stay stored.
 
         Raises:
             StoreError: there is no such rater.
         """
-        theirs = (shows.c.study == self._id) & (shows.c.rater == rater_id)
         with self._database.writing() as connection:
-            revision = claim(connection, self._study)
+            revision = lock_study(connection, self._study)
             if mark(connection, self._id, rater_id, {"excluded_at": self._now() if excluded else None}):
-                touched = select(shows.c.group, shows.c.first, shows.c.second).where(theirs).distinct()
-                pairs = [(row.group, row.first, row.second) for row in connection.execute(touched)]
+                seen = select(shows.c.group, shows.c.first, shows.c.second).where(self._of(rater_id)).distinct()
+                pairs = [(row.group, row.first, row.second) for row in connection.execute(seen)]
                 recount(connection, self._id, revision, pairs)
 
     # Shows and votes.
 
     def next(self, rater_id: str) -> Show | None:
-        """What a rater has to judge: the open show if there is one, else a new one, which is kept before this returns.
+        """What a rater judges next: the open show, or else a new one, which is stored before this returns.
 
         Returns:
-            The show; none if the rater is through.
+            The show; `None` if nothing is left for the rater.
 
         Raises:
-            LinkEnded, NoConsent: the rater may not go on.
+            LinkEnded, NoConsent: the rater may not continue.
             StoreError: the database cannot be used.
         """
         study = self.study
@@ -190,17 +199,17 @@ class Store:
             self._require_allowed(connection, rater_id)
             last = self._last_show(connection, rater_id)
             if last is not None and last.last_vote is None and self._held(last, HOLD / 2):
-                return show_of(last)
+                return _show_of(last)
         with self._database.writing() as connection:
-            claim(connection, self._study)
+            lock_study(connection, self._study)
             self._require_allowed(connection, rater_id)
             last = self._last_show(connection, rater_id)  # another tab may have been faster
             tally = self._tally(connection)
-            if last is not None and last.last_vote is None and self._keeps(last, tally):
+            if last is not None and last.last_vote is None and self._keeps_place(last, tally):
                 if not self._held(last, HOLD / 2):
-                    kept = update(shows).where(shows.c.token == last.token)
-                    connection.execute(kept.values(held_at=self._now()))
-                return show_of(last)
+                    same_show = update(shows).where(shows.c.token == last.token)
+                    connection.execute(same_show.values(held_at=self._now()))
+                return _show_of(last)
             own, turn = self._own(connection, rater_id), turn_of(connection, study, rater_id)
             proposal = next_show(study, own, tally.counts, rater=rater_id, turn=turn, flips=tally.flips)
             if proposal is None:
@@ -208,20 +217,18 @@ class Store:
             show = Show(
                 token=secrets.token_urlsafe(18),
                 rater=rater_id,
-                group=proposal.group,
-                first=proposal.first,
-                second=proposal.second,
-                flipped=proposal.flipped,
                 number=0 if last is None else last.number + 1,
-                repeat_of=proposal.repeat_of,
+                **vars(proposal),
             )
-            self._keep(connection, show)
+            record_group(connection, self._study, self._group(show.group))
+            now = self._now()
+            connection.execute(insert(shows).values(study=self._id, shown_at=now, held_at=now, **vars(show)))
             return show
 
     def upcoming(self, rater_id: str) -> list[Proposal]:
-        """What :meth:`next` is likely to give after the open show was answered, for loading images ahead of time.
+        """What :meth:`next` will probably give after the open show, so that the page can load images ahead of time.
 
-        Nothing is kept or promised: others may answer meanwhile. Two where it depends on the answer (in a knockout).
+        Nothing is stored or promised: others may answer meanwhile. In a knockout there are two possibilities.
         """
         study = self.study
         with self._database.reading() as connection:
@@ -230,56 +237,47 @@ class Store:
                 return []
             own, tally = self._own(connection, rater_id), self._tally(connection)
             turn = turn_of(connection, study, rater_id)
-        row, group = show_of(last), self._group(last.group)
-        supposed = Judgement(
-            show=row,
-            question=group.question,
-            prompt=group.prompt,
-            category=group.category,
-            first=group.candidates[row.first],
-            second=group.candidates[row.second],
-            answer="first",
-        )
-        after = ([*own, replace(supposed, answer=answer)] for answer in _DECISIONS)
-        likely = (next_show(study, a, tally.counts, rater=rater_id, turn=turn, flips=tally.flips) for a in after)
-        return list(dict.fromkeys(proposal for proposal in likely if proposal is not None))
+        group = self._group(last.group)
+        futures = ([*own, judge(_show_of(last), group, answer)] for answer in _DECISIONS)
+        proposals = [
+            next_show(study, future, tally.counts, rater=rater_id, turn=turn, flips=tally.flips) for future in futures
+        ]
+        return list(dict.fromkeys(proposal for proposal in proposals if proposal is not None))
 
     def vote(
         self, rater_id: str, token: str, side: Side, *, key: str, seconds: float | None = None
     ) -> Literal["saved", "known"]:
-        """Adds an answer; when this returns it is on the disk.
-
-        The last answer to a show counts; all of them stay.
+        """Adds an answer; it is on the disk when this returns. All answers to a show stay, the last one counts.
 
         Args:
             rater_id: who answers.
             token: of the show.
             side: the answer.
-            key: made by the page for each answer: the same answer counts once however often it arrives.
-            seconds: between the display and the answer; what is no time (negative, not finite) is not kept.
+            key: the page makes one for each answer: an answer counts once, however often it arrives.
+            seconds: between display and answer; negative or infinite values are not stored.
 
         Returns:
             ``"saved"``, or ``"known"`` if this answer had arrived before.
 
         Raises:
-            NotShown: this rater never had such a show.
-            NotOffered: the question does not offer that answer, or the key is empty or longer than 200 characters.
+            NotShown: this rater never saw such a show.
+            NotOffered: the question does not offer that answer, or the key does not have 1 to 200 characters.
             LinkEnded, NoConsent: the rater may not vote.
-            StoreError: it could not be stored; sending it again with the same key is safe.
+            StoreError: the answer is not stored; it is safe to send it again with the same key.
         """
         if not 0 < len(key) <= LONGEST_KEY:
             raise NotOffered(f"the key of an answer has 1 to {LONGEST_KEY} characters, not {len(key)}")
         with self._database.writing() as connection:
-            revision = claim(connection, self._study)
+            revision = lock_study(connection, self._study)
             self._require_allowed(connection, rater_id)
             row = self._shown(connection, rater_id, token)
-            same = (votes.c.show == token) & (votes.c.key == key)
-            if connection.execute(select(votes.c.id).where(same)).first() is not None:
+            same_answer = (votes.c.show == token) & (votes.c.key == key)
+            if connection.execute(select(votes.c.id).where(same_answer)).first() is not None:
                 return "known"
-            group, show = self._group(row.group), show_of(row)
-            offered = self._study.question(group.question).choices
-            if side not in offered:
-                raise NotOffered(f"question {group.question!r} offers {', '.join(offered)}, not {side!r}")
+            group, show = self._group(row.group), _show_of(row)
+            choices = self._study.question(group.question).choices
+            if side not in choices:
+                raise NotOffered(f"question {group.question!r} offers {', '.join(choices)}, not {side!r}")
             values = {
                 "show": token,
                 "key": key,
@@ -290,44 +288,51 @@ class Store:
             number = connection.execute(insert(votes).values(**values).returning(votes.c.id)).scalar_one()
             connection.execute(update(shows).where(shows.c.token == token).values(last_vote=number))
             if show.repeat_of is None and group.expected is None:
-                recount(connection, self._id, revision, [(show.group, show.first, show.second)])
+                recount(connection, self._id, revision, [show.pair])
         return "saved"
 
     def show(self, rater_id: str, token: str) -> Show:
         """A show of this rater.
 
         Raises:
-            NotShown: this rater never had it.
+            NotShown: this rater never saw it.
         """
         with self._database.reading() as connection:
-            return show_of(self._shown(connection, rater_id, token))
+            return _show_of(self._shown(connection, rater_id, token))
+
+    def shows(self, rater_id: str) -> list[Show]:
+        """All shows of a rater, the latest first."""
+        query = select(shows).where(self._of(rater_id)).order_by(shows.c.number.desc())
+        with self._database.reading() as connection:
+            return [_show_of(row) for row in connection.execute(query)]
 
     def previous(self, rater_id: str, before: str | None = None) -> Show | None:
-        """The answered show before another one, or the last one, for going back.
+        """The answered show before another one, or the last one; for going back.
 
         Raises:
-            NotShown: this rater never had the show ``before``.
+            NotShown: this rater never saw the show ``before``.
         """
         with self._database.reading() as connection:
-            answered = (shows.c.study == self._id) & (shows.c.rater == rater_id) & shows.c.last_vote.is_not(None)
-            query = select(shows).where(answered).order_by(shows.c.number.desc()).limit(1)
+            answered = select(shows).where(self._of(rater_id), shows.c.last_vote.is_not(None))
             if before is not None:
-                query = query.where(shows.c.number < self._shown(connection, rater_id, before).number)
-            row = connection.execute(query).first()
-        return None if row is None else show_of(row)
+                answered = answered.where(shows.c.number < self._shown(connection, rater_id, before).number)
+            row = connection.execute(answered.order_by(shows.c.number.desc()).limit(1)).first()
+        return None if row is None else _show_of(row)
 
     # Figures.
 
     def judgements(self, *, excluded: bool = False) -> list[Judgement]:
-        """All answered shows with the answer that counts, in the order of these answers.
+        """All answered shows with the answers that count, in the order of these answers.
 
         Args:
-            excluded: whether answers of excluded raters are among them.
+            excluded: include the answers of excluded raters.
         """
-        query = select_judged(self._id) if excluded else select_of_kept_raters(self._id)
+        query = self._judged()
+        if not excluded:
+            query = query.join(raters, of_rater).where(raters.c.excluded_at.is_(None))
         with self._database.reading() as connection:
             rows = connection.execute(query).all()
-        return judgements_of(rows, self._group)
+        return self._judgements(rows)
 
     def progress(self, rater_id: str) -> Progress:
         """How far a rater is."""
@@ -335,64 +340,75 @@ class Store:
         with self._database.reading() as connection:
             own, tally = self._own(connection, rater_id), self._tally(connection)
             last = self._last_show(connection, rater_id)
-        counted = dict(tally.counts)
+        counts = dict(tally.counts)
         if last is not None and last.last_vote is None and self._held(last, HOLD) and last.repeat_of is None:
-            # The rater's own open show is still to be done.
-            counted[last.group, last.first, last.second] -= 1
-        return Progress(done=len(own), total=total(study, own, counted, rater=rater_id))
+            counts[last.group, last.first, last.second] -= 1  # the rater's own open show is still to do
+        return Progress(done=len(own), total=total(study, own, counts, rater=rater_id))
 
     def overview(self) -> list[RaterFigures]:
         """Figures of each rater, in the order in which they were made."""
         with self._database.reading() as connection:
             known = all_raters(connection, self._id, now=self._now())
-            rows = connection.execute(select_judged(self._id)).all()
-        return figures(known, judgements_of(rows, self._group))
+            rows = connection.execute(self._judged()).all()
+        return figures(known, self._judgements(rows))
 
-    # Within transactions.
-
-    def _keep(self, connection: Connection, show: Show) -> None:
-        """Stores a new show."""
-        keep_group(connection, self._study, self._group(show.group))
-        values = {name: getattr(show, name) for name in show.__dataclass_fields__}
-        now = self._now()
-        connection.execute(insert(shows).values(study=self._id, shown_at=now, held_at=now, **values))
+    # Parts of transactions.
 
     def _group(self, name: str) -> Group:
         if name not in self._study.by_id and name not in self.study.by_id:
             raise StoreError(f"{self._study.folder}: group {name!r} was shown to raters and is not in groups.jsonl")
         return self._study.by_id[name]
 
+    def _of(self, rater_id: str) -> Any:
+        """The condition for all shows of a rater."""
+        return (shows.c.study == self._id) & (shows.c.rater == rater_id)
+
+    def _judged(self) -> Select[Any]:
+        """All answered shows, each with the vote that counts, in the order of these votes."""
+        return (
+            select(shows, votes.c.answer, votes.c.seconds, votes.c.at)
+            .join(votes, votes.c.id == shows.c.last_vote)
+            .where(shows.c.study == self._id)
+            .order_by(votes.c.id)
+        )
+
+    def _judgements(self, rows: Iterable[Row[Any]]) -> list[Judgement]:
+        return [
+            judge(_show_of(row), self._group(row.group), row.answer, seconds=row.seconds, at=row.at) for row in rows
+        ]
+
     def _own(self, connection: Connection, rater_id: str) -> list[Judgement]:
-        mine = select_judged(self._id).where(shows.c.rater == rater_id)
-        return judgements_of(connection.execute(mine), self._group)
+        return self._judgements(connection.execute(self._judged().where(shows.c.rater == rater_id)))
 
     def _tally(self, connection: Connection) -> Tally:
         return self._tallies.read(connection, held_after=as_text(self._clock() - HOLD))
 
-    def _keeps(self, last: Row[Any], tally: Tally) -> bool:
-        """Whether an open show is still the rater's: held, or its place is still free."""
+    def _keeps_place(self, last: Row[Any], tally: Tally) -> bool:
+        """Whether an open show still belongs to the rater: it is held, or its place is still free."""
         if self._held(last, HOLD) or last.repeat_of is not None or self._group(last.group).expected is not None:
             return True
-        taken = tally.counts.get((last.group, last.first, last.second), 0)
-        return taken < self._study.settings.raters_per_pair
+        count = tally.counts.get((last.group, last.first, last.second), 0)
+        return count < self._study.settings.raters_per_pair
 
     def _held(self, row: Row[Any], span: timedelta) -> bool:
         return row.held_at is not None and row.held_at > as_text(self._clock() - span)
 
     def _last_show(self, connection: Connection, rater_id: str) -> Row[Any] | None:
-        mine = (shows.c.study == self._id) & (shows.c.rater == rater_id)
-        return connection.execute(select(shows).where(mine).order_by(shows.c.number.desc()).limit(1)).first()
+        query = select(shows).where(self._of(rater_id)).order_by(shows.c.number.desc()).limit(1)
+        return connection.execute(query).first()
 
     def _shown(self, connection: Connection, rater_id: str, token: str) -> Row[Any]:
-        mine = (shows.c.token == token) & (shows.c.study == self._id) & (shows.c.rater == rater_id)
-        row = connection.execute(select(shows).where(mine)).first()
+        row = connection.execute(select(shows).where(self._of(rater_id), shows.c.token == token)).first()
         if row is None:
             raise NotShown("this pair was never shown to this rater; load the page again")
         return row
 
     def _require_allowed(self, connection: Connection, rater_id: str) -> None:
-        asked = bool(self._study.settings.consent.strip())
-        require_allowed(connection, self._id, rater_id, consent=asked, now=self._now())
+        require_allowed(connection, self._study, rater_id, now=self._now())
 
     def _now(self) -> str:
         return as_text(self._clock())
+
+
+def _show_of(row: Row[Any]) -> Show:
+    return Show(**{name: getattr(row, name) for name in Show.__dataclass_fields__})

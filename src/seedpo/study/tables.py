@@ -1,13 +1,19 @@
-"""The tables of a study's database, the same in SQLite and PostgreSQL.
+"""The tables of a study's database, the same in SQLite and PostgreSQL, and which study its rows belong to.
 
-Votes are only ever added: triggers refuse to change or to delete one. ``shows.last_vote`` and ``counts`` follow from
-them and are written in the same transaction, so that a page is answered without reading all votes. Times are ISO 8601
-in UTC with microseconds, so that their order as text is their order in time.
+Votes are only added: triggers refuse updates and deletes. ``shows.last_vote`` and ``counts`` follow from the votes
+and are written in the same transaction, so that no page has to read all votes. Times are ISO 8601 in UTC with
+microseconds, so that they sort as text.
 """
 
 from __future__ import annotations
 
-from seedpo.study.store_errors import StoreError
+import hashlib
+import json
+from datetime import UTC, datetime
+
+from seedpo.study.errors import StoreError
+from seedpo.study.folder import Study, refreshed
+from seedpo.study.records import Group
 
 try:
     from sqlalchemy import (
@@ -28,12 +34,13 @@ try:
         inspect,
         select,
         text,
+        update,
     )
 except ModuleNotFoundError as error:
     raise StoreError("studies need SQLAlchemy: pip install 'seedpo[study]'") from error
 
 VERSION = 1
-"""Of these tables; raised whenever they change."""
+"""Version of these tables; raise it whenever they change."""
 
 metadata = MetaData()
 
@@ -43,9 +50,9 @@ studies = Table(
     "seedpo_studies",
     metadata,
     Column("id", Text, primary_key=True),
-    # Digest of the first group: groups are only appended, so that it tells two studies of one id apart.
+    # Digest of the first group. Groups are only appended, so it distinguishes two studies of one id.
     Column("origin", Text, nullable=False),
-    # Raised by each change of `counts`; its row is what writers lock.
+    # Raised by each change of `counts`. Writers lock this row.
     Column("revision", BigInteger, nullable=False),
 )
 
@@ -84,9 +91,9 @@ shows = Table(
     Column("flipped", Boolean, nullable=False),
     Column("repeat_of", Text),
     Column("shown_at", Text, nullable=False),
-    # Until an hour after this an unanswered show holds its place; null: it was given up.
+    # An open show holds its place for an hour from this time; null: its place was given up.
     Column("held_at", Text),
-    # The vote that counts; null: none yet.
+    # The vote that counts; null: not answered yet.
     Column("last_vote", BigInteger),
     ForeignKeyConstraint(["study", "rater"], ["seedpo_raters.study", "seedpo_raters.id"]),
     ForeignKeyConstraint(["study", "group"], ["seedpo_groups.study", "seedpo_groups.group"]),
@@ -98,7 +105,7 @@ shows = Table(
 votes = Table(
     "seedpo_votes",
     metadata,
-    # SQLite numbers rows by itself only where the type is exactly INTEGER.
+    # SQLite numbers rows by itself only if the type is exactly INTEGER.
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("show", Text, ForeignKey("seedpo_shows.token"), nullable=False),
     Column("key", Text, nullable=False),
@@ -117,7 +124,7 @@ counts = Table(
     Column("first", Integer, primary_key=True),
     Column("second", Integer, primary_key=True),
     Column("raters", Integer, nullable=False),
-    # Of these raters, to how many the second candidate was shown on the left.
+    # How many of these raters saw the second candidate on the left.
     Column("flipped", Integer, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Index("seedpo_counts_revision", "study", "revision"),
@@ -126,13 +133,13 @@ counts = Table(
 _APPEND_ONLY = {
     "sqlite": tuple(
         f"CREATE TRIGGER seedpo_votes_no_{what} BEFORE {what} ON seedpo_votes "
-        "BEGIN SELECT RAISE(ABORT, 'votes are only ever added'); END"
+        "BEGIN SELECT RAISE(ABORT, 'votes are only added'); END"
         for what in ("update", "delete")
     ),
     "postgresql": (
         """
         CREATE FUNCTION seedpo_votes_append_only() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN RAISE EXCEPTION 'votes are only ever added'; END $$
+        $$ BEGIN RAISE EXCEPTION 'votes are only added'; END $$
         """,
         """
         CREATE TRIGGER seedpo_votes_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON seedpo_votes
@@ -142,14 +149,14 @@ _APPEND_ONLY = {
 }
 
 _LOCK = 0x5EED90
-"""Number of the lock under which PostgreSQL lets one process at a time make the tables."""
+"""PostgreSQL's advisory lock for making the tables."""
 
 
 def prepare_tables(connection: Connection) -> None:
-    """Makes the tables where there are none; inside a transaction that writes.
+    """Makes the tables if they do not exist; call it inside a transaction that writes.
 
     Raises:
-        StoreError: if the tables are of another version.
+        StoreError: the tables have another version.
     """
     dialect = connection.dialect.name
     if dialect == "postgresql":
@@ -167,3 +174,92 @@ def prepare_tables(connection: Connection) -> None:
     for statement in _APPEND_ONLY[dialect]:
         connection.execute(text(statement))
     connection.execute(insert(schema).values(version=VERSION))
+
+
+def as_text(time: datetime) -> str:
+    """A time as it is stored."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def digest(group: Group) -> str:
+    """SHA-256 of everything that answers to a group depend on. Its category may change at any time."""
+    candidates = [[candidate.source, list(candidate.images)] for candidate in group.candidates]
+    content = [group.id, group.question, group.prompt, candidates, group.expected]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def register(connection: Connection, study: Study) -> Study:
+    """Gives a study its row; call it in the transaction that calls :func:`prepare_tables`.
+
+    Returns:
+        The study with the groups that were appended and shown since it was read.
+
+    Raises:
+        StoreError: the database holds another study of this id, or a group changed after it was shown.
+    """
+    name = study.settings.id
+    if connection.execute(select(studies.c.id).where(studies.c.id == name)).first() is None:
+        connection.execute(insert(studies).values(id=name, origin=_origin(study), revision=0))
+    lock_study(connection, study)
+    study = refreshed(study)  # only now: while the row is locked, nobody is shown a group that is not read here
+    for row in connection.execute(select(groups).where(groups.c.study == name)):
+        if row.group not in study.by_id:
+            raise StoreError(
+                f"{study.folder}: group {row.group!r} was shown to raters and is not in groups.jsonl; put it back, or "
+                "give this study another id in study.yaml if it is another study"
+            )
+        _require_unchanged(study, study.by_id[row.group], row.digest)
+    return study
+
+
+def lock_study(connection: Connection, study: Study) -> int:
+    """Locks the study's row until the transaction ends.
+
+    Returns:
+        The revision of its counts.
+
+    Raises:
+        StoreError: the row belongs to another study, or is gone.
+    """
+    own_row = studies.c.id == study.settings.id
+    row = connection.execute(select(studies).where(own_row).with_for_update()).first()
+    if row is None:
+        raise StoreError(f"{study.folder}: the database no longer knows this study; start again to register it")
+    origin = _origin(study)
+    if origin not in ("", row.origin):
+        shown = select(shows.c.token).where(shows.c.study == study.settings.id).limit(1)
+        if row.origin and connection.execute(shown).first() is not None:
+            raise StoreError(
+                f"{study.folder}: its first group {study.groups[0].id!r} is not the first group of the study of this "
+                "id whose votes are in the database: groups.jsonl was edited, or it is another study; undo the edit, "
+                "or give one study another id in study.yaml"
+            )
+        connection.execute(update(studies).where(own_row).values(origin=origin))
+    return int(row.revision)
+
+
+def record_group(connection: Connection, study: Study, group: Group) -> None:
+    """Records what a group looks like when it is shown for the first time.
+
+    Raises:
+        StoreError: it was shown before, and looked different then.
+    """
+    key = {"study": study.settings.id, "group": group.id}
+    same_group = [groups.c[name] == value for name, value in key.items()]
+    recorded = connection.execute(select(groups.c.digest).where(*same_group)).scalar()
+    if recorded is None:
+        connection.execute(insert(groups).values(**key, digest=digest(group)))
+    else:
+        _require_unchanged(study, group, recorded)
+
+
+def _origin(study: Study) -> str:
+    return digest(study.groups[0]) if study.groups else ""
+
+
+def _require_unchanged(study: Study, group: Group, recorded: str) -> None:
+    if digest(group) != recorded:
+        raise StoreError(
+            f"{study.folder}: group {group.id!r} was changed after it had been shown to raters; undo the change and "
+            "append a new group instead"
+        )

@@ -1,4 +1,4 @@
-"""How many raters each pair has: kept beside the votes, and followed by each process without reading all anew."""
+"""How many raters each pair has: counts beside the votes, which each process follows without reading all of them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select, update
 
+from seedpo.study.records import Pair
 from seedpo.study.tables import counts, raters, shows, studies, votes
 
-Pair = tuple[str, int, int]
-"""Group and the indices of two of its candidates, the lower one first."""
+of_rater = (raters.c.study == shows.c.study) & (raters.c.id == shows.c.rater)
+"""Joins shows with their raters."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Distinct raters by pair, of those who have answered (a skip is no answer) or hold the pair open.
+    """Raters of each pair who have answered it (a skip is not an answer) or hold it open.
 
     Attributes:
         counts: how many.
-        flips: to how many of these the second candidate was shown on the left.
+        flips: how many of them see the second candidate on the left.
     """
 
     counts: Mapping[Pair, int]
@@ -31,11 +32,11 @@ class Tally:
 class Tallies:
     """The counts of a study as one process knows them.
 
-    Writers lock the study's row and raise its revision, so that a process that has seen a revision has seen all
-    before it, and asks for the rows of later ones only.
+    Writers lock the study's row and raise its revision. A process that has seen a revision has therefore seen all
+    earlier ones, and asks only for the rows of later ones.
 
     Args:
-        study: its id.
+        study: id of the study.
     """
 
     def __init__(self, study: str) -> None:
@@ -46,11 +47,11 @@ class Tallies:
         self._flipped: Counter[Pair] = Counter()
 
     def read(self, connection: Connection, *, held_after: str) -> Tally:
-        """The counts now; to be called before the transaction changes any of them.
+        """The counts now; call it before the transaction changes any of them.
 
         Args:
             connection: in a transaction.
-            held_after: shows that were taken up before are no longer held.
+            held_after: open shows hold their place if they were taken up later than this.
         """
         with self._lock:
             newer = select(counts).where(counts.c.study == self._study, counts.c.revision > self._revision)
@@ -59,7 +60,6 @@ class Tallies:
                 self._answered[pair], self._flipped[pair] = row.raters, row.flipped
                 self._revision = max(self._revision, row.revision)
             answered, flipped = self._answered.copy(), self._flipped.copy()
-        of_rater = (raters.c.study == shows.c.study) & (raters.c.id == shows.c.rater)
         held = (
             select(shows.c.group, shows.c.first, shows.c.second, shows.c.flipped)
             .join(raters, of_rater)
@@ -74,27 +74,26 @@ class Tallies:
 
 
 def recount(connection: Connection, study: str, revision: int, pairs: Iterable[Pair]) -> None:
-    """Counts the raters of some pairs anew, after their votes have changed.
+    """Counts the raters of some pairs again after their votes have changed.
 
     Args:
         connection: in a transaction that has locked the study's row.
-        study: its id.
-        revision: of the study, as that row has it.
-        pairs: which.
+        study: id of the study.
+        revision: of the study, from that row.
+        pairs: the pairs.
     """
     for group, first, second in pairs:
         key: dict[str, str | int] = {"study": study, "group": group, "first": first, "second": second}
-        sides = _sides(connection, key)
-        values = {"raters": len(sides), "flipped": sum(sides.values()), "revision": revision + 1}
-        same = [counts.c[name] == value for name, value in key.items()]
-        if not connection.execute(update(counts).where(*same).values(**values)).rowcount:
+        flips = _flips(connection, key)
+        values = {"raters": len(flips), "flipped": sum(flips.values()), "revision": revision + 1}
+        same_pair = [counts.c[name] == value for name, value in key.items()]
+        if not connection.execute(update(counts).where(*same_pair).values(**values)).rowcount:
             connection.execute(insert(counts).values(**key, **values))
     connection.execute(update(studies).where(studies.c.id == study).values(revision=revision + 1))
 
 
-def _sides(connection: Connection, key: dict[str, str | int]) -> Mapping[str, bool]:
-    """Raters whose answer to a pair counts, and whether it was flipped."""
-    of_rater = (raters.c.study == shows.c.study) & (raters.c.id == shows.c.rater)
+def _flips(connection: Connection, key: Mapping[str, str | int]) -> Mapping[str, bool]:
+    """Raters whose answer to a pair counts, and whether they saw it flipped."""
     answered = (
         select(shows.c.rater, shows.c.flipped)
         .join(votes, votes.c.id == shows.c.last_vote)

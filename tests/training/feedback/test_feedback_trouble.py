@@ -77,7 +77,7 @@ def test_a_full_disk_while_a_group_is_appended(study: Path, monkeypatch: pytest.
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("seedpo.study.groups_file.os.fsync", full)
+        patch.setattr("seedpo.study.folder.os.fsync", full)
         with pytest.raises(DataError, match=r"groups\.jsonl cannot be appended to \(No space left.*free some space"):
             asking(study).compare(IMAGES, PROMPTS)
     assert open_study(study).groups == ()

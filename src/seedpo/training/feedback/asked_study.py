@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seedpo.errors import DataError
-from seedpo.study import groups_file, settings_file
-from seedpo.study.folder import VOTES, Study, open_study
+from seedpo.study.folder import GROUPS, VOTES, Study, open_study
 from seedpo.study.records import Group
+from seedpo.study.settings import NAME as SETTINGS
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class AskedStudy:
             ConfigError: if ``study.yaml`` cannot be used as it is now.
         """
         folder = self.study.folder
-        if not (folder / groups_file.NAME).exists():
+        if not (folder / GROUPS).exists():
             raise DataError(f"study {folder} is gone; put it back")
         self._require_same_votes(folder / VOTES)
         stamps = self._stamps()
@@ -48,13 +48,9 @@ class AskedStudy:
             raise DataError(f"{folder} is another study now (id {now.settings.id}); put back that of before")
         changed = next((group.id for group in self.groups if now.by_id.get(group.id) != group), None)
         if changed is not None:
-            raise DataError(
-                f"{folder / groups_file.NAME}: group {changed} was edited or removed while people vote; undo that"
-            )
+            raise DataError(f"{folder / GROUPS}: group {changed} was edited or removed while people vote; undo that")
         if now.settings != self.study.settings:
-            logger.info(
-                "%s was edited: it holds from now on; start `seedpo study serve` again", folder / settings_file.NAME
-            )
+            logger.info("%s was edited: it holds from now on; start `seedpo study serve` again", folder / SETTINGS)
         self.study, self._read = now, stamps
 
     def _require_same_votes(self, path: Path) -> None:
@@ -69,7 +65,7 @@ class AskedStudy:
         self._votes = votes
 
     def _stamps(self) -> tuple[tuple[int, int, int] | None, ...]:
-        return tuple(_stamp(self.study.folder / name) for name in (settings_file.NAME, groups_file.NAME))
+        return tuple(_stamp(self.study.folder / name) for name in (SETTINGS, GROUPS))
 
 
 def _stat(path: Path) -> os.stat_result | None:

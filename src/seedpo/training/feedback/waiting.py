@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from seedpo.errors import DataError, SeedpoError
 from seedpo.study.folder import Study
+from seedpo.study.preferences import Count, counted_votes
 from seedpo.study.records import Group, Judgement
-from seedpo.study.votes_wanted import Count, counted_votes
 from seedpo.training.feedback.asked_study import AskedStudy
 from seedpo.training.interrupt import StopRequest, TrainingInterrupted
 

@@ -14,9 +14,8 @@ from seedpo.methods.presets import Preset
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.protocols import Source
 from seedpo.study.folder import create_study
-from seedpo.study.settings import Question, StudySettings
-from seedpo.study.settings_file import NAME as SETTINGS
-from seedpo.study.settings_file import read_settings
+from seedpo.study.settings import NAME as SETTINGS
+from seedpo.study.settings import Question, StudySettings, read_settings
 from seedpo.training.accelerator import EVALUATION_TIMEOUT
 from seedpo.training.feedback.people import HumanFeedback, require_extra
 from seedpo.training.settings import RunConfig

@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 
 from seedpo.cli.study import study_app
 from seedpo.errors import ConfigError, DataError, SeedpoError
-from seedpo.study.creating import Design, models_of, new_study
+from seedpo.study.design import Design, compare, models_of, new_study
 from seedpo.study.folder import Study, open_study
+from seedpo.study.image_folders import read_images
+from seedpo.study.settings import QUESTIONS
 
 PROMPTS = ("a red cat", "a blue dog", "two green birds")
 
@@ -81,10 +83,6 @@ def test_models_are_compared_as_in_the_paper(tmp_path: Path) -> None:
 
 def test_references_are_the_same_latents_for_all_models_and_drawn_by_the_seed(tmp_path: Path) -> None:
     models = models_of([], evaluation(tmp_path / "e"))
-    from seedpo.study.image_folders import read_images
-    from seedpo.study.layouts import compare
-    from seedpo.study.texts import QUESTIONS
-
     found = {name: read_images(path) for name, path in models.items()}
 
     def references(seed: int) -> list[list[str]]:
@@ -153,14 +151,14 @@ def test_images_that_are_the_same_of_other_sizes_or_damaged_are_named(tmp_path: 
 
 def test_options_that_do_not_fit_are_said(tmp_path: Path) -> None:
     place = samples(tmp_path / "x")
-    fails(tmp_path, {"x": place}, "known are preference, appeal", questions=["taste"])
-    fails(tmp_path, {"x": place}, "needs --kind study", questions=["diversity"])
-    fails(tmp_path, {"x": place}, "together are more than 0.5", checks=0.4, repeats=0.2)
-    with pytest.raises(ConfigError, match="there are no images"):
+    fails(tmp_path, {"x": place}, "--questions taste", questions=["taste"])
+    fails(tmp_path, {"x": place}, "--kind study", questions=["diversity"])
+    fails(tmp_path, {"x": place}, "--checks and --repeats", checks=0.4, repeats=0.2)
+    with pytest.raises(ConfigError, match="--images FOLDER"):
         models_of([], None)
-    with pytest.raises(ConfigError, match="'x' is empty or there twice"):
+    with pytest.raises(ConfigError, match="the name 'x'"):
         models_of([f"x={place}", str(place)], None)
-    with pytest.raises(DataError, match="no folder of seedpo evaluate"):
+    with pytest.raises(DataError, match=r"prompts\.jsonl"):
         models_of([], place)
 
 

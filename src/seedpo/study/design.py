@@ -1,0 +1,361 @@
+"""A new study from folders of images: what ``seedpo study create`` does."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import random
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from seedpo.errors import ConfigError, DataError
+from seedpo.study.folder import Study, create_study
+from seedpo.study.image_folders import PromptImages, evaluated_models, read_images, read_prompt_file
+from seedpo.study.images import Source, encode
+from seedpo.study.records import Candidate, Group
+from seedpo.study.settings import CONSENT, INSTRUCTIONS, QUESTIONS, TITLES, Kind, Question, StudySettings
+
+SET = 4
+"""Images of a model in a question about sets: a reference and three others."""
+
+_CELLS = 8
+"""A spoiled image has this many cells on each side."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """The design of a new study.
+
+    Attributes:
+        kind: collect preferences, or compare models blindly.
+        questions: keys of :data:`seedpo.study.settings.QUESTIONS`; empty: *preference* to collect, all four to compare.
+        prompts: file with the prompts and perhaps their categories; `None` if the folders of images know them.
+        limit_prompts: use only the first so many; `None`: all.
+        checks, repeats: shares of a rater's shows.
+        settings: other keys of ``study.yaml``; `None` as a value stands for the default.
+        seed: of everything that is drawn.
+    """
+
+    kind: Kind = "collect"
+    questions: Sequence[str] = ()
+    prompts: Path | None = None
+    limit_prompts: int | None = None
+    checks: float = 0.0
+    repeats: float = 0.0
+    settings: Mapping[str, object]
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Groups whose images are named by paths, and these images.
+
+    Attributes:
+        groups: for :func:`seedpo.study.folder.create_study`.
+        images: by the names that the groups use.
+    """
+
+    groups: tuple[Group, ...]
+    images: Mapping[str, Source]
+
+
+def new_study(folder: Path, places: Mapping[str, Path], design: Design, *, progress: bool = True) -> Study:
+    """Makes a study from folders of images.
+
+    Args:
+        folder: of the study; must not exist, or be empty.
+        places: folders of images by model. To collect, the images of a prompt in all folders are compared.
+        design: of the study.
+        progress: show a bar while images are copied.
+
+    Raises:
+        ConfigError: settings do not fit together, or the folder is not empty.
+        DataError: images or prompts are missing, cannot be read, or cannot be compared.
+    """
+    questions = _questions(design)
+    prompts = read_prompt_file(design.prompts) if design.prompts else None
+    models = {name: read_images(place, prompts)[: design.limit_prompts] for name, place in places.items()}
+    if design.kind == "study":
+        layout = compare(models, questions, seed=design.seed)
+    else:
+        layout = collect(_merged(models), questions)
+    _require_comparable(layout.groups, same_size=design.kind == "study")
+    if design.checks > 0:
+        # As many checks as a rater who does every pair would see.
+        share = design.checks / (1.0 - design.checks - design.repeats)
+        pairs = sum(math.comb(len(group.candidates), 2) for group in layout.groups)
+        layout = with_checks(layout, questions, math.ceil(pairs * share), seed=design.seed)
+    values = {
+        "id": secrets.token_hex(8),
+        "title": TITLES[design.kind],
+        "kind": design.kind,
+        "questions": tuple(questions),
+        "checks": design.checks,
+        "repeats": design.repeats,
+        "order": "blocks",
+        "seed": design.seed,
+        "consent": CONSENT,
+        "instructions": INSTRUCTIONS,
+        **{key: value for key, value in design.settings.items() if value is not None},
+    }
+    with tqdm(total=len(layout.images), desc="images", unit="image", disable=not progress) as bar:
+
+        def show(done: int, _: int) -> None:
+            bar.update(done - bar.n)
+
+        return create_study(folder, StudySettings.model_validate(values), layout.groups, layout.images, progress=show)
+
+
+def models_of(images: Sequence[str], evaluation: Path | None) -> dict[str, Path]:
+    """Folders of images by model, from the command line.
+
+    Args:
+        images: ``FOLDER`` or ``NAME=FOLDER``; the default name is that of the folder.
+        evaluation: folder of ``seedpo evaluate``, each of whose targets is a model.
+
+    Raises:
+        ConfigError: there are no folders, or a name occurs twice.
+        DataError: ``evaluation`` is not such a folder.
+    """
+    models = dict(evaluated_models(evaluation)) if evaluation else {}
+    for argument in images:
+        name, equals, place = argument.partition("=")
+        path = Path(place if equals else argument)
+        name = name if equals else path.resolve().name
+        if not name or name in models:
+            raise ConfigError(f"--images {argument}: the name {name!r} is empty or occurs twice; write NAME=FOLDER")
+        models[name] = path
+    if not models:
+        raise ConfigError("there are no images; give --images FOLDER (several times) or --evaluation FOLDER")
+    return models
+
+
+def collect(prompts: Sequence[PromptImages], questions: Sequence[Question]) -> Layout:
+    """One group with all images of a prompt, for each prompt and question.
+
+    Args:
+        prompts: with two or more images each.
+        questions: that show one image on each side.
+
+    Raises:
+        DataError: a prompt has fewer than two images, or a question shows sets.
+    """
+    for question in questions:
+        if question.shows == "set":
+            raise DataError(f"question {question.key!r} compares sets of images of models; it needs --kind study")
+    groups = []
+    for row, item in enumerate(prompts):
+        if len(item.images) < 2:
+            raise DataError(
+                f"prompt {item.prompt!r} has one image ({item.images[0]}), and at least two are compared: draw more, "
+                "for example with seedpo sample --images-per-prompt 2"
+            )
+        candidates = [Candidate(source=path.name, images=(str(path),)) for path in item.images]
+        groups += [_group(row, item, question, candidates) for question in questions]
+    return _layout(groups)
+
+
+def compare(models: Mapping[str, Sequence[PromptImages]], questions: Sequence[Question], *, seed: int) -> Layout:
+    """One group for each prompt, pair of models and question, as in Fig. 3 of SEE-DPO (arXiv 2411.04712).
+
+    Single images come from the first latent of a prompt. A set is a reference and three others of the same prompt and
+    model. The latent of the reference is drawn from seed and prompt and is the same for all models.
+
+    Args:
+        models: images by model; all models have the same prompts, and equally many images of each.
+        questions: of the study.
+        seed: of references.
+
+    Raises:
+        DataError: there are fewer than two models, prompts or numbers of images differ between them, or a question
+            about sets finds fewer than four images.
+    """
+    if len(models) < 2:
+        raise DataError(f"a study compares at least two models; {', '.join(models) or 'none'} is given")
+    _require_same_prompts(models)
+    names = list(models)
+    groups = []
+    for row, item in enumerate(models[names[0]]):
+        for question in questions:
+            places = _places(item, question, random.Random(f"{seed}|reference|{row}|{item.prompt}"))
+            candidates = [
+                Candidate(source=name, images=tuple(str(models[name][row].images[place]) for place in places))
+                for name in names
+            ]
+            groups += [
+                _group(row, item, question, (candidates[first], candidates[second]), suffix=f"-{first}-{second}")
+                for first, second in combinations(range(len(names)), 2)
+            ]
+    return _layout(groups)
+
+
+def with_checks(layout: Layout, questions: Sequence[Question], count: int, *, seed: int) -> Layout:
+    """Adds attention checks, in turn for each question.
+
+    An image is shown beside a wrong one. For *alignment* this is the image of the prompt that shares the fewest words
+    with this one; for other questions it is the image itself in 8 x 8 coloured cells with noise. A set is shown beside
+    copies of its reference.
+
+    Args:
+        layout: the study without checks.
+        questions: of the study.
+        count: number of checks; fewer if there are fewer groups.
+        seed: which groups, and which side is the better one.
+    """
+    draw = random.Random(f"{seed}|checks")
+    remaining = {
+        question.key: [group for group in layout.groups if group.question == question.key] for question in questions
+    }
+    for groups in remaining.values():
+        draw.shuffle(groups)
+    images, checks = dict(layout.images), []
+    for number in range(count):
+        question = questions[number % len(questions)]
+        if not remaining[question.key]:
+            continue
+        group = remaining[question.key].pop()
+        good = draw.choice(group.candidates)
+        bad = _worse(group, good, question, layout, images)
+        expected = draw.randrange(2)
+        pair = (good, bad) if expected == 0 else (bad, good)
+        checks.append(replace(group, id=f"check-{number:04d}", candidates=pair, expected=expected))
+    return Layout(groups=(*layout.groups, *checks), images=images)
+
+
+def _worse(group: Group, good: Candidate, question: Question, layout: Layout, images: dict[str, Source]) -> Candidate:
+    if question.shows == "set":
+        return Candidate(source="check", images=(good.images[0],) * len(good.images))
+    others = [other for other in layout.groups if other.prompt != group.prompt and other.question == group.question]
+    if question.key == "alignment" and others:
+        other = min(others, key=lambda item: (_shared_words(item.prompt, group.prompt), item.id))
+        return Candidate(source="check", images=other.candidates[0].images)
+    name = f"spoiled {good.images[0]}"
+    images[name] = partial(_spoiled, images[good.images[0]])
+    return Candidate(source="check", images=(name,))
+
+
+def _spoiled(source: Source) -> Image.Image:
+    """An image in 8 x 8 cells under strong noise, the same each time."""
+    with Image.open(io.BytesIO(encode(source))) as image:
+        cells = image.resize((_CELLS, _CELLS), Image.Resampling.BOX).resize(image.size, Image.Resampling.NEAREST)
+    noise = np.random.default_rng(0).normal(0.0, 60.0, (image.size[1], image.size[0], 3))
+    return Image.fromarray(np.clip(np.asarray(cells) + noise, 0, 255).astype(np.uint8))
+
+
+def _shared_words(*prompts: str) -> int:
+    first, second = (set(re.findall(r"\w+", prompt.lower())) for prompt in prompts)
+    return len(first & second)
+
+
+def _questions(design: Design) -> list[Question]:
+    keys = list(design.questions) or (list(QUESTIONS) if design.kind == "study" else ["preference"])
+    for row, key in enumerate(keys):
+        if key not in QUESTIONS:
+            known = ", ".join(QUESTIONS)
+            raise ConfigError(f"--questions {key}: known are {known}; you can write your own into study.yaml")
+        if key in keys[:row]:
+            raise ConfigError(f"--questions has {key!r} twice")
+    if design.checks + design.repeats > 0.5:
+        raise ConfigError("--checks and --repeats together are more than 0.5; lower one")
+    return [QUESTIONS[key] for key in keys]
+
+
+def _merged(models: Mapping[str, Sequence[PromptImages]]) -> list[PromptImages]:
+    """The images of each prompt from all folders."""
+    merged: dict[str, PromptImages] = {}
+    for items in models.values():
+        for item in items:
+            before = merged.get(item.prompt)
+            merged[item.prompt] = replace(before, images=before.images + item.images) if before else item
+    return list(merged.values())
+
+
+def _group(
+    row: int, item: PromptImages, question: Question, candidates: Sequence[Candidate], *, suffix: str = ""
+) -> Group:
+    return Group(
+        id=f"{row:05d}-{question.key}{suffix}",
+        question=question.key,
+        prompt=item.prompt,
+        candidates=tuple(candidates),
+        category=item.category,
+    )
+
+
+def _layout(groups: Sequence[Group]) -> Layout:
+    names = dict.fromkeys(name for group in groups for member in group.candidates for name in member.images)
+    return Layout(groups=tuple(groups), images={name: Path(name) for name in names})
+
+
+def _places(item: PromptImages, question: Question, draw: random.Random) -> Sequence[int]:
+    if question.shows == "image":
+        return [0]
+    if len(item.images) < SET:
+        raise DataError(
+            f"question {question.key!r} needs {SET} images of each prompt and model (a reference and three others); "
+            f"prompt {item.prompt!r} has {len(item.images)}: draw more, or leave the question out of --questions"
+        )
+    return draw.sample(range(len(item.images)), SET)
+
+
+def _require_same_prompts(models: Mapping[str, Sequence[PromptImages]]) -> None:
+    (first, items), *others = models.items()
+    expected = {item.prompt: len(item.images) for item in items}
+    for name, other_items in others:
+        counts = {item.prompt: len(item.images) for item in other_items}
+        for prompt in (*expected, *counts):
+            if prompt not in counts or prompt not in expected:
+                lacking, having = (name, first) if prompt not in counts else (first, name)
+                raise DataError(f"model {lacking} has no image for the prompt {prompt!r}, which {having} has; draw it")
+            if counts[prompt] != expected[prompt]:
+                raise DataError(
+                    f"prompt {prompt!r}: {first} has {expected[prompt]} images and {name} {counts[prompt]}; "
+                    "draw as many of each"
+                )
+        if list(counts) != list(expected):
+            raise DataError(f"{first} and {name} have their prompts in different orders; sort them alike")
+
+
+def _require_comparable(groups: Sequence[Group], *, same_size: bool) -> None:
+    """Two candidates must not have the same image, and sizes must not reveal the model."""
+    contents: dict[str, tuple[str, tuple[int, int]]] = {}
+    for group in groups:
+        by_content: dict[str, str] = {}
+        sizes: dict[tuple[int, int], str] = {}
+        for candidate in group.candidates:
+            for name in candidate.images:
+                if name not in contents:
+                    contents[name] = _content(Path(name))
+                content, size = contents[name]
+                twin = by_content.setdefault(content, name)
+                if twin != name:
+                    raise DataError(f"{twin} and {name} are the same image; nothing can be chosen between them")
+                sizes.setdefault(size, name)
+                if same_size and len(sizes) > 1:
+                    (size, name), (other_size, other) = sizes.items()
+                    raise DataError(
+                        f"{name} has {size[0]} x {size[1]} px and {other} {other_size[0]} x {other_size[1]}: sizes "
+                        "would reveal the model; draw all images at one size"
+                    )
+
+
+def _content(path: Path) -> tuple[str, tuple[int, int]]:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        with Image.open(path) as image:
+            return digest, image.size
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is not an image of a known format; make it again or leave it out") from error
+    except (OSError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as an image ({error}); make it again or leave it out") from error
