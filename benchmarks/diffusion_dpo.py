@@ -39,6 +39,11 @@ class _Pictures:
         chosen, rejected = self.images[row]
         return LabelledPair(prompt=PROMPT, chosen=chosen, rejected=rejected, original_size=chosen.shape[-2:])
 
+    sequential = False
+
+    def prompt(self, row: int) -> str:
+        return PROMPT
+
     def content(self, row: int) -> str:
         return f"{row:064x}"
 
@@ -57,14 +62,21 @@ def lora_step(shape: Shape, *, pairs: int = 2, checkpointing: bool = False) -> C
     policy = ours(small_pipeline(shape), checkpointing=checkpointing)
     folder = tempfile.mkdtemp(prefix="seedpo-benchmark-")
     weakref.finalize(policy, shutil.rmtree, folder, ignore_errors=True)
-    config = build_config(RunConfig, {"beta": BETA, "cache": {"folder": folder, "reference": True}})
+    config = build_config(RunConfig, {"beta": BETA, "cache": {"folder": folder, "reference": True, "visits": 1}})
     rows, aside = list(range(pairs)), [False] * pairs
     visit = torch.zeros(pairs, dtype=torch.int64)
     data = _Pictures(pairs, 8 * shape.latents)
-    caches = open_caches(config, policy)
-    encoder = caches.encoder(data)
+    caches = open_caches(config, policy, with_empty=True)
+    encoder = caches.encoder(data, memory=0)
     assert isinstance(caches.draws, KeyedDraws)
     method = NoiseDPO(policy_weight=BETA, reference_weight=BETA, draws=caches.draws, cache=caches.reference)
+    for store in caches.stores:
+        store.prepare()
+    for row in rows:
+        encoder.fill(row, False)
+    method.store_reference(policy, replace(encoder.encode(rows, aside), pair=torch.tensor(rows), visit=visit))
+    for store in caches.stores:
+        store.flush()
     pipeline = small_pipeline(shape)
     unet, reference = two_unets(pipeline)
     timestep, noise = caches.draws.timestep_and_noise(

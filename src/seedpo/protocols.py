@@ -129,6 +129,13 @@ class LabelledPair:
 class PreferencePairs(Protocol):
     """A set of labelled pairs."""
 
+    @property
+    def sequential(self) -> bool:
+        """Whether the pairs come from a stream, which is shuffled already and starts again at its end.
+
+        Such pairs are asked for in ascending order, 0, 1, 2, ..., and their length is not a count.
+        """
+
     def __len__(self) -> int:
         """Number of pairs."""
 
@@ -139,16 +146,21 @@ class PreferencePairs(Protocol):
             DataError: if it cannot be read; the message names the file, the row and what is wrong.
         """
 
+    def prompt(self, row: int) -> str:
+        """What both images of a pair were made for, without decoding them.
 
-@runtime_checkable
-class ContentHashes(Protocol):
-    """A set of labelled pairs that can say what a row holds without decoding its images."""
+        Raises:
+            DataError: if it cannot be read.
+        """
 
     def content(self, row: int) -> str:
-        """SHA-256 of all that the row's :class:`LabelledPair` depends on, in hexadecimal digits.
+        """SHA-256 of all that the row's :class:`LabelledPair` depends on, without decoding its images.
 
         That is: the bytes of both image files, prompt and label, every setting of reading, resizing and cropping, and
         the version of how that is done.
+
+        Raises:
+            DataError: if it cannot be read.
         """
 
 
@@ -188,11 +200,7 @@ class Releasable(Protocol):
 
 @runtime_checkable
 class StatefulPairs(PreferencePairs, Protocol):
-    """Labelled pairs that observe something while they are read; a source keeps their state with its own.
-
-    Pairs whose attribute ``sequential`` is true come one after another from a stream that is shuffled already, and from
-    its beginning again when it ends: they are asked for in ascending order, 0, 1, 2, ..., and their length is no count.
-    """
+    """Labelled pairs that observe something while they are read; a source keeps their state with its own."""
 
     def metrics(self) -> Mapping[str, float]:
         """What was observed so far."""

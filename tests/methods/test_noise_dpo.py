@@ -218,26 +218,29 @@ class TestKeyedDraws:
 
     @pytest.mark.parametrize("adapter", ["lora", "full"])
     def test_a_known_reference_is_not_asked_and_changes_no_bit(self, adapter: Literal["lora", "full"]) -> None:
-        cache = KnownReference()
-        live, first, second = (
-            self.gradient(self.method(cache=given), adapter=adapter) for given in (None, cache, cache)
-        )
-        assert [result[2] for result in (live, first, second)] == [[6, 6], [6, 6], [6]]
-        for result in (first, second):
+        cache, policy = KnownReference(), trained(adapter=adapter)
+        live, empty = (self.gradient(self.method(cache=given), adapter=adapter) for given in (None, cache))
+        assert cache.kept == {}, "training stores nothing"
+        self.method(cache=cache).store_reference(policy, self.pairs(policy))
+        known = self.gradient(self.method(cache=cache), adapter=adapter)
+        assert [result[2] for result in (live, empty, known)] == [[6, 6], [6, 6], [6]]
+        for result in (empty, known):
             assert torch.equal(result[0], live[0])
             assert torch.equal(result[1], live[1])
         assert live[1].norm() > 1e-3
 
     def test_another_visit_is_another_draw_until_the_visits_repeat(self) -> None:
         cache = KnownReference()
-        method = self.method(cache=cache)
+        method, policy = self.method(cache=cache), trained()
+        method.store_reference(policy, self.pairs(policy, visit=0))
         seen = [self.gradient(method, visit=visit)[2] for visit in range(4)]
-        assert seen == [[6, 6], [6, 6], [6], [6]]
+        assert seen == [[6], [6, 6], [6], [6, 6]]
 
     def test_what_is_known_is_what_is_used(self) -> None:
         """A cache that lies moves the loss: the numbers that are found are taken."""
-        cache = KnownReference()
+        cache, policy = KnownReference(), trained()
         method = self.method(cache=cache)
+        method.store_reference(policy, self.pairs(policy))
         honest = self.gradient(method)[0]
         cache.kept = {key: value + torch.tensor([[0.01], [0.0]]) for key, value in cache.kept.items()}
         assert not torch.allclose(self.gradient(method)[0], honest)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedpo.data.cache.live import LivePairs
+from seedpo.data.cache.pairs import EncodedPairs
 from seedpo.errors import TrainingDiverged
 from seedpo.methods.sources.offline import OfflinePairs
 from seedpo.rewards.preference_evaluation import PreferenceEvaluation
@@ -95,7 +95,7 @@ class TestLoss:
 
     def test_metrics_have_trl_names_and_the_time_step(self, tmp_path: Path) -> None:
         model, pairs, denoiser = tiny_preference_model(tmp_path), BrightPairs(6), ToyDenoiser()
-        batch = OfflinePairs(LivePairs(pairs, denoiser), batch_size=6, seed=0).next_batch()
+        batch = OfflinePairs(EncodedPairs(pairs, denoiser), batch_size=6, seed=0).next_batch()
         views = NoisyPreviews(denoiser, size=8, guidance_scale=1.0)
         output = PreferenceObjective(views, pairs.prompts).loss(model, batch, generator=seeded())
         assert set(output.metrics) == {
@@ -109,7 +109,7 @@ class TestLoss:
 
 def train(model: PreferenceModel, steps: int, *, noisy: bool) -> None:
     pairs, denoiser = BrightPairs(64), ToyDenoiser()
-    encoder = LivePairs(pairs, denoiser) if noisy else PixelPairs(pairs, size=8)
+    encoder = EncodedPairs(pairs, denoiser) if noisy else PixelPairs(pairs, size=8)
     views = NoisyPreviews(denoiser, size=8, guidance_scale=1.0, clean_share=0.25) if noisy else FinishedImages()
     source = OfflinePairs(encoder, batch_size=16, seed=0)
     objective, generator = PreferenceObjective(views, pairs.prompts), seeded()
@@ -122,7 +122,7 @@ def train(model: PreferenceModel, steps: int, *, noisy: bool) -> None:
 
 def accuracies(model: PreferenceModel, *, noisy: bool, **settings: int | None) -> dict[str, float]:
     pairs, denoiser = BrightPairs(60, seed=9, tie_every=settings.get("tie_every")), ToyDenoiser()
-    encoder = LivePairs(pairs, denoiser) if noisy else PixelPairs(pairs, size=8)
+    encoder = EncodedPairs(pairs, denoiser) if noisy else PixelPairs(pairs, size=8)
     views = NoisyPreviews(denoiser, size=8, guidance_scale=1.0, timesteps=(0, 10)) if noisy else FinishedImages()
     evaluation = PreferenceEvaluation(encoder, pairs.prompts, views, rows=range(60), batch_size=25)
     world = settings.get("world") or 1

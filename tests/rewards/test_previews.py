@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from seedpo.core.types import ImagePairs
-from seedpo.data.cache.live import LivePairs
+from seedpo.data.cache.pairs import EncodedPairs
 from seedpo.errors import DataError
 from seedpo.rewards.previews import FinishedImages, NoisyPreviews
 from seedpo.rewards.step_aware_clip import normalise
@@ -19,7 +19,7 @@ STD = 0.27
 
 
 def batch_of(denoiser: ToyDenoiser, count: int = 3, *, seed: int = 0) -> ImagePairs:
-    encoded = LivePairs(BrightPairs(count, seed=seed), denoiser).encode(list(range(count)), [False] * count)
+    encoded = EncodedPairs(BrightPairs(count, seed=seed), denoiser).encode(list(range(count)), [False] * count)
     return replace(encoded, pair=torch.arange(count))
 
 

@@ -21,6 +21,8 @@ def seeded(seed: int = 0) -> torch.Generator:
 class BrightPairs:
     """Noisy plain images of 8 x 8 pixels; every ``tie_every``-th pair is a tie."""
 
+    sequential = False
+
     def __init__(self, count: int, *, seed: int = 0, tie_every: int | None = None) -> None:
         generator = seeded(seed)
         level = torch.rand(count, 2, generator=generator).sort(1, descending=True).values * 0.8 + 0.1

@@ -43,7 +43,7 @@ from tests.small_runs import small
 from tests.training.toys import trace
 
 COMMON = {"max_steps": 6, "checkpoint_every": 1, "checkpoints_limit": 2, "evaluate_every": 2}
-CACHES = {"folder": "cache", "reference": True}
+CACHES = {"folder": "cache", "reference": True, "visits": 2}
 MOST_KILLS = 3
 """Kills of one run."""
 
@@ -154,7 +154,7 @@ def draw_moment(whole: list[tuple[float, str]], draw: random.Random) -> Moment:
 def work(folder: Path, kind: Kind, activity: Activity) -> None:
     """One process: builds the caches if there are any, then starts the run or goes on with it."""
     os.chdir(folder)  # the same relative paths in all runs, so that their configurations are the same
-    store.PATIENCE = -1.0  # every entry is written at once, so that a cache is built during much of the run
+    store.SHARD_ENTRIES = 1  # every entry is written at once, so that a cache is built during much of the run
     activity.begin("loading the model")
     activity.tell(store.Store, "flush", "writing a cache")
     activity.tell(Checkpoints, "write", "writing a checkpoint")

@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from seedpo.data.cache.checking import check_folder, folder_size
+from seedpo.data.cache.pairs import EncodedPairs
+from seedpo.data.cache.shards import SUFFIX
+from seedpo.data.cache.store import build_lock, check_folder
 from seedpo.errors import CacheError, ConfigError
+from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.presets import METHODS, Preset
 from seedpo.models.policy import build_policy
+from seedpo.processes import on_main_process
+from seedpo.protocols import Policy
 from seedpo.training.accelerator import build_accelerator
-from seedpo.training.caches import open_caches
-from seedpo.training.run import build_pairs
+from seedpo.training.caches import Caches, open_caches
+from seedpo.training.layout import distributed
+from seedpo.training.run import build_method, build_pairs
 from seedpo.training.settings import RunConfig
 
 logger = logging.getLogger(__name__)
 
 
 def build_cache(config: RunConfig, *, progress: bool = True) -> str:
-    """Stores the latents and embedded prompts of all pairs of a run; what is there already is not made again.
+    """Stores what a run would compute of every pair: latents, embedded prompts, the reference's log-probabilities.
 
-    Several processes (``torchrun``, ``accelerate launch``) share the work.
+    What is there already is not computed again. Several processes (``torchrun``, ``accelerate launch``) share the work.
 
     Args:
         config: of a run with a cache folder.
-        progress: whether to show a progress bar.
+        progress: whether to show progress bars.
 
     Returns:
         What was done, in one line.
 
     Raises:
         ConfigError: if the configuration has nothing to store.
-        CacheError: if something cannot be stored; what was stored before is kept.
+        CacheError: if something cannot be stored, or another build is at work; what was stored before is kept.
         DataError: if too many pairs cannot be read.
     """
     preset: Preset = METHODS.load(config.method)
@@ -42,35 +51,72 @@ def build_cache(config: RunConfig, *, progress: bool = True) -> str:
         raise ConfigError(f"{config.method} makes its own pairs: there is nothing to store; name diffusion-dpo")
     if config.cache.folder is None:
         raise ConfigError("there is no folder to fill; add --set cache.folder=DIR, and to the training run as well")
-    if not (config.cache.latents or config.cache.prompts):
+    if not (config.cache.latents or config.cache.prompts or config.cache.reference):
         raise ConfigError("cache.latents and cache.prompts are both off; set one of them to true")
+    root = Path(config.cache.folder).expanduser()
     accelerator = build_accelerator(config.mixed_precision)
-    config = _without_training(config)
-    policy = build_policy(config)
-    policy.to(accelerator.device)
-    with open_caches(config, policy, must_write=True) as caches:
-        labelled = build_pairs(config)
-        if labelled.sequential:
-            raise ConfigError(f"{config.data} is a stream without an end; its cache fills while runs train on it")
-        pairs = caches.stored(labelled)
-        directions = (False, True) if config.pairs.flip else (False,)
+    config = config.model_copy(update={"adapter": "lora"})  # without a frozen copy of what is trained
+    labelled = build_pairs(config)
+    if labelled.sequential:
+        raise ConfigError(f"{config.data} is a stream without an end, which cannot be stored whole; name files")
+    with ExitStack() as lock, logging_redirect_tqdm():
+        on_main_process(accelerator, lambda: lock.enter_context(build_lock(root)))
+        policy = build_policy(config)
+        policy.to(accelerator.device)
+        caches = open_caches(config, policy, with_empty=True)
+        on_main_process(accelerator, lambda: _prepare(caches, progress=progress))
+        for store in caches.stores:
+            store.read_index()
+        pairs = caches.encoder(labelled, memory=0)
         rows = range(accelerator.process_index, len(pairs), accelerator.num_processes)
-        hidden = not (progress and accelerator.is_main_process)
-        with logging_redirect_tqdm(), tqdm(total=len(rows), desc="pairs", unit="pair", disable=hidden) as bar:
-            for row in rows:
-                for mirrored in directions:
-                    pairs.fill(row, mirrored)
-                bar.set_postfix(new=sum(store.added for store in caches.stores), refresh=False)
-                bar.update()
+        shown = progress and accelerator.is_main_process
+        _fill(pairs, rows, directions=(False, True) if config.pairs.flip else (False,), progress=shown)
+        if caches.scalars is not None:
+            with distributed(policy, accelerator):
+                _fill_reference(config, policy, caches, pairs, rows, progress=shown)
+        for store in caches.stores:
+            store.flush()
     added = ", ".join(f"{store.added} {store.kind}" for store in caches.stores)
     whose = f" of {len(pairs)}, the share of this process," if accelerator.num_processes > 1 else ""
-    return f"{len(rows)} pairs{whose} stored in {config.cache.folder}: {added} computed, the others were there already"
+    return f"{len(rows)} pairs{whose} stored in {root}: {added} computed, the others were there already"
 
 
-def _without_training(config: RunConfig) -> RunConfig:
-    """The same latents and prompts, without what only training needs: a frozen copy, hashes of the trained network."""
-    cache = config.cache.model_copy(update={"reference": False, "visits": None})
-    return config.model_copy(update={"adapter": "lora", "cache": cache})
+def _prepare(caches: Caches, *, progress: bool) -> None:
+    """Verifies what is there and removes what is damaged."""
+    size = sum(path.stat().st_size for store in caches.stores for path in store.folder.glob(f"*{SUFFIX}"))
+    with tqdm(total=size, desc="verified", unit="B", unit_scale=True, disable=not (progress and size)) as bar:
+        for store in caches.stores:
+            store.prepare(bar.update)
+
+
+def _fill(pairs: EncodedPairs, rows: range, *, directions: tuple[bool, ...], progress: bool) -> None:
+    for row in tqdm(rows, desc="pairs", unit="pair", disable=not progress):
+        for mirrored in directions:
+            pairs.fill(row, mirrored)
+
+
+@torch.no_grad()
+def _fill_reference(
+    config: RunConfig, policy: Policy, caches: Caches, pairs: EncodedPairs, rows: range, *, progress: bool
+) -> None:
+    """Stores what the reference says of every pair at each of its ``cache.visits`` draws.
+
+    Batches have the size that they have in training, since another size may round differently.
+    """
+    method, draws, size = build_method(config, caches), caches.draws, config.batch_size
+    assert isinstance(method, NoiseDPO)
+    assert draws is not None
+    for visit in range(config.cache.visits or 0):
+        for start in tqdm(range(0, len(rows), size), desc=f"reference, visit {visit}", disable=not progress):
+            # The last batch is filled up from the beginning.
+            batch_rows = [rows[place % len(rows)] for place in range(start, start + size)]
+            mirrored = [config.pairs.flip and draws.coin(row, visit) for row in batch_rows]
+            batch = replace(
+                pairs.encode(batch_rows, mirrored),
+                pair=torch.tensor(batch_rows, dtype=torch.int64),
+                visit=torch.full((len(batch_rows),), visit, dtype=torch.int64),
+            )
+            method.store_reference(policy, batch)
 
 
 def check_cache(folder: Path, *, progress: bool = True) -> str:
@@ -81,35 +127,37 @@ def check_cache(folder: Path, *, progress: bool = True) -> str:
         progress: whether to show a progress bar.
 
     Returns:
-        Entries and sizes of every store, one line each.
+        What was verified, in one line; entries and sizes of every store are logged.
 
     Raises:
-        CacheError: if the folder is no cache, or something in it is damaged.
+        CacheError: if the folder is not a cache, or something in it is damaged.
     """
     if not folder.is_dir():
-        raise CacheError(f"{folder} is no folder; name the cache.folder of a run")
+        raise CacheError(f"{folder} is not a folder; name the cache.folder of a run")
     try:
-        with tqdm(total=folder_size(folder), desc="verified", unit="B", unit_scale=True, disable=not progress) as bar:
+        size = sum(path.stat().st_size for path in folder.glob(f"*/*/*{SUFFIX}"))
+        with tqdm(total=size, desc="verified", unit="B", unit_scale=True, disable=not progress) as bar:
             reports = check_folder(folder, bar.update)
     except OSError as error:
         raise CacheError(f"cache {folder} cannot be read ({error}); check the disk and your access to it") from error
     if not reports:
         raise CacheError(f"{folder} holds no cache; name the cache.folder of a run")
-    lines = [
-        f"{report.kind:10} {report.entries:>9} entries {report.files:>6} files {report.bytes / 2**20:>10.1f} MiB"
-        + (f"  ({report.again} of them twice)" if report.again else "")
-        + (f"  ({report.incomplete} incomplete files, which are removed in an hour)" if report.incomplete else "")
-        + f"  {report.folder}"
-        for report in reports
-    ]
-    for line in lines:
-        logger.info("%s", line)
+    for report in reports:
+        logger.info(
+            "%-10s %9d entries %6d files %10.1f MiB%s  %s",
+            report.kind,
+            report.entries,
+            report.files,
+            report.bytes / 2**20,
+            f"  ({report.incomplete} incomplete files)" if report.incomplete else "",
+            report.folder,
+        )
     damaged = [problem for report in reports for problem in report.damaged]
     for problem in damaged:
         logger.warning("damaged: %s", problem)
     if damaged:
         raise CacheError(
-            f"{len(damaged)} places in {folder} are damaged, {damaged[0]}; they are never used, and the next run or "
-            "`seedpo cache build` makes them again"
+            f"{len(damaged)} places in {folder} are damaged, {damaged[0]}; they are never used, and "
+            "`seedpo cache build` computes them again"
         )
     return f"{folder} is intact: {sum(report.bytes for report in reports) / 2**20:.1f} MiB"

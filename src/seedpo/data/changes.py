@@ -9,8 +9,7 @@ from functools import reduce
 
 import torch
 
-from seedpo.data.skipping import ReadPairs
-from seedpo.protocols import LabelledPair
+from seedpo.protocols import LabelledPair, PreferencePairs
 
 Change = Callable[[int, LabelledPair], LabelledPair]
 """What becomes of a pair, given the number of its row."""
@@ -45,10 +44,10 @@ class ChangedPairs:
         changes: what is done, in this order, under names that say all about it: the content hashes depend on them.
     """
 
-    def __init__(self, pairs: ReadPairs, changes: Mapping[str, Change]) -> None:
+    def __init__(self, pairs: PreferencePairs, changes: Mapping[str, Change]) -> None:
         self.pairs = pairs
         self.changes = changes
-        self.sequential = bool(getattr(pairs, "sequential", False))
+        self.sequential = pairs.sequential
 
     def __len__(self) -> int:
         return len(self.pairs)

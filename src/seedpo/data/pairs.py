@@ -204,6 +204,8 @@ class PairSet:
         DataError: if a column is missing, a label is wrong, or no pair is left.
     """
 
+    sequential = False
+
     def __init__(self, table: Table, config: PairsConfig | None = None) -> None:
         self.table = table
         self.config = config or PairsConfig()

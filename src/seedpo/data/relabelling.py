@@ -7,9 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from seedpo.data.skipping import ReadPairs
 from seedpo.errors import DataError
-from seedpo.protocols import LabelledPair, Reward
+from seedpo.protocols import LabelledPair, PreferencePairs, Reward
 
 
 class RelabelledPairs:
@@ -24,12 +23,12 @@ class RelabelledPairs:
         gap: least difference of the two probabilities that makes a preference, 0 to 1; 0.1 as published.
     """
 
-    def __init__(self, pairs: ReadPairs, reward: Reward, *, name: str, gap: float) -> None:
+    def __init__(self, pairs: PreferencePairs, reward: Reward, *, name: str, gap: float) -> None:
         self.pairs = pairs
         self.reward = reward
         self.name = name
         self.gap = gap
-        self.sequential = bool(getattr(pairs, "sequential", False))
+        self.sequential = pairs.sequential
 
     def __len__(self) -> int:
         return len(self.pairs)

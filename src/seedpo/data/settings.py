@@ -40,30 +40,31 @@ class PairsConfig(Section):
 
 
 class CacheConfig(Section):
-    """What is computed once and kept on the disk, for this run and others (Diffusion-DPO)."""
+    """What `seedpo cache build` computes once and runs read (Diffusion-DPO)."""
 
     folder: Annotated[str | None, NO_EFFECT] = None
-    """Folder that any number of runs may share, at the same time too. What is found there was made with the same
-    weights, settings and pairs, and is verified whenever it is read; none: latents are kept in memory for the run."""
+    """Folder that `seedpo cache build` fills and that any number of runs may read at the same time. What is found there
+    was made with the same weights, settings and pairs, and is verified whenever it is read; what is missing is computed
+    live. `null`: everything is."""
     latents: Annotated[bool, NO_EFFECT] = True
-    """Whether latents are kept in `folder`; without it they are encoded at every visit of a pair."""
+    """Whether latents are kept in `folder`."""
     prompts: Annotated[bool, NO_EFFECT] = True
-    """Whether embedded prompts are kept in `folder`; without it they are embedded at every visit of a pair."""
+    """Whether embedded prompts are kept in `folder`."""
     reference: bool = False
     """Whether the reference's log-probabilities are kept in `folder`, two numbers for each visit of a pair. Time steps,
     noise and mirroring then follow from `draws_seed`, pair and visit, so that runs with other settings share them."""
     draws_seed: int = Field(0, ge=0)
     """With `reference`: seed of time steps, noise and mirroring, in place of `seed`."""
     visits: int | None = Field(None, ge=1)
-    """With `reference`: after so many visits of a pair its draws repeat, so that later epochs need the reference no
-    more, at the price of fewer different time steps and noises per pair; none: every visit draws anew."""
+    """With `reference`: number of draws of each pair; after as many visits they repeat. More visits give more different
+    time steps and noises, and a longer build."""
 
     @model_validator(mode="after")
-    def _has_a_place(self) -> Self:
+    def _reference_is_complete(self) -> Self:
         if self.reference and self.folder is None:
             raise ValueError("cache.reference needs a folder to keep things in; set cache.folder too")
+        if self.reference and self.visits is None:
+            raise ValueError("cache.reference needs a number of draws of each pair; set cache.visits, for example to 4")
         if self.visits is not None and not self.reference:
-            raise ValueError(
-                "cache.visits is of the draws of cache.reference; set cache.reference too, or visits to none"
-            )
+            raise ValueError("cache.visits is of the draws of cache.reference; set cache.reference too, or no visits")
         return self

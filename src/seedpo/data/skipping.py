@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from seedpo.errors import DataError
-from seedpo.protocols import ContentHashes, LabelledPair, PreferencePairs, State
+from seedpo.protocols import LabelledPair, PreferencePairs, State
 
 logger = logging.getLogger(__name__)
 
@@ -15,17 +15,6 @@ LEAST_SEEN = 1000
 """Pairs of a stream, whose length is not known, by which the share is reckoned at least."""
 
 Found = TypeVar("Found")
-
-
-class ReadPairs(PreferencePairs, ContentHashes, Protocol):
-    """What the readers give."""
-
-    def prompt(self, row: int) -> str:
-        """What both images of a pair were made for, without decoding them.
-
-        Raises:
-            DataError: if it cannot be read.
-        """
 
 
 class SkippingPairs:
@@ -39,10 +28,10 @@ class SkippingPairs:
         limit: share of them that may be unreadable, 0 to 1.
     """
 
-    def __init__(self, pairs: ReadPairs, *, limit: float) -> None:
+    def __init__(self, pairs: PreferencePairs, *, limit: float) -> None:
         self.pairs = pairs
         self.limit = limit
-        self.sequential = bool(getattr(pairs, "sequential", False))
+        self.sequential = pairs.sequential
         self._unreadable: set[int] = set()
         self._seen = 0
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from seedpo.data.skipping import ReadPairs
 from seedpo.errors import DataError
-from seedpo.protocols import LabelledPair
+from seedpo.protocols import LabelledPair, PreferencePairs
 
 
 class SomePairs:
@@ -20,9 +19,11 @@ class SomePairs:
         rows: the numbers in it of those that are kept.
     """
 
-    def __init__(self, pairs: ReadPairs, rows: Sequence[int]) -> None:
+    def __init__(self, pairs: PreferencePairs, rows: Sequence[int]) -> None:
         self.pairs = pairs
         self.rows = list(rows)
+
+    sequential = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -44,7 +45,7 @@ class SomePairs:
         return self.pairs.content(self.rows[row])
 
 
-def divided_by_prompt(pairs: ReadPairs, share: float, *, progress: bool = False) -> tuple[SomePairs, SomePairs]:
+def divided_by_prompt(pairs: PreferencePairs, share: float, *, progress: bool = False) -> tuple[SomePairs, SomePairs]:
     """The pairs of most prompts, and those of a share of the prompts, which the prompts themselves decide.
 
     Whatever else is in the set, and in whatever order, a prompt stays on its side. Pairs whose prompt cannot be read
@@ -69,7 +70,7 @@ def divided_by_prompt(pairs: ReadPairs, share: float, *, progress: bool = False)
     return SomePairs(pairs, sides[0]), SomePairs(pairs, sides[1])
 
 
-def _is_apart(pairs: ReadPairs, row: int, share: float) -> bool:
+def _is_apart(pairs: PreferencePairs, row: int, share: float) -> bool:
     try:
         prompt = pairs.prompt(row)
     except DataError:  # whoever reads the pair says so

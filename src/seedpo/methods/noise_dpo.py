@@ -6,6 +6,8 @@ the log-probability; the frozen reference. Left out: the SNR weighting omega(lam
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,27 @@ from seedpo.core.sampling import draw_noise
 from seedpo.core.transitions import Reduction, noise_log_prob
 from seedpo.core.types import Conditioning, ImagePairs, LossOutput
 from seedpo.protocols import Policy, ReferenceCache
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Noised:
+    """Both images of B pairs with the same noise at the same time step: rows 0 to B - 1 chosen, B to 2B - 1 rejected.
+
+    Attributes:
+        latents: noisy latents, (2B, ...).
+        timestep: (2B,).
+        target: what the network is to predict, (2B, ...).
+        conditioning: of 2B rows.
+        drawn_timestep: (B,), on the CPU.
+        drawn_noise: (B, ...), on the CPU.
+    """
+
+    latents: Tensor
+    timestep: Tensor
+    target: Tensor
+    conditioning: Conditioning
+    drawn_timestep: Tensor
+    drawn_noise: Tensor
 
 
 class NoiseDPO:
@@ -64,21 +87,12 @@ class NoiseDPO:
         Raises:
             ValueError: if the batch does not say what the draws or the cache need to know.
         """
-        schedule, device = policy.schedule, batch.chosen_latents.device
-        drawn_timestep, drawn_noise = self._draw(batch, len(schedule), generator)
-        timestep, noise = drawn_timestep.to(device).repeat(2), drawn_noise.to(device).repeat(2, 1, 1, 1)
-        clean = torch.cat([batch.chosen_latents, batch.rejected_latents])
-        noisy = add_noise(clean, noise, timestep, schedule)
-        target = prediction_target(clean, noise, schedule.alpha_cumprod(timestep), schedule.prediction_type)
-        conditioning = Conditioning.cat([batch.conditioning, batch.conditioning])
-        log_prob = noise_log_prob(policy.predict(noisy, timestep, conditioning), target, reduction=self.reduction)
-        reference_log_prob = self._known(batch, drawn_timestep, drawn_noise)
+        noised = self._noised(policy, batch, generator)
+        log_prob = self._log_prob(policy, noised)
+        reference_log_prob = self._known(batch, noised)
         if reference_log_prob is None:
             with policy.reference():
-                reference_prediction = policy.predict(noisy, timestep, conditioning)
-            reference_log_prob = noise_log_prob(reference_prediction, target, reduction=self.reduction)
-            if self.cache is not None:
-                self.cache.keep(_content(batch), drawn_timestep, drawn_noise, reference_log_prob.view(2, -1))
+                reference_log_prob = self._log_prob(policy, noised)
         chosen, rejected = log_prob.chunk(2)
         chosen_reference, rejected_reference = reference_log_prob.to(log_prob).chunk(2)
         return see_loss(
@@ -91,6 +105,43 @@ class NoiseDPO:
             chosen_probability=batch.chosen_probability,
         )
 
+    @torch.no_grad()
+    def store_reference(self, policy: Policy, batch: ImagePairs) -> None:
+        """Puts what the reference says of a batch into the cache, unless it is known.
+
+        Args:
+            policy: the model and its reference.
+            batch: as for :meth:`loss`.
+
+        Raises:
+            ValueError: if there is no cache, or the batch does not say what the draws and the cache need to know.
+        """
+        if self.cache is None:
+            raise ValueError("there is no cache to store log-probabilities in")
+        noised = self._noised(policy, batch, torch.Generator())
+        if self._known(batch, noised) is None:
+            with policy.reference():
+                log_prob = self._log_prob(policy, noised)
+            self.cache.keep(_content(batch), noised.drawn_timestep, noised.drawn_noise, log_prob.view(2, -1))
+
+    def _noised(self, policy: Policy, batch: ImagePairs, generator: torch.Generator) -> _Noised:
+        schedule, device = policy.schedule, batch.chosen_latents.device
+        drawn_timestep, drawn_noise = self._draw(batch, len(schedule), generator)
+        timestep, noise = drawn_timestep.to(device).repeat(2), drawn_noise.to(device).repeat(2, 1, 1, 1)
+        clean = torch.cat([batch.chosen_latents, batch.rejected_latents])
+        return _Noised(
+            latents=add_noise(clean, noise, timestep, schedule),
+            timestep=timestep,
+            target=prediction_target(clean, noise, schedule.alpha_cumprod(timestep), schedule.prediction_type),
+            conditioning=Conditioning.cat([batch.conditioning, batch.conditioning]),
+            drawn_timestep=drawn_timestep,
+            drawn_noise=drawn_noise,
+        )
+
+    def _log_prob(self, policy: Policy, noised: _Noised) -> Tensor:
+        prediction = policy.predict(noised.latents, noised.timestep, noised.conditioning)
+        return noise_log_prob(prediction, noised.target, reduction=self.reduction)
+
     def _draw(self, batch: ImagePairs, num_timesteps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A time step and a noise for each pair, on the CPU."""
         shape = batch.chosen_latents.shape
@@ -101,10 +152,12 @@ class NoiseDPO:
             raise ValueError("keyed draws need to know the pairs of a batch and their visits")
         return self.draws.timestep_and_noise(batch.pair, batch.visit, num_timesteps=num_timesteps, shape=shape[1:])
 
-    def _known(self, batch: ImagePairs, timestep: Tensor, noise: Tensor) -> Tensor | None:
+    def _known(self, batch: ImagePairs, noised: _Noised) -> Tensor | None:
         """The reference's log-probabilities, chosen first, (2B,), if the cache has them all."""
-        found = None if self.cache is None else self.cache.find(_content(batch), timestep, noise)
-        return None if found is None else found.flatten()
+        if self.cache is None:
+            return None
+        log_probs = self.cache.find(_content(batch), noised.drawn_timestep, noised.drawn_noise)
+        return None if log_probs is None else log_probs.flatten()
 
 
 def _content(batch: ImagePairs) -> Tensor:

@@ -12,13 +12,12 @@ from typing import Any
 from seedpo.core.diffusion import NoiseSchedule
 from seedpo.core.draws import KeyedDraws
 from seedpo.data.cache.digests import digest, network_digest, settings_digest, tensors_digest
-from seedpo.data.cache.live import LivePairs
+from seedpo.data.cache.pairs import MEMORY, EncodedPairs
 from seedpo.data.cache.reference import ReferenceScalars
 from seedpo.data.cache.store import Store
-from seedpo.data.cache.stored import StoredPairs
 from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.models.policy import PipelinePolicy
-from seedpo.protocols import Denoiser, PairEncoder, PreferencePairs, ReferenceCache
+from seedpo.protocols import Denoiser, PreferencePairs
 from seedpo.training.settings import RewardRunConfig, RunConfig
 
 logger = logging.getLogger(__name__)
@@ -26,15 +25,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Caches:
-    """The stores of a run; as a context it writes at its end what was not written yet.
+    """What a run reads instead of computing it.
 
     Attributes:
         policy: encodes what is not stored.
-        latents: store of latents; none: not stored.
-        prompts: store of embedded prompts; none: not stored.
-        scalars: store of the reference's log-probabilities; none: not stored.
-        draws: draws of which the scalars are; none: those of the run's generator.
-        identity: digest of what latents and prompts depend on; none: there is no cache folder.
+        latents: store of latents; `None` if it is empty or switched off.
+        prompts: store of embedded prompts; `None` likewise.
+        scalars: store of the reference's log-probabilities; `None` likewise.
+        draws: time steps, noise and mirroring that the log-probabilities belong to; `None`: those of the run's seed.
+        identity: digest of the settings on which latents and prompts depend; `None` without ``scalars``.
     """
 
     policy: Denoiser
@@ -44,18 +43,14 @@ class Caches:
     draws: KeyedDraws | None = None
     identity: str | None = None
 
-    def encoder(self, pairs: PreferencePairs) -> PairEncoder:
-        """A pair set as latents and embedded prompts."""
-        if self.identity is None:
-            return LivePairs(pairs, self.policy)
-        return self.stored(pairs)
-
-    def stored(self, pairs: PreferencePairs) -> StoredPairs:
-        """A pair set through the stores."""
-        return StoredPairs(pairs, self.policy, latents=self.latents, prompts=self.prompts, identity=self.identity or "")
+    def encoder(self, pairs: PreferencePairs, *, memory: int = MEMORY) -> EncodedPairs:
+        """A pair set as latents and embedded prompts; see :class:`seedpo.data.cache.pairs.EncodedPairs`."""
+        return EncodedPairs(
+            pairs, self.policy, latents=self.latents, prompts=self.prompts, identity=self.identity, memory=memory
+        )
 
     @property
-    def reference(self) -> ReferenceCache | None:
+    def reference(self) -> ReferenceScalars | None:
         """The reference's log-probabilities."""
         return None if self.scalars is None else ReferenceScalars(self.scalars)
 
@@ -64,46 +59,41 @@ class Caches:
         """All stores."""
         return [store for store in (self.latents, self.prompts, self.scalars) if store is not None]
 
-    def __enter__(self) -> Caches:
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        for store in self.stores:
-            store.flush()
-        if self.stores:
-            counts = "; ".join(f"{store.kind}: {store.found} found, {store.added} computed" for store in self.stores)
-            logger.info("cache: %s", counts)
-
-
-def open_caches(config: RunConfig | RewardRunConfig, policy: PipelineDenoiser, *, must_write: bool = False) -> Caches:
-    """The caches that a configuration asks for.
+def open_caches(config: RunConfig | RewardRunConfig, policy: PipelineDenoiser, *, with_empty: bool = False) -> Caches:
+    """The caches that a configuration names; nothing is written.
 
     Hashes the weights that they depend on, which takes seconds for a large model.
 
     Args:
         config: of the run.
         policy: its model, before training.
-        must_write: whether it is an error where nothing can be stored.
+        with_empty: whether stores without entries are part of them, so that they can be filled.
 
     Raises:
-        CacheError: if the folder cannot be used.
+        CacheError: if the folder cannot be read.
     """
     cache = config.cache
     if cache.folder is None:
         return Caches(policy=policy)
     root = Path(cache.folder).expanduser()
     images, prompts = image_settings(policy), prompt_settings(policy, config)
-    identity = settings_digest({"images": images, "prompts": prompts})
-    scalars = None
+    settings = {"latents": images} if cache.latents else {}
+    settings |= {"prompts": prompts} if cache.prompts else {}
     if cache.reference and isinstance(config, RunConfig) and isinstance(policy, PipelinePolicy):
-        scalars = reference_settings(policy, config)
+        settings["reference"] = reference_settings(policy, config)
+    stores = {kind: Store(root, kind, values) for kind, values in settings.items()}
+    counts = ", ".join(f"{len(store)} {kind}" for kind, store in stores.items())
+    live = "" if all(map(len, stores.values())) else "; what is missing is computed live: see `seedpo cache build`"
+    logger.info("cache %s: %s for this model and these settings%s", root, counts or "nothing", live)
+    filled = {kind: store for kind, store in stores.items() if with_empty or len(store)}
     return Caches(
         policy=policy,
-        latents=Store(root, "latents", images, must_write=must_write) if cache.latents else None,
-        prompts=Store(root, "prompts", prompts, must_write=must_write) if cache.prompts else None,
-        scalars=None if scalars is None else Store(root, "reference", scalars, must_write=must_write),
+        latents=filled.get("latents"),
+        prompts=filled.get("prompts"),
+        scalars=filled.get("reference"),
         draws=KeyedDraws(seed=cache.draws_seed, visits=cache.visits) if cache.reference else None,
-        identity=identity,
+        identity=settings_digest({"images": images, "prompts": prompts}) if "reference" in filled else None,
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from accelerate import Accelerator
 from seedpo.core.draws import KeyedDraws
 from seedpo.data.relabelling import RelabelledPairs
 from seedpo.data.settings import PairsConfig
-from seedpo.data.skipping import ReadPairs, SkippingPairs
+from seedpo.data.skipping import SkippingPairs
 from seedpo.data.subset import divided_by_prompt
 from seedpo.errors import ConfigError
 from seedpo.methods.sources.offline import OfflinePairs
@@ -28,7 +27,7 @@ from seedpo.models.names import looks_like_a_model
 from seedpo.models.precision import usual_precision
 from seedpo.models.settings import ModelSettings
 from seedpo.processes import on_every_process, on_main_process
-from seedpo.protocols import PairEncoder
+from seedpo.protocols import PairEncoder, PreferencePairs
 from seedpo.rewards.catalogue import STARTS
 from seedpo.rewards.named import build_reward
 from seedpo.rewards.preference_evaluation import PreferenceEvaluation
@@ -139,7 +138,7 @@ def build_preference_pairs(
     """
     reward = None if config.relabel is None else build_reward(config.relabel, device=device)
 
-    def opened(name: str, settings: PairsConfig) -> ReadPairs:
+    def opened(name: str, settings: PairsConfig) -> PreferencePairs:
         pairs = labelled_pairs(name, settings, seed=config.seed)
         return pairs if reward is None else RelabelledPairs(pairs, reward, name=reward.name, gap=config.relabel_gap)
 
@@ -151,12 +150,12 @@ def build_preference_pairs(
                 "split": config.held_out_split or config.pairs.split,
             }
         )
-        held_out: ReadPairs = opened(config.held_out, settings)
-    elif getattr(training, "sequential", False):
+        held_out: PreferencePairs = opened(config.held_out, settings)
+    elif training.sequential:
         raise ConfigError(f"data = {config.data} is a stream, of which no pairs can be kept out; set held_out")
     else:
         training, held_out = divided_by_prompt(training, config.held_out_share, progress=progress)
-    if getattr(held_out, "sequential", False) and config.held_out_limit is None:
+    if held_out.sequential and config.held_out_limit is None:
         raise ConfigError(f"held_out = {config.held_out} is a stream, which has no end; set held_out_limit")
     limit = config.pairs.bad_rows_limit
     return SkippingPairs(training, limit=limit), SkippingPairs(held_out, limit=limit)
@@ -282,8 +281,7 @@ def train_reward(
         accelerator=accelerator,
         progress=progress,
     )
-    with parts.caches or nullcontext():
-        return trainer.train(resume=resume)
+    return trainer.train(resume=resume)
 
 
 def measure_reward(config: RewardRunConfig, *, progress: bool = True) -> Mapping[str, float]:
@@ -297,8 +295,7 @@ def measure_reward(config: RewardRunConfig, *, progress: bool = True) -> Mapping
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parts = build_parts(config, device=device, progress=progress)
     evaluation = build_evaluation(config, parts, progress=progress)
-    with parts.caches or nullcontext():
-        return evaluation(parts.model, step=0, folder=Path())
+    return evaluation(parts.model, step=0, folder=Path())
 
 
 def last_evaluation(out: str | Path) -> Mapping[str, float]:

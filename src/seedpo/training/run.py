@@ -357,5 +357,4 @@ def train(
     )
     for line in what_to_expect(config, fixed_pairs=METHODS.load(config.method).source == "offline"):
         logger.info("%s", line)
-    with caches:
-        return trainer.train(resume=resume)
+    return trainer.train(resume=resume)

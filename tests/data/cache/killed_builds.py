@@ -1,4 +1,4 @@
-"""Cache builds that are killed at every place where it could matter, and builds at the same time; started by a test.
+"""Cache builds that are killed at every place where it could matter; started by a test.
 
 Each build is a fork of this process. A *place* is a call that touches the disk (flush, rename) or encodes a pair. Build
 n kills itself (SIGKILL) right before its n-th place; another one resumes it; the outcome must be what a build that was
@@ -18,28 +18,30 @@ from typing import Any
 import torch
 
 from seedpo.data.cache import store as stores
-from seedpo.data.cache.checking import check_folder
-from seedpo.data.cache.store import Store
-from seedpo.data.cache.stored import StoredPairs
-from tests.data.cache.toys import HashedPairs, ToyModel
+from seedpo.data.cache.pairs import EncodedPairs
+from seedpo.data.cache.store import Store, build_lock, check_folder
+from tests.data.cache.toys import ToyModel, ToyPairs
 from tests.training.crash_runs import in_child
 
 
-def pairs_of(root: Path) -> tuple[StoredPairs, ToyModel, list[Store]]:
+def pairs_of(root: Path) -> tuple[EncodedPairs, ToyModel, list[Store]]:
     model = ToyModel()
-    latents, prompts = (Store(root, kind, {}, must_write=True) for kind in ("latents", "prompts"))
-    return StoredPairs(HashedPairs(), model, latents=latents, prompts=prompts, identity=""), model, [latents, prompts]
+    latents, prompts = (Store(root, kind, {}) for kind in ("latents", "prompts"))
+    return EncodedPairs(ToyPairs(), model, latents=latents, prompts=prompts), model, [latents, prompts]
 
 
-def build(root: Path, rows: list[int] | None = None) -> int:
+def build(root: Path) -> int:
     """Fills a cache, and notes how many images it encoded."""
-    pairs, model, filled = pairs_of(root)
-    for row in rows or range(len(pairs)):
-        for mirrored in (False, True):
-            pairs.fill(row, mirrored)
-    for store in filled:
-        store.flush()
-    (root / "encoded.json").write_text(json.dumps(model.encoded))
+    with build_lock(root):
+        pairs, model, filled = pairs_of(root)
+        for store in filled:
+            store.prepare()
+        for row in range(len(pairs)):
+            for mirrored in (False, True):
+                pairs.fill(row, mirrored)
+        for store in filled:
+            store.flush()
+        (root / "encoded.json").write_text(json.dumps(model.encoded))
     return 0
 
 
@@ -88,19 +90,6 @@ def count_places(root: Path) -> int:
     return 0
 
 
-def together(root: Path) -> dict[str, Any]:
-    """Three builds at the same time, in different orders."""
-    orders = [list(range(7)), list(reversed(range(7))), [3, 4, 2, 5, 1, 6, 0]]
-    children = []
-    for order in orders:
-        child = os.fork()
-        if child == 0:
-            os._exit(build(root, order))
-        children.append(child)
-    statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    return {"statuses": statuses, "complete": complete(root)}
-
-
 def main(root: Path) -> None:
     stores.SHARD_ENTRIES = 3
     if in_child(lambda: count_places(root / "whole")) != 0:
@@ -116,7 +105,7 @@ def main(root: Path) -> None:
         outcomes.append(
             {"place": number, "status": status, "complete": after == 0 and complete(path), "encoded_after": encoded}
         )
-    result = {"whole": whole, "killed": outcomes, "together": together(root / "together")}
+    result = {"whole": whole, "killed": outcomes}
     (root / "outcomes.json").write_text(json.dumps(result))
 
 

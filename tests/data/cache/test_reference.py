@@ -12,7 +12,9 @@ from tests.models.tiny import seeded
 
 
 def scalars(root: Path) -> ReferenceScalars:
-    return ReferenceScalars(Store(root, "reference", {}))
+    store = Store(root, "reference", {})
+    store.prepare()
+    return ReferenceScalars(store)
 
 
 def inputs(rows: int = 3) -> tuple[Tensor, Tensor, Tensor]:

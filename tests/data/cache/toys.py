@@ -25,6 +25,8 @@ class ToyPairs:
     """Row i holds images of about gray 10 i + 1 and 10 i + 2; every second pair is a tie; prompts repeat."""
 
     count: int = PAIRS
+    version: str = "1"
+    sequential: bool = False
     asked: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -33,7 +35,7 @@ class ToyPairs:
     def __getitem__(self, row: int) -> LabelledPair:
         self.asked.append(row)
         return LabelledPair(
-            prompt=f"prompt {row % 3}",
+            prompt=self.prompt(row),
             chosen=image(10 * row + 1),
             rejected=image(10 * row + 2),
             chosen_probability=0.5 if row % 2 else 1.0,
@@ -41,12 +43,8 @@ class ToyPairs:
             crop=(row, 2),
         )
 
-
-@dataclass
-class HashedPairs(ToyPairs):
-    """Knows what a row holds without reading it."""
-
-    version: str = "1"
+    def prompt(self, row: int) -> str:
+        return f"prompt {row % 3}"
 
     def content(self, row: int) -> str:
         return f"{self.version} {row}"

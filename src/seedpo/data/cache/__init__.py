@@ -1,4 +1,4 @@
-"""What is computed once and used again: latents, embedded prompts, log-probabilities of the reference.
+"""What is computed once and read many times: latents, embedded prompts, log-probabilities of the reference.
 
-In memory (:mod:`seedpo.data.cache.live`) or in a folder that many runs share (:mod:`seedpo.data.cache.store`).
+``seedpo cache build`` writes them into a folder; runs only read it (:mod:`seedpo.data.cache.store`).
 """

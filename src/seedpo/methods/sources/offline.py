@@ -48,7 +48,7 @@ class OfflinePairs:
         self.mirror = mirror
         self.mirror_rejected = mirror_rejected
         self.reader = reader
-        shuffle = not getattr(reader, "sequential", False)
+        shuffle = reader is None or not reader.sequential
         self._stream = IndexStream(len(pairs), seed=seed, rank=rank, world=world, shuffle=shuffle)
 
     def next_batch(self) -> ImagePairs:

@@ -1,0 +1,252 @@
+"""Pairs as latents and embedded prompts: from memory, from the stores of a cache folder, or encoded now."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from seedpo.core.types import Conditioning, ImagePairs
+from seedpo.data.cache.digests import digest
+from seedpo.data.cache.shards import Entry
+from seedpo.data.cache.store import Store
+from seedpo.protocols import Denoiser, LabelledPair, PreferencePairs, Releasable
+
+logger = logging.getLogger(__name__)
+
+MEMORY = 8 * 2**30
+"""Bytes of latents that one process keeps in memory; further pairs are encoded at every visit."""
+
+Part = Literal["vae", "text_encoder"]
+
+
+@torch.no_grad()
+def encode_pair(pair: LabelledPair, model: Denoiser, *, mirrored: bool) -> Tensor:
+    """Latents of both images, (2, C, H, W), on the CPU.
+
+    Each pair is encoded alone, so that its latents do not depend on the rest of a batch.
+    """
+    images = torch.stack([pair.chosen, pair.rejected])
+    return model.encode_images(images.flip(-1) if mirrored else images).cpu()
+
+
+def size_ids(pair: LabelledPair) -> Tensor:
+    """Sizes for SDXL's conditioning in diffusers' order, (6,) float32: original, crop (above, left), target."""
+    return torch.tensor([*pair.original_size, *pair.crop, *pair.chosen.shape[-2:]], dtype=torch.float32)
+
+
+def with_sizes(conditioning: Conditioning, sizes: Sequence[Tensor]) -> Conditioning:
+    """The conditioning with the sizes of these images, for models that take them."""
+    if conditioning.time_ids is None:
+        return conditioning
+    return replace(conditioning, time_ids=torch.stack(list(sizes)).to(conditioning.time_ids))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedPair:
+    """What training needs of a pair once its images are encoded.
+
+    Attributes:
+        latents: of both images, (2, C, H, W), on the CPU.
+        chosen_probability: that the first image is preferred.
+        sizes: as :func:`size_ids` gives them.
+        prompt: the text; `None` for a pair from a store, which holds its digest only.
+        prompt_digest: SHA-256 of the text.
+    """
+
+    latents: Tensor
+    chosen_probability: float
+    sizes: Tensor
+    prompt: str | None
+    prompt_digest: bytes
+
+    def entry(self) -> dict[str, Tensor]:
+        """The pair as a store keeps it."""
+        return {
+            "latents": self.latents,
+            "chosen_probability": torch.tensor(self.chosen_probability, dtype=torch.float64),
+            "sizes": self.sizes,
+            "prompt": torch.frombuffer(bytearray(self.prompt_digest), dtype=torch.uint8),
+        }
+
+
+def _from_entry(entry: Entry) -> EncodedPair:
+    return EncodedPair(
+        latents=entry["latents"],
+        chosen_probability=float(entry["chosen_probability"]),
+        sizes=entry["sizes"],
+        prompt=None,
+        prompt_digest=bytes(entry["prompt"].tolist()),
+    )
+
+
+class EncodedPairs:
+    """A set of labelled pairs, seen as latents and embedded prompts.
+
+    Latents that no store has are kept in memory, except those of a stream, whose pairs do not come again. Prompts that
+    no store has are embedded at every visit: a whole batch in one call without a store, else one by one, so that an
+    embedding does not depend on the rest of a batch. A model's part is released after the first batch that the stores
+    served whole.
+
+    Args:
+        pairs: the labelled images.
+        model: encodes images and prompts.
+        latents: store of latents, both directions; `None` if there is none.
+        prompts: store of embedded prompts; `None` if there is none.
+        identity: digest of the settings on which latents and prompts depend; batches then say what they were made from
+            (``content``). `None`: they do not.
+        memory: bytes of latents that are kept in memory.
+    """
+
+    def __init__(
+        self,
+        pairs: PreferencePairs,
+        model: Denoiser,
+        *,
+        latents: Store | None = None,
+        prompts: Store | None = None,
+        identity: str | None = None,
+        memory: int = MEMORY,
+    ) -> None:
+        self.pairs = pairs
+        self.model = model
+        self.latents = latents
+        self.prompts = prompts
+        self.identity = identity
+        self._free = 0 if pairs.sequential else memory
+        self._in_memory: dict[tuple[int, bool], EncodedPair] = {}
+        self._contents: dict[int, bytes] = {}
+        self._used: set[Part] = set()
+        self._released: set[Part] = set()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def encode(self, rows: Sequence[int], mirrored: Sequence[bool]) -> ImagePairs:
+        """Pairs ready for training; both images of a pair are mirrored left to right where ``mirrored`` says so.
+
+        Raises:
+            DataError: if a row that must be encoded cannot be read.
+        """
+        self._begin()
+        encoded = [self._pair(row, flipped) for row, flipped in zip(rows, mirrored, strict=True)]
+        conditioning = self._conditioning(rows, encoded).to(self.model.device)
+        self._release_unused()
+        latents = torch.stack([pair.latents for pair in encoded]).to(self.model.device)
+        probabilities = [pair.chosen_probability for pair in encoded]
+        return ImagePairs(
+            chosen_latents=latents[:, 0],
+            rejected_latents=latents[:, 1],
+            conditioning=with_sizes(conditioning, [pair.sizes for pair in encoded]),
+            chosen_probability=torch.tensor(probabilities, dtype=torch.float32, device=self.model.device),
+            content=None if self.identity is None else self._contents_of(rows, mirrored, self.identity),
+        )
+
+    def fill(self, row: int, mirrored: bool) -> None:
+        """Puts into the stores what they lack of one pair.
+
+        Raises:
+            DataError: if the row cannot be read.
+            CacheError: if a store cannot be written.
+        """
+        self._begin()
+        pair = self._pair(row, mirrored)
+        if self.latents is not None:
+            self.latents.put(self._key(row, mirrored), pair.entry())
+        if self.prompts is not None and pair.prompt_digest not in self.prompts:
+            self.prompts.put(pair.prompt_digest, _tensors(self._embedded([self._text(row, pair)])))
+
+    def _begin(self) -> None:
+        """Starts a batch."""
+        self._used.clear()
+        if self.pairs.sequential:
+            self._contents.clear()
+
+    def _pair(self, row: int, mirrored: bool) -> EncodedPair:
+        if (row, mirrored) in self._in_memory:
+            return self._in_memory[row, mirrored]
+        if (entry := self._stored(row, mirrored)) is not None:
+            return _from_entry(entry)
+        pair = self.pairs[row]
+        # Now that the row was read, another pair may stand in its place, which has another content.
+        self._contents.pop(row, None)
+        if (entry := self._stored(row, mirrored)) is not None:
+            return _from_entry(entry)
+        self._used.add("vae")
+        encoded = EncodedPair(
+            latents=encode_pair(pair, self.model, mirrored=mirrored),
+            chosen_probability=pair.chosen_probability,
+            sizes=size_ids(pair),
+            prompt=pair.prompt,
+            prompt_digest=hashlib.sha256(pair.prompt.encode()).digest(),
+        )
+        self._remember(row, mirrored, encoded)
+        return encoded
+
+    def _stored(self, row: int, mirrored: bool) -> Entry | None:
+        return None if self.latents is None else self.latents.get(self._key(row, mirrored))
+
+    def _remember(self, row: int, mirrored: bool, pair: EncodedPair) -> None:
+        if self._free <= 0:
+            return
+        self._in_memory[row, mirrored] = pair
+        self._free -= pair.latents.nbytes
+        if self._free <= 0:
+            logger.warning(
+                "latents fill the memory that is set aside for them; further pairs are encoded at every visit: fill a "
+                "cache.folder with `seedpo cache build`"
+            )
+
+    def _conditioning(self, rows: Sequence[int], encoded: Sequence[EncodedPair]) -> Conditioning:
+        if self.prompts is None:
+            return self._embedded([self._text(row, pair) for row, pair in zip(rows, encoded, strict=True)])
+        parts = []
+        for row, pair in zip(rows, encoded, strict=True):
+            entry = self.prompts.get(pair.prompt_digest)
+            if entry is None:
+                entry = _tensors(self._embedded([self._text(row, pair)]))
+            parts.append(Conditioning(**entry))
+        return Conditioning.cat(parts)
+
+    def _embedded(self, prompts: Sequence[str]) -> Conditioning:
+        self._used.add("text_encoder")
+        return self.model.encode_prompts(prompts)
+
+    def _text(self, row: int, pair: EncodedPair) -> str:
+        return self.pairs.prompt(row) if pair.prompt is None else pair.prompt
+
+    def _key(self, row: int, mirrored: bool) -> bytes:
+        return digest(self._content(row), bytes([mirrored]))
+
+    def _content(self, row: int) -> bytes:
+        if row not in self._contents:
+            self._contents[row] = digest(self.pairs.content(row).encode())
+        return self._contents[row]
+
+    def _contents_of(self, rows: Sequence[int], mirrored: Sequence[bool], identity: str) -> Tensor:
+        digests = [
+            digest(identity.encode(), self._content(row), bytes([flipped]))
+            for row, flipped in zip(rows, mirrored, strict=True)
+        ]
+        return torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8).view(len(rows), -1)
+
+    def _release_unused(self) -> None:
+        """Releases the parts that this batch did not use, since the stores know them."""
+        stores: Mapping[Part, Store | None] = {"vae": self.latents, "text_encoder": self.prompts}
+        for part, store in stores.items():
+            if store is None or part in self._used or part in self._released:
+                continue
+            if isinstance(self.model, Releasable):
+                self._released.add(part)
+                self.model.release(part)
+
+
+def _tensors(conditioning: Conditioning) -> dict[str, Tensor]:
+    """The tensors of an embedded prompt, by their names, on the CPU."""
+    values = {field.name: getattr(conditioning, field.name) for field in fields(conditioning)}
+    return {name: value.cpu() for name, value in values.items() if isinstance(value, Tensor)}
