@@ -60,9 +60,9 @@ def counted(action: Callable[[], object]) -> int:
 def train(config: RunConfig) -> dict[str, float]:
     """All micro-batches of a run: pairs, losses and gradients, without updates. What the source observed."""
     policy = build_policy(config)
-    with open_caches(config, policy) as caches:
-        source, method = build_source(config, policy, caches=caches), build_method(config, caches)
-        generator = torch.Generator().manual_seed(0)
-        for _ in range(config.max_steps * config.gradient_accumulation_steps):
-            method.loss(policy, source.next_batch(), generator=generator).losses.sum().backward()
-        return dict(source.metrics())
+    caches = open_caches(config, policy)
+    source, method = build_source(config, policy, caches=caches), build_method(config, caches)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(config.max_steps * config.gradient_accumulation_steps):
+        method.loss(policy, source.next_batch(), generator=generator).losses.sum().backward()
+    return dict(source.metrics())

@@ -240,7 +240,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            ({"cache": {"folder": "x", "reference": True}}, "cache.reference is of Diffusion-DPO"),
+            ({"cache": {"folder": "x", "reference": True, "visits": 1}}, "cache.reference"),
             ({"pairs": {"empty_prompts": 0.2}}, "pairs.empty_prompts must be 0"),
             ({"timesteps": []}, "timesteps"),
             ({"timesteps": [0, 0]}, "each once"),

@@ -11,7 +11,7 @@ from seedpo.cli.shared import Changes, is_first_process, quieten_libraries, read
 
 cache_app = typer.Typer(
     no_args_is_help=True,
-    help="Latents, embedded prompts and reference log-probabilities on the disk: make them beforehand, verify them.",
+    help="Latents, embedded prompts and reference log-probabilities on the disk: compute them once, verify them.",
 )
 
 
@@ -23,12 +23,13 @@ def cache_build_command(
     changes: Changes = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
-    """Store the latents and embedded prompts of all pairs before runs need them.
+    """Compute the latents and embedded prompts of all pairs, and store them for runs to read.
 
     Runs with the same model, data and `cache.folder` then call neither the autoencoder nor the text encoder, and those
-    need no room on the GPU. Give the same recipe and the same `--set` as for `seedpo train`; what does not change
-    latents and prompts (beta, gamma, learning rate, seed, ...) may differ. Where `pairs.flip` is on, both directions of
-    every pair are stored. Started again after an interruption, it goes on where it was.
+    need no room on the GPU. Give the same recipe and the same `--set` as for `seedpo train`; keys that do not change
+    latents and prompts (beta, gamma, learning rate, seed, ...) may differ. If `pairs.flip` is on, both directions of
+    every pair are stored. With `cache.reference=true cache.visits=N` the reference's log-probabilities at N draws of
+    every pair are stored too. Started again after an interruption, the command goes on where it was.
 
     Examples:
         seedpo cache build recipes/diffusion-dpo-sd15.yaml --set data=my_pairs/ --set cache.folder=cache
@@ -40,9 +41,9 @@ def cache_build_command(
     from seedpo.cli.cache_builds import build_cache
     from seedpo.training.run import resolve_config
 
-    done = build_cache(resolve_config(method, overrides), progress=not quiet)
+    summary = build_cache(resolve_config(method, overrides), progress=not quiet)
     if is_first_process():
-        typer.echo(done)
+        typer.echo(summary)
 
 
 @cache_app.command("check")
@@ -52,8 +53,8 @@ def cache_check_command(
 ) -> None:
     """Verify every entry of a cache by its hash, and list what is there with its size.
 
-    Each line is one set of entries, made with one model and one set of settings; `settings.json` in its folder says
-    which. A set that no run needs any more can be deleted, folder and all. Exit status 1 if anything is damaged.
+    Each line is one set of entries, made with one model and one set of settings, which `settings.json` in its folder
+    lists. A set that no run needs any more can be deleted with its folder. Exit status 1 if anything is damaged.
 
     Example: `seedpo cache check cache`
     """

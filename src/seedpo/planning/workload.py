@@ -113,7 +113,7 @@ def _policy(name: str, rows: Fraction | int) -> tuple[tuple[str, str, Fraction |
     return ((name, "policy_forward", rows), (name, "policy_backward", rows))
 
 
-def _first_visits(assumed: Assumptions, visits: int, *, kinds: int = 1, shared: bool) -> Fraction:
+def _first_visits(assumed: Assumptions, visits: int, *, kinds: int) -> Fraction:
     """How many of one process's visits of pairs are the first of their kind: expectation.
 
     Each epoch hands every pair to one of the processes.
@@ -122,48 +122,28 @@ def _first_visits(assumed: Assumptions, visits: int, *, kinds: int = 1, shared: 
         assumed: size of the set and number of processes.
         visits: of this process.
         kinds: kinds of visit, each as likely (2 where pairs are mirrored at half of their visits).
-        shared: whether what another process met before counts too.
     """
     if assumed.pairs is None:
         return Fraction(visits)
     epochs, rest = divmod(visits * assumed.gpus, assumed.pairs)
-    owners = 1 if shared else assumed.gpus
-    chance = Fraction(1, kinds * owners)
+    chance = Fraction(1, kinds * assumed.gpus)
     unmet = (1 - chance) ** epochs
-    found = kinds * (assumed.pairs * (1 - unmet) + rest * unmet * chance)
-    return found / assumed.gpus if shared else found
-
-
-def _draws(assumed: Assumptions, visits: int, repeat_after: int | None) -> Fraction:
-    """How many visits of pairs have a time step and a noise that no visit of the pair had before."""
-    if assumed.pairs is None or repeat_after is None:
-        return Fraction(visits)
-    epochs, rest = divmod(visits * assumed.gpus, assumed.pairs)
-    drawn = assumed.pairs * min(epochs, repeat_after) + (rest if epochs < repeat_after else 0)
-    return Fraction(drawn, assumed.gpus)
+    return kinds * (assumed.pairs * (1 - unmet) + rest * unmet * chance)
 
 
 def offline(config: RunConfig, assumed: Assumptions) -> Workload:
-    """Pairs of a fixed set, each trained on with one time step and one noise; what is cached is computed once."""
+    """Pairs of a fixed set, each trained on with one time step and one noise; what is cached is not computed."""
     cache, batch = config.cache, config.batch_size
     visits = config.max_steps * config.gradient_accumulation_steps * batch
-    kept_on_disk = cache.folder is not None
-    kinds = 2 if config.pairs.flip else 1
-    encoded = embedded = asked = Fraction(visits)
-    if cache.latents or not kept_on_disk:
-        encoded = _first_visits(assumed, visits, kinds=kinds, shared=kept_on_disk)
-    if cache.prompts and kept_on_disk:
-        embedded = _first_visits(assumed, visits, shared=True)
-    if cache.reference:
-        asked = _draws(assumed, visits, cache.visits)
-    if assumed.cached and kept_on_disk:
-        encoded *= not cache.latents
-        embedded *= not cache.prompts
-        asked *= not cache.reference
+    cached = assumed.cached and cache.folder is not None
+    nothing = Fraction(0)
+    encoded = nothing if cached and cache.latents else _first_visits(assumed, visits, kinds=1 + config.pairs.flip)
+    embedded = nothing if cached and cache.prompts else Fraction(visits)
+    asked = nothing if cached and cache.reference else Fraction(visits)
     rows_at_once = {"policy": 2 * batch}
     rows_at_once |= {"reference": 2 * batch} if asked else {}
     rows_at_once |= {"vae_encode": 2} if encoded else {}
-    rows_at_once |= {"text": 1 if kept_on_disk else batch} if embedded else {}
+    rows_at_once |= {"text": batch} if embedded else {}
     return Workload(
         unit="pair",
         pairs_per_unit=Fraction(1),
