@@ -87,13 +87,13 @@ class TestRuns:
             for variant in ("base", "see", "control")
             for seed in range(seeds)
         )
-        assert all(run.config["seed"] == int(run.name[-1]) for run in runs)
+        assert all(run.keys["seed"] == int(run.name[-1]) for run in runs)
 
     @pytest.mark.parametrize("method", METHODS.names())
     def test_variants_differ_in_the_weights_alone(self, method: str) -> None:
         """The control is the base method at the temperature of SEE: its beta' is SEE's a."""
         configs: dict[str, Mapping[str, Any]] = {
-            run.name.split("-")[-2]: run.config for run in demo.demo_runs() if run.config["method"] == method
+            run.name.split("-")[-2]: run.keys for run in demo.demo_runs() if run.keys["method"] == method
         }
         resolved = {
             name: build_config(RunConfig, METHODS.load(method).defaults, tree) for name, tree in configs.items()
@@ -109,7 +109,7 @@ class TestRuns:
 
     def test_every_run_is_a_valid_configuration_with_several_evaluations(self) -> None:
         for run in demo.demo_runs():
-            config = resolve_config(run.config["method"], run.config)
+            config = resolve_config(run.keys["method"], run.keys)
             assert 0 < config.evaluate_every <= config.max_steps // 2
             assert config.evaluation.images_per_prompt >= 2
 
@@ -131,7 +131,7 @@ class TestRunning:
                 str(out / name),
                 "--quiet",
             ]
-            assert read_recipe(out / f"{name}.yaml") == runs[name].config
+            assert read_recipe(out / f"{name}.yaml") == runs[name].keys
             assert (out / f"{name}.log").is_file()
 
     def test_no_more_processes_than_asked_for(self, stand_in: StandIn, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from seedpo.errors import ConfigError, SeedpoError
 from seedpo.reports import write_report
-from seedpo.training.sweeps.cells import Cell
+from seedpo.training.sweeps.definition import Cell
 from seedpo.training.sweeps.demonstration import demo_runs
 from seedpo.training.sweeps.running import Failure, recipe_text, run_cells
 
@@ -58,4 +58,4 @@ def _chosen(runs: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
 
 def _stop_at_failure(run: Cell, failure: Failure | None) -> None:
     if failure is not None:
-        raise SeedpoError(f"the run {run.name} failed; its last words are in {failure.log}")
+        raise SeedpoError(f"the run {run.name} failed; see {failure.log}")

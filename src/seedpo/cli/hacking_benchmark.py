@@ -26,7 +26,7 @@ from seedpo.reports.hacking_benchmark.figures import frontier_figure
 from seedpo.reports.hacking_benchmark.wording import answer, markdown, summary, verdict
 from seedpo.settings import dotted
 from seedpo.training.sweeps.hacking_grid import SEEDS, Grid, grids, settings_of, sweep_of
-from seedpo.training.sweeps.sweep import Outcome, run_sweep
+from seedpo.training.sweeps.running import Outcome, run_sweep
 
 
 @dataclass(frozen=True, kw_only=True)

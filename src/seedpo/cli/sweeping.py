@@ -55,8 +55,8 @@ def sweep_command(
         seedpo sweep sweeps/beta.yaml --set max_steps=200 --out sweeps/beta --shard 1/4
     """
     quieten_libraries()
-    from seedpo.training.sweeps.files import read_sweep
-    from seedpo.training.sweeps.sweep import require_all, run_sweep
+    from seedpo.training.sweeps.definition import read_sweep
+    from seedpo.training.sweeps.running import require_all, run_sweep
 
     sweep = read_sweep(source, changes=read_changes(changes), vary=vary or [], controls=controls)
     outcome = run_sweep(sweep, out, shard=shard, processes=processes, fresh=fresh)
@@ -102,7 +102,7 @@ def hacking_command(
     """
     quieten_libraries()
     from seedpo.cli.hacking_benchmark import run_benchmark
-    from seedpo.training.sweeps.sweep import require_all
+    from seedpo.training.sweeps.running import require_all
 
     result = run_benchmark(
         out,

@@ -7,7 +7,7 @@ import pytest
 from seedpo.core.entropy import entropy_weights
 from seedpo.errors import ConfigError
 from seedpo.settings import dotted
-from seedpo.training.sweeps.expanding import expand
+from seedpo.training.sweeps.expansion import expand
 from seedpo.training.sweeps.hacking_grid import GRIDS, Grid, grids, settings_of, sweep_of
 
 
@@ -46,7 +46,7 @@ class TestGrids:
 @pytest.mark.parametrize("method", [method for method, grid in GRIDS.items() if grid.trials])
 def test_trials_differ_from_a_published_setting_in_their_option_alone(method: str) -> None:
     grid = GRIDS[method]
-    cells = {one.cell.name: one.config for one in expand(sweep_of(method, grid, seeds=1, changes={}))}
+    cells = {one.name: one.config for one in expand(sweep_of(method, grid, seeds=1, changes={}))}
     settings = settings_of(grid)
     published = {(one.role, one.beta, one.weight): one for one in settings if not one.option}
     tried = [one for one in settings if one.option]

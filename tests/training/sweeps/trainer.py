@@ -12,8 +12,8 @@ import yaml
 
 from seedpo.errors import ConfigError
 from seedpo.training.run import resolve_config
-from seedpo.training.sweeps import sweep
-from seedpo.training.sweeps.cells import Cell
+from seedpo.training.sweeps import running
+from seedpo.training.sweeps.definition import Cell
 from seedpo.training.sweeps.running import recipe_text
 
 SCRIPT = """#!{python}
@@ -42,13 +42,13 @@ class StandIn:
         script.write_text(SCRIPT.format(python=sys.executable, calls=self.calls, failing=self.failing))
         script.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(script))
-        monkeypatch.setattr(sweep, "recipe_text", self._resolved)
+        monkeypatch.setattr(running, "recipe_text", self._resolved)
 
     def _resolved(self, cell: Cell) -> str:
         """The whole configuration as the recipe, since the script cannot resolve it."""
         self.recipes[cell.name] = recipe_text(cell)
         try:
-            config = resolve_config(str(cell.config["method"]), cell.config)
+            config = resolve_config(str(cell.keys["method"]), cell.keys)
         except ConfigError:  # of a cell that is never started
             return self.recipes[cell.name]
         return yaml.safe_dump(config.tree(), sort_keys=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from seedpo.settings import merge
-from seedpo.training.sweeps.cells import Cell
+from seedpo.training.sweeps.definition import Cell
 
 SHARED: Mapping[str, Any] = {
     "lora_rank": 8,
@@ -72,5 +72,5 @@ def demo_runs(seeds: int = 1) -> Iterator[Cell]:
                 "control": {"gamma": 0.0, "beta": beta * (1.0 + gamma)},
             }
             for variant, changes in variants.items():
-                config = merge(common, changes)
-                yield Cell(name=f"{method}-{variant}-seed{seed}", config=config, steps=int(config["max_steps"]))
+                keys = merge(common, changes)
+                yield Cell(name=f"{method}-{variant}-seed{seed}", keys=keys, steps=int(keys["max_steps"]))

@@ -9,9 +9,8 @@ from typing import Any, Literal
 from seedpo.core.entropy import EntropyConvention, entropy_weights
 from seedpo.registry import unknown
 from seedpo.settings import merge
-from seedpo.training.sweeps.cells import written
+from seedpo.training.sweeps.definition import Sweep, in_file_name
 from seedpo.training.sweeps.demonstration import METHODS, SHARED
-from seedpo.training.sweeps.files import Sweep
 
 Role = Literal["base", "see"]
 
@@ -131,9 +130,9 @@ class Setting:
         """Its name in folders and tables."""
         before = f"{self.option}-" if self.option else ""
         if self.role == "base":
-            return f"{before}base-beta={written(self.beta)}"
+            return f"{before}base-beta={in_file_name(self.beta)}"
         (convention, gamma), *_ = self.gammas.items()
-        return f"{before}see-beta={written(self.beta)}-{convention}={written(gamma)}"
+        return f"{before}see-beta={in_file_name(self.beta)}-{convention}={in_file_name(gamma)}"
 
     @property
     def changes(self) -> dict[str, Any]:

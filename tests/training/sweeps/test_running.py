@@ -10,9 +10,8 @@ import yaml
 from seedpo.cli import main
 from seedpo.errors import RunFolderError
 from seedpo.training.sweeps import running
-from seedpo.training.sweeps.cells import Cell
-from seedpo.training.sweeps.files import Sweep
-from seedpo.training.sweeps.sweep import run_sweep
+from seedpo.training.sweeps.definition import Cell, Sweep
+from seedpo.training.sweeps.running import run_sweep
 from tests.small_runs import metrics, small
 from tests.training.sweeps.trainer import StandIn
 from tests.training.test_crashes import child_environment
@@ -147,7 +146,7 @@ def test_gpus_are_dealt_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return AtOnce()
 
     monkeypatch.setattr(running, "start", start)
-    cells = [Cell(name=str(index), config={}) for index in range(5)]
+    cells = [Cell(name=str(index), keys={}) for index in range(5)]
     for devices, expected in {"3, 7": ["3", "7"] * 2 + ["3"], "4": [None] * 5, "": [None] * 5}.items():
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
         running.run_cells(tmp_path, cells, label="test", on_end=lambda cell, failure: None)
