@@ -182,7 +182,7 @@ class TestRunning:
         with pytest.raises(SeedpoError) as failure:
             demo.run_demo(out, processes=1)
         log = out / "spo-see-seed0.log"
-        assert str(failure.value) == f"the run spo-see-seed0 failed; its last words are in {log}"
+        assert str(failure.value) == f"the run spo-see-seed0 failed; see {log}"
         assert "CUDA is on holiday" in log.read_text()
 
     def test_other_runs_are_stopped_when_one_fails(self, stand_in: StandIn, tmp_path: Path) -> None:
