@@ -30,17 +30,19 @@ def gather_all(value: Result) -> list[Result]:
     return gathered
 
 
-def on_main_process(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
+def on_main_process(accelerator: Accelerator | None, action: Callable[[], Result]) -> Result:
     """Runs ``action`` on the first process; every process gets its result, or raises its error.
 
     Args:
-        accelerator: of this process.
+        accelerator: of this process; `None` if it is alone.
         action: what the first process does; its result must be small, since it is sent to the others.
 
     Raises:
         SeedpoError: as the action raised it, on every process.
         RuntimeError: on the other processes, if the action failed in any other way.
     """
+    if accelerator is None:
+        return action()
     outcome: list[Any] = [None, None]
     failure: Exception | None = None
     if accelerator.is_main_process:
@@ -59,21 +61,21 @@ def on_main_process(accelerator: Accelerator, action: Callable[[], Result]) -> R
     return result
 
 
-def on_every_process(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
+def on_every_process(accelerator: Accelerator | None, action: Callable[[], Result]) -> Result:
     """Runs ``action`` on every process and gives each its own result; the first error of any is raised on all.
 
     Where nothing fails only one number is exchanged, so that this may be done several times in a step. The action
     itself must not exchange anything: a process that fails would leave the others waiting in it.
 
     Args:
-        accelerator: of this process.
+        accelerator: of this process; `None` if it is alone.
         action: what is done.
 
     Raises:
         SeedpoError: as the action raised it, on every process.
         RuntimeError: on the processes that did not fail themselves, if it failed in any other way.
     """
-    if accelerator.num_processes == 1:
+    if accelerator is None or accelerator.num_processes == 1:
         return action()
     failure: Exception | None = None
     result: Any = None

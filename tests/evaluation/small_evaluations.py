@@ -8,8 +8,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from seedpo.evaluation.drawing import Drawing
 from seedpo.evaluation.evaluate import Measures, evaluate
+from seedpo.evaluation.score import Scoring
+from seedpo.evaluation.settings import Drawing
 from seedpo.evaluation.summary import Summary
 from seedpo.evaluation.targets import ModelOptions
 from seedpo.training.run import resolve_config, train
@@ -46,6 +47,7 @@ def small_evaluation(
     prompts: str | None = None,
     options: ModelOptions | None = None,
     measures: dict[str, Any] | None = None,
+    scoring: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Summary:
     """Three prompts, two images of each."""
@@ -54,9 +56,13 @@ def small_evaluation(
         out,
         prompts=prompts or str(few_prompts(out.parent)),
         drawing=drawing(**changes),
-        measures=Measures(rewards=rewards, metrics=metrics, **(measures or {})),
+        measures=Measures(
+            rewards=rewards,
+            metrics=metrics,
+            scoring=Scoring(progress=False, **(scoring or {})),
+            **(measures or {}),
+        ),
         options=options,
-        progress=False,
     )
     assert found is not None
     return found

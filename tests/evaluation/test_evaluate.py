@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import math
 import shutil
 from pathlib import Path
@@ -15,15 +16,14 @@ from PIL import Image
 from seedpo.cli import main
 from seedpo.core.stats.bootstrap import paired_difference, win_rate
 from seedpo.errors import ConfigError, DataError, RunFolderError
-from seedpo.evaluation import drawing as drawing_module
 from seedpo.evaluation import evaluate as evaluate_module
+from seedpo.evaluation.drawing import draw_samples
 from seedpo.evaluation.evaluate import tie_widths
-from seedpo.evaluation.image_evaluation import ImageEvaluation, initial_latents
-from seedpo.evaluation.settings import EvaluationConfig
+from seedpo.evaluation.settings import Drawing, Key
 from seedpo.evaluation.targets import ModelOptions
 from seedpo.rewards.named import build_reward
 from seedpo.rewards.settings import WeightedSum
-from tests.evaluation.small_evaluations import images, rows, small_evaluation, summary
+from tests.evaluation.small_evaluations import drawing, images, rows, small_evaluation, summary
 from tests.small_runs import few_prompts
 
 
@@ -42,10 +42,7 @@ class TestImages:
         from seedpo.scenes.assets import PIPELINE
 
         texts = [row["prompt"] for row in rows(compared / "scores.parquet")][:6:2]
-        config = EvaluationConfig(images_per_prompt=2, num_inference_steps=2, guidance_scale=2.0, seed=3, batch_size=4)
-        wanted = ImageEvaluation(texts, config=config, rewards={}, metrics={}).generate(
-            load_denoiser(ModelSettings(model=str(PIPELINE)))
-        )
+        wanted = draw_samples(load_denoiser(ModelSettings(model=str(PIPELINE))), texts, drawing())
         for prompt in range(3):
             for image in range(2):
                 with Image.open(compared / "images" / "base" / f"{prompt:05d}-{image:02d}.png") as file:
@@ -54,19 +51,17 @@ class TestImages:
                 assert np.array_equal(found, pixels)
 
     def test_targets_share_latents(self, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        seen: list[torch.Tensor] = []
-        draw = drawing_module.draw_images
+        seen: list[tuple[list[Key], Drawing]] = []
+        draw = evaluate_module.draw_batch
 
-        def spy(policy: Any, prompts: Any, latents: torch.Tensor, **settings: Any) -> torch.Tensor:
-            seen.append(latents)
-            return draw(policy, prompts, latents, **settings)
+        def spy(policy: Any, prompts: Any, batch: list[Key], drawing: Drawing) -> torch.Tensor:
+            seen.append((batch, drawing))
+            return draw(policy, prompts, batch, drawing)
 
-        monkeypatch.setattr(drawing_module, "draw_images", spy)
+        monkeypatch.setattr(evaluate_module, "draw_batch", spy)
         small_evaluation(["scenes", str(run)], tmp_path / "out", rewards=())
-        one, other = torch.cat(seen[:2]), torch.cat(seen[2:])
-        assert torch.equal(one, other)
-        channels, height, width = one.shape[1:]
-        assert torch.equal(one, initial_latents(3, 2, (channels, height, width), seed=3).flatten(0, 1))
+        assert seen[:2] == seen[2:]
+        assert [key for batch, _ in seen[:2] for key in batch] == list(itertools.product(range(3), range(2)))
 
     def test_training_shows(self, compared: Path) -> None:
         assert images(compared, "base") != images(compared, "run")
@@ -110,20 +105,21 @@ class TestGoingOn:
         gone = out / "images" / "run" / "00001-00.png"
         gone.unlink()
         kept = {path: path.stat().st_mtime_ns for path in (out / "images").rglob("*.png")}
-        drawn: list[int] = []
-        draw = drawing_module.draw_images
-        monkeypatch.setattr(
-            drawing_module,
-            "draw_images",
-            lambda policy, prompts, latents, **settings: (
-                drawn.append(len(prompts)),
-                draw(policy, prompts, latents, **settings),
-            )[1],
-        )
-        monkeypatch.setattr(evaluate_module, "score_missing", _no_rewards(evaluate_module.score_missing))
+        drawn: list[list[Key]] = []
+        draw = evaluate_module.draw_batch
+
+        def spy(policy: Any, prompts: Any, batch: list[Key], drawing: Drawing) -> torch.Tensor:
+            drawn.append(batch)
+            return draw(policy, prompts, batch, drawing)
+
+        def nothing_to_score(*_: Any, **__: Any) -> None:
+            raise AssertionError("all scores are known")
+
+        monkeypatch.setattr(evaluate_module, "draw_batch", spy)
+        monkeypatch.setattr("seedpo.evaluation.measuring.score_images", nothing_to_score)
         prompts = str(compared.parent / "prompts.txt")
         small_evaluation([f"base={run}@base", str(run)], out, metrics=("truth", "free_spread"), prompts=prompts)
-        assert drawn == [4]  # the batch of the image that was missing
+        assert drawn == [[(0, 0), (0, 1), (1, 0), (1, 1)]]  # the batch of the image that was missing
         assert images(out, "run") == before
         assert {path: path.stat().st_mtime_ns for path in kept} == kept
         assert [(out / name).read_bytes() for name in ("summary.json", "scores.parquet")] == tables
@@ -156,7 +152,7 @@ class TestGoingOn:
         [
             ({"seed": 4}, r"seed \(3 -> 4\)"),
             ({"num_inference_steps": 3}, r"num_inference_steps \(2 -> 3\)"),
-            ({"measures": {"precision": "bf16"}}, r"rewards\.scenes-scorer\.precision \('no' -> 'bf16'\)"),
+            ({"scoring": {"precision": "bf16"}}, r"rewards\.scenes-scorer\.precision \('no' -> 'bf16'\)"),
         ],
     )
     def test_other_settings_are_refused(self, compared: Path, run: Path, changes: dict[str, Any], said: str) -> None:
@@ -176,18 +172,6 @@ class TestGoingOn:
                 small_evaluation([str(run)], compared, prompts=str(path))
         finally:
             path.write_text(text, encoding="utf-8")
-
-
-def _no_rewards(score_missing: Any) -> Any:
-    """Scoring that fails if there is anything to score."""
-
-    def checked(folder: Any, items: Any, rewards: Any, **settings: Any) -> Any:
-        from seedpo.evaluation.tables import read_table
-
-        assert not any(read_table(folder.scores).missing(name, items) for name in rewards)
-        return score_missing(folder, items, rewards, **settings)
-
-    return checked
 
 
 class TestSummary:
@@ -239,7 +223,7 @@ class TestSummary:
         out = tmp_path / "out"
         shutil.copytree(compared, out)
         mix = WeightedSum.model_validate({"terms": {"scenes-scorer": {"weight": 2.0}}})
-        small_evaluation([str(run)], out, rewards=("mix", "scenes-scorer"), measures={"definitions": {"mix": mix}})
+        small_evaluation([str(run)], out, rewards=("mix", "scenes-scorer"), scoring={"definitions": {"mix": mix}})
         for row in rows(out / "scores.parquet"):
             if row["target"] == "run":
                 assert row["mix"] == pytest.approx(2 * row["scenes-scorer"], rel=1e-6)
@@ -274,7 +258,7 @@ class TestBadInput:
         self.refused(ConfigError, "unknown reward", ["scenes"], out, rewards=("scenes-score",))
         step = {"step": WeightedSum.model_validate({"terms": {"scenes-scorer": {"weight": 2.0}}})}
         said = "step is the name of a column"
-        self.refused(ConfigError, said, ["scenes"], out, rewards=("step",), measures={"definitions": step})
+        self.refused(ConfigError, said, ["scenes"], out, rewards=("step",), scoring={"definitions": step})
         self.refused(ConfigError, "--tie-width names b", ["scenes"], out, measures={"tie_widths": {"b": 1.0}})
 
     def test_prompts(self, tmp_path: Path) -> None:
@@ -289,14 +273,14 @@ class TestBadInput:
             small_evaluation(["scenes"], tmp_path / "notes")
 
     def test_images_that_are_not_finite(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        draw = drawing_module.draw_images
+        draw = evaluate_module.draw_batch
 
         def broken(*arguments: Any, **settings: Any) -> torch.Tensor:
             images = draw(*arguments, **settings)
             images[1] = math.nan
             return images
 
-        monkeypatch.setattr(drawing_module, "draw_images", broken)
+        monkeypatch.setattr(evaluate_module, "draw_batch", broken)
         with pytest.raises(DataError, match=r"target scenes draws an image that is not finite \(image 1 of prompt 0"):
             small_evaluation(["scenes"], tmp_path / "out")
         assert not list((tmp_path / "out").rglob("*.png"))

@@ -13,14 +13,17 @@ from PIL import Image
 from torch import Tensor
 
 from seedpo.errors import TrainingDiverged
-from seedpo.evaluation.image_evaluation import ImageEvaluation, initial_latents, save_sheet, summarise
+from seedpo.evaluation.drawing import draw_samples, initial_latent
+from seedpo.evaluation.image_evaluation import ImageEvaluation, interval_figures
 from seedpo.evaluation.settings import EvaluationConfig
+from seedpo.evaluation.sheets import save_sheet
 from seedpo.metrics.catalogue import MetricEntry
 from seedpo.metrics.records import Metric, Samples
 from seedpo.protocols import Reward
 from tests.toy_denoiser import ToyDenoiser
 
 PROMPTS = ["a red star", "a large blue ring", "a green cross on a very long background"]
+SETTINGS: dict[str, Any] = {"images_per_prompt": 2, "num_inference_steps": 3, "guidance_scale": 2.0, "seed": 7}
 
 
 def evaluation(
@@ -30,8 +33,8 @@ def evaluation(
     metrics: dict[str, Metric] | None = None,
     **changes: Any,
 ) -> ImageEvaluation:
-    settings = {"images_per_prompt": 2, "num_inference_steps": 3, "guidance_scale": 2.0, "seed": 7} | changes
-    return ImageEvaluation(prompts, config=EvaluationConfig(**settings), rewards=rewards or {}, metrics=metrics or {})
+    config = EvaluationConfig(**(SETTINGS | changes))
+    return ImageEvaluation(prompts, config=config, rewards=rewards or {}, metrics=metrics or {})
 
 
 def brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -45,64 +48,61 @@ def metric(per_prompt: Any, **changes: Any) -> Metric:
     return Metric(facts=facts, per_prompt=per_prompt)
 
 
+def draw(prompts: Sequence[str] = PROMPTS, denoiser: ToyDenoiser | None = None, **changes: Any) -> Samples:
+    return draw_samples(denoiser or ToyDenoiser(), prompts, EvaluationConfig(**(SETTINGS | changes)).drawing)
+
+
 class TestLatents:
-    def test_each_has_a_seed_of_its_own(self) -> None:
-        """The same latents whatever the number of prompts and of images."""
-        few, many = initial_latents(2, 3, (3, 4, 4), seed=5), initial_latents(6, 5, (3, 4, 4), seed=5)
-        assert few.shape == (2, 3, 3, 4, 4)
-        assert torch.equal(few, many[:2, :3])
-
-    def test_all_differ(self) -> None:
-        flat = initial_latents(5, 6, (1, 2, 2), seed=0).flatten(0, 1).flatten(1)
-        assert len({tuple(row) for row in flat.tolist()}) == 30
-
-    def test_seeds_differ(self) -> None:
-        one, other = (initial_latents(3, 3, (1, 2, 2), seed=seed).flatten(0, 1).flatten(1) for seed in (0, 1))
-        assert not {tuple(row) for row in one.tolist()} & {tuple(row) for row in other.tolist()}
+    def test_each_image_has_a_latent_of_its_own(self) -> None:
+        latents = [
+            initial_latent(prompt, image, (1, 2, 2), seed=seed)
+            for seed in (0, 1)
+            for prompt in range(5)
+            for image in range(6)
+        ]
+        assert len({tuple(latent.flatten().tolist()) for latent in latents}) == 60
+        assert torch.equal(latents[7], initial_latent(1, 1, (1, 2, 2), seed=0))
 
     def test_are_standard_normal(self) -> None:
-        latents = initial_latents(20, 20, (4, 4, 4), seed=1)
+        latents = torch.stack([initial_latent(prompt, 3, (4, 4, 4), seed=1) for prompt in range(400)])
         assert abs(float(latents.mean())) < 0.03
         assert float(latents.std()) == pytest.approx(1, abs=0.03)
 
 
 class TestGeneration:
     def test_shape_range_and_prompts(self) -> None:
-        samples = evaluation().generate(ToyDenoiser())
+        samples = draw()
         assert samples.images.shape == (3, 2, 3, 8, 8)
         assert samples.prompts == PROMPTS
         assert samples.images.min() >= 0
         assert samples.images.max() <= 1
 
     def test_images_do_not_depend_on_the_others(self) -> None:
-        wide = evaluation(images_per_prompt=4).generate(ToyDenoiser())
-        narrow = evaluation(PROMPTS[:1], images_per_prompt=1).generate(ToyDenoiser())
+        wide = draw(images_per_prompt=4)
+        narrow = draw(PROMPTS[:1], images_per_prompt=1)
         torch.testing.assert_close(narrow.images[0, 0], wide.images[0, 0])
         assert not torch.equal(wide.images[0, 0], wide.images[0, 1])
 
     def test_is_the_same_every_time(self) -> None:
-        first, again = (evaluation().generate(ToyDenoiser()) for _ in range(2))
+        first, again = (draw() for _ in range(2))
         assert torch.equal(first.images, again.images)
-        assert not torch.equal(first.images, evaluation(seed=8).generate(ToyDenoiser()).images)
+        assert not torch.equal(first.images, draw(seed=8).images)
 
     def test_each_image_is_drawn_for_its_prompt(self) -> None:
         """The toy's colours grow lighter with the length of the prompt."""
-        shift = [
-            float(evaluation(["a" * letters], images_per_prompt=1).generate(ToyDenoiser()).images.mean())
-            for letters in (1, 5, 10)
-        ]
+        shift = [float(draw(["a" * letters], images_per_prompt=1).images.mean()) for letters in (1, 5, 10)]
         assert shift[0] < shift[1] < shift[2]
 
     def test_is_done_in_batches(self) -> None:
         denoiser = ToyDenoiser()
-        evaluation(["a star"] * 33, num_inference_steps=2).generate(denoiser)
+        draw(["a star"] * 33, denoiser, num_inference_steps=2)
         assert [len(latents) for latents, _ in denoiser.calls] == [128, 128, 4, 4]  # both halves of the guidance
 
     def test_global_randomness_is_left_alone(self) -> None:
         torch.manual_seed(3)
         wanted = torch.rand(2)
         torch.manual_seed(3)
-        evaluation().generate(ToyDenoiser())
+        draw()
         assert torch.equal(torch.rand(2), wanted)
 
 
@@ -190,7 +190,7 @@ class TestSheet:
 
     def test_of_an_evaluation(self, tmp_path: Path) -> None:
         evaluation()(ToyDenoiser(), step=0, folder=tmp_path)
-        samples = evaluation().generate(ToyDenoiser())
+        samples = draw()
         with Image.open(tmp_path / "step-000000.png") as sheet:
             corner = np.asarray(sheet)[16:24, 8:16]
         assert (corner == (samples.images[2, 1].permute(1, 2, 0) * 255).round().byte().numpy()).all()
@@ -201,7 +201,7 @@ class TestIntervals:
         widths = []
         for count in (10, 100, 1000):
             values = torch.randn(count, generator=torch.Generator().manual_seed(count))
-            figures = summarise("x", values, seed=0)
+            figures = interval_figures("x", values, seed=0)
             assert figures["x"] == pytest.approx(float(values.mean()), abs=1e-6)
             assert figures["x/low"] < figures["x"] < figures["x/high"]
             widths.append(figures["x/high"] - figures["x/low"])
@@ -209,33 +209,33 @@ class TestIntervals:
 
     def test_cover_the_truth_19_times_in_20(self) -> None:
         values = torch.randn(300, 60, generator=torch.Generator().manual_seed(1))
-        ends = [summarise("x", row, seed=index) for index, row in enumerate(values)]
+        ends = [interval_figures("x", row, seed=index) for index, row in enumerate(values)]
         covered = sum(figures["x/low"] <= 0 <= figures["x/high"] for figures in ends) / 300
         assert 0.90 < covered < 0.98
 
     def test_are_about_two_standard_errors(self) -> None:
         values = torch.randn(400, generator=torch.Generator().manual_seed(2))
-        figures = summarise("x", values, seed=0)
+        figures = interval_figures("x", values, seed=0)
         half_width = 1.96 * float(values.std()) / 20
         assert figures["x/high"] - figures["x"] == pytest.approx(half_width, rel=0.15)
         assert figures["x"] - figures["x/low"] == pytest.approx(half_width, rel=0.15)
 
     def test_prompts_without_a_value_are_left_out(self) -> None:
         values = torch.tensor([1.0, math.nan, 3.0, math.nan])
-        assert summarise("x", values, seed=0) == summarise("x", torch.tensor([1.0, 3.0]), seed=0)
-        assert summarise("x", values, seed=0)["x"] == 2.0
+        assert interval_figures("x", values, seed=0) == interval_figures("x", torch.tensor([1.0, 3.0]), seed=0)
+        assert interval_figures("x", values, seed=0)["x"] == 2.0
 
     def test_nothing_known_is_nothing_said(self) -> None:
-        assert summarise("x", torch.tensor([math.nan, math.nan]), seed=0) == {}
+        assert interval_figures("x", torch.tensor([math.nan, math.nan]), seed=0) == {}
 
     def test_a_seed_gives_the_same_interval_again(self) -> None:
         values = torch.arange(20.0)
-        assert summarise("x", values, seed=0) == summarise("x", values, seed=0)
-        assert summarise("x", values, seed=0) != summarise("x", values, seed=1)
+        assert interval_figures("x", values, seed=0) == interval_figures("x", values, seed=0)
+        assert interval_figures("x", values, seed=0) != interval_figures("x", values, seed=1)
 
     def test_finish_is_applied_to_the_means(self) -> None:
         values = torch.tensor([1.0, 4.0, 9.0, 16.0])
-        plain, rooted = summarise("x", values, seed=0), summarise("x", values, seed=0, finish=math.sqrt)
+        plain, rooted = interval_figures("x", values, seed=0), interval_figures("x", values, seed=0, finish=math.sqrt)
         assert rooted == {name: math.sqrt(value) for name, value in plain.items()}
 
 

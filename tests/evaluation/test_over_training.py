@@ -10,17 +10,19 @@ from PIL import Image
 
 from seedpo.errors import ConfigError, DataError
 from seedpo.evaluation.evaluate import Measures, evaluate_over_training
+from seedpo.evaluation.score import Scoring
 from tests.evaluation.small_evaluations import rows, summary
 from tests.small_runs import metrics
 
-MEASURES = Measures(rewards=("scenes-scorer",), metrics=("truth", "free_spread"))
-REWARD_ALONE = Measures(rewards=("jpeg-compressibility",))
+QUIET = Scoring(progress=False)
+MEASURES = Measures(rewards=("scenes-scorer",), metrics=("truth", "free_spread"), scoring=QUIET)
+REWARD_ALONE = Measures(rewards=("jpeg-compressibility",), scoring=QUIET)
 
 
 @pytest.fixture(scope="module")
 def curves(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("curves") / "out"
-    evaluate_over_training([str(run)], out, measures=MEASURES, progress=False)
+    evaluate_over_training([str(run)], out, measures=MEASURES)
     return out
 
 
@@ -69,11 +71,11 @@ def test_a_later_call_scores_new_steps_only(run: Path, tmp_path: Path) -> None:
     sheet = early / "samples" / "step-000002.png"
     content = sheet.read_bytes()
     sheet.unlink()
-    evaluate_over_training([str(early)], out, measures=REWARD_ALONE, progress=False)
+    evaluate_over_training([str(early)], out, measures=REWARD_ALONE)
     before = {path: path.stat().st_mtime_ns for path in (out / "images").rglob("*.png")}
     first = rows(out / "scores.parquet")
     sheet.write_bytes(content)
-    evaluate_over_training([str(early)], out, measures=REWARD_ALONE, progress=False)
+    evaluate_over_training([str(early)], out, measures=REWARD_ALONE)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     again = rows(out / "scores.parquet")
     assert again[: len(first)] == first
@@ -81,7 +83,7 @@ def test_a_later_call_scores_new_steps_only(run: Path, tmp_path: Path) -> None:
 
 
 def test_two_runs(run: Path, tmp_path: Path) -> None:
-    found = evaluate_over_training([f"a={run}", f"b={run}"], tmp_path / "out", measures=REWARD_ALONE, progress=False)
+    found = evaluate_over_training([f"a={run}", f"b={run}"], tmp_path / "out", measures=REWARD_ALONE)
     assert found.targets == ["a", "b"]
     assert {(pair.target, pair.other) for pair in found.pairs} == {("a", "a"), ("b", "b")}
 
@@ -90,7 +92,7 @@ def test_a_run_that_was_not_evaluated(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "samples")
     with pytest.raises(DataError, match="was not evaluated yet"):
-        evaluate_over_training([str(tmp_path / "run")], tmp_path / "out", measures=REWARD_ALONE, progress=False)
+        evaluate_over_training([str(tmp_path / "run")], tmp_path / "out", measures=REWARD_ALONE)
 
 
 def test_runs_on_other_prompts(run: Path, tmp_path: Path) -> None:
@@ -99,18 +101,16 @@ def test_runs_on_other_prompts(run: Path, tmp_path: Path) -> None:
     content = json.loads(index.read_text()) | {"prompts": ["a", "b"]}
     index.write_text(json.dumps(content))
     with pytest.raises(ConfigError, match="other and run were not evaluated on the same prompts"):
-        evaluate_over_training(
-            [str(run), str(tmp_path / "other")], tmp_path / "out", measures=REWARD_ALONE, progress=False
-        )
+        evaluate_over_training([str(run), str(tmp_path / "other")], tmp_path / "out", measures=REWARD_ALONE)
 
 
 def test_a_sheet_of_another_size(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     Image.new("RGB", (3, 3)).save(tmp_path / "run" / "samples" / "step-000001.png")
     with pytest.raises(DataError, match=r"step-000001\.png has \(3, 3\) pixels"):
-        evaluate_over_training([str(tmp_path / "run")], tmp_path / "out", measures=REWARD_ALONE, progress=False)
+        evaluate_over_training([str(tmp_path / "run")], tmp_path / "out", measures=REWARD_ALONE)
 
 
 def test_two_runs_of_one_name(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two runs have the label run"):
-        evaluate_over_training([str(run), str(run)], tmp_path / "out", measures=REWARD_ALONE, progress=False)
+        evaluate_over_training([str(run), str(run)], tmp_path / "out", measures=REWARD_ALONE)

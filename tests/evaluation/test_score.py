@@ -19,7 +19,7 @@ from PIL import Image
 from seedpo.cli import main
 from seedpo.data.image_list import ListedImage
 from seedpo.data.score_table import ScoreTable
-from seedpo.evaluation.score import as_sum, score_images, summarise_scores
+from seedpo.evaluation.score import Scoring, as_sum, score_images, summarise_scores
 from seedpo.rewards import named as named_rewards
 from seedpo.rewards.named import build_reward
 from seedpo.rewards.user_code import user_reward
@@ -265,7 +265,7 @@ class TestUnreadable:
     ) -> None:
         caplog.set_level(logging.INFO)
         said = refusal(capsys, "loose", "--prompts", "p.txt", "--reward", "score_code:bright", "--out", "s.csv")
-        assert "loose/9.png is no image that can be read (no known format); mend or remove it" in said
+        assert "loose/9.png is no image that can be read (no known format); fix or remove it" in said
         assert not caplog.records, "the reward was loaded"
 
     def test_they_can_be_left_out_and_prompts_stay_with_their_images(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,5 +295,5 @@ class TestUnreadable:
 
 def test_from_python(folder: Path) -> None:
     images = [ListedImage(path=folder / "im" / "8.png", prompt=PROMPTS[0])]
-    table = score_images(images, ["score_code:bright"], progress=False)
+    table = score_images(images, ["score_code:bright"], Scoring(progress=False))
     assert table.scores["score_code:bright"].shape == (1,)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from seedpo.evaluation.image_evaluation import save_sheet
+from seedpo.evaluation.sheets import save_sheet
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.settings import build_config
 from seedpo.training.run_folder import RunFolder

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from seedpo.evaluation.image_evaluation import ImageEvaluation
+from seedpo.evaluation.drawing import draw_samples
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.metrics.records import Samples
 from seedpo.models.loading import load_pipeline
@@ -124,7 +124,7 @@ def scorer() -> StepAwareScorer:
 def samples(policy: PipelinePolicy) -> Samples:
     """One image of each of 16 held-out prompts."""
     config = EvaluationConfig(images_per_prompt=1, guidance_scale=GUIDANCE_SCALE, seed=7)
-    return ImageEvaluation(EVALUATION_PROMPTS[::4], config=config, rewards={}, metrics={}).generate(policy)
+    return draw_samples(policy, EVALUATION_PROMPTS[::4], config.drawing)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from seedpo.evaluation.image_evaluation import ImageEvaluation, summarise
+from seedpo.evaluation.drawing import draw_samples
+from seedpo.evaluation.image_evaluation import interval_figures
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.metrics.named import build_prompt_metric
 from seedpo.models.loading import load_pipeline
@@ -66,7 +67,7 @@ def pipeline_figures(policy: PipelinePolicy, *, images_per_prompt: int) -> dict[
     config = EvaluationConfig(
         guidance_scale=GUIDANCE_SCALE, num_inference_steps=20, images_per_prompt=images_per_prompt, seed=7
     )
-    samples = ImageEvaluation(EVALUATION_PROMPTS, config=config, rewards={}, metrics={}).generate(policy)
+    samples = draw_samples(policy, EVALUATION_PROMPTS, config.drawing)
     metrics = {name: build_prompt_metric(name) for name in ("truth", "attribute_accuracy", "residual", "free_spread")}
     images, prompts = samples.flat()
     readings = read_images(images, prompts)
@@ -78,7 +79,7 @@ def pipeline_figures(policy: PipelinePolicy, *, images_per_prompt: int) -> dict[
             name: round(share, 4) for name, share in zip(NAMED, readings.correct.float().mean(0).tolist(), strict=True)
         },
         **{
-            name: round(summarise(name, metric.per_prompt(samples), seed=0, finish=metric.facts.finish)[name], 4)
+            name: round(interval_figures(name, metric.per_prompt(samples), seed=0, finish=metric.facts.finish)[name], 4)
             for name, metric in metrics.items()
         },
         "spread_of_free_attributes": {name: round(value, 3) for name, value in zip(FREE, spread, strict=True)},

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from seedpo.cli.shared import is_first_process, quieten_libraries
+from seedpo.cli.shared import quieten_libraries
 from seedpo.errors import ConfigError
 
 
@@ -95,10 +95,10 @@ def evaluate_command(
         if processes > 1 and "WORLD_SIZE" not in os.environ:
             raise SystemExit(launch(context.obj or sys.argv[1:], processes=processes))
     quieten_libraries()
-    from seedpo.evaluation.drawing import Drawing
     from seedpo.evaluation.evaluate import Measures, evaluate, evaluate_over_training, tie_widths
-    from seedpo.evaluation.score import read_definitions
-    from seedpo.evaluation.summary import text
+    from seedpo.evaluation.score import Scoring, read_definitions
+    from seedpo.evaluation.settings import Drawing
+    from seedpo.evaluation.summary import Summary, text
     from seedpo.evaluation.targets import ModelOptions
     from seedpo.processes import is_one_of_several
     from seedpo.settings import as_precision
@@ -107,16 +107,19 @@ def evaluate_command(
     measures = Measures(
         rewards=_names(rewards),
         metrics=_names(metrics),
-        definitions=read_definitions(config),
-        precision=as_precision(reward_precision),
-        batch_size=batch_size,
+        scoring=Scoring(
+            definitions=read_definitions(config),
+            precision=as_precision(reward_precision),
+            batch_size=batch_size,
+            progress=not quiet,
+        ),
         tie_widths=tie_widths(tie_width),
         reference=reference,
     )
     if over_training:
         if not measures.rewards and not measures.metrics:
             raise ConfigError("--over-training needs --rewards or --metrics: there is nothing else to do")
-        summary = evaluate_over_training(targets, out, measures=measures, progress=not quiet)
+        summary: Summary | None = evaluate_over_training(targets, out, measures=measures)
     else:
         drawing = Drawing(
             images=images,
@@ -126,7 +129,7 @@ def evaluate_command(
             batch_size=batch_size,
         )
         options = ModelOptions(model=model, vae=vae, resolution=resolution, mixed_precision=mixed_precision)
-        found = evaluate(
+        summary = evaluate(
             targets,
             out,
             prompts=prompts,
@@ -136,12 +139,8 @@ def evaluate_command(
             measures=measures,
             options=options,
             accelerator=build_accelerator("no") if is_one_of_several() else None,
-            progress=not quiet,
         )
-        if found is None:
-            return
-        summary = found
-    if not is_first_process():
+    if summary is None:
         return
     if summary.figures:
         typer.echo(text(summary))

@@ -13,7 +13,7 @@ from seedpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from seedpo.data.score_table import ScoreTable
-    from seedpo.evaluation.score import Summary
+    from seedpo.evaluation.score import ScoreSummary
 
 
 def score_command(
@@ -61,8 +61,8 @@ def score_command(
     """
     quieten_libraries()
     from seedpo.data.score_table import check_out, write_table
+    from seedpo.evaluation.score import Scoring, listed_images, read_definitions, score_images, summarise_scores
     from seedpo.evaluation.score import as_sum as sum_text
-    from seedpo.evaluation.score import listed_images, read_definitions, score_images, summarise_scores
     from seedpo.settings import as_precision
 
     names = list(dict.fromkeys(name.strip() for name in reward.split(",") if name.strip()))
@@ -79,12 +79,14 @@ def score_command(
     table = score_images(
         listed_images(images, prompts=prompts, prompt=prompt),
         names,
-        definitions=definitions,
-        precision=as_precision(precision),
-        batch_size=batch_size,
-        device=checked_device(device),
+        Scoring(
+            definitions=definitions,
+            precision=as_precision(precision),
+            batch_size=batch_size,
+            device=checked_device(device),
+            progress=not quiet,
+        ),
         skip_unreadable=skip_unreadable,
-        progress=not quiet,
         keep=keep,
     )
     write_table(table, out)
@@ -108,12 +110,12 @@ def checked_device(name: str | None) -> str | None:
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        said = str(error).splitlines()[0]
-        raise ConfigError(f"--device {name} cannot be used here ({said}); write cpu, or leave it out") from error
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device {name} cannot be used here ({reason}); write cpu, or leave it out") from error
     return name
 
 
-def summary_text(table: ScoreTable, summaries: Sequence[Summary]) -> str:
+def summary_text(table: ScoreTable, summaries: Sequence[ScoreSummary]) -> str:
     """What a person wants to know of each reward: mean, deviation, best and worst file; and what was left out."""
     prompts = len({image.prompt for image in table.images})
     count = f"{len(table.images)} {'image' if len(table.images) == 1 else 'images'}"

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from seedpo.data.images import to_pil
 from seedpo.errors import ConfigError
-from seedpo.evaluation.image_evaluation import ImageEvaluation
+from seedpo.evaluation.drawing import draw_samples
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.models.denoiser import load_denoiser
 from seedpo.models.settings import ModelSettings
@@ -274,7 +274,7 @@ def draw_images(folder: Path) -> list[Path]:
         settings = EvaluationConfig(
             images_per_prompt=IMAGES, num_inference_steps=STEPS, guidance_scale=GUIDANCE[path.name]
         )
-        samples = ImageEvaluation(prompts, config=settings, rewards={}, metrics={}).generate(denoiser)
+        samples = draw_samples(denoiser, prompts, settings.drawing)
         _write(path, samples.images, prompts)
     return folders
 

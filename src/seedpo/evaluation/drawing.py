@@ -1,152 +1,58 @@
-"""Drawing the images of a target, one file each; what is there is not drawn again."""
+"""Drawing images for training's evaluations, `seedpo evaluate` and `seedpo sample`.
+
+The sampler is DDIM with eta 0, so that an image is a function of its initial latent. The latent is a function of the
+seed, the index of the prompt and the index of the image.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
-from seedpo.data.images import to_pil
-from seedpo.errors import ConfigError, DataError
-from seedpo.evaluation.folder import MEND, EvaluationFolder
-from seedpo.evaluation.image_evaluation import draw_images, initial_latent
-from seedpo.evaluation.targets import Target, load_target
-from seedpo.files import write_aside, writing
+from seedpo.core.sampling import sample_latents
+from seedpo.evaluation.settings import Drawing, Key
+from seedpo.metrics.records import Samples
 from seedpo.protocols import Denoiser
 
-Key = tuple[int, int]
-"""Numbers of a prompt and of one of its images."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """How images are drawn.
-
-    Attributes:
-        images: of each prompt.
-        num_inference_steps: of DDIM with eta 0.
-        guidance_scale: classifier-free guidance.
-        seed: of the initial latents.
-        batch_size: images at a time.
-    """
-
-    images: int
-    num_inference_steps: int
-    guidance_scale: float
-    seed: int
-    batch_size: int
-
-
-def batches(prompts: int, drawing: Drawing) -> list[list[Key]]:
-    """All images in batches; they do not depend on what is drawn already, nor on the number of processes.
-
-    An image comes out the same bit for bit only beside the same others.
-    """
-    keys = [(prompt, image) for prompt in range(prompts) for image in range(drawing.images)]
-    return [keys[start : start + drawing.batch_size] for start in range(0, len(keys), drawing.batch_size)]
-
-
-def lacking_batches(folder: EvaluationFolder, target: Target, prompts: int, drawing: Drawing) -> list[int]:
-    """Numbers of the batches of which an image is missing."""
-    return [
-        number
-        for number, batch in enumerate(batches(prompts, drawing))
-        if not all(_there(folder, target, key) for key in batch)
-    ]
-
-
-def draw_missing(
-    folder: EvaluationFolder,
-    target: Target,
-    prompts: Sequence[str],
-    drawing: Drawing,
-    numbers: Sequence[int],
-    *,
-    device: torch.device | str,
-    progress: bool = True,
-) -> int:
-    """Draws some batches of a target and writes those of their images that are missing.
-
-    Args:
-        folder: of the evaluation.
-        target: the model, which is loaded if there is anything to draw.
-        prompts: all of them.
-        drawing: how images are drawn.
-        numbers: of the batches, from :func:`lacking_batches`.
-        device: where it is drawn.
-        progress: whether to show a progress bar.
-
-    Returns:
-        How many images were written.
-
-    Raises:
-        ConfigError: if the model's schedule has fewer steps.
-        DataError: if the model cannot be loaded, or draws images that are not finite.
-        RunFolderError: if an image cannot be written.
-    """
-    if not numbers:
-        return 0
-    every = batches(len(prompts), drawing)
-    mine = [every[number] for number in numbers]
-    policy = load_target(target)
-    try:
-        policy.schedule.timesteps(drawing.num_inference_steps)
-    except ValueError as error:
-        raise ConfigError(f"target {target.label}: --steps: {error}") from error
-    policy.to(device)
-    written = 0
-    total = sum(len(batch) for batch in mine)
-    with tqdm(total=total, desc=f"drawing {target.label}", unit="image", disable=not progress) as bar:
-        for batch in mine:
-            images = _drawn(policy, batch, prompts, drawing)
-            _require_finite(images, batch, prompts, target)
-            for key, image in zip(batch, images, strict=True):
-                if not _there(folder, target, key):
-                    save_image(image, folder.image(target.label, *key))
-                    written += 1
-            bar.update(len(batch))
-    return written
+def initial_latent(prompt: int, image: int, shape: tuple[int, int, int], *, seed: int) -> Tensor:
+    """The latent (C, H, W) of one image, from a seed of its own: it does not depend on how many others there are."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + prompt) * 1_009 + image)
+    return torch.randn(shape, generator=generator)
 
 
 @torch.no_grad()
-def _drawn(policy: Denoiser, batch: Sequence[Key], prompts: Sequence[str], drawing: Drawing) -> Tensor:
-    latents = [initial_latent(prompt, image, policy.latent_shape, seed=drawing.seed) for prompt, image in batch]
-    return draw_images(
-        policy,
-        [prompts[prompt] for prompt, _ in batch],
-        torch.stack(latents),
+def draw_batch(denoiser: Denoiser, prompts: Sequence[str], batch: Sequence[Key], drawing: Drawing) -> Tensor:
+    """Images (B, 3, height, width) on the CPU.
+
+    Args:
+        denoiser: draws them.
+        prompts: all prompts, of which the batch takes some.
+        batch: which images are drawn.
+        drawing: how they are drawn.
+    """
+    latents = [initial_latent(prompt, image, denoiser.latent_shape, seed=drawing.seed) for prompt, image in batch]
+    clean = sample_latents(
+        denoiser.predict,
+        torch.stack(latents).to(denoiser.device),
+        denoiser.encode_prompts([prompts[prompt] for prompt, _ in batch]),
+        denoiser.encode_prompts([""] * len(batch)),
+        denoiser.schedule,
         num_inference_steps=drawing.num_inference_steps,
         guidance_scale=drawing.guidance_scale,
+        eta=0.0,
     )
+    return denoiser.decode(clean).cpu()
 
 
-def _there(folder: EvaluationFolder, target: Target, key: Key) -> bool:
-    return folder.image(target.label, *key).is_file()
+def draw_samples(denoiser: Denoiser, prompts: Sequence[str], drawing: Drawing) -> Samples:
+    """All images of some prompts."""
+    batches = [draw_batch(denoiser, prompts, batch, drawing) for batch in drawing.batches(len(prompts))]
+    return as_samples(torch.cat(batches), prompts)
 
 
-def _require_finite(images: Tensor, batch: Sequence[Key], prompts: Sequence[str], target: Target) -> None:
-    bad = (~torch.isfinite(images).flatten(1).all(1)).nonzero()
-    if len(bad):
-        prompt, image = batch[int(bad[0])]
-        raise DataError(
-            f"target {target.label} draws an image that is not finite (image {image} of prompt {prompt}, "
-            f"{prompts[prompt]!r}): its weights have diverged, or it needs --mixed-precision bf16 or no"
-        )
-
-
-def save_image(image: Tensor, path: Path) -> None:
-    """Writes an image (3, H, W) in [0, 1] as a PNG that is there whole or not at all."""
-    write_png(to_pil(image), path)
-
-
-def write_png(image: Image.Image, path: Path) -> None:
-    """Writes an image file that is there whole or not at all."""
-    with writing(f"image {path.name}", path.parent, mend=MEND):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with write_aside(path, durable=False) as aside:
-            image.save(aside, format="PNG")
+def as_samples(images: Tensor, prompts: Sequence[str]) -> Samples:
+    """Images (P K, 3, H, W), prompt by prompt, as samples."""
+    return Samples(images=images.view(len(prompts), -1, *images.shape[1:]), prompts=prompts)

@@ -1,4 +1,4 @@
-"""The folder of an evaluation: what lies where, and whether it fits what is asked."""
+"""The folder of an evaluation: which file lies where, and whether it fits the settings of a command."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 
 from seedpo.errors import ConfigError, RunFolderError
-from seedpo.files import write_text, writing
+from seedpo.evaluation.tables import Place, Table, image_file, read_table
+from seedpo.files import write_aside, write_text, writing
+from seedpo.settings import differences
 
-NAMES = ("prompts", "target")
-"""Keys that say how something was named, and may change: what it holds is compared."""
+FREE_KEYS = ("prompts", "target")
+"""Settings that say how something was named. They may change: their content is compared."""
 
 FORMAT = 1
 """Number of the folder's format."""
@@ -24,7 +27,7 @@ MEND = "then run the same command again: what is finished is kept"
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is asked of an evaluation.
+    """The settings of an evaluation.
 
     Attributes:
         settings: what all images depend on, and so cannot change in a folder.
@@ -57,23 +60,40 @@ class EvaluationFolder:
         """One JSON object per line: ``prompt_index`` and ``prompt``."""
         return self.path / "prompts.jsonl"
 
-    @property
-    def scores(self) -> Path:
-        """One row for each image, a column for each reward."""
-        return self.path / "scores.parquet"
+    def scores(self, prompts: Sequence[str], images: int) -> Table:
+        """The scores so far: one row for each image, a column for each reward.
 
-    @property
-    def metrics(self) -> Path:
-        """One row for each target and prompt, a column for each metric."""
-        return self.path / "metrics.parquet"
+        Raises:
+            RunFolderError: if the file cannot be read.
+        """
+        return read_table(self.path / "scores.parquet", prompts, images=images, mend=MEND)
 
-    def image(self, label: str, prompt: int, image: int, *, step: int | None = None) -> Path:
-        """File of one image; those of a training step lie in a folder of their own."""
-        folder = self.path / "images" / label
-        return (folder if step is None else folder / f"step-{step:06d}") / f"{prompt:05d}-{image:02d}.png"
+    def metrics(self, prompts: Sequence[str]) -> Table:
+        """The metrics so far: one row for each target and prompt, a column for each metric.
+
+        Raises:
+            RunFolderError: if the file cannot be read.
+        """
+        return read_table(self.path / "metrics.parquet", prompts, images=None, mend=MEND)
+
+    def image(self, place: Place, prompt: int, image: int) -> Path:
+        """File of one image."""
+        return self.path / image_file(place, prompt, image)
+
+    def save_image(self, image: Image.Image, place: Place, prompt: int, number: int) -> None:
+        """Writes one image.
+
+        Raises:
+            RunFolderError: if it cannot be written.
+        """
+        path = self.image(place, prompt, number)
+        with writing(f"image {path.name}", path.parent, mend=MEND):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with write_aside(path, durable=False) as aside:
+                image.save(aside, format="PNG")
 
     def begin(self, plan: Plan, prompts: Sequence[str]) -> None:
-        """Writes settings and prompts, or sees that those which are there are the same.
+        """Writes settings and prompts, or checks that existing ones are the same.
 
         New targets and rewards are added to the settings.
 
@@ -81,18 +101,14 @@ class EvaluationFolder:
             RunFolderError: if settings differ (the message names them), or nothing can be written.
         """
         before = self._before()
-        if before is None:
-            plan_before = Plan(settings={}, targets={}, rewards={})
-        else:
-            plan_before = Plan(
-                settings=before["settings"], targets=before["targets"], rewards=before.get("rewards") or {}
-            )
-            self._require_same(plan_before, plan)
+        if before is not None:
+            self._require_same(before, plan)
+        parts = before or {"settings": {}, "targets": {}, "rewards": {}}
         content = {
             "format": FORMAT,
             "settings": dict(plan.settings),
-            "targets": {**plan_before.targets, **plan.targets},
-            "rewards": {**plan_before.rewards, **plan.rewards},
+            "targets": {**parts["targets"], **plan.targets},
+            "rewards": {**(parts.get("rewards") or {}), **plan.rewards},
         }
         lines = [
             json.dumps({"prompt_index": row, "prompt": prompt}, ensure_ascii=False)
@@ -119,20 +135,18 @@ class EvaluationFolder:
             raise RunFolderError(f"{self.settings} is not of the format that this version writes; choose another --out")
         return content
 
-    def _require_same(self, before: Plan, now: Plan) -> None:
-        differing = _differences(before.settings, now.settings)
+    def _require_same(self, before: Mapping[str, Any], plan: Plan) -> None:
+        """Targets and rewards that only one of the two has are not compared."""
+        changes = differences(before["settings"], plan.settings)
         for kind in ("targets", "rewards"):
-            old, new = getattr(before, kind), getattr(now, kind)
-            for name in new:
-                if name in old:
-                    differing += _differences(old[name], new[name], prefix=f"{kind}.{name}.")
-        if differing:
+            old, new = before.get(kind) or {}, getattr(plan, kind)
+            for name in old.keys() & new.keys():
+                changes |= {f"{kind}.{name}.{key}": both for key, both in differences(old[name], new[name]).items()}
+        changed = [
+            f"{key} ({old!r} -> {new!r})" for key, (old, new) in changes.items() if key.split(".")[-1] not in FREE_KEYS
+        ]
+        if changed:
             raise RunFolderError(
-                f"{self.path} was made with other settings: {', '.join(differing)}; give them their first values, give "
+                f"{self.path} was made with other settings: {', '.join(changed)}; give them their first values, give "
                 "the target another name, or choose another --out"
             )
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    keys = [key for key in dict.fromkeys([*old, *new]) if key not in NAMES]
-    return [f"{prefix}{key} ({old.get(key)!r} -> {new.get(key)!r})" for key in keys if old.get(key) != new.get(key)]

@@ -10,8 +10,9 @@ import torch
 
 from seedpo.data.images import to_pil
 from seedpo.errors import ConfigError
-from seedpo.evaluation.image_evaluation import ImageEvaluation, save_sheet
-from seedpo.evaluation.settings import EvaluationConfig
+from seedpo.evaluation.drawing import draw_samples
+from seedpo.evaluation.settings import Drawing
+from seedpo.evaluation.sheets import save_sheet
 from seedpo.models.adapter import add_trained
 from seedpo.models.catalogue import MODELS
 from seedpo.models.denoiser import PipelineDenoiser
@@ -25,6 +26,9 @@ from seedpo.training.run_folder import RunFolder
 
 ENLARGED = 256
 """Images narrower than this are enlarged by a whole factor on the sheet, so that they can be looked at."""
+
+BATCH_SIZE = 64
+"""Images drawn at a time."""
 
 
 def sample_images(
@@ -75,14 +79,15 @@ def sample_images(
     if weights is not None:
         add_trained(pipeline, weights, adapter=settings.adapter, lora_rank=settings.lora_rank)
     denoiser = PipelineDenoiser(pipeline, resolution=settings.resolution, mixed_precision=settings.mixed_precision)
-    drawing = EvaluationConfig(
-        images_per_prompt=images_per_prompt,
+    drawing = Drawing(
+        images=images_per_prompt,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
         seed=seed,
+        batch_size=BATCH_SIZE,
     )
     denoiser.to("cuda" if torch.cuda.is_available() else "cpu")
-    samples = ImageEvaluation(texts, config=drawing, rewards={}, metrics={}).generate(denoiser)
+    samples = draw_samples(denoiser, texts, drawing)
     out.mkdir(parents=True, exist_ok=True)
     files = []
     for row, images in enumerate(samples.images):

@@ -1,10 +1,43 @@
-"""What is generated and measured at evaluations."""
+"""What is drawn and measured at evaluations."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from pydantic import Field
 
 from seedpo.settings import Section
+
+Key = tuple[int, int]
+"""Index of a prompt and of one of its images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """How images are drawn.
+
+    Attributes:
+        images: per prompt.
+        num_inference_steps: of DDIM with eta 0.
+        guidance_scale: classifier-free guidance.
+        seed: of the initial latents.
+        batch_size: images at a time.
+    """
+
+    images: int
+    num_inference_steps: int
+    guidance_scale: float
+    seed: int
+    batch_size: int
+
+    def batches(self, prompts: int) -> list[list[Key]]:
+        """All images in batches, prompt by prompt.
+
+        The batches do not depend on what is drawn already, nor on the number of processes: an image comes out the same
+        bit for bit only beside the same others.
+        """
+        keys = [(prompt, image) for prompt in range(prompts) for image in range(self.images)]
+        return [keys[start : start + self.batch_size] for start in range(0, len(keys), self.batch_size)]
 
 
 class EvaluationConfig(Section):
@@ -29,3 +62,14 @@ class EvaluationConfig(Section):
     batch_size: int = Field(64, ge=1)
     """Images drawn at a time; smaller batches need less memory and are dealt out more evenly over several processes.
     Whoever draws a batch, its images are the same."""
+
+    @property
+    def drawing(self) -> Drawing:
+        """How its images are drawn."""
+        return Drawing(
+            images=self.images_per_prompt,
+            num_inference_steps=self.num_inference_steps,
+            guidance_scale=self.guidance_scale,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )

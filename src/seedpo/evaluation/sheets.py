@@ -1,4 +1,9 @@
-"""The images that a run wrote at its evaluations, cut out of their sheets without loss."""
+"""Sheets: the images of one evaluation of a run in one PNG, a row for each prompt, and their index.
+
+samples/
+index.json         {"tile": side of an image in pixels, "columns": images per prompt, "prompts": [...]}
+step-000020.png    image k of prompt p is the tile in row p and column k
+"""
 
 from __future__ import annotations
 
@@ -11,14 +16,38 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
+from seedpo.data.images import to_pil
 from seedpo.errors import DataError
-from seedpo.evaluation.drawing import write_png
 from seedpo.evaluation.folder import EvaluationFolder
+from seedpo.files import write_aside, write_text
+from seedpo.metrics.records import Samples
 from seedpo.training.run_folder import RunFolder
 
+INDEX = "index.json"
+
 _SHEET = re.compile(r"step-(\d+)\.png")
+
+
+def sheet_file(folder: Path, step: int) -> Path:
+    """File of the sheet of a step."""
+    return folder / f"step-{step:06d}.png"
+
+
+def save_sheet(images: Tensor, path: Path) -> None:
+    """Stores images (P, K, 3, H, W) in [0, 1] as one PNG, without gaps."""
+    prompts, count, channels, height, width = images.shape
+    sheet = images.permute(2, 0, 3, 1, 4).reshape(channels, prompts * height, count * width)
+    with write_aside(path) as aside:
+        to_pil(sheet).save(aside, format=path.suffix[1:])
+
+
+def write_index(samples: Samples, folder: Path) -> None:
+    """Stores what the tiles of a sheet show."""
+    index = {"tile": samples.images.shape[-1], "columns": samples.images.shape[1], "prompts": samples.prompts}
+    write_text(folder / INDEX, json.dumps(index, indent=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +56,7 @@ class Sheets:
 
     Attributes:
         label: of the run.
-        folder: with the sheets.
+        run: its folder.
         prompts: one for each row.
         columns: images of each prompt.
         tile: height and width of an image in pixels.
@@ -36,31 +65,24 @@ class Sheets:
     """
 
     label: str
-    folder: Path
+    run: RunFolder
     prompts: Sequence[str]
     columns: int
     tile: int
     steps: Sequence[int]
     seed: int
 
-    def sheet(self, step: int) -> Path:
-        """File of the sheet of a step."""
-        return self.folder / f"step-{step:06d}.png"
-
 
 def find_sheets(label: str, run: Path) -> Sheets:
-    """What a run wrote at its evaluations.
+    """What a run stored at its evaluations.
 
     Raises:
         RunFolderError: if there is no run.
         DataError: if it was not evaluated, or its index cannot be read.
     """
     folder = RunFolder.open(run)
-    config = folder.read_config()
-    steps = sorted(
-        int(match[1]) for path in folder.samples.glob("*.png") if (match := _SHEET.fullmatch(path.name)) is not None
-    )
-    index = folder.samples / "index.json"
+    steps = sorted(int(match[1]) for path in folder.samples.glob("*.png") if (match := _SHEET.fullmatch(path.name)))
+    index = folder.samples / INDEX
     if not steps or not index.is_file():
         raise DataError(f"{run} was not evaluated yet (no samples/step-*.png); train it with evaluate_every above 0")
     try:
@@ -70,35 +92,36 @@ def find_sheets(label: str, run: Path) -> Sheets:
         raise DataError(f"{index} cannot be read ({error!r}); copy the run again") from error
     return Sheets(
         label=label,
-        folder=folder.samples,
+        run=folder,
         prompts=prompts,
         columns=columns,
         tile=tile,
         steps=steps,
-        seed=config.evaluation.seed,
+        seed=folder.read_config().evaluation.seed,
     )
 
 
 def cut_missing(folder: EvaluationFolder, sheets: Sheets, *, progress: bool = True) -> None:
-    """Cuts the images of all steps out of their sheets, each into a file, unless it is there.
+    """Cuts the images of all steps out of their sheets, each into a file, unless it exists.
 
     Raises:
-        DataError: if a sheet cannot be read or has another size than its index says.
+        DataError: if a sheet cannot be read or its size contradicts its index.
         RunFolderError: if an image cannot be written.
     """
-    keys = [(row, column) for row in range(len(sheets.prompts)) for column in range(sheets.columns)]
+    tiles = [(row, column) for row in range(len(sheets.prompts)) for column in range(sheets.columns)]
     for step in tqdm(sheets.steps, desc=f"sheets of {sheets.label}", unit="sheet", disable=not progress):
-        lacking = [key for key in keys if not folder.image(sheets.label, *key, step=step).is_file()]
-        if not lacking:
+        place = (sheets.label, step)
+        missing = [tile for tile in tiles if not folder.image(place, *tile).is_file()]
+        if not missing:
             continue
-        sheet, tile = _read(sheets, step), sheets.tile
-        for row, column in lacking:
-            box = (column * tile, row * tile, (column + 1) * tile, (row + 1) * tile)
-            write_png(sheet.crop(box), folder.image(sheets.label, row, column, step=step))
+        sheet, side = _read(sheets, step), sheets.tile
+        for row, column in missing:
+            box = (column * side, row * side, (column + 1) * side, (row + 1) * side)
+            folder.save_image(sheet.crop(box), place, row, column)
 
 
 def _read(sheets: Sheets, step: int) -> Image.Image:
-    path = sheets.sheet(step)
+    path = sheet_file(sheets.run.samples, step)
     size = (sheets.columns * sheets.tile, len(sheets.prompts) * sheets.tile)
     try:
         with warnings.catch_warnings():
@@ -108,5 +131,5 @@ def _read(sheets: Sheets, step: int) -> Image.Image:
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as an image ({error}); copy the run again") from error
     if image.size != size:
-        raise DataError(f"{path} has {image.size} pixels; its index.json says {size}; copy the run again")
+        raise DataError(f"{path} has {image.size} pixels; its {INDEX} says {size}; copy the run again")
     return image

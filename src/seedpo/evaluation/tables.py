@@ -1,138 +1,126 @@
-"""The tables of an evaluation: scores of images and metrics of prompts, kept in parquet files that grow."""
+"""The tables of an evaluation: scores of images and metrics of prompts, in parquet files that grow.
+
+Targets, prompts and images form a grid: every target (at every training step) has K images of each of P prompts. So a
+column of a table is an array (P, K) for each target, and a target is measured as a whole or not at all.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from seedpo.errors import RunFolderError
-from seedpo.evaluation.folder import MEND
 from seedpo.files import write_aside, writing
 
-Key = tuple[str, int | None, int, int]
-"""Target, training step (none: the target as it is), number of the prompt, number of the image (metrics: 0)."""
+Place = tuple[str, int | None]
+"""A target and a training step; without a step the target as it is."""
 
-_TYPES = {
-    "target": pa.string(),
-    "step": pa.int64(),
-    "prompt_index": pa.int64(),
-    "image_index": pa.int64(),
-    "prompt": pa.string(),
-    "file": pa.string(),
-}
+Values = NDArray[np.float64]
 
-COLUMNS = frozenset(_TYPES)
+COLUMNS = ("target", "step", "prompt_index", "image_index", "prompt", "file")
 """Columns that no reward or metric may be named after."""
 
-SCORES = ("target", "step", "prompt_index", "image_index", "prompt", "file")
-"""Columns of ``scores.parquet`` before those of the rewards."""
 
-METRICS = ("target", "step", "prompt_index", "prompt")
-"""Columns of ``metrics.parquet`` before those of the metrics."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One image.
-
-    Attributes:
-        key: what it is.
-        prompt: what it was drawn for.
-        file: where it lies, relative to the evaluation's folder.
-    """
-
-    key: Key
-    prompt: str
-    file: str
-
-    def cells(self) -> dict[str, Any]:
-        """Its columns."""
-        target, step, prompt, image = self.key
-        return {
-            "target": target,
-            "step": step,
-            "prompt_index": prompt,
-            "image_index": image,
-            "prompt": self.prompt,
-            "file": self.file,
-        }
+def image_file(place: Place, prompt: int, image: int) -> str:
+    """File of one image within the evaluation's folder; those of a training step lie in a folder of their own."""
+    label, step = place
+    folder = f"images/{label}" if step is None else f"images/{label}/step-{step:06d}"
+    return f"{folder}/{prompt:05d}-{image:02d}.png"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Values of items by their columns.
+    """What was measured so far.
 
     Attributes:
-        items: the rows.
-        values: of each column what is known, by item.
+        path: the parquet file.
+        mend: what the user does if it cannot be written.
+        prompts: P prompts.
+        images: K rows for each prompt; `None` for one row that stands for all its images.
+        places: the targets and steps that have rows.
+        values: by column, the values (P, K) of the places that were measured; NaN where a value is undefined.
     """
 
-    items: dict[Key, Item] = field(default_factory=dict)
-    values: dict[str, dict[Key, float]] = field(default_factory=dict)
+    path: Path
+    mend: str
+    prompts: Sequence[str]
+    images: int | None
+    places: dict[Place, None] = field(default_factory=dict)
+    values: dict[str, dict[Place, Values]] = field(default_factory=dict)
 
-    def add(self, items: Sequence[Item]) -> None:
-        """Adds rows; what is known of them stays."""
-        self.items.update((item.key, item) for item in items)
+    @property
+    def shape(self) -> tuple[int, int]:
+        """P and K."""
+        return len(self.prompts), self.images or 1
 
-    def missing(self, name: str, items: Sequence[Item]) -> list[Item]:
-        """Those of some items of which a column says nothing."""
-        known = self.values.get(name, {})
-        return [item for item in items if item.key not in known]
+    def missing(self, name: str, places: Iterable[Place]) -> list[Place]:
+        """Those of some places that lack a column."""
+        return [place for place in places if place not in self.values.get(name, {})]
 
-    def put(self, name: str, values: Mapping[Key, float]) -> None:
-        """Adds values to a column."""
+    def put(self, name: str, values: Mapping[Place, Values]) -> None:
+        """Adds values (P, K) to a column."""
+        self.places.update(dict.fromkeys(values))
         self.values.setdefault(name, {}).update(values)
 
+    def ordered(self) -> list[Place]:
+        """Targets in the order in which they came, each by its steps."""
+        targets = list(dict.fromkeys(target for target, _ in self.places))
+        return sorted(self.places, key=lambda place: (targets.index(place[0]), -1 if place[1] is None else place[1]))
 
-def read_table(path: Path) -> Table:
+    def write(self) -> None:
+        """Writes the file; it is there whole or not at all.
+
+        Raises:
+            RunFolderError: if it cannot be written.
+        """
+        places, (prompts, images) = self.ordered(), self.shape
+        rows = [(place, prompt, image) for place in places for prompt in range(prompts) for image in range(images)]
+        columns = {
+            "target": pa.array([target for (target, _), _, _ in rows], pa.string()),
+            "step": pa.array([step for (_, step), _, _ in rows], pa.int64()),
+            "prompt_index": pa.array([prompt for _, prompt, _ in rows], pa.int64()),
+        }
+        if self.images is not None:
+            columns["image_index"] = pa.array([image for _, _, image in rows], pa.int64())
+        columns["prompt"] = pa.array([self.prompts[prompt] for _, prompt, _ in rows], pa.string())
+        if self.images is not None:
+            columns["file"] = pa.array([image_file(*row) for row in rows], pa.string())
+        for name, known in self.values.items():
+            cells = [
+                known[place].flatten().tolist() if place in known else [None] * prompts * images for place in places
+            ]
+            columns[name] = pa.array([cell for place in cells for cell in place], pa.float64())
+        with writing(self.path.name, self.path.parent, mend=self.mend), write_aside(self.path) as aside:
+            pq.write_table(pa.table(columns), aside)
+
+
+def read_table(path: Path, prompts: Sequence[str], *, images: int | None, mend: str) -> Table:
     """What was measured before; an empty table if nothing was.
 
     Raises:
         RunFolderError: if the file cannot be read.
     """
-    table = Table()
+    table = Table(path=path, mend=mend, prompts=prompts, images=images)
     if not path.is_file():
         return table
     try:
-        rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+        content = pq.read_table(path).to_pydict()
+        places = list(zip(content["target"], content["step"], strict=True))
+        cells = list(zip(places, content["prompt_index"], content.get("image_index", [0] * len(places)), strict=True))
+        table.places.update(dict.fromkeys(places))
+        for name in content:
+            if name not in COLUMNS:
+                column = table.values.setdefault(name, {})
+                for (place, prompt, image), value in zip(cells, content[name], strict=True):
+                    if value is not None:
+                        column.setdefault(place, np.full(table.shape, math.nan))[prompt, image] = value
+    except (pa.ArrowException, OSError, KeyError, IndexError) as error:
         raise RunFolderError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
-    for row in rows:
-        key: Key = (row["target"], row["step"], row["prompt_index"], row.get("image_index", 0))
-        table.items[key] = Item(key=key, prompt=row["prompt"], file=row.get("file", ""))
-        for name in row:  # in the order of the columns, so that a table is written as it was
-            if name not in COLUMNS and row[name] is not None:
-                table.values.setdefault(name, {})[key] = row[name]
     return table
-
-
-def write_table(path: Path, table: Table, columns: Sequence[str]) -> None:
-    """Writes a table; it is there whole or not at all.
-
-    Args:
-        path: a parquet file.
-        table: what is known.
-        columns: the first columns, :data:`SCORES` or :data:`METRICS`.
-
-    Raises:
-        RunFolderError: if it cannot be written.
-    """
-    items = sorted(table.items.values(), key=_order(table))
-    cells = [item.cells() for item in items]
-    content = {name: pa.array([row[name] for row in cells], _TYPES[name]) for name in columns}
-    for name, known in table.values.items():
-        content[name] = pa.array([known.get(item.key) for item in items], pa.float64())
-    with writing(path.name, path.parent, mend=MEND):
-        with write_aside(path) as aside:
-            pq.write_table(pa.table(content), aside)
-
-
-def _order(table: Table) -> Any:
-    """Targets in the order in which they came, then steps, prompts and images."""
-    targets = {target: row for row, target in enumerate(dict.fromkeys(key[0] for key in table.items))}
-    return lambda item: (targets[item.key[0]], -1 if item.key[1] is None else item.key[1], *item.key[2:])

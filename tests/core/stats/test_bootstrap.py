@@ -8,7 +8,7 @@ import torch
 
 from seedpo.core.stats import bootstrap
 from seedpo.core.stats.bootstrap import mean_interval, paired_difference, resampled_means, win_rate
-from seedpo.evaluation.image_evaluation import summarise
+from seedpo.evaluation.image_evaluation import interval_figures
 
 
 def some(count: int, *, seed: int = 0) -> np.ndarray:
@@ -55,7 +55,7 @@ class TestMean:
     def test_is_what_evaluations_of_runs_log(self) -> None:
         values = torch.randn(9, generator=torch.Generator().manual_seed(0))
         found = mean_interval(values.double().numpy(), seed=3)
-        assert summarise("a", values, seed=3) == {"a": found.mean, "a/low": found.low, "a/high": found.high}
+        assert interval_figures("a", values, seed=3) == {"a": found.mean, "a/low": found.low, "a/high": found.high}
 
     def test_blocks_change_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         wanted = resampled_means(some(50)[:, None], seed=1)

@@ -176,6 +176,29 @@ def win_rate(
     return WinRate(win=win, tie=max(0.0, 1.0 - win - loss), loss=loss, low=low, high=high, count=len(images))
 
 
+def grouped_mean_ends(values: ArrayLike, groups: ArrayLike, *, seed: int = 0) -> tuple[float, float]:
+    """Ends of the 95 % percentile bootstrap interval of a mean, where groups of values are resampled as a whole.
+
+    Every value weighs the same, so that large groups weigh more.
+
+    Args:
+        values: (N,).
+        groups: to which group each value belongs, (N,).
+        seed: of the resampling.
+    """
+    labels = np.unique(np.asarray(groups), return_inverse=True)[1]
+    sums, counts = np.bincount(labels, weights=_row(values)), np.bincount(labels)
+    means = resampled_means(np.stack([sums, counts], axis=1), seed=seed)
+    return interval_ends(means[:, 0] / means[:, 1])
+
+
+def prompt_means(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means (P,) over the images (P, K) that have a value; NaN where none has."""
+    known = ~np.isnan(values)
+    count = known.sum(1)
+    return np.where(count > 0, np.where(known, values, 0.0).sum(1) / np.maximum(count, 1), math.nan)
+
+
 def resampled_means(rows: NDArray[np.float64], *, seed: int, resamples: int = RESAMPLES) -> NDArray[np.float64]:
     """Means (R, D) of R samples with replacement of the rows (P, D)."""
     count, width = rows.shape
