@@ -12,9 +12,8 @@ from seedpo.core.stats.multiple import holm
 from seedpo.core.stats.shares import wilson_interval
 from seedpo.errors import DataError
 from seedpo.study.analysis import analyze
-from seedpo.study.analysis_comparisons import Resampling, compare, corrected
-from seedpo.study.analysis_votes import by_sources, on_left, sort_answers
-from seedpo.study.analysis_words import comparison_words, counts_words, findings, headline, strengths_words
+from seedpo.study.comparisons import compare, corrected
+from seedpo.study.vote_statistics import Resampling, by_sources, sort_answers
 from tests.study.made_votes import QUESTIONS, check, judgement, made_study, repetition, simulated
 
 FEW = {"resamples": 60}
@@ -83,7 +82,6 @@ def test_votes_on_one_prompt_count_once_in_the_test() -> None:
     (one,) = analysis.questions[0].comparisons
     assert one.p == pytest.approx(0.25)
     assert one.verdict == "open"
-    assert "No preference is shown between base and see" in comparison_words(one, analysis)
 
 
 def test_one_raters_taste_is_no_preference_of_people() -> None:
@@ -96,7 +94,7 @@ def test_one_raters_taste_is_no_preference_of_people() -> None:
     assert one.adjusted is not None
     assert one.adjusted <= 0.05
     assert one.verdict == "open"
-    assert "interval over raters and prompts includes 50%" in comparison_words(one, analysis)
+    assert one.interval[0] < 0.5 < one.interval[1]
 
 
 def test_holm_is_over_all_comparisons_of_all_questions() -> None:
@@ -108,20 +106,11 @@ def test_holm_is_over_all_comparisons_of_all_questions() -> None:
     shown = [one for one in compared if one.verdict != "open"]
     assert {(one.left, one.right) for one in shown} == {("a", "b"), ("a", "c")}
     assert all(one.verdict == "left" for one in shown)
-    assert headline(analysis) == f"Of 9 comparisons, {len(shown)} show a preference after Holm's correction."
-    words = comparison_words(shown[0], analysis)
-    assert words.startswith(f"a is preferred to {shown[0].right}: ")
-    assert "after Holm's correction" in words
 
 
-def test_a_preference_for_the_second_model_is_told_from_its_side() -> None:
-    analysis = analyze(ONE, simulated({"a": 0.0, "b": 2.0}, questions=["preference"]), **FEW)
-    (one,) = analysis.questions[0].comparisons
-    assert (one.verdict, one.rate < 0.5) == ("right", True)
-    words = comparison_words(one, analysis)
-    assert words.startswith("b is preferred to a: ")
-    assert f"{round(100 * (1 - one.rate))}% of" in words
-    assert f"ahead on {one.prompts_right} prompts, behind on {one.prompts_left}" in words
+def test_a_preference_for_the_second_model_is_on_the_right() -> None:
+    (one,) = analyze(ONE, simulated({"a": 0.0, "b": 2.0}, questions=["preference"]), **FEW).questions[0].comparisons
+    assert (one.verdict, one.rate < 0.5, one.prompts_left < one.prompts_right) == ("right", True, True)
 
 
 def test_equal_models_are_seldom_told_apart() -> None:
@@ -141,7 +130,6 @@ def test_a_model_that_wins_all_is_said_to_have_no_bound() -> None:
     (result,) = analysis.questions
     assert result.strengths.penalised
     assert all(np.isfinite(one.value) for one in result.strengths.models)
-    assert "no bound" in strengths_words(result, analysis)
     (one,) = result.comparisons
     assert one.interval == pytest.approx(wilson_interval(12, 12))
 
@@ -150,7 +138,6 @@ def test_models_that_were_never_compared_have_no_strengths() -> None:
     given = votes("fs", sources=("a", "b")) + votes("sf", sources=("c", "d"), rater="r2")
     analysis = analyze(ONE, given, **FEW)
     assert analysis.questions[0].strengths.models == ()
-    assert "do not hang together" in strengths_words(analysis.questions[0], analysis)
 
 
 def test_raters_who_fail_checks_are_left_out_and_named() -> None:
@@ -164,9 +151,6 @@ def test_raters_who_fail_checks_are_left_out_and_named() -> None:
     assert lax.everybody == ()
     assert (strict.counts.inattentive, strict.counts.checks, strict.counts.votes) == (10, 2, 8)
     assert [one.kept for one in strict.raters] == [True, False]
-    words = " ".join(line for one in findings(strict) for line in one.lines)
-    assert "1 rater passed less than 60% of their checks and is left out: poor." in words
-    assert "With them 1 of 1 conclusion would be another." in words
 
 
 def test_excluded_raters_are_counted_apart() -> None:
@@ -174,7 +158,6 @@ def test_excluded_raters_are_counted_apart() -> None:
     analysis = analyze(ONE, given, excluded={"r2", "unheard"}, **FEW)
     assert (analysis.excluded, analysis.counts.excluded) == (("r2",), 2)
     assert analysis.questions[0].votes == 4
-    assert "2 by raters who were left out by hand" in counts_words(analysis)
 
 
 def test_every_answer_is_in_one_count() -> None:
@@ -199,17 +182,20 @@ def test_repetitions_sides_and_times() -> None:
     assert analysis.questions[0].votes == 4
     (rater,) = analysis.raters
     assert (rater.repeats, rater.repeats_same, rater.fast) == (4, 3, True)
-    assert any("too fast to look" in line for one in findings(analysis) for line in one.lines)
-    assert any("one rater" in line for one in findings(analysis) for line in one.lines)
 
 
-def test_left_is_what_the_rater_saw_on_the_left() -> None:
-    seen = [
-        on_left(judgement(answer, flipped=flipped))
-        for answer in ("first", "second", "tie")
-        for flipped in (False, True)
+def test_sides_and_answers_are_inverse() -> None:
+    answers = ("first", "second", "tie")
+    shows = [judgement("first", flipped=flipped).show for flipped in (False, True)]
+    assert [show.side(answer) for show in shows for answer in answers] == [
+        "left",
+        "right",
+        "tie",
+        "right",
+        "left",
+        "tie",
     ]
-    assert seen == [True, False, False, True, None, None]
+    assert all(show.answer(show.side(answer)) == answer for show in shows for answer in (*answers, "bad", "skip"))
 
 
 def test_agreement_counts_both_orders() -> None:
@@ -259,13 +245,12 @@ def test_a_collection_ranks_the_images_of_each_prompt() -> None:
     assert (apart.connected, apart.decided) == (False, False)
     assert {one.strength for one in apart.candidates} == {None}
     assert analysis.questions[0].comparisons == ()
-    assert headline(analysis).endswith("1 of them has one image that is ahead of all others.")
 
 
 def test_no_vote_is_an_error_of_one_line() -> None:
-    with pytest.raises(DataError, match="no vote to analyse yet: let raters"):
+    with pytest.raises(DataError, match=r"no vote to analyse yet$"):
         analyze(ONE, [], **FEW)
-    with pytest.raises(DataError, match="2 answers, all of them checks"):
+    with pytest.raises(DataError, match=r"no vote to analyse yet.*2 answers"):
         analyze(ONE, [check(True, rater="r", number=1), judgement("skip", number=2)], **FEW)
 
 

@@ -251,8 +251,7 @@ def study_analyze_command(
         seedpo study analyze studies/pilot --out analysis --min-checks 0.8
     """
     require_extra()
-    from seedpo.study.analysing import analyze_folder
-    from seedpo.study.analysis_words import headline
+    from seedpo.study.analysis_page import analyze_folder, headline
 
     analysis, page = analyze_folder(
         study,

@@ -32,7 +32,7 @@ from seedpo.scenes.drawing import IMAGE_SIZE
 from seedpo.scenes.oracle import read_images
 from seedpo.scenes.shipped import evaluation_prompts
 from seedpo.scenes.taste import AVERSION, LIKING, PENALTY, TEMPERATURE
-from seedpo.study.analysing import analyze_folder
+from seedpo.study.analysis_page import analyze_folder
 from seedpo.study.app import build_app
 from seedpo.study.design import Design, new_study
 from seedpo.study.folder import Study, open_study

@@ -1,7 +1,7 @@
-"""From the votes of a study to numbers that can be trusted, and to what they do not say.
+"""From the votes of a study to numbers that can be trusted.
 
-Votes by one rater, or on one prompt, depend on each other. So tests count prompts, not votes; intervals that
-conclusions rest on resample raters and prompts; and all tests of an analysis are corrected together (Holm).
+Votes by one rater or on one prompt depend on each other. Tests therefore count prompts, not votes. Intervals resample
+raters and prompts. All tests of an analysis are corrected together (Holm).
 """
 
 from __future__ import annotations
@@ -11,44 +11,43 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from seedpo.errors import DataError
-from seedpo.study.analysis_comparisons import Comparison, Resampling, Strengths, compare, corrected, strengths
-from seedpo.study.analysis_rankings import Ranking, rankings
-from seedpo.study.analysis_raters import (
+from seedpo.study.comparisons import Comparison, Ranking, Strengths, compare, corrected, rankings, strengths
+from seedpo.study.folder import Study
+from seedpo.study.records import Judgement
+from seedpo.study.vote_statistics import (
     Agreement,
     RaterSummary,
+    Resampling,
     Share,
     agreement,
     consistency,
     inattentive,
-    passed,
     share_of,
     side_bias,
+    sort_answers,
     summaries,
 )
-from seedpo.study.analysis_votes import sort_answers
-from seedpo.study.folder import Study
-from seedpo.study.records import Judgement
 
 FAST_SECONDS = 1.0
 """Raters whose median time per answer is below this are flagged."""
 
 Step = Callable[[], object]
-"""Told after each part of the work."""
+"""Called after each question."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuestionResult:
-    """One question.
+    """Results of one question.
 
     Attributes:
         key: its name; empty: all questions together.
         text: what raters read.
-        votes, raters, prompts: what it rests on.
+        votes, raters, prompts: how many there are.
         comparisons: every pair of models; empty in a study without models.
         categories: the same by category, without tests; empty with fewer than two categories.
         strengths: of all models.
         agreement: of raters.
-        rankings: of images of one prompt; empty in a study of models.
+        rankings: of the images of each prompt; empty in a study of models.
     """
 
     key: str
@@ -68,10 +67,10 @@ class Counts:
     """What was answered, and what of it counts; the parts add up to ``answers``.
 
     Attributes:
-        answers: given in all.
-        votes: that count.
-        checks, repeats, skipped: of raters who count.
-        excluded: answers of raters who were left out by the owner of the study.
+        answers: all answers.
+        votes: answers that count.
+        checks, repeats, skipped: answers of raters who count.
+        excluded: answers of raters whom the owner of the study left out.
         inattentive: answers of raters who were left out for failed attention checks.
     """
 
@@ -86,24 +85,24 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """All that is known of a study.
+    """The results of a study.
 
     Attributes:
         title: of the study.
         models: whether models were compared (a *study*), rather than images of one prompt (a *collection*).
         resampling: level, seed and resamples of the intervals.
-        least_checks: share of attention checks that a rater had to pass; none: nobody was left out for them.
+        least_checks: share of attention checks that a rater had to pass; `None`: nobody was left out for them.
         fast_seconds: median time per answer below which a rater is flagged.
         counts: what counts and what does not.
-        questions: results; the last one is all questions together, if there are several.
-        everybody: comparisons with the inattentive raters counted too; empty if nobody was left out for that.
-        tested: comparisons that Holm's correction is over.
+        questions: one result each; the last one is all questions together, if there are several.
+        everybody: comparisons that include the inattentive raters; empty if nobody was left out for that.
+        tested: number of comparisons in Holm's correction.
         excluded, inattentive: raters who were left out, by pseudonym.
-        raters: one summary each, of everybody.
+        raters: one summary for every rater.
         consistency: on repeated pairs.
         side: share of left.
         checks: share of attention checks passed, by raters who count.
-        seconds: median time per answer; none if it was not measured.
+        seconds: median time per answer; `None` if unknown.
     """
 
     title: str
@@ -123,6 +122,11 @@ class Analysis:
     checks: Share
     seconds: float | None
 
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The comparisons of all questions."""
+        return tuple(comparison for result in self.questions for comparison in result.comparisons)
+
 
 def analyze(
     study: Study,
@@ -139,86 +143,92 @@ def analyze(
     """All numbers of a study.
 
     Args:
-        study: its settings say what was asked.
-        judgements: all that count of the store, checks and repetitions among them.
+        study: its settings name the questions.
+        judgements: all that the store counts, checks and repetitions included.
         level: of intervals; tests are at 1 - level.
         seed: of the bootstrap.
         resamples: of the bootstrap.
-        least_checks: raters who passed less than this share of their attention checks are left out; none: nobody is.
-        fast_seconds: raters whose median time per answer is below this are flagged, not left out.
-        excluded: raters who are left out whatever they answered.
-        step: told after each question.
+        least_checks: leave out raters who passed less than this share of their attention checks; `None`: nobody.
+        fast_seconds: flag raters whose median time per answer is below this; they still count.
+        excluded: raters who are left out.
+        step: called after each question.
 
     Raises:
-        DataError: if there is no vote that counts.
+        DataError: no vote counts.
     """
-    how = Resampling(level=level, seed=seed, resamples=resamples)
-    given = sorted(judgements, key=lambda one: (one.show.rater, one.show.number, one.show.token))
-    allowed = [one for one in given if one.show.rater not in excluded]
-    failing = inattentive(allowed, least_checks) if least_checks is not None else ()
-    kept = [one for one in allowed if one.show.rater not in failing]
-    sorting = sort_answers(kept)
-    if not sorting.votes:
-        left = f" ({len(given)} answers, all of them checks, repetitions, skipped or left out)" if given else ""
-        raise DataError(f"study {study.folder} has no vote to analyse yet{left}: let raters answer first")
+    resampling = Resampling(level=level, seed=seed, resamples=resamples)
+    judgements = sorted(judgements, key=lambda vote: (vote.show.rater, vote.show.number, vote.show.token))
+    allowed = [vote for vote in judgements if vote.show.rater not in excluded]
+    failed = inattentive(allowed, least_checks) if least_checks is not None else ()
+    counted = [vote for vote in allowed if vote.show.rater not in failed]
+    answers = sort_answers(counted)
+    if not answers.votes:
+        some = f" ({len(judgements)} answers, all of them checks, repetitions, skipped or left out)"
+        raise DataError(f"study {study.folder} has no vote to analyse yet{some if judgements else ''}")
     models = study.settings.kind == "study"
-    questions = _questions(study, sorting.votes, how, models=models, step=step)
-    judged = iter(corrected([one for result in questions for one in result.comparisons], how))
-    questions = tuple(
-        replace(result, comparisons=tuple(next(judged) for _ in result.comparisons)) for result in questions
-    )
-    everybody = _comparisons(study, sort_answers(allowed).votes, how) if failing and models else ()
-    gone = {*excluded, *failing}
-    times = [one.seconds for one in kept if one.seconds is not None]
-    repeated = sum(one.expected is None and one.show.repeat_of is not None for one in kept)
+    questions = _questions(study, answers.votes, resampling, models=models, step=step)
+    everybody = _everybody(study, sort_answers(allowed).votes, resampling) if failed and models else ()
+    times = [vote.seconds for vote in counted if vote.seconds is not None]
     return Analysis(
         title=study.settings.title,
         models=models,
-        resampling=how,
+        resampling=resampling,
         least_checks=least_checks,
         fast_seconds=fast_seconds,
         counts=Counts(
-            answers=len(given),
-            votes=len(sorting.votes),
-            checks=len(sorting.checks),
-            repeats=repeated,
-            skipped=sorting.skipped,
-            excluded=len(given) - len(allowed),
-            inattentive=len(allowed) - len(kept),
+            answers=len(judgements),
+            votes=len(answers.votes),
+            checks=len(answers.checks),
+            repeats=sum(vote.expected is None and vote.show.repeat_of is not None for vote in counted),
+            skipped=answers.skipped,
+            excluded=len(judgements) - len(allowed),
+            inattentive=len(allowed) - len(counted),
         ),
         questions=questions,
         everybody=everybody,
-        tested=sum(one.p is not None for result in questions for one in result.comparisons),
-        excluded=tuple(sorted({one.show.rater for one in given} & set(excluded))),
-        inattentive=failing,
-        raters=summaries(given, left_out=gone, fast_seconds=fast_seconds),
-        consistency=consistency(sorting.repeats, how),
-        side=side_bias(sorting.votes, how),
-        checks=share_of(sum(passed(check) for check in sorting.checks), len(sorting.checks), how),
+        tested=sum(comparison.p is not None for result in questions for comparison in result.comparisons),
+        excluded=tuple(sorted({vote.show.rater for vote in judgements} & set(excluded))),
+        inattentive=failed,
+        raters=summaries(judgements, left_out={*excluded, *failed}, fast_seconds=fast_seconds),
+        consistency=consistency(answers.repeats, resampling),
+        side=side_bias(answers.votes, resampling),
+        checks=share_of(sum(check.passed for check in answers.checks), len(answers.checks), resampling),
         seconds=median(times) if times else None,
     )
 
 
+def _by_question(study: Study, votes: Sequence[Judgement]) -> list[tuple[str, str, list[Judgement]]]:
+    """Key, text and votes of each question that has votes, and of all together if there are several."""
+    parts = [
+        (question.key, question.text, [vote for vote in votes if vote.question == question.key])
+        for question in study.settings.questions
+    ]
+    parts = [part for part in parts if part[2]]
+    return parts if len(parts) < 2 else [*parts, ("", "All questions together", list(votes))]
+
+
 def _questions(
-    study: Study, votes: Sequence[Judgement], how: Resampling, *, models: bool, step: Step
+    study: Study, votes: Sequence[Judgement], resampling: Resampling, *, models: bool, step: Step
 ) -> tuple[QuestionResult, ...]:
-    asked = [(one.key, one.text) for one in study.settings.questions if any(vote.question == one.key for vote in votes)]
-    found = []
-    for key, text in asked if len(asked) < 2 else [*asked, ("", "All questions together")]:
-        own = [vote for vote in votes if key in ("", vote.question)]
-        found.append(_question(key, text, own, how, models=models))
+    """Results with verdicts, corrected over all questions."""
+    results = []
+    for key, text, question_votes in _by_question(study, votes):
+        results.append(_question(key, text, question_votes, resampling, models=models))
         step()
-    return tuple(found)
+    judged = iter(corrected([comparison for result in results for comparison in result.comparisons], resampling))
+    return tuple(replace(result, comparisons=tuple(next(judged) for _ in result.comparisons)) for result in results)
 
 
-def _question(key: str, text: str, votes: Sequence[Judgement], how: Resampling, *, models: bool) -> QuestionResult:
+def _question(
+    key: str, text: str, votes: Sequence[Judgement], resampling: Resampling, *, models: bool
+) -> QuestionResult:
     categories = sorted({vote.category for vote in votes})
     by_category = [
-        compared
+        comparison
         for category in (categories if models and len(categories) > 1 else ())
-        for compared in compare(
+        for comparison in compare(
             [vote for vote in votes if vote.category == category],
-            how,
+            resampling,
             question=key,
             category=category or "(none)",
             tested=False,
@@ -230,19 +240,18 @@ def _question(key: str, text: str, votes: Sequence[Judgement], how: Resampling, 
         votes=len(votes),
         raters=len({vote.show.rater for vote in votes}),
         prompts=len({vote.prompt for vote in votes}),
-        comparisons=compare(votes, how, question=key) if models else (),
+        comparisons=compare(votes, resampling, question=key) if models else (),
         categories=tuple(by_category),
-        strengths=strengths(votes, how) if models else Strengths(models=()),
-        agreement=agreement(votes, how),
+        strengths=strengths(votes, resampling) if models else Strengths(models=()),
+        agreement=agreement(votes, resampling),
         rankings=rankings(votes) if not models and key else (),
     )
 
 
-def _comparisons(study: Study, votes: Sequence[Judgement], how: Resampling) -> tuple[Comparison, ...]:
-    keys = [one.key for one in study.settings.questions if any(vote.question == one.key for vote in votes)]
-    found = [
-        compared
-        for key in (keys if len(keys) < 2 else [*keys, ""])
-        for compared in compare([vote for vote in votes if key in ("", vote.question)], how, question=key)
+def _everybody(study: Study, votes: Sequence[Judgement], resampling: Resampling) -> tuple[Comparison, ...]:
+    comparisons = [
+        comparison
+        for key, _, question_votes in _by_question(study, votes)
+        for comparison in compare(question_votes, resampling, question=key)
     ]
-    return corrected(found, how)
+    return corrected(comparisons, resampling)
