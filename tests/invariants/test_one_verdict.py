@@ -12,7 +12,6 @@ import yaml
 
 from seedpo.core.verdicts import Outcome
 from seedpo.reports.families import group
-from seedpo.reports.findings import findings
 from seedpo.reports.runs import read_runs
 from seedpo.settings import build_config
 from seedpo.training.alarms import raised_by_all
@@ -79,5 +78,5 @@ def test_alarm_and_report_agree(case: str, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.tree()))
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (family,) = group(read_runs([tmp_path]))
-    (judged,) = findings(family).judged
-    assert judged.outcome is outcome
+    (setting,) = family.settings
+    assert setting.outcome is outcome

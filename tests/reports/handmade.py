@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from seedpo.reports.curves import Curve, Curves, Point
+from seedpo.core.verdicts import judge_run
+from seedpo.reports.curves import Curve, Curves, Point, evaluations_of
 from seedpo.reports.families import Family, Role, Setting
 
 PROXY = "reward/scorer"
@@ -36,6 +37,7 @@ def setting(role: Role, *by_seed: Curves, beta: float = 1.0, gamma: float = 0.0,
         "policy_weight": beta * (1 + gamma),
         "seeds": tuple(range(len(by_seed))),
         "by_seed": by_seed,
+        "verdicts": tuple(judge_run(evaluations_of(one), proxy=PROXY, judges=["truth"]) for one in by_seed if one),
     }
     return Setting(**values | changes)
 

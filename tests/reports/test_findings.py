@@ -105,7 +105,7 @@ def test_many_settings_are_counted_in_the_headline() -> None:
 
 def test_seeds_are_judged_one_by_one() -> None:
     found = shown(base(HACKING, HACKING, SAME_PROXY_BETTER_TRUTH), see(*[SAME_PROXY_BETTER_TRUTH] * 3))
-    first = found.judged[0]
+    first = found.settings[0]
     assert [verdict.outcome for verdict in first.verdicts] == [Outcome.HACKING, Outcome.HACKING, Outcome.HEALTHY]
     assert first.outcome is Outcome.HACKING
     assert found.badges[0][1].text == "reward hacking after step 10 (2 of 3 seeds)"
@@ -154,7 +154,7 @@ def test_what_cannot_be_compared() -> None:
     assert found.effects == ()
     assert found.badges == []
     empty = shown(base({}), see({}))
-    assert (empty.judged, empty.effects) == ((), ())
+    assert (empty.settings, empty.effects) == ((), ())
     flat = {PROXY: curve([0.5, 0.5, 0.5]), "truth": curve([0.0, 0.0, 0.0])}
     better = {PROXY: curve([0.5, 0.5, 0.5]), "truth": curve([0.0, 0.5, 1.0])}
     assert effect(shown(base(flat), see(better))).trade_off is TradeOff.SLOWER, "no proxy above the start"
@@ -163,5 +163,5 @@ def test_what_cannot_be_compared() -> None:
 def test_what_was_not_measured_is_judged_so() -> None:
     one = base({PROXY: curve([0.1, 0.2, 0.3])})
     found = shown(one)
-    assert found.judged[0].outcome is Outcome.NOT_MEASURED
+    assert found.settings[0].outcome is Outcome.NOT_MEASURED
     assert words(found.hacking_table.rows)[0][:2] == ["base", "not measured"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -101,20 +102,45 @@ def hacking_command(
         seedpo bench hacking --quick --method spo --out out/quick
     """
     quieten_libraries()
-    from seedpo.cli.hacking_benchmark import run_benchmark
-    from seedpo.training.sweeps.running import require_all
+    from seedpo.reports.hacking_benchmark.results import write_results
+    from seedpo.training.sweeps.hacking_grid import SEEDS, grids, sweep_of
+    from seedpo.training.sweeps.running import require_all, run_sweep
 
-    result = run_benchmark(
-        out,
-        methods=method or [],
-        seeds=seeds,
-        quick=quick,
-        trials=trials,
-        changes=read_changes(changes),
-        processes=processes,
-        shard=shard,
-        fresh=fresh,
-    )
-    for line in result.lines:
+    keys = read_changes(changes)
+    chosen, amount = grids(method or [], quick=quick, trials=trials), seeds or (1 if quick else SEEDS)
+    outcomes = [
+        run_sweep(
+            sweep_of(name, grid, seeds=amount, changes=keys),
+            out / name,
+            shard=shard,
+            processes=processes,
+            fresh=fresh,
+            label=f"hacking, {name}",
+        )
+        for name, grid in chosen.items()
+    ]
+    if shard is None:
+        command = _hacking_command_line(method or [], seeds=seeds, quick=quick, trials=trials, changes=keys)
+        lines = write_results(out, chosen, seeds=amount, command=command)
+    else:
+        amount = sum(len(outcome.folders) for outcome in outcomes)
+        last = "run the command without --shard at the end, for the analysis"
+        lines = [f"finished: {amount} runs of shard {shard} in {out}; {last}"]
+    for line in lines:
         typer.echo(line)
-    require_all(result.outcomes, typer.echo)
+    require_all(outcomes, typer.echo)
+
+
+def _hacking_command_line(
+    methods: Sequence[str], *, seeds: int | None, quick: bool, trials: bool, changes: Mapping[str, Any]
+) -> str:
+    """The command that makes the results of the benchmark anew."""
+    from seedpo.pages.wording import written
+    from seedpo.settings import dotted
+
+    options = [f"--method {method}" for method in methods]
+    options += [f"--seeds {seeds}"] if seeds else []
+    options += ["--quick"] if quick else []
+    options += ["--trials"] if trials else []
+    options += [f"--set {key}={written(value)}" for key, value in dotted(changes).items()]
+    return " ".join(["seedpo bench hacking --out OUT", *options])

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from seedpo.core.verdicts import Rule, Verdict, judge_run
+from seedpo.core.verdicts import Outcome, Verdict, judge_run, shared_outcome
 from seedpo.methods.presets import method_title
 from seedpo.pages.wording import listing, setting, written
 from seedpo.reports.curves import Curves, evaluations_of, mean_curve, read_curves
@@ -44,8 +44,7 @@ class Setting:
         by_seed: curves of each run.
         runs: the runs themselves.
         order: position among the settings of its role; chooses the dash pattern.
-        judges: held-out figures that decide about reward hacking.
-        rule: thresholds of that decision, from the alarms of the runs.
+        verdicts: on reward hacking, of every run that was evaluated.
     """
 
     name: str
@@ -57,8 +56,7 @@ class Setting:
     by_seed: tuple[Curves, ...]
     runs: tuple[Run, ...] = ()
     order: int = 0
-    judges: tuple[str, ...] = ("truth",)
-    rule: Rule = field(default_factory=Rule)
+    verdicts: tuple[Verdict, ...] = ()
 
     @property
     def curves(self) -> Curves:
@@ -68,6 +66,11 @@ class Setting:
             return measured[0] if measured else {}
         shared = [key for key in measured[0] if all(key in curves for curves in measured)]
         return {key: mean_curve([curves[key] for curves in measured]) for key in shared}
+
+    @property
+    def outcome(self) -> Outcome:
+        """What more than half of the seeds show."""
+        return shared_outcome([verdict.outcome for verdict in self.verdicts])
 
     @property
     def several_seeds(self) -> bool:
@@ -103,14 +106,6 @@ class Family:
         """Keys of everything that was measured in some setting."""
         return {key for one in self.settings for key in one.curves}
 
-    def verdicts(self, one: Setting) -> list[Verdict]:
-        """The verdict on every seed of a setting that was evaluated."""
-        return [
-            judge_run(evaluations_of(curves), proxy=self.proxy, judges=one.judges, rule=one.rule)
-            for curves in one.by_seed
-            if curves
-        ]
-
     def base_of(self, see: Setting) -> Setting | None:
         """The base method at the SEE setting's beta."""
         return self._plain(see.beta)
@@ -131,6 +126,12 @@ def _reach(plain: Setting) -> int:
 def held_out(run: Run) -> tuple[str, ...]:
     """Keys of the figures that decide about reward hacking, by the rule of the alarms."""
     return held_out_keys(run.rewards, run.get("evaluation.metrics"), run.get("alarms.held_out_rewards"))
+
+
+def verdict_of(run: Run, curves: Curves) -> Verdict:
+    """The verdict on reward hacking, with the held-out figures and thresholds of the run's own configuration."""
+    rule = verdict_rule({name: run.get(f"alarms.{name}.threshold") for name in ("hacking", "collapse")})
+    return judge_run(evaluations_of(curves), proxy=run.proxy, judges=held_out(run), rule=rule)
 
 
 def group(runs: Sequence[Run]) -> tuple[Family, ...]:
@@ -170,7 +171,7 @@ def _family(runs: Sequence[Run]) -> Family:
     return Family(
         title=method_title(method),
         method=method,
-        proxy=f"reward/{runs[0].rewards[0]}" if runs[0].rewards else "reward",
+        proxy=runs[0].proxy,
         judge="truth" if "truth" in judges and not by_choice else next(iter(judges), "truth"),
         settings=tuple(settings),
     )
@@ -184,6 +185,7 @@ def _setting(runs: Sequence[Run], see: Sequence[Run]) -> Setting:
         role = "see"
     elif not any(math.isclose(float(other.config["beta"]), beta) for other in see):
         role = "control" if any(math.isclose(other.weights[0], beta, rel_tol=1e-6) for other in see) else "base"
+    by_seed = tuple(read_curves(run.evaluations, run.per_prompt) for run in runs)
     names = {"base": "base", "see": f"SEE \N{GREEK SMALL LETTER GAMMA} = {setting(gamma)}", "control": "control"}
     return Setting(
         name=names[role],
@@ -192,10 +194,9 @@ def _setting(runs: Sequence[Run], see: Sequence[Run]) -> Setting:
         gamma=gamma,
         policy_weight=first.weights[0],
         seeds=tuple(run.seed for run in runs),
-        by_seed=tuple(read_curves(run.evaluations, run.per_prompt) for run in runs),
+        by_seed=by_seed,
         runs=tuple(runs),
-        judges=held_out(first),
-        rule=verdict_rule({name: first.get(f"alarms.{name}.threshold") for name in ("hacking", "collapse")}),
+        verdicts=tuple(verdict_of(run, curves) for run, curves in zip(runs, by_seed, strict=True) if curves),
     )
 
 

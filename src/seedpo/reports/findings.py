@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
 
-from seedpo.core.verdicts import Difference, Outcome, Verdict, shared_outcome
+from seedpo.core.verdicts import Difference, Outcome
 from seedpo.pages.tables import DASH, Badge, Cell, Table, Tone
 from seedpo.pages.wording import count, interval, listing, number, signed
 from seedpo.reports.contrasts import Contrast, Level, at_equal_proxy, at_equal_steps
@@ -58,19 +58,6 @@ def trade_off(steps: Difference, proxy: Difference) -> TradeOff:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
-    """A setting and the verdict on each of its seeds."""
-
-    setting: Setting
-    verdicts: tuple[Verdict, ...]
-
-    @property
-    def outcome(self) -> Outcome:
-        """What more than half of the seeds show."""
-        return shared_outcome([verdict.outcome for verdict in self.verdicts])
-
-
-@dataclass(frozen=True, kw_only=True)
 class Effect:
     """One figure of a setting against another's, at equal steps and at equal proxy; ``None`` where that is not known.
 
@@ -102,21 +89,21 @@ class Findings:
 
     Attributes:
         family: the runs.
-        judged: verdicts on reward hacking, by setting.
+        settings: those that were evaluated, with their verdicts on reward hacking.
         effects: differences between settings.
         notes: what limits the evidence, a sentence each.
     """
 
     family: Family
-    judged: tuple[Judged, ...]
+    settings: tuple[Setting, ...]
     effects: tuple[Effect, ...]
     notes: tuple[str, ...]
 
     @property
     def badges(self) -> list[tuple[str, Badge]]:
         """The headline: what is judged, and its verdict."""
-        base = [one for one in self.judged if one.setting.role == "base"][:1]
-        rows = [(one.setting.name, _outcome_badge(one)) for one in base]
+        base = [one for one in self.settings if one.role == "base"][:1]
+        rows = [(one.name, _outcome_badge(one)) for one in base]
         main = [effect for effect in self.effects if effect.left.role == "see" and effect.key == self.family.judge]
         if len({effect.left.name for effect in main}) <= MOST_NAMED:
             return rows + [
@@ -133,7 +120,7 @@ class Findings:
     def hacking_table(self) -> Table:
         """One row per setting: peak and fall of the held-out figure, and what the proxy did meanwhile."""
         header = ("setting", "verdict", "held-out figure", "peak", "last", "fall", "proxy, peak to last")
-        return Table.of(header, [_hacking_row(one) for one in self.judged])
+        return Table.of(header, map(_hacking_row, self.settings))
 
     @property
     def effects_table(self) -> Table:
@@ -144,12 +131,12 @@ class Findings:
 
 def findings(family: Family) -> Findings:
     """Computes all verdicts of a family."""
-    judged = [Judged(setting=one, verdicts=tuple(family.verdicts(one))) for one in family.settings if one.curves]
+    settings = tuple(one for one in family.settings if one.curves)
     return Findings(
         family=family,
-        judged=tuple(judged),
+        settings=settings,
         effects=tuple(_effects(family)),
-        notes=tuple(_notes(family, [one.setting for one in judged])),
+        notes=tuple(_notes(family, settings)),
     )
 
 
@@ -171,7 +158,7 @@ def _effects(family: Family) -> Iterator[Effect]:
                     )
 
 
-def _outcome_badge(one: Judged) -> Badge:
+def _outcome_badge(one: Setting) -> Badge:
     steps = sorted(verdict.peak_step for verdict in one.verdicts if verdict.outcome is one.outcome)
     after = f" after step {steps[len(steps) // 2]}" if one.outcome in (Outcome.HACKING, Outcome.COLLAPSE) else ""
     seeds = f" ({len(steps)} of {len(one.verdicts)} seeds)" if len(one.verdicts) > 1 else ""
@@ -182,8 +169,8 @@ def _trade_off_badge(word: TradeOff) -> Badge:
     return Badge(text=word, tone=TRADE_OFF_TONES.get(word, "open"))
 
 
-def _hacking_row(one: Judged) -> Sequence[Cell | str]:
-    name = Cell(text=one.setting.name, role=one.setting.role)
+def _hacking_row(one: Setting) -> Sequence[Cell | str]:
+    name = Cell(text=one.name, role=one.role)
     known = [verdict for verdict in one.verdicts if verdict.outcome is not Outcome.NOT_MEASURED]
     if not known:
         return (name, Cell(badge=_outcome_badge(one)), *[DASH] * 5)

@@ -37,7 +37,7 @@ def _section(family: Family) -> str:
     parts = [
         f"## {family.title}",
         "\n".join(f"* {name}: **{badge.text}**" for name, badge in found.badges),
-        found.hacking_table.markdown if found.judged else "",
+        found.hacking_table.markdown if found.settings else "",
         found.effects_table.markdown if found.effects else "",
         "\n".join(f"* {note}" for note in found.notes),
         Table.of(("setting", *table.header[1:-1]), rows).markdown,

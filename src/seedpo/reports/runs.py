@@ -121,6 +121,11 @@ class Run:
         seen = {key.split("/")[1]: None for record in self.evaluations for key in record if key.startswith("reward/")}
         return named or tuple(seen)
 
+    @property
+    def proxy(self) -> str:
+        """Key of the reward that stands for the trained one."""
+        return f"reward/{self.rewards[0]}" if self.rewards else "reward"
+
 
 def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
     """Reads run folders; one that is named twice is read once.

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from seedpo.cli.hacking_benchmark import analyse
 from seedpo.reports.hacking_benchmark.analysis import compare, drawn, pool, pools, read_measured
-from seedpo.reports.hacking_benchmark.figures import frontier_figure
-from seedpo.reports.hacking_benchmark.wording import answer, summary, verdict
+from seedpo.reports.hacking_benchmark.page import answer, frontier_figure, summary
+from seedpo.reports.hacking_benchmark.results import write_results
 from seedpo.training.sweeps.hacking_grid import Setting, Trial, settings_of
 from tests.reports.hacking_benchmark.worlds import GRID, Value, write_runs
 
@@ -33,7 +32,7 @@ def see_gains(gain: float, noise: float = 0.0) -> Value:
 
 def headlines(folder: Path, *, seeds: int = 3) -> dict[str, tuple[str, float]]:
     measured, _ = read_measured(folder, settings_of(GRID), seeds=seeds)
-    return {one.key: (verdict(one), one.gap.mean) for one in compare(measured) if one.headline}
+    return {one.key: (one.verdict, one.gap.mean) for one in compare(measured) if one.headline}
 
 
 class TestVerdict:
@@ -41,9 +40,9 @@ class TestVerdict:
         quantities = {"truth": see_gains(0.5), "free_spread": see_gains(0.0), "pairwise_diversity": see_gains(-0.25)}
         found = headlines(write_runs(tmp_path, quantities))
         assert {key: word for key, (word, _) in found.items()} == {
-            "truth": "more",
+            "truth": "higher",
             "free_spread": "not shown",
-            "pairwise_diversity": "less",
+            "pairwise_diversity": "lower",
         }
         assert [gap for _, gap in found.values()] == pytest.approx([0.5, 0.0, -0.25])
 
@@ -57,14 +56,14 @@ class TestVerdict:
         )
         head = next(one for one in compare(measured) if one.headline)
         assert head.gap.low > 0 > head.gap.t_low
-        assert verdict(head) == "not shown"
+        assert head.verdict == "not shown"
 
     def test_a_gain_on_half_of_the_prompts_is_not_shown(self, tmp_path: Path) -> None:
         """The seeds agree to the last digit; the prompts, where they are known, do not."""
         quantities = {"truth": see_gains(0.5), "free_spread": see_gains(0.5)}
         alike = write_runs(tmp_path / "alike", quantities, prompts=lambda setting: (-1.0, 1.0))
         found = compare(read_measured(alike, settings_of(GRID), seeds=3)[0], resamples=20)
-        assert {verdict(one) for one in found if one.headline and one.key in quantities} == {"more"}
+        assert {one.verdict for one in found if one.headline and one.key in quantities} == {"higher"}
         apart = write_runs(
             tmp_path / "apart", quantities, prompts=lambda setting: (-1.0, 1.0) if setting.role == "see" else (0.0, 0.0)
         )
@@ -74,10 +73,10 @@ class TestVerdict:
             path.write_text(json.dumps(rows))
         measured, _ = read_measured(apart, settings_of(GRID), seeds=3)
         heads = {one.key: one for one in compare(measured, resamples=20) if one.headline}
-        assert (heads["truth"].over_prompts, verdict(heads["truth"])) == (True, "not shown")
+        assert (heads["truth"].over_prompts, heads["truth"].verdict) == (True, "not shown")
         assert heads["truth"].gap.low < 0 < heads["truth"].gap.t_low
         assert heads["truth"].gap.mean == pytest.approx(0.5)
-        assert (heads["free_spread"].over_prompts, verdict(heads["free_spread"])) == (False, "more")
+        assert (heads["free_spread"].over_prompts, heads["free_spread"].verdict) == (False, "higher")
 
     def test_a_trial_is_held_against_the_same_settings_without_it(self, tmp_path: Path) -> None:
         """The option gains 0.5 where it is tried, but no more than another beta of the base method does."""
@@ -93,8 +92,8 @@ class TestVerdict:
         assert [one.setting.label for one in tried] == ["bonus-base-beta=10", "bonus-base-beta=20"]
         found = {(one.left, one.right): one for one in compare(measured) if one.key == "truth"}
         assert found["bonus", "the same without it"].gap.mean == pytest.approx(0.5)
-        assert verdict(found["bonus", "the same without it"]) == "more"
-        assert verdict(found["bonus", "base at any beta"]) == "not shown"
+        assert found["bonus", "the same without it"].verdict == "higher"
+        assert found["bonus", "base at any beta"].verdict == "not shown"
         assert all("bonus" not in one.setting.label for members in pools(measured).values() for one in members)
 
     def test_the_base_method_at_any_beta_is_the_rival(self, tmp_path: Path) -> None:
@@ -117,7 +116,7 @@ class TestVerdict:
             write_runs(tmp_path, {"truth": see_gains(9.0)}, seeds=1), settings_of(GRID), seeds=1
         )
         head = next(one for one in compare(measured) if one.headline)
-        assert verdict(head) == "not shown"
+        assert head.verdict == "not shown"
         assert "one seed, so no interval" in answer("spo", head)
 
     def test_two_seeds_show_nothing_however_well_they_agree(self, tmp_path: Path) -> None:
@@ -125,7 +124,7 @@ class TestVerdict:
         measured, _ = read_measured(folder, settings_of(GRID), seeds=2)
         head = next(one for one in compare(measured) if one.headline)
         assert head.gap.sign == 1
-        assert verdict(head) == "not shown"
+        assert head.verdict == "not shown"
         assert "2 seeds are too few to show anything" in answer("spo", head)
 
     def test_how_much_of_the_climb_is_compared(self, tmp_path: Path) -> None:
@@ -140,7 +139,7 @@ class TestVerdict:
         folder = write_runs(tmp_path, {"truth": hill}, start=lambda setting: 9.0 if setting.role == "see" else 0.0)
         measured, _ = read_measured(folder, settings_of(GRID), seeds=3)
         head = next(one for one in compare(measured) if one.headline)
-        assert verdict(head) == "not comparable"
+        assert head.verdict == "not comparable"
         assert "no seed has proxies that both reach" in answer("spo", head)
         assert "no common proxies" in summary({"spo": [head]})
 
@@ -192,7 +191,7 @@ class TestPools:
 def test_everything_is_written(tmp_path: Path) -> None:
     write_runs(tmp_path / "spo", {"truth": see_gains(0.5), "free_spread": see_gains(0.0)})
     shutil.rmtree(tmp_path / "spo" / "base-beta=10_seed=2")
-    lines = analyse(tmp_path, {"spo": GRID}, seeds=3, command="seedpo bench hacking --out OUT")
+    lines = write_results(tmp_path, {"spo": GRID}, seeds=3, command="seedpo bench hacking --out OUT")
     assert lines[0].startswith("At equal proxy reward the entropy term gives more truth in SPO")
     page = (tmp_path / "hacking.md").read_text()
     for text in (
@@ -205,7 +204,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert "| truth | 0 | 2.10 [2.00, 2.20] | 2.60 [2.50, 2.70] | 2.10 [2.00, 2.20] |" in page
     data = json.loads((tmp_path / "hacking.json").read_text())
     head = next(one for one in data["methods"]["spo"]["comparisons"] if one["headline"])
-    assert (head["verdict"], round(head["gap"]["mean"], 6)) == ("more", 0.5)
+    assert (head["verdict"], round(head["gap"]["mean"], 6)) == ("higher", 0.5)
     assert set(head["gap"]["by_seed"]) == {"0", "1", "2"}
     assert data["missing"] == ["spo/base-beta=10_seed=2"]
     pictures = sorted(path.name for path in tmp_path.glob("*.svg"))
@@ -219,4 +218,4 @@ def test_nothing_to_draw(tmp_path: Path) -> None:
     measured, missing = read_measured(tmp_path, settings_of(GRID), seeds=1)
     assert len(missing) == 10
     assert frontier_figure("SPO", measured, "truth") is None
-    assert all(verdict(one) == "not comparable" for one in compare(measured))
+    assert all(one.verdict == "not comparable" for one in compare(measured))

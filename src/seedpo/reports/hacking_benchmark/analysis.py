@@ -1,4 +1,4 @@
-"""From run folders to frontiers and the gaps between them."""
+"""From run folders to frontiers, the gaps between them, and the differences at the last step."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from tqdm import tqdm
 
 from seedpo.core.stats.frontiers import GapInterval, Trail, frontier, gap_interval
+from seedpo.core.stats.student import student_interval
+from seedpo.core.verdicts import Difference, Outcome, difference_of, shared_outcome
 from seedpo.reports.curves import Curves, Point, read_curves
+from seedpo.reports.families import verdict_of
 from seedpo.reports.runs import read_run
 from seedpo.training.sweeps.hacking_grid import Setting
 
@@ -22,7 +26,7 @@ QUANTITIES: Mapping[str, str] = {
     "free_spread_right": "free spread of right images",
     "pairwise_diversity": "pairwise diversity",
 }
-"""What is wanted, higher is better: key in the metrics, and name."""
+"""What the benchmark asks about, higher is better: key in the metrics, and name."""
 
 LEVELS = 40
 """Proxies at which frontiers are drawn."""
@@ -30,23 +34,33 @@ LEVELS = 40
 RESAMPLES = 400
 """Bootstrap resamples behind each interval: there are some forty comparisons."""
 
+LEAST_SEEDS = 3
+"""With fewer seeds no difference counts as shown: with two, both intervals rest on a single difference."""
+
 Pool = Mapping[int, Sequence[Trail]]
 """The trails of each seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One setting and what its runs came to.
+    """One setting and the results of its runs.
 
     Attributes:
         setting: the configuration.
         proxy: key of the optimised reward.
         curves: the evaluations of each seed.
+        outcomes: the verdict on reward hacking of each seed.
     """
 
     setting: Setting
     proxy: str
     curves: Mapping[int, Curves]
+    outcomes: Mapping[int, Outcome]
+
+    @property
+    def outcome(self) -> Outcome:
+        """What more than half of the seeds show."""
+        return shared_outcome(list(self.outcomes.values()))
 
     def trails(self, key: str, *, by_prompt: bool = False) -> dict[int, Trail]:
         """Proxy and value at each evaluation that has both, by seed; seeds without any are left out.
@@ -55,31 +69,41 @@ class Measured:
             key: the quantity.
             by_prompt: every prompt by itself; see :meth:`has_prompts`.
         """
-        found = {}
-        for seed, points in self._points(key).items():
-            if by_prompt:
-                rows = [[point.per_prompt.values for point in pair if point.per_prompt] for pair in points]
-                found[seed] = Trail.of([row[0] for row in rows], [row[1] for row in rows])
-            else:
-                found[seed] = Trail.of([proxy.value for proxy, _ in points], [value.value for _, value in points])
-        return found
+        if not by_prompt:
+            return {
+                seed: Trail.of([proxy.value for proxy, _ in points], [value.value for _, value in points])
+                for seed, points in self._points(key).items()
+            }
+        rows = {
+            seed: [[point.per_prompt.values for point in pair if point.per_prompt] for pair in points]
+            for seed, points in self._points(key).items()
+        }
+        return {seed: Trail.of([proxy for proxy, _ in row], [value for _, value in row]) for seed, row in rows.items()}
 
     def has_prompts(self, key: str) -> bool:
         """Whether proxy and value are known for every prompt at every evaluation, as means over the prompts are."""
-        pairs = [pair for points in self._points(key).values() for pair in points]
-        kept = [point.per_prompt for pair in pairs for point in pair]
-        return bool(kept) and all(one is not None and not any(map(math.isnan, one.values)) for one in kept)
+        points = [point for row in self._points(key).values() for pair in row for point in pair]
+        values = [point.per_prompt.values if point.per_prompt else (math.nan,) for point in points]
+        return bool(values) and not any(math.isnan(value) for row in values for value in row)
+
+    def last(self, key: str) -> dict[int, float]:
+        """The last value of each seed that has one."""
+        return {
+            seed: curves[key].values[-1] for seed, curves in self.curves.items() if key in curves and curves[key].steps
+        }
 
     def _points(self, key: str) -> dict[int, list[tuple[Point, Point]]]:
         """Proxy and value at each evaluation that has both, by seed."""
-        found = {}
-        for seed, curves in self.curves.items():
-            if self.proxy in curves and key in curves:
-                proxy, value = curves[self.proxy], curves[key]
-                points = [(proxy[step], value[step]) for step in proxy.steps if step in value.steps]
-                if points:
-                    found[seed] = points
-        return found
+        both = {
+            seed: (curves[self.proxy], curves[key])
+            for seed, curves in self.curves.items()
+            if self.proxy in curves and key in curves
+        }
+        points = {
+            seed: [(proxy[step], value[step]) for step in proxy.steps if step in value.steps]
+            for seed, (proxy, value) in both.items()
+        }
+        return {seed: row for seed, row in points.items() if row}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +111,7 @@ class Comparison:
     """One pool against another in one quantity.
 
     Attributes:
-        left, right: what is compared, in words.
+        left, right: the pools, in words.
         key: the quantity.
         gap: left minus right.
         scale: range of the quantity in all evaluations of the method.
@@ -108,8 +132,14 @@ class Comparison:
     @property
     def covered(self) -> float:
         """Share of the right pool's climb that the common range of proxies covers, mean over the seeds; NaN if none."""
-        widths = [one.high - one.low for one in self.gap.by_seed.values()]
-        return sum(widths) / len(widths) / self.climb if widths and self.climb > 0 else math.nan
+        widths = [gap.high - gap.low for gap in self.gap.by_seed.values()]
+        return fmean(widths) / self.climb if widths and self.climb > 0 else math.nan
+
+    @property
+    def verdict(self) -> Difference:
+        """What the left pool has: more or less only where both intervals lie on one side of 0."""
+        seeds = len(self.gap.by_seed)
+        return difference_of(self.gap.sign, shown=seeds >= LEAST_SEEDS) if seeds else Difference.NOT_COMPARABLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +152,36 @@ class Frontier:
     high: tuple[float, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """All settings with the term against one kind of rival, at the last evaluation.
+
+    Attributes:
+        rival: what each is held against, in words.
+        name: the quantity, in words.
+        settings: how many there are.
+        by_seed: SEE minus rival in each seed, mean over the settings; seeds that miss a run are left out.
+        low, high: 95 % interval of Student's t over the seeds; NaN with fewer than two.
+    """
+
+    rival: str
+    name: str
+    settings: int
+    by_seed: Mapping[int, float]
+    low: float
+    high: float
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds; NaN without any."""
+        return fmean(self.by_seed.values()) if self.by_seed else math.nan
+
+    @property
+    def verdict(self) -> Difference:
+        """What the settings with the term have."""
+        return difference_of(int(self.low > 0) - int(self.high < 0), shown=len(self.by_seed) >= LEAST_SEEDS)
+
+
 def read_measured(folder: Path, settings: Sequence[Setting], *, seeds: int) -> tuple[list[Measured], list[str]]:
     """The finished runs of one method, and the names of those that are missing.
 
@@ -132,33 +192,37 @@ def read_measured(folder: Path, settings: Sequence[Setting], *, seeds: int) -> t
     """
     measured, missing = [], []
     for setting in settings:
-        curves, proxy = {}, ""
+        proxy, curves, outcomes = "", {}, {}
         for seed in range(seeds):
             name = f"{setting.label}_seed={seed}"
             if not (folder / name / "finished.json").is_file():
                 missing.append(name)
                 continue
             run = read_run(folder / name)
-            proxy = proxy or f"reward/{run.rewards[0]}"
+            proxy = proxy or run.proxy
             curves[seed] = read_curves(run.evaluations, run.per_prompt)
-        measured.append(Measured(setting=setting, proxy=proxy, curves=curves))
+            outcomes[seed] = verdict_of(run, curves[seed]).outcome
+        measured.append(Measured(setting=setting, proxy=proxy, curves=curves, outcomes=outcomes))
     return measured, missing
 
 
 def pool(measured: Iterable[Measured], key: str, *, by_prompt: bool = False) -> Pool:
     """All trails of some settings, by seed."""
-    found: dict[int, list[Trail]] = {}
-    for one in measured:
-        for seed, trail in one.trails(key, by_prompt=by_prompt).items():
-            found.setdefault(seed, []).append(trail)
-    return found
+    trails: dict[int, list[Trail]] = {}
+    for member in measured:
+        for seed, trail in member.trails(key, by_prompt=by_prompt).items():
+            trails.setdefault(seed, []).append(trail)
+    return trails
+
+
+def published(measured: Iterable[Measured], role: str = "") -> list[Measured]:
+    """The settings without the option of a trial, all or those of one role."""
+    return [one for one in measured if not one.setting.option and (not role or one.setting.role == role)]
 
 
 def pools(measured: Sequence[Measured]) -> dict[str, list[Measured]]:
     """What is pooled, by its name in words; pools without settings are left out."""
-    published = [one for one in measured if not one.setting.option]
-    base = [one for one in published if one.setting.role == "base"]
-    see = [one for one in published if one.setting.role == "see"]
+    base, see = published(measured, "base"), published(measured, "see")
     named = {
         "base at any beta": base,
         "SEE": see,
@@ -166,7 +230,7 @@ def pools(measured: Sequence[Measured]) -> dict[str, list[Measured]]:
         "SEE, relative": [one for one in see if "relative" in one.setting.gammas],
         "SEE, absolute": [one for one in see if "absolute" in one.setting.gammas],
     }
-    return {name: found for name, found in named.items() if found}
+    return {name: members for name, members in named.items() if members}
 
 
 PAIRS = (
@@ -177,23 +241,20 @@ PAIRS = (
 )
 """Which pools are compared; the first pair is the benchmark's question."""
 
-
 WITHOUT = "the same without it"
 """What a trial is held against: its settings without the option."""
 
 Named = tuple[str, Sequence[Measured]]
-"""Some settings and what they are called."""
+"""Some settings and their name."""
 
 
 def rivals(measured: Sequence[Measured]) -> Iterator[tuple[Measured, str, Measured]]:
     """Each setting with the term beside the base method at its beta and at its temperature, with the rival's name."""
-    published = [one for one in measured if not one.setting.option]
-    base = {one.setting.beta: one for one in published if one.setting.role == "base"}
-    for one in published:
-        if one.setting.role == "see":
-            for name, beta in (("base at its beta", one.setting.beta), ("its control", one.setting.weight)):
-                if beta in base:
-                    yield one, name, base[beta]
+    base = {one.setting.beta: one for one in published(measured, "base")}
+    for see in published(measured, "see"):
+        for name, beta in (("base at its beta", see.setting.beta), ("its control", see.setting.weight)):
+            if beta in base:
+                yield see, name, base[beta]
 
 
 def matches(measured: Sequence[Measured]) -> list[tuple[Named, Named]]:
@@ -203,68 +264,60 @@ def matches(measured: Sequence[Measured]) -> list[tuple[Named, Named]]:
     option and with the base method at any beta.
     """
     named = pools(measured)
-    found: list[tuple[Named, Named]] = [
+    pairs: list[tuple[Named, Named]] = [
         ((left, named[left]), (right, named[right])) for left, right in PAIRS if left in named and right in named
     ]
-    found += [((see.setting.label, [see]), (name, [rival])) for see, name, rival in rivals(measured)]
-    published = [one for one in measured if not one.setting.option]
+    pairs += [((see.setting.label, [see]), (name, [rival])) for see, name, rival in rivals(measured)]
     for option in dict.fromkeys(one.setting.option for one in measured if one.setting.option):
         tried = [one for one in measured if one.setting.option == option]
         same = {(one.setting.role, one.setting.beta, one.setting.weight) for one in tried}
-        twins = [one for one in published if (one.setting.role, one.setting.beta, one.setting.weight) in same]
+        twins = [one for one in published(measured) if (one.setting.role, one.setting.beta, one.setting.weight) in same]
         against: tuple[Named, ...] = ((WITHOUT, twins), ("base at any beta", named["base at any beta"]))
-        found += [((option, tried), rival) for rival in against]
-    return found
+        pairs += [((option, tried), rival) for rival in against]
+    return pairs
 
 
 def compare(
     measured: Sequence[Measured], *, resamples: int = RESAMPLES, progress: str | None = None
 ) -> list[Comparison]:
     """All comparisons of a method, see :func:`matches`; with a progress bar of that name, if one is given."""
-    found = matches(measured)
-    bar = tqdm(found, desc=progress, unit="comparison", disable=progress is None, file=sys.stderr)
-    return [one for left, right in bar for one in _compared(measured, left, right, resamples)]
+    keys = [key for key in QUANTITIES if any(one.trails(key) for one in measured)]
+    bar = tqdm(matches(measured), desc=progress, unit="comparison", disable=progress is None, file=sys.stderr)
+    return [_compared(measured, left, right, key, resamples) for left, right in bar for key in keys]
 
 
-def _compared(measured: Sequence[Measured], left: Named, right: Named, resamples: int) -> list[Comparison]:
-    """Left against right in each quantity."""
-    found = []
-    for key in (key for key in QUANTITIES if any(one.trails(key) for one in measured)):
-        rival = pool(right[1], key)
-        by_prompt = all(one.has_prompts(key) for one in (*left[1], *right[1]))
-        climbs = [max(float(one.proxy.max() - one.proxy[0]) for one in trails) for trails in rival.values()]
-        found.append(
-            Comparison(
-                left=left[0],
-                right=right[0],
-                key=key,
-                gap=gap_interval(
-                    *(pool(one[1], key, by_prompt=by_prompt) for one in (left, right)), resamples=resamples
-                ),
-                over_prompts=by_prompt,
-                scale=spread_of(measured, key),
-                climb=sum(climbs) / len(climbs) if climbs else math.nan,
-                headline=(left[0], right[0]) == PAIRS[0],
-            )
-        )
-    return found
+def _compared(measured: Sequence[Measured], left: Named, right: Named, key: str, resamples: int) -> Comparison:
+    """Left against right in one quantity."""
+    by_prompt = all(one.has_prompts(key) for one in (*left[1], *right[1]))
+    sides = (pool(members, key, by_prompt=by_prompt) for _, members in (left, right))
+    climbs = [
+        max(float(trail.proxy.max() - trail.proxy[0]) for trail in trails) for trails in pool(right[1], key).values()
+    ]
+    return Comparison(
+        left=left[0],
+        right=right[0],
+        key=key,
+        gap=gap_interval(*sides, resamples=resamples),
+        over_prompts=by_prompt,
+        scale=spread_of(measured, key),
+        climb=fmean(climbs) if climbs else math.nan,
+        headline=(left[0], right[0]) == PAIRS[0],
+    )
 
 
 def drawn(measured: Sequence[Measured], key: str, *, at: Sequence[float] = ()) -> Frontier | None:
     """The frontier of a pool over the seeds, at given proxies or at :data:`LEVELS` that all seeds reach.
 
     Returns:
-        The frontier; nothing if the seeds share no proxies.
+        The frontier; ``None`` if the seeds share no proxies.
     """
-    trails = [found for found in pool(measured, key).values() if found]
-    if not trails:
-        return None
-    low = max(min(float(one.proxy[0]) for one in found) for found in trails)
-    high = min(max(float(one.proxy.max()) for one in found) for found in trails)
+    seeds = list(pool(measured, key).values())
+    low = max((min(float(trail.proxy[0]) for trail in trails) for trails in seeds), default=math.inf)
+    high = min((max(float(trail.proxy.max()) for trail in trails) for trails in seeds), default=-math.inf)
     if high < low:
         return None
     levels = np.array(at) if at else np.linspace(low, high, LEVELS)
-    values = np.stack([frontier(found, levels) for found in trails])
+    values = np.stack([frontier(trails, levels) for trails in seeds])
     return Frontier(
         proxy=tuple(levels.tolist()),
         mean=tuple(values.mean(0).tolist()),
@@ -275,16 +328,25 @@ def drawn(measured: Sequence[Measured], key: str, *, at: Sequence[float] = ()) -
 
 def spread_of(measured: Sequence[Measured], key: str) -> float:
     """Greatest minus least value of a quantity in all evaluations: the scale on which a gap is large or small."""
-    values = [value for trails in pool(measured, key).values() for one in trails for value in one.value.tolist()]
+    values = [value for trails in pool(measured, key).values() for trail in trails for value in trail.value.tolist()]
     return max(values) - min(values) if values else math.nan
 
 
-def last(one: Measured, key: str) -> float:
-    """Mean over the seeds of the last value; NaN where there is none."""
-    values = last_by_seed(one, key).values()
-    return sum(values) / len(values) if values else math.nan
+def ends(measured: Sequence[Measured]) -> Iterator[End]:
+    """Where the runs end, after equally many steps: each kind of rival in the proxy and each measured quantity."""
+    pairs: dict[str, list[tuple[Measured, Measured]]] = {}
+    for see, name, rival in rivals(measured):
+        pairs.setdefault(name, []).append((see, rival))
+    for name, members in pairs.items():
+        for key, words in {members[0][0].proxy: "proxy", **QUANTITIES}.items():
+            by_seed = _end_by_seed(members, key)
+            if by_seed:
+                low, high = student_interval(list(by_seed.values()))
+                yield End(rival=name, name=words, settings=len(members), by_seed=by_seed, low=low, high=high)
 
 
-def last_by_seed(one: Measured, key: str) -> dict[int, float]:
-    """The last value of each seed that has one."""
-    return {seed: curves[key].values[-1] for seed, curves in one.curves.items() if key in curves and curves[key].values}
+def _end_by_seed(pairs: Sequence[tuple[Measured, Measured]], key: str) -> dict[int, float]:
+    lasts = [(see.last(key), rival.last(key)) for see, rival in pairs]
+    seeds = sorted(set.intersection(*(left.keys() & right.keys() for left, right in lasts)))
+    means = {seed: fmean(left[seed] - right[seed] for left, right in lasts) for seed in seeds}
+    return {seed: mean for seed, mean in means.items() if math.isfinite(mean)}

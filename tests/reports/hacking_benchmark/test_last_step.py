@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from seedpo.cli.hacking_benchmark import analyse
-from seedpo.reports.hacking_benchmark.analysis import read_measured
-from seedpo.reports.hacking_benchmark.ends import End, ends
+from seedpo.reports.hacking_benchmark.analysis import End, ends, read_measured
+from seedpo.reports.hacking_benchmark.results import write_results
 from seedpo.training.sweeps.hacking_grid import Setting, settings_of
 from tests.reports.hacking_benchmark.worlds import GRID, write_runs
 
@@ -32,11 +31,11 @@ def test_the_term_is_held_against_its_control_and_the_base_method(tmp_path: Path
     assert control.by_seed == pytest.approx({0: -1.0, 1: -2.0, 2: -3.0})
     half = 4.303 / 3**0.5
     assert (control.low, control.mean, control.high) == pytest.approx((-2 - half, -2.0, -2 + half), abs=1e-6)
-    assert control.sign == 0, "three seeds that scatter so much show nothing"
+    assert control.verdict == "not shown", "three seeds that scatter so much show nothing"
     higher = sum(a - beta for beta, a in ((10, 20), (10, 30), (10, 40), (20, 40), (20, 80))) / 5
     base = found["base at its beta", "truth"]
     assert base.by_seed == pytest.approx({0: higher - 1.0, 1: higher - 2.0, 2: higher - 3.0})
-    assert base.sign == 1
+    assert base.verdict == "higher"
     assert found["its control", "proxy"].by_seed == {0: 0.0, 1: 0.0, 2: 0.0}
 
 
@@ -50,9 +49,9 @@ def test_a_seed_in_which_a_run_is_missing_is_left_out(tmp_path: Path) -> None:
 
 def test_the_page_and_the_numbers(tmp_path: Path) -> None:
     write_runs(tmp_path / "spo", {"truth": lambda setting, seed, proxy: setting.weight - 3.0 * (setting.role == "see")})
-    analyse(tmp_path, {"spo": GRID}, seeds=3, command="seedpo bench hacking --out OUT")
+    write_results(tmp_path, {"spo": GRID}, seeds=3, command="seedpo bench hacking --out OUT")
     page = (tmp_path / "hacking.md").read_text()
-    assert "| its control | truth | −3.00 | [−3.00, −3.00] | −3.00, −3.00, −3.00 | less |" in page
+    assert "| its control | truth | −3.00 | [−3.00, −3.00] | −3.00, −3.00, −3.00 | lower |" in page
     assert "| its control | proxy | 0 | [0, 0] | 0, 0, 0 | not shown |" in page
     rows = json.loads((tmp_path / "hacking.json").read_text())["methods"]["spo"]["ends"]
     row = next(one for one in rows if (one["rival"], one["name"]) == ("its control", "truth"))
@@ -65,5 +64,5 @@ def test_two_seeds_show_nothing(tmp_path: Path) -> None:
         {"truth": lambda setting, seed, proxy: setting.weight - 3.0 * (setting.role == "see")},
         seeds=2,
     )
-    analyse(tmp_path, {"spo": GRID}, seeds=2, command="seedpo bench hacking --out OUT")
+    write_results(tmp_path, {"spo": GRID}, seeds=2, command="seedpo bench hacking --out OUT")
     assert "| −3.00, −3.00 | not shown |" in (tmp_path / "hacking.md").read_text()
