@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from seedpo.core.stats.bootstrap import mean_interval
+from seedpo.core.stats.bootstrap import mean_interval, prompt_means
 from seedpo.errors import RunFolderError
 from seedpo.reports import versus
-from seedpo.reports.evaluations import Target, prompt_means, read_evaluation
+from seedpo.reports.evaluations import Target, read_evaluation
 from seedpo.reports.viewer import evaluation_viewer, rows_within
 from tests.reports.evaluated import PROMPTS, write_evaluation
 

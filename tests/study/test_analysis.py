@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from seedpo.core.stats.multiple import holm
-from seedpo.core.stats.shares import wilson_interval
+from seedpo.core.stats.classical import holm, wilson_interval
 from seedpo.errors import DataError
 from seedpo.study.analysis import analyze
 from seedpo.study.comparisons import compare, corrected

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seedpo.core.stats.bootstrap import Interval, WinRate, mean_interval, paired_difference, win_rate
+from seedpo.core.stats.bootstrap import Interval, WinRate, mean_interval, paired_difference, prompt_means, win_rate
 from seedpo.errors import RunFolderError
 from seedpo.reports.curves import Point
 
@@ -155,14 +155,6 @@ class Evaluation:
         width = self.summary.tie_widths.get(reward, 0.0)
         found = None if one is None or other is None else win_rate(one, other, tie_width=width)
         return found if found is not None and found.count else None
-
-
-def prompt_means(scores: Values) -> Values:
-    """Means (P,) over the images that have a score; NaN where none has."""
-    known = ~np.isnan(scores)
-    counts = known.sum(1)
-    sums = np.where(known, scores, 0.0).sum(1)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), math.nan)
 
 
 def read_evaluation(folder: Path) -> Evaluation:

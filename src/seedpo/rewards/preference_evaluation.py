@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from seedpo.core.stats.shares import wilson_interval
+from seedpo.core.stats.classical import wilson_interval
 from seedpo.errors import TrainingDiverged
 from seedpo.protocols import PairEncoder, State
 from seedpo.rewards.preference_model import PreferenceModel

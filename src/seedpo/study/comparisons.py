@@ -9,11 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from seedpo.core.stats.bootstrap import interval_ends
-from seedpo.core.stats.crossed import resampled_shares
-from seedpo.core.stats.multiple import holm, sign_test
+from seedpo.core.stats.bootstrap import interval_ends, resampled_shares
+from seedpo.core.stats.classical import holm, sign_test, wilson_interval
 from seedpo.core.stats.paired_comparisons import fit_strengths, is_connected, strength_intervals, tables
-from seedpo.core.stats.shares import wilson_interval
 from seedpo.study.records import Judgement
 from seedpo.study.vote_statistics import POINTS, Ends, Resampling, by_sources, columns
 

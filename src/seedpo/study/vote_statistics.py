@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from seedpo.core.stats.agreement import Scale, agreement_with_others, alpha_of, coincidences
 from seedpo.core.stats.bootstrap import interval_ends
-from seedpo.core.stats.shares import wilson_interval
+from seedpo.core.stats.classical import wilson_interval
 from seedpo.study.records import Answer, Judgement, Pair
 
 Ends = tuple[float, float]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from seedpo.core.stats.student import student_interval
+from seedpo.core.stats.classical import student_interval
 
 Array = NDArray[np.float64]
 

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from seedpo.core.stats.bootstrap import interval_ends
-from seedpo.core.stats.crossed import vote_weights
+from seedpo.core.stats.bootstrap import interval_ends, vote_weights
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -130,7 +129,7 @@ def strength_intervals(
     resamples: int,
     level: float = 0.95,
 ) -> StrengthIntervals:
-    """Strengths with intervals of the bootstrap over raters and prompts (:mod:`seedpo.core.stats.crossed`).
+    """Strengths with intervals of the bootstrap over raters and prompts (:mod:`seedpo.core.stats.bootstrap`).
 
     Args:
         first, second: competitors of each vote (N,), from 0 to ``competitors`` - 1.

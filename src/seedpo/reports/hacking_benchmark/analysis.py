@@ -12,8 +12,8 @@ from statistics import fmean
 import numpy as np
 from tqdm import tqdm
 
+from seedpo.core.stats.classical import student_interval
 from seedpo.core.stats.frontiers import GapInterval, Trail, frontier, gap_interval
-from seedpo.core.stats.student import student_interval
 from seedpo.core.verdicts import Difference, Outcome, difference_of, shared_outcome
 from seedpo.reports.curves import Curves, Point, read_curves
 from seedpo.reports.families import verdict_of

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seedpo.core.stats.bootstrap import interval_ends
-from seedpo.core.stats.crossed import resampled_shares, vote_weights
-from seedpo.core.stats.multiple import sign_test
-from seedpo.core.stats.shares import wilson_interval
+from seedpo.core.stats.bootstrap import interval_ends, resampled_shares, vote_weights
+from seedpo.core.stats.classical import sign_test, wilson_interval
 
 
 def simulated_votes(seed: int, *, raters: int, prompts: int, spread: float) -> tuple[np.ndarray, ...]:
@@ -68,5 +66,5 @@ def test_one_rater_leaves_prompts_to_draw_and_nothing_leaves_nothing() -> None:
 
 def test_the_same_seed_gives_the_same_shares() -> None:
     values, who, what = simulated_votes(0, raters=5, prompts=6, spread=1.0)
-    one, again, other = (resampled_shares(values, who, what, seed=seed, resamples=10) for seed in (4, 4, 5))
-    assert one.tolist() == again.tolist() != other.tolist()
+    first, again, other = (resampled_shares(values, who, what, seed=seed, resamples=10) for seed in (4, 4, 5))
+    assert first.tolist() == again.tolist() != other.tolist()

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from seedpo.core.stats.classical import QUANTILES, holm, sign_test, student_interval, wilson_interval
+
+
+def test_wilson_known_values() -> None:
+    """The textbook's (Brown, Cai and DasGupta 2001: 0 of 10, and symmetry)."""
+    assert wilson_interval(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
+    low, high = wilson_interval(77, 100)
+    assert (low, high) == pytest.approx((0.6785, 0.8416), abs=1e-3)
+    assert wilson_interval(23, 100) == pytest.approx((1 - high, 1 - low))
+
+
+@pytest.mark.parametrize(("successes", "count"), [(3, 10), (50.5, 99), (1, 2)])
+def test_wilson_ends_solve_the_score_equation(successes: float, count: int) -> None:
+    """At each end the observed share lies z standard errors of that end away."""
+    z = 1.959964
+    for end in wilson_interval(successes, count, z=z):
+        assert (successes / count - end) ** 2 == pytest.approx(z * z * end * (1 - end) / count)
+
+
+def test_wilson_none_and_all() -> None:
+    assert wilson_interval(0, 5)[0] == pytest.approx(0.0, abs=1e-15)
+    assert wilson_interval(5, 5)[1] == pytest.approx(1.0)
+
+
+def test_student_quantiles() -> None:
+    """Closed forms of 1 and 2 degrees of freedom: tan(0.475 pi), and (2 p - 1) / sqrt(2 p (1 - p)); scipy for all."""
+    assert QUANTILES[0] == pytest.approx(math.tan(0.475 * math.pi), abs=5e-4)
+    assert QUANTILES[1] == pytest.approx(0.95 / math.sqrt(2 * 0.975 * 0.025), abs=5e-4)
+    assert pytest.approx(stats.t.ppf(0.975, np.arange(1, len(QUANTILES) + 1)), abs=5e-4) == QUANTILES
+
+
+@pytest.mark.parametrize("count", [2, 5, 31])
+def test_student_interval_of_a_mean_is_that_of_scipy(count: int) -> None:
+    values = np.random.default_rng(count).normal(3.0, 2.0, count)
+    wanted = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
+    assert student_interval(values) == pytest.approx(wanted, abs=1e-3)
+
+
+def test_student_beyond_the_table_the_interval_is_a_little_too_wide() -> None:
+    values = np.random.default_rng(0).normal(size=200)
+    low, high = student_interval(values)
+    least, most = stats.t.interval(0.95, 199, values.mean(), stats.sem(values))
+    assert low < least < most < high
+    assert (high - low) / (most - least) < 1.05
+
+
+@pytest.mark.parametrize("values", [[], [1.0]])
+def test_student_one_value_has_no_interval(values: list[float]) -> None:
+    assert all(map(math.isnan, student_interval(values)))
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses"), [(0, 1), (5, 0), (7, 3), (3, 7), (10, 10), (11, 10), (140, 90), (1500, 1400)]
+)
+def test_sign_test_is_scipys_binomial_test(wins: int, losses: int) -> None:
+    assert sign_test(wins, losses) == pytest.approx(stats.binomtest(wins, wins + losses).pvalue, rel=1e-9)
+
+
+def test_sign_test_without_cases_and_with_impossible_ones() -> None:
+    assert sign_test(0, 0) == 1.0
+    with pytest.raises(ValueError, match="at least 0"):
+        sign_test(-1, 3)
+
+
+def test_holm_by_hand() -> None:
+    """Four sorted values times 4, 3, 2, 1, never falling: the third would fall to 0.06 < 0.06... and stays."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
+    assert holm([0.02]) == pytest.approx([0.02])
+    assert len(holm([])) == 0
+
+
+def test_holm_rejects_what_the_step_down_procedure_rejects() -> None:
+    generator = np.random.default_rng(3)
+    for _ in range(50):
+        values = generator.random(7) ** 3
+        rejected = set()
+        for rank, index in enumerate(np.argsort(values)):
+            if values[index] > 0.05 / (7 - rank):
+                break
+            rejected.add(int(index))
+        assert set(np.nonzero(holm(values) <= 0.05)[0].tolist()) == rejected
+
+
+@pytest.mark.parametrize("values", [[1.2], [-0.1, 0.5], [[0.1]], [float("nan")]])
+def test_holm_refuses_what_is_no_probability(values: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        holm(values)
