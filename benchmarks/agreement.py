@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from torch.optim import AdamW
 
+from seedpo.data.prompts import load_prompts
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.rolled import RolledPairs, as_groups, as_pairs
 from seedpo.methods.sources.rollouts import HandOut
 from seedpo.methods.sources.trajectories import TrajectoryRollout
 from seedpo.models.policy import build_policy
 from seedpo.rewards.catalogue import REWARDS
-from seedpo.training.run import build_method, load_prompts, resolve_config
+from seedpo.training.run import build_method, resolve_config
 from seedpo.training.settings import RunConfig
 
 
@@ -55,7 +56,7 @@ def group_agreement(
     policy = build_policy(config)
     rolled, _ = TrajectoryRollout(
         policy, REWARDS.load(config.reward)(), sampling=config.sampling, config=config.trajectories
-    )(load_prompts(config.prompts, embedded=True)[:prompts], generator=torch.Generator().manual_seed(0))
+    )(load_prompts(config.prompts)[:prompts], generator=torch.Generator().manual_seed(0))
     assert rolled is not None
     singly = torch.arange(len(rolled))
     ways: dict[str, tuple[HandOut, Tensor, int]] = {

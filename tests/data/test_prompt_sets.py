@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seedpo.data.prompt_sets import hpsv2, parti, pickapic_validation, study_300
+from seedpo.data.prompt_sets import HPSV2, PARTI, PICKAPIC, study_300
 from seedpo.errors import DataError
 
 STYLES = ("anime", "concept-art", "paintings", "photo")
@@ -31,23 +31,23 @@ def hpsv2_files(folder: Path, count: int = 2) -> Path:
 
 def test_parti(tmp_path: Path) -> None:
     wanted = [f'a "parti" prompt {row}' for row in range(3)]
-    assert parti(str(parti_file(tmp_path))) == parti(str(tmp_path)) == wanted
+    assert PARTI(str(parti_file(tmp_path))) == PARTI(str(tmp_path)) == wanted
 
 
 def test_hpsv2_in_the_order_of_its_styles(tmp_path: Path) -> None:
     wanted = [f"{style} prompt {row}" for style in STYLES for row in range(2)]
-    assert hpsv2(str(hpsv2_files(tmp_path))) == wanted
+    assert HPSV2(str(hpsv2_files(tmp_path))) == wanted
     whole = tmp_path / "repository"
     whole.mkdir()
     hpsv2_files(whole / "benchmark")
-    assert hpsv2(str(whole)) == wanted
+    assert HPSV2(str(whole)) == wanted
 
 
 def test_pickapic(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     table = pa.table({"caption": ["one", "two"], "jpg_0": [b"", b""]})
     pq.write_table(table, tmp_path / "data" / "validation_unique-00000-of-00001-33ead1.parquet")
-    assert pickapic_validation(str(tmp_path)) == ["one", "two"]
+    assert PICKAPIC(str(tmp_path)) == ["one", "two"]
 
 
 def test_the_study_is_drawn_by_seed(tmp_path: Path) -> None:
@@ -70,18 +70,18 @@ def test_too_few_for_the_study(tmp_path: Path) -> None:
 
 def test_files_that_are_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"prompt set hpsv2: .* holds no benchmark/anime\.json; name a folder"):
-        hpsv2(str(tmp_path))
+        HPSV2(str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("load", "content", "said"),
     [
-        (parti, "one\ttwo\n1\t2\n", "no table with tabs and a column Prompt"),
-        (hpsv2, "{}", "no JSON list"),
-        (hpsv2, "[1]", "row 0: the prompt is not text but int"),
-        (hpsv2, "[", "cannot be read as JSON"),
-        (hpsv2, "[]", "holds no prompt"),
-        (pickapic_validation, "PAR1", "cannot be read as parquet"),
+        (PARTI, "one\ttwo\n1\t2\n", "column Prompt"),
+        (HPSV2, "{}", "JSON list"),
+        (HPSV2, "[1]", "row 0: the prompt is not text but int"),
+        (HPSV2, "[", "cannot be read as JSON"),
+        (HPSV2, "[]", "holds no prompt"),
+        (PICKAPIC, "PAR1", "cannot be read as parquet"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, load: object, content: str, said: str) -> None:
@@ -91,7 +91,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, load: object, content: str, s
         load(str(path))  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("load", [parti, hpsv2, pickapic_validation, study_300])
+@pytest.mark.parametrize("load", [PARTI, HPSV2, PICKAPIC, study_300])
 def test_without_a_network(load: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(DataError, match=r"cannot be fetched from the data set .*write \w[\w-]*@FOLDER") as caught:

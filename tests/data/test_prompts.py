@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from seedpo.data.prompts import read_prompts
-from seedpo.errors import DataError
+from seedpo.data.prompts import load_prompts, read_prompts
+from seedpo.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_prompts_in_records(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("{", r"line 2 is not JSON \(.*\); mend or remove it"),
+        ("{", r"line 2 is not JSON \(.*\); fix or remove it"),
         ('{"text": "a"}', r"line 2 has the keys \['text'\]; expected is 'prompt'"),
         ('{"prompt": 7}', "line 2: prompt is not text but int"),
     ],
@@ -76,3 +76,30 @@ def test_a_file_that_is_not_utf_8(tmp_path: Path, content: bytes) -> None:
 def test_a_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read as UTF-8 text"):
         read_prompts(tmp_path)
+
+
+class TestByName:
+    def test_a_registered_set_its_place_and_a_file(self, tmp_path: Path) -> None:
+        assert len(load_prompts("scenes-training")) == 416
+        assert load_prompts("scenes-training", count=3) == load_prompts("scenes-training")[:3]
+        (tmp_path / "PartiPrompts.tsv").write_text("Prompt\tCategory\none\tx\ntwo\tx\n")
+        assert load_prompts(f"parti@{tmp_path}") == ["one", "two"]
+        (tmp_path / "prompts").write_text("three\n")
+        assert load_prompts(str(tmp_path / "prompts")) == ["three"], "without an ending"
+
+    @pytest.mark.parametrize(
+        ("name", "key"),
+        [
+            ("parti@", "parti@"),
+            ("scenes-training@place", "scenes-training@place"),
+            ("scenes-trainin", "scenes-training"),
+        ],
+    )
+    def test_names_that_do_not_exist(self, name: str, key: str) -> None:
+        with pytest.raises(ConfigError, match=key):
+            load_prompts(name)
+
+    def test_too_few(self, tmp_path: Path) -> None:
+        (tmp_path / "prompts.txt").write_text("one\n")
+        with pytest.raises(ConfigError, match=r"--num-prompts = 2.*1 prompts"):
+            load_prompts(str(tmp_path / "prompts.txt"), count=2)

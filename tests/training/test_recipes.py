@@ -17,12 +17,13 @@ import yaml
 from transformers import CLIPModel
 
 from seedpo.core.entropy import entropy_weights
+from seedpo.data.prompts import load_prompts
 from seedpo.errors import ConfigError, DataError
 from seedpo.rewards.aesthetic import RatingMlp
 from seedpo.rewards.named import build_reward
 from seedpo.rewards.spm import SD15_WEIGHTS, SDXL_WEIGHTS
 from seedpo.settings import merge, read_recipe
-from seedpo.training.run import build_evaluation, load_prompts, resolve_config, train
+from seedpo.training.run import build_evaluation, resolve_config, train
 from seedpo.training.settings import RunConfig
 from tests.models.published import pipeline_of
 from tests.rewards.plain_spm import checkpoint, publish
@@ -107,7 +108,7 @@ def chosen() -> list[str]:
 def test_keys_are_known_and_the_command_names_the_file(path: Path) -> None:
     config = resolve_config(str(path))
     assert f"seedpo train recipes/{path.name} --out" in path.read_text(encoding="utf-8")
-    assert len(load_prompts(config.evaluation.prompts, embedded=False)) >= config.evaluation.num_prompts
+    assert len(load_prompts(config.evaluation.prompts)) >= config.evaluation.num_prompts
     with pytest.raises(ConfigError, match="unknown key 'bta'; did you mean 'beta'"):
         resolve_config(str(path), {"bta": 1})
 
@@ -240,7 +241,7 @@ class TestWhatIsNotThere:
     def test_prompts_that_have_to_be_fetched(self) -> None:
         config = resolve_config("recipes/spo-sd15.yaml")
         with pytest.raises(DataError, match=r"prompt file data/spo-4k-prompts\.jsonl does not exist"):
-            load_prompts(config.prompts, embedded=False)
+            load_prompts(config.prompts)
 
 
 def test_spo_warns_of_a_reward_without_time_steps(

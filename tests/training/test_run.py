@@ -29,7 +29,6 @@ from seedpo.training.run import (
     build_evaluation,
     build_method,
     build_source,
-    load_prompts,
     resolve_config,
     train,
 )
@@ -134,19 +133,10 @@ class TestParts:
         )
         assert (built.eta, built.guidance_scale, built.clip_range, built.reduction) == (0.5, 2.0, 0.1, "sum")
 
-    def test_prompt_sets_and_files(self, tmp_path: Path) -> None:
-        assert len(load_prompts("scenes-training", embedded=True)) == 416
-        assert len(load_prompts(str(few_prompts(tmp_path)), embedded=True)) == 3
-
     @pytest.mark.parametrize(
         ("build", "message"),
         [
             (lambda: build_policy(RunConfig(model="scones")), r"unknown model 'scones'; did you mean 'scenes'\?"),
-            (
-                lambda: load_prompts("scenes-trainin", embedded=True),
-                "unknown prompt set 'scenes-trainin'; did you mean",
-            ),
-            (lambda: load_prompts("absent.txt", embedded=True), r"prompt file absent\.txt does not exist"),
             (
                 lambda: build_source(
                     resolve_config("diffusion-dpo", {"data": "absent.parquet"}), build_policy(RunConfig())

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seedpo.data.layouts import PROMPTS
+from seedpo.data.layouts import PROMPT_COLUMNS
 from seedpo.data.rgb import ENDINGS
 from seedpo.errors import DataError
 
@@ -138,7 +138,7 @@ def _add(sample: Sample, kind: str, member: tarfile.TarInfo, archive: tarfile.Ta
         if not isinstance(values, dict):
             sample.faults.append("its JSON is no object {...}")
             return
-        prompt = next((values[name] for name in PROMPTS if name in values), None)
+        prompt = next((values[name] for name in PROMPT_COLUMNS if name in values), None)
         sample.values.update(values)
         if prompt is not None:
             sample.values["prompt"] = prompt

@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from seedpo.registry import Entry, Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptSet(Entry):
+    """A registered prompt set; its target is a function that gives the prompts.
+
+    Attributes:
+        published: whether the target takes ``place``, the user's own copy of the files (``NAME@PLACE``).
+        drawn: whether the target takes ``seed``.
+    """
+
+    published: bool = False
+    drawn: bool = False
+
 
 DATA = Registry(
     "preference set",
@@ -28,35 +44,40 @@ DATA = Registry(
 PROMPTS = Registry(
     "prompt set",
     (
-        Entry(
+        PromptSet(
             name="scenes-training",
             target="seedpo.scenes.shipped:training_prompts",
             summary="416 prompts of the embedded world",
         ),
-        Entry(
+        PromptSet(
             name="scenes-evaluation",
             target="seedpo.scenes.shipped:evaluation_prompts",
             summary="64 held-out prompts of the embedded world",
         ),
-        Entry(
+        PromptSet(
             name="pickapic-validation",
-            target="seedpo.data.prompt_sets:pickapic_validation",
+            target="seedpo.data.prompt_sets:PICKAPIC",
             summary="Pick-a-Pic v1, split validation_unique; from the hub, or pickapic-validation@FOLDER",
+            published=True,
         ),
-        Entry(
+        PromptSet(
             name="parti",
-            target="seedpo.data.prompt_sets:parti",
+            target="seedpo.data.prompt_sets:PARTI",
             summary="PartiPrompts; from the hub, or parti@PartiPrompts.tsv",
+            published=True,
         ),
-        Entry(
+        PromptSet(
             name="hpsv2",
-            target="seedpo.data.prompt_sets:hpsv2",
+            target="seedpo.data.prompt_sets:HPSV2",
             summary="the benchmark prompts of HPSv2, four styles; from the hub, or hpsv2@FOLDER",
+            published=True,
         ),
-        Entry(
+        PromptSet(
             name="study-300",
             target="seedpo.data.prompt_sets:study_300",
             summary="100 of parti and 200 of hpsv2, drawn by seed; from the hub, or study-300@FOLDER with both",
+            published=True,
+            drawn=True,
         ),
     ),
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seedpo.data.layouts import PROMPTS
+from seedpo.data.layouts import PROMPT_COLUMNS
 from seedpo.data.rgb import ENDINGS
 from seedpo.data.text import csv_lines, json_lines, read_text
 from seedpo.errors import DataError
@@ -107,7 +107,7 @@ def _captions(root: Path) -> dict[str, str]:
         if not (root / file).is_file():
             continue
         for line in read(root / file):
-            prompt = next((line.values[key] for key in PROMPTS if line.values.get(key)), None)
+            prompt = next((line.values[key] for key in PROMPT_COLUMNS if line.values.get(key)), None)
             name = line.values.get("file_name")
             if line.fault or not isinstance(prompt, str) or not isinstance(name, str):
                 fault = line.fault or f"has {sorted(line.values)}; expected are file_name and prompt (or caption)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from seedpo.data.images import read_image
-from seedpo.data.layouts import PROMPTS
+from seedpo.data.prompts import prompt_of
 from seedpo.data.rgb import ENDINGS
-from seedpo.data.text import Line, csv_lines, json_lines, read_text
+from seedpo.data.text import RECORDS, Line, read_text
 from seedpo.errors import DataError
 
 INDEX = "index.json"
@@ -22,8 +22,6 @@ INDEX = "index.json"
 
 FILES = ("file", "file_name", "image", "path")
 """Keys of a record that name its image."""
-
-_RECORDS: Mapping[str, Callable[[Path], list[Line]]] = {".jsonl": json_lines, ".csv": csv_lines}
 
 _MEND = "give one line for each image, or a .jsonl or .csv file with file and prompt"
 
@@ -125,7 +123,7 @@ def with_prompts(images: Sequence[ListedImage], file: Path) -> list[ListedImage]
     Raises:
         DataError: if the file cannot be read, counts differ, or an image has no prompt or several.
     """
-    reader = _RECORDS.get(file.suffix.lower())
+    reader = RECORDS.get(file.suffix.lower())
     if reader is None:
         lines = [line.strip() for line in read_text(file).split("\n")]
         while lines and not lines[-1]:
@@ -138,13 +136,7 @@ def with_prompts(images: Sequence[ListedImage], file: Path) -> list[ListedImage]
 
 
 def _record(line: Line) -> tuple[str | None, str]:
-    if line.fault:
-        raise DataError(f"{line.path} line {line.number} {line.fault}; mend or remove it")
-    prompt = next((line.values[key] for key in PROMPTS if key in line.values), None)
-    if not isinstance(prompt, str):
-        raise DataError(
-            f"{line.path} line {line.number} has no text {PROMPTS[0]!r} (its keys are {sorted(line.values)}); add it"
-        )
+    prompt = prompt_of(line)
     name = next((line.values[key] for key in FILES if line.values.get(key)), None)
     return name if name is None else str(name), prompt
 

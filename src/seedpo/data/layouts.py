@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from seedpo.errors import DataError
 
-PROMPTS = ("prompt", "caption")
+PROMPT_COLUMNS = ("prompt", "caption")
 """Names of the column of prompts."""
 
 PICKAPIC = ("jpg_0", "jpg_1", "label_0", "label_1")
@@ -61,14 +61,14 @@ def find_layout(columns: Collection[str], *, origin: str) -> Layout:
     optional = {name: name if name in columns else None for name in ("chosen_probability", "has_label")}
     if any(name in columns for name in PICKAPIC) and not {"chosen", "rejected"} <= set(columns):
         layout = Layout(
-            prompt=next((name for name in reversed(PROMPTS) if name in columns), "caption"),
+            prompt=next((name for name in reversed(PROMPT_COLUMNS) if name in columns), "caption"),
             images=("jpg_0", "jpg_1"),
             labels=("label_0", "label_1"),
             labelled=optional["has_label"],
         )
     else:
         layout = Layout(
-            prompt=next((name for name in PROMPTS if name in columns), "prompt"),
+            prompt=next((name for name in PROMPT_COLUMNS if name in columns), "prompt"),
             images=("chosen", "rejected"),
             probability=optional["chosen_probability"],
             labelled=optional["has_label"],

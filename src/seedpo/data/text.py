@@ -110,6 +110,10 @@ def _some(path: Path, lines: list[Line], expected: str) -> list[Line]:
     return lines
 
 
+RECORDS: Mapping[str, Callable[[Path], list[Line]]] = {".jsonl": json_lines, ".csv": csv_lines}
+"""How files of records are read, by the ending of their names; any other file is plain text."""
+
+
 class TextRows:
     """Rows of text files.
 

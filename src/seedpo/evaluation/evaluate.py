@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from seedpo.data.image_list import size_of
 from seedpo.data.images import to_pil
+from seedpo.data.prompts import load_prompts
 from seedpo.errors import ConfigError, DataError
 from seedpo.evaluation.drawing import draw_batch
 from seedpo.evaluation.folder import EvaluationFolder, Plan
 from seedpo.evaluation.measuring import SetMeasurement, measure_missing, score_missing
-from seedpo.evaluation.prompts import evaluation_prompts
 from seedpo.evaluation.score import Scoring
 from seedpo.evaluation.settings import Drawing, Key
 from seedpo.evaluation.sheets import Sheets, cut_missing, find_sheets
@@ -93,7 +93,7 @@ def evaluate(
 
     def begin() -> tuple[list[str], list[Target], dict[str, Any]]:
         models = parse_targets(targets, options or ModelOptions())
-        texts = evaluation_prompts(prompts, count=num_prompts, seed=prompts_seed)
+        texts = load_prompts(prompts, count=num_prompts, seed=prompts_seed)
         if any(model.embedded for model in models):
             warn_of_unknown_words(texts)
         settings = {"kind": "images", "prompts": prompts, **_prompt_settings(texts), **asdict(drawing)}

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from seedpo.data.images import to_pil
+from seedpo.data.prompts import load_prompts
 from seedpo.errors import ConfigError
 from seedpo.evaluation.drawing import draw_samples
 from seedpo.evaluation.settings import Drawing
@@ -21,7 +22,6 @@ from seedpo.models.precision import usual_precision
 from seedpo.models.settings import ModelSettings
 from seedpo.scenes.shipped import warn_of_unknown_words
 from seedpo.settings import build_config
-from seedpo.training.run import load_prompts
 from seedpo.training.run_folder import RunFolder
 
 ENLARGED = 256
@@ -70,11 +70,11 @@ def sample_images(
         settings = folder.read_config()
         weights = folder.path / settings.weights_folder
     embedded = settings.model in MODELS
-    texts = list(prompt) + (load_prompts(prompts, embedded=embedded) if prompts else [])
+    texts = list(prompt) + (load_prompts(prompts) if prompts else [])
     if not texts:
         raise ConfigError("there is nothing to draw; give --prompt 'a large red circle on a gray background'")
     if embedded:
-        warn_of_unknown_words(prompt)
+        warn_of_unknown_words(texts)
     pipeline = load_base(settings)
     if weights is not None:
         add_trained(pipeline, weights, adapter=settings.adapter, lora_rank=settings.lora_rank)

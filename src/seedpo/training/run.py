@@ -18,10 +18,10 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from seedpo.core.draws import KeyedDraws
-from seedpo.data.catalogue import DATA, PROMPTS
+from seedpo.data.catalogue import DATA
 from seedpo.data.changes import Change, ChangedPairs, as_a_win, as_square_original, emptied
 from seedpo.data.pairs import PairSet
-from seedpo.data.prompts import read_prompts
+from seedpo.data.prompts import load_prompts
 from seedpo.data.reading import looks_like_pairs, read_pairs
 from seedpo.data.settings import PairsConfig
 from seedpo.data.skipping import SkippingPairs
@@ -87,14 +87,12 @@ def resolve_config(
     return config
 
 
-def load_prompts(name: str, *, embedded: bool) -> list[str]:
-    """Prompts of a registered set or of a text file; warns of words that the embedded model does not know."""
-    if name in PROMPTS:
-        prompts: list[str] = PROMPTS.load(name)()
-        return prompts
-    if not Path(name).suffix:
-        PROMPTS[name]  # raises the error that lists the names
-    prompts = read_prompts(Path(name))
+def named_prompts(name: str, *, embedded: bool, count: int | None = None) -> list[str]:
+    """Prompts by name; see :func:`seedpo.data.prompts.load_prompts`.
+
+    Warns of words that the embedded model does not know.
+    """
+    prompts = load_prompts(name, count=count, count_key="evaluation.num_prompts")
     if embedded:
         warn_of_unknown_words(prompts)
     return prompts
@@ -202,7 +200,7 @@ def build_source(
             world=world,
             reader=pairs,
         )
-    prompts = load_prompts(config.prompts, embedded=config.model in MODELS)
+    prompts = named_prompts(config.prompts, embedded=config.model in MODELS)
     if preset.source == "trajectories":
         return trajectory_source(
             policy,
@@ -254,13 +252,9 @@ def build_evaluation(config: RunConfig) -> ImageEvaluation:
         ConfigError: if there are fewer prompts than asked for.
     """
     settings = config.evaluation
-    prompts = load_prompts(settings.prompts, embedded=config.model in MODELS)
-    if len(prompts) < settings.num_prompts:
-        raise ConfigError(
-            f"evaluation.num_prompts = {settings.num_prompts}, but {settings.prompts} holds {len(prompts)} prompts"
-        )
+    prompts = named_prompts(settings.prompts, embedded=config.model in MODELS, count=settings.num_prompts)
     return ImageEvaluation(
-        prompts[: settings.num_prompts],
+        prompts,
         config=settings,
         rewards={name: named_reward(name, config) for name in settings.rewards},
         metrics={name: build_prompt_metric(name) for name in settings.metrics},
