@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from seedpo.errors import RunFolderError
 from seedpo.files import remove_leftovers
+from seedpo.processes import on_main_process
 from seedpo.protocols import Trainable
 from seedpo.settings import build_config
 from seedpo.training.checkpoint import WEIGHTS, Checkpoints, Manifest
@@ -24,6 +26,17 @@ from seedpo.training.run_folder import RunFolder, require_same_settings
 from seedpo.training.settings import TrainingConfig
 
 logger = logging.getLogger(__name__)
+
+
+def start_folder(out: Path | str, config: TrainingConfig, accelerator: Accelerator, *, resumed: bool) -> RunFolder:
+    """The folder of a run: a new one, or the one of the run that is resumed.
+
+    Raises:
+        RunFolderError: if a new run's folder is not empty, or there is no run to resume.
+    """
+    if resumed:
+        return RunFolder.open(out)
+    return on_main_process(accelerator, lambda: RunFolder.create(out, config))
 
 
 def prepare_folder(folder: RunFolder, config: TrainingConfig, *, resumed: bool) -> dict[str, Any] | None:

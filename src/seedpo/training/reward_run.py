@@ -26,7 +26,7 @@ from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
 from seedpo.models.names import looks_like_a_model
 from seedpo.models.precision import usual_precision
 from seedpo.models.settings import ModelSettings
-from seedpo.processes import on_every_process, on_main_process
+from seedpo.processes import on_every_process
 from seedpo.protocols import PairEncoder, PreferencePairs
 from seedpo.rewards.catalogue import STARTS
 from seedpo.rewards.named import build_reward
@@ -38,6 +38,7 @@ from seedpo.settings import build_config, read_recipe
 from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.metrics_log import read_metrics
+from seedpo.training.resume import start_folder
 from seedpo.training.run import labelled_pairs
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import SCENES, RewardRunConfig
@@ -197,7 +198,7 @@ def build_parts(config: RewardRunConfig, *, device: torch.device, progress: bool
     """Loads models and opens pairs; nothing is exchanged between processes.
 
     Raises:
-        SeedpoError: whatever the user can mend, in one line.
+        SeedpoError: any problem that the user can fix, in one line.
     """
     model = build_preference_model(config)
     training, held_out = build_preference_pairs(config, device=device, progress=progress)
@@ -241,7 +242,7 @@ def train_reward(
     Args:
         config: the run's settings, for example from :func:`resolve_reward_config`.
         out: the run folder; it must not exist unless a run is resumed.
-        resume: ``latest`` goes on from the last checkpoint.
+        resume: ``latest`` continues from the last checkpoint.
         accelerator: of this process; built from the configuration if it is not given.
         progress: whether to show progress bars.
 
@@ -249,7 +250,7 @@ def train_reward(
         The last line of training metrics.
 
     Raises:
-        SeedpoError: whatever the user can mend, in one line.
+        SeedpoError: any problem that the user can fix, in one line.
     """
     accelerator = accelerator or build_accelerator(config.mixed_precision)
     require_trackers(config.trackers)
@@ -267,16 +268,12 @@ def train_reward(
     objective = PreferenceObjective(
         parts.views, _prompts_of(parts.training), in_batch_negatives=config.in_batch_negatives
     )
-    if resume is not None:
-        folder = RunFolder.open(out)
-    else:
-        folder = on_main_process(accelerator, lambda: RunFolder.create(out, config))
     trainer = Trainer(
         policy=parts.model,
         method=objective,
         source=source,
         config=config,
-        folder=folder,
+        folder=start_folder(out, config, accelerator, resumed=resume is not None),
         evaluator=build_evaluation(config, parts, progress=shown),
         accelerator=accelerator,
         progress=progress,
@@ -290,7 +287,7 @@ def measure_reward(config: RewardRunConfig, *, progress: bool = True) -> Mapping
     A plain one is shown the previews as if they were finished images.
 
     Raises:
-        SeedpoError: whatever the user can mend, in one line.
+        SeedpoError: any problem that the user can fix, in one line.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     parts = build_parts(config, device=device, progress=progress)

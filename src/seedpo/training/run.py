@@ -9,8 +9,8 @@ The parts can also be built one by one and handed to :class:`seedpo.training.tra
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,15 +41,16 @@ from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.models.precision import usual_precision
 from seedpo.processes import on_every_process, on_main_process
 from seedpo.protocols import Method, Source
+from seedpo.registry import Registry
 from seedpo.rewards.catalogue import REWARDS
-from seedpo.rewards.named import CheckedReward, build_reward, check_definitions, leaves
+from seedpo.rewards.named import CheckedReward, build_reward, check_definitions, image_sizes
 from seedpo.scenes.shipped import warn_of_unknown_words
 from seedpo.settings import build_config, read_recipe
 from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.expectations import what_to_expect
 from seedpo.training.feedback.wiring import asks_people, check_feedback, ensure_study, human_feedback, patience
-from seedpo.training.run_folder import RunFolder
+from seedpo.training.resume import start_folder
 from seedpo.training.settings import RunConfig
 from seedpo.training.trackers import require_trackers
 from seedpo.training.trainer import Trainer
@@ -273,22 +274,76 @@ def _check_steps(config: RunConfig, policy: PipelinePolicy) -> None:
 def _check_images(config: RunConfig, policy: PipelinePolicy) -> None:
     """Refuses rewards and metrics that cannot read the model's images, before anything is sampled."""
     preset: Preset = METHODS.load(config.method)
-    asked = {
-        "reward": (REWARDS, () if preset.source == "offline" or config.feedback.study else (config.reward,)),
-        "evaluation.rewards": (REWARDS, config.evaluation.rewards),
-        "evaluation.metrics": (METRICS, config.evaluation.metrics),
+    needs_reward = preset.source != "offline" and config.feedback.study is None
+
+    def sizes(rewards: Sequence[str]) -> dict[str, int | None]:
+        return {part: size for name in rewards for part, size in image_sizes(name, config.rewards).items()}
+
+    needed: Mapping[str, tuple[Registry[Any], Mapping[str, int | None]]] = {
+        "reward": (REWARDS, sizes([config.reward] if needs_reward else [])),
+        "evaluation.rewards": (REWARDS, sizes(config.evaluation.rewards)),
+        "evaluation.metrics": (METRICS, {name: METRICS[name].image_size for name in config.evaluation.metrics}),
     }
     height, width = policy.image_size
-    for key, (registry, names) in asked.items():
-        parts = dict.fromkeys(leaf for name in names for leaf in leaves(name, config.rewards))
-        needed = {name: registry[name].image_size for name in parts if name in registry}
-        unread = [name for name, size in needed.items() if size not in (None, height)]
-        if unread:
+    for key, (registry, size_of) in needed.items():
+        unreadable = [name for name, size in size_of.items() if size not in (None, height)]
+        if unreadable:
             others = ", ".join(entry.name for entry in registry.entries if entry.image_size in (None, height))
             raise ConfigError(
-                f"{key}: {', '.join(unread)} cannot read the images of model {config.model}, {height} x {width} px; "
-                f"set {key} to what can, of {others}"
+                f"{key}: {', '.join(unreadable)} cannot read the images of model {config.model}, {height} x {width} "
+                f"px; set {key} to one of {others}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunParts:
+    """What a run is made of, on one process.
+
+    Attributes:
+        policy: the model that is trained, on its device.
+        method: the loss.
+        source: the pairs of this process.
+        evaluation: what is generated and measured.
+    """
+
+    policy: PipelinePolicy
+    method: Method[Any]
+    source: Source[Any]
+    evaluation: ImageEvaluation
+
+
+def build_parts(config: RunConfig, accelerator: Accelerator, *, progress: bool) -> RunParts:
+    """Builds the parts of a run; every process must call this together.
+
+    If something cannot be read or built on one process, all of them raise its error.
+
+    Raises:
+        SeedpoError: any problem that the user can fix, in one line.
+    """
+    evaluation = on_every_process(accelerator, lambda: build_evaluation(config))
+    policy = on_every_process(accelerator, lambda: build_policy(config))
+    policy.pipeline.to(accelerator.device)
+    if accelerator.is_main_process:  # which scores the images of evaluations
+        evaluation.place(accelerator.device)
+    _check_steps(config, policy)
+    _check_images(config, policy)
+    caches = on_every_process(accelerator, lambda: build_caches(config, policy))
+    # The caches hashed the frozen copy; only now may accelerate distribute it.
+    if (frozen := policy.adapter.frozen) is not None:
+        policy.adapter.frozen = accelerator.prepare_model(frozen, evaluation_mode=True)
+    on_main_process(accelerator, lambda: ensure_study(config))
+    source = on_every_process(
+        accelerator,
+        lambda: build_source(
+            config,
+            policy,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+            caches=caches,
+            progress=progress,
+        ),
+    )
+    return RunParts(policy=policy, method=build_method(config, caches), source=source, evaluation=evaluation)
 
 
 def train(
@@ -304,7 +359,7 @@ def train(
     Args:
         config: the run's settings, for example from :func:`resolve_config`.
         out: the run folder; it must not exist unless a run is resumed.
-        resume: ``latest`` goes on from the last checkpoint.
+        resume: ``latest`` continues from the last checkpoint.
         accelerator: of this process; built from the configuration if it is not given.
         progress: whether to show a progress bar.
 
@@ -312,42 +367,24 @@ def train(
         The last line of training metrics.
 
     Raises:
-        SeedpoError: whatever the user can mend, in one line.
+        SeedpoError: any problem that the user can fix, in one line.
     """
     accelerator = accelerator or build_accelerator(config.mixed_precision, timeout=patience(config))
     require_trackers(config.trackers)
-    # What one process cannot read or build, all of them hear of.
-    evaluation = on_every_process(accelerator, lambda: build_evaluation(config))
-    policy = on_every_process(accelerator, lambda: build_policy(config))
-    policy.pipeline.to(accelerator.device)
-    if accelerator.is_main_process:  # which scores the images of evaluations
-        evaluation.place(accelerator.device)
-    _check_steps(config, policy)
-    _check_images(config, policy)
-    rank, world = accelerator.process_index, accelerator.num_processes
-    caches = on_every_process(accelerator, lambda: build_caches(config, policy))
-    adapter = policy.adapter
-    if adapter.frozen is not None:  # after its weights were hashed for the cache, since this may distribute them
-        adapter.frozen = accelerator.prepare_model(adapter.frozen, evaluation_mode=True)
-    on_main_process(accelerator, lambda: ensure_study(config))
-    build = partial(build_source, config, policy, rank=rank, world=world, caches=caches, progress=progress)
-    source = on_every_process(accelerator, build)
-    if resume is not None:
-        folder = RunFolder.open(out)
-    else:
-        folder = on_main_process(accelerator, lambda: RunFolder.create(out, config))
+    parts = build_parts(config, accelerator, progress=progress)
+    folder = start_folder(out, config, accelerator, resumed=resume is not None)
     trainer = Trainer(
-        policy=policy,
-        method=build_method(config, caches),
-        source=source,
+        policy=parts.policy,
+        method=parts.method,
+        source=parts.source,
         config=config,
         folder=folder,
-        evaluator=evaluation,
+        evaluator=parts.evaluation,
         watch=Watch(folder, config),
         accelerator=accelerator,
         progress=progress,
-        after_restoring=adapter.move_reference if config.fidelity.reference_moves_on_resume else None,
-        save_before_step=asks_people(config, source),
+        after_restoring=parts.policy.adapter.move_reference if config.fidelity.reference_moves_on_resume else None,
+        save_before_step=asks_people(config, parts.source),
     )
     for line in what_to_expect(config, fixed_pairs=METHODS.load(config.method).source == "offline"):
         logger.info("%s", line)
