@@ -232,9 +232,7 @@ class TestWhatIsNotThere:
     @pytest.mark.parametrize("recipe", ["spo-sd15", "spo-sdxl", "d3po-aesthetic"])
     def test_weights_that_the_hub_does_not_give(self, recipe: str) -> None:
         config = resolve_config(f"recipes/{recipe}.yaml")
-        with pytest.raises(
-            DataError, match=rf"reward {config.reward}: .* the hub does not give it .*@FOLDER"
-        ) as caught:
+        with pytest.raises(DataError, match=rf"reward {config.reward}: .*@FOLDER") as caught:
             build_evaluation(config)
         assert "\n" not in str(caught.value)
 
