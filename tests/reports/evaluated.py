@@ -41,6 +41,8 @@ def write_evaluation(
         for image in range(images)
     ]
     parquet.write_table(_table(rows), folder / "scores.parquet")
+    lines = [json.dumps({"prompt_index": index, "prompt": prompt}) for index, prompt in enumerate(PROMPTS)]
+    (folder / "prompts.jsonl").write_text("\n".join(lines))
     if metrics:
         found = [
             {"target": label, "step": step, "prompt_index": prompt, "prompt": PROMPTS[prompt]}

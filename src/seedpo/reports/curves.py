@@ -6,11 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from seedpo.core.verdicts import Evaluation, Reading, is_mean_of
 from seedpo.reports.runs import PerPrompt, Record
 
 NAN = math.nan
+
+
+def as_number(value: Any) -> float:
+    """The value if it is a finite number, else NaN."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if usable else NAN
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+from seedpo.evaluation.tables import Place
 from seedpo.pages.figures import Line, Panel, style
 from seedpo.pages.tables import DASH, Cell, Table, Tone
 from seedpo.pages.wording import count, interval, listing, number, sentence, signed
 from seedpo.reports.charts import curve_line, frontier_panel
 from seedpo.reports.curves import Curve, Point
-from seedpo.reports.evaluations import Evaluation, Target
+from seedpo.reports.evaluations import Evaluation, place_name
 from seedpo.reports.names import figure_name, kind_of
 
 MOST_PAIRS = 10
@@ -60,10 +61,11 @@ class Bar:
 
 def lead(one: Evaluation) -> str:
     """What was evaluated, in a sentence or two."""
-    steps = sorted({target.step for target in one.targets if target.step >= 0})
+    steps = {step for _, step in one.places if step is not None}
+    prompts, images = one.scores.shape
     text = (
-        f"{count(len(one.labels), 'model')} ({listing(one.labels)}) drew {count(one.images, 'image')} for each of "
-        f"{count(len(one.prompts), 'prompt')}, all from the same initial latents."
+        f"{count(len(one.labels), 'model')} ({listing(one.labels)}) drew {count(images, 'image')} for each of "
+        f"{count(prompts, 'prompt')}, all from the same initial latents."
     )
     return text + (f" They were evaluated at {count(len(steps), 'training step')}." if steps else "")
 
@@ -71,10 +73,10 @@ def lead(one: Evaluation) -> str:
 def table(one: Evaluation) -> Table:
     """One row per model: every figure with its interval over prompts; the best of each column is marked."""
     points = {figure: {target: one.point(target, figure) for target in one.finals} for figure in one.figures}
-    best = {figure: _best(list(points[figure].values()), one.summary.directions.get(figure)) for figure in one.figures}
+    best = {figure: _best(list(points[figure].values()), one.direction(figure)) for figure in one.figures}
     rows = [
         (
-            Cell(text=target.name, role=style(index)[0]),
+            Cell(text=place_name(target), role=style(index)[0]),
             *(_cell(points[figure][target], best[figure]) for figure in one.figures),
         )
         for index, target in enumerate(one.finals)
@@ -89,7 +91,7 @@ def _cell(point: Point | None, best: Point | None) -> Cell:
     return Cell(text=number(point.value), small=(ends,) if ends else (), best=point is best)
 
 
-def _best(points: Sequence[Point | None], direction: str | None) -> Point | None:
+def _best(points: Sequence[Point | None], direction: str) -> Point | None:
     known = [point for point in points if point is not None]
     if len(known) < 2 or direction == "neither" or len({point.value for point in known}) == 1:
         return None
@@ -103,17 +105,17 @@ def bars(one: Evaluation) -> tuple[list[Bar], str]:
     note = ""
     if len(pairs) > MOST_PAIRS:
         pairs = [pair for pair in pairs if pair[0] == one.finals[0]]
-        note = f"There are many models: each is compared with {one.finals[0].name} only."
+        note = f"There are many models: each is compared with {place_name(one.finals[0])} only."
     return [bar for right, left in pairs for reward in one.rewards if (bar := _bar(one, left, right, reward))], note
 
 
-def _bar(one: Evaluation, left: Target, right: Target, reward: str) -> Bar | None:
+def _bar(one: Evaluation, left: Place, right: Place, reward: str) -> Bar | None:
     rate, difference = one.wins(left, right, reward), one.difference(left, right, reward)
     if rate is None or difference is None:
         return None
     return Bar(
-        left=left.name,
-        right=right.name,
+        left=place_name(left),
+        right=place_name(right),
         reward=reward,
         win=100 * rate.win,
         tie=100 * rate.tie,
@@ -126,7 +128,7 @@ def _bar(one: Evaluation, left: Target, right: Target, reward: str) -> Bar | Non
 
 def step_panels(one: Evaluation) -> list[Panel]:
     """Figures and win rates over the steps of trainings; the win rate is against the untrained model (step 0)."""
-    trained = [(index, label) for index, label in enumerate(one.labels) if len(_steps(one, label)) > 1]
+    trained = [(index, label) for index, label in enumerate(one.labels) if len(one.steps(label)) > 1]
     panels = []
     for figure in one.figures:
         lines = [_line(label, index, _points(one, label, figure)) for index, label in trained]
@@ -141,18 +143,16 @@ def step_panels(one: Evaluation) -> list[Panel]:
     return [panel for panel in panels if panel.lines][:MOST_PANELS]
 
 
-def _steps(one: Evaluation, label: str) -> list[Target]:
-    return sorted(target for target in one.targets if target.label == label and target.step >= 0)
-
-
 def _points(one: Evaluation, label: str, figure: str) -> dict[int, Point]:
-    return {target.step: point for target in _steps(one, label) if (point := one.point(target, figure)) is not None}
+    points = {place[1]: one.point(place, figure) for place in one.steps(label)}
+    return {step: point for step, point in points.items() if step is not None and point is not None}
 
 
 def _rates(one: Evaluation, label: str, reward: str) -> dict[int, Point]:
-    steps = _steps(one, label)
-    rates = {target.step: one.wins(target, steps[0], reward) for target in steps[1:] if steps[0].step == 0}
-    return {step: Point(value=rate.rate, low=rate.low, high=rate.high) for step, rate in rates.items() if rate}
+    """Win rates against step 0."""
+    steps = one.steps(label)
+    rates = {place[1]: one.wins(place, steps[0], reward) for place in steps[1:] if steps[0][1] == 0}
+    return {step: Point(value=rate.rate, low=rate.low, high=rate.high) for step, rate in rates.items() if step and rate}
 
 
 def _line(label: str, index: int, points: Mapping[int, Point]) -> Line:
@@ -182,15 +182,13 @@ def frontier_panels(one: Evaluation) -> list[Panel]:
     return panels[:MOST_FRONTIERS]
 
 
-def _places(one: Evaluation, label: str, proxy: str, figure: str) -> list[tuple[Target, Point, Point]]:
-    return [
-        (target, x, y)
-        for target in _steps(one, label) or [target for target in one.finals if target.label == label]
-        if (x := one.point(target, proxy)) and (y := one.point(target, figure))
-    ]
+def _places(one: Evaluation, label: str, proxy: str, figure: str) -> list[tuple[Place, Point, Point]]:
+    places = one.steps(label) or [place for place in one.finals if place[0] == label]
+    points = [(place, one.point(place, proxy), one.point(place, figure)) for place in places]
+    return [(place, x, y) for place, x, y in points if x is not None and y is not None]
 
 
-def _frontier(label: str, index: int, places: Sequence[tuple[Target, Point, Point]]) -> Line:
+def _frontier(label: str, index: int, places: Sequence[tuple[Place, Point, Point]]) -> Line:
     return Line(
         label=label,
         role=style(index)[0],
@@ -199,7 +197,7 @@ def _frontier(label: str, index: int, places: Sequence[tuple[Target, Point, Poin
         y=[y.value for _, _, y in places],
         low=[y.low for _, _, y in places] if len(places) == 1 else (),
         high=[y.high for _, _, y in places] if len(places) == 1 else (),
-        points=[target.name for target, _, _ in places],
+        points=[place_name(place) for place, _, _ in places],
         bars=True,
         joined=len(places) > 1,
     )

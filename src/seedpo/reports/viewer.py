@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from seedpo.evaluation.folder import EvaluationFolder
+from seedpo.evaluation.tables import Place
 from seedpo.pages.figures import style
 from seedpo.pages.wording import count
-from seedpo.reports.evaluations import Evaluation, Target
+from seedpo.reports.evaluations import Evaluation, place_name
 from seedpo.reports.images import BYTES, LARGEST_TILE, LOSSLESS_TILE, Grid, Sheet, encoded, thinned
+
+GREY = (128, 128, 128)
 
 HIGHEST = 16383
 """Height of a sheet in pixels that the WebP format allows."""
@@ -89,36 +93,34 @@ def evaluation_viewer(one: Evaluation, *, prefix: str, budget: int = BYTES) -> V
         prefix: of the CSS classes.
         budget: bytes that the packed images may take, roughly; the first prompts that fit are shown.
     """
-    steps = thinned(sorted({target.step for target in one.targets}))
-    targets = [target for target in one.targets if target.step in steps]
-    tile = next((size for target in targets if (size := _tile(one, target)) is not None), None)
+    steps = thinned(sorted({-1 if step is None else step for _, step in one.places}))
+    places = [place for place in one.places if (-1 if place[1] is None else place[1]) in steps]
+    tile = next((size for place in places if (size := _tile(one, place)) is not None), None)
     if tile is None:
         return None
-    rows = rows_within(budget, tile=min(tile, LARGEST_TILE), images=len(targets) * one.images)
-    rows = min(rows, len(one.prompts))
+    prompts, images = one.scores.shape
+    rows = min(prompts, rows_within(budget, tile=min(tile, LARGEST_TILE), images=len(places) * images))
     notes = []
-    if rows < len(one.prompts):
-        notes.append(f"The first {count(rows, 'prompt')} of {len(one.prompts)} are on this page, to keep it small.")
-    sheets: dict[Target | None, Sheet] = {}
-    for index, target in enumerate(targets):
-        uri, missing = _packed(one, target, rows, min(tile, LARGEST_TILE), lossless=tile <= LOSSLESS_TILE)
+    if rows < prompts:
+        notes.append(f"The first {count(rows, 'prompt')} of {prompts} are on this page, to keep it small.")
+    sheets: dict[Place, Sheet] = {}
+    for index, place in enumerate(places):
+        uri, missing = _packed(one, place, rows, min(tile, LARGEST_TILE), lossless=tile <= LOSSLESS_TILE)
         if missing:
-            notes.append(f"{target.name}: {count(missing, 'image')} could not be read; grey stands for it.")
-        sheets[target] = Sheet(name=f"{prefix}-{index}", uri=uri)
+            notes.append(f"{place_name(place)}: {count(missing, 'image')} could not be read; grey stands for it.")
+        sheets[place] = Sheet(name=f"{prefix}-{index}", uri=uri)
     sides = tuple(
         Side(
             name=label,
             role=style(index)[0],
-            classes=tuple(
-                sheets[shown].name if (shown := _shown(one, label, step)) in sheets else "" for step in steps
-            ),
+            classes=tuple(_sheet(sheets, label, None if step < 0 else step) for step in steps),
         )
         for index, label in enumerate(one.labels)
     )
     return Viewer(
         title=one.name,
-        prompts=one.prompts[:rows],
-        columns=one.images,
+        prompts=tuple(one.scores.prompts[:rows]),
+        columns=images,
         steps=tuple("trained" if step < 0 else f"step {step}" for step in steps),
         start=len(steps) - 1,
         sides=sides,
@@ -127,11 +129,10 @@ def evaluation_viewer(one: Evaluation, *, prefix: str, budget: int = BYTES) -> V
     )
 
 
-def _shown(one: Evaluation, label: str, step: int) -> Target | None:
-    """The model at a step; a model without steps stands beside every step."""
-    own = [target for target in one.targets if target.label == label]
-    exact = next((target for target in own if target.step == step), None)
-    return exact or next((target for target in own if target.step < 0), None)
+def _sheet(sheets: Mapping[Place, Sheet], label: str, step: int | None) -> str:
+    """The sheet of a model at a step; a model without steps stands beside every step."""
+    sheet = sheets.get((label, step)) or sheets.get((label, None))
+    return sheet.name if sheet else ""
 
 
 def rows_within(budget: int, *, tile: int, images: int) -> int:
@@ -140,32 +141,35 @@ def rows_within(budget: int, *, tile: int, images: int) -> int:
     return max(1, min(int(budget / max(1.0, each * images)), HIGHEST // tile))
 
 
-def _tile(one: Evaluation, target: Target) -> int | None:
-    for row in one.files[target]:
-        for name in row:
+def _tile(one: Evaluation, place: Place) -> int | None:
+    """Longer side of the first image that can be read."""
+    prompts, images = one.scores.shape
+    for prompt in range(prompts):
+        for index in range(images):
             try:
-                with Image.open(_place(one, name)) as image:
+                with Image.open(_file(one, place, prompt, index)) as image:
                     return max(image.size)
             except (OSError, ValueError):
                 continue
     return None
 
 
-def _place(one: Evaluation, name: str) -> Path:
+def _file(one: Evaluation, place: Place, prompt: int, image: int) -> Path:
     """The file of an image; only files inside the folder are read."""
-    path = one.folder / name
-    if not name or not path.resolve().is_relative_to(one.folder.resolve()):
-        raise ValueError(f"{name!r} is not a file of {one.folder}")
+    path = EvaluationFolder(one.folder).image(place, prompt, image)
+    if not path.resolve().is_relative_to(one.folder.resolve()):
+        raise ValueError(f"{path} is not a file of {one.folder}")
     return path
 
 
-def _packed(one: Evaluation, target: Target, rows: int, tile: int, *, lossless: bool) -> tuple[str, int]:
-    sheet = Image.new("RGB", (one.images * tile, rows * tile), (128, 128, 128))
+def _packed(one: Evaluation, place: Place, rows: int, tile: int, *, lossless: bool) -> tuple[str, int]:
+    images = one.scores.shape[1]
+    sheet = Image.new("RGB", (images * tile, rows * tile), GREY)
     missing = 0
-    for row, names in enumerate(one.files[target][:rows]):
-        for column, name in enumerate(names):
+    for row in range(rows):
+        for column in range(images):
             try:
-                with Image.open(_place(one, name)) as file:
+                with Image.open(_file(one, place, row, column)) as file:
                     image = file.convert("RGB")
             except (OSError, ValueError, SyntaxError):
                 missing += 1
@@ -180,6 +184,6 @@ def _fitted(image: Image.Image, tile: int) -> Image.Image:
         return image
     scale = tile / max(image.size)
     size: Sequence[int] = [max(1, round(length * scale)) for length in image.size]
-    square = Image.new("RGB", (tile, tile), (128, 128, 128))
+    square = Image.new("RGB", (tile, tile), GREY)
     square.paste(image.resize((size[0], size[1]), Image.Resampling.BOX), ((tile - size[0]) // 2, (tile - size[1]) // 2))
     return square
