@@ -14,7 +14,7 @@ from seedpo.training.step_metrics import (
     mean_by_name,
     process_rows,
     rows_not_finite,
-    summarise,
+    step_figures,
 )
 
 
@@ -30,7 +30,7 @@ def rows(*outputs: LossOutput) -> ProcessRows:
 
 def test_every_pair_weighs_the_same_in_unequal_batches_and_processes() -> None:
     processes = [rows(output(1.0, 2.0, 3.0), output(10.0)), rows(output(4.0))]
-    figures = summarise(processes)
+    figures = step_figures(processes)
     assert count_pairs(processes) == 5
     assert figures["loss"] == figures["offset/mean"] == 4.0
     assert figures["margin"] == -4.0
@@ -40,12 +40,12 @@ def test_every_pair_weighs_the_same_in_unequal_batches_and_processes() -> None:
 
 def test_spread_is_the_populations_over_all_pairs() -> None:
     processes = [rows(output(0, 0, offset=[1.0, 5.0])), rows(output(0, 0, offset=[2.0, 9.0]))]
-    assert summarise(processes)["offset/std"] == pytest.approx(np.std([1, 5, 2, 9], ddof=0))
-    assert summarise([rows(output(3.0))])["offset/std"] == 0.0
+    assert step_figures(processes)["offset/std"] == pytest.approx(np.std([1, 5, 2, 9], ddof=0))
+    assert step_figures([rows(output(3.0))])["offset/std"] == 0.0
 
 
 def test_a_metric_that_is_not_finite_does_no_harm() -> None:
-    figures = summarise([rows(output(1.0, 1.0, offset=[math.inf, 0.0]))])
+    figures = step_figures([rows(output(1.0, 1.0, offset=[math.inf, 0.0]))])
     assert math.isinf(figures["offset/mean"])
     assert math.isnan(figures["offset/std"])
 

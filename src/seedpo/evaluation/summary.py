@@ -17,6 +17,7 @@ from seedpo.core.stats.bootstrap import Interval, mean_interval, paired_differen
 from seedpo.evaluation.folder import FORMAT, MEND, EvaluationFolder
 from seedpo.evaluation.tables import Place, Table, Values
 from seedpo.files import write_text, writing
+from seedpo.pages.tables import markdown_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,9 +286,9 @@ def text(summary: Summary) -> str:
 
 def markdown(summary: Summary) -> str:
     """Both tables as Markdown."""
-    parts = [_markdown_table(FIGURE_TITLES, figure_rows(summary))]
+    parts = [markdown_table(FIGURE_TITLES, figure_rows(summary))]
     if summary.pairs:
-        parts.append(_markdown_table(PAIR_TITLES, pair_rows(summary)))
+        parts.append(markdown_table(PAIR_TITLES, pair_rows(summary)))
     note = "Intervals are 95 % percentile bootstrap intervals over prompts. Pairs share prompts and initial latents."
     return "\n\n".join([*parts, note]) + "\n"
 
@@ -298,8 +299,3 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )
-
-
-def _markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [titles, ["---"] * len(titles), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -74,7 +74,7 @@ def count_pairs(processes: Sequence[ProcessRows]) -> int:
     return sum(len(losses) for rows in processes for losses in rows.losses)
 
 
-def summarise(processes: Sequence[ProcessRows]) -> dict[str, float]:
+def step_figures(processes: Sequence[ProcessRows]) -> dict[str, float]:
     """Means over all pairs of the step; a metric with a spread gives ``<name>/mean`` and ``<name>/std``.
 
     Every pair weighs the same, whatever process and micro-batch it is in. The standard deviation is the population's

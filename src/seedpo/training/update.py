@@ -22,7 +22,7 @@ from seedpo.training.step_metrics import (
     detached,
     process_rows,
     rows_not_finite,
-    summarise,
+    step_figures,
 )
 
 
@@ -83,7 +83,7 @@ class Updater(Generic[Batch]):
         set_learning_rate(run.optimizer, learning_rate)
         run.optimizer.step()
         run.optimizer.zero_grad()
-        figures = summarise(processes) | {"grad_norm": grad_norm, "learning_rate": learning_rate}
+        figures = step_figures(processes) | {"grad_norm": grad_norm, "learning_rate": learning_rate}
         return StepResult(pairs=pairs, figures=figures, stop=any(rows.stop for rows in processes))
 
     def _expected_pairs(self) -> int:
