@@ -9,7 +9,8 @@ import pytest
 from safetensors import SafetensorError
 
 from seedpo.errors import RunFolderError
-from seedpo.training.checkpoint import Checkpoints, DamagedCheckpoint, Manifest, read_manifest
+from seedpo.run_folders import DamagedCheckpoint, Manifest, read_manifest
+from seedpo.training.checkpoint import Checkpoints
 from tests.training.toys import cpu_accelerator, toy_config
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from seedpo.errors import RunFolderError
-from seedpo.training.metrics_log import MetricsLog, ProgressBar, read_metrics, truncate_metrics
+from seedpo.run_folders import read_metrics
+from seedpo.training.metrics_log import MetricsLog, ProgressBar, truncate_metrics
 
 
 def write(path: Path, *steps: int) -> None:

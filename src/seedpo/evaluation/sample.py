@@ -14,15 +14,13 @@ from seedpo.errors import ConfigError
 from seedpo.evaluation.drawing import draw_samples
 from seedpo.evaluation.settings import Drawing
 from seedpo.evaluation.sheets import save_sheet
-from seedpo.models.adapter import add_trained
 from seedpo.models.catalogue import MODELS
-from seedpo.models.denoiser import PipelineDenoiser
-from seedpo.models.loading import load_base
+from seedpo.models.denoiser import load_denoiser
 from seedpo.models.precision import usual_precision
 from seedpo.models.settings import ModelSettings
+from seedpo.run_folders import RunFolder
 from seedpo.scenes.shipped import warn_of_unknown_words
 from seedpo.settings import build_config
-from seedpo.training.run_folder import RunFolder
 
 ENLARGED = 256
 """Images narrower than this are enlarged by a whole factor on the sheet, so that they can be looked at."""
@@ -63,22 +61,17 @@ def sample_images(
     """
     if run is None:
         usual = {} if model in MODELS else usual_precision()
-        settings: ModelSettings = build_config(ModelSettings, usual, {"model": model})
-        weights = None
+        settings, weights = build_config(ModelSettings, usual, {"model": model}), None
     else:
-        folder = RunFolder.open(run)
-        settings = folder.read_config()
-        weights = folder.path / settings.weights_folder
+        settings = RunFolder.open(run).settings(ModelSettings)
+        weights = run / settings.weights_folder
     embedded = settings.model in MODELS
     texts = list(prompt) + (load_prompts(prompts) if prompts else [])
     if not texts:
         raise ConfigError("there is nothing to draw; give --prompt 'a large red circle on a gray background'")
     if embedded:
         warn_of_unknown_words(texts)
-    pipeline = load_base(settings)
-    if weights is not None:
-        add_trained(pipeline, weights, adapter=settings.adapter, lora_rank=settings.lora_rank)
-    denoiser = PipelineDenoiser(pipeline, resolution=settings.resolution, mixed_precision=settings.mixed_precision)
+    denoiser = load_denoiser(settings, weights=weights)
     drawing = Drawing(
         images=images_per_prompt,
         num_inference_steps=num_inference_steps,

@@ -22,9 +22,10 @@ from tqdm import tqdm
 from seedpo.data.images import to_pil
 from seedpo.errors import DataError
 from seedpo.evaluation.folder import EvaluationFolder
+from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.files import write_aside, write_text
 from seedpo.metrics.records import Samples
-from seedpo.training.run_folder import RunFolder
+from seedpo.run_folders import RunFolder
 
 INDEX = "index.json"
 
@@ -97,7 +98,7 @@ def find_sheets(label: str, run: Path) -> Sheets:
         columns=columns,
         tile=tile,
         steps=steps,
-        seed=folder.read_config().evaluation.seed,
+        seed=folder.settings(EvaluationConfig, "evaluation").seed,
     )
 
 

@@ -8,20 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from seedpo.errors import ConfigError, RunFolderError
+from seedpo.errors import ConfigError
 from seedpo.files import files_below, sha256
-from seedpo.models.adapter import LORA_FILE, add_trained
+from seedpo.models.adapter import LORA_FILE
 from seedpo.models.catalogue import MODELS
-from seedpo.models.denoiser import PipelineDenoiser
-from seedpo.models.loading import add_lora, load_base, tensor_names
+from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
+from seedpo.models.loading import tensor_names
 from seedpo.models.names import looks_like_a_model
 from seedpo.models.precision import usual_precision
 from seedpo.models.settings import ModelSettings
 from seedpo.registry import unknown
+from seedpo.run_folders import RunFolder
 from seedpo.settings import as_precision
-from seedpo.training.checkpoint import Checkpoints, read_manifest
-from seedpo.training.run_folder import RunFolder
-from seedpo.training.settings import RunConfig
 
 _LABEL = re.compile(r"(?P<label>[\w][\w.+-]*)=(?P<place>.+)")
 _NOT_IN_LABELS = re.compile(r"[^\w.+-]+")
@@ -139,36 +137,21 @@ def _split(place: str) -> tuple[Path, str, str]:
 
 def _run(place: str, path: Path, what: str | None, label: str | None, options: ModelOptions) -> Target:
     folder = RunFolder.open(path)
-    config = folder.read_config()
-    settings = config.model_copy(
-        update={"mixed_precision": as_precision(options.mixed_precision or config.mixed_precision)}
-    )
+    settings = folder.settings(ModelSettings)
+    precision = as_precision(options.mixed_precision or settings.mixed_precision)
+    settings = settings.model_copy(update={"mixed_precision": precision})
     common: dict[str, Any] = {"place": place, "run": path, "settings": settings}
     name = label or _label(path.resolve().name)
     if what == "base":
         return Target(label=name if label else f"{name}-base", kind="base", **common)
-    weights = _weights(folder, config, what)
+    weights = _weights(folder, settings, what)
     return Target(label=name if label or what is None else f"{name}-{what}", kind="run", weights=weights, **common)
 
 
-def _weights(folder: RunFolder, config: RunConfig, what: str | None) -> Path:
-    checkpoints = Checkpoints(folder.checkpoints, config.checkpoints_limit)
-    steps = checkpoints.steps()
-    there = f"there are checkpoints of: {', '.join(map(str, steps))}" if steps else "there is no checkpoint"
-    if what is None:
-        weights = folder.weights(config)
-        if not weights.is_dir():
-            raise RunFolderError(
-                f"{folder.path} holds no trained weights, since the run did not finish; finish it with --resume "
-                f"latest, or take a checkpoint with {folder.path}@STEP ({there})"
-            )
-        return weights
-    if not what.isdecimal():
-        raise ConfigError(f"target {folder.path}@{what}: after @ stands `base` or the step of a checkpoint; {there}")
-    if int(what) not in steps:
-        raise RunFolderError(f"{folder.path} has no checkpoint of step {what}; {there}")
-    read_manifest(checkpoints.path(int(what)))
-    return checkpoints.path(int(what)) / "policy"
+def _weights(folder: RunFolder, settings: ModelSettings, step: str | None) -> Path:
+    if step is not None and not step.isdecimal():
+        raise ConfigError(f"target {folder.path}@{step}: write `base` or the step of a checkpoint after @")
+    return folder.trained_weights(settings.weights_folder, step=None if step is None else int(step))
 
 
 def _lora_file(path: Path) -> Path | None:
@@ -223,11 +206,6 @@ def load_target(target: Target) -> PipelineDenoiser:
     Raises:
         DataError: if it cannot be loaded.
     """
-    pipeline: Any = load_base(target.settings)
-    if target.weights is not None and target.kind == "lora":
-        add_lora(pipeline, target.weights)
-    elif target.weights is not None:
-        add_trained(pipeline, target.weights, adapter=target.settings.adapter, lora_rank=target.settings.lora_rank)
-    return PipelineDenoiser(
-        pipeline, resolution=target.settings.resolution, mixed_precision=target.settings.mixed_precision
-    )
+    if target.kind == "lora":
+        return load_denoiser(target.settings, lora=target.weights)
+    return load_denoiser(target.settings, weights=target.weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 from seedpo.core.diffusion import NoiseSchedule
 from seedpo.core.types import Conditioning
+from seedpo.models.adapter import add_trained
 from seedpo.models.families import decode_latents, family_of, widened
-from seedpo.models.loading import load_base
+from seedpo.models.loading import add_lora, load_base
 from seedpo.models.precision import autocast_dtype, store_rounded, vae_dtype
 from seedpo.models.settings import ModelSettings
 from seedpo.settings import Precision
@@ -168,13 +170,23 @@ def _rows_per_call(height: int, width: int) -> int:
     return max(1, PIXELS_PER_CALL // (height * width))
 
 
-def load_denoiser(settings: ModelSettings) -> PipelineDenoiser:
-    """Loads the model that settings name, to draw with it.
+def load_denoiser(
+    settings: ModelSettings, *, weights: Path | None = None, lora: Path | None = None
+) -> PipelineDenoiser:
+    """Loads the model that settings name, to draw with it; no copy of the network is made.
+
+    Args:
+        settings: the model.
+        weights: folder of the trained weights of a run with these settings; ``None`` for the base model.
+        lora: file of a LoRA in a format that diffusers reads.
 
     Raises:
         ConfigError: if the name is unknown, or the resolution does not fit the model.
-        DataError: if it cannot be loaded.
+        DataError: if the model or the weights cannot be loaded.
     """
-    return PipelineDenoiser(
-        load_base(settings), resolution=settings.resolution, mixed_precision=settings.mixed_precision
-    )
+    pipeline = load_base(settings)
+    if weights is not None:
+        add_trained(pipeline, weights, adapter=settings.adapter, lora_rank=settings.lora_rank)
+    if lora is not None:
+        add_lora(pipeline, lora)
+    return PipelineDenoiser(pipeline, resolution=settings.resolution, mixed_precision=settings.mixed_precision)

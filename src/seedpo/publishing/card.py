@@ -15,7 +15,7 @@ from seedpo.models.catalogue import MODELS
 from seedpo.models.names import hub_place, is_hub_name
 from seedpo.pages.tables import markdown_table
 from seedpo.publishing.grid import sample_grid
-from seedpo.training.metrics_log import read_metrics
+from seedpo.run_folders import read_metrics
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 

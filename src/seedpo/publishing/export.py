@@ -16,10 +16,25 @@ from seedpo.models.adapter import LORA_FILE, add_trained, lora_layers
 from seedpo.models.loading import add_lora, load_base
 from seedpo.models.saving import forget_origin, read_weights
 from seedpo.models.stable_diffusion import kohya_metadata, kohya_weights
-from seedpo.publishing.weights import trained_weights
+from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 
 _MEND = "choose an --out that can be written"
+
+
+def trained_weights(run: Path, *, step: int | None = None) -> tuple[RunConfig, Path]:
+    """Settings of a run and the folder of its trained weights.
+
+    Args:
+        run: the run folder.
+        step: a checkpoint's step; ``None`` for the end of the run.
+
+    Raises:
+        RunFolderError: if there is no run, it did not finish, or the checkpoint is missing or damaged.
+    """
+    folder = RunFolder.open(run)
+    config = folder.read_config()
+    return config, folder.trained_weights(config.weights_folder, step=step)
 
 
 def export_run(run: Path, out: Path, *, format: str, step: int | None = None, half: bool = False) -> Path:

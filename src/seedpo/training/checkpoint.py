@@ -10,7 +10,6 @@ A checkpoint is written into a folder beside its place, flushed, and renamed. It
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -18,86 +17,25 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 
 from seedpo.errors import RunFolderError
 from seedpo.files import aside_of, files_below, publish_folder, remove_folder, sha256, writing
 from seedpo.processes import on_every_process, on_main_process
+from seedpo.run_folders import MANIFEST, DamagedCheckpoint, Manifest, manifest_digest, read_manifest
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "checkpoint.json"
-
-WEIGHTS = "policy"
-"""Folder of a checkpoint that holds the policy's weights."""
-
 _NAME = re.compile(r"checkpoint-(\d{6,})")
-
-
-class DamagedCheckpoint(RunFolderError):
-    """A checkpoint with a file that is missing or is not what was written."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What a checkpoint says of itself.
-
-    Attributes:
-        step: optimiser steps taken.
-        pairs_seen: pairs trained on, over all processes.
-        seconds: wall time spent on the run.
-        processes: processes of the run; each has its own state.
-        config: the resolved configuration, from which the run can be rebuilt.
-        files: SHA-256 of each file, by its path within the checkpoint.
-        reference: SHA-256 of the weights that the run started from.
-    """
-
-    step: int
-    pairs_seen: int
-    seconds: float
-    processes: int
-    config: dict[str, Any]
-    files: dict[str, str]
-    reference: str
-
-
-def _digest(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Adds the hashes of all files in the folder and writes the manifest, with its own hash."""
     files = {str(path.relative_to(folder)): sha256(path) for path in files_below(folder)}
     content = asdict(replace(manifest, files=files))
-    text = json.dumps({"manifest": content, "sha256": _digest(content)}, indent=2)
+    text = json.dumps({"manifest": content, "sha256": manifest_digest(content)}, indent=2)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Reads a checkpoint's manifest and compares every file with it.
-
-    Raises:
-        DamagedCheckpoint: naming the first file that is missing or differs.
-    """
-    path = folder / MANIFEST
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        content = document["manifest"]
-        if document["sha256"] != _digest(content):
-            raise ValueError("its content does not have its SHA-256")
-        manifest = Manifest(**content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedCheckpoint(f"{path} is damaged ({error})") from error
-    for name, expected in manifest.files.items():
-        try:
-            found = sha256(folder / name)
-        except OSError as error:
-            raise DamagedCheckpoint(f"{folder / name} cannot be read ({error})") from error
-        if found != expected:
-            raise DamagedCheckpoint(f"{folder / name} is damaged (its SHA-256 is not the one in {MANIFEST})")
-    return manifest
 
 
 @dataclass(frozen=True)

@@ -15,36 +15,13 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from seedpo.errors import RunFolderError
 from seedpo.files import write_text, writing
+from seedpo.run_folders import read_metrics
 
 Kind = Literal["train", "evaluation"]
 
 SHOWN = ("loss", "margin", "reward", "accuracy")
 """Figures on the progress bar: those whose name's last part starts like this."""
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All lines of a metrics file; a last line that a killed process left half-written is skipped.
-
-    Raises:
-        RunFolderError: naming the line, if another one cannot be read.
-    """
-    if not path.exists():
-        return []
-    lines = path.read_bytes().splitlines(keepends=True)
-    records: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            if not line.endswith(b"\n") or not isinstance(record["step"], int):
-                raise ValueError("half-written")
-        except (ValueError, TypeError, KeyError) as error:
-            if number == len(lines):
-                break
-            raise RunFolderError(f"line {number} of {path} is not a metrics line; remove it") from error
-        records.append(record)
-    return records
 
 
 def truncate_metrics(path: Path, *, step: int) -> None:

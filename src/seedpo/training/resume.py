@@ -19,9 +19,10 @@ from seedpo.errors import RunFolderError
 from seedpo.files import remove_leftovers
 from seedpo.processes import on_main_process
 from seedpo.protocols import Trainable
+from seedpo.run_folders import WEIGHTS, Manifest, read_metrics
 from seedpo.settings import build_config
-from seedpo.training.checkpoint import WEIGHTS, Checkpoints, Manifest
-from seedpo.training.metrics_log import read_metrics, truncate_metrics
+from seedpo.training.checkpoint import Checkpoints
+from seedpo.training.metrics_log import truncate_metrics
 from seedpo.training.run_folder import RunFolder, require_same_settings
 from seedpo.training.settings import TrainingConfig
 

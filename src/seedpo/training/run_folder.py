@@ -13,6 +13,7 @@ from typing import TypeVar, overload
 
 import yaml
 
+from seedpo import run_folders
 from seedpo.errors import RunFolderError
 from seedpo.files import write_text, writing
 from seedpo.settings import build_config, changes_results, differences, read_recipe
@@ -28,15 +29,8 @@ LENGTH_KEYS = ("max_steps", "evaluate_every")
 
 
 @dataclass(frozen=True)
-class RunFolder:
-    """A run's folder, made by :meth:`create` or found by :meth:`open`.
-
-    Attributes:
-        path: the folder. It holds ``config.yaml``, ``environment.json``, ``metrics.jsonl``, ``samples/``,
-            ``checkpoints/``, at the end ``adapter/`` or ``unet/``, and last of all ``finished.json``.
-    """
-
-    path: Path
+class RunFolder(run_folders.RunFolder):
+    """The folder of a run that is trained, made by :meth:`create` or found by :meth:`open`."""
 
     @classmethod
     def create(cls, path: Path | str, config: TrainingConfig) -> RunFolder:
@@ -60,58 +54,6 @@ class RunFolder:
             write_text(folder.environment, environment)
             folder.write_config(config)
         return folder
-
-    @classmethod
-    def open(cls, path: Path | str) -> RunFolder:
-        """Finds the folder of a run that was started before.
-
-        Raises:
-            RunFolderError: if there is no run in it.
-        """
-        folder = cls(Path(path))
-        if not folder.config_file.is_file():
-            raise RunFolderError(f"{folder.path} is no run folder (it holds no config.yaml); check --out")
-        return folder
-
-    @property
-    def config_file(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def environment(self) -> Path:
-        """Versions and machine at the start of the run."""
-        return self.path / "environment.json"
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON object per line: training steps and evaluations."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def alarms(self) -> Path:
-        """One JSON object per line: the alarms that were raised; absent while there are none."""
-        return self.path / "alarms.jsonl"
-
-    @property
-    def best(self) -> Path:
-        """Weights of the best evaluation, where an alarm's action is ``keep_best``."""
-        return self.path / "best"
-
-    @property
-    def samples(self) -> Path:
-        """What the evaluator writes."""
-        return self.path / "samples"
-
-    @property
-    def checkpoints(self) -> Path:
-        """One folder ``checkpoint-<step>`` each."""
-        return self.path / "checkpoints"
-
-    @property
-    def finished(self) -> Path:
-        """Written when everything else is complete."""
-        return self.path / "finished.json"
 
     def weights(self, config: TrainingConfig) -> Path:
         """Where the trained weights lie at the end of the run."""
@@ -162,12 +104,6 @@ class RunFolder:
         changed = changed_packages(before, describe_environment())
         if changed:
             logger.warning("%s goes on with other versions: %s", self.path, ", ".join(changed))
-
-    def finished_step(self) -> int | None:
-        """The step at which the run finished; ``None`` if it did not."""
-        if not self.finished.is_file():
-            return None
-        return int(json.loads(self.finished.read_text(encoding="utf-8"))["step"])
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -15,7 +15,8 @@ from accelerate.optimizer import AcceleratedOptimizer
 from torch import nn
 
 from seedpo.protocols import Batch, Source, State, Trainable
-from seedpo.training.checkpoint import WEIGHTS, Checkpoints, Manifest
+from seedpo.run_folders import WEIGHTS, Manifest
+from seedpo.training.checkpoint import Checkpoints
 from seedpo.training.codec import load_tree, save_tree
 from seedpo.training.layout import Layout, unwrapped
 from seedpo.training.optimizers import optimizer_state, restore_optimizer

@@ -27,8 +27,9 @@ from seedpo.errors import ConfigError
 from seedpo.files import write_folder_aside, write_text, writing
 from seedpo.processes import Result, gather_all, on_every_process, on_main_process, shared
 from seedpo.protocols import Batch, Evaluator, Method, Source, Trainable
+from seedpo.run_folders import Manifest
 from seedpo.training.accelerator import build_accelerator, require_plain, sharding_is_asked_for
-from seedpo.training.checkpoint import Checkpoints, Manifest
+from seedpo.training.checkpoint import Checkpoints
 from seedpo.training.evaluating import evaluate_together
 from seedpo.training.interrupt import StopRequest, TrainingInterrupted, stop_on_signal
 from seedpo.training.layout import Layout, distributed, unwrapped
