@@ -136,7 +136,7 @@ class TestRefusals:
             (["--set", "reward=scorer"], "unknown reward 'scorer'"),
             (["--set", "model=absent/folder"], "absent/folder"),
             (["--resume", "last"], "--resume last is unknown; write --resume latest"),
-            (["--resume", "latest"], "is no run folder"),
+            (["--resume", "latest"], "config.yaml"),
         ],
         ids=lambda value: value if isinstance(value, str) else " ".join(value),
     )
@@ -206,7 +206,7 @@ class TestRefusals:
         ("arguments", "message"),
         [
             ([], "there is nothing to draw; give --prompt"),
-            (["--prompt", PROMPT, "--run", "absent"], "absent is no run folder"),
+            (["--prompt", PROMPT, "--run", "absent"], "absent is not a run folder"),
             (["--prompt", PROMPT, "--model", "scones"], "unknown model 'scones'; did you mean 'scenes'?"),
             (["--prompts", "absent.txt"], "prompt file absent.txt does not exist"),
             (["--prompts", "scenes-evalation"], "unknown prompt set 'scenes-evalation'; did you mean"),

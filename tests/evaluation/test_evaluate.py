@@ -248,7 +248,7 @@ class TestBadInput:
     def test_a_run_without_weights(self, run: Path, tmp_path: Path) -> None:
         shutil.copytree(run, tmp_path / "half")
         shutil.rmtree(tmp_path / "half" / "adapter")
-        said = r"holds no trained weights.*@STEP \(there are checkpoints of: 1, 2\)"
+        said = r"holds no trained weights.*checkpoints of: 1, 2"
         self.refused(RunFolderError, said, [str(tmp_path / "half")], tmp_path / "out")
 
     def test_measures(self, tmp_path: Path) -> None:

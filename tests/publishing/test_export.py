@@ -119,7 +119,7 @@ def test_a_trained_run_and_its_checkpoints(tmp_path: Path) -> None:
     policy = build_policy(config)
     policy.load(run / "adapter")
     same_images(load_pipeline(tmp_path / "whole"), policy)
-    with pytest.raises(RunFolderError, match=r"has no checkpoint of step 7; there are: 1, 2"):
+    with pytest.raises(RunFolderError, match=r"has no checkpoint of step 7; .*: 1, 2"):
         export_run(run, tmp_path / "a.safetensors", format="kohya", step=7)
     weights = run / "checkpoints" / "checkpoint-000001" / "policy" / LORA_FILE
     weights.write_bytes(weights.read_bytes()[:-8])
@@ -147,5 +147,5 @@ class TestRefusals:
     def test_a_run_that_did_not_finish(self, tmp_path: Path) -> None:
         finished_run(tmp_path / "run", model=str(base_folder(tmp_path / "base", "sd15")))
         (tmp_path / "run" / "adapter").rename(tmp_path / "elsewhere")
-        with pytest.raises(RunFolderError, match=r"holds no trained weights, .* take a checkpoint with --step \(there"):
+        with pytest.raises(RunFolderError, match=r"holds no trained weights"):
             export_run(tmp_path / "run", tmp_path / "a.safetensors", format="kohya")

@@ -48,7 +48,7 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_run_folders_are_opened(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match=r"is no run folder \(it holds no config\.yaml\)"):
+    with pytest.raises(RunFolderError, match=r"config\.yaml"):
         RunFolder.open(tmp_path)
 
 
