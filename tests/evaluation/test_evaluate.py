@@ -240,7 +240,7 @@ class TestBadInput:
         out = tmp_path / "out"
         self.refused(ConfigError, "unknown target 'scened'; did you mean 'scenes'", ["scened"], out)
         self.refused(ConfigError, "two targets have the label scenes", ["scenes", "scenes"], out)
-        self.refused(ConfigError, "@ stands `base` or the step", [f"{run}@half"], out)
+        self.refused(ConfigError, "run@half", [f"{run}@half"], out)
         self.refused(RunFolderError, "no checkpoint of step 7; there are checkpoints of: 1, 2", [f"{run}@7"], out)
         self.refused(ConfigError, "is a LoRA; name the model", [str(run / "adapter")], out)
         self.refused(ConfigError, "nothing to evaluate", [], out)

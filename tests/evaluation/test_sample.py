@@ -128,7 +128,7 @@ class TestRuns:
         assert abs(pixels(tmp_path / "out" / "000-00.png") - pixels(base / "000-00.png")).max() > 5
 
     def test_a_folder_that_is_no_run(self, tmp_path: Path) -> None:
-        with pytest.raises(RunFolderError, match="config.yaml"):
+        with pytest.raises(RunFolderError, match=r"config\.yaml"):
             sample(tmp_path / "out", RED, run=tmp_path)
 
     def test_a_run_without_weights(self, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_without_evaluations_there_is_neither_table_nor_picture(tmp_path: Path) 
 
 
 def test_what_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="config.yaml"):
+    with pytest.raises(RunFolderError, match=r"config\.yaml"):
         write_card(tmp_path)
 
 

@@ -348,7 +348,7 @@ class TestRefusals:
         assert files_of(tmp_path / "run") == before
 
     def test_resuming_what_was_never_started(self, tmp_path: Path) -> None:
-        with pytest.raises(RunFolderError, match="config.yaml"):
+        with pytest.raises(RunFolderError, match=r"config\.yaml"):
             run(tmp_path / "run", "diffusion-dpo", resume="latest")
         assert not (tmp_path / "run").exists()
 
