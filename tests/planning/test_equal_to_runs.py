@@ -25,8 +25,7 @@ slow = pytest.mark.slow
 
 def planned(config: RunConfig, **guesses: Any) -> float:
     """FLOPs of the training of one process."""
-    units = config.max_steps * config.gradient_accumulation_steps * config.batch_size
-    return float(run_flops(count(config, guesses=Guesses(**guesses)), units))
+    return float(run_flops(count(config, guesses=Guesses(**guesses))))
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,8 @@ def measure(
 
     Args:
         networks: what is called.
-        rows_at_once: the most rows of one call, by part. The key ``policy`` gives two costs, ``policy_forward`` and
-            ``policy_backward``; their peak is that of a whole micro-batch: the policy's forward pass, the reference's
-            while its activations are held, if ``reference`` is called in the loss, and the backward pass.
+        rows_at_once: the most rows of one call, by part. ``policy`` is a micro-batch: its FLOPs are those of the
+            forward and the backward pass; its peak holds the reference's forward pass beside the policy's activations.
         mixed_precision: of the run.
         with_gradients: whether gradients of an earlier micro-batch are there already; their bytes are not in the peak.
         progress: called with the name of each part before it is measured.
@@ -76,7 +75,7 @@ def measure(
     for part, rows in rows_at_once.items():
         progress(part)
         if part == "policy":
-            measured |= _training(networks.policy, rows, low=low, with_gradients=with_gradients)
+            measured[part] = _training(networks.policy, rows, low=low, with_gradients=with_gradients)
         else:
             measured[part] = _inference(networks, part, rows, low=low)
     return measured
@@ -170,8 +169,8 @@ def _predict(policy: PipelinePolicy, rows: int, *, reference: bool = False) -> T
         return policy.predict(*inputs)
 
 
-def _training(policy: PipelinePolicy, rows: int, *, low: torch.dtype | None, with_gradients: bool) -> dict[str, Cost]:
-    """Forward and backward pass of a micro-batch, the reference's forward pass between them."""
+def _training(policy: PipelinePolicy, rows: int, *, low: torch.dtype | None, with_gradients: bool) -> Cost:
+    """Forward and backward pass of a micro-batch, the reference's forward pass between them (which is not counted)."""
     trained = policy.trainable_parameters().values()
     if with_gradients:
         for parameter in trained:
@@ -182,18 +181,14 @@ def _training(policy: PipelinePolicy, rows: int, *, low: torch.dtype | None, wit
         prediction = _predict(policy, rows)
         forward = meter.flops()
         _predict(policy, rows, reference=True)
-        before = meter.flops()
+        reference = meter.flops() + forward.times(-1)
         meter.backward(prediction.float().square().mean())
-        backward = meter.flops() + before.times(-1)
+        flops = meter.flops() + reference.times(-1)
         del prediction
         peak = meter.peak
     for parameter in trained:
         parameter.grad = None
-    half = low is not None
-    return {
-        "policy_forward": Cost(flops=forward.times(Fraction(1, rows)), half=half, peak=peak),
-        "policy_backward": Cost(flops=backward.times(Fraction(1, rows)), half=half, peak=peak),
-    }
+    return Cost(flops=flops.times(Fraction(1, rows)), half=low is not None, peak=peak)
 
 
 def _tensors(network: nn.Module | None) -> list[Tensor]:

@@ -30,7 +30,7 @@ _WORDS = {
     "vae_decode": "decoding images",
     "preview_decode": "decoding previews",
     "text": "encoding prompts",
-    "policy_backward": "training step",
+    "policy": "training step",
 }
 
 
@@ -88,7 +88,7 @@ def estimate(
     gradients = 4 * trained
     accumulated = gradients if config.gradient_accumulation_steps > 1 else 0
     phases = {
-        _WORDS[part]: cost.peak + (accumulated if part == "policy_backward" else 0)
+        _WORDS[part]: cost.peak + (accumulated if part == "policy" else 0)
         for part, cost in costs.items()
         if part in _WORDS
     }

@@ -7,27 +7,22 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from seedpo.core.transitions import ddim_std
 from seedpo.errors import ConfigError
 from seedpo.methods.presets import METHODS, Preset
-from seedpo.models.policy import PipelinePolicy
 from seedpo.planning.advice import advise
 from seedpo.planning.configurations import model_configuration
 from seedpo.planning.costs import Cost, Networks, measure
+from seedpo.planning.dry_run import Assumptions, Workload, dry_run, evaluation
 from seedpo.planning.gpus import Gpu
 from seedpo.planning.memory import Memory, estimate
 from seedpo.planning.networks import build_policy, build_preview
 from seedpo.planning.people import People, people_asked
 from seedpo.planning.scorers import Scorer, build_scorer
-from seedpo.planning.workload import RULES, Assumptions, Workload, evaluation
 from seedpo.training.feedback.wiring import study_settings
 from seedpo.training.settings import RunConfig
 
 UTILISATION = 0.35
 """Share of the peak that a run is assumed to reach."""
-
-_FORWARD_ONLY = "policy_backward"
-"""Rows of this part are those of ``policy_forward`` once more: no forward passes of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,13 +183,16 @@ def count(
         scorers[""] = _scorer(config, config.reward)
     networks = Networks(policy=policy, preview=build_preview(config), scorers=scorers)
     assumed = Assumptions(
-        dense=_dense(config, policy),
         kept=Fraction(guesses.kept).limit_denominator(10_000),
         pairs=guesses.pairs,
         gpus=gpus,
         cached=guesses.cached,
     )
-    workload = RULES[preset.source](config, assumed)
+    try:
+        policy.schedule.timesteps(config.sampling.num_inference_steps)
+    except ValueError as error:
+        raise ConfigError(f"sampling.{error}") from error
+    workload = dry_run(config, policy.schedule, assumed)
     costs = measure(
         networks,
         _with_evaluation(config, workload.rows_at_once, networks),
@@ -207,15 +205,6 @@ def count(
 
 def _scorer(config: RunConfig, name: str) -> Scorer:
     return build_scorer(name, definitions=config.rewards, precision=config.reward_precision)
-
-
-def _dense(config: RunConfig, policy: PipelinePolicy) -> tuple[bool, ...]:
-    try:
-        timesteps, previous = policy.schedule.timesteps(config.sampling.num_inference_steps)
-    except ValueError as error:
-        raise ConfigError(f"sampling.{error}") from error
-    std = ddim_std(timesteps, previous, policy.schedule, eta=config.sampling.eta)
-    return tuple(bool(value > 0) for value in std)
 
 
 def _with_evaluation(config: RunConfig, rows_at_once: Mapping[str, int], networks: Networks) -> dict[str, int]:
@@ -237,10 +226,9 @@ def _with_evaluation(config: RunConfig, rows_at_once: Mapping[str, int], network
     return {part: rows for part, rows in joined.items() if part not in idle}
 
 
-def run_flops(counted: Counted, units: int) -> Fraction:
-    """FLOPs of one process that trains on ``units`` units (what ``batch_size`` counts), evaluations left out."""
-    rows = counted.workload.rows(units)
-    return sum((_flops(counted.costs, part) * count for (_, part), count in rows.items()), Fraction(0))
+def run_flops(counted: Counted) -> Fraction:
+    """FLOPs of one process's training in a run."""
+    return sum((_flops(counted.costs, part) * rows for (_, part), rows in counted.workload.rows.items()), Fraction(0))
 
 
 def _flops(costs: Mapping[str, Cost], part: str) -> Fraction:
@@ -287,14 +275,12 @@ def plan_run(
     study = study_settings(config)  # one that cannot be read is told before anything is counted
     counted = count(config, guesses=guesses, gpus=gpus, progress=progress)
     workload, costs = counted.workload, counted.costs
-    units = config.max_steps * config.gradient_accumulation_steps * config.batch_size
-    per_process = workload.rows(units)
     drawn = evaluation(config)
-    flops = gpus * run_flops(counted, units) + sum(_flops(costs, part) * rows for part, rows in drawn.items())
-    lines = _lines(counted, per_process, gpu=gpu, gpus=gpus, utilisation=utilisation, total=flops)
+    flops = gpus * run_flops(counted) + sum(_flops(costs, part) * rows for part, rows in drawn.items())
+    lines = _lines(counted, gpu=gpu, gpus=gpus, utilisation=utilisation, total=flops)
     lines.append(_evaluation_line(costs, drawn, config, gpu=gpu, gpus=gpus, utilisation=utilisation, total=flops))
     memory = estimate(config, counted.networks, costs, gpus=gpus, cached=guesses.cached)
-    scorer, rollouts = counted.networks.scorers.get(""), workload.rollouts(units)
+    scorer, rollouts = counted.networks.scorers.get(""), workload.rollouts or 0
     return Plan(
         config=config,
         model=counted.model,
@@ -304,7 +290,7 @@ def plan_run(
         gpus=gpus,
         utilisation=utilisation,
         unit=workload.unit,
-        pairs=float(units * workload.pairs_per_unit * gpus),
+        pairs=float(workload.units * workload.pairs_per_unit * gpus),
         rollouts=rollouts,
         lines=lines,
         flops_per_pair=sum(line.flops for line in lines),
@@ -318,7 +304,6 @@ def plan_run(
 
 def _lines(
     counted: Counted,
-    per_process: Mapping[tuple[str, str], Fraction],
     *,
     gpu: Gpu,
     gpus: int,
@@ -326,16 +311,15 @@ def _lines(
     total: Fraction,
 ) -> list[Line]:
     workload, costs = counted.workload, counted.costs
-    per_unit = workload.rows_per_unit()
     lines = []
-    for name in dict.fromkeys(name for name, _ in per_process):
-        rows = {part: rows for (other, part), rows in per_process.items() if other == name}
-        each = {part: per_unit.get((name, part), Fraction(0)) / workload.pairs_per_unit for part in rows}
+    for name in dict.fromkeys(name for name, _ in workload.rows):
+        rows = {part: rows for (activity, part), rows in workload.rows.items() if activity == name}
+        each = {part: workload.rows_per_unit.get((name, part), Fraction(0)) / workload.pairs_per_unit for part in rows}
         flops = sum((_flops(costs, part) * number for part, number in rows.items()), Fraction(0))
         lines.append(
             Line(
                 name=name,
-                forwards=float(sum(number for part, number in each.items() if part != _FORWARD_ONLY)),
+                forwards=float(sum(each.values())),
                 flops=float(sum(_flops(costs, part) * number for part, number in each.items())),
                 share=float(gpus * flops / total),
                 hours=sum(_seconds(costs, part, gpu) * float(number) for part, number in rows.items())
@@ -374,11 +358,11 @@ def _evaluation_line(
 
 def _notes(config: RunConfig, scorers: Mapping[str, Scorer], guesses: Guesses, workload: Workload) -> list[str]:
     notes = []
-    if workload.units_per_rollout is not None and guesses.kept == 1:
+    if workload.rollouts is not None and guesses.kept == 1:
         notes.append("every pair of a roll-out is taken to be kept; with --kept 0.5 there are twice as many roll-outs")
-    if workload.units_per_rollout is None and guesses.pairs is None:
+    if workload.rollouts is None and guesses.pairs is None:
         notes.append("every pair is taken to be met once; --pairs N says how many there are")
-    if workload.units_per_rollout is None and config.cache.folder is not None and not guesses.cached:
+    if workload.rollouts is None and config.cache.folder is not None and not guesses.cached:
         notes.append("the cache folder is taken to be empty at the start; --cached says that it is filled")
     if unknown := sorted({name for scorer in scorers.values() for name in scorer.unknown}):
         notes.append(

@@ -1,0 +1,448 @@
+"""How many rows go through which network: the run's own source and objective, on a stand-in model that counts.
+
+The stand-in has latents of one number and predicts zeros, so that a roll-out takes a fraction of a second whatever the
+model. Everything else is the code that trains. A few roll-outs are run, from which longer runs are extrapolated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seedpo.core.diffusion import NoiseSchedule
+from seedpo.core.types import Conditioning
+from seedpo.data.cache.pairs import EncodedPairs
+from seedpo.methods.presets import METHODS, Preset
+from seedpo.methods.sources.offline import OfflinePairs
+from seedpo.methods.sources.rolled import RolledPairs
+from seedpo.methods.sources.rollouts import Rollout, RolloutSource
+from seedpo.methods.sources.steps import step_source
+from seedpo.methods.sources.trajectories import trajectory_source
+from seedpo.protocols import Images, LabelledPair
+from seedpo.training.run import build_method
+from seedpo.training.settings import RunConfig
+
+Key = tuple[str, str]
+"""An activity, as the table of a plan shows it, and the part that does it; see :mod:`seedpo.planning.costs`."""
+
+ROLLOUTS = 20
+"""Steady roll-outs that are run where chance decides which pairs are kept, or at which steps they are trained on."""
+
+LOSSES = 400
+"""Batches whose loss is computed; later ones are taken to be like them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assumptions:
+    """What the configuration does not say.
+
+    Attributes:
+        kept: share of the pairs of a roll-out that are kept.
+        pairs: pairs in the preference set; `None` if no pair is met twice.
+        gpus: number of processes, among which the preference set is divided.
+        cached: whether the cache folder is filled.
+    """
+
+    kept: Fraction = Fraction(1)
+    pairs: int | None = None
+    gpus: int = 1
+    cached: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What one process does in a run.
+
+    Attributes:
+        unit: what ``batch_size`` counts.
+        units: units in the run.
+        pairs_per_unit: pairs of one unit, whose losses are added up.
+        rollouts: roll-outs in the run; `None` for a fixed set of pairs.
+        rows: rows in the run.
+        rows_per_unit: rows of one unit in the long run, with its share of a roll-out.
+        rows_at_once: rows of the largest call by part; ``policy`` is a micro-batch.
+    """
+
+    unit: str
+    units: int
+    pairs_per_unit: Fraction
+    rollouts: int | None = None
+    rows: Mapping[Key, Fraction]
+    rows_per_unit: Mapping[Key, Fraction]
+    rows_at_once: Mapping[str, int]
+
+
+@dataclass
+class Recorder:
+    """Counts rows.
+
+    Attributes:
+        rows: so far.
+        rows_at_once: of the largest call, by part.
+        scoring: what the images that were decoded last are scored for.
+    """
+
+    rows: Counter[Key] = field(default_factory=Counter)
+    rows_at_once: dict[str, int] = field(default_factory=dict)
+    scoring: str = "reward"
+
+    def add(self, activity: str, part: str, rows: int) -> None:
+        """Counts one call."""
+        self.rows[activity, part] += rows
+        self.rows_at_once[part] = max(rows, self.rows_at_once.get(part, 0))
+
+    @contextmanager
+    def apart(self) -> Iterator[Counter[Key]]:
+        """Counts the calls inside by themselves."""
+        outside, self.rows = self.rows, Counter()
+        try:
+            yield self.rows
+        finally:
+            self.rows = outside
+
+
+class StandIn:
+    """A policy that predicts zeros and counts the rows of each call.
+
+    Args:
+        schedule: of the run's model.
+        recorder: counts.
+        checks: whether images are decoded to check the previews of another autoencoder.
+    """
+
+    latent_shape = (1, 1, 1)
+    device = torch.device("cpu")
+    module: nn.Module = nn.Module()
+
+    def __init__(self, schedule: NoiseSchedule, recorder: Recorder, *, checks: bool = False) -> None:
+        self.schedule = schedule
+        self.recorder = recorder
+        self.checks = checks
+        self._on_reference = False
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+        """Embeds each distinct prompt once, as the policies do."""
+        self.recorder.add("encoding prompts", "text", len(set(prompts)))
+        return Conditioning(prompt_embeds=torch.zeros(len(prompts), 1, 1))
+
+    def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+        """Zeros."""
+        if self._on_reference:
+            self.recorder.add("reference", "reference", len(latents))
+        elif torch.is_grad_enabled():
+            self.recorder.add("policy", "policy", len(latents))
+        else:
+            self.recorder.add("sampling", "sampling", len(latents))
+        return torch.zeros_like(latents)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Zeros."""
+        self.recorder.add("encoding images", "vae_encode", len(images))
+        return torch.zeros(len(images), *self.latent_shape)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Zeros."""
+        self.recorder.add("checking previews" if self.checks else "decoding", "vae_decode", len(latents))
+        self.recorder.scoring = "checking previews" if self.checks else "reward"
+        return torch.zeros(len(latents), 3, 1, 1)
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Within this context :meth:`predict` counts for the reference."""
+        self._on_reference = True
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._on_reference = False
+
+    def trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """None."""
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """Nothing is saved."""
+
+    def load(self, folder: Path) -> None:
+        """Nothing is loaded."""
+
+
+class StandInJudge:
+    """Prefers later images of a prompt, and finds a share of the pairs too close to call.
+
+    Args:
+        recorder: counts.
+        kept: share of the pairs that are clear.
+        scores: whether a reward computes; people do not.
+    """
+
+    def __init__(self, recorder: Recorder, *, kept: Fraction, scores: bool) -> None:
+        self.recorder = recorder
+        self.kept = kept
+        self.scores = scores
+        self._due = Fraction(0)
+        self._prompts: set[str] = set()
+        self._generator = torch.Generator().manual_seed(0)
+
+    def __call__(self, images: Images, prompts: Sequence[str], *, timestep: Tensor | None = None) -> Tensor:
+        """Scores (B,), equal for the images of a prompt whose pair is not clear."""
+        self._count(prompts)
+        count = len(dict.fromkeys(prompts))
+        ranks = torch.arange(len(prompts) // count, dtype=torch.float32) * 100.0
+        return (self._clear(count)[:, None] * ranks).flatten()
+
+    def compare(self, images: Images, prompts: Sequence[str]) -> Tensor:
+        """Preferences (P, K, K); 0 for a pair that is not clear."""
+        self._count(prompts)
+        count = len(dict.fromkeys(prompts))
+        size = len(prompts) // count
+        first, second = torch.triu_indices(size, size, offset=1)
+        preferences = torch.zeros(count, size, size)
+        preferences[:, first, second] = self._clear(count * len(first)).view(count, -1)
+        return preferences - preferences.transpose(1, 2)
+
+    def _count(self, prompts: Sequence[str]) -> None:
+        if self.scores:
+            self.recorder.add(self.recorder.scoring, "scorer_image", len(prompts))
+            if new := set(prompts) - self._prompts:
+                self.recorder.add(self.recorder.scoring, "scorer_text", len(new))
+                self._prompts |= new
+
+    def _clear(self, count: int) -> Tensor:
+        """Which of so many pairs are clear, (count,): just the share on average, at random places."""
+        self._due += count * self.kept
+        clear = math.floor(self._due)
+        self._due -= clear
+        return (torch.randperm(count, generator=self._generator) < clear).float()
+
+
+class _CountedRollout:
+    """A roll-out whose rows and units are kept."""
+
+    def __init__(self, rollout: Rollout, recorder: Recorder) -> None:
+        self.rollout = rollout
+        self.recorder = recorder
+        self.rows: list[Counter[Key]] = []
+        self.units: list[int] = []
+
+    def __call__(
+        self, prompts: Sequence[str], *, generator: torch.Generator, number: int
+    ) -> tuple[RolledPairs | None, Mapping[str, float]]:
+        with self.recorder.apart() as rows:
+            pairs, observed = self.rollout(prompts, generator=generator, number=number)
+        self.rows.append(rows)
+        self.units.append(0 if pairs is None else pairs.units())
+        return pairs, observed
+
+
+class _Prompts(Sequence[str]):
+    """Endless prompts, no two alike."""
+
+    def __len__(self) -> int:
+        return 2**16
+
+    def __getitem__(self, index: Any) -> Any:
+        return f"prompt {index}"
+
+
+class _BlankPairs:
+    """Labelled pairs of one pixel, no two prompts alike."""
+
+    sequential = False
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, row: int) -> LabelledPair:
+        return LabelledPair(
+            prompt=f"prompt {row}", chosen=torch.zeros(3, 1, 1), rejected=torch.zeros(3, 1, 1), original_size=(1, 1)
+        )
+
+
+def dry_run(config: RunConfig, schedule: NoiseSchedule, assumed: Assumptions) -> Workload:
+    """Runs the source and the objective of a run on a stand-in model.
+
+    Args:
+        config: the run's settings.
+        schedule: noise levels of the run's model.
+        assumed: what the settings do not say.
+
+    Raises:
+        SeedpoError: if the share of pairs kept is so low that a run would give up.
+    """
+    preset: Preset = METHODS.load(config.method)
+    return (_offline if preset.source == "offline" else _online)(config, schedule, assumed)
+
+
+def _online(config: RunConfig, schedule: NoiseSchedule, assumed: Assumptions) -> Workload:
+    """Roll-outs and the batches made of them, until all pairs of the last roll-out are handed out."""
+    preset: Preset = METHODS.load(config.method)
+    passes = getattr(config, preset.source).updates_per_rollout
+    recorder = Recorder()
+    policy, source, first = _stand_ins(config, schedule, recorder, assumed.kept)
+    rollout = source.rollout = _CountedRollout(source.rollout, recorder)
+    method, generator = build_method(config), torch.Generator().manual_seed(0)
+    by_chance = assumed.kept < 1 or config.trajectories.steps_per_pair is not None
+    wanted = first + (ROLLOUTS if by_chance else 1)
+    length = config.max_steps * config.gradient_accumulation_steps
+    batches = trained = pairs = 0
+    whole_run: Counter[Key] | None = None
+    while True:
+        batch = source.next_batch()
+        batches += 1
+        if batches <= LOSSES:
+            pairs += len(method.loss(policy, batch, generator=generator).losses)
+            trained += config.batch_size
+        if batches == length <= LOSSES:
+            whole_run = sum(rollout.rows, Counter(recorder.rows))
+        waiting = sum(rollout.units) * passes - batches * config.batch_size
+        if len(rollout.rows) >= wanted and (not waiting or batches >= LOSSES):
+            break
+    units = length * config.batch_size
+    steady = _scaled(sum(rollout.rows[first:], Counter()), Fraction(1, len(rollout.rows) - first))
+    units_per_rollout = Fraction(sum(rollout.units[first:]) * passes, len(rollout.rows) - first)
+    training = _scaled(recorder.rows, Fraction(1, trained))
+    rollouts = _rollouts(units, [count * passes for count in rollout.units], units_per_rollout)
+    rows = whole_run or _sum(
+        sum(rollout.rows[:rollouts], Counter()),
+        _scaled(steady, Fraction(max(rollouts - len(rollout.rows), 0))),
+        _scaled(training, Fraction(units)),
+    )
+    return Workload(
+        unit="group of pairs at one step" if pairs > trained else "pair of steps",
+        units=units,
+        pairs_per_unit=Fraction(pairs, trained),
+        rollouts=rollouts,
+        rows=_scaled(rows, Fraction(1)),
+        rows_per_unit=_sum(_scaled(steady, 1 / units_per_rollout), training),
+        rows_at_once=recorder.rows_at_once,
+    )
+
+
+def _stand_ins(
+    config: RunConfig, schedule: NoiseSchedule, recorder: Recorder, kept: Fraction
+) -> tuple[StandIn, RolloutSource, int]:
+    """Model and source of a run, and how many roll-outs differ from the later ones."""
+    preset: Preset = METHODS.load(config.method)
+    judge = StandInJudge(recorder, kept=kept, scores=config.feedback.study is None)
+    # Which pairs are kept is an assumption, whatever the gap.
+    settings = getattr(config, preset.source).model_copy(update={"min_gap": 0.0})
+    common: dict[str, Any] = {"sampling": config.sampling, "batch_size": config.batch_size, "seed": config.seed}
+    if preset.source == "trajectories":
+        policy = StandIn(schedule, recorder)
+        return policy, trajectory_source(policy, judge, _Prompts(), config=settings, **common), 1
+    policy = StandIn(schedule, recorder, checks=True)
+    part = "vae_decode" if config.preview_vae is None else "preview_decode"
+    checks = 0 if config.preview_vae is None else settings.preview_checks
+
+    def decode(latents: Tensor) -> Tensor:
+        recorder.add("previews", part, len(latents))
+        recorder.scoring = "reward"
+        return torch.zeros(len(latents), 3, 1, 1)
+
+    settings = settings.model_copy(update={"preview_checks": checks})
+    source = step_source(policy, judge, _Prompts(), config=settings, preview_decode=decode, **common)
+    return policy, source, max(1, checks)
+
+
+def _rollouts(units: int, made: Sequence[int], steady: Fraction) -> int:
+    """Roll-outs after which so many units were made: the known ones, then steady ones."""
+    for number, total in enumerate(accumulate(made), start=1):
+        if total >= units:
+            return number
+    return len(made) + math.ceil((units - sum(made)) / steady)
+
+
+def _scaled(rows: Mapping[Key, int | Fraction], factor: Fraction) -> dict[Key, Fraction]:
+    return {key: count * factor for key, count in rows.items()}
+
+
+def _sum(*parts: Mapping[Key, int | Fraction]) -> dict[Key, Fraction]:
+    keys = dict.fromkeys(key for rows in parts for key in rows)
+    return {key: sum((Fraction(rows.get(key, 0)) for rows in parts), Fraction(0)) for key in keys}
+
+
+_CACHED = {"latents": "vae_encode", "prompts": "text", "reference": "reference"}
+"""The part that a filled cache replaces, by the key of ``cache`` that switches it on."""
+
+
+def _offline(config: RunConfig, schedule: NoiseSchedule, assumed: Assumptions) -> Workload:
+    """One batch of pairs that are new, and one of pairs that were met before."""
+    recorder, batch = Recorder(), config.batch_size
+    policy = StandIn(schedule, recorder)
+    source = OfflinePairs(EncodedPairs(_BlankPairs(batch), policy), batch_size=batch, seed=config.seed)
+    method, generator = build_method(config), torch.Generator().manual_seed(0)
+    counts: list[Counter[Key]] = []
+    for _ in range(2):
+        with recorder.apart() as rows:
+            method.loss(policy, source.next_batch(), generator=generator)
+        counts.append(rows)
+    units = config.max_steps * config.gradient_accumulation_steps * batch
+    new = _first_visits(assumed, units, directions=2 if config.pairs.flip else 1)
+    filled = assumed.cached and config.cache.folder is not None
+    cached = {part for key, part in _CACHED.items() if filled and getattr(config.cache, key)}
+    rows = _sum(_scaled(counts[0], new / batch), _scaled(counts[1], (units - new) / batch))
+    rows = {(activity, part): count for (activity, part), count in rows.items() if part not in cached}
+    return Workload(
+        unit="pair",
+        units=units,
+        pairs_per_unit=Fraction(1),
+        rows=rows,
+        rows_per_unit=_scaled(rows, Fraction(1, units)),
+        rows_at_once={part: rows for part, rows in recorder.rows_at_once.items() if part not in cached},
+    )
+
+
+def _first_visits(assumed: Assumptions, visits: int, *, directions: int) -> Fraction:
+    """How many of a process's visits of pairs are the first: expectation.
+
+    Each epoch gives every pair to one of the processes.
+
+    Args:
+        assumed: size of the set and number of processes.
+        visits: of this process.
+        directions: 2 where a pair is mirrored at half of its visits, which makes two pairs of it, else 1.
+    """
+    if assumed.pairs is None:
+        return Fraction(visits)
+    epochs, rest = divmod(visits * assumed.gpus, assumed.pairs)
+    chance = Fraction(1, directions * assumed.gpus)
+    unmet = (1 - chance) ** epochs
+    return directions * (assumed.pairs * (1 - unmet) + rest * unmet * chance)
+
+
+def evaluation(config: RunConfig) -> dict[str, Fraction]:
+    """Rows of all evaluations of a run by part, of all processes.
+
+    A run is evaluated before its first step, after its last, and as set between. A scorer embeds each prompt once.
+    """
+    settings, every = config.evaluation, config.evaluate_every
+    times = 2 + ((config.max_steps - 1) // every if every else 0)
+    images = settings.num_prompts * settings.images_per_prompt
+    guidance = 2 if settings.guidance_scale != 1 else 1
+    batches = [
+        range(first, min(first + settings.batch_size, images)) for first in range(0, images, settings.batch_size)
+    ]
+    # Each batch embeds each of its prompts once, and the negative prompt.
+    embedded = sum(len({row // settings.images_per_prompt for row in batch}) + 1 for batch in batches)
+    rows = {
+        "text": times * embedded,
+        "sampling": times * images * settings.num_inference_steps * guidance,
+        "vae_decode": times * images,
+    }
+    for name in settings.rewards:
+        rows |= {f"scorer_image:{name}": times * images, f"scorer_text:{name}": settings.num_prompts}
+    return {part: Fraction(count) for part, count in rows.items()}
