@@ -150,7 +150,7 @@ class PipelineDenoiser:
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """Mean latents (B, ...) of images (B, 3, height, width) in [0, 1], scaled as the network expects them."""
-        vae, rows = self.pipeline.vae, _rows_per_call(*images.shape[-2:])
+        vae, rows = self.pipeline.vae, rows_per_call(*images.shape[-2:])
         with self._on_device("vae"):
             parts = [
                 self.family.encode(vae, some.to(device=self.device, dtype=vae.dtype) * 2.0 - 1.0)
@@ -161,12 +161,13 @@ class PipelineDenoiser:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, 3, height, width) in [0, 1]."""
-        rows = _rows_per_call(*self.image_size)
+        rows = rows_per_call(*self.image_size)
         with self._on_device("vae"):
             return images_of(self.pipeline.vae, latents, rows=rows, decode=self.family.decode)
 
 
-def _rows_per_call(height: int, width: int) -> int:
+def rows_per_call(height: int, width: int) -> int:
+    """Images of a size in pixels that the autoencoder is given at a time."""
     return max(1, PIXELS_PER_CALL // (height * width))
 
 

@@ -16,7 +16,7 @@ from seedpo.weights import align
 
 _CLASSES: dict[str, Any] = {"AutoencoderTiny": AutoencoderTiny, "AutoencoderKL": AutoencoderKL}
 
-_LATENTS_PER_CALL = 8
+LATENTS_PER_CALL = 8
 """Latents decoded at a time."""
 
 
@@ -45,7 +45,7 @@ def load_preview_decoder(
     @torch.no_grad()
     def decode(latents: Tensor) -> Tensor:
         parts = []
-        for some in torch.split(latents, _LATENTS_PER_CALL):
+        for some in torch.split(latents, LATENTS_PER_CALL):
             scaled = some.to(device=device, dtype=dtype) / vae.config.scaling_factor
             parts.append((vae.decode(scaled, return_dict=False)[0].float() / 2.0 + 0.5).clamp(0.0, 1.0))
         return torch.cat(parts)

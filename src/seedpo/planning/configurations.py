@@ -16,21 +16,12 @@ from huggingface_hub import try_to_load_from_cache
 
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.catalogue import MODELS
-from seedpo.models.loading import tensor_names
+from seedpo.models.families import FAMILIES, Family
+from seedpo.models.loading import INDEX, tensor_names
+from seedpo.rewards.clip import read_configuration
 from seedpo.training.settings import RunConfig
 
 Configuration = Mapping[str, Any]
-
-PARTS = {
-    "unet": "config.json",
-    "vae": "config.json",
-    "text_encoder": "config.json",
-    "text_encoder_2": "config.json",
-    "scheduler": "scheduler_config.json",
-}
-"""Folders of a pipeline that are looked at, and the file in each."""
-
-_OPTIONAL = frozenset({"text_encoder_2"})
 
 PUBLISHED = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "stable-diffusion-v1-5",
@@ -64,10 +55,12 @@ class ModelConfiguration:
 
     Attributes:
         origin: where they come from, for people.
-        parts: content by the name of the pipeline's part; ``text_encoder_2`` is there for SDXL only.
+        family: what is special about the pipeline's class.
+        parts: content by the name of the pipeline's part.
     """
 
     origin: str
+    family: Family
     parts: Mapping[str, Configuration]
 
 
@@ -89,6 +82,7 @@ def model_configuration(config: RunConfig) -> ModelConfiguration:
         return model
     return ModelConfiguration(
         origin=f"{model.origin}, autoencoder {config.vae}",
+        family=model.family,
         parts={**model.parts, "vae": autoencoder_configuration(config.vae, key="vae")},
     )
 
@@ -104,18 +98,36 @@ def _model(config: RunConfig) -> ModelConfiguration:
         if config.single_file_config is not None:
             return _from_folder(Path(config.single_file_config), origin=f"folder {config.single_file_config}")
         known = _kind_of_checkpoint(path)
-        return ModelConfiguration(origin=f"{name}, taken for a {known}", parts=published(known))
+        return _from_package(known, origin=f"{name}, taken for a {known}")
     repository, _, revision = name.partition("@")
     if repository in PUBLISHED:
-        return ModelConfiguration(origin=f"{name}, as published", parts=published(PUBLISHED[repository]))
-    cached = {part: _cached(repository, f"{part}/{file}", revision or None) for part, file in PARTS.items()}
-    found = {part: _read(place) for part, place in cached.items() if place is not None}
-    if found.keys() >= PARTS.keys() - _OPTIONAL:
-        return ModelConfiguration(origin=f"{name}, from the hub's cache", parts=found)
+        return _from_package(PUBLISHED[repository], origin=f"{name}, as published")
+    index = _cached(repository, INDEX, revision or None)
+    if index is not None:
+        return _from_folder(index.parent, origin=f"{name}, from the hub's cache")
     raise ConfigError(
         f"the configuration of model {name!r} is not known here; name the folder of a diffusers pipeline (its weights "
         f"are not read) with --set model=FOLDER, or one of {', '.join([*MODELS.names(), *PUBLISHED])}"
     )
+
+
+def _from_package(name: str, *, origin: str) -> ModelConfiguration:
+    content = published(name)
+    family: Family = FAMILIES.load(content.pop("_class_name"))
+    return ModelConfiguration(origin=origin, family=family, parts=content)
+
+
+def _from_folder(folder: Path, *, origin: str) -> ModelConfiguration:
+    if not (folder / INDEX).is_file():
+        raise DataError(f"{folder / INDEX} is missing; name a folder with a pipeline in diffusers' format")
+    family: Family = FAMILIES.load(str(read_configuration(folder / INDEX).get("_class_name")))
+    parts = {}
+    for part in (family.network, "vae", *family.text_parts, "scheduler"):
+        place = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+        if not place.is_file():
+            raise DataError(f"{place} is missing; copy the pipeline again")
+        parts[part] = read_configuration(place)
+    return ModelConfiguration(origin=origin, family=family, parts=parts)
 
 
 def autoencoder_configuration(name: str, *, key: str) -> Configuration:
@@ -132,13 +144,13 @@ def autoencoder_configuration(name: str, *, key: str) -> Configuration:
     folder = Path(name)
     for place in (folder / "vae" / "config.json", folder / "config.json"):
         if place.is_file():
-            return _read(place)
+            return read_configuration(place)
     repository, _, revision = name.partition("@")
     if repository in PUBLISHED_AUTOENCODERS:
         return published(PUBLISHED_AUTOENCODERS[repository])
     cached = _cached(repository, "config.json", revision or None)
     if cached is not None:
-        return _read(cached)
+        return read_configuration(cached)
     raise ConfigError(
         f"{key} = {name!r}: its configuration is not known here; name a folder with its config.json, "
         f"or one of {', '.join(PUBLISHED_AUTOENCODERS)}"
@@ -152,20 +164,9 @@ def _kind_of_checkpoint(path: Path) -> str:
         if any(name.startswith(prefix) for name in names):
             return kind
     raise ConfigError(
-        f"checkpoint {path} is of no kind whose configuration is known here; set single_file_config to the folder of a "
-        "diffusers pipeline like it"
+        f"checkpoint {path} has an unknown configuration; set single_file_config to the folder of a diffusers "
+        "pipeline like it"
     )
-
-
-def _from_folder(folder: Path, *, origin: str) -> ModelConfiguration:
-    parts = {}
-    for part, file in PARTS.items():
-        place = folder / part / file
-        if place.is_file():
-            parts[part] = _read(place)
-        elif part not in _OPTIONAL:
-            raise DataError(f"{place} is missing: {folder} is no pipeline in diffusers' format; name one that is")
-    return ModelConfiguration(origin=origin, parts=parts)
 
 
 def _cached(repository: str, file: str, revision: str | None) -> Path | None:
@@ -174,13 +175,3 @@ def _cached(repository: str, file: str, revision: str | None) -> Path | None:
     except ValueError:  # not of the form of a hub id
         return None
     return Path(place) if isinstance(place, str) else None
-
-
-def _read(place: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{place} cannot be read as JSON ({error}); copy it again") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{place} must hold a JSON object; copy it again")
-    return content

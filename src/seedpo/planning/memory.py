@@ -71,11 +71,11 @@ def estimate(
     """
     policy, pipeline = networks.policy, networks.policy.pipeline
     trained = sum(parameter.numel() for parameter in policy.trainable_parameters().values())
-    encoders = [getattr(pipeline, name, None) for name in ("text_encoder", "text_encoder_2")]
+    encoders = [getattr(pipeline, name) for name in policy.family.text_parts]
     text, images = sum(map(weight_bytes, encoders)), weight_bytes(pipeline.vae)
     parts = {name: part for scorer in networks.scorers.values() for name, part in scorer.parts.items()}
     held = {
-        "UNet": weight_bytes(pipeline.unet),
+        "UNet": weight_bytes(policy.network),
         "frozen copy of the UNet": weight_bytes(policy.adapter.frozen),
         "text encoders": 0 if cached and config.cache.prompts else text,
         "autoencoder": 0 if cached and config.cache.latents else images,

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
+from types import SimpleNamespace
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, SchedulerMixin, UNet2DConditionModel
+import transformers
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from seedpo.errors import DataError
-from seedpo.models.families import FAMILIES
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.precision import autocast_dtype, store_rounded, vae_dtype
 from seedpo.planning.configurations import Configuration, ModelConfiguration, autoencoder_configuration
 from seedpo.training.settings import RunConfig
 
-AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
 
 
 @contextmanager
@@ -31,6 +32,18 @@ def _explained(what: str, origin: str) -> Iterator[None]:
         raise DataError(f"{origin}: no {what} can be built from its configuration ({error})") from error
 
 
+class _Tokenizer:
+    """Token ids on the meta device, as many as a text encoder takes."""
+
+    def __init__(self, length: int) -> None:
+        self.model_max_length = length
+
+    def __call__(self, prompts: Sequence[str], **options: object) -> SimpleNamespace:
+        return SimpleNamespace(
+            input_ids=torch.zeros(len(prompts), self.model_max_length, dtype=torch.int64, device="meta")
+        )
+
+
 def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy:
     """The run's policy on the meta device, with the precision of its parts as they would be on a GPU.
 
@@ -40,25 +53,25 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy
 
     Raises:
         ConfigError: if the resolution does not fit the model.
-        DataError: if the configuration is not that of a Stable Diffusion 1, 2 or XL model.
+        DataError: if a part cannot be built.
     """
-    parts, half = model.parts, autocast_dtype(config.mixed_precision)
-    two_encoders = "text_encoder_2" in parts
-    family = FAMILIES.load("StableDiffusionXLPipeline" if two_encoders else "StableDiffusionPipeline")
-    with _explained("UNet2DConditionModel", model.origin):
-        unet = UNet2DConditionModel.from_config(dict(parts["unet"]))
-    vae = build_autoencoder(parts["vae"], model.origin)
-    with _explained("text encoder", model.origin):
-        networks = {"text_encoder": CLIPTextModel(CLIPTextConfig(**parts["text_encoder"]))}
-        tokenizers: dict[str, Any] = {"tokenizer": None}
-        if two_encoders:
-            networks["text_encoder_2"] = CLIPTextModelWithProjection(CLIPTextConfig(**parts["text_encoder_2"]))
-            tokenizers["tokenizer_2"] = None
-    unloaded = {} if two_encoders else {"safety_checker": None, "requires_safety_checker": False}
-    extra = {} if two_encoders else {"feature_extractor": None}
-    pipeline = family.pipeline(
-        unet=unet, vae=vae, **networks, **tokenizers, **unloaded, **extra, scheduler=_scheduler(parts["scheduler"])
-    )
+    family, half = model.family, autocast_dtype(config.mixed_precision)
+    parts: dict[str, Any] = {"vae": build_autoencoder(model.parts["vae"], model.origin)}
+    with _explained(family.network, model.origin):
+        network = model.parts[family.network]
+        parts[family.network] = getattr(diffusers, network["_class_name"]).from_config(dict(network))
+    for name in family.text_parts:
+        with _explained(name, model.origin):
+            cls = getattr(transformers, model.parts[name]["architectures"][0])
+            parts[name] = cls(cls.config_class(**model.parts[name]))
+    parts["scheduler"] = _scheduler(model.parts["scheduler"])
+    expected = signature(family.pipeline).parameters
+    absent = {name: None for name, value in expected.items() if value.default is value.empty and name not in parts}
+    unchecked = {"requires_safety_checker": False} if "requires_safety_checker" in expected else {}
+    pipeline = family.pipeline(**parts, **absent, **unchecked)
+    for name in family.text_parts:
+        tokenizer = _Tokenizer(parts[name].config.max_position_embeddings)
+        object.__setattr__(pipeline, name.replace("text_encoder", "tokenizer"), tokenizer)
     policy = PipelinePolicy(
         pipeline,
         adapter=config.adapter,
@@ -70,17 +83,15 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy
     # Autocast knows no meta device: what the policy would do for it is done here, and the meter imitates its casts.
     if half is not None:
         frozen = [] if policy.adapter.frozen is None else [policy.adapter.frozen]
-        for network in (unet, *networks.values(), *frozen):
-            store_rounded(network, half)
-    nn.Module.to(vae, vae_dtype(vae, config.mixed_precision))
+        for part in (policy.network, *(parts[name] for name in family.text_parts), *frozen):
+            store_rounded(part, half)
+    nn.Module.to(parts["vae"], vae_dtype(parts["vae"], config.mixed_precision))
     return policy
 
 
-def _scheduler(configuration: Configuration) -> SchedulerMixin:
-    """A scheduler of the class that the configuration names, since its noise levels may be of another family."""
-    import diffusers
-
-    cls = getattr(diffusers, str(configuration.get("_class_name")), DDIMScheduler)
+def _scheduler(configuration: Configuration) -> Any:
+    """A scheduler of the class that the configuration names, whose noise levels may be of another family."""
+    cls = getattr(diffusers, str(configuration.get("_class_name")), diffusers.DDIMScheduler)
     return cls.from_config(dict(configuration))
 
 
@@ -94,7 +105,7 @@ def build_autoencoder(configuration: Configuration, origin: str) -> Any:
     if name not in AUTOENCODERS:
         raise DataError(f"{origin}: the autoencoder is a {name}; there are: {', '.join(AUTOENCODERS)}")
     with _explained(str(name), origin):
-        autoencoder = AUTOENCODERS[name].from_config(dict(configuration))
+        autoencoder = getattr(diffusers, name).from_config(dict(configuration))
     return autoencoder.eval().requires_grad_(False)
 
 
