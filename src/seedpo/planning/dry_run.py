@@ -1,6 +1,6 @@
 """How many rows go through which network: the run's own source and objective, on a stand-in model that counts.
 
-The stand-in has latents of one number and predicts zeros, so that a roll-out takes a fraction of a second whatever the
+The stand-in has small latents and predicts zeros, so that a roll-out takes a fraction of a second whatever the
 model. Everything else is the code that trains. A few roll-outs are run, from which longer runs are extrapolated.
 """
 
@@ -120,7 +120,7 @@ class StandIn:
         checks: whether images are decoded to check the previews of another autoencoder.
     """
 
-    latent_shape = (1, 1, 1)
+    latent_shape = (4, 4, 4)
     device = torch.device("cpu")
     module: nn.Module = nn.Module()
 
@@ -267,9 +267,14 @@ class _BlankPairs:
         return self.count
 
     def __getitem__(self, row: int) -> LabelledPair:
-        return LabelledPair(
-            prompt=f"prompt {row}", chosen=torch.zeros(3, 1, 1), rejected=torch.zeros(3, 1, 1), original_size=(1, 1)
-        )
+        blank = torch.zeros(3, 1, 1)
+        return LabelledPair(prompt=self.prompt(row), chosen=blank, rejected=blank, original_size=(1, 1))
+
+    def prompt(self, row: int) -> str:
+        return f"prompt {row}"
+
+    def content(self, row: int) -> str:
+        return str(row)
 
 
 def dry_run(config: RunConfig, schedule: NoiseSchedule, assumed: Assumptions) -> Workload:
@@ -387,9 +392,9 @@ def _offline(config: RunConfig, schedule: NoiseSchedule, assumed: Assumptions) -
     method, generator = build_method(config), torch.Generator().manual_seed(0)
     counts: list[Counter[Key]] = []
     for _ in range(2):
-        with recorder.apart() as rows:
+        with recorder.apart() as counted:
             method.loss(policy, source.next_batch(), generator=generator)
-        counts.append(rows)
+        counts.append(counted)
     units = config.max_steps * config.gradient_accumulation_steps * batch
     new = _first_visits(assumed, units, directions=2 if config.pairs.flip else 1)
     filled = assumed.cached and config.cache.folder is not None
@@ -402,7 +407,7 @@ def _offline(config: RunConfig, schedule: NoiseSchedule, assumed: Assumptions) -
         pairs_per_unit=Fraction(1),
         rows=rows,
         rows_per_unit=_scaled(rows, Fraction(1, units)),
-        rows_at_once={part: rows for part, rows in recorder.rows_at_once.items() if part not in cached},
+        rows_at_once={part: count for part, count in recorder.rows_at_once.items() if part not in cached},
     )
 
 
