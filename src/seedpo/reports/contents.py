@@ -88,17 +88,19 @@ def find_places(folders: Sequence[Path]) -> Places:
     places: dict[str, dict[Path, Path]] = {"run": {}, "preference": {}, "evaluation": {}}
     failed: dict[tuple[str, str], FailedCell] = {}
     for folder in map(Path, folders):
-        inner = [folder] if kind(folder) else sorted(child for child in folder.glob("*/") if kind(child))
-        cells = [] if kind(folder) else list(_failed_cells(folder))
+        own = kind(folder)
+        inner = {folder: own} if own else {child: kind(child) for child in sorted(folder.glob("*/"))}
+        inner = {place: what for place, what in inner.items() if what}
+        cells = [] if own else list(_failed_cells(folder))
         if not inner and not cells:
             empty = "holds neither config.yaml nor evaluation.yaml"
-            what = empty if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
+            state = empty if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
             raise RunFolderError(
-                f"{folder} is not a run folder, an evaluation, or a folder of these: it {what}; "
+                f"{folder} is not a run folder, an evaluation, or a folder of these: it {state}; "
                 "name what was given to `--out` of `seedpo train`, `seedpo sweep` or `seedpo evaluate`"
             )
-        for place in inner:
-            places[str(kind(place))].setdefault(place.resolve(), place)
+        for place, what in inner.items():
+            places[what].setdefault(place.resolve(), place)
         failed |= {(cell.sweep, cell.name): cell for cell in cells}
     return Places(
         runs=tuple(places["run"].values()),

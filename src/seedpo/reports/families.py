@@ -68,6 +68,11 @@ class Setting:
         return {key: mean_curve([curves[key] for curves in measured]) for key in shared}
 
     @property
+    def reach(self) -> int:
+        """The last step that all seeds were evaluated at; -1 if there is none."""
+        return max((step for curve in self.curves.values() for step in curve.steps), default=-1)
+
+    @property
     def outcome(self) -> Outcome:
         """What more than half of the seeds show."""
         return shared_outcome([verdict.outcome for verdict in self.verdicts])
@@ -115,17 +120,16 @@ class Family:
         return self._plain(see.policy_weight)
 
     def _plain(self, beta: float) -> Setting | None:
-        found = [plain for plain in self.settings if plain.gamma == 0 and math.isclose(plain.beta, beta, rel_tol=1e-6)]
-        return max(found, key=_reach, default=None)
-
-
-def _reach(plain: Setting) -> int:
-    return max((step for curve in plain.curves.values() for step in curve.steps), default=-1)
+        """The base method at a beta; of several the one trained longest."""
+        plain = [one for one in self.settings if one.gamma == 0 and math.isclose(one.beta, beta, rel_tol=1e-6)]
+        return max(plain, key=lambda one: one.reach, default=None)
 
 
 def held_out(run: Run) -> tuple[str, ...]:
-    """Keys of the figures that decide about reward hacking, by the rule of the alarms."""
-    return held_out_keys(run.rewards, run.get("evaluation.metrics"), run.get("alarms.held_out_rewards"))
+    """Keys of the figures that decide about reward hacking, by the rule of the alarms; by default truth comes first."""
+    named = run.get("alarms.held_out_rewards")
+    keys = held_out_keys(run.rewards, run.get("evaluation.metrics"), named)
+    return tuple(sorted(keys, key=lambda key: key != "truth")) if named is None else keys
 
 
 def verdict_of(run: Run, curves: Curves) -> Verdict:
@@ -166,13 +170,12 @@ def _family(runs: Sequence[Run]) -> Family:
         settings[index] = replace(one, order=seen[one.role], name=_unique_name(one, settings))
     measured = {key for one in settings for curves in one.by_seed for key in curves}
     judges = [key for key in held_out(runs[0]) if key in measured]
-    by_choice = runs[0].get("alarms.held_out_rewards") is not None
     method = str(runs[0].config["method"])
     return Family(
         title=method_title(method),
         method=method,
         proxy=runs[0].proxy,
-        judge="truth" if "truth" in judges and not by_choice else next(iter(judges), "truth"),
+        judge=next(iter(judges), "truth"),
         settings=tuple(settings),
     )
 

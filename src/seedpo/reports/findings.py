@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
 
-from seedpo.core.verdicts import Difference, Outcome
+from seedpo.core.verdicts import Difference, Outcome, Verdict
 from seedpo.pages.tables import DASH, Badge, Cell, Table, Tone
 from seedpo.pages.wording import count, interval, listing, number, signed
 from seedpo.reports.contrasts import Contrast, Level, at_equal_proxy, at_equal_steps
@@ -174,26 +174,24 @@ def _hacking_row(one: Setting) -> Sequence[Cell | str]:
     known = [verdict for verdict in one.verdicts if verdict.outcome is not Outcome.NOT_MEASURED]
     if not known:
         return (name, Cell(badge=_outcome_badge(one)), *[DASH] * 5)
-    several = len(known) > 1
+    first, *others = known
     steps = sorted({verdict.peak_step for verdict in known})
-    half = f"\N{PLUS-MINUS SIGN} {number(known[0].half)}{', paired' if known[0].paired else ''}"
+    half = f"\N{PLUS-MINUS SIGN} {number(first.half)}{', paired' if first.paired else ''}"
     return (
         name,
         Cell(badge=_outcome_badge(one)),
         listing(list(dict.fromkeys(figure_name(verdict.judge) for verdict in known))),
-        Cell(
-            text=number(fmean(verdict.judge_peak for verdict in known)),
-            small=(f"step {steps[0]}" + (f" to {steps[-1]}" if len(steps) > 1 else ""),),
-        ),
-        Cell(text=number(fmean(verdict.judge_last for verdict in known)), small=(f"step {known[-1].last_step}",)),
-        Cell(
-            text=number(fmean(verdict.fall for verdict in known)),
-            small=("mean over seeds" if several else half if math.isfinite(known[0].half) else "no interval",),
-        ),
-        " to ".join(
-            number(fmean(getattr(verdict, side) for verdict in known)) for side in ("proxy_peak", "proxy_last")
-        ),
+        _mean_cell(known, "judge_peak", f"step {steps[0]}{f' to {steps[-1]}' if len(steps) > 1 else ''}"),
+        _mean_cell(known, "judge_last", f"step {first.last_step}"),
+        _mean_cell(known, "fall", "mean over seeds" if others else half if first.fall and first.half else ""),
+        f"{_mean_cell(known, 'proxy_peak').text} to {_mean_cell(known, 'proxy_last').text}",
     )
+
+
+def _mean_cell(verdicts: Sequence[Verdict], figure: str, small: str = "") -> Cell:
+    """The mean of a figure over the seeds."""
+    mean = fmean(getattr(verdict, figure) for verdict in verdicts)
+    return Cell(text=number(mean), small=(small,) if small else ())
 
 
 def _effect_row(effect: Effect) -> Sequence[Cell | str]:
