@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 
 import seedpo.reports
-from seedpo.errors import RunFolderError, SeedpoError
+from seedpo.errors import RunFolderError
 from seedpo.reports import write_report
+from seedpo.reports.contents import read_contents
+from seedpo.reports.families import group
+from seedpo.reports.page import facts
 from tests.reports.synthetic import PROMPTS, Fate, draw_samples, write_run
 
 VOID = {"meta", "input"}
@@ -43,6 +46,11 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+def words(page: str) -> str:
+    """The text of a page."""
+    return html.unescape(re.sub(r"<[^>]+>", "", page))
+
+
 @pytest.fixture(scope="module")
 def trio(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("runs")
@@ -62,24 +70,24 @@ def text(trio: list[Path], tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_report(trio, tmp_path_factory.mktemp("out") / "page.html", title="A <title> & more").read_text("utf-8")
 
 
-def test_the_page_is_well_formed_and_loads_nothing(text: str) -> None:
+def check_alone(text: str) -> None:
+    """A page is well formed, loads nothing, and its links lead to places on it."""
     page = Page(text)
     for tag, attributes in page.tags:
         assert tag not in {"link", "iframe", "object", "embed", "img", "base"}, tag
-        for name in ("src", "srcset", "data", "action", "xlink:href"):
-            assert name not in attributes, (tag, name)
-        assert (attributes.get("href") or "#").startswith("#")
+        assert not {"src", "srcset", "data", "action", "xlink:href"} & attributes.keys(), (tag, attributes)
+    targets = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(targets) == len(set(targets))
+    links = {str(attributes["href"]) for _, attributes in page.tags if "href" in attributes}
+    assert links <= {f"#{target}" for target in targets}
     assert not re.search(r"https?:|//[a-z]|@import|fetch\(|XMLHttpRequest|import\(", re.sub(r"base64,[^)]*", "", text))
     addresses = re.findall(r"url\(([^)]*)\)", text)
     assert addresses
     assert all(address.startswith("data:image/webp;base64,") for address in addresses)
 
 
-def test_every_link_has_its_target(text: str) -> None:
-    page = Page(text)
-    targets = {attributes.get("id") for _, attributes in page.tags}
-    links = {attributes["href"] for tag, attributes in page.tags if tag == "a"}
-    assert {link[1:] for link in links if link} <= targets
+def test_the_page_is_well_formed_and_loads_nothing(text: str) -> None:
+    check_alone(text)
 
 
 def test_each_sheet_is_embedded_once_and_used_in_both_figures(text: str) -> None:
@@ -110,18 +118,25 @@ def test_pictures_say_in_words_what_they_show(text: str) -> None:
 
 def test_the_chapters_are_there_and_text_is_escaped(text: str) -> None:
     assert "<h1>A &lt;title&gt; &amp; more</h1>" in text
-    for heading in (
-        "What is seen",
-        "Is it learning?",
-        "All runs",
-        "Run it again",
-        "One prompt from many latents, last step",
-    ):
-        assert heading in text
-    plain = html.unescape(re.sub(r"<[^>]+>", "", text))
+    ids = {attributes.get("id") for _, attributes in Page(text).tags}
+    assert {"seen", "diffusion-dpo", "table", "again"} <= ids
+    plain = words(text)
     assert "base β = 250 reward hacking after step 50" in plain
     assert "seedpo train diffusion-dpo.yaml --set gamma=3.0 --out runs/see" in plain
-    assert "3 runs of Diffusion-DPO on the model scenes over 100 optimiser steps" in plain
+
+
+def test_the_facts_of_the_runs(trio: list[Path]) -> None:
+    contents = read_contents(trio)
+    assert dict(facts(contents, group(contents.runs))) == {
+        "Runs": "3",
+        "Method": "Diffusion-DPO",
+        "Settings": "base, SEE (with the entropy term), temperature control",
+        "Model": "scenes",
+        "Optimiser steps": "100",
+        "Seeds": "0",
+        "Evaluation": "6 prompts, 4 images each",
+        "Wall time": "37 min 43 s",
+    }
 
 
 def test_prompts_and_names_cannot_inject_markup(tmp_path: Path) -> None:
@@ -154,17 +169,15 @@ def broken(tmp_path: Path) -> list[Path]:
 def test_damaged_and_unfinished_runs_still_make_a_page(tmp_path: Path) -> None:
     page = write_report(broken(tmp_path), tmp_path / "page.html").read_text("utf-8")
     Page(page)
-    plain = html.unescape(re.sub(r"<[^>]+>", "", page))
-    for sentence in (
-        "just-begun: It is not finished: its last line is of step 0 of 100. It holds no evaluation.",
-        "There are no images to show.",
-        "its evaluation prompts, latents or image size differ",
-        "Evaluations differ in",
+    plain = words(page)
+    for part in (
+        "5, 3 finished",
+        "just-begun: It is not finished",
+        "evaluation.num_prompts",
         "no images at step 100",
-        "hold values that are not finite (first: step 100)",
-        "3 of 5 are finished.",
+        "not finite (first: step 100)",
     ):
-        assert sentence in plain
+        assert part in plain, part
     assert "nan" not in re.sub(r"base64,[^)]*", "", page).lower()
 
 
@@ -184,15 +197,10 @@ def test_a_folder_as_target_gets_report_html_and_parents_are_made(trio: list[Pat
     assert write_report(trio[:1], tmp_path / "new" / "page.html").is_file()
 
 
-def test_errors_name_the_folder_and_the_mend(trio: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="is not a run folder"):
-        write_report([*trio, tmp_path], tmp_path / "page.html")
-    with pytest.raises(SeedpoError, match="no run folder is named"):
-        write_report([], tmp_path / "page.html")
+def test_a_page_that_cannot_be_written_is_named(trio: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="cannot be written"):
+    with pytest.raises(RunFolderError, match=r"page\.html"):
         write_report(trio[:1], tmp_path / "file" / "page.html")
-    assert not (tmp_path / "page.html").exists()
 
 
 def test_the_same_runs_make_the_same_page(trio: list[Path], tmp_path: Path) -> None:
