@@ -12,8 +12,7 @@ from torch.optim import AdamW
 
 from seedpo.data.prompts import load_prompts
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.rolled import RolledPairs, as_groups, as_pairs
-from seedpo.methods.sources.rollouts import HandOut
+from seedpo.methods.sources.rolled import RolledPairs, step_batch
 from seedpo.methods.sources.trajectories import TrajectoryRollout
 from seedpo.models.policy import build_policy
 from seedpo.rewards.catalogue import REWARDS
@@ -59,14 +58,14 @@ def group_agreement(
     )(load_prompts(config.prompts)[:prompts], generator=torch.Generator().manual_seed(0))
     assert rolled is not None
     singly = torch.arange(len(rolled))
-    ways: dict[str, tuple[HandOut, Tensor, int]] = {
-        "pairs": (as_pairs, singly, 1),
-        "pairs in another order": (as_pairs, singly, 2),
-        "groups": (as_groups, rolled.unit, 1),
+    ways: dict[str, tuple[bool, Tensor, int]] = {
+        "pairs": (False, singly, 1),
+        "pairs in another order": (False, singly, 2),
+        "groups": (True, rolled.unit, 1),
     }
     found = {
-        name: _trained(config, rolled, hand_out, unit, batch_size=batch_size, seed=seed, on_update=on_update)
-        for name, (hand_out, unit, seed) in ways.items()
+        name: _trained(config, rolled, shared, unit, batch_size=batch_size, seed=seed, on_update=on_update)
+        for name, (shared, unit, seed) in ways.items()
     }
     change, margin, _ = found["pairs"]
     return {
@@ -90,7 +89,7 @@ def group_agreement(
 def _trained(
     config: RunConfig,
     rolled: RolledPairs,
-    hand_out: HandOut,
+    shared: bool,
     unit: Tensor,
     *,
     batch_size: int,
@@ -106,13 +105,16 @@ def _trained(
     order = torch.randperm(int(unit.max()) + 1, generator=torch.Generator().manual_seed(seed))
     batches = order.split(batch_size)
     for units in batches:
-        batch = hand_out(rolled.select(torch.isin(unit, units).nonzero()[:, 0]), embeddings)
+        pairs = rolled.select(torch.isin(unit, units).nonzero()[:, 0])
+        batch = step_batch(pairs, embeddings, share_between_pairs=shared)
         method.loss(policy, batch, generator=torch.Generator()).losses.mean().backward()
         torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         on_update()
     with torch.no_grad():
-        output = method.loss(policy, as_groups(rolled, embeddings), generator=torch.Generator())
+        output = method.loss(
+            policy, step_batch(rolled, embeddings, share_between_pairs=True), generator=torch.Generator()
+        )
     change = torch.cat([value.detach().flatten() for value in parameters]) - before
     return change, output.metrics["rewards/margins"], len(batches)

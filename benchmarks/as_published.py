@@ -15,22 +15,22 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
-from seedpo.core.diffusion import NoiseSchedule
-from seedpo.core.types import TransitionPairs
+from benchmarks.pair_rows import PairRows
+from seedpo.core.processes import DiffusionProcess
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransitionSettings:
     """What the loss on transitions depends on."""
 
-    schedule: NoiseSchedule
+    schedule: DiffusionProcess
     beta: float
     clip_range: float
     guidance_scale: float
     eta: float
 
 
-def transition_losses(policy: Any, reference: Any, pairs: TransitionPairs, settings: TransitionSettings) -> Tensor:
+def transition_losses(policy: Any, reference: Any, pairs: PairRows, settings: TransitionSettings) -> Tensor:
     """D3PO's and SPO's losses, (B,), with four calls of 2B rows."""
     ratios = []
     for side in ("chosen", "rejected"):
@@ -43,9 +43,7 @@ def transition_losses(policy: Any, reference: Any, pairs: TransitionPairs, setti
     return -torch.log(torch.sigmoid(settings.beta * ratios[0].log() - settings.beta * ratios[1].log()))
 
 
-def _log_prob(
-    unet: Any, latents: Tensor, following: Tensor, pairs: TransitionPairs, settings: TransitionSettings
-) -> Tensor:
+def _log_prob(unet: Any, latents: Tensor, following: Tensor, pairs: PairRows, settings: TransitionSettings) -> Tensor:
     embeds = torch.cat([pairs.negative_conditioning.prompt_embeds, pairs.conditioning.prompt_embeds])
     added: dict[str, Tensor] = {}
     if pairs.conditioning.pooled_prompt_embeds is not None and pairs.conditioning.time_ids is not None:
@@ -63,7 +61,7 @@ def _log_prob(
     without, given = output.chunk(2)
     noise = without + settings.guidance_scale * (given - without)
     level = settings.schedule.alpha_cumprod(pairs.timestep).view(-1, 1, 1, 1)
-    previous = settings.schedule.alpha_cumprod(pairs.previous_timestep).view(-1, 1, 1, 1)
+    previous = settings.schedule.alpha_cumprod(pairs.next_timestep).view(-1, 1, 1, 1)
     clean = (latents - (1 - level) ** 0.5 * noise) / level**0.5
     std = settings.eta * ((1 - previous) / (1 - level) * (1 - level / previous)) ** 0.5
     mean = previous**0.5 * clean + (1 - previous - std**2) ** 0.5 * noise

@@ -82,7 +82,7 @@ def lora_step(shape: Shape, *, pairs: int = 2, checkpointing: bool = False) -> C
     timestep, noise = caches.draws.timestep_and_noise(
         torch.tensor(rows),
         visit,
-        num_timesteps=len(policy.schedule),
+        process=policy.process,
         shape=policy.latent_shape,
     )
 

@@ -22,8 +22,8 @@ from benchmarks.shapes import MODELS, random_conditioning, random_policy
 from benchmarks.table import aligned
 from seedpo.cli.shared import quieten_libraries
 from seedpo.core.draws import KeyedDraws
-from seedpo.core.sampling import draw_noise, sample_latents
-from seedpo.core.types import ImagePairs, TransitionPairs
+from seedpo.core.sampling import Sampler, Sampling, draw_noise
+from seedpo.core.types import ImagePairs, StepBatch
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.policy import PipelinePolicy
@@ -113,18 +113,20 @@ def spo(policy: PipelinePolicy, pairs: int) -> Work:
     latents, chosen, rejected = (
         draw_noise((pairs, *policy.latent_shape), generator=generator, device=policy.device) for _ in range(3)
     )
-    now, then = (times[STEPS // 2].expand(pairs).to(policy.device) for times in policy.schedule.timesteps(STEPS))
-    batch = TransitionPairs(
+    now, then = (times[STEPS // 2].expand(pairs).to(policy.device) for times in policy.process.timesteps(STEPS))
+    batch = StepBatch(
+        latents=latents,
         timestep=now,
-        previous_timestep=then,
-        chosen_latents=latents,
-        rejected_latents=latents,
-        chosen_next_latents=chosen,
-        rejected_next_latents=rejected,
+        next_timestep=then,
         conditioning=random_conditioning(policy, pairs, seed=2),
         negative_conditioning=random_conditioning(policy, pairs, seed=3),
+        next_latents=torch.cat([chosen, rejected]),
+        start=torch.arange(pairs, device=policy.device).repeat(2),
+        chosen=torch.arange(pairs, device=policy.device),
+        rejected=torch.arange(pairs, 2 * pairs, device=policy.device),
     )
-    method = TransitionDPO(policy_weight=10.0, reference_weight=10.0, guidance_scale=GUIDANCE, eta=1.0)
+    sampling = Sampling(num_inference_steps=STEPS, guidance_scale=GUIDANCE, eta=1.0)
+    method = TransitionDPO(policy_weight=10.0, reference_weight=10.0, sampling=sampling)
     return Work(name="SPO, shared x_t", count=pairs, unit="pairs", do=training(policy, method, batch))
 
 
@@ -137,17 +139,8 @@ def sampling(policy: PipelinePolicy, images: int) -> Work:
     conditioning, negative = (random_conditioning(policy, images, seed=seed) for seed in (2, 3))
 
     def do() -> Tensor:
-        clean = sample_latents(
-            policy.predict,
-            latents,
-            conditioning,
-            negative,
-            policy.schedule,
-            num_inference_steps=steps,
-            guidance_scale=GUIDANCE,
-            eta=1.0,
-            generator=torch.Generator().manual_seed(2),
-        )
+        sampler = Sampler(policy, Sampling(num_inference_steps=steps, guidance_scale=GUIDANCE, eta=1.0))
+        clean = sampler.sample(latents, conditioning, negative, generator=torch.Generator().manual_seed(2))
         return policy.decode(clean)
 
     return Work(name=f"sampling, {steps} steps", count=images, unit="images", do=do)

@@ -10,6 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from benchmarks.networks import LORA_RANK, TOKENS, move
 from seedpo.core.types import Conditioning
+from seedpo.models.conditioning import TextConditioning
 from seedpo.models.families import FAMILIES
 from seedpo.models.policy import PipelinePolicy
 from seedpo.planning.configurations import published
@@ -102,10 +103,10 @@ def random_conditioning(policy: PipelinePolicy, rows: int, *, seed: int) -> Cond
     generator, settings = torch.Generator().manual_seed(seed), policy.pipeline.unet.config
     embeds = torch.randn(rows, TOKENS, settings.cross_attention_dim, generator=generator).to(policy.device)
     if settings.addition_embed_type != "text_time":
-        return Conditioning(prompt_embeds=embeds)
+        return TextConditioning(prompt_embeds=embeds)
     sizes = torch.tensor([*policy.image_size, 0, 0, *policy.image_size], dtype=torch.float32, device=policy.device)
     pooled = settings.projection_class_embeddings_input_dim - len(sizes) * settings.addition_time_embed_dim
-    return Conditioning(
+    return TextConditioning(
         prompt_embeds=embeds,
         pooled_prompt_embeds=torch.randn(rows, pooled, generator=generator).to(policy.device),
         time_ids=sizes.repeat(rows, 1),

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from benchmarks.as_published import TransitionSettings, transition_losses
 from benchmarks.networks import Shape, gradient, ours, small_pipeline, trained, two_unets
+from benchmarks.pair_rows import pair_rows
 from benchmarks.timing import Comparison
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig, TrajectoryConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.reference import with_reference
-from seedpo.methods.sources.rolled import RolledPairs, as_groups, as_pairs
+from seedpo.methods.sources.rolled import RolledPairs, step_batch
 from seedpo.methods.sources.steps import StepRollout
 from seedpo.methods.sources.trajectories import TrajectoryRollout
 from seedpo.methods.transition_dpo import TransitionDPO
@@ -69,7 +70,7 @@ def d3po(shape: Shape, *, images: int = 7, update_per: str = "group") -> Compari
         config=TrajectoryConfig(images_per_prompt=images, update_per=update_per),
     )(PROMPTS[:1], generator=torch.Generator().manual_seed(0))
     assert rolled is not None
-    timesteps, _ = policy.schedule.timesteps(sampling.num_inference_steps)
+    timesteps, _ = policy.process.timesteps(sampling.num_inference_steps)
     step = (rolled.timestep[rolled.chosen] == timesteps[1]).nonzero()[:, 0]
     count = images * (images - 1) // 2
     return _comparison(
@@ -118,12 +119,10 @@ def _comparison(
     pipeline, own = small_pipeline(shape), policy.pipeline
     unet, reference = two_unets(pipeline)
     settings = TransitionSettings(
-        schedule=policy.schedule, beta=BETA, clip_range=CLIP_RANGE, guidance_scale=GUIDANCE, eta=ETA
+        schedule=policy.process, beta=BETA, clip_range=CLIP_RANGE, guidance_scale=GUIDANCE, eta=ETA
     )
-    method = TransitionDPO(
-        policy_weight=BETA, reference_weight=BETA, guidance_scale=GUIDANCE, eta=ETA, clip_range=CLIP_RANGE
-    )
-    given = as_pairs(rolled, embeddings)
+    method = TransitionDPO(policy_weight=BETA, reference_weight=BETA, sampling=sampling, clip_range=CLIP_RANGE)
+    given = pair_rows(step_batch(rolled, embeddings, share_between_pairs=False))
     batches = torch.arange(len(rolled)).split(pairs_per_call) * passes
 
     def published() -> Tensor:
@@ -134,9 +133,9 @@ def _comparison(
     def improved() -> Tensor:
         known = with_reference(rolled, policy, embeddings, sampling=sampling, rows_at_once=pairs_per_call)
         parts = (
-            [as_groups(known, embeddings)] * passes
+            [step_batch(known, embeddings, share_between_pairs=True)] * passes
             if grouped
-            else [as_pairs(known.select(rows), embeddings) for rows in batches]
+            else [step_batch(known.select(rows), embeddings, share_between_pairs=False) for rows in batches]
         )
         for batch in parts:
             method.loss(policy, batch, generator=torch.Generator()).losses.sum().backward()

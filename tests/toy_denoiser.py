@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seedpo.core.diffusion import NoiseSchedule
-from seedpo.core.types import Conditioning
+from seedpo.core.processes import DiffusionProcess
+from seedpo.models.conditioning import TextConditioning
 
 STEPS = 100
 
@@ -19,9 +19,11 @@ class ToyDenoiser:
     Images (3, 8, 8) in [0, 1] are latents in [-1, 1]. A prompt's value is a hundredth of its number of letters.
     """
 
+    conditioning_type = TextConditioning
+
     def __init__(self, size: int = 8) -> None:
         betas = torch.linspace(0.03, 0.3, STEPS, dtype=torch.float64) ** 2
-        self.schedule = NoiseSchedule(
+        self.process = DiffusionProcess(
             alphas_cumprod=torch.cumprod(1 - betas, 0).float(), prediction_type="sample", steps_offset=1
         )
         self.latent_shape = (3, size, size)
@@ -31,11 +33,11 @@ class ToyDenoiser:
         self.encoded = 0
         """Images that were encoded."""
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+    def encode_prompts(self, prompts: Sequence[str]) -> TextConditioning:
         values = torch.tensor([len(prompt) / 100 for prompt in prompts])
-        return Conditioning(prompt_embeds=values.view(-1, 1, 1).expand(-1, 2, 4))
+        return TextConditioning(prompt_embeds=values.view(-1, 1, 1).expand(-1, 2, 4))
 
-    def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict(self, latents: Tensor, timestep: Tensor, conditioning: TextConditioning) -> Tensor:
         self.calls.append((latents, timestep))
         prompt = conditioning.prompt_embeds.mean((1, 2)).view(-1, 1, 1, 1)
         return (latents.mean((2, 3), keepdim=True) + prompt).expand_as(latents)

@@ -15,7 +15,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from seedpo.core.diffusion import NoiseSchedule
+from seedpo.core.processes import Process
 from seedpo.core.types import Conditioning, ImagePairs, LossOutput
 
 Batch = TypeVar("Batch")
@@ -34,12 +34,16 @@ class Denoiser(Protocol):
     """A text-to-image latent diffusion model, seen through four calls."""
 
     @property
-    def schedule(self) -> NoiseSchedule:
-        """Noise levels and the kind of prediction."""
+    def process(self) -> Process:
+        """How latents are noised, and how a sampler takes one step."""
 
     @property
-    def latent_shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of one latent image."""
+    def conditioning_type(self) -> type[Conditioning]:
+        """What :meth:`encode_prompts` gives and :meth:`predict` takes."""
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one latent image: (C, H, W), or (L, C) where the model packs it."""
 
     @property
     def device(self) -> torch.device:
@@ -48,14 +52,14 @@ class Denoiser(Protocol):
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Embeds prompts, one row each."""
 
-    def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
-        """The network's raw prediction for latents (B, C, H, W) at time steps (B,): (B, C, H, W)."""
+    def predict(self, latents: Tensor, timestep: Tensor, conditioning: Any) -> Tensor:
+        """The network's raw prediction for latents (B, ...) at time steps (B,): (B, ...)."""
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Latents (B, C, H, W) of images (B, 3, height, width) in [0, 1]."""
+        """Latents (B, ...) of images (B, 3, height, width) in [0, 1]."""
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, height, width) in [0, 1] of latents (B, C, H, W)."""
+        """Images (B, 3, height, width) in [0, 1] of latents (B, ...)."""
 
 
 class Trainable(Protocol):

@@ -4,12 +4,15 @@ import torch
 from torch import Tensor
 
 from seedpo.core.draws import KeyedDraws
+from seedpo.core.processes import DiffusionProcess
 
 SHAPE = (4, 8, 8)
 
+PROCESS = DiffusionProcess(alphas_cumprod=torch.linspace(0.99, 0.01, 1000))
+
 
 def drawn(draws: KeyedDraws, pair: list[int], visit: list[int]) -> tuple[Tensor, Tensor]:
-    return draws.timestep_and_noise(torch.tensor(pair), torch.tensor(visit), num_timesteps=1000, shape=SHAPE)
+    return draws.timestep_and_noise(torch.tensor(pair), torch.tensor(visit), process=PROCESS, shape=SHAPE)
 
 
 def test_a_pair_s_draw_does_not_depend_on_the_batch() -> None:

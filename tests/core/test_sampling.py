@@ -8,10 +8,11 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from seedpo.core.diffusion import NoiseSchedule
-from seedpo.core.sampling import draw_noise, guided_transition, sample_latents, sample_trajectory, step_candidates
-from seedpo.core.transitions import Transition
-from tests.core.denoisers import Recorder, linear, prompts, small_schedule
+from seedpo.core.processes import DiffusionProcess
+from seedpo.core.sampling import Sampler, Sampling, draw_noise, guided_prediction, step_candidates
+from seedpo.core.transitions import Gaussian
+from seedpo.core.types import Trajectory
+from tests.core.denoisers import Linear, linear, prompts, small_process
 
 SHAPE = (2, 3, 3)
 
@@ -27,37 +28,50 @@ def start(rows: int = 3, *, seed: int = 7) -> Tensor:
 def arguments(rows: int = 3, **changes: Any) -> dict[str, Any]:
     """Five guided steps from fixed latents."""
     return {
-        "predict": linear,
+        "model": Linear(),
         "latents": start(rows),
         "conditioning": prompts(*(0.1 * row for row in range(rows))),
-        "negative_conditioning": prompts(*[0.0] * rows),
-        "schedule": small_schedule(),
-        "num_inference_steps": 5,
+        "negative": prompts(*[0.0] * rows),
         "guidance_scale": 2.0,
         "eta": 1.0,
         "generator": seeded(),
     } | changes
 
 
+def draw(name: str, *, model: Any, guidance_scale: float, eta: float, **given: Any) -> Any:
+    settings = Sampling(num_inference_steps=5, guidance_scale=guidance_scale, eta=eta)
+    return getattr(Sampler(model, settings), name)(**given)
+
+
+def sample_trajectory(**given: Any) -> Trajectory:
+    path: Trajectory = draw("trajectory", **given)
+    return path
+
+
+def sample_latents(**given: Any) -> Tensor:
+    latents: Tensor = draw("sample", **given)
+    return latents
+
+
 class TestTrajectory:
     def test_shapes_and_time_steps(self) -> None:
         path = sample_trajectory(**arguments())
-        timesteps, previous = small_schedule().timesteps(5)
+        timesteps, previous = small_process().timesteps(5)
         assert path.latents.shape == (3, 6, *SHAPE)
-        assert path.timesteps.shape == path.previous_timesteps.shape == (3, 5)
+        assert path.timesteps.shape == path.next_timesteps.shape == (3, 5)
         for row in range(3):
             assert torch.equal(path.timesteps[row], timesteps)
-            assert torch.equal(path.previous_timesteps[row], previous)
+            assert torch.equal(path.next_timesteps[row], previous)
         assert torch.equal(path.latents[:, 0], start())
 
     @pytest.mark.parametrize("eta", [0.0, 1.0])
     def test_is_the_loop_of_diffusers(self, eta: float) -> None:
         scheduler = DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1)
         scheduler.set_timesteps(5)
-        schedule = NoiseSchedule(alphas_cumprod=scheduler.alphas_cumprod, steps_offset=1)
-        path = sample_trajectory(**arguments(schedule=schedule, eta=eta))
+        schedule = DiffusionProcess(alphas_cumprod=scheduler.alphas_cumprod, steps_offset=1)
+        path = sample_trajectory(**arguments(model=Linear(schedule), eta=eta))
         latents, generator = start(), seeded()
-        positive, negative = arguments()["conditioning"], arguments()["negative_conditioning"]
+        positive, negative = arguments()["conditioning"], arguments()["negative"]
         for index, timestep in enumerate(scheduler.timesteps):
             rows = timestep.repeat(3)
             without = linear(latents, rows, negative)
@@ -72,16 +86,12 @@ class TestTrajectory:
         path = sample_trajectory(**arguments())
         generator = seeded()
         for index in range(5):
-            step = guided_transition(
-                linear,
+            step = Sampler(Linear(), Sampling(num_inference_steps=5, guidance_scale=2.0, eta=1.0)).step(
                 path.latents[:, index],
                 path.timesteps[:, index],
-                path.previous_timesteps[:, index],
+                path.next_timesteps[:, index],
                 prompts(0.0, 0.1, 0.2),
                 prompts(0.0, 0.0, 0.0),
-                small_schedule(),
-                guidance_scale=2.0,
-                eta=1.0,
             )
             noise = draw_noise((3, *SHAPE), generator=generator)
             wanted = step.mean + step.std.view(-1, 1, 1, 1) * noise
@@ -90,15 +100,15 @@ class TestTrajectory:
 
     def test_no_gradient_is_kept(self) -> None:
         weight = torch.ones((), requires_grad=True)
-        path = sample_trajectory(**arguments(predict=lambda x, t, c: weight * linear(x, t, c)))
+        path = sample_trajectory(**arguments(model=Linear(weight=weight)))
         assert not path.latents.requires_grad
         assert torch.is_grad_enabled()
 
     @pytest.mark.parametrize(("scale", "rows"), [(1.0, 3), (5.0, 6)])
     def test_one_call_per_step(self, scale: float, rows: int) -> None:
-        predict = Recorder()
-        sample_trajectory(**arguments(predict=predict, guidance_scale=scale))
-        assert [len(latents) for latents, _, _ in predict.calls] == [rows] * 5
+        model = Linear()
+        sample_trajectory(**arguments(model=model, guidance_scale=scale))
+        assert [len(latents) for latents, _, _ in model.calls] == [rows] * 5
 
     def test_half_precision_latents_are_widened(self) -> None:
         path = sample_trajectory(**arguments(latents=start().bfloat16()))
@@ -141,7 +151,7 @@ class TestRandomness:
             **arguments(
                 latents=start()[1:2],
                 conditioning=prompts(0.1),
-                negative_conditioning=prompts(0.0),
+                negative=prompts(0.0),
                 eta=0.0,
             )
         )
@@ -167,9 +177,9 @@ class TestRandomness:
 
 class TestCandidates:
     @staticmethod
-    def transition() -> Transition:
+    def transition() -> Gaussian:
         mean = torch.stack([torch.full(SHAPE, -1.0), torch.full(SHAPE, 2.0), torch.full(SHAPE, 0.5)])
-        return Transition(mean=mean, std=torch.tensor([0.5, 3.0, 0.0]))
+        return Gaussian(mean=mean, std=torch.tensor([0.5, 3.0, 0.0]))
 
     def test_mean_and_spread(self) -> None:
         count = 4000
@@ -200,3 +210,31 @@ class TestCandidates:
     def test_refused_counts(self, count: int) -> None:
         with pytest.raises(ValueError, match=f"count = {count}"):
             step_candidates(self.transition(), count=count, generator=seeded())
+
+
+class TestGuidance:
+    def test_one_call_with_the_negative_prompts_first(self) -> None:
+        model, latents, timestep = Linear(), start(2), torch.tensor([3, 5])
+        guided = guided_prediction(model, latents, timestep, prompts(0.5, 0.7), prompts(0.1, 0.2), 5.0)
+        ((asked, steps, conditioning),) = model.calls
+        assert torch.equal(asked, torch.cat([latents, latents]))
+        assert steps.tolist() == [3, 5, 3, 5]
+        assert conditioning.prompt_embeds[:, 0, 0].tolist() == pytest.approx([0.1, 0.2, 0.5, 0.7])
+        negative = linear(latents, timestep, prompts(0.1, 0.2))
+        positive = linear(latents, timestep, prompts(0.5, 0.7))
+        torch.testing.assert_close(guided, negative + 5 * (positive - negative))
+
+    def test_scale_1_asks_for_the_prompts_alone(self) -> None:
+        model, latents, timestep = Linear(), start(2), torch.tensor([3, 5])
+        guided = guided_prediction(model, latents, timestep, prompts(0.5, 0.7), None, 1.0)
+        assert [len(call[0]) for call in model.calls] == [2]
+        assert torch.equal(guided, linear(latents, timestep, prompts(0.5, 0.7)))
+
+    def test_scale_0_is_the_negative_prompt(self) -> None:
+        latents, timestep = start(1), torch.tensor([3])
+        guided = guided_prediction(Linear(), latents, timestep, prompts(0.5), prompts(0.1), 0.0)
+        torch.testing.assert_close(guided, linear(latents, timestep, prompts(0.1)))
+
+    def test_guidance_without_negative_prompts_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"guidance_scale = 5.0 needs negative_conditioning"):
+            guided_prediction(Linear(), start(1), torch.tensor([3]), prompts(0.5), None, 5.0)

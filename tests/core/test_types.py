@@ -5,7 +5,8 @@ from dataclasses import FrozenInstanceError
 import pytest
 import torch
 
-from seedpo.core.types import Conditioning, ImagePairs
+from seedpo.core.types import ImagePairs
+from seedpo.models.conditioning import TextConditioning
 
 
 def pairs() -> ImagePairs:
@@ -13,7 +14,7 @@ def pairs() -> ImagePairs:
     return ImagePairs(
         chosen_latents=latents,
         rejected_latents=-latents,
-        conditioning=Conditioning(prompt_embeds=latents.view(3, 1, 1), time_ids=latents.view(3, 1)),
+        conditioning=TextConditioning(prompt_embeds=latents.view(3, 1, 1), time_ids=latents.view(3, 1)),
     )
 
 
@@ -55,4 +56,4 @@ def test_records_are_frozen_and_keyword_only() -> None:
     with pytest.raises(FrozenInstanceError):
         pairs().chosen_latents = torch.zeros(1)  # type: ignore[misc]
     with pytest.raises(TypeError):
-        Conditioning(torch.zeros(1))  # type: ignore[misc]
+        TextConditioning(torch.zeros(1))  # type: ignore[misc]

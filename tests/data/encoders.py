@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from seedpo.core.types import Conditioning, ImagePairs
+from seedpo.core.types import ImagePairs
+from seedpo.models.conditioning import TextConditioning
 from seedpo.protocols import PreferencePairs
 
 
@@ -26,7 +27,7 @@ class NumberedPairs:
         return ImagePairs(
             chosen_latents=latents,
             rejected_latents=latents,
-            conditioning=Conditioning(prompt_embeds=latents[:, 0]),
+            conditioning=TextConditioning(prompt_embeds=latents[:, 0]),
             chosen_probability=torch.ones(len(rows)),
         )
 

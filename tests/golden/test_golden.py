@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedpo.core.diffusion import NoiseSchedule
 from seedpo.core.entropy import entropy_weights
-from seedpo.core.types import Conditioning, ImagePairs, LossOutput, TransitionGroups
+from seedpo.core.processes import DiffusionProcess
+from seedpo.core.sampling import Sampling
+from seedpo.core.types import Conditioning, ImagePairs, LossOutput, StepBatch
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.transition_dpo import TransitionDPO
+from seedpo.models.conditioning import TextConditioning
 from tests.golden import reference
 
 RECORDED: dict[str, Any] = json.loads(reference.RECORD.read_text(encoding="utf-8"))
@@ -29,8 +31,8 @@ def tensors(case: dict[str, Any], dtype: torch.dtype = torch.float64) -> dict[st
 class Answers:
     """A policy, and in its reference context the reference, that answers with recorded predictions."""
 
-    def __init__(self, schedule: NoiseSchedule, sides: dict[str, Tensor]) -> None:
-        self.schedule = schedule
+    def __init__(self, schedule: DiffusionProcess, sides: dict[str, Tensor]) -> None:
+        self.process = schedule
         self.sides = sides
         self.name = "model"
 
@@ -48,19 +50,19 @@ def loss_of(case: dict[str, Any], sides: dict[str, Tensor], gamma: float, conven
     """The loss of the objective that trains, one row per side; x_0-prediction makes the targets the clean latents."""
     policy_weight, reference_weight = entropy_weights(case["beta"], gamma, convention=convention)
     rows = len(sides["model_w"])
-    prompts = Conditioning(prompt_embeds=torch.zeros(rows, 1, 1))
+    prompts = TextConditioning(prompt_embeds=torch.zeros(rows, 1, 1))
     if case["kind"] == "noise":
         noise = NoiseDPO(policy_weight=policy_weight, reference_weight=reference_weight)
-        schedule = NoiseSchedule(alphas_cumprod=torch.tensor([0.9, 0.5]), prediction_type="sample")
+        schedule = DiffusionProcess(alphas_cumprod=torch.tensor([0.9, 0.5]), prediction_type="sample")
         pairs = ImagePairs(chosen_latents=sides["target_w"], rejected_latents=sides["target_l"], conditioning=prompts)
         return noise.loss(Answers(schedule, sides), pairs, generator=torch.Generator())  # type: ignore[arg-type]
     levels = torch.tensor(case["alpha"] + case["alpha_prev"], dtype=sides["x_w"].dtype)
     both = Conditioning.cat([prompts, prompts])
     now, pair = torch.arange(rows), torch.arange(rows)
-    steps = TransitionGroups(
+    steps = StepBatch(
         latents=torch.cat([sides["x_w"], sides["x_l"]]),
         timestep=now.repeat(2),
-        previous_timestep=now.repeat(2) + rows,
+        next_timestep=now.repeat(2) + rows,
         conditioning=both,
         negative_conditioning=both,
         next_latents=torch.cat([sides["next_w"], sides["next_l"]]),
@@ -71,11 +73,10 @@ def loss_of(case: dict[str, Any], sides: dict[str, Tensor], gamma: float, conven
     method = TransitionDPO(
         policy_weight=policy_weight,
         reference_weight=reference_weight,
-        guidance_scale=1.0,
-        eta=case["eta"],
+        sampling=Sampling(num_inference_steps=1, guidance_scale=1.0, eta=case["eta"]),
         clip_range=case["clip_range"],
     )
-    answers: Any = Answers(NoiseSchedule(alphas_cumprod=levels), sides)
+    answers: Any = Answers(DiffusionProcess(alphas_cumprod=levels), sides)
     return method.loss(answers, steps, generator=torch.Generator())
 
 

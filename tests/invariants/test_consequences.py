@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedpo.core.diffusion import NoiseSchedule
 from seedpo.core.objectives import entropy_weights, implicit_reward, see_loss
-from seedpo.core.transitions import ddim_transition, noise_log_prob
+from seedpo.core.processes import DiffusionProcess
+from seedpo.core.transitions import noise_log_prob
 
 
 def log_probs(seed: int, *, rows: int = 64, spread: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -19,10 +19,10 @@ def log_probs(seed: int, *, rows: int = 64, spread: float = 1.0) -> tuple[Tensor
 
 def test_the_entropy_of_a_step_has_no_gradient() -> None:
     generator = torch.Generator().manual_seed(0)
-    schedule = NoiseSchedule(alphas_cumprod=torch.linspace(0.99, 0.01, 1000, dtype=torch.float64))
+    schedule = DiffusionProcess(alphas_cumprod=torch.linspace(0.99, 0.01, 1000, dtype=torch.float64))
     latents = torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64)
     prediction = torch.randn(2, 3, 4, 4, generator=generator, dtype=torch.float64).requires_grad_()
-    step = ddim_transition(prediction, latents, torch.tensor([900, 400]), torch.tensor([850, 350]), schedule, eta=1.0)
+    step = schedule.step(prediction, latents, torch.tensor([900, 400]), torch.tensor([850, 350]), eta=1.0)
     assert step.mean.requires_grad
     assert not step.std.requires_grad
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from seedpo.core.objectives import entropy_weights, see_loss
 from seedpo.core.sampling import step_candidates
-from seedpo.core.transitions import Transition, ddim_transition, gaussian_log_prob
-from tests.core.denoisers import small_schedule
+from seedpo.core.transitions import Gaussian, gaussian_log_prob
+from tests.core.denoisers import small_process
 
 ROWS, SHAPE = 4, (2, 3, 3)
 
@@ -18,12 +18,12 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def steps() -> tuple[Transition, Transition]:
+def steps() -> tuple[Gaussian, Gaussian]:
     """The policy's and the reference's step from a shared x_t, at four noise levels."""
     latents, timestep = normal(ROWS, *SHAPE, seed=0), torch.tensor([95, 70, 40, 20])
     prediction = normal(ROWS, *SHAPE, seed=1)
     policy, reference = (
-        ddim_transition(values, latents, timestep, timestep - 20, small_schedule(torch.float64), eta=1.0)
+        small_process(torch.float64).step(values, latents, timestep, timestep - 20, eta=1.0)
         for values in (prediction, prediction + 0.3 * normal(ROWS, *SHAPE, seed=2))
     )
     return policy, reference

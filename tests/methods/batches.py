@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seedpo.core.types import ImagePairs, TransitionPairs
+from seedpo.core.types import ImagePairs
 from seedpo.models.policy import PipelinePolicy
+from tests.methods.pair_rows import PairRows
 from tests.models.tiny import PROMPTS, seeded
 
 STEPS = 10
@@ -26,19 +27,19 @@ def image_pairs(policy: PipelinePolicy, rows: int = 3) -> ImagePairs:
     )
 
 
-def transition_pairs(policy: PipelinePolicy, *, shared: tuple[bool, ...] = (True, True, True)) -> TransitionPairs:
+def transition_pairs(policy: PipelinePolicy, *, shared: tuple[bool, ...] = (True, True, True)) -> PairRows:
     """One row per entry of ``shared``: whether both steps of the pair start at the same x_t.
 
     A step of a sampler leads near to where it started; ours leads a few standard deviations away.
     """
     rows = len(shared)
-    timesteps, previous = policy.schedule.timesteps(STEPS)
+    timesteps, previous = policy.process.timesteps(STEPS)
     visited = torch.tensor([1, 4, 8])[:rows]
     chosen, rejected = latents_of(policy, rows, 1), latents_of(policy, rows, 2)
     rejected[torch.tensor(shared)] = chosen[torch.tensor(shared)]
-    return TransitionPairs(
+    return PairRows(
         timestep=timesteps[visited],
-        previous_timestep=previous[visited],
+        next_timestep=previous[visited],
         chosen_latents=chosen,
         rejected_latents=rejected,
         chosen_next_latents=0.9 * chosen + 0.1 * latents_of(policy, rows, 3),

@@ -9,8 +9,9 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from seedpo.core.types import ImagePairs, TransitionPairs
+from seedpo.core.types import ImagePairs
 from seedpo.models.policy import PipelinePolicy
+from tests.methods.pair_rows import PairRows
 from tests.models.tiny import frozen_unet, seeded
 
 Reduction = Literal["sum", "mean"]
@@ -67,7 +68,7 @@ def noise_dpo_losses(
 def step_log_prob(
     scheduler: DDIMScheduler,
     unet: Any,
-    pairs: TransitionPairs,
+    pairs: PairRows,
     side: Literal["chosen", "rejected"],
     *,
     guidance_scale: float,
@@ -87,7 +88,7 @@ def step_log_prob(
         output = negative + guidance_scale * (positive - negative)
         # Without noise, a step of the scheduler leads to the mean; its deviation comes from the variance.
         mean = scheduler.step(output, time, x, eta=eta, variance_noise=torch.zeros_like(x)).prev_sample
-        std = eta * scheduler._get_variance(time, int(pairs.previous_timestep[row])) ** 0.5
+        std = eta * scheduler._get_variance(time, int(pairs.next_timestep[row])) ** 0.5
         density = -((following - mean) ** 2) / (2 * std**2) - std.log() - 0.5 * torch.tensor(2 * torch.pi).log()
         values.append(reduce(density, reduction))
     return torch.cat(values)
@@ -95,7 +96,7 @@ def step_log_prob(
 
 def step_log_probs(
     policy: PipelinePolicy,
-    pairs: TransitionPairs,
+    pairs: PairRows,
     *,
     num_inference_steps: int,
     guidance_scale: float,

@@ -100,7 +100,7 @@ class TestDraws:
         assert len(set(timestep.tolist())) == 3
         for noisy, times in seen:
             assert torch.equal(times, timestep.repeat(2))
-            level = policy.schedule.alpha_cumprod(times).view(-1, 1, 1, 1)
+            level = policy.process.alpha_cumprod(times).view(-1, 1, 1, 1)
             found = (noisy - level.sqrt() * torch.cat([pairs.chosen_latents, pairs.rejected_latents])) / (
                 1 - level
             ).sqrt()

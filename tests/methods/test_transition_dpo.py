@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -10,17 +10,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from seedpo.core import sampling
-from seedpo.core.types import LossOutput, TransitionGroups, TransitionPairs
+from seedpo.core.processes import Process
+from seedpo.core.sampling import Sampler, Sampling
+from seedpo.core.types import LossOutput, StepBatch
 from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.policy import PipelinePolicy
 from tests.methods.batches import STEPS, latents_of, transition_pairs
 from tests.methods.direct import Reduction, step_log_probs, transition_dpo_losses
+from tests.methods.pair_rows import PairRows, log_probs_of_side, pair_rows, step_batch
 from tests.models.tiny import PROMPTS, frozen_unet, move, rows_seen, seeded, tiny_policy
 
 BETA = {"mean": 10.0, "sum": 0.02}
 REDUCTIONS = pytest.mark.parametrize("reduction", ["mean", "sum"])
 GUIDANCE, ETA = 3.0, 0.9
+SAMPLING = Sampling(num_inference_steps=STEPS, guidance_scale=GUIDANCE, eta=ETA)
 MIXED = (False, True, False)
 APART = (False, False, False)
 SHARED = (True, True, True)
@@ -45,18 +48,17 @@ def method(
     return TransitionDPO(
         policy_weight=beta * (1 + gamma),
         reference_weight=beta,
-        guidance_scale=guidance_scale,
-        eta=ETA,
+        sampling=Sampling(num_inference_steps=STEPS, guidance_scale=guidance_scale, eta=ETA),
         clip_range=clip_range,
         reduction=reduction,
     )
 
 
-def loss(policy: PipelinePolicy, pairs: TransitionPairs, **settings: Any) -> LossOutput:
-    return method(**settings).loss(policy, pairs, generator=seeded())
+def loss(policy: PipelinePolicy, pairs: PairRows, **settings: Any) -> LossOutput:
+    return method(**settings).loss(policy, step_batch(pairs), generator=seeded())
 
 
-def direct(policy: PipelinePolicy, pairs: TransitionPairs, reduction: Reduction) -> dict[str, Tensor]:
+def direct(policy: PipelinePolicy, pairs: PairRows, reduction: Reduction) -> dict[str, Tensor]:
     return step_log_probs(
         policy, pairs, num_inference_steps=STEPS, guidance_scale=GUIDANCE, eta=ETA, reduction=reduction
     )
@@ -144,8 +146,8 @@ class TestOnPolicy:
         policy = moved()
         pairs = transition_pairs(policy)
         with torch.no_grad():
-            drawn = steps_of(policy.predict, policy, pairs)
-            reference = steps_of(frozen_predict, policy, pairs)
+            drawn = steps_of(policy, pairs)
+            reference = steps_of(Frozen(policy.process), pairs)
         first, second = (torch.randn(drawn.mean.shape, generator=seeded(seed)).double() for seed in (8, 9))
         std = drawn.std.view(-1, 1, 1, 1)
         pairs = replace(
@@ -192,14 +194,6 @@ class TestSharing:
         torch.testing.assert_close(losses, twice, rtol=1e-8, atol=1e-9)
         torch.testing.assert_close(gradient, gradient_twice, rtol=1e-6, atol=1e-8 * float(gradient.norm()))
 
-    def test_a_single_number_that_differs_is_no_shared_start(self) -> None:
-        policy = moved()
-        pairs = transition_pairs(policy)
-        pairs.rejected_latents[1, 7, 7, 7] += 1.0
-        with rows_seen(policy.module) as seen:
-            loss(policy, pairs)
-        assert seen == [8, 8]
-
     def test_gradient_reaches_the_adapter_only(self) -> None:
         policy = trained()
         loss(policy, transition_pairs(policy, shared=MIXED)).losses.mean().backward()
@@ -237,13 +231,6 @@ class TestCarriedReference:
         torch.testing.assert_close(carried_losses, losses, rtol=1e-8, atol=1e-9)
         torch.testing.assert_close(carried_offset, offset, rtol=1e-8, atol=1e-9)
         torch.testing.assert_close(carried_gradient, gradient, rtol=1e-6, atol=1e-8 * float(gradient.norm()))
-
-    def test_one_side_alone_is_not_enough(self) -> None:
-        policy = moved()
-        pairs = replace(with_reference(policy, transition_pairs(policy)), rejected_reference_log_prob=None)
-        with rows_seen(policy.module) as seen:
-            loss(policy, pairs)
-        assert len(seen) == 2
 
     def test_no_gradient_flows_into_it(self) -> None:
         policy = moved()
@@ -294,7 +281,7 @@ class TestGroups:
             groups,
             **{
                 name: getattr(groups, name)[slice(0, 1)]
-                for name in ("latents", "timestep", "previous_timestep", "conditioning", "negative_conditioning")
+                for name in ("latents", "timestep", "next_timestep", "conditioning", "negative_conditioning")
             },
         )
         with rows_seen(policy.module) as seen:
@@ -302,15 +289,15 @@ class TestGroups:
         assert seen == [2, 2]
 
 
-def images_of_one_prompt(policy: PipelinePolicy, *, images: int = 4, carried: bool = False) -> TransitionGroups:
+def images_of_one_prompt(policy: PipelinePolicy, *, images: int = 4, carried: bool = False) -> StepBatch:
     """One step of several images of a prompt, every two of them a pair, the lower number preferred."""
-    timesteps, previous = policy.schedule.timesteps(STEPS)
+    timesteps, previous = policy.process.timesteps(STEPS)
     latents = latents_of(policy, images, 1)
     chosen, rejected = torch.triu_indices(images, images, offset=1)
-    groups = TransitionGroups(
+    groups = StepBatch(
         latents=latents,
         timestep=timesteps[4].repeat(images),
-        previous_timestep=previous[4].repeat(images),
+        next_timestep=previous[4].repeat(images),
         conditioning=policy.encode_prompts([PROMPTS[0]] * images),
         negative_conditioning=policy.encode_prompts([""] * images),
         next_latents=0.9 * latents + 0.1 * latents_of(policy, images, 3),
@@ -321,87 +308,44 @@ def images_of_one_prompt(policy: PipelinePolicy, *, images: int = 4, carried: bo
     return replace(groups, reference_log_prob=reference_of(policy, groups)) if carried else groups
 
 
-def single_pair(groups: TransitionGroups, pair: int) -> TransitionPairs:
+def single_pair(groups: StepBatch, pair: int) -> PairRows:
     """One pair of a group as a row of its own."""
-    chosen, rejected = groups.chosen[pair : pair + 1], groups.rejected[pair : pair + 1]
-    start, other = groups.start[chosen], groups.start[rejected]
-    reference = groups.reference_log_prob
-    return TransitionPairs(
-        timestep=groups.timestep[start],
-        previous_timestep=groups.previous_timestep[start],
-        chosen_latents=groups.latents[start],
-        rejected_latents=groups.latents[other],
-        chosen_next_latents=groups.next_latents[chosen],
-        rejected_next_latents=groups.next_latents[rejected],
-        conditioning=groups.conditioning[start],
-        negative_conditioning=groups.negative_conditioning[start],
-        chosen_reference_log_prob=None if reference is None else reference[chosen],
-        rejected_reference_log_prob=None if reference is None else reference[rejected],
-    )
+    return pair_rows(groups)[pair : pair + 1]
 
 
-def reference_of(policy: PipelinePolicy, groups: TransitionGroups) -> Tensor:
+def reference_of(policy: PipelinePolicy, groups: StepBatch) -> Tensor:
     with policy.reference():
-        return sampling.step_log_probs(
-            policy.predict,
-            groups.latents,
-            groups.timestep,
-            groups.previous_timestep,
-            groups.conditioning,
-            groups.negative_conditioning,
-            policy.schedule,
-            next_latents=groups.next_latents,
-            start=groups.start,
-            guidance_scale=GUIDANCE,
-            eta=ETA,
-        )
+        return Sampler(policy, SAMPLING).log_probs(groups)
 
 
-def with_reference(policy: PipelinePolicy, pairs: TransitionPairs) -> TransitionPairs:
+def with_reference(policy: PipelinePolicy, pairs: PairRows) -> PairRows:
     """The same pairs with what the reference says of them, each side asked by itself."""
-    return replace(
-        pairs,
-        chosen_reference_log_prob=reference_of_side(policy, pairs, "chosen"),
-        rejected_reference_log_prob=reference_of_side(policy, pairs, "rejected"),
-    )
-
-
-def reference_of_side(policy: PipelinePolicy, pairs: TransitionPairs, side: str) -> Tensor:
     with policy.reference():
-        return sampling.step_log_probs(
-            policy.predict,
-            getattr(pairs, f"{side}_latents"),
-            pairs.timestep,
-            pairs.previous_timestep,
-            pairs.conditioning,
-            pairs.negative_conditioning,
-            policy.schedule,
-            next_latents=getattr(pairs, f"{side}_next_latents"),
-            start=torch.arange(len(pairs)),
-            guidance_scale=GUIDANCE,
-            eta=ETA,
-        )
+        chosen, rejected = (log_probs_of_side(policy, SAMPLING, pairs, side) for side in ("chosen", "rejected"))
+    return replace(pairs, chosen_reference_log_prob=chosen, rejected_reference_log_prob=rejected)
 
 
-def steps_of(predict: Any, policy: PipelinePolicy, pairs: TransitionPairs) -> Any:
-    return sampling.guided_transition(
-        predict,
+def steps_of(model: Any, pairs: PairRows) -> Any:
+    return Sampler(model, SAMPLING).step(
         pairs.chosen_latents,
         pairs.timestep,
-        pairs.previous_timestep,
+        pairs.next_timestep,
         pairs.conditioning,
         pairs.negative_conditioning,
-        policy.schedule,
-        guidance_scale=GUIDANCE,
-        eta=ETA,
     )
 
 
-def frozen_predict(latents: Tensor, timestep: Tensor, conditioning: Any) -> Tensor:
-    prediction: Tensor = frozen_unet(latents.dtype)(
-        latents, timestep, encoder_hidden_states=conditioning.prompt_embeds
-    ).sample
-    return prediction
+@dataclass
+class Frozen:
+    """The network that a tiny policy started from."""
+
+    process: Process
+
+    @staticmethod
+    def predict(latents: Tensor, timestep: Tensor, conditioning: Any) -> Tensor:
+        network = frozen_unet(latents.dtype)
+        prediction: Tensor = network(latents, timestep, encoder_hidden_states=conditioning.prompt_embeds).sample
+        return prediction
 
 
 def gradients(policy: PipelinePolicy) -> Tensor:

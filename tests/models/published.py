@@ -21,7 +21,7 @@ from diffusers import (
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from seedpo.core.sampling import sample_latents
+from seedpo.core.sampling import Sampler, Sampling
 from seedpo.models.policy import PipelinePolicy
 from tests.models.tiny import PROMPTS, seeded
 from tools.scenes.components import build_tokenizer
@@ -138,16 +138,8 @@ def drawn_by_diffusers(pipeline: Any, latents: Tensor, *, guidance_scale: float 
 
 
 def drawn_by_policy(policy: PipelinePolicy, latents: Tensor, *, guidance_scale: float = 3.0) -> Tensor:
-    clean = sample_latents(
-        policy.predict,
-        latents,
-        policy.encode_prompts(PROMPTS),
-        policy.encode_prompts([""] * len(PROMPTS)),
-        policy.schedule,
-        num_inference_steps=4,
-        guidance_scale=guidance_scale,
-        eta=0.0,
-    )
+    sampler = Sampler(policy, Sampling(num_inference_steps=4, guidance_scale=guidance_scale))
+    clean = sampler.sample(latents, policy.encode_prompts(PROMPTS), policy.encode_prompts([""] * len(PROMPTS)))
     return policy.decode(clean)
 
 

@@ -28,7 +28,7 @@ def answers(pipeline: Any) -> list[torch.Tensor]:
     latents, timestep, conditioning = network_inputs(policy)
     images = policy.decode(latents)
     embeds = [value for value in vars(conditioning).values() if value is not None]
-    levels = policy.schedule.alphas_cumprod
+    levels = policy.process.alphas_cumprod
     return [policy.predict(latents, timestep, conditioning), images, policy.encode_images(images), levels, *embeds]
 
 

@@ -14,7 +14,7 @@ from diffusers import (
     PNDMScheduler,
 )
 
-from seedpo.models.stable_diffusion import noise_schedule
+from seedpo.models.stable_diffusion import diffusion_process
 
 STABLE_DIFFUSION = {
     "beta_start": 0.00085,
@@ -36,7 +36,7 @@ def test_every_kind_of_ddim(prediction_type: str, timestep_spacing: str, set_alp
         steps_offset=1,
         clip_sample=False,
     )
-    schedule = noise_schedule(scheduler)
+    schedule = diffusion_process(scheduler)
     assert torch.equal(schedule.alphas_cumprod, scheduler.alphas_cumprod)
     assert schedule.prediction_type == prediction_type
     assert schedule.clip_sample_range is None
@@ -56,14 +56,14 @@ def test_every_kind_of_ddim(prediction_type: str, timestep_spacing: str, set_alp
 )
 def test_noise_levels_of_other_schedules(changes: dict[str, Any]) -> None:
     scheduler = DDIMScheduler(**{**STABLE_DIFFUSION, **changes})
-    schedule = noise_schedule(scheduler)
+    schedule = diffusion_process(scheduler)
     assert torch.equal(schedule.alphas_cumprod, scheduler.alphas_cumprod)
     assert len(schedule) == scheduler.config.num_train_timesteps
 
 
 def test_clipping_is_read() -> None:
     scheduler = DDIMScheduler(**STABLE_DIFFUSION, clip_sample=True, clip_sample_range=1.5)
-    assert noise_schedule(scheduler).clip_sample_range == 1.5
+    assert diffusion_process(scheduler).clip_sample_range == 1.5
 
 
 @pytest.mark.parametrize("kind", [DDPMScheduler, PNDMScheduler, EulerDiscreteScheduler, DPMSolverMultistepScheduler])
@@ -71,7 +71,7 @@ def test_schedulers_of_published_checkpoints(kind: Any) -> None:
     """Their configurations come from other samplers; of those only DDPM's has `clip_sample`, true by default."""
     changes = {"clip_sample": False} if kind is DDPMScheduler else {}
     scheduler = kind(**STABLE_DIFFUSION, prediction_type="v_prediction", **changes)
-    schedule = noise_schedule(scheduler)
+    schedule = diffusion_process(scheduler)
     assert torch.equal(schedule.alphas_cumprod, scheduler.alphas_cumprod)
     assert schedule.prediction_type == "v_prediction"
     assert schedule.clip_sample_range is None
@@ -88,7 +88,7 @@ def test_stable_diffusion_1_5() -> None:
         "steps_offset": 1,
         "trained_betas": None,
     }
-    schedule = noise_schedule(PNDMScheduler.from_config(published))
+    schedule = diffusion_process(PNDMScheduler.from_config(published))
     assert schedule.steps_offset == 1
     assert schedule.clip_sample_range is None
     assert schedule.final_alpha_cumprod == float(schedule.alphas_cumprod[0])

@@ -10,7 +10,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seedpo.core.sampling import sample_latents
+from seedpo.core.sampling import Sampler, Sampling
 from seedpo.errors import DataError
 from seedpo.models.adapter import LORA_FILE
 from seedpo.models.loading import load_pipeline
@@ -284,16 +284,8 @@ def drawn_by_diffusers(pipeline: Any, latents: Tensor, *, guidance_scale: float)
 
 
 def drawn_by_policy(policy: PipelinePolicy, latents: Tensor, *, guidance_scale: float) -> Tensor:
-    clean = sample_latents(
-        policy.predict,
-        latents,
-        policy.encode_prompts(PROMPTS),
-        policy.encode_prompts([""] * len(PROMPTS)),
-        policy.schedule,
-        num_inference_steps=5,
-        guidance_scale=guidance_scale,
-        eta=0.0,
-    )
+    sampler = Sampler(policy, Sampling(num_inference_steps=5, guidance_scale=guidance_scale))
+    clean = sampler.sample(latents, policy.encode_prompts(PROMPTS), policy.encode_prompts([""] * len(PROMPTS)))
     return policy.decode(clean)
 
 
@@ -339,7 +331,7 @@ class TestDiffusers:
         assert isinstance(policy, Denoiser)
         assert policy.latent_shape == (8, 8, 8)
         assert policy.device == torch.device("cpu")
-        assert len(policy.schedule) == 1000
+        assert len(policy.process) == 1000
 
 
 class TestImages:

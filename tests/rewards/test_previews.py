@@ -45,7 +45,7 @@ def test_at_time_step_0_clean_latents_are_decoded_and_nothing_is_predicted() -> 
 
 def test_elsewhere_are_the_decoded_predictions() -> None:
     """The toy predicts the mean colour of the noisy latents, and the prompt's value."""
-    batch, schedule, steps = batch_of(ToyDenoiser()), ToyDenoiser().schedule, [10, 50, 99]
+    batch, schedule, steps = batch_of(ToyDenoiser()), ToyDenoiser().process, [10, 50, 99]
     seen = shown(batch, steps)
     noise = torch.randn(batch.chosen_latents.shape, generator=seeded())
     for row, step in enumerate(steps):

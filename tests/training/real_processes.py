@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from seedpo.core.draws import KeyedDraws
-from seedpo.core.types import ImagePairs, LossOutput, TransitionPairs
+from seedpo.core.types import ImagePairs, LossOutput, StepBatch
 from seedpo.errors import SeedpoError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.settings import EvaluationConfig
@@ -33,6 +33,7 @@ from seedpo.models.policy import PipelinePolicy
 from seedpo.processes import on_main_process
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.trainer import Trainer
+from tests.methods.pair_rows import pair_rows, step_batch
 from tests.models.tiny import PROMPTS, tiny_policy
 from tests.training.toys import cpu_accelerator, toy_config
 
@@ -90,7 +91,8 @@ KEYED = NoiseDPO(**WEIGHTS, draws=KeyedDraws(seed=1))
 """Diffusion-DPO with noise that follows from a pair's number, so that it is the same on whatever process it is."""
 
 
-TRANSITIONS = TransitionDPO(**WEIGHTS, guidance_scale=2.0, eta=1.0, clip_range=None)
+SAMPLING = SamplingConfig(num_inference_steps=3, guidance_scale=2.0)
+TRANSITIONS = TransitionDPO(**WEIGHTS, sampling=SAMPLING)
 """D3PO's objective; it draws nothing."""
 
 
@@ -107,17 +109,15 @@ class DealtTransitions:
             policy,
             brightness,
             PROMPTS,
-            sampling=SamplingConfig(num_inference_steps=3, guidance_scale=2.0),
+            sampling=SAMPLING,
             config=TrajectoryConfig(images_per_prompt=2, prompts_per_rollout=2, min_gap=0.0),
             batch_size=4,
             seed=3,
         )
         return cls(source, rows)
 
-    def next_batch(self) -> TransitionPairs:
-        batch = self.source.next_batch()
-        assert isinstance(batch, TransitionPairs)
-        return batch[torch.tensor(self.rows(0))]
+    def next_batch(self) -> StepBatch:
+        return step_batch(pair_rows(self.source.next_batch())[torch.tensor(self.rows(0))])
 
     def metrics(self) -> Mapping[str, float]:
         return self.source.metrics()

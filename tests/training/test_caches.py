@@ -269,7 +269,7 @@ class TestStaleness:
         before, after = digests(tmp_path), digests(tmp_path, **changes)
         assert {kind for kind in before if before[kind] != after[kind]} == void
 
-    def test_prediction_type_and_noise_schedule(self, tmp_path: Path) -> None:
+    def test_prediction_type_and_diffusion_process(self, tmp_path: Path) -> None:
         before = digests(tmp_path)
         for scheduler in ({"prediction_type": "v_prediction"}, {"beta_end": 0.02}):
             after = digests(tmp_path, fresh_policy(**scheduler))

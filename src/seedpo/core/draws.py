@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from seedpo.core.processes import Process
+
 
 @dataclass(frozen=True, kw_only=True)
 class KeyedDraws:
@@ -21,7 +23,7 @@ class KeyedDraws:
 
     Attributes:
         seed: of all draws.
-        visits: after so many visits of a pair its draws repeat; none: every visit draws anew.
+        visits: after so many visits of a pair its draws repeat; ``None``: every visit draws anew.
     """
 
     seed: int
@@ -37,23 +39,23 @@ class KeyedDraws:
         return self._seed("coin", pair, visit) % 2 == 1
 
     def timestep_and_noise(
-        self, pair: Tensor, visit: Tensor, *, num_timesteps: int, shape: Sequence[int]
+        self, pair: Tensor, visit: Tensor, *, process: Process, shape: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """One time step and one noise per pair, whatever other pairs are in the batch.
 
         Args:
             pair: numbers of the pairs in their set, (B,) int64.
             visit: how often each was handed out before, (B,) int64.
-            num_timesteps: T of the noise schedule.
-            shape: (C, H, W) of one latent image.
+            process: draws the time steps.
+            shape: of one latent image.
 
         Returns:
-            Time steps from 0 to T - 1, uniform, (B,) int64, and standard normal float32 noise (B, C, H, W), on the CPU.
+            Time steps (B,), as the process draws them, and standard normal float32 noise (B, *shape), on the CPU.
         """
         timesteps, noises = [], []
         for number, turn in zip(pair.tolist(), visit.tolist(), strict=True):
             generator = torch.Generator().manual_seed(self._seed("noise", number, turn))
-            timesteps.append(torch.randint(num_timesteps, (1,), generator=generator))
+            timesteps.append(process.draw_timesteps(1, generator=generator))
             noises.append(torch.randn(tuple(shape), generator=generator, dtype=torch.float32))
         return torch.cat(timesteps), torch.stack(noises)
 

@@ -1,4 +1,4 @@
-"""Drawing images, trajectories and candidates for one step from any callable denoiser.
+"""Drawing images, trajectories and candidates for one step from any denoiser.
 
 All randomness comes from the generator that the caller hands in. It is a CPU generator and noise is drawn on the CPU in
 float32, then moved, so that a seed gives the same numbers on every device.
@@ -7,13 +7,51 @@ float32, then moved, so that a seed gives the same numbers on every device.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from seedpo.core.diffusion import NoiseSchedule, Predict, guided_prediction, over_latents
-from seedpo.core.transitions import Transition, ddim_transition, gaussian_log_prob
-from seedpo.core.types import Conditioning, Trajectory
+from seedpo.core.processes import Process
+from seedpo.core.transitions import Gaussian, drawn_log_prob, gaussian_log_prob, over_latents
+from seedpo.core.types import Conditioning, Steps, Trajectory
+
+
+class Predictor(Protocol):
+    """A network and the process that it was trained for."""
+
+    @property
+    def process(self) -> Process:
+        """How its latents are noised."""
+
+    def predict(self, latents: Tensor, timestep: Tensor, conditioning: Any) -> Tensor:
+        """The network's raw prediction for latents (B, ...) at time steps (B,): (B, ...)."""
+
+
+class SamplingSettings(Protocol):
+    """How images are drawn."""
+
+    @property
+    def num_inference_steps(self) -> int:
+        """Denoising steps of a trajectory."""
+
+    @property
+    def guidance_scale(self) -> float:
+        """Classifier-free guidance; 1 is none."""
+
+    @property
+    def eta(self) -> float:
+        """How random a step is; 0 makes the image a function of its first latents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """:class:`SamplingSettings` as plain values."""
+
+    num_inference_steps: int
+    guidance_scale: float
+    eta: float = 0.0
 
 
 def draw_noise(shape: Sequence[int], *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
@@ -21,272 +59,188 @@ def draw_noise(shape: Sequence[int], *, generator: torch.Generator, device: torc
     return torch.randn(tuple(shape), generator=generator, dtype=torch.float32).to(device)
 
 
-def guided_transition(
-    predict: Predict,
+def guided_prediction(
+    model: Predictor,
     latents: Tensor,
     timestep: Tensor,
-    previous_timestep: Tensor,
     conditioning: Conditioning,
     negative_conditioning: Conditioning | None,
-    schedule: NoiseSchedule,
-    *,
     guidance_scale: float,
-    eta: float,
-) -> Transition:
-    """The Gaussian of one guided DDIM step: :func:`guided_prediction`, then :func:`ddim_transition`.
+) -> Tensor:
+    """Classifier-free guidance (arXiv 2207.12598): p_negative + scale (p_positive - p_negative).
+
+    One call of the network on 2B rows, the negative prompts first; at scale 1 one call on B rows, without them.
 
     Args:
-        predict: the denoiser.
-        latents: x_t, (B, C, H, W).
-        timestep: t of each row, (B,) int64.
-        previous_timestep: where the step leads, (B,) int64.
+        model: the denoiser.
+        latents: x_t, (B, ...).
+        timestep: (B,).
         conditioning: the embedded prompts, B rows.
-        negative_conditioning: the embedded negative prompts, B rows; may be None at scale 1.
-        schedule: noise levels and the kind of prediction.
+        negative_conditioning: the embedded negative prompts, B rows; may be ``None`` at scale 1.
         guidance_scale: 1 is no guidance.
-        eta: in [0, 1].
 
     Returns:
-        The step's Gaussian, with the gradient of ``predict``.
+        The guided prediction, (B, ...).
 
     Raises:
-        ValueError: if ``eta`` is outside [0, 1] or guidance lacks its negative prompts.
+        ValueError: if there are no negative prompts and the scale is not 1.
     """
-    prediction = guided_prediction(predict, latents, timestep, conditioning, negative_conditioning, guidance_scale)
-    return ddim_transition(prediction, latents, timestep, previous_timestep, schedule, eta=eta)
+    if guidance_scale == 1:
+        return model.predict(latents, timestep, conditioning)
+    if negative_conditioning is None:
+        raise ValueError(
+            f"guidance_scale = {guidance_scale} needs negative_conditioning; give it, or set the scale to 1"
+        )
+    both = Conditioning.cat([negative_conditioning, conditioning])
+    negative, positive = model.predict(torch.cat([latents, latents]), torch.cat([timestep, timestep]), both).chunk(2)
+    return negative + guidance_scale * (positive - negative)
 
 
-def step_log_probs(
-    predict: Predict,
-    latents: Tensor,
-    timestep: Tensor,
-    previous_timestep: Tensor,
-    conditioning: Conditioning,
-    negative_conditioning: Conditioning | None,
-    schedule: NoiseSchedule,
-    *,
-    next_latents: Tensor,
-    start: Tensor,
-    guidance_scale: float,
-    eta: float,
-) -> Tensor:
-    """Log-densities of guided DDIM steps; an x_t from which several steps start is predicted once.
+def step_candidates(step: Gaussian, *, count: int, generator: torch.Generator) -> Tensor:
+    """Several next latents drawn from each row's step.
 
     Args:
-        predict: the denoiser.
-        latents: x_t, each once, (S, C, H, W).
-        timestep: t of each x_t, (S,) int64.
-        previous_timestep: where its steps lead, (S,) int64.
-        conditioning: the embedded prompts, S rows.
-        negative_conditioning: the embedded negative prompts, S rows; may be None at scale 1.
-        schedule: noise levels and the kind of prediction.
-        next_latents: x_{t-1} of every step, (N, C, H, W).
-        start: row of ``latents`` from which each step starts, (N,) int64.
-        guidance_scale: 1 is no guidance.
-        eta: in (0, 1].
-
-    Returns:
-        (N,), in nats, summed over the latent dimensions, float64, with the gradient of ``predict``.
-
-    Raises:
-        ValueError: if a step is deterministic, ``eta`` is outside [0, 1] or guidance lacks its negative prompts.
-    """
-    transition = guided_transition(
-        predict,
-        latents,
-        timestep,
-        previous_timestep,
-        conditioning,
-        negative_conditioning,
-        schedule,
-        guidance_scale=guidance_scale,
-        eta=eta,
-    )
-    return gaussian_log_prob(next_latents, transition.mean[start], transition.std[start])
-
-
-def step_candidates(
-    transition: Transition,
-    *,
-    count: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """Several x_{t-1} drawn from each row's step.
-
-    Args:
-        transition: the Gaussians of B rows.
+        step: the Gaussians of B rows.
         count: candidates per row, at least 1.
         generator: a CPU generator.
 
     Returns:
-        (B, count, C, H, W); row i is drawn before row i + 1.
+        (B, count, ...); row i is drawn before row i + 1.
 
     Raises:
         ValueError: if ``count`` is below 1.
     """
     if count < 1:
         raise ValueError(f"count = {count}: at least one candidate must be drawn")
-    mean = transition.mean.unsqueeze(1)
+    mean = step.mean.unsqueeze(1)
     noise = draw_noise((len(mean), count, *mean.shape[2:]), generator=generator, device=mean.device)
-    return mean + transition.std.view(-1, 1, 1, 1, 1) * noise
+    return mean + over_latents(step.std, mean) * noise
 
 
-def drawn_log_prob(transition: Transition, drawn: Tensor) -> Tensor:
-    """Log-density of what was drawn from steps, under the network that drew it: -|noise|^2 / 2, and a constant of t.
+@dataclass(frozen=True)
+class Sampler:
+    """A model and how images are drawn from it.
 
-    Args:
-        transition: the Gaussians of B rows at one time step.
-        drawn: x_{t-1}, as many in succession of every row as there are, (B k, C, H, W).
-
-    Returns:
-        (B k,), in nats, summed over the latent dimensions, float64 (float32 on devices without it); NaN where the step
-        is deterministic and has no density.
+    Attributes:
+        model: predicts, and knows its process.
+        settings: number of steps, guidance and randomness of the steps.
     """
-    mean, std = (part.repeat_interleave(len(drawn) // len(part), 0) for part in (transition.mean, transition.std))
-    random = std > 0
-    log_prob = gaussian_log_prob(drawn, mean, torch.where(random, std, torch.ones_like(std)))
-    return log_prob.masked_fill(~random, torch.nan)
 
+    model: Predictor
+    settings: SamplingSettings
 
-def sample_trajectory(
-    predict: Predict,
-    latents: Tensor,
-    conditioning: Conditioning,
-    negative_conditioning: Conditioning | None,
-    schedule: NoiseSchedule,
-    *,
-    num_inference_steps: int,
-    guidance_scale: float,
-    eta: float,
-    generator: torch.Generator | None = None,
-) -> Trajectory:
-    """Denoises latents step by step and keeps the whole path; without gradient.
+    @property
+    def timesteps(self) -> tuple[Tensor, Tensor]:
+        """The time steps that are visited, and where each step leads, (N,) each, on the CPU."""
+        return self.model.process.timesteps(self.settings.num_inference_steps)
 
-    Args:
-        predict: the denoiser.
-        latents: x_T, standard normal, (B, C, H, W).
-        conditioning: the embedded prompts, B rows.
-        negative_conditioning: the embedded negative prompts, B rows; may be None at scale 1.
-        schedule: noise levels and the kind of prediction.
-        num_inference_steps: T.
-        guidance_scale: 1 is no guidance.
-        eta: in [0, 1]; 0 makes the image a function of its latents.
-        generator: a CPU generator; needed when ``eta`` is above 0.
+    @property
+    def has_density(self) -> Tensor:
+        """Which of the N steps are random, and so have a density that can be trained on, (N,) bool, on the CPU."""
+        return (self.model.process.step_std(*self.timesteps, eta=self.settings.eta) > 0).cpu()
 
-    Returns:
-        The path, in float32 or wider, on the device of ``latents``.
+    def predict(
+        self, latents: Tensor, timestep: Tensor, conditioning: Conditioning, negative: Conditioning | None
+    ) -> Tensor:
+        """:func:`guided_prediction` with the sampler's guidance, (B, ...)."""
+        return guided_prediction(self.model, latents, timestep, conditioning, negative, self.settings.guidance_scale)
 
-    Raises:
-        ValueError: if noise is needed without a generator, or an argument is out of its range.
-    """
-    path: list[Tensor] = []
-    log_probs: list[Tensor] = []
-    with torch.no_grad():
-        for state, step in _walk(
-            predict,
-            latents,
-            conditioning,
-            negative_conditioning,
-            schedule,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            eta=eta,
-            generator=generator,
-        ):
-            path.append(state)
-            if step is not None:
-                log_probs.append(drawn_log_prob(step, state))
-    timesteps, previous_timesteps = (
-        steps.to(latents.device).repeat(len(latents), 1) for steps in schedule.timesteps(num_inference_steps)
-    )
-    return Trajectory(
-        latents=torch.stack(path, 1),
-        timesteps=timesteps,
-        previous_timesteps=previous_timesteps,
-        log_probs=torch.stack(log_probs, 1),
-    )
+    def step(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        next_timestep: Tensor,
+        conditioning: Conditioning,
+        negative: Conditioning | None,
+    ) -> Gaussian:
+        """The Gaussian of one guided step, with the gradient of the prediction."""
+        prediction = self.predict(latents, timestep, conditioning, negative)
+        return self.model.process.step(prediction, latents, timestep, next_timestep, eta=self.settings.eta)
 
+    def log_probs(self, steps: Steps) -> Tensor:
+        """Log-densities of guided steps; an x_t from which several steps start is predicted once.
 
-def sample_latents(
-    predict: Predict,
-    latents: Tensor,
-    conditioning: Conditioning,
-    negative_conditioning: Conditioning | None,
-    schedule: NoiseSchedule,
-    *,
-    num_inference_steps: int,
-    guidance_scale: float,
-    eta: float,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """The clean latents of :func:`sample_trajectory`, (B, C, H, W), without storing the path.
+        Args:
+            steps: N steps from S latents; all of them have a density.
 
-    Args:
-        predict: the denoiser.
-        latents: x_T, standard normal, (B, C, H, W).
-        conditioning: the embedded prompts, B rows.
-        negative_conditioning: the embedded negative prompts, B rows; may be None at scale 1.
-        schedule: noise levels and the kind of prediction.
-        num_inference_steps: T.
-        guidance_scale: 1 is no guidance.
-        eta: in [0, 1].
-        generator: a CPU generator; needed when ``eta`` is above 0.
-
-    Returns:
-        Clean latents, (B, C, H, W), in float32 or wider.
-
-    Raises:
-        ValueError: if noise is needed without a generator, or an argument is out of its range.
-    """
-    with torch.no_grad():
-        for state, _ in _walk(
-            predict,
-            latents,
-            conditioning,
-            negative_conditioning,
-            schedule,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            eta=eta,
-            generator=generator,
-        ):
-            latents = state
-    return latents
-
-
-def _walk(
-    predict: Predict,
-    latents: Tensor,
-    conditioning: Conditioning,
-    negative_conditioning: Conditioning | None,
-    schedule: NoiseSchedule,
-    *,
-    num_inference_steps: int,
-    guidance_scale: float,
-    eta: float,
-    generator: torch.Generator | None,
-) -> Iterator[tuple[Tensor, Transition | None]]:
-    """x_T, then every x_{t-1} in turn with the step that it was drawn from."""
-    if eta > 0 and generator is None:
-        raise ValueError(f"eta = {eta} draws noise at every step: hand in a generator, or set eta to 0")
-    # Half precision would round away the small steps near the clean image; the denoiser casts as it needs.
-    latents = latents.to(torch.promote_types(latents.dtype, schedule.alphas_cumprod.dtype))
-    yield latents, None
-    for step in torch.stack(schedule.timesteps(num_inference_steps), 1).to(latents.device):
-        timestep, previous_timestep = step.unsqueeze(1).repeat(1, len(latents))
-        transition = guided_transition(
-            predict,
-            latents,
-            timestep,
-            previous_timestep,
-            conditioning,
-            negative_conditioning,
-            schedule,
-            guidance_scale=guidance_scale,
-            eta=eta,
+        Returns:
+            (N,), in nats, summed over the latent dimensions, float64, with the gradient of the prediction.
+        """
+        step = self.step(
+            steps.latents, steps.timestep, steps.next_timestep, steps.conditioning, steps.negative_conditioning
         )
-        latents = transition.mean
-        if generator is not None and eta > 0:
-            noise = draw_noise(latents.shape, generator=generator, device=latents.device)
-            latents = latents + over_latents(transition.std) * noise
-        yield latents, transition
+        return gaussian_log_prob(steps.next_latents, step.mean[steps.start], step.std[steps.start])
+
+    def trajectory(
+        self,
+        latents: Tensor,
+        conditioning: Conditioning,
+        negative: Conditioning | None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Trajectory:
+        """Denoises latents step by step and keeps the whole path; without gradient.
+
+        Args:
+            latents: x_T, standard normal, (B, ...).
+            conditioning: the embedded prompts, B rows.
+            negative: the embedded negative prompts, B rows; may be ``None`` without guidance.
+            generator: a CPU generator; needed when ``eta`` is above 0.
+
+        Returns:
+            The path, in float32 or wider, on the device of ``latents``.
+
+        Raises:
+            ValueError: if noise is needed without a generator, or a setting is out of its range.
+        """
+        path: list[Tensor] = []
+        log_probs: list[Tensor] = []
+        with torch.no_grad():
+            for state, step in self._walk(latents, conditioning, negative, generator):
+                path.append(state)
+                if step is not None:
+                    log_probs.append(drawn_log_prob(step, state))
+        timesteps, next_timesteps = (steps.to(latents.device).repeat(len(latents), 1) for steps in self.timesteps)
+        return Trajectory(
+            latents=torch.stack(path, 1),
+            timesteps=timesteps,
+            next_timesteps=next_timesteps,
+            log_probs=torch.stack(log_probs, 1),
+        )
+
+    def sample(
+        self,
+        latents: Tensor,
+        conditioning: Conditioning,
+        negative: Conditioning | None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The clean latents of :meth:`trajectory`, (B, ...), without storing the path."""
+        with torch.no_grad():
+            for state, _ in self._walk(latents, conditioning, negative, generator):
+                latents = state
+        return latents
+
+    def _walk(
+        self,
+        latents: Tensor,
+        conditioning: Conditioning,
+        negative: Conditioning | None,
+        generator: torch.Generator | None,
+    ) -> Iterator[tuple[Tensor, Gaussian | None]]:
+        """x_T, then every next latents in turn with the step that they were drawn from."""
+        eta = self.settings.eta
+        if eta > 0 and generator is None:
+            raise ValueError(f"eta = {eta} draws noise at every step: hand in a generator, or set eta to 0")
+        # Half precision would round away the small steps near the clean image; the denoiser casts as it needs.
+        latents = latents.to(torch.promote_types(latents.dtype, torch.float32))
+        yield latents, None
+        for pair in torch.stack(self.timesteps, 1).to(latents.device):
+            timestep, next_timestep = pair.unsqueeze(1).repeat(1, len(latents))
+            step = self.step(latents, timestep, next_timestep, conditioning, negative)
+            latents = step.mean
+            if generator is not None and eta > 0:
+                noise = draw_noise(latents.shape, generator=generator, device=latents.device)
+                latents = latents + over_latents(step.std, latents) * noise
+            yield latents, step

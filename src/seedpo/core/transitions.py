@@ -1,7 +1,7 @@
 """One denoising step as a Gaussian, and the two log-probabilities that preferences compare.
 
-The step x_t -> x_{t-1} of DDIM with noise (arXiv 2010.02502, eq. 12 and 16) is a Gaussian whose standard deviation does
-not depend on the network, so that an explicit penalty on its entropy would have no gradient.
+The standard deviation of a step does not depend on the network, so an explicit penalty on its entropy would have no
+gradient.
 
 Sums over latent dimensions are accumulated in float64 where the device has it: a log-probability at 512 px is of order
 1e4 while the differences that matter are of order 1e-2, fewer digits than float32 keeps.
@@ -16,18 +16,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from seedpo.core.diffusion import NoiseSchedule, over_latents, predicted_noise, predicted_original
 from seedpo.core.types import TensorRows
 
 Reduction = Literal["sum", "mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transition(TensorRows):
-    """The Gaussian from which x_{t-1} is drawn.
+class Gaussian(TensorRows):
+    """The distribution of the next, less noisy latents.
 
     Attributes:
-        mean: (B, C, H, W).
+        mean: (B, ...).
         std: one per row, (B,); 0 where the step is deterministic.
     """
 
@@ -35,70 +34,9 @@ class Transition(TensorRows):
     std: Tensor
 
 
-def ddim_transition(
-    prediction: Tensor,
-    latents: Tensor,
-    timestep: Tensor,
-    previous_timestep: Tensor,
-    schedule: NoiseSchedule,
-    *,
-    eta: float,
-) -> Transition:
-    """One DDIM step (arXiv 2010.02502, eq. 12 and 16), as diffusers' ``DDIMScheduler.step`` computes it.
-
-        std  = eta sqrt((1 - alpha_prev) / (1 - alpha)) sqrt(1 - alpha / alpha_prev)
-        mean = sqrt(alpha_prev) x0 + sqrt(1 - alpha_prev - std^2) noise
-
-    with x0 and noise as predicted at x_t and x0 clipped to ``schedule.clip_sample_range`` (the noise is not recomputed
-    from the clipped x0, as in diffusers). Where rounding makes 1 - alpha_prev - std^2 negative, it is taken as 0
-    (diffusers gives NaN).
-
-    Args:
-        prediction: the network's output, guided where guidance is used, (B, C, H, W).
-        latents: x_t, (B, C, H, W).
-        timestep: t of each row, (B,) int64.
-        previous_timestep: where the step leads, (B,) int64; negative: the clean image.
-        schedule: noise levels and the kind of prediction.
-        eta: in [0, 1]; 0 is deterministic, 1 the ancestral sampler.
-
-    Returns:
-        The step's Gaussian, in the wider precision of ``latents`` and ``schedule.alphas_cumprod``.
-
-    Raises:
-        ValueError: if ``eta`` is outside [0, 1].
-    """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta = {eta} must be from 0 (deterministic) to 1 (ancestral)")
-    level, previous_level = (
-        schedule.alpha_cumprod(steps.to(latents.device)) for steps in (timestep, previous_timestep)
-    )
-    original = predicted_original(prediction, latents, level, schedule.prediction_type)
-    noise = predicted_noise(prediction, latents, level, schedule.prediction_type)
-    if schedule.clip_sample_range is not None:
-        original = original.clamp(-schedule.clip_sample_range, schedule.clip_sample_range)
-    std = _std(level, previous_level, eta)
-    direction = over_latents((1 - previous_level - std.square()).clamp(min=0).sqrt()) * noise
-    mean = over_latents(previous_level.sqrt()) * original + direction
-    return Transition(mean=mean, std=std)
-
-
-def ddim_std(timestep: Tensor, previous_timestep: Tensor, schedule: NoiseSchedule, *, eta: float) -> Tensor:
-    """Standard deviation of DDIM steps, which depends on the schedule alone; 0 where a step is deterministic.
-
-    Args:
-        timestep: t of each row, (B,) int64.
-        previous_timestep: where the step leads, (B,) int64; negative: the clean image.
-        schedule: noise levels.
-        eta: in [0, 1].
-
-    Returns:
-        (B,).
-    """
-    return _std(schedule.alpha_cumprod(timestep), schedule.alpha_cumprod(previous_timestep), eta)
-
-
-def _std(level: Tensor, previous_level: Tensor, eta: float) -> Tensor:
-    return eta * ((1 - previous_level) / (1 - level) * (1 - level / previous_level)).sqrt()
+def over_latents(values: Tensor, latents: Tensor) -> Tensor:
+    """One value per row, (B,), shaped to multiply latents (B, ...): (B, 1, ..., 1)."""
+    return values.view(-1, *[1] * (latents.ndim - 1))
 
 
 def gaussian_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -107,23 +45,34 @@ def gaussian_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         log p = -|x - mean|^2 / (2 std^2) - D (log std + log(2 pi) / 2)
 
     Args:
-        x: (B, C, H, W), D = C H W.
-        mean: (B, C, H, W).
-        std: one per row, (B,), above 0.
+        x: (B, ...), D values in a row.
+        mean: (B, ...).
+        std: one per row, (B,), above 0: a deterministic step has no density. It is not checked here, since a look at
+            the values would make a GPU wait; :attr:`seedpo.core.sampling.Sampler.has_density` tells which steps may be
+            asked about.
 
     Returns:
         (B,), float64 (float32 on devices without it).
-
-    Raises:
-        ValueError: if a standard deviation is not above 0: such a step has no density.
     """
-    if not bool((std > 0).all()):
-        raise ValueError(
-            "the last deterministic step has no density (its standard deviation is 0); leave it out or set eta above 0"
-        )
-    distance = _reduce(((x - mean) / over_latents(std)).square(), "sum")
+    distance = _reduce(((x - mean) / over_latents(std, x)).square(), "sum")
     dimensions = math.prod(x.shape[1:])
     return -0.5 * distance - dimensions * (std.to(distance.dtype).log() + 0.5 * math.log(2 * math.pi))
+
+
+def drawn_log_prob(step: Gaussian, drawn: Tensor) -> Tensor:
+    """Log-density of what was drawn from steps, under the network that drew it.
+
+    Args:
+        step: the Gaussians of B rows.
+        drawn: the next latents, (B, ...).
+
+    Returns:
+        (B,), in nats, summed over the latent dimensions, float64 (float32 on devices without it). NaN where the step
+        is deterministic and has no density.
+    """
+    random = step.std > 0
+    log_prob = gaussian_log_prob(drawn, step.mean, torch.where(random, step.std, torch.ones_like(step.std)))
+    return log_prob.masked_fill(~random, torch.nan)
 
 
 def noise_log_prob(prediction: Tensor, target: Tensor, *, reduction: Reduction) -> Tensor:
@@ -133,8 +82,8 @@ def noise_log_prob(prediction: Tensor, target: Tensor, *, reduction: Reduction) 
     arXiv 2311.12908 (eq. 14, with T omega folded into beta), whose published betas are 2000 to 5000.
 
     Args:
-        prediction: the network's output, (B, C, H, W).
-        target: :func:`seedpo.core.diffusion.prediction_target`, (B, C, H, W).
+        prediction: the network's output, (B, ...).
+        target: :meth:`seedpo.core.processes.Process.target`, (B, ...).
         reduction: ``sum`` or ``mean`` over the latent dimensions.
 
     Returns:
@@ -144,8 +93,13 @@ def noise_log_prob(prediction: Tensor, target: Tensor, *, reduction: Reduction) 
     return -0.5 * _reduce((target.to(wide) - prediction).square(), reduction)
 
 
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """float64, or float32 on devices without it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def _reduce(values: Tensor, reduction: Reduction) -> Tensor:
-    """Sum or mean of (B, C, H, W) over all but the rows, accumulated in float64 where the device has it."""
-    wide = torch.float32 if values.device.type == "mps" else torch.float64
+    """Sum or mean of (B, ...) over all but the rows, accumulated in float64 where the device has it."""
     rows = values.flatten(1)
+    wide = widest_dtype(values.device)
     return rows.sum(1, dtype=wide) if reduction == "sum" else rows.mean(1, dtype=wide)

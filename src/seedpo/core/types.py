@@ -1,6 +1,7 @@
 """The batches that travel between sources, methods and models: frozen, keyword-only, with shapes.
 
-B is the number of rows (pairs, transitions or images), C x H x W a latent image, L x D an embedded prompt.
+B is the number of rows (pairs, steps or images). Latents are (B, ...): (B, C, H, W), or (B, L, C) where a model packs
+them.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ class TensorRows:
 
     @classmethod
     def cat(cls: type[Rows], parts: Sequence[Rows]) -> Rows:
-        """Joins records of this kind along the first axis."""
+        """Joins records of one kind along the first axis."""
         joined: dict[str, object] = {}
-        for entry in fields(cls):
+        for entry in fields(parts[0]):
             values = [getattr(part, entry.name) for part in parts]
             first = values[0]
             if isinstance(first, TensorRows):
@@ -61,22 +62,34 @@ class TensorRows:
                 joined[entry.name] = torch.cat(values)
             else:
                 joined[entry.name] = first
-        return cls(**joined)
+        return type(parts[0])(**joined)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of the record by name, without those that are ``None``."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditioning(TensorRows):
-    """Embedded prompts.
+    """What a model is told of the images it draws, above all their embedded prompts; one row per image.
 
-    Attributes:
-        prompt_embeds: one embedded prompt per row, (B, L, D).
-        pooled_prompt_embeds: pooled embedding for models that take one (SDXL), (B, P).
-        time_ids: size and crop conditioning for models that take it (SDXL), (B, 6).
+    The fields are the model's own: it makes them in ``encode_prompts`` and reads them in ``predict``, and nobody
+    between the two names them.
     """
 
-    prompt_embeds: Tensor
-    pooled_prompt_embeds: Tensor | None = None
-    time_ids: Tensor | None = None
+    @property
+    def sizes(self) -> Tensor | None:
+        """Size and crop of each image in pixels, (B, 6), for models that are told of them: see :meth:`with_sizes`."""
+        return None
+
+    def with_sizes(self: Rows, sizes: Tensor | None) -> Rows:
+        """The same for images of other sizes; models that are told of no sizes are told the same as before.
+
+        Args:
+            sizes: original height and width, crop from above and from the left, target height and width, (B, 6).
+        """
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +97,14 @@ class ImagePairs(TensorRows):
     """Pairs of images of one prompt, the first preferred.
 
     Attributes:
-        chosen_latents: clean latents of the preferred images, (B, C, H, W).
-        rejected_latents: clean latents of the other images, (B, C, H, W).
+        chosen_latents: clean latents of the preferred images, (B, ...).
+        rejected_latents: clean latents of the other images, (B, ...).
         conditioning: the embedded prompts.
-        chosen_probability: probability that the first is preferred, (B,); 0.5 is a tie; none: 1 throughout.
+        chosen_probability: probability that the first is preferred, (B,); 0.5 is a tie; ``None``: 1 throughout.
         pair: number of the pair in its set, (B,) int64; with ``visit`` it keys what is drawn for the pair.
         visit: how often the pair was handed out before, (B,) int64.
-        content: SHA-256 of all that latents and conditioning were made from, (B, 32) uint8; none: not known.
+        content: SHA-256 of all that latents and conditioning were made from, (B, 32) uint8; ``None`` if
+            unknown.
     """
 
     chosen_latents: Tensor
@@ -103,58 +117,48 @@ class ImagePairs(TensorRows):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransitionPairs(TensorRows):
-    """Pairs of denoising steps taken at the same time step, the first preferred.
+class Steps(TensorRows):
+    """N denoising steps that start from S latents.
 
     Attributes:
-        timestep: time step of the noisier latents, (B,) int64.
-        previous_timestep: time step of the less noisy latents, (B,) int64.
-        chosen_latents: x_t of the preferred step, (B, C, H, W).
-        rejected_latents: x_t of the other step, (B, C, H, W); equal to ``chosen_latents`` where both share it.
-        chosen_next_latents: x_{t-1} of the preferred step, (B, C, H, W).
-        rejected_next_latents: x_{t-1} of the other step, (B, C, H, W).
-        conditioning: the embedded prompts.
-        negative_conditioning: the embedded negative prompts for classifier-free guidance.
-        chosen_reference_log_prob: log reference of the preferred step, summed, in nats, (B,) float64; none: not known.
-        rejected_reference_log_prob: the same of the other step, (B,) float64.
-    """
-
-    timestep: Tensor
-    previous_timestep: Tensor
-    chosen_latents: Tensor
-    rejected_latents: Tensor
-    chosen_next_latents: Tensor
-    rejected_next_latents: Tensor
-    conditioning: Conditioning
-    negative_conditioning: Conditioning
-    chosen_reference_log_prob: Tensor | None = None
-    rejected_reference_log_prob: Tensor | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransitionGroups:
-    """Denoising steps, each once, and the pairs that are made of them: S latents, N steps from them, P pairs of steps.
-
-    Attributes:
-        latents: x_t, each once, (S, C, H, W).
-        timestep: time step of each x_t, (S,) int64.
-        previous_timestep: time step that the steps from it lead to, (S,) int64.
+        latents: x_t, each once, (S, ...).
+        timestep: time step of each x_t, (S,).
+        next_timestep: time step that the steps from it lead to, (S,).
         conditioning: the embedded prompts, S rows.
         negative_conditioning: the embedded negative prompts for classifier-free guidance, S rows.
-        next_latents: x_{t-1} of every step, (N, C, H, W).
+        next_latents: the less noisy latents that each step led to, (N, ...).
         start: row of ``latents`` from which each step starts, (N,) int64.
-        chosen: step that is the preferred side of each pair, (P,) int64.
-        rejected: step that is the other side, (P,) int64.
-        reference_log_prob: log reference of every step, summed, in nats, (N,) float64; none: not known.
     """
 
     latents: Tensor
     timestep: Tensor
-    previous_timestep: Tensor
+    next_timestep: Tensor
     conditioning: Conditioning
     negative_conditioning: Conditioning
     next_latents: Tensor
     start: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepBatch(Steps):
+    """P pairs of denoising steps. Steps and the x_t that they start from are shared by number.
+
+    Two steps from one x_t (SPO), and two from different x_t (D3PO), with S = 3, N = 4 and P = 2::
+
+        latents       0          1          2          each runs through the network once
+                    .-+-.        |          |
+        start       0   0        1          2
+        step        0   1        2          3          next_latents, reference_log_prob
+                    |   |        |          |
+        pair 0   chosen rejected |          |          chosen = [0, 2], rejected = [1, 3]
+        pair 1                chosen     rejected
+
+    Attributes:
+        chosen: step that is the preferred side of each pair, (P,) int64.
+        rejected: step that is the other side, (P,) int64.
+        reference_log_prob: log reference of every step, summed, in nats, (N,) float64; ``None`` if unknown.
+    """
+
     chosen: Tensor
     rejected: Tensor
     reference_log_prob: Tensor | None = None
@@ -169,22 +173,22 @@ class Trajectory(TensorRows):
     """A whole denoising trajectory of T steps for B rows.
 
     Attributes:
-        latents: x_T first and the clean latents last, (B, T + 1, C, H, W).
-        timesteps: time step of each x_t, (B, T) int64, descending.
-        previous_timesteps: time step reached from each x_t, (B, T) int64; negative where it is the clean image.
+        latents: x_T first and the clean latents last, (B, T + 1, ...).
+        timesteps: time step of each x_t, (B, T), descending.
+        next_timesteps: time step reached from each x_t, (B, T).
         log_probs: log-density of each step under the network that drew it, summed, in nats, (B, T); NaN where the step
             is deterministic.
     """
 
     latents: Tensor
     timesteps: Tensor
-    previous_timesteps: Tensor
+    next_timesteps: Tensor
     log_probs: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossOutput:
-    """What a method says of a batch.
+    """Losses and metrics of a batch.
 
     Attributes:
         losses: one loss per pair, (B,), with gradient; the caller reduces.

@@ -11,16 +11,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seedpo.core.sampling import sample_latents
+from seedpo.core.sampling import Sampler, Sampling
 from seedpo.evaluation.settings import Drawing, Key
 from seedpo.metrics.records import Samples
 from seedpo.protocols import Denoiser
 
 
-def initial_latent(prompt: int, image: int, shape: tuple[int, int, int], *, seed: int) -> Tensor:
+def initial_latent(prompt: int, image: int, shape: Sequence[int], *, seed: int) -> Tensor:
     """The latent (C, H, W) of one image, from a seed of its own: it does not depend on how many others there are."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + prompt) * 1_009 + image)
-    return torch.randn(shape, generator=generator)
+    return torch.randn(tuple(shape), generator=generator)
 
 
 @torch.no_grad()
@@ -34,15 +34,11 @@ def draw_batch(denoiser: Denoiser, prompts: Sequence[str], batch: Sequence[Key],
         drawing: how they are drawn.
     """
     latents = [initial_latent(prompt, image, denoiser.latent_shape, seed=drawing.seed) for prompt, image in batch]
-    clean = sample_latents(
-        denoiser.predict,
+    settings = Sampling(num_inference_steps=drawing.num_inference_steps, guidance_scale=drawing.guidance_scale)
+    clean = Sampler(denoiser, settings).sample(
         torch.stack(latents).to(denoiser.device),
         denoiser.encode_prompts([prompts[prompt] for prompt, _ in batch]),
         denoiser.encode_prompts([""] * len(batch)),
-        denoiser.schedule,
-        num_inference_steps=drawing.num_inference_steps,
-        guidance_scale=drawing.guidance_scale,
-        eta=0.0,
     )
     return denoiser.decode(clean).cpu()
 

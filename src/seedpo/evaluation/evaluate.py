@@ -144,7 +144,7 @@ def _draw_missing(
             return
         policy = load_target(target)
         try:
-            policy.schedule.timesteps(drawing.num_inference_steps)
+            policy.process.timesteps(drawing.num_inference_steps)
         except ValueError as error:
             raise ConfigError(f"target {target.label}: --steps: {error}") from error
         policy.to(device)

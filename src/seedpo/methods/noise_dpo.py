@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seedpo.core.diffusion import add_noise, prediction_target
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.objectives import see_loss
+from seedpo.core.processes import Process
 from seedpo.core.sampling import draw_noise
 from seedpo.core.transitions import Reduction, noise_log_prob
 from seedpo.core.types import Conditioning, ImagePairs, LossOutput
@@ -125,14 +125,14 @@ class NoiseDPO:
             self.cache.keep(_content(batch), noised.drawn_timestep, noised.drawn_noise, log_prob.view(2, -1))
 
     def _noised(self, policy: Policy, batch: ImagePairs, generator: torch.Generator) -> _Noised:
-        schedule, device = policy.schedule, batch.chosen_latents.device
-        drawn_timestep, drawn_noise = self._draw(batch, len(schedule), generator)
-        timestep, noise = drawn_timestep.to(device).repeat(2), drawn_noise.to(device).repeat(2, 1, 1, 1)
+        process, device = policy.process, batch.chosen_latents.device
+        drawn_timestep, drawn_noise = self._draw(batch, process, generator)
+        timestep, noise = (torch.cat([drawn, drawn]).to(device) for drawn in (drawn_timestep, drawn_noise))
         clean = torch.cat([batch.chosen_latents, batch.rejected_latents])
         return _Noised(
-            latents=add_noise(clean, noise, timestep, schedule),
+            latents=process.noisy(clean, noise, timestep),
             timestep=timestep,
-            target=prediction_target(clean, noise, schedule.alpha_cumprod(timestep), schedule.prediction_type),
+            target=process.target(clean, noise, timestep),
             conditioning=Conditioning.cat([batch.conditioning, batch.conditioning]),
             drawn_timestep=drawn_timestep,
             drawn_noise=drawn_noise,
@@ -142,15 +142,15 @@ class NoiseDPO:
         prediction = policy.predict(noised.latents, noised.timestep, noised.conditioning)
         return noise_log_prob(prediction, noised.target, reduction=self.reduction)
 
-    def _draw(self, batch: ImagePairs, num_timesteps: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _draw(self, batch: ImagePairs, process: Process, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A time step and a noise for each pair, on the CPU."""
         shape = batch.chosen_latents.shape
         if self.draws is None:
-            timestep = torch.randint(num_timesteps, (len(batch),), generator=generator)
+            timestep = process.draw_timesteps(len(batch), generator=generator)
             return timestep, draw_noise(shape, generator=generator)
         if batch.pair is None or batch.visit is None:
             raise ValueError("keyed draws need to know the pairs of a batch and their visits")
-        return self.draws.timestep_and_noise(batch.pair, batch.visit, num_timesteps=num_timesteps, shape=shape[1:])
+        return self.draws.timestep_and_noise(batch.pair, batch.visit, process=process, shape=shape[1:])
 
     def _known(self, batch: ImagePairs, noised: _Noised) -> Tensor | None:
         """The reference's log-probabilities, chosen first, (2B,), if the cache has them all."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from seedpo.core.diffusion import NoiseSchedule
+from seedpo.core.processes import Process
 from seedpo.core.types import Conditioning
 from seedpo.models.adapter import add_trained
 from seedpo.models.families import decode_latents, family_of, widened
@@ -48,7 +48,7 @@ class PipelineDenoiser:
     Attributes:
         pipeline: the pipeline.
         family: what is special about its class.
-        process: noise levels and the kind of prediction.
+        process: how latents are noised, and how a sampler takes one step.
         image_size: height and width of images, in pixels.
         latent_shape: shape of the latents of one image.
         module: the network that :meth:`predict` calls.
@@ -69,7 +69,7 @@ class PipelineDenoiser:
     ) -> None:
         self.pipeline = pipeline
         self.family = family_of(pipeline)
-        self.schedule: NoiseSchedule = self.family.process(pipeline)
+        self.process: Process = self.family.process(pipeline)
         self.image_size = self.family.image_size(pipeline, resolution)
         self.latent_shape = self.family.latent_shape(pipeline, self.image_size)
         self.module: nn.Module = self.network
@@ -87,6 +87,11 @@ class PipelineDenoiser:
         dtype = vae_dtype(pipeline.vae, mixed_precision)
         if pipeline.vae.dtype != dtype:
             pipeline.vae.to(dtype)
+
+    @property
+    def conditioning_type(self) -> type[Conditioning]:
+        """What :meth:`encode_prompts` gives and :meth:`predict` takes."""
+        return self.family.conditioning
 
     @property
     def network(self) -> Any:
@@ -141,7 +146,7 @@ class PipelineDenoiser:
             conditioning = self.family.embed(self.pipeline, list(distinct), self.image_size).to(self.device)
         return conditioning[torch.tensor([distinct[prompt] for prompt in prompts], device=self.device)]
 
-    def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict(self, latents: Tensor, timestep: Tensor, conditioning: Any) -> Tensor:
         """The network's raw prediction for latents (B, ...) at time steps (B,), in float32 or wider."""
         dtype = torch.float32 if self._half is not None else next(self.network.parameters()).dtype
         with self._autocast():

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seedpo.core.diffusion import NoiseSchedule
+from seedpo.core.processes import Process
 from seedpo.core.types import Conditioning
 from seedpo.registry import Entry, Registry
 
@@ -51,6 +51,7 @@ class Family:
         image_size: size of images, from the pipeline and the resolution that the user set, if any.
         latent_shape: shape of the latents of one image, from the pipeline and the size of images.
         misfit: why an autoencoder does not fit the network, from both; ``None`` if it does.
+        conditioning: what ``embed`` gives and ``predict`` takes.
         embed: embeds prompts, from the pipeline, B prompts and the size of images.
         predict: the network's raw prediction, from the network, latents (B, ...), times (B,), conditioning and the
             number format of the inputs.
@@ -63,12 +64,13 @@ class Family:
     pipeline: Any
     network: str
     text_parts: tuple[str, ...]
-    process: Callable[[Any], NoiseSchedule]
+    process: Callable[[Any], Process]
     image_size: Callable[[Any, int | None], Size]
     latent_shape: Callable[[Any, Size], tuple[int, int, int]]
     misfit: Callable[[Any, Any], str | None]
+    conditioning: type[Conditioning]
     embed: Callable[[Any, Sequence[str], Size], Conditioning]
-    predict: Callable[[nn.Module, Tensor, Tensor, Conditioning, torch.dtype], Tensor]
+    predict: Callable[[nn.Module, Tensor, Tensor, Any, torch.dtype], Tensor]
     encode: Callable[[Any, Tensor], Tensor] = encode_pixels
     decode: Callable[[Any, Tensor], Tensor] = decode_latents
     adapter_layers: tuple[str, ...]

@@ -9,13 +9,13 @@ import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 from torch import Tensor, nn
 
-from seedpo.core.diffusion import NoiseSchedule
-from seedpo.core.types import Conditioning
+from seedpo.core.processes import DiffusionProcess
 from seedpo.errors import ConfigError, DataError
+from seedpo.models.conditioning import TextConditioning
 from seedpo.models.families import Family, Size, widened
 
 
-def noise_schedule(scheduler: Any) -> NoiseSchedule:
+def diffusion_process(scheduler: Any) -> DiffusionProcess:
     """Reads the noise levels and the kind of prediction from a diffusers scheduler of the DDPM family.
 
     Latents are clipped only if the configuration says so. A DDIM scheduler made from a configuration without that key
@@ -30,7 +30,7 @@ def noise_schedule(scheduler: Any) -> NoiseSchedule:
             "use a model of the Stable Diffusion 1, 2 or XL family"
         )
     ddim = DDIMScheduler.from_config(scheduler.config, clip_sample=scheduler.config.get("clip_sample", False))
-    return NoiseSchedule(
+    return DiffusionProcess(
         alphas_cumprod=ddim.alphas_cumprod,
         final_alpha_cumprod=float(ddim.final_alpha_cumprod),
         prediction_type=ddim.config.prediction_type,
@@ -40,10 +40,10 @@ def noise_schedule(scheduler: Any) -> NoiseSchedule:
     )
 
 
-def _process(pipeline: Any) -> NoiseSchedule:
+def _process(pipeline: Any) -> DiffusionProcess:
     if pipeline.unet.config.time_cond_proj_dim is not None:
         raise DataError("a UNet with distilled guidance (LCM) cannot be trained; use the model that it was made from")
-    return noise_schedule(pipeline.scheduler)
+    return diffusion_process(pipeline.scheduler)
 
 
 def _image_size(pipeline: Any, resolution: int | None) -> Size:
@@ -84,14 +84,14 @@ def _token_ids(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     return ids
 
 
-def _embed(pipeline: Any, prompts: Sequence[str], size: Size) -> Conditioning:
+def _embed(pipeline: Any, prompts: Sequence[str], size: Size) -> TextConditioning:
     """The last hidden states of the one text encoder."""
     encoder = pipeline.text_encoder
     ids = _token_ids(pipeline.tokenizer, prompts).to(encoder.device)
-    return Conditioning(prompt_embeds=widened(encoder(ids).last_hidden_state))
+    return TextConditioning(prompt_embeds=widened(encoder(ids).last_hidden_state))
 
 
-def _embed_xl(pipeline: Any, prompts: Sequence[str], size: Size) -> Conditioning:
+def _embed_xl(pipeline: Any, prompts: Sequence[str], size: Size) -> TextConditioning:
     """The last but one hidden states of both text encoders side by side, and the second one's pooled embedding.
 
     If the pipeline has ``force_zeros_for_empty_prompt``, an empty prompt is embedded as zeros, as diffusers does for a
@@ -111,7 +111,7 @@ def _embed_xl(pipeline: Any, prompts: Sequence[str], size: Size) -> Conditioning
         empty = torch.tensor([not prompt for prompt in prompts], device=embeds.device)
         embeds, pooled = embeds.masked_fill(empty[:, None, None], 0.0), pooled.masked_fill(empty[:, None], 0.0)
     time_ids = torch.tensor([*size, 0, 0, *size], dtype=torch.float32, device=embeds.device)
-    return Conditioning(
+    return TextConditioning(
         prompt_embeds=widened(embeds),
         pooled_prompt_embeds=widened(pooled),
         time_ids=time_ids.repeat(len(prompts), 1),
@@ -119,7 +119,7 @@ def _embed_xl(pipeline: Any, prompts: Sequence[str], size: Size) -> Conditioning
 
 
 def _predict(
-    unet: nn.Module, latents: Tensor, timestep: Tensor, conditioning: Conditioning, dtype: torch.dtype
+    unet: nn.Module, latents: Tensor, timestep: Tensor, conditioning: TextConditioning, dtype: torch.dtype
 ) -> Tensor:
     added = {"text_embeds": conditioning.pooled_prompt_embeds, "time_ids": conditioning.time_ids}
     prediction: Tensor = unet(
@@ -135,6 +135,7 @@ def _predict(
 _UNET: dict[str, Any] = {
     "network": "unet",
     "process": _process,
+    "conditioning": TextConditioning,
     "image_size": _image_size,
     "latent_shape": _latent_shape,
     "misfit": _misfit,

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seedpo.core.diffusion import NoiseSchedule
-from seedpo.core.types import Conditioning
+from seedpo.core.processes import Process
+from seedpo.models.conditioning import TextConditioning
 from seedpo.data.cache.pairs import EncodedPairs
 from seedpo.methods.presets import METHODS, Preset
 from seedpo.methods.sources.offline import OfflinePairs
@@ -115,27 +115,28 @@ class StandIn:
     """A policy that predicts zeros and counts the rows of each call.
 
     Args:
-        schedule: of the run's model.
+        process: of the run's model.
         recorder: counts.
         checks: whether images are decoded to check the previews of another autoencoder.
     """
 
     latent_shape = (4, 4, 4)
+    conditioning_type = TextConditioning
     device = torch.device("cpu")
     module: nn.Module = nn.Module()
 
-    def __init__(self, schedule: NoiseSchedule, recorder: Recorder, *, checks: bool = False) -> None:
-        self.schedule = schedule
+    def __init__(self, process: Process, recorder: Recorder, *, checks: bool = False) -> None:
+        self.process = process
         self.recorder = recorder
         self.checks = checks
         self._on_reference = False
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+    def encode_prompts(self, prompts: Sequence[str]) -> TextConditioning:
         """Embeds each distinct prompt once, as the policies do."""
         self.recorder.add("encoding prompts", "text", len(set(prompts)))
-        return Conditioning(prompt_embeds=torch.zeros(len(prompts), 1, 1))
+        return TextConditioning(prompt_embeds=torch.zeros(len(prompts), 1, 1))
 
-    def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict(self, latents: Tensor, timestep: Tensor, conditioning: TextConditioning) -> Tensor:
         """Zeros."""
         if self._on_reference:
             self.recorder.add("reference", "reference", len(latents))
@@ -277,27 +278,27 @@ class _BlankPairs:
         return str(row)
 
 
-def dry_run(config: RunConfig, schedule: NoiseSchedule, assumed: Assumptions) -> Workload:
+def dry_run(config: RunConfig, process: Process, assumed: Assumptions) -> Workload:
     """Runs the source and the objective of a run on a stand-in model.
 
     Args:
         config: the run's settings.
-        schedule: noise levels of the run's model.
+        process: of the run's model.
         assumed: what the settings do not say.
 
     Raises:
         SeedpoError: if the share of pairs kept is so low that a run would give up.
     """
     preset: Preset = METHODS.load(config.method)
-    return (_offline if preset.source == "offline" else _online)(config, schedule, assumed)
+    return (_offline if preset.source == "offline" else _online)(config, process, assumed)
 
 
-def _online(config: RunConfig, schedule: NoiseSchedule, assumed: Assumptions) -> Workload:
+def _online(config: RunConfig, process: Process, assumed: Assumptions) -> Workload:
     """Roll-outs and the batches made of them, until all pairs of the last roll-out are handed out."""
     preset: Preset = METHODS.load(config.method)
     passes = getattr(config, preset.source).updates_per_rollout
     recorder = Recorder()
-    policy, source, first = _stand_ins(config, schedule, recorder, assumed.kept)
+    policy, source, first = _stand_ins(config, process, recorder, assumed.kept)
     rollout = source.rollout = _CountedRollout(source.rollout, recorder)
     method, generator = build_method(config), torch.Generator().manual_seed(0)
     by_chance = assumed.kept < 1 or config.trajectories.steps_per_pair is not None
@@ -338,7 +339,7 @@ def _online(config: RunConfig, schedule: NoiseSchedule, assumed: Assumptions) ->
 
 
 def _stand_ins(
-    config: RunConfig, schedule: NoiseSchedule, recorder: Recorder, kept: Fraction
+    config: RunConfig, process: Process, recorder: Recorder, kept: Fraction
 ) -> tuple[StandIn, RolloutSource, int]:
     """Model and source of a run, and how many roll-outs differ from the later ones."""
     preset: Preset = METHODS.load(config.method)
@@ -347,9 +348,9 @@ def _stand_ins(
     settings = getattr(config, preset.source).model_copy(update={"min_gap": 0.0})
     common: dict[str, Any] = {"sampling": config.sampling, "batch_size": config.batch_size, "seed": config.seed}
     if preset.source == "trajectories":
-        policy = StandIn(schedule, recorder)
+        policy = StandIn(process, recorder)
         return policy, trajectory_source(policy, judge, _Prompts(), config=settings, **common), 1
-    policy = StandIn(schedule, recorder, checks=True)
+    policy = StandIn(process, recorder, checks=True)
     part = "vae_decode" if config.preview_vae is None else "preview_decode"
     checks = 0 if config.preview_vae is None else settings.preview_checks
 
@@ -384,10 +385,10 @@ _CACHED = {"latents": "vae_encode", "prompts": "text", "reference": "reference"}
 """The part that a filled cache replaces, by the key of ``cache`` that switches it on."""
 
 
-def _offline(config: RunConfig, schedule: NoiseSchedule, assumed: Assumptions) -> Workload:
+def _offline(config: RunConfig, process: Process, assumed: Assumptions) -> Workload:
     """One batch of pairs that are new, and one of pairs that were met before."""
     recorder, batch = Recorder(), config.batch_size
-    policy = StandIn(schedule, recorder)
+    policy = StandIn(process, recorder)
     source = OfflinePairs(EncodedPairs(_BlankPairs(batch), policy), batch_size=batch, seed=config.seed)
     method, generator = build_method(config), torch.Generator().manual_seed(0)
     counts: list[Counter[Key]] = []

@@ -189,10 +189,10 @@ def count(
         cached=guesses.cached,
     )
     try:
-        policy.schedule.timesteps(config.sampling.num_inference_steps)
+        policy.process.timesteps(config.sampling.num_inference_steps)
     except ValueError as error:
         raise ConfigError(f"sampling.{error}") from error
-    workload = dry_run(config, policy.schedule, assumed)
+    workload = dry_run(config, policy.process, assumed)
     costs = measure(
         networks,
         _with_evaluation(config, workload.rows_at_once, networks),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from seedpo.core.diffusion import add_noise, guided_prediction, predicted_original
 from seedpo.core.draws import KeyedDraws
-from seedpo.core.sampling import draw_noise
+from seedpo.core.sampling import draw_noise, guided_prediction
 from seedpo.core.types import Conditioning, ImagePairs
 from seedpo.errors import DataError
 from seedpo.protocols import Denoiser, PreferencePairs
@@ -89,7 +88,7 @@ class PixelPairs:
         return ImagePairs(
             chosen_latents=torch.cat(chosen),
             rejected_latents=torch.cat(rejected),
-            conditioning=Conditioning(prompt_embeds=torch.zeros(len(rows), 0, 0)),
+            conditioning=Conditioning(),
             chosen_probability=torch.tensor([pair.chosen_probability for pair in read]),
         )
 
@@ -101,11 +100,9 @@ class PixelPairs:
 class NoisyPreviews:
     """Predictions of the clean images at a time step, decoded (SPO, arXiv 2406.04314, sec. 3.2).
 
-        x_t = sqrt(alpha_cumprod_t) x_0 + sqrt(1 - alpha_cumprod_t) noise,   shown: decode(predicted x_0)
-
-    with the same t and the same noise for both images of a pair. At t = 0 the clean latents are decoded, which is what
-    the last step of a sampler gives. SDXL is told that images have its own size and are not cropped, as published, and
-    as when it is sampled.
+    Shown is decode(x_0 as predicted at x_t), with the same t and the same noise for both images of a pair. At t = 0 the
+    clean latents are decoded, which is what the last step of a sampler gives. SDXL is told that images have
+    its own size and are not cropped, as published, and as when it is sampled.
 
     Deviations from SPO's code: latents are the mean of the autoencoder's distribution, not a sample (so that they can
     be cached); time step 0 has no noise in training either, and its images are decoded latents in evaluations, too.
@@ -140,7 +137,7 @@ class NoisyPreviews:
     def drawn(self, pairs: ImagePairs, *, generator: torch.Generator) -> SeenPairs:
         """Previews at uniform time steps; drawn in this order: time steps, who is shown finished, noise."""
         count = len(pairs)
-        timestep = torch.randint(len(self.denoiser.schedule), (count,), generator=generator)
+        timestep = self.denoiser.process.draw_timesteps(count, generator=generator)
         timestep[torch.rand(count, generator=generator) < self.clean_share] = 0
         noise = draw_noise(tuple(pairs.chosen_latents.shape), generator=generator)
         return self.shown(pairs, timestep, noise)
@@ -151,7 +148,7 @@ class NoisyPreviews:
             raise ValueError("previews need a time step, and the numbers of the pairs")
         steps = torch.full((len(pairs),), timestep)
         _, noise = KeyedDraws(seed=seed).timestep_and_noise(
-            pairs.pair, steps, num_timesteps=len(self.denoiser.schedule), shape=pairs.chosen_latents.shape[1:]
+            pairs.pair, steps, process=self.denoiser.process, shape=pairs.chosen_latents.shape[1:]
         )
         return self.shown(pairs, steps, noise)
 
@@ -177,7 +174,7 @@ class NoisyPreviews:
         device = self.denoiser.device
         # (2 B, ...): all preferred images, then all others.
         latents = torch.cat([pairs.chosen_latents, pairs.rejected_latents]).to(device)
-        times, noises = timestep.repeat(2).to(device), noise.repeat(2, 1, 1, 1).to(device)
+        times, noises = (torch.cat([drawn, drawn]).to(device) for drawn in (timestep, noise))
         conditioning = Conditioning.cat([pairs.conditioning, pairs.conditioning]).to(device)
         clean = torch.cat(
             [
@@ -193,20 +190,19 @@ class NoisyPreviews:
         noisy_rows = (timestep > 0).nonzero()[:, 0]
         if not len(noisy_rows):
             return latents
-        times, schedule = timestep[noisy_rows], self.denoiser.schedule
-        noisy = add_noise(latents[noisy_rows], noise[noisy_rows], times, schedule)
+        times, process = timestep[noisy_rows], self.denoiser.process
+        noisy = process.noisy(latents[noisy_rows], noise[noisy_rows], times)
         negative = self._negatives(len(times))
         prediction = guided_prediction(
-            self.denoiser.predict,
+            self.denoiser,
             noisy,
             times,
-            replace(conditioning[noisy_rows], time_ids=negative.time_ids),
+            conditioning[noisy_rows].with_sizes(negative.sizes),
             negative,
             self.guidance_scale,
         )
         result = latents.clone()
-        level = schedule.alpha_cumprod(times)
-        result[noisy_rows] = predicted_original(prediction, noisy, level, schedule.prediction_type).to(result)
+        result[noisy_rows] = process.clean(prediction, noisy, times).to(result)
         return result
 
     def _negatives(self, count: int) -> Conditioning:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seedpo.core.diffusion import NoiseSchedule
 from seedpo.core.draws import KeyedDraws
-from seedpo.data.cache.digests import digest, network_digest, settings_digest, tensors_digest
+from seedpo.data.cache.digests import digest, network_digest, settings_digest
 from seedpo.data.cache.pairs import MEMORY, EncodedPairs
 from seedpo.data.cache.reference import ReferenceScalars
 from seedpo.data.cache.store import Store
@@ -134,15 +133,10 @@ def reference_settings(policy: PipelinePolicy, config: RunConfig) -> dict[str, A
     return {
         "unet": network_digest(unet),
         "unet_config": _plain(unet.config),
-        "schedule": _schedule_digest(policy.schedule),
-        "prediction_type": policy.schedule.prediction_type,
+        "process": policy.process.digest(),
         "reduction": config.reduction,
         "mixed_precision": config.mixed_precision,
     }
-
-
-def _schedule_digest(schedule: NoiseSchedule) -> str:
-    return tensors_digest({"alphas_cumprod": schedule.alphas_cumprod}).hex()
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,10 +105,10 @@ def build_denoiser(config: RewardRunConfig) -> PipelineDenoiser | None:
             mixed_precision=config.mixed_precision,
         )
     )
-    if max(config.timesteps) >= len(denoiser.schedule):
+    if max(config.timesteps) > denoiser.process.largest_timestep:
         raise ConfigError(
             f"timesteps: {max(config.timesteps)} is beyond the last time step of model {config.model}, "
-            f"{len(denoiser.schedule) - 1}"
+            f"{denoiser.process.largest_timestep}"
         )
     denoiser.pinned = frozenset({"vae"})  # it decodes the previews at every step
     return denoiser

@@ -170,8 +170,7 @@ def build_method(config: RunConfig, caches: Caches | None = None) -> Method[Any]
     return TransitionDPO(
         policy_weight=policy_weight,
         reference_weight=reference_weight,
-        guidance_scale=config.sampling.guidance_scale,
-        eta=config.sampling.eta,
+        sampling=config.sampling,
         clip_range=config.clip_range,
         reduction=config.reduction,
     )
@@ -266,7 +265,7 @@ def _check_steps(config: RunConfig, policy: PipelinePolicy) -> None:
     """Refuses step counts that the model's noise schedule does not have, before anything is sampled."""
     for section in ("sampling", "evaluation"):
         try:
-            policy.schedule.timesteps(getattr(config, section).num_inference_steps)
+            policy.process.timesteps(getattr(config, section).num_inference_steps)
         except ValueError as error:
             raise ConfigError(f"{section}.{error}") from error
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from seedpo.core.types import Conditioning
+from seedpo.models.conditioning import TextConditioning
 from seedpo.protocols import LabelledPair
 from tests.methods.sources.toys import ToyDenoiser
 
@@ -58,12 +58,12 @@ class ToyModel(ToyDenoiser):
     released: list[str] = field(default_factory=list)
     sizes: bool = False
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+    def encode_prompts(self, prompts: Sequence[str]) -> TextConditioning:
         self.embedded += len(prompts)
         conditioning = super().encode_prompts(prompts)
         if not self.sizes:
             return conditioning
-        return Conditioning(
+        return TextConditioning(
             prompt_embeds=conditioning.prompt_embeds,
             pooled_prompt_embeds=conditioning.prompt_embeds[:, 0],
             time_ids=torch.zeros(len(prompts), 6),

@@ -6,13 +6,15 @@ import pytest
 
 from seedpo.methods.sources.buffer import PairBuffer
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.rolled import RolledPairs, as_pairs
+from seedpo.methods.sources.rolled import RolledPairs, step_batch
 from seedpo.training.codec import flatten, load_tree, save_tree
+from tests.methods.pair_rows import pair_rows
 from tests.methods.sources.toys import NumberEmbedder, numbered, numbers_of, seeded
 
 
 def numbers(taken: RolledPairs) -> list[int]:
-    return numbers_of(as_pairs(taken, PromptEmbeddings(NumberEmbedder())))  # type: ignore[arg-type]
+    embeddings = PromptEmbeddings(NumberEmbedder())  # type: ignore[arg-type]
+    return numbers_of(pair_rows(step_batch(taken, embeddings, share_between_pairs=False)))
 
 
 def test_what_is_put_in_comes_out_once() -> None:

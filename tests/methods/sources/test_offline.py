@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from seedpo.core.draws import KeyedDraws
-from seedpo.core.types import Conditioning, ImagePairs
+from seedpo.core.types import ImagePairs
 from seedpo.methods.sources.offline import OfflinePairs
+from seedpo.models.conditioning import TextConditioning
 
 COUNT = 5
 
@@ -29,7 +30,7 @@ class Rows:
         return ImagePairs(
             chosen_latents=values,
             rejected_latents=100 * values,
-            conditioning=Conditioning(prompt_embeds=values[:, 0]),
+            conditioning=TextConditioning(prompt_embeds=values[:, 0]),
             chosen_probability=torch.ones(len(rows)),
             content=torch.tensor(rows, dtype=torch.uint8).view(-1, 1),
         )

@@ -7,13 +7,18 @@ from typing import Any
 import pytest
 import torch
 
+from seedpo.core.types import StepBatch
 from seedpo.errors import SeedpoError
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.rolled import RolledPairs
 from seedpo.methods.sources.rollouts import RolloutSource, kept_pairs
 from seedpo.training.codec import load_tree, save_tree
-from tests.methods.sources.toys import PROMPTS, NumberEmbedder, numbered
-from tests.methods.sources.toys import numbers_of as numbers
+from tests.methods.pair_rows import pair_rows
+from tests.methods.sources.toys import PROMPTS, NumberEmbedder, numbered, numbers_of
+
+
+def numbers(batch: StepBatch) -> list[int]:
+    return numbers_of(pair_rows(batch))
 
 
 class Rollout:

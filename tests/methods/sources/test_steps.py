@@ -9,14 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedpo.core.diffusion import predicted_original
-from seedpo.core.transitions import ddim_transition
-from seedpo.core.types import TransitionPairs
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.rolled import as_pairs
+from seedpo.methods.sources.rolled import RolledPairs, step_batch
 from seedpo.methods.sources.steps import Decode, StepRollout, step_source
 from seedpo.training.codec import load_tree, save_tree
+from tests.methods.pair_rows import PairRows, pair_rows
 from tests.methods.sources.toys import PROMPTS, ToyDenoiser, ToyPolicy, ToyReward, brightness, schedule, seeded
 
 STEPS, PLAIN, CANDIDATES = 6, 2, 3
@@ -42,6 +40,10 @@ def rollout(
     )
 
 
+def pairs_of(rolled: RolledPairs) -> PairRows:
+    return pair_rows(step_batch(rolled, PromptEmbeddings(ToyDenoiser()), share_between_pairs=False))
+
+
 class Replay:
     """A roll-out and all that the model and the scorer were asked in it."""
 
@@ -49,15 +51,15 @@ class Replay:
         self.model = model or ToyDenoiser()
         self.reward = ToyReward(score=score)
         rolled, self.observed = rollout(self.model, self.reward, **settings)(ASKED, generator=seeded(seed))
-        self.pairs = None if rolled is None else as_pairs(rolled, PromptEmbeddings(ToyDenoiser()))
-        self.timesteps, self.previous = self.model.schedule.timesteps(STEPS)
+        self.pairs = None if rolled is None else pairs_of(rolled)
+        self.timesteps, self.previous = self.model.process.timesteps(STEPS)
 
     def candidates(self, step: int) -> Tensor:
         """The candidates drawn at a step, (B, K, ...), as the model saw them when it looked ahead of them."""
         latents = self.model.asked[step + 1][0]
         return latents[len(latents) // 2 :].view(B, -1, *latents.shape[1:])
 
-    def at(self, step: int) -> TransitionPairs:
+    def at(self, step: int) -> PairRows:
         """The pairs of a step."""
         assert self.pairs is not None
         return self.pairs[self.pairs.timestep == self.timesteps[step]]
@@ -83,7 +85,7 @@ class TestPairs:
             drawn, pairs = replay.candidates(step), replay.at(step)
             assert torch.equal(pairs.chosen_next_latents, drawn[rows, scores.argmax(1)])
             assert torch.equal(pairs.rejected_next_latents, drawn[rows, scores.argmin(1)])
-            assert (pairs.previous_timestep == replay.previous[step]).all()
+            assert (pairs.next_timestep == replay.previous[step]).all()
 
     def test_plain_steps_make_no_pairs(self) -> None:
         replay = Replay(plain_steps=3)
@@ -95,14 +97,14 @@ class TestPairs:
     def test_candidates_are_drawn_from_the_step_of_the_shared_x_t(self) -> None:
         """Many candidates have the mean and the spread of the Gaussian that the loss will ask for."""
         replay = Replay(candidates=2000)
-        schedule = replay.model.schedule
+        schedule = replay.model.process
         for step in (PLAIN, STEPS - 2):
             x, time = replay.x(step), replay.timesteps[step].expand(B)
             embeds = replay.model.encode_prompts(ASKED)
             negative = replay.model.encode_prompts([""] * B)
             output = replay.model.predict(x, time, negative)
             output = output + 2.0 * (replay.model.predict(x, time, embeds) - output)
-            expected = ddim_transition(output, x, time, replay.previous[step].expand(B), schedule, eta=1.0)
+            expected = schedule.step(output, x, time, replay.previous[step].expand(B), eta=1.0)
             drawn = replay.candidates(step)
             std = expected.std.view(-1, 1, 1, 1)
             assert ((drawn.mean(1) - expected.mean) / std).abs().max() < 4 / 2000**0.5
@@ -196,7 +198,7 @@ class TestWalk:
 class TestScoring:
     def test_candidates_are_judged_by_the_clean_image_predicted_from_them(self) -> None:
         replay = Replay()
-        schedule = replay.model.schedule
+        schedule = replay.model.process
         embeds = replay.model.encode_prompts(ASKED).repeat_interleave(CANDIDATES)
         negative = replay.model.encode_prompts([""] * B * CANDIDATES)
         for step in range(PLAIN, STEPS - 1):
@@ -204,7 +206,7 @@ class TestScoring:
             time = replay.timesteps[step + 1].expand(len(drawn))
             output = replay.model.predict(drawn, time, negative)
             output = output + 2.0 * (replay.model.predict(drawn, time, embeds) - output)
-            clean = predicted_original(output, drawn, schedule.alpha_cumprod(time), "epsilon")
+            clean = schedule.clean(output, drawn, time)
             call = step - PLAIN
             torch.testing.assert_close(replay.reward.images[call], replay.model.decode(clean))
             assert torch.equal(replay.reward.timesteps[call], time)
@@ -237,7 +239,7 @@ class TestInnerSteps:
                 assert len(pairs) == B
                 shared = (pairs.chosen_latents == pairs.rejected_latents).flatten(1).all(1)
                 assert shared.tolist() == [step == block[0]] * B
-                assert (pairs.previous_timestep == replay.previous[step]).all()
+                assert (pairs.next_timestep == replay.previous[step]).all()
             for before, after in itertools.pairwise(block):
                 for side in ("chosen", "rejected"):
                     ended = getattr(replay.at(before), f"{side}_next_latents")
@@ -252,7 +254,7 @@ class TestInnerSteps:
             config=StepPoolConfig(candidates=2, plain_steps=4, inner_steps=3, min_gap=0.0),
         )(ASKED, generator=seeded())
         assert made is not None
-        pairs = as_pairs(made, PromptEmbeddings(ToyDenoiser()))
+        pairs = pairs_of(made)
         shared = (pairs.chosen_latents == pairs.rejected_latents).flatten(1).all(1)
         assert (len(pairs), int(shared.sum())) == (16 * B, 4 * B)
 
@@ -381,8 +383,8 @@ def test_restored_source_goes_on(tmp_path: Path, taken: int, inner_steps: int) -
     expected = [one.next_batch() for _ in range(20)]
     other.next_batch()
     other.restore(load_tree(tmp_path / "state"))
-    for batch in expected:
-        again = other.next_batch()
+    for batch in map(pair_rows, expected):
+        again = pair_rows(other.next_batch())
         assert torch.equal(again.timestep, batch.timestep)
         assert torch.equal(again.chosen_latents, batch.chosen_latents)
         assert torch.equal(again.chosen_next_latents, batch.chosen_next_latents)

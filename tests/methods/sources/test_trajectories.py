@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from seedpo.core.sampling import step_log_probs
-from seedpo.core.types import TransitionGroups, TransitionPairs
+from seedpo.core.sampling import Sampling
+from seedpo.core.types import StepBatch
 from seedpo.methods.settings import SamplingConfig, TrajectoryConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.rolled import RolledPairs, as_pairs
+from seedpo.methods.sources.rolled import RolledPairs, step_batch
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.trajectories import TrajectoryRollout, trajectory_source
 from seedpo.training.codec import load_tree, save_tree
+from tests.methods.pair_rows import PairRows, log_probs_of_side, pair_rows
 from tests.methods.sources.toys import PROMPTS, SHAPE, ToyDenoiser, ToyPolicy, ToyReward, brightness, schedule, seeded
 
 STEPS = 5
@@ -39,18 +40,18 @@ def rollout(
     )
 
 
-def pairs_of(made: tuple[RolledPairs | None, Any]) -> TransitionPairs:
+def pairs_of(made: tuple[RolledPairs | None, Any]) -> PairRows:
     assert made[0] is not None
-    return as_pairs(made[0], PromptEmbeddings(ToyDenoiser()))
+    return pair_rows(step_batch(made[0], PromptEmbeddings(ToyDenoiser()), share_between_pairs=False))
 
 
-def steps_by_pair(pairs: TransitionPairs, steps: int) -> list[TransitionPairs]:
+def steps_by_pair(pairs: PairRows, steps: int) -> list[PairRows]:
     """Each pair's steps from the noisiest on."""
     by_pair = [pairs[slice(start, start + steps)] for start in range(0, len(pairs), steps)]
     return [one[one.timestep.argsort(descending=True)] for one in by_pair]
 
 
-def final(pair: TransitionPairs) -> tuple[Tensor, Tensor]:
+def final(pair: PairRows) -> tuple[Tensor, Tensor]:
     return pair.chosen_next_latents[-1:], pair.rejected_next_latents[-1:]
 
 
@@ -74,11 +75,11 @@ class TestTrajectories:
     def test_every_step_with_a_density_and_no_other(self, last_step_has_density: bool, steps: int) -> None:
         model = ToyDenoiser(schedule(last_step_has_density=last_step_has_density))
         pairs = pairs_of(rollout(model)(PROMPTS[:3], generator=seeded()))
-        timesteps, previous = model.schedule.timesteps(STEPS)
+        timesteps, previous = model.process.timesteps(STEPS)
         assert len(pairs) == 3 * steps
         for pair in steps_by_pair(pairs, steps):
             assert torch.equal(pair.timestep, timesteps[:steps])
-            assert torch.equal(pair.previous_timestep, previous[:steps])
+            assert torch.equal(pair.next_timestep, previous[:steps])
             for side in ("chosen", "rejected"):
                 latents, following = getattr(pair, f"{side}_latents"), getattr(pair, f"{side}_next_latents")
                 assert torch.equal(latents[1:], following[:-1]), "a step starts where the one before it ended"
@@ -168,7 +169,7 @@ class TestStepsPerPair:
         assert len(pairs) == len(PROMPTS) * 6 * 2
         drawn = pairs.timestep.view(-1, 2)
         assert (drawn[:, 0] != drawn[:, 1]).all()
-        assert set(drawn.flatten().tolist()) == set(model.schedule.timesteps(STEPS)[0].tolist())
+        assert set(drawn.flatten().tolist()) == set(model.process.timesteps(STEPS)[0].tolist())
         assert len({tuple(sorted(row)) for row in drawn.tolist()}) > 5
 
     def test_no_more_than_there_are(self) -> None:
@@ -209,21 +210,10 @@ class TestReference:
     def test_numbers_are_those_of_the_reference(self) -> None:
         model = ToyPolicy()
         pairs = pairs_of(rollout(model, images_per_prompt=3)(PROMPTS[:2], generator=seeded()))
+        sampling = Sampling(num_inference_steps=STEPS, guidance_scale=2.0, eta=1.0)
         for side in ("chosen", "rejected"):
             with model.reference():
-                expected = step_log_probs(
-                    model.predict,
-                    getattr(pairs, f"{side}_latents"),
-                    pairs.timestep,
-                    pairs.previous_timestep,
-                    pairs.conditioning,
-                    pairs.negative_conditioning,
-                    model.schedule,
-                    next_latents=getattr(pairs, f"{side}_next_latents"),
-                    start=torch.arange(len(pairs)),
-                    guidance_scale=2.0,
-                    eta=1.0,
-                )
+                expected = log_probs_of_side(model, sampling, pairs, side)
             found = getattr(pairs, f"{side}_reference_log_prob")
             assert found.dtype == torch.float64
             torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
@@ -241,7 +231,7 @@ class TestGroups:
         seen = set()
         for _ in range(3 * STEPS):
             batch = one.next_batch()
-            assert isinstance(batch, TransitionGroups)
+            assert isinstance(batch, StepBatch)
             assert len(batch) == 6
             assert len(set(batch.timestep.tolist())) == 1
             assert len(batch.next_latents) == 4
@@ -286,31 +276,21 @@ class TestGroups:
 
 def first_step() -> int:
     """The time step that leaves the shared x_T."""
-    timesteps, _ = ToyDenoiser().schedule.timesteps(STEPS)
+    timesteps, _ = ToyDenoiser().process.timesteps(STEPS)
     return int(timesteps[0])
 
 
-def described(batch: TransitionPairs | TransitionGroups) -> list[tuple[float, ...]]:
+def described(batch: StepBatch) -> list[tuple[float, ...]]:
     """What a pair is made of, in numbers, one tuple per pair."""
-    if isinstance(batch, TransitionPairs):
-        columns = [
-            batch.timestep,
-            batch.conditioning.prompt_embeds[:, 0, 0],
-            batch.chosen_latents[:, 0, 0, 0],
-            batch.rejected_latents[:, 0, 0, 0],
-            batch.chosen_next_latents[:, 0, 0, 0],
-            batch.rejected_next_latents[:, 0, 0, 0],
-        ]
-    else:
-        chosen, rejected = batch.start[batch.chosen], batch.start[batch.rejected]
-        columns = [
-            batch.timestep[chosen],
-            batch.conditioning.prompt_embeds[chosen, 0, 0],
-            batch.latents[chosen, 0, 0, 0],
-            batch.latents[rejected, 0, 0, 0],
-            batch.next_latents[batch.chosen, 0, 0, 0],
-            batch.next_latents[batch.rejected, 0, 0, 0],
-        ]
+    pairs = pair_rows(batch)
+    columns = [
+        pairs.timestep,
+        pairs.conditioning.prompt_embeds[:, 0, 0],  # type: ignore[attr-defined]
+        pairs.chosen_latents[:, 0, 0, 0],
+        pairs.rejected_latents[:, 0, 0, 0],
+        pairs.chosen_next_latents[:, 0, 0, 0],
+        pairs.rejected_next_latents[:, 0, 0, 0],
+    ]
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 

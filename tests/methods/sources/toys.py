@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from seedpo.core.diffusion import NoiseSchedule
-from seedpo.core.types import Conditioning, TransitionPairs
+from seedpo.core.processes import DiffusionProcess
 from seedpo.methods.sources.rolled import RolledPairs
+from seedpo.models.conditioning import TextConditioning
+from tests.methods.pair_rows import PairRows
 
 SHAPE = (3, 2, 2)
 PROMPTS = ("one", "two", "three", "four", "five", "six", "seven")
@@ -22,11 +23,11 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def schedule(*, last_step_has_density: bool = True) -> NoiseSchedule:
+def schedule(*, last_step_has_density: bool = True) -> DiffusionProcess:
     """100 training steps; the final level decides whether the last step is deterministic at eta 1."""
     alphas = torch.cumprod(1 - torch.linspace(0.03, 0.3, 100, dtype=torch.float64) ** 2, 0).float()
     final = float(alphas[0]) if last_step_has_density else 1.0
-    return NoiseSchedule(
+    return DiffusionProcess(
         alphas_cumprod=alphas, final_alpha_cumprod=final, steps_offset=1 if last_step_has_density else 0
     )
 
@@ -35,17 +36,18 @@ def schedule(*, last_step_has_density: bool = True) -> NoiseSchedule:
 class ToyDenoiser:
     """Linear in latents, time step and prompt; its images are the latents, squashed into [0, 1]."""
 
-    schedule: NoiseSchedule = field(default_factory=schedule)
+    process: DiffusionProcess = field(default_factory=schedule)
+    conditioning_type: type[TextConditioning] = TextConditioning
     latent_shape: tuple[int, int, int] = SHAPE
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     asked: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     encoded: int = 0
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+    def encode_prompts(self, prompts: Sequence[str]) -> TextConditioning:
         values = [sum(map(ord, prompt)) / 1000 for prompt in prompts]
-        return Conditioning(prompt_embeds=torch.tensor(values).view(-1, 1, 1).repeat(1, 2, 2))
+        return TextConditioning(prompt_embeds=torch.tensor(values).view(-1, 1, 1).repeat(1, 2, 2))
 
-    def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict(self, latents: Tensor, timestep: Tensor, conditioning: TextConditioning) -> Tensor:
         self.asked.append((latents, timestep))
         assert len(latents) == len(timestep) == len(conditioning)
         prompt = conditioning.prompt_embeds.mean((1, 2))
@@ -79,7 +81,7 @@ class ToyPolicy(ToyDenoiser):
         finally:
             self.on_reference = False
 
-    def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
+    def predict(self, latents: Tensor, timestep: Tensor, conditioning: TextConditioning) -> Tensor:
         if not self.on_reference:
             return super().predict(latents, timestep, conditioning)
         self.asked_reference.append((latents, timestep))
@@ -106,9 +108,9 @@ class NumberEmbedder:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     embedded: list[list[str]] = field(default_factory=list)
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
+    def encode_prompts(self, prompts: Sequence[str]) -> TextConditioning:
         self.embedded.append(list(prompts))
-        return Conditioning(prompt_embeds=torch.tensor([float(prompt or -1) for prompt in prompts]).view(-1, 1, 1))
+        return TextConditioning(prompt_embeds=torch.tensor([float(prompt or -1) for prompt in prompts]).view(-1, 1, 1))
 
 
 def numbered(*numbers: int, unit: Sequence[int] | None = None) -> RolledPairs:
@@ -123,7 +125,7 @@ def numbered(*numbers: int, unit: Sequence[int] | None = None) -> RolledPairs:
         start=torch.stack([4 * torch.arange(count), 4 * torch.arange(count) + 1], 1).flatten(),
         end=torch.stack([4 * torch.arange(count) + 2, 4 * torch.arange(count) + 3], 1).flatten(),
         timestep=torch.tensor(numbers).repeat_interleave(2),
-        previous_timestep=torch.tensor(numbers).repeat_interleave(2) - 1,
+        next_timestep=torch.tensor(numbers).repeat_interleave(2) - 1,
         prompt=torch.arange(count).repeat_interleave(2),
         reference_log_prob=torch.stack([values + 0.1, values + 0.2], 1).flatten().double(),
         chosen=first,
@@ -133,11 +135,11 @@ def numbered(*numbers: int, unit: Sequence[int] | None = None) -> RolledPairs:
     )
 
 
-def numbers_of(batch: TransitionPairs) -> list[int]:
+def numbers_of(batch: PairRows) -> list[int]:
     """The numbers of a batch, whose rows are still in one piece."""
     values = batch.timestep.float()
     expected = {
-        "previous_timestep": values - 1,
+        "next_timestep": values - 1,
         "chosen_latents": values,
         "rejected_latents": values + 0.25,
         "chosen_next_latents": values + 0.5,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -38,13 +38,6 @@ def encode_pair(pair: LabelledPair, model: Denoiser, *, mirrored: bool) -> Tenso
 def size_ids(pair: LabelledPair) -> Tensor:
     """Sizes for SDXL's conditioning in diffusers' order, (6,) float32: original, crop (above, left), target."""
     return torch.tensor([*pair.original_size, *pair.crop, *pair.chosen.shape[-2:]], dtype=torch.float32)
-
-
-def with_sizes(conditioning: Conditioning, sizes: Sequence[Tensor]) -> Conditioning:
-    """The conditioning with the sizes of these images, for models that take them."""
-    if conditioning.time_ids is None:
-        return conditioning
-    return replace(conditioning, time_ids=torch.stack(list(sizes)).to(conditioning.time_ids))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +135,7 @@ class EncodedPairs:
         return ImagePairs(
             chosen_latents=latents[:, 0],
             rejected_latents=latents[:, 1],
-            conditioning=with_sizes(conditioning, [pair.sizes for pair in encoded]),
+            conditioning=conditioning.with_sizes(torch.stack([pair.sizes for pair in encoded])),
             chosen_probability=torch.tensor(probabilities, dtype=torch.float32, device=self.model.device),
             content=None if self.identity is None else self._contents_of(rows, mirrored, self.identity),
         )
@@ -159,7 +152,7 @@ class EncodedPairs:
         if self.latents is not None:
             self.latents.put(self._key(row, mirrored), pair.entry())
         if self.prompts is not None and pair.prompt_digest not in self.prompts:
-            self.prompts.put(pair.prompt_digest, _tensors(self._embedded([self._text(row, pair)])))
+            self.prompts.put(pair.prompt_digest, self._embedded([self._text(row, pair)]).to("cpu").tensors())
 
     def _begin(self) -> None:
         """Starts a batch."""
@@ -209,8 +202,8 @@ class EncodedPairs:
         for row, pair in zip(rows, encoded, strict=True):
             entry = self.prompts.get(pair.prompt_digest)
             if entry is None:
-                entry = _tensors(self._embedded([self._text(row, pair)]))
-            parts.append(Conditioning(**entry))
+                entry = self._embedded([self._text(row, pair)]).to("cpu").tensors()
+            parts.append(self.model.conditioning_type(**entry))
         return Conditioning.cat(parts)
 
     def _embedded(self, prompts: Sequence[str]) -> Conditioning:
@@ -244,9 +237,3 @@ class EncodedPairs:
             if isinstance(self.model, Releasable):
                 self._released.add(part)
                 self.model.release(part)
-
-
-def _tensors(conditioning: Conditioning) -> dict[str, Tensor]:
-    """The tensors of an embedded prompt, by their names, on the CPU."""
-    values = {field.name: getattr(conditioning, field.name) for field in fields(conditioning)}
-    return {name: value.cpu() for name, value in values.items() if isinstance(value, Tensor)}

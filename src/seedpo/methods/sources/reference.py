@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from seedpo.core.sampling import step_log_probs
-from seedpo.methods.settings import SamplingConfig
+from seedpo.core.sampling import Sampler, SamplingSettings
+from seedpo.core.types import Steps
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.rolled import RolledPairs
+from seedpo.methods.sources.rolled import RolledPairs, first_of_each
 from seedpo.protocols import Denoiser, Policy
 
 
@@ -19,17 +19,17 @@ def with_reference(
     policy: Denoiser,
     embeddings: PromptEmbeddings,
     *,
-    sampling: SamplingConfig,
+    sampling: SamplingSettings,
     rows_at_once: int,
 ) -> RolledPairs:
     """The same pairs with the reference's log-probability of every step.
 
-    One forward per x_t, however many steps start at it, and however many pairs and passes the steps will serve in. The
-    reference never moves, so that these are the numbers that the loss would compute, up to the rounding of a network
+    One forward per x_t, however many steps start from it, and however many pairs and passes the steps will serve in.
+    The reference never moves, so these are the numbers that the loss would compute, up to the rounding of a network
     that sees other rows beside them.
 
     Args:
-        rolled: steps and pairs; all of its steps are asked for.
+        rolled: steps and pairs; all of its steps have a density.
         policy: a model without a reference leaves the pairs as they are, and the loss to ask for itself.
         embeddings: of the policy's prompts.
         sampling: guidance and eta of the roll-out.
@@ -37,26 +37,22 @@ def with_reference(
     """
     if not isinstance(policy, Policy):
         return rolled
-    rows, first, start = rolled.starts()
-    conditioning = embeddings.of(rolled.prompts)
+    first, start = first_of_each(rolled.start)
+    conditioning, device = embeddings.of(rolled.prompts), embeddings.device
     log_prob = torch.zeros(len(start), dtype=torch.float64)
-    for begin in range(0, len(rows), rows_at_once):
-        part = slice(begin, begin + rows_at_once)
-        steps = ((start >= begin) & (start < begin + rows_at_once)).nonzero()[:, 0]
-        device = embeddings.device
+    for begin in range(0, len(first), rows_at_once):
+        some = first[begin : begin + rows_at_once]
+        numbers = ((start >= begin) & (start < begin + rows_at_once)).nonzero()[:, 0]
+        steps = Steps(
+            latents=rolled.latents[rolled.start[some]].to(device),
+            timestep=rolled.timestep[some].to(device),
+            next_timestep=rolled.next_timestep[some].to(device),
+            conditioning=conditioning[rolled.prompt[some]],
+            negative_conditioning=embeddings.negative(len(some)),
+            next_latents=rolled.latents[rolled.end[numbers]].to(device),
+            start=(start[numbers] - begin).to(device),
+        )
         with policy.reference():
-            found = step_log_probs(
-                policy.predict,
-                rolled.latents[rows[part]].to(device),
-                rolled.timestep[first[part]].to(device),
-                rolled.previous_timestep[first[part]].to(device),
-                conditioning[rolled.prompt[first[part]]],
-                embeddings.negative(len(rows[part])),
-                policy.schedule,
-                next_latents=rolled.latents[rolled.end[steps]].to(device),
-                start=(start[steps] - begin).to(device),
-                guidance_scale=sampling.guidance_scale,
-                eta=sampling.eta,
-            )
-        log_prob[steps] = found.to(device="cpu", dtype=torch.float64)
+            found = Sampler(policy, sampling).log_probs(steps)
+        log_prob[numbers] = found.to(device="cpu", dtype=torch.float64)
     return replace(rolled, reference_log_prob=log_prob)

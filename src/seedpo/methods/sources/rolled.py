@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from seedpo.core.types import TransitionGroups, TransitionPairs
+from seedpo.core.transitions import widest_dtype
+from seedpo.core.types import StepBatch
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 
 
@@ -25,7 +26,7 @@ class RolledPairs:
             and one prompt.
         end: row of ``latents`` at which each step ends, (N,) int64.
         timestep: time step at the start of each step, (N,) int64.
-        previous_timestep: time step at its end, (N,) int64.
+        next_timestep: time step at its end, (N,) int64.
         prompt: row of ``prompts`` of each step, (N,) int64.
         reference_log_prob: log reference of each step, summed, in nats, (N,) float64; none: not known.
         chosen: step that is the preferred side of each pair, (P,) int64.
@@ -38,7 +39,7 @@ class RolledPairs:
     start: Tensor
     end: Tensor
     timestep: Tensor
-    previous_timestep: Tensor
+    next_timestep: Tensor
     prompt: Tensor
     reference_log_prob: Tensor | None = None
     chosen: Tensor
@@ -68,7 +69,7 @@ class RolledPairs:
             start=row[: len(steps)],
             end=row[len(steps) :],
             timestep=self.timestep[steps],
-            previous_timestep=self.previous_timestep[steps],
+            next_timestep=self.next_timestep[steps],
             prompt=prompt,
             reference_log_prob=None if self.reference_log_prob is None else self.reference_log_prob[steps],
             chosen=step[: len(pairs)],
@@ -80,17 +81,6 @@ class RolledPairs:
     def with_latents_on(self, device: torch.device | str) -> RolledPairs:
         """The same with the latents on another device; numbers stay on the CPU."""
         return replace(self, latents=self.latents.to(device))
-
-    def starts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Every x_t at which a step starts, once.
-
-        Returns:
-            Its row of ``latents`` (S',), the first step from it (S',), and for every step which of them it starts at
-            (N,).
-        """
-        rows, start = torch.unique(self.start, return_inverse=True)
-        first = torch.full_like(rows, len(start)).scatter_reduce(0, start, torch.arange(len(start)), "amin")
-        return rows, first, start
 
 
 def join(parts: Sequence[RolledPairs]) -> RolledPairs:
@@ -112,7 +102,7 @@ def join(parts: Sequence[RolledPairs]) -> RolledPairs:
         start=numbers("start", rows),
         end=numbers("end", rows),
         timestep=torch.cat([part.timestep for part in parts]),
-        previous_timestep=torch.cat([part.previous_timestep for part in parts]),
+        next_timestep=torch.cat([part.next_timestep for part in parts]),
         prompt=torch.cat([torch.tensor([number[prompt] for prompt in part.prompts])[part.prompt] for part in parts]),
         reference_log_prob=if_known("reference_log_prob"),
         chosen=numbers("chosen", steps),
@@ -122,47 +112,55 @@ def join(parts: Sequence[RolledPairs]) -> RolledPairs:
     )
 
 
-def as_pairs(rolled: RolledPairs, embeddings: PromptEmbeddings) -> TransitionPairs:
-    """One row per pair, with embedded prompts, on the policy's device."""
-    device, chosen, rejected = embeddings.device, rolled.chosen, rolled.rejected
-    latents = rolled.latents.to(device)
-    reference = on_device(rolled.reference_log_prob, device)
-    return TransitionPairs(
-        timestep=rolled.timestep[chosen].to(device),
-        previous_timestep=rolled.previous_timestep[chosen].to(device),
-        chosen_latents=latents[rolled.start[chosen]],
-        rejected_latents=latents[rolled.start[rejected]],
-        chosen_next_latents=latents[rolled.end[chosen]],
-        rejected_next_latents=latents[rolled.end[rejected]],
-        conditioning=embeddings.of(rolled.prompts)[rolled.prompt[chosen]],
-        negative_conditioning=embeddings.negative(len(rolled)),
-        chosen_reference_log_prob=None if reference is None else reference[chosen],
-        rejected_reference_log_prob=None if reference is None else reference[rejected],
-    )
+def step_batch(rolled: RolledPairs, embeddings: PromptEmbeddings, *, share_between_pairs: bool) -> StepBatch:
+    """The pairs with embedded prompts, on the policy's device.
 
+    Rows of the batch, for two pairs of which the second starts from two x_t::
 
-def as_groups(rolled: RolledPairs, embeddings: PromptEmbeddings) -> TransitionGroups:
-    """Every x_t and every step once, with embedded prompts, on the policy's device."""
+        each pair by itself     shared between pairs
+        x_t   chosen of pair 0     x_t   every x_t of the roll-out once,
+              chosen of pair 1           in the roll-out's order
+              rejected of pair 1
+
+    Args:
+        rolled: what a roll-out made.
+        embeddings: of the policy's prompts.
+        share_between_pairs: whether an x_t from which steps of several pairs start is one row.
+    """
     device = embeddings.device
-    rows, first, start = rolled.starts()
-    return TransitionGroups(
-        latents=rolled.latents[rows].to(device),
+    if share_between_pairs:
+        steps, key = torch.arange(len(rolled.start)), rolled.start
+        chosen, rejected = rolled.chosen, rolled.rejected
+    else:
+        # Steps: the chosen one of every pair, then the rejected ones. Key: the pair, and a later number for the
+        # rejected step where it does not start from the chosen one's x_t.
+        chosen = torch.arange(len(rolled))
+        rejected, steps = len(rolled) + chosen, torch.cat([rolled.chosen, rolled.rejected])
+        shared = rolled.start[rolled.chosen] == rolled.start[rolled.rejected]
+        key = torch.cat([chosen, torch.where(shared, chosen, rejected)])
+    first, start = first_of_each(key)
+    first = steps[first]
+    reference = rolled.reference_log_prob
+    return StepBatch(
+        latents=rolled.latents[rolled.start[first]].to(device),
         timestep=rolled.timestep[first].to(device),
-        previous_timestep=rolled.previous_timestep[first].to(device),
+        next_timestep=rolled.next_timestep[first].to(device),
         conditioning=embeddings.of(rolled.prompts)[rolled.prompt[first]],
-        negative_conditioning=embeddings.negative(len(rows)),
-        next_latents=rolled.latents[rolled.end].to(device),
+        negative_conditioning=embeddings.negative(len(first)),
+        next_latents=rolled.latents[rolled.end[steps]].to(device),
         start=start.to(device),
-        chosen=rolled.chosen.to(device),
-        rejected=rolled.rejected.to(device),
-        reference_log_prob=on_device(rolled.reference_log_prob, device),
+        chosen=chosen.to(device),
+        rejected=rejected.to(device),
+        reference_log_prob=None if reference is None else reference[steps].to(device, widest_dtype(device)),
     )
 
 
-def on_device(values: Tensor | None, device: torch.device) -> Tensor | None:
-    """Float64 values on a device, in float32 where it has no float64."""
-    return None if values is None else values.to(device=device, dtype=_widest(device))
+def first_of_each(key: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct values of a key (N,), ascending.
 
-
-def _widest(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64
+    Returns:
+        The first place of each value (S,), and for every place which value it holds (N,).
+    """
+    values, which = torch.unique(key, return_inverse=True)
+    first = torch.full_like(values, len(key)).scatter_reduce(0, which, torch.arange(len(key)), "amin")
+    return first, which

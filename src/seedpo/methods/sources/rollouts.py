@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from seedpo.core.types import TransitionGroups, TransitionPairs
+from seedpo.core.types import StepBatch
 from seedpo.errors import SeedpoError
 from seedpo.methods.sources.buffer import PairBuffer
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.rolled import RolledPairs, as_pairs
+from seedpo.methods.sources.rolled import RolledPairs, step_batch
 from seedpo.methods.sources.stream import IndexStream
 from seedpo.protocols import State
-
-HandOut = Callable[[RolledPairs, PromptEmbeddings], TransitionPairs | TransitionGroups]
-"""Makes a batch of some of the waiting pairs."""
 
 _EMPTY_ROLLOUTS = 20
 """Roll-outs without one clear pair after which a run gives up."""
@@ -41,8 +38,7 @@ class Rollout(Protocol):
 class RolloutSource:
     """Batches of pairs that the policy makes itself; a roll-out whenever they run out.
 
-    A batch holds ``batch_size`` units. A unit is what the roll-out gave one number: a single pair, which makes batches
-    of :class:`TransitionPairs`, or a group of pairs, which makes batches of :class:`TransitionGroups`.
+    A batch holds ``batch_size`` units. A unit is what the roll-out gave one number: a single pair, or a group of pairs.
 
     Args:
         rollout: makes the pairs.
@@ -51,7 +47,7 @@ class RolloutSource:
         prompts_per_rollout: prompts of one roll-out.
         updates_per_rollout: how often each unit is handed out.
         batch_size: units per batch.
-        hand_out: makes a batch of the units taken.
+        share_between_pairs: whether pairs of one batch share the x_t that they start from, as groups do.
         seed: seed of the prompts' order and, with the rank, of the roll-outs.
         rank: number of this process.
         world: number of processes.
@@ -66,7 +62,7 @@ class RolloutSource:
         prompts_per_rollout: int,
         updates_per_rollout: int,
         batch_size: int,
-        hand_out: HandOut = as_pairs,
+        share_between_pairs: bool = False,
         seed: int,
         rank: int = 0,
         world: int = 1,
@@ -76,7 +72,7 @@ class RolloutSource:
         self.embeddings = embeddings
         self.prompts_per_rollout = prompts_per_rollout
         self.batch_size = batch_size
-        self.hand_out = hand_out
+        self.share_between_pairs = share_between_pairs
         self._stream = IndexStream(len(prompts), seed=seed, rank=rank, world=world)
         self._buffer = PairBuffer(passes=updates_per_rollout)
         self._generator = torch.Generator().manual_seed(seed * 1_000_003 + rank + 1)
@@ -84,7 +80,7 @@ class RolloutSource:
         """Roll-outs that were made."""
         self._observed: list[Mapping[str, float]] = []
 
-    def next_batch(self) -> TransitionPairs | TransitionGroups:
+    def next_batch(self) -> StepBatch:
         """The next pairs, after as many roll-outs as they need.
 
         Raises:
@@ -102,7 +98,8 @@ class RolloutSource:
             if pairs is not None:
                 self._buffer.fill(pairs, generator=self._generator)
                 self.embeddings.forget_all_but(self._buffer.prompts())
-        return self.hand_out(self._buffer.take(self.batch_size), self.embeddings)
+        pairs = self._buffer.take(self.batch_size)
+        return step_batch(pairs, self.embeddings, share_between_pairs=self.share_between_pairs)
 
     def rolls_out_within(self, batches: int) -> bool:
         """Whether so many batches need another roll-out."""

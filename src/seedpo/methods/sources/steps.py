@@ -10,9 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seedpo.core.diffusion import guided_prediction, predicted_original
-from seedpo.core.sampling import draw_noise, step_candidates
-from seedpo.core.transitions import ddim_std, ddim_transition
+from seedpo.core.sampling import Sampler, draw_noise, step_candidates
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.reference import with_reference
@@ -95,6 +93,7 @@ class StepRollout:
         self.policy = policy
         self.reward = reward
         self.sampling = sampling
+        self.sampler = Sampler(policy, sampling)
         self.config = config
         self.embeddings = embeddings or PromptEmbeddings(policy)
         self.preview_decode = preview_decode
@@ -105,7 +104,7 @@ class StepRollout:
     ) -> tuple[RolledPairs | None, Mapping[str, float]]:
         """Pairs of one roll-out (none if no pair is clear enough) and what was observed."""
         policy, rows = self.policy, torch.arange(len(prompts))
-        timesteps, _ = policy.schedule.timesteps(self.sampling.num_inference_steps)
+        timesteps, _ = self.sampler.timesteps
         latents = draw_noise((len(prompts), *policy.latent_shape), generator=generator, device=policy.device)
         prediction = self._predict(latents, timesteps[0], prompts)
         checked = self.preview_decode is not None and number < self.config.preview_checks
@@ -144,18 +143,17 @@ class StepRollout:
         self, latents: Tensor, prediction: Tensor, step: int, prompts: Sequence[str], *, generator: torch.Generator
     ) -> _Block:
         """From x_t, where the prediction is known, to where candidates are judged; plain steps have one candidate."""
-        schedule, eta = self.policy.schedule, self.sampling.eta
-        timesteps, previous = schedule.timesteps(self.sampling.num_inference_steps)
-        pairing = step >= self.config.plain_steps and self._has_density(step)
+        process, (timesteps, next_timesteps) = self.policy.process, self.sampler.timesteps
+        pairing = step >= self.config.plain_steps and bool(self.sampler.has_density[step])
         count = self.config.candidates if pairing else 1
         steps = range(step, min(step + 1 + (self.config.inner_steps if pairing else 0), len(timesteps)))
-        path = [latents.unsqueeze(1).expand(-1, count, -1, -1, -1)]
+        path = [latents.unsqueeze(1).expand(-1, count, *latents.shape[1:])]
         flat = latents
         for index in steps:
-            now, then = timesteps[index].expand(len(flat)), previous[index].expand(len(flat))
-            transition = ddim_transition(prediction, flat, now, then, schedule, eta=eta)
+            now, then = (times[index].expand(len(flat)).to(flat.device) for times in (timesteps, next_timesteps))
+            gaussian = process.step(prediction, flat, now, then, eta=self.sampling.eta)
             # The first step draws K candidates from each x_t, the later ones one from each candidate.
-            drawn = step_candidates(transition, count=count if index == step else 1, generator=generator)
+            drawn = step_candidates(gaussian, count=count if index == step else 1, generator=generator)
             flat = drawn.flatten(0, 1)
             path.append(flat.view_as(path[0]))
             if index + 1 < len(timesteps):
@@ -163,8 +161,7 @@ class StepRollout:
         following = timesteps[steps.stop] if steps.stop < len(timesteps) else torch.zeros_like(timesteps[0])
         previews = flat
         if steps.stop < len(timesteps):
-            level = schedule.alpha_cumprod(following.expand(len(flat)).to(flat.device))
-            previews = predicted_original(prediction, flat, level, schedule.prediction_type)
+            previews = process.clean(prediction, flat, following.expand(len(flat)).to(flat.device))
         else:
             prediction = flat  # nothing follows a clean image
         return _Block(
@@ -175,21 +172,14 @@ class StepRollout:
             timestep=following,
         )
 
-    def _has_density(self, step: int) -> bool:
-        timesteps, previous = self.policy.schedule.timesteps(self.sampling.num_inference_steps)
-        std = ddim_std(timesteps[step], previous[step], self.policy.schedule, eta=self.sampling.eta)
-        return bool(std > 0)
-
     def _predict(self, latents: Tensor, timestep: Tensor, prompts: Sequence[str]) -> Tensor:
         """Guided predictions at one time step for as many rows of each prompt as there are."""
         count = len(latents) // len(prompts)
-        return guided_prediction(
-            self.policy.predict,
+        return self.sampler.predict(
             latents,
             timestep.expand(len(latents)).to(latents.device),
             self.embeddings.of(prompts).repeat_interleave(count),
             self.embeddings.negative(len(latents)),
-            self.sampling.guidance_scale,
         )
 
     def _judge(self, block: _Block, prompts: Sequence[str]) -> _Verdict:
@@ -220,7 +210,7 @@ class StepRollout:
 
     def _pairs(self, block: _Block, verdict: _Verdict, prompts: Sequence[str]) -> RolledPairs:
         """The steps of the best and the worst candidate of every prompt where they are clear."""
-        timesteps, previous = self.policy.schedule.timesteps(self.sampling.num_inference_steps)
+        timesteps, next_timesteps = self.sampler.timesteps
         rows = verdict.clear.nonzero()[:, 0]
         sides = torch.stack([verdict.best, verdict.worst], 1)[rows]
         paths = block.latents[rows[:, None], sides]
@@ -235,14 +225,14 @@ class StepRollout:
             start=start.flatten(),
             end=end.flatten(),
             timestep=timesteps[step.flatten()],
-            previous_timestep=previous[step.flatten()],
+            next_timestep=next_timesteps[step.flatten()],
             prompt=rows.view(-1, 1, 1).expand_as(end).flatten(),
             chosen=number[:, 0].flatten(),
             rejected=number[:, 1].flatten(),
             unit=torch.arange(kept * length),
             prompts=tuple(prompts),
         )
-        dense = torch.tensor([self._has_density(index) for index in block.steps])
+        dense = self.sampler.has_density[list(block.steps)]
         return rolled.select(dense.repeat(kept).nonzero()[:, 0])
 
 

@@ -7,18 +7,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from seedpo.core.sampling import draw_noise, sample_trajectory
-from seedpo.core.transitions import ddim_std
+from seedpo.core.sampling import Sampler, draw_noise
 from seedpo.core.types import Trajectory
 from seedpo.methods.settings import SamplingConfig, TrajectoryConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.reference import with_reference
-from seedpo.methods.sources.rolled import RolledPairs, as_groups, as_pairs
-from seedpo.methods.sources.rollouts import HandOut, RolloutSource, preference
+from seedpo.methods.sources.rolled import RolledPairs
+from seedpo.methods.sources.rollouts import RolloutSource, preference
 from seedpo.protocols import Comparisons, Denoiser, Reward
-
-HAND_OUT: dict[str, HandOut] = {"pair": as_pairs, "group": as_groups}
-"""What a batch is made of, by ``trajectories.update_per``."""
 
 
 class TrajectoryRollout:
@@ -52,6 +48,7 @@ class TrajectoryRollout:
         self.reward = reward
         self.sampling = sampling
         self.config = config
+        self.sampler = Sampler(policy, sampling)
         self.embeddings = embeddings or PromptEmbeddings(policy)
 
     def __call__(
@@ -61,15 +58,10 @@ class TrajectoryRollout:
         policy, count = self.policy, self.config.images_per_prompt
         repeated = [prompt for prompt in prompts for _ in range(count)]
         initial = draw_noise((len(prompts), *policy.latent_shape), generator=generator, device=policy.device)
-        trajectory = sample_trajectory(
-            policy.predict,
+        trajectory = self.sampler.trajectory(
             initial.repeat_interleave(count, 0),
             self.embeddings.of(repeated),
             self.embeddings.negative(len(repeated)),
-            policy.schedule,
-            num_inference_steps=self.sampling.num_inference_steps,
-            guidance_scale=self.sampling.guidance_scale,
-            eta=self.sampling.eta,
             generator=generator,
         )
         images = policy.decode(trajectory.latents[:, -1])
@@ -117,8 +109,7 @@ class TrajectoryRollout:
 
         Where groups are handed out whole, all pairs of a prompt are given the same steps.
         """
-        timesteps, previous = self.policy.schedule.timesteps(self.sampling.num_inference_steps)
-        dense = (ddim_std(timesteps, previous, self.policy.schedule, eta=self.sampling.eta) > 0).nonzero()[:, 0].cpu()
+        dense = self.sampler.has_density.nonzero()[:, 0]
         taken = min(self.config.steps_per_pair or len(dense), len(dense))
         owner = torch.arange(len(chosen))
         if self.config.update_per == "group":
@@ -132,7 +123,7 @@ class TrajectoryRollout:
     ) -> RolledPairs:
         """Pairs of steps of images, with one step per image and time step, and one x_T per prompt."""
         count = self.config.images_per_prompt
-        timesteps, previous = self.policy.schedule.timesteps(self.sampling.num_inference_steps)
+        timesteps, next_timesteps = self.sampler.timesteps
         images, states = trajectory.latents.shape[:2]
         steps = states - 1
         image = torch.arange(images).repeat_interleave(steps)
@@ -147,7 +138,7 @@ class TrajectoryRollout:
             start=holder * states + index,
             end=image * states + index + 1,
             timestep=timesteps[index],
-            previous_timestep=previous[index],
+            next_timestep=next_timesteps[index],
             prompt=image // count,
             reference_log_prob=drawn if self.config.reference == "refreshed" else None,
             chosen=chosen * steps + step,
@@ -179,7 +170,7 @@ def trajectory_source(
         prompts_per_rollout=config.prompts_per_rollout,
         updates_per_rollout=config.updates_per_rollout,
         batch_size=batch_size,
-        hand_out=HAND_OUT[config.update_per],
+        share_between_pairs=config.update_per == "group",
         seed=seed,
         rank=rank,
         world=world,
