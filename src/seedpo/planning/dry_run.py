@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from seedpo.core.processes import Process
-from seedpo.models.conditioning import TextConditioning
 from seedpo.data.cache.pairs import EncodedPairs
 from seedpo.methods.presets import METHODS, Preset
 from seedpo.methods.sources.offline import OfflinePairs
@@ -28,6 +27,7 @@ from seedpo.methods.sources.rolled import RolledPairs
 from seedpo.methods.sources.rollouts import Rollout, RolloutSource
 from seedpo.methods.sources.steps import step_source
 from seedpo.methods.sources.trajectories import trajectory_source
+from seedpo.models.conditioning import TextConditioning
 from seedpo.protocols import Images, LabelledPair
 from seedpo.training.run import build_method
 from seedpo.training.settings import RunConfig
