@@ -11,9 +11,17 @@ import torch
 from torch import Tensor
 
 from seedpo.errors import DataError
-from seedpo.metrics import neighbours
-from seedpo.metrics.distances import frechet_distance, kernel_distance
-from seedpo.metrics.neighbours import coverage, density, density_per_image, precision, precision_per_image, recall
+from seedpo.metrics import sets
+from seedpo.metrics.sets import (
+    coverage,
+    density,
+    density_per_image,
+    frechet_distance,
+    kernel_distance,
+    precision,
+    precision_per_image,
+    recall,
+)
 
 Compared = Callable[[Tensor, Tensor], Tensor]
 
@@ -60,7 +68,7 @@ def compared(request: pytest.FixtureRequest) -> Compared:
 class TestNeighbours:
     @pytest.mark.parametrize("batch", [4, 1024])
     def test_is_that_of_the_reference(self, compared: Compared, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(neighbours, "_ROWS", batch)
+        monkeypatch.setattr(sets, "_ROWS", batch)
         images, reference = rows(13, 4) * 1.4, rows(17, 4, seed=1)
         wanted = PLAIN[compared](images, reference)
         assert 0 < wanted < 1.2

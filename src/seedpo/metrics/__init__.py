@@ -1,1 +1,1 @@
-"""What is measured on images, one record each."""
+"""Metrics of images: a row of facts and a function each, and the features they look at."""

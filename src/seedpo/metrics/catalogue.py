@@ -186,7 +186,7 @@ METRICS = Registry(
         ),
         MetricEntry(
             name="pairwise_diversity",
-            target="seedpo.metrics.pairwise:mean_pairwise_distance",
+            target="seedpo.metrics.diversity:mean_pairwise_distance",
             summary="mean pixel distance between images of one prompt",
             unit="RMS pixel difference",
             span="[0, 1]",
@@ -198,7 +198,7 @@ METRICS = Registry(
             _NETWORKS,
             MetricEntry(
                 name="{}_diversity",
-                target="seedpo.metrics.pairwise:mean_cosine_distance",
+                target="seedpo.metrics.diversity:mean_cosine_distance",
                 summary="mean {} distance between images of one prompt",
                 unit="cosine distance",
                 span="[0, 2]",
@@ -211,7 +211,7 @@ METRICS = Registry(
             ("pixels", *_NETWORKS),
             MetricEntry(
                 name="vendi_{}",
-                target="seedpo.metrics.spectra:vendi_score",
+                target="seedpo.metrics.diversity:vendi_score",
                 summary="Vendi score: effective number of different images of one prompt by {}",
                 unit="images",
                 span="[1, K]",
@@ -223,7 +223,7 @@ METRICS = Registry(
             ("clip", "scenes-clip"),
             MetricEntry(
                 name="tce_{}",
-                target="seedpo.metrics.spectra:truncated_entropy",
+                target="seedpo.metrics.diversity:truncated_entropy",
                 summary="truncated entropy of the {} features of one prompt's images; same K only",
                 unit="nats",
                 span="any",
@@ -283,8 +283,8 @@ SET_METRICS = Registry(
             _NETWORKS,
             MetricEntry(
                 name="precision_{}",
-                target="seedpo.metrics.neighbours:precision",
-                per_image="seedpo.metrics.neighbours:precision_per_image",
+                target="seedpo.metrics.sets:precision",
+                per_image="seedpo.metrics.sets:precision_per_image",
                 summary="share of images among the reference set's (k = 3) by {}: fidelity",
                 unit="share of images",
                 span="[0, 1]",
@@ -298,7 +298,7 @@ SET_METRICS = Registry(
             _NETWORKS,
             MetricEntry(
                 name="recall_{}",
-                target="seedpo.metrics.neighbours:recall",
+                target="seedpo.metrics.sets:recall",
                 summary="share of the reference set among the images (k = 3) by {}: diversity",
                 unit="share of the reference set",
                 span="[0, 1]",
@@ -312,8 +312,8 @@ SET_METRICS = Registry(
             _NETWORKS,
             MetricEntry(
                 name="density_{}",
-                target="seedpo.metrics.neighbours:density",
-                per_image="seedpo.metrics.neighbours:density_per_image",
+                target="seedpo.metrics.sets:density",
+                per_image="seedpo.metrics.sets:density_per_image",
                 summary="reference neighbourhoods around an image (k = 5) by {}: fidelity",
                 unit="neighbourhoods / k",
                 span="at least 0",
@@ -327,7 +327,7 @@ SET_METRICS = Registry(
             _NETWORKS,
             MetricEntry(
                 name="coverage_{}",
-                target="seedpo.metrics.neighbours:coverage",
+                target="seedpo.metrics.sets:coverage",
                 summary="share of the reference set with an image near (k = 5) by {}: diversity",
                 unit="share of the reference set",
                 span="[0, 1]",
@@ -341,7 +341,7 @@ SET_METRICS = Registry(
             _NETWORKS,
             MetricEntry(
                 name="fd_{}",
-                target="seedpo.metrics.distances:frechet_distance",
+                target="seedpo.metrics.sets:frechet_distance",
                 summary="Frechet distance between images and reference set by {}; same counts only",
                 unit="squared distance",
                 span="at least 0",
@@ -356,7 +356,7 @@ SET_METRICS = Registry(
             _NETWORKS,
             MetricEntry(
                 name="kid_{}",
-                target="seedpo.metrics.distances:kernel_distance",
+                target="seedpo.metrics.sets:kernel_distance",
                 summary="kernel distance between images and reference set by {}; unbiased",
                 unit="squared MMD",
                 span="about 0 and above",

@@ -1,6 +1,6 @@
-"""Statistics of single images, averaged over those of a prompt: neither good nor bad, but they give drift away.
+"""Statistics of single images, averaged over those of a prompt: neither good nor bad, but they reveal drift.
 
-All of them see images as files of 8 bits hold them: values in [0, 1] are rounded to 0, 1, ..., 255 first. Luminance is
+All of them see images as 8-bit files hold them: values in [0, 1] are rounded to 0, 1, ..., 255 first. Luminance is
 that of ITU-R BT.601, Y = 0.299 R + 0.587 G + 0.114 B.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from seedpo.metrics.records import Samples
 
 EDGE = 0.1
-"""Least gradient of an edge, in units of luminance per pixel: that beside a step of 0.2 from one area to another."""
+"""Least gradient of an edge, in luminance per pixel: that of a step of 0.2 from one area to another."""
 
 
 def luminance_entropy(images: Tensor) -> Tensor:
@@ -57,9 +57,9 @@ def colourfulness(images: Tensor) -> Tensor:
 def edge_share(images: Tensor) -> Tensor:
     """Share of pixels whose gradient of luminance is longer than 0.1 per pixel, (B,) in [0, 1].
 
-    The gradient is that of the Sobel operator divided by 8, which gives a slope its slope and a step from one area to
-    another half its height. Pixels on the border have none and are left out; an image of fewer than 3 rows or columns
-    has no others, and no edges.
+    The gradient is that of the Sobel operator divided by 8: of a ramp it is the slope, of a step from one area to
+    another half its height. Pixels on the border have no gradient and are left out. An image of fewer than 3 rows or
+    columns has no edges.
     """
     light = luminance(images) / 255.0
     if min(light.shape[1:]) < 3:

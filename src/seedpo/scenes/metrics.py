@@ -16,7 +16,7 @@ UNIFORM_VARIANCE = 1.0 / 12.0
 
 
 def readings(samples: Samples) -> Readings:
-    """What the oracle reads from all images, (P K) rows."""
+    """The oracle's readings of all images, (P K) rows."""
     return read_images(*samples.flat())
 
 
@@ -46,11 +46,11 @@ def mean_residual(samples: Samples) -> Tensor:
 def free_variances(samples: Samples, *, right: bool = False) -> Tensor:
     """Variance of each free attribute over a prompt's images relative to the data's, (P, 5) in the order of ``FREE``.
 
-    The variance is the unbiased one, over the images in which the attribute can be read; NaN where fewer than two can.
+    The variance is unbiased, over the images in which the attribute can be read; NaN if there are fewer than two.
 
     Args:
         samples: images and prompts.
-        right: images with a wrong named attribute are left out.
+        right: whether to leave out images with a wrong named attribute.
     """
     read = samples.derive(readings)
     free = _by_prompt(samples, read.free)
@@ -69,5 +69,5 @@ def mean_free_variance(samples: Samples) -> Tensor:
 
 
 def mean_right_variance(samples: Samples) -> Tensor:
-    """The same over the images whose named attributes are all right, (P,); NaN where fewer than two are."""
+    """The same over images with every named attribute right, (P,); NaN if there are fewer than two."""
     return torch.nanmean(free_variances(samples, right=True), 1)

@@ -1,4 +1,4 @@
-"""What all features have in common: images of any sizes in, as bytes, batch by batch; one vector each out."""
+"""What all features share: images of any size go in as bytes, batch by batch, and one vector each comes out."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def features_in_batches(
 ) -> Tensor:
     """Embeds images of any sizes, those of one size together.
 
-    Images in [0, 1] are rounded to bytes first, so that an image and the file it was stored in give the same vector.
+    Images in [0, 1] are rounded to bytes first: an image and the file that stores it give the same vector.
 
     Args:
         images: (B, 3, H, W) in [0, 1], or B images as PIL holds them.
-        embed: gets images (b, 3, H, W) uint8 on ``device``; gives vectors (b, D).
+        embed: takes images (b, 3, H, W) uint8 on ``device`` and returns vectors (b, D).
         name: of the features, for errors.
         batch_size: the largest b.
         device: where ``embed`` expects images.
@@ -36,22 +36,21 @@ def features_in_batches(
         (B, D) float32 on the CPU, in the order of the images.
 
     Raises:
-        DataError: if there are no images, something is not one, or a vector is not finite; the message names the row.
+        DataError: if there are no images, one is not an image, or a vector is not finite; the message names the row.
     """
     if len(images) == 0:
         raise DataError(f"features {name}: there are no images to look at; pass one or more")
     vectors: Tensor | None = None
     for rows, pixels in byte_batches(images, batch_size=batch_size, device=device):
-        found = embed(pixels).float().cpu()
+        batch = embed(pixels).float().cpu()
         if vectors is None:
-            vectors = torch.empty(len(images), found.shape[1])
-        vectors[rows] = found
-    if vectors is None:  # byte_batches gives every row
-        raise ValueError("no batch was given")
-    broken = ~torch.isfinite(vectors).all(1)
-    if broken.any():
-        row = int(broken.nonzero()[0])
+            vectors = batch.new_empty(len(images), batch.shape[1])
+        vectors[rows] = batch
+    assert vectors is not None  # byte_batches returns every row
+    broken = (~torch.isfinite(vectors).all(1)).nonzero()
+    if len(broken):
         raise DataError(
-            f"features {name}: those of image {row} are not finite; compute in float32, or copy the weights again"
+            f"features {name}: those of image {int(broken[0])} are not finite; compute in float32, or copy the weights "
+            "again"
         )
     return vectors

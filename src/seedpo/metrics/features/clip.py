@@ -30,7 +30,7 @@ class ClipFeatures:
         del self.model.text_model
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Moves the network to a device and to a type of numbers; none leaves it as it is."""
+        """Moves the network to a device and a dtype; `None` leaves it as it is."""
         self.model.to(device=device, dtype=dtype)
         return self
 
@@ -38,7 +38,7 @@ class ClipFeatures:
         """Vectors (B, D) float32 of length 1, on the CPU, of B images.
 
         Raises:
-            DataError: if something is not an image, or a vector is not finite.
+            DataError: if one is not an image, or a vector is not finite.
         """
         size = self.model.config.vision_config.image_size
         prepare = partial(clip_pixels, size=size, crop="transformers")
@@ -52,13 +52,13 @@ class ClipFeatures:
 
 @cache
 def clip(place: str | None = None) -> ClipFeatures:
-    """Embeddings by OpenAI's CLIP-L/14, loaded once per process; 1.7 GB from the hub where no place is given.
+    """Embeddings by OpenAI's CLIP-L/14, loaded once per process; 1.7 GB from the hub unless a place is given.
 
     Args:
         place: another CLIP in transformers' format: folder, or ``owner/name[@revision]`` on the hub.
 
     Raises:
-        DataError: if it cannot be had, or is no CLIP.
+        DataError: if it cannot be loaded, or is not a CLIP.
     """
     folder = located("clip", place, repository=CLIP_L, files=CLIP_FILES, kind="features", usage="METRIC@FOLDER")
     return ClipFeatures(load_clip("clip", folder, kind="features", as_what="a CLIP"))

@@ -1,4 +1,4 @@
-"""The image itself, made small."""
+"""The image itself, scaled down."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PixelFeatures:
     """The means of 32 x 32 areas of the image for each channel, (B, 3072) in [0, 1], channels first, then rows.
 
     The areas are those of torch's ``adaptive_avg_pool2d``: area i of a side of n pixels reaches from floor(i n / 32) to
-    ceil((i + 1) n / 32), so that a 32 x 32 image stays as it is and the shape of others is not kept.
+    ceil((i + 1) n / 32). So a 32 x 32 image stays as it is, and the aspect ratio of others is lost.
     """
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
@@ -31,14 +31,14 @@ class PixelFeatures:
         """Vectors (B, 3072) float32, on the CPU, of B images.
 
         Raises:
-            DataError: if something is not an image.
+            DataError: if one is not an image.
         """
         return features_in_batches(images, _averaged, name="pixels", device="cpu")
 
 
 @cache
 def pixels(place: str | None = None) -> PixelFeatures:
-    """The image averaged down to 32 x 32 pixels; there are no weights, so that no place is heeded."""
+    """The image averaged down to 32 x 32 pixels; without weights, so the place is ignored."""
     return PixelFeatures()
 
 
