@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from seedpo.study.records import Side
-from seedpo.study.simulated import SimulatedRater, SimulationError, Task, Vote, join, simulate
-from seedpo.study.store import Store
+from seedpo.study.simulated import SimulatedRater, SimulationError, Task, Vote, simulate
 from tests.study.browser.site import Site, make_study, served
 
 
@@ -91,22 +90,6 @@ def test_a_server_that_stays_away_is_told() -> None:
     with SimulatedRater(f"http://127.0.0.1:{port}", "x", patience=0.1) as rater:
         with pytest.raises(SimulationError, match="page: ConnectError"):
             rater.begin()
-
-
-def test_a_study_by_invitation_lets_nobody_join(site: Site) -> None:
-    with pytest.raises(SimulationError, match="personal link only: 403"):
-        join(site.url)
-
-
-def test_an_open_study_gives_whoever_joins_a_link(tmp_path: Path) -> None:
-    study = make_study(tmp_path / "study", enrolment="open")
-    with served(study) as site:
-        given = {join(site.url) for _ in range(2)}
-        assert len(given) == 2
-        assert len(simulate(site.url, sorted(given), greener, votes=1)) == 2
-    store = Store.open(study)
-    assert all(store.rater(name) is not None for name in given)
-    store.close()
 
 
 class Relay:

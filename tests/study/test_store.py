@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from seedpo.study.database import Database
 from seedpo.study.folder import Study, append_groups, open_study
 from seedpo.study.records import Candidate, Group, Side
+from seedpo.study.status import rater_status
 from seedpo.study.store import LinkEnded, NoConsent, NotOffered, NotShown, Store, StoreError
 from tests.study.small_study import Clock, pairs_of, picture, small_study
 
@@ -143,12 +144,10 @@ def test_a_vote_for_what_was_never_shown_is_refused(tmp_path: Path, sqlite: str,
         with pytest.raises(NotShown, match="never shown to this rater"):
             store.vote(rater, token, "left", key="k")
     with pytest.raises(NotShown):
-        store.show(berta, shown.token)
-    with pytest.raises(NotShown):
         store.previous(berta, shown.token)
     with pytest.raises(StoreError, match=anna):
         other_study.vote(anna, shown.token, "left", key="k")
-    assert store.show(anna, shown.token) == shown
+    assert (store.shows(anna), store.shows(berta)) == ([shown], [])
     assert rows(sqlite, "SELECT count(*) FROM seedpo_votes") == [(0,)]
 
 
@@ -315,11 +314,14 @@ def test_progress_and_overview(tmp_path: Path, sqlite: str, opened: Opened) -> N
     after = store.progress(rater)
     assert after.done == after.total == len(store.judgements())
     assert max(totals) <= after.done + 2
-    (line,) = store.overview()
-    assert (line.rater.label, line.answered, line.skipped) == ("anna", after.done, 0)
-    assert line.checks == line.checks_passed >= 1
-    assert line.repeats == line.repeats_agreed >= 1
-    assert line.median_seconds == (after.done - 1) / 2
+    idle, _ = store.add_rater("idle")
+    status = {line.rater.id: line for line in rater_status(store.raters(), store.judgements(excluded=True))}
+    line, summary = status[rater], status[rater].summary
+    assert (line.rater.label, line.answered, summary.skipped) == ("anna", after.done, 0)
+    assert summary.checks == summary.checks_passed >= 1
+    assert summary.repeats == summary.repeats_same >= 1
+    assert summary.seconds == (after.done - 1) / 2
+    assert (status[idle].answered, status[idle].last, status[idle].summary.seconds) == (0, "", None)
 
 
 def test_groups_that_are_appended_are_shown(tmp_path: Path, sqlite: str, opened: Opened) -> None:
@@ -384,7 +386,7 @@ def test_two_studies_share_a_database(tmp_path: Path, database: str, opened: Ope
     judge_all(stores[0], stores[0].add_rater()[0])
     assert [len(store.judgements()) for store in stores] == [2, 0]
     assert judge_all(stores[1], stores[1].add_rater()[0]) == 2
-    assert [len(store.overview()) for store in stores] == [1, 1]
+    assert [len(store.raters()) for store in stores] == [1, 1]
 
 
 def test_tables_of_a_later_version_are_refused(tmp_path: Path, database: str, opened: Opened) -> None:

@@ -12,7 +12,7 @@ from seedpo.study.export import votes_csv
 from seedpo.study.security import SESSION_SECONDS
 from seedpo.study.serving import numbered
 from seedpo.study.site import Site
-from seedpo.study.status import question_status, rater_row
+from seedpo.study.status import question_status, rater_row, rater_status
 
 COOKIE = "seedpo_admin"
 WRONG_TOKEN = "This is not the token that the server printed when it started."
@@ -42,10 +42,11 @@ def _require_admin(site: Site, request: Request, form_token: str | None = None) 
 
 
 def _overview(site: Site, request: Request, links: list[str]) -> HTMLResponse:
+    raters = rater_status(site.store.raters(), site.store.judgements(excluded=True))
     values = {
         "settings": site.study.settings,
         "form_token": site.secret.form_token(request.cookies.get(COOKIE, "")),
-        "raters": [rater_row(rater) for rater in site.store.overview()],
+        "raters": [rater_row(rater) for rater in raters],
         "questions": question_status(site.study, site.store.judgements()),
         "links": links,
     }

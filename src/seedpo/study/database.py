@@ -9,14 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from seedpo.study.errors import StoreError
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-try:
-    from sqlalchemy import Connection, Engine, create_engine, event
-    from sqlalchemy.engine import URL, make_url
-    from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-except ModuleNotFoundError as error:
-    raise StoreError("studies need SQLAlchemy: pip install 'seedpo[study]'") from error
+from seedpo.study.errors import StoreError
 
 WAIT = 30
 """Seconds that a transaction waits for other transactions, or for a free connection."""

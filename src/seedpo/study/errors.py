@@ -1,4 +1,4 @@
-"""What a study refuses: errors of the store, and requests that get an HTTP status and one plain sentence."""
+"""What a study refuses: errors of the store, and requests, which get an HTTP status and one plain sentence."""
 
 from __future__ import annotations
 

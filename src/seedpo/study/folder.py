@@ -156,10 +156,9 @@ def open_study(folder: Path, *, verify: bool = True) -> Study:
         DataError: ``groups.jsonl`` or an image is not valid; the message names line and key, or the file.
     """
     settings = settings_file.read_settings(folder / settings_file.NAME)
-    groups, lines, size = read_groups(folder / GROUPS)
-    _require_questions(folder, settings, groups, lines)
-    _require_images(folder, groups, lines, known=frozenset(), verify=verify)
-    return Study(folder=folder, settings=settings, groups=groups, size=size)
+    groups, size = read_groups(folder / GROUPS)
+    _require_valid(folder, settings, groups, known=frozenset(), verify=verify)
+    return Study(folder=folder, settings=settings, groups=tuple(groups.values()), size=size)
 
 
 def refreshed(study: Study) -> Study:
@@ -174,13 +173,13 @@ def refreshed(study: Study) -> Study:
             return study
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
-    groups, lines, size = read_groups(path)
+    placed_groups, size = read_groups(path)
+    groups = tuple(placed_groups.values())
     if size == study.size:
         return study
     if groups[: len(study.groups)] != study.groups:
         raise DataError(f"{path} was edited while the study is open; undo that: groups may only be appended")
-    _require_questions(study.folder, study.settings, groups, lines)
-    _require_images(study.folder, groups, lines, known=study.images, verify=True)
+    _require_valid(study.folder, study.settings, placed_groups, known=study.images, verify=True)
     return replace(study, groups=groups, size=size)
 
 
@@ -208,9 +207,8 @@ def append_groups(folder: Path, groups: Sequence[Group], images: Mapping[str, So
             raise DataError(f"study {folder} has a group {group.id!r} already; give each group its own id")
         ids.add(group.id)
     stored_groups = _with_ids(folder, groups, images, None)
-    lines = [0] * len(stored_groups)
-    _require_questions(folder, study.settings, stored_groups, lines)
-    _require_images(folder, stored_groups, lines, known=study.images, verify=False)
+    placed_groups = {f"group {group.id!r}": group for group in stored_groups}
+    _require_valid(folder, study.settings, placed_groups, known=study.images, verify=False)
     _append_lines(folder / GROUPS, stored_groups)
     return stored_groups
 
@@ -229,11 +227,11 @@ class _GroupLine(Section):
     expected: int | None = Field(default=None, ge=0)
 
 
-def read_groups(path: Path) -> tuple[tuple[Group, ...], tuple[int, ...], int]:
+def read_groups(path: Path) -> tuple[dict[str, Group], int]:
     """All groups of a file. An unfinished last line, left by a killed writer, is ignored.
 
     Returns:
-        The groups, the line number of each from 1, and the number of bytes that were read.
+        The groups by their places (file and line), and the number of bytes that were read.
 
     Raises:
         DataError: the file or a line is not valid; the message names line and key.
@@ -248,19 +246,15 @@ def read_groups(path: Path) -> tuple[tuple[Group, ...], tuple[int, ...], int]:
     except UnicodeDecodeError as error:
         line = complete[: error.start].count(b"\n") + 1
         raise DataError(f"{path} line {line} is not UTF-8 text; save the file as UTF-8") from error
-    numbers: dict[str, int] = {}
-    groups: list[Group] = []
+    groups: dict[str, Group] = {}
+    places: dict[str, str] = {}
     for number, line_text in enumerate(text.split("\n"), start=1):
-        if not line_text.strip():
-            continue
-        group = _group(line_text, f"{path} line {number}")
-        if group.id in numbers:
-            raise DataError(
-                f"{path} line {number}: id {group.id!r} is also in line {numbers[group.id]}; give each group its own id"
-            )
-        numbers[group.id] = number
-        groups.append(group)
-    return tuple(groups), tuple(numbers.values()), len(complete)
+        if line_text.strip():
+            place = f"{path} line {number}"
+            group = groups[place] = _group(line_text, place)
+            if places.setdefault(group.id, place) != place:
+                raise DataError(f"{place}: id {group.id!r} is that of {places[group.id]}; give each group its own id")
+    return groups, len(complete)
 
 
 def _group(line: str, place: str) -> Group:
@@ -352,17 +346,24 @@ def _image_path(folder: Path, name: str) -> Path:
     return folder / "images" / f"{name}.png"
 
 
-def _place(folder: Path, line: int, group: Group) -> str:
-    return f"{folder / GROUPS} line {line}" if line else f"group {group.id!r}"
+def _require_valid(
+    folder: Path, settings: StudySettings, groups: Mapping[str, Group], *, known: frozenset[str], verify: bool
+) -> None:
+    """Checks groups against the study's questions and images.
 
-
-def _require_questions(folder: Path, settings: StudySettings, groups: Sequence[Group], lines: Sequence[int]) -> None:
+    Args:
+        folder: of the study.
+        settings: of the study.
+        groups: by the places that messages name.
+        known: images that were checked before.
+        verify: compare images with their ids.
+    """
     questions = {question.key: question for question in settings.questions}
-    for group, line in zip(groups, lines, strict=True):
-        place = _place(folder, line, group)
+    seen = set(known)
+    for place, group in groups.items():
         if group.question not in questions:
-            known = ", ".join(questions)
-            raise DataError(f"{place}: question {group.question!r} is not in {settings_file.NAME}, which has {known}")
+            listed = ", ".join(questions)
+            raise DataError(f"{place}: question {group.question!r} is not in {settings_file.NAME}, which has {listed}")
         if len(group.candidates) < 2:
             raise DataError(f"{place}: candidates has {len(group.candidates)}; a group needs at least two")
         sizes = {len(candidate.images) for candidate in group.candidates}
@@ -370,23 +371,18 @@ def _require_questions(folder: Path, settings: StudySettings, groups: Sequence[G
         if len(sizes) > 1 or (sizes != {1}) == single:
             expected = "one image" if single else "a reference and as many other images as the others"
             raise DataError(f"{place}: candidates.images: question {group.question!r} shows {expected} of each")
-
-
-def _require_images(
-    folder: Path, groups: Sequence[Group], lines: Sequence[int], *, known: frozenset[str], verify: bool
-) -> None:
-    seen = set(known)
-    for group, line in zip(groups, lines, strict=True):
         for name in _image_names([group]):
-            if name in seen:
-                continue
-            seen.add(name)
-            path = _image_path(folder, name)
-            if not path.is_file():
-                raise DataError(f"{_place(folder, line, group)}: image {name} is missing; put {path} back")
-            try:
-                intact = not verify or image_id(path.read_bytes()) == name
-            except OSError as error:
-                raise DataError(f"{path} cannot be read ({error.strerror})") from error
-            if not intact:
-                raise DataError(f"{path} differs from the image that was put into the study; put the original back")
+            if name not in seen:
+                seen.add(name)
+                _require_image(_image_path(folder, name), name, place, verify=verify)
+
+
+def _require_image(path: Path, name: str, place: str, *, verify: bool) -> None:
+    if not path.is_file():
+        raise DataError(f"{place}: image {name} is missing; put {path} back")
+    try:
+        intact = not verify or image_id(path.read_bytes()) == name
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    if not intact:
+        raise DataError(f"{path} differs from the image that was put into the study; put the original back")

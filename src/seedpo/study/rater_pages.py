@@ -12,8 +12,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from seedpo.study.errors import INVITATION, NO_CONSENT, OLD_PAGE, Refusal
-from seedpo.study.raters import Rater
-from seedpo.study.records import Show, Side
+from seedpo.study.records import Rater, Show, Side
 from seedpo.study.site import Site
 
 

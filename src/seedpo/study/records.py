@@ -1,4 +1,4 @@
-"""What a study consists of: groups of candidates, what a rater was shown, and what the rater answered."""
+"""What a study consists of: groups of candidates, raters, what a rater was shown and answered."""
 
 from __future__ import annotations
 
@@ -128,6 +128,30 @@ class Judgement:
     def passed(self) -> bool:
         """Whether an attention check was answered as expected."""
         return self.answer == self.expected
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rater:
+    """A rater; nothing here says who the person is, unless the label does.
+
+    Attributes:
+        id: pseudonymous.
+        label: the owner's note beside the link.
+        consented: whether the rater agreed to the consent text.
+        expired: whether the link's days are over.
+        revoked: whether the owner ended the link.
+        excluded: whether the answers are left out of counts, analyses and exports.
+        created, expires: ISO 8601, UTC; ``expires`` is empty if the link never ends.
+    """
+
+    id: str
+    label: str
+    consented: bool
+    expired: bool
+    revoked: bool
+    excluded: bool
+    created: str
+    expires: str
 
 
 def judge(show: Show, group: Group, answer: Answer, *, seconds: float | None = None, at: str = "") -> Judgement:

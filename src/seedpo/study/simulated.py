@@ -199,26 +199,6 @@ class SimulatedRater:
             wait = min(2.0 * wait, _LONGEST_WAIT)
 
 
-def join(base_url: str) -> str:
-    """Enrols in an open study, as the form of its first page does.
-
-    Returns:
-        The token of the new personal link.
-
-    Raises:
-        SimulationError: the study has personal links only, or the server cannot be reached.
-    """
-    with httpx.Client(base_url=base_url, timeout=30.0, trust_env=False) as client:
-        try:
-            answer = client.post("/join", data=_form_fields(client.get("/").text, "join") or {})
-        except httpx.TransportError as error:
-            raise SimulationError(f"no study answers at {base_url}: {error}") from error
-    target = answer.headers.get("location", "")
-    if answer.status_code != 303 or "/r/" not in target:
-        raise SimulationError(f"the study at {base_url} enrols by personal link only: {_trouble(answer)}")
-    return str(target).rsplit("/r/", 1)[1].strip("/")
-
-
 def simulate(
     base_url: str,
     tokens: Sequence[str],

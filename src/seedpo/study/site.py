@@ -11,7 +11,7 @@ import jinja2
 
 from seedpo.study.errors import ENDED_LINK, NO_IMAGE, TOO_FAST, UNKNOWN_LINK, Refusal
 from seedpo.study.folder import Study
-from seedpo.study.raters import Rater
+from seedpo.study.records import Rater
 from seedpo.study.security import Limits, Pace, Secret
 from seedpo.study.store import Store
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedpo.study.folder import Study, open_study
-from seedpo.study.raters import Rater, RaterFigures
-from seedpo.study.records import Judgement, Pair
+from seedpo.study.records import Judgement, Pair, Rater
 from seedpo.study.store import Store
+from seedpo.study.vote_statistics import RaterSummary, summaries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,46 @@ class QuestionStatus:
     pairs: int
     complete: int
     sides: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaterStatus:
+    """Status of one rater.
+
+    Attributes:
+        rater: the rater.
+        summary: counts of the rater's answers.
+        answered: number of answered shows, checks and repetitions included.
+        last: time of the last answer, ISO 8601, UTC; empty if there is none.
+    """
+
+    rater: Rater
+    summary: RaterSummary
+    answered: int
+    last: str
+
+
+def rater_status(raters: Sequence[Rater], judgements: Sequence[Judgement]) -> list[RaterStatus]:
+    """The status of each rater, including raters without an answer.
+
+    Args:
+        raters: all raters of the study.
+        judgements: all answers, also those of excluded raters.
+    """
+    names = [rater.id for rater in raters]
+    times: dict[str, list[str]] = defaultdict(list)
+    for judgement in judgements:
+        times[judgement.show.rater].append(judgement.at)
+    by_name = {summary.rater: summary for summary in summaries(judgements, left_out=(), fast_seconds=0.0, raters=names)}
+    return [
+        RaterStatus(
+            rater=rater,
+            summary=by_name[rater.id],
+            answered=len(times[rater.id]),
+            last=max(times[rater.id], default=""),
+        )
+        for rater in raters
+    ]
 
 
 def question_status(study: Study, judgements: Sequence[Judgement]) -> list[QuestionStatus]:
@@ -71,30 +111,31 @@ def status_lines(folder: Path, *, url: str | None = None) -> list[str]:
     study = open_study(folder, verify=False)
     store = Store.open(study, url)
     try:
-        judgements, raters = store.judgements(), store.overview()
+        questions = question_status(study, store.judgements())
+        raters = rater_status(store.raters(), store.judgements(excluded=True))
     finally:
         store.close()
     lines = [f"{study.settings.title} ({study.settings.kind}, {len(study.groups)} groups)"]
     lines += [
         f"  {line.key}: {line.answers} answers; {line.complete} of {line.pairs} begun pairs are complete"
-        for line in question_status(study, judgements)
+        for line in questions
     ]
-    lines.append(f"{len(raters)} raters, {sum(figures.answered > 0 for figures in raters)} have answered")
-    return lines + [f"  {_rater_line(figures)}" for figures in raters]
+    lines.append(f"{len(raters)} raters, {sum(status.answered > 0 for status in raters)} have answered")
+    return lines + [f"  {_rater_line(status)}" for status in raters]
 
 
-def rater_row(figures: RaterFigures) -> dict[str, str | bool]:
+def rater_row(status: RaterStatus) -> dict[str, str | bool]:
     """A line of the admin page: texts by column, and whether the link is revoked."""
-    rater = figures.rater
+    rater, summary = status.rater, status.summary
     return {
         "id": rater.id,
         "label": rater.label,
-        "answered": str(figures.answered),
-        "skipped": str(figures.skipped),
-        "checks": f"{figures.checks_passed} of {figures.checks}" if figures.checks else "",
-        "repeats": f"{figures.repeats_agreed} of {figures.repeats}" if figures.repeats else "",
-        "seconds": "" if figures.median_seconds is None else f"{figures.median_seconds:.1f}",
-        "last": figures.last[:16].replace("T", " "),
+        "answered": str(status.answered),
+        "skipped": str(summary.skipped),
+        "checks": f"{summary.checks_passed} of {summary.checks}" if summary.checks else "",
+        "repeats": f"{summary.repeats_same} of {summary.repeats}" if summary.repeats else "",
+        "seconds": "" if summary.seconds is None else f"{summary.seconds:.1f}",
+        "last": status.last[:16].replace("T", " "),
         "link": ", ".join(_states(rater)) or (f"ends {rater.expires[:10]}" if rater.expires else "valid"),
         "revoked": rater.revoked,
     }
@@ -104,12 +145,12 @@ def _states(rater: Rater) -> list[str]:
     return [word for word in ("revoked", "expired", "excluded") if getattr(rater, word)]
 
 
-def _rater_line(figures: RaterFigures) -> str:
-    rater = figures.rater
+def _rater_line(status: RaterStatus) -> str:
+    rater, summary = status.rater, status.summary
     name = f"{rater.id} ({rater.label})" if rater.label else rater.id
-    parts = [f"{figures.answered} answers"]
-    if figures.checks:
-        parts.append(f"checks {figures.checks_passed}/{figures.checks}")
-    if figures.repeats:
-        parts.append(f"repeats {figures.repeats_agreed}/{figures.repeats}")
+    parts = [f"{status.answered} answers"]
+    if summary.checks:
+        parts.append(f"checks {summary.checks_passed}/{summary.checks}")
+    if summary.repeats:
+        parts.append(f"repeats {summary.repeats_same}/{summary.repeats}")
     return f"{name}: {', '.join(parts + _states(rater))}"

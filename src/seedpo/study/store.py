@@ -10,6 +10,7 @@ this, or going back to a skipped pair, can give a pair one rater too many.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import secrets
 import threading
@@ -18,24 +19,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, insert, or_, select, update
 
 from seedpo.study.assignment import Proposal, next_show, total
 from seedpo.study.database import Database
 from seedpo.study.errors import LinkEnded, NoConsent, NotOffered, NotShown, StoreError
 from seedpo.study.folder import Study, refreshed
-from seedpo.study.raters import (
-    Rater,
-    RaterFigures,
-    add_raters,
-    all_raters,
-    figures,
-    find_rater,
-    mark,
-    require_allowed,
-    turn_of,
-)
-from seedpo.study.records import Answer, Group, Judgement, Show, Side, judge
+from seedpo.study.records import Answer, Group, Judgement, Rater, Show, Side, judge
 from seedpo.study.tables import as_text, lock_study, prepare_tables, raters, record_group, register, shows, votes
 from seedpo.study.tally import Tallies, Tally, of_rater, recount
 
@@ -69,7 +59,8 @@ def _utc() -> datetime:
 class Store:
     """The votes of one study. Any number of threads may use it, and several studies may share a database.
 
-    ``study`` always includes the groups that were appended to the folder meanwhile.
+    ``study`` always includes the groups that were appended to the folder meanwhile. Methods raise
+    :class:`~seedpo.study.errors.StoreError` if the database cannot be used or there is no such rater.
     """
 
     def __init__(self, study: Study, database: Database, clock: Callable[[], datetime]) -> None:
@@ -130,54 +121,61 @@ class Store:
 
         Returns:
             The pseudonymous id, and the token of the personal link. Only a hash of the token is stored.
+
+        Raises:
+            StoreError: a link cannot last so long, or the database cannot be used.
         """
         return self.add_raters([label], days=days)[0]
 
     def add_raters(self, labels: Sequence[str], *, days: float | None = None) -> list[tuple[str, str]]:
         """Adds several raters, all or none; see :meth:`add_rater`."""
-        with self._database.writing() as connection:
-            return add_raters(connection, self._id, labels, now=self._clock(), days=days)
+        now = self._clock()
+        try:
+            end = None if days is None else as_text(now + timedelta(days=days))
+        except (OverflowError, ValueError) as error:
+            raise StoreError(f"a link cannot last {days} days; without days it never ends") from error
+        pairs = [(f"r{secrets.token_hex(8)}", secrets.token_urlsafe(32)) for _ in labels]
+        common = {"study": self._id, "created_at": as_text(now), "expires_at": end}
+        rows = [
+            {"id": name, "token_hash": _token_hash(token), "label": label, **common}
+            for (name, token), label in zip(pairs, labels, strict=True)
+        ]
+        if rows:
+            with self._database.writing() as connection:
+                connection.execute(insert(raters), rows)
+        return pairs
 
     def rater(self, token: str) -> Rater | None:
         """The rater with this personal link; `None` if this study has none."""
+        query = select(raters).where(raters.c.study == self._id, raters.c.token_hash == _token_hash(token))
         with self._database.reading() as connection:
-            return find_rater(connection, self._id, token, now=self._now())
+            row = connection.execute(query).first()
+        return None if row is None else _rater_of(row, now=self._now())
 
     def raters(self) -> list[Rater]:
         """All raters in the order in which they were made."""
+        query = select(raters).where(raters.c.study == self._id).order_by(raters.c.created_at, raters.c.id)
         with self._database.reading() as connection:
-            return all_raters(connection, self._id, now=self._now())
+            return [_rater_of(row, now=self._now()) for row in connection.execute(query)]
 
     def consent(self, rater_id: str) -> None:
-        """Stores that a rater agreed to the study's text.
-
-        Raises:
-            StoreError: there is no such rater.
-        """
+        """Stores that a rater agreed to the study's text."""
         with self._database.writing() as connection:
-            mark(connection, self._id, rater_id, {"consented_at": self._now()})
+            self._mark(connection, rater_id, consented_at=self._now())
 
     def revoke(self, rater_id: str) -> None:
-        """Ends a rater's link. Answers stay; an open show frees its place.
-
-        Raises:
-            StoreError: there is no such rater.
-        """
+        """Ends a rater's link. Answers stay; an open show frees its place."""
         with self._database.writing() as connection:
             lock_study(connection, self._study)
-            mark(connection, self._id, rater_id, {"revoked_at": self._now()})
+            self._mark(connection, rater_id, revoked_at=self._now())
             open_shows = update(shows).where(self._of(rater_id), shows.c.last_vote.is_(None))
             connection.execute(open_shows.values(held_at=None))
 
     def exclude(self, rater_id: str, excluded: bool = True) -> None:
-        """Leaves a rater's answers out of counts, analyses and exports, or includes them again; they stay stored.
-
-        Raises:
-            StoreError: there is no such rater.
-        """
+        """Leaves a rater's answers out of counts, analyses and exports, or includes them again; they stay stored."""
         with self._database.writing() as connection:
             revision = lock_study(connection, self._study)
-            if mark(connection, self._id, rater_id, {"excluded_at": self._now() if excluded else None}):
+            if self._mark(connection, rater_id, excluded_at=self._now() if excluded else None):
                 seen = select(shows.c.group, shows.c.first, shows.c.second).where(self._of(rater_id)).distinct()
                 pairs = [(row.group, row.first, row.second) for row in connection.execute(seen)]
                 recount(connection, self._id, revision, pairs)
@@ -210,7 +208,7 @@ class Store:
                     same_show = update(shows).where(shows.c.token == last.token)
                     connection.execute(same_show.values(held_at=self._now()))
                 return _show_of(last)
-            own, turn = self._own(connection, rater_id), turn_of(connection, study, rater_id)
+            own, turn = self._own(connection, rater_id), self._turn(connection, rater_id)
             proposal = next_show(study, own, tally.counts, rater=rater_id, turn=turn, flips=tally.flips)
             if proposal is None:
                 return None
@@ -236,7 +234,7 @@ class Store:
             if last is None or last.last_vote is not None:
                 return []
             own, tally = self._own(connection, rater_id), self._tally(connection)
-            turn = turn_of(connection, study, rater_id)
+            turn = self._turn(connection, rater_id)
         group = self._group(last.group)
         futures = ([*own, judge(_show_of(last), group, answer)] for answer in _DECISIONS)
         proposals = [
@@ -291,15 +289,6 @@ class Store:
                 recount(connection, self._id, revision, [show.pair])
         return "saved"
 
-    def show(self, rater_id: str, token: str) -> Show:
-        """A show of this rater.
-
-        Raises:
-            NotShown: this rater never saw it.
-        """
-        with self._database.reading() as connection:
-            return _show_of(self._shown(connection, rater_id, token))
-
     def shows(self, rater_id: str) -> list[Show]:
         """All shows of a rater, the latest first."""
         query = select(shows).where(self._of(rater_id)).order_by(shows.c.number.desc())
@@ -345,13 +334,6 @@ class Store:
             counts[last.group, last.first, last.second] -= 1  # the rater's own open show is still to do
         return Progress(done=len(own), total=total(study, own, counts, rater=rater_id))
 
-    def overview(self) -> list[RaterFigures]:
-        """Figures of each rater, in the order in which they were made."""
-        with self._database.reading() as connection:
-            known = all_raters(connection, self._id, now=self._now())
-            rows = connection.execute(self._judged()).all()
-        return figures(known, self._judgements(rows))
-
     # Parts of transactions.
 
     def _group(self, name: str) -> Group:
@@ -359,7 +341,35 @@ class Store:
             raise StoreError(f"{self._study.folder}: group {name!r} was shown to raters and is not in groups.jsonl")
         return self._study.by_id[name]
 
-    def _of(self, rater_id: str) -> Any:
+    def _rater_row(self, connection: Connection, rater_id: str) -> Row[Any]:
+        row = connection.execute(select(raters).where(self._is(rater_id))).first()
+        if row is None:
+            raise StoreError(f"the study has no rater {rater_id!r}; the admin page lists them")
+        return row
+
+    def _mark(self, connection: Connection, rater_id: str, **times: str | None) -> bool:
+        """Sets or clears times of a rater, and says whether that changed anything; a time that is set stays."""
+        row = self._rater_row(connection, rater_id)._mapping
+        changes = {column: time for column, time in times.items() if (row[column] is None) != (time is None)}
+        if changes:
+            connection.execute(update(raters).where(self._is(rater_id)).values(**changes))
+        return bool(changes)
+
+    def _turn(self, connection: Connection, rater_id: str) -> int:
+        """How many raters precede this one in :meth:`raters`; 0 without a query if no order of blocks needs it."""
+        if self._study.settings.order == "mixed":
+            return 0
+        row = self._rater_row(connection, rater_id)
+        same_time = and_(raters.c.created_at == row.created_at, raters.c.id < rater_id)
+        earlier = or_(raters.c.created_at < row.created_at, same_time)
+        query = select(func.count()).where(raters.c.study == self._id, earlier)
+        return connection.execute(query).scalar_one()
+
+    def _is(self, rater_id: str) -> ColumnElement[bool]:
+        """The condition for the row of a rater."""
+        return (raters.c.study == self._id) & (raters.c.id == rater_id)
+
+    def _of(self, rater_id: str) -> ColumnElement[bool]:
         """The condition for all shows of a rater."""
         return (shows.c.study == self._id) & (shows.c.rater == rater_id)
 
@@ -404,10 +414,31 @@ class Store:
         return row
 
     def _require_allowed(self, connection: Connection, rater_id: str) -> None:
-        require_allowed(connection, self._study, rater_id, now=self._now())
+        rater = _rater_of(self._rater_row(connection, rater_id), now=self._now())
+        if rater.revoked or rater.expired:
+            raise LinkEnded("this link has ended; ask whoever sent it for a new one")
+        if self._study.settings.asks_consent and not rater.consented:
+            raise NoConsent("the study asks for consent first; load the page again")
 
     def _now(self) -> str:
         return as_text(self._clock())
+
+
+def _token_hash(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _rater_of(row: Row[Any], *, now: str) -> Rater:
+    return Rater(
+        id=row.id,
+        label=row.label,
+        consented=row.consented_at is not None,
+        expired=row.expires_at is not None and row.expires_at <= now,
+        revoked=row.revoked_at is not None,
+        excluded=row.excluded_at is not None,
+        created=row.created_at,
+        expires=row.expires_at or "",
+    )
 
 
 def _show_of(row: Row[Any]) -> Show:

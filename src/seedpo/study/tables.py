@@ -11,123 +11,101 @@ import hashlib
 import json
 from datetime import UTC, datetime
 
+import sqlalchemy as sa
+
 from seedpo.study.errors import StoreError
 from seedpo.study.folder import Study, refreshed
 from seedpo.study.records import Group
 
-try:
-    from sqlalchemy import (
-        BigInteger,
-        Boolean,
-        Column,
-        Connection,
-        Float,
-        ForeignKey,
-        ForeignKeyConstraint,
-        Index,
-        Integer,
-        MetaData,
-        Table,
-        Text,
-        UniqueConstraint,
-        insert,
-        inspect,
-        select,
-        text,
-        update,
-    )
-except ModuleNotFoundError as error:
-    raise StoreError("studies need SQLAlchemy: pip install 'seedpo[study]'") from error
-
 VERSION = 1
 """Version of these tables; raise it whenever they change."""
 
-metadata = MetaData()
+metadata = sa.MetaData()
 
-schema = Table("seedpo_schema", metadata, Column("version", Integer, primary_key=True))
+schema = sa.Table("seedpo_schema", metadata, sa.Column("version", sa.Integer, primary_key=True))
 
-studies = Table(
+studies = sa.Table(
     "seedpo_studies",
     metadata,
-    Column("id", Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
     # Digest of the first group. Groups are only appended, so it distinguishes two studies of one id.
-    Column("origin", Text, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),
     # Raised by each change of `counts`. Writers lock this row.
-    Column("revision", BigInteger, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
 )
 
-groups = Table(
+groups = sa.Table(
     "seedpo_groups",
     metadata,
-    Column("study", Text, ForeignKey("seedpo_studies.id"), primary_key=True),
-    Column("group", Text, primary_key=True),
-    Column("digest", Text, nullable=False),
+    sa.Column("study", sa.Text, sa.ForeignKey("seedpo_studies.id"), primary_key=True),
+    sa.Column("group", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, nullable=False),
 )
 
-raters = Table(
+raters = sa.Table(
     "seedpo_raters",
     metadata,
-    Column("study", Text, ForeignKey("seedpo_studies.id"), primary_key=True),
-    Column("id", Text, primary_key=True),
-    Column("token_hash", Text, nullable=False, unique=True),
-    Column("label", Text, nullable=False),
-    Column("created_at", Text, nullable=False),
-    Column("expires_at", Text),
-    Column("consented_at", Text),
-    Column("revoked_at", Text),
-    Column("excluded_at", Text),
+    sa.Column("study", sa.Text, sa.ForeignKey("seedpo_studies.id"), primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("token_hash", sa.Text, nullable=False, unique=True),
+    sa.Column("label", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Text, nullable=False),
+    sa.Column("expires_at", sa.Text),
+    sa.Column("consented_at", sa.Text),
+    sa.Column("revoked_at", sa.Text),
+    sa.Column("excluded_at", sa.Text),
 )
 
-shows = Table(
+shows = sa.Table(
     "seedpo_shows",
     metadata,
-    Column("token", Text, primary_key=True),
-    Column("study", Text, nullable=False),
-    Column("rater", Text, nullable=False),
-    Column("number", Integer, nullable=False),
-    Column("group", Text, nullable=False),
-    Column("first", Integer, nullable=False),
-    Column("second", Integer, nullable=False),
-    Column("flipped", Boolean, nullable=False),
-    Column("repeat_of", Text),
-    Column("shown_at", Text, nullable=False),
+    sa.Column("token", sa.Text, primary_key=True),
+    sa.Column("study", sa.Text, nullable=False),
+    sa.Column("rater", sa.Text, nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("group", sa.Text, nullable=False),
+    sa.Column("first", sa.Integer, nullable=False),
+    sa.Column("second", sa.Integer, nullable=False),
+    sa.Column("flipped", sa.Boolean, nullable=False),
+    sa.Column("repeat_of", sa.Text),
+    sa.Column("shown_at", sa.Text, nullable=False),
     # An open show holds its place for an hour from this time; null: its place was given up.
-    Column("held_at", Text),
+    sa.Column("held_at", sa.Text),
     # The vote that counts; null: not answered yet.
-    Column("last_vote", BigInteger),
-    ForeignKeyConstraint(["study", "rater"], ["seedpo_raters.study", "seedpo_raters.id"]),
-    ForeignKeyConstraint(["study", "group"], ["seedpo_groups.study", "seedpo_groups.group"]),
-    UniqueConstraint("study", "rater", "number"),
-    Index("seedpo_shows_pair", "study", "group", "first", "second"),
-    Index("seedpo_shows_held", "study", "last_vote", "held_at"),
+    sa.Column("last_vote", sa.BigInteger),
+    sa.ForeignKeyConstraint(["study", "rater"], ["seedpo_raters.study", "seedpo_raters.id"]),
+    sa.ForeignKeyConstraint(["study", "group"], ["seedpo_groups.study", "seedpo_groups.group"]),
+    sa.UniqueConstraint("study", "rater", "number"),
+    sa.Index("seedpo_shows_pair", "study", "group", "first", "second"),
+    sa.Index("seedpo_shows_held", "study", "last_vote", "held_at"),
 )
 
-votes = Table(
+votes = sa.Table(
     "seedpo_votes",
     metadata,
     # SQLite numbers rows by itself only if the type is exactly INTEGER.
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("show", Text, ForeignKey("seedpo_shows.token"), nullable=False),
-    Column("key", Text, nullable=False),
-    Column("answer", Text, nullable=False),
-    Column("seconds", Float),
-    Column("at", Text, nullable=False),
-    UniqueConstraint("show", "key"),
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("show", sa.Text, sa.ForeignKey("seedpo_shows.token"), nullable=False),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("seconds", sa.Float),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.UniqueConstraint("show", "key"),
     sqlite_autoincrement=True,
 )
 
-counts = Table(
+counts = sa.Table(
     "seedpo_counts",
     metadata,
-    Column("study", Text, ForeignKey("seedpo_studies.id"), primary_key=True),
-    Column("group", Text, primary_key=True),
-    Column("first", Integer, primary_key=True),
-    Column("second", Integer, primary_key=True),
-    Column("raters", Integer, nullable=False),
+    sa.Column("study", sa.Text, sa.ForeignKey("seedpo_studies.id"), primary_key=True),
+    sa.Column("group", sa.Text, primary_key=True),
+    sa.Column("first", sa.Integer, primary_key=True),
+    sa.Column("second", sa.Integer, primary_key=True),
+    sa.Column("raters", sa.Integer, nullable=False),
     # How many of these raters saw the second candidate on the left.
-    Column("flipped", Integer, nullable=False),
-    Column("revision", BigInteger, nullable=False),
-    Index("seedpo_counts_revision", "study", "revision"),
+    sa.Column("flipped", sa.Integer, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Index("seedpo_counts_revision", "study", "revision"),
 )
 
 _APPEND_ONLY = {
@@ -152,7 +130,7 @@ _LOCK = 0x5EED90
 """PostgreSQL's advisory lock for making the tables."""
 
 
-def prepare_tables(connection: Connection) -> None:
+def prepare_tables(connection: sa.Connection) -> None:
     """Makes the tables if they do not exist; call it inside a transaction that writes.
 
     Raises:
@@ -160,9 +138,9 @@ def prepare_tables(connection: Connection) -> None:
     """
     dialect = connection.dialect.name
     if dialect == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
-    if inspect(connection).has_table(schema.name):
-        version = connection.execute(select(schema.c.version)).scalar()
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
+    if sa.inspect(connection).has_table(schema.name):
+        version = connection.execute(sa.select(schema.c.version)).scalar()
         if version != VERSION:
             newer = isinstance(version, int) and version > VERSION
             raise StoreError(
@@ -172,8 +150,8 @@ def prepare_tables(connection: Connection) -> None:
         return
     metadata.create_all(connection)
     for statement in _APPEND_ONLY[dialect]:
-        connection.execute(text(statement))
-    connection.execute(insert(schema).values(version=VERSION))
+        connection.execute(sa.text(statement))
+    connection.execute(sa.insert(schema).values(version=VERSION))
 
 
 def as_text(time: datetime) -> str:
@@ -188,7 +166,7 @@ def digest(group: Group) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def register(connection: Connection, study: Study) -> Study:
+def register(connection: sa.Connection, study: Study) -> Study:
     """Gives a study its row; call it in the transaction that calls :func:`prepare_tables`.
 
     Returns:
@@ -198,11 +176,11 @@ def register(connection: Connection, study: Study) -> Study:
         StoreError: the database holds another study of this id, or a group changed after it was shown.
     """
     name = study.settings.id
-    if connection.execute(select(studies.c.id).where(studies.c.id == name)).first() is None:
-        connection.execute(insert(studies).values(id=name, origin=_origin(study), revision=0))
+    if connection.execute(sa.select(studies.c.id).where(studies.c.id == name)).first() is None:
+        connection.execute(sa.insert(studies).values(id=name, origin=_origin(study), revision=0))
     lock_study(connection, study)
     study = refreshed(study)  # only now: while the row is locked, nobody is shown a group that is not read here
-    for row in connection.execute(select(groups).where(groups.c.study == name)):
+    for row in connection.execute(sa.select(groups).where(groups.c.study == name)):
         if row.group not in study.by_id:
             raise StoreError(
                 f"{study.folder}: group {row.group!r} was shown to raters and is not in groups.jsonl; put it back, or "
@@ -212,7 +190,7 @@ def register(connection: Connection, study: Study) -> Study:
     return study
 
 
-def lock_study(connection: Connection, study: Study) -> int:
+def lock_study(connection: sa.Connection, study: Study) -> int:
     """Locks the study's row until the transaction ends.
 
     Returns:
@@ -222,23 +200,23 @@ def lock_study(connection: Connection, study: Study) -> int:
         StoreError: the row belongs to another study, or is gone.
     """
     own_row = studies.c.id == study.settings.id
-    row = connection.execute(select(studies).where(own_row).with_for_update()).first()
+    row = connection.execute(sa.select(studies).where(own_row).with_for_update()).first()
     if row is None:
         raise StoreError(f"{study.folder}: the database no longer knows this study; start again to register it")
     origin = _origin(study)
     if origin not in ("", row.origin):
-        shown = select(shows.c.token).where(shows.c.study == study.settings.id).limit(1)
+        shown = sa.select(shows.c.token).where(shows.c.study == study.settings.id).limit(1)
         if row.origin and connection.execute(shown).first() is not None:
             raise StoreError(
                 f"{study.folder}: its first group {study.groups[0].id!r} is not the first group of the study of this "
                 "id whose votes are in the database: groups.jsonl was edited, or it is another study; undo the edit, "
                 "or give one study another id in study.yaml"
             )
-        connection.execute(update(studies).where(own_row).values(origin=origin))
+        connection.execute(sa.update(studies).where(own_row).values(origin=origin))
     return int(row.revision)
 
 
-def record_group(connection: Connection, study: Study, group: Group) -> None:
+def record_group(connection: sa.Connection, study: Study, group: Group) -> None:
     """Records what a group looks like when it is shown for the first time.
 
     Raises:
@@ -246,9 +224,9 @@ def record_group(connection: Connection, study: Study, group: Group) -> None:
     """
     key = {"study": study.settings.id, "group": group.id}
     same_group = [groups.c[name] == value for name, value in key.items()]
-    recorded = connection.execute(select(groups.c.digest).where(*same_group)).scalar()
+    recorded = connection.execute(sa.select(groups.c.digest).where(*same_group)).scalar()
     if recorded is None:
-        connection.execute(insert(groups).values(**key, digest=digest(group)))
+        connection.execute(sa.insert(groups).values(**key, digest=digest(group)))
     else:
         _require_unchanged(study, group, recorded)
 

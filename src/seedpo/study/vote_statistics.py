@@ -272,12 +272,20 @@ def agreement(votes: Sequence[Judgement], resampling: Resampling) -> Agreement:
 
 
 def summaries(
-    judgements: Sequence[Judgement], *, left_out: Collection[str], fast_seconds: float
+    judgements: Sequence[Judgement], *, left_out: Collection[str], fast_seconds: float, raters: Iterable[str] = ()
 ) -> tuple[RaterSummary, ...]:
-    """One summary per rater, by pseudonym; agreement is with the other raters who are not left out."""
+    """One summary per rater, sorted by pseudonym.
+
+    Args:
+        judgements: all answers.
+        left_out: raters whose votes do not count; agreement is with the others.
+        fast_seconds: flag raters whose median time per answer is below this.
+        raters: further raters, who may have no answer.
+    """
     by_rater = _grouped(judgements, lambda judgement: judgement.show.rater)
     pairs = _by_pair(sort_answers(judgements).votes)
-    return tuple(_summary(rater, by_rater[rater], pairs, left_out, fast_seconds) for rater in sorted(by_rater))
+    names = sorted({*by_rater, *raters})
+    return tuple(_summary(name, by_rater.get(name, ()), pairs, left_out, fast_seconds) for name in names)
 
 
 def _summary(
