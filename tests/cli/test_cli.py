@@ -11,23 +11,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import typer
 from accelerate.state import AcceleratorState
 from PIL import Image
 
-from seedpo.cli import main
+from seedpo.cli import app, main
 from seedpo.registry import registries
-from tests.small_runs import as_options, few_prompts, files_of, metrics, small
+from tests.small_runs import as_options, few_prompts, metrics, small
 
 ROOT = Path(__file__).parents[2]
 PROMPT = "a small red circle on a white background"
-COMMANDS = (
-    ["train"],
-    ["sample"],
-    ["report"],
-    ["demo"],
-    ["list"],
-    ["scenes", "pairs"],
-)
 
 
 @pytest.fixture(autouse=True)
@@ -67,41 +60,31 @@ def in_process(*arguments: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-class TestHelp:
-    @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-    def test_every_command_explains_itself(self, capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
-        assert call(*command, "--help") == 0
+def test_every_command_and_option_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    def check(command: Any, path: list[str]) -> None:
+        assert [parameter.name for parameter in command.params if not getattr(parameter, "help", None)] == []
+        assert call(*path, "--help") == 0
         shown = capsys.readouterr().out
-        assert f" {' '.join(command)} [OPTIONS]" in shown
-        assert "--help" in shown
+        assert " ".join([*path, "[OPTIONS]"]) in " ".join(shown.split())
+        children = getattr(command, "commands", {})
+        assert command.help
+        for name, child in children.items():
+            assert name in shown
+            check(child, [*path, name])
 
-    def test_all_commands_are_listed(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert call("--help") == 0
-        shown = capsys.readouterr().out
-        assert all(command[0] in shown for command in COMMANDS)
-
-    def test_every_option_is_explained(self) -> None:
-        import typer
-
-        from seedpo.cli import app
-
-        def unexplained(command: Any, path: str) -> list[str]:
-            found = [f"{path} {p.name}" for p in command.params if not getattr(p, "help", None)]
-            for name, child in getattr(command, "commands", {}).items():
-                found += unexplained(child, f"{path} {name}")
-            return [] if command is None else found
-
-        assert unexplained(typer.main.get_command(app), "seedpo") == []
+    check(typer.main.get_command(app), [])
 
 
 class TestList:
-    @pytest.mark.parametrize("kind", [kind for kind in registries() if kind != "rewards"])
-    def test_one_kind(self, capsys: pytest.CaptureFixture[str], kind: str) -> None:
-        assert call("list", kind) == 0
-        lines = capsys.readouterr().out.splitlines()
-        assert lines[0] == f"{kind}:"
-        assert [line.split()[0] for line in lines[1:]] == registries()[kind].names()
-        assert all(entry.summary in line for entry, line in zip(registries()[kind].entries, lines[1:], strict=True))
+    def test_one_kind(self, capsys: pytest.CaptureFixture[str]) -> None:
+        for kind, registry in registries().items():
+            if kind == "rewards":
+                continue
+            assert call("list", kind) == 0
+            lines = capsys.readouterr().out.splitlines()
+            assert lines[0] == f"{kind}:"
+            assert [line.split()[0] for line in lines[1:]] == registry.names()
+            assert all(entry.summary in line for entry, line in zip(registry.entries, lines[1:], strict=True))
 
     def test_all_kinds(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert call("list") == 0
@@ -119,23 +102,14 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
-            (["--set", "gama=1"], "unknown key 'gama'; did you mean 'gamma'?"),
-            (["--set", "sampling.ets=1"], "unknown key 'sampling.ets'; did you mean 'eta'?"),
-            (["--set", "gamma"], "--set 'gamma' is not of the form key=value; write for example --set gamma=1"),
-            (["--set", "gamma=[1"], "--set gamma: the value '[1' is not YAML"),
-            (["--set", "max_steps=soon"], "max_steps = 'soon': "),
-            (["--set", "beta=-1"], "beta = -1.0 must be a finite number above 0"),
-            (["--set", "beta=0"], "beta = 0.0 must be a finite number above 0"),
-            (["--set", "beta=.nan"], "beta = nan: "),
-            (["--set", "gamma=-1"], "gamma = -1.0 gives the policy weight"),
-            (["--set", "gamma=-2"], "raise gamma above -1"),
-            (["--set", "gamma=-50", "--set", "entropy_convention=absolute"], "raise gamma above -10"),
-            (["--set", "method=ppo"], "unknown method 'ppo'; did you mean 'spo'? there are: diffusion-dpo, d3po, spo"),
-            (["--set", "prompts=absent.txt"], "prompt file absent.txt does not exist in "),
-            (["--set", "evaluation.prompts=absent.txt"], "prompt file absent.txt does not exist"),
-            (["--set", "reward=scorer"], "unknown reward 'scorer'"),
+            (["--set", "sampling.ets=1"], "'sampling.ets'"),
+            (["--set", "gamma"], "--set 'gamma'"),
+            (["--set", "gamma=[1"], "--set gamma"),
+            (["--set", "gamma=-50", "--set", "entropy_convention=absolute"], "-10"),
+            (["--set", "method=ppo"], "'ppo'"),
+            (["--set", "prompts=absent.txt"], "absent.txt"),
             (["--set", "model=absent/folder"], "absent/folder"),
-            (["--resume", "last"], "--resume last is unknown; write --resume latest"),
+            (["--resume", "last"], "--resume latest"),
             (["--resume", "latest"], "config.yaml"),
         ],
         ids=lambda value: value if isinstance(value, str) else " ".join(value),
@@ -147,17 +121,11 @@ class TestRefusals:
         assert message in refusal(capsys, call("train", "spo", "--out", out, *changes))
         assert not out.exists()
 
-    def test_an_unknown_method(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-        message = refusal(capsys, call("train", "sop", "--out", tmp_path / "run"))
-        assert message == "unknown method 'sop'; did you mean 'spo'? there are: diffusion-dpo, d3po, spo"
-
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("method: [spo\n", "cannot be read as YAML"),
-            ("- spo\n", "must hold keys and values"),
-            ("method: spo\ngama: 1\n", "unknown key 'gama'; did you mean 'gamma'?"),
-            ("gamma: -2\n", "raise gamma above -1"),
+            ("method: [spo\n", "YAML"),
+            ("method: spo\ngama: 1\n", "'gama'"),
         ],
     )
     def test_of_a_recipe(self, capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str, message: str) -> None:
@@ -166,47 +134,16 @@ class TestRefusals:
         assert message in refusal(capsys, call("train", recipe, "--out", tmp_path / "run"))
         assert not (tmp_path / "run").exists()
 
-    def test_a_recipe_that_is_not_there(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-        message = refusal(capsys, call("train", tmp_path / "absent.yaml", "--out", tmp_path / "run"))
-        assert "absent.yaml does not exist" in message
-
-    @pytest.mark.parametrize(
-        ("content", "message"), [(b"\n \n", "holds no prompt"), (b"\xff\xfe\xfa", "cannot be read as UTF-8 text")]
-    )
-    def test_of_a_prompt_file(
-        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes, message: str
-    ) -> None:
-        (tmp_path / "p.txt").write_bytes(content)
-        status = call("train", "spo", "--out", tmp_path / "run", "--set", f"prompts={tmp_path / 'p.txt'}")
-        assert message in refusal(capsys, status)
-
     def test_of_a_pair_file(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (tmp_path / "p.parquet").write_text("no parquet")
         status = call("train", "diffusion-dpo", "--out", tmp_path / "run", "--set", f"data={tmp_path / 'p.parquet'}")
         assert "cannot be read as parquet" in refusal(capsys, status)
 
-    def test_an_existing_run_folder(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-        assert train(tmp_path / "run", "diffusion-dpo", max_steps=1) == 0
-        capsys.readouterr()
-        before = files_of(tmp_path / "run")
-        message = refusal(capsys, train(tmp_path / "run", "diffusion-dpo", max_steps=1))
-        assert "is not empty; continue with --resume latest, or choose another --out to start anew" in message
-        assert files_of(tmp_path / "run") == before
-
-    def test_a_loss_that_is_not_a_number(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-        out = tmp_path / "run"
-        message = refusal(capsys, train(out, "diffusion-dpo", max_steps=3, checkpoint_every=1, learning_rate=1e30))
-        assert message.startswith("step 2: the loss is not finite")
-        assert "lower learning_rate, beta or gamma" in message
-        assert "checkpoint-000001" in message
-        assert [path.name for path in (out / "checkpoints").iterdir()] == ["checkpoint-000001"]
-        assert not (out / "adapter").exists()
-
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ([], "there is nothing to draw; give --prompt"),
-            (["--prompt", PROMPT, "--run", "absent"], "absent is not a run folder"),
+            ([], "--prompt"),
+            (["--prompt", PROMPT, "--run", "absent"], "absent"),
             (["--prompt", PROMPT, "--model", "scones"], "unknown model 'scones'; did you mean 'scenes'?"),
             (["--prompts", "absent.txt"], "prompt file absent.txt does not exist"),
             (["--prompts", "scenes-evalation"], "unknown prompt set 'scenes-evalation'; did you mean"),
@@ -282,15 +219,3 @@ class TestProcess:
         assert done.returncode == 1
         assert done.stdout == ""
         assert done.stderr == "error: unknown key 'gama'; did you mean 'gamma'?\n"
-
-    def test_unknown_words_are_named_and_the_run_goes_on(self, tmp_path: Path) -> None:
-        prompts = few_prompts(tmp_path, "a small mauve zebra on a white background")
-        tree = small(tmp_path, prompts=str(prompts), max_steps=1, evaluation={"num_prompts": 1, "metrics": []})
-        few_prompts(tmp_path, "a small mauve zebra on a white background")
-        done = in_process("train", "spo", "--out", tmp_path / "run", "--quiet", *as_options(tree))
-        assert done.returncode == 0, done.stderr
-        warning = (
-            "prompt 'a small mauve zebra on a white background': the embedded model has never seen 'mauve', 'zebra'"
-        )
-        assert done.stderr.splitlines().count(warning) == 1
-        assert done.stdout.startswith("finished: step 1, ")

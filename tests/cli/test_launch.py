@@ -102,7 +102,7 @@ def test_one_that_is_killed_ends_the_others(tmp_path: Path, capfd: pytest.Captur
     assert run(tmp_path, code) == 128 + signal.SIGKILL
     assert time.monotonic() - started < 300
     message = "error: process 1 was ended by SIGKILL (often: memory ran out); "
-    message += "run the command again to go on (training: with --resume latest)\n"
+    message += "run the command again to continue (training: with --resume latest)\n"
     assert capfd.readouterr().err == message
 
 
@@ -162,8 +162,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_another_launcher_is_not_contradicted(monkeypatch: pytest.MonkeyPatch) -> None:
-    launch.require_no_other_launcher(2)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    launch.require_no_other_launcher(2)
-    with pytest.raises(ConfigError, match="--processes 4 within a launch of 2 processes; leave --processes out"):
-        launch.require_no_other_launcher(4)
+    launch.run_in_processes([], processes=2)  # returns: this is one of two already
+    launch.run_in_processes([], processes=None)
+    with pytest.raises(ConfigError, match="--processes 4 within a launch of 2 processes"):
+        launch.run_in_processes([], processes=4)

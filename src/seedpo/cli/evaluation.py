@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -86,14 +84,11 @@ def evaluate_command(
 
         seedpo evaluate runs/spo --over-training --rewards pickscore,aesthetic --out out/curves
     """
-    from seedpo.cli.launch import is_launched, launch, require_no_other_launcher
+    from seedpo.cli.launch import run_in_processes
 
-    if processes is not None and not is_launched():
-        if over_training and processes > 1:
-            raise ConfigError("--over-training draws nothing; leave --processes out")
-        require_no_other_launcher(processes)
-        if processes > 1 and "WORLD_SIZE" not in os.environ:
-            raise SystemExit(launch(context.obj or sys.argv[1:], processes=processes))
+    if over_training and (processes or 1) > 1:
+        raise ConfigError("--over-training draws nothing; leave --processes out")
+    run_in_processes(context.obj, processes=processes)
     quieten_libraries()
     from seedpo.evaluation.evaluate import Measures, evaluate, evaluate_over_training, tie_widths
     from seedpo.evaluation.score import Scoring, read_definitions

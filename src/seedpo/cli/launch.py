@@ -19,7 +19,6 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -33,33 +32,30 @@ GRACE = 10.0
 """Seconds that the other processes have to end by themselves after one has failed."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """How a process ended, in its own words.
-
-    Attributes:
-        message: one line.
-        details: the traceback of a fault that no user can mend; empty for an error that one can.
-    """
-
-    message: str
-    details: str = ""
-
-
 def is_launched() -> bool:
     """Whether this process was started by :func:`launch`."""
     return _FOLDER in os.environ
 
 
-def require_no_other_launcher(processes: int) -> None:
-    """Checks that ``--processes`` does not contradict torchrun or accelerate.
+def run_in_processes(arguments: Sequence[str] | None, *, processes: int | None, shard: bool = False) -> None:
+    """Runs this command in several processes and ends this one; returns at once if this is one of them.
+
+    Args:
+        arguments: of the command line; ``None``: those of this process.
+        processes: as ``--processes`` says; ``None`` or 1: this process alone.
+        shard: whether each keeps only its part of the trained weights (FSDP2).
 
     Raises:
-        ConfigError: if this process is one of another number of processes.
+        ConfigError: if torchrun or accelerate started another number of processes.
+        SystemExit: with the exit status of the processes.
     """
+    if processes is None or is_launched():
+        return
     world = os.environ.get("WORLD_SIZE")
     if world is not None and int(world) != processes:
         raise ConfigError(f"--processes {processes} within a launch of {world} processes; leave --processes out")
+    if processes > 1 and world is None:
+        raise SystemExit(launch(arguments or sys.argv[1:], processes=processes, shard=shard))
 
 
 def launch(
@@ -171,40 +167,46 @@ def _end(workers: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _explain(blamed: int, status: int, folder: Path, *, processes: int) -> None:
-    """Prints why the run ended: what a user can mend, else the signal that ended a process, else its own words."""
-    failures = {rank: failure for rank in range(processes) if (failure := _read(folder, rank)) is not None}
-    mendable = next((failure for failure in failures.values() if not failure.details), None)
-    if mendable is not None:
-        text = f"error: {mendable.message}"
+    """Prints why the run ended: a user's error, else the signal that ended a process, else its own output."""
+    errors = {rank: error for rank in range(processes) if (error := _read_error(folder, rank)) is not None}
+    users_error = next((error for error in errors.values() if not error["traceback"]), None)
+    if users_error is not None:
+        text = f"error: {users_error['message']}"
     elif status < 0:
         text = (
             f"error: process {blamed} was ended by {signal.Signals(-status).name}"
             f"{' (often: memory ran out)' if -status == signal.SIGKILL else ''}; "
-            "run the command again to go on (training: with --resume latest)"
+            "run the command again to continue (training: with --resume latest)"
         )
-    elif blamed in failures:
-        text = f"{failures[blamed].details}error: process {blamed} failed: {failures[blamed].message}"
+    elif blamed in errors:
+        text = f"{errors[blamed]['traceback']}error: process {blamed} failed: {errors[blamed]['message']}"
     else:
         log = folder / f"rank-{blamed}.log"
-        words = log.read_text(errors="replace") if log.exists() else ""
-        text = f"{words[-4000:]}error: process {blamed} ended with status {status}"
+        output = log.read_text(errors="replace") if log.exists() else ""
+        text = f"{output[-4000:]}error: process {blamed} ended with status {status}"
     print(text, file=sys.stderr)  # noqa: T201
 
 
-def _read(folder: Path, rank: int) -> Failure | None:
+def _read_error(folder: Path, rank: int) -> dict[str, str] | None:
     try:
-        return Failure(**json.loads((folder / f"rank-{rank}.json").read_text(encoding="utf-8")))
+        error: dict[str, str] = json.loads((folder / f"rank-{rank}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return error
 
 
 def tell_launcher(error: Exception) -> None:
-    """Leaves this process's error for the launcher, which prints one for all processes."""
-    details = "" if isinstance(error, SeedpoError) else "".join(traceback.format_exception(error))
-    message = " ".join(str(error).split()) or type(error).__name__
+    """Leaves this process's error for the launcher, which prints one for all processes.
+
+    The file holds the ``message`` in one line, and the ``traceback`` of a fault that no user can fix.
+    """
+    content = {
+        "message": " ".join(str(error).split()) or type(error).__name__,
+        "traceback": "" if isinstance(error, SeedpoError) else "".join(traceback.format_exception(error)),
+    }
     path = Path(os.environ[_FOLDER]) / f"rank-{os.environ['RANK']}.json"
     with suppress(OSError):  # The launcher is gone, and its folder with it.
-        path.write_text(json.dumps(asdict(Failure(message=message, details=details))), encoding="utf-8")
+        path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def end_with_launcher() -> None:

@@ -69,7 +69,9 @@ for panel, commands in COMMANDS.items():
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Runs the command line; what a user can mend is printed as one line, with exit status 1 (3: an alarm said stop).
+    """Runs the command line.
+
+    An error that a user can fix is printed as one line, with exit status 1 (3: an alarm stopped the run).
 
     Of several processes the first one prints; under ``--processes`` the launcher does.
     """

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from seedpo.cli.shared import Changes, is_first_process, quieten_libraries, read_changes
-from seedpo.errors import ConfigError
+from seedpo.cli.shared import (
+    Changes,
+    Processes,
+    Quiet,
+    Resume,
+    is_first_process,
+    quieten_libraries,
+    read_changes,
+    read_resume,
+)
 
 reward_app = typer.Typer(no_args_is_help=True, help="Train a preference model on labelled pairs, and measure one.")
 
@@ -24,14 +30,9 @@ def reward_train_command(
     out: Annotated[Path, typer.Option(help="Run folder to write; must be new unless a run is resumed.")],
     recipe: Recipe = None,
     changes: Changes = None,
-    resume: Annotated[
-        str | None, typer.Option(metavar="latest", help="Go on from the last checkpoint in --out.")
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
-    processes: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes on this machine: one for each GPU, or several on the CPU.", metavar="N"),
-    ] = None,
+    resume: Resume = None,
+    quiet: Quiet = False,
+    processes: Processes = None,
 ) -> None:
     """Train a preference model: step-aware as SPO's, or plain as PickScore.
 
@@ -52,20 +53,16 @@ def reward_train_command(
     The result, OUT/model, is a reward: `--set reward=OUT/model` trains with it, `seedpo score --reward OUT/model`
     scores images with it. `batch_size` counts pairs per process.
     """
-    from seedpo.cli.launch import is_launched, launch, require_no_other_launcher
+    from seedpo.cli.launch import run_in_processes
 
-    if resume not in (None, "latest"):
-        raise ConfigError(f"--resume {resume} is unknown; write --resume latest")
+    resumed = read_resume(resume)
     overrides = read_changes(changes)
-    if processes is not None and not is_launched():
-        require_no_other_launcher(processes)
-        if processes > 1 and "WORLD_SIZE" not in os.environ:
-            raise SystemExit(launch(context.obj or sys.argv[1:], processes=processes))
+    run_in_processes(context.obj, processes=processes)
     quieten_libraries()
     from seedpo.training.reward_run import last_evaluation, resolve_reward_config, train_reward
 
     config = resolve_reward_config(recipe, overrides)
-    train_reward(config, out, resume="latest" if resume else None, progress=not quiet)
+    train_reward(config, out, resume=resumed, progress=not quiet)
     if not is_first_process():
         return
     typer.echo(accuracy_table(last_evaluation(out)))
@@ -79,7 +76,7 @@ def reward_train_command(
 def reward_measure_command(
     recipe: Recipe = None,
     changes: Changes = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure the preference model `start` on held-out pairs, at each time step, without training it.
 

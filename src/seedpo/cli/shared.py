@@ -3,14 +3,44 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+
+from seedpo.errors import ConfigError
 
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the run; dotted for nested ones. Repeatable."),
 ]
+
+
+Resume = Annotated[
+    str | None, typer.Option(metavar="latest", help="Continue from the last checkpoint in --out.", show_default=False)
+]
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Processes on this machine: one for each GPU, or several on the CPU.",
+        show_default=False,
+    ),
+]
+
+
+def read_resume(resume: str | None) -> Literal["latest"] | None:
+    """What ``--resume`` says.
+
+    Raises:
+        ConfigError: if it is anything but ``latest``.
+    """
+    if resume not in (None, "latest"):
+        raise ConfigError(f"--resume {resume} is unknown; write --resume latest")
+    return None if resume is None else "latest"
 
 
 def read_changes(changes: list[str] | None) -> dict[str, Any]:

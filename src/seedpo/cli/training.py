@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from seedpo.cli.shared import Changes, is_first_process, quieten_libraries, read_changes
+from seedpo.cli.shared import (
+    Changes,
+    Processes,
+    Quiet,
+    Resume,
+    is_first_process,
+    quieten_libraries,
+    read_changes,
+    read_resume,
+)
 from seedpo.errors import ConfigError
 
 
@@ -20,18 +27,13 @@ def train_command(
     ],
     out: Annotated[Path, typer.Option(help="Run folder to write; must be new unless a run is resumed.")],
     changes: Changes = None,
-    resume: Annotated[
-        str | None, typer.Option(metavar="latest", help="Go on from the last checkpoint in --out.")
-    ] = None,
+    resume: Resume = None,
     feedback: Annotated[
         Path | None,
         typer.Option(metavar="STUDY", help="d3po: people judge the images, in this study; made if there is none."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
-    processes: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes on this machine: one for each GPU, or several on the CPU.", metavar="N"),
-    ] = None,
+    quiet: Quiet = False,
+    processes: Processes = None,
     shard: Annotated[
         bool,
         typer.Option("--shard", help="With --processes: each keeps a part of gradients and optimiser state (FSDP2)."),
@@ -60,11 +62,10 @@ def train_command(
     `batch_size` counts pairs per process. `torchrun --nproc_per_node 8 -m seedpo train ...` and
     `accelerate launch -m seedpo train ...` start the same run, on several machines too.
     """
-    from seedpo.cli.launch import is_launched, launch, require_no_other_launcher
+    from seedpo.cli.launch import run_in_processes
     from seedpo.settings import merge
 
-    if resume not in (None, "latest"):
-        raise ConfigError(f"--resume {resume} is unknown; write --resume latest")
+    resumed = read_resume(resume)
     if push_to_hub is not None:
         from seedpo.models.names import repository_name
 
@@ -74,14 +75,11 @@ def train_command(
         overrides = merge(overrides, {"feedback": {"study": str(feedback)}})
     if shard and (processes or 1) < 2:
         raise ConfigError("--shard needs --processes 2 or more: there is nothing to share with one process")
-    if processes is not None and not is_launched():
-        require_no_other_launcher(processes)
-        if processes > 1 and "WORLD_SIZE" not in os.environ:
-            raise SystemExit(launch(context.obj or sys.argv[1:], processes=processes, shard=shard))
+    run_in_processes(context.obj, processes=processes, shard=shard)
     quieten_libraries()
     from seedpo.training.run import resolve_config, train
 
-    last = train(resolve_config(method, overrides), out, resume="latest" if resume else None, progress=not quiet)
+    last = train(resolve_config(method, overrides), out, resume=resumed, progress=not quiet)
     if not is_first_process():
         return
     shown = {key: last[key] for key in ("step", "loss", "rewards/margins", "rewards/accuracies") if key in last}
