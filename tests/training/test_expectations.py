@@ -11,8 +11,9 @@ from seedpo.training.expectations import what_to_expect
 from seedpo.training.settings import RunConfig
 
 
-def told(*, fixed_pairs: bool = False, **keys: Any) -> str:
-    return "\n".join(what_to_expect(build_config(RunConfig, keys), fixed_pairs=fixed_pairs))
+def lines(*, fixed_pairs: bool = False, **keys: Any) -> dict[str, str]:
+    rows = what_to_expect(build_config(RunConfig, keys), fixed_pairs=fixed_pairs)[1:]
+    return dict(row.strip().split(": ", 1) for row in rows if ": " in row)
 
 
 def test_the_bounds_of_a_clipped_loss() -> None:
@@ -24,28 +25,20 @@ def test_the_bounds_of_a_clipped_loss() -> None:
     assert high == pytest.approx(-math.log(1 / (1 + math.exp(margin))), rel=1e-12)
 
 
-def test_d3pos_flat_loss_is_no_sign_of_not_learning() -> None:
-    text = told(method="d3po", beta=0.1, clip_range=0.1)
-    assert "cannot leave [0.683, 0.703], whatever is learnt: a flat loss is no sign of anything here" in text
-    assert "beta, gamma and the reference have no influence" in text
-    assert "source/reward" in text
-
-
-def test_a_clip_that_leaves_room() -> None:
-    text = told(method="spo", beta=10.0, clip_range=0.1)
-    assert "cannot leave [0.126, 2.133]" in text
-    assert "flat loss" not in text
-    assert "margin_abs: 0 at first, at most 2\n" in text
-
-
-def test_fixed_pairs_without_a_clip() -> None:
-    text = told(fixed_pairs=True, method="diffusion-dpo", beta=2000.0)
-    assert "starts at 0.693 (policy = reference)" in text
-    assert "learnt by heart" in text
-    assert "source/reward" not in text
-
-
-def test_the_entropy_term_moves_the_start() -> None:
-    text = told(method="spo", beta=10.0, gamma=3.0, clip_range=0.1)
-    assert "starts off 0.693" in text
-    assert "cannot leave" not in text
+@pytest.mark.parametrize(
+    ("keys", "loss", "margin", "reward"),
+    [
+        ({"method": "d3po", "beta": 0.1, "clip_range": 0.1}, "[0.683, 0.703]", "no influence", True),
+        ({"method": "spo", "beta": 10.0, "clip_range": 0.1}, "[0.126, 2.133]", "at most 2", True),
+        ({"method": "spo", "beta": 10.0, "gamma": 3.0, "clip_range": 0.1}, "0.693", "offset/std", True),
+        ({"method": "diffusion-dpo", "beta": 2000.0, "fixed_pairs": True}, "starts at 0.693", "0.05 to 1", False),
+    ],
+    ids=["d3po", "spo", "see", "fixed pairs"],
+)
+def test_what_is_said_follows_from_the_settings(keys: dict[str, Any], loss: str, margin: str, reward: bool) -> None:
+    found = lines(**keys)
+    assert loss in found["loss"]
+    assert margin in found["margin_abs"]
+    assert ("source/reward" in found) == reward
+    assert ("cannot leave" in found["loss"]) == ("clip_range" in keys and not keys.get("gamma"))
+    assert ("memorised" in found["rewards/accuracies"]) == (not reward)

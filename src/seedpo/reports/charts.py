@@ -8,14 +8,12 @@ from dataclasses import dataclass
 
 from seedpo.core.entropy import clipped_loss
 from seedpo.pages.figures import Line, Panel
-from seedpo.pages.wording import sentence, setting
+from seedpo.pages.wording import sentence
 from seedpo.reports.curves import Curve
 from seedpo.reports.families import Family, Setting
 from seedpo.reports.names import figure_name, metrics_in_order, of_kind, unit_of
 from seedpo.reports.runs import Run
-
-FLAT = 0.1
-"""A clipped loss whose whole range is narrower than this looks flat."""
+from seedpo.training.expectations import FLAT, expected_loss
 
 MOST_POINTS = 60
 """Training curves are averaged into at most this many points."""
@@ -198,11 +196,11 @@ def _marks(health: Health, run: Run) -> tuple[tuple[float, str], ...]:
 
 
 def _training(one: Setting, train: Sequence[Mapping[str, float]], health: Health) -> Line | None:
-    found = [record for record in train if health.key in record]
-    if not found:
+    lines = [record for record in train if health.key in record]
+    if not lines:
         return None
-    size = -(-len(found) // MOST_POINTS)
-    parts = [found[start : start + size] for start in range(0, len(found), size)]
+    size = -(-len(lines) // MOST_POINTS)
+    parts = [lines[start : start + size] for start in range(0, len(lines), size)]
 
     def mean(part: Sequence[Mapping[str, float]], key: str) -> float:
         return sum(record.get(key, math.nan) for record in part) / len(part)
@@ -234,11 +232,6 @@ def _clip_note(one: Setting) -> list[str]:
     if not clip or one.gamma != 0:
         return []
     low, high = clipped_loss(one.policy_weight, float(clip))
-    if high - low > FLAT:
-        return []
-    note = (
-        f"{one.name}: with clip_range = {setting(float(clip))} and a = {setting(one.policy_weight)} the loss cannot "
-        f"leave [{low:.3f}, {high:.3f}]. Judge by accuracy and rewards: a flat loss does not mean that nothing is "
-        "learned."
+    return (
+        [f"{one.name}: the loss {expected_loss(one.policy_weight, one.beta, float(clip))}"] if high - low < FLAT else []
     )
-    return [note]

@@ -10,29 +10,29 @@ from seedpo.settings import Section
 
 
 class AlarmConfig(Section):
-    """What is done when an alarm is raised, whichever it is."""
+    """What happens when an alarm is raised."""
 
     action: Literal["warn", "stop", "keep_best"] = "warn"
-    """`warn`: it is logged. `stop`: the run ends too, with a checkpoint. `keep_best`: it is logged, and the weights of
-    the evaluation with the highest held-out figure are kept in `best/` throughout the run."""
+    """`warn`: it is logged. `stop`: the run ends too, with a checkpoint. `keep_best`: it is logged, and `best/` always
+    holds the weights of the evaluation with the highest held-out figure."""
 
 
 class HackingAlarm(AlarmConfig):
-    """A held-out figure falls while the trained reward rises."""
+    """A held-out figure falls while the trained reward rises or holds its level."""
 
     threshold: float | None = Field(1.0, gt=0.0)
     """Fall from its peak, in half-widths of the fall's 95 % interval; none switches the alarm off."""
 
 
 class CollapseAlarm(AlarmConfig):
-    """A held-out figure falls, and the trained reward with it."""
+    """A held-out figure falls, and the trained reward falls too."""
 
     threshold: float | None = Field(1.0, gt=0.0)
     """Fall from its peak, in half-widths of the fall's 95 % interval; none switches the alarm off."""
 
 
 class DiversityAlarm(AlarmConfig):
-    """Images of one prompt grow alike."""
+    """Images of one prompt become similar."""
 
     threshold: float | None = Field(0.3, gt=0.0, lt=1.0)
     """Share of its first value that a diversity may lose; none switches the alarm off."""
@@ -41,7 +41,7 @@ class DiversityAlarm(AlarmConfig):
 
 
 class SaturationAlarm(AlarmConfig):
-    """Most pairs are decided, rightly or wrongly, so clearly that their gradient weight hardly changes."""
+    """Most pairs have margins so large, of either sign, that their gradient weight hardly changes."""
 
     threshold: float | None = Field(0.5, gt=0.0, lt=1.0)
     """Share of pairs with |margin| above 6, mean over the window; none switches the alarm off."""
@@ -64,21 +64,21 @@ class InertAlarm(AlarmConfig):
 
 
 class DisplacementAlarm(AlarmConfig):
-    """The pairs are ranked right while the preferred images grow less likely too (likelihood displacement)."""
+    """The pairs are ranked correctly while the preferred images become less likely too (likelihood displacement)."""
 
     threshold: float | None = Field(0.9, gt=0.5, le=1.0)
     """Accuracy on the training pairs, mean over the window; none switches the alarm off."""
 
 
 class SpikeAlarm(AlarmConfig):
-    """The loss leaps."""
+    """The loss spikes."""
 
     threshold: float | None = Field(10.0, gt=0.0)
-    """Leap above the window's median, in robust standard deviations (1.4826 MAD + 0.05); none switches it off."""
+    """Jump above the window's median, in robust standard deviations (1.4826 MAD + 0.05); none switches it off."""
 
 
 class AlarmsConfig(Section):
-    """What is watched while a run trains. Alarms follow from the lines of metrics alone and change no number."""
+    """What is watched while a run trains. Alarms follow from what a run measures and change no number."""
 
     held_out_rewards: tuple[str, ...] | None = None
     """Rewards and metrics of the evaluations that are not trained on; more must be better, and the first one decides

@@ -111,15 +111,15 @@ RULES: tuple[Rule, ...] = (
         name="hacking",
         kind="evaluation",
         reads=("reward/<first of evaluation.rewards>", "<alarms.held_out_rewards>"),
-        meaning="the policy learns what the trained reward gets wrong. Use the weights of the peak (action: keep_best "
-        "keeps them), stop here, or train again with a larger beta or a better reward",
+        meaning="the policy exploits errors of the trained reward. Use the weights of the peak (action: keep_best keeps "
+        "them), stop here, or train again with a larger beta or a better reward",
         sign=lambda lines, config, threshold: _fell(lines, config, Outcome.HACKING),
     ),
     Rule(
         name="collapse",
         kind="evaluation",
         reads=("reward/<first of evaluation.rewards>", "<alarms.held_out_rewards>"),
-        meaning="the images get worse by every measure, which is instability rather than reward hacking. Go back to "
+        meaning="the images get worse by every measure: instability rather than reward hacking. Return to the weights of "
         "the peak and lower learning_rate, or raise beta",
         sign=lambda lines, config, threshold: _fell(lines, config, Outcome.COLLAPSE),
     ),
@@ -127,7 +127,7 @@ RULES: tuple[Rule, ...] = (
         name="diversity",
         kind="evaluation",
         reads=("<alarms.diversity.figures>",),
-        meaning="images of one prompt grow alike. Use earlier weights, or train again with a larger beta or gamma",
+        meaning="images of one prompt become similar. Use earlier weights, or train again with a larger beta or gamma",
         sign=lambda lines, config, threshold: signs.lost_share(
             lines, figures=config.alarms.diversity.figures, share=threshold
         ),
@@ -136,8 +136,8 @@ RULES: tuple[Rule, ...] = (
         name="saturation",
         kind="train",
         reads=("saturated",),
-        meaning="pairs that are ranked right have no gradient any more, and those that are ranked wrong pull with full "
-        "weight however far off they are. Lower beta; if `offset/std` is large, lower gamma",
+        meaning="correctly ranked pairs have no gradient left, and wrongly ranked ones pull with full weight. Lower "
+        "beta; if `offset/std` is large, lower gamma",
         sign=lambda lines, config, threshold: signs.mean_above(
             lines, "saturated", threshold, window=config.alarms.window, seen="{value:.0%} of the pairs have |m| above 6"
         ),
@@ -146,8 +146,7 @@ RULES: tuple[Rule, ...] = (
         name="clipping",
         kind="train",
         reads=("clipped",),
-        meaning="these have no gradient, so that hardly anything is learnt any more. Raise clip_range, lower "
-        "learning_rate, or stop here",
+        meaning="clipped ratios have no gradient, so little is learned. Raise clip_range, lower learning_rate, or stop",
         sign=lambda lines, config, threshold: signs.mean_above(
             lines, "clipped", threshold, window=config.alarms.window, seen="{value:.0%} of the log-ratios are clipped"
         ),
@@ -156,31 +155,31 @@ RULES: tuple[Rule, ...] = (
         name="inert",
         kind="train",
         reads=("margin_abs",),
-        meaning="sigma(-m) is 1/2 for every pair, so that beta, gamma and the reference have no influence beyond the "
-        "scale of the gradient, which the optimiser removes; nothing holds the policy near the reference but the clip "
-        "and the end of the run. That is what log-probabilities averaged over the latent dimensions give at beta = "
-        "0.1, D3PO's published setting. For a reference that counts, raise beta until |m| comes near 1",
+        meaning="sigma(-m) is 1/2 for every pair, so beta, gamma and the reference only scale the gradient, and the "
+        "optimiser removes that scale. Only the clip and the end of the run keep the policy near the reference. D3PO's "
+        "published setting does this, with beta = 0.1 and log-probabilities averaged over the latent dimensions. For a "
+        "reference that counts, raise beta until |m| comes near 1",
         sign=lambda lines, config, threshold: signs.inert(lines, config, threshold),
     ),
     Rule(
         name="displacement",
         kind="train",
         reads=("rewards/accuracies", "log_ratio/chosen"),
-        meaning="the loss falls by pushing the rejected images away faster than the preferred ones, and images become "
-        "worse while the accuracy says otherwise (likelihood displacement). Use earlier weights; lower learning_rate "
-        "or raise beta",
+        meaning="the loss falls because rejected images become unlikely faster than preferred ones (likelihood "
+        "displacement): images get worse although the accuracy is high. Use earlier weights, lower learning_rate, or "
+        "raise beta",
         sign=lambda lines, config, threshold: signs.displaced(lines, threshold, window=config.alarms.window),
     ),
     Rule(
         name="spike",
         kind="train",
         reads=("loss",),
-        meaning="a single spike passes. If they come back, lower learning_rate or optimizer.max_grad_norm, or warm up "
-        "for longer (optimizer.warmup_steps)",
-        sign=lambda lines, config, threshold: signs.leapt(lines, "loss", threshold, window=config.alarms.window),
+        meaning="a single spike passes. If spikes return, lower learning_rate or optimizer.max_grad_norm, or raise "
+        "optimizer.warmup_steps",
+        sign=lambda lines, config, threshold: signs.loss_spiked(lines, "loss", threshold, window=config.alarms.window),
     ),
 )
-"""Every alarm, in the order in which they are looked for."""
+"""Every alarm, in the order in which they are checked."""
 
 
 def proxy_figure(config: RunConfig) -> str | None:
@@ -220,7 +219,7 @@ def keeps_best(config: RunConfig) -> bool:
 
 
 def reach(config: RunConfig) -> int:
-    """Lines of training metrics that a new line must be given with for every rule to see all that it looks at."""
+    """How many of the last lines of training metrics the rules look at."""
     return max(config.alarms.window + 1, config.alarms.inert.patience) + config.alarms.window
 
 

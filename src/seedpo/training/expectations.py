@@ -1,7 +1,7 @@
-"""What healthy curves look like for a run's method and settings, said before the run starts.
+"""What healthy curves look like for a run's method and settings, logged before the run starts.
 
-"Is it learning?" is what users of these methods ask most, since a loss near log 2 looks like no learning at all. The
-bounds are computed from the settings; the usual ranges are those of the embedded world's recorded runs.
+"Is it learning?" is the most frequent question about these methods, since a loss near log 2 looks like no learning at
+all. The bounds follow from the settings. The usual ranges are those of the embedded world's recorded runs.
 """
 
 from __future__ import annotations
@@ -20,66 +20,64 @@ def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
 
     Args:
         config: the run's settings.
-        fixed_pairs: whether the pairs come from a data set, seen again and again, instead of being drawn as it goes.
+        fixed_pairs: whether the pairs come from a data set, seen again and again, instead of from roll-outs.
     """
     a, b = config.weights
     clip = "no clipping" if config.clip_range is None else f"clip_range {config.clip_range:g}"
-    head = f"what to expect of {config.method} at beta {config.beta:g}, gamma {config.gamma:g}, {clip}:"
-    lines = [_loss(a, b, config.clip_range), _accuracy(a == b, fixed_pairs), _margins(a, b, config.clip_range)]
+    lines = [
+        f"loss: {expected_loss(a, b, config.clip_range)}",
+        f"rewards/accuracies: {_accuracy(a == b, fixed_pairs)}",
+        f"margin_abs: {_margins(a, b, config.clip_range)}",
+    ]
     if config.feedback.study is not None:
-        lines.append("source/pairs_kept: share of pairs about which people have a preference; the rest trains nothing")
+        lines.append("source/pairs_kept: share of pairs on which people have a preference; the others train nothing")
     elif not fixed_pairs:
-        lines.append(
-            "source/reward: what the policy is trained towards; it should rise over many roll-outs, through noise"
-        )
-    lines.append(
-        "metrics.jsonl in the run folder holds every figure, `seedpo report RUN --out report.html` draws them; alarms "
-        "say here when something goes wrong"
-    )
+        lines.append("source/reward: the reward that is trained; it should rise over many roll-outs, through noise")
+    lines.append("metrics.jsonl in the run folder holds every figure; `seedpo report RUN --out report.html` draws them")
+    head = f"what to expect of {config.method} at beta {config.beta:g}, gamma {config.gamma:g}, {clip}:"
     return [head, *(f"  {line}" for line in lines)]
 
 
-def _loss(a: float, b: float, clip_range: float | None) -> str:
+def expected_loss(a: float, b: float, clip_range: float | None) -> str:
+    """What the loss does in a healthy run.
+
+    Args:
+        a, b: weights of the policy's and the reference's log-probability.
+        clip_range: of the ratio policy/reference; `None` without clipping.
+    """
     if a != b:
         return (
-            "loss: starts off 0.693, mostly above it, since the entropy term's offset spreads the margins before "
-            "anything is learnt; only its change tells something, and it wavers with offset/std"
+            "starts away from 0.693, mostly above it, because the entropy term's offset spreads the margins; only its "
+            "change is informative, and it varies with offset/std"
         )
-    start = f"loss: starts at {math.log(2):.3f} (policy = reference)"
+    start = f"starts at {math.log(2):.3f} (policy = reference)"
     if clip_range is None:
-        return f"{start} and falls slowly; 0.6 to 0.69 is usual for long, and single steps go up as well"
+        return f"{start} and falls slowly; 0.6 to 0.69 is usual for long, and single steps may rise"
     low, high = clipped_loss(a, clip_range)
+    bounds = f"{start} and cannot leave [{low:.3f}, {high:.3f}]"
     if high - low >= FLAT:
-        return f"{start} and cannot leave [{low:.3f}, {high:.3f}]; 0.6 to 0.7 is usual"
-    return (
-        f"{start} and cannot leave [{low:.3f}, {high:.3f}], whatever is learnt: a flat loss is no sign of anything "
-        "here; judge by rewards/accuracies and by the rewards"
-    )
+        return f"{bounds}; 0.6 to 0.7 is usual"
+    return f"{bounds}, however much is learned; judge by accuracy and rewards instead"
 
 
 def _accuracy(base: bool, fixed_pairs: bool) -> str:
     start = "0 at step 1, where every margin is 0, then" if base else "at first"
     if fixed_pairs:
-        return (
-            f"rewards/accuracies: {start} about 0.5, rising to 0.6-0.8; near 1 means that the pairs are learnt by heart"
-        )
-    return (
-        f"rewards/accuracies: {start} 0.5 to 0.8 and no steady rise, since every roll-out brings new pairs; below 0.5 "
-        "for long is a bad sign"
-    )
+        return f"{start} about 0.5, rising to 0.6-0.8; close to 1 the model has memorised the pairs"
+    return f"{start} 0.5 to 0.8 without a steady rise, since every roll-out brings new pairs; long below 0.5 is bad"
 
 
 def _margins(a: float, b: float, clip_range: float | None) -> str:
     if a != b:
         return (
-            "margin_abs: about offset/std at first, best near 1; above 6 (`saturated`) beta or gamma is too large, "
-            "below 0.05 for good the reference has no influence"
+            "about offset/std at first, best near 1; above 6 (`saturated`) lower beta or gamma; if it stays below "
+            "0.05, the reference has no influence"
         )
     if clip_range is not None:
         bound = clipped_margin(a, clip_range)
-        weak = ", so small that beta, gamma and the reference have no influence" if bound < FLAT else ""
-        return f"margin_abs: 0 at first, at most {bound:.2g}{weak}"
+        weak = ": beta, gamma and the reference have no influence" if bound < FLAT else ""
+        return f"0 at first, at most {bound:.2g}{weak}"
     return (
-        "margin_abs: 0 at first, then 0.05 to 1; above 6 (`saturated`) beta is too large, below 0.05 for good the "
-        "reference has no influence"
+        "0 at first, then 0.05 to 1; above 6 (`saturated`) lower beta; if it stays below 0.05, the reference has no "
+        "influence"
     )

@@ -172,7 +172,7 @@ def displaced(lines: Sequence[Mapping[str, Any]], threshold: float, *, window: i
     )
 
 
-def leapt(lines: Sequence[Mapping[str, Any]], figure: str, threshold: float, *, window: int) -> Sign | None:
+def loss_spiked(lines: Sequence[Mapping[str, Any]], figure: str, threshold: float, *, window: int) -> Sign | None:
     """A figure is above the median of the window before it by many robust deviations."""
     now, before = lines[-1].get(figure), _last(lines[:-1], figure, window)
     if now is None or before is None:
@@ -182,7 +182,7 @@ def leapt(lines: Sequence[Mapping[str, Any]], figure: str, threshold: float, *, 
     leap = (now - middle) / usual
     if leap <= threshold:
         return None
-    return Sign(value=leap, seen=f"{figure} leapt to {now:.4g} (median of the {window} lines before: {middle:.4g})")
+    return Sign(value=leap, seen=f"{figure} jumped to {now:.4g} (median of the {window} lines before: {middle:.4g})")
 
 
 def _last(lines: Sequence[Mapping[str, Any]], figure: str, count: int) -> list[float] | None:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class Verdict:
 
     Attributes:
         stop: message of the first alarm that ends the run.
-        best: whether the weights of this step are the best so far and are to be kept.
+        best: whether the weights of this step are the best so far and must be kept.
     """
 
     stop: str | None = None
@@ -61,7 +62,7 @@ class Watch:
         self._by_prompt: dict[int, dict[str, tuple[float, ...]]] = {}
 
     def start(self, lines: Sequence[Record]) -> None:
-        """Writes the alarms of the lines that are kept: none in a new run, those up to the checkpoint in a resumed one.
+        """Writes the alarms of the lines before this start: none in a new run, those up to the checkpoint if resumed.
 
         Raises:
             RunFolderError: if the disk is full.
@@ -73,7 +74,7 @@ class Watch:
                 self._folder.alarms.unlink(missing_ok=True)
 
     def see(self, lines: Sequence[Record]) -> Verdict:
-        """Looks at a new line, the last of all that there are; logs and writes the alarms that it raises.
+        """Looks at the newest of all lines; logs and writes the alarms that it raises.
 
         Raises:
             RunFolderError: if the disk is full.
@@ -100,7 +101,7 @@ class Watch:
         return {**line, BY_PROMPT: self._by_prompt[step]}
 
     def keep_best(self, line: Record, save: Callable[[Path], None]) -> None:
-        """Writes weights as ``best/``; after a crash it holds the weights before, or these.
+        """Writes weights as ``best/``; after a crash the folder holds the old weights or the new ones.
 
         Args:
             line: the evaluation.
@@ -125,13 +126,8 @@ def stopped(reason: str, *, step: int, max_steps: int, checkpoint: str) -> Stopp
 
 def _last_of_kind(lines: Sequence[Record], kind: str, most: int) -> list[Record]:
     """At most the last ``most`` lines of a kind, in their order."""
-    found: list[Record] = []
-    for line in reversed(lines):
-        if len(found) == most:
-            break
-        if line["kind"] == kind:
-            found.append(line)
-    return found[::-1]
+    newest_first = islice((line for line in reversed(lines) if line["kind"] == kind), most)
+    return list(newest_first)[::-1]
 
 
 def _line(alarm: Alarm) -> str:
