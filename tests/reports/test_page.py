@@ -134,7 +134,7 @@ def test_the_facts_of_the_runs(trio: list[Path]) -> None:
         "Model": "scenes",
         "Optimiser steps": "100",
         "Seeds": "0",
-        "Evaluation": "6 prompts × 4 images",
+        "Evaluation": "6 prompts of 4 images",
         "Wall time": "37 min 43 s",
     }
 

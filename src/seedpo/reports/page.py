@@ -163,9 +163,7 @@ def facts(contents: Contents, families: Sequence[Family]) -> list[tuple[str, str
         "Model": ", ".join(sorted({str(run.config.get("model", "unknown")) for run in runs})),
         "Optimiser steps": " to ".join(map(str, dict.fromkeys((*steps[:1], *steps[-1:])))),
         "Seeds": ", ".join(map(str, sorted({run.seed for run in runs}))),
-        "Evaluation": ", ".join(
-            f"{prompts} prompts \N{MULTIPLICATION SIGN} {each} images" for prompts, each in sorted(images)
-        ),
+        "Evaluation": ", ".join(f"{prompts} prompts of {each} images" for prompts, each in sorted(images)),
         "Wall time": duration(sum(times)) if times else "",
         "Evaluations": str(len(contents.evaluations) or ""),
         "Preference models": str(len(contents.preference_models) or ""),

@@ -111,16 +111,16 @@ RULES: tuple[Rule, ...] = (
         name="hacking",
         kind="evaluation",
         reads=("reward/<first of evaluation.rewards>", "<alarms.held_out_rewards>"),
-        meaning="the policy exploits errors of the trained reward. Use the weights of the peak (action: keep_best keeps "
-        "them), stop here, or train again with a larger beta or a better reward",
+        meaning="the policy exploits errors of the trained reward. Use the weights of the peak (action: keep_best "
+        "keeps them), stop here, or train again with a larger beta or a better reward",
         sign=lambda lines, config, threshold: _fell(lines, config, Outcome.HACKING),
     ),
     Rule(
         name="collapse",
         kind="evaluation",
         reads=("reward/<first of evaluation.rewards>", "<alarms.held_out_rewards>"),
-        meaning="the images get worse by every measure: instability rather than reward hacking. Return to the weights of "
-        "the peak and lower learning_rate, or raise beta",
+        meaning="the images get worse by every measure: instability rather than reward hacking. Return to the peak's "
+        "weights and lower learning_rate, or raise beta",
         sign=lambda lines, config, threshold: _fell(lines, config, Outcome.COLLAPSE),
     ),
     Rule(
