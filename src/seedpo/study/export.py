@@ -255,6 +255,12 @@ WRITERS: Mapping[str, Writer] = {
 """Formats by name. A writer gets the study, the judgements, the file and the folder for images."""
 
 
+COLUMNS = (
+    *("at", "rater", "number", "question", "category", "prompt", "group", "first", "second"),
+    *("first_images", "second_images", "on_the_left", "answer", "expected", "repeated", "seconds"),
+)
+
+
 def votes_csv(judgements: Sequence[Judgement]) -> str:
     """All counted answers as CSV, checks and repetitions included.
 
@@ -263,27 +269,17 @@ def votes_csv(judgements: Sequence[Judgement]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(COLUMNS)
-    for judgement in judgements:
-        writer.writerow([spreadsheet_text(column(judgement)) for column in COLUMNS.values()])
+    writer.writerows([spreadsheet_text(cell) for cell in _csv_row(judgement)] for judgement in judgements)
     return text.getvalue()
 
 
-COLUMNS: Mapping[str, Callable[[Judgement], str]] = {
-    "at": lambda vote: vote.at,
-    "rater": lambda vote: vote.show.rater,
-    "number": lambda vote: str(vote.show.number),
-    "question": lambda vote: vote.question,
-    "category": lambda vote: vote.category,
-    "prompt": lambda vote: vote.prompt,
-    "group": lambda vote: vote.show.group,
-    "first": lambda vote: vote.first.source,
-    "second": lambda vote: vote.second.source,
-    "first_images": lambda vote: " ".join(vote.first.images),
-    "second_images": lambda vote: " ".join(vote.second.images),
-    "on_the_left": lambda vote: "second" if vote.show.flipped else "first",
-    "answer": lambda vote: vote.answer,
-    "expected": lambda vote: vote.expected or "",
-    "repeated": lambda vote: "yes" if vote.show.repeat_of else "",
-    "seconds": lambda vote: "" if vote.seconds is None else f"{vote.seconds:.3f}",
-}
-"""Columns of the CSV file."""
+def _csv_row(judgement: Judgement) -> tuple[str, ...]:
+    show = judgement.show
+    return (
+        *(judgement.at, show.rater, str(show.number), judgement.question, judgement.category, judgement.prompt),
+        *(show.group, judgement.first.source, judgement.second.source),
+        *(" ".join(judgement.first.images), " ".join(judgement.second.images)),
+        *("second" if show.flipped else "first", judgement.answer, judgement.expected or ""),
+        "yes" if show.repeat_of else "",
+        "" if judgement.seconds is None else f"{judgement.seconds:.3f}",
+    )

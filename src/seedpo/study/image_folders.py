@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from seedpo.data.prompts import prompt_of
 from seedpo.data.rgb import ENDINGS
 from seedpo.data.text import RECORDS, Line, read_text
 from seedpo.errors import DataError
@@ -183,10 +184,7 @@ def _text(path: Path, of: Path) -> str:
 
 
 def _prompt(line: Line) -> Prompt:
-    place = f"{line.path} line {line.number}"
-    if line.fault:
-        raise DataError(f"{place} {line.fault}; fix or remove it")
-    text = line.values.get("prompt", line.values.get("caption"))
-    if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{place} has no prompt; its keys are {', '.join(map(str, line.values))}")
-    return Prompt(text.strip(), str(line.values.get("category") or "").strip())
+    text = prompt_of(line).strip()
+    if not text:
+        raise DataError(f"{line.path} line {line.number} has an empty prompt; write it or remove the line")
+    return Prompt(text, str(line.values.get("category") or "").strip())
