@@ -20,12 +20,16 @@ study_app = typer.Typer(
 
 StudyFolder = Annotated[Path, typer.Argument(metavar="STUDY", help="Folder of the study.")]
 DatabaseUrl = Annotated[
-    str | None, typer.Option("--database", metavar="URL", help="Database; none: what study.yaml says, else SQLite.")
+    str | None, typer.Option("--database", metavar="URL", help="Database; default: that of study.yaml, else SQLite.")
 ]
 
 
 def require_extra() -> None:
-    """Says what to install where the packages of the application are missing."""
+    """Says what to install if packages of the application are missing.
+
+    Raises:
+        ConfigError: a package is missing.
+    """
     needed = ("fastapi", "itsdangerous", "multipart", "sqlalchemy", "uvicorn")
     missing = [name for name in needed if not importlib.util.find_spec(name)]
     if missing:
@@ -48,36 +52,38 @@ def study_create_command(
     ] = None,
     questions: Annotated[
         str | None,
-        typer.Option(help="Of preference, appeal, alignment, diversity; none: preference (collect), all (study)."),
+        typer.Option(
+            help="Any of preference, appeal, alignment, diversity; default: preference (collect), all (study)."
+        ),
     ] = None,
-    raters: Annotated[int | None, typer.Option(min=1, help="Raters per pair; none: 1 (collect), 3 (study).")] = None,
-    tasks_per_rater: Annotated[int | None, typer.Option(min=1, help="At most so many pairs per rater.")] = None,
+    raters: Annotated[int | None, typer.Option(min=1, help="Raters per pair; default: 1 (collect), 3 (study).")] = None,
+    tasks_per_rater: Annotated[int | None, typer.Option(min=1, help="Limit of pairs per rater.")] = None,
     tournament: Annotated[str, typer.Option(help="Of k images: full (every pair) or knockout (k - 1 pairs).")] = "full",
     order: Annotated[
-        str, typer.Option(help="Of questions: blocks (one after the other) or mixed (any at any pair).")
+        str, typer.Option(help="Order of questions: blocks (one after the other) or mixed (any at any pair).")
     ] = "blocks",
     checks: Annotated[
         float | None,
-        typer.Option(min=0.0, max=0.5, help="Share of attention checks; none: 0 (collect), 0.05 (study)."),
+        typer.Option(min=0.0, max=0.5, help="Share of attention checks; default: 0 (collect), 0.05 (study)."),
     ] = None,
     repeats: Annotated[
         float | None,
-        typer.Option(min=0.0, max=0.5, help="Share of pairs shown twice; none: 0 (collect), 0.05 (study)."),
+        typer.Option(min=0.0, max=0.5, help="Share of pairs shown twice; default: 0 (collect), 0.05 (study)."),
     ] = None,
-    limit_prompts: Annotated[int | None, typer.Option(min=1, help="Take the first so many prompts.")] = None,
+    limit_prompts: Annotated[int | None, typer.Option(min=1, help="Use only the first so many prompts.")] = None,
     title: Annotated[str | None, typer.Option(help="What raters see above the page.")] = None,
-    open_enrolment: Annotated[bool, typer.Option("--open", help="Whoever opens the page may take part.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of sides, order, references and checks.")] = 0,
+    open_enrolment: Annotated[bool, typer.Option("--open", help="Anyone who opens the page may take part.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of sides, order, references and checks.")] = 0,
 ) -> None:
-    """Make a study of images that are there; then `seedpo study serve STUDY`.
+    """Make a study from existing images; then run `seedpo study serve STUDY`.
 
-    To collect, all images of a prompt are compared with each other, in whichever folders they lie. To compare models,
-    each has as many images of the same prompts, from the same latents: the first one is compared, diversity needs four,
-    and all of a prompt have one size. Images are copied without metadata, under names that tell nothing. Texts and
-    questions can be edited in STUDY/study.yaml.
+    To collect, all images of a prompt are compared with each other, from all folders. To compare models, each needs
+    equally many images of the same prompts, from the same latents. The first one is compared, diversity needs four, and
+    all images of a prompt have one size. Images are copied without metadata, under names that say nothing. You can edit
+    texts and questions in STUDY/study.yaml.
 
-    Folders: of `seedpo sample` or `seedpo evaluate`; or plain ones with --prompts, named by the number of the prompt
-    from 0 (007.png, 007-00.png, 007-01.png), or with a text beside each image (cat.png, cat.txt).
+    Folders come from `seedpo sample` or `seedpo evaluate`. Plain folders need --prompts and files named by the number
+    of the prompt from 0 (007.png, 007-00.png, 007-01.png), or a text beside each image (cat.png, cat.txt).
 
     The protocol of the SEE-DPO paper has 300 prompts, PartiPrompts : HPSv2 = 1 : 2, and four questions:
 
@@ -101,7 +107,7 @@ def study_create_command(
         ("--order", order, ("blocks", "mixed")),
     ):
         if value not in known:
-            raise ConfigError(f"{option} {value}: known are {' and '.join(known)}")
+            raise ConfigError(f"{option} {value}: choose {' or '.join(known)}")
     design = Design(
         kind="study" if compared else "collect",
         questions=[key.strip() for key in questions.split(",") if key.strip()] if questions else (),
@@ -121,9 +127,9 @@ def study_create_command(
     )
     made = new_study(study, models_of(images or [], evaluation), design)
     tasks = [group for group in made.groups if group.expected is None]
-    prompts_found = len({group.prompt for group in tasks})
+    prompt_count = len({group.prompt for group in tasks})
     typer.echo(
-        f"{len(tasks)} groups of {prompts_found} prompts, {len(made.images)} images: {study}\n"
+        f"{len(tasks)} groups of {prompt_count} prompts, {len(made.images)} images: {study}\n"
         f"texts and questions: {study / 'study.yaml'}\n"
         f"next: seedpo study serve {study}"
     )
@@ -140,13 +146,14 @@ def study_serve_command(
     ] = None,
     database: DatabaseUrl = None,
     admin_token: Annotated[
-        str | None, typer.Option(envvar="SEEDPO_ADMIN_TOKEN", help="Opens the admin page; none: made once per study.")
+        str | None,
+        typer.Option(envvar="SEEDPO_ADMIN_TOKEN", help="Opens the admin page; default: made once per study."),
     ] = None,
 ) -> None:
     """Serve a study to raters' browsers, until Ctrl-C.
 
-    Without --host it is reached from this machine only. For other people put a server with HTTPS before it and tell
-    the name under which they reach it. Votes are on disk before a rater's page says so: the server may be stopped at
+    Without --host only this machine reaches it. For other people, put a server with HTTPS in front and give the name
+    under which they reach it with --name. Votes are on disk before a rater's page says so: you may stop the server at
     any time.
 
     Examples:
@@ -168,19 +175,17 @@ def study_serve_command(
 def study_links_command(
     study: StudyFolder,
     number: Annotated[int, typer.Option("--number", "-n", min=1, max=10_000, help="How many links.")] = 1,
-    label: Annotated[
-        str, typer.Option(help="Your own note beside them in the admin page and in exports; raters never see it.")
-    ] = "",
-    days: Annotated[float | None, typer.Option(min=0.0, help="Days until they end; none: as study.yaml says.")] = None,
+    label: Annotated[str, typer.Option(help="Your own note beside them on the admin page; raters never see it.")] = "",
+    days: Annotated[float | None, typer.Option(min=0.0, help="Days until they end; default: as in study.yaml.")] = None,
     base: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address under which raters reach the server.")
     ] = "http://127.0.0.1:8000",
-    out: Annotated[Path | None, typer.Option(help="File to write them to, one per line; none: the screen.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write them to, one per line; default: the screen.")] = None,
     database: DatabaseUrl = None,
 ) -> None:
     """Make personal links, one for each rater.
 
-    A link is shown once: only its hash is stored. Whoever opens it goes on where its rater stopped.
+    A link is shown once: only its hash is stored. Whoever opens it continues where its rater stopped.
 
     Examples:
         seedpo study links studies/pilot -n 20 --base https://study.example.org --out links.txt
@@ -226,7 +231,7 @@ def study_analyze_command(
             "--min-checks",
             min=0.0,
             max=1.0,
-            help="Leave out raters who passed less than this share of their attention checks; none: nobody.",
+            help="Leave out raters who passed less than this share of their attention checks; default: nobody.",
         ),
     ] = None,
     leave_out: Annotated[
@@ -241,9 +246,9 @@ def study_analyze_command(
 ) -> None:
     """Analyse the votes: win rates, tests, strengths, agreement, raters, on one page with figures.
 
-    Ties and "both bad" count half. Intervals are over raters and prompts, tests over prompts, and all p-values of an
-    analysis are corrected together (Holm). Decide on --min-checks before you look at results; the page shows them with
-    and without those raters.
+    Ties and "both bad" count half. Intervals are over raters and prompts, tests are over prompts, and all p-values are
+    corrected together (Holm). Decide on --min-checks before you look at results. The page shows the results with and
+    without those raters.
 
     Examples:
         seedpo study analyze studies/pilot --out studies/pilot/analysis
@@ -272,17 +277,17 @@ def study_analyze_command(
 def study_demo_command(
     out: Annotated[Path, typer.Option(help="Folder for the images, the study and the analysis.")] = Path("out/study"),
     votes: Annotated[
-        int, typer.Option(min=0, max=200, metavar="RATERS", help="Let so many simulated raters vote instead of you.")
+        int, typer.Option(min=0, max=200, metavar="RATERS", help="Let this many simulated raters vote instead of you.")
     ] = 0,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Port to listen on; none: 8000, or a free one.")
+        int | None, typer.Option(min=1, max=65535, help="Port to listen on; default: 8000, or a free one.")
     ] = None,
     opened: Annotated[bool, typer.Option("--open/--no-open", help="Open a browser.")] = True,
 ) -> None:
     """Try a blinded study: the embedded model at three guidance scales, drawn on the spot.
 
-    It is served on this machine until Ctrl-C, and a browser is opened with a personal link. With --votes simulated
-    raters answer through the same pages, and the analysis of their votes is written; of four or more, the last one is
+    It is served on this machine until Ctrl-C, and a browser opens with a personal link. With --votes simulated raters
+    answer through the same pages, and the analysis of their votes is written. Of four or more raters the last one is
     careless, so that the attention checks have someone to find.
 
     Examples:
@@ -314,15 +319,17 @@ def study_export_command(
     ] = "pickapic",
     question: Annotated[
         str | None,
-        typer.Option(metavar="KEY", help="Question whose answers are written; none: the first one on single images."),
+        typer.Option(
+            metavar="KEY", help="Question whose answers are written; default: the first one on single images."
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     database: DatabaseUrl = None,
 ) -> None:
     """Write the votes as labelled pairs for training, or for Label Studio.
 
-    One row for each answer; ties are written as ties. Left out, and counted: attention checks, repetitions, excluded
-    raters, "both bad", "skip", and other questions.
+    There is one row per answer; ties are written as ties. Attention checks, repetitions, excluded raters, "both bad",
+    "skip", and other questions are left out and counted.
 
     Examples:
         seedpo study export studies/pilot --out pilot.parquet

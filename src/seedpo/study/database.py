@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -160,20 +160,17 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA fullfsync = ON")  # macOS only
     connection.execute("PRAGMA foreign_keys = ON")
-    _retry_while_locked(lambda: _write_ahead(connection))
+    _write_ahead(connection)
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
-    if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        connection.execute("PRAGMA journal_mode = WAL")
-
-
-def _retry_while_locked(act: Callable[[], None]) -> None:
-    """Repeats while others hold the file: the switch to write-ahead logging ignores the busy timeout."""
+    """Switches to write-ahead logging; repeats while others hold the file, since this ignores the busy timeout."""
     end = time.monotonic() + WAIT
     while True:
         try:
-            return act()
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode = WAL")
+            return
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > end:
                 raise

@@ -82,8 +82,8 @@ class Columns:
 class Share:
     """A share of cases with Wilson's interval; both are `None` without a case."""
 
-    share: float | None
-    interval: Ends | None
+    share: float | None = None
+    interval: Ends | None = None
     cases: int
 
 
@@ -99,11 +99,11 @@ class Agreement:
     """
 
     pairs: int
-    same: float | None
-    nominal: float | None
-    nominal_interval: Ends | None
-    ordinal: float | None
-    ordinal_interval: Ends | None
+    same: float | None = None
+    nominal: float | None = None
+    nominal_interval: Ends | None = None
+    ordinal: float | None = None
+    ordinal_interval: Ends | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +194,7 @@ def _codes(names: Sequence[str]) -> NDArray[np.int64]:
 def share_of(successes: int, cases: int, resampling: Resampling) -> Share:
     """A share with Wilson's interval."""
     if not cases:
-        return Share(share=None, interval=None, cases=0)
+        return Share(cases=0)
     return Share(share=successes / cases, interval=wilson_interval(successes, cases, z=resampling.z), cases=cases)
 
 
@@ -239,7 +239,7 @@ def agreement(votes: Sequence[Judgement], resampling: Resampling) -> Agreement:
     """
     by_pair = {pair: group for pair, group in _by_pair(votes).items() if len(group) > 1}
     if not by_pair:
-        return Agreement(pairs=0, same=None, nominal=None, nominal_interval=None, ordinal=None, ordinal_interval=None)
+        return Agreement(pairs=0)
     answers = [[_with_ties(vote.answer) for vote in group] for group in by_pair.values()]
     forward = coincidences([[group.count(value) for value in VALUES] for group in answers])
     both = (forward + forward[:, ::-1, ::-1]) / 2.0
