@@ -95,9 +95,7 @@ class TestRuns:
         configs: dict[str, Mapping[str, Any]] = {
             run.name.split("-")[-2]: run.keys for run in demo.demo_runs() if run.keys["method"] == method
         }
-        resolved = {
-            name: build_config(RunConfig, METHODS.load(method).defaults, tree) for name, tree in configs.items()
-        }
+        resolved = {name: build_config(RunConfig, METHODS[method].defaults, tree) for name, tree in configs.items()}
         base, see, control = resolved["base"], resolved["see"], resolved["control"]
         assert see.entropy_convention == "relative"
         assert base.gamma == control.gamma == 0.0 < see.gamma

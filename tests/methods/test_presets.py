@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from seedpo.methods.presets import METHODS
+from seedpo.methods.presets import METHODS, Preset, SourceKind
+from seedpo.methods.sources.supplies import Supplies
 from seedpo.settings import build_config
+from seedpo.training import run
+from seedpo.training.run import build_source, resolve_config
 from seedpo.training.settings import RunConfig
+from tests.methods.sources.toys import ToyDenoiser
 
 
 def test_the_three_methods() -> None:
-    assert METHODS.names() == ["diffusion-dpo", "d3po", "spo"]
-    joined = {name: (METHODS.load(name).objective, METHODS.load(name).source) for name in METHODS.names()}
-    assert joined == {
-        "diffusion-dpo": ("noise", "offline"),
-        "d3po": ("transition", "trajectories"),
-        "spo": ("transition", "steps"),
+    facts = {
+        row.name: (row.log_prob, row.source.judged, row.source.fixed_pairs, row.source.why_no_people is None)
+        for row in METHODS.entries
     }
+    assert facts == {
+        "diffusion-dpo": ("noise", None, True, False),
+        "d3po": ("steps", "images", False, True),
+        "spo": ("steps", "previews", False, False),
+    }
+
+
+@pytest.mark.parametrize("row", METHODS.entries, ids=lambda row: row.name)
+def test_objective_and_section_are_there(row: Preset) -> None:
+    config = resolve_config(row.name)
+    assert row.objective(config).reduction == "mean"
+    assert row.source.section is None or hasattr(config, row.source.section)
+
+
+def test_a_source_is_one_function_and_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run supplies reaches the builder that the row names."""
+    kind = SourceKind(target="tests.methods.test_presets:echo", judged="images", section="trajectories")
+    row = replace(METHODS["d3po"], name="echo", source=kind)
+    monkeypatch.setattr(run, "METHODS", replace(METHODS, entries=(*METHODS.entries, row)))
+    config = resolve_config("echo", {"prompts": "scenes-training"})
+    policy: Any = ToyDenoiser()
+    source: Any = build_source(config, policy, rank=1, world=2)
+    assert source == (config, policy, 1, 2, source[-1])
+    assert len(source[-1]) > 100, "prompts are read when they are asked for"
+
+
+def echo(config: Any, supplies: Supplies) -> Any:
+    return config, supplies.policy, supplies.rank, supplies.world, supplies.prompts()
 
 
 @pytest.mark.parametrize(
     ("name", "beta", "clip_range"), [("diffusion-dpo", 2000.0, None), ("d3po", 0.1, 0.1), ("spo", 10.0, 0.1)]
 )
 def test_published_settings(name: str, beta: float, clip_range: float | None) -> None:
-    config = build_config(RunConfig, METHODS.load(name).defaults, {"method": name})
+    config = build_config(RunConfig, METHODS[name].defaults, {"method": name})
     assert config.beta == beta
     assert config.clip_range == clip_range
     assert config.gamma == 0.0
@@ -34,9 +66,9 @@ def test_published_settings(name: str, beta: float, clip_range: float | None) ->
     assert config.lora_rank == 4
     assert config.optimizer.weight_decay == 1e-4
     assert config.optimizer.max_grad_norm == 1.0
-    assert METHODS.load(name).paper in METHODS[name].summary
+    assert METHODS[name].paper in METHODS[name].summary
 
 
 def test_step_pool_of_spo() -> None:
-    config = build_config(RunConfig, METHODS.load("spo").defaults)
+    config = build_config(RunConfig, METHODS["spo"].defaults)
     assert (config.steps.candidates, config.steps.plain_steps, config.steps.min_gap) == (4, 4, 0.3)

@@ -237,7 +237,7 @@ class TestRoundTrip:
     def test_saved_and_read(self, tmp_path: Path, method: str) -> None:
         config = build_config(
             RunConfig,
-            METHODS.load(method).defaults,
+            METHODS[method].defaults,
             {"method": method, "learning_rate": 1.2345678912345e-5, "gamma": 0.1, "evaluation": {"metrics": ["truth"]}},
         )
         assert RunFolder.create(tmp_path / "run", config).read_config() == config

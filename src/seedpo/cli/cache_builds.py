@@ -16,7 +16,7 @@ from seedpo.data.cache.shards import SUFFIX
 from seedpo.data.cache.store import build_lock, check_folder
 from seedpo.errors import CacheError, ConfigError
 from seedpo.methods.noise_dpo import NoiseDPO
-from seedpo.methods.presets import METHODS, Preset
+from seedpo.methods.presets import METHODS
 from seedpo.models.policy import build_policy
 from seedpo.processes import on_main_process
 from seedpo.protocols import Policy
@@ -46,8 +46,7 @@ def build_cache(config: RunConfig, *, progress: bool = True) -> str:
         CacheError: if something cannot be stored, or another build is at work; what was stored before is kept.
         DataError: if too many pairs cannot be read.
     """
-    preset: Preset = METHODS.load(config.method)
-    if preset.source != "offline":
+    if not METHODS[config.method].source.fixed_pairs:
         raise ConfigError(f"{config.method} makes its own pairs: there is nothing to store; name diffusion-dpo")
     if config.cache.folder is None:
         raise ConfigError("there is no folder to fill; add --set cache.folder=DIR, and to the training run as well")

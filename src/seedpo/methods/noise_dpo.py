@@ -17,6 +17,7 @@ from seedpo.core.processes import Process
 from seedpo.core.sampling import draw_noise
 from seedpo.core.transitions import Reduction, noise_log_prob
 from seedpo.core.types import Conditioning, ImagePairs, LossOutput
+from seedpo.methods.settings import MethodConfig
 from seedpo.protocols import Policy, ReferenceCache
 
 
@@ -164,3 +165,18 @@ def _content(batch: ImagePairs) -> Tensor:
     if batch.content is None:
         raise ValueError("a cache of reference log-probabilities needs to know what a batch was made from")
     return batch.content
+
+
+def noise_objective(
+    config: MethodConfig, *, draws: KeyedDraws | None = None, cache: ReferenceCache | None = None
+) -> NoiseDPO:
+    """The objective of a run."""
+    policy_weight, reference_weight = config.weights
+    scale = 2.0 if config.fidelity.beta_without_half else 1.0
+    return NoiseDPO(
+        policy_weight=scale * policy_weight,
+        reference_weight=scale * reference_weight,
+        reduction=config.reduction,
+        draws=draws,
+        cache=cache,
+    )

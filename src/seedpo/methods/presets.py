@@ -1,88 +1,121 @@
-"""The three methods as data: which objective meets which source, and the published settings.
+"""The methods as data: which objective meets which source of pairs, and the published settings.
 
-SEE is a value of ``gamma``, not a method of its own. The values are those of the papers for SD1.5; what depends on the
-size of the latent space or of the run (learning rate, steps, batch) is the recipe's to say.
+A method is one row of :data:`METHODS`, a source of pairs one :class:`SourceKind`; nothing else asks for their names.
+SEE is a value of ``gamma``, not a method of its own. The settings are those of the papers for SD1.5. What depends on
+the size of the latent space or of the run (learning rate, steps, batch) is the recipe's to say. Nothing here imports
+torch: builders are named and imported when they are needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from seedpo.registry import Entry, Registry
+from seedpo.registry import Entry, Registry, load_target
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preset:
-    """One published method.
+class SourceKind:
+    """Where pairs come from.
 
     Attributes:
-        objective: ``noise`` or ``transition``: which log-probability is compared.
-        source: ``offline``, ``trajectories`` or ``steps``: where the pairs come from.
-        paper: where it was published.
-        defaults: configuration keys that differ from the general defaults.
+        target: ``module:function`` that builds the source from the run's settings and
+            :class:`seedpo.methods.sources.supplies.Supplies`.
+        judged: what a reward judges to make the pairs; ``None``: the pairs are a fixed set, labelled already and seen
+            again and again.
+        section: key of the configuration's section for this source; ``None`` if it has none.
+        why_no_people: why people cannot judge in place of a reward, and what to do instead; ``None`` if they can.
     """
 
-    objective: str
-    source: str
-    paper: str
-    defaults: Mapping[str, Any]
+    target: str
+    judged: Literal["images", "previews"] | None
+    section: str | None = None
+    why_no_people: str | None = None
+
+    @property
+    def fixed_pairs(self) -> bool:
+        """Whether the pairs are a fixed set, from which things can be computed once and stored."""
+        return self.judged is None
+
+    def build(self, config: Any, supplies: Any) -> Any:
+        """The source of pairs of a run."""
+        return load_target(self.target)(config, supplies)
 
 
-DIFFUSION_DPO = Preset(
-    objective="noise",
-    source="offline",
-    paper="arXiv 2311.12908",
-    defaults={"beta": 2000.0, "learning_rate": 1e-5},
+DATA_SET = SourceKind(
+    target="seedpo.methods.sources.offline:build_source",
+    judged=None,
+    why_no_people="draws no images; `seedpo study export` makes data for it from votes",
 )
 
-D3PO = Preset(
-    objective="transition",
-    source="trajectories",
-    paper="arXiv 2311.13231",
-    defaults={"beta": 0.1, "clip_range": 0.1, "learning_rate": 3e-5},
+TRAJECTORIES = SourceKind(
+    target="seedpo.methods.sources.trajectories:build_source", judged="images", section="trajectories"
 )
 
-SPO = Preset(
-    objective="transition",
-    source="steps",
-    paper="arXiv 2406.04314",
-    defaults={"beta": 10.0, "clip_range": 0.1, "learning_rate": 6e-5},
+STEPS = SourceKind(
+    target="seedpo.methods.sources.steps:build_source",
+    judged="previews",
+    section="steps",
+    why_no_people="judges previews of every step; use method d3po with people",
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodEntry(Entry):
-    """One method's row.
+class Preset(Entry):
+    """One method; its ``target`` builds the objective from the run's settings.
 
     Attributes:
         title: its name in reports and cards.
+        paper: where it was published.
+        log_prob: which log-probability is compared: of predicted ``noise`` or of denoising ``steps``.
+        source: where the pairs come from.
+        defaults: configuration keys that differ from the general defaults.
     """
 
     title: str
+    paper: str
+    log_prob: Literal["noise", "steps"]
+    source: SourceKind
+    defaults: Mapping[str, Any]
+
+    def objective(self, config: Any, **parts: Any) -> Any:
+        """The objective of a run; see the builder for its parts."""
+        return self.load()(config, **parts)
 
 
 METHODS = Registry(
     "method",
     (
-        MethodEntry(
+        Preset(
             name="diffusion-dpo",
             title="Diffusion-DPO",
-            target="seedpo.methods.presets:DIFFUSION_DPO",
+            paper="arXiv 2311.12908",
             summary="noise-prediction DPO on a fixed set of image pairs (arXiv 2311.12908)",
+            target="seedpo.methods.noise_dpo:noise_objective",
+            log_prob="noise",
+            source=DATA_SET,
+            defaults={"beta": 2000.0, "learning_rate": 1e-5},
         ),
-        MethodEntry(
+        Preset(
             name="d3po",
             title="D3PO",
-            target="seedpo.methods.presets:D3PO",
+            paper="arXiv 2311.13231",
             summary="DPO on whole trajectories that share x_T, ranked by their final images (arXiv 2311.13231)",
+            target="seedpo.methods.transition_dpo:transition_objective",
+            log_prob="steps",
+            source=TRAJECTORIES,
+            defaults={"beta": 0.1, "clip_range": 0.1, "learning_rate": 3e-5},
         ),
-        MethodEntry(
+        Preset(
             name="spo",
             title="SPO",
-            target="seedpo.methods.presets:SPO",
+            paper="arXiv 2406.04314",
             summary="DPO on single steps from a shared x_t, ranked by a step-aware scorer (arXiv 2406.04314)",
+            target="seedpo.methods.transition_dpo:transition_objective",
+            log_prob="steps",
+            source=STEPS,
+            defaults={"beta": 10.0, "clip_range": 0.1, "learning_rate": 6e-5},
         ),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -63,3 +63,47 @@ class StepPoolConfig(Section):
     preview_checks: int = Field(4, ge=0)
     """First roll-outs whose previews are decoded by the model's own autoencoder too, to measure how often `preview_vae`
     ranks a pair the same way; without `preview_vae` it does nothing. 0 measures nothing."""
+
+
+class MethodConfig(Protocol):
+    """The settings of a run that objectives and sources read; see :class:`seedpo.training.settings.RunConfig`."""
+
+    @property
+    def weights(self) -> tuple[float, float]:
+        """The weights a and b of the policy's and the reference's log-probability."""
+
+    @property
+    def reduction(self) -> Literal["sum", "mean"]:
+        """Over the latent dimensions."""
+
+    @property
+    def clip_range(self) -> float | None:
+        """Range of the ratio policy/reference; ``None``: no clipping."""
+
+    @property
+    def fidelity(self) -> Any:
+        """Switches that reproduce published code."""
+
+    @property
+    def batch_size(self) -> int:
+        """Units per batch."""
+
+    @property
+    def seed(self) -> int:
+        """Of all draws."""
+
+    @property
+    def pairs(self) -> Any:
+        """How labelled pairs are read."""
+
+    @property
+    def sampling(self) -> SamplingConfig:
+        """How images are drawn."""
+
+    @property
+    def trajectories(self) -> TrajectoryConfig:
+        """Pairs of whole trajectories."""
+
+    @property
+    def steps(self) -> StepPoolConfig:
+        """Pairs of single steps."""

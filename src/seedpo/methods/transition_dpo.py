@@ -14,11 +14,13 @@ import math
 
 import torch
 
+from seedpo.core.draws import KeyedDraws
 from seedpo.core.objectives import see_loss
 from seedpo.core.sampling import Sampler, SamplingSettings
 from seedpo.core.transitions import Reduction
 from seedpo.core.types import LossOutput, StepBatch
-from seedpo.protocols import Policy
+from seedpo.methods.settings import MethodConfig
+from seedpo.protocols import Policy, ReferenceCache
 
 
 class TransitionDPO:
@@ -77,3 +79,17 @@ class TransitionDPO:
             reference_weight=self.reference_weight,
             clip_range=self.clip_range,
         )
+
+
+def transition_objective(
+    config: MethodConfig, *, draws: KeyedDraws | None = None, cache: ReferenceCache | None = None
+) -> TransitionDPO:
+    """The objective of a run; nothing is drawn or cached for pairs of steps."""
+    policy_weight, reference_weight = config.weights
+    return TransitionDPO(
+        policy_weight=policy_weight,
+        reference_weight=reference_weight,
+        sampling=config.sampling,
+        clip_range=config.clip_range,
+        reduction=config.reduction,
+    )

@@ -21,12 +21,11 @@ from torch import Tensor, nn
 
 from seedpo.core.processes import Process
 from seedpo.data.cache.pairs import EncodedPairs
-from seedpo.methods.presets import METHODS, Preset
+from seedpo.methods.presets import METHODS
 from seedpo.methods.sources.offline import OfflinePairs
 from seedpo.methods.sources.rolled import RolledPairs
 from seedpo.methods.sources.rollouts import Rollout, RolloutSource
-from seedpo.methods.sources.steps import step_source
-from seedpo.methods.sources.trajectories import trajectory_source
+from seedpo.methods.sources.supplies import Supplies
 from seedpo.models.conditioning import TextConditioning
 from seedpo.protocols import Images, LabelledPair
 from seedpo.training.run import build_method
@@ -289,14 +288,12 @@ def dry_run(config: RunConfig, process: Process, assumed: Assumptions) -> Worklo
     Raises:
         SeedpoError: if the share of pairs kept is so low that a run would give up.
     """
-    preset: Preset = METHODS.load(config.method)
-    return (_offline if preset.source == "offline" else _online)(config, process, assumed)
+    return (_offline if METHODS[config.method].source.fixed_pairs else _online)(config, process, assumed)
 
 
 def _online(config: RunConfig, process: Process, assumed: Assumptions) -> Workload:
     """Roll-outs and the batches made of them, until all pairs of the last roll-out are handed out."""
-    preset: Preset = METHODS.load(config.method)
-    passes = getattr(config, preset.source).updates_per_rollout
+    passes = _section(config).updates_per_rollout
     recorder = Recorder()
     policy, source, first = _stand_ins(config, process, recorder, assumed.kept)
     rollout = source.rollout = _CountedRollout(source.rollout, recorder)
@@ -342,26 +339,35 @@ def _stand_ins(
     config: RunConfig, process: Process, recorder: Recorder, kept: Fraction
 ) -> tuple[StandIn, RolloutSource, int]:
     """Model and source of a run, and how many roll-outs differ from the later ones."""
-    preset: Preset = METHODS.load(config.method)
+    kind = METHODS[config.method].source
     judge = StandInJudge(recorder, kept=kept, scores=config.feedback.study is None)
     # Which pairs are kept is an assumption, whatever the gap.
-    settings = getattr(config, preset.source).model_copy(update={"min_gap": 0.0})
-    common: dict[str, Any] = {"sampling": config.sampling, "batch_size": config.batch_size, "seed": config.seed}
-    if preset.source == "trajectories":
-        policy = StandIn(process, recorder)
-        return policy, trajectory_source(policy, judge, _Prompts(), config=settings, **common), 1
-    policy = StandIn(process, recorder, checks=True)
+    changes: dict[str, Any] = {"min_gap": 0.0}
+    previews = kind.judged == "previews"
+    checks = 0 if config.preview_vae is None else config.steps.preview_checks
     part = "vae_decode" if config.preview_vae is None else "preview_decode"
-    checks = 0 if config.preview_vae is None else settings.preview_checks
+    if previews:
+        changes["preview_checks"] = checks
 
     def decode(latents: Tensor) -> Tensor:
         recorder.add("previews", part, len(latents))
         recorder.scoring = "reward"
         return torch.zeros(len(latents), 3, 1, 1)
 
-    settings = settings.model_copy(update={"preview_checks": checks})
-    source = step_source(policy, judge, _Prompts(), config=settings, preview_decode=decode, **common)
-    return policy, source, max(1, checks)
+    policy = StandIn(process, recorder, checks=previews)
+    supplies = Supplies(
+        policy=policy,
+        prompts=_Prompts,
+        judge=lambda: judge,
+        preview_decode=lambda: decode,
+    )
+    changed = config.model_copy(update={str(kind.section): _section(config).model_copy(update=changes)})
+    return policy, kind.build(changed, supplies), max(1, checks) if previews else 1
+
+
+def _section(config: RunConfig) -> Any:
+    """The section of the run's source."""
+    return getattr(config, str(METHODS[config.method].source.section))
 
 
 def _rollouts(units: int, made: Sequence[int], steady: Fraction) -> int:

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from seedpo.errors import ConfigError
-from seedpo.methods.presets import METHODS, Preset
+from seedpo.methods.presets import METHODS
 from seedpo.planning.advice import advise
 from seedpo.planning.configurations import model_configuration
 from seedpo.planning.costs import Cost, Networks, measure
@@ -177,9 +177,8 @@ def count(
         raise ConfigError("--cached needs a folder in which things are kept; add --set cache.folder=FOLDER")
     model = model_configuration(config)
     policy = build_policy(config, model)
-    preset: Preset = METHODS.load(config.method)
     scorers = {name: _scorer(config, name) for name in config.evaluation.rewards}
-    if preset.source != "offline" and config.feedback.study is None:
+    if not METHODS[config.method].source.fixed_pairs and config.feedback.study is None:
         scorers[""] = _scorer(config, config.reward)
     networks = Networks(policy=policy, preview=build_preview(config), scorers=scorers)
     assumed = Assumptions(

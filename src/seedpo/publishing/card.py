@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from seedpo.methods.presets import METHODS, Preset, method_title
+from seedpo.methods.presets import METHODS, method_title
 from seedpo.metrics.catalogue import find_metric
 from seedpo.models.catalogue import MODELS
 from seedpo.models.names import hub_place, is_hub_name
@@ -105,8 +105,7 @@ def _shown(name: str) -> str:
 
 def _summary(config: RunConfig, base: str | None) -> str:
     source = f"[{base}](https://huggingface.co/{base})" if base else f"`{_shown(config.model)}`"
-    preset: Preset = METHODS.load(config.method)
-    papers = [preset.paper, *([SEE_PAPER] if config.gamma else [])]
+    papers = [METHODS[config.method].paper, *([SEE_PAPER] if config.gamma else [])]
     what = f"A LoRA adapter (rank {config.lora_rank})" if config.adapter == "lora" else "The UNet"
     return f"{what} of {source}, trained with {_method(config)} ({', '.join(papers)}) by seedpo."
 
@@ -126,7 +125,6 @@ def _use(config: RunConfig, base: str | None, repository: str | None) -> str:
 
 def _settings(config: RunConfig, folder: RunFolder) -> list[tuple[str, str]]:
     policy_weight, reference_weight = config.weights
-    preset: Preset = METHODS.load(config.method)
     offline = [("preference pairs", _shown(config.data))]
     judge = "votes of people" if config.feedback.study is not None else _shown(config.reward)
     online = [("prompts", _shown(config.prompts)), ("reward", judge)]
@@ -135,7 +133,7 @@ def _settings(config: RunConfig, folder: RunFolder) -> list[tuple[str, str]]:
         ("method", _method(config)),
         ("base model", _shown(config.model)),
         *([] if config.vae is None else [("autoencoder", _shown(config.vae))]),
-        *(offline if preset.source == "offline" else online),
+        *(offline if METHODS[config.method].source.fixed_pairs else online),
         ("beta", f"{config.beta:g} (log-probabilities reduced by {config.reduction})"),
         ("gamma", f"{config.gamma:g} ({config.entropy_convention})"),
         ("weights of the loss", f"a = {policy_weight:g} (policy), b = {reference_weight:g} (reference)"),

@@ -9,15 +9,13 @@ The parts can also be built one by one and handed to :class:`seedpo.training.tra
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
-from torch import Tensor
 
-from seedpo.core.draws import KeyedDraws
 from seedpo.data.catalogue import DATA
 from seedpo.data.changes import Change, ChangedPairs, as_a_win, as_square_original, emptied
 from seedpo.data.pairs import PairSet
@@ -28,19 +26,15 @@ from seedpo.data.skipping import SkippingPairs
 from seedpo.data.streams import StreamedPairs
 from seedpo.errors import ConfigError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
-from seedpo.methods.noise_dpo import NoiseDPO
-from seedpo.methods.presets import METHODS, Preset
-from seedpo.methods.sources.offline import OfflinePairs
-from seedpo.methods.sources.steps import step_source
-from seedpo.methods.sources.trajectories import trajectory_source
-from seedpo.methods.transition_dpo import TransitionDPO
+from seedpo.methods.presets import METHODS
+from seedpo.methods.sources.supplies import Decode, Supplies
 from seedpo.metrics.catalogue import METRICS
 from seedpo.metrics.named import build_prompt_metric
 from seedpo.models.catalogue import MODELS
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.models.precision import usual_precision
 from seedpo.processes import on_every_process, on_main_process
-from seedpo.protocols import Method, Source
+from seedpo.protocols import Comparisons, Method, PairEncoder, Reward, Source
 from seedpo.registry import Registry
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.named import CheckedReward, build_reward, check_definitions, image_sizes
@@ -79,7 +73,7 @@ def resolve_config(
     recipe = read_recipe(Path(method_or_recipe)) if is_file else {"method": method_or_recipe}
     changes = changes or {}
     name = changes.get("method", recipe.get("method", RunConfig.model_fields["method"].default))
-    preset: Preset = METHODS.load(str(name))
+    preset = METHODS[str(name)]
     model = changes.get("model", recipe.get("model", RunConfig.model_fields["model"].default))
     usual = {} if model in MODELS else usual_precision(bfloat16)
     config = build_config(RunConfig, usual, preset.defaults, recipe, changes)
@@ -147,33 +141,17 @@ def named_reward(name: str, config: RunConfig) -> CheckedReward:
 
 def build_caches(config: RunConfig, policy: PipelinePolicy) -> Caches:
     """What is computed once for this run and others; before training, since the weights are hashed."""
-    preset: Preset = METHODS.load(config.method)
-    if preset.source != "offline" and config.cache.folder is not None:
+    if not METHODS[config.method].source.fixed_pairs and config.cache.folder is not None:
         logger.warning("cache.folder has no effect: %s makes its own pairs, which do not come again", config.method)
         return Caches(policy=policy)
     return open_caches(config, policy)
 
 
 def build_method(config: RunConfig, caches: Caches | None = None) -> Method[Any]:
-    """The objective of the method's preset."""
-    policy_weight, reference_weight = config.weights
-    preset: Preset = METHODS.load(config.method)
-    if preset.objective == "noise":
-        scale = 2.0 if config.fidelity.beta_without_half else 1.0
-        return NoiseDPO(
-            policy_weight=scale * policy_weight,
-            reference_weight=scale * reference_weight,
-            reduction=config.reduction,
-            draws=caches.draws if caches else None,
-            cache=caches.reference if caches else None,
-        )
-    return TransitionDPO(
-        policy_weight=policy_weight,
-        reference_weight=reference_weight,
-        sampling=config.sampling,
-        clip_range=config.clip_range,
-        reduction=config.reduction,
-    )
+    """The objective of the run's method."""
+    known = {"draws": caches.draws, "cache": caches.reference} if caches else {}
+    method: Method[Any] = METHODS[config.method].objective(config, **known)
+    return method
 
 
 def build_source(
@@ -185,59 +163,44 @@ def build_source(
     caches: Caches | None = None,
     progress: bool = False,
 ) -> Source[Any]:
-    """The source of pairs of the method's preset, for one process of several; ``progress`` shows votes coming in."""
-    preset: Preset = METHODS.load(config.method)
-    if preset.source == "offline":
-        caches, apart = caches or Caches(policy=policy), config.fidelity.independent_flips
+    """The source of pairs of the run's method, for one process of several; ``progress`` shows votes coming in."""
+    caches = caches or Caches(policy=policy)
+
+    def labelled() -> tuple[SkippingPairs, PairEncoder]:
         pairs = build_pairs(config)
-        return OfflinePairs(
-            caches.encoder(pairs),
-            batch_size=config.batch_size,
-            seed=config.seed,
-            mirror=caches.draws or KeyedDraws(seed=config.seed) if config.pairs.flip or apart else None,
-            mirror_rejected=KeyedDraws(seed=config.seed + 1) if apart else None,
-            rank=rank,
-            world=world,
-            reader=pairs,
-        )
-    prompts = named_prompts(config.prompts, embedded=config.model in MODELS)
-    if preset.source == "trajectories":
-        return trajectory_source(
-            policy,
-            human_feedback(config, progress=progress and rank == 0)
-            or named_reward(config.reward, config).to(policy.device),
-            prompts,
-            sampling=config.sampling,
-            config=config.trajectories,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            rank=rank,
-            world=world,
-        )
+        return pairs, caches.encoder(pairs)
+
+    supplies = Supplies(
+        policy=policy,
+        prompts=lambda: named_prompts(config.prompts, embedded=config.model in MODELS),
+        judge=lambda: _judge(config, policy, progress=progress and rank == 0),
+        pairs=labelled,
+        draws=caches.draws,
+        preview_decode=lambda: _preview_decoder(config, policy),
+        rank=rank,
+        world=world,
+    )
+    source: Source[Any] = METHODS[config.method].source.build(config, supplies)
+    return source
+
+
+def _judge(config: RunConfig, policy: PipelinePolicy, *, progress: bool) -> Reward | Comparisons:
+    """The people or the reward that the run asks."""
+    if (people := human_feedback(config, progress=progress)) is not None:
+        return people
     reward = named_reward(config.reward, config).to(policy.device)
-    if reward.step_blind:
+    if reward.step_blind and METHODS[config.method].source.judged == "previews":
         logger.warning(
             "reward %s knows no time step: for %s it judges previews as if they were finished images; step-aware "
             "rewards are made for previews",
             ", ".join(reward.step_blind),
             config.method,
         )
-    return step_source(
-        policy,
-        reward,
-        prompts,
-        sampling=config.sampling,
-        config=config.steps,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        rank=rank,
-        world=world,
-        preview_decode=_preview_decoder(config, policy),
-    )
+    return reward
 
 
-def _preview_decoder(config: RunConfig, policy: PipelinePolicy) -> Callable[[Tensor], Tensor] | None:
-    """What decodes the previews for SPO's scorer in place of the model's own autoencoder, if that is asked for."""
+def _preview_decoder(config: RunConfig, policy: PipelinePolicy) -> Decode | None:
+    """What decodes previews in place of the model's own autoencoder, if the run names anything."""
     if config.preview_vae is None:
         return None
     from seedpo.models.preview import load_preview_decoder
@@ -272,8 +235,7 @@ def _check_steps(config: RunConfig, policy: PipelinePolicy) -> None:
 
 def _check_images(config: RunConfig, policy: PipelinePolicy) -> None:
     """Refuses rewards and metrics that cannot read the model's images, before anything is sampled."""
-    preset: Preset = METHODS.load(config.method)
-    needs_reward = preset.source != "offline" and config.feedback.study is None
+    needs_reward = not METHODS[config.method].source.fixed_pairs and config.feedback.study is None
 
     def sizes(rewards: Sequence[str]) -> dict[str, int | None]:
         return {part: size for name in rewards for part, size in image_sizes(name, config.rewards).items()}
@@ -385,6 +347,6 @@ def train(
         after_restoring=parts.policy.adapter.move_reference if config.fidelity.reference_moves_on_resume else None,
         save_before_step=asks_people(config, parts.source),
     )
-    for line in what_to_expect(config, fixed_pairs=METHODS.load(config.method).source == "offline"):
+    for line in what_to_expect(config, fixed_pairs=METHODS[config.method].source.fixed_pairs):
         logger.info("%s", line)
     return trainer.train(resume=resume)

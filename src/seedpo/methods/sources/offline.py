@@ -9,7 +9,9 @@ import torch
 
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.types import ImagePairs
+from seedpo.methods.settings import MethodConfig
 from seedpo.methods.sources.stream import IndexStream
+from seedpo.methods.sources.supplies import Supplies
 from seedpo.protocols import PairEncoder, State, StatefulPairs
 
 
@@ -84,3 +86,20 @@ class OfflinePairs:
         self._stream.restore(state)
         if self.reader is not None and "reader" in state:
             self.reader.restore(state["reader"])
+
+
+def build_source(config: MethodConfig, supplies: Supplies) -> OfflinePairs:
+    """Diffusion-DPO's source of pairs for one process of a run."""
+    reader, encoded = supplies.pairs()
+    apart = config.fidelity.independent_flips
+    mirror = supplies.draws or KeyedDraws(seed=config.seed)
+    return OfflinePairs(
+        encoded,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        mirror=mirror if config.pairs.flip or apart else None,
+        mirror_rejected=KeyedDraws(seed=config.seed + 1) if apart else None,
+        rank=supplies.rank,
+        world=supplies.world,
+        reader=reader,
+    )

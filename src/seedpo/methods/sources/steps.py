@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from seedpo.core.sampling import Sampler, draw_noise, step_candidates
-from seedpo.methods.settings import SamplingConfig, StepPoolConfig
+from seedpo.methods.settings import MethodConfig, SamplingConfig, StepPoolConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.reference import with_reference
 from seedpo.methods.sources.rolled import RolledPairs, join
 from seedpo.methods.sources.rollouts import RolloutSource, kept_pairs
+from seedpo.methods.sources.supplies import Decode, Supplies
 from seedpo.protocols import Denoiser, StepAwareReward
 
 logger = logging.getLogger(__name__)
-
-Decode = Callable[[Tensor], Tensor]
-"""Latents (B, C, H, W) to images (B, 3, height, width) in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,4 +278,20 @@ def step_source(
         seed=seed,
         rank=rank,
         world=world,
+    )
+
+
+def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource:
+    """SPO's source of pairs for one process of a run."""
+    return step_source(
+        supplies.policy,
+        supplies.judge(),
+        supplies.prompts(),
+        sampling=config.sampling,
+        config=config.steps,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        rank=supplies.rank,
+        world=supplies.world,
+        preview_decode=supplies.preview_decode(),
     )

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from seedpo.core.sampling import Sampler, draw_noise
 from seedpo.core.types import Trajectory
-from seedpo.methods.settings import SamplingConfig, TrajectoryConfig
+from seedpo.methods.settings import MethodConfig, SamplingConfig, TrajectoryConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.reference import with_reference
 from seedpo.methods.sources.rolled import RolledPairs
 from seedpo.methods.sources.rollouts import RolloutSource, preference
+from seedpo.methods.sources.supplies import Supplies
 from seedpo.protocols import Comparisons, Denoiser, Reward
 
 
@@ -174,4 +175,19 @@ def trajectory_source(
         seed=seed,
         rank=rank,
         world=world,
+    )
+
+
+def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource:
+    """D3PO's source of pairs for one process of a run."""
+    return trajectory_source(
+        supplies.policy,
+        supplies.judge(),
+        supplies.prompts(),
+        sampling=config.sampling,
+        config=config.trajectories,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        rank=supplies.rank,
+        world=supplies.world,
     )

@@ -40,12 +40,8 @@ def check_feedback(config: RunConfig, preset: Preset) -> None:
     """
     if config.feedback.study is None:
         return
-    if preset.source == "offline":
-        raise ConfigError(
-            f"feedback.study: {config.method} draws no images; `seedpo study export` makes data for it from votes"
-        )
-    if preset.source == "steps":
-        raise ConfigError(f"feedback.study: {config.method} judges previews of every step; use method d3po with people")
+    if preset.source.why_no_people is not None:
+        raise ConfigError(f"feedback.study: {config.method} {preset.source.why_no_people}")
     if config.trajectories.min_gap >= 1:
         raise ConfigError("feedback.study: no preference is above 1; set trajectories.min_gap below it")
 
