@@ -293,12 +293,10 @@ class TestBadInput:
         with pytest.raises(RunFolderError, match=r"no space left in .*run the same command again"):
             small_evaluation(["scenes"], tmp_path / "out")
 
-    @pytest.mark.parametrize("text", ["-1", "a=", "a=b", "nan"])
-    def test_tie_widths(self, text: str) -> None:
-        with pytest.raises(ConfigError, match="--tie-width"):
-            tie_widths(text)
-
-    def test_tie_widths_that_are_right(self) -> None:
+    def test_tie_widths(self) -> None:
+        for text in ("-1", "a=", "a=b", "nan"):
+            with pytest.raises(ConfigError, match="--tie-width"):
+                tie_widths(text)
         assert tie_widths(None) == {}
         assert tie_widths("0.5") == {"": 0.5}
         assert tie_widths("a=1, b=2") == {"a": 1.0, "b": 2.0}

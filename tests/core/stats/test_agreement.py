@@ -11,9 +11,8 @@ from seedpo.core.stats.agreement import agreement_with_others, alpha_of, coincid
 
 @pytest.mark.parametrize("scale", ["nominal", "ordinal"])
 @pytest.mark.parametrize("missing", [0.0, 0.4])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_alpha_is_that_of_the_package_krippendorff(scale: str, missing: float, seed: int) -> None:
-    generator = np.random.default_rng(seed)
+def test_alpha_is_that_of_the_package_krippendorff(scale: str, missing: float) -> None:
+    generator = np.random.default_rng(0)
     truth = generator.integers(4, size=25)
     data = np.where(generator.random((5, 25)) < 0.6, truth, generator.integers(4, size=(5, 25))).astype(float)
     data[generator.random(data.shape) < missing] = np.nan

@@ -17,12 +17,12 @@ def test_wilson_known_values() -> None:
     assert wilson_interval(23, 100) == pytest.approx((1 - high, 1 - low))
 
 
-@pytest.mark.parametrize(("successes", "count"), [(3, 10), (50.5, 99), (1, 2)])
-def test_wilson_ends_solve_the_score_equation(successes: float, count: int) -> None:
+def test_wilson_ends_solve_the_score_equation() -> None:
     """At each end the observed share lies z standard errors of that end away."""
     z = 1.959964
-    for end in wilson_interval(successes, count, z=z):
-        assert (successes / count - end) ** 2 == pytest.approx(z * z * end * (1 - end) / count)
+    for successes, count in ((3, 10), (50.5, 99), (1, 2)):
+        for end in wilson_interval(successes, count, z=z):
+            assert (successes / count - end) ** 2 == pytest.approx(z * z * end * (1 - end) / count)
 
 
 def test_wilson_none_and_all() -> None:
@@ -37,11 +37,11 @@ def test_student_quantiles() -> None:
     assert pytest.approx(stats.t.ppf(0.975, np.arange(1, len(QUANTILES) + 1)), abs=5e-4) == QUANTILES
 
 
-@pytest.mark.parametrize("count", [2, 5, 31])
-def test_student_interval_of_a_mean_is_that_of_scipy(count: int) -> None:
-    values = np.random.default_rng(count).normal(3.0, 2.0, count)
-    wanted = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
-    assert student_interval(values) == pytest.approx(wanted, abs=1e-3)
+def test_student_interval_of_a_mean_is_that_of_scipy() -> None:
+    for count in (2, 5, 31):
+        values = np.random.default_rng(count).normal(3.0, 2.0, count)
+        wanted = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
+        assert student_interval(values) == pytest.approx(wanted, abs=1e-3)
 
 
 def test_student_beyond_the_table_the_interval_is_a_little_too_wide() -> None:
@@ -52,16 +52,13 @@ def test_student_beyond_the_table_the_interval_is_a_little_too_wide() -> None:
     assert (high - low) / (most - least) < 1.05
 
 
-@pytest.mark.parametrize("values", [[], [1.0]])
-def test_student_one_value_has_no_interval(values: list[float]) -> None:
-    assert all(map(math.isnan, student_interval(values)))
+def test_student_one_value_has_no_interval() -> None:
+    assert all(map(math.isnan, (*student_interval([]), *student_interval([1.0]))))
 
 
-@pytest.mark.parametrize(
-    ("wins", "losses"), [(0, 1), (5, 0), (7, 3), (3, 7), (10, 10), (11, 10), (140, 90), (1500, 1400)]
-)
-def test_sign_test_is_scipys_binomial_test(wins: int, losses: int) -> None:
-    assert sign_test(wins, losses) == pytest.approx(stats.binomtest(wins, wins + losses).pvalue, rel=1e-9)
+def test_sign_test_is_scipys_binomial_test() -> None:
+    for wins, losses in ((0, 1), (5, 0), (7, 3), (3, 7), (10, 10), (11, 10), (140, 90), (1500, 1400)):
+        assert sign_test(wins, losses) == pytest.approx(stats.binomtest(wins, wins + losses).pvalue, rel=1e-9)
 
 
 def test_sign_test_without_cases_and_with_impossible_ones() -> None:
@@ -90,7 +87,7 @@ def test_holm_rejects_what_the_step_down_procedure_rejects() -> None:
         assert set(np.nonzero(holm(values) <= 0.05)[0].tolist()) == rejected
 
 
-@pytest.mark.parametrize("values", [[1.2], [-0.1, 0.5], [[0.1]], [float("nan")]])
-def test_holm_refuses_what_is_no_probability(values: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"\[0, 1\]"):
-        holm(values)
+def test_holm_refuses_what_is_not_a_probability() -> None:
+    for values in ([1.2], [-0.1, 0.5], [[0.1]], [math.nan]):
+        with pytest.raises(ValueError, match=r"\[0, 1\]"):
+            holm(values)

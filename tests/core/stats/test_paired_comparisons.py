@@ -112,13 +112,15 @@ def test_connection_and_bounds() -> None:
         fit_strengths(apart)
 
 
-@pytest.mark.parametrize(
-    ("wins", "ties"),
-    [([[0, 1, 2]], None), ([[0, -1], [1, 0]], None), ([[0, 1], [1, 0]], [[0, 1], [2, 0]]), ([[0]], None)],
-)
-def test_bad_tables_are_refused(wins: list, ties: list | None) -> None:
-    with pytest.raises(ValueError, match="must"):
-        fit_strengths(wins, ties)
+def test_bad_tables_are_refused() -> None:
+    for wins, ties in (
+        ([[0, 1, 2]], None),
+        ([[0, -1], [1, 0]], None),
+        ([[0, 1], [1, 0]], [[0, 1], [2, 0]]),
+        ([[0]], None),
+    ):
+        with pytest.raises(ValueError, match="wins"):
+            fit_strengths(wins, ties)
 
 
 def test_tables_from_votes() -> None:

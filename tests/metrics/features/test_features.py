@@ -45,6 +45,13 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
     }
 
 
+def test_every_row_holds_all_facts() -> None:
+    for entry in FEATURES.entries:
+        assert entry.width, entry.name
+        assert entry.source, entry.name
+        assert (entry.place is None) == (entry.size is None), entry.name
+
+
 @pytest.mark.parametrize("name", FEATURES.names())
 class TestAll:
     def test_one_finite_vector_per_image(self, places: dict[str, str | None], name: str) -> None:
@@ -82,12 +89,6 @@ class TestAll:
             extractor([])
         with pytest.raises(DataError, match="image 1 "):
             extractor([*as_pil(images(1)), "a.png"])
-
-    def test_is_described(self, places: dict[str, str | None], name: str) -> None:
-        entry = FEATURES[name]
-        assert entry.width
-        assert entry.source
-        assert (entry.place is None) == (entry.size is None)
 
 
 def test_pixels_are_area_means() -> None:
