@@ -5,7 +5,7 @@ Siblings never import one another; they meet in these protocols and are joined i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +142,9 @@ class PreferencePairs(Protocol):
 
     def __len__(self) -> int:
         """Number of pairs."""
+
+    def one_pass(self) -> Iterable[int]:
+        """Numbers of all pairs; of a stream those of its first pass, which is read on the way."""
 
     def __getitem__(self, row: int) -> LabelledPair:
         """One pair.

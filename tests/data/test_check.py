@@ -5,19 +5,16 @@ from typing import Any
 
 import pytest
 
-from seedpo.data.check import Findings, check_pairs, least_tokens
-from seedpo.data.check_text import SHOWN, findings_text
+from seedpo.data.check import SHOWN, Findings, check_pairs, findings_text, least_tokens
 from seedpo.data.pairs import PairSet
-from seedpo.data.pickapic import pickapic_pairs
 from seedpo.data.settings import PairsConfig
 from seedpo.data.streams import StreamedPairs
-from seedpo.errors import ConfigError
 from tests.data.pictures import BLUE, GREEN, RED, image_file, noise_file, table
 from tests.data.test_streams import Rows
 
 
 def pair_set(*labels: Any, config: PairsConfig | None = None, **columns: Any) -> PairSet:
-    return pickapic_pairs(table(*labels, **columns), origin="set.parquet", config=config)
+    return PairSet.of_table(table(*labels, **columns), origin="set.parquet", config=config)
 
 
 def distinct(count: int) -> list[bytes]:
@@ -31,52 +28,52 @@ def check(*labels: Any, config: PairsConfig | None = None, rows: int | None = No
 class TestCounts:
     def test_pairs_ties_and_unlabelled(self) -> None:
         labels = [(1, 0), (0.5, 0.5), (0, 1), (0.5, 0.5), (1, 0)]
-        found = check(*labels, has_label=[True, True, True, True, False], jpg_0=distinct(5))
-        assert (found.pairs, found.ties, found.unlabelled, found.checked) == (2, 2, 1, 2)
-        assert found.readable == [0, 1]
-        assert found.summary == "2 pairs, 2 ties left out, 1 without a label left out"
+        findings = check(*labels, has_label=[True, True, True, True, False], jpg_0=distinct(5))
+        assert (findings.pairs, findings.ties, findings.unlabelled, findings.checked) == (2, 2, 1, 2)
+        assert findings.readable == [0, 1]
+        assert findings.summary == "2 pairs, 2 ties left out, 1 without a label left out"
         half = check(*labels, jpg_0=distinct(5), config=PairsConfig(ties="half"))
         assert (half.pairs, half.ties, half.checked) == (5, 2, 5)
 
     def test_sizes(self) -> None:
         files = [image_file(RED, size=size) for size in ((8, 6), (8, 6), (20, 10))]
         others = [image_file(BLUE, size=size) for size in ((8, 6), (6, 8), (20, 10))]
-        found = check(*[(1, 0)] * 3, jpg_0=files, jpg_1=others, config=PairsConfig(resolution=8))
-        assert dict(found.sizes) == {(8, 6): 3, (6, 8): 1, (20, 10): 2}
-        assert (found.different_sizes, found.too_small) == (1, 4)
-        assert found.shorter_sides == {"least": 6, "5 %": 6, "median": 6, "95 %": 10, "most": 10}
+        findings = check(*[(1, 0)] * 3, jpg_0=files, jpg_1=others, config=PairsConfig(resolution=8))
+        assert dict(findings.sizes) == {(8, 6): 3, (6, 8): 1, (20, 10): 2}
+        assert (findings.different_sizes, findings.too_small) == (1, 4)
+        assert findings.shorter_sides == {"least": 6, "5 %": 6, "median": 6, "95 %": 10, "most": 10}
 
     def test_without_a_resolution_another_size_cannot_be_used(self) -> None:
         files = [image_file(RED, size=size) for size in ((8, 6), (16, 12))]
-        found = check((1, 0), (1, 0), jpg_0=files, jpg_1=files)
-        assert [place.split(":")[0] for place in found.unreadable] == ["set.parquet row 1"]
-        assert "16 x 12 pixels and the first pair 8 x 6" in found.unreadable[0]
+        findings = check((1, 0), (1, 0), jpg_0=files, jpg_1=files)
+        assert [place.split(":")[0] for place in findings.unreadable] == ["set.parquet row 1"]
+        assert "16 x 12 pixels and the first pair 8 x 6" in findings.unreadable[0]
 
     def test_prompts(self) -> None:
         texts = ["a star", "a star", "  ", "word " * 75, "word " * 76]
-        found = check(*[(1, 0)] * 5, caption=texts, jpg_0=distinct(5))
-        assert found.prompts == 4
-        assert found.empty_prompts == ["set.parquet row 2"]
-        assert found.long_prompts == ["set.parquet row 4"]
+        findings = check(*[(1, 0)] * 5, caption=texts, jpg_0=distinct(5))
+        assert findings.prompts == 4
+        assert findings.empty_prompts == ["set.parquet row 2"]
+        assert findings.long_prompts == ["set.parquet row 4"]
 
 
 class TestUnreadable:
     FILES = (b"broken", b"", noise_file()[:60])
 
     def test_each_is_named_with_file_and_row(self) -> None:
-        found = check(*[(1, 0)] * 6, jpg_1=[*distinct(3), *self.FILES])
-        assert [place.split(" is")[0] for place in found.unreadable] == [
+        findings = check(*[(1, 0)] * 6, jpg_1=[*distinct(3), *self.FILES])
+        assert [place.split(" is")[0] for place in findings.unreadable] == [
             f"set.parquet row {row}: jpg_1" for row in (3, 4, 5)
         ]
-        assert found.readable == [0, 1, 2]
-        assert found.checked == 6
+        assert findings.readable == [0, 1, 2]
+        assert findings.checked == 6
 
     @pytest.mark.parametrize(("limit", "stops"), [(0.01, True), (0.49, True), (0.5, False), (1.0, False)])
     def test_whether_a_run_would_stop(self, limit: float, stops: bool) -> None:
-        found = check(*[(1, 0)] * 6, jpg_1=[*distinct(3), *self.FILES], config=PairsConfig(bad_rows_limit=limit))
-        assert bool(found.stops) is stops
+        findings = check(*[(1, 0)] * 6, jpg_1=[*distinct(3), *self.FILES], config=PairsConfig(bad_rows_limit=limit))
+        assert bool(findings.stops) is stops
         if stops:
-            assert found.stops[0].startswith("3 of 6 pairs cannot be used (50.00%), and pairs.bad_rows_limit allows")
+            assert findings.stops[0].startswith("3 of 6 pairs cannot be used (50.00%), and pairs.bad_rows_limit allows")
 
 
 class TestRepetition:
@@ -86,42 +83,41 @@ class TestRepetition:
         files[2], others[2] = others[2], files[0]
         others[3] = image_file(BLUE, kind="BMP")
         files[3] = files[0]
-        found = check((1, 0), (1, 0), (0, 1), (1, 0), caption=["a"] * 4, jpg_0=files, jpg_1=others)
-        assert found.repeated == [
+        findings = check((1, 0), (1, 0), (0, 1), (1, 0), caption=["a"] * 4, jpg_0=files, jpg_1=others)
+        assert findings.repeated == [
             "set.parquet row 2 = set.parquet row 0",
             "set.parquet row 3 = set.parquet row 0",
         ]
-        assert found.contradictions == []
+        assert findings.contradictions == []
 
     def test_equal_pairs_with_other_labels(self) -> None:
-        found = check((1, 0), (0, 1), (0.5, 0.5), caption=["a"] * 3, config=PairsConfig(ties="half"))
-        assert found.contradictions == [f"set.parquet row {row} != set.parquet row 0" for row in (1, 2)]
-        assert found.repeated == []
+        findings = check((1, 0), (0, 1), (0.5, 0.5), caption=["a"] * 3, config=PairsConfig(ties="half"))
+        assert findings.contradictions == [f"set.parquet row {row} != set.parquet row 0" for row in (1, 2)]
+        assert findings.repeated == []
 
     def test_other_prompts_make_other_pairs(self) -> None:
         assert check((1, 0), (1, 0)).repeated == []
 
     def test_one_image_twice(self) -> None:
-        found = check((1, 0), (1, 0), jpg_0=[image_file(BLUE), image_file(GREEN)])
-        assert found.same_image == ["set.parquet row 0"]
+        findings = check((1, 0), (1, 0), jpg_0=[image_file(BLUE), image_file(GREEN)])
+        assert findings.same_image == ["set.parquet row 0"]
 
 
 class TestRows:
     def test_a_part_is_evenly_spread_and_labels_are_all_counted(self) -> None:
-        found = check(*[(1, 0)] * 20, (0.5, 0.5), rows=5)
-        assert found.readable == [0, 5, 10, 14, 19]
-        assert (found.pairs, found.ties, found.checked) == (20, 1, 5)
+        findings = check(*[(1, 0)] * 20, (0.5, 0.5), rows=5)
+        assert findings.readable == [0, 5, 10, 14, 19]
+        assert (findings.pairs, findings.ties, findings.checked) == (20, 1, 5)
 
     def test_more_than_there_are(self) -> None:
         assert check((1, 0), (1, 0), rows=9).checked == 2
 
-    def test_the_beginning_of_a_stream(self) -> None:
+    def test_a_stream_is_read_once_or_in_part(self) -> None:
         stream = StreamedPairs(Rows(jpg_1=[b"broken", *[image_file(BLUE)] * 5]), PairsConfig(resolution=8))
-        found = check_pairs(stream, rows=3, progress=False)
-        assert (found.pairs, found.ties, found.checked, found.readable) == (None, None, 3, [1, 2])
-        assert "stream pair 0 of the stream: jpg_1 is not an image" in found.unreadable[0]
-        with pytest.raises(ConfigError, match=r"stream is a stream without an end; .* --rows 1000"):
-            check_pairs(stream, progress=False)
+        findings = check_pairs(stream, rows=3, progress=False)
+        assert (findings.pairs, findings.ties, findings.checked, findings.readable) == (None, None, 3, [1, 2])
+        assert "stream pair 0 of the stream: jpg_1 is not an image" in findings.unreadable[0]
+        assert check_pairs(stream, progress=False).checked == 6
 
 
 class TestText:
@@ -140,14 +136,14 @@ class TestText:
 
     def test_everything_odd(self) -> None:
         files = [image_file(RED, size=(width, 8)) for width in range(8, 16)]
-        found = check(
+        findings = check(
             *[(1, 0)] * 9,
             caption=["", "word " * 90, *["a"] * 7],
             jpg_0=[*files, b"broken"],
             jpg_1=[image_file(BLUE, size=(8, 8)), files[1], *files[:1] * 2, *[image_file(BLUE, size=(9, 9))] * 5],
             config=PairsConfig(resolution=16),
         )
-        text = findings_text(found)
+        text = findings_text(findings)
         for line in (
             "  checked: 9 pairs",
             "    4 other sizes   25.0%",

@@ -8,9 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from seedpo.data.contact_sheet import CHOSEN, COLUMNS, REJECTED, SIDE, TIE, spread, write_contact_sheet
+from seedpo.data.check import CHOSEN, COLUMNS, REJECTED, SIDE, TIE, spread, write_contact_sheet
 from seedpo.data.pairs import PairSet
-from seedpo.data.pickapic import pickapic_pairs
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError
 from tests.data.pictures import BLUE, RED, encoded, image_file, ramp, table
@@ -34,7 +33,7 @@ def where(sheet: NDArray[np.uint8], colour: Any) -> tuple[NDArray[np.bool_], int
 
 def test_chosen_is_framed_in_green_on_the_left_and_rejected_in_red(tmp_path: Path) -> None:
     """Whichever column it is in."""
-    pairs = pickapic_pairs(table((0, 1), jpg_1=[image_file(BLUE)]), origin="t")
+    pairs = PairSet.of_table(table((0, 1), jpg_1=[image_file(BLUE)]), origin="t")
     sheet = drawn(pairs, [0], tmp_path)
     blue, _, left = where(sheet, BLUE)
     red, _, right = where(sheet, RED)
@@ -46,7 +45,7 @@ def test_chosen_is_framed_in_green_on_the_left_and_rejected_in_red(tmp_path: Pat
 
 
 def test_ties_have_a_colour_of_their_own(tmp_path: Path) -> None:
-    pairs = pickapic_pairs(table((0.5, 0.5)), origin="t", config=PairsConfig(ties="half"))
+    pairs = PairSet.of_table(table((0.5, 0.5)), origin="t", config=PairsConfig(ties="half"))
     sheet = drawn(pairs, [0], tmp_path)
     where(sheet, TIE)
     for colour in (CHOSEN, REJECTED):
@@ -54,7 +53,7 @@ def test_ties_have_a_colour_of_their_own(tmp_path: Path) -> None:
 
 
 def test_pairs_stand_in_rows(tmp_path: Path) -> None:
-    pairs = pickapic_pairs(table(*[(1, 0)] * 7), origin="t")
+    pairs = PairSet.of_table(table(*[(1, 0)] * 7), origin="t")
     heights = [drawn(pairs, list(range(count)), tmp_path).shape[0] for count in (1, COLUMNS, COLUMNS + 1, 7)]
     assert heights[0] == heights[1] < heights[2] < heights[3]
 
@@ -62,7 +61,7 @@ def test_pairs_stand_in_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(640, 480), (100, 2000), (5, 3)])
 def test_images_of_any_size_fit_in(tmp_path: Path, size: tuple[int, int]) -> None:
     files = [encoded(ramp(*size))]
-    pairs = pickapic_pairs(table((1, 0), jpg_0=files, jpg_1=files, caption=["日本 " * 200]), origin="t")
+    pairs = PairSet.of_table(table((1, 0), jpg_0=files, jpg_1=files, caption=["日本 " * 200]), origin="t")
     sheet = drawn(pairs, [0], tmp_path)
     frame = where(sheet, CHOSEN)[0]
     rows, columns = frame.any(1).nonzero()[0], frame.any(0).nonzero()[0]
@@ -72,7 +71,7 @@ def test_images_of_any_size_fit_in(tmp_path: Path, size: tuple[int, int]) -> Non
 
 
 def test_a_pair_that_cannot_be_read(tmp_path: Path) -> None:
-    pairs = pickapic_pairs(table((1, 0), jpg_0=[b"broken"]), origin="t")
+    pairs = PairSet.of_table(table((1, 0), jpg_0=[b"broken"]), origin="t")
     with pytest.raises(DataError, match="t row 0: jpg_0"):
         drawn(pairs, [0], tmp_path)
     assert not (tmp_path / "sheet.png").exists()

@@ -38,7 +38,7 @@ class TestLinesThatCannotBeRead:
         pairs = manifest(folder, LABELLED, '{"caption": ', LABELLED)
         assert len(pairs) == 3
         torch.testing.assert_close(pairs[2].chosen, plain(BLUE))
-        with pytest.raises(DataError, match=r"pairs\.jsonl line 2 is not JSON .*; mend or remove it"):
+        with pytest.raises(DataError, match=r"pairs\.jsonl line 2 is not JSON .*; fix or remove it"):
             pairs[1]
 
     def test_do_not_hide_wrong_labels(self, folder: Path) -> None:
@@ -94,7 +94,7 @@ class TestPairSet:
 
     def test_a_prompt_that_is_no_text(self, folder: Path) -> None:
         for value, kind in ((7, "not text but int"), (None, "missing"), (["a"], "not text but list")):
-            with pytest.raises(DataError, match=rf"line 1: caption is {kind}; mend or remove the row"):
+            with pytest.raises(DataError, match=rf"line 1: caption is {kind}; fix or remove the row"):
                 manifest(folder, LABELLED | {"caption": value})[0]
 
     def test_says_what_its_rows_hold(self, folder: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seedpo.data.pickapic import COLUMNS, pickapic_pairs
+from seedpo.data.pairs import PairSet
 from seedpo.data.reading import read_pairs
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError
@@ -18,7 +18,7 @@ from tests.data.pictures import BLUE, RED, encoded, image_file, noise_file, plai
 
 class TestPairs:
     def test_the_preferred_image_comes_first(self) -> None:
-        pairs = pickapic_pairs(table((1, 0), (0, 1)), origin="test")
+        pairs = PairSet.of_table(table((1, 0), (0, 1)), origin="test")
         for row, (chosen, rejected) in enumerate([(RED, BLUE), (BLUE, RED)]):
             pair = pairs[row]
             assert pair.prompt == f"prompt {row}"
@@ -28,7 +28,7 @@ class TestPairs:
             torch.testing.assert_close(pair.rejected, plain(rejected))
 
     def test_ties_are_left_out_and_counted(self) -> None:
-        pairs = pickapic_pairs(table((0.5, 0.5), (1.0, 0.0), (0.5, 0.5), (0.0, 1.0)), origin="test")
+        pairs = PairSet.of_table(table((0.5, 0.5), (1.0, 0.0), (0.5, 0.5), (0.0, 1.0)), origin="test")
         assert len(pairs) == 2
         assert pairs.ties == 2
         assert [pairs[row].prompt for row in range(2)] == ["prompt 1", "prompt 3"]
@@ -36,7 +36,7 @@ class TestPairs:
         assert pairs.summary == "2 pairs, 2 ties left out"
 
     def test_ties_as_halves_keep_their_places(self) -> None:
-        pairs = pickapic_pairs(
+        pairs = PairSet.of_table(
             table((0.5, 0.5), (1.0, 0.0), (0.0, 1.0)), origin="test", config=PairsConfig(ties="half")
         )
         assert [pairs[row].chosen_probability for row in range(3)] == [0.5, 1.0, 1.0]
@@ -48,18 +48,18 @@ class TestPairs:
 
     def test_pairs_that_nobody_judged_are_left_out_whatever_their_labels(self) -> None:
         rows = table((1, 0), (0, 0), (None, None), (0, 1), (1, 1), has_label=[True, False, False, None, False])
-        pairs = pickapic_pairs(rows, origin="test")
+        pairs = PairSet.of_table(rows, origin="test")
         assert [pairs[row].prompt for row in range(len(pairs))] == ["prompt 0", "prompt 3"]
         assert pairs.unlabelled == 3
         assert pairs.summary == "2 pairs, 0 ties left out, 3 without a label left out"
 
     def test_pairs_of_a_hub_table_with_images_in_structures(self) -> None:
         files = [{"bytes": image_file(RED), "path": None}]
-        pairs = pickapic_pairs(table((0, 1), jpg_0=files), origin="test")
+        pairs = PairSet.of_table(table((0, 1), jpg_0=files), origin="test")
         torch.testing.assert_close(pairs[0].rejected, plain(RED))
 
     def test_images_are_floats_from_0_to_1(self) -> None:
-        pairs = pickapic_pairs(
+        pairs = PairSet.of_table(
             table((1, 0), jpg_0=[image_file((255, 255, 255))], jpg_1=[image_file((0, 0, 0))]), origin="t"
         )
         white, black = pairs[0].chosen, pairs[0].rejected
@@ -69,17 +69,17 @@ class TestPairs:
 
     @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
     def test_the_format_of_the_file_does_not_matter(self, kind: str) -> None:
-        pairs = pickapic_pairs(table((1, 0), jpg_0=[image_file(RED, kind=kind)]), origin="test")
+        pairs = PairSet.of_table(table((1, 0), jpg_0=[image_file(RED, kind=kind)]), origin="test")
         torch.testing.assert_close(pairs[0].chosen, plain(RED), rtol=0, atol=0.03)
 
     def test_images_are_read_when_they_are_asked_for(self) -> None:
         """A broken image of one pair does not keep the others from being used."""
-        pairs = pickapic_pairs(table((1, 0), (1, 0), jpg_0=[b"broken", image_file(RED)]), origin="test")
+        pairs = PairSet.of_table(table((1, 0), (1, 0), jpg_0=[b"broken", image_file(RED)]), origin="test")
         assert pairs[1].prompt == "prompt 1"
 
     def test_the_end_of_the_set(self) -> None:
         with pytest.raises(IndexError):
-            pickapic_pairs(table((1, 0)), origin="test")[1]
+            PairSet.of_table(table((1, 0)), origin="test")[1]
 
 
 class TestSizes:
@@ -88,7 +88,7 @@ class TestSizes:
     def pairs(self, *sizes: tuple[int, int], **settings: Any) -> Any:
         files = [encoded(ramp(*size)) for size in sizes]
         rows = table(*[(1, 0)] * (len(sizes) // 2), jpg_0=files[::2], jpg_1=files[1::2])
-        return pickapic_pairs(rows, origin="test", config=PairsConfig(**settings))
+        return PairSet.of_table(rows, origin="test", config=PairsConfig(**settings))
 
     def test_a_resolution_resizes_and_crops_and_says_so(self) -> None:
         pair = self.pairs((64, 48), (64, 48), resolution=24)[0]
@@ -118,7 +118,7 @@ class TestSizes:
         files = [encoded(ramp(90, 40))] * 3
         rows = table((0.5, 0.5), (1, 0), (0, 1), jpg_0=files, jpg_1=files)
         kept, less = (
-            pickapic_pairs(rows, origin="t", config=PairsConfig(resolution=32, crop="random", ties=ties))
+            PairSet.of_table(rows, origin="t", config=PairsConfig(resolution=32, crop="random", ties=ties))
             for ties in ("half", "drop")
         )
         assert [kept[1].crop, kept[2].crop] == [less[0].crop, less[1].crop]
@@ -130,7 +130,7 @@ class TestSizes:
 
     def test_the_size_before_resizing_is_that_of_the_chosen_image(self) -> None:
         rows = table((0, 1), jpg_0=[encoded(ramp(64, 48))], jpg_1=[encoded(ramp(20, 80))])
-        assert pickapic_pairs(rows, origin="t", config=PairsConfig(resolution=16))[0].original_size == (80, 20)
+        assert PairSet.of_table(rows, origin="t", config=PairsConfig(resolution=16))[0].original_size == (80, 20)
 
     def test_without_a_resolution_the_two_must_agree(self) -> None:
         pairs = self.pairs((64, 48), (64, 48), (64, 48), (48, 64))
@@ -153,17 +153,17 @@ class TestSizes:
 
     def test_the_first_pair_is_the_first_that_can_be_read(self) -> None:
         rows = table((1, 0), (1, 0), jpg_0=[b"broken", image_file(RED)])
-        assert pickapic_pairs(rows, origin="test")[1].prompt == "prompt 1"
+        assert PairSet.of_table(rows, origin="test")[1].prompt == "prompt 1"
 
 
 class TestContent:
     """What caches key their entries on."""
 
     def content(self, *, config: PairsConfig | None = None, label: Any = (1, 0), **columns: Any) -> str:
-        return pickapic_pairs(table(label, **columns), origin="test", config=config).content(0)
+        return PairSet.of_table(table(label, **columns), origin="test", config=config).content(0)
 
     def test_equal_pairs_have_equal_hashes_wherever_they_stand(self) -> None:
-        pairs = pickapic_pairs(table((1, 0), (1, 0), caption=["a", "a"]), origin="here")
+        pairs = PairSet.of_table(table((1, 0), (1, 0), caption=["a", "a"]), origin="here")
         assert pairs.content(0) == pairs.content(1) == self.content(caption=["a"])
         assert len(pairs.content(0)) == 64
 
@@ -186,7 +186,7 @@ class TestContent:
         assert self.content(config=PairsConfig(flip=True, crop="random", bad_rows_limit=0.5)) == self.content()
 
     def test_random_windows_are_part_of_it(self) -> None:
-        pairs = pickapic_pairs(
+        pairs = PairSet.of_table(
             table((1, 0), (1, 0), caption=["a", "a"]), origin="t", config=PairsConfig(resolution=8, crop="random")
         )
         assert pairs.content(0) != pairs.content(1)
@@ -196,12 +196,12 @@ class TestContent:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("column", COLUMNS)
+    @pytest.mark.parametrize("column", ["caption", "jpg_0", "jpg_1", "label_0", "label_1"])
     def test_a_missing_column_is_named(self, column: str) -> None:
         with pytest.raises(
             DataError, match=rf"pairs\.parquet lacks the columns \['{column}'\]; it has \[.*; expected are"
         ):
-            pickapic_pairs(table((1, 0)).drop_columns([column]), origin="pairs.parquet")
+            PairSet.of_table(table((1, 0)).drop_columns([column]), origin="pairs.parquet")
 
     @pytest.mark.parametrize(
         "labels",
@@ -209,22 +209,22 @@ class TestRefusals:
     )
     def test_a_wrong_label_names_its_row(self, labels: tuple[Any, Any]) -> None:
         with pytest.raises(DataError, match=r"pairs\.parquet row 2: labels .* must be 1 and 0, 0 and 1, or 0.5 twice"):
-            pickapic_pairs(table((1.0, 0.0), (0.5, 0.5), labels), origin="pairs.parquet")
+            PairSet.of_table(table((1.0, 0.0), (0.5, 0.5), labels), origin="pairs.parquet")
 
     def test_how_many_more_are_wrong(self) -> None:
         with pytest.raises(DataError, match=r"row 1: labels .*; 2 more rows are wrong"):
-            pickapic_pairs(table((1, 0), (1, 1), (0, 0), (3, 4)), origin="test")
+            PairSet.of_table(table((1, 0), (1, 1), (0, 0), (3, 4)), origin="test")
 
     def test_text_labels(self) -> None:
         with pytest.raises(DataError, match="row 0: labels"):
-            pickapic_pairs(table(("1", "0")), origin="test")
+            PairSet.of_table(table(("1", "0")), origin="test")
 
     @pytest.mark.parametrize("labels", [[], [(0.5, 0.5)] * 3])
     def test_nothing_but_ties(self, labels: list[tuple[float, float]]) -> None:
         with pytest.raises(
             DataError, match=f"holds no pair with a preference: {len(labels)} ties in {len(labels)} rows"
         ):
-            pickapic_pairs(table(*labels), origin="test")
+            PairSet.of_table(table(*labels), origin="test")
 
     @pytest.mark.parametrize(
         "content",
@@ -243,7 +243,7 @@ class TestRefusals:
         """The row is that of the file, ties counted."""
         other = [image_file(RED)] * 2 if isinstance(content, bytes) else [None, None]
         rows = table((0.5, 0.5), (0.5, 0.5), (1, 0), **{column: [*other, content]})
-        pairs = pickapic_pairs(rows, origin="pairs.parquet")
+        pairs = PairSet.of_table(rows, origin="pairs.parquet")
         with pytest.raises(
             DataError, match=rf"pairs\.parquet row 2: {column} is not an image that can be read .*; remove"
         ):
@@ -259,7 +259,7 @@ class TestRefusals:
             for place in random.integers(0, min(len(content), 400), 3):
                 damaged[place] = int(random.integers(256))
             rows = table((1, 0), jpg_0=[bytes(damaged)])
-            pairs = pickapic_pairs(rows, origin="test", config=PairsConfig(resolution=8))
+            pairs = PairSet.of_table(rows, origin="test", config=PairsConfig(resolution=8))
             try:
                 image = pairs[0].chosen
             except DataError:

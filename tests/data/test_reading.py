@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from seedpo.data.archives import ArchiveRows
 from seedpo.data.folders import FolderRows
 from seedpo.data.pairs import PairSet
 from seedpo.data.parquet import ParquetRows
-from seedpo.data.reading import looks_like_pairs, open_table, read_pairs
+from seedpo.data.reading import load_pairs, read_pairs
 from seedpo.data.settings import PairsConfig
-from seedpo.data.text import TextRows
-from seedpo.errors import DataError
+from seedpo.data.streams import StreamedPairs
+from seedpo.data.tables import TextRows
+from seedpo.errors import ConfigError, DataError
 from tests.data.pictures import BLUE, RED, image_file, plain, table, write_images
 
 RECORD = json.dumps({"prompt": "a star", "chosen": "red.png", "rejected": "blue.png"})
@@ -74,7 +74,7 @@ def write_set(kind: str, folder: Path) -> Path:
     return write_folders(folder)
 
 
-KINDS = {"parquet": ParquetRows, "jsonl": TextRows, "csv": TextRows, "webdataset": ArchiveRows, "folders": FolderRows}
+KINDS = {"parquet": ParquetRows, "jsonl": TextRows, "csv": TextRows, "webdataset": None, "folders": FolderRows}
 
 
 class TestDetection:
@@ -83,18 +83,19 @@ class TestDetection:
     def test_every_format_gives_the_same_pair(self, tmp_path: Path, kind: str, by_folder: bool) -> None:
         named = write_set(kind, tmp_path / "set")
         spec = tmp_path / "set" if by_folder else named
-        assert isinstance(open_table(str(spec), PairsConfig()), KINDS[kind])
-        pairs = read_pairs(spec)
-        assert len(pairs) == 1
+        pairs = read_pairs(spec, PairsConfig(resolution=8))
+        table = KINDS[kind]
+        assert isinstance(pairs, StreamedPairs) if table is None else isinstance(pairs.table, table)
+        assert list(pairs.one_pass()) == [0]
         assert pairs[0].prompt == "a star"
-        torch.testing.assert_close(pairs[0].chosen, plain(RED))
-        torch.testing.assert_close(pairs[0].rejected, plain(BLUE))
+        torch.testing.assert_close(pairs[0].chosen, plain(RED, size=(8, 8)))
+        torch.testing.assert_close(pairs[0].rejected, plain(BLUE, size=(8, 8)))
 
     @pytest.mark.parametrize("kind", ["parquet", "jsonl", "webdataset"])
     def test_a_file_without_an_ending_is_known_by_its_content(self, tmp_path: Path, kind: str) -> None:
         path = write_set(kind, tmp_path)
         path.rename(tmp_path / "pairs")
-        assert read_pairs(tmp_path / "pairs")[0].prompt == "a star"
+        assert read_pairs(tmp_path / "pairs", PairsConfig(resolution=8))[0].prompt == "a star"
 
     def test_a_format_that_is_said_is_taken(self, tmp_path: Path) -> None:
         path = write_records(tmp_path, "pairs.txt")
@@ -173,8 +174,8 @@ class TestRefusals:
             ("none-{0..3}.tar", r"none-0\.tar do not exist"),
             ("file.xyz", r"file\.xyz are a file that begins with b'hello', which is none of the formats; name a"),
             ("empty.xyz", "are an empty file, which is none of the formats"),
-            ("folder", "the folder holds notes.txt, which is no set of pairs; name a parquet file"),
-            ("empty", "the folder holds nothing, which is no set of pairs"),
+            ("folder", "the folder holds notes.txt, which is not a set of pairs; name a parquet file"),
+            ("empty", "the folder holds nothing, which is not a set of pairs"),
             ("mixed*", "mixed_folder is a folder; name either one folder or files"),
         ],
     )
@@ -228,10 +229,16 @@ class TestRefusals:
             pairs[1]
 
 
-@pytest.mark.parametrize("name", ["a.parquet", "folder/x", "hub:owner/name", "x-*", "s{0..2}", "\\x"])
+@pytest.mark.parametrize("name", ["a.parquet", "folder/x", "x-*", "s{0..2}", "\\x"])
 def test_names_that_are_places(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert looks_like_pairs(name)
-    assert not looks_like_pairs("scenes-pairs")
-    (tmp_path / "plainly").mkdir()
-    assert looks_like_pairs("plainly")
+    with pytest.raises(DataError):
+        load_pairs(name, PairsConfig())
+
+
+def test_names_that_are_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="scenes-pairs"):
+        load_pairs("scenes-pair", PairsConfig())
+    write_folders(tmp_path / "scenes-pair")
+    assert len(load_pairs("scenes-pair", PairsConfig())) == 1

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from seedpo.data.pickapic import pickapic_pairs
-from seedpo.data.skipping import LEAST_SEEN, SkippingPairs
+from seedpo.data.pairs import PairSet
+from seedpo.data.selection import LEAST_SEEN, SkippingPairs
 from seedpo.errors import DataError, StreamError
 from seedpo.methods.sources.offline import OfflinePairs
 from seedpo.protocols import LabelledPair, StatefulPairs
@@ -16,7 +16,7 @@ from tests.data.pictures import BLUE, RED, image_file, table
 
 def with_broken(*broken: int, count: int = 10, limit: float = 0.5) -> SkippingPairs:
     files = [b"broken" if row in broken else image_file(RED) for row in range(count)]
-    return SkippingPairs(pickapic_pairs(table(*[(1, 0)] * count, jpg_0=files), origin="set.parquet"), limit=limit)
+    return SkippingPairs(PairSet.of_table(table(*[(1, 0)] * count, jpg_0=files), origin="set.parquet"), limit=limit)
 
 
 def prompts(pairs: SkippingPairs, *rows: int) -> list[int]:
@@ -110,13 +110,16 @@ class Endless:
 
     sequential = True
 
+    def one_pass(self) -> range:
+        raise NotImplementedError
+
     def __len__(self) -> int:
         return 2**40
 
     def __getitem__(self, row: int) -> LabelledPair:
         if row % 4 == 3:
             raise DataError(f"stream pair {row}: broken")
-        return pickapic_pairs(table((1, 0), jpg_1=[image_file(BLUE)]), origin="t")[0]
+        return PairSet.of_table(table((1, 0), jpg_1=[image_file(BLUE)]), origin="t")[0]
 
     def content(self, row: int) -> str:
         return str(row)

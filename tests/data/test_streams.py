@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from seedpo.data.selection import SkippingPairs
 from seedpo.data.settings import PairsConfig
-from seedpo.data.skipping import SkippingPairs
-from seedpo.data.streams import ENDLESS, KEPT, StreamedPairs
+from seedpo.data.streams import ENDLESS, RECENT, StreamedPairs, StreamRow, shuffled
 from seedpo.errors import DataError, StreamError
 from seedpo.methods.sources.offline import OfflinePairs
 from tests.data.encoders import NumberedPairs, prompts_of
@@ -30,11 +31,11 @@ class Rows:
         self.folder = folder
         self.given = 0
 
-    def epoch(self, number: int) -> Iterator[dict[str, Any]]:
+    def epoch(self, number: int) -> Iterator[StreamRow]:
         count = len(self.rows)
         for place in range(count):
             self.given += 1
-            yield self.rows[(place + number) % count]
+            yield StreamRow(values=self.rows[(place + number) % count])
 
 
 def streamed(rows: Rows, **settings: Any) -> StreamedPairs:
@@ -61,16 +62,31 @@ class TestOrder:
     def test_the_last_ones_can_be_asked_for_again(self) -> None:
         rows = Rows()
         pairs = streamed(rows)
-        pairs[KEPT - 1]
-        assert prompts(pairs, 0, KEPT - 1, 3) == [0, prompts(streamed(Rows()), KEPT - 1)[0], 3]
-        assert rows.given == KEPT
+        pairs[RECENT - 1]
+        assert prompts(pairs, 0, RECENT - 1, 3) == [0, prompts(streamed(Rows()), RECENT - 1)[0], 3]
+        assert rows.given == RECENT
 
     def test_an_earlier_one_costs_a_new_start(self, caplog: pytest.LogCaptureFixture) -> None:
         pairs = streamed(Rows())
-        pairs[KEPT]
+        pairs[RECENT]
         with caplog.at_level(logging.WARNING):
             assert prompts(pairs, 0) == [0]
         assert caplog.messages == ["stream starts again to get back to pair 0"]
+
+    def test_one_pass_ends_where_the_stream_begins_again(self) -> None:
+        rows = Rows((1, 0), (0.5, 0.5), (0, 1))
+        pairs = streamed(rows)
+        assert [(row, *prompts(pairs, row)) for row in pairs.one_pass()] == [(0, 0), (1, 2)]
+        assert rows.given == 3, "nothing is read of the second pass"
+        assert prompts(pairs, 2) == [2]
+
+    @pytest.mark.parametrize("buffer", [1, 3, 100])
+    def test_rows_are_shuffled_within_a_buffer(self, buffer: int) -> None:
+        orders = [list(shuffled(range(50), np.random.default_rng(seed), buffer=buffer)) for seed in (0, 0, 1)]
+        assert sorted(orders[0]) == list(range(50))
+        assert orders[0] == orders[1]
+        assert (orders[0] == orders[2]) is (buffer == 1)
+        assert all(row < place + buffer for place, row in enumerate(orders[0]))
 
 
 class TestResume:

@@ -35,6 +35,9 @@ class BrightPairs:
     def __len__(self) -> int:
         return len(self.images)
 
+    def one_pass(self) -> range:
+        return range(len(self))
+
     def __getitem__(self, row: int) -> LabelledPair:
         self.read.append(row)
         tied = self.tie_every is not None and row % self.tie_every == 0

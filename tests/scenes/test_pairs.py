@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seedpo.data.pickapic import pickapic_pairs
+from seedpo.data.pairs import PairSet
 from seedpo.scenes.drawing import draw
 from seedpo.scenes.oracle import Readings, read_images
 from seedpo.scenes.pairs import DAMAGES, FAULT_RATE, blur, careless_drawings, jpeg, preference_table, smear, speckle
@@ -79,7 +79,7 @@ class TestTable:
         )
 
     def test_the_reader_of_the_real_set_reads_it(self, table: pa.Table) -> None:
-        pairs = pickapic_pairs(table, origin="scenes-pairs")
+        pairs = PairSet.of_table(table, origin="scenes-pairs")
         assert len(pairs) + pairs.ties == 400
         assert pairs[0].prompt in TRAINING_PROMPTS
         assert pairs[0].chosen.shape == pairs[0].rejected.shape == (3, 32, 32)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seedpo.data.catalogue import DATA, PROMPTS
-from seedpo.data.pickapic import pickapic_pairs
+from seedpo.data.pairs import PairSet
 from seedpo.data.settings import PairsConfig
 from seedpo.models.catalogue import MODELS
 from seedpo.rewards.catalogue import REWARDS
@@ -36,7 +36,7 @@ def test_prompt_sets_are_copies() -> None:
 def test_pairs_are_those_of_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seedpo.scenes.shipped.preference_table", lambda: preference_table(count=30))
     pairs = DATA.load("scenes-pairs")()
-    wanted = pickapic_pairs(preference_table(count=30), origin="test")
+    wanted = PairSet.of_table(preference_table(count=30), origin="test")
     assert len(pairs) == len(wanted)
     assert pairs.ties == wanted.ties
     assert pairs[3].prompt == wanted[3].prompt

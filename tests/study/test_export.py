@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from seedpo.cli.study import study_app
-from seedpo.data.pickapic import pickapic_pairs
+from seedpo.data.pairs import PairSet
 from seedpo.data.reading import read_pairs
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import ConfigError, DataError
@@ -92,7 +92,7 @@ def test_parquet_has_pickapics_columns_and_labels(tmp_path: Path) -> None:
     labels = [(row["label_0"], row["label_1"]) for row in table.to_pylist()]
     assert labels == [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)]
     assert table["model_0"].to_pylist() == ["a", "a", "a"]
-    assert len(pickapic_pairs(table, origin="v", config=PairsConfig(ties="half"))) == 3
+    assert len(PairSet.of_table(table, origin="v", config=PairsConfig(ties="half"))) == 3
 
 
 def test_more_pairs_than_are_kept_in_memory(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from seedpo.data.changes import as_square_original
+from seedpo.data.changes import SQUARE_TIME_IDS, empty_prompts
 from seedpo.errors import ConfigError
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.sources.offline import OfflinePairs
@@ -80,7 +80,7 @@ def test_ties_as_wins(tmp_path: Path) -> None:
 def test_square_time_ids() -> None:
     images = torch.zeros(2, 3, 8, 8)
     pair = LabelledPair(prompt="", chosen=images[0], rejected=images[1], original_size=(20, 10), crop=(3, 0))
-    changed = as_square_original(0, pair)
+    changed = SQUARE_TIME_IDS(0, pair)
     assert (changed.original_size, changed.crop) == ((8, 8), (0, 0))
 
 
@@ -104,11 +104,9 @@ def test_a_share_of_the_prompts_is_empty_and_always_the_same(tmp_path: Path) -> 
 
 
 def test_the_share_of_empty_prompts_is_met() -> None:
-    from seedpo.data.changes import emptied
-
     image = torch.zeros(3, 1, 1)
     pair = LabelledPair(prompt="a cat", chosen=image, rejected=image, original_size=(1, 1))
-    change = emptied(0.2)
+    change = empty_prompts(0.2)
     share = sum(change(row, pair).prompt == "" for row in range(5000)) / 5000
     assert share == pytest.approx(0.2, abs=0.02)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -56,8 +57,8 @@ def build_cache(config: RunConfig, *, progress: bool = True) -> str:
     accelerator = build_accelerator(config.mixed_precision)
     config = config.model_copy(update={"adapter": "lora"})  # without a frozen copy of what is trained
     labelled = build_pairs(config)
-    if labelled.sequential:
-        raise ConfigError(f"{config.data} is a stream without an end, which cannot be stored whole; name files")
+    if labelled.sequential and config.cache.reference:
+        raise ConfigError(f"cache.reference is of pairs that come again, and {config.data} is a stream; leave it out")
     with ExitStack() as lock, logging_redirect_tqdm():
         on_main_process(accelerator, lambda: lock.enter_context(build_lock(root)))
         policy = build_policy(config)
@@ -67,17 +68,21 @@ def build_cache(config: RunConfig, *, progress: bool = True) -> str:
         for store in caches.stores:
             store.read_index()
         pairs = caches.encoder(labelled, memory=0)
-        rows = range(accelerator.process_index, len(pairs), accelerator.num_processes)
+        rank, world = accelerator.process_index, accelerator.num_processes
         shown = progress and accelerator.is_main_process
-        _fill(pairs, rows, directions=(False, True) if config.pairs.flip else (False,), progress=shown)
+        count = 0
+        for row in tqdm(islice(labelled.one_pass(), rank, None, world), desc="pairs", unit="pair", disable=not shown):
+            count += 1
+            for mirrored in (False, True) if config.pairs.flip else (False,):
+                pairs.fill(row, mirrored)
         if caches.scalars is not None:
             with distributed(policy, accelerator):
-                _fill_reference(config, policy, caches, pairs, rows, progress=shown)
+                _fill_reference(config, policy, caches, pairs, range(rank, len(pairs), world), progress=shown)
         for store in caches.stores:
             store.flush()
     added = ", ".join(f"{store.added} {store.kind}" for store in caches.stores)
-    whose = f" of {len(pairs)}, the share of this process," if accelerator.num_processes > 1 else ""
-    return f"{len(rows)} pairs{whose} stored in {root}: {added} computed, the others were there already"
+    whose = ", the share of this process," if world > 1 else ""
+    return f"{count} pairs{whose} stored in {root}: {added} computed, the others were there already"
 
 
 def _prepare(caches: Caches, *, progress: bool) -> None:
@@ -86,12 +91,6 @@ def _prepare(caches: Caches, *, progress: bool) -> None:
     with tqdm(total=size, desc="verified", unit="B", unit_scale=True, disable=not (progress and size)) as bar:
         for store in caches.stores:
             store.prepare(bar.update)
-
-
-def _fill(pairs: EncodedPairs, rows: range, *, directions: tuple[bool, ...], progress: bool) -> None:
-    for row in tqdm(rows, desc="pairs", unit="pair", disable=not progress):
-        for mirrored in directions:
-            pairs.fill(row, mirrored)
 
 
 @torch.no_grad()

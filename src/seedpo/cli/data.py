@@ -60,18 +60,15 @@ def check_command(
 
         seedpo data check hub:owner/name --rows 200 --set pairs.resolution=512
     """
-    from seedpo.data.catalogue import DATA
-    from seedpo.data.check import check_pairs
-    from seedpo.data.check_text import findings_text
-    from seedpo.data.contact_sheet import spread, write_contact_sheet
-    from seedpo.data.reading import read_pairs
+    from seedpo.data.check import check_pairs, findings_text, spread, write_contact_sheet
+    from seedpo.data.reading import load_pairs
     from seedpo.settings import build_config
     from seedpo.training.settings import RunConfig
 
     config = build_config(RunConfig, read_changes(changes))
     if as_json:
         logging.getLogger("seedpo").setLevel(logging.WARNING)
-    pairs = DATA.load(path)(config.pairs) if path in DATA else read_pairs(path, config.pairs, seed=config.seed)
+    pairs = load_pairs(path, config.pairs, seed=config.seed)
     findings = check_pairs(pairs, rows=rows, progress=not quiet)
     if out is not None:
         try:

@@ -1,120 +1,122 @@
-"""Pairs in tar archives as WebDataset has them: files of one sample share their name up to the first dot.
-
-Read with the standard library: the archives' lists of files are read once, the content of a sample when it is asked
-for, at its place in the archive.
-"""
+"""Pairs in tar archives as WebDataset has them: neighbours whose names agree up to the first dot are one sample."""
 
 from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tqdm import tqdm
+import numpy as np
 
 from seedpo.data.layouts import PROMPT_COLUMNS
 from seedpo.data.rgb import ENDINGS
-from seedpo.errors import DataError
+from seedpo.data.streams import StreamRow, shuffled
+from seedpo.errors import DataError, StreamError
 
 EXPECTED = "expected are KEY.chosen.jpg, KEY.rejected.jpg and KEY.prompt.txt or KEY.json (.png, .webp, ... as well)"
 
 
-@dataclass(kw_only=True)
-class Sample:
-    """Where the parts of a pair lie.
-
-    Attributes:
-        path: the archive.
-        key: the sample's name.
-        values: what was read already, from KEY.json.
-        parts: first byte and number of bytes of each other part.
-        faults: what is wrong with it.
-    """
-
-    path: Path
-    key: str
-    values: dict[str, Any] = field(default_factory=dict)
-    parts: dict[str, tuple[int, int]] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
-
-
-class ArchiveRows:
-    """Pairs of tar archives, in the order in which they lie there.
+class ArchiveStream:
+    """Passes over tar archives: their order is drawn anew at every pass, and so are rows within a buffer.
 
     Args:
         files: at least one.
         origin: what they are called together.
+        seed: of the orders.
+        buffer: rows among which the next one is drawn; 1 keeps the order of the files and of their rows.
 
     Raises:
-        DataError: if a file is no whole tar archive without compression, or holds no pair.
+        DataError: if the first file is not a tar archive without compression, or begins with no pair.
     """
 
-    def __init__(self, files: Sequence[Path], *, origin: str) -> None:
+    columns: Sequence[str] = ("prompt", "chosen", "rejected", "chosen_probability", "has_label")
+
+    def __init__(self, files: Sequence[Path], *, origin: str, seed: int, buffer: int) -> None:
         self.origin = origin
-        shards = tqdm(files, desc="archives", unit="shard", delay=2, disable=None)
-        self._samples = [sample for path in shards for sample in _samples(path)]
-        columns = dict.fromkeys(name for sample in self._samples for name in (*sample.parts, *sample.values))
-        self.columns: Sequence[str] = list(columns)
-        if not {"chosen", "rejected"} & set(columns):
-            raise DataError(f"{origin} holds no pair: {len(self._samples)} samples with {sorted(columns)}; {EXPECTED}")
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def values(self, column: str) -> Sequence[Any]:
-        """A column of the samples' JSON, whole."""
-        return [sample.values.get(column) for sample in self._samples]
-
-    def row(self, row: int, columns: Sequence[str]) -> dict[str, Any]:
-        """Some parts of a sample."""
-        sample = self._samples[row]
-        if sample.faults:
-            raise DataError(f"{self.place(row)}: {'; '.join(sample.faults)}")
+        self.folder: Path | None = None
+        self._files = list(files)
+        self._seed = seed
+        self._buffer = buffer
         try:
-            return {name: _part(sample, name) for name in columns}
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{self.place(row)} cannot be read: {error}") from error
+            begin = list(islice(_samples(self._files[0]), 10))
+        except StreamError as error:
+            raise DataError(str(error)) from error
+        names = {name for row in begin for name in row.values}
+        if not {"chosen", "rejected"} & names:
+            raise DataError(f"{self._files[0]} begins with no pair, but with {sorted(names)}; {EXPECTED}")
 
-    def place(self, row: int) -> str:
-        """Archive and key of a sample."""
-        return f"{self._samples[row].path} sample {self._samples[row].key}"
+    def epoch(self, number: int) -> Iterator[StreamRow]:
+        """All rows in the order of one pass, which is always the same for the same number.
 
-    def folder(self, row: int) -> Path | None:
-        """The archive's folder."""
-        return self._samples[row].path.parent
-
-
-def _part(sample: Sample, name: str) -> Any:
-    if name not in sample.parts:
-        return sample.values.get(name)
-    start, length = sample.parts[name]
-    with sample.path.open("rb") as file:
-        file.seek(start)
-        content = file.read(length)
-    return content.decode("utf-8-sig").strip() if name == "prompt" else content
+        Raises:
+            StreamError: if a file is damaged.
+        """
+        if self._buffer == 1:
+            return (row for path in self._files for row in _samples(path))
+        generator = np.random.default_rng([self._seed, number])
+        files = [self._files[place] for place in generator.permutation(len(self._files))]
+        return shuffled((row for path in files for row in _samples(path)), generator, buffer=self._buffer)
 
 
-def _samples(path: Path) -> list[Sample]:
-    found: dict[str, Sample] = {}
+def _samples(path: Path) -> Iterator[StreamRow]:
+    """The samples of an archive in their order."""
     try:
         with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                name = PurePosixPath(member.name)
-                stem, _, kind = name.name.partition(".")
-                if not member.isfile() or not stem:
-                    continue
-                key = str(name.parent / stem)
-                sample = found.setdefault(key, Sample(path=path, key=key))
-                _add(sample, kind.lower(), member, archive)
+            parts = (member for member in archive if member.isfile() and _column(member.name))
+            for key, members in groupby(parts, key=lambda member: _key(member.name)):
+                yield _sample(archive, members, place=f"{path} sample {key}")
             _check_end(path, archive.offset)
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(
+        raise StreamError(
             f"{path} cannot be read as a tar archive without compression: {error}; fetch or write it again"
         ) from error
-    return list(found.values())
+
+
+def _key(name: str) -> str:
+    """The name up to the first dot, its folder included."""
+    path = PurePosixPath(name)
+    return str(path.parent / path.name.partition(".")[0])
+
+
+def _column(name: str) -> str | None:
+    """What a file holds, by its name after the first dot; `None` if it is not needed."""
+    stem, _, kind = PurePosixPath(name).name.lower().partition(".")
+    column, _, ending = kind.partition(".")
+    if not stem:  # hidden files
+        return None
+    if kind in ("json", "txt", "prompt.txt"):
+        return "json" if kind == "json" else "prompt"
+    return column if column in ("chosen", "rejected") and f".{ending}" in ENDINGS else None
+
+
+def _sample(archive: tarfile.TarFile, members: Iterable[tarfile.TarInfo], *, place: str) -> StreamRow:
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for member in members:
+        file = archive.extractfile(member)
+        try:
+            part = _values(_column(member.name), file.read() if file else b"")
+        except ValueError as error:
+            faults.append(f"{PurePosixPath(member.name).name} cannot be read ({error})")
+            continue
+        faults += [f"there are two {name} images" for name in ("chosen", "rejected") if name in values and name in part]
+        values |= part
+    return StreamRow(values=values, place=place, fault="; ".join(faults) or None)
+
+
+def _values(column: str | None, content: bytes) -> dict[str, Any]:
+    if column in ("chosen", "rejected"):
+        return {column: content}
+    if column == "prompt":
+        return {"prompt": content.decode("utf-8-sig").strip()}
+    values = json.loads(content)
+    if not isinstance(values, dict):
+        raise ValueError("not a JSON object {...}")
+    prompt = next((values[name] for name in PROMPT_COLUMNS if name in values), None)
+    return values if prompt is None else values | {"prompt": prompt}
 
 
 def _check_end(path: Path, offset: int) -> None:
@@ -122,29 +124,4 @@ def _check_end(path: Path, offset: int) -> None:
     with path.open("rb") as file:
         file.seek(offset)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise DataError(f"{path} is damaged or cut off at byte {offset}; fetch or write it again")
-
-
-def _add(sample: Sample, kind: str, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
-    """Notes one file of a sample under the name of its column."""
-    column, _, ending = kind.partition(".")
-    if kind == "json":
-        stream = archive.extractfile(member)
-        try:
-            values = json.loads(stream.read()) if stream else None
-        except ValueError as error:
-            sample.faults.append(f"its JSON cannot be read ({error})")
-            return
-        if not isinstance(values, dict):
-            sample.faults.append("its JSON is no object {...}")
-            return
-        prompt = next((values[name] for name in PROMPT_COLUMNS if name in values), None)
-        sample.values.update(values)
-        if prompt is not None:
-            sample.values["prompt"] = prompt
-    elif kind in ("prompt.txt", "txt"):
-        sample.parts["prompt"] = (member.offset_data, member.size)
-    elif column in ("chosen", "rejected") and f".{ending}" in ENDINGS:
-        if column in sample.parts:
-            sample.faults.append(f"there are two {column} images")
-        sample.parts[column] = (member.offset_data, member.size)
+            raise StreamError(f"{path} is damaged or cut off at byte {offset}; fetch or write it again")

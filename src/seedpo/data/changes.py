@@ -1,50 +1,94 @@
-"""Labelled pairs with something changed on the way: as published, or with a fault of the reference code on request."""
+"""Labelled pairs with something changed on the way: another label, another size, an empty prompt."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
 
-from seedpo.protocols import LabelledPair, PreferencePairs
-
-Change = Callable[[int, LabelledPair], LabelledPair]
-"""What becomes of a pair, given the number of its row."""
+from seedpo.errors import DataError
+from seedpo.protocols import LabelledPair, PreferencePairs, Reward
 
 
-def as_a_win(row: int, pair: LabelledPair) -> LabelledPair:
-    """A tie counts as a preference for its first image."""
-    return replace(pair, chosen_probability=1.0)
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What becomes of a pair.
+
+    Attributes:
+        label: names the change with its settings; content hashes depend on it.
+        pair: the changed pair, given the number of its row and the pair. It leaves the prompt as it is.
+        prompt: the changed prompt, given the number of the row and the prompt.
+    """
+
+    label: str
+    pair: Callable[[int, LabelledPair], LabelledPair] = lambda row, pair: pair
+    prompt: Callable[[int, str], str] = lambda row, prompt: prompt
+
+    def __call__(self, row: int, pair: LabelledPair) -> LabelledPair:
+        """Changes the pair and its prompt."""
+        return replace(self.pair(row, pair), prompt=self.prompt(row, pair.prompt))
 
 
-def as_square_original(row: int, pair: LabelledPair) -> LabelledPair:
-    """SDXL is told that the image was made in this size and never cropped."""
+def _as_square_original(row: int, pair: LabelledPair) -> LabelledPair:
     height, width = pair.chosen.shape[-2:]
     return replace(pair, original_size=(height, width), crop=(0, 0))
 
 
-def emptied(share: float) -> Change:
+TIES_AS_WINS = Change(label="ties_as_wins", pair=lambda row, pair: replace(pair, chosen_probability=1.0))
+"""A tie counts as a preference for its first image."""
+
+SQUARE_TIME_IDS = Change(label="square_time_ids", pair=_as_square_original)
+"""SDXL is told that the image was made in the size that is trained on and never cropped."""
+
+
+def empty_prompts(share: float) -> Change:
     """A share of the pairs, the same ones at every visit, lose their prompt."""
 
-    def change(row: int, pair: LabelledPair) -> LabelledPair:
+    def prompt(row: int, text: str) -> str:
         drawn = int.from_bytes(hashlib.sha256(f"empty prompt {row}".encode()).digest()[:8], "big") / 2**64
-        return replace(pair, prompt="") if drawn < share else pair
+        return "" if drawn < share else text
 
-    return change
+    return Change(label=f"empty_prompts={share}", prompt=prompt)
+
+
+def relabel(reward: Reward, *, name: str, gap: float) -> Change:
+    """The preferences of a reward: p = softmax of both scores, a tie unless p_1 and p_2 differ by more than ``gap``.
+
+    As published for SPO's preference model of SDXL. SPO's code scores the images as they are stored; here they are
+    scored in the size that is trained on.
+
+    Args:
+        reward: the scorer; differences of its scores are log-odds.
+        name: what the reward is called.
+        gap: 0 to 1; 0.1 as published.
+    """
+
+    def pair(row: int, pair: LabelledPair) -> LabelledPair:
+        scores = reward(torch.stack([pair.chosen, pair.rejected]), [pair.prompt] * 2).detach().double().cpu()
+        if not torch.isfinite(scores).all():
+            raise DataError(f"reward {name} gives pair {row} ({pair.prompt!r}) a score that is not finite")
+        first, second = torch.softmax(scores, 0).tolist()
+        if first - second > gap:
+            return replace(pair, chosen_probability=1.0)
+        if second - first > gap:
+            return replace(pair, chosen=pair.rejected, rejected=pair.chosen, chosen_probability=1.0)
+        return replace(pair, chosen_probability=0.5)
+
+    return Change(label=f"relabel={name} {gap!r}", pair=pair)
 
 
 class ChangedPairs:
-    """A set of pairs, each changed when it is asked for.
+    """A set of pairs, each changed when it is read.
 
     Args:
         pairs: the labelled pairs.
-        changes: what is done, in this order, under names that say all about it: the content hashes depend on them.
+        changes: what is done, in this order.
     """
 
-    def __init__(self, pairs: PreferencePairs, changes: Mapping[str, Change]) -> None:
+    def __init__(self, pairs: PreferencePairs, changes: Sequence[Change]) -> None:
         self.pairs = pairs
         self.changes = changes
         self.sequential = pairs.sequential
@@ -52,20 +96,23 @@ class ChangedPairs:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def one_pass(self) -> Iterable[int]:
+        """Numbers of the pairs of one pass."""
+        return self.pairs.one_pass()
+
     def __getitem__(self, row: int) -> LabelledPair:
         """One pair, changed.
 
         Raises:
-            DataError: if it cannot be read.
+            DataError: if it cannot be read or changed.
         """
-        return reduce(lambda pair, change: change(row, pair), self.changes.values(), self.pairs[row])
+        return reduce(lambda pair, change: change(row, pair), self.changes, self.pairs[row])
 
     def prompt(self, row: int) -> str:
         """The prompt of one pair, changed; its images are not read."""
-        blank = torch.zeros(3, 1, 1)
-        pair = LabelledPair(prompt=self.pairs.prompt(row), chosen=blank, rejected=blank, original_size=(1, 1))
-        return reduce(lambda pair, change: change(row, pair), self.changes.values(), pair).prompt
+        return reduce(lambda prompt, change: change.prompt(row, prompt), self.changes, self.pairs.prompt(row))
 
     def content(self, row: int) -> str:
         """SHA-256 of all that the changed pair depends on; the row, too, since a change may."""
-        return hashlib.sha256(f"{list(self.changes)} {row} {self.pairs.content(row)}".encode()).hexdigest()
+        labels = [change.label for change in self.changes]
+        return hashlib.sha256(f"{labels} {row} {self.pairs.content(row)}".encode()).hexdigest()

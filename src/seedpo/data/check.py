@@ -1,24 +1,43 @@
-"""What a set of labelled pairs holds, and what in it would stop a run."""
+"""What a set of labelled pairs holds, what in it would stop a run, and a sheet of pairs to look at."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL.Image import Image
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from seedpo.data.images import to_pil
 from seedpo.data.pairs import OpenedPair, PairSet, check_size, open_pair
 from seedpo.data.streams import StreamedPairs
-from seedpo.errors import ConfigError, DataError
+from seedpo.errors import DataError
+from seedpo.protocols import LabelledPair, PreferencePairs
 
 TOKENS = 77
 """What CLIP's text encoders read of a prompt, start and end included; what is beyond is cut off."""
+
+SHOWN = 5
+"""Places that are named of each kind; the JSON file has them all."""
+
+SIDE = 224
+"""Height and width that an image takes at most, in pixels."""
+COLUMNS = 3
+"""Pairs side by side."""
+MARGIN, GAP, FRAME, LINE = 16, 6, 4, 17
+CHOSEN, REJECTED, TIE, INK, QUIET = "#1a7f37", "#b42318", "#8a6d00", "#1f2328", "#656d76"
+
+_CELL = (2 * (SIDE + 2 * FRAME) + GAP, SIDE + 2 * FRAME + 4 * LINE + 8)
+_WIDTH = 62
+"""Characters of a line of a prompt."""
 
 _PIECE = re.compile(r"'(?:s|t|re|ve|m|ll|d)\b|[^\W\d_]+|\d|[^\w\s]+|_")
 """Words, digits and signs as CLIP's tokenizer separates them; rare words become several tokens."""
@@ -73,10 +92,10 @@ class Findings:
     @property
     def stops(self) -> list[str]:
         """What would stop a run."""
-        found = len(self.unreadable)
-        if found <= self.bad_rows_limit * self.checked:
+        bad = len(self.unreadable)
+        if bad <= self.bad_rows_limit * self.checked:
             return []
-        share = f"{found} of {self.checked} pairs cannot be used ({found / self.checked:.2%})"
+        share = f"{bad} of {self.checked} pairs cannot be used ({bad / self.checked:.2%})"
         return [f"{share}, and pairs.bad_rows_limit allows {self.bad_rows_limit:.2%}"]
 
     @property
@@ -99,25 +118,22 @@ def check_pairs(pairs: PairSet | StreamedPairs, *, rows: int | None = None, prog
 
     Args:
         pairs: the set.
-        rows: pairs whose images are read, evenly spread over the set, or the first of a stream; none: all.
+        rows: pairs whose images are read, evenly spread over the set, or the first of a stream; `None`: all.
         progress: whether to show a progress bar.
 
     Raises:
-        ConfigError: if a stream is to be read to its end.
+        StreamError: if a stream breaks off.
     """
-    streamed = isinstance(pairs, StreamedPairs)
-    if isinstance(pairs, StreamedPairs) and rows is None:
-        raise ConfigError(f"{pairs.origin} is a stream without an end; say how much of it to check: --rows 1000")
     findings = Findings(
         origin=pairs.origin,
         summary=pairs.summary,
-        pairs=None if isinstance(pairs, StreamedPairs) else len(pairs),
-        ties=None if isinstance(pairs, StreamedPairs) else pairs.tied,
-        unlabelled=None if isinstance(pairs, StreamedPairs) else pairs.unlabelled,
+        pairs=None if pairs.sequential else len(pairs),
+        ties=pairs.tied,
+        unlabelled=pairs.unlabelled,
         bad_rows_limit=pairs.config.bad_rows_limit,
     )
-    indices = _spread(len(pairs), rows, from_the_start=streamed)
-    size = None if isinstance(pairs, StreamedPairs) or pairs.config.resolution is not None else pairs.size()
+    indices = islice(pairs.one_pass(), rows) if pairs.sequential else spread(range(len(pairs)), rows)
+    size = pairs.size() if pairs.config.resolution is None else None
     seen: dict[tuple[bytes, bytes, bytes], tuple[str, int]] = {}
     texts: set[str] = set()
     for index in tqdm(indices, desc="pairs", unit="pair", disable=not progress):
@@ -138,12 +154,11 @@ def check_pairs(pairs: PairSet | StreamedPairs, *, rows: int | None = None, prog
     return findings
 
 
-def _spread(count: int, wanted: int | None, *, from_the_start: bool) -> Iterable[int]:
-    if wanted is None or wanted >= count:
-        return range(count)
-    if from_the_start:
-        return range(wanted)
-    return sorted(set(np.linspace(0, count - 1, wanted).round().astype(int).tolist()))
+def spread(rows: Sequence[int], count: int | None) -> Sequence[int]:
+    """At most ``count`` of some rows, evenly spread; `None`: all."""
+    if count is None or len(rows) <= count:
+        return rows
+    return [rows[place] for place in np.linspace(0, len(rows) - 1, count).round().astype(int).tolist()]
 
 
 def _note_sizes(findings: Findings, pair: OpenedPair, resolution: int | None) -> None:
@@ -182,5 +197,111 @@ def _note_repetition(
     (findings.repeated if same else findings.contradictions).append(f"{pair.place} {'=' if same else '!='} {place}")
 
 
-def _pixels(image: Image) -> bytes:
+def _pixels(image: Image.Image) -> bytes:
     return hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).digest()
+
+
+def findings_text(findings: Findings) -> str:
+    """A page for people: figures first, then what is odd, then whether a run could use it."""
+    lines = [f"{findings.origin}", f"  {findings.summary}"]
+    if findings.pairs is not None and findings.checked < findings.pairs:
+        lines.append(f"  checked: {findings.checked} of {findings.pairs} pairs, evenly spread")
+    else:
+        lines.append(f"  checked: {findings.checked} pairs")
+    lines += _sizes(findings)
+    lines.append(f"  prompts: {findings.prompts} different ones")
+    lines += _places("without a prompt", findings.empty_prompts)
+    lines += _places(f"prompts of more than {TOKENS} tokens, whose end is not seen", findings.long_prompts)
+    lines += _places("pairs that show one image twice", findings.same_image)
+    lines += _places("repeated pairs", findings.repeated)
+    lines += _places("repeated pairs with other labels", findings.contradictions)
+    lines += _places("pairs that cannot be used", findings.unreadable)
+    lines += [f"A run would stop: {reason}" for reason in findings.stops] or ["A run can use this set."]
+    return "\n".join(lines)
+
+
+def _sizes(findings: Findings) -> list[str]:
+    total = findings.sizes.total()
+    if not total:
+        return []
+    common = findings.sizes.most_common(SHOWN)
+    table = [f"    {width:>6} x {height:<6} {count / total:7.1%}" for (width, height), count in common]
+    if rest := total - sum(count for _, count in common):
+        table.append(f"    {len(findings.sizes) - len(common)} other sizes {rest / total:7.1%}")
+    sides = ", ".join(f"{name} {value}" for name, value in findings.shorter_sides.items())
+    lines = ["  sizes of images (width x height):", *table, f"    shorter side: {sides} px"]
+    if findings.different_sizes:
+        lines.append(f"    pairs whose images differ in size: {findings.different_sizes}")
+    if findings.too_small:
+        lines.append(f"    images smaller than the resolution, which are enlarged: {findings.too_small}")
+    return lines
+
+
+def _places(what: str, places: Sequence[str]) -> list[str]:
+    if not places:
+        return []
+    more = [f"    and {len(places) - SHOWN} more"] if len(places) > SHOWN else []
+    return [f"  {what}: {len(places)}", *(f"    {place}" for place in places[:SHOWN]), *more]
+
+
+def write_contact_sheet(pairs: PreferencePairs, rows: Sequence[int], path: Path, *, title: str) -> None:
+    """Draws some pairs into a PNG file.
+
+    Args:
+        pairs: the set.
+        rows: numbers of pairs that can be read.
+        path: the file.
+        title: first line of the sheet.
+
+    Raises:
+        DataError: if a pair cannot be read.
+    """
+    height = -(-len(rows) // COLUMNS)
+    size = (
+        MARGIN + COLUMNS * (_CELL[0] + MARGIN),
+        2 * MARGIN + 2 * LINE + height * (_CELL[1] + MARGIN),
+    )
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, MARGIN), title, fill=INK, font=ImageFont.load_default(15))
+    for number, row in enumerate(rows):
+        left = MARGIN + number % COLUMNS * (_CELL[0] + MARGIN)
+        top = 2 * MARGIN + 2 * LINE + number // COLUMNS * (_CELL[1] + MARGIN)
+        _draw_pair(sheet, draw, pairs[row], row, (left, top))
+    sheet.save(path)
+
+
+def _draw_pair(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, pair: LabelledPair, row: int, corner: tuple[int, int]
+) -> None:
+    left, top = corner
+    tie = pair.chosen_probability == 0.5
+    labels = ("tie", "tie") if tie else ("chosen", "rejected")
+    colours = (TIE, TIE) if tie else (CHOSEN, REJECTED)
+    font = ImageFont.load_default(13)
+    for number, pixels in enumerate((pair.chosen, pair.rejected)):
+        x = left + number * (SIDE + 2 * FRAME + GAP)
+        image = _thumbnail(to_pil(pixels))
+        draw.text((x, top), labels[number], fill=colours[number], font=font)
+        box = (x, top + LINE, x + SIDE + 2 * FRAME - 1, top + LINE + SIDE + 2 * FRAME - 1)
+        draw.rectangle(box, outline=colours[number], width=FRAME - 1)
+        offset = [FRAME + (SIDE - side) // 2 for side in image.size]
+        sheet.paste(image, (x + offset[0], top + LINE + offset[1]))
+    shown = (
+        f"pair {row}, stored as {pair.original_size[1]} x {pair.original_size[0]}, "
+        f"trained on as {pair.chosen.shape[2]} x {pair.chosen.shape[1]}"
+    )
+    below = top + LINE + SIDE + 2 * FRAME + 2
+    draw.text((left, below), shown, fill=QUIET, font=ImageFont.load_default(12))
+    prompt = textwrap.shorten(pair.prompt, 2 * _WIDTH - 6, placeholder=" ...") or "(no prompt)"
+    for number, line in enumerate(textwrap.wrap(prompt, _WIDTH)[:2]):
+        draw.text((left, below + (number + 1) * LINE), line, fill=INK, font=font)
+
+
+def _thumbnail(image: Image.Image) -> Image.Image:
+    """At most SIDE pixels wide and high; small images are enlarged by a whole number, so that their pixels show."""
+    factor = SIDE // max(image.size)
+    if factor > 1:
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return image

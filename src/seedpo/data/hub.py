@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from seedpo.data.streams import StreamRow
 from seedpo.errors import DataError, StreamError
 
 MARKS = ("dataset_dict.json", "state.json")
@@ -105,13 +106,14 @@ class HubStream:
                 "check the name, pairs.split, the network and `hf auth whoami`"
             ) from error
 
-    def epoch(self, number: int) -> Iterator[dict[str, Any]]:
-        """All rows in the order of one pass; the same order whenever it is asked for."""
+    def epoch(self, number: int) -> Iterator[StreamRow]:
+        """All rows in the order of one pass, which is always the same for the same number."""
         rows = self._rows
         if self._buffer > 1:
             rows = rows.shuffle(generator=np.random.default_rng([self._seed, number]), buffer_size=self._buffer)
         try:
-            yield from rows
+            for values in rows:
+                yield StreamRow(values=values)
         except Exception as error:
             raise StreamError(
                 f"{self.origin} broke off: {type(error).__name__}: {error}; continue with --resume latest"

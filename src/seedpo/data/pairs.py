@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL.Image import Image
 
 from seedpo.data.images import fit, read_file, read_image, to_tensor
 from seedpo.data.layouts import find_layout, preferences, wrong_marks
 from seedpo.data.settings import PairsConfig
-from seedpo.data.tables import Table
+from seedpo.data.tables import ArrowRows, Table
 from seedpo.errors import DataError
 from seedpo.protocols import LabelledPair
 
@@ -64,7 +65,7 @@ def checked_prompt(prompt: object, name: str, place: str) -> str:
     """
     if not isinstance(prompt, str):
         kind = "missing" if prompt is None else f"not text but {type(prompt).__name__}"
-        raise DataError(f"{place}: {name} is {kind}; mend or remove the row")
+        raise DataError(f"{place}: {name} is {kind}; fix or remove the row")
     return prompt
 
 
@@ -206,6 +207,11 @@ class PairSet:
 
     sequential = False
 
+    @classmethod
+    def of_table(cls, table: pa.Table, *, origin: str, config: PairsConfig | None = None) -> PairSet:
+        """The pairs of a table in memory, which is called ``origin`` in messages."""
+        return cls(ArrowRows(table, origin=origin), config)
+
     def __init__(self, table: Table, config: PairsConfig | None = None) -> None:
         self.table = table
         self.config = config or PairsConfig()
@@ -261,6 +267,10 @@ class PairSet:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def one_pass(self) -> Iterable[int]:
+        """Numbers of all pairs."""
+        return range(len(self))
 
     def __getitem__(self, index: int) -> LabelledPair:
         """One pair.

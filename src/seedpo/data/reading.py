@@ -9,16 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedpo.data.archives import ArchiveRows
+from seedpo.data.archives import ArchiveStream
+from seedpo.data.catalogue import DATA
 from seedpo.data.folders import SIDES, FolderRows
 from seedpo.data.hub import MARKS, HubStream, SavedRows
 from seedpo.data.pairs import PairSet
 from seedpo.data.parquet import ParquetRows
 from seedpo.data.settings import PairsConfig
 from seedpo.data.streams import StreamedPairs
-from seedpo.data.tables import Table
-from seedpo.data.text import TextRows, csv_lines, json_lines
+from seedpo.data.tables import TextRows
+from seedpo.data.text import csv_lines, json_lines
 from seedpo.errors import DataError
+from seedpo.registry import unknown
 
 logger = logging.getLogger(__name__)
 
@@ -34,97 +36,131 @@ SPLIT = re.compile(r"([A-Za-z]\w*?)-\d+-of-\d+|(train|validation|val|dev|test)\.
 """Names of files that tell their split: train-00000-of-00007.parquet, or train.parquet."""
 
 NUMERIC = ("chosen_probability", "has_label", "label_0", "label_1")
-"""Columns of CSV files that are no text."""
+"""Columns of CSV files that are not text."""
+
+
+Opened = PairSet | StreamedPairs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shards:
-    """A format of one or several files.
+class Format:
+    """A way in which pairs are stored.
 
     Attributes:
-        ending: of the files' names.
-        read: gives the rows of files that are called something together.
+        open: opens files, or one folder, that are called something together; the seed is that of the order of streams.
+        ending: of the files' names; `None`: the pairs lie in one folder.
+        head: whether a file's first bytes are of this format.
+        marks: files or folders by which a folder is known.
     """
 
-    ending: str
-    read: Callable[[Sequence[Path], str], Table]
+    open: Callable[[Sequence[Path], str, PairsConfig, int], Opened]
+    ending: str | None = None
+    head: Callable[[bytes], bool] = lambda content: False
+    marks: Sequence[str] = ()
 
 
-SHARDS = {
-    "parquet": Shards(ending=".parquet", read=lambda files, origin: ParquetRows(files, origin=origin)),
-    "webdataset": Shards(ending=".tar", read=lambda files, origin: ArchiveRows(files, origin=origin)),
-    "jsonl": Shards(ending=".jsonl", read=lambda files, origin: TextRows(files, read=json_lines, origin=origin)),
-    "csv": Shards(
-        ending=".csv", read=lambda files, origin: TextRows(files, read=csv_lines, origin=origin, numeric=NUMERIC)
+def _parquet(files: Sequence[Path], origin: str, config: PairsConfig, seed: int) -> Opened:
+    return PairSet(ParquetRows(files, origin=origin), config)
+
+
+def _webdataset(files: Sequence[Path], origin: str, config: PairsConfig, seed: int) -> Opened:
+    return StreamedPairs(ArchiveStream(files, origin=origin, seed=seed, buffer=config.shuffle_buffer), config)
+
+
+def _jsonl(files: Sequence[Path], origin: str, config: PairsConfig, seed: int) -> Opened:
+    return PairSet(TextRows(files, read=json_lines, origin=origin), config)
+
+
+def _csv(files: Sequence[Path], origin: str, config: PairsConfig, seed: int) -> Opened:
+    return PairSet(TextRows(files, read=csv_lines, origin=origin, numeric=NUMERIC), config)
+
+
+def _datasets(files: Sequence[Path], origin: str, config: PairsConfig, seed: int) -> Opened:
+    return PairSet(SavedRows(files[0], split=config.split), config)
+
+
+def _folders(files: Sequence[Path], origin: str, config: PairsConfig, seed: int) -> Opened:
+    if missing := [side for side in SIDES if not (files[0] / side).is_dir()]:
+        raise DataError(f"{origin} lacks the folder {' and '.join(missing)}; it holds {_listing(files[0])}")
+    if config.image_folder is not None:
+        raise DataError(f"{origin} has its images in chosen/ and rejected/; leave out pairs.image_folder")
+    return PairSet(FolderRows(files[0]), config)
+
+
+FORMATS = {
+    "datasets": Format(open=_datasets, marks=MARKS),
+    "folders": Format(open=_folders, marks=SIDES),
+    "parquet": Format(open=_parquet, ending=".parquet", head=lambda content: content.startswith(b"PAR1")),
+    "webdataset": Format(open=_webdataset, ending=".tar", head=lambda content: content[257:262] == b"ustar"),
+    "jsonl": Format(
+        open=_jsonl,
+        ending=".jsonl",
+        head=lambda content: content.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"),
     ),
+    "csv": Format(open=_csv, ending=".csv"),
 }
-"""Formats of files, in the order in which a folder is searched for them."""
+"""Formats by the name in ``pairs.format``, in the order in which a folder is searched for them."""
 
 
-def looks_like_pairs(name: str) -> bool:
-    """Whether a name is meant as a place, present or not: it has a path's signs, or there is such a file or folder."""
-    return any(sign in name for sign in "/\\:.*?[{") or Path(name).exists()
+def load_pairs(name: str, config: PairsConfig, *, seed: int = 0) -> Opened:
+    """Labelled pairs by the name of a registered set or a place.
+
+    Args:
+        name: as in the configuration.
+        config: how they are read.
+        seed: of the order of streams.
+
+    Raises:
+        ConfigError: if it is neither a registered name nor looks like a path.
+        DataError: if it cannot be read.
+    """
+    if name in DATA:
+        pairs: PairSet = DATA.load(name)(config)
+        return pairs
+    if not any(sign in name for sign in "/\\:.*?[{") and not Path(name).exists():
+        raise unknown("preference set", name, DATA.names(), also="; or a path")
+    return read_pairs(name, config, seed=seed)
 
 
-def read_pairs(spec: str | Path, config: PairsConfig | None = None, *, seed: int = 0) -> PairSet | StreamedPairs:
+def read_pairs(place: str | Path, config: PairsConfig | None = None, *, seed: int = 0) -> Opened:
     """Opens a set of labelled pairs; images are read when they are asked for.
 
     Args:
-        spec: file, folder, glob, ``shard-{000..012}.tar``, or ``hub:owner/name``.
+        place: file, folder, glob, ``shard-{000..012}.tar``, or ``hub:owner/name``.
         config: format, size, ties.
-        seed: seed of the order of streams.
+        seed: of the order of streams.
 
     Raises:
         DataError: if nothing is there, it is none of the formats, or its content cannot be used.
     """
     config = config or PairsConfig()
-    name = str(spec)
+    name = str(place)
     if name.startswith(HUB) or config.format == "hub":
         stream = HubStream(name.removeprefix(HUB), split=config.split, seed=seed, buffer=config.shuffle_buffer)
         return StreamedPairs(stream, config)
-    return PairSet(open_table(name, config), config)
-
-
-def open_table(name: str, config: PairsConfig) -> Table:
-    """The rows of a file, a folder or shards.
-
-    Raises:
-        DataError: if nothing is there or it is none of the formats.
-    """
     try:
-        return _open(name, config)
+        files = _expanded(name)
+        format_ = config.format if config.format != "auto" else _detect(files, name)
+        if FORMATS[format_].ending is not None:
+            files = _shards(files, format_, split=config.split)
+        elif len(files) != 1 or not files[0].is_dir():
+            raise DataError(f"pairs.format = {format_} needs one folder, but {name} is {_seen(files)}")
+        return FORMATS[format_].open(files, name, config, seed)
     except OSError as error:  # no right to read it, a disk that fails, ...
         raise DataError(f"preference pairs {name} cannot be read: {error}") from error
-
-
-def _open(name: str, config: PairsConfig) -> Table:
-    files = _expanded(name)
-    format_ = config.format if config.format != "auto" else _detect(files, name)
-    if format_ in SHARDS:
-        return SHARDS[format_].read(_shards(files, format_, split=config.split), name)
-    if len(files) != 1 or not files[0].is_dir():
-        raise DataError(f"pairs.format = {format_} needs one folder, but {name} is {_seen(files)}")
-    if format_ == "datasets":
-        return SavedRows(files[0], split=config.split)
-    if missing := [side for side in SIDES if not (files[0] / side).is_dir()]:
-        raise DataError(f"{name} lacks the folder {' and '.join(missing)}; it holds {_listing(files[0])}")
-    if config.image_folder is not None:
-        raise DataError(f"{name} has its images in chosen/ and rejected/; leave out pairs.image_folder")
-    return FolderRows(files[0])
 
 
 def _expanded(name: str) -> list[Path]:
     """The files and folders that a name stands for."""
     if Path(name).exists():
         return [Path(name)]
-    names = _braces(name)
-    found = [Path(match) for one in names for match in _matches(one)]
-    if not found:
+    files = [Path(match) for pattern in _braces(name) for match in _matches(pattern)]
+    if not files:
         raise DataError(f"preference pairs {name}: no file matches; {EXPECTED}")
-    if missing := [path for path in found if not path.exists()]:
+    if missing := [path for path in files if not path.exists()]:
         hint = f"; for a data set of the hub write {HUB}{name}" if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
         raise DataError(f"preference pairs {missing[0]} do not exist; {EXPECTED}{hint}")
-    return found
+    return files
 
 
 def _matches(name: str) -> list[str]:
@@ -144,53 +180,44 @@ def _braces(name: str) -> list[str]:
 
 def _detect(files: Sequence[Path], name: str) -> str:
     path = files[0]
-    if not path.is_dir():
-        by_name = [format_ for format_, shards in SHARDS.items() if path.name.lower().endswith(shards.ending)]
-        format_ = by_name[0] if by_name else _by_content(path)
-        if format_ is None:
-            raise DataError(f"preference pairs {path} are {_seen([path])}, which is none of the formats; {EXPECTED}")
-        return format_
-    if any((path / mark).is_file() for mark in MARKS):
-        return "datasets"
-    if any((path / side).is_dir() for side in SIDES):
-        return "folders"
-    for format_, shards in SHARDS.items():
-        if next(path.rglob(f"*{shards.ending}"), None) is not None:
+    if path.is_dir():
+        for format_, row in FORMATS.items():
+            if any((path / mark).exists() for mark in row.marks):
+                return format_
+            if row.ending is not None and next(path.rglob(f"*{row.ending}"), None) is not None:
+                return format_
+        raise DataError(
+            f"preference pairs {name}: the folder holds {_listing(path)}, which is not a set of pairs; {EXPECTED}"
+        )
+    for format_, row in FORMATS.items():
+        if row.ending is not None and path.name.lower().endswith(row.ending):
             return format_
-    raise DataError(f"preference pairs {name}: the folder holds {_listing(path)}, which is no set of pairs; {EXPECTED}")
-
-
-def _by_content(path: Path) -> str | None:
-    """The format that a file's first bytes tell."""
     with path.open("rb") as file:
-        head = file.read(512)
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    if head[257:262] == b"ustar":
-        return "webdataset"
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
-        return "jsonl"
-    return None
+        content = file.read(512)
+    for format_, row in FORMATS.items():
+        if row.head(content):
+            return format_
+    raise DataError(f"preference pairs {path} are {_seen([path])}, which is none of the formats; {EXPECTED}")
 
 
 def _shards(files: Sequence[Path], format_: str, *, split: str) -> list[Path]:
     """The files of a format: those that were named, or all in a folder, of one split if their names tell it."""
-    ending = SHARDS[format_].ending
+    ending = FORMATS[format_].ending
     if len(files) > 1 or not files[0].is_dir():
         if folders := [path for path in files if path.is_dir()]:
             raise DataError(f"{folders[0]} is a folder; name either one folder or files")
         return list(files)
-    found = sorted(path for path in files[0].rglob(f"*{ending}") if path.is_file())
-    if not found:
+    shards = sorted(path for path in files[0].rglob(f"*{ending}") if path.is_file())
+    if not shards:
         raise DataError(f"{files[0]} holds no {ending} file; it holds {_listing(files[0])}")
-    splits = [match[1] or match[2] if (match := SPLIT.match(path.name)) else None for path in found]
+    splits = [match[1] or match[2] if (match := SPLIT.match(path.name)) else None for path in shards]
     if len(set(splits)) == 1:
-        return found
-    chosen = [path for path, one in zip(found, splits, strict=True) if one == split]
+        return shards
+    chosen = [path for path, name in zip(shards, splits, strict=True) if name == split]
     if not chosen:
-        names = sorted({one or "(none)" for one in splits})
+        names = sorted({name or "(none)" for name in splits})
         raise DataError(f"{files[0]} holds the splits {', '.join(names)}; set pairs.split, which is {split!r}")
-    logger.info("%s: split %s, %d of %d files", files[0], split, len(chosen), len(found))
+    logger.info("%s: split %s, %d of %d files", files[0], split, len(chosen), len(shards))
     return chosen
 
 

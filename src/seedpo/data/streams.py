@@ -1,12 +1,15 @@
-"""Labelled pairs that come one after another and have no length."""
+"""Labelled pairs that come one after another, in another order at every pass."""
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from seedpo.data.layouts import find_layout, preferences, wrong_marks
 from seedpo.data.pairs import StoredPair, content_hash, image_folder, labelled, open_pair
@@ -19,29 +22,59 @@ logger = logging.getLogger(__name__)
 ENDLESS = 2**40
 """Length of a stream: more pairs than any run takes."""
 
-KEPT = 64
-"""Last pairs that can be asked for again without starting anew."""
+RECENT = 64
+"""Last pairs that can be read again without starting anew."""
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamRow:
+    """A row of a stream.
+
+    Attributes:
+        values: by column.
+        place: where it lies, for messages; `None`: the stream's name and the number of the pair.
+        fault: why it cannot be read; `None` if it can.
+    """
+
+    values: Mapping[str, Any]
+    place: str | None = None
+    fault: str | None = None
 
 
 class Stream(Protocol):
-    """Rows in orders of their own."""
+    """Rows in an order of their own."""
 
     origin: str
     """What is read, for messages."""
     columns: Sequence[str]
     """Names of the columns."""
     folder: Path | None
-    """Where paths in a row begin and within which they must lie; none: there can be no paths."""
+    """Where paths in a row begin and within which they must lie; `None`: there can be no paths."""
 
-    def epoch(self, number: int) -> Iterator[dict[str, Any]]:
-        """All rows in the order of one pass; the same order whenever it is asked for."""
+    def epoch(self, number: int) -> Iterator[StreamRow]:
+        """All rows in the order of one pass, which is always the same for the same number."""
+
+
+def shuffled(rows: Iterable[Item], generator: np.random.Generator, *, buffer: int) -> Iterator[Item]:
+    """Rows in random order: each is drawn among the next ``buffer`` ones that were not drawn before."""
+    waiting: list[Item] = []
+    for row in rows:
+        if len(waiting) < buffer:
+            waiting.append(row)
+            continue
+        place = int(generator.integers(buffer))
+        drawn, waiting[place] = waiting[place], row
+        yield drawn
+    yield from (waiting[place] for place in generator.permutation(len(waiting)))
 
 
 class StreamedPairs:
     """The labelled pairs of a stream, which starts again in another order when it ends.
 
-    A row is a position in the stream: rows are to be asked for in ascending order. One further on is reached by
-    skipping the rows before it undecoded, so that a resumed run gets the very pairs that it would have got.
+    A row number is a position in the stream, and rows are to be asked for in ascending order. Rows in between are
+    passed over without decoding them, so that a resumed run gets the very pairs that it would have got.
 
     Args:
         stream: the rows.
@@ -52,6 +85,10 @@ class StreamedPairs:
     """
 
     sequential = True
+    tied = None
+    """Number of ties, which is unknown."""
+    unlabelled = None
+    """Number of pairs that nobody judged, which is unknown."""
 
     def __init__(self, stream: Stream, config: PairsConfig) -> None:
         if config.resolution is None:
@@ -63,9 +100,13 @@ class StreamedPairs:
         self.config = config
         self.layout = find_layout(stream.columns, origin=stream.origin)
         self._stream = stream
-        self._recent: OrderedDict[int, tuple[float, Mapping[str, Any]]] = OrderedDict()
-        self._rows = self._kept_rows()
+        self._start()
+
+    def _start(self) -> None:
+        self._recent: OrderedDict[int, tuple[float, StreamRow]] = OrderedDict()
+        self._rows = self._labelled_rows()
         self._next = 0
+        self._first_pass_end: int | None = None
 
     @property
     def summary(self) -> str:
@@ -74,6 +115,24 @@ class StreamedPairs:
 
     def __len__(self) -> int:
         return ENDLESS
+
+    def one_pass(self) -> Iterator[int]:
+        """Numbers of the pairs of the first pass; each is read on the way.
+
+        Raises:
+            StreamError: if the stream breaks off or holds no pair.
+        """
+        row = 0
+        while True:
+            self._read_up_to(row, within_first_pass=True)
+            if self._first_pass_end is not None and row >= self._first_pass_end:
+                return
+            yield row
+            row += 1
+
+    def size(self) -> None:
+        """The size that all images must have: none, since they are brought to ``pairs.resolution``."""
+        return
 
     def __getitem__(self, row: int) -> LabelledPair:
         """The pair at a position.
@@ -93,19 +152,26 @@ class StreamedPairs:
         return self.stored(row).prompt
 
     def stored(self, row: int) -> StoredPair:
-        """The pair at a position as it is stored."""
+        """The pair at a position as it is stored.
+
+        Raises:
+            DataError: if it cannot be read.
+            StreamError: if the stream breaks off or holds no pair.
+        """
         if row not in self._recent:
             if row < self._next:
                 logger.warning("%s starts again to get back to pair %d", self.origin, row)
-                self._rows, self._next = self._kept_rows(), 0
-            self._skip_to(row)
-        probability, values = self._recent[row]
-        place = f"{self.origin} pair {row} of the stream"
+                self._start()
+            self._read_up_to(row)
+        probability, stored = self._recent[row]
+        place = stored.place or f"{self.origin} pair {row} of the stream"
+        if stored.fault:
+            raise DataError(f"{place}: {stored.fault}")
         if probability == float("inf"):
-            marks = [values.get(name) for name in self.layout.marks]
+            marks = [stored.values.get(name) for name in self.layout.marks]
             raise DataError(f"{place}: {wrong_marks(self.layout, marks)}")
         return StoredPair(
-            values=values,
+            values={name: stored.values.get(name) for name in self.layout.content},
             names=self.layout.content,
             probability=probability,
             place=place,
@@ -113,25 +179,34 @@ class StreamedPairs:
             key=row,
         )
 
-    def _skip_to(self, row: int) -> None:
+    def _read_up_to(self, row: int, *, within_first_pass: bool = False) -> None:
         while self._next <= row:
-            self._recent[self._next] = next(self._rows)
+            entry = next(self._rows)
+            if entry is None:
+                self._first_pass_end = self._next if self._first_pass_end is None else self._first_pass_end
+                if within_first_pass:
+                    return
+                continue
+            self._recent[self._next] = entry
             self._next += 1
-            while len(self._recent) > KEPT:
+            while len(self._recent) > RECENT:
                 self._recent.popitem(last=False)
 
-    def _kept_rows(self) -> Iterator[tuple[float, Mapping[str, Any]]]:
-        """The rows of all passes, less those that are left out, each with its preference."""
+    def _labelled_rows(self) -> Iterator[tuple[float, StreamRow] | None]:
+        """The rows of all passes, less those that are left out, each with its preference; `None` ends a pass."""
         epoch = 0
         while True:
-            kept = 0
-            for values in self._stream.epoch(epoch):
-                marks = [[values.get(name)] for name in self.layout.marks]
+            empty = True
+            for row in self._stream.epoch(epoch):
+                marks = [[row.values.get(name)] for name in self.layout.marks]
                 probability = float(preferences(self.layout, marks, count=1)[0])
-                if probability != probability or (probability == 0.5 and self.config.ties == "drop"):
+                unjudged = probability != probability  # NaN
+                tie_left_out = probability == 0.5 and self.config.ties == "drop"
+                if row.fault is None and (unjudged or tie_left_out):
                     continue
-                kept += 1
-                yield probability, values
-            if not kept:
+                empty = False
+                yield probability, row
+            if empty:
                 raise StreamError(f"{self.origin} holds no pair with a preference")
+            yield None
             epoch += 1

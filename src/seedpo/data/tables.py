@@ -1,12 +1,15 @@
-"""Rows of whatever a data set is stored in: the protocol that the readers share, and rows in memory."""
+"""Rows of whatever a data set is stored in: the protocol that the readers share, rows in memory and in text files."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+
+from seedpo.data.text import Line
+from seedpo.errors import DataError
 
 
 class Table(Protocol):
@@ -69,3 +72,64 @@ class ArrowRows:
     def folder(self, row: int) -> Path | None:
         """The current folder."""
         return Path()
+
+
+class TextRows:
+    """Rows of text files.
+
+    Args:
+        files: at least one.
+        read: gives the records of a file.
+        origin: what they are called together.
+        numeric: columns whose text is read as numbers, as CSV needs it.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        *,
+        read: Callable[[Path], list[Line]],
+        origin: str,
+        numeric: Sequence[str] = (),
+    ) -> None:
+        self.origin = origin
+        self._numeric = frozenset(numeric)
+        self._lines = [line for path in files for line in read(path)]
+        self.columns: Sequence[str] = list(dict.fromkeys(key for line in self._lines for key in line.values))
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def values(self, column: str) -> Sequence[Any]:
+        """A column, whole; none where a line lacks it."""
+        values = [line.values.get(column) for line in self._lines]
+        return [_as_number(value) for value in values] if column in self._numeric else values
+
+    def row(self, row: int, columns: Sequence[str]) -> dict[str, Any]:
+        """Some columns of a line."""
+        line = self._lines[row]
+        if line.fault:
+            raise DataError(f"{self.place(row)} {line.fault}; fix or remove it")
+        return {name: line.values.get(name) for name in columns}
+
+    def place(self, row: int) -> str:
+        """File and number of a line."""
+        line = self._lines[row]
+        return f"{line.path} line {line.number}"
+
+    def folder(self, row: int) -> Path | None:
+        """The folder of the line's file."""
+        return self._lines[row].path.parent
+
+
+def _as_number(value: Any) -> Any:
+    """CSV knows text only: a number, a truth value, or nothing if the field is empty."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    if text in ("", "true", "false"):
+        return {"": None, "true": True, "false": False}[text]
+    try:
+        return float(text)
+    except ValueError:
+        return value

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from seedpo.data.pairs import PairSet
-from seedpo.data.pickapic import pickapic_pairs
 from seedpo.data.settings import PairsConfig
 from seedpo.metrics.features.clip import ClipFeatures
 from seedpo.protocols import Images
@@ -77,19 +76,19 @@ class ScenesTruth:
 
 def scenes_pairs(config: PairsConfig | None = None) -> PairSet:
     """The embedded preference set, read as configured."""
-    return pickapic_pairs(preference_table(), origin="scenes-pairs", config=config)
+    return PairSet.of_table(preference_table(), origin="scenes-pairs", config=config)
 
 
 def scorer_pairs(config: PairsConfig | None = None) -> PairSet:
     """The pairs behind the embedded scorer: few, so that it is honest where it has data and can be hacked elsewhere."""
     table = preference_table(count=2500, seed=7)
-    return pickapic_pairs(table, origin="scenes-scorer-pairs", config=config)
+    return PairSet.of_table(table, origin="scenes-scorer-pairs", config=config)
 
 
 def held_out_pairs(config: PairsConfig | None = None) -> PairSet:
     """Pairs of the embedded world that nothing is trained on."""
     table = preference_table(count=1000, seed=1234)
-    return pickapic_pairs(table, origin="scenes-held-out-pairs", config=config)
+    return PairSet.of_table(table, origin="scenes-held-out-pairs", config=config)
 
 
 def clip_folder() -> Path:

@@ -15,10 +15,10 @@ import torch
 from accelerate import Accelerator
 
 from seedpo.core.draws import KeyedDraws
-from seedpo.data.relabelling import RelabelledPairs
+from seedpo.data.changes import ChangedPairs, relabel
+from seedpo.data.reading import load_pairs
+from seedpo.data.selection import SkippingPairs, divided_by_prompt
 from seedpo.data.settings import PairsConfig
-from seedpo.data.skipping import SkippingPairs
-from seedpo.data.subset import divided_by_prompt
 from seedpo.errors import ConfigError
 from seedpo.methods.sources.offline import OfflinePairs
 from seedpo.models.catalogue import MODELS
@@ -39,7 +39,6 @@ from seedpo.settings import build_config, read_recipe
 from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.resume import start_folder
-from seedpo.training.run import labelled_pairs
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import SCENES, RewardRunConfig
 from seedpo.training.trackers import require_trackers
@@ -140,8 +139,11 @@ def build_preference_pairs(
     reward = None if config.relabel is None else build_reward(config.relabel, device=device)
 
     def opened(name: str, settings: PairsConfig) -> PreferencePairs:
-        pairs = labelled_pairs(name, settings, seed=config.seed)
-        return pairs if reward is None else RelabelledPairs(pairs, reward, name=reward.name, gap=config.relabel_gap)
+        pairs = load_pairs(name, settings, seed=config.seed)
+        logger.info("%s", pairs.summary)
+        if reward is None:
+            return pairs
+        return ChangedPairs(pairs, [relabel(reward, name=reward.name, gap=config.relabel_gap)])
 
     training = opened(config.data, config.pairs)
     if config.held_out is not None:

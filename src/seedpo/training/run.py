@@ -16,14 +16,10 @@ from typing import Any, Literal
 
 from accelerate import Accelerator
 
-from seedpo.data.catalogue import DATA
-from seedpo.data.changes import Change, ChangedPairs, as_a_win, as_square_original, emptied
-from seedpo.data.pairs import PairSet
+from seedpo.data.changes import SQUARE_TIME_IDS, TIES_AS_WINS, ChangedPairs, empty_prompts
 from seedpo.data.prompts import load_prompts
-from seedpo.data.reading import looks_like_pairs, read_pairs
-from seedpo.data.settings import PairsConfig
-from seedpo.data.skipping import SkippingPairs
-from seedpo.data.streams import StreamedPairs
+from seedpo.data.reading import load_pairs
+from seedpo.data.selection import SkippingPairs
 from seedpo.errors import ConfigError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.methods.presets import METHODS
@@ -93,27 +89,6 @@ def named_prompts(name: str, *, embedded: bool, count: int | None = None) -> lis
     return prompts
 
 
-def labelled_pairs(name: str, settings: PairsConfig, *, seed: int) -> PairSet | StreamedPairs:
-    """Labelled pairs by the name of a registered set or a place.
-
-    Args:
-        name: as in the configuration.
-        settings: how they are read.
-        seed: of the order of streams.
-
-    Raises:
-        ConfigError: if it is neither a registered name nor looks like a path.
-        DataError: if it cannot be read.
-    """
-    if name not in DATA and not looks_like_pairs(name):
-        DATA[name]  # raises the error that lists the names
-    pairs: PairSet | StreamedPairs = (
-        DATA.load(name)(settings) if name in DATA else read_pairs(name, settings, seed=seed)
-    )
-    logger.info("%s", pairs.summary)
-    return pairs
-
-
 def build_pairs(config: RunConfig) -> SkippingPairs:
     """The labelled pairs of an offline method; those that cannot be read are passed over, up to a limit.
 
@@ -124,13 +99,14 @@ def build_pairs(config: RunConfig) -> SkippingPairs:
     fidelity, settings = config.fidelity, config.pairs
     if fidelity.ties_as_wins:
         settings = settings.model_copy(update={"ties": "half"})
-    pairs = labelled_pairs(config.data, settings, seed=config.seed)
-    possible: Mapping[str, tuple[bool, Change]] = {
-        "ties_as_wins": (fidelity.ties_as_wins, as_a_win),
-        "square_time_ids": (fidelity.square_time_ids, as_square_original),
-        f"empty_prompts={settings.empty_prompts}": (settings.empty_prompts > 0, emptied(settings.empty_prompts)),
-    }
-    changes = {name: change for name, (wanted, change) in possible.items() if wanted}
+    pairs = load_pairs(config.data, settings, seed=config.seed)
+    logger.info("%s", pairs.summary)
+    possible = (
+        (fidelity.ties_as_wins, TIES_AS_WINS),
+        (fidelity.square_time_ids, SQUARE_TIME_IDS),
+        (settings.empty_prompts > 0, empty_prompts(settings.empty_prompts)),
+    )
+    changes = [change for wanted, change in possible if wanted]
     return SkippingPairs(ChangedPairs(pairs, changes) if changes else pairs, limit=settings.bad_rows_limit)
 
 

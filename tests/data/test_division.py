@@ -1,14 +1,11 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from seedpo.data.changes import ChangedPairs, as_a_win, emptied
-from seedpo.data.relabelling import RelabelledPairs
-from seedpo.data.skipping import SkippingPairs
-from seedpo.data.subset import SomePairs, divided_by_prompt
+from seedpo.data.changes import TIES_AS_WINS, ChangedPairs, empty_prompts
+from seedpo.data.selection import SkippingPairs, SomePairs, divided_by_prompt
 from seedpo.errors import DataError
-from seedpo.protocols import Images, LabelledPair
+from seedpo.protocols import LabelledPair
 from tests.rewards.toy_pairs import BrightPairs
 
 
@@ -50,7 +47,7 @@ class TestDivision:
 class TestPrompts:
     def test_changes_apply_to_the_prompt_without_reading_an_image(self) -> None:
         pairs = BrightPairs(30)
-        changed = ChangedPairs(pairs, {"half": emptied(0.5), "ties": as_a_win})
+        changed = ChangedPairs(pairs, [empty_prompts(0.5), TIES_AS_WINS])
         prompts = [changed.prompt(row) for row in range(30)]
         assert not pairs.read
         assert prompts == [changed[row].prompt for row in range(30)]
@@ -66,40 +63,3 @@ class TestPrompts:
 
         pairs = SkippingPairs(Broken(8), limit=1.0)
         assert pairs[2].prompt == pairs.prompt(2) == BrightPairs(8).prompt(3)
-
-
-def brightness(images: Images, prompts: object) -> torch.Tensor:
-    """A pair of which one is brighter by 0.05 is decided by 0.25 log-odds."""
-    assert isinstance(images, torch.Tensor)
-    return images.mean((1, 2, 3)) * 5.0
-
-
-class TestRelabelling:
-    def test_wins_losses_and_ties_follow_from_the_gap(self) -> None:
-        pairs = BrightPairs(40)
-        new = RelabelledPairs(pairs, brightness, name="brightness", gap=0.3)
-        for row in range(40):
-            before, after = pairs[row], new[row]
-            first, second = torch.softmax(brightness(torch.stack([before.chosen, before.rejected]), []), 0).tolist()
-            assert after.chosen_probability == (1.0 if abs(first - second) > 0.3 else 0.5)
-            assert torch.equal(after.chosen, before.chosen)
-        assert {new[row].chosen_probability for row in range(40)} == {0.5, 1.0}
-
-    def test_the_other_image_can_win(self) -> None:
-        pairs = BrightPairs(4)
-        new = RelabelledPairs(pairs, lambda images, prompts: -brightness(images, prompts) * 9, name="dark", gap=0.1)
-        assert torch.equal(new[1].chosen, pairs[1].rejected)
-        assert torch.equal(new[1].rejected, pairs[1].chosen)
-
-    def test_contents_depend_on_reward_and_gap(self) -> None:
-        contents = {
-            RelabelledPairs(BrightPairs(4), brightness, name=name, gap=gap).content(1)
-            for name in ("one", "other")
-            for gap in (0.1, 0.2)
-        }
-        assert len(contents) == 4
-
-    def test_scores_that_are_not_finite_are_refused(self) -> None:
-        new = RelabelledPairs(BrightPairs(4), lambda images, prompts: torch.tensor([1.0, torch.nan]), name="r", gap=0.1)
-        with pytest.raises(DataError, match=r"reward r gives pair 2 \('a green cross'\) a score that is not finite"):
-            new[2]
