@@ -15,8 +15,14 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from seedpo.cli import main
+from seedpo.cli.shared import read_changes
 from seedpo.data.cache.store import build_lock, check_folder
+from seedpo.models.policy import build_policy
 from seedpo.scenes.pairs import preference_table
+from seedpo.training.caches import open_caches
+from seedpo.training.run import build_pairs, resolve_config
+from tests.data.pictures import BLUE, GREEN, RED
+from tests.data.test_archives import sample, write_tar
 from tests.small_runs import few_pairs
 from tests.training.test_caches import flip_a_byte_of_each_shard
 
@@ -83,6 +89,32 @@ class TestBuild:
         assert message in errors
         assert len(errors.splitlines()) == 1
 
+    def test_one_pass_of_a_stream_is_stored(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        files = {}
+        for number, colour in enumerate((RED, GREEN)):
+            files |= sample(str(number), f"prompt {number}", colour, BLUE)
+        path = write_tar(tmp_path / "pairs.tar", files)
+        options = [
+            "--set",
+            f"data={path}",
+            "--set",
+            "pairs.resolution=32",
+            "--set",
+            f"cache.folder={tmp_path / 'cache'}",
+        ]
+        assert call(capsys, "cache", "build", "diffusion-dpo", *options, "--quiet")[0] == 0
+        entries = {report.kind: report.entries for report in check_folder(tmp_path / "cache")}
+        assert entries == {"latents": 2, "prompts": 2}
+        config = resolve_config("diffusion-dpo", read_changes(options[1::2]))
+        policy = build_policy(config)
+        pairs = open_caches(config, policy).encoder(build_pairs(config))
+        policy.encode_images = None  # type: ignore[method-assign, assignment]
+        pairs.encode([0, 1], [False, False])
+        pairs.encode([2, 3], [False, False])
+        more = ["--set", "cache.reference=true", "--set", "cache.visits=1"]
+        status, _, errors = call(capsys, "cache", "build", "diffusion-dpo", *options, *more)
+        assert (status, "cache.reference" in errors) == (1, True)
+
     def test_one_build_at_a_time(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with build_lock(tmp_path / "cache"):
             status, _, errors = build(capsys, tmp_path)
@@ -95,7 +127,7 @@ class TestCheck:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
     ) -> None:
         build(capsys, tmp_path)
-        caplog.set_level("INFO")
+        caplog.set_level("INFO", logger="seedpo")
         status, out, _ = call(capsys, "cache", "check", tmp_path / "cache", "--quiet")
         assert status == 0
         assert "is intact" in out

@@ -166,7 +166,7 @@ REFUSED = {
     missing_column: ("{}/pairs.parquet lacks the columns ['jpg_1']; it has [", "; expected are caption, jpg_0, jpg_1"),
     all_ties: ("{}/pairs.parquet holds no pair with a preference: 2 ties in 2 rows", "set pairs.ties=half"),
     only_bad_lines: ("{}/data/pairs.jsonl is not JSON lines, one {{...}} on each line: line 1 is not JSON", ""),
-    empty_folder: ("{}/empty: the folder holds nothing, which is no set of pairs; name a parquet file", ""),
+    empty_folder: ("{}/empty: the folder holds nothing, which is not a set of pairs; name a parquet file", ""),
     no_captions: ("{} holds 1 pairs and no caption; write it into chosen/one.txt, or a line for it into", ""),
 }
 """Sets of which nothing can be used."""

@@ -188,4 +188,6 @@ def test_reference_moves_on_resume(tmp_path: Path, moves: bool) -> None:
 @pytest.mark.parametrize("switch", ["independent_flips", "reference_moves_on_resume"])
 def test_cached_scalars_know_of_no_such_thing(switch: str) -> None:
     with pytest.raises(ConfigError, match=rf"fidelity\.{switch} needs cache\.reference = false"):
-        build_config(RunConfig, {"cache": {"folder": "cache", "reference": True}, "fidelity": {switch: True}})
+        build_config(
+            RunConfig, {"cache": {"folder": "cache", "reference": True, "visits": 1}, "fidelity": {switch: True}}
+        )

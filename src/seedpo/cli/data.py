@@ -39,7 +39,11 @@ def check_command(
         Path | None, typer.Option(help=f"Folder for a contact sheet ({SHEET}) and all findings ({REPORT}).")
     ] = None,
     rows: Annotated[
-        int | None, typer.Option(min=1, help="Read the images of so many pairs only, evenly spread; labels of all.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Read the images of so many pairs: evenly spread, of a stream the first. Labels of all.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -265,6 +265,9 @@ class _BlankPairs:
 
     def __len__(self) -> int:
         return self.count
+
+    def one_pass(self) -> Iterable[int]:
+        return range(len(self))
 
     def __getitem__(self, row: int) -> LabelledPair:
         blank = torch.zeros(3, 1, 1)
