@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from seedpo.cli.study_demo import serving_aside
 from seedpo.scenes.taste import TIE, true_utility
 from seedpo.study.folder import open_study
 from seedpo.study.records import Side
 from seedpo.study.security import Limits
+from seedpo.study.serving import serving_aside
 from seedpo.study.simulated import Judge, SimulatedRater, Task
 from seedpo.study.store import Store
 

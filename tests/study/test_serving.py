@@ -97,6 +97,7 @@ def test_the_address_that_is_printed() -> None:
 MISTAKES = {
     ("serve", "{tmp}/none"): "none",
     ("serve", "{tmp}/s", "--admin-token", "short"): "--admin-token",
+    ("serve", "{tmp}/s", "--name", "*.example.org"): "--name *.example.org",
     ("links", "{tmp}/s", "--base", "example.org"): "--base example.org",
     ("links", "{tmp}/s", "--out", "{tmp}/s/study.yaml"): "study.yaml",
     ("status", "{tmp}/none"): "none",

@@ -346,17 +346,14 @@ def study_export_command(
     from seedpo.study.store import Store
 
     opened = open_study(study)
-    store = Store.open(opened, database)
-    try:
-        everything, judgements = len(store.judgements(excluded=True)), store.judgements()
+    with Store.open(opened, database) as store:
+        answers, judgements = len(store.judgements(excluded=True)), store.judgements()
         written = export_votes(
             store.study, judgements, out, format=format, question=question, overwrite=overwrite, progress=True
         )
-    finally:
-        store.close()
     left_out = dict(written.left_out)
-    if everything > len(judgements):
-        left_out["of excluded raters"] = everything - len(judgements)
+    if answers > len(judgements):
+        left_out["of excluded raters"] = answers - len(judgements)
     typer.echo(f"written: {written.path}, {written.rows} pairs")
     if left_out:
         typer.echo("left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))

@@ -12,8 +12,7 @@ import math
 import random
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,12 +32,10 @@ from seedpo.scenes.oracle import read_images
 from seedpo.scenes.shipped import evaluation_prompts
 from seedpo.scenes.taste import AVERSION, LIKING, PENALTY, TEMPERATURE
 from seedpo.study.analysis_page import analyze_folder
-from seedpo.study.app import build_app
 from seedpo.study.design import Design, new_study
 from seedpo.study.folder import Study, open_study
 from seedpo.study.records import Side
-from seedpo.study.security import Limits
-from seedpo.study.serving import base_address, listen, serve
+from seedpo.study.serving import base_address, listen, serve, serving_aside
 from seedpo.study.simulated import Judge, Task, simulate
 from seedpo.study.store import Store
 
@@ -57,31 +54,31 @@ PROMPTS = 10
 IMAGES = 4
 STEPS = 10
 ENLARGEMENT = 8
-"""Whole factor by which images of 32 x 32 pixels are enlarged, so that they can be looked at."""
+"""Whole factor by which images of 32 x 32 pixels are enlarged."""
 
 BOTH_BAD = -1.0
-"""Simulated raters call both bad if neither has a higher utility: something named is wrong, and no joy in the rest."""
+"""Simulated raters call both bad if neither utility is above this: both have named things wrong and little to like."""
 
 TIES: Mapping[str, float] = {"preference": 0.25, "appeal": 0.25, "alignment": 0.75, "diversity": 0.25}
-"""Felt differences below which a simulated rater calls a tie, by question."""
+"""Differences in utility below which a simulated rater calls a tie, by question."""
 
 LEAST_CHECKS = 0.6
 """Raters who pass less than this share of the attention checks are left out of the analysis."""
 
 SPREAD = 40.0
-"""Felt difference of diversity for a root mean square distance of 1 between images."""
+"""Utility of diversity for a root mean square distance of 1 between images."""
 
 
 def scenes_judge(questions: Mapping[str, str], *, raters: int, seed: int) -> Judge:
-    """Simulated raters who see what the oracle of the embedded world sees, with logistic noise as its annotator has.
+    """Simulated raters who see what the oracle of the embedded world sees, with the logistic noise of its annotator.
 
-    Of four raters or more the last one is careless and answers at random, so that the attention checks have someone
-    to find.
+    Of four or more raters the last one is careless and answers at random, so that the attention checks have someone to
+    find.
 
     Args:
         questions: key of each question by its text.
-        raters: how many there are.
-        seed: of the noise, which is a function of the seed, the rater, and what is seen on which side.
+        raters: number of raters.
+        seed: of the noise, which depends on the seed, the rater, and what is on which side.
     """
     careless = raters - 1 if raters >= 4 else None
 
@@ -92,11 +89,11 @@ def scenes_judge(questions: Mapping[str, str], *, raters: int, seed: int) -> Jud
         draw = random.Random(f"{seed}:{task.rater}:{question}:{seen}")
         if task.rater == careless:
             return draw.choice(task.choices)
-        felt = [_felt(question, task.prompt, tuple(side)) for side in sides]
-        if question == "preference" and max(felt) < BOTH_BAD and "bad" in task.choices:
+        utilities = [_utility(question, task.prompt, tuple(side)) for side in sides]
+        if question == "preference" and max(utilities) < BOTH_BAD and "bad" in task.choices:
             return "bad"
         chance = min(max(draw.random(), 1e-6), 1.0 - 1e-6)
-        difference = felt[0] - felt[1] + TEMPERATURE * math.log(chance / (1.0 - chance))
+        difference = utilities[0] - utilities[1] + TEMPERATURE * math.log(chance / (1.0 - chance))
         if abs(difference) < TIES[question] and "tie" in task.choices:
             return "tie"
         return "left" if difference > 0.0 else "right"
@@ -110,8 +107,8 @@ def _small(image: Image.Image) -> bytes:
 
 
 @lru_cache(maxsize=10_000)
-def _felt(question: str, prompt: str, images: tuple[bytes, ...]) -> float:
-    """What one side is worth for a question; of a set, how far its images are from the first."""
+def _utility(question: str, prompt: str, images: tuple[bytes, ...]) -> float:
+    """What one side is worth for a question; for diversity, the distance of its images from the first."""
     pixels = np.frombuffer(b"".join(images), np.uint8).reshape(len(images), IMAGE_SIZE, IMAGE_SIZE, 3)
     shown = torch.from_numpy(pixels.transpose(0, 3, 1, 2) / np.float32(255.0))
     if question == "diversity":
@@ -134,15 +131,15 @@ def run_study_demo(
     """Makes the study and serves it until Ctrl-C; or lets simulated raters vote over HTTP and analyses their votes.
 
     Args:
-        out: folder for images, study and analysis. A study that is there already is gone on with.
-        raters: simulated ones, who all vote at the same time; 0: people.
-        port: to listen on; none: 8000, or any free one where that is taken.
-        show: whether to open a browser, with the study or with the analysis.
+        out: folder for images, study and analysis. An existing study is continued.
+        raters: number of simulated raters, who all vote at the same time; 0: people vote.
+        port: to listen on; `None`: 8000, or a free one if that is taken.
+        show: open a browser with the study or the analysis.
         seed: of the simulated raters.
-        say: is given lines to print.
+        say: called with each line to print.
 
     Returns:
-        Path of the analysis; none if people voted.
+        Path of the analysis; `None` if people vote.
 
     Raises:
         SeedpoError: the folder, the port or the database cannot be used.
@@ -166,25 +163,23 @@ def run_study_demo(
 
 def _serve_people(study: Study, *, port: int | None, show: bool, say: Callable[[str], None]) -> None:
     port = free_port(port)
-    store = Store.open(study)
-    _, token = store.add_rater("you")
-    store.close()
+    with Store.open(study) as store:
+        _, token = store.add_rater("you")
     link = f"{base_address('127.0.0.1', port)}/r/{token}"
     say(f"rate:   {link}")
 
-    def said(line: str) -> None:
+    def say_and_open(line: str) -> None:
         say(line)
         if show and line.startswith("stop:"):  # the last line before it answers; the port is open already
             open_browser(link)
 
-    serve(study.folder, port=port, say=said)
+    serve(study.folder, port=port, say=say_and_open)
 
 
 def _let_vote(study: Study, address: str, *, raters: int, seed: int) -> None:
     questions = {question.text: question.key for question in study.settings.questions}
-    store = Store.open(study)
-    tokens = [token for _, token in store.add_raters([f"simulated {number}" for number in range(raters)])]
-    store.close()
+    with Store.open(study) as store:
+        tokens = [token for _, token in store.add_raters([f"simulated {number}" for number in range(raters)])]
     judge = scenes_judge(questions, raters=raters, seed=seed)
     most = raters * (study.settings.tasks_per_rater or 0)
     with tqdm(total=most or None, desc="voting", unit="vote") as bar:
@@ -192,39 +187,8 @@ def _let_vote(study: Study, address: str, *, raters: int, seed: int) -> None:
         bar.total = bar.n  # there may have been fewer pairs left
 
 
-@contextmanager
-def serving_aside(folder: Path, *, port: int = 0, limits: Limits | None = None) -> Iterator[str]:
-    """Serves a study in a thread of this process; gives the address.
-
-    Args:
-        folder: of the study.
-        port: to listen on; 0: any that is free.
-        limits: of requests; the usual ones if not given.
-
-    Raises:
-        SeedpoError: the study or the port cannot be used.
-    """
-    import uvicorn
-
-    listener = listen("127.0.0.1", port)
-    try:
-        config = uvicorn.Config(
-            build_app(folder, limits=limits), access_log=False, log_level="warning", timeout_graceful_shutdown=5
-        )
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="study", daemon=True)
-        thread.start()
-        try:
-            yield base_address("127.0.0.1", listener.getsockname()[1])
-        finally:
-            server.should_exit = True
-            thread.join()
-    finally:
-        listener.close()
-
-
 def free_port(wanted: int | None) -> int:
-    """The port that is wanted; if none is, 8000, or any free one where that is taken.
+    """The wanted port; if it is `None`, 8000, or a free one if that is taken.
 
     Raises:
         ConfigError: the wanted one is taken.
@@ -242,12 +206,12 @@ def free_port(wanted: int | None) -> int:
 
 
 def open_browser(address: str) -> None:
-    """Opens a browser if there is one, without waiting for it: some of them run in the terminal."""
+    """Opens a browser if there is one, without waiting for it: some browsers run in the terminal."""
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
 def make_study(folder: Path, sources: Sequence[Path]) -> Study:
-    """A blinded study of every two folders that :func:`draw_images` made: the paper's four questions on each prompt.
+    """A blinded study of the folders of :func:`draw_images`, pair by pair: the paper's four questions on each prompt.
 
     Args:
         folder: of the study.
@@ -259,10 +223,10 @@ def make_study(folder: Path, sources: Sequence[Path]) -> Study:
 
 
 def draw_images(folder: Path) -> list[Path]:
-    """Draws what is compared, as `seedpo sample` would: a folder for each candidate, the same latents in all of them.
+    """Draws the images as `seedpo sample` would: a folder for each candidate, with the same latents in all.
 
     Returns:
-        The folders; what is there already is kept.
+        The folders; existing ones are kept.
     """
     prompts = evaluation_prompts()[:PROMPTS]
     folders = [folder / name for name in GUIDANCE]

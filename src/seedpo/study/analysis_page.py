@@ -82,11 +82,8 @@ def analyze_folder(
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; name a folder for three files")
     study = open_study(folder)
-    store = Store.open(study, url)
-    try:
+    with Store.open(study, url) as store:
         judgements, raters = store.judgements(excluded=True), store.raters()
-    finally:
-        store.close()
     unknown = sorted(set(leave_out) - {rater.id for rater in raters})
     if unknown:
         raise ConfigError(f"study {folder} has no rater {unknown[0]!r}; `seedpo study status` lists them")

@@ -5,12 +5,20 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from seedpo.errors import ConfigError
 from seedpo.study.folder import open_study
 from seedpo.study.store import Store
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from seedpo.study.security import Limits
 
 
 def serve(
@@ -35,28 +43,64 @@ def serve(
         say: called with each line that tells where the study is reached.
 
     Raises:
-        SeedpoError: the study, its database or the port cannot be used.
+        SeedpoError: the study, its database, a name or the port cannot be used.
     """
+    for name in names:
+        if "*" in name:
+            raise ConfigError(f"--name {name}: write each name in full")
+    listener = listen(host, port)
+    try:
+        local = is_loopback(host)
+        hosts = [*names, *([] if local else [host])]
+        server, token = _server(folder, url=url, admin_token=admin_token, hosts=hosts)
+        address = base_address(host, listener.getsockname()[1], names)
+        say(f"study:  {address}/")
+        say(f"admin:  {address}/admin   token: {token}")
+        if not local:
+            say(f"note:   whoever reaches {host} can open it, unencrypted; put a server with HTTPS in front of it")
+        say("stop:   Ctrl-C; raters continue where they were when it is started again")
+        server.run(sockets=[listener])
+    finally:
+        listener.close()
+
+
+@contextmanager
+def serving_aside(folder: Path, *, port: int = 0, limits: Limits | None = None) -> Iterator[str]:
+    """Serves a study in a thread of this process and yields its address.
+
+    Args:
+        folder: of the study.
+        port: to listen on; 0: a free one.
+        limits: on requests; `None`: the usual ones.
+
+    Raises:
+        SeedpoError: the study or the port cannot be used.
+    """
+    listener = listen("127.0.0.1", port)
+    try:
+        server, _ = _server(folder, limits=limits)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="study", daemon=True)
+        thread.start()
+        try:
+            yield base_address("127.0.0.1", listener.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join()
+    finally:
+        listener.close()
+
+
+def _server(folder: Path, **options: Any) -> tuple[uvicorn.Server, str]:
+    """A server that logs no visits, and its admin token; the options are those of the application."""
     import uvicorn
 
     from seedpo.study.app import build_app
 
-    listener = listen(host, port)
-    try:
-        local = is_loopback(host)
-        app = build_app(folder, url=url, admin_token=admin_token, hosts=[*names, *([] if local else [host])])
-        address = base_address(host, listener.getsockname()[1], names)
-        say(f"study:  {address}/")
-        say(f"admin:  {address}/admin   token: {app.state.site.admin_token}")
-        if not local:
-            say(f"note:   whoever reaches {host} can open it, unencrypted; put a server with HTTPS in front of it")
-        say("stop:   Ctrl-C; raters continue where they were when it is started again")
-        config = uvicorn.Config(
-            app, access_log=False, server_header=False, log_level="warning", timeout_graceful_shutdown=5
-        )
-        uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        listener.close()
+    app = build_app(folder, **options)
+    config = uvicorn.Config(
+        app, access_log=False, server_header=False, log_level="warning", timeout_graceful_shutdown=5
+    )
+    return uvicorn.Server(config), app.state.site.admin_token
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -124,11 +168,8 @@ def make_links(
     if out is not None and out.exists():
         raise ConfigError(f"{out} exists; links cannot be made again, so nothing is overwritten")
     study = open_study(folder, verify=False)
-    store = Store.open(study, url)
-    try:
+    with Store.open(study, url) as store:
         pairs = store.add_raters(numbered(label, number), days=study.settings.link_days if days is None else days)
-    finally:
-        store.close()
     return [f"{base.rstrip('/')}/r/{token}" for _, token in pairs]
 
 

@@ -109,12 +109,9 @@ def status_lines(folder: Path, *, url: str | None = None) -> list[str]:
         SeedpoError: the study or its database cannot be used.
     """
     study = open_study(folder, verify=False)
-    store = Store.open(study, url)
-    try:
+    with Store.open(study, url) as store:
         questions = question_status(study, store.judgements())
         raters = rater_status(store.raters(), store.judgements(excluded=True))
-    finally:
-        store.close()
     lines = [f"{study.settings.title} ({study.settings.kind}, {len(study.groups)} groups)"]
     lines += [
         f"  {line.key}: {line.answers} answers; {line.complete} of {line.pairs} begun pairs are complete"

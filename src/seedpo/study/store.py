@@ -96,8 +96,14 @@ class Store:
         return store
 
     def close(self) -> None:
-        """Closes the connections."""
+        """Closes the connections; leaving a ``with`` block does the same."""
         self._database.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     @property
     def study(self) -> Study:
