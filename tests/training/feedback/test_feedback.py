@@ -129,7 +129,7 @@ class TestAsking:
         assert len(open_study(study).groups) == 4
 
     def test_gives_up_when_nobody_votes(self, study: Path) -> None:
-        with pytest.raises(NoVotes, match=r"0 of 1 votes are there and stay; go on with .*--resume latest"):
+        with pytest.raises(NoVotes, match=r"0 of 1 votes have arrived and stay; .*--resume latest"):
             asking(study, timeout_hours=0.3 / 3600).compare(greys(0.1, 0.9), ["a"] * 2)
 
     def test_a_signal_ends_the_wait_and_the_votes_stay(self, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ class TestAsking:
         images, prompts = greys(0.1, 0.9, 0.2, 0.7), ["a", "a", "b", "b"]
         with voter(study, votes=1) as shown:
             monkeypatch.setattr(Wait, "nap", interrupted)
-            with pytest.raises(TrainingInterrupted, match="1 of 2 votes are there and stay"):
+            with pytest.raises(TrainingInterrupted, match="1 of 2 votes have arrived and stay"):
                 asking(study).compare(images, prompts)
             monkeypatch.setattr(Wait, "nap", nap)
         assert len(shown) == 1

@@ -16,7 +16,7 @@ from seedpo.errors import DataError
 from seedpo.study.folder import open_study
 from seedpo.study.store import Store
 from seedpo.training.feedback import waiting
-from seedpo.training.feedback.asked import Asked, pixels_of
+from seedpo.training.feedback.people import ImageGroup, pixels_of
 from seedpo.training.feedback.waiting import NoVotes, Wait
 from seedpo.training.feedback.wiring import ensure_study
 from seedpo.training.interrupt import StopRequest, TrainingInterrupted
@@ -196,7 +196,7 @@ def test_a_stop_at_the_moment_of_the_last_vote_is_not_lost(study: Path, monkeypa
     while_waiting(monkeypatch, lambda: vote(study))
     with monkeypatch.context() as patch:
         patch.setattr(Wait, "is_over", stopped_at_the_end)
-        with pytest.raises(TrainingInterrupted, match="1 of 1 votes are there and stay"):
+        with pytest.raises(TrainingInterrupted, match="1 of 1 votes have arrived and stay"):
             asking(study).compare(IMAGES, PROMPTS)
     settled(study)
 
@@ -208,7 +208,7 @@ def test_votes_on_what_other_processes_ask_are_news(study: Path, monkeypatch: py
     monkeypatch.setattr(waiting.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + max(seconds, 1.0)))
     feedback = asking(study)
     for prompt in ("a", "b"):
-        feedback._put([Asked.of("preference", prompt, pixels_of(IMAGES))])
+        feedback._add([ImageGroup.of("preference", prompt, pixels_of(IMAGES))])
     whole = open_study(study)
     wait = Wait(whole.groups[1:], whole, poll_seconds=1.0, timeout_hours=1.0)
     store = Store.open(whole)
