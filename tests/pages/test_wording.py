@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from seedpo.pages.wording import count, duration, interval, listing, number, sentence, setting, signed, written
+from seedpo.pages.wording import compact, count, duration, interval, listing, number, sentence, signed, written
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,8 @@ def test_numbers_have_three_digits_and_a_real_minus(value: float, text: str) -> 
 def test_small_words() -> None:
     assert signed(0.25) == "+0.250"
     assert signed(-0.25) == "−0.250"
-    assert setting(1e-5) == "1e−05"
-    assert setting(250.0) == "250"
+    assert compact(1e-5) == "1e−05"
+    assert compact(250.0) == "250"
     assert interval(-1.0, 1.0) == "[−1.00, 1.00]"
     assert interval(math.nan, 1.0) == ""
     assert [duration(s) for s in (12.4, 754, 7260)] == ["12 s", "12 min 34 s", "2 h 1 min"]

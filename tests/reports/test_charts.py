@@ -34,11 +34,7 @@ def test_proxy_truth_and_diversity_come_first(tmp_path: Path) -> None:
         ("Attribute accuracy", "share of images"),
     ]
     assert [panel.marks for panel in curve_panels(family)] == [(), (), ((1.0, "data"),), (), ()]
-    assert [panel.title for panel in frontier_panels(family)] == [
-        "Truth against proxy",
-        "Free spread against proxy",
-        "Pairwise diversity against proxy",
-    ]
+    assert [panel.title for panel in frontier_panels(family)] == ["Truth against proxy", "Free spread against proxy"]
     line = frontier_panels(family)[0].lines[0]
     assert line.steps == list(range(0, 101, 10))
     assert line.x[0] == pytest.approx(0.2)

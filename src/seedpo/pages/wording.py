@@ -29,7 +29,7 @@ def signed(value: float) -> str:
     return f"+{number(value)}" if value > 0 else number(value)
 
 
-def setting(value: float) -> str:
+def compact(value: float) -> str:
     """A number that somebody chose (0.1, 250, 1e-05): no trailing zeros."""
     return f"{value:g}".replace("-", MINUS)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from seedpo.pages.figures import Line, Panel
-from seedpo.pages.wording import sentence, setting
+from seedpo.pages.wording import compact, sentence
 from seedpo.reports.charts import quantities
 from seedpo.reports.curves import Curves, Point
 from seedpo.reports.families import Family, Setting
@@ -49,7 +49,7 @@ def ablations(family: Family) -> tuple[Ablation, ...]:
 
 def _ablation(family: Family, axis: str) -> Ablation | None:
     rows = [row for row in _rows(family, axis) if len(row) >= LEAST_VALUES]
-    ticks = sorted({getattr(one, axis) for row in rows for one in row})
+    ticks = sorted({getattr(setting, axis) for row in rows for setting in row})
     panels = [
         replace(
             _panel(family, axis, rows, ticks, key, best=best),
@@ -71,8 +71,10 @@ def _rows(family: Family, axis: str) -> list[list[Setting]]:
     """Evaluated settings with one held weight each, by the weight that varies; of twins the one trained longest."""
     held = AXES[axis][1]
     rows: dict[float, dict[float, Setting]] = {}
-    for one in sorted((one for one in family.settings if one.curves), key=lambda one: one.reach):
-        rows.setdefault(_rounded(getattr(one, held)), {})[_rounded(getattr(one, axis))] = one
+    for setting in sorted(
+        (setting for setting in family.settings if setting.curves), key=lambda setting: setting.reach
+    ):
+        rows.setdefault(_rounded(getattr(setting, held)), {})[_rounded(getattr(setting, axis))] = setting
     return [[row[value] for value in sorted(row)] for _, row in sorted(rows.items())]
 
 
@@ -93,7 +95,7 @@ def _panel(
             replace(line, x=[place + (index - middle) * DODGE for place in line.x]) for index, line in enumerate(lines)
         ],
         by_step=False,
-        x_ticks=tuple((float(index), setting(value)) for index, value in enumerate(ticks)),
+        x_ticks=tuple((float(index), compact(value)) for index, value in enumerate(ticks)),
     )
 
 
@@ -103,15 +105,19 @@ def _lines(
     """The settings of one held weight, and their controls where the settings stand whose temperature they have."""
     _, held, symbol = AXES[axis]
     value = getattr(row[0], held)
-    name = f"{symbol} = {setting(value)}"
-    places = [(min(range(len(ticks)), key=lambda tick: abs(ticks[tick] - getattr(one, axis))), one) for one in row]
-    controls = [(place, control) for place, one in places if one.gamma and (control := family.control_of(one))]
+    name = f"{symbol} = {compact(value)}"
+    places = [
+        (min(range(len(ticks)), key=lambda tick: abs(ticks[tick] - getattr(setting, axis))), setting) for setting in row
+    ]
+    controls = [
+        (place, control) for place, setting in places if setting.gamma and (control := family.control_of(setting))
+    ]
     role = "base" if held == "gamma" and value == 0 else "see"
     for label, line_role, members in (
         (name, role, places),
         (f"control {BETA}\N{PRIME} = a, {name}", "control", controls),
     ):
-        points = [(place, one, point) for place, one in members if (point := value_of(one, key, best=best))]
+        points = [(place, setting, point) for place, setting in members if (point := value_of(setting, key, best=best))]
         if points:
             yield Line(
                 label=label,
@@ -121,20 +127,24 @@ def _lines(
                 y=[point.value for _, _, point in points],
                 low=[point.low for _, _, point in points],
                 high=[point.high for _, _, point in points],
-                points=[one.name for _, one, _ in points],
+                points=[setting.name for _, setting, _ in points],
                 bars=True,
             )
 
 
-def value_of(one: Setting, key: str, *, best: bool) -> Point | None:
+def _nearest(ticks: Sequence[float], value: float) -> int:
+    return min(range(len(ticks)), key=lambda tick: abs(ticks[tick] - value))
+
+
+def value_of(setting: Setting, key: str, *, best: bool) -> Point | None:
     """A setting's figure at the last evaluation that all its seeds have, or at each seed's own best one.
 
     The interval is the range over seeds; of a single seed it is its own interval over prompts.
     """
     if not best:
-        curve = one.curves.get(key)
+        curve = setting.curves.get(key)
         return curve.points[-1] if curve is not None and curve.steps else None
-    peaks = [point for curves in one.by_seed if (point := _peak(curves, key)) is not None]
+    peaks = [point for curves in setting.by_seed if (point := _peak(curves, key)) is not None]
     if len(peaks) < 2:
         return peaks[0] if peaks else None
     values = [point.value for point in peaks]

@@ -21,7 +21,7 @@ MOST_POINTS = 60
 RELATIVE = "relative to the data"
 """End of the units in which the data has the value 1."""
 
-MOST_FRONTIERS = 4
+MOST_FRONTIERS = 2
 
 MOST_NAMED = 4
 """With more settings than this, the steps beside the points of a frontier would hide each other."""
@@ -106,9 +106,9 @@ def curve_panels(family: Family) -> list[Panel]:
             y_label=name,
             note=figure_name(key) if key == family.proxy else unit_of(key),
             lines=[
-                curve_line(one.curves[key], label=one.name, role=one.role, order=one.order)
-                for one in family.settings
-                if key in one.curves
+                curve_line(setting.curves[key], label=setting.name, role=setting.role, order=setting.order)
+                for setting in family.settings
+                if key in setting.curves
             ],
             marks=((1.0, "data"),) if unit_of(key).endswith(RELATIVE) else (),
         )
@@ -136,7 +136,9 @@ def frontier_panels(family: Family) -> list[Panel]:
     few = len(family.settings) <= MOST_NAMED
     panels = []
     for key in (family.judge, *of_kind("diversity", family.figures))[:MOST_FRONTIERS]:
-        lines = [line for one in family.settings if (line := _frontier(one, family.proxy, key, few=few)) is not None]
+        lines = [
+            line for setting in family.settings if (line := _frontier(setting, family.proxy, key, few=few)) is not None
+        ]
         if lines and key != family.proxy:
             panels.append(frontier_panel(f"{sentence(names[key])} against proxy", "proxy", names[key], lines))
     return panels
@@ -147,16 +149,16 @@ def frontier_panel(title: str, x_label: str, y_label: str, lines: Sequence[Line]
     return Panel(title=title, x_label=x_label, y_label=y_label, lines=lines, by_step=False, width=440.0, height=310.0)
 
 
-def _frontier(one: Setting, proxy_key: str, key: str, *, few: bool) -> Line | None:
-    proxy, curve = one.curves.get(proxy_key), one.curves.get(key)
+def _frontier(setting: Setting, proxy_key: str, key: str, *, few: bool) -> Line | None:
+    proxy, curve = setting.curves.get(proxy_key), setting.curves.get(key)
     steps = [step for step in proxy.steps if step in curve.steps] if proxy and curve else []
     if not (proxy and curve and steps):
         return None
     stride = max(1, round((len(steps) - 1) / 3))
     return Line(
-        label=one.name,
-        role=one.role,
-        order=one.order,
+        label=setting.name,
+        role=setting.role,
+        order=setting.order,
         x=[proxy[step].value for step in steps],
         y=[curve[step].value for step in steps],
         steps=steps,
@@ -170,9 +172,9 @@ def health_panels(family: Family) -> list[Panel]:
     for health in HEALTH:
         lines = [
             line
-            for one in family.settings
-            for run in one.runs
-            if (line := _training(one, run.train, health)) is not None
+            for setting in family.settings
+            for run in setting.runs
+            if (line := _training(setting, run.train, health)) is not None
         ]
         if lines:
             panels.append(
@@ -195,7 +197,7 @@ def _marks(health: Health, run: Run) -> tuple[tuple[float, str], ...]:
     return (health.mark,) if health.mark else () if limit is None else ((float(limit), "alarm"),)
 
 
-def _training(one: Setting, train: Sequence[Mapping[str, float]], health: Health) -> Line | None:
+def _training(setting: Setting, train: Sequence[Mapping[str, float]], health: Health) -> Line | None:
     lines = [record for record in train if health.key in record]
     if not lines:
         return None
@@ -208,9 +210,9 @@ def _training(one: Setting, train: Sequence[Mapping[str, float]], health: Health
     middle = [mean(part, health.key) for part in parts]
     spread = [mean(part, health.spread) for part in parts] if health.spread else []
     return Line(
-        label=one.name,
-        role=one.role,
-        order=one.order,
+        label=setting.name,
+        role=setting.role,
+        order=setting.order,
         x=[mean(part, "step") for part in parts],
         y=middle,
         low=[value - width for value, width in zip(middle, spread, strict=False)],
@@ -221,17 +223,19 @@ def _training(one: Setting, train: Sequence[Mapping[str, float]], health: Health
 def health_notes(family: Family) -> list[str]:
     """What a reader must know of these training curves: the reach of the clip, and the alarms that were raised."""
     notes = []
-    for one in family.settings:
-        notes += _clip_note(one)
-        notes += [f"{run.name}: {alarm}" for run in one.runs for alarm in run.alarms]
+    for setting in family.settings:
+        notes += _clip_note(setting)
+        notes += [f"{run.name}: {alarm}" for run in setting.runs for alarm in run.alarms]
     return notes
 
 
-def _clip_note(one: Setting) -> list[str]:
-    clip = one.runs[0].config.get("clip_range") if one.runs else None
-    if not clip or one.gamma != 0:
+def _clip_note(setting: Setting) -> list[str]:
+    clip = setting.runs[0].config.get("clip_range") if setting.runs else None
+    if not clip or setting.gamma != 0:
         return []
-    low, high = clipped_loss(one.policy_weight, float(clip))
+    low, high = clipped_loss(setting.policy_weight, float(clip))
     return (
-        [f"{one.name}: the loss {expected_loss(one.policy_weight, one.beta, float(clip))}"] if high - low < FLAT else []
+        [f"{setting.name}: the loss {expected_loss(setting.policy_weight, setting.beta, float(clip))}"]
+        if high - low < FLAT
+        else []
     )

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from seedpo.core.verdicts import Outcome, Verdict, judge_run, shared_outcome
 from seedpo.methods.presets import method_title
-from seedpo.pages.wording import listing, setting, written
+from seedpo.pages.wording import compact, listing, written
 from seedpo.reports.curves import Curves, evaluations_of, mean_curve, read_curves
 from seedpo.reports.names import figure_name
 from seedpo.reports.runs import Run
@@ -109,7 +109,7 @@ class Family:
     @property
     def figures(self) -> set[str]:
         """Keys of everything that was measured in some setting."""
-        return {key for one in self.settings for key in one.curves}
+        return {key for setting in self.settings for key in setting.curves}
 
     def base_of(self, see: Setting) -> Setting | None:
         """The base method at the SEE setting's beta."""
@@ -121,8 +121,12 @@ class Family:
 
     def _plain(self, beta: float) -> Setting | None:
         """The base method at a beta; of several the one trained longest."""
-        plain = [one for one in self.settings if one.gamma == 0 and math.isclose(one.beta, beta, rel_tol=1e-6)]
-        return max(plain, key=lambda one: one.reach, default=None)
+        plain = [
+            setting
+            for setting in self.settings
+            if setting.gamma == 0 and math.isclose(setting.beta, beta, rel_tol=1e-6)
+        ]
+        return max(plain, key=lambda setting: setting.reach, default=None)
 
 
 def held_out(run: Run) -> tuple[str, ...]:
@@ -153,8 +157,8 @@ def _settings(run: Run) -> dict[str, Any]:
 
 
 def _without(run: Run, keys: Collection[str]) -> str:
-    kept = {key: value for key, value in _settings(run).items() if key.split(".")[0] not in keys}
-    return json.dumps(kept, sort_keys=True, default=str)
+    rest = {key: value for key, value in _settings(run).items() if key.split(".")[0] not in keys}
+    return json.dumps(rest, sort_keys=True, default=str)
 
 
 def _family(runs: Sequence[Run]) -> Family:
@@ -163,12 +167,12 @@ def _family(runs: Sequence[Run]) -> Family:
         groups.setdefault(_without(run, ("seed",)), []).append(run)
     see = [members[0] for members in groups.values() if float(members[0].config["gamma"]) != 0]
     settings = [_setting(members, see) for members in groups.values()]
-    settings.sort(key=lambda one: (ROLES.index(one.role), one.beta, one.gamma))
+    settings.sort(key=lambda setting: (ROLES.index(setting.role), setting.beta, setting.gamma))
     seen: dict[Role, int] = {}
-    for index, one in enumerate(settings):
-        seen[one.role] = seen.get(one.role, -1) + 1
-        settings[index] = replace(one, order=seen[one.role], name=_unique_name(one, settings))
-    measured = {key for one in settings for curves in one.by_seed for key in curves}
+    for index, setting in enumerate(settings):
+        seen[setting.role] = seen.get(setting.role, -1) + 1
+        settings[index] = replace(setting, order=seen[setting.role], name=_unique_name(setting, settings))
+    measured = {key for setting in settings for curves in setting.by_seed for key in curves}
     judges = [key for key in held_out(runs[0]) if key in measured]
     method = str(runs[0].config["method"])
     return Family(
@@ -189,7 +193,7 @@ def _setting(runs: Sequence[Run], see: Sequence[Run]) -> Setting:
     elif not any(math.isclose(float(other.config["beta"]), beta) for other in see):
         role = "control" if any(math.isclose(other.weights[0], beta, rel_tol=1e-6) for other in see) else "base"
     by_seed = tuple(read_curves(run.evaluations, run.per_prompt) for run in runs)
-    names = {"base": "base", "see": f"SEE \N{GREEK SMALL LETTER GAMMA} = {setting(gamma)}", "control": "control"}
+    names = {"base": "base", "see": f"SEE \N{GREEK SMALL LETTER GAMMA} = {compact(gamma)}", "control": "control"}
     return Setting(
         name=names[role],
         role=role,
@@ -203,17 +207,21 @@ def _setting(runs: Sequence[Run], see: Sequence[Run]) -> Setting:
     )
 
 
-def _unique_name(one: Setting, settings: Sequence[Setting]) -> str:
+def _unique_name(setting: Setting, settings: Sequence[Setting]) -> str:
     """The name, with beta and then further keys if another setting of the role has the same one."""
-    beta = f"\N{GREEK SMALL LETTER BETA}{chr(0x2032) if one.role == 'control' else ''} = {setting(one.beta)}"
-    alike = [other for other in settings if other.role == one.role and other.gamma == one.gamma and other is not one]
-    if not alike and one.role == "see":
-        return one.name
-    name = f"{one.name}, {beta}" if one.role == "see" else f"{one.name} {beta}"
-    twins = [other for other in alike if other.beta == one.beta and other.runs and one.runs]
-    keys = differing_keys([_settings(other.runs[0]) for other in (one, *twins)]) if twins else []
+    beta = f"\N{GREEK SMALL LETTER BETA}{chr(0x2032) if setting.role == 'control' else ''} = {compact(setting.beta)}"
+    alike = [
+        other
+        for other in settings
+        if other.role == setting.role and other.gamma == setting.gamma and other is not setting
+    ]
+    if not alike and setting.role == "see":
+        return setting.name
+    name = f"{setting.name}, {beta}" if setting.role == "see" else f"{setting.name} {beta}"
+    twins = [other for other in alike if other.beta == setting.beta and other.runs and setting.runs]
+    keys = differing_keys([_settings(other.runs[0]) for other in (setting, *twins)]) if twins else []
     return ", ".join(
-        [name, *(f"{key} {written(dotted(one.runs[0].config).get(key))}" for key in keys if key != "seed")]
+        [name, *(f"{key} {written(dotted(setting.runs[0].config).get(key))}" for key in keys if key != "seed")]
     )
 
 

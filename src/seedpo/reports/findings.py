@@ -102,8 +102,8 @@ class Findings:
     @property
     def badges(self) -> list[tuple[str, Badge]]:
         """The headline: what is judged, and its verdict."""
-        base = [one for one in self.settings if one.role == "base"][:1]
-        rows = [(one.name, _outcome_badge(one)) for one in base]
+        base = [setting for setting in self.settings if setting.role == "base"][:1]
+        rows = [(setting.name, _outcome_badge(setting)) for setting in base]
         main = [effect for effect in self.effects if effect.left.role == "see" and effect.key == self.family.judge]
         if len({effect.left.name for effect in main}) <= MOST_NAMED:
             return rows + [
@@ -131,7 +131,7 @@ class Findings:
 
 def findings(family: Family) -> Findings:
     """Computes all verdicts of a family."""
-    settings = tuple(one for one in family.settings if one.curves)
+    settings = tuple(setting for setting in family.settings if setting.curves)
     return Findings(
         family=family,
         settings=settings,
@@ -142,7 +142,7 @@ def findings(family: Family) -> Findings:
 
 def _effects(family: Family) -> Iterator[Effect]:
     """SEE against base and control, and control against base, in the judge and in each diversity."""
-    for see in (one for one in family.settings if one.role == "see" and one.curves):
+    for see in (setting for setting in family.settings if setting.role == "see" and setting.curves):
         base, control = family.base_of(see), family.control_of(see)
         for left, right in ((see, base), (see, control), (control, base)):
             if left is None or right is None or left is right:
@@ -158,28 +158,28 @@ def _effects(family: Family) -> Iterator[Effect]:
                     )
 
 
-def _outcome_badge(one: Setting) -> Badge:
-    steps = sorted(verdict.peak_step for verdict in one.verdicts if verdict.outcome is one.outcome)
-    after = f" after step {steps[len(steps) // 2]}" if one.outcome in (Outcome.HACKING, Outcome.COLLAPSE) else ""
-    seeds = f" ({len(steps)} of {len(one.verdicts)} seeds)" if len(one.verdicts) > 1 else ""
-    return Badge(text=f"{one.outcome}{after}{seeds}", tone=OUTCOME_TONES.get(one.outcome, "open"))
+def _outcome_badge(setting: Setting) -> Badge:
+    steps = sorted(verdict.peak_step for verdict in setting.verdicts if verdict.outcome is setting.outcome)
+    after = f" after step {steps[len(steps) // 2]}" if setting.outcome in (Outcome.HACKING, Outcome.COLLAPSE) else ""
+    seeds = f" ({len(steps)} of {len(setting.verdicts)} seeds)" if len(setting.verdicts) > 1 else ""
+    return Badge(text=f"{setting.outcome}{after}{seeds}", tone=OUTCOME_TONES.get(setting.outcome, "open"))
 
 
 def _trade_off_badge(word: TradeOff) -> Badge:
     return Badge(text=word, tone=TRADE_OFF_TONES.get(word, "open"))
 
 
-def _hacking_row(one: Setting) -> Sequence[Cell | str]:
-    name = Cell(text=one.name, role=one.role)
-    known = [verdict for verdict in one.verdicts if verdict.outcome is not Outcome.NOT_MEASURED]
+def _hacking_row(setting: Setting) -> Sequence[Cell | str]:
+    name = Cell(text=setting.name, role=setting.role)
+    known = [verdict for verdict in setting.verdicts if verdict.outcome is not Outcome.NOT_MEASURED]
     if not known:
-        return (name, Cell(badge=_outcome_badge(one)), *[DASH] * 5)
+        return (name, Cell(badge=_outcome_badge(setting)), *[DASH] * 5)
     first, *others = known
     steps = sorted({verdict.peak_step for verdict in known})
     half = f"\N{PLUS-MINUS SIGN} {number(first.half)}{', paired' if first.paired else ''}"
     return (
         name,
-        Cell(badge=_outcome_badge(one)),
+        Cell(badge=_outcome_badge(setting)),
         listing(list(dict.fromkeys(figure_name(verdict.judge) for verdict in known))),
         _mean_cell(known, "judge_peak", f"step {steps[0]}{f' to {steps[-1]}' if len(steps) > 1 else ''}"),
         _mean_cell(known, "judge_last", f"step {first.last_step}"),
@@ -229,7 +229,10 @@ def _notes(family: Family, measured: Sequence[Setting]) -> Iterator[str]:
     if not measured:
         yield "These runs hold no evaluation."
         return
-    fewest = min(len({seed for seed, curves in zip(one.seeds, one.by_seed, strict=True) if curves}) for one in measured)
+    fewest = min(
+        len({seed for seed, curves in zip(setting.seeds, setting.by_seed, strict=True) if curves})
+        for setting in measured
+    )
     if fewest > 1:
         # All of n values above all of n others, either way round: 2 of the (2n choose n) equally likely orders.
         odds = math.comb(2 * fewest, fewest) // 2
@@ -237,11 +240,11 @@ def _notes(family: Family, measured: Sequence[Setting]) -> Iterator[str]:
             f"{count(fewest, 'seed')} or more per setting. Without any effect, the ranges of two settings with "
             f"{fewest} seeds still lie apart in one of {odds} comparisons."
         )
-    elif any(point.has_interval for one in measured for curve in one.curves.values() for point in curve.points):
+    elif any(point.has_interval for setting in measured for curve in setting.curves.values() for point in curve.points):
         yield "One seed per setting: intervals cover the evaluation prompts, not the seed of the training."
     else:
         yield "One seed per setting and no intervals: chance cannot be told from effect."
-    for see in (one for one in measured if one.role == "see"):
+    for see in (setting for setting in measured if setting.role == "see"):
         if family.control_of(see) is None:
             yield f"{see.name} has no temperature control: its effect may come from the temperature alone."
     different = different_evaluations(family)
@@ -251,7 +254,7 @@ def _notes(family: Family, measured: Sequence[Setting]) -> Iterator[str]:
 
 def different_evaluations(family: Family) -> list[str]:
     """Keys of the evaluation that are not the same in all runs although the images depend on them."""
-    runs = [run for one in family.settings for run in one.runs]
+    runs = [run for setting in family.settings for run in setting.runs]
     configs = [dotted({"evaluation": run.config.get("evaluation", {})}) for run in runs]
     keys = [key for key in differing_keys(configs) if key in {f"evaluation.{name}" for name in IMAGES}]
     if not keys and len({run.samples.prompts for run in runs if run.samples}) > 1:

@@ -89,24 +89,24 @@ class Plan:
         return self.chosen[0][1].samples if self.chosen else None
 
 
-def plan(family: Family) -> Plan:
+def plan_grid(family: Family) -> Plan:
     """Chooses one run per setting; settings with other prompts or latents than the first are left out and named."""
     chosen: list[tuple[Setting, Run]] = []
     left_out = []
-    for one in family.settings:
-        run = min((run for run in one.runs if run.samples), key=lambda run: run.seed, default=None)
+    for setting in family.settings:
+        run = min((run for run in setting.runs if run.samples), key=lambda run: run.seed, default=None)
         if run is None:
-            left_out.append(f"{one.name} is not shown: it has no sample images.")
+            left_out.append(f"{setting.name} is not shown: it has no sample images.")
         elif chosen and _layout(run) != _layout(chosen[0][1]):
             left_out.append(
-                f"{one.name} is not in the grid: its evaluation prompts, latents or image size differ from those of "
-                f"{chosen[0][0].name}, so that its images cannot be set beside them."
+                f"{setting.name} is not in the grid: its evaluation prompts, latents or image size differ from those "
+                f"of {chosen[0][0].name}."
             )
         else:
-            chosen.append((one, run))
+            chosen.append((setting, run))
     steps = sorted({step for _, run in chosen if run.samples for step in run.samples.sheets})
-    kept = {*thinned(steps), *([_start(steps, family)] if steps else [])}
-    return Plan(family=family, chosen=tuple(chosen), steps=tuple(sorted(kept)), left_out=tuple(left_out))
+    shown = {*thinned(steps), *([_start(steps, family)] if steps else [])}
+    return Plan(family=family, chosen=tuple(chosen), steps=tuple(sorted(shown)), left_out=tuple(left_out))
 
 
 def _layout(run: Run) -> object:
@@ -124,7 +124,7 @@ def thinned(steps: Sequence[int]) -> list[int]:
 
 def _start(steps: Sequence[int], family: Family) -> int:
     """The step shown first: where the base method's truth lies furthest below its peak, or the last one."""
-    base = next((one for one in family.settings if one.role == "base"), None)
+    base = next((setting for setting in family.settings if setting.role == "base"), None)
     worst = worst_step(base.curves.get(family.judge)) if base else None
     return worst if worst is not None and worst in steps else steps[-1]
 
@@ -140,9 +140,9 @@ def worst_step(truth: Curve | None) -> int | None:
 def rows_that_fit(plans: Sequence[Plan], *, budget: int = BYTES) -> int:
     """Prompts per grid such that the images of all grids take about ``budget`` bytes."""
     row = sum(
-        len(one.chosen) * len(one.steps) * one.samples.columns * _bytes_per_tile(one.samples.tile)
-        for one in plans
-        if one.samples
+        len(plan.chosen) * len(plan.steps) * plan.samples.columns * _bytes_per_tile(plan.samples.tile)
+        for plan in plans
+        if plan.samples
     )
     return max(1, int(budget / row)) if row else 1
 
@@ -152,17 +152,17 @@ def _bytes_per_tile(tile: int) -> float:
     return tile**2 * 1.3 if tile <= LOSSLESS_TILE else min(tile, LARGEST_TILE) ** 2 * 0.2
 
 
-def build_grid(one: Plan, *, most_rows: int, prefix: str) -> tuple[Grid | None, tuple[str, ...]]:
+def build_grid(plan: Plan, *, most_rows: int, prefix: str) -> tuple[Grid | None, tuple[str, ...]]:
     """Packs the sheets of a plan; also says what could not be shown."""
-    samples = one.samples
-    if samples is None or not one.steps:
-        return None, one.left_out
+    samples = plan.samples
+    if samples is None or not plan.steps:
+        return None, plan.left_out
     rows = min(len(samples.prompts), most_rows)
-    notes = list(one.left_out)
+    notes = list(plan.left_out)
     strips = []
-    for index, (setting, run) in enumerate(one.chosen):
+    for index, (setting, run) in enumerate(plan.chosen):
         sheets: dict[int, Sheet] = {}
-        for step in one.steps:
+        for step in plan.steps:
             path = run.samples.sheets.get(step) if run.samples else None
             if path is None:
                 continue
@@ -171,7 +171,7 @@ def build_grid(one: Plan, *, most_rows: int, prefix: str) -> tuple[Grid | None, 
             except (OSError, ValueError, SyntaxError) as error:
                 notes.append(f"{run.name}: {path.name} is left out ({error}).")
         strips.append(Strip(setting=setting, run=run, sheets=sheets))
-    steps = tuple(step for step in one.steps if any(step in strip.sheets for strip in strips))
+    steps = tuple(step for step in plan.steps if any(step in strip.sheets for strip in strips))
     if not steps:
         return None, tuple(notes)
     grid = Grid(
@@ -179,7 +179,7 @@ def build_grid(one: Plan, *, most_rows: int, prefix: str) -> tuple[Grid | None, 
         columns=samples.columns,
         tile=samples.tile,
         steps=steps,
-        start=steps.index(_start(steps, one.family)),
+        start=steps.index(_start(steps, plan.family)),
         strips=tuple(strips),
         all_prompts=len(samples.prompts),
     )

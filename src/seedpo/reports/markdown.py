@@ -18,15 +18,15 @@ def results_markdown(contents: Contents) -> str:
     The row of a setting holds a run's own figures, or mean and range over its seeds.
     """
     sections = [_section(family) for family in group(contents.runs)]
-    sections += [_evaluation(one) for one in contents.evaluations]
-    sections += [_preference_model(one) for one in contents.preference_models]
+    sections += map(_evaluation, contents.evaluations)
+    sections += map(_preference_model, contents.preference_models)
     failed = failed_table(contents.failed)
     sections += [f"## Failed cells\n\n{failed.markdown}"] if failed else []
     return "\n\n".join(sections) + "\n"
 
 
 def _section(family: Family) -> str:
-    found = findings(family)
+    shown = findings(family)
     table = result_table(family)
     several = {table.rows[index][0].small for index in table.summaries}
     rows: list[tuple[Cell | str, ...]] = [
@@ -36,18 +36,18 @@ def _section(family: Family) -> str:
     ]
     parts = [
         f"## {family.title}",
-        "\n".join(f"* {name}: **{badge.text}**" for name, badge in found.badges),
-        found.hacking_table.markdown if found.settings else "",
-        found.effects_table.markdown if found.effects else "",
-        "\n".join(f"* {note}" for note in found.notes),
+        "\n".join(f"* {name}: **{badge.text}**" for name, badge in shown.badges),
+        shown.hacking_table.markdown if shown.settings else "",
+        shown.effects_table.markdown if shown.effects else "",
+        "\n".join(f"* {note}" for note in shown.notes),
         Table.of(("setting", *table.header[1:-1]), rows).markdown,
     ]
     return "\n\n".join(part for part in parts if part)
 
 
-def _evaluation(one: Evaluation) -> str:
-    parts = [f"## Evaluation {one.name}", versus.lead(one), versus.table(one).markdown]
-    bars, note = versus.bars(one)
+def _evaluation(evaluation: Evaluation) -> str:
+    parts = [f"## Evaluation {evaluation.name}", versus.lead(evaluation), versus.table(evaluation).markdown]
+    bars, note = versus.bars(evaluation)
     if bars:
         rows = [(f"{bar.left} against {bar.right}", bar.reward, bar.shares, bar.rate, bar.difference) for bar in bars]
         header = ("models", "reward", "win / tie / loss in %", "win rate", "paired difference")
@@ -56,6 +56,6 @@ def _evaluation(one: Evaluation) -> str:
     return "\n\n".join(parts)
 
 
-def _preference_model(one: PreferenceModel) -> str:
-    body = one.table.markdown if one.table else "\n".join(one.notes)
-    return f"## Preference model {one.name}\n\n{body}"
+def _preference_model(model: PreferenceModel) -> str:
+    body = model.table.markdown if model.table else "\n".join(model.notes)
+    return f"## Preference model {model.name}\n\n{body}"

@@ -10,14 +10,14 @@ from typing import Any
 from seedpo.errors import ConfigError, RunFolderError
 from seedpo.methods.presets import method_title
 from seedpo.pages.rendering import environment
-from seedpo.pages.wording import duration, listing, number, setting
+from seedpo.pages.wording import compact, duration, listing, number
 from seedpo.reports import versus
 from seedpo.reports.ablations import ablations
 from seedpo.reports.charts import curve_panels, frontier_panels, health_notes, health_panels, quantities
 from seedpo.reports.contents import Contents, failed_table, read_contents
 from seedpo.reports.families import Family, group
 from seedpo.reports.findings import findings
-from seedpo.reports.images import BYTES, build_grid, plan, rows_that_fit
+from seedpo.reports.images import BYTES, build_grid, plan_grid, rows_that_fit
 from seedpo.reports.markdown import results_markdown
 from seedpo.reports.names import of_kind
 from seedpo.reports.runs import Run
@@ -75,7 +75,7 @@ def render(contents: Contents, *, title: str) -> str:
     runs = contents.runs
     families = group(runs)
     made = environment(TEMPLATES)
-    made.filters["setting"] = setting
+    made.filters["compact"] = compact
     made.globals["figures"] = step_figures
     page: str = made.get_template("report.html.j2").render(
         title=title,
@@ -97,7 +97,7 @@ def render(contents: Contents, *, title: str) -> str:
 
 def _chapters(families: Sequence[Family]) -> list[dict[str, Any]]:
     """Everything that the page shows of each family."""
-    plans = [plan(family) for family in families]
+    plans = [plan_grid(family) for family in families]
     rows = rows_that_fit(plans)
     chapters = []
     for index, (family, anchor) in enumerate(zip(families, _anchors(families), strict=True)):

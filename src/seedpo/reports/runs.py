@@ -72,7 +72,7 @@ class Run:
         evaluations: lines of evaluation metrics by ascending step.
         samples: its images, if there are any.
         environment: versions and machine.
-        finished: step and seconds at the end; none while the run is not finished.
+        finished: step and seconds at the end; `None` while the run is not finished.
         notes: what is missing or damaged, one sentence each.
         alarms: the alarms that it raised while it was trained, one text each.
         per_prompt: by step and key, the figures of every prompt, where they were stored.
@@ -268,7 +268,7 @@ def _read_samples(folder: Path) -> tuple[Samples | None, list[str]]:
         prompts = tuple(str(prompt) for prompt in index["prompts"])
     except (KeyError, TypeError, ValueError):
         return None, ["samples/index.json lacks tile, columns or prompts; its images are left out."]
-    sheets = {int(found[1]): path for path in folder.glob("step-*.png") if (found := SHEET.fullmatch(path.name))}
+    sheets = {int(match[1]): path for path in folder.glob("step-*.png") if (match := SHEET.fullmatch(path.name))}
     if not sheets or min(tile, columns, len(prompts)) < 1:
         return None, ["It holds no sample images."]
     return Samples(tile=tile, columns=columns, prompts=prompts, sheets=dict(sorted(sheets.items()))), []

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from seedpo.pages.tables import DASH, Cell, Table
-from seedpo.pages.wording import count, duration, interval, number, setting, written
+from seedpo.pages.wording import compact, count, duration, interval, number, written
 from seedpo.reports.curves import Curve, Curves, Point, read_curves
 from seedpo.reports.families import Family, Setting, differing_keys
 from seedpo.reports.names import figure_name, less_is_better, of_kind
@@ -68,28 +68,28 @@ def columns(family: Family) -> tuple[Column, ...]:
 def result_table(family: Family) -> Table:
     """One row per run with the best of each column marked, and the mean of every setting with several seeds."""
     shown = columns(family)
-    curves = {run.folder: read_curves(run.evaluations) for one in family.settings for run in one.runs}
+    curves = {run.folder: read_curves(run.evaluations) for setting in family.settings for run in setting.runs}
     bests = [_best(column, list(curves.values())) for column in shown]
     rows: list[tuple[Cell, ...]] = []
     means: set[int] = set()
-    for one in family.settings:
-        for run in one.runs:
+    for setting in family.settings:
+        for run in setting.runs:
             cells = [_cell(column, curves[run.folder], best) for column, best in zip(shown, bests, strict=True)]
             steps = f"{run.last_step}{'' if run.finished else ' (unfinished)'}"
             time = duration(seconds(run)) if math.isfinite(seconds(run)) else DASH
-            rows.append(_row(one, run.name, str(run.seed), steps, cells, time))
-        if one.several_seeds:
+            rows.append(_row(setting, run.name, str(run.seed), steps, cells, time))
+        if setting.several_seeds:
             means.add(len(rows))
-            cells = [_cell(column, one.curves, math.nan) for column in shown]
-            steps = ", ".join(sorted({str(run.last_step) for run in one.runs}))
-            rows.append(_row(one, "mean and range", count(len(one.runs), "seed"), steps, cells, ""))
+            cells = [_cell(column, setting.curves, math.nan) for column in shown]
+            steps = ", ".join(sorted({str(run.last_step) for run in setting.runs}))
+            rows.append(_row(setting, "mean and range", count(len(setting.runs), "seed"), steps, cells, ""))
     header = ("run", GAMMA, BETA, "a", "seed", "steps", *(column.title for column in shown), "wall time")
     return Table(header=header, rows=tuple(rows), summaries=frozenset(means))
 
 
-def _row(one: Setting, name: str, seed: str, steps: str, cells: Sequence[Cell], time: str) -> tuple[Cell, ...]:
-    plain = (setting(one.gamma), setting(one.beta), setting(one.policy_weight), seed, steps)
-    first = Cell(text=name, small=(one.name,), role=one.role)
+def _row(setting: Setting, name: str, seed: str, steps: str, cells: Sequence[Cell], time: str) -> tuple[Cell, ...]:
+    plain = (compact(setting.gamma), compact(setting.beta), compact(setting.policy_weight), seed, steps)
+    first = Cell(text=name, small=(setting.name,), role=setting.role)
     return (first, *(Cell(text=text) for text in plain), *cells, Cell(text=time))
 
 
@@ -142,7 +142,7 @@ class Recipe:
 
 def recipe(family: Family, file: str) -> Recipe:
     """The first run's configuration as a recipe and the command line of every run of the family."""
-    runs = [run for one in family.settings for run in one.runs]
+    runs = [run for setting in family.settings for run in setting.runs]
     shared = dotted(runs[0].config)
     return Recipe(
         file=file,

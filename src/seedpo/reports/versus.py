@@ -59,29 +59,32 @@ class Bar:
         )
 
 
-def lead(one: Evaluation) -> str:
+def lead(evaluation: Evaluation) -> str:
     """What was evaluated, in a sentence or two."""
-    steps = {step for _, step in one.places if step is not None}
-    prompts, images = one.scores.shape
+    steps = {step for _, step in evaluation.places if step is not None}
+    prompts, images = evaluation.scores.shape
     text = (
-        f"{count(len(one.labels), 'model')} ({listing(one.labels)}) drew {count(images, 'image')} for each of "
-        f"{count(prompts, 'prompt')}, all from the same initial latents."
+        f"{count(len(evaluation.labels), 'model')} ({listing(evaluation.labels)}) drew {count(images, 'image')} for "
+        f"each of {count(prompts, 'prompt')}, all from the same initial latents."
     )
     return text + (f" They were evaluated at {count(len(steps), 'training step')}." if steps else "")
 
 
-def table(one: Evaluation) -> Table:
+def table(evaluation: Evaluation) -> Table:
     """One row per model: every figure with its interval over prompts; the best of each column is marked."""
-    points = {figure: {target: one.point(target, figure) for target in one.finals} for figure in one.figures}
-    best = {figure: _best(list(points[figure].values()), one.direction(figure)) for figure in one.figures}
+    points = {
+        figure: {target: evaluation.point(target, figure) for target in evaluation.finals}
+        for figure in evaluation.figures
+    }
+    best = {figure: _best(list(points[figure].values()), evaluation.direction(figure)) for figure in evaluation.figures}
     rows = [
         (
             Cell(text=place_name(target), role=style(index)[0]),
-            *(_cell(points[figure][target], best[figure]) for figure in one.figures),
+            *(_cell(points[figure][target], best[figure]) for figure in evaluation.figures),
         )
-        for index, target in enumerate(one.finals)
+        for index, target in enumerate(evaluation.finals)
     ]
-    return Table.of(("model", *map(figure_name, one.figures)), rows)
+    return Table.of(("model", *map(figure_name, evaluation.figures)), rows)
 
 
 def _cell(point: Point | None, best: Point | None) -> Cell:
@@ -99,18 +102,20 @@ def _best(points: Sequence[Point | None], direction: str) -> Point | None:
     return pick(known, key=lambda point: point.value)
 
 
-def bars(one: Evaluation) -> tuple[list[Bar], str]:
+def bars(evaluation: Evaluation) -> tuple[list[Bar], str]:
     """Every pair of models by every reward, and a note where pairs are left out."""
-    pairs = list(combinations(one.finals, 2))
+    pairs = list(combinations(evaluation.finals, 2))
     note = ""
     if len(pairs) > MOST_PAIRS:
-        pairs = [pair for pair in pairs if pair[0] == one.finals[0]]
-        note = f"There are many models: each is compared with {place_name(one.finals[0])} only."
-    return [bar for right, left in pairs for reward in one.rewards if (bar := _bar(one, left, right, reward))], note
+        pairs = [pair for pair in pairs if pair[0] == evaluation.finals[0]]
+        note = f"There are many models: each is compared with {place_name(evaluation.finals[0])} only."
+    return [
+        bar for right, left in pairs for reward in evaluation.rewards if (bar := _bar(evaluation, left, right, reward))
+    ], note
 
 
-def _bar(one: Evaluation, left: Place, right: Place, reward: str) -> Bar | None:
-    rate, difference = one.wins(left, right, reward), one.difference(left, right, reward)
+def _bar(evaluation: Evaluation, left: Place, right: Place, reward: str) -> Bar | None:
+    rate, difference = evaluation.wins(left, right, reward), evaluation.difference(left, right, reward)
     if rate is None or difference is None:
         return None
     return Bar(
@@ -126,32 +131,32 @@ def _bar(one: Evaluation, left: Place, right: Place, reward: str) -> Bar | None:
     )
 
 
-def step_panels(one: Evaluation) -> list[Panel]:
+def step_panels(evaluation: Evaluation) -> list[Panel]:
     """Figures and win rates over the steps of trainings; the win rate is against the untrained model (step 0)."""
-    trained = [(index, label) for index, label in enumerate(one.labels) if len(one.steps(label)) > 1]
+    trained = [(index, label) for index, label in enumerate(evaluation.labels) if len(evaluation.steps(label)) > 1]
     panels = []
-    for figure in one.figures:
-        lines = [_line(label, index, _points(one, label, figure)) for index, label in trained]
+    for figure in evaluation.figures:
+        lines = [_line(label, index, _points(evaluation, label, figure)) for index, label in trained]
         panels.append(
             Panel(title=sentence(figure_name(figure)), x_label="step", y_label=figure_name(figure), lines=lines)
         )
-    for reward in one.rewards:
-        lines = [_line(label, index, _rates(one, label, reward)) for index, label in trained]
+    for reward in evaluation.rewards:
+        lines = [_line(label, index, _rates(evaluation, label, reward)) for index, label in trained]
         title = f"Win rate against the untrained model, {figure_name(reward)}"
         panels.append(Panel(title=title, x_label="step", y_label="win rate", lines=lines, marks=((0.5, "equal"),)))
     panels = [replace(panel, lines=[line for line in panel.lines if line.x]) for panel in panels]
     return [panel for panel in panels if panel.lines][:MOST_PANELS]
 
 
-def _points(one: Evaluation, label: str, figure: str) -> dict[int, Point]:
-    points = {place[1]: one.point(place, figure) for place in one.steps(label)}
+def _points(evaluation: Evaluation, label: str, figure: str) -> dict[int, Point]:
+    points = {place[1]: evaluation.point(place, figure) for place in evaluation.steps(label)}
     return {step: point for step, point in points.items() if step is not None and point is not None}
 
 
-def _rates(one: Evaluation, label: str, reward: str) -> dict[int, Point]:
+def _rates(evaluation: Evaluation, label: str, reward: str) -> dict[int, Point]:
     """Win rates against step 0."""
-    steps = one.steps(label)
-    rates = {place[1]: one.wins(place, steps[0], reward) for place in steps[1:] if steps[0][1] == 0}
+    steps = evaluation.steps(label)
+    rates = {place[1]: evaluation.wins(place, steps[0], reward) for place in steps[1:] if steps[0][1] == 0}
     return {step: Point(value=rate.rate, low=rate.low, high=rate.high) for step, rate in rates.items() if step and rate}
 
 
@@ -161,20 +166,20 @@ def _line(label: str, index: int, points: Mapping[int, Point]) -> Line:
     return curve_line(curve, label=label, role=role, order=order)
 
 
-def legend(one: Evaluation) -> list[tuple[str, str, int]]:
+def legend(evaluation: Evaluation) -> list[tuple[str, str, int]]:
     """Label, role and dash pattern of every model."""
-    return [(label, *style(index)) for index, label in enumerate(one.labels)]
+    return [(label, *style(index)) for index, label in enumerate(evaluation.labels)]
 
 
-def frontier_panels(one: Evaluation) -> list[Panel]:
+def frontier_panels(evaluation: Evaluation) -> list[Panel]:
     """Truth and diversity against the first reward: a point for each model, a line where it has steps."""
-    proxy = one.rewards[0] if one.rewards else ""
+    proxy = evaluation.rewards[0] if evaluation.rewards else ""
     panels = []
-    for figure in (figure for figure in one.figures if proxy and kind_of(figure) in ("truth", "diversity")):
+    for figure in (figure for figure in evaluation.figures if proxy and kind_of(figure) in ("truth", "diversity")):
         lines = [
             _frontier(label, index, places)
-            for index, label in enumerate(one.labels)
-            if (places := _places(one, label, proxy, figure))
+            for index, label in enumerate(evaluation.labels)
+            if (places := _places(evaluation, label, proxy, figure))
         ]
         if lines:
             title = f"{sentence(figure_name(figure))} against {figure_name(proxy)}"
@@ -182,9 +187,9 @@ def frontier_panels(one: Evaluation) -> list[Panel]:
     return panels[:MOST_FRONTIERS]
 
 
-def _places(one: Evaluation, label: str, proxy: str, figure: str) -> list[tuple[Place, Point, Point]]:
-    places = one.steps(label) or [place for place in one.finals if place[0] == label]
-    points = [(place, one.point(place, proxy), one.point(place, figure)) for place in places]
+def _places(evaluation: Evaluation, label: str, proxy: str, figure: str) -> list[tuple[Place, Point, Point]]:
+    places = evaluation.steps(label) or [place for place in evaluation.finals if place[0] == label]
+    points = [(place, evaluation.point(place, proxy), evaluation.point(place, figure)) for place in places]
     return [(place, x, y) for place, x, y in points if x is not None and y is not None]
 
 

@@ -85,27 +85,27 @@ def grid_viewer(grid: Grid, title: str) -> Viewer:
     )
 
 
-def evaluation_viewer(one: Evaluation, *, prefix: str, budget: int = BYTES) -> Viewer | None:
+def evaluation_viewer(evaluation: Evaluation, *, prefix: str, budget: int = BYTES) -> Viewer | None:
     """A viewer of an evaluation's images, packed into one sheet for each model and step; ``None`` if there are none.
 
     Args:
-        one: the evaluation.
+        evaluation: the evaluation.
         prefix: of the CSS classes.
         budget: bytes that the packed images may take, roughly; the first prompts that fit are shown.
     """
-    steps = thinned(sorted({-1 if step is None else step for _, step in one.places}))
-    places = [place for place in one.places if (-1 if place[1] is None else place[1]) in steps]
-    tile = next((size for place in places if (size := _tile(one, place)) is not None), None)
+    steps = thinned(sorted({-1 if step is None else step for _, step in evaluation.places}))
+    places = [place for place in evaluation.places if (-1 if place[1] is None else place[1]) in steps]
+    tile = next((size for place in places if (size := _tile(evaluation, place)) is not None), None)
     if tile is None:
         return None
-    prompts, images = one.scores.shape
+    prompts, images = evaluation.scores.shape
     rows = min(prompts, rows_within(budget, tile=min(tile, LARGEST_TILE), images=len(places) * images))
     notes = []
     if rows < prompts:
         notes.append(f"The first {count(rows, 'prompt')} of {prompts} are on this page, to keep it small.")
     sheets: dict[Place, Sheet] = {}
     for index, place in enumerate(places):
-        uri, missing = _packed(one, place, rows, min(tile, LARGEST_TILE), lossless=tile <= LOSSLESS_TILE)
+        uri, missing = _packed(evaluation, place, rows, min(tile, LARGEST_TILE), lossless=tile <= LOSSLESS_TILE)
         if missing:
             notes.append(f"{place_name(place)}: {count(missing, 'image')} could not be read; grey stands for it.")
         sheets[place] = Sheet(name=f"{prefix}-{index}", uri=uri)
@@ -115,11 +115,11 @@ def evaluation_viewer(one: Evaluation, *, prefix: str, budget: int = BYTES) -> V
             role=style(index)[0],
             classes=tuple(_sheet(sheets, label, None if step < 0 else step) for step in steps),
         )
-        for index, label in enumerate(one.labels)
+        for index, label in enumerate(evaluation.labels)
     )
     return Viewer(
-        title=one.name,
-        prompts=tuple(one.scores.prompts[:rows]),
+        title=evaluation.name,
+        prompts=tuple(evaluation.scores.prompts[:rows]),
         columns=images,
         steps=tuple("trained" if step < 0 else f"step {step}" for step in steps),
         start=len(steps) - 1,
@@ -141,35 +141,35 @@ def rows_within(budget: int, *, tile: int, images: int) -> int:
     return max(1, min(int(budget / max(1.0, each * images)), HIGHEST // tile))
 
 
-def _tile(one: Evaluation, place: Place) -> int | None:
+def _tile(evaluation: Evaluation, place: Place) -> int | None:
     """Longer side of the first image that can be read."""
-    prompts, images = one.scores.shape
+    prompts, images = evaluation.scores.shape
     for prompt in range(prompts):
         for index in range(images):
             try:
-                with Image.open(_file(one, place, prompt, index)) as image:
+                with Image.open(_file(evaluation, place, prompt, index)) as image:
                     return max(image.size)
             except (OSError, ValueError):
                 continue
     return None
 
 
-def _file(one: Evaluation, place: Place, prompt: int, image: int) -> Path:
+def _file(evaluation: Evaluation, place: Place, prompt: int, image: int) -> Path:
     """The file of an image; only files inside the folder are read."""
-    path = EvaluationFolder(one.folder).image(place, prompt, image)
-    if not path.resolve().is_relative_to(one.folder.resolve()):
-        raise ValueError(f"{path} is not a file of {one.folder}")
+    path = EvaluationFolder(evaluation.folder).image(place, prompt, image)
+    if not path.resolve().is_relative_to(evaluation.folder.resolve()):
+        raise ValueError(f"{path} is not a file of {evaluation.folder}")
     return path
 
 
-def _packed(one: Evaluation, place: Place, rows: int, tile: int, *, lossless: bool) -> tuple[str, int]:
-    images = one.scores.shape[1]
+def _packed(evaluation: Evaluation, place: Place, rows: int, tile: int, *, lossless: bool) -> tuple[str, int]:
+    images = evaluation.scores.shape[1]
     sheet = Image.new("RGB", (images * tile, rows * tile), GREY)
     missing = 0
     for row in range(rows):
         for column in range(images):
             try:
-                with Image.open(_file(one, place, row, column)) as file:
+                with Image.open(_file(evaluation, place, row, column)) as file:
                     image = file.convert("RGB")
             except (OSError, ValueError, SyntaxError):
                 missing += 1

@@ -217,7 +217,7 @@ def pool(measured: Iterable[Measured], key: str, *, by_prompt: bool = False) -> 
 
 def published(measured: Iterable[Measured], role: str = "") -> list[Measured]:
     """The settings without the option of a trial, all or those of one role."""
-    return [one for one in measured if not one.setting.option and (not role or one.setting.role == role)]
+    return [member for member in measured if not member.setting.option and (not role or member.setting.role == role)]
 
 
 def pools(measured: Sequence[Measured]) -> dict[str, list[Measured]]:
@@ -226,9 +226,9 @@ def pools(measured: Sequence[Measured]) -> dict[str, list[Measured]]:
     named = {
         "base at any beta": base,
         "SEE": see,
-        "control": [one for one in base if one.setting.controls],
-        "SEE, relative": [one for one in see if "relative" in one.setting.gammas],
-        "SEE, absolute": [one for one in see if "absolute" in one.setting.gammas],
+        "control": [member for member in base if member.setting.controls],
+        "SEE, relative": [member for member in see if "relative" in member.setting.gammas],
+        "SEE, absolute": [member for member in see if "absolute" in member.setting.gammas],
     }
     return {name: members for name, members in named.items() if members}
 
@@ -250,7 +250,7 @@ Named = tuple[str, Sequence[Measured]]
 
 def rivals(measured: Sequence[Measured]) -> Iterator[tuple[Measured, str, Measured]]:
     """Each setting with the term beside the base method at its beta and at its temperature, with the rival's name."""
-    base = {one.setting.beta: one for one in published(measured, "base")}
+    base = {member.setting.beta: member for member in published(measured, "base")}
     for see in published(measured, "see"):
         for name, beta in (("base at its beta", see.setting.beta), ("its control", see.setting.weight)):
             if beta in base:
@@ -268,10 +268,10 @@ def matches(measured: Sequence[Measured]) -> list[tuple[Named, Named]]:
         ((left, named[left]), (right, named[right])) for left, right in PAIRS if left in named and right in named
     ]
     pairs += [((see.setting.label, [see]), (name, [rival])) for see, name, rival in rivals(measured)]
-    for option in dict.fromkeys(one.setting.option for one in measured if one.setting.option):
-        tried = [one for one in measured if one.setting.option == option]
-        same = {(one.setting.role, one.setting.beta, one.setting.weight) for one in tried}
-        twins = [one for one in published(measured) if (one.setting.role, one.setting.beta, one.setting.weight) in same]
+    for option in dict.fromkeys(member.setting.option for member in measured if member.setting.option):
+        tried = [member for member in measured if member.setting.option == option]
+        same = {member.setting.weights for member in tried}
+        twins = [member for member in published(measured) if member.setting.weights in same]
         against: tuple[Named, ...] = ((WITHOUT, twins), ("base at any beta", named["base at any beta"]))
         pairs += [((option, tried), rival) for rival in against]
     return pairs
@@ -281,14 +281,14 @@ def compare(
     measured: Sequence[Measured], *, resamples: int = RESAMPLES, progress: str | None = None
 ) -> list[Comparison]:
     """All comparisons of a method, see :func:`matches`; with a progress bar of that name, if one is given."""
-    keys = [key for key in QUANTITIES if any(one.trails(key) for one in measured)]
+    keys = [key for key in QUANTITIES if any(member.trails(key) for member in measured)]
     bar = tqdm(matches(measured), desc=progress, unit="comparison", disable=progress is None, file=sys.stderr)
     return [_compared(measured, left, right, key, resamples) for left, right in bar for key in keys]
 
 
 def _compared(measured: Sequence[Measured], left: Named, right: Named, key: str, resamples: int) -> Comparison:
     """Left against right in one quantity."""
-    by_prompt = all(one.has_prompts(key) for one in (*left[1], *right[1]))
+    by_prompt = all(member.has_prompts(key) for member in (*left[1], *right[1]))
     sides = (pool(members, key, by_prompt=by_prompt) for _, members in (left, right))
     climbs = [
         max(float(trail.proxy.max() - trail.proxy[0]) for trail in trails) for trails in pool(right[1], key).values()

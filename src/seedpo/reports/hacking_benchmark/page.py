@@ -11,7 +11,7 @@ from seedpo.methods.presets import method_title
 from seedpo.pages.figures import Line, Panel
 from seedpo.pages.rendering import figure_file
 from seedpo.pages.tables import markdown_table
-from seedpo.pages.wording import count, interval, listing, number, setting, signed
+from seedpo.pages.wording import compact, count, interval, listing, number, signed
 from seedpo.reports.hacking_benchmark.analysis import (
     LEAST_SEEDS,
     QUANTITIES,
@@ -57,7 +57,7 @@ def evidence(comparison: Comparison) -> str:
     )
     if amount == 1:
         return f"{text}; one seed, so no interval"
-    higher = sum(one.mean > 0 for one in gap.by_seed.values())
+    higher = sum(member.mean > 0 for member in gap.by_seed.values())
     missing = f"; no common proxies in seed {listing([str(seed) for seed in gap.without])}" if gap.without else ""
     few = "" if amount >= LEAST_SEEDS else f"; {amount} seeds are too few to show anything"
     return (
@@ -156,7 +156,8 @@ def _gap_table(comparisons: Sequence[Comparison]) -> str:
     for row in comparisons:
         gap, by_seed = row.gap, list(row.gap.by_seed.values())
         low, high, area = (
-            fmean(getattr(one, name) for one in by_seed) if by_seed else math.nan for name in ("low", "high", "area")
+            fmean(getattr(member, name) for member in by_seed) if by_seed else math.nan
+            for name in ("low", "high", "area")
         )
         rows.append(
             (
@@ -166,7 +167,7 @@ def _gap_table(comparisons: Sequence[Comparison]) -> str:
                 signed(gap.mean),
                 interval(gap.low, gap.high) or "-",
                 interval(gap.t_low, gap.t_high) or "-",
-                ", ".join(signed(one.mean) for one in by_seed) or "-",
+                ", ".join(signed(member.mean) for member in by_seed) or "-",
                 f"{low:.4g} to {high:.4g}" if by_seed else "-",
                 signed(area),
                 row.verdict,
@@ -213,12 +214,12 @@ def _frontier_table(measured: Sequence[Measured]) -> str:
 
 def _run_table(measured: Sequence[Measured]) -> str:
     rows = []
-    for one in measured:
-        gammas = ", ".join(f"{setting(gamma)} ({convention})" for convention, gamma in one.setting.gammas.items())
-        lasts = [one.last(key).values() for key in (one.proxy, *QUANTITIES)]
+    for member in measured:
+        gammas = ", ".join(f"{compact(gamma)} ({convention})" for convention, gamma in member.setting.gammas.items())
+        lasts = [member.last(key).values() for key in (member.proxy, *QUANTITIES)]
         values = [number(fmean(last)) if last else number(math.nan) for last in lasts]
-        weights = (setting(one.setting.beta), gammas or "0", setting(one.setting.weight))
-        rows.append((one.setting.label, *weights, str(len(one.curves)), one.outcome, *values))
+        weights = (compact(member.setting.beta), gammas or "0", compact(member.setting.weight))
+        rows.append((member.setting.label, *weights, str(len(member.curves)), member.outcome, *values))
     names = ("proxy", *QUANTITIES.values())
     header = ("Setting", "β", "γ", "a", "seeds", "verdict", *(f"{name}, last" for name in names))
     return markdown_table(header, rows)

@@ -79,12 +79,12 @@ def _data(
                 "answers": [answer(method, row) for row in comparisons[method] if row.headline],
                 "settings": [
                     {
-                        "label": one.setting.label,
-                        **asdict(one.setting),
-                        "seeds": sorted(one.curves),
-                        "outcomes": one.outcomes,
+                        "label": member.setting.label,
+                        **asdict(member.setting),
+                        "seeds": sorted(member.curves),
+                        "outcomes": member.outcomes,
                     }
-                    for one in members
+                    for member in members
                 ],
                 "comparisons": [{**asdict(row), "verdict": row.verdict} for row in comparisons[method]],
                 "ends": [{**asdict(end), "mean": end.mean} for end in ends(members)],

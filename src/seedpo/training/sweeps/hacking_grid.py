@@ -126,6 +126,11 @@ class Setting:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def weights(self) -> tuple[Role, float, float]:
+        """Role, beta and a: what a trial shares with the setting without it."""
+        return self.role, self.beta, self.weight
+
+    @property
     def label(self) -> str:
         """Its name in folders and tables."""
         before = f"{self.option}-" if self.option else ""
