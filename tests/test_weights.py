@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from seedpo.models.loading import load_pipeline
+from seedpo.models.adapter import LORA_FILE, add_trained
+from seedpo.models.loading import add_lora, load_pipeline
 from seedpo.scenes.shipped import plain_scorer, scenes_folder, scenes_scorer
 from seedpo.weights import ALIGNMENT, align, aligned, read_tensors
+from tests.models.tiny import tiny_pipeline, tiny_policy
 
 
 def off(tensor: torch.Tensor) -> int:
@@ -67,3 +69,20 @@ class TestNetworks:
         assert networks
         for network in networks:
             assert not [name for name, value in network.state_dict().items() if off(value)]
+
+    @pytest.mark.parametrize("adapter", ["lora", "full"])
+    def test_what_a_run_trained(self, tmp_path: Path, adapter: Literal["lora", "full"]) -> None:
+        policy = tiny_policy(adapter=adapter)
+        policy.save(tmp_path)
+        policy.load(tmp_path)
+        pipeline = tiny_pipeline()
+        add_trained(pipeline, tmp_path, adapter=adapter, lora_rank=4)
+        for network in (policy.network, pipeline.unet):
+            assert not [name for name, value in network.state_dict().items() if off(value)]
+
+    def test_a_lora_from_elsewhere(self, tmp_path: Path) -> None:
+        tiny_policy().save(tmp_path)
+        save_file(load_file(tmp_path / LORA_FILE), tmp_path / "odd.safetensors", metadata={"length": "odd"})
+        pipeline = tiny_pipeline()
+        add_lora(pipeline, tmp_path / "odd.safetensors")
+        assert not [name for name, value in pipeline.unet.state_dict().items() if off(value)]

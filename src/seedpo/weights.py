@@ -7,14 +7,28 @@ loaded passes here: tensors through :func:`read_tensors`, whole networks through
 
 from __future__ import annotations
 
+import struct
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TypeVar
 
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from seedpo.errors import DataError
+
 ALIGNMENT = 64
 """Bytes; torch allocates its own tensors so."""
+
+_BROKEN = (
+    *(OSError, ValueError, RuntimeError, EOFError, LookupError, AttributeError, TypeError),
+    *(struct.error, SafetensorError, UnpicklingError),
+)
+"""What the readers raise on files that are cut short or altered."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -46,3 +60,37 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         safetensors.SafetensorError: if it is cut short or altered.
     """
     return {name: aligned(value) for name, value in load_file(path).items()}
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file or of a pickled state dictionary, on the CPU.
+
+    A pickle is read by ``torch.load(weights_only=True)``, which runs no code from it. A state dictionary that is kept
+    under the key ``state_dict``, as open_clip keeps it, is taken out.
+
+    Raises:
+        DataError: if the file is missing or broken, or holds anything else.
+    """
+    if not path.is_file():
+        raise DataError(f"there are no weights at {path}; copy the file there")
+    try:
+        found = read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
+    except _BROKEN as error:
+        raise DataError(
+            f"{path} cannot be read as weights ({type(error).__name__}): it is broken, or holds more than tensors; "
+            "download it again from where it is published"
+        ) from error
+    weights = found.get("state_dict", found) if isinstance(found, Mapping) else found
+    if (
+        not isinstance(weights, Mapping)
+        or not weights
+        or not all(isinstance(each, Tensor) for each in weights.values())
+    ):
+        raise DataError(f"{path} holds no weights by name; download it again from where it is published")
+    return {name: aligned(value) for name, value in weights.items()}
+
+
+def _unpickled(path: Path) -> object:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # on unusual protocols, which are then read, or refused
+        return torch.load(path, map_location="cpu", weights_only=True)

@@ -246,7 +246,7 @@ class TestUnusableFiles:
 
     @BOTH
     def test_a_missing_file_is_named(self, tmp_path: Path, adapter: Adapter) -> None:
-        with pytest.raises(DataError, match=rf"safetensors is missing: the folder holds no weights of a {adapter} run"):
+        with pytest.raises(DataError, match=r"no weights at .*safetensors"):
             tiny_policy(adapter=adapter).load(tmp_path)
 
     @BOTH
@@ -255,7 +255,7 @@ class TestUnusableFiles:
         policy.save(tmp_path)
         file = next(tmp_path.glob("*.safetensors"))
         file.write_bytes(file.read_bytes()[:-100])
-        with pytest.raises(DataError, match=r"cannot be read as safetensors") as failure:
+        with pytest.raises(DataError, match=r"cannot be read as weights") as failure:
             policy.load(tmp_path)
         assert str(file) in str(failure.value)
 

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from seedpo.errors import DataError
-from seedpo.rewards.checkpoints import fill, located, read_weights
+from seedpo.rewards.checkpoints import fill, located
+from seedpo.weights import read_weights
 
 WEIGHTS = {"weight": torch.arange(6.0).view(2, 3), "bias": torch.ones(2)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 
 from seedpo.errors import DataError
 from seedpo.models.families import Family, family_of
-from seedpo.models.saving import WEIGHTS_FILE, read_weights, save_network
+from seedpo.weights import read_weights
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
 class Adapter(Protocol):
@@ -118,7 +120,7 @@ class LoraAdapter:
 
     def load(self, folder: Path) -> None:
         """Reads :data:`LORA_FILE`."""
-        weights = lora_layers(read_weights(folder / LORA_FILE, "lora"))
+        weights = lora_layers(read_weights(folder / LORA_FILE))
         _require_same_tensors(folder / LORA_FILE, weights, get_peft_model_state_dict(self.network))
         set_peft_model_state_dict(self.network, weights)
 
@@ -149,8 +151,9 @@ class FullAdapter:
             self.frozen.load_state_dict(self.network.state_dict())
 
     def save(self, folder: Path) -> None:
-        """Writes the network as one file of weights and its configuration."""
-        save_network(self.network, folder)
+        """Writes the network as one file of weights and its configuration; diffusers would split a large one."""
+        self.network.save_pretrained(folder, max_shard_size="1TB")
+        forget_origin(folder)
 
     def load(self, folder: Path) -> None:
         """Reads the file of weights."""
@@ -183,7 +186,7 @@ def load_network(network: nn.Module, folder: Path) -> None:
     Raises:
         DataError: as :meth:`Adapter.load`.
     """
-    weights = read_weights(folder / WEIGHTS_FILE, "full")
+    weights = read_weights(folder / WEIGHTS_FILE)
     _require_same_tensors(folder / WEIGHTS_FILE, weights, network.state_dict())
     network.load_state_dict(weights)
 
@@ -194,6 +197,15 @@ def lora_layers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name.partition(".")[2].replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): value
         for name, value in weights.items()
     }
+
+
+def forget_origin(folder: Path) -> None:
+    """Removes local paths from the configurations below a folder: they name a machine, not a model."""
+    for path in folder.rglob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and Path(content.get("_name_or_path") or "").is_absolute():
+            del content["_name_or_path"]
+            path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _require_same_tensors(path: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

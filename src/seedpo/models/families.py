@@ -66,7 +66,7 @@ class Family:
     text_parts: tuple[str, ...]
     process: Callable[[Any], Process]
     image_size: Callable[[Any, int | None], Size]
-    latent_shape: Callable[[Any, Size], tuple[int, int, int]]
+    latent_shape: Callable[[Any, Size], tuple[int, ...]]
     misfit: Callable[[Any, Any], str | None]
     conditioning: type[Conditioning]
     embed: Callable[[Any, Sequence[str], Size], Conditioning]

@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from seedpo.errors import DataError
+from seedpo.models.adapter import WEIGHTS_FILE
 from seedpo.models.catalogue import MODELS
 from seedpo.models.families import FAMILIES, Family, family_of
 from seedpo.models.names import hub_place, is_hub_name, looks_like_a_model
-from seedpo.models.saving import WEIGHTS_FILE
 from seedpo.models.settings import ModelSettings
 from seedpo.weights import align
 

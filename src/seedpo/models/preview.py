@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from seedpo.errors import ConfigError, DataError
+from seedpo.models.denoiser import images_of
 from seedpo.weights import align
 
 _CLASSES: dict[str, Any] = {"AutoencoderTiny": AutoencoderTiny, "AutoencoderKL": AutoencoderKL}
@@ -44,11 +45,7 @@ def load_preview_decoder(
 
     @torch.no_grad()
     def decode(latents: Tensor) -> Tensor:
-        parts = []
-        for some in torch.split(latents, LATENTS_PER_CALL):
-            scaled = some.to(device=device, dtype=dtype) / vae.config.scaling_factor
-            parts.append((vae.decode(scaled, return_dict=False)[0].float() / 2.0 + 0.5).clamp(0.0, 1.0))
-        return torch.cat(parts)
+        return images_of(vae, latents, rows=LATENTS_PER_CALL)
 
     return decode
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,9 +11,35 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLP
 from torch import Tensor, nn
 
 from seedpo.core.processes import DiffusionProcess
+from seedpo.core.types import Conditioning
 from seedpo.errors import ConfigError, DataError
-from seedpo.models.conditioning import TextConditioning
 from seedpo.models.families import Family, Size, widened
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConditioning(Conditioning):
+    """Embedded prompts and, for SDXL, image sizes.
+
+    Attributes:
+        prompt_embeds: one embedded prompt per row, (B, L, D).
+        pooled_prompt_embeds: pooled embedding for models that take one (SDXL), (B, P).
+        time_ids: size and crop in pixels for models that take them (SDXL), (B, 6).
+    """
+
+    prompt_embeds: Tensor
+    pooled_prompt_embeds: Tensor | None = None
+    time_ids: Tensor | None = None
+
+    @property
+    def sizes(self) -> Tensor | None:
+        """``time_ids``."""
+        return self.time_ids
+
+    def with_sizes(self, sizes: Tensor | None) -> TextConditioning:
+        """The same with other ``time_ids``, where the model takes them."""
+        if self.time_ids is None or sizes is None:
+            return self
+        return replace(self, time_ids=sizes.to(self.time_ids))
 
 
 def diffusion_process(scheduler: Any) -> DiffusionProcess:
@@ -59,7 +86,7 @@ def _image_size(pipeline: Any, resolution: int | None) -> Size:
     return resolution, resolution
 
 
-def _latent_shape(pipeline: Any, size: Size) -> tuple[int, int, int]:
+def _latent_shape(pipeline: Any, size: Size) -> tuple[int, ...]:
     factor = pipeline.vae_scale_factor
     return pipeline.unet.config.in_channels, size[0] // factor, size[1] // factor
 

@@ -26,7 +26,7 @@ from seedpo.methods.sources.offline import OfflinePairs
 from seedpo.methods.sources.rolled import RolledPairs
 from seedpo.methods.sources.rollouts import Rollout, RolloutSource
 from seedpo.methods.sources.supplies import Supplies
-from seedpo.models.conditioning import TextConditioning
+from seedpo.models.stable_diffusion import TextConditioning
 from seedpo.protocols import Images, LabelledPair
 from seedpo.training.run import build_method
 from seedpo.training.settings import RunConfig

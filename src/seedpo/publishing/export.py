@@ -12,12 +12,12 @@ from torch import Tensor
 
 from seedpo.errors import ConfigError
 from seedpo.files import write_aside, write_folder_aside, writing
-from seedpo.models.adapter import LORA_FILE, add_trained, lora_layers
+from seedpo.models.adapter import LORA_FILE, add_trained, forget_origin, lora_layers
 from seedpo.models.loading import add_lora, load_base
-from seedpo.models.saving import forget_origin, read_weights
 from seedpo.models.stable_diffusion import kohya_metadata, kohya_weights
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
+from seedpo.weights import read_weights
 
 _MEND = "choose an --out that can be written"
 
@@ -71,7 +71,7 @@ def _adapter(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype) ->
         raise ConfigError("this run trained the whole UNet and has no adapter; use --format pipeline")
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out} must end in .safetensors")
-    return {name: value.to(dtype) for name, value in read_weights(weights / LORA_FILE, "lora").items()}
+    return {name: value.to(dtype) for name, value in read_weights(weights / LORA_FILE).items()}
 
 
 def _save(tensors: dict[str, Tensor], out: Path, metadata: dict[str, str]) -> None:
@@ -105,7 +105,7 @@ def export_pipeline(config: RunConfig, weights: Path, out: Path, dtype: torch.dt
     """A whole pipeline in diffusers' format: the adapter added to the base model's weights, or the trained UNet."""
     pipeline: Any = load_base(config)
     if config.adapter == "lora":
-        read_weights(weights / LORA_FILE, "lora")
+        read_weights(weights / LORA_FILE)
         add_lora(pipeline, weights / LORA_FILE)
         pipeline.fuse_lora()
         pipeline.unload_lora_weights()

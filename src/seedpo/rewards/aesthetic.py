@@ -21,11 +21,12 @@ from transformers import CLIPConfig, CLIPModel
 
 from seedpo.errors import DataError
 from seedpo.protocols import Images
-from seedpo.rewards.checkpoints import fill, located, read_weights
+from seedpo.rewards.checkpoints import fill, located
 from seedpo.rewards.clip import CLIP_FILES, CLIP_L, CLIP_L14, configuration_at, image_embeds, load_clip, no_pixels
 from seedpo.rewards.networks import RewardNetwork, on_meta
 from seedpo.rewards.preprocessing import clip_pixels
 from seedpo.rewards.scoring import BATCH_SIZE, score_in_batches
+from seedpo.weights import read_weights
 
 REPOSITORY = "trl-lib/ddpo-aesthetic-predictor"
 WEIGHTS = ("aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")

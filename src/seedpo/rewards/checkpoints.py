@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import struct
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from seedpo.errors import DataError
-from seedpo.weights import aligned, read_tensors
-
-_BROKEN = (
-    *(OSError, ValueError, RuntimeError, EOFError, LookupError, AttributeError, TypeError),
-    *(struct.error, SafetensorError, UnpicklingError),
-)
-"""What the readers raise on files that are cut short or altered."""
 
 
 def located(
@@ -66,34 +54,6 @@ def located(
     return folder
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file or of a pickled state dictionary, on the CPU.
-
-    A pickle is read by ``torch.load(weights_only=True)``, which runs no code from it. A state dictionary that is kept
-    under the key ``state_dict``, as open_clip keeps it, is taken out.
-
-    Raises:
-        DataError: if the file is missing or broken, or holds anything else.
-    """
-    if not path.is_file():
-        raise DataError(f"there are no weights at {path}; copy the file there")
-    try:
-        found = read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
-    except _BROKEN as error:
-        raise DataError(
-            f"{path} cannot be read as weights ({type(error).__name__}): it is broken, or holds more than tensors; "
-            "download it again from where it is published"
-        ) from error
-    weights = found.get("state_dict", found) if isinstance(found, Mapping) else found
-    if (
-        not isinstance(weights, Mapping)
-        or not weights
-        or not all(isinstance(each, Tensor) for each in weights.values())
-    ):
-        raise DataError(f"{path} holds no weights by name; download it again from where it is published")
-    return {name: aligned(value) for name, value in weights.items()}
-
-
 def fill(module: nn.Module, weights: Mapping[str, Tensor], *, origin: str | Path, ignored: Sequence[str] = ()) -> None:
     """Gives a network its weights, each in the type of the network's own tensor.
 
@@ -132,12 +92,6 @@ def some(names: Iterable[str]) -> str:
     """The first few of some names, and how many more there are."""
     listed = list(names)
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
-
-
-def _unpickled(path: Path) -> object:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # on unusual protocols, which are then read, or refused
-        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _from_hub(subject: str, place: str, patterns: list[str], *, usage: str) -> Path:

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from seedpo.errors import DataError
-from seedpo.rewards.checkpoints import fill, located, read_weights, some
+from seedpo.rewards.checkpoints import fill, located, some
 from seedpo.rewards.clip import (
     CLIP_H,
     CLIP_H14,
@@ -33,6 +33,7 @@ from seedpo.rewards.clip import (
 )
 from seedpo.rewards.networks import RewardNetwork
 from seedpo.rewards.preprocessing import hps_pixels
+from seedpo.weights import read_weights
 
 REPOSITORY = "xswu/HPSv2"
 V2 = "HPS_v2_compressed.pt"

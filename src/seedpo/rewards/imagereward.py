@@ -28,11 +28,12 @@ from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisio
 
 from seedpo.errors import DataError
 from seedpo.protocols import Images
-from seedpo.rewards.checkpoints import fill, located, read_weights
+from seedpo.rewards.checkpoints import fill, located
 from seedpo.rewards.clip import PromptTable, read_configuration
 from seedpo.rewards.networks import RewardNetwork, on_meta
 from seedpo.rewards.preprocessing import clip_pixels
 from seedpo.rewards.scoring import score_in_batches
+from seedpo.weights import read_weights
 
 REPOSITORY = "THUDM/ImageReward"
 """Of the weights on the hub."""

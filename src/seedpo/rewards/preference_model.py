@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizer
 
 from seedpo.errors import ConfigError, DataError
-from seedpo.rewards.checkpoints import fill, located, read_weights
+from seedpo.rewards.checkpoints import fill, located
 from seedpo.rewards.clip import (
     CLIP_FILES,
     CLIP_H,
@@ -27,6 +27,7 @@ from seedpo.rewards.clip import (
 )
 from seedpo.rewards.previews import SeenPairs
 from seedpo.rewards.step_aware_clip import StepAwareCLIP
+from seedpo.weights import read_weights
 
 WEIGHTS_FILE = "model.safetensors"
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from transformers import CLIPConfig
 
 from seedpo.errors import DataError
-from seedpo.rewards.checkpoints import fill, located, read_weights
+from seedpo.rewards.checkpoints import fill, located
 from seedpo.rewards.clip import CLIP_H, CLIP_H14, TOKENIZER_PARTS, clip_tokenizer, configuration_at, read_configuration
 from seedpo.rewards.networks import RewardNetwork
 from seedpo.rewards.step_aware_clip import StepAwareCLIP, StepAwareScorer, load_scorer, step_aware_network
+from seedpo.weights import read_weights
 
 REPOSITORY = "SPO-Diffusion-Models/Step-Aware_Preference_Models"
 """Of both models on the hub."""

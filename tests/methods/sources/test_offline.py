@@ -9,7 +9,7 @@ import torch
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.types import ImagePairs
 from seedpo.methods.sources.offline import OfflinePairs
-from seedpo.models.conditioning import TextConditioning
+from seedpo.models.stable_diffusion import TextConditioning
 
 COUNT = 5
 
