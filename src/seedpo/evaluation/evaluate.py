@@ -19,8 +19,8 @@ from seedpo.data.images import to_pil
 from seedpo.data.prompts import load_prompts
 from seedpo.errors import ConfigError, DataError
 from seedpo.evaluation.drawing import draw_batch
-from seedpo.evaluation.folder import EvaluationFolder, Plan
-from seedpo.evaluation.measuring import SetMeasurement, measure_missing, score_missing
+from seedpo.evaluation.folder import EvaluationFolder, Grid, Plan
+from seedpo.evaluation.measuring import measure_missing, measure_sets, score_missing
 from seedpo.evaluation.score import Scoring
 from seedpo.evaluation.settings import Drawing, Key
 from seedpo.evaluation.sheets import Sheets, cut_missing, find_sheets
@@ -106,7 +106,9 @@ def evaluate(
         _draw_missing(folder, model, texts, drawing, accelerator, progress=measures.scoring.progress)
     if accelerator is not None and not accelerator.is_main_process:
         return None
-    return _measure(folder, [(model.label, None) for model in models], texts, measures, metrics, settings=settings)
+    places = [(model.label, None) for model in models]
+    grid = Grid(folder=folder, places=places, prompts=texts, images=drawing.images)
+    return _measure(grid, measures, metrics, settings)
 
 
 def _draw_missing(
@@ -205,7 +207,8 @@ def evaluate_over_training(runs: Sequence[str], out: Path, *, measures: Measures
     for sheets in evaluated:
         cut_missing(folder, sheets, progress=measures.scoring.progress)
     places = [(sheets.label, step) for sheets in evaluated for step in sheets.steps]
-    return _measure(folder, places, first.prompts, measures, metrics, settings=settings)
+    grid = Grid(folder=folder, places=places, prompts=first.prompts, images=first.columns)
+    return _measure(grid, measures, metrics, settings)
 
 
 def parse_runs(runs: Sequence[str]) -> list[Sheets]:
@@ -264,23 +267,23 @@ def _checked_metrics(measures: Measures, *, images: int) -> dict[str, Metric | S
 
 
 def _measure(
-    folder: EvaluationFolder,
-    places: Sequence[Place],
-    prompts: Sequence[str],
-    measures: Measures,
-    metrics: Mapping[str, Metric | SetMetric],
-    *,
-    settings: Mapping[str, Any],
+    grid: Grid, measures: Measures, metrics: Mapping[str, Metric | SetMetric], settings: Mapping[str, Any]
 ) -> Summary:
     """Scores and metrics of all that was not measured yet, and the summary of all that is known."""
-    images, seed, progress = settings["images"], settings["seed"], measures.scoring.progress
-    scores, values = folder.scores(prompts, images), folder.metrics(prompts)
-    score_missing(folder, scores, places, measures.rewards, measures.scoring)
-    _check_sizes(folder, places, metrics)
+    seed, progress = settings["seed"], measures.scoring.progress
+    scores = score_missing(grid, measures.rewards, measures.scoring)
+    for name, metric in metrics.items():
+        side = metric.facts.image_size
+        for place in grid.places:
+            if side is not None and (size := size_of(grid.files(place)[0])) != (side, side):
+                raise ConfigError(
+                    f"metric {name} reads images of {side} x {side} pixels only; those of {place[0]} have {size[0]} x "
+                    f"{size[1]}: leave it out"
+                )
     prompt_metrics = {name: metric for name, metric in metrics.items() if isinstance(metric, Metric)}
     set_metrics = {name: metric for name, metric in metrics.items() if isinstance(metric, SetMetric)}
-    measure_missing(folder, values, places, prompt_metrics, images=images, progress=progress)
-    sets = SetMeasurement(folder=folder, grid=(len(prompts), images), seed=seed, device=_device(), progress=progress)
+    values = measure_missing(grid, prompt_metrics, progress=progress)
+    figures = measure_sets(grid, set_metrics, measures.reference, seed=seed, device=_device(), progress=progress)
     summary = summarise(
         [
             (scores, [_measured_reward(name, measures) for name in scores.values]),
@@ -288,21 +291,10 @@ def _measure(
         ],
         settings=settings,
         seed=seed,
-        set_figures=sets.figures(places, set_metrics, measures.reference),
+        set_figures=figures,
     )
-    write_summary(folder, summary)
+    write_summary(grid.folder, summary)
     return summary
-
-
-def _check_sizes(folder: EvaluationFolder, places: Sequence[Place], metrics: Mapping[str, Metric | SetMetric]) -> None:
-    for name, metric in metrics.items():
-        side = metric.facts.image_size
-        for place in places:
-            if side is not None and (size := size_of(folder.image(place, 0, 0))) != (side, side):
-                raise ConfigError(
-                    f"metric {name} reads images of {side} x {side} pixels only; those of {place[0]} have {size[0]} x "
-                    f"{size[1]}: leave it out"
-                )
 
 
 def _measured_reward(name: str, measures: Measures) -> Measured:

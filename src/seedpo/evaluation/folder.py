@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from seedpo.errors import ConfigError, RunFolderError
-from seedpo.evaluation.tables import Place, Table, image_file, read_table
+from seedpo.evaluation.tables import MEND, Place, Table, image_file, read_table
 from seedpo.files import write_aside, write_text, writing
 from seedpo.settings import differences
 
@@ -21,8 +21,6 @@ FREE_KEYS = ("prompts", "target")
 
 FORMAT = 1
 """Number of the folder's format."""
-
-MEND = "then run the same command again: what is finished is kept"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +64,15 @@ class EvaluationFolder:
         Raises:
             RunFolderError: if the file cannot be read.
         """
-        return read_table(self.path / "scores.parquet", prompts, images=images, mend=MEND)
+        return read_table(self.path / "scores.parquet", prompts, images=images)
 
     def metrics(self, prompts: Sequence[str]) -> Table:
-        """The metrics so far: one row for each target and prompt, a column for each metric.
+        """The metrics so far: one row for each target, step and prompt, a column for each metric.
 
         Raises:
             RunFolderError: if the file cannot be read.
         """
-        return read_table(self.path / "metrics.parquet", prompts, images=None, mend=MEND)
+        return read_table(self.path / "metrics.parquet", prompts, images=None)
 
     def image(self, place: Place, prompt: int, image: int) -> Path:
         """File of one image."""
@@ -150,3 +148,25 @@ class EvaluationFolder:
                 f"{self.path} was made with other settings: {', '.join(changed)}; give them their first values, give "
                 "the target another name, or choose another --out"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The images of an evaluation: K of each of P prompts, for every target and training step.
+
+    Attributes:
+        folder: where they are.
+        places: targets and steps.
+        prompts: P prompts.
+        images: K.
+    """
+
+    folder: EvaluationFolder
+    places: Sequence[Place]
+    prompts: Sequence[str]
+    images: int
+
+    def files(self, place: Place) -> list[Path]:
+        """The P K images of a place, prompt by prompt."""
+        numbers = [(prompt, image) for prompt in range(len(self.prompts)) for image in range(self.images)]
+        return [self.folder.image(place, prompt, image) for prompt, image in numbers]

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from seedpo.core.stats.bootstrap import Interval, mean_interval, paired_difference, prompt_means, win_rate
-from seedpo.evaluation.folder import FORMAT, MEND, EvaluationFolder
-from seedpo.evaluation.tables import Place, Table, Values
+from seedpo.evaluation.folder import FORMAT, EvaluationFolder
+from seedpo.evaluation.tables import MEND, Place, Table, Values
 from seedpo.files import write_text, writing
 from seedpo.pages.tables import markdown_table
 

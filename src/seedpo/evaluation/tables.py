@@ -28,6 +28,10 @@ COLUMNS = ("target", "step", "prompt_index", "image_index", "prompt", "file")
 """Columns that no reward or metric may be named after."""
 
 
+MEND = "then run the same command again: what is finished is kept"
+"""What the user does if a file cannot be written."""
+
+
 def image_file(place: Place, prompt: int, image: int) -> str:
     """File of one image within the evaluation's folder; those of a training step lie in a folder of their own."""
     label, step = place
@@ -41,7 +45,6 @@ class Table:
 
     Attributes:
         path: the parquet file.
-        mend: what the user does if it cannot be written.
         prompts: P prompts.
         images: K rows for each prompt; `None` for one row that stands for all its images.
         places: the targets and steps that have rows.
@@ -49,7 +52,6 @@ class Table:
     """
 
     path: Path
-    mend: str
     prompts: Sequence[str]
     images: int | None
     places: dict[Place, None] = field(default_factory=dict)
@@ -97,17 +99,17 @@ class Table:
                 known[place].flatten().tolist() if place in known else [None] * prompts * images for place in places
             ]
             columns[name] = pa.array([cell for place in cells for cell in place], pa.float64())
-        with writing(self.path.name, self.path.parent, mend=self.mend), write_aside(self.path) as aside:
+        with writing(self.path.name, self.path.parent, mend=MEND), write_aside(self.path) as aside:
             pq.write_table(pa.table(columns), aside)
 
 
-def read_table(path: Path, prompts: Sequence[str], *, images: int | None, mend: str) -> Table:
+def read_table(path: Path, prompts: Sequence[str], *, images: int | None) -> Table:
     """What was measured before; an empty table if nothing was.
 
     Raises:
         RunFolderError: if the file cannot be read.
     """
-    table = Table(path=path, mend=mend, prompts=prompts, images=images)
+    table = Table(path=path, prompts=prompts, images=images)
     if not path.is_file():
         return table
     try:
