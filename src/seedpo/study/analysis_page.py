@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from seedpo.pages.figures import Axis, tick_label, ticks
 from seedpo.pages.rendering import environment
 from seedpo.pages.wording import MINUS, count, listing, sentence
 from seedpo.study.analysis import FAST_SECONDS, Analysis, QuestionResult, analyze
-from seedpo.study.comparisons import Comparison, Ranking
+from seedpo.study.comparisons import Comparison
 from seedpo.study.folder import open_study
 from seedpo.study.store import Store
 from seedpo.study.vote_statistics import Agreement, Ends, Share
@@ -173,6 +173,7 @@ def render(analysis: Analysis) -> str:
     templates = environment(TEMPLATES)
     templates.filters |= {
         "alpha": alpha_words,
+        "count": count,
         "decimal": lambda value: f"{value:.2f}".replace("-", MINUS),
         "p": p_value,
         "percent": percent,
@@ -199,17 +200,6 @@ def _part(result: QuestionResult, analysis: Analysis) -> dict[str, Any]:
         "name": result.key or "all",
         "rates": chart(_rate_rows(result), title=f"{title}: win rates", x_label="win rate of the first", reference=0.5),
         "strengths": chart(_strength_rows(result), title=f"{title}: strengths", x_label="log-strength", reference=0.0),
-        "ranking_counts": _ranking_counts(result.rankings),
-    }
-
-
-def _ranking_counts(rankings: Sequence[Ranking]) -> Mapping[str, str]:
-    """Groups by what their ranking rests on."""
-    return {
-        "all": count(len(rankings), "group"),
-        "decided": str(sum(ranking.decided for ranking in rankings)),
-        "penalised": count(sum(ranking.penalised for ranking in rankings), "group"),
-        "unconnected": count(sum(not ranking.connected for ranking in rankings), "group"),
     }
 
 
@@ -396,8 +386,6 @@ def findings(analysis: Analysis) -> tuple[Finding, ...]:
         for result in analysis.questions
         if result.comparisons
     ]
-    agreements = tuple(_agreement_words(result) for result in analysis.questions)
-    topics.append(Finding(topic="Agreement of raters", lines=agreements))
     if analysis.side.interval is not None:
         low, high = analysis.side.interval
         pull = "A pull to one side is shown" if low > 0.5 or high < 0.5 else "No pull to one side is shown"
@@ -426,17 +414,6 @@ def _preferences(comparisons: Sequence[Comparison], analysis: Analysis) -> tuple
     lines = [f"Preferred: {'; '.join(preferred)}."] if preferred else []
     lines += [f"No preference is shown between {'; '.join(undecided)}."] if undecided else []
     return (*lines, *notes)
-
-
-def _agreement_words(result: QuestionResult) -> str:
-    where = f"On {result.key}" if result.key else "Over all questions together"
-    if result.agreement.same is None:
-        return f"{where} no pair was answered by two raters: agreement is unknown."
-    return (
-        f"{where} two raters of one pair say the same in {percent(result.agreement.same)} of cases "
-        f"({count(result.agreement.pairs, 'pair')}). Krippendorff's alpha is {alpha_words(result.agreement)} (0: "
-        "chance, 1: full agreement)."
-    )
 
 
 def _attention_words(analysis: Analysis) -> tuple[str, ...]:
