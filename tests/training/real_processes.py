@@ -1,4 +1,4 @@
-"""What two processes do with a Stable Diffusion pipeline: started by ``test_two_real_processes.py``.
+"""What two processes do with a Stable Diffusion pipeline: started by ``test_two_processes.py``.
 
 Its functions are used on one process too, for the numbers that two have to give.
 """
@@ -35,7 +35,8 @@ from seedpo.training.run_folder import RunFolder
 from seedpo.training.trainer import Trainer
 from tests.methods.pair_rows import pair_rows, step_batch
 from tests.models.tiny import PROMPTS, tiny_policy
-from tests.training.toys import cpu_accelerator, toy_config
+from tests.training.toys import cpu_accelerator, message_of, toy_config
+from tests.training.two_toys import toy_runs
 
 STEPS = 3
 
@@ -223,14 +224,6 @@ def sharded() -> Iterator[None]:
             del os.environ[name]
 
 
-def message_of(action: Callable[[], Any]) -> str:
-    try:
-        action()
-    except (SeedpoError, RuntimeError, ArithmeticError) as error:
-        return f"{type(error).__name__}: {error}"
-    return "no error"
-
-
 def fail_in_step_2(error: Exception) -> Any:
     def look(policy: PipelinePolicy, rank: int) -> Callable[[int], None]:
         def fail(batch: int) -> None:
@@ -247,15 +240,15 @@ ONLINE: dict[str, Any] = {"source": DealtTransitions.of, "method": TRANSITIONS}
 USER = SeedpoError("the second process has no reward")
 
 
-def whole(accelerator: Accelerator, root: Path) -> dict[str, str]:
+def whole(accelerator: Accelerator, root: Path) -> dict[str, Any]:
     """All weights on both processes."""
     for adapter in ("lora", "full"):
         train(accelerator, root / f"{adapter}-even", adapter=adapter, evaluator=Evaluation())
-        train(accelerator, root / f"{adapter}-uneven", adapter=adapter, method=OneByOne(), **UNEVEN)
-    train(accelerator, root / "online-even", **ONLINE)
+    train(accelerator, root / "lora-uneven", method=OneByOne(), **UNEVEN)
     train(accelerator, root / "online-uneven", rows=rows_unevenly, **ONLINE)
     fault, broken = fail_in_step_2(ZeroDivisionError("by zero")), Evaluation(broken_rank=1)
     return {
+        "toys": toy_runs(accelerator, root / "toys"),
         "user": message_of(lambda: train(accelerator, root / "user", look=fail_in_step_2(USER))),
         "fault": message_of(lambda: train(accelerator, root / "fault", look=fault)),
         "draw": message_of(lambda: train(accelerator, root / "draw", evaluator=broken)),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seedpo.core.types import LossOutput
+from seedpo.errors import SeedpoError
 from seedpo.settings import build_config
 from seedpo.training.accelerator import build_accelerator
 from seedpo.training.run_folder import RunFolder
@@ -145,6 +146,15 @@ def toy_trainer(path: Path, config: RunConfig, **parts: Any) -> Trainer[Tensor]:
     if "accelerator" not in given:
         given["accelerator"] = cpu_accelerator(config)
     return Trainer(config=config, folder=folder, watch=Watch(folder, config), progress=False, **given)
+
+
+def message_of(action: Callable[[], Any]) -> str:
+    """The error that ``action`` raises, with its type; "no error" if there is none."""
+    try:
+        action()
+    except (SeedpoError, RuntimeError, ArithmeticError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
 
 
 def metrics_lines(path: Path, *without: str) -> list[dict[str, Any]]:

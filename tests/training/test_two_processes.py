@@ -1,4 +1,4 @@
-"""Two processes with a Stable Diffusion pipeline give the numbers of one, whole or in shards: ``real_processes.py``."""
+"""Two processes give the numbers of one, stop together and fail together; whole or in shards: ``real_processes.py``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from safetensors.torch import load_file
 
 from tests.training.real_processes import ONLINE, Evaluation, one_by_one, train
 from tests.training.test_crashes import ROOT, child_environment
-from tests.training.toys import cpu_accelerator, metrics_lines, toy_config
+from tests.training.toys import (
+    ToyMethod,
+    ToyPolicy,
+    ToySource,
+    cpu_accelerator,
+    metrics_lines,
+    toy_config,
+    toy_trainer,
+    trace,
+)
 
 LAUNCH = (
     "import sys; from seedpo.cli.launch import launch; "
@@ -84,11 +93,12 @@ def assert_same_run(path: Path, expected: Path, *, rounding: float = 1e-4) -> No
         assert error <= (1e-3 + rounding) * float(states[1][name].norm()) + 1e-12, name
 
 
-@pytest.mark.parametrize("kind", ["even", "uneven"])
-def test_two_processes_give_gradients_losses_and_weights_of_one(root: Path, one: Path, adapter: str, kind: str) -> None:
+def test_two_processes_give_gradients_losses_and_weights_of_one(root: Path, one: Path, adapter: str) -> None:
     """Moments are sums over gradients: where they agree, all gradients did."""
     assert lines(one)[-1]["loss"] != pytest.approx(lines(one)[0]["loss"], rel=1e-3), "something is learned"
-    assert_same_run(root / f"{adapter}-{kind}", one)
+    for path in root.glob(f"{adapter}-*"):
+        assert_same_run(path, one)
+    assert (root / "lora-uneven").exists()
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +109,10 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["even", "uneven"])
-def test_two_processes_give_those_of_one_with_sampled_transitions(root: Path, online: Path, kind: str) -> None:
+def test_two_processes_give_those_of_one_with_sampled_transitions(root: Path, online: Path) -> None:
     assert lines(online)[-1]["grad_norm"] > 0
     # Here rounding in one step's weights reaches the pairs that the next one samples.
-    assert_same_run(root / f"online-{kind}", online, rounding=1e-3)
+    assert_same_run(root / "online-uneven", online, rounding=1e-3)
 
 
 def assert_same_images(path: Path, one: Path) -> None:
@@ -126,6 +135,55 @@ def test_what_fails_on_one_process_is_raised_on_both(root: Path) -> None:
         assert results["draw"] == "SeedpoError: the second process cannot draw"
     assert first["fault"].startswith("RuntimeError: process 1 failed: ZeroDivisionError")
     assert second["fault"] == "ZeroDivisionError: by zero"
+
+
+@pytest.fixture
+def results(root: Path) -> list[dict[str, Any]]:
+    """What the toy runs gave on each process."""
+    return [json.loads((root / f"results-{rank}.json").read_text())["toys"] for rank in (0, 1)]
+
+
+def test_toys_give_the_losses_and_weights_of_one(root: Path, results: list[dict[str, Any]], tmp_path: Path) -> None:
+    config = toy_config(max_steps=5, batch_size=8, gradient_accumulation_steps=2)
+    policy = ToyPolicy(dropout=0.0)
+    toy_trainer(tmp_path, config, policy=policy, method=ToyMethod(noise=0.0), source=ToySource(8)).train()
+    one = metrics_lines(tmp_path, "kind")
+    two = [line for line in metrics_lines(root / "toys" / "plain") if line.pop("kind") == "train"]
+    assert len(one) == len(two) == 5
+    for left, right in zip(one, two, strict=True):
+        assert left == pytest.approx(right, rel=1e-5, abs=1e-6)
+    assert two[-1]["pairs_seen"] == 5 * 2 * 2 * 4
+    for result in results:
+        torch.testing.assert_close(torch.tensor(result["plain"]["weights"]), policy.weights(), rtol=1e-5, atol=1e-6)
+    assert results[0]["plain"] == results[1]["plain"]
+
+
+def test_each_process_draws_its_own_numbers_and_resumes_them(root: Path, results: list[dict[str, Any]]) -> None:
+    states = [(root / "toys/whole/checkpoints/checkpoint-000005" / f"rank-{rank}.json").read_text() for rank in (0, 1)]
+    assert json.loads(states[0])["random"]["python"] != json.loads(states[1])["random"]["python"]
+    assert results[0]["whole"]["weights"] == results[1]["whole"]["weights"] == results[0]["stopped"]["weights"]
+    found, expected = trace(root / "toys" / "stopped"), trace(root / "toys" / "whole")
+    assert found["metrics"] == expected["metrics"]
+    last = {name: value for name, value in expected.items() if "checkpoint-000005" in name}
+    assert len(last) == 8
+    assert {name: found[name] for name in last} == last
+
+
+def test_a_signal_to_one_process_stops_both(results: list[dict[str, Any]]) -> None:
+    for result in results:
+        assert result["stop"].startswith("TrainingInterrupted: stopped after step 3 of 5; the last checkpoint is ")
+
+
+def test_errors_of_one_process_reach_both(results: list[dict[str, Any]]) -> None:
+    for result in results:
+        assert result["diverged"].startswith(
+            "TrainingDiverged: step 1: the loss is not finite for process 1, micro-batch 0, rows [2]; "
+            "process 1, micro-batch 1, rows [2] (gradient norm "
+        )
+        assert result["evaluator"] == "SeedpoError: the evaluator has no prompts"
+        assert result["second"] == "SeedpoError: the second process has no disk"
+    assert results[0]["fault"] == "ZeroDivisionError: division by zero"
+    assert results[1]["fault"].startswith("RuntimeError: the first process failed: ZeroDivisionError")
 
 
 @pytest.mark.slow

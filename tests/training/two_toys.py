@@ -1,11 +1,9 @@
-"""What two processes do together: started by ``test_processes.py``, which reads ``results-<rank>.json``."""
+"""What two processes do together with the toy policy; ``real_processes.py`` calls it in both."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from seedpo.errors import SeedpoError
 from seedpo.processes import on_every_process, on_main_process
 from seedpo.training.run_folder import RunFolder
 from seedpo.training.trainer import Trainer
-from tests.training.toys import ToyEvaluator, ToyMethod, ToyPolicy, ToySource, cpu_accelerator, toy_config
+from tests.training.toys import ToyEvaluator, ToyMethod, ToyPolicy, ToySource, message_of, toy_config
 
 
 class PoisonedMethod(ToyMethod):
@@ -50,14 +48,6 @@ def run(
     return trainer.train(resume="latest" if resume else None), policy
 
 
-def message_of(action: Any) -> str:
-    try:
-        action()
-    except (SeedpoError, RuntimeError, ArithmeticError) as error:
-        return f"{type(error).__name__}: {error}"
-    return "no error"
-
-
 def divide() -> float:
     return 1 / 0
 
@@ -70,8 +60,8 @@ def stop_in_step_3(rank: int) -> ToySource:
     return ToySource(4, rank, 2, before_batch=before_batch)
 
 
-def main(root: Path) -> None:
-    accelerator = cpu_accelerator(toy_config())
+def toy_runs(accelerator: Accelerator, root: Path) -> dict[str, Any]:
+    """Runs that agree, stop, resume and fail together; what each of them gave on this process."""
     rank = accelerator.process_index
     results: dict[str, Any] = {}
 
@@ -93,8 +83,4 @@ def main(root: Path) -> None:
 
     results["second"] = message_of(lambda: on_every_process(accelerator, fail_on_second))
     results["fault"] = message_of(lambda: on_main_process(accelerator, divide))
-    (root / f"results-{rank}.json").write_text(json.dumps(results))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    return results
