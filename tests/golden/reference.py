@@ -37,14 +37,24 @@ def diffusion_dpo(sides: dict[str, Array], beta_dpo: float) -> Array:
     return -np.log(sigmoid(-0.5 * beta_dpo * (model_diff - ref_diff)))
 
 
-def see_diffusion_dpo(sides: dict[str, Array], a: float, b: float) -> tuple[Array, Array, Array]:
-    """-log sigma(-1/2 (a model_diff - b ref_diff)), with its gradient for the policy's two predictions."""
+def loss_and_pull(margin: Array, b: float, loss: str) -> tuple[Array, Array]:
+    """Losses of margins, and minus their slope."""
+    if loss == "ipo":  # arXiv 2310.12036, eq. 17: (h - 1 / (2 tau))^2 with h = margin / b and tau = b
+        return (margin / b - 1 / (2 * b)) ** 2, -2 * (margin / b - 1 / (2 * b)) / b
+    if loss == "hinge":  # arXiv 2305.10425, in implicit rewards: max(0, 1 - margin)
+        return np.maximum(0, 1 - margin), (margin < 1).astype(float)
+    return -np.log(sigmoid(margin)), sigmoid(-margin)
+
+
+def see_diffusion_dpo(sides: dict[str, Array], a: float, b: float, loss: str = "sigmoid") -> tuple[Array, Array, Array]:
+    """The loss of -1/2 (a model_diff - b ref_diff), with its gradient for the policy's two predictions."""
     error = {name: mean_over_latents((sides[name] - sides[f"target_{name[-1]}"]) ** 2) for name in PREDICTIONS}
     margin = -0.5 * (a * (error["model_w"] - error["model_l"]) - b * (error["ref_w"] - error["ref_l"]))
     size = sides["model_w"][0].size
-    slope = (a * sigmoid(-margin))[:, None, None, None] / size
+    losses, pull = loss_and_pull(margin, b, loss)
+    slope = (a * pull)[:, None, None, None] / size
     return (
-        -np.log(sigmoid(margin)),
+        losses,
         slope * (sides["model_w"] - sides["target_w"]),
         -slope * (sides["model_l"] - sides["target_l"]),
     )
@@ -97,21 +107,24 @@ def steps_log_probs(case: dict[str, Any], sides: dict[str, Array]) -> dict[str, 
     }
 
 
-def see_step_dpo(case: dict[str, Any], sides: dict[str, Array], a: float, b: float) -> tuple[Array, Array, Array]:
+def see_step_dpo(
+    case: dict[str, Any], sides: dict[str, Array], a: float, b: float, loss: str = "sigmoid"
+) -> tuple[Array, Array, Array]:
     """The SEE loss of steps, with its gradient for the policy's two noise predictions."""
     eps = case["clip_range"]
     log_probs = steps_log_probs(case, sides)
     margin = see_step_margin(log_probs, a, b, eps)
     coefficients = ddim_coefficients(np.array(case["alpha"]), np.array(case["alpha_prev"]), case["eta"])
     from_latents, from_noise, std = (value[:, None, None, None] for value in coefficients)
+    losses, slope = loss_and_pull(margin, b, loss)
     gradients = []
     for side, sign in (("w", -1.0), ("l", 1.0)):
         ratio = np.exp(log_probs[f"model_{side}"] - log_probs[f"ref_{side}"])
         passes = np.ones_like(ratio) if eps is None else ((ratio > 1 - eps) & (ratio < 1 + eps)).astype(float)
         mean = from_latents * sides[f"x_{side}"] + from_noise * sides[f"model_{side}"]
         pull = (sides[f"next_{side}"] - mean) / std**2 * from_noise / mean[0].size
-        gradients.append((sign * a * sigmoid(-margin) * passes)[:, None, None, None] * pull)
-    return -np.log(sigmoid(margin)), gradients[0], gradients[1]
+        gradients.append((sign * a * slope * passes)[:, None, None, None] * pull)
+    return losses, gradients[0], gradients[1]
 
 
 # --- recording -------------------------------------------------------------------------------------------------------
@@ -128,6 +141,11 @@ def noise_case(generator: np.random.Generator) -> dict[str, Any]:
     case["see"] = [
         see_record(gamma, convention, a, see_diffusion_dpo(sides, a, case["beta"]))
         for gamma, convention, a in settings(case["beta"])
+    ]
+    case["other_losses"] = [
+        {"loss": loss, **see_record(gamma, convention, a, see_diffusion_dpo(sides, a, case["beta"], loss))}
+        for loss in ("ipo", "hinge")
+        for gamma, convention, a in settings(case["beta"])[:2]
     ]
     return case
 
@@ -166,6 +184,11 @@ def step_case(
     ).tolist()
     case["see"] = [
         see_record(gamma, convention, a, see_step_dpo(case, sides, a, beta)) for gamma, convention, a in settings(beta)
+    ]
+    case["other_losses"] = [
+        {"loss": loss, **see_record(gamma, convention, a, see_step_dpo(case, sides, a, beta, loss))}
+        for loss in ("ipo", "hinge")
+        for gamma, convention, a in settings(beta)[:2]
     ]
     return case
 

@@ -46,13 +46,15 @@ class Answers:
         self.name = "model"
 
 
-def loss_of(case: dict[str, Any], sides: dict[str, Tensor], gamma: float, convention: Any) -> LossOutput:
+def loss_of(
+    case: dict[str, Any], sides: dict[str, Tensor], gamma: float, convention: Any, loss: str = "sigmoid"
+) -> LossOutput:
     """The loss of the objective that trains, one row per side; x_0-prediction makes the targets the clean latents."""
     policy_weight, reference_weight = entropy_weights(case["beta"], gamma, convention=convention)
     rows = len(sides["model_w"])
     prompts = TextConditioning(prompt_embeds=torch.zeros(rows, 1, 1))
     if case["kind"] == "noise":
-        noise = NoiseDPO(policy_weight=policy_weight, reference_weight=reference_weight)
+        noise = NoiseDPO(policy_weight=policy_weight, reference_weight=reference_weight, loss=loss)
         schedule = DiffusionProcess(alphas_cumprod=torch.tensor([0.9, 0.5]), prediction_type="sample")
         pairs = ImagePairs(chosen_latents=sides["target_w"], rejected_latents=sides["target_l"], conditioning=prompts)
         return noise.loss(Answers(schedule, sides), pairs, generator=torch.Generator())  # type: ignore[arg-type]
@@ -75,6 +77,7 @@ def loss_of(case: dict[str, Any], sides: dict[str, Tensor], gamma: float, conven
         reference_weight=reference_weight,
         sampling=Sampling(num_inference_steps=1, guidance_scale=1.0, eta=case["eta"]),
         clip_range=case["clip_range"],
+        loss=loss,
     )
     answers: Any = Answers(DiffusionProcess(alphas_cumprod=levels), sides)
     return method.loss(answers, steps, generator=torch.Generator())
@@ -82,9 +85,11 @@ def loss_of(case: dict[str, Any], sides: dict[str, Tensor], gamma: float, conven
 
 def settings() -> list[Any]:
     return [
-        pytest.param(case, record, id=f"{name}-{record['convention']}-gamma={record['gamma']}")
+        pytest.param(
+            case, record, id=f"{name}-{record.get('loss', 'sigmoid')}-{record['convention']}-gamma={record['gamma']}"
+        )
         for name, case in RECORDED.items()
-        for record in case["see"]
+        for record in (*case["see"], *case["other_losses"])
     ]
 
 
@@ -108,7 +113,13 @@ def test_see_losses_and_gradients(case: dict[str, Any], record: dict[str, Any]) 
     sides = tensors(case)
     # Independent leaves, although steps from a shared x_t start from equal numbers.
     chosen, rejected = (sides[name].clone().requires_grad_() for name in ("model_w", "model_l"))
-    output = loss_of(case, sides | {"model_w": chosen, "model_l": rejected}, record["gamma"], record["convention"])
+    output = loss_of(
+        case,
+        sides | {"model_w": chosen, "model_l": rejected},
+        record["gamma"],
+        record["convention"],
+        record.get("loss", "sigmoid"),
+    )
     output.losses.sum().backward()
     for found, wanted in (
         (output.losses.detach(), record["losses"]),

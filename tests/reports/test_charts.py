@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from seedpo.core.entropy import clipped_loss
+from seedpo.core.losses import clipped_loss
 from seedpo.reports.charts import curve_panels, frontier_panels, health_notes, health_panels
 from seedpo.reports.families import Family, group
 from seedpo.reports.runs import read_runs

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from seedpo.core.entropy import clipped_loss, clipped_margin
+from seedpo.core.entropy import clipped_margin
+from seedpo.core.losses import clipped_loss
 from seedpo.settings import build_config
 from seedpo.training.expectations import what_to_expect
 from seedpo.training.settings import RunConfig

@@ -45,12 +45,3 @@ def entropy_weights(beta: float, gamma: float, *, convention: EntropyConvention)
 def clipped_margin(policy_weight: float, clip_range: float) -> float:
     """Largest |a Delta log(policy/reference)| of a pair whose ratios are held in [1 - clip_range, 1 + clip_range]."""
     return policy_weight * (math.log1p(clip_range) - math.log1p(-clip_range))
-
-
-def clipped_loss(policy_weight: float, clip_range: float) -> tuple[float, float]:
-    """Least and greatest loss of a base method (gamma = 0) whose ratios are held in [1 - clip_range, 1 + clip_range].
-
-    At beta = 0.1 and clip_range = 0.1, as published for D3PO, [0.683, 0.703]: such a loss looks flat, always.
-    """
-    margin = clipped_margin(policy_weight, clip_range)
-    return math.log1p(math.exp(-margin)), margin + math.log1p(math.exp(-margin))

@@ -20,12 +20,14 @@ this package's reading, and gamma_absolute = beta * gamma_relative translates be
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from seedpo.core.entropy import EntropyConvention, entropy_weights
+from seedpo.core.losses import LOSSES
 from seedpo.core.types import LossOutput
 
 __all__ = [
@@ -100,26 +102,56 @@ def implicit_reward(
     return policy_weight * log_ratio + (policy_weight - reference_weight) * reference_log_prob.detach()
 
 
-def preference_loss(chosen_reward: Tensor, rejected_reward: Tensor, chosen_probability: Tensor | None = None) -> Tensor:
-    """-p log sigma(m) - (1 - p) log sigma(-m), m = chosen_reward - rejected_reward: Bradley-Terry's log-likelihood.
+def sigmoid_loss(margin: Tensor, beta: float) -> Tensor:
+    """-log sigma(m): Bradley-Terry's log-likelihood (DPO)."""
+    return -logsigmoid(margin)
 
-    With p = 1 it is -log sigma(m), bit for bit. With p = 0.5, a tie, it is least, log 2, at m = 0 (the cross-entropy of
-    a soft label, as in conservative DPO; the published losses of the three methods know p = 1 only). Finite, with
-    finite gradient, for every finite margin.
+
+def ipo_loss(margin: Tensor, beta: float) -> Tensor:
+    """(h - 1 / (2 b))^2 of h = m / b.
+
+    At a = b = beta, h is Delta log(policy / reference), and this is the paper's loss (eq. 17, whose tau is beta). With
+    the entropy term the optimum of a linear preference reward r is a Delta log policy - b Delta log reference = Delta
+    r, so that m is what is regressed on 1/2; h = m / b keeps the paper's scale. Its gradient vanishes at m = 1/2.
+    """
+    return (margin / beta - 1 / (2 * beta)).square()
+
+
+def hinge_loss(margin: Tensor, beta: float) -> Tensor:
+    """max(0, 1 - m): SLiC's rank calibration with the margin of implicit rewards, as RSO (arXiv 2309.06657) has it."""
+    return (1 - margin).clamp(min=0)
+
+
+def preference_loss(
+    chosen_reward: Tensor,
+    rejected_reward: Tensor,
+    chosen_probability: Tensor | None = None,
+    *,
+    loss: str = "sigmoid",
+    beta: float = 1.0,
+) -> Tensor:
+    """P L(m) + (1 - p) L(-m), m = chosen_reward - rejected_reward; L is a row of :data:`seedpo.core.losses.LOSSES`.
+
+    With p = 1 it is L(m), bit for bit. For the sigmoid, -p log sigma(m) - (1 - p) log sigma(-m) is the cross-entropy of
+    a soft label, as in conservative DPO; the published losses of the three methods know p = 1 only. Finite, with finite
+    gradient, for every finite margin.
 
     Args:
         chosen_reward: (B,).
         rejected_reward: (B,).
-        chosen_probability: p, the probability that the first is preferred, in [0, 1], (B,); none: 1 throughout.
+        chosen_probability: p, the probability that the first is preferred, in [0, 1], (B,); ``None``: 1 throughout.
+        loss: which loss.
+        beta: weight of the reference, the scale of IPO's loss.
 
     Returns:
         Losses, (B,).
     """
+    function: Callable[[Tensor, float], Tensor] = LOSSES[loss].function
     margin = chosen_reward - rejected_reward
     if chosen_probability is None:
-        return -logsigmoid(margin)
+        return function(margin, beta)
     probability = chosen_probability.to(margin)
-    return -(probability * logsigmoid(margin) + (1 - probability) * logsigmoid(-margin))
+    return probability * function(margin, beta) + (1 - probability) * function(-margin, beta)
 
 
 def see_loss(
@@ -132,8 +164,9 @@ def see_loss(
     reference_weight: float,
     clip_range: float | None = None,
     chosen_probability: Tensor | None = None,
+    loss: str = "sigmoid",
 ) -> LossOutput:
-    """The loss and its metrics, whatever the log-probabilities are of (predicted noise or denoising steps).
+    """The loss and its metrics, of log-probabilities of predicted noise or of denoising steps.
 
     Args:
         chosen_log_prob: log policy of the preferred side, nats, (B,), with gradient.
@@ -144,6 +177,7 @@ def see_loss(
         reference_weight: b of :func:`entropy_weights`.
         clip_range: as in :func:`clip_log_ratio`.
         chosen_probability: as in :func:`preference_loss`.
+        loss: as in :func:`preference_loss`.
 
     Returns:
         Losses (B,) and the metrics of :func:`preference_metrics`.
@@ -166,7 +200,7 @@ def see_loss(
     )
     reference = chosen_reference_log_prob - rejected_reference_log_prob
     return LossOutput(
-        losses=preference_loss(chosen_reward, rejected_reward, chosen_probability),
+        losses=preference_loss(chosen_reward, rejected_reward, chosen_probability, loss=loss, beta=reference_weight),
         metrics=preference_metrics(
             chosen_reward,
             rejected_reward,

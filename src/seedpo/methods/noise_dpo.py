@@ -49,6 +49,7 @@ class NoiseDPO:
         policy_weight: a of :func:`seedpo.core.entropy.entropy_weights`.
         reference_weight: b of the same.
         reduction: ``mean`` over the latent dimensions as published, or ``sum``.
+        loss: a name in :data:`seedpo.core.losses.LOSSES`.
         draws: time steps and noise as a function of pair and visit, so that runs share them; none: drawn from the
             run's generator.
         cache: log-probabilities under the reference that are known already; it serves with ``draws`` only.
@@ -63,6 +64,7 @@ class NoiseDPO:
         policy_weight: float,
         reference_weight: float,
         reduction: Reduction = "mean",
+        loss: str = "sigmoid",
         draws: KeyedDraws | None = None,
         cache: ReferenceCache | None = None,
     ) -> None:
@@ -71,6 +73,7 @@ class NoiseDPO:
         self.policy_weight = policy_weight
         self.reference_weight = reference_weight
         self.reduction: Reduction = reduction
+        self.loss_name = loss
         self.draws = draws
         self.cache = cache
 
@@ -104,6 +107,7 @@ class NoiseDPO:
             policy_weight=self.policy_weight,
             reference_weight=self.reference_weight,
             chosen_probability=batch.chosen_probability,
+            loss=self.loss_name,
         )
 
     @torch.no_grad()
@@ -177,6 +181,7 @@ def noise_objective(
         policy_weight=scale * policy_weight,
         reference_weight=scale * reference_weight,
         reduction=config.reduction,
+        loss=config.loss,
         draws=draws,
         cache=cache,
     )

@@ -77,6 +77,10 @@ class MethodConfig(Protocol):
         """Over the latent dimensions."""
 
     @property
+    def loss(self) -> str:
+        """Name of the loss of a pair."""
+
+    @property
     def clip_range(self) -> float | None:
         """Range of the ratio policy/reference; ``None``: no clipping."""
 

@@ -32,6 +32,7 @@ class TransitionDPO:
         sampling: guidance and eta of the steps, as they were sampled.
         clip_range: range of the ratio policy/reference; ``None``: no clipping.
         reduction: ``mean`` over the latent dimensions as published, or ``sum``.
+        loss: a name in :data:`seedpo.core.losses.LOSSES`.
 
     Raises:
         ValueError: if ``eta`` is 0: deterministic steps have no density.
@@ -45,6 +46,7 @@ class TransitionDPO:
         sampling: SamplingSettings,
         clip_range: float | None = None,
         reduction: Reduction = "mean",
+        loss: str = "sigmoid",
     ) -> None:
         if not sampling.eta > 0:
             raise ValueError(f"eta = {sampling.eta} must be above 0: a deterministic step has no density")
@@ -53,6 +55,7 @@ class TransitionDPO:
         self.sampling = sampling
         self.clip_range = clip_range
         self.reduction: Reduction = reduction
+        self.loss_name = loss
 
     def loss(self, policy: Policy, batch: StepBatch, *, generator: torch.Generator) -> LossOutput:
         """Losses of pairs of steps: one forward of the policy, and one of the reference unless the batch carries it.
@@ -78,6 +81,7 @@ class TransitionDPO:
             policy_weight=self.policy_weight,
             reference_weight=self.reference_weight,
             clip_range=self.clip_range,
+            loss=self.loss_name,
         )
 
 
@@ -92,4 +96,5 @@ def transition_objective(
         sampling=config.sampling,
         clip_range=config.clip_range,
         reduction=config.reduction,
+        loss=config.loss,
     )

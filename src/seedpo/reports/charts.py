@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from seedpo.core.entropy import clipped_loss
+from seedpo.core.losses import clipped_loss
 from seedpo.pages.figures import Line, Panel
 from seedpo.pages.wording import sentence
 from seedpo.reports.curves import Curve
@@ -233,9 +233,10 @@ def _clip_note(setting: Setting) -> list[str]:
     clip = setting.runs[0].config.get("clip_range") if setting.runs else None
     if not clip or setting.gamma != 0:
         return []
-    low, high = clipped_loss(setting.policy_weight, float(clip))
+    loss = str(setting.runs[0].config.get("loss", "sigmoid"))
+    low, high = clipped_loss(setting.policy_weight, float(clip), loss=loss)
     return (
-        [f"{setting.name}: the loss {expected_loss(setting.policy_weight, setting.beta, float(clip))}"]
+        [f"{setting.name}: the loss {expected_loss(setting.policy_weight, setting.beta, float(clip), loss)}"]
         if high - low < FLAT
         else []
     )

@@ -6,9 +6,8 @@ all. The bounds follow from the settings. The usual ranges are those of the embe
 
 from __future__ import annotations
 
-import math
-
-from seedpo.core.entropy import clipped_loss, clipped_margin
+from seedpo.core.entropy import clipped_margin
+from seedpo.core.losses import LOSSES, clipped_loss
 from seedpo.training.settings import RunConfig
 
 FLAT = 0.1
@@ -25,7 +24,7 @@ def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
     a, b = config.weights
     clip = "no clipping" if config.clip_range is None else f"clip_range {config.clip_range:g}"
     lines = [
-        f"loss: {expected_loss(a, b, config.clip_range)}",
+        f"loss: {expected_loss(a, b, config.clip_range, config.loss)}",
         f"rewards/accuracies: {_accuracy(a == b, fixed_pairs)}",
         f"margin_abs: {_margins(a, b, config.clip_range)}",
     ]
@@ -38,25 +37,30 @@ def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
     return [head, *(f"  {line}" for line in lines)]
 
 
-def expected_loss(a: float, b: float, clip_range: float | None) -> str:
+def expected_loss(a: float, b: float, clip_range: float | None, loss: str = "sigmoid") -> str:
     """What the loss does in a healthy run.
 
     Args:
         a, b: weights of the policy's and the reference's log-probability.
         clip_range: of the ratio policy/reference; `None` without clipping.
+        loss: name of the loss of a pair.
     """
+    start_value = f"{LOSSES[loss].start_value(b):.3g}"
     if a != b:
         return (
-            "starts away from 0.693, mostly above it, because the entropy term's offset spreads the margins; only its "
-            "change is informative, and it varies with offset/std"
+            f"starts away from {start_value}, mostly above it, because the entropy term's offset spreads the margins; "
+            "only its change is informative, and it varies with offset/std"
         )
-    start = f"starts at {math.log(2):.3f} (policy = reference)"
+    start = f"starts at {start_value} (policy = reference)"
     if clip_range is None:
-        return f"{start} and falls slowly; 0.6 to 0.69 is usual for long, and single steps may rise"
-    low, high = clipped_loss(a, clip_range)
+        usual = (
+            "0.6 to 0.69 is usual for long, and single steps may rise" if loss == "sigmoid" else "single steps may rise"
+        )
+        return f"{start} and falls slowly; {usual}"
+    low, high = clipped_loss(a, clip_range, loss=loss)
     bounds = f"{start} and cannot leave [{low:.3f}, {high:.3f}]"
     if high - low >= FLAT:
-        return f"{bounds}; 0.6 to 0.7 is usual"
+        return f"{bounds}; 0.6 to 0.7 is usual" if loss == "sigmoid" else bounds
     return f"{bounds}, however much is learned; judge by accuracy and rewards instead"
 
 

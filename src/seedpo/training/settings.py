@@ -6,9 +6,10 @@ import math
 from inspect import get_annotations
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from seedpo.core.entropy import entropy_weights
+from seedpo.core.losses import LOSSES
 from seedpo.data.settings import CacheConfig, PairsConfig
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig, TrajectoryConfig
@@ -129,6 +130,9 @@ class RunConfig(ModelSettings, TrainingConfig):
     """Weight of the self-entropy term; 0 is the base method."""
     entropy_convention: Literal["relative", "absolute"] = "relative"
     """`relative`: a = beta (1 + gamma). `absolute`: a = beta + gamma."""
+    loss: str = "sigmoid"
+    """Loss of a pair, of the margin m of implicit rewards: `sigmoid`, -log sigma(m), as published; `ipo`, a squared
+    distance of m from 1/2; `hinge`, max(0, 1 - m)."""
     reduction: Literal["sum", "mean"] = "mean"
     """How a log-probability is reduced over the latent dimensions; the published betas are for `mean`."""
     clip_range: float | None = Field(None, gt=0.0, lt=1.0)
@@ -153,6 +157,13 @@ class RunConfig(ModelSettings, TrainingConfig):
     def weights(self) -> tuple[float, float]:
         """The weights (a, b) of the policy's and the reference's log-probability."""
         return entropy_weights(self.beta, self.gamma, convention=self.entropy_convention)
+
+    @field_validator("loss")
+    @classmethod
+    def _loss_is_known(cls, value: str) -> str:
+        if value not in LOSSES:
+            raise ValueError(f"loss = {value!r} is unknown; write one of {', '.join(LOSSES)}")
+        return value
 
     @model_validator(mode="after")
     def _weights_are_usable(self) -> Self:

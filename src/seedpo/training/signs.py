@@ -14,7 +14,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from seedpo.core.entropy import clipped_loss, clipped_margin
+from seedpo.core.entropy import clipped_margin
+from seedpo.core.losses import clipped_loss
 from seedpo.core.verdicts import Evaluation, Outcome, Reading, Rule, judge_run
 from seedpo.training.settings import RunConfig
 
@@ -140,7 +141,7 @@ def inert(lines: Sequence[Mapping[str, Any]], config: RunConfig, threshold: floa
     if config.clip_range is not None and policy_weight == reference_weight:
         bound = clipped_margin(policy_weight, config.clip_range)
         if bound < threshold:
-            low, high = clipped_loss(policy_weight, config.clip_range)
+            low, high = clipped_loss(policy_weight, config.clip_range, loss=config.loss)
             return Sign(
                 value=bound,
                 seen=f"|m| cannot exceed {bound:.2g} at beta = {config.beta:g} and clip_range = {config.clip_range:g}, "
