@@ -15,7 +15,7 @@ from seedpo.study.comparisons import compare, corrected
 from seedpo.study.vote_statistics import Resampling, by_sources, sort_answers
 from tests.study.made_votes import QUESTIONS, check, judgement, made_study, repetition, simulated
 
-FEW = {"resamples": 60}
+FEW = {"resampling": Resampling(resamples=60)}
 ONE = made_study(questions=QUESTIONS[:1])
 
 
@@ -88,7 +88,7 @@ def test_one_raters_taste_is_no_preference_of_people() -> None:
     given = votes("f" * 30, rater="keen")
     for rater in ("r1", "r2"):
         given += [judgement("second", rater=rater, prompt=f"other {rater} {at}", number=at) for at in range(6)]
-    analysis = analyze(ONE, given, resamples=400)
+    analysis = analyze(ONE, given, resampling=Resampling(resamples=400))
     (one,) = analysis.questions[0].comparisons
     assert one.adjusted is not None
     assert one.adjusted <= 0.05

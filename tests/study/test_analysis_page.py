@@ -27,6 +27,7 @@ from seedpo.study.analysis_page import (
 )
 from seedpo.study.folder import open_study
 from seedpo.study.store import Store
+from seedpo.study.vote_statistics import Resampling
 from tests.study.made_votes import QUESTIONS, check, judgement, made_study, simulated
 from tests.study.small_study import pairs_of, small_study
 
@@ -67,7 +68,7 @@ def parsed(page: str) -> Tags:
 def analysis() -> Analysis:
     given = simulated({"base": 0.0, "see": 1.2, "control": 0.1}, prompts=30)
     given += [check(rater != 4, rater=f"r{rater:02d}", number=900) for rater in range(1, 13)]
-    return analyze(made_study(), given, resamples=60, least_checks=0.5)
+    return analyze(made_study(), given, resampling=Resampling(resamples=60), least_checks=0.5)
 
 
 def test_the_page_is_whole_and_needs_nothing_else(analysis: Analysis) -> None:
@@ -111,12 +112,12 @@ def test_sentences_name_what_the_numbers_show(analysis: Analysis) -> None:
 def test_sentences_warn_of_few_fast_and_unequal_raters() -> None:
     study = made_study(questions=QUESTIONS[:1])
     keen = [judgement("first", rater="keen", prompt=f"p {at}", number=at, seconds=0.5) for at in range(30)]
-    alone = lines_of(analyze(study, keen, resamples=60))
+    alone = lines_of(analyze(study, keen, resampling=Resampling(resamples=60)))
     assert "one rater" in alone["How sure"]
     assert "keen answered in less than 1 s" in alone["How sure"]
     for rater in ("r1", "r2"):
         keen += [judgement("second", rater=rater, prompt=f"other {rater} {at}", number=at) for at in range(6)]
-    fooled = lines_of(analyze(study, keen, resamples=400))
+    fooled = lines_of(analyze(study, keen, resampling=Resampling(resamples=400)))
     assert "3 raters" in fooled["How sure"]
     assert "base and see: the test" in fooled["Preference"]
 
@@ -124,9 +125,9 @@ def test_sentences_warn_of_few_fast_and_unequal_raters() -> None:
 def test_a_page_says_where_strengths_are_not_finite_or_missing() -> None:
     study = made_study(questions=QUESTIONS[:1])
     wins = [judgement("first", prompt=f"p {at}", number=at) for at in range(12)]
-    assert "no bound" in render(analyze(study, wins, resamples=20))
+    assert "no bound" in render(analyze(study, wins, resampling=Resampling(resamples=20)))
     apart = [judgement("first", sources=sources, prompt=f"p {sources}") for sources in (("a", "b"), ("c", "d"))]
-    assert "There are no strengths" in render(analyze(study, apart, resamples=20))
+    assert "There are no strengths" in render(analyze(study, apart, resampling=Resampling(resamples=20)))
 
 
 def test_only_all_is_100_percent_and_only_nothing_0_percent() -> None:
@@ -149,12 +150,12 @@ def test_names_and_prompts_are_never_markup_and_never_formulas(tmp_path: Path) -
         for at in range(6)
     ]
     for kind in ("study", "collect"):
-        page = render(analyze(made_study(kind, QUESTIONS[:1], title=evil), given, resamples=20))
+        page = render(analyze(made_study(kind, QUESTIONS[:1], title=evil), given, resampling=Resampling(resamples=20)))
         assert "<script" not in page
         assert "&lt;script&gt;" in page
         parsed(page)
     given = [judgement("first", sources=("=1+1", "b"), number=at, prompt=f"p {at}") for at in range(3)]
-    write_analysis(analyze(made_study(questions=QUESTIONS[:1]), given, resamples=20), tmp_path)
+    write_analysis(analyze(made_study(questions=QUESTIONS[:1]), given, resampling=Resampling(resamples=20)), tmp_path)
     with (tmp_path / "analysis.csv").open(encoding="utf-8", newline="") as stream:
         (row,) = csv.DictReader(stream)
     assert row["left"] == "'=1+1"
@@ -188,7 +189,9 @@ def test_a_collection_has_rankings_instead_of_comparisons(tmp_path: Path) -> Non
         )
         for at in range(MOST_RANKINGS + 5)
     ]
-    page = write_analysis(analyze(made_study("collect", QUESTIONS[:1]), given, resamples=20), tmp_path)
+    page = write_analysis(
+        analyze(made_study("collect", QUESTIONS[:1]), given, resampling=Resampling(resamples=20)), tmp_path
+    )
     text = page.read_text(encoding="utf-8")
     parsed(text)
     assert "Holm" not in text
@@ -234,7 +237,7 @@ def test_the_command_leaves_out_who_the_owner_excluded(voted: tuple[Path, list[s
     store = Store.open(open_study(folder))
     store.exclude(names[2])
     store.close()
-    analysis, _ = analyze_folder(folder, tmp_path / "out", resamples=20, progress=False)
+    analysis, _ = analyze_folder(folder, tmp_path / "out", resampling=Resampling(resamples=20), progress=False)
     assert (analysis.excluded, analysis.counts.excluded, analysis.counts.votes) == ((names[2],), 4, 8)
 
 

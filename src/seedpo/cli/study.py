@@ -257,14 +257,13 @@ def study_analyze_command(
     """
     require_extra()
     from seedpo.study.analysis_page import analyze_folder, headline
+    from seedpo.study.vote_statistics import Resampling
 
     analysis, page = analyze_folder(
         study,
         out,
         url=database,
-        level=level,
-        seed=seed,
-        resamples=resamples,
+        resampling=Resampling(level=level, seed=seed, resamples=resamples),
         least_checks=min_checks,
         fast_seconds=fast_seconds,
         leave_out=tuple(leave_out or ()),

@@ -31,6 +31,8 @@ from seedpo.study.vote_statistics import (
 FAST_SECONDS = 1.0
 """Raters whose median time per answer is below this are flagged."""
 
+USUAL = Resampling()
+
 Step = Callable[[], object]
 """Called after each question."""
 
@@ -132,9 +134,7 @@ def analyze(
     study: Study,
     judgements: Iterable[Judgement],
     *,
-    level: float = 0.95,
-    seed: int = 0,
-    resamples: int = 1000,
+    resampling: Resampling = USUAL,
     least_checks: float | None = None,
     fast_seconds: float = FAST_SECONDS,
     excluded: Collection[str] = (),
@@ -145,9 +145,7 @@ def analyze(
     Args:
         study: its settings name the questions.
         judgements: all that the store counts, checks and repetitions included.
-        level: of intervals; tests are at 1 - level.
-        seed: of the bootstrap.
-        resamples: of the bootstrap.
+        resampling: how intervals are computed.
         least_checks: leave out raters who passed less than this share of their attention checks; `None`: nobody.
         fast_seconds: flag raters whose median time per answer is below this; they still count.
         excluded: raters who are left out.
@@ -156,7 +154,6 @@ def analyze(
     Raises:
         DataError: no vote counts.
     """
-    resampling = Resampling(level=level, seed=seed, resamples=resamples)
     judgements = sorted(judgements, key=lambda vote: (vote.show.rater, vote.show.number, vote.show.token))
     allowed = [vote for vote in judgements if vote.show.rater not in excluded]
     failed = inattentive(allowed, least_checks) if least_checks is not None else ()

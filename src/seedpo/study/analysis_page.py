@@ -16,11 +16,11 @@ from seedpo.errors import ConfigError
 from seedpo.pages.figures import Axis, tick_label, ticks
 from seedpo.pages.rendering import environment
 from seedpo.pages.wording import MINUS, count, listing, sentence
-from seedpo.study.analysis import FAST_SECONDS, Analysis, QuestionResult, analyze
+from seedpo.study.analysis import FAST_SECONDS, USUAL, Analysis, QuestionResult, analyze
 from seedpo.study.comparisons import Comparison
 from seedpo.study.folder import open_study
 from seedpo.study.store import Store
-from seedpo.study.vote_statistics import Agreement, Ends, Share
+from seedpo.study.vote_statistics import Agreement, Ends, Resampling, Share
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -54,9 +54,7 @@ def analyze_folder(
     out: Path,
     *,
     url: str | None = None,
-    level: float = 0.95,
-    seed: int = 0,
-    resamples: int = 1000,
+    resampling: Resampling = USUAL,
     least_checks: float | None = None,
     fast_seconds: float = FAST_SECONDS,
     leave_out: Sequence[str] = (),
@@ -68,7 +66,7 @@ def analyze_folder(
         folder: of the study.
         out: folder for the files; made if it does not exist.
         url: of the database; `None`: the study's own.
-        level, seed, resamples, least_checks, fast_seconds: see :func:`seedpo.study.analysis.analyze`.
+        resampling, least_checks, fast_seconds: see :func:`seedpo.study.analysis.analyze`.
         leave_out: raters, by pseudonym, who are left out besides those that the study's owner has excluded.
         progress: show a bar.
 
@@ -92,9 +90,7 @@ def analyze_folder(
         analysis = analyze(
             study,
             judgements,
-            level=level,
-            seed=seed,
-            resamples=resamples,
+            resampling=resampling,
             least_checks=least_checks,
             fast_seconds=fast_seconds,
             excluded={*leave_out, *(rater.id for rater in raters if rater.excluded)},

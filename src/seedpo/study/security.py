@@ -210,7 +210,7 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Iterable[str] = (), body: int = Limits.body) -> None:
-        names = [name + dot for name in ("localhost", *hosts) for dot in ("", ".")]
+        names = [name.lower() + dot for name in ("localhost", *hosts) for dot in ("", ".")]
         self.by_name = TrustedHostMiddleware(self._checked, allowed_hosts=names, www_redirect=False)
         self.app = app
         self.body = body
