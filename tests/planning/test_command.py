@@ -12,9 +12,9 @@ import pytest
 from seedpo.errors import ConfigError
 from seedpo.planning.advice import advise
 from seedpo.planning.command import plan_text
+from seedpo.planning.dry_run import Guesses
 from seedpo.planning.gpus import find_gpu
 from seedpo.planning.memory import Memory
-from seedpo.planning.plan import Guesses
 from seedpo.settings import build_config
 from seedpo.training.settings import RunConfig
 from tests.planning.real_runs import model_folder

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from seedpo.cli.cache_builds import build_cache
+from seedpo.planning.dry_run import Guesses
 from seedpo.planning.gpus import find_gpu
-from seedpo.planning.plan import Guesses, count, plan_run, run_flops
+from seedpo.planning.plan import count, plan_run
 from seedpo.study.folder import open_study
 from seedpo.training.feedback.wiring import ensure_study
 from seedpo.training.run import build_pairs
@@ -25,7 +26,7 @@ slow = pytest.mark.slow
 
 def planned(config: RunConfig, **guesses: Any) -> float:
     """FLOPs of the training of one process."""
-    return float(run_flops(count(config, guesses=Guesses(**guesses))))
+    return float(count(config, guesses=Guesses(**guesses)).flops())
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def plan_command(
     overrides = read_changes(changes)
     quieten_libraries()
     from seedpo.planning.command import plan_text
-    from seedpo.planning.plan import Guesses
+    from seedpo.planning.dry_run import Guesses
 
     typer.echo(
         plan_text(

@@ -8,8 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from seedpo.planning.dry_run import Guesses
 from seedpo.planning.gpus import find_gpu
-from seedpo.planning.plan import Guesses, plan_run
+from seedpo.planning.plan import plan_run
 from seedpo.planning.table import as_text
 from seedpo.training.run import resolve_config
 

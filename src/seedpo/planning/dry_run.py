@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from seedpo.core.processes import Process
 from seedpo.data.cache.pairs import EncodedPairs
+from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.methods.presets import METHODS
 from seedpo.methods.sources.offline import OfflinePairs
 from seedpo.methods.sources.rolled import RolledPairs
@@ -42,20 +43,22 @@ LOSSES = 400
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assumptions:
-    """What the configuration does not say.
+class Guesses:
+    """What a configuration does not say.
 
     Attributes:
-        kept: share of the pairs of a roll-out that are kept.
+        kept: share of the pairs of a roll-out that are kept, above 0 and at most 1.
         pairs: pairs in the preference set; `None` if no pair is met twice.
-        gpus: number of processes, among which the preference set is divided.
         cached: whether the cache folder is filled.
     """
 
-    kept: Fraction = Fraction(1)
+    kept: float = 1.0
     pairs: int | None = None
-    gpus: int = 1
     cached: bool = False
+
+
+NO_GUESSES = Guesses()
+"""All pairs are kept, none is met twice, and no cache is filled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +72,8 @@ class Workload:
         rollouts: roll-outs in the run; `None` for a fixed set of pairs.
         rows: rows in the run.
         rows_per_unit: rows of one unit in the long run, with its share of a roll-out.
-        rows_at_once: rows of the largest call by part; ``policy`` is a micro-batch.
+        evaluations: rows of all evaluations of the run by part, of all processes.
+        rows_at_once: rows of the largest call by part, evaluations included; ``policy`` is a micro-batch.
     """
 
     unit: str
@@ -78,6 +82,7 @@ class Workload:
     rollouts: int | None = None
     rows: Mapping[Key, Fraction]
     rows_per_unit: Mapping[Key, Fraction]
+    evaluations: Mapping[str, Fraction] = field(default_factory=dict)
     rows_at_once: Mapping[str, int]
 
 
@@ -280,28 +285,55 @@ class _BlankPairs:
         return str(row)
 
 
-def dry_run(config: RunConfig, process: Process, assumed: Assumptions) -> Workload:
-    """Runs the source and the objective of a run on a stand-in model.
+def dry_run(config: RunConfig, process: Process, guesses: Guesses, *, gpus: int = 1) -> Workload:
+    """Runs the source, the objective and an evaluation of a run on a stand-in model.
 
     Args:
         config: the run's settings.
         process: of the run's model.
-        assumed: what the settings do not say.
+        guesses: what the settings do not say.
+        gpus: processes of the run, among which a preference set is divided.
 
     Raises:
         SeedpoError: if the share of pairs kept is so low that a run would give up.
     """
-    return (_offline if METHODS[config.method].source.fixed_pairs else _online)(config, process, assumed)
+    if METHODS[config.method].source.fixed_pairs:
+        training = _offline(config, process, guesses, gpus)
+    else:
+        training = _online(config, process, Fraction(guesses.kept).limit_denominator(10_000))
+    rows, rows_at_once = _evaluations(config, process)
+    parts = dict.fromkeys((*training.rows_at_once, *rows_at_once))
+    most = {part: max(training.rows_at_once.get(part, 0), rows_at_once.get(part, 0)) for part in parts}
+    return replace(training, evaluations=rows, rows_at_once=most)
 
 
-def _online(config: RunConfig, process: Process, assumed: Assumptions) -> Workload:
+def _evaluations(config: RunConfig, process: Process) -> tuple[dict[str, Fraction], dict[str, int]]:
+    """Rows of all evaluations by part, and those of the largest call.
+
+    A run is evaluated before its first step, after its last, and as set between. A scorer embeds each prompt once.
+    """
+    recorder, settings, every = Recorder(), config.evaluation, config.evaluate_every
+    prompts = [f"prompt {number}" for number in range(settings.num_prompts)]
+    with torch.no_grad():
+        evaluation = ImageEvaluation(prompts, config=settings, rewards={}, metrics={})
+        evaluation.draw(StandIn(process, recorder), rank=0, world=1)
+    times = 2 + ((config.max_steps - 1) // every if every else 0)
+    rows = {part: Fraction(times * count) for (_, part), count in recorder.rows.items()}
+    images = settings.num_prompts * settings.images_per_prompt
+    for name in settings.rewards:
+        rows |= {f"scorer_image:{name}": Fraction(times * images), f"scorer_text:{name}": Fraction(len(prompts))}
+        recorder.rows_at_once |= {f"scorer_image:{name}": images, f"scorer_text:{name}": len(prompts)}
+    return rows, recorder.rows_at_once
+
+
+def _online(config: RunConfig, process: Process, kept: Fraction) -> Workload:
     """Roll-outs and the batches made of them, until all pairs of the last roll-out are handed out."""
     passes = _section(config).updates_per_rollout
     recorder = Recorder()
-    policy, source, first = _stand_ins(config, process, recorder, assumed.kept)
+    policy, source, first = _stand_ins(config, process, recorder, kept)
     rollout = source.rollout = _CountedRollout(source.rollout, recorder)
     method, generator = build_method(config), torch.Generator().manual_seed(0)
-    by_chance = assumed.kept < 1 or config.trajectories.steps_per_pair is not None
+    by_chance = kept < 1 or config.trajectories.steps_per_pair is not None
     wanted = first + (ROLLOUTS if by_chance else 1)
     length = config.max_steps * config.gradient_accumulation_steps
     batches = trained = pairs = 0
@@ -394,7 +426,7 @@ _CACHED = {"latents": "vae_encode", "prompts": "text", "reference": "reference"}
 """The part that a filled cache replaces, by the key of ``cache`` that switches it on."""
 
 
-def _offline(config: RunConfig, process: Process, assumed: Assumptions) -> Workload:
+def _offline(config: RunConfig, process: Process, guesses: Guesses, gpus: int) -> Workload:
     """One batch of pairs that are new, and one of pairs that were met before."""
     recorder, batch = Recorder(), config.batch_size
     policy = StandIn(process, recorder)
@@ -406,8 +438,8 @@ def _offline(config: RunConfig, process: Process, assumed: Assumptions) -> Workl
             method.loss(policy, source.next_batch(), generator=generator)
         counts.append(counted)
     units = config.max_steps * config.gradient_accumulation_steps * batch
-    new = _first_visits(assumed, units, directions=2 if config.pairs.flip else 1)
-    filled = assumed.cached and config.cache.folder is not None
+    new = _first_visits(units, guesses.pairs, gpus=gpus, directions=2 if config.pairs.flip else 1)
+    filled = guesses.cached and config.cache.folder is not None
     cached = {part for key, part in _CACHED.items() if filled and getattr(config.cache, key)}
     rows = _sum(_scaled(counts[0], new / batch), _scaled(counts[1], (units - new) / batch))
     rows = {(activity, part): count for (activity, part), count in rows.items() if part not in cached}
@@ -421,43 +453,20 @@ def _offline(config: RunConfig, process: Process, assumed: Assumptions) -> Workl
     )
 
 
-def _first_visits(assumed: Assumptions, visits: int, *, directions: int) -> Fraction:
+def _first_visits(visits: int, pairs: int | None, *, gpus: int, directions: int) -> Fraction:
     """How many of a process's visits of pairs are the first: expectation.
 
     Each epoch gives every pair to one of the processes.
 
     Args:
-        assumed: size of the set and number of processes.
         visits: of this process.
+        pairs: in the set; `None` if no pair is met twice.
+        gpus: number of processes.
         directions: 2 where a pair is mirrored at half of its visits, which makes two pairs of it, else 1.
     """
-    if assumed.pairs is None:
+    if pairs is None:
         return Fraction(visits)
-    epochs, rest = divmod(visits * assumed.gpus, assumed.pairs)
-    chance = Fraction(1, directions * assumed.gpus)
+    epochs, rest = divmod(visits * gpus, pairs)
+    chance = Fraction(1, directions * gpus)
     unmet = (1 - chance) ** epochs
-    return directions * (assumed.pairs * (1 - unmet) + rest * unmet * chance)
-
-
-def evaluation(config: RunConfig) -> dict[str, Fraction]:
-    """Rows of all evaluations of a run by part, of all processes.
-
-    A run is evaluated before its first step, after its last, and as set between. A scorer embeds each prompt once.
-    """
-    settings, every = config.evaluation, config.evaluate_every
-    times = 2 + ((config.max_steps - 1) // every if every else 0)
-    images = settings.num_prompts * settings.images_per_prompt
-    guidance = 2 if settings.guidance_scale != 1 else 1
-    batches = [
-        range(first, min(first + settings.batch_size, images)) for first in range(0, images, settings.batch_size)
-    ]
-    # Each batch embeds each of its prompts once, and the negative prompt.
-    embedded = sum(len({row // settings.images_per_prompt for row in batch}) + 1 for batch in batches)
-    rows = {
-        "text": times * embedded,
-        "sampling": times * images * settings.num_inference_steps * guidance,
-        "vae_decode": times * images,
-    }
-    for name in settings.rewards:
-        rows |= {f"scorer_image:{name}": times * images, f"scorer_text:{name}": settings.num_prompts}
-    return {part: Fraction(count) for part, count in rows.items()}
+    return directions * (pairs * (1 - unmet) + rest * unmet * chance)

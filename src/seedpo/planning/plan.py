@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -12,7 +12,7 @@ from seedpo.methods.presets import METHODS
 from seedpo.planning.advice import advise
 from seedpo.planning.configurations import model_configuration
 from seedpo.planning.costs import Cost, Networks, measure
-from seedpo.planning.dry_run import Assumptions, Workload, dry_run, evaluation
+from seedpo.planning.dry_run import NO_GUESSES, Guesses, Workload, dry_run
 from seedpo.planning.gpus import Gpu
 from seedpo.planning.memory import Memory, estimate
 from seedpo.planning.networks import build_policy, build_preview
@@ -132,26 +132,16 @@ class Counted:
     costs: Mapping[str, Cost]
     model: str
 
-
-@dataclass(frozen=True, kw_only=True)
-class Guesses:
-    """What a configuration does not say.
-
-    Attributes:
-        kept: share of the pairs of a roll-out that are kept, above 0 and at most 1.
-        pairs: in the preference set; none: as many as are trained on.
-        cached: whether all that the run looks up in its cache folder is there.
-    """
-
-    kept: float = 1.0
-    pairs: int | None = None
-    cached: bool = False
+    def flops(self) -> Fraction:
+        """FLOPs of one process's training in the run."""
+        rows = self.workload.rows
+        return sum((self.costs[part].flops.total * count for (_, part), count in rows.items()), Fraction(0))
 
 
 def count(
     config: RunConfig,
     *,
-    guesses: Guesses = Guesses(),
+    guesses: Guesses = NO_GUESSES,
     gpus: int = 1,
     progress: Callable[[str], object] = lambda part: None,
 ) -> Counted:
@@ -181,20 +171,14 @@ def count(
     if not METHODS[config.method].source.fixed_pairs and config.feedback.study is None:
         scorers[""] = _scorer(config, config.reward)
     networks = Networks(policy=policy, preview=build_preview(config), scorers=scorers)
-    assumed = Assumptions(
-        kept=Fraction(guesses.kept).limit_denominator(10_000),
-        pairs=guesses.pairs,
-        gpus=gpus,
-        cached=guesses.cached,
-    )
     try:
         policy.process.timesteps(config.sampling.num_inference_steps)
     except ValueError as error:
         raise ConfigError(f"sampling.{error}") from error
-    workload = dry_run(config, policy.process, assumed)
+    workload = dry_run(config, policy.process, guesses, gpus=gpus)
     costs = measure(
         networks,
-        _with_evaluation(config, workload.rows_at_once, networks),
+        workload.rows_at_once,
         mixed_precision=config.mixed_precision,
         with_gradients=config.gradient_accumulation_steps > 1,
         progress=progress,
@@ -206,42 +190,34 @@ def _scorer(config: RunConfig, name: str) -> Scorer:
     return build_scorer(name, definitions=config.rewards, precision=config.reward_precision)
 
 
-def _with_evaluation(config: RunConfig, rows_at_once: Mapping[str, int], networks: Networks) -> dict[str, int]:
-    """Rows of the largest calls, those of evaluations included; rewards without a network are left out."""
-    images = config.evaluation.num_prompts * config.evaluation.images_per_prompt
-    batch = min(config.evaluation.batch_size, images)
-    sampled = batch * (2 if config.evaluation.guidance_scale != 1 else 1)
-    joined = dict(rows_at_once)
-    for part, rows in (("sampling", sampled), ("vae_decode", batch), ("text", config.evaluation.num_prompts)):
-        joined[part] = max(joined.get(part, 0), rows)
-    for name in filter(None, networks.scorers):
-        joined |= {f"scorer_image:{name}": images, f"scorer_text:{name}": config.evaluation.num_prompts}
-    idle = {
-        f"scorer_{part}{name and ':'}{name}"
-        for name, scorer in networks.scorers.items()
-        for part, kind in (("image", "images"), ("text", "prompts"))
-        if not scorer.calls(kind)
-    }
-    return {part: rows for part, rows in joined.items() if part not in idle}
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """What rows cost on a GPU.
 
+    Attributes:
+        costs: of a row of each part.
+        gpu: the kind of GPU.
+        utilisation: share of its peak that is reached.
+    """
 
-def run_flops(counted: Counted) -> Fraction:
-    """FLOPs of one process's training in a run."""
-    return sum((_flops(counted.costs, part) * rows for (_, part), rows in counted.workload.rows.items()), Fraction(0))
+    costs: Mapping[str, Cost]
+    gpu: Gpu
+    utilisation: float
 
+    def flops(self, rows: Mapping[str, Fraction]) -> Fraction:
+        """FLOPs of rows by part."""
+        return sum((self.costs[part].flops.total * count for part, count in rows.items()), Fraction(0))
 
-def _flops(costs: Mapping[str, Cost], part: str) -> Fraction:
-    return costs[part].flops.total if part in costs else Fraction(0)
+    def hours(self, rows: Mapping[str, Fraction]) -> float:
+        """Hours of rows by part."""
+        return sum(self._seconds(part) * float(count) for part, count in rows.items()) / self.utilisation / 3600
 
-
-def _seconds(costs: Mapping[str, Cost], part: str, gpu: Gpu) -> float:
-    """Time of one row at the full peak."""
-    if part not in costs:
-        return 0.0
-    cost = costs[part]
-    if cost.half:
-        return float(cost.flops.total) / (gpu.half * 1e12)
-    return (float(cost.flops.convolution) / gpu.tf32 + float(cost.flops.product) / gpu.float32) / 1e12
+    def _seconds(self, part: str) -> float:
+        """Time of one row at the full peak."""
+        cost = self.costs[part]
+        if cost.half:
+            return float(cost.flops.total) / (self.gpu.half * 1e12)
+        return (float(cost.flops.convolution) / self.gpu.tf32 + float(cost.flops.product) / self.gpu.float32) / 1e12
 
 
 def plan_run(
@@ -250,7 +226,7 @@ def plan_run(
     gpu: Gpu,
     gpus: int = 1,
     utilisation: float = UTILISATION,
-    guesses: Guesses = Guesses(),
+    guesses: Guesses = NO_GUESSES,
     progress: Callable[[str], object] = lambda part: None,
 ) -> Plan:
     """What a run would cost on GPUs of one kind.
@@ -274,10 +250,10 @@ def plan_run(
     study = study_settings(config)  # one that cannot be read is told before anything is counted
     counted = count(config, guesses=guesses, gpus=gpus, progress=progress)
     workload, costs = counted.workload, counted.costs
-    drawn = evaluation(config)
-    flops = gpus * run_flops(counted) + sum(_flops(costs, part) * rows for part, rows in drawn.items())
-    lines = _lines(counted, gpu=gpu, gpus=gpus, utilisation=utilisation, total=flops)
-    lines.append(_evaluation_line(costs, drawn, config, gpu=gpu, gpus=gpus, utilisation=utilisation, total=flops))
+    rates = Rates(costs=costs, gpu=gpu, utilisation=utilisation)
+    flops = gpus * counted.flops() + rates.flops(workload.evaluations)
+    lines = [*_training_lines(workload, rates, gpus=gpus, total=flops)]
+    lines.append(_evaluation_line(config, workload.evaluations, rates, gpus=gpus, total=flops))
     memory = estimate(config, counted.networks, costs, gpus=gpus, cached=guesses.cached)
     scorer, rollouts = counted.networks.scorers.get(""), workload.rollouts or 0
     return Plan(
@@ -301,57 +277,28 @@ def plan_run(
     )
 
 
-def _lines(
-    counted: Counted,
-    *,
-    gpu: Gpu,
-    gpus: int,
-    utilisation: float,
-    total: Fraction,
-) -> list[Line]:
-    workload, costs = counted.workload, counted.costs
-    lines = []
+def _training_lines(workload: Workload, rates: Rates, *, gpus: int, total: Fraction) -> Iterator[Line]:
     for name in dict.fromkeys(name for name, _ in workload.rows):
-        rows = {part: rows for (activity, part), rows in workload.rows.items() if activity == name}
+        rows = {part: count for (activity, part), count in workload.rows.items() if activity == name}
         each = {part: workload.rows_per_unit.get((name, part), Fraction(0)) / workload.pairs_per_unit for part in rows}
-        flops = sum((_flops(costs, part) * number for part, number in rows.items()), Fraction(0))
-        lines.append(
-            Line(
-                name=name,
-                forwards=float(sum(each.values())),
-                flops=float(sum(_flops(costs, part) * number for part, number in each.items())),
-                share=float(gpus * flops / total),
-                hours=sum(_seconds(costs, part, gpu) * float(number) for part, number in rows.items())
-                / utilisation
-                / 3600,
-            )
+        yield Line(
+            name=name,
+            forwards=float(sum(each.values())),
+            flops=float(rates.flops(each)),
+            share=float(gpus * rates.flops(rows) / total),
+            hours=rates.hours(rows),
         )
-    return lines
 
 
 def _evaluation_line(
-    costs: Mapping[str, Cost],
-    rows: Mapping[str, Fraction],
-    config: RunConfig,
-    *,
-    gpu: Gpu,
-    gpus: int,
-    utilisation: float,
-    total: Fraction,
+    config: RunConfig, rows: Mapping[str, Fraction], rates: Rates, *, gpus: int, total: Fraction
 ) -> Line:
-    """All evaluations: batches of images are dealt out among the processes, and scored by the first."""
-    batches = -(-config.evaluation.num_prompts * config.evaluation.images_per_prompt // config.evaluation.batch_size)
-    share = -(-batches // gpus) / batches
-    seconds = sum(
-        _seconds(costs, part, gpu) * float(number) * (1.0 if part.startswith("scorer_") else share)
-        for part, number in rows.items()
-    )
+    """All evaluations: batches of images are divided among the processes, and scored by the first."""
+    batches = len(config.evaluation.drawing.batches(config.evaluation.num_prompts))
+    share = Fraction(-(-batches // gpus), batches)
+    own = {part: count if part.startswith("scorer_") else count * share for part, count in rows.items()}
     return Line(
-        name="evaluations",
-        forwards=0.0,
-        flops=0.0,
-        share=float(sum(_flops(costs, part) * number for part, number in rows.items()) / total),
-        hours=seconds / utilisation / 3600,
+        name="evaluations", forwards=0.0, flops=0.0, share=float(rates.flops(rows) / total), hours=rates.hours(own)
     )
 
 
