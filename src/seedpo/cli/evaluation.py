@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seedpo.cli.shared import quieten_libraries
+from seedpo.cli.shared import quieten_libraries, split_names
 from seedpo.errors import ConfigError
 
 
@@ -20,7 +20,7 @@ def evaluate_command(
             help="RUN, RUN@base, RUN@STEP, a pipeline (folder, owner/name, `scenes`), or a LoRA with --model.",
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the evaluation; run the same command again to go on in it.")],
+    out: Annotated[Path, typer.Option(help="Folder of the evaluation; the same command continues in it.")],
     prompts: Annotated[
         str, typer.Option(metavar="SET", help="A set of `seedpo list prompts`, NAME@FOLDER, or a .txt, .jsonl, .csv.")
     ] = "scenes-evaluation",
@@ -40,14 +40,17 @@ def evaluate_command(
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn or scored at a time.")] = 16,
     prompts_seed: Annotated[int, typer.Option(min=0, help="Seed of sets that are drawn: study-300.")] = 0,
     model: Annotated[str | None, typer.Option(help="Base model of LoRA files.")] = None,
-    vae: Annotated[str | None, typer.Option(help="Another autoencoder for targets that are no runs.")] = None,
+    vae: Annotated[str | None, typer.Option(help="Another autoencoder, for targets that are not runs.")] = None,
     resolution: Annotated[
-        int | None, typer.Option(min=8, help="Height and width of images of targets that are no runs; their own.")
+        int | None,
+        typer.Option(
+            min=8, help="Height and width of images of targets that are not runs; the model's own if not given."
+        ),
     ] = None,
     mixed_precision: Annotated[
         str | None, typer.Option(help="no, fp16 or bf16 for all targets; a run's own if not given.")
     ] = None,
-    reward_precision: Annotated[str, typer.Option(help="In which rewards compute: no (float32), fp16 or bf16.")] = "no",
+    reward_precision: Annotated[str, typer.Option(help="Precision of rewards: no (float32), fp16 or bf16.")] = "no",
     config: Annotated[
         Path | None, typer.Option(help="YAML whose key `rewards` defines weighted sums: a recipe, a run's config.yaml.")
     ] = None,
@@ -63,15 +66,15 @@ def evaluate_command(
         typer.Option("--over-training", help="Score the images that runs wrote at their evaluations; loads no model."),
     ] = False,
     processes: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processes on this machine that draw: one for each GPU.")
+        int | None, typer.Option(min=1, metavar="N", help="Processes on this machine that draw, one for each GPU.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Compare models: the same prompts and latents for all, scores with 95 % intervals, win rates.
 
     Writes images, scores.parquet (one row for each image), metrics.parquet (one for each prompt) and summary.json, .csv
-    and .md. Finished images and scores are kept: run the same command again after a kill, with more targets or with
-    more rewards.
+    and .md. Finished images and scores are kept. Run the same command again after an interruption, or with more targets
+    or rewards.
 
     Examples:
         seedpo evaluate base=scenes runs/spo runs/see-spo --rewards scenes-scorer,scenes-truth --out out/eval
@@ -87,7 +90,7 @@ def evaluate_command(
     from seedpo.cli.launch import run_in_processes
 
     if over_training and (processes or 1) > 1:
-        raise ConfigError("--over-training draws nothing; leave --processes out")
+        raise ConfigError("--over-training draws no images; leave --processes out")
     run_in_processes(context.obj, processes=processes)
     quieten_libraries()
     from seedpo.evaluation.evaluate import Measures, evaluate, evaluate_over_training, tie_widths
@@ -100,8 +103,8 @@ def evaluate_command(
     from seedpo.training.accelerator import build_accelerator
 
     measures = Measures(
-        rewards=_names(rewards),
-        metrics=_names(metrics),
+        rewards=split_names(rewards),
+        metrics=split_names(metrics),
         scoring=Scoring(
             definitions=read_definitions(config),
             precision=as_precision(reward_precision),
@@ -113,7 +116,7 @@ def evaluate_command(
     )
     if over_training:
         if not measures.rewards and not measures.metrics:
-            raise ConfigError("--over-training needs --rewards or --metrics: there is nothing else to do")
+            raise ConfigError("--over-training only measures; give --rewards or --metrics")
         summary: Summary | None = evaluate_over_training(targets, out, measures=measures)
     else:
         drawing = Drawing(
@@ -140,7 +143,3 @@ def evaluate_command(
     if summary.figures:
         typer.echo(text(summary))
     typer.echo(f"evaluation: {out}")
-
-
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -18,18 +18,18 @@ TITLES = ("name", "measures (higher is better)", "scale", "download", "licence",
 """Columns of the table of rewards."""
 
 SHARES = (0, 10, 8, 3, 6, 5)
-"""How the width that names leave is dealt out to the columns."""
+"""How the columns share the width that names leave."""
 
 NARROW = 110
 """Terminals with fewer columns get one paragraph for each reward."""
 
 
-BESIDES = (
-    "Wherever a reward is named: one of these; NAME@PLACE for its weights elsewhere (a folder, or owner/name on the "
-    "hub); a folder or owner/name with a CLIP preference model; module:function for Python code of your own; or a "
+OTHER_FORMS = (
+    "Wherever a reward is named, write one of these; NAME@PLACE for its weights elsewhere (a folder, or owner/name on "
+    "the hub); a folder or owner/name with a CLIP preference model; module:function for your own Python code; or a "
     "weighted sum that the configuration defines under `rewards`."
 )
-"""What else can be written for a reward."""
+"""What else a reward can be."""
 
 
 def list_command(
@@ -40,10 +40,10 @@ def list_command(
         ),
     ] = None,
 ) -> None:
-    """List the names that can be written in configurations and commands.
+    """List the names that configurations and commands accept.
 
-    `seedpo list rewards` says what each reward measures, in which numbers, under which licence, and what is downloaded;
-    `seedpo list metrics` and `seedpo list set-metrics` the units of metrics, and what they need.
+    `seedpo list rewards` shows what each reward measures, on which scale, under which licence, and what it downloads.
+    `seedpo list metrics` and `seedpo list set-metrics` show the unit of each metric, and what it needs.
     """
     if kind is not None and kind not in registries():
         raise ConfigError(f"unknown kind {kind!r}; there are: {', '.join(registries())}")
@@ -51,16 +51,16 @@ def list_command(
         width = shutil.get_terminal_size((80, 24)).columns
         typer.echo(reward_table(REWARDS.entries, width=width))
         typer.echo("")
-        typer.echo(textwrap.fill(BESIDES, min(max(width, 30), 120)))
+        typer.echo(textwrap.fill(OTHER_FORMS, min(max(width, 30), 120)))
         return
     for word in [kind] if kind else registries():
         typer.echo(f"{word}:")
         for entry in registries()[word].entries:
-            typer.echo(f"  {entry.name:24} {entry.summary}{_besides(entry)}")
+            typer.echo(f"  {entry.name:24} {entry.summary}{_brackets(entry)}")
 
 
-def _besides(entry: Entry) -> str:
-    """In brackets, unit and direction of a metric, and the network and reference set that it needs."""
+def _brackets(entry: Entry) -> str:
+    """The unit and direction of a metric, and the network and reference set that it needs, in brackets."""
     if not isinstance(entry, MetricEntry):
         return ""
     _, _, unit, _, direction, needs, _ = metric_facts(entry)
@@ -69,7 +69,7 @@ def _besides(entry: Entry) -> str:
 
 
 def metric_facts(entry: MetricEntry) -> tuple[str, ...]:
-    """What the table says of a metric: name, what, unit, range, direction, needs, source."""
+    """One row of the table of metrics: name, summary, unit, range, direction, needs, source."""
     needs = []
     if entry.image_size is not None:
         needs.append(f"{entry.image_size} x {entry.image_size} px drawings")
@@ -83,13 +83,13 @@ def metric_facts(entry: MetricEntry) -> tuple[str, ...]:
 
 
 def reward_facts(entry: RewardEntry) -> tuple[str, ...]:
-    """What the table says of a reward, in the order of its columns."""
+    """One row of the table of rewards, in the order of its columns."""
     measures = f"{entry.summary}; step-aware" if entry.step_aware else entry.summary
     return (entry.name, measures, entry.scale, entry.size or "none", entry.licence, entry.source)
 
 
 def reward_table(entries: Sequence[RewardEntry], *, width: int) -> str:
-    """The rewards as a table, or as paragraphs where a table would not fit.
+    """The rewards as a table, or as paragraphs if a table would not fit.
 
     Args:
         entries: the rewards.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedpo.cli.shared import quieten_libraries
+from seedpo.cli.shared import quieten_libraries, split_names
 from seedpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def score_command(
     config: Annotated[
         Path | None, typer.Option(help="YAML whose key `rewards` defines weighted sums: a recipe, a run's config.yaml.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="In which networks compute: no (float32), fp16 or bf16.")] = "no",
+    precision: Annotated[str, typer.Option(help="Precision of the networks: no (float32), fp16 or bf16.")] = "no",
     batch_size: Annotated[int, typer.Option(min=1, help="Images read and scored at a time.")] = 32,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; the GPU if there is one.")] = None,
     skip_unreadable: Annotated[
@@ -49,8 +49,8 @@ def score_command(
 ) -> None:
     """Score image files with rewards, and write a table: file, prompt, and a column for each reward.
 
-    Images are taken in the order of their paths, 2 before 10; that is also the order of the lines of a text file of
-    prompts. Models are loaded one after another. Higher scores are better, whatever the reward.
+    Images are sorted by their paths, 2 before 10. The lines of a text file of prompts follow the same order. Models are
+    loaded one after another. Higher scores are better, whatever the reward.
 
     Examples:
         seedpo score out/images --reward scenes-scorer,scenes-truth --out scores.parquet
@@ -65,7 +65,7 @@ def score_command(
     from seedpo.evaluation.score import as_sum as sum_text
     from seedpo.settings import as_precision
 
-    names = list(dict.fromkeys(name.strip() for name in reward.split(",") if name.strip()))
+    names = split_names(reward)
     if not names:
         raise ConfigError("--reward names no reward; `seedpo list rewards` shows them")
     check_out(out, overwrite=overwrite)
@@ -98,10 +98,10 @@ def score_command(
 
 
 def checked_device(name: str | None) -> str | None:
-    """The device itself, if there is one of this name here.
+    """The name of a device, once it is known to work.
 
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is no such device here.
     """
     if name is None:
         return None
@@ -116,7 +116,7 @@ def checked_device(name: str | None) -> str | None:
 
 
 def summary_text(table: ScoreTable, summaries: Sequence[ScoreSummary]) -> str:
-    """What a person wants to know of each reward: mean, deviation, best and worst file; and what was left out."""
+    """Mean, deviation, best and worst file of each reward, and the files that were left out."""
     prompts = len({image.prompt for image in table.images})
     count = f"{len(table.images)} {'image' if len(table.images) == 1 else 'images'}"
     lines = [f"{count} of {prompts} {'prompt' if prompts == 1 else 'prompts'}"]

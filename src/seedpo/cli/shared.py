@@ -50,6 +50,11 @@ def read_changes(changes: list[str] | None) -> dict[str, Any]:
     return nested([parse_override(change) for change in changes or []])
 
 
+def split_names(text: str) -> list[str]:
+    """The names of an option with commas between them, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 def quieten_libraries() -> None:
     """Keeps the libraries' own progress bars and notices off the screen."""
     import diffusers

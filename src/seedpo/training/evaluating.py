@@ -1,4 +1,4 @@
-"""One evaluation, by the first process alone or by all of them together."""
+"""One evaluation of a run, on the first process or on all of them together."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def evaluate_together(
 ) -> Mapping[str, float]:
     """The figures of an evaluation, on every process; every process must call this, with whole weights.
 
-    A :class:`SharedEvaluator` draws its images on all processes; the first one gets them through files, whatever their
-    size, and measures them. Any other evaluator is called on the first process while the others wait.
+    A :class:`SharedEvaluator` draws its images on all processes. The first process reads them from files, whatever
+    their size, and measures them. Any other evaluator runs on the first process while the others wait.
 
     Args:
-        evaluator: generates and measures.
+        evaluator: draws and measures.
         policy: with its bare network.
         accelerator: of this process.
         folder: of the run; images go into its ``samples``.

@@ -1,4 +1,4 @@
-"""From the loss and metrics of every pair to the figures of one optimiser step, over all processes."""
+"""The figures of an optimiser step, over all processes, from the loss and metrics of every pair."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ProcessRows:
     Attributes:
         losses: the loss of each pair, one list per micro-batch.
         metrics: the value of each pair, by metric; micro-batches joined.
-        spreads: metrics whose standard deviation is logged.
+        spreads: metrics whose standard deviation is logged too.
         stop: whether this process was asked to stop.
     """
 
@@ -48,7 +48,7 @@ def check_output(output: LossOutput) -> None:
 
 
 def detached(output: LossOutput) -> LossOutput:
-    """The same figures without their graph, so that its memory is freed."""
+    """The same output without its graph, which frees memory."""
     metrics = {name: values.detach() for name, values in output.metrics.items()}
     return LossOutput(losses=output.losses.detach(), metrics=metrics, spreads=output.spreads)
 
@@ -94,7 +94,7 @@ def step_figures(processes: Sequence[ProcessRows]) -> dict[str, float]:
 
 
 def rows_not_finite(processes: Sequence[ProcessRows]) -> list[str]:
-    """Where losses are not finite, in words: process, micro-batch and rows, all counted from 0."""
+    """Where losses are not finite, as text: process, micro-batch and rows, all counted from 0."""
     places: list[str] = []
     for rank, rows in enumerate(processes):
         for index, losses in enumerate(rows.losses):

@@ -108,7 +108,7 @@ def test_connection_and_bounds() -> None:
     apart = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]])
     assert not is_connected(apart, nothing)
     assert is_connected(apart, np.array([[0, 0, 0], [0, 0, 1], [0, 1, 0]]))
-    with pytest.raises(ValueError, match="hang together"):
+    with pytest.raises(ValueError, match="disconnected"):
         fit_strengths(apart)
 
 

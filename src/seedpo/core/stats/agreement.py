@@ -1,4 +1,4 @@
-"""Agreement of raters beyond chance: Krippendorff's alpha, and how often one rater says what the others say."""
+"""Agreement of raters beyond chance: Krippendorff's alpha, and how often a rater agrees with the others."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Scale = Literal["nominal", "ordinal"]
 
 
 def coincidences(counts: ArrayLike) -> Array:
-    """How often two raters of one unit gave each two values, unit by unit.
+    """How often two raters of a unit gave each pair of values, unit by unit.
 
         o_u(c, k) = n_uc (n_uk - [c = k]) / (m_u - 1),   m_u = sum_c n_uc
 
-    Units with fewer than two values say nothing and are 0, which is how missing answers are dealt with.
+    Units with fewer than two values carry no information and are 0. So missing answers need no special treatment.
 
     Args:
         counts: (U, K): how many raters gave each of K values to each unit.
@@ -41,10 +41,10 @@ def alpha_of(coincidence: Array, *, scale: Scale = "nominal") -> float:
     """Krippendorff's alpha of a table of coincidences (K, K).
 
     Alpha is 1 - observed / expected disagreement (Krippendorff 2011): 1 if all agree, 0 at chance, below 0 if raters
-    disagree more than chance would have them. ``ordinal`` counts a disagreement by the square of the values between.
+    disagree more than by chance. ``ordinal`` weights a disagreement by the squared number of values in between.
 
     Returns:
-        alpha; NaN where no unit has two values, or all values are the same, since chance agrees then too.
+        alpha; NaN if no unit has two values, or if all values are the same, since chance agrees then too.
     """
     amounts = coincidence.sum(1)
     total = float(amounts.sum())
@@ -70,9 +70,9 @@ def agreement_with_others(same: ArrayLike, others: ArrayLike) -> float:
     Returns:
         share in [0, 1]; NaN if no unit has another rater.
     """
-    agreeing, asked = np.asarray(same, dtype=np.float64), np.asarray(others, dtype=np.float64)
-    known = asked > 0
-    return float((agreeing[known] / asked[known]).mean()) if known.any() else math.nan
+    agreeing, answers = np.asarray(same, dtype=np.float64), np.asarray(others, dtype=np.float64)
+    known = answers > 0
+    return float((agreeing[known] / answers[known]).mean()) if known.any() else math.nan
 
 
 def _distance(amounts: Array, scale: Scale) -> Array:

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 1000
-"""Resamples behind each interval, unless another number is asked for."""
+"""Resamples behind each interval by default."""
 
 _NUMBERS_AT_A_TIME = 2**22
-"""Bound on the resampled values that are in memory together."""
+"""Bound on the resampled values in memory at once."""
 
 Finish = Callable[[float], float]
 
@@ -38,7 +38,7 @@ class Interval:
         mean: the figure; NaN if there was no value.
         low: lower end of the interval.
         high: upper end of the interval.
-        count: values (prompts) that it rests on.
+        count: values (prompts) behind it.
         left_out: values that were NaN.
     """
 
@@ -71,7 +71,7 @@ class WinRate:
 
     @property
     def rate(self) -> float:
-        """Wins, and half of the ties; 0.5: none is better."""
+        """Wins plus half of the ties; 0.5 if neither is better."""
         return self.win + 0.5 * self.tie
 
 
@@ -109,11 +109,11 @@ def paired_difference(
 ) -> Interval:
     """Mean of ``a`` less mean of ``b``, each over the same prompts, with its interval.
 
-    Both means are taken over the same resampled prompts, so that what makes a prompt hard for both cancels.
+    Both means are taken over the same resampled prompts, so prompts that are hard for both models cancel.
 
     Args:
         a: one value for each prompt, (P,); NaN where there is none.
-        b: of the other model, in the same order; prompts that one of the two lacks are left out.
+        b: of the other model, in the same order; prompts without a value in one of the two are left out.
         seed: seed of the resampling.
         resamples: how many are drawn.
         level: of the interval.
@@ -151,7 +151,7 @@ def win_rate(
 ) -> WinRate:
     """How often ``a`` beats ``b``, images being paired by prompt and latents.
 
-    Shares are means over prompts of the share among a prompt's images; a pair of which one score is NaN is left out.
+    A share is the mean over prompts of the share among a prompt's images. Pairs with a NaN score are left out.
 
     Args:
         a: scores (P, K) of K images for each of P prompts; higher is better.
@@ -215,7 +215,7 @@ def resampled_means(rows: Array, *, seed: int, resamples: int = RESAMPLES) -> Ar
     parts = []
     for start in range(0, resamples, block):
         drawn = generator.integers(count, size=(min(block, resamples - start), count))
-        # Column by column, and along the last axis: numpy then adds as it does for one column alone.
+        # Column by column and along the last axis, so that numpy adds in the same order as for a single column.
         parts.append(np.stack([column[drawn].mean(1) for column in rows.T], axis=1))
     return np.concatenate(parts)
 
@@ -245,7 +245,7 @@ def _same_shape(a: Array, b: Array) -> tuple[Array, Array]:
 def vote_weights(raters: Index, prompts: Index, *, seed: int, resamples: int) -> Iterator[Array]:
     """Weights of the votes in each resample.
 
-    With one rater (or one prompt) only the other side is drawn, since there is nothing to draw from.
+    With a single rater (or prompt) only the other side is resampled.
 
     Args:
         raters, prompts: whose and of what each vote is, (N,), counted from 0.

@@ -12,7 +12,7 @@ QUANTILES = (
     *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
     *(2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042),
 )
-"""0.975 quantiles of Student's t with 1, 2, ... degrees of freedom; beyond them 2.042 is kept, a little too wide."""
+"""0.975 quantiles of Student's t with 1, 2, ... degrees of freedom; more use 2.042, which is slightly too wide."""
 
 
 def wilson_interval(successes: float, count: int, *, z: float = 1.959964) -> tuple[float, float]:
@@ -44,13 +44,13 @@ def sign_test(wins: int, losses: int) -> float:
 
         p = min(1, 2 P[X <= min(wins, losses)]),   X ~ Binomial(wins + losses, 1/2)
 
-    Exact only where the cases are independent of each other: hand it one case per prompt, not one per vote.
+    Exact only for independent cases: pass one case per prompt, not one per vote.
 
     Args:
         wins, losses: at least 0.
 
     Returns:
-        p in (0, 1]; 1 without any case.
+        p in (0, 1]; 1 if there is no case.
 
     Raises:
         ValueError: if a number is below 0.
@@ -67,8 +67,8 @@ def sign_test(wins: int, losses: int) -> float:
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """p-values adjusted for all tests of a family by Holm's step-down procedure (Holm 1979).
 
-    With the p-values sorted upwards, adjusted_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)). Rejecting where the
-    adjusted value is at most a keeps the chance of any false rejection below a, however the tests depend on each other.
+    For ascending p-values, adjusted_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)). Rejecting if the adjusted value is at
+    most a keeps the probability of any false rejection below a, however the tests depend on each other.
 
     Args:
         p_values: (m,), in [0, 1].
@@ -77,7 +77,7 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
         adjusted p-values (m,), in the order given.
 
     Raises:
-        ValueError: if a value is no probability.
+        ValueError: if a value is not a probability.
     """
     values = np.asarray(p_values, dtype=np.float64)
     if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():

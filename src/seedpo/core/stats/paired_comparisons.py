@@ -5,9 +5,9 @@ With log-strengths s and d = s_i - s_j,
     P[i beats j] = e^(d/2) / Z,   P[tie] = nu / Z,   P[j beats i] = e^(-d/2) / Z,   Z = e^(d/2) + e^(-d/2) + nu.
 
 Without ties nu = 0, which is the model of Bradley and Terry: P[i beats j] = 1 / (1 + e^-d). Strengths are fixed up to
-a constant; here they add up to 0. The likelihood is concave, so that Newton's method finds its maximum, if there is
-one: there is none where some competitors have never lost to the rest (their strength has no bound). Half a win in each
-direction is then added to every pair that was compared, and the fit says so.
+a constant; here they add up to 0. The likelihood is concave, so Newton's method finds its maximum if there is one.
+There is none if some competitors have never lost to the rest: their strength has no bound. The fit then adds half a win
+in each direction to every pair that was compared, and reports it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.int64]
 
 PENALTY = 0.5
-"""Wins added in each direction to each pair that was compared, where the likelihood has no maximum."""
+"""Wins added in each direction to each compared pair if the likelihood has no maximum."""
 
 _STEPS, _PRECISION = 200, 1e-9
 
@@ -36,7 +36,7 @@ class Strengths:
     Attributes:
         values: log-strengths (K,), with sum 0.
         tie: nu of Davidson's model; 0 without ties.
-        penalised: whether wins were added since no finite strengths fit best.
+        penalised: whether wins were added because the likelihood has no maximum.
     """
 
     values: Array
@@ -51,9 +51,9 @@ class StrengthIntervals:
     Attributes:
         fit: of all votes.
         low, high: ends of the interval of each log-strength (K,).
-        resamples: resamples that the intervals rest on; those in which the comparisons did not hang together are not.
-        penalised: how many of them needed the penalty. Where it is more than the share that lies outside of an
-            interval, its ends rest on the penalty and stand for something without a bound.
+        resamples: resamples behind the intervals; those with disconnected comparisons are left out.
+        penalised: how many of them needed the penalty. If that share exceeds the share outside of an interval, the ends
+            depend on the penalty, and the true interval has no bound.
     """
 
     fit: Strengths
@@ -64,7 +64,7 @@ class StrengthIntervals:
 
 
 def is_connected(wins: ArrayLike, ties: ArrayLike) -> bool:
-    """Whether comparisons lead from each competitor to each other one, whoever won; else strengths mean nothing.
+    """Whether comparisons connect all competitors, whoever won; otherwise strengths are meaningless.
 
     Args:
         wins: (K, K), wins[i, j] = how often i beat j.
@@ -75,9 +75,9 @@ def is_connected(wins: ArrayLike, ties: ArrayLike) -> bool:
 
 
 def has_bounds(wins: ArrayLike) -> bool:
-    """Whether wins lead from each competitor to each other one (Ford 1957), so that a finite fit is best.
+    """Whether wins connect every competitor to every other one (Ford 1957), so that the likelihood has a maximum.
 
-    With ties it is sufficient; where only ties lead back, the penalty may be added without need.
+    With ties the condition is sufficient but not necessary: the penalty may then be added needlessly.
 
     Args:
         wins: (K, K), wins[i, j] = how often i beat j.
@@ -86,14 +86,14 @@ def has_bounds(wins: ArrayLike) -> bool:
 
 
 def fit_strengths(wins: ArrayLike, ties: ArrayLike | None = None) -> Strengths:
-    """The strengths of largest likelihood, penalised only where that has no maximum.
+    """The strengths of maximum likelihood, penalised only if the likelihood has no maximum.
 
     Args:
         wins: (K, K), wins[i, j] = how often i beat j; K >= 2; weights are allowed; the diagonal is ignored.
-        ties: (K, K), symmetric, or none.
+        ties: (K, K), symmetric; `None` if there are none.
 
     Raises:
-        ValueError: if shapes are wrong, a count is negative, or the comparisons do not hang together.
+        ValueError: if shapes are wrong, a count is negative, or the comparisons are disconnected.
     """
     won = np.array(wins, dtype=np.float64)
     tied = np.zeros_like(won) if ties is None else np.array(ties, dtype=np.float64)
@@ -104,7 +104,7 @@ def fit_strengths(wins: ArrayLike, ties: ArrayLike | None = None) -> Strengths:
     np.fill_diagonal(won, 0.0)
     np.fill_diagonal(tied, 0.0)
     if not is_connected(won, tied):
-        raise ValueError("the comparisons do not hang together: fit each connected part alone")
+        raise ValueError("the comparisons are disconnected; fit each connected part alone")
     penalised = not has_bounds(won)
     if penalised:
         won += PENALTY * ((won + won.T + tied) > 0)
@@ -141,7 +141,7 @@ def strength_intervals(
         level: of the intervals.
 
     Raises:
-        ValueError: if the comparisons do not hang together.
+        ValueError: if the comparisons are disconnected.
     """
     fit = fit_strengths(*tables(first, second, points, np.ones(len(points)), competitors))
     drawn, penalised = [], 0
@@ -176,7 +176,7 @@ def _newton(outcomes: Array, incidence: Array) -> tuple[Array, float]:
     place = np.zeros(competitors + with_ties)
     design = np.hstack([incidence, np.zeros((len(count), int(with_ties)))])
     value, shares = _log_likelihood(place, outcomes, design, with_ties)
-    # Keeps the strengths' sum, which the likelihood does not know, at 0.
+    # Keeps the sum of the strengths, on which the likelihood does not depend, at 0.
     anchor = np.zeros((len(place), len(place)))
     anchor[:competitors, :competitors] = 1.0
     for _ in range(_STEPS):
