@@ -47,6 +47,7 @@ def small(folder: Path, **changes: Any) -> RewardRunConfig:
     keys = {
         "data": data,
         "held_out": data,
+        "held_out_limit": 4,
         "timesteps": (0, 501),
         "max_steps": 4,
         "batch_size": 3,
@@ -222,12 +223,10 @@ class TestPairs:
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"start": "scenes-clp"}, r"unknown CLIP to start from 'scenes-clp'; did you mean 'scenes-clip'"),
+    ({"start": "scenes-clp"}, r"'scenes-clp'; did you mean 'scenes-clip'"),
     ({"start": "nowhere/clip/x"}, r"start = .*nowhere/clip/x"),
-    ({"model": "scene"}, r"unknown model 'scene'; did you mean 'scenes'"),
-    ({"timesteps": [1000]}, r"timesteps: 1000 is beyond the last time step of model scenes, 999"),
-    ({"data": "scenes-pear"}, r"unknown preference set 'scenes-pear'"),
-    ({"relabel": "pickscor"}, r"unknown reward 'pickscor'; did you mean 'pickscore'"),
+    ({"timesteps": [1000]}, r"timesteps: 1000 .*model scenes, 999"),
+    ({"relabel": "pickscor"}, r"'pickscor'; did you mean 'pickscore'"),
 ]
 
 
@@ -242,10 +241,8 @@ class TestBadInput:
         [
             ({"cache": {"folder": "x", "reference": True, "visits": 1}}, "cache.reference"),
             ({"pairs": {"empty_prompts": 0.2}}, "pairs.empty_prompts must be 0"),
-            ({"timesteps": []}, "timesteps"),
             ({"timesteps": [0, 0]}, "each once"),
             ({"beta": 0.1}, "unknown key 'beta'"),
-            ({"held_out_share": 0.0}, "held_out_share = 0.0"),
         ],
         ids=lambda value: str(value)[:30],
     )

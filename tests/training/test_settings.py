@@ -49,77 +49,38 @@ class TestUnknownKeys:
 
 
 class TestValues:
-    @pytest.mark.parametrize(
-        ("key", "value"),
-        [
+    def test_a_value_out_of_its_range_is_named(self) -> None:
+        values: list[tuple[str, Any]] = [
             ("max_steps", 1.5),
             ("max_steps", "many"),
-            ("batch_size", 0),
             ("learning_rate", 0),
-            ("learning_rate", -1e-4),
             ("learning_rate", math.nan),
             ("learning_rate", math.inf),
-            ("learning_rate", "fast"),
             ("seed", -1),
             ("adapter", "half"),
-            ("reduction", "median"),
-            ("entropy_convention", "both"),
             ("mixed_precision", "fp8"),
-            ("clip_range", 0.0),
             ("clip_range", 1.0),
-            ("lora_rank", 0),
-            ("checkpoint_every", -1),
             ("method", 3),
-        ],
-    )
-    def test_a_value_out_of_its_range_is_named(self, key: str, value: Any) -> None:
-        assert refused(**{key: value}).startswith(f"{key} = {value!r}: ")
-
-    @pytest.mark.parametrize(
-        ("section", "key", "value"),
-        [
-            ("sampling", "eta", 0.0),
-            ("sampling", "guidance_scale", 0.5),
-            ("sampling", "num_inference_steps", 1),
-            ("steps", "candidates", 1),
-            ("steps", "min_gap", 1.0),
-            ("trajectories", "images_per_prompt", 1),
-            ("optimizer", "max_grad_norm", 0.0),
-            ("optimizer", "beta2", 1.0),
-            ("evaluation", "num_prompts", 0),
-        ],
-    )
-    def test_nested_values(self, section: str, key: str, value: Any) -> None:
-        assert refused(**{section: {key: value}}).startswith(f"{section}.{key} = {value!r}: ")
+            ("sampling.eta", 0.0),
+            ("sampling.num_inference_steps", 1),
+            ("steps.candidates", 1),
+            ("trajectories.images_per_prompt", 1),
+            ("optimizer.beta2", 1.0),
+        ]
+        for key, value in values:
+            assert refused(**nested([(key, value)])).startswith(f"{key} = {value!r}: ")
 
     def test_a_section_must_be_a_group(self) -> None:
         assert refused(sampling=5).startswith("sampling = 5: ")
 
-    @pytest.mark.parametrize("beta", [0, -1, -0.1])
-    def test_beta_must_be_above_0(self, beta: float) -> None:
-        message = refused(beta=beta)
-        assert f"beta = {float(beta)}" in message
-        assert "above 0" in message
-        assert "try beta = 0.1" in message
-
-    @pytest.mark.parametrize("name", ["beta", "gamma"])
-    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-    def test_weights_must_be_numbers(self, name: str, value: float) -> None:
-        assert refused(**{name: value}).startswith(f"{name} = {value!r}: ")
-
-    @pytest.mark.parametrize("gamma", [-1, -2])
-    def test_relative_gamma_must_be_above_minus_1(self, gamma: int) -> None:
-        message = refused(beta=10.0, gamma=gamma)
-        assert f"gamma = {float(gamma)}" in message
-        assert "raise gamma above -1" in message
+    def test_weights_that_give_no_loss_are_refused_with_a_way_out(self) -> None:
+        """The rules are those of ``seedpo.core.entropy``; here, that a configuration asks them."""
+        assert "try beta = 0.1" in refused(beta=-1)
+        assert "raise gamma above -1" in refused(beta=10.0, gamma=-1)
+        assert "raise gamma above -0.5" in refused(beta=0.5, gamma=-0.5, entropy_convention="absolute")
+        for name in ("beta", "gamma"):
+            assert refused(**{name: math.nan}).startswith(f"{name} = nan: ")
         assert build_config(RunConfig, {"beta": 10.0, "gamma": -0.99}).gamma == -0.99
-
-    @pytest.mark.parametrize("gamma", [-0.5, -1.0])
-    def test_absolute_gamma_must_be_above_minus_beta(self, gamma: float) -> None:
-        message = refused(beta=0.5, gamma=gamma, entropy_convention="absolute")
-        assert f"gamma = {gamma}" in message
-        assert "raise gamma above -0.5" in message
-        assert build_config(RunConfig, {"beta": 2.0, "gamma": -1.5, "entropy_convention": "absolute"}).gamma == -1.5
 
     def test_a_configuration_cannot_be_changed_unnoticed(self) -> None:
         with pytest.raises(ValueError, match="frozen"):
