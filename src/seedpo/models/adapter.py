@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
@@ -115,7 +114,7 @@ class LoraAdapter:
 
     def save(self, folder: Path) -> None:
         """Writes :data:`LORA_FILE`, which ``pipe.load_lora_weights`` reads."""
-        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(self.network))
+        layers = self.family.adapter_names(get_peft_model_state_dict(self.network))
         self.family.pipeline.save_lora_weights(folder, **{f"{self.family.network}_lora_layers": layers})
 
     def load(self, folder: Path) -> None:

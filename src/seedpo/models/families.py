@@ -58,6 +58,7 @@ class Family:
         encode: latents of pixels in [-1, 1], from the autoencoder.
         decode: pixels of latents, from the autoencoder.
         adapter_layers: endings of the names of layers that carry a LoRA adapter.
+        adapter_names: an adapter's tensors under the names in a file of diffusers, from those of peft.
         single_file_keys: tensors that only single-file checkpoints of this class have.
     """
 
@@ -74,6 +75,7 @@ class Family:
     encode: Callable[[Any, Tensor], Tensor] = encode_pixels
     decode: Callable[[Any, Tensor], Tensor] = decode_latents
     adapter_layers: tuple[str, ...]
+    adapter_names: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     single_file_keys: tuple[str, ...] = ()
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers.utils import convert_state_dict_to_diffusers
 from torch import Tensor, nn
 
 from seedpo.core.processes import DiffusionProcess
@@ -168,6 +169,7 @@ _UNET: dict[str, Any] = {
     "misfit": _misfit,
     "predict": _predict,
     "adapter_layers": ("to_q", "to_k", "to_v", "to_out.0"),
+    "adapter_names": convert_state_dict_to_diffusers,
 }
 
 STABLE_DIFFUSION = Family(

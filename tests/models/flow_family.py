@@ -1,0 +1,133 @@
+"""A family of another kind: packed latents, a transformer, flow matching. What it takes is this file and one row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
+from torch import Tensor, nn
+from transformers import CLIPTextModelWithProjection
+
+from seedpo.core.transitions import Gaussian, over_latents
+from seedpo.core.types import Conditioning
+from seedpo.models.families import Family, Size, decode_latents, encode_pixels
+from tests.models.published import pipeline_of, text_encoder
+
+
+class Flow:
+    """x = (1 - sigma) x_0 + sigma noise, predicted as the velocity noise - x_0, sampled by Euler steps."""
+
+    largest_timestep = 1.0
+
+    def draw_timesteps(self, count: int, *, generator: torch.Generator) -> Tensor:
+        return torch.rand(count, generator=generator)
+
+    def timesteps(self, num_inference_steps: int) -> tuple[Tensor, Tensor]:
+        sigmas = torch.linspace(1.0, 0.0, num_inference_steps + 1)
+        return sigmas[:-1], sigmas[1:]
+
+    def noisy(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        sigma = over_latents(timestep, clean)
+        return (1 - sigma) * clean + sigma * noise
+
+    def target(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        return noise - clean
+
+    def clean(self, prediction: Tensor, latents: Tensor, timestep: Tensor) -> Tensor:
+        return latents - over_latents(timestep, latents) * prediction
+
+    def step(
+        self, prediction: Tensor, latents: Tensor, timestep: Tensor, next_timestep: Tensor, *, eta: float
+    ) -> Gaussian:
+        change = over_latents(next_timestep - timestep, latents)
+        return Gaussian(mean=latents + change * prediction, std=self.step_std(timestep, next_timestep, eta=eta))
+
+    def step_std(self, timestep: Tensor, next_timestep: Tensor, *, eta: float) -> Tensor:
+        return eta * (timestep - next_timestep).sqrt()
+
+    def digest(self) -> str:
+        return "flow"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts(Conditioning):
+    states: Tensor
+    pooled: Tensor
+
+
+def embed(pipeline: Any, prompts: Sequence[str], size: Size) -> Prompts:
+    tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
+    length = tokenizer.model_max_length
+    tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    output = encoder(tokens.input_ids.to(encoder.device))
+    return Prompts(states=output.last_hidden_state.float(), pooled=output.text_embeds.float())
+
+
+def packed(latents: Tensor) -> Tensor:
+    """(B, C, h, w) to (B, h w, C)."""
+    return latents.flatten(2).transpose(1, 2)
+
+
+def unpacked(latents: Tensor) -> Tensor:
+    side = round(latents.shape[1] ** 0.5)
+    return latents.transpose(1, 2).unflatten(2, (side, side))
+
+
+def predict(network: nn.Module, latents: Tensor, time: Tensor, prompts: Prompts, dtype: torch.dtype) -> Tensor:
+    velocity: Tensor = network(
+        unpacked(latents).to(dtype),
+        encoder_hidden_states=prompts.states.to(dtype),
+        pooled_projections=prompts.pooled.to(dtype),
+        timestep=1000 * time,
+        return_dict=False,
+    )[0]
+    return packed(velocity)
+
+
+FAMILY = Family(
+    pipeline=StableDiffusion3Pipeline,
+    network="transformer",
+    text_parts=("text_encoder",),
+    process=lambda pipeline: Flow(),
+    image_size=lambda pipeline, resolution: (resolution or 16, resolution or 16),
+    latent_shape=lambda pipeline, size: (size[0] * size[1] // pipeline.vae_scale_factor**2, 4),
+    misfit=lambda network, vae: None,
+    conditioning=Prompts,
+    embed=embed,
+    predict=predict,
+    encode=lambda vae, pixels: packed(encode_pixels(vae, pixels)),
+    decode=lambda vae, latents: decode_latents(vae, unpacked(latents)),
+    adapter_layers=("to_q", "to_k", "to_v", "to_out.0", "add_k_proj"),
+)
+
+
+def flow_pipeline() -> Any:
+    parts = pipeline_of("sd15").components
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        encoder = text_encoder(parts["tokenizer"], CLIPTextModelWithProjection, width=32, hidden_act="gelu")
+        transformer = SD3Transformer2DModel(
+            sample_size=8,
+            patch_size=1,
+            in_channels=4,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            caption_projection_dim=16,
+            pooled_projection_dim=32,
+            pos_embed_max_size=8,
+        )
+    parts["vae"].register_to_config(shift_factor=0.1)
+    return StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=parts["vae"],
+        text_encoder=encoder,
+        tokenizer=parts["tokenizer"],
+        **dict.fromkeys(("text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3")),
+    )
