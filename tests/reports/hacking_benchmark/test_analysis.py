@@ -2,81 +2,77 @@ from __future__ import annotations
 
 import json
 import shutil
-import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from seedpo.reports.hacking_benchmark.analysis import compare, drawn, pool, pools, read_measured
-from seedpo.reports.hacking_benchmark.page import answer, frontier_figure, summary
-from seedpo.reports.hacking_benchmark.results import write_results
-from seedpo.training.sweeps.hacking_grid import Setting, Trial, settings_of
-from tests.reports.hacking_benchmark.worlds import GRID, Value, write_runs
+from seedpo.core.verdicts import Difference, Outcome
+from seedpo.reports.hacking_benchmark.analysis import (
+    Comparison,
+    End,
+    compare,
+    drawn,
+    ends,
+    pool,
+    pools,
+    read_measured,
+)
+from seedpo.training.sweeps.hacking_grid import Grid, Setting, Trial, settings_of
+from tests.reports.hacking_benchmark.worlds import GRID, hill, see_gains, write_runs
 
 
-def hill(setting: Setting, seed: int, proxy: float) -> float:
-    """Truth rises to 2 at a proxy of 1, and falls: the same whatever is trained, but for the seed."""
-    return {0.0: 1.0, 1.0: 2.0, 2.0: 1.0, 3.0: 0.0}[proxy] + 0.1 * seed
+def comparisons(folder: Path, *, grid: Grid = GRID, seeds: int = 3, resamples: int = 100) -> list[Comparison]:
+    measured, _ = read_measured(folder, settings_of(grid), seeds=seeds)
+    return compare(measured, resamples=resamples)
 
 
-def see_gains(gain: float, noise: float = 0.0) -> Value:
-    """The hill, higher by ``gain`` with the entropy term, and by ``noise`` with alternating sign from seed to seed."""
-
-    def value(setting: Setting, seed: int, proxy: float) -> float:
-        more = gain + noise * (-1) ** seed if setting.role == "see" else 0.0
-        return hill(setting, seed, proxy) + more
-
-    return value
-
-
-def headlines(folder: Path, *, seeds: int = 3) -> dict[str, tuple[str, float]]:
-    measured, _ = read_measured(folder, settings_of(GRID), seeds=seeds)
-    return {one.key: (one.verdict, one.gap.mean) for one in compare(measured) if one.headline}
+def headlines(folder: Path, **options: int) -> dict[str, Comparison]:
+    return {row.key: row for row in comparisons(folder, **options) if row.headline}  # type: ignore[arg-type]
 
 
 class TestVerdict:
     def test_better_equal_and_worse(self, tmp_path: Path) -> None:
         quantities = {"truth": see_gains(0.5), "free_spread": see_gains(0.0), "pairwise_diversity": see_gains(-0.25)}
-        found = headlines(write_runs(tmp_path, quantities))
-        assert {key: word for key, (word, _) in found.items()} == {
-            "truth": "higher",
-            "free_spread": "not shown",
-            "pairwise_diversity": "lower",
+        rows = headlines(write_runs(tmp_path, quantities))
+        assert {key: row.verdict for key, row in rows.items()} == {
+            "truth": Difference.HIGHER,
+            "free_spread": Difference.NOT_SHOWN,
+            "pairwise_diversity": Difference.LOWER,
         }
-        assert [gap for _, gap in found.values()] == pytest.approx([0.5, 0.0, -0.25])
+        assert [row.gap.mean for row in rows.values()] == pytest.approx([0.5, 0.0, -0.25])
 
-    def test_a_gain_that_changes_sign_between_seeds_is_not_shown(self, tmp_path: Path) -> None:
-        assert headlines(write_runs(tmp_path, {"truth": see_gains(0.1, noise=0.3)}))["truth"][0] == "not shown"
-
-    def test_three_seeds_that_agree_but_scatter_are_not_enough(self, tmp_path: Path) -> None:
-        """Gaps of 0.7, 0.1 and 0.7: the bootstrap leaves out 0, Student's t does not."""
-        measured, _ = read_measured(
-            write_runs(tmp_path, {"truth": see_gains(0.4, noise=0.3)}), settings_of(GRID), seeds=3
-        )
-        head = next(one for one in compare(measured) if one.headline)
-        assert head.gap.low > 0 > head.gap.t_low
-        assert head.verdict == "not shown"
+    @pytest.mark.parametrize(
+        ("gain", "noise", "seeds"),
+        [(0.1, 0.3, 3), (0.4, 0.3, 3), (9.0, 0.0, 1), (9.0, 0.0, 2)],
+        ids=["changes sign", "three seeds that scatter", "one seed", "two seeds that agree"],
+    )
+    def test_what_is_not_shown(self, tmp_path: Path, gain: float, noise: float, seeds: int) -> None:
+        folder = write_runs(tmp_path, {"truth": see_gains(gain, noise)}, seeds=seeds)
+        row = headlines(folder, seeds=seeds)["truth"]
+        assert row.verdict is Difference.NOT_SHOWN
+        assert (row.gap.sign == 1) == (seeds == 2), "two seeds that agree are too few"
+        if gain == 0.4:
+            assert row.gap.low > 0 > row.gap.t_low, "the bootstrap alone would be fooled by 0.7, 0.1 and 0.7"
 
     def test_a_gain_on_half_of_the_prompts_is_not_shown(self, tmp_path: Path) -> None:
         """The seeds agree to the last digit; the prompts, where they are known, do not."""
         quantities = {"truth": see_gains(0.5), "free_spread": see_gains(0.5)}
         alike = write_runs(tmp_path / "alike", quantities, prompts=lambda setting: (-1.0, 1.0))
-        found = compare(read_measured(alike, settings_of(GRID), seeds=3)[0], resamples=20)
-        assert {one.verdict for one in found if one.headline and one.key in quantities} == {"higher"}
+        assert {row.verdict for row in headlines(alike, resamples=20).values()} == {Difference.HIGHER}
         apart = write_runs(
             tmp_path / "apart", quantities, prompts=lambda setting: (-1.0, 1.0) if setting.role == "see" else (0.0, 0.0)
         )
-        for path in apart.glob("*/samples/step-*.json"):  # a figure that is no mean of its prompts' values
+        for path in apart.glob("*/samples/step-*.json"):  # a figure that is not the mean of its prompts' values
             rows = json.loads(path.read_text())
             rows["free_spread"] = [value**2 + 1 for value in rows["free_spread"]]
             path.write_text(json.dumps(rows))
-        measured, _ = read_measured(apart, settings_of(GRID), seeds=3)
-        heads = {one.key: one for one in compare(measured, resamples=20) if one.headline}
-        assert (heads["truth"].over_prompts, heads["truth"].verdict) == (True, "not shown")
+        heads = headlines(apart, resamples=20)
+        assert (heads["truth"].over_prompts, heads["truth"].verdict) == (True, Difference.NOT_SHOWN)
         assert heads["truth"].gap.low < 0 < heads["truth"].gap.t_low
         assert heads["truth"].gap.mean == pytest.approx(0.5)
-        assert (heads["free_spread"].over_prompts, heads["free_spread"].verdict) == (False, "higher")
+        assert (heads["free_spread"].over_prompts, heads["free_spread"].verdict) == (False, Difference.HIGHER)
 
     def test_a_trial_is_held_against_the_same_settings_without_it(self, tmp_path: Path) -> None:
         """The option gains 0.5 where it is tried, but no more than another beta of the base method does."""
@@ -88,87 +84,50 @@ class TestVerdict:
         folder = write_runs(tmp_path, {"truth": value}, grid=grid)
         measured, missing = read_measured(folder, settings_of(grid), seeds=3)
         assert not missing
-        tried = [one for one in measured if one.setting.option]
-        assert [one.setting.label for one in tried] == ["bonus-base-beta=10", "bonus-base-beta=20"]
-        found = {(one.left, one.right): one for one in compare(measured) if one.key == "truth"}
-        assert found["bonus", "the same without it"].gap.mean == pytest.approx(0.5)
-        assert found["bonus", "the same without it"].verdict == "higher"
-        assert found["bonus", "base at any beta"].verdict == "not shown"
-        assert all("bonus" not in one.setting.label for members in pools(measured).values() for one in members)
+        tried = [member.setting.label for member in measured if member.setting.option]
+        assert tried == ["bonus-base-beta=10", "bonus-base-beta=20"]
+        rows = {(row.left, row.right): row for row in comparisons(folder, grid=grid) if row.key == "truth"}
+        assert rows["bonus", "the same without it"].gap.mean == pytest.approx(0.5)
+        assert rows["bonus", "the same without it"].verdict is Difference.HIGHER
+        assert rows["bonus", "base at any beta"].verdict is Difference.NOT_SHOWN
+        assert all("bonus" not in member.setting.label for members in pools(measured).values() for member in members)
 
     def test_the_base_method_at_any_beta_is_the_rival(self, tmp_path: Path) -> None:
         """SEE beats the base method at its beta everywhere, but a control of another beta is as good."""
 
         def value(setting: Setting, seed: int, proxy: float) -> float:
-            good = setting.role == "see" or setting.beta == 80
-            return hill(setting, seed, proxy) + (1.0 if good else 0.0)
+            return hill(setting, seed, proxy) + (1.0 if setting.role == "see" or setting.beta == 80 else 0.0)
 
-        measured, _ = read_measured(write_runs(tmp_path, {"truth": value}), settings_of(GRID), seeds=3)
-        found = {(one.left, one.right): one.gap for one in compare(measured) if one.key == "truth"}
-        assert found["SEE", "base at any beta"].mean == 0
-        assert found["SEE", "control"].mean == 0
-        assert found["see-beta=10-relative=3", "base at its beta"].mean == pytest.approx(1)
-        assert found["see-beta=10-relative=3", "its control"].mean == pytest.approx(1)
-        assert found["see-beta=20-relative=3", "its control"].mean == 0
+        rows = comparisons(write_runs(tmp_path, {"truth": value}))
+        gaps = {(row.left, row.right): row.gap.mean for row in rows if row.key == "truth"}
+        assert gaps["SEE", "base at any beta"] == gaps["SEE", "control"] == 0
+        assert gaps["see-beta=10-relative=3", "base at its beta"] == pytest.approx(1)
+        assert gaps["see-beta=10-relative=3", "its control"] == pytest.approx(1)
+        assert gaps["see-beta=20-relative=3", "its control"] == 0
 
-    def test_one_seed_shows_nothing(self, tmp_path: Path) -> None:
-        measured, _ = read_measured(
-            write_runs(tmp_path, {"truth": see_gains(9.0)}, seeds=1), settings_of(GRID), seeds=1
-        )
-        head = next(one for one in compare(measured) if one.headline)
-        assert head.verdict == "not shown"
-        assert "one seed, so no interval" in answer("spo", head)
-
-    def test_two_seeds_show_nothing_however_well_they_agree(self, tmp_path: Path) -> None:
-        folder = write_runs(tmp_path, {"truth": see_gains(9.0)}, seeds=2)
-        measured, _ = read_measured(folder, settings_of(GRID), seeds=2)
-        head = next(one for one in compare(measured) if one.headline)
-        assert head.gap.sign == 1
-        assert head.verdict == "not shown"
-        assert "2 seeds are too few to show anything" in answer("spo", head)
-
-    def test_how_much_of_the_climb_is_compared(self, tmp_path: Path) -> None:
-        """SEE starts where the base method has climbed two thirds of its way."""
-        folder = write_runs(tmp_path, {"truth": hill}, start=lambda setting: 2.0 if setting.role == "see" else 0.0)
-        measured, _ = read_measured(folder, settings_of(GRID), seeds=3)
-        head = next(one for one in compare(measured) if one.headline)
-        assert head.covered == pytest.approx(1 / 3)
-        assert "over 33.3 % of the other's climb" in answer("spo", head)
-
-    def test_no_common_proxies(self, tmp_path: Path) -> None:
-        folder = write_runs(tmp_path, {"truth": hill}, start=lambda setting: 9.0 if setting.role == "see" else 0.0)
-        measured, _ = read_measured(folder, settings_of(GRID), seeds=3)
-        head = next(one for one in compare(measured) if one.headline)
-        assert head.verdict == "not comparable"
-        assert "no seed has proxies that both reach" in answer("spo", head)
-        assert "no common proxies" in summary({"spo": [head]})
-
-    def test_words_name_the_method_the_quantity_and_the_numbers(self, tmp_path: Path) -> None:
-        folder = write_runs(tmp_path, {"truth": see_gains(0.5), "free_spread": see_gains(-0.5)})
-        measured, _ = read_measured(folder, settings_of(GRID), seeds=3)
-        found = compare(measured)
-        heads = {one.key: one for one in found if one.headline}
-        assert answer("spo", heads["truth"]) == (
-            "SPO: at equal proxy reward SEE gives more truth than the base method at any beta (mean gap +0.500, "
-            "18.5 % of its range in all runs, over 100 % of the other's climb in proxy; bootstrap [0.500, 0.500], "
-            "Student's t [0.500, 0.500], higher in 3 of 3 seeds)."
-        )
-        assert summary({"spo": found}) == (
-            "At equal proxy reward the entropy term gives more truth in SPO than the base method at any beta, and less "
-            "free spread in SPO than the base method at its best beta."
-        )
+    @pytest.mark.parametrize(
+        ("start", "covered", "verdict"), [(2.0, 1 / 3, Difference.HIGHER), (9.0, None, Difference.NOT_COMPARABLE)]
+    )
+    def test_how_much_of_the_climb_is_compared(
+        self, tmp_path: Path, start: float, covered: float | None, verdict: Difference
+    ) -> None:
+        """SEE starts where the base method has climbed two thirds of its way, or beyond its end."""
+        folder = write_runs(tmp_path, {"truth": hill}, start=lambda setting: start if setting.role == "see" else 0.0)
+        row = headlines(folder)["truth"]
+        assert row.verdict is verdict
+        assert covered is None or row.covered == pytest.approx(covered)
 
 
 class TestPools:
     def test_who_is_in_which(self, tmp_path: Path) -> None:
         measured, missing = read_measured(write_runs(tmp_path, {"truth": hill}), settings_of(GRID), seeds=3)
         assert missing == []
-        members = {name: [one.setting.label for one in found] for name, found in pools(measured).items()}
+        members = {name: [member.setting.label for member in rows] for name, rows in pools(measured).items()}
         assert members["base at any beta"] == [f"base-beta={beta}" for beta in (10, 20, 30, 40, 80)]
         assert members["control"] == [f"base-beta={beta}" for beta in (20, 30, 40, 80)]
         assert len(members["SEE"]) == 5
         assert members["SEE, absolute"] == ["see-beta=10-absolute=20", "see-beta=20-relative=1"]
-        assert {seed: len(found) for seed, found in pool(measured, "truth").items()} == {0: 10, 1: 10, 2: 10}
+        assert {seed: len(trails) for seed, trails in pool(measured, "truth").items()} == {0: 10, 1: 10, 2: 10}
 
     def test_unfinished_runs_are_left_out_and_named(self, tmp_path: Path) -> None:
         folder = write_runs(tmp_path, {"truth": hill})
@@ -177,6 +136,16 @@ class TestPools:
         measured, missing = read_measured(folder, settings_of(GRID), seeds=3)
         assert missing == ["base-beta=10_seed=1", "see-beta=10-relative=1_seed=0"]
         assert sorted(measured[0].curves) == [0, 2]
+
+    def test_every_run_has_the_verdict_of_the_alarms(self, tmp_path: Path) -> None:
+        """The hill falls to 0 while the proxy rises; with the term the truth rises to the end."""
+
+        def value(setting: Setting, seed: int, proxy: float) -> float:
+            return proxy if setting.role == "see" else hill(setting, seed, proxy)
+
+        measured, _ = read_measured(write_runs(tmp_path, {"truth": value}), settings_of(GRID), seeds=3)
+        outcomes = {member.setting.role: member.outcome for member in measured}
+        assert outcomes == {"base": Outcome.HACKING, "see": Outcome.HEALTHY}
 
     def test_the_frontier_that_is_drawn(self, tmp_path: Path) -> None:
         measured, _ = read_measured(write_runs(tmp_path, {"truth": hill}), settings_of(GRID), seeds=3)
@@ -188,34 +157,45 @@ class TestPools:
         assert drawn(measured, "free_spread") is None
 
 
-def test_everything_is_written(tmp_path: Path) -> None:
-    write_runs(tmp_path / "spo", {"truth": see_gains(0.5), "free_spread": see_gains(0.0)})
-    shutil.rmtree(tmp_path / "spo" / "base-beta=10_seed=2")
-    lines = write_results(tmp_path, {"spo": GRID}, seeds=3, command="seedpo bench hacking --out OUT")
-    assert lines[0].startswith("At equal proxy reward the entropy term gives more truth in SPO")
-    page = (tmp_path / "hacking.md").read_text()
-    for text in (
-        "seedpo bench hacking --out OUT",
-        "Left out, since they are not finished: spo/base-beta=10_seed=2",
-        *lines[:2],
-    ):
-        assert text in page
-    assert "nan" not in page
-    assert "| truth | 0 | 2.10 [2.00, 2.20] | 2.60 [2.50, 2.70] | 2.10 [2.00, 2.20] |" in page
-    data = json.loads((tmp_path / "hacking.json").read_text())
-    head = next(one for one in data["methods"]["spo"]["comparisons"] if one["headline"])
-    assert (head["verdict"], round(head["gap"]["mean"], 6)) == ("higher", 0.5)
-    assert set(head["gap"]["by_seed"]) == {"0", "1", "2"}
-    assert data["missing"] == ["spo/base-beta=10_seed=2"]
-    pictures = sorted(path.name for path in tmp_path.glob("*.svg"))
-    assert pictures == ["spo-free-spread.svg", "spo-truth.svg"]
-    assert all(f"![{name}]({name})" in page for name in pictures)
-    drawing = ET.fromstring((tmp_path / "spo-truth.svg").read_text())
-    assert "".join(drawing.itertext()).count("base at any beta") >= 1
+def temperature_and_a_loss(setting: Setting, seed: int, proxy: float) -> float:
+    """Truth grows with the temperature; the term costs 2, and 1 more or less from seed to seed, but at the start."""
+    cost = 2.0 + (seed - 1) if setting.role == "see" else 0.0
+    return setting.weight - cost * (proxy > 0)
 
 
-def test_nothing_to_draw(tmp_path: Path) -> None:
-    measured, missing = read_measured(tmp_path, settings_of(GRID), seeds=1)
-    assert len(missing) == 10
-    assert frontier_figure("SPO", measured, "truth") is None
-    assert all(one.verdict == "not comparable" for one in compare(measured))
+def last_step(folder: Path, *, seeds: int = 3) -> dict[tuple[str, str], End]:
+    measured, _ = read_measured(folder, settings_of(GRID), seeds=seeds)
+    return {(end.rival, end.name): end for end in ends(measured)}
+
+
+class TestLastStep:
+    def test_the_term_is_held_against_its_control_and_the_base_method(self, tmp_path: Path) -> None:
+        rows = last_step(write_runs(tmp_path, {"truth": temperature_and_a_loss}))
+        names: Sequence[str] = ("proxy", "truth")
+        assert set(rows) == {(rival, name) for rival in ("its control", "base at its beta") for name in names}
+        control = rows["its control", "truth"]
+        assert control.settings == 5
+        assert control.by_seed == pytest.approx({0: -1.0, 1: -2.0, 2: -3.0})
+        half = 4.303 / 3**0.5
+        assert (control.low, control.mean, control.high) == pytest.approx((-2 - half, -2.0, -2 + half), abs=1e-3)
+        assert control.verdict is Difference.NOT_SHOWN, "three seeds that scatter so much show nothing"
+        higher = sum(a - beta for beta, a in ((10, 20), (10, 30), (10, 40), (20, 40), (20, 80))) / 5
+        base = rows["base at its beta", "truth"]
+        assert base.by_seed == pytest.approx({0: higher - 1.0, 1: higher - 2.0, 2: higher - 3.0})
+        assert base.verdict is Difference.HIGHER
+        assert rows["its control", "proxy"].by_seed == {0: 0.0, 1: 0.0, 2: 0.0}
+
+    def test_a_seed_in_which_a_run_is_missing_is_left_out(self, tmp_path: Path) -> None:
+        folder = write_runs(tmp_path, {"truth": temperature_and_a_loss})
+        shutil.rmtree(folder / "base-beta=80_seed=1")
+        rows = last_step(folder)
+        assert set(rows["its control", "truth"].by_seed) == {0, 2}
+        assert set(rows["base at its beta", "truth"].by_seed) == {0, 1, 2}
+
+    @pytest.mark.parametrize(("seeds", "verdict"), [(2, Difference.NOT_SHOWN), (3, Difference.LOWER)])
+    def test_two_seeds_show_nothing(self, tmp_path: Path, seeds: int, verdict: Difference) -> None:
+        def value(setting: Setting, seed: int, proxy: float) -> float:
+            return -3.0 * (setting.role == "see")
+
+        folder = write_runs(tmp_path, {"truth": value}, seeds=seeds)
+        assert last_step(folder, seeds=seeds)["its control", "truth"].verdict is verdict

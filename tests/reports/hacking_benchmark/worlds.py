@@ -21,6 +21,21 @@ Value = Callable[[Setting, int, float], float]
 """A quantity of a setting and seed at a proxy."""
 
 
+def hill(setting: Setting, seed: int, proxy: float) -> float:
+    """Truth rises to 2 at a proxy of 1, and falls: the same whatever is trained, but for the seed."""
+    return {0.0: 1.0, 1.0: 2.0, 2.0: 1.0, 3.0: 0.0}[proxy] + 0.1 * seed
+
+
+def see_gains(gain: float, noise: float = 0.0) -> Value:
+    """The hill, higher by ``gain`` with the entropy term, and by ``noise`` with alternating sign from seed to seed."""
+
+    def value(setting: Setting, seed: int, proxy: float) -> float:
+        more = gain + noise * (-1) ** seed if setting.role == "see" else 0.0
+        return hill(setting, seed, proxy) + more
+
+    return value
+
+
 def write_runs(
     folder: Path,
     quantities: Mapping[str, Value],
