@@ -42,32 +42,23 @@ def judged(*arguments: Sequence[float], rule: Rule | None = None, half: float | 
 RISING = [0.2, 0.5, 0.8]
 
 
-@pytest.mark.parametrize(
-    ("proxy", "truth", "outcome", "peak"),
-    [
-        (RISING, [0.0, 0.3, -0.6], Outcome.HACKING, 10),
-        (RISING, [0.0, -0.5, -1.0], Outcome.HACKING, 0),
-        ([0.2, 0.8, 0.79], [0.0, 0.3, -0.9], Outcome.HACKING, 10),
-        ([0.2, 0.8, 0.1], [0.0, 0.3, -0.9], Outcome.COLLAPSE, 10),
-        (RISING, [0.0, -0.5, 0.3], Outcome.HEALTHY, 20),
-        (RISING, [0.0, 0.3, 0.28], Outcome.HEALTHY, 10),
-        (RISING, [0.0, 0.3, 0.25], Outcome.UNCLEAR, 10),
-        (RISING, [1.0, 1.0, 1.0], Outcome.HEALTHY, 0),
-    ],
-    ids=[
-        "proxy rises",
-        "never rises",
-        "proxy holds its level",
-        "proxy falls too",
-        "ends highest",
-        "too small to matter",
-        "within the intervals",
-        "constant",
-    ],
-)
-def test_the_outcome(proxy: Sequence[float], truth: Sequence[float], outcome: Outcome, peak: int) -> None:
-    verdict = judged(proxy, truth)
-    assert (verdict.outcome, verdict.peak_step, verdict.last_step) == (outcome, peak, 20)
+OUTCOMES: dict[str, tuple[Sequence[float], Sequence[float], Outcome, int]] = {
+    "proxy rises": (RISING, [0.0, 0.3, -0.6], Outcome.HACKING, 10),
+    "never rises": (RISING, [0.0, -0.5, -1.0], Outcome.HACKING, 0),
+    "proxy holds its level": ([0.2, 0.8, 0.79], [0.0, 0.3, -0.9], Outcome.HACKING, 10),
+    "proxy falls too": ([0.2, 0.8, 0.1], [0.0, 0.3, -0.9], Outcome.COLLAPSE, 10),
+    "ends highest": (RISING, [0.0, -0.5, 0.3], Outcome.HEALTHY, 20),
+    "too small to matter": (RISING, [0.0, 0.3, 0.28], Outcome.HEALTHY, 10),
+    "within the intervals": (RISING, [0.0, 0.3, 0.25], Outcome.UNCLEAR, 10),
+    "constant": (RISING, [1.0, 1.0, 1.0], Outcome.HEALTHY, 0),
+}
+"""Proxy, truth, the outcome, and the step of the peak."""
+
+
+def test_the_outcome() -> None:
+    for case, (proxy, truth, outcome, peak) in OUTCOMES.items():
+        verdict = judged(proxy, truth)
+        assert (verdict.outcome, verdict.peak_step, verdict.last_step) == (outcome, peak, 20), case
 
 
 def test_the_figures_of_a_verdict() -> None:
@@ -78,9 +69,9 @@ def test_the_figures_of_a_verdict() -> None:
     assert verdict.size == pytest.approx(0.9 / verdict.half)
 
 
-@pytest.mark.parametrize(("last", "outcome"), [(0.1, Outcome.UNCLEAR), (-0.1, Outcome.HACKING)])
-def test_without_intervals_the_range_before_decides(last: float, outcome: Outcome) -> None:
-    assert judged(RISING, [0.0, 0.3, last], half=None).outcome is outcome
+def test_without_intervals_the_range_before_decides() -> None:
+    assert judged(RISING, [0.0, 0.3, 0.1], half=None).outcome is Outcome.UNCLEAR
+    assert judged(RISING, [0.0, 0.3, -0.1], half=None).outcome is Outcome.HACKING
 
 
 def test_what_was_not_measured() -> None:
@@ -153,10 +144,10 @@ def test_the_interval_widens_with_the_candidates_for_the_peak() -> None:
     assert fall_interval(reading, Reading(value=0.0)) is None
 
 
-@pytest.mark.parametrize("degrees", [4, 7, 23])
-@pytest.mark.parametrize("level", [0.975, 0.995, 0.999])
-def test_students_quantile(level: float, degrees: int) -> None:
-    assert student_quantile(level, degrees) == pytest.approx(student.ppf(level, degrees), rel=0.02)
+def test_students_quantile() -> None:
+    for degrees in (4, 7, 23):
+        for level in (0.975, 0.995, 0.999):
+            assert student_quantile(level, degrees) == pytest.approx(student.ppf(level, degrees), rel=0.02)
 
 
 def test_seeds_agree_by_majority() -> None:

@@ -51,14 +51,11 @@ def test_runs_before_training_are_not_compared() -> None:
     assert at_equal_steps(see(curves([0.0], [0.0])), base(curves([0, 1], [0, 1])), "truth") is None
 
 
-@pytest.mark.parametrize(
-    ("left", "right", "verdict"), [(0.0, 0.09, "not shown"), (0.0, 0.11, "lower"), (0.11, 0.0, "higher")]
-)
-def test_verdict_needs_intervals_that_do_not_overlap(left: float, right: float, verdict: str) -> None:
-    points = [Point(value=value, low=value - 0.05, high=value + 0.05) for value in (left, right)]
-    contrast = compare(*points, scale=1.0)
-    assert contrast.verdict == verdict
-    assert contrast.judged
+def test_verdict_needs_intervals_that_do_not_overlap() -> None:
+    for left, right, verdict in ((0.0, 0.09, "not shown"), (0.0, 0.11, "lower"), (0.11, 0.0, "higher")):
+        points = [Point(value=value, low=value - 0.05, high=value + 0.05) for value in (left, right)]
+        contrast = compare(*points, scale=1.0)
+        assert (contrast.verdict, contrast.judged) == (verdict, True)
 
 
 def test_without_intervals_only_a_visible_difference_counts() -> None:
@@ -101,16 +98,10 @@ def test_the_same_prompts_are_compared_one_by_one() -> None:
     assert contrast.paired == found
 
 
-@pytest.mark.parametrize(
-    "other",
-    [point(1, 2, 3, 4, 5, prompts=("a", "b", "c", "d", "z")), Point(value=3.0), point(1, 2, prompts=("a", "b"))],
-)
-def test_other_prompts_cannot_be_paired(other: Point) -> None:
-    assert paired(point(1, 2, 3, 4, 5), other) is None
-
-
-def test_too_few_prompts_make_no_interval() -> None:
-    few = point(1, 2, prompts=("a", "b"))
+def test_other_or_too_few_prompts_cannot_be_paired() -> None:
+    first, few = point(1, 2, 3, 4, 5), point(1, 2, prompts=("a", "b"))
+    for other in (point(1, 2, 3, 4, 5, prompts=("a", "b", "c", "d", "z")), Point(value=3.0), few):
+        assert paired(first, other) is None
     assert paired(few, few) is None
 
 

@@ -29,44 +29,41 @@ def effect(found: Findings, key: str = "truth") -> Effect:
     return next(one for one in found.effects if (one.left.role, one.right.role, one.key) == ("see", "base", key))
 
 
-@pytest.mark.parametrize(
-    ("steps", "proxy", "verdict"),
-    [
-        (HIGHER, HIGHER, TradeOff.BETTER),
-        (NOT_SHOWN, HIGHER, TradeOff.BETTER),
-        (LOWER, HIGHER, TradeOff.BETTER),
-        (HIGHER, NOT_SHOWN, TradeOff.SLOWER),
-        (HIGHER, LOWER, TradeOff.SLOWER),
-        (HIGHER, UNKNOWN, TradeOff.SLOWER),
-        (LOWER, LOWER, TradeOff.WORSE),
-        (LOWER, NOT_SHOWN, TradeOff.WORSE),
-        (LOWER, UNKNOWN, TradeOff.WORSE),
-        (NOT_SHOWN, LOWER, TradeOff.WORSE),
-        (NOT_SHOWN, NOT_SHOWN, TradeOff.NOT_SHOWN),
-        (NOT_SHOWN, UNKNOWN, TradeOff.NOT_SHOWN),
-        (UNKNOWN, UNKNOWN, TradeOff.NOT_COMPARABLE),
-    ],
-)
-def test_equal_proxy_decides_about_the_trade_off(steps: Difference, proxy: Difference, verdict: TradeOff) -> None:
-    assert trade_off(steps, proxy) is verdict
+TRADE_OFFS = {
+    (HIGHER, HIGHER): TradeOff.BETTER,
+    (NOT_SHOWN, HIGHER): TradeOff.BETTER,
+    (LOWER, HIGHER): TradeOff.BETTER,
+    (HIGHER, NOT_SHOWN): TradeOff.SLOWER,
+    (HIGHER, LOWER): TradeOff.SLOWER,
+    (HIGHER, UNKNOWN): TradeOff.SLOWER,
+    (LOWER, LOWER): TradeOff.WORSE,
+    (LOWER, NOT_SHOWN): TradeOff.WORSE,
+    (LOWER, UNKNOWN): TradeOff.WORSE,
+    (NOT_SHOWN, LOWER): TradeOff.WORSE,
+    (NOT_SHOWN, NOT_SHOWN): TradeOff.NOT_SHOWN,
+    (NOT_SHOWN, UNKNOWN): TradeOff.NOT_SHOWN,
+    (UNKNOWN, UNKNOWN): TradeOff.NOT_COMPARABLE,
+}
 
 
-@pytest.mark.parametrize(
-    ("base_curves", "see_curves", "control_curves", "against_base", "against_control"),
-    [
-        (HACKING, SAME_PROXY_BETTER_TRUTH, HACKING, TradeOff.BETTER, TradeOff.BETTER),
-        (HACKING, SAME_PROXY_BETTER_TRUTH, SAME_PROXY_BETTER_TRUTH, TradeOff.BETTER, TradeOff.NOT_SHOWN),
-        (HACKING, SLOWER_ONLY, HACKING, TradeOff.SLOWER, TradeOff.SLOWER),
-        (SAME_PROXY_BETTER_TRUTH, HACKING, HACKING, TradeOff.WORSE, TradeOff.NOT_SHOWN),
-        (SAME_PROXY_BETTER_TRUTH, SAME_PROXY_BETTER_TRUTH, HACKING, TradeOff.NOT_SHOWN, TradeOff.BETTER),
-    ],
+def test_equal_proxy_decides_about_the_trade_off() -> None:
+    assert {pair: trade_off(*pair) for pair in TRADE_OFFS} == TRADE_OFFS
+
+
+AGAINST: tuple[tuple[Curves, Curves, Curves, TradeOff, TradeOff], ...] = (
+    (HACKING, SAME_PROXY_BETTER_TRUTH, HACKING, TradeOff.BETTER, TradeOff.BETTER),
+    (HACKING, SAME_PROXY_BETTER_TRUTH, SAME_PROXY_BETTER_TRUTH, TradeOff.BETTER, TradeOff.NOT_SHOWN),
+    (HACKING, SLOWER_ONLY, HACKING, TradeOff.SLOWER, TradeOff.SLOWER),
+    (SAME_PROXY_BETTER_TRUTH, HACKING, HACKING, TradeOff.WORSE, TradeOff.NOT_SHOWN),
+    (SAME_PROXY_BETTER_TRUTH, SAME_PROXY_BETTER_TRUTH, HACKING, TradeOff.NOT_SHOWN, TradeOff.BETTER),
 )
-def test_see_against_base_and_control(
-    base_curves: Curves, see_curves: Curves, control_curves: Curves, against_base: TradeOff, against_control: TradeOff
-) -> None:
-    found = trade_offs(shown(base(base_curves), see(see_curves), control(control_curves)))
-    assert found["see", "base"] is against_base
-    assert found["see", "control"] is against_control
+"""Curves of base, SEE and control, and the trade-offs of SEE against the other two."""
+
+
+def test_see_against_base_and_control() -> None:
+    for row, (plain, entropy, temperature, *expected) in enumerate(AGAINST):
+        found = trade_offs(shown(base(plain), see(entropy), control(temperature)))
+        assert [found["see", "base"], found["see", "control"]] == expected, row
 
 
 def test_all_pairs_are_compared_in_judge_and_diversity() -> None:

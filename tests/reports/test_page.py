@@ -8,7 +8,6 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -181,11 +180,10 @@ def test_damaged_and_unfinished_runs_still_make_a_page(tmp_path: Path) -> None:
     assert "nan" not in re.sub(r"base64,[^)]*", "", page).lower()
 
 
-@pytest.mark.parametrize("change", [{"learning_rate": 3e-5}, {"evaluation": {"rewards": ["other"]}}])
-def test_groups_that_are_not_compared_are_said_to_be_apart(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_groups_that_are_not_compared_are_said_to_be_apart(tmp_path: Path) -> None:
     folders = [
         write_run(tmp_path / "a", evaluations=(0, 50), samples=False),
-        write_run(tmp_path / "b", gamma=1.0, evaluations=(0, 50), samples=False, changes=change),
+        write_run(tmp_path / "b", gamma=1.0, evaluations=(0, 50), samples=False, changes={"learning_rate": 3e-5}),
     ]
     page = write_report(folders, tmp_path / "page.html").read_text("utf-8")
     assert "are not compared across groups" in page

@@ -22,35 +22,29 @@ def test_a_whole_run_is_read(tmp_path: Path) -> None:
     assert run.finished == {"step": 10, "seconds": 754.2}
 
 
-@pytest.mark.parametrize("present", [True, False])
-def test_a_folder_without_a_config_is_no_run_folder(tmp_path: Path, present: bool) -> None:
-    folder = tmp_path / "somewhere"
-    if present:
-        folder.mkdir()
-    with pytest.raises(RunFolderError, match=r"somewhere is not a run folder: it .*seedpo train"):
-        read_run(folder)
-
-
-def test_a_folder_of_runs_points_to_them(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "missing"):
+        with pytest.raises(RunFolderError, match=name):
+            read_run(tmp_path / name)
     write_run(tmp_path / "runs" / "see", samples=False)
-    with pytest.raises(RunFolderError, match=r"name the runs inside it, for example .*runs/see"):
+    with pytest.raises(RunFolderError, match=r"runs/see"):
         read_run(tmp_path / "runs")
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ("method: [", r"config\.yaml cannot be read as YAML"),
-        ("method: d3po\nbeta: 1", r"config\.yaml has no key 'gamma'"),
-        ("- 1", r"config\.yaml has no key 'method'"),
-        ("{method: d3po, beta: much, gamma: 0, seed: 0}", r"beta = 'much' is not a number"),
-    ],
-)
-def test_a_damaged_config_is_named_in_one_line(tmp_path: Path, config: str, message: str) -> None:
-    (tmp_path / "config.yaml").write_text(config)
-    with pytest.raises(SeedpoError, match=message) as caught:
-        read_run(tmp_path)
-    assert "\n" not in str(caught.value)
+def test_a_damaged_config_is_named_in_one_line(tmp_path: Path) -> None:
+    causes = {
+        "method: [": r"config\.yaml",
+        "method: d3po\nbeta: 1": "'gamma'",
+        "- 1": "'method'",
+        "{method: d3po, beta: much, gamma: 0, seed: 0}": "beta = 'much'",
+        "{method: d3po, beta: 1, gamma: -2, seed: 0}": r"gamma = -2",
+    }
+    for config, message in causes.items():
+        (tmp_path / "config.yaml").write_text(config)
+        with pytest.raises(SeedpoError, match=message) as error:
+            read_run(tmp_path)
+        assert "\n" not in str(error.value)
 
 
 def test_no_folder_at_all_is_an_error() -> None:

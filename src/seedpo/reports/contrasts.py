@@ -63,10 +63,10 @@ def paired(left: Point, right: Point) -> Interval | None:
 
     All evaluations draw the same latents, so that what makes a prompt hard cancels in the difference.
     """
-    one, other = left.per_prompt, right.per_prompt
-    if one is None or other is None or one.prompts != other.prompts:
+    first, second = left.per_prompt, right.per_prompt
+    if first is None or second is None or first.prompts != second.prompts:
         return None
-    difference = paired_difference(one.values, other.values)
+    difference = paired_difference(first.values, second.values)
     return difference if difference.count >= LEAST_PROMPTS else None
 
 
@@ -110,18 +110,18 @@ def at_step(curve: Curve, step: int) -> Point | None:
 
 def at_equal_steps(left: Setting, right: Setting, key: str) -> tuple[int, Contrast] | None:
     """Compares ``key`` at the last step that both settings reached; ``None`` if one was not trained yet."""
-    one, other = left.curves.get(key), right.curves.get(key)
-    if one is None or other is None or not (one.steps and other.steps):
+    first, second = left.curves.get(key), right.curves.get(key)
+    if first is None or second is None or not (first.steps and second.steps):
         return None
-    step = min(one.steps[-1], other.steps[-1])
-    point, rival = at_step(one, step), at_step(other, step)
+    step = min(first.steps[-1], second.steps[-1])
+    point, rival = at_step(first, step), at_step(second, step)
     if step == 0 or point is None or rival is None:
         return None
     pairs = [
         tuple(at_step(curves[key], step) if key in curves else None for curves in pair)
         for pair in _seed_pairs(left, right)
     ]
-    return step, compare(point, rival, scale=_scale(one, other), wins=_wins(pairs))
+    return step, compare(point, rival, scale=_scale(first, second), wins=_wins(pairs))
 
 
 def at_equal_proxy(left: Setting, right: Setting, key: str, proxy: str) -> tuple[Level, Contrast] | None:
@@ -129,16 +129,16 @@ def at_equal_proxy(left: Setting, right: Setting, key: str, proxy: str) -> tuple
 
     Curves are interpolated linearly between evaluations. ``None`` if there is no such level above both starts.
     """
-    one, other = left.curves, right.curves
-    if any(name not in curves for curves in (one, other) for name in (key, proxy)):
+    first, second = left.curves, right.curves
+    if any(name not in curves for curves in (first, second) for name in (key, proxy)):
         return None
-    level = min(max(one[proxy].values, default=-math.inf), max(other[proxy].values, default=-math.inf))
-    there, rival = _reach(one, key, proxy, level), _reach(other, key, proxy, level)
+    level = min(max(first[proxy].values, default=-math.inf), max(second[proxy].values, default=-math.inf))
+    there, rival = _reach(first, key, proxy, level), _reach(second, key, proxy, level)
     if there is None or rival is None:
         return None
     pairs = [[_reach(curves, key, proxy, level) for curves in pair] for pair in _seed_pairs(left, right)]
     wins = _wins([[place[1] if place else None for place in pair] for pair in pairs])
-    contrast = compare(there[1], rival[1], scale=_scale(one[key], other[key]), wins=wins)
+    contrast = compare(there[1], rival[1], scale=_scale(first[key], second[key]), wins=wins)
     return Level(proxy=level, left=there[0], right=rival[0]), contrast
 
 
@@ -164,7 +164,7 @@ def _between(before: Point, after: Point, share: float) -> Point:
     both = before.per_prompt, after.per_prompt
     mixed = None
     if both[0] is not None and both[1] is not None and both[0].prompts == both[1].prompts:
-        values = tuple(mix(one, other) for one, other in zip(both[0].values, both[1].values, strict=True))
+        values = tuple(mix(first, second) for first, second in zip(both[0].values, both[1].values, strict=True))
         mixed = PerPrompt(prompts=both[0].prompts, values=values)
     return Point(
         value=mix(before.value, after.value),

@@ -115,8 +115,10 @@ class Evaluation:
         if row is not None:
             mean, low, high = (as_number(row[f"difference{end}"]) for end in ("", "_low", "_high"))
             return Interval(mean=mean, low=low, high=high, count=int(row["count"]))
-        one, other = self.values(left, figure), self.values(right, figure)
-        interval = None if one is None or other is None else paired_difference(prompt_means(one), prompt_means(other))
+        first, second = self.values(left, figure), self.values(right, figure)
+        interval = (
+            None if first is None or second is None else paired_difference(prompt_means(first), prompt_means(second))
+        )
         return interval if interval is not None and interval.count else None
 
     def wins(self, left: Place, right: Place, reward: str) -> WinRate | None:
@@ -125,9 +127,9 @@ class Evaluation:
         if row is not None and row.get("rate") is not None:
             shares = {name: as_number(row[name]) for name in ("win", "tie", "loss", "low", "high")}
             return WinRate(**shares, count=int(row["count"]))
-        one, other = self.values(left, reward), self.values(right, reward)
+        first, second = self.values(left, reward), self.values(right, reward)
         width = next((as_number(row["tie_width"]) for (*_, name), row in self.pairs.items() if name == reward), 0.0)
-        rate = None if one is None or other is None else win_rate(one, other, tie_width=width)
+        rate = None if first is None or second is None else win_rate(first, second, tie_width=width)
         return rate if rate is not None and rate.count else None
 
 
