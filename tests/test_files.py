@@ -89,16 +89,16 @@ def test_hash_is_sha256(tmp_path: Path) -> None:
 def test_a_full_disk_is_recognised(error: Exception) -> None:
     assert is_disk_full(error)
     message = "no space left in runs/a for the weights; free some space; try again"
-    with pytest.raises(RunFolderError, match=message), writing("the weights", Path("runs/a"), mend="try again"):
+    with pytest.raises(RunFolderError, match=message), writing("the weights", Path("runs/a"), fix="try again"):
         raise error
 
 
 def test_other_errors_of_the_file_system_name_the_folder() -> None:
     message = r"the weights cannot be written into runs/a \(.*denied.*\); try again"
-    with pytest.raises(RunFolderError, match=message), writing("the weights", Path("runs/a"), mend="try again"):
+    with pytest.raises(RunFolderError, match=message), writing("the weights", Path("runs/a"), fix="try again"):
         raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_faults_in_the_code_are_not_disguised() -> None:
-    with pytest.raises(ZeroDivisionError), writing("the weights", Path("runs/a"), mend="try again"):
+    with pytest.raises(ZeroDivisionError), writing("the weights", Path("runs/a"), fix="try again"):
         raise ZeroDivisionError

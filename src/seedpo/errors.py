@@ -1,10 +1,10 @@
-"""Errors that a person can mend: the command line prints them as one line, without a traceback."""
+"""Errors that a user can fix: the command line prints them as one line, without a traceback."""
 
 from __future__ import annotations
 
 
 class SeedpoError(Exception):
-    """Something that the user can put right; the message says how.
+    """A problem that the user can fix; the message says how.
 
     Attributes:
         on_every_process: whether all processes of the run raise it, so that one of them is enough to print it.
@@ -32,7 +32,7 @@ class StreamError(SeedpoError):
 
 
 class RunFolderError(SeedpoError):
-    """A run folder that does not fit what was asked."""
+    """A run folder that does not fit the command."""
 
 
 class TrainingDiverged(SeedpoError):
@@ -40,6 +40,6 @@ class TrainingDiverged(SeedpoError):
 
 
 class StoppedByAlarm(SeedpoError):
-    """An alarm whose action is `stop` ended the run; it wrote a checkpoint from which it can go on."""
+    """An alarm whose action is `stop` ended the run; it wrote a checkpoint from which it can continue."""
 
     exit_status = 3

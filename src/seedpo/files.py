@@ -135,8 +135,8 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 @contextmanager
-def until_full(what: str, folder: Path, *, mend: str) -> Iterator[None]:
-    """Turns a full disk into an error that names the folder and the mend; other errors pass.
+def until_full(what: str, folder: Path, *, fix: str) -> Iterator[None]:
+    """Turns a full disk into an error that names the folder and the fix; other errors pass.
 
     Raises:
         RunFolderError: if what is done inside fails for want of space.
@@ -145,19 +145,19 @@ def until_full(what: str, folder: Path, *, mend: str) -> Iterator[None]:
         yield
     except Exception as error:
         if is_disk_full(error):
-            raise RunFolderError(f"no space left in {folder} for {what}; free some space; {mend}") from error
+            raise RunFolderError(f"no space left in {folder} for {what}; free some space; {fix}") from error
         raise
 
 
 @contextmanager
-def writing(what: str, folder: Path, *, mend: str) -> Iterator[None]:
-    """Turns a full disk or an unwritable folder into an error that names the folder and the mend.
+def writing(what: str, folder: Path, *, fix: str) -> Iterator[None]:
+    """Turns a full disk or an unwritable folder into an error that names the folder and the fix.
 
     Raises:
         RunFolderError: if what is done inside fails for want of space or with another error of the file system.
     """
     try:
-        with until_full(what, folder, mend=mend):
+        with until_full(what, folder, fix=fix):
             yield
     except OSError as error:
-        raise RunFolderError(f"{what} cannot be written into {folder} ({error}); {mend}") from error
+        raise RunFolderError(f"{what} cannot be written into {folder} ({error}); {fix}") from error

@@ -1,4 +1,4 @@
-"""Names that a user can write, and the attribute behind each: imported only when it is asked for."""
+"""Names that a user can write, and the attribute behind each: imported on demand."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def unknown(kind: str, name: str, names: Sequence[str], *, also: str = "") -> Co
     """The error that lists the names that there are, and suggests the nearest.
 
     Args:
-        kind: what was asked for.
+        kind: of the names.
         name: what the user wrote.
         names: what could have been written.
         also: what else could have been written, in words.

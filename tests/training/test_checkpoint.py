@@ -139,7 +139,7 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(
     with caplog.at_level(logging.WARNING):
         assert checkpoints.newest_intact().step == 1
     assert str(checkpoints.path(2) / name) in caplog.text
-    assert f"goes on from {checkpoints.path(1)}" in caplog.text
+    assert f"continues from {checkpoints.path(1)}" in caplog.text
     # The damaged one neither stands in the way of the next ones nor counts among those that are kept.
     assert names(checkpoints) == ["checkpoint-000001", "damaged-checkpoint-000002"]
     save(checkpoints, 2)

@@ -1,7 +1,7 @@
 """The demonstration: three methods on the embedded model, each with and without the entropy term, and one report.
 
 Every run is a process of its own with one thread, so that its numbers depend neither on the number of cores nor on
-what runs beside it. A finished run is kept, an interrupted one goes on from its last checkpoint.
+what runs beside it. A finished run is kept, an interrupted one continues from its last checkpoint.
 """
 
 from __future__ import annotations

@@ -153,13 +153,13 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _to_blame(statuses: Sequence[int | None]) -> int | None:
-    """The process that failed first, as far as can be told: one that was killed cannot have failed for another."""
+    """The process that probably failed first: one that was killed did not fail because of another."""
     failed = [rank for rank, status in enumerate(statuses) if status]
     return next((rank for rank in failed if (statuses[rank] or 0) < 0), failed[0] if failed else None)
 
 
 def _end(workers: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ends those that still run: they wait for one that is gone, so that they have nothing left to save."""
+    """Ends those that still run: they wait for a process that is gone, so they have nothing to save."""
     for worker in workers:
         if worker.poll() is None:
             worker.kill()

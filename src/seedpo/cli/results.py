@@ -105,7 +105,7 @@ License = Annotated[
 
 BaseModel = Annotated[
     str | None,
-    typer.Option(metavar="OWNER/NAME", help="Base model for the card, where the run's own is no name on the hub."),
+    typer.Option(metavar="OWNER/NAME", help="Base model for the card, if the run's own is not a name on the hub."),
 ]
 
 

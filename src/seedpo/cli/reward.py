@@ -21,7 +21,7 @@ from seedpo.cli.shared import (
 
 reward_app = typer.Typer(no_args_is_help=True, help="Train a preference model on labelled pairs, and measure one.")
 
-Recipe = Annotated[Path | None, typer.Argument(metavar="[RECIPE.yaml]", help="Recipe; none: the embedded scorer.")]
+Recipe = Annotated[Path | None, typer.Argument(metavar="[RECIPE.yaml]", help="Recipe; else the embedded scorer.")]
 
 
 @reward_app.command("train")
@@ -37,7 +37,7 @@ def reward_train_command(
     """Train a preference model: step-aware as SPO's, or plain as PickScore.
 
     With a diffusion model it learns from previews: noise is added to both images of a pair, the model predicts the
-    clean images, and the preference model is told the time step. With `model=none` it learns from the images as they
+    clean images, and the preference model is given the time step. With `model=none` it learns from the images as they
     are.
 
     Examples:

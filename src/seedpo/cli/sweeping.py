@@ -46,9 +46,9 @@ def sweep_command(
 ) -> None:
     """Train a grid of runs: any key over any values, each run a folder of its own.
 
-    Every run is one process with one thread. Finished runs are kept and interrupted ones go on when the command is
+    Every run is one process with one thread. Finished runs are kept and interrupted ones continue when the command is
     repeated; runs that were trained with other settings are refused. A run that fails is named at the end and in
-    `sweep.json`, the others go on, and the exit status is 1.
+    `sweep.json`, the others continue, and the exit status is 1.
 
     Examples:
         seedpo sweep spo --vary gamma=0,1,3 --vary seed=0,1,2 --controls --out sweeps/gamma

@@ -1,4 +1,4 @@
-"""Commands that train, or tell what training would cost."""
+"""Commands that train, or estimate what training would cost."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def plan_command(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in FLOPs, bytes and hours.")] = False,
 ) -> None:
-    """Tell what a run would cost before anything is loaded: forward passes, FLOPs, memory, hours.
+    """Estimate what a run would cost before anything is loaded: forward passes, FLOPs, memory, hours.
 
     Only configuration files of the model are read (those of SD1.5, SD2.1 and SDXL ship with seedpo), no weights and no
     data. FLOPs are counted on networks without weights and are those of the run; memory is an estimate; hours are FLOPs
@@ -151,7 +151,7 @@ def demo_command(
 ) -> None:
     """Train all methods with and without the entropy term on the embedded model, and write the report.
 
-    Runs that are finished already are kept; a run that was interrupted goes on.
+    Finished runs are kept; an interrupted run continues.
     """
     from seedpo.cli.demo import run_demo
 

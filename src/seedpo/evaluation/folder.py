@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from seedpo.errors import ConfigError, RunFolderError
-from seedpo.evaluation.tables import MEND, Place, Table, image_file, read_table
+from seedpo.evaluation.tables import FIX, Place, Table, image_file, read_table
 from seedpo.files import write_aside, write_text, writing
 from seedpo.settings import differences
 
@@ -85,7 +85,7 @@ class EvaluationFolder:
             RunFolderError: if it cannot be written.
         """
         path = self.image(place, prompt, number)
-        with writing(f"image {path.name}", path.parent, mend=MEND):
+        with writing(f"image {path.name}", path.parent, fix=FIX):
             path.parent.mkdir(parents=True, exist_ok=True)
             with write_aside(path, durable=False) as aside:
                 image.save(aside, format="PNG")
@@ -112,7 +112,7 @@ class EvaluationFolder:
             json.dumps({"prompt_index": row, "prompt": prompt}, ensure_ascii=False)
             for row, prompt in enumerate(prompts)
         ]
-        with writing("an evaluation", self.path, mend="choose an --out that can be written"):
+        with writing("an evaluation", self.path, fix="choose an --out that can be written"):
             self.path.mkdir(parents=True, exist_ok=True)
             if content != before:
                 write_text(self.prompts, "".join(f"{line}\n" for line in lines))

@@ -21,7 +21,7 @@ from seedpo.evaluation.drawing import as_samples
 from seedpo.evaluation.folder import Grid
 from seedpo.evaluation.score import Scoring, score_images
 from seedpo.evaluation.summary import Figure, Measured, figure_of, without_nan
-from seedpo.evaluation.tables import MEND, Table
+from seedpo.evaluation.tables import FIX, Table
 from seedpo.files import write_text, writing
 from seedpo.metrics.catalogue import metric_entry
 from seedpo.metrics.named import build_features
@@ -179,7 +179,7 @@ def measure_sets(
                 features_of(name, "reference", reference_files),
             )
             figures.append(figure_of(place, measured, _set_interval(grid, metric, own, others, seed=seed)))
-        with writing(SET_METRICS, path.parent, mend=MEND):
+        with writing(SET_METRICS, path.parent, fix=FIX):
             rows = [without_nan(asdict(figure)) for figure in figures]
             write_text(path, json.dumps({"reference": reference, "figures": rows}, indent=1) + "\n")
     return figures

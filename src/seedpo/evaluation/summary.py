@@ -15,7 +15,7 @@ import numpy as np
 
 from seedpo.core.stats.bootstrap import Interval, mean_interval, paired_difference, prompt_means, win_rate
 from seedpo.evaluation.folder import FORMAT, EvaluationFolder
-from seedpo.evaluation.tables import MEND, Place, Table, Values
+from seedpo.evaluation.tables import FIX, Place, Table, Values
 from seedpo.files import write_text, writing
 from seedpo.pages.tables import markdown_table
 
@@ -192,7 +192,7 @@ def write_summary(folder: EvaluationFolder, summary: Summary) -> None:
         "figures": [without_nan(asdict(figure)) for figure in summary.figures],
         "pairs": [without_nan(asdict(pair)) for pair in summary.pairs],
     }
-    with writing("the summary", folder.path, mend=MEND):
+    with writing("the summary", folder.path, fix=FIX):
         write_text(folder.path / "summary.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         write_text(folder.path / "summary.csv", _csv(summary))
         write_text(folder.path / "summary.md", markdown(summary))

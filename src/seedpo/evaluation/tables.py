@@ -28,7 +28,7 @@ COLUMNS = ("target", "step", "prompt_index", "image_index", "prompt", "file")
 """Columns that no reward or metric may be named after."""
 
 
-MEND = "then run the same command again: what is finished is kept"
+FIX = "then run the same command again: what is finished is kept"
 """What the user does if a file cannot be written."""
 
 
@@ -99,7 +99,7 @@ class Table:
                 known[place].flatten().tolist() if place in known else [None] * prompts * images for place in places
             ]
             columns[name] = pa.array([cell for place in cells for cell in place], pa.float64())
-        with writing(self.path.name, self.path.parent, mend=MEND), write_aside(self.path) as aside:
+        with writing(self.path.name, self.path.parent, fix=FIX), write_aside(self.path) as aside:
             pq.write_table(pa.table(columns), aside)
 
 

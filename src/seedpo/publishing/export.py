@@ -19,7 +19,7 @@ from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 from seedpo.weights import read_weights
 
-_MEND = "choose an --out that can be written"
+_FIX = "choose an --out that can be written"
 
 
 def trained_weights(run: Path, *, step: int | None = None) -> tuple[RunConfig, Path]:
@@ -61,7 +61,7 @@ def export_run(run: Path, out: Path, *, format: str, step: int | None = None, ha
         raise ConfigError(f"{out} exists already; choose another --out")
     config, weights = trained_weights(run, step=step)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with writing(f"the {format} export", out.parent, mend=_MEND):
+    with writing(f"the {format} export", out.parent, fix=_FIX):
         FORMATS[format](config, weights, out, torch.float16 if half else torch.float32)
     return out
 

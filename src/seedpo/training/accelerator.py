@@ -42,7 +42,7 @@ def build_accelerator(
             own where others have one.
     """
     check_launch(gpus=0 if cpu else torch.cuda.device_count())
-    # Several processes without a GPU would each take themselves for the only one, unless told of the CPU.
+    # Several processes without a GPU would each take themselves for the only one, unless the CPU is named.
     alone_on_cpu = is_one_of_several() and not torch.cuda.is_available()
     with plain_data_parallelism():
         return Accelerator(
@@ -60,7 +60,7 @@ def _says_yes(variable: str) -> bool:
 
 
 def sharding_is_asked_for() -> bool:
-    """Whether an accelerate file or ``--shard`` asks for shards and there is more than one process to shard over."""
+    """Whether an accelerate file or ``--shard`` requests shards and there is more than one process to shard over."""
     return _says_yes(_FSDP) and is_one_of_several()
 
 
@@ -89,7 +89,7 @@ def check_launch(*, gpus: int) -> None:
 
 @contextmanager
 def plain_data_parallelism() -> Iterator[None]:
-    """Inside, accelerate does not see that sharding is asked for: :mod:`seedpo.training.layout` does it."""
+    """Inside, accelerate does not see that sharding is requested: :mod:`seedpo.training.layout` does it."""
     value = os.environ.pop(_FSDP, None)
     try:
         yield
@@ -99,7 +99,7 @@ def plain_data_parallelism() -> Iterator[None]:
 
 
 def require_plain(accelerator: Accelerator, mixed_precision: str) -> None:
-    """Sees that an accelerator leaves the model whole, and computes in the run's precision.
+    """Checks that an accelerator leaves the model whole and computes in the run's precision.
 
     Raises:
         ConfigError: if it shards the model, or was built for another precision.

@@ -94,7 +94,7 @@ class Checkpoints:
         for step, error in damaged.items():
             target = self.folder / f"damaged-{self.path(step).name}"
             logger.warning(
-                "%s; the run goes on from %s (the damaged one is now %s)", error, self.path(used.step), target
+                "%s; the run continues from %s (the damaged one is now %s)", error, self.path(used.step), target
             )
             remove_folder(target)
             self.path(step).replace(target)
@@ -126,21 +126,21 @@ class Checkpoints:
         target = self.path(manifest.step)
         aside = aside_of(target)
         what = f"the checkpoint of step {manifest.step}"
-        mend = f"{self.describe_latest()}; continue with --resume latest"
+        fix = f"{self.describe_latest()}; continue with --resume latest"
 
         def begin() -> None:
-            with writing(what, self.folder, mend=mend):
+            with writing(what, self.folder, fix=fix):
                 remove_folder(aside)
                 aside.mkdir(parents=True)
 
         def write_parts() -> None:
-            with writing(what, self.folder, mend=mend):
+            with writing(what, self.folder, fix=fix):
                 if accelerator.is_main_process:
                     write_shared(aside)
                 write_own(aside)
 
         def publish() -> None:
-            with writing(what, self.folder, mend=mend):
+            with writing(what, self.folder, fix=fix):
                 write_manifest(manifest, aside)
                 publish_folder(aside, target)
                 self.prune()

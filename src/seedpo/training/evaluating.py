@@ -15,7 +15,7 @@ from seedpo.training.codec import load_tree, save_tree
 from seedpo.training.random_state import preserved_random_state
 from seedpo.training.run_folder import RunFolder
 
-_MEND = "continue with --resume latest"
+_FIX = "continue with --resume latest"
 
 
 def evaluate_together(
@@ -43,7 +43,7 @@ def evaluate_together(
 
 
 def _alone(evaluator: Evaluator, policy: Trainable, folder: RunFolder, step: int) -> dict[str, float]:
-    with until_full(f"the samples of step {step}", folder.samples, mend=_MEND):
+    with until_full(f"the samples of step {step}", folder.samples, fix=_FIX):
         return dict(evaluator(policy, step=step, folder=folder.samples))
 
 
@@ -54,18 +54,18 @@ def _shared(
     rank, world = accelerator.process_index, accelerator.num_processes
 
     def prepare() -> None:
-        with writing(f"the samples of step {step}", folder.path, mend=_MEND):
+        with writing(f"the samples of step {step}", folder.path, fix=_FIX):
             remove_folder(parts)
             parts.mkdir()
 
     def draw() -> None:
         part = evaluator.draw(policy, rank=rank, world=world)
-        with writing(f"the samples of step {step}", folder.path, mend=_MEND):
+        with writing(f"the samples of step {step}", folder.path, fix=_FIX):
             save_tree(part, _part(parts, rank))
 
     def measure() -> dict[str, float]:
         drawn = [load_tree(_part(parts, other)) for other in range(world)]
-        with until_full(f"the samples of step {step}", folder.samples, mend=_MEND):
+        with until_full(f"the samples of step {step}", folder.samples, fix=_FIX):
             return dict(evaluator.measure(drawn, step=step, folder=folder.samples))
 
     try:

@@ -15,12 +15,12 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class TrainingInterrupted(SeedpoError):
-    """The run was asked to stop; it wrote a checkpoint from which it goes on."""
+    """The run was asked to stop; it wrote a checkpoint from which it can continue."""
 
 
 @dataclass(eq=False)
 class StopRequest:
-    """Whether a stop was asked for."""
+    """Whether a stop was requested."""
 
     requested: bool = False
 

@@ -111,7 +111,7 @@ class Sharded(Layout):
     def plain(self) -> Iterator[None]:
         """Puts whole copies in the place of the shards.
 
-        :meth:`whole` does not serve for this: asked for its state dictionary, FSDP2 goes back to its shards.
+        :meth:`whole` does not help here: FSDP2 returns to its shards when its state dictionary is read.
         """
         places = [
             (module, name, parameter)

@@ -27,7 +27,7 @@ SHOWN = ("loss", "margin", "reward", "accuracy")
 def truncate_metrics(path: Path, *, step: int) -> None:
     """Keeps the lines of steps up to ``step``; after a crash the file is the old one or the new one."""
     kept = [record for record in read_metrics(path) if record["step"] <= step]
-    with writing("metrics", path.parent, mend="continue with --resume latest"):
+    with writing("metrics", path.parent, fix="continue with --resume latest"):
         write_text(path, "".join(_line(record) for record in kept))
 
 
@@ -54,7 +54,7 @@ class MetricsLog:
         for name, value in figures.items():
             number = value if isinstance(value, int) else float(value)
             record[name] = number if math.isfinite(number) else None
-        with writing("metrics", self._folder, mend="continue with --resume latest"):
+        with writing("metrics", self._folder, fix="continue with --resume latest"):
             self._file.write(_line(record))
         self._records.append(record)
 
@@ -73,7 +73,7 @@ class MetricsLog:
 
     def flush(self) -> None:
         """Forces all lines onto the disk: a checkpoint must not survive the lines before it."""
-        with writing("metrics", self._folder, mend="continue with --resume latest"):
+        with writing("metrics", self._folder, fix="continue with --resume latest"):
             self._file.flush()
             os.fsync(self._file.fileno())
 

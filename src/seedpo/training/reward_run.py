@@ -56,9 +56,9 @@ def resolve_reward_config(
     ``mixed_precision`` is bf16 for models other than the registered ones, on a GPU that computes in it.
 
     Args:
-        recipe: path of a YAML file; none: the defaults.
+        recipe: path of a YAML file; ``None``: the defaults.
         changes: nested keys that win over everything else.
-        bfloat16: whether the GPU of the run computes in bfloat16; none: this machine's is asked.
+        bfloat16: whether the GPU of the run computes in bfloat16; ``None`` asks this machine's.
 
     Raises:
         ConfigError: if a key or a value is wrong; the message names it.
@@ -77,7 +77,7 @@ def build_preference_model(config: RewardRunConfig) -> PreferenceModel:
     """The preference model as it starts.
 
     Raises:
-        ConfigError: if ``start`` is no known name, or is step-aware where a plain model is asked for.
+        ConfigError: if ``start`` is not a known name, or is step-aware although a plain model is trained.
         DataError: if it cannot be loaded.
     """
     if config.start not in STARTS and not looks_like_a_model(config.start):
@@ -87,7 +87,7 @@ def build_preference_model(config: RewardRunConfig) -> PreferenceModel:
 
 
 def build_denoiser(config: RewardRunConfig) -> PipelineDenoiser | None:
-    """The diffusion model that predicts the previews; none where finished images are judged.
+    """The diffusion model that predicts the previews; ``None`` if finished images are judged.
 
     Raises:
         ConfigError: if the name is unknown, or a time step is beyond the model's.
@@ -165,7 +165,7 @@ def build_preference_pairs(
 
 
 def build_reward_caches(config: RewardRunConfig, denoiser: PipelineDenoiser | None) -> Caches | None:
-    """Latents and embedded prompts, kept in memory or on the disk; none where there is no diffusion model."""
+    """Latents and embedded prompts, in memory or on the disk; ``None`` without a diffusion model."""
     if denoiser is None:
         if config.cache.folder is not None:
             logger.warning("cache.folder has no effect: without model there are no latents to keep")
@@ -180,7 +180,7 @@ class RewardParts:
     Attributes:
         model: the preference model.
         views: how pairs are shown to it.
-        caches: of latents and embedded prompts; none where finished images are judged.
+        caches: of latents and embedded prompts; ``None`` if finished images are judged.
         training: the pairs that are trained on.
         held_out: the pairs that the accuracy is measured on.
     """

@@ -60,7 +60,7 @@ def resolve_config(
     Args:
         method_or_recipe: name of a method, or path of a YAML file.
         changes: nested keys that win over everything else.
-        bfloat16: whether the GPU of the run computes in bfloat16; none: this machine's is asked.
+        bfloat16: whether the GPU of the run computes in bfloat16; ``None`` asks this machine's.
 
     Raises:
         ConfigError: if the method, a key or a value is wrong; the message names it.
@@ -188,7 +188,7 @@ def build_evaluation(config: RunConfig) -> ImageEvaluation:
     """What is generated and measured at evaluations.
 
     Raises:
-        ConfigError: if there are fewer prompts than asked for.
+        ConfigError: if there are fewer prompts than ``num_prompts``.
     """
     settings = config.evaluation
     prompts = named_prompts(settings.prompts, embedded=config.model in MODELS, count=settings.num_prompts)

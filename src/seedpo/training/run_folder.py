@@ -1,4 +1,4 @@
-"""The folder of one run: what lies where, who may write, and whether it fits what is asked."""
+"""The folder of one run: how it is made, who may write, and whether it fits the settings."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RunFolder(run_folders.RunFolder):
             raise RunFolderError(f"{folder.path} is a file; choose another --out")
         if folder.path.is_dir() and any(folder.path.iterdir()):
             raise RunFolderError(f"{folder.path} is not empty; {folder._mend()}")
-        with writing("a new run", folder.path, mend="choose an --out that can be written"):
+        with writing("a new run", folder.path, fix="choose an --out that can be written"):
             folder.samples.mkdir(parents=True, exist_ok=True)
             folder.checkpoints.mkdir(exist_ok=True)
             environment = json.dumps(describe_environment(), indent=2) + "\n"
@@ -83,7 +83,7 @@ class RunFolder(run_folders.RunFolder):
 
     def write_config(self, config: TrainingConfig) -> None:
         """Writes the resolved configuration; after a crash the file is the old one or the new one."""
-        with writing("the configuration", self.path, mend="then start again"):
+        with writing("the configuration", self.path, fix="then start again"):
             write_text(self.config_file, yaml.safe_dump(config.tree(), sort_keys=False))
 
     def require_fresh(self) -> None:
@@ -96,14 +96,14 @@ class RunFolder(run_folders.RunFolder):
             raise RunFolderError(f"{self.path} holds a run that was started before; {self._mend()}")
 
     def warn_of_new_versions(self) -> None:
-        """Logs a warning if packages changed since the start: the run may then not go on bit for bit."""
+        """Logs a warning if packages changed since the start: the run may then not continue bit for bit."""
         try:
             before = json.loads(self.environment.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return
         changed = changed_packages(before, describe_environment())
         if changed:
-            logger.warning("%s goes on with other versions: %s", self.path, ", ".join(changed))
+            logger.warning("%s continues with other versions: %s", self.path, ", ".join(changed))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -61,7 +61,7 @@ class TrainingConfig(NetworkSettings):
     evaluate_every: int = Field(0, ge=0)
     """Steps between evaluations; 0 evaluates before the first and after the last step only."""
     trackers: Annotated[tuple[Literal["tensorboard", "trackio", "wandb"], ...], NO_EFFECT] = ()
-    """Where the metrics go besides `metrics.jsonl`; none: nowhere else. The packages come with `seedpo[track]`."""
+    """Where the metrics go in addition to `metrics.jsonl`; the packages come with `seedpo[track]`."""
     tracker_project: Annotated[str, NO_EFFECT] = "seedpo"
     """Project under which trackio and wandb show the run; tensorboard, whose files lie in the run folder, has none."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -122,7 +122,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     """Weighted sums of rewards, by names of your own, to be used wherever a reward is named."""
     preview_vae: str | None = None
     """Folder or hub id of a smaller autoencoder (an AutoencoderTiny or AutoencoderKL of the same latents) that decodes
-    the previews for SPO's scorer, at a fraction of the cost; none: the model's own."""
+    the previews for SPO's scorer, at a fraction of the cost; None: the model's own."""
 
     beta: float = 0.1
     """Weight of the KL term, above 0; its scale depends on `reduction`."""
@@ -136,7 +136,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     reduction: Literal["sum", "mean"] = "mean"
     """How a log-probability is reduced over the latent dimensions; the published betas are for `mean`."""
     clip_range: float | None = Field(None, gt=0.0, lt=1.0)
-    """The ratio policy/reference of one step is held in [1 - clip_range, 1 + clip_range]; none: no clipping."""
+    """The ratio policy/reference of one step is held in [1 - clip_range, 1 + clip_range]; None: no clipping."""
 
     pairs: PairsConfig = PairsConfig()
     cache: CacheConfig = CacheConfig()
@@ -188,27 +188,27 @@ class RewardRunConfig(TrainingConfig):
     """CLIP to start from: a registered name, a folder, or `owner/name` on the hub, for example
     `yuvalkirstain/PickScore_v1`; a step-aware one is trained on."""
     tokenizer: str | None = None
-    """Folder or hub id of the tokenizer where `start` brings none; none: it lies beside the weights."""
+    """Folder or hub id of the tokenizer where `start` brings none; None: it lies beside the weights."""
     model: str | None = "scenes"
     """Diffusion model that predicts the previews which the preference model sees: a registered name, a folder, a
-    `.safetensors` file, or `owner/name[@revision]`; none: a plain preference model of finished images is trained."""
+    `.safetensors` file, or `owner/name[@revision]`; None: a plain preference model of finished images is trained."""
     vae: str | None = None
-    """Another autoencoder for `model`; none: its own."""
+    """Another autoencoder for `model`; None: its own."""
     single_file_config: str | None = None
-    """Pipeline with the architecture of a single-file `model`; none: diffusers' choice."""
+    """Pipeline with the architecture of a single-file `model`; None: diffusers' choice."""
     resolution: int | None = Field(None, ge=8)
-    """Height and width in pixels of the images of `model`; none: its own. `pairs.resolution` must give the same."""
+    """Height and width in pixels of the images of `model`; None: its own. `pairs.resolution` must give the same."""
     data: str = "scenes-scorer-pairs"
     """Labelled pairs: a registered name, a file, folder or glob of shards, or `hub:owner/name`; see docs/data.md."""
     held_out: str | None = None
-    """Pairs on which the accuracy is measured, named like `data`; none: some prompts of `data` are kept out of the
+    """Pairs on which the accuracy is measured, named like `data`; None: some prompts of `data` are kept out of the
     training, with all their pairs."""
     held_out_split: str | None = None
-    """Split of `held_out`, where it has several; none: `pairs.split`."""
+    """Split of `held_out`, where it has several; None: `pairs.split`."""
     held_out_share: float = Field(0.1, gt=0.0, lt=1.0)
     """Share of the prompts that is kept out where `held_out` is none; which ones, the prompts themselves decide."""
     held_out_limit: int | None = Field(None, ge=1)
-    """Most pairs on which the accuracy is measured, the first ones of the set; none: all."""
+    """Most pairs on which the accuracy is measured, the first ones of the set; None: all."""
     timesteps: tuple[int, ...] = Field((0, 251, 501, 701, 951), min_length=1)
     """Time steps at which the accuracy is measured, SPO's; 0: finished images. Without `model` it has no effect."""
     guidance_scale: float = Field(5.0, ge=1.0)
@@ -221,7 +221,7 @@ class RewardRunConfig(TrainingConfig):
     in_batch_negatives: bool = False
     """Whether the other pairs of a batch serve as further images and prompts (an option of PickScore's code)."""
     relabel: str | None = None
-    """Reward that labels the pairs anew, as published for SDXL; none: the labels of the data."""
+    """Reward that labels the pairs anew, as published for SDXL; None: the labels of the data."""
     relabel_gap: float = Field(0.1, ge=0.0, lt=1.0)
     """With `relabel`: a pair is a tie unless its preference probabilities differ by more than this."""
 
@@ -236,7 +236,7 @@ class RewardRunConfig(TrainingConfig):
     @model_validator(mode="after")
     def _keys_that_make_sense_here(self) -> Self:
         if self.cache.reference or self.cache.visits is not None:
-            raise ValueError("cache.reference is of Diffusion-DPO: here is no reference; leave it out")
+            raise ValueError("cache.reference must be false: a preference model has no reference")
         if self.pairs.empty_prompts:
             raise ValueError("pairs.empty_prompts must be 0: a preference model is to read the prompt")
         if min(self.timesteps) < 0 or len(set(self.timesteps)) < len(self.timesteps):

@@ -1,6 +1,6 @@
 """Trackers beside ``metrics.jsonl``: tensorboard, trackio and wandb, through accelerate's interface to them.
 
-They mirror what is written anyway, so none of them can cost a run: one that fails while the run goes on is given up
+They mirror what is written anyway, so no tracker can end a run: one that fails during the run is dropped
 with a warning.
 """
 
@@ -25,7 +25,7 @@ from seedpo.training.settings import TrainingConfig
 logger = logging.getLogger(__name__)
 
 IDENTITY_FILE = "trackers.json"
-"""Holds in the run folder what a tracker calls the run, so that a resumed run goes on there."""
+"""Holds in the run folder what a tracker calls the run, so that a resumed run continues there."""
 
 
 def require_trackers(names: Sequence[str]) -> None:
@@ -50,7 +50,7 @@ class Trackers:
 
     @classmethod
     def open(cls, names: Sequence[str], *, project: str, folder: Path, config: TrainingConfig) -> Trackers:
-        """Starts trackers, or goes on with those of a resumed run, and tells them the settings.
+        """Starts trackers, or continues those of a resumed run, and sends them the settings.
 
         Args:
             names: ``tensorboard``, ``trackio`` or ``wandb``.
@@ -68,7 +68,7 @@ class Trackers:
                 trackers[name] = _started(name, project=project, folder=folder, config=config)
             except Exception as error:  # whatever a foreign package raises
                 raise ConfigError(
-                    f"trackers: {name} does not start ({error!r}); mend that, or leave it out (metrics.jsonl is "
+                    f"trackers: {name} does not start ({error!r}); fix that, or leave it out (metrics.jsonl is "
                     "written in any case)"
                 ) from error
         return cls(trackers)
@@ -93,7 +93,7 @@ class Trackers:
                 action(tracker)
             except Exception as error:  # whatever a foreign package raises
                 del self._open[name]
-                logger.warning("%s failed (%r) and is given up; metrics.jsonl goes on", name, error)
+                logger.warning("%s failed (%r) and is dropped; metrics.jsonl continues", name, error)
 
 
 def _started(name: str, *, project: str, folder: Path, config: TrainingConfig) -> GeneralTracker:
@@ -113,7 +113,7 @@ def _arguments(name: str, project: str, folder: Path) -> tuple[str, ...]:
 
 
 def _options(name: str, folder: Path) -> dict[str, Any]:
-    """What makes a resumed run go on where the tracker has it already."""
+    """What makes a resumed run continue where the tracker has it already."""
     called = folder.resolve().name
     if name == "wandb":
         return {"name": called, "id": _identity(folder), "resume": "allow", "dir": str(folder)}

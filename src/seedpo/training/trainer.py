@@ -97,7 +97,7 @@ class Trainer(Generic[Batch]):
             accelerator: of this process; built from the configuration if it is not given.
             progress: whether to show a progress bar.
             after_restoring: called on every process when a resumed run has restored its state.
-            save_before_step: asked on every process before each step; where one says yes, a checkpoint is written
+            save_before_step: called on every process before each step; if one returns true, a checkpoint is written
                 first, so that a run that is killed within the step can begin it again.
 
         Raises:
@@ -291,7 +291,7 @@ class Trainer(Generic[Batch]):
         """Writes the trained weights, and last of all the mark that the run is complete."""
 
         def finish() -> dict[str, Any]:
-            with writing("the trained weights", self.folder.path, mend="continue with --resume latest"):
+            with writing("the trained weights", self.folder.path, fix="continue with --resume latest"):
                 with write_folder_aside(self.folder.weights(self.config)) as aside:
                     with unwrapped(self.policy, self.accelerator):
                         self.policy.save(aside)

@@ -56,7 +56,7 @@ class Updater(Generic[Batch]):
     def take_step(self, *, stop: StopRequest) -> StepResult:
         """Trains on ``gradient_accumulation_steps`` micro-batches per process.
 
-        The loss of a step is the mean over all its pairs, whatever process and micro-batch they are in.
+        The loss of a step is the mean over all its pairs, in every process and micro-batch.
 
         Args:
             stop: whether this process was asked to stop; the result tells all of them.

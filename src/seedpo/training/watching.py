@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 BEST_FILE = "best.json"
 """Says in ``best/`` of which evaluation its weights are."""
 
-_MEND = "continue with --resume latest"
+_FIX = "continue with --resume latest"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class Watch:
         Raises:
             RunFolderError: if the disk is full.
         """
-        with writing("alarms", self._folder.path, mend=_MEND):
+        with writing("alarms", self._folder.path, fix=_FIX):
             if alarms := raised_by_all(list(map(self._with_prompts, lines)), self._config):
                 write_text(self._folder.alarms, "".join(map(_line, alarms)))
             else:
@@ -85,7 +85,7 @@ class Watch:
         for alarm in alarms:
             logger.warning("alarm %s at step %d: %s", alarm.name, alarm.step, alarm.message)
         if alarms:
-            with writing("alarms", self._folder.path, mend=_MEND), self._folder.alarms.open("a") as file:
+            with writing("alarms", self._folder.path, fix=_FIX), self._folder.alarms.open("a") as file:
                 file.writelines(map(_line, alarms))
         stopping = [alarm for alarm in alarms if alarm.action == "stop"]
         best = kind == "evaluation" and keeps_best(self._config) and best_evaluation(lines, self._config) is lines[-1]
@@ -111,7 +111,7 @@ class Watch:
             RunFolderError: if the disk is full.
         """
         figure = held_out_figures(self._config)[0]
-        with writing("the best weights", self._folder.path, mend=_MEND), write_folder_aside(self._folder.best) as aside:
+        with writing("the best weights", self._folder.path, fix=_FIX), write_folder_aside(self._folder.best) as aside:
             save(aside)
             content = {"step": line["step"], "figure": figure, "value": line[figure]}
             (aside / BEST_FILE).write_text(json.dumps(content) + "\n", encoding="utf-8")

@@ -145,7 +145,7 @@ class HumanFeedback:
 
         Returns:
             (P, K, K) float32 in [-1, 1], antisymmetric; 0 for ties, "both bad" and skipped pairs. See
-            :func:`seedpo.study.preferences.preferences` for pairs that nobody was asked about.
+            :func:`seedpo.study.preferences.preferences` for pairs that nobody judged.
 
         Raises:
             TrainingInterrupted: after SIGINT or SIGTERM while it waits.

@@ -16,8 +16,8 @@ class FeedbackConfig(Section):
     """Folder of the study in which people judge the images of roll-outs, in place of `reward`; it is made if there is
     none. None: `reward` judges."""
     question: str | None = None
-    """Key of the question that is asked; none: the only one of the study."""
+    """Key of the question that is asked; None: the only one of the study."""
     poll_seconds: Annotated[float, NO_EFFECT] = Field(2.0, gt=0.0, le=3600.0)
     """Seconds between two looks at the votes."""
     timeout_hours: Annotated[float | None, NO_EFFECT] = Field(None, gt=0.0)
-    """Hours without a new vote after which the run ends, to be resumed later; none: it waits for ever."""
+    """Hours without a new vote after which the run ends, to be resumed later; None: it waits forever."""

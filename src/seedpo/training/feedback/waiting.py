@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _NAP = 0.1
-"""Seconds between two looks at whether a stop was asked for."""
+"""Seconds between two looks at whether a stop was requested."""
 
 
 class NoVotes(SeedpoError):
@@ -52,7 +52,7 @@ class Wait:
         self.by_group: dict[str, list[Judgement]] = {}
         self._last_news = time.monotonic()
         self._seen = 0
-        """Votes on whatever the study asks: what other processes ask about comes first, perhaps."""
+        """Votes on all of the study: raters may begin with another process's images."""
         self._trouble = ""
 
     def is_over(self, store: Store) -> bool:
@@ -97,7 +97,7 @@ class Wait:
         """Sleeps until the next look.
 
         Raises:
-            TrainingInterrupted: if a stop was asked for.
+            TrainingInterrupted: if a stop was requested.
             NoVotes: if nobody voted for too long.
         """
         end = time.monotonic() + self.poll_seconds
@@ -108,7 +108,7 @@ class Wait:
             time.sleep(min(left, _NAP))
 
     def heed(self, stop: StopRequest) -> None:
-        """Ends the wait if that was asked for, even when the last vote came at the same moment.
+        """Ends the wait if a stop was requested, even if the last vote arrived at the same moment.
 
         Raises:
             TrainingInterrupted: if so.

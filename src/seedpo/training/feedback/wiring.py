@@ -26,14 +26,14 @@ QUESTION = Question(key="preference", text="Which image do you prefer for this p
 """What a study that is made here asks."""
 
 FULL_UP_TO = 4
-"""Images per prompt of which every pair is asked about in a study that is made here; of more, a knockout."""
+"""Most images per prompt of which a study that is made here shows every pair; with more, it holds a knockout."""
 
 WAIT_FOR_OTHERS = timedelta(days=365)
 """How long the processes of a run wait for the one whose images are judged last."""
 
 
 def check_feedback(config: RunConfig, preset: Preset) -> None:
-    """Sees that people can judge what a method draws.
+    """Checks that people can judge what a method draws.
 
     Raises:
         ConfigError: if they cannot.
@@ -82,7 +82,7 @@ def ensure_study(config: RunConfig) -> None:
 
 
 def study_settings(config: RunConfig) -> StudySettings | None:
-    """The settings of the study that a configuration names, or of the one that would be made; none: it names none.
+    """The settings of the study that a configuration names, or of the one it would make; ``None`` if it names none.
 
     Raises:
         ConfigError: if the study is there and its settings cannot be used.
@@ -103,7 +103,7 @@ def _new_settings(config: RunConfig) -> StudySettings:
 
 
 def asks_people(config: RunConfig, source: Source[Any]) -> Callable[[], bool] | None:
-    """Tells whether the next step needs votes on images that are not drawn yet; none: no step ever does."""
+    """A function that says whether the next step needs votes on new images; ``None`` if no step ever does."""
     if config.feedback.study is None or not isinstance(source, RolloutSource):
         return None
     return lambda: source.rolls_out_within(config.gradient_accumulation_steps)

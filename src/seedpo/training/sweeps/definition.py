@@ -103,7 +103,7 @@ def read_sweep(
         source: a sweep file (YAML with ``base`` and ``grid`` or ``cells``), a recipe file, or the name of a method.
         changes: nested keys that all cells share; they win over the base.
         vary: ``key=value,value,...``; a key of the grid is replaced.
-        controls: adds the temperature controls, whatever the file says.
+        controls: adds the temperature controls, even if the file does not.
 
     Raises:
         ConfigError: naming the file and the key that is wrong.

@@ -21,7 +21,7 @@ SEEDS = 3
 MEASURED: Mapping[str, Any] = {
     "evaluation": {"metrics": ["truth", "attribute_accuracy", "pairwise_diversity", "free_spread", "free_spread_right"]}
 }
-"""What evaluations measure besides the rewards."""
+"""What evaluations measure in addition to the rewards."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Grid:
     """The grid of one method.
 
     Attributes:
-        betas: at which the entropy term is tried, and the base method besides.
+        betas: at which the entropy term is tried, and the base method too.
         relative: values of gamma in the relative convention, a = beta (1 + gamma), at each beta.
         absolute: values of gamma in the absolute convention, a = beta + gamma, at each beta.
         settings: keys in which the runs differ from the demonstration's.
@@ -170,16 +170,16 @@ def settings_of(grid: Grid) -> tuple[Setting, ...]:
         for beta in sorted(set(map(_rounded, grid.betas)) | weights)
     ]
     terms = [
-        Setting(role="see", beta=beta, weight=weight, gammas=found) for (beta, weight), found in sorted(see.items())
+        Setting(role="see", beta=beta, weight=weight, gammas=gammas) for (beta, weight), gammas in sorted(see.items())
     ]
     tried = {
-        "base": [one for one in plain if one.beta in grid.betas],
-        "see": [one for one in terms if one.beta == grid.betas[0] and "relative" in one.gammas],
+        "base": [setting for setting in plain if setting.beta in grid.betas],
+        "see": [setting for setting in terms if setting.beta == grid.betas[0] and "relative" in setting.gammas],
     }
     trials = [
-        replace(one, option=name, extra=trial.changes, controls=False)
+        replace(setting, option=name, extra=trial.changes, controls=False)
         for name, trial in grid.trials.items()
-        for one in tried[trial.on]
+        for setting in tried[trial.on]
     ]
     return (*plain, *terms, *trials)
 
@@ -190,7 +190,7 @@ def _rounded(value: float) -> float:
 
 
 def grids(methods: Sequence[str], *, quick: bool, trials: bool = False) -> dict[str, Grid]:
-    """The grids of the methods asked for, all of them if none is named; with the trials of options or without.
+    """The grids of these methods, or of all if none is named; with or without the trials of options.
 
     Raises:
         ConfigError: if there is no such method.

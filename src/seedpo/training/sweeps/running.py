@@ -76,7 +76,7 @@ def run_sweep(
 ) -> Outcome:
     """Trains what is not trained yet: each cell an ordinary run folder ``out/<name>``.
 
-    A cell that fails is recorded, with its log, and the others go on; the next call tries it again. A cell that was
+    A cell that fails is recorded, with its log, and the others continue; the next call tries it again. A cell that was
     trained with other settings is refused before anything starts, so that no results are lost.
 
     Args:
@@ -217,7 +217,7 @@ def run_cells(
         processes: cells trained at the same time; if not given, as many as there are GPUs, or else cores. Several GPUs
             are dealt out among them.
         label: beside the progress bar.
-        on_end: told of each cell that ends, and how; what it raises stops the others.
+        on_end: called with each cell that ends, and its failure; what it raises stops the others.
     """
     waiting = [cell for cell in cells if not is_finished(out, cell)]
     devices = visible_devices() if waiting else []
@@ -255,12 +255,12 @@ def visible_devices() -> list[str]:
 
 
 def least_used(devices: Sequence[str], used: Sequence[str | None]) -> str | None:
-    """The device with the fewest cells on it; none where there is no choice."""
+    """The device with the fewest cells on it; ``None`` if there is no choice."""
     return min(devices, key=used.count) if len(devices) > 1 else None
 
 
 def start(out: Path, cell: Cell, device: str | None = None) -> subprocess.Popen[bytes]:
-    """Starts one cell, or lets it go on, on one GPU if it is named."""
+    """Starts or continues one cell, on one GPU if it is named."""
     folder = out / cell.name
     resumes = has_checkpoint(out, cell)
     if not resumes:
