@@ -58,16 +58,15 @@ def study_of(
 class Session:
     """Raters who answer in turn, and the counts that a store would keep."""
 
-    def __init__(self, study: Study, *, with_flips: bool = True) -> None:
-        self.study, self.with_flips = study, with_flips
+    def __init__(self, study: Study) -> None:
+        self.study = study
         self.counts: Counter[Pair] = Counter()
         self.flips: Counter[Pair] = Counter()
         self.answers: dict[str, list[Judgement]] = {}
 
     def propose(self, rater: str, turn: int = 0) -> Proposal | None:
         own = self.answers.setdefault(rater, [])
-        flips = self.flips if self.with_flips else None
-        return next_show(self.study, own, self.counts, rater=rater, turn=turn, flips=flips)
+        return next_show(self.study, own, self.counts, self.flips, rater=rater, turn=turn)
 
     def step(self, rater: str, answer: Answer = "first", turn: int = 0) -> Proposal | None:
         proposal = self.propose(rater, turn)
@@ -100,13 +99,12 @@ class Session:
     raters=st.integers(1, 4),
     more=st.integers(0, 2),
     seed=st.integers(0, 99),
-    with_flips=st.booleans(),
 )
 def test_each_pair_gets_its_raters_and_nobody_sees_one_twice(
-    groups: int, candidates: int, raters: int, more: int, seed: int, with_flips: bool
+    groups: int, candidates: int, raters: int, more: int, seed: int
 ) -> None:
     study = study_of(groups, candidates=candidates, raters_per_pair=raters, seed=seed)
-    session = Session(study, with_flips=with_flips)
+    session = Session(study)
     session.run(raters + more, seed)
     assert len(session.counts) == groups * candidates * (candidates - 1) // 2
     assert set(session.counts.values()) == {raters}

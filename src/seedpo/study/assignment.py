@@ -191,13 +191,11 @@ class _Plan:
 
     Attributes:
         pairs: all regular pairs outside knockouts.
-        turns: 0 or 1 for each of them, equally often.
         knockouts: by group, the order in which its candidates enter.
         checks: the pair of each attention check.
     """
 
     pairs: Sequence[Pair]
-    turns: Mapping[Pair, int]
     knockouts: Mapping[str, Sequence[int]]
     checks: Sequence[Pair]
 
@@ -217,7 +215,7 @@ class _State:
     study: Study
     plan: _Plan
     counts: Counts
-    flips: Counts | None
+    flips: Counts
     answers: Mapping[str, Mapping[Match, Answer]]
     wanted_flip: bool | None
     draw: random.Random
@@ -232,16 +230,8 @@ class _State:
 
     def needed_flip(self, pair: Pair) -> bool | None:
         """Which way round balances the sides of a pair; `None`: either."""
-        count = self.counts.get(pair, 0)
-        if self.flips is not None:
-            surplus = 2 * self.flips.get(pair, 0) - count
-            return None if surplus == 0 else surplus < 0
-        if self.study.settings.raters_per_pair == 1 and not self.plan.knockouts:
-            return None
-        turn = self.plan.turns.get(pair)
-        if turn is None:
-            turn = random.Random(f"{self.study.settings.seed}|turn|{pair}").randrange(2)
-        return (turn + count) % 2 == 1
+        surplus = 2 * self.flips.get(pair, 0) - self.counts.get(pair, 0)
+        return None if surplus == 0 else surplus < 0
 
     def fits(self, pair: Pair) -> bool:
         """Whether a pair can be shown such that the rater's sides become more even."""
@@ -255,7 +245,7 @@ class _State:
 
 
 def next_show(
-    study: Study, own: Sequence[Judgement], counts: Counts, *, rater: str, turn: int = 0, flips: Counts | None = None
+    study: Study, own: Sequence[Judgement], counts: Counts, flips: Counts, *, rater: str, turn: int = 0
 ) -> Proposal | None:
     """Chooses what a rater sees next.
 
@@ -264,10 +254,9 @@ def next_show(
         own: all answers of the rater in any order, checks and repetitions included.
         counts: raters of each pair who have answered it or hold it open. Checks and repetitions do not matter here. If
             skips are not counted, somebody else gets the pair.
+        flips: how many of ``counts`` see the second candidate on the left.
         rater: id of the rater.
         turn: number of raters before this one; consecutive raters begin with different questions.
-        flips: how many of ``counts`` saw the second candidate on the left. `None`: derived from the counts, which
-            balances pairs equally well and leaves less freedom to balance each rater's sides.
 
     Returns:
         The proposal; `None` if nothing is left for this rater or ``tasks_per_rater`` is reached.
@@ -296,7 +285,7 @@ def total(study: Study, own: Sequence[Judgement], counts: Counts, *, rater: str)
         study, own, counts, rater: see :func:`next_show`.
     """
     settings, plan = study.settings, _plans(study)[None]
-    state = _State(study, plan, counts, None, _by_group(own), None, random.Random())
+    state = _State(study, plan, counts, {}, _by_group(own), None, random.Random())
     left = sum(counts.get(pair, 0) < settings.raters_per_pair and state.is_open(pair) for pair in plan.pairs)
     for name, entries in plan.knockouts.items():
         match = next_match(entries, state.answers.get(name, {}))
@@ -326,25 +315,20 @@ def _blocks(study: Study, own: Sequence[Judgement], turn: int) -> Sequence[str |
 @lru_cache(maxsize=4)
 def _plans(study: Study) -> Mapping[str | None, _Plan]:
     """Plans of all groups (`None`) and of the groups of each question, made once for each opened study."""
-    seed = study.settings.seed
     tasks = [group for group in study.groups if group.expected is None]
     played = [group for group in tasks if not study.settings.compares_all(len(group.candidates))]
-    knockouts = {group.id: knockout_order(group, seed) for group in played}
+    knockouts = {group.id: knockout_order(group, study.settings.seed) for group in played}
     pairs = [(group.id, *match) for group in tasks if group.id not in knockouts for match in all_matches(group)]
-    places = list(range(len(pairs)))
-    random.Random(f"{seed}|sides").shuffle(places)
-    turns = {pairs[place]: rank % 2 for rank, place in enumerate(places)}
     checks = []
     for group in study.groups:
         if group.expected is not None:
             other = 1 if group.expected == 0 else 0
             checks.append((group.id, min(group.expected, other), max(group.expected, other)))
-    plans: dict[str | None, _Plan] = {None: _Plan(pairs, turns, knockouts, checks)}
+    plans: dict[str | None, _Plan] = {None: _Plan(pairs, knockouts, checks)}
     for question in study.settings.questions:
         names = {group.id for group in study.groups if group.question == question.key}
         plans[question.key] = _Plan(
             pairs=[pair for pair in pairs if pair[0] in names],
-            turns=turns,
             knockouts={name: entries for name, entries in knockouts.items() if name in names},
             checks=[pair for pair in checks if pair[0] in names],
         )

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
 
 from seedpo.errors import ConfigError, DataError
 from seedpo.study.folder import Study, create_study
@@ -108,12 +107,8 @@ def new_study(folder: Path, places: Mapping[str, Path], design: Design, *, progr
         "instructions": INSTRUCTIONS,
         **{key: value for key, value in design.settings.items() if value is not None},
     }
-    with tqdm(total=len(layout.images), desc="images", unit="image", disable=not progress) as bar:
-
-        def show(done: int, _: int) -> None:
-            bar.update(done - bar.n)
-
-        return create_study(folder, StudySettings.model_validate(values), layout.groups, layout.images, progress=show)
+    settings = StudySettings.model_validate(values)
+    return create_study(folder, settings, layout.groups, layout.images, progress=progress)
 
 
 def models_of(images: Sequence[str], evaluation: Path | None) -> dict[str, Path]:

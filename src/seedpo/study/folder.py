@@ -13,13 +13,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationError
+from tqdm import tqdm
 
 from seedpo.errors import ConfigError, DataError
 from seedpo.settings import Section
@@ -30,9 +31,6 @@ from seedpo.study.settings import Question, StudySettings
 
 GROUPS = "groups.jsonl"
 VOTES = "votes.db"
-
-Progress = Callable[[int, int], None]
-"""Called after each image with the number of finished images and the number of all images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +102,7 @@ def create_study(
     groups: Sequence[Group],
     images: Mapping[str, Source],
     *,
-    progress: Progress | None = None,
+    progress: bool = False,
 ) -> Study:
     """Makes the folder of a study, whole or not at all.
 
@@ -113,7 +111,7 @@ def create_study(
         settings: of the study.
         groups: may name images by the keys of ``images``; ids take their places.
         images: all images that groups name.
-        progress: called after each image.
+        progress: show a bar while images are copied.
 
     Returns:
         The study as :func:`open_study` gives it.
@@ -128,7 +126,7 @@ def create_study(
     shutil.rmtree(aside, ignore_errors=True)
     try:
         (aside / "images").mkdir(parents=True)
-        stored_groups = _with_ids(aside, groups, images, progress)
+        stored_groups = _with_ids(aside, groups, images, progress=progress)
         (aside / GROUPS).write_text("", encoding="utf-8")
         _append_lines(aside / GROUPS, stored_groups)
         (aside / settings_file.NAME).write_text(settings_file.settings_text(settings), encoding="utf-8")
@@ -206,7 +204,7 @@ def append_groups(folder: Path, groups: Sequence[Group], images: Mapping[str, So
         if group.id in ids:
             raise DataError(f"study {folder} has a group {group.id!r} already; give each group its own id")
         ids.add(group.id)
-    stored_groups = _with_ids(folder, groups, images, None)
+    stored_groups = _with_ids(folder, groups, images, progress=False)
     placed_groups = {f"group {group.id!r}": group for group in stored_groups}
     _require_valid(folder, study.settings, placed_groups, known=study.images, verify=False)
     _append_lines(folder / GROUPS, stored_groups)
@@ -317,19 +315,15 @@ def _complete_size(content: bytes) -> int:
 
 
 def _with_ids(
-    folder: Path, groups: Sequence[Group], images: Mapping[str, Source], progress: Progress | None
+    folder: Path, groups: Sequence[Group], images: Mapping[str, Source], *, progress: bool
 ) -> tuple[Group, ...]:
     """Copies the images into the folder and puts their ids into the groups."""
     names = _image_names(groups)
     for name in names:
         if name not in images and not ID.fullmatch(name):
             raise DataError(f"a group names the image {name!r}, which is not in images")
-    ids: dict[str, str] = {}
-    new_names = [name for name in names if name in images]
-    for done, name in enumerate(new_names, start=1):
-        ids[name] = add_image(folder, images[name])
-        if progress:
-            progress(done, len(new_names))
+    new_names = tqdm([name for name in names if name in images], desc="images", unit="image", disable=not progress)
+    ids = {name: add_image(folder, images[name]) for name in new_names}
 
     def renamed(candidate: Candidate) -> Candidate:
         return replace(candidate, images=tuple(ids.get(name, name) for name in candidate.images))

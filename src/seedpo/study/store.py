@@ -215,7 +215,7 @@ class Store:
                     connection.execute(same_show.values(held_at=self._now()))
                 return _show_of(last)
             own, turn = self._own(connection, rater_id), self._turn(connection, rater_id)
-            proposal = next_show(study, own, tally.counts, rater=rater_id, turn=turn, flips=tally.flips)
+            proposal = next_show(study, own, tally.counts, tally.flips, rater=rater_id, turn=turn)
             if proposal is None:
                 return None
             show = Show(
@@ -244,7 +244,7 @@ class Store:
         group = self._group(last.group)
         futures = ([*own, judge(_show_of(last), group, answer)] for answer in _DECISIONS)
         proposals = [
-            next_show(study, future, tally.counts, rater=rater_id, turn=turn, flips=tally.flips) for future in futures
+            next_show(study, future, tally.counts, tally.flips, rater=rater_id, turn=turn) for future in futures
         ]
         return list(dict.fromkeys(proposal for proposal in proposals if proposal is not None))
 
