@@ -55,7 +55,7 @@ class TestFinding:
         ("index", "message"),
         [
             ({"tile": 32, "columns": 2, "prompts": ["a"]}, r"a holds sheets of many images; draw single ones"),
-            ([{"file": "1.png"}], r"index\.json is no list of"),
+            ([{"file": "1.png"}], r"index\.json is not a list of"),
             ([{"file": "3.png", "prompt": "x"}], r"names 3\.png, which is not there"),
             ([], r"names no image"),
         ],

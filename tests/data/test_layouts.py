@@ -18,15 +18,13 @@ class TestFindLayout:
     def test_pick_a_pics_columns(self, extra: tuple[str, ...]) -> None:
         layout = find_layout([*PICKAPIC, *extra], origin="t")
         assert layout.content == ("caption", "jpg_0", "jpg_1")
-        assert layout.labels == ("label_0", "label_1")
-        assert layout.labelled == ("has_label" if "has_label" in extra else None)
-        assert layout.probability is None
+        assert layout.all_marks == ("label_0", "label_1", *(["has_label"] if "has_label" in extra else []))
 
     @pytest.mark.parametrize("prompt", ["prompt", "caption"])
     def test_plain_columns(self, prompt: str) -> None:
         layout = find_layout([prompt, "chosen", "rejected", "chosen_probability"], origin="t")
         assert layout.content == (prompt, "chosen", "rejected")
-        assert layout.marks == ("chosen_probability",)
+        assert layout.all_marks == ("chosen_probability",)
 
     def test_plain_columns_win_where_both_are_there(self) -> None:
         assert find_layout([*PICKAPIC, *PLAIN], origin="t").content == PLAIN
@@ -65,6 +63,6 @@ class TestPreferences:
 
 
 def test_what_is_wrong_with_marks() -> None:
-    assert "labels (1, 1) must be 1 and 0" in wrong_marks(find_layout(PICKAPIC, origin="t"), [1, 1])
+    assert "label_0 = 1, label_1 = 1" in wrong_marks(find_layout(PICKAPIC, origin="t"), [1, 1])
     layout = find_layout((*PLAIN, "chosen_probability"), origin="t")
-    assert "chosen_probability 0.2 must be a number from 0.5 (a tie) to 1" in wrong_marks(layout, [0.2])
+    assert "chosen_probability = 0.2" in wrong_marks(layout, [0.2])

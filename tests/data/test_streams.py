@@ -125,7 +125,7 @@ class TestLabels:
 
     def test_a_wrong_label_is_a_row_that_cannot_be_read(self) -> None:
         pairs = streamed(Rows(*self.ROWS))
-        with pytest.raises(DataError, match=r"^stream pair 2 of the stream: labels \(1\.0, 1\.0\) must be 1 and 0"):
+        with pytest.raises(DataError, match=r"^stream pair 2 of the stream: .*label_0 = 1.0, label_1 = 1.0"):
             pairs[2]
 
     @pytest.mark.parametrize("labels", [[(0.5, 0.5)] * 3, [(0.5, 0.5)]])

@@ -65,7 +65,7 @@ class TestJsonLines:
 
     @pytest.mark.parametrize("value", ["0.4", "0", "1.1", '"1"', "NaN"])
     def test_a_probability_that_prefers_the_other(self, folder: Path, value: str) -> None:
-        with pytest.raises(DataError, match=r"pairs\.jsonl line 2: chosen_probability .* must be a number from 0\.5"):
+        with pytest.raises(DataError, match=r"pairs\.jsonl line 2: .*chosen_probability = "):
             pairs_of(
                 folder / "pairs.jsonl", OTHER + "\n" + RECORD.replace('"score": 3', f'"chosen_probability": {value}')
             )

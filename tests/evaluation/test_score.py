@@ -251,7 +251,7 @@ class TestUnreadable:
     ) -> None:
         caplog.set_level(logging.INFO)
         said = refusal(capsys, "loose", "--prompts", "p.txt", "--reward", "score_code:bright", "--out", "s.csv")
-        assert "loose/9.png is no image that can be read (no known format); fix or remove it" in said
+        assert "loose/9.png is not an image that can be read (no known format); fix or remove it" in said
         assert not caplog.records, "the reward was loaded"
 
     def test_they_can_be_left_out_and_prompts_stay_with_their_images(self, capsys: pytest.CaptureFixture[str]) -> None:

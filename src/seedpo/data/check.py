@@ -23,7 +23,7 @@ from seedpo.errors import DataError
 from seedpo.protocols import LabelledPair, PreferencePairs
 
 TOKENS = 77
-"""What CLIP's text encoders read of a prompt, start and end included; what is beyond is cut off."""
+"""Tokens of a prompt that CLIP's text encoders read, start and end included; the rest is cut off."""
 
 SHOWN = 5
 """Places that are named of each kind; the JSON file has them all."""
@@ -47,14 +47,14 @@ _QUANTILES = {"least": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "most": 1.
 
 @dataclass(kw_only=True)
 class Findings:
-    """What was found in a set.
+    """What a check finds in a set.
 
     Attributes:
         origin: what was checked.
         summary: pairs and what is left out.
-        pairs: number of pairs; none for a stream.
-        ties: pairs in which neither image is preferred, whether they are left out or not; of a stream not known.
-        unlabelled: pairs that nobody judged, left out.
+        pairs: number of pairs; `None` for a stream.
+        ties: pairs in which neither image is preferred, whether they are left out or not; `None` for a stream.
+        unlabelled: pairs that nobody judged, which are left out; `None` for a stream.
         checked: pairs whose images were read.
         unreadable: what is wrong with those that cannot be read, with file and row.
         bad_rows_limit: share of unreadable pairs over which a run stops.

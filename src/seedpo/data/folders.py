@@ -38,7 +38,7 @@ class FolderRows:
         self._names = sorted(set().union(*self._images.values()))
         self._captions = _captions(root)
         if not self._captions and not any(self._captions_beside(name) for name in self._names):
-            raise DataError(f"{root} holds {len(self._names)} pairs and no caption; {_mend(self._names[0])}")
+            raise DataError(f"{root} holds {len(self._names)} pairs and no caption; {_missing_prompt(self._names[0])}")
 
     def __len__(self) -> int:
         return len(self._names)
@@ -68,7 +68,7 @@ class FolderRows:
             raise DataError(f"{self._root} pair {name}: {files[0]} and {files[1]} hold different prompts; keep one")
         if name in self._captions:
             return self._captions[name]
-        raise DataError(f"{self._root} pair {name}: there is no prompt; {_mend(name)}")
+        raise DataError(f"{self._root} pair {name}: there is no prompt; {_missing_prompt(name)}")
 
     def _captions_beside(self, name: str) -> list[Path]:
         return [path for side in SIDES if (path := self._root / side / f"{name}.txt").is_file()]
@@ -82,19 +82,19 @@ class FolderRows:
         return self._root
 
 
-def _mend(name: str) -> str:
+def _missing_prompt(name: str) -> str:
     return f"write it into chosen/{name}.txt, or a line for it into {' or '.join(CAPTION_FILES)}"
 
 
 def _images(folder: Path) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+    images: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         hidden = path.name.startswith(".")  # macOS writes ._NAME.jpg beside NAME.jpg
         if path.suffix.lower() in ENDINGS and path.is_file() and not hidden:
-            found.setdefault(_name(path.relative_to(folder)), []).append(path)
-    if not found:
+            images.setdefault(_name(path.relative_to(folder)), []).append(path)
+    if not images:
         raise DataError(f"{folder} holds no image; expected are {', '.join(sorted(ENDINGS))}")
-    return found
+    return images
 
 
 def _name(path: Path) -> str:

@@ -23,7 +23,7 @@ INDEX = "index.json"
 FILES = ("file", "file_name", "image", "path")
 """Keys of a record that name its image."""
 
-_MEND = "give one line for each image, or a .jsonl or .csv file with file and prompt"
+_FORMS = "give one line for each image, or a .jsonl or .csv file with file and prompt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class ListedImage:
 
     Attributes:
         path: as the user's words lead to it.
-        prompt: what it was made for; none: not known yet.
+        prompt: what it was made for; `None` until it is known.
     """
 
     path: Path
@@ -52,11 +52,11 @@ def find_images(places: Sequence[str]) -> list[ListedImage]:
     Raises:
         DataError: if there is no image; the message names the place.
     """
-    found: dict[Path, ListedImage] = {}
+    images: dict[Path, ListedImage] = {}
     for place in places:
         for image in _at(place):
-            found.setdefault(image.path.resolve(), image)
-    return sorted(found.values(), key=lambda image: [_as_counted(part) for part in image.path.parts])
+            images.setdefault(image.path.resolve(), image)
+    return sorted(images.values(), key=lambda image: [_as_counted(part) for part in image.path.parts])
 
 
 def _at(place: str) -> list[ListedImage]:
@@ -96,7 +96,7 @@ def _indexed(folder: Path) -> list[ListedImage]:
         isinstance(entry, dict) and isinstance(entry.get("file"), str) and isinstance(entry.get("prompt"), str)
         for entry in entries
     ):
-        raise DataError(f'{path} is no list of {{"file": ..., "prompt": ...}}; remove it to score all images there')
+        raise DataError(f'{path} is not a list of {{"file": ..., "prompt": ...}}; remove it to score all images there')
     if not entries:
         raise DataError(f"{path} names no image; draw some with `seedpo sample --out {folder}`")
     images = [ListedImage(path=folder / entry["file"], prompt=entry["prompt"]) for entry in entries]
@@ -145,12 +145,12 @@ def _in_order(images: Sequence[ListedImage], prompts: Sequence[str], file: Path)
     if len(prompts) < len(images):
         raise DataError(
             f"{file} holds {len(prompts)} prompts for {len(images)} images; the first without one is "
-            f"{images[len(prompts)].path}: {_MEND}"
+            f"{images[len(prompts)].path}: {_FORMS}"
         )
     if len(prompts) > len(images):
         raise DataError(
             f"{file} holds {len(prompts)} prompts for {len(images)} images; the first without an image is "
-            f"{prompts[len(images)]!r}, number {len(images) + 1}: {_MEND}"
+            f"{prompts[len(images)]!r}, number {len(images) + 1}: {_FORMS}"
         )
     return [replace(image, prompt=prompt) for image, prompt in zip(images, prompts, strict=True)]
 
@@ -188,13 +188,13 @@ def size_of(path: Path) -> tuple[int, int]:
     """Width and height of an image in pixels, from the head of its file.
 
     Raises:
-        DataError: if it is no image; the message names it.
+        DataError: if it is not an image; the message names it.
     """
     try:
         with Image.open(path) as image:
             return image.size
     except Exception as error:  # Pillow's decoders raise almost anything for a damaged file
-        raise DataError(f"{path} is no image that can be read ({_said(error)})") from error
+        raise DataError(f"{path} is not an image that can be read ({_reason(error)})") from error
 
 
 def pixels_of(path: Path) -> Image.Image:
@@ -211,5 +211,5 @@ def pixels_of(path: Path) -> Image.Image:
         raise DataError(f"{path}: {error}") from error
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return "no known format" if type(error).__name__ == "UnidentifiedImageError" else str(error)

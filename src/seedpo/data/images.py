@@ -24,7 +24,7 @@ def read_image(content: object, *, folder: Path | None = None) -> Image.Image:
 
     Args:
         content: the bytes of the file, its path, or Hugging Face's ``{"bytes": ..., "path": ...}``.
-        folder: where relative paths begin and within which all must lie; none: paths are refused.
+        folder: where relative paths begin and within which all must lie; `None`: paths are refused.
 
     Raises:
         DataError: if it cannot be read; the message says why, and the caller adds where.
@@ -69,12 +69,12 @@ def read_file(content: object, *, folder: Path | None = None) -> bytes:
 
 def _within(folder: Path | None, content: str | Path) -> Path:
     """The path of a file in a folder; links in it may lead out of it."""
-    mend = "set pairs.image_folder to the folder that holds the images"
+    fix = "set pairs.image_folder to the folder that holds the images"
     if folder is None:
-        raise DataError(f"not an image that can be read ({content} is a path, and there is no folder for it; {mend})")
+        raise DataError(f"not an image that can be read ({content} is a path, and there is no folder for it; {fix})")
     path = folder / content
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):  # noqa: PTH100
-        raise DataError(f"not an image that can be read ({content} lies outside the folder {folder}; {mend})")
+        raise DataError(f"not an image that can be read ({content} lies outside the folder {folder}; {fix})")
     return path
 
 

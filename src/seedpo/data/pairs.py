@@ -36,7 +36,7 @@ class StoredPair:
         names: columns of the prompt and of the two images.
         probability: that the first image is preferred; 0.5 for a tie.
         place: file and row, for messages.
-        folder: where paths begin and within which they must lie; none: there can be no paths.
+        folder: where paths begin and within which they must lie; `None`: there can be no paths.
         key: number that seeds the window of a random crop.
     """
 
@@ -52,7 +52,7 @@ class StoredPair:
         """What both images were made for.
 
         Raises:
-            DataError: if it is no text.
+            DataError: if it is not text.
         """
         return checked_prompt(self.values[self.names[0]], self.names[0], self.place)
 
@@ -61,7 +61,7 @@ def checked_prompt(prompt: object, name: str, place: str) -> str:
     """The prompt of a row.
 
     Raises:
-        DataError: if it is no text.
+        DataError: if it is not text.
     """
     if not isinstance(prompt, str):
         kind = "missing" if prompt is None else f"not text but {type(prompt).__name__}"
@@ -94,7 +94,7 @@ def open_pair(pair: StoredPair) -> OpenedPair:
     """Decodes a pair.
 
     Raises:
-        DataError: if the prompt is no text or an image cannot be read.
+        DataError: if the prompt is not text or an image cannot be read.
     """
     prompt, images = pair.prompt, []
     for name in pair.names[1:]:
@@ -117,7 +117,7 @@ def content_hash(pair: StoredPair, config: PairsConfig) -> str:
     """SHA-256 of all that the labelled pair depends on, in hexadecimal digits; nothing is decoded.
 
     Raises:
-        DataError: if the prompt is no text or a file cannot be read.
+        DataError: if the prompt is not text or a file cannot be read.
     """
     window = _window(pair, config)
     hasher = hashlib.sha256(f"{VERSION} {pair.probability!r} {config.resolution} {window}".encode())
@@ -140,7 +140,7 @@ def labelled(pair: OpenedPair, config: PairsConfig, *, size: tuple[int, int] | N
     Args:
         pair: the images as they are stored.
         config: resolution and crop.
-        size: width and height that images must have where none is configured; none: each other's.
+        size: width and height that images must have where none is configured; `None`: each other's.
 
     Raises:
         DataError: if no resolution is configured and the sizes differ.
@@ -163,7 +163,7 @@ def labelled(pair: OpenedPair, config: PairsConfig, *, size: tuple[int, int] | N
 
 
 def check_size(pair: OpenedPair, size: tuple[int, int] | None) -> None:
-    """Refuses a pair that has not one size, or not the size of the set.
+    """Checks that both images of a pair have one size, that of the set.
 
     Raises:
         DataError: naming the sizes.
@@ -187,7 +187,7 @@ def _size(size: tuple[int, int]) -> str:
 
 
 def _window(pair: StoredPair | OpenedPair, config: PairsConfig) -> tuple[float, float]:
-    """Where the square lies that is kept of both images, down and across, 0 to 1."""
+    """Where the square that is kept of both images lies, down and across, 0 to 1."""
     if config.crop == "center" or config.resolution is None:
         return 0.5, 0.5
     down, across = np.random.default_rng([_CROPS, pair.key]).random(2)
@@ -195,7 +195,7 @@ def _window(pair: StoredPair | OpenedPair, config: PairsConfig) -> tuple[float, 
 
 
 class PairSet:
-    """The labelled pairs of a table, each read when it is asked for.
+    """The labelled pairs of a table; images are read on demand.
 
     Args:
         table: where they are stored.
@@ -217,7 +217,7 @@ class PairSet:
         self.config = config or PairsConfig()
         self.origin = table.origin
         self.layout = find_layout(table.columns, origin=table.origin)
-        marks = [table.values(name) for name in self.layout.marks]
+        marks = [table.values(name) for name in self.layout.all_marks]
         self._probabilities = preferences(self.layout, marks, count=len(table))
         wrong = self._wrong()
         if wrong:
@@ -229,8 +229,8 @@ class PairSet:
         tied = self._probabilities == 0.5
         self.tied = int(tied.sum())
         """Pairs in which neither image is preferred."""
-        kept = ~np.isnan(self._probabilities) & (~tied if self.config.ties == "drop" else True)
-        self.rows: NDArray[np.int64] = np.flatnonzero(kept)
+        is_used = ~np.isnan(self._probabilities) & (~tied if self.config.ties == "drop" else True)
+        self.rows: NDArray[np.int64] = np.flatnonzero(is_used)
         """Row of the table of each pair."""
         if not len(self.rows):
             raise DataError(
@@ -289,7 +289,7 @@ class PairSet:
         """What both images of a pair were made for, without reading them.
 
         Raises:
-            DataError: if it is no text.
+            DataError: if it is not text.
         """
         row = int(self.rows[index])
         name = self.layout.content[0]

@@ -48,7 +48,7 @@ def check_out(out: Path, *, overwrite: bool) -> None:
     """Sees that a table can be written there, before anything is scored.
 
     Raises:
-        ConfigError: if the ending is unknown, the file exists, or its place is no folder.
+        ConfigError: if the ending is unknown, the file exists, or its place is not a folder.
     """
     if out.suffix.lower() not in WRITERS:
         raise ConfigError(f"--out {out} must end in {', '.join(WRITERS)}")

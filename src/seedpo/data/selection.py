@@ -23,8 +23,8 @@ Part = TypeVar("Part")
 class SkippingPairs:
     """Labelled pairs without those that cannot be read.
 
-    Such a pair is replaced by the next one that can be read, so that which pair is given depends on the set alone. What
-    was found is part of the state: a resumed run neither reads nor names it again, and its count goes on.
+    Such a pair is replaced by the next one that can be read, so that which pair is given depends on the set alone. The
+    state says which pairs are unreadable: a resumed run neither reads nor names them again, and its count goes on.
 
     Args:
         pairs: the labelled pairs.
@@ -49,16 +49,16 @@ class SkippingPairs:
         """A pair, or the next one after it that can be read.
 
         Raises:
-            DataError: if more pairs than the limit allows were found unreadable so far.
+            DataError: if more pairs than the limit allows turned out unreadable so far.
         """
         return self._first_readable(row, self.pairs.__getitem__)
 
     def content(self, row: int) -> str:
-        """SHA-256 of all that a pair depends on; of the pair in its place, once it was found unreadable."""
+        """SHA-256 of all that a pair depends on; of the pair in its place, once it turned out unreadable."""
         return self._first_readable(row, self.pairs.content)
 
     def prompt(self, row: int) -> str:
-        """What a pair's images were made for; that of the pair in its place, once it was found unreadable."""
+        """What a pair's images were made for; that of the pair in its place, once it turned out unreadable."""
         return self._first_readable(row, self.pairs.prompt)
 
     def _first_readable(self, row: int, read: Callable[[int], Part]) -> Part:
@@ -78,20 +78,20 @@ class SkippingPairs:
 
     def _note(self, row: int, error: DataError) -> None:
         self._unreadable.add(row)
-        found, count = len(self._unreadable), max(self._seen, LEAST_SEEN) if self.sequential else len(self)
-        if found > self.limit * count:
+        unreadable, count = len(self._unreadable), max(self._seen, LEAST_SEEN) if self.sequential else len(self)
+        if unreadable > self.limit * count:
             raise DataError(
-                f"{found} of {count} pairs cannot be read, which is more than pairs.bad_rows_limit = {self.limit:g} "
-                f"allows; `seedpo data check` lists them all; the last: {error}"
+                f"{unreadable} of {count} pairs cannot be read; pairs.bad_rows_limit = {self.limit:g} allows fewer; "
+                f"`seedpo data check` lists them all; the last: {error}"
             ) from error
         logger.warning("pair %d is left out, and the next one taken in its place: %s", row, error)
 
     def metrics(self) -> Mapping[str, float]:
-        """How many pairs were found unreadable so far."""
+        """How many pairs turned out unreadable so far."""
         return {"unreadable": float(len(self._unreadable))} if self._unreadable else {}
 
     def state(self) -> State:
-        """The pairs that were found unreadable so far."""
+        """The pairs that turned out unreadable so far."""
         return {"unreadable": sorted(self._unreadable), "seen": self._seen}
 
     def restore(self, state: State) -> None:

@@ -1,4 +1,4 @@
-"""How labelled pairs are read, and what of them is kept on the disk."""
+"""How labelled pairs are read, and which results are read from a cache folder."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ class PairsConfig(Section):
     format: Literal["auto", "parquet", "jsonl", "csv", "folders", "datasets", "hub", "webdataset"] = "auto"
     """What `data` holds; `auto` tells it from the path and what lies there."""
     split: str = "train"
-    """Split that is taken where a Hugging Face data set has several."""
+    """Split that is read if a Hugging Face data set, or the names of files, have several."""
     shuffle_buffer: int = Field(1000, ge=1)
-    """Pairs among which the next one of a stream (`hub:`) is drawn, in memory as files; 1: the order of the stream."""
+    """Pairs among which the next one of a stream (`hub:`, tar archives) is drawn, in memory as files. 1 keeps the order
+    of the stream."""
     image_folder: str | None = None
-    """Folder in which paths of images in tables, JSONL and CSV begin, and within which they must lie; none: that of the
-    file that names them."""
+    """Folder in which paths of images in tables, JSONL and CSV begin, and within which they must lie. `null`: the
+    folder of the file that names them."""
     resolution: int | None = Field(None, ge=8, multiple_of=8)
     """Height and width in pixels, a multiple of 8: the shorter side is resized to it and the rest cropped away. 512 for
-    Stable Diffusion 1.5, 1024 for XL; none: the images' own size, which must be the same for all."""
+    Stable Diffusion 1.5, 1024 for XL. `null`: the images' own size, which must be the same for all."""
     crop: Literal["center", "random"] = "center"
-    """Which part is kept of an image that is not square: the middle, or a window drawn for each pair once; either is
-    the same for both images of a pair. Without `resolution` it does nothing."""
+    """Part of a non-square image that is used: the middle, or a window drawn once for each pair. Both images of a pair
+    are cut alike. No effect without `resolution`."""
     flip: bool = False
-    """Whether pairs are mirrored, both images together, at half of their visits."""
+    """Whether both images of a pair are mirrored together, at half of its visits."""
     ties: Literal["drop", "half"] = "drop"
     """Pairs in which neither image is preferred: left out, or trained on with probability 0.5 for each image."""
     empty_prompts: float = Field(0.0, ge=0.0, le=1.0)
-    """Share of the pairs, the same ones at every visit, that are trained on without their prompt, as the official code
-    does with 0.2 of them (drawn anew at every visit); 0: none."""
+    """Share of the pairs, the same ones at every visit, that are trained on without their prompt. The official code
+    draws 0.2 of them anew at every visit. 0 keeps all prompts."""
     bad_rows_limit: float = Field(0.01, ge=0.0, le=1.0)
-    """Share of the pairs that may be unreadable: they are replaced by the next readable pair; a run that finds more
-    stops. 0: stops at the first."""
+    """Share of the pairs that may be unreadable: the next readable pair takes the place of each. A run that meets more
+    stops; with 0 it stops at the first."""
 
 
 class CacheConfig(Section):

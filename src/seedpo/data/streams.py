@@ -168,7 +168,7 @@ class StreamedPairs:
         if stored.fault:
             raise DataError(f"{place}: {stored.fault}")
         if probability == float("inf"):
-            marks = [stored.values.get(name) for name in self.layout.marks]
+            marks = [stored.values.get(name) for name in self.layout.all_marks]
             raise DataError(f"{place}: {wrong_marks(self.layout, marks)}")
         return StoredPair(
             values={name: stored.values.get(name) for name in self.layout.content},
@@ -198,7 +198,7 @@ class StreamedPairs:
         while True:
             empty = True
             for row in self._stream.epoch(epoch):
-                marks = [[row.values.get(name)] for name in self.layout.marks]
+                marks = [[row.values.get(name)] for name in self.layout.all_marks]
                 probability = float(preferences(self.layout, marks, count=1)[0])
                 unjudged = probability != probability  # NaN
                 tie_left_out = probability == 0.5 and self.config.ties == "drop"

@@ -13,7 +13,7 @@ from seedpo.errors import DataError
 
 
 class Table(Protocol):
-    """Rows with named columns; what is heavy is read when it is asked for."""
+    """Rows with named columns; heavy values are read on demand."""
 
     origin: str
     """What was read, for messages."""
@@ -37,7 +37,7 @@ class Table(Protocol):
         """File and number of a row, for messages."""
 
     def folder(self, row: int) -> Path | None:
-        """Where paths in a row begin and within which they must lie; none: there can be no paths."""
+        """Where paths in a row begin and within which they must lie; `None`: there can be no paths."""
 
 
 class ArrowRows:
@@ -101,7 +101,7 @@ class TextRows:
         return len(self._lines)
 
     def values(self, column: str) -> Sequence[Any]:
-        """A column, whole; none where a line lacks it."""
+        """A column, whole; `None` where a line lacks it."""
         values = [line.values.get(column) for line in self._lines]
         return [_as_number(value) for value in values] if column in self._numeric else values
 

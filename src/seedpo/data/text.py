@@ -1,4 +1,4 @@
-"""Text files of records: JSON lines and CSV, with lines that cannot be read kept as such."""
+"""Text files of records: JSON lines and CSV, in which lines that cannot be read keep their place."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Line:
         path: the file.
         number: of its line, from 1.
         values: by key; empty if the line cannot be read.
-        fault: what is wrong with the line; none: nothing.
+        fault: what is wrong with the line; `None` if nothing is.
     """
 
     path: Path

@@ -142,8 +142,8 @@ def reference_settings(policy: PipelinePolicy, config: RunConfig) -> dict[str, A
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """A network's configuration without what names its file or the library that wrote it."""
     leave_out = {"transformers_version", "dtype", "torch_dtype"}
-    kept = {key: value for key, value in config.items() if not key.startswith("_") and key not in leave_out}
-    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    relevant = {key: value for key, value in config.items() if not key.startswith("_") and key not in leave_out}
+    plain: dict[str, Any] = json.loads(json.dumps(relevant, default=str))
     return plain
 
 

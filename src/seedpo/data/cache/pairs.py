@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -38,44 +37,6 @@ def encode_pair(pair: LabelledPair, model: Denoiser, *, mirrored: bool) -> Tenso
 def size_ids(pair: LabelledPair) -> Tensor:
     """Sizes for SDXL's conditioning in diffusers' order, (6,) float32: original, crop (above, left), target."""
     return torch.tensor([*pair.original_size, *pair.crop, *pair.chosen.shape[-2:]], dtype=torch.float32)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodedPair:
-    """What training needs of a pair once its images are encoded.
-
-    Attributes:
-        latents: of both images, (2, C, H, W), on the CPU.
-        chosen_probability: that the first image is preferred.
-        sizes: as :func:`size_ids` gives them.
-        prompt: the text; `None` for a pair from a store, which holds its digest only.
-        prompt_digest: SHA-256 of the text.
-    """
-
-    latents: Tensor
-    chosen_probability: float
-    sizes: Tensor
-    prompt: str | None
-    prompt_digest: bytes
-
-    def entry(self) -> dict[str, Tensor]:
-        """The pair as a store keeps it."""
-        return {
-            "latents": self.latents,
-            "chosen_probability": torch.tensor(self.chosen_probability, dtype=torch.float64),
-            "sizes": self.sizes,
-            "prompt": torch.frombuffer(bytearray(self.prompt_digest), dtype=torch.uint8),
-        }
-
-
-def _from_entry(entry: Entry) -> EncodedPair:
-    return EncodedPair(
-        latents=entry["latents"],
-        chosen_probability=float(entry["chosen_probability"]),
-        sizes=entry["sizes"],
-        prompt=None,
-        prompt_digest=bytes(entry["prompt"].tolist()),
-    )
 
 
 class EncodedPairs:
@@ -112,7 +73,9 @@ class EncodedPairs:
         self.prompts = prompts
         self.identity = identity
         self._free = 0 if pairs.sequential else memory
-        self._in_memory: dict[tuple[int, bool], EncodedPair] = {}
+        self._in_memory: dict[tuple[int, bool], Entry] = {}
+        self._texts: dict[int, str] = {}
+        """Prompts of the rows that were read."""
         self._contents: dict[int, bytes] = {}
         self._used: set[Part] = set()
         self._released: set[Part] = set()
@@ -127,16 +90,16 @@ class EncodedPairs:
             DataError: if a row that must be encoded cannot be read.
         """
         self._begin()
-        encoded = [self._pair(row, flipped) for row, flipped in zip(rows, mirrored, strict=True)]
-        conditioning = self._conditioning(rows, encoded).to(self.model.device)
+        entries = [self._entry(row, flipped) for row, flipped in zip(rows, mirrored, strict=True)]
+        conditioning = self._conditioning(rows, entries).to(self.model.device)
         self._release_unused()
-        latents = torch.stack([pair.latents for pair in encoded]).to(self.model.device)
-        probabilities = [pair.chosen_probability for pair in encoded]
+        latents = torch.stack([entry["latents"] for entry in entries]).to(self.model.device)
+        probabilities = torch.stack([entry["chosen_probability"] for entry in entries])
         return ImagePairs(
             chosen_latents=latents[:, 0],
             rejected_latents=latents[:, 1],
-            conditioning=conditioning.with_sizes(torch.stack([pair.sizes for pair in encoded])),
-            chosen_probability=torch.tensor(probabilities, dtype=torch.float32, device=self.model.device),
+            conditioning=conditioning.with_sizes(torch.stack([entry["sizes"] for entry in entries])),
+            chosen_probability=probabilities.to(self.model.device, torch.float32),
             content=None if self.identity is None else self._contents_of(rows, mirrored, self.identity),
         )
 
@@ -148,70 +111,72 @@ class EncodedPairs:
             CacheError: if a store cannot be written.
         """
         self._begin()
-        pair = self._pair(row, mirrored)
+        entry = self._entry(row, mirrored)
         if self.latents is not None:
-            self.latents.put(self._key(row, mirrored), pair.entry())
-        if self.prompts is not None and pair.prompt_digest not in self.prompts:
-            self.prompts.put(pair.prompt_digest, self._embedded([self._text(row, pair)]).to("cpu").tensors())
+            self.latents.put(self._key(row, mirrored), entry)
+        if self.prompts is not None and _prompt_key(entry) not in self.prompts:
+            self.prompts.put(_prompt_key(entry), self._embedded([self._text(row)]).to("cpu").tensors())
 
     def _begin(self) -> None:
         """Starts a batch."""
         self._used.clear()
         if self.pairs.sequential:
             self._contents.clear()
+            self._texts.clear()
 
-    def _pair(self, row: int, mirrored: bool) -> EncodedPair:
+    def _entry(self, row: int, mirrored: bool) -> Entry:
+        """Latents (2, ...), probability (), sizes (6,) and the prompt's digest (32,) of one pair, on the CPU."""
         if (row, mirrored) in self._in_memory:
             return self._in_memory[row, mirrored]
         if (entry := self._stored(row, mirrored)) is not None:
-            return _from_entry(entry)
+            return entry
         pair = self.pairs[row]
+        self._texts[row] = pair.prompt
         # Now that the row was read, another pair may stand in its place, which has another content.
         self._contents.pop(row, None)
         if (entry := self._stored(row, mirrored)) is not None:
-            return _from_entry(entry)
+            return entry
         self._used.add("vae")
-        encoded = EncodedPair(
-            latents=encode_pair(pair, self.model, mirrored=mirrored),
-            chosen_probability=pair.chosen_probability,
-            sizes=size_ids(pair),
-            prompt=pair.prompt,
-            prompt_digest=hashlib.sha256(pair.prompt.encode()).digest(),
-        )
-        self._remember(row, mirrored, encoded)
-        return encoded
+        entry = {
+            "latents": encode_pair(pair, self.model, mirrored=mirrored),
+            "chosen_probability": torch.tensor(pair.chosen_probability, dtype=torch.float64),
+            "sizes": size_ids(pair),
+            "prompt": torch.frombuffer(bytearray(hashlib.sha256(pair.prompt.encode()).digest()), dtype=torch.uint8),
+        }
+        self._remember(row, mirrored, entry)
+        return entry
 
     def _stored(self, row: int, mirrored: bool) -> Entry | None:
         return None if self.latents is None else self.latents.get(self._key(row, mirrored))
 
-    def _remember(self, row: int, mirrored: bool, pair: EncodedPair) -> None:
+    def _remember(self, row: int, mirrored: bool, entry: Entry) -> None:
         if self._free <= 0:
             return
-        self._in_memory[row, mirrored] = pair
-        self._free -= pair.latents.nbytes
+        self._in_memory[row, mirrored] = entry
+        self._free -= entry["latents"].nbytes
         if self._free <= 0:
             logger.warning(
                 "latents fill the memory that is set aside for them; further pairs are encoded at every visit: fill a "
                 "cache.folder with `seedpo cache build`"
             )
 
-    def _conditioning(self, rows: Sequence[int], encoded: Sequence[EncodedPair]) -> Conditioning:
+    def _conditioning(self, rows: Sequence[int], entries: Sequence[Entry]) -> Conditioning:
         if self.prompts is None:
-            return self._embedded([self._text(row, pair) for row, pair in zip(rows, encoded, strict=True)])
+            return self._embedded([self._text(row) for row in rows])
         parts = []
-        for row, pair in zip(rows, encoded, strict=True):
-            entry = self.prompts.get(pair.prompt_digest)
-            if entry is None:
-                entry = self._embedded([self._text(row, pair)]).to("cpu").tensors()
-            parts.append(self.model.conditioning_type(**entry))
+        for row, entry in zip(rows, entries, strict=True):
+            tensors = self.prompts.get(_prompt_key(entry))
+            if tensors is None:
+                tensors = self._embedded([self._text(row)]).to("cpu").tensors()
+            parts.append(self.model.conditioning_type(**tensors))
         return Conditioning.cat(parts)
 
     def _embedded(self, prompts: Sequence[str]) -> Conditioning:
         self._used.add("text_encoder")
         return self.model.encode_prompts(prompts)
 
-    def _text(self, row: int, pair: EncodedPair) -> str:
-        return self.pairs.prompt(row) if pair.prompt is None else pair.prompt
+    def _text(self, row: int) -> str:
+        return self._texts[row] if row in self._texts else self.pairs.prompt(row)
 
     def _key(self, row: int, mirrored: bool) -> bytes:
         return digest(self._content(row), bytes([mirrored]))
@@ -237,3 +202,7 @@ class EncodedPairs:
             if isinstance(self.model, Releasable):
                 self._released.add(part)
                 self.model.release(part)
+
+
+def _prompt_key(entry: Entry) -> bytes:
+    return bytes(entry["prompt"].tolist())
