@@ -156,7 +156,7 @@ class TestGoingOn:
         ],
     )
     def test_other_settings_are_refused(self, compared: Path, run: Path, changes: dict[str, Any], said: str) -> None:
-        with pytest.raises(RunFolderError, match=f"was made with other settings: {said}; give them"):
+        with pytest.raises(RunFolderError, match=said):
             small_evaluation([f"base={run}@base"], compared, prompts=str(few_prompts(compared.parent)), **changes)
 
     def test_another_model_under_the_same_name_is_refused(self, compared: Path, run: Path) -> None:
@@ -238,12 +238,12 @@ class TestBadInput:
 
     def test_targets(self, run: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
-        self.refused(ConfigError, "unknown target 'scened'; did you mean 'scenes'", ["scened"], out)
-        self.refused(ConfigError, "two targets have the label scenes", ["scenes", "scenes"], out)
+        self.refused(ConfigError, "'scenes'", ["scened"], out)
+        self.refused(ConfigError, "label scenes", ["scenes", "scenes"], out)
         self.refused(ConfigError, "run@half", [f"{run}@half"], out)
-        self.refused(RunFolderError, "no checkpoint of step 7; there are checkpoints of: 1, 2", [f"{run}@7"], out)
-        self.refused(ConfigError, "is a LoRA; name the model", [str(run / "adapter")], out)
-        self.refused(ConfigError, "nothing to evaluate", [], out)
+        self.refused(RunFolderError, "step 7.*1, 2", [f"{run}@7"], out)
+        self.refused(ConfigError, "--model", [str(run / "adapter")], out)
+        self.refused(ConfigError, "run folder", [], out)
 
     def test_a_run_without_weights(self, run: Path, tmp_path: Path) -> None:
         shutil.copytree(run, tmp_path / "half")
@@ -253,23 +253,23 @@ class TestBadInput:
 
     def test_measures(self, tmp_path: Path) -> None:
         out = tmp_path / "out"
-        self.refused(ConfigError, "free_spread needs at least 2", ["scenes"], out, metrics=("free_spread",), images=1)
-        self.refused(ConfigError, "unknown metric", ["scenes"], out, metrics=("truthy",))
-        self.refused(ConfigError, "unknown reward", ["scenes"], out, rewards=("scenes-score",))
+        self.refused(ConfigError, "free_spread.* 2 ", ["scenes"], out, metrics=("free_spread",), images=1)
+        self.refused(ConfigError, "truthy", ["scenes"], out, metrics=("truthy",))
+        self.refused(ConfigError, "scenes-score", ["scenes"], out, rewards=("scenes-score",))
         step = {"step": WeightedSum.model_validate({"terms": {"scenes-scorer": {"weight": 2.0}}})}
-        said = "step is the name of a column"
+        said = "^step "
         self.refused(ConfigError, said, ["scenes"], out, rewards=("step",), scoring={"definitions": step})
         self.refused(ConfigError, "--tie-width names b", ["scenes"], out, measures={"tie_widths": {"b": 1.0}})
 
     def test_prompts(self, tmp_path: Path) -> None:
         out = tmp_path / "out"
-        self.refused(DataError, "does not exist", ["scenes"], out, prompts=str(tmp_path / "none.txt"))
-        self.refused(ConfigError, "unknown prompt set 'part'", ["scenes"], out, prompts="part")
+        self.refused(DataError, "none.txt", ["scenes"], out, prompts=str(tmp_path / "none.txt"))
+        self.refused(ConfigError, "'part'", ["scenes"], out, prompts="part")
 
     def test_out_that_is_something_else(self, tmp_path: Path) -> None:
         (tmp_path / "notes").mkdir()
         (tmp_path / "notes" / "a.txt").write_text("mine")
-        with pytest.raises(ConfigError, match="is not empty and holds no evaluation"):
+        with pytest.raises(ConfigError, match="--out"):
             small_evaluation(["scenes"], tmp_path / "notes")
 
     def test_images_that_are_not_finite(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,7 @@ class TestBadInput:
             return images
 
         monkeypatch.setattr(evaluate_module, "draw_batch", broken)
-        with pytest.raises(DataError, match=r"target scenes draws an image that is not finite \(image 1 of prompt 0"):
+        with pytest.raises(DataError, match=r"image 1 of prompt 0"):
             small_evaluation(["scenes"], tmp_path / "out")
         assert not list((tmp_path / "out").rglob("*.png"))
 
@@ -290,7 +290,7 @@ class TestBadInput:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(Image.Image, "save", full)
-        with pytest.raises(RunFolderError, match=r"no space left in .*run the same command again"):
+        with pytest.raises(RunFolderError, match="out"):
             small_evaluation(["scenes"], tmp_path / "out")
 
     def test_tie_widths(self) -> None:
@@ -347,12 +347,14 @@ class TestSetMetrics:
         assert figure.mean == pytest.approx(0.0, abs=1e-4)
 
     def test_without_a_reference_set(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"fd_scenes_clip compares all images with a reference set.*--reference"):
+        """Refused before anything is drawn."""
+        with pytest.raises(ConfigError, match=r"fd_scenes_clip.*--reference"):
             small_evaluation(["scenes"], tmp_path / "out", metrics=("fd_scenes_clip",))
-        with pytest.raises(ConfigError, match=r"--reference nowhere is neither a folder.*label \(scenes\)"):
+        with pytest.raises(ConfigError, match=r"--reference nowhere.*\(scenes\)"):
             small_evaluation(
                 ["scenes"], tmp_path / "out", metrics=("fd_scenes_clip",), measures={"reference": "nowhere"}
             )
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ def test_two_runs(run: Path, tmp_path: Path) -> None:
 def test_a_run_that_was_not_evaluated(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "samples")
-    with pytest.raises(DataError, match="was not evaluated yet"):
+    with pytest.raises(DataError, match="samples"):
         evaluate_over_training([str(tmp_path / "run")], tmp_path / "out", measures=REWARD_ALONE)
 
 
@@ -100,17 +100,17 @@ def test_runs_on_other_prompts(run: Path, tmp_path: Path) -> None:
     index = tmp_path / "other" / "samples" / "index.json"
     content = json.loads(index.read_text()) | {"prompts": ["a", "b"]}
     index.write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match="other and run were not evaluated on the same prompts"):
+    with pytest.raises(ConfigError, match="other and run"):
         evaluate_over_training([str(run), str(tmp_path / "other")], tmp_path / "out", measures=REWARD_ALONE)
 
 
 def test_a_sheet_of_another_size(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     Image.new("RGB", (3, 3)).save(tmp_path / "run" / "samples" / "step-000001.png")
-    with pytest.raises(DataError, match=r"step-000001\.png has \(3, 3\) pixels"):
+    with pytest.raises(DataError, match=r"step-000001\.png.*\(3, 3\)"):
         evaluate_over_training([str(tmp_path / "run")], tmp_path / "out", measures=REWARD_ALONE)
 
 
 def test_two_runs_of_one_name(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="two runs have the label run"):
+    with pytest.raises(ConfigError, match="label run"):
         evaluate_over_training([str(run), str(run)], tmp_path / "out", measures=REWARD_ALONE)

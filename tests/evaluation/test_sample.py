@@ -133,7 +133,7 @@ class TestRuns:
 
     def test_a_run_without_weights(self, tmp_path: Path) -> None:
         RunFolder.create(tmp_path / "run", build_config(RunConfig, {"model": "scenes"}))
-        with pytest.raises(DataError, match=r"pytorch_lora_weights\.safetensors is missing"):
+        with pytest.raises(DataError, match=r"pytorch_lora_weights\.safetensors"):
             sample(tmp_path / "out", RED, run=tmp_path / "run")
 
     def test_an_unknown_model(self, tmp_path: Path) -> None:

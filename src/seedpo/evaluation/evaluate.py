@@ -93,6 +93,7 @@ def evaluate(
 
     def begin() -> tuple[list[str], list[Target], dict[str, Any]]:
         models = parse_targets(targets, options or ModelOptions())
+        _check_reference(measures, [model.label for model in models])
         texts = load_prompts(prompts, count=num_prompts, seed=prompts_seed)
         if any(model.embedded for model in models):
             warn_of_unknown_words(texts)
@@ -195,6 +196,7 @@ def evaluate_over_training(runs: Sequence[str], out: Path, *, measures: Measures
                 "into different --out folders"
             )
     metrics = _checked_metrics(measures, images=first.columns)
+    _check_reference(measures, [])
     folder = EvaluationFolder(Path(out))
     settings = {
         "kind": "over-training",
@@ -264,6 +266,14 @@ def _checked_metrics(measures: Measures, *, images: int) -> dict[str, Metric | S
                 "for more with --images, or leave it out"
             )
     return metrics
+
+
+def _check_reference(measures: Measures, labels: Sequence[str]) -> None:
+    reference = measures.reference
+    if reference is not None and reference not in labels and not Path(reference).exists():
+        raise ConfigError(
+            f"--reference {reference} is neither a folder of images nor a target's label ({', '.join(labels)})"
+        )
 
 
 def _measure(

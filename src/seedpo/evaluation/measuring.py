@@ -143,8 +143,8 @@ def measure_sets(
         progress: whether to show progress bars.
 
     Raises:
-        ConfigError: if there is no such reference set, or a set has too few images.
-        DataError: if an image or the weights of features cannot be read.
+        ConfigError: if a set has too few images.
+        DataError: if there is no such reference set, or an image or the weights of features cannot be read.
     """
     path = grid.folder.path / SET_METRICS
     before, figures = _read_sets(path)
@@ -152,7 +152,10 @@ def measure_sets(
         return figures
     if before != reference:
         figures = []
-    reference_files = _reference_files(grid, reference)
+    if (reference, None) in grid.places:
+        reference_files = grid.files((reference, None))
+    else:
+        reference_files = [image.path for image in find_images([reference])]
     features: dict[tuple[str, str], Tensor] = {}
 
     def features_of(name: str, label: str, files: Sequence[Path]) -> Tensor:
@@ -183,15 +186,6 @@ def measure_sets(
             rows = [without_nan(asdict(figure)) for figure in figures]
             write_text(path, json.dumps({"reference": reference, "figures": rows}, indent=1) + "\n")
     return figures
-
-
-def _reference_files(grid: Grid, reference: str) -> list[Path]:
-    if (reference, None) in grid.places:
-        return grid.files((reference, None))
-    if not Path(reference).exists():
-        labels = ", ".join(dict.fromkeys(label for label, _ in grid.places))
-        raise ConfigError(f"--reference {reference} is neither a folder of images nor a target's label ({labels})")
-    return [image.path for image in find_images([reference])]
 
 
 @torch.no_grad()
