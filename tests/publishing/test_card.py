@@ -66,6 +66,7 @@ def test_settings_and_measurements(tmp_path: Path) -> None:
         "| gamma | 3 (relative) |",
         "| weights of the loss | a = 40 (policy), b = 10 (reference) |",
         "| clip range | 0.1 |",
+        "| loss | sigmoid |",
         "| prompts | scenes-training |",
         "| reward | scenes-scorer |",
         "| steps | 40 of 40 |",

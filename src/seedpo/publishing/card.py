@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from seedpo.training.settings import RunConfig
 CARD = "README.md"
 GRID = "grid.png"
 
-"""Methods as their papers write them; others are written as their keys."""
+Line = Mapping[str, Any]
+"""A line of metrics."""
 
 SEE_PAPER = "arXiv 2411.04712"
 """Where the self-entropy term was published."""
@@ -48,8 +49,8 @@ def write_card(
     Args:
         run: the run folder.
         repository: where the weights will lie on the hub, for the lines that load them.
-        base_model: hub id of the base model; none: the run's model, if that is one.
-        license: the hub's name of a licence; none: the card names none.
+        base_model: hub id of the base model; ``None`` for the run's model, if that is one.
+        license: the hub's name of a licence; ``None`` if the card is to name none.
 
     Returns:
         The card.
@@ -60,7 +61,7 @@ def write_card(
     folder = RunFolder.open(run)
     config = folder.read_config()
     base = base_model or (hub_place(config.model)[0] if is_hub_name(config.model) else None)
-    grid = sample_grid(folder.samples)
+    lines, grid = read_metrics(folder.metrics), sample_grid(folder.samples)
     if grid is not None:
         grid[0].save(run / GRID)
     text = "\n\n".join(
@@ -70,8 +71,8 @@ def write_card(
             _summary(config, base),
             *_pictures(grid),
             _use(config, base, repository),
-            "## Training\n\n" + markdown_table(("setting", "value"), _settings(config, folder)),
-            *_evaluation(config, folder),
+            "## Training\n\n" + markdown_table(("setting", "value"), _settings(config, folder, lines)),
+            *_evaluation(config, [line for line in lines if line["kind"] == "evaluation"]),
         ]
     )
     card = run / CARD
@@ -99,7 +100,7 @@ def _title(config: RunConfig) -> str:
 
 
 def _shown(name: str) -> str:
-    """A model or file as others may see it: without the folders of this machine."""
+    """The name of a model or file, without the folders of this machine."""
     return name if name in MODELS or is_hub_name(name) else Path(name).name
 
 
@@ -123,17 +124,18 @@ def _use(config: RunConfig, base: str | None, repository: str | None) -> str:
     return f"## Use\n\n```python\n{filled}\n```"
 
 
-def _settings(config: RunConfig, folder: RunFolder) -> list[tuple[str, str]]:
+def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> list[tuple[str, str]]:
     policy_weight, reference_weight = config.weights
     offline = [("preference pairs", _shown(config.data))]
     judge = "votes of people" if config.feedback.study is not None else _shown(config.reward)
     online = [("prompts", _shown(config.prompts)), ("reward", judge)]
-    last = _last(folder, "train")
+    last = next((line for line in reversed(lines) if line["kind"] == "train"), {})
     return [
         ("method", _method(config)),
         ("base model", _shown(config.model)),
         *([] if config.vae is None else [("autoencoder", _shown(config.vae))]),
         *(offline if METHODS[config.method].source.fixed_pairs else online),
+        ("loss", config.loss),
         ("beta", f"{config.beta:g} (log-probabilities reduced by {config.reduction})"),
         ("gamma", f"{config.gamma:g} ({config.entropy_convention})"),
         ("weights of the loss", f"a = {policy_weight:g} (policy), b = {reference_weight:g} (reference)"),
@@ -153,17 +155,11 @@ def _versions(folder: RunFolder) -> str:
         packages = json.loads(folder.environment.read_text(encoding="utf-8"))["packages"]
         shown = [f"{name} {packages[name]}" for name in ("seedpo", "torch", "diffusers", "peft") if packages.get(name)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "not known"
+        return "unknown"
     return ", ".join(shown)
 
 
-def _last(folder: RunFolder, kind: str) -> Mapping[str, Any]:
-    lines = [line for line in read_metrics(folder.metrics) if line["kind"] == kind]
-    return lines[-1] if lines else {}
-
-
-def _evaluation(config: RunConfig, folder: RunFolder) -> list[str]:
-    lines = [line for line in read_metrics(folder.metrics) if line["kind"] == "evaluation"]
+def _evaluation(config: RunConfig, lines: Sequence[Line]) -> list[str]:
     if not lines:
         return []
     first, last, settings = lines[0], lines[-1], config.evaluation
@@ -188,7 +184,7 @@ def _direction(name: str) -> str:
     return "" if metric is None else metric.direction
 
 
-def _interval(line: Mapping[str, Any], name: str) -> str:
+def _interval(line: Line, name: str) -> str:
     values = [line.get(key) for key in (name, f"{name}/low", f"{name}/high")]
     if any(value is None for value in values):
         return "-"
