@@ -27,35 +27,35 @@ def votes(answers: str, **changes: object) -> list:
 
 def test_counts_rates_and_intervals_of_one_comparison() -> None:
     analysis = analyze(ONE, votes("ffffffsstbkk"), **FEW)
-    (one,) = analysis.questions[0].comparisons
-    assert (one.left, one.right) == ("base", "see")
-    assert (one.wins, one.ties, one.bad, one.losses, one.votes) == (6, 1, 1, 2, 10)
-    assert one.rate == pytest.approx(0.7)
-    assert one.wilson == pytest.approx(wilson_interval(7, 10))
-    assert one.interval[0] <= one.wilson[0]
-    assert one.interval[1] >= one.wilson[1]
-    assert (one.prompts_left, one.prompts_right) == (6, 2)
-    assert one.p == pytest.approx(stats.binomtest(6, 8).pvalue)
+    (row,) = analysis.questions[0].comparisons
+    assert (row.left, row.right) == ("base", "see")
+    assert (row.wins, row.ties, row.bad, row.losses, row.votes) == (6, 1, 1, 2, 10)
+    assert row.rate == pytest.approx(0.7)
+    assert row.wilson == pytest.approx(wilson_interval(7, 10))
+    assert row.interval[0] <= row.wilson[0]
+    assert row.interval[1] >= row.wilson[1]
+    assert (row.prompts_left, row.prompts_right) == (6, 2)
+    assert row.p == pytest.approx(stats.binomtest(6, 8).pvalue)
     assert (analysis.counts.answers, analysis.counts.votes, analysis.counts.skipped) == (12, 10, 2)
 
 
 def test_the_order_of_candidates_and_of_votes_changes_nothing() -> None:
     given = simulated({"a": 0.4, "b": 0.0}, prompts=12)
     turned = []
-    for one in given:
-        other = {"first": "second", "second": "first"}.get(one.answer, one.answer)
+    for row in given:
+        other = {"first": "second", "second": "first"}.get(row.answer, row.answer)
         turned.append(
             judgement(
                 other,
-                sources=(one.second.source, one.first.source),
-                rater=one.show.rater,
-                prompt=one.prompt,
-                question=one.question,
-                number=one.show.number,
-                category=one.category,
-                seconds=one.seconds,
-                flipped=not one.show.flipped,
-                group=one.show.group,
+                sources=(row.second.source, row.first.source),
+                rater=row.show.rater,
+                prompt=row.prompt,
+                question=row.question,
+                number=row.show.number,
+                category=row.category,
+                seconds=row.seconds,
+                flipped=not row.show.flipped,
+                group=row.show.group,
             )
         )
     expected, found = analyze(made_study(), given, **FEW), analyze(made_study(), turned[::-1], **FEW)
@@ -78,9 +78,9 @@ def test_votes_on_one_prompt_count_once_in_the_test() -> None:
         for prompt in range(3)
     ]
     analysis = analyze(ONE, given, **FEW)
-    (one,) = analysis.questions[0].comparisons
-    assert one.p == pytest.approx(0.25)
-    assert one.verdict == "open"
+    (row,) = analysis.questions[0].comparisons
+    assert row.p == pytest.approx(0.25)
+    assert row.verdict == "open"
 
 
 def test_one_raters_taste_is_no_preference_of_people() -> None:
@@ -89,27 +89,27 @@ def test_one_raters_taste_is_no_preference_of_people() -> None:
     for rater in ("r1", "r2"):
         given += [judgement("second", rater=rater, prompt=f"other {rater} {at}", number=at) for at in range(6)]
     analysis = analyze(ONE, given, resampling=Resampling(resamples=400))
-    (one,) = analysis.questions[0].comparisons
-    assert one.adjusted is not None
-    assert one.adjusted <= 0.05
-    assert one.verdict == "open"
-    assert one.interval[0] < 0.5 < one.interval[1]
+    (row,) = analysis.questions[0].comparisons
+    assert row.adjusted is not None
+    assert row.adjusted <= 0.05
+    assert row.verdict == "open"
+    assert row.interval[0] < 0.5 < row.interval[1]
 
 
 def test_holm_is_over_all_comparisons_of_all_questions() -> None:
     analysis = analyze(made_study(), simulated({"a": 1.5, "b": 0.0, "c": 0.0}), **FEW)
-    compared = [one for result in analysis.questions for one in result.comparisons]
+    compared = [row for result in analysis.questions for row in result.comparisons]
     assert analysis.tested == len(compared) == 9
     assert [result.key for result in analysis.questions] == ["preference", "alignment", ""]
-    assert [one.adjusted for one in compared] == pytest.approx(holm([one.p for one in compared]).tolist())
-    shown = [one for one in compared if one.verdict != "open"]
-    assert {(one.left, one.right) for one in shown} == {("a", "b"), ("a", "c")}
-    assert all(one.verdict == "left" for one in shown)
+    assert [row.adjusted for row in compared] == pytest.approx(holm([row.p for row in compared]).tolist())
+    shown = [row for row in compared if row.verdict != "open"]
+    assert {(row.left, row.right) for row in shown} == {("a", "b"), ("a", "c")}
+    assert all(row.verdict == "left" for row in shown)
 
 
 def test_a_preference_for_the_second_model_is_on_the_right() -> None:
-    (one,) = analyze(ONE, simulated({"a": 0.0, "b": 2.0}, questions=["preference"]), **FEW).questions[0].comparisons
-    assert (one.verdict, one.rate < 0.5, one.prompts_left < one.prompts_right) == ("right", True, True)
+    (row,) = analyze(ONE, simulated({"a": 0.0, "b": 2.0}, questions=["preference"]), **FEW).questions[0].comparisons
+    assert (row.verdict, row.rate < 0.5, row.prompts_left < row.prompts_right) == ("right", True, True)
 
 
 def test_equal_models_are_seldom_told_apart() -> None:
@@ -120,7 +120,7 @@ def test_equal_models_are_seldom_told_apart() -> None:
         given = simulated({"a": 0, "b": 0, "c": 0}, seed=seed, prompts=20, lean=1.5, questions=["preference"])
         found = corrected(compare(given, how, question="preference"), how)
         assert len(found) == 3
-        wrong += any(one.verdict != "open" for one in found)
+        wrong += any(row.verdict != "open" for row in found)
     assert wrong <= 3
 
 
@@ -128,9 +128,9 @@ def test_a_model_that_wins_all_is_said_to_have_no_bound() -> None:
     analysis = analyze(ONE, votes("f" * 12), **FEW)
     (result,) = analysis.questions
     assert result.strengths.penalised
-    assert all(np.isfinite(one.value) for one in result.strengths.models)
-    (one,) = result.comparisons
-    assert one.interval == pytest.approx(wilson_interval(12, 12))
+    assert all(np.isfinite(row.value) for row in result.strengths.models)
+    (row,) = result.comparisons
+    assert row.interval == pytest.approx(wilson_interval(12, 12))
 
 
 def test_models_that_were_never_compared_have_no_strengths() -> None:
@@ -146,10 +146,10 @@ def test_raters_who_fail_checks_are_left_out_and_named() -> None:
     strict, lax = analyze(ONE, given, least_checks=0.6, **FEW), analyze(ONE, given, least_checks=0.5, **FEW)
     assert (strict.inattentive, lax.inattentive) == (("poor",), ())
     assert strict.questions[0].comparisons[0].rate == 1.0
-    assert [one.rate for one in strict.everybody] == [0.5]
+    assert [row.rate for row in strict.everybody] == [0.5]
     assert lax.everybody == ()
     assert (strict.counts.inattentive, strict.counts.checks, strict.counts.votes) == (10, 2, 8)
-    assert [one.kept for one in strict.raters] == [True, False]
+    assert [row.kept for row in strict.raters] == [True, False]
 
 
 def test_excluded_raters_are_counted_apart() -> None:
@@ -172,8 +172,8 @@ def test_every_answer_is_in_one_count() -> None:
 def test_repetitions_sides_and_times() -> None:
     given = votes("fsft", seconds=2.0)
     given += [
-        repetition(one, answer, number=20 + at)
-        for at, (one, answer) in enumerate(zip(given, ("first", "first", "first", "bad"), strict=True))
+        repetition(row, answer, number=20 + at)
+        for at, (row, answer) in enumerate(zip(given, ("first", "first", "first", "bad"), strict=True))
     ]
     analysis = analyze(ONE, given, fast_seconds=3.5, **FEW)
     assert (analysis.consistency.share, analysis.consistency.cases) == (0.75, 4)
@@ -204,7 +204,7 @@ def test_agreement_counts_both_orders() -> None:
     assert (found.pairs, found.same) == (2, 0.5)
     assert found.nominal == pytest.approx(1 - 3 * 2 / (2 * 2 * 2))
     summaries = analyze(ONE, given, **FEW).raters
-    assert [one.agreement for one in summaries] == [0.5, 0.5]
+    assert [row.agreement for row in summaries] == [0.5, 0.5]
 
 
 def test_agreement_rises_with_agreement() -> None:
@@ -214,14 +214,14 @@ def test_agreement_rises_with_agreement() -> None:
     ]
     assert abs(alphas[0].nominal) < 0.15
     assert alphas[1].nominal > 0.4
-    assert all(one.nominal_interval[0] <= one.nominal <= one.nominal_interval[1] for one in alphas)
+    assert all(row.nominal_interval[0] <= row.nominal <= row.nominal_interval[1] for row in alphas)
 
 
 def test_categories_are_described_and_not_tested() -> None:
     (result,) = analyze(ONE, simulated({"a": 0, "b": 1}, questions=["preference"]), **FEW).questions
-    assert [one.category for one in result.categories] == ["animals", "people", "places"]
-    assert sum(one.votes for one in result.categories) == result.comparisons[0].votes
-    assert {one.p for one in result.categories} == {None}
+    assert [row.category for row in result.categories] == ["animals", "people", "places"]
+    assert sum(row.votes for row in result.categories) == result.comparisons[0].votes
+    assert {row.p for row in result.categories} == {None}
 
 
 def test_a_collection_ranks_the_images_of_each_prompt() -> None:
@@ -238,11 +238,11 @@ def test_a_collection_ranks_the_images_of_each_prompt() -> None:
     ]
     analysis = analyze(study, given, **FEW)
     whole, apart = analysis.questions[0].rankings
-    assert [(one.source, one.rank) for one in whole.candidates] == [("0.png", 1), ("2.png", 2), ("1.png", 3)]
-    assert [one.share for one in whole.candidates] == [1.0, 0.5, 0.0]
+    assert [(row.source, row.rank) for row in whole.candidates] == [("0.png", 1), ("2.png", 2), ("1.png", 3)]
+    assert [row.share for row in whole.candidates] == [1.0, 0.5, 0.0]
     assert (whole.connected, whole.penalised, whole.decided) == (True, True, True)
     assert (apart.connected, apart.decided) == (False, False)
-    assert {one.strength for one in apart.candidates} == {None}
+    assert {row.strength for row in apart.candidates} == {None}
     assert analysis.questions[0].comparisons == ()
 
 

@@ -85,8 +85,8 @@ def test_the_page_is_whole_and_needs_nothing_else(analysis: Analysis) -> None:
 def test_the_page_says_the_numbers(analysis: Analysis) -> None:
     page = render(analysis)
     for result in analysis.questions:
-        for one in result.comparisons:
-            assert f"<small>{one.wins} / {one.ties} / {one.bad} / {one.losses}</small>" in page
+        for row in result.comparisons:
+            assert f"<small>{row.wins} / {row.ties} / {row.bad} / {row.losses}</small>" in page
     assert 'id="filter"' in page
     assert "color-scheme: light dark" in page
     assert "width=device-width" in page
@@ -99,11 +99,11 @@ def lines_of(analysis: Analysis) -> dict[str, str]:
 def test_sentences_name_what_the_numbers_show(analysis: Analysis) -> None:
     lines = lines_of(analysis)
     for result, topic in zip(analysis.questions, lines, strict=False):
-        for one in result.comparisons:
-            better, worse = (one.left, one.right) if one.verdict == "left" else (one.right, one.left)
-            assert (f"{better} to {worse}" in lines[topic]) is (one.verdict != "open")
-            assert (f"{one.left} and {one.right}" in lines[topic]) is (one.verdict == "open")
-    shown = sum(one.verdict != "open" for one in analysis.comparisons)
+        for row in result.comparisons:
+            better, worse = (row.left, row.right) if row.verdict == "left" else (row.right, row.left)
+            assert (f"{better} to {worse}" in lines[topic]) is (row.verdict != "open")
+            assert (f"{row.left} and {row.right}" in lines[topic]) is (row.verdict == "open")
+    shown = sum(row.verdict != "open" for row in analysis.comparisons)
     assert f"{analysis.tested} comparisons, {shown} " in headline(analysis)
     assert "r04" in lines["Attention checks"]
     assert f"{analysis.counts.checks} answers to attention checks" in counts_words(analysis)
@@ -168,9 +168,9 @@ def test_table_and_json_have_every_comparison(analysis: Analysis, tmp_path: Path
         rows = list(csv.DictReader(stream))
     assert tuple(rows[0]) == COMPARISON_COLUMNS
     main = [row for row in rows if row["raters_counted"] == "kept" and not row["category"]]
-    own = [one for result in analysis.questions for one in result.comparisons]
-    assert [float(row["win_rate"]) for row in main] == pytest.approx([one.rate for one in own], abs=1e-5)
-    assert [float(row["p_holm"]) for row in main] == pytest.approx([one.adjusted for one in own], rel=1e-4)
+    own = [row for result in analysis.questions for row in result.comparisons]
+    assert [float(row["win_rate"]) for row in main] == pytest.approx([row.rate for row in own], abs=1e-5)
+    assert [float(row["p_holm"]) for row in main] == pytest.approx([row.adjusted for row in own], rel=1e-4)
     assert {row["question"] for row in main} == {"preference", "alignment", "all"}
     assert len(rows) == len(own) * (1 + 3) + len(analysis.everybody)
     found = json.loads((page.parent / "analysis.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
@@ -223,8 +223,8 @@ def test_the_command_writes_the_files(voted: tuple[Path, list[str]], tmp_path: P
     assert result.exit_code == 0, result.output
     assert "1 comparison, none" in result.output
     found = json.loads((tmp_path / "out" / "analysis.json").read_text(encoding="utf-8"))
-    (one,) = found["questions"][0]["comparisons"]
-    assert (one["left"], one["right"], one["wins"], one["losses"]) == ("a", "b", 8, 4)
+    (row,) = found["questions"][0]["comparisons"]
+    assert (row["left"], row["right"], row["wins"], row["losses"]) == ("a", "b", 8, 4)
     assert all(rater["fast"] for rater in found["raters"])
     result = CliRunner().invoke(app, [*command, "--leave-out", names[2]])
     assert result.exit_code == 0, result.output

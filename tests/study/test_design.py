@@ -89,7 +89,7 @@ def test_references_are_the_same_latents_for_all_models_and_drawn_by_the_seed(tm
         laid = compare(found, [QUESTIONS["diversity"]], seed=seed)
         return [[Path(name).name for name in member.images] for group in laid.groups for member in group.candidates]
 
-    assert all(one == other for one, other in zip(references(0)[::2], references(0)[1::2], strict=True))
+    assert all(row == other for row, other in zip(references(0)[::2], references(0)[1::2], strict=True))
     assert references(0) == references(0)
     assert references(0) != references(1)
 

@@ -59,6 +59,6 @@ class TestVotesWanted:
     def test_a_knockout_is_over_when_its_last_candidate_was_met(self) -> None:
         assert self.count("knockout", 3, []) == Count(done=0, wanted=2)
         every = [vote(0, 1, "first"), vote(0, 2, "first"), vote(1, 2, "first")]
-        counts = [self.count("knockout", 3, [one, other]).done for one in every for other in every if one != other]
+        counts = [self.count("knockout", 3, [row, other]).done for row in every for other in every if row != other]
         assert set(counts) <= {1, 2}
         assert 2 in counts

@@ -182,7 +182,7 @@ def test_links_are_found_by_their_token_alone_and_only_a_hash_is_kept(
     assert opened(small_study(tmp_path / "t", id="other"), sqlite).rater(made[0][1]) is None
     (kept,) = rows(sqlite, "SELECT token_hash FROM seedpo_raters WHERE label = 'anna'")[0]
     assert made[0][1] not in str(kept)
-    assert sorted(one.label for one in store.raters()) == ["anna", "berta"]
+    assert sorted(row.label for row in store.raters()) == ["anna", "berta"]
 
 
 def test_links_that_have_ended_neither_show_nor_vote(tmp_path: Path, sqlite: str, opened: Opened, clock: Clock) -> None:

@@ -34,7 +34,7 @@ def task_of(question: str, number: int) -> str:
         lines += [f'  - figure "{name}":', f"    - 'button \"{label}\"':"]
         lines += [f'      - img "Image {name}, {image}"' for image in images] or [f'      - img "Image {name}"']
         lines += [f'    - button "Enlarge {name}"']
-    lines += ['  - group "Other answers":', *(f'    - button "{one}"' for one in ("Equally good", "Both bad", "Skip"))]
+    lines += ['  - group "Other answers":', *(f'    - button "{row}"' for row in ("Equally good", "Both bad", "Skip"))]
     return "\n".join(lines)
 
 
