@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from seedpo.pages.tables import Badge, Cell, Table, markdown_table
+from seedpo.pages.tables import Badge, Cell, Table, markdown_table, text_table
 
 
 def test_a_table_as_markdown() -> None:
@@ -12,3 +12,9 @@ def test_a_table_as_markdown() -> None:
         "| a\\|b | +1 higher [0, 2], step 3 |",
     ]
     assert markdown_table(("x",), []) == "| x |\n| --- |"
+
+
+def test_a_table_as_text() -> None:
+    rows = [("what", "n"), ("a", "10"), ("bcdef", "2")]
+    assert text_table(rows, align=">").splitlines() == ["what    n", "a      10", "bcdef   2"]
+    assert text_table(rows, rule=True).splitlines() == ["what   n", "-----  --", "a      10", "bcdef  2"]

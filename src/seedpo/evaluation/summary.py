@@ -17,7 +17,7 @@ from seedpo.core.stats.bootstrap import Interval, mean_interval, paired_differen
 from seedpo.evaluation.folder import FORMAT, EvaluationFolder
 from seedpo.evaluation.tables import FIX, Place, Table, Values
 from seedpo.files import write_text, writing
-from seedpo.pages.tables import markdown_table
+from seedpo.pages.tables import markdown_table, text_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,9 +278,9 @@ def text(summary: Summary) -> str:
     """Both tables for a terminal."""
     unit = FIGURE_TITLES.index("unit")  # too long for most terminals
     rows = [(*row[:unit], *row[unit + 1 :]) for row in (FIGURE_TITLES, *figure_rows(summary))]
-    parts = [_aligned(rows)]
+    parts = [text_table(rows, rule=True)]
     if summary.pairs:
-        parts.append(_aligned([PAIR_TITLES, *pair_rows(summary)]))
+        parts.append(text_table([PAIR_TITLES, *pair_rows(summary)], rule=True))
     return "\n\n".join(parts)
 
 
@@ -291,11 +291,3 @@ def markdown(summary: Summary) -> str:
         parts.append(markdown_table(PAIR_TITLES, pair_rows(summary)))
     note = "Intervals are 95 % percentile bootstrap intervals over prompts. Pairs share prompts and initial latents."
     return "\n\n".join([*parts, note]) + "\n"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [rows[0], ["-" * width for width in widths], *rows[1:]]
-    return "\n".join(
-        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )

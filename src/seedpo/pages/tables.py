@@ -76,3 +76,20 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table as Markdown; a bar within a cell does not end it."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def text_table(rows: Sequence[Sequence[str]], *, align: Literal["<", ">"] = "<", rule: bool = False) -> str:
+    """A table as plain text in columns, the first one flush left.
+
+    Args:
+        rows: of cells; the first row is the header.
+        align: of the other columns: ``<`` left, ``>`` right.
+        rule: whether a line stands below the header.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [rows[0], ["-" * width for width in widths], *rows[1:]] if rule else rows
+    sides = ["<", *[align] * (len(widths) - 1)]
+    return "\n".join(
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True)).rstrip()
+        for line in lines
+    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from seedpo.pages.tables import text_table
 from seedpo.planning.people import People
 from seedpo.planning.plan import Plan
 
@@ -51,7 +50,7 @@ def _work(plan: Plan) -> str:
         for line in plan.lines
     ]
     rows.append(("total", "", f"{plan.flops_per_pair / 1e12:.4g}", "", _hours(plan.hours)))
-    return _aligned(rows)
+    return text_table(rows, align=">")
 
 
 def _totals(plan: Plan) -> str:
@@ -90,18 +89,7 @@ def _memory(plan: Plan) -> str:
     ]
     rows.append(("peak", f"{memory.peak / 2**30:.2f}"))
     fits = "fits" if memory.peak <= plan.gpu.memory * 2**30 else "does not fit"
-    return f"{_aligned(rows)}\n{fits}: {memory.peak / 2**30:.1f} of {plan.gpu.memory:g} GiB"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    return f"{text_table(rows, align='>')}\n{fits}: {memory.peak / 2**30:.1f} of {plan.gpu.memory:g} GiB"
 
 
 def _hours(hours: float) -> str:
