@@ -329,7 +329,7 @@ class TestRefusals:
             (
                 "diffusion-dpo",
                 "evaluation.metrics: truth",
-                {"evaluation": {"metrics": ["truth", "pairwise_diversity"]}},
+                {"evaluation": {"metrics": ["truth", "vendi_clip@models/clip"]}},
             ),
             ("spo", "evaluation.rewards: scenes-truth", {"evaluation": {"metrics": [], "rewards": ["scenes-truth"]}}),
             ("d3po", "reward: scenes-truth", {"evaluation": {"metrics": []}, "reward": "scenes-truth"}),

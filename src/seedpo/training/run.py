@@ -24,7 +24,7 @@ from seedpo.errors import ConfigError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.methods.presets import METHODS
 from seedpo.methods.sources.supplies import Decode, Supplies
-from seedpo.metrics.catalogue import METRICS
+from seedpo.metrics.catalogue import METRICS, metric_entry
 from seedpo.metrics.named import build_prompt_metric
 from seedpo.models.catalogue import MODELS
 from seedpo.models.policy import PipelinePolicy, build_policy
@@ -219,7 +219,7 @@ def _check_images(config: RunConfig, policy: PipelinePolicy) -> None:
     needed: Mapping[str, tuple[Registry[Any], Mapping[str, int | None]]] = {
         "reward": (REWARDS, sizes([config.reward] if needs_reward else [])),
         "evaluation.rewards": (REWARDS, sizes(config.evaluation.rewards)),
-        "evaluation.metrics": (METRICS, {name: METRICS[name].image_size for name in config.evaluation.metrics}),
+        "evaluation.metrics": (METRICS, {name: metric_entry(name)[0].image_size for name in config.evaluation.metrics}),
     }
     height, width = policy.image_size
     for key, (registry, size_of) in needed.items():
