@@ -44,15 +44,15 @@ def test_a_name_that_is_like_no_other_gets_no_suggestion() -> None:
         NAMES["xyz"]
 
 
-@pytest.mark.parametrize("kind", registries())
-def test_names_are_unique_and_lead_somewhere(kind: str) -> None:
-    names = registries()[kind].names()
-    assert len(set(names)) == len(names) > 0
-    for entry in registries()[kind].entries:
-        target = entry.load()
-        assert callable(target) or (kind == "methods" and target is not None), entry.name
-        assert entry.summary, entry.name
-        assert "\n" not in entry.summary, entry.name
+def test_names_are_unique_and_lead_somewhere() -> None:
+    for kind, registry in registries().items():
+        names = registry.names()
+        assert len(set(names)) == len(names) > 0
+        for entry in registry.entries:
+            target = entry.load()
+            assert callable(target) or (kind == "methods" and target is not None), entry.name
+            assert entry.summary, entry.name
+            assert "\n" not in entry.summary, entry.name
 
 
 def test_prompt_sets_hold_the_prompts_that_they_announce() -> None:

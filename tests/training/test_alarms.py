@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +226,6 @@ def test_the_documented_thresholds_are_the_defaults() -> None:
     text = (Path(__file__).parents[2] / "docs" / "watching.md").read_text(encoding="utf-8")
     for rule in RULES:
         (row,) = [line for line in text.splitlines() if line.startswith(f"| `{rule.name}` |")]
-        stated = re.split(r"(?<!\\)\|", row)[3].split()[0].rstrip(":,")
-        assert float(stated) == rule.threshold(config()), rule.name
+        assert f"| {rule.threshold(config()):g}" in row, rule.name
     assert f"`alarms.window` ({config().alarms.window})" in text
     assert f"`alarms.inert.patience` ({config().alarms.inert.patience})" in text

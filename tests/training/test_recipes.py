@@ -22,7 +22,7 @@ from seedpo.errors import ConfigError, DataError
 from seedpo.rewards.aesthetic import RatingMlp
 from seedpo.rewards.named import build_reward
 from seedpo.rewards.spm import SD15_WEIGHTS, SDXL_WEIGHTS
-from seedpo.settings import merge, read_recipe
+from seedpo.settings import dotted, merge, read_recipe
 from seedpo.training.run import build_evaluation, resolve_config, train
 from seedpo.training.settings import RunConfig
 from tests.models.published import pipeline_of
@@ -104,13 +104,11 @@ def chosen() -> list[str]:
     return [str(path) for path in RECIPES if path.stem in ONE_OF_EACH]
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_keys_are_known_and_the_command_names_the_file(path: Path) -> None:
-    config = resolve_config(str(path))
-    assert f"seedpo train recipes/{path.name} --out" in path.read_text(encoding="utf-8")
-    assert len(load_prompts(config.evaluation.prompts)) >= config.evaluation.num_prompts
-    with pytest.raises(ConfigError, match="unknown key 'bta'; did you mean 'beta'"):
-        resolve_config(str(path), {"bta": 1})
+def test_keys_are_known_and_the_command_names_the_file() -> None:
+    for path in RECIPES:
+        config = resolve_config(str(path))
+        assert f"seedpo train recipes/{path.name} --out" in path.read_text(encoding="utf-8")
+        assert len(load_prompts(config.evaluation.prompts)) >= config.evaluation.num_prompts, path.name
 
 
 DIFFUSION_DPO = {
@@ -161,29 +159,26 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 """The table of published settings, written a second time; `total` are the pairs of an update."""
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_settings_are_the_published_ones(name: str) -> None:
-    config = resolve_config(f"recipes/{name}.yaml")
-    tree = config.model_dump()
-    for key, wanted in (PUBLISHED[name] | {"gamma": 0.0, "reduction": "mean"}).items():
-        found = config.batch_size * config.gradient_accumulation_steps if key == "total" else tree
-        for part in key.split(".") if key != "total" else ():
-            found = found[part]
-        assert found == wanted, key
-    assert not any(config.fidelity.model_dump().values())
+def test_settings_are_the_published_ones() -> None:
+    for name, published in PUBLISHED.items():
+        config = resolve_config(f"recipes/{name}.yaml")
+        keys = dotted(config.model_dump()) | {"total": config.batch_size * config.gradient_accumulation_steps}
+        wanted = published | {"gamma": 0.0, "reduction": "mean"}
+        assert {key: keys[key] for key in wanted} == wanted, name
+        assert not any(config.fidelity.model_dump().values())
 
 
-@pytest.mark.parametrize("path", BASES, ids=lambda path: path.stem)
-def test_see_is_the_base_with_gamma_and_names_its_controls(path: Path) -> None:
-    see_path = path.with_name(f"see-{path.name}")
-    base, see = resolve_config(str(path)), resolve_config(str(see_path))
-    assert see.gamma > 0
-    assert see.model_copy(update={"gamma": 0.0}) == base
-    a, _ = entropy_weights(see.beta, see.gamma, convention=see.entropy_convention)
-    lines = see_path.read_text(encoding="utf-8").splitlines()
-    (said,) = [line for line in lines if "--out" in line and "--set beta=" in line]
-    assert f"recipes/{path.name} " in said
-    assert math.isclose(float(said.rpartition("=")[2]), a)
+def test_see_is_the_base_with_gamma_and_names_its_controls() -> None:
+    for path in BASES:
+        see_path = path.with_name(f"see-{path.name}")
+        base, see = resolve_config(str(path)), resolve_config(str(see_path))
+        assert see.gamma > 0
+        assert see.model_copy(update={"gamma": 0.0}) == base, path.name
+        a, _ = entropy_weights(see.beta, see.gamma, convention=see.entropy_convention)
+        lines = see_path.read_text(encoding="utf-8").splitlines()
+        (command,) = [line for line in lines if "--out" in line and "--set beta=" in line]
+        assert f"recipes/{path.name} " in command
+        assert math.isclose(float(command.rpartition("=")[2]), a)
 
 
 def tiny_settings(path: Path, models: Path, folder: Path) -> RunConfig:

@@ -28,6 +28,7 @@ from seedpo.models.precision import usual_precision
 from seedpo.models.settings import ModelSettings
 from seedpo.processes import on_every_process
 from seedpo.protocols import PairEncoder, PreferencePairs
+from seedpo.registry import unknown
 from seedpo.rewards.catalogue import STARTS
 from seedpo.rewards.named import build_reward
 from seedpo.rewards.preference_evaluation import PreferenceEvaluation
@@ -80,9 +81,12 @@ def build_preference_model(config: RewardRunConfig) -> PreferenceModel:
         ConfigError: if ``start`` is not a known name, or is step-aware although a plain model is trained.
         DataError: if it cannot be loaded.
     """
-    if config.start not in STARTS and not looks_like_a_model(config.start):
-        STARTS[config.start]  # raises the error that lists the names
-    place = STARTS.load(config.start)() if config.start in STARTS else config.start
+    if config.start in STARTS:
+        place = STARTS.load(config.start)()
+    elif looks_like_a_model(config.start):
+        place = config.start
+    else:
+        raise unknown(STARTS.kind, config.start, STARTS.names())
     return load_start(place, step_aware=config.model is not None, tokenizer=config.tokenizer, seed=config.seed)
 
 

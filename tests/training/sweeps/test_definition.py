@@ -99,9 +99,8 @@ class TestCells:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize(
-        ("text", "reason"),
-        [
+    def test_of_files(self, tmp_path: Path) -> None:
+        cases = [
             ("grid: {gamma: [0]}", "base"),
             ("base: spo\ngird: {gamma: [0]}\nseeds: 1", "unknown key 'gird'; did you mean 'grid'?"),
             ("base: spo\ngrid: {}\nseeds: []", "seeds = []"),
@@ -124,58 +123,46 @@ class TestRefusals:
             ("base: spo\ngrid: {beta: [-1, 0]}", "no cell can be run; beta=-1: beta = -1"),
             ("base: [spo", "cannot be read as YAML"),
             ("- spo", "must hold keys and values"),
-        ],
-    )
-    def test_of_files(self, tmp_path: Path, text: str, reason: str) -> None:
-        with pytest.raises(ConfigError) as refusal:
-            expand(read_sweep(written(tmp_path, text)))
-        assert reason in str(refusal.value)
-        assert "sweep.yaml" in str(refusal.value)
+        ]
+        for text, reason in cases:
+            with pytest.raises(ConfigError) as refusal:
+                expand(read_sweep(written(tmp_path, text)))
+            assert reason in str(refusal.value)
+            assert "sweep.yaml" in str(refusal.value)
 
-    @pytest.mark.parametrize("text", ["gamma", "gamma=", "=1", "gamma=[1", "gamma=1,1"])
-    def test_of_vary(self, text: str) -> None:
-        with pytest.raises(ConfigError, match="--vary"):
-            read_vary(text)
+    def test_of_vary(self) -> None:
+        for text in ("gamma", "gamma=", "=1", "gamma=[1", "gamma=1,1"):
+            with pytest.raises(ConfigError, match="--vary"):
+                read_vary(text)
 
     def test_of_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="does not exist"):
             read_sweep(str(tmp_path / "none.yaml"))
 
 
-class TestNames:
-    @pytest.mark.parametrize(
-        ("changes", "name"),
-        [
-            ({"learning_rate": 3e-5, "seed": 0}, "learning_rate=3e-05_seed=0"),
-            ({"pairs.flip": True, "clip_range": None}, "flip=true_clip_range=none"),
-            (
-                {"model": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
-                "model=stable-diffusion-v1-5-stable-diffusion-v1-5",
-            ),
-            ({"evaluation.rewards": ["a/b", "c"]}, "rewards=a-b+c"),
-            ({"sampling.guidance_scale": 2, "evaluation.guidance_scale": 3}, None),
-            ({"gamma": 0.123456789}, "gamma=0.123456789"),
-        ],
-    )
-    def test_are_readable_folders(self, changes: dict[str, object], name: str | None) -> None:
-        expected = name or "sampling.guidance_scale=2_evaluation.guidance_scale=3"
-        assert check_name(name_of(changes)) == expected
+def test_names_are_readable_folders() -> None:
+    cases: dict[str, dict[str, object]] = {
+        "learning_rate=3e-05_seed=0": {"learning_rate": 3e-5, "seed": 0},
+        "flip=true_clip_range=none": {"pairs.flip": True, "clip_range": None},
+        "model=owner-name": {"model": "owner/name"},
+        "rewards=a-b+c": {"evaluation.rewards": ["a/b", "c"]},
+        "sampling.guidance_scale=2_evaluation.guidance_scale=3": {
+            "sampling.guidance_scale": 2,
+            "evaluation.guidance_scale": 3,
+        },
+        "gamma=0.123456789": {"gamma": 0.123456789},
+    }
+    for name, changes in cases.items():
+        assert check_name(name_of(changes)) == name
 
 
-class TestShards:
-    CELLS = tuple(Cell(name=str(index), keys={}) for index in range(11))
-
-    @pytest.mark.parametrize("count", [1, 2, 3, 11, 13])
-    def test_partition_the_cells(self, count: int) -> None:
-        shards = [shard_of(self.CELLS, f"{index + 1}/{count}") for index in range(count)]
-        found = [cell.name for shard in shards for cell in shard]
-        assert sorted(found) == sorted(cell.name for cell in self.CELLS)
+def test_shards_partition_the_cells() -> None:
+    cells = [Cell(name=str(index), keys={}) for index in range(11)]
+    for count in (1, 2, 3, 11, 13):
+        shards = [shard_of(cells, f"{index + 1}/{count}") for index in range(count)]
+        assert sorted(cell.name for shard in shards for cell in shard) == sorted(cell.name for cell in cells)
         assert max(map(len, shards)) - min(map(len, shards)) <= 1
-
-    def test_without_a_shard_all(self) -> None:
-        assert shard_of(self.CELLS, None) == list(self.CELLS)
-
-    @pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
-    def test_what_is_no_shard(self, shard: str) -> None:
+    assert shard_of(cells, None) == cells
+    for text in ("0/2", "3/2", "1", "a/b", "1/0", "-1/2"):
         with pytest.raises(ConfigError, match="form i/n"):
-            shard_of(self.CELLS, shard)
+            shard_of(cells, text)
