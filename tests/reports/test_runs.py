@@ -47,11 +47,6 @@ def test_a_damaged_config_is_named_in_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
-def test_no_folder_at_all_is_an_error() -> None:
-    with pytest.raises(RunFolderError, match="no run folder is named"):
-        read_runs([])
-
-
 def test_a_folder_named_twice_is_read_once_and_equal_names_are_told_apart(tmp_path: Path) -> None:
     for parent in ("x", "y"):
         (tmp_path / parent).mkdir()

@@ -34,16 +34,6 @@ class FailedCell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
-    """Folders by what they hold, each named once, in the order in which they were given."""
-
-    runs: tuple[Path, ...]
-    preference_models: tuple[Path, ...]
-    evaluations: tuple[Path, ...]
-    failed: tuple[FailedCell, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Contents:
     """What the folders hold.
 
@@ -66,17 +56,20 @@ def read_contents(folders: Sequence[Path]) -> Contents:
     Raises:
         RunFolderError: if one holds nothing that a report can show, or what it holds cannot be read.
     """
-    places = find_places(folders)
+    places, failed = find_places(folders)
     return Contents(
-        runs=read_runs(places.runs) if places.runs else (),
-        evaluations=tuple(map(read_evaluation, places.evaluations)),
-        preference_models=tuple(map(read_preference_model, places.preference_models)),
-        failed=places.failed,
+        runs=read_runs(places["run"]),
+        evaluations=tuple(map(read_evaluation, places["evaluation"])),
+        preference_models=tuple(map(read_preference_model, places["preference"])),
+        failed=failed,
     )
 
 
-def find_places(folders: Sequence[Path]) -> Places:
-    """Sorts folders by what they hold; a folder that is nothing itself stands for its subfolders.
+def find_places(folders: Sequence[Path]) -> tuple[dict[str, list[Path]], tuple[FailedCell, ...]]:
+    """Sorts folders by what they hold, each once; a folder that is nothing itself stands for its subfolders.
+
+    Returns:
+        the folders by their :func:`kind`, and the failed cells of sweeps.
 
     Raises:
         RunFolderError: if none is named, or one holds nothing that a report can show.
@@ -102,12 +95,7 @@ def find_places(folders: Sequence[Path]) -> Places:
         for place, what in inner.items():
             places[what].setdefault(place.resolve(), place)
         failed |= {(cell.sweep, cell.name): cell for cell in cells}
-    return Places(
-        runs=tuple(places["run"].values()),
-        preference_models=tuple(places["preference"].values()),
-        evaluations=tuple(places["evaluation"].values()),
-        failed=tuple(failed.values()),
-    )
+    return {what: list(paths.values()) for what, paths in places.items()}, tuple(failed.values())
 
 
 def kind(folder: Path) -> str | None:

@@ -131,10 +131,8 @@ def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
     """Reads run folders; one that is named twice is read once.
 
     Raises:
-        RunFolderError: if there is none, or if one is not a run folder.
+        RunFolderError: if one is not a run folder.
     """
-    if not folders:
-        raise RunFolderError("no run folder is named; name the folders that were given to `seedpo train --out`")
     places = {folder.resolve(): folder for folder in map(Path, folders)}
     runs = [read_run(folder) for folder in places.values()]
     names = [run.name for run in runs]

@@ -134,7 +134,7 @@ def frontier(paths: Sequence[Trail], at: ArrayLike) -> Array:
 
 
 def common_range(left: Sequence[Trail], right: Sequence[Trail]) -> tuple[float, float] | None:
-    """Proxies from the higher of the two starts to the lower of the two peaks; nothing if there are none.
+    """Proxies from the higher of the two starts to the lower of the two peaks; `None` if there are none.
 
     The start of a pool is the lowest proxy at which one of its paths begins: a run that falls below where it began
     adds nothing to the range, since its frontier is flat there.
@@ -147,14 +147,14 @@ def common_range(left: Sequence[Trail], right: Sequence[Trail]) -> tuple[float, 
 
 
 def gap(left: Sequence[Trail], right: Sequence[Trail]) -> Gap | None:
-    """Mean of the left frontier minus the right one over the proxies that both reach; nothing if there are none.
+    """Mean of the left frontier minus the right one over the proxies that both reach; `None` if there are none.
 
     The integral is a midpoint sum over :data:`CELLS` parts.
     """
-    found = common_range(left, right)
-    if found is None:
+    shared = common_range(left, right)
+    if shared is None:
         return None
-    low, high = found
+    low, high = shared
     at = low + (np.arange(CELLS) + 0.5) / CELLS * (high - low)
     return Gap(mean=float((frontier(left, at) - frontier(right, at)).mean()), low=low, high=high)
 
@@ -177,10 +177,9 @@ def gap_interval(
         level: of the bootstrap interval; Student's is for 0.95.
     """
     shared = sorted(set(left) & set(right))
-    means = {one: ([path.mean() for path in left[one]], [path.mean() for path in right[one]]) for one in shared}
-    found = {one: gap(*pools) for one, pools in means.items()}
-    by_seed = {one: value for one, value in found.items() if value is not None}
-    without = tuple(one for one in shared if one not in by_seed)
+    means = {number: [[path.mean() for path in pool[number]] for pool in (left, right)] for number in shared}
+    by_seed = {number: value for number, pools in means.items() if (value := gap(*pools)) is not None}
+    without = tuple(number for number in shared if number not in by_seed)
     values = np.array([value.mean for value in by_seed.values()])
     middle = float(values.mean()) if len(values) else math.nan
     if len(values) < 2:
@@ -210,9 +209,9 @@ def _resampled(
 ) -> Array:
     """The mean gap of every resample."""
     generator, seeds = np.random.default_rng(seed), sorted(by_seed)
-    prompts = {path.proxy.shape[1:] for one in seeds for pool in (left, right) for path in pool[one]}
+    prompts = {path.proxy.shape[1:] for number in seeds for pool in (left, right) for path in pool[number]}
     if prompts == {()}:
-        values = np.array([by_seed[one].mean for one in seeds])
+        values = np.array([by_seed[number].mean for number in seeds])
         return np.asarray(values[generator.integers(len(seeds), size=(resamples, len(seeds)))].mean(1))
     if len(prompts) > 1:
         raise ValueError(f"all paths must have the same prompts, but there are {sorted(prompts)}")
@@ -220,8 +219,8 @@ def _resampled(
     drawn = np.full(resamples, np.nan)
     for index in range(resamples):
         columns: NDArray[np.int64] = np.asarray(generator.integers(amount, size=amount))
-        chosen = [seeds[one] for one in generator.integers(len(seeds), size=len(seeds))]
-        pools = [([p.mean(columns) for p in left[one]], [p.mean(columns) for p in right[one]]) for one in chosen]
-        gaps = [found.mean for pool in pools if (found := gap(*pool)) is not None]
+        chosen = [seeds[place] for place in generator.integers(len(seeds), size=len(seeds))]
+        pools = [[[path.mean(columns) for path in pool[number]] for pool in (left, right)] for number in chosen]
+        gaps = [value.mean for pool in pools if (value := gap(*pool)) is not None]
         drawn[index] = np.mean(gaps) if gaps else np.nan
     return drawn

@@ -69,22 +69,16 @@ class Measured:
             key: the quantity.
             by_prompt: every prompt by itself; see :meth:`has_prompts`.
         """
-        if not by_prompt:
-            return {
-                seed: Trail.of([proxy.value for proxy, _ in points], [value.value for _, value in points])
-                for seed, points in self._points(key).items()
-            }
-        rows = {
-            seed: [[point.per_prompt.values for point in pair if point.per_prompt] for pair in points]
+        number = _by_prompt if by_prompt else _mean
+        return {
+            seed: Trail.of([number(proxy) for proxy, _ in points], [number(value) for _, value in points])
             for seed, points in self._points(key).items()
         }
-        return {seed: Trail.of([proxy for proxy, _ in row], [value for _, value in row]) for seed, row in rows.items()}
 
     def has_prompts(self, key: str) -> bool:
         """Whether proxy and value are known for every prompt at every evaluation, as means over the prompts are."""
         points = [point for row in self._points(key).values() for pair in row for point in pair]
-        values = [point.per_prompt.values if point.per_prompt else (math.nan,) for point in points]
-        return bool(values) and not any(math.isnan(value) for row in values for value in row)
+        return bool(points) and not any(math.isnan(value) for point in points for value in _by_prompt(point))
 
     def last(self, key: str) -> dict[int, float]:
         """The last value of each seed that has one."""
@@ -94,16 +88,20 @@ class Measured:
 
     def _points(self, key: str) -> dict[int, list[tuple[Point, Point]]]:
         """Proxy and value at each evaluation that has both, by seed."""
-        both = {
-            seed: (curves[self.proxy], curves[key])
-            for seed, curves in self.curves.items()
-            if self.proxy in curves and key in curves
-        }
-        points = {
-            seed: [(proxy[step], value[step]) for step in proxy.steps if step in value.steps]
-            for seed, (proxy, value) in both.items()
-        }
-        return {seed: row for seed, row in points.items() if row}
+        points = {}
+        for seed, curves in self.curves.items():
+            proxy, value = curves.get(self.proxy), curves.get(key)
+            if proxy and value and (steps := [step for step in proxy.steps if step in value.steps]):
+                points[seed] = [(proxy[step], value[step]) for step in steps]
+        return points
+
+
+def _mean(point: Point) -> float:
+    return point.value
+
+
+def _by_prompt(point: Point) -> tuple[float, ...]:
+    return point.per_prompt.values if point.per_prompt else (math.nan,)
 
 
 @dataclass(frozen=True, kw_only=True)
