@@ -12,7 +12,7 @@ from torch.optim import AdamW
 
 from seedpo.data.prompts import load_prompts
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.rolled import RolledPairs, step_batch
+from seedpo.methods.sources.step_pairs import StepPairs, step_batch
 from seedpo.methods.sources.trajectories import TrajectoryRollout
 from seedpo.models.policy import build_policy
 from seedpo.rewards.catalogue import REWARDS
@@ -88,7 +88,7 @@ def group_agreement(
 
 def _trained(
     config: RunConfig,
-    rolled: RolledPairs,
+    rolled: StepPairs,
     shared: bool,
     unit: Tensor,
     *,

@@ -13,8 +13,7 @@ from benchmarks.pair_rows import pair_rows
 from benchmarks.timing import Comparison
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig, TrajectoryConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.reference import with_reference
-from seedpo.methods.sources.rolled import RolledPairs, step_batch
+from seedpo.methods.sources.step_pairs import StepPairs, step_batch, with_reference
 from seedpo.methods.sources.steps import StepRollout
 from seedpo.methods.sources.trajectories import TrajectoryRollout
 from seedpo.methods.transition_dpo import TransitionDPO
@@ -92,7 +91,7 @@ def _comparison(
     bar: float | None,
     policy: PipelinePolicy,
     shape: Shape,
-    rolled: RolledPairs,
+    rolled: StepPairs,
     sampling: SamplingConfig,
     *,
     pairs_per_call: int,

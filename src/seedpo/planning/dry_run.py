@@ -24,8 +24,8 @@ from seedpo.data.cache.pairs import EncodedPairs
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.methods.presets import METHODS
 from seedpo.methods.sources.offline import OfflinePairs
-from seedpo.methods.sources.rolled import RolledPairs
 from seedpo.methods.sources.rollouts import Rollout, RolloutSource
+from seedpo.methods.sources.step_pairs import StepPairs
 from seedpo.methods.sources.supplies import Supplies
 from seedpo.models.stable_diffusion import TextConditioning
 from seedpo.protocols import Images, LabelledPair
@@ -242,7 +242,7 @@ class _CountedRollout:
 
     def __call__(
         self, prompts: Sequence[str], *, generator: torch.Generator, number: int
-    ) -> tuple[RolledPairs | None, Mapping[str, float]]:
+    ) -> tuple[StepPairs | None, Mapping[str, float]]:
         with self.recorder.apart() as rows:
             pairs, observed = self.rollout(prompts, generator=generator, number=number)
         self.rows.append(rows)

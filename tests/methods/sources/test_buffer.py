@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from seedpo.methods.sources.buffer import PairBuffer
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.rolled import RolledPairs, step_batch
+from seedpo.methods.sources.rollouts import PairBuffer
+from seedpo.methods.sources.step_pairs import StepPairs, step_batch
 from seedpo.training.codec import flatten, load_tree, save_tree
 from tests.methods.pair_rows import pair_rows
 from tests.methods.sources.toys import NumberEmbedder, numbered, numbers_of, seeded
 
 
-def numbers(taken: RolledPairs) -> list[int]:
+def numbers(taken: StepPairs) -> list[int]:
     embeddings = PromptEmbeddings(NumberEmbedder())  # type: ignore[arg-type]
     return numbers_of(pair_rows(step_batch(taken, embeddings, share_between_pairs=False)))
 

@@ -10,8 +10,8 @@ import torch
 from seedpo.core.types import StepBatch
 from seedpo.errors import SeedpoError
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.rolled import RolledPairs
-from seedpo.methods.sources.rollouts import RolloutSource, kept_pairs
+from seedpo.methods.sources.rollouts import RolloutSource, preference
+from seedpo.methods.sources.step_pairs import StepPairs
 from seedpo.training.codec import load_tree, save_tree
 from tests.methods.pair_rows import pair_rows
 from tests.methods.sources.toys import PROMPTS, NumberEmbedder, numbered, numbers_of
@@ -32,7 +32,7 @@ class Rollout:
 
     def __call__(
         self, prompts: Sequence[str], *, generator: torch.Generator, number: int
-    ) -> tuple[RolledPairs | None, Mapping[str, float]]:
+    ) -> tuple[StepPairs | None, Mapping[str, float]]:
         self.numbers.append(number)
         self.prompts.append(list(prompts))
         drawn = torch.randint(10_000, (self.rows,), generator=generator).tolist()
@@ -100,7 +100,7 @@ def test_metrics_are_means_since_the_last_call() -> None:
 
 def test_a_figure_that_only_some_roll_outs_observe() -> None:
     class Sometimes(Rollout):
-        def __call__(self, prompts: Sequence[str], **given: Any) -> tuple[RolledPairs | None, Mapping[str, float]]:
+        def __call__(self, prompts: Sequence[str], **given: Any) -> tuple[StepPairs | None, Mapping[str, float]]:
             made, observed = super().__call__(prompts, **given)
             return made, {**observed, **({"checked": 3.0} if given["number"] == 1 else {})}
 
@@ -167,13 +167,13 @@ class TestClearPairs:
         chosen, rejected = 3 * torch.randn(2, 500, generator=generator)
         probability = torch.softmax(torch.stack([chosen, rejected]), 0)
         expected = probability[0] - probability[1] > min_gap
-        assert torch.equal(kept_pairs(chosen, rejected, min_gap=min_gap), expected)
+        assert torch.equal(preference(chosen, rejected) > min_gap, expected)
         assert 0 < expected.sum() < 500
 
     def test_ties_are_never_clear(self) -> None:
         scores = torch.tensor([1.0, -50.0, 3.0])
-        assert not kept_pairs(scores, scores, min_gap=0.0).any()
+        assert not preference(scores, scores).any()
 
     def test_large_scores(self) -> None:
-        clear = kept_pairs(torch.tensor([1e30, 100.0]), torch.tensor([-1e30, 99.0]), min_gap=0.3)
+        clear = preference(torch.tensor([1e30, 100.0]), torch.tensor([-1e30, 99.0])) > 0.3
         assert clear.tolist() == [True, True]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.rolled import RolledPairs, step_batch
+from seedpo.methods.sources.step_pairs import StepPairs, step_batch
 from seedpo.methods.sources.steps import Decode, StepRollout, step_source
 from seedpo.training.codec import load_tree, save_tree
 from tests.methods.pair_rows import PairRows, pair_rows
@@ -40,7 +40,7 @@ def rollout(
     )
 
 
-def pairs_of(rolled: RolledPairs) -> PairRows:
+def pairs_of(rolled: StepPairs) -> PairRows:
     return pair_rows(step_batch(rolled, PromptEmbeddings(ToyDenoiser()), share_between_pairs=False))
 
 

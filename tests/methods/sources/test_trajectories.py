@@ -14,8 +14,8 @@ from seedpo.core.sampling import Sampling
 from seedpo.core.types import StepBatch
 from seedpo.methods.settings import SamplingConfig, TrajectoryConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.rolled import RolledPairs, step_batch
 from seedpo.methods.sources.rollouts import RolloutSource
+from seedpo.methods.sources.step_pairs import StepPairs, step_batch
 from seedpo.methods.sources.trajectories import TrajectoryRollout, trajectory_source
 from seedpo.training.codec import load_tree, save_tree
 from tests.methods.pair_rows import PairRows, log_probs_of_side, pair_rows
@@ -40,7 +40,7 @@ def rollout(
     )
 
 
-def pairs_of(made: tuple[RolledPairs | None, Any]) -> PairRows:
+def pairs_of(made: tuple[StepPairs | None, Any]) -> PairRows:
     assert made[0] is not None
     return pair_rows(step_batch(made[0], PromptEmbeddings(ToyDenoiser()), share_between_pairs=False))
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from seedpo.core.processes import DiffusionProcess
-from seedpo.methods.sources.rolled import RolledPairs
+from seedpo.methods.sources.step_pairs import StepPairs
 from seedpo.models.stable_diffusion import TextConditioning
 from tests.methods.pair_rows import PairRows
 
@@ -113,12 +113,12 @@ class NumberEmbedder:
         return TextConditioning(prompt_embeds=torch.tensor([float(prompt or -1) for prompt in prompts]).view(-1, 1, 1))
 
 
-def numbered(*numbers: int, unit: Sequence[int] | None = None) -> RolledPairs:
+def numbered(*numbers: int, unit: Sequence[int] | None = None) -> StepPairs:
     """One pair per number; everything of a pair shows its number."""
     count = len(numbers)
     values = torch.tensor(numbers).float()
     first = 2 * torch.arange(count)
-    return RolledPairs(
+    return StepPairs(
         latents=torch.stack([values, values + 0.25, values + 0.5, values + 0.75], 1)
         .view(-1, 1, 1, 1)
         .expand(-1, 2, 2, 2),

@@ -13,9 +13,8 @@ from torch import Tensor
 from seedpo.core.sampling import Sampler, draw_noise, step_candidates
 from seedpo.methods.settings import MethodConfig, SamplingConfig, StepPoolConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.reference import with_reference
-from seedpo.methods.sources.rolled import RolledPairs, join
-from seedpo.methods.sources.rollouts import RolloutSource, kept_pairs
+from seedpo.methods.sources.rollouts import RolloutSource, preference
+from seedpo.methods.sources.step_pairs import StepPairs, join, with_reference
 from seedpo.methods.sources.supplies import Decode, Supplies
 from seedpo.protocols import Denoiser, StepAwareReward
 
@@ -24,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class _Block:
-    """K candidates per prompt that left one x_t and walked L steps, each by itself.
+    """K candidates per prompt that start from one x_t and take L steps, each by itself.
 
     Attributes:
         steps: numbers of the sampler's steps, L of them.
-        latents: x_t and what each candidate came to after every step, (B, K, L + 1, C, H, W).
-        predictions: the network's guided prediction at the last of them, (B, K, C, H, W).
-        previews: the clean latents that it foretells, (B, K, C, H, W).
-        timestep: time step at which the candidates are judged, () int64; 0 for clean ones.
+        latents: x_t, and each candidate after every step, (B, K, L + 1, ...).
+        predictions: the network's guided prediction at the last of them, (B, K, ...).
+        previews: the clean latents that it predicts, (B, K, ...).
+        timestep: time step at which the candidates are judged, (); 0 for clean ones.
     """
 
     steps: range
@@ -56,17 +55,17 @@ class _Verdict:
 
 
 class StepRollout:
-    """Walks down one trajectory per prompt, draws k candidates from x_t and pairs the best with the worst.
+    """Samples one trajectory per prompt, draws k candidates from x_t and pairs the best with the worst.
 
-    Kept of SPO (arXiv 2406.04314): the first steps are plain; each candidate is judged by the clean image predicted
-    from it; the next x_t is drawn uniformly among the candidates; a pair is kept if the softmax of its two scores
-    differs by more than ``min_gap``. With ``inner_steps`` the candidates walk on by themselves before they are judged,
-    as published for SDXL, and every step that they took makes a pair; only the first starts at the shared x_t. If the
-    steps do not divide into equal blocks, the last block is shorter (the official code joins a last single step to the
-    block before it). The prediction that judges a candidate serves as the next step's own if that candidate goes on,
-    so that judging costs no extra forward for it.
+    Kept of SPO (arXiv 2406.04314): The first steps are plain. Each candidate is judged by the clean image predicted
+    from it. The next x_t is drawn uniformly among the candidates. A pair is kept if the softmax of its two scores
+    differs by more than ``min_gap``. With ``inner_steps``, as published for SDXL, each candidate takes more steps
+    before it is judged. Every one of them makes a pair, and only the first starts from the shared x_t. If the steps
+    do not divide into equal blocks, the last block is shorter (the official code joins a last single step to the
+    block before it). The prediction that judges a candidate is the next step's own if that candidate continues, so
+    judging costs no extra forward for it.
 
-    The reference is asked once for every x_t of the kept pairs.
+    The reference's log-probabilities are computed once for every x_t of the kept pairs.
 
     Args:
         policy: the model that is sampled.
@@ -99,28 +98,28 @@ class StepRollout:
     @torch.no_grad()
     def __call__(
         self, prompts: Sequence[str], *, generator: torch.Generator, number: int = 0
-    ) -> tuple[RolledPairs | None, Mapping[str, float]]:
-        """Pairs of one roll-out (none if no pair is clear enough) and what was observed."""
+    ) -> tuple[StepPairs | None, Mapping[str, float]]:
+        """Pairs of one roll-out (``None`` if no pair is clear enough) and what was observed."""
         policy, rows = self.policy, torch.arange(len(prompts))
         timesteps, _ = self.sampler.timesteps
         latents = draw_noise((len(prompts), *policy.latent_shape), generator=generator, device=policy.device)
         prediction = self._predict(latents, timesteps[0], prompts)
         checked = self.preview_decode is not None and number < self.config.preview_checks
-        pairs: list[RolledPairs] = []
+        pairs: list[StepPairs] = []
         verdicts: list[_Verdict] = []
         agreed: list[bool] = []
         step = 0
         while step < len(timesteps):
             block = self._walk(latents, prediction, step, prompts, generator=generator)
-            kept = torch.zeros(len(prompts), dtype=torch.int64)
+            continued = torch.zeros(len(prompts), dtype=torch.int64)
             if block.latents.shape[1] > 1:
                 verdict = self._judge(block, prompts)
                 verdicts.append(verdict)
                 if verdict.clear.any():
                     pairs.append(self._pairs(block, verdict, prompts))
                     agreed += self._agreement(block, verdict, prompts) if checked else []
-                kept = torch.randint(self.config.candidates, (len(prompts),), generator=generator)
-            latents, prediction = block.latents[rows, kept, -1], block.predictions[rows, kept]
+                continued = torch.randint(self.config.candidates, (len(prompts),), generator=generator)
+            latents, prediction = block.latents[rows, continued, -1], block.predictions[rows, continued]
             step = block.steps.stop
         observed = _observed(verdicts)
         if agreed:
@@ -134,13 +133,13 @@ class StepRollout:
         if not pairs:
             return None, observed
         rows_at_once = len(prompts) * self.config.candidates
-        rolled = with_reference(join(pairs), policy, self.embeddings, sampling=self.sampling, rows_at_once=rows_at_once)
-        return rolled, observed
+        whole = with_reference(join(pairs), policy, self.embeddings, sampling=self.sampling, rows_at_once=rows_at_once)
+        return whole, observed
 
     def _walk(
         self, latents: Tensor, prediction: Tensor, step: int, prompts: Sequence[str], *, generator: torch.Generator
     ) -> _Block:
-        """From x_t, where the prediction is known, to where candidates are judged; plain steps have one candidate."""
+        """From x_t and its prediction to where candidates are judged; plain steps have one candidate."""
         process, (timesteps, next_timesteps) = self.policy.process, self.sampler.timesteps
         pairing = step >= self.config.plain_steps and bool(self.sampler.has_density[step])
         count = self.config.candidates if pairing else 1
@@ -161,7 +160,7 @@ class StepRollout:
         if steps.stop < len(timesteps):
             previews = process.clean(prediction, flat, following.expand(len(flat)).to(flat.device))
         else:
-            prediction = flat  # nothing follows a clean image
+            prediction = flat  # no step follows a clean image
         return _Block(
             steps=steps,
             latents=torch.stack(path, 2),
@@ -171,7 +170,7 @@ class StepRollout:
         )
 
     def _predict(self, latents: Tensor, timestep: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Guided predictions at one time step for as many rows of each prompt as there are."""
+        """Guided prediction at one time step (); ``latents`` holds k consecutive rows per prompt."""
         count = len(latents) // len(prompts)
         return self.sampler.predict(
             latents,
@@ -186,11 +185,11 @@ class StepRollout:
         scores = self._score(block.previews, prompts, block.timestep, decode)
         rows = torch.arange(len(prompts))
         best, worst = scores.argmax(1), scores.argmin(1)
-        clear = kept_pairs(scores[rows, best], scores[rows, worst], min_gap=self.config.min_gap)
+        clear = preference(scores[rows, best], scores[rows, worst]) > self.config.min_gap
         return _Verdict(best=best, worst=worst, clear=clear, scores=scores)
 
     def _score(self, previews: Tensor, prompts: Sequence[str], timestep: Tensor, decode: Decode) -> Tensor:
-        """Scores (B, K) of previews (B, K, C, H, W)."""
+        """Scores (B, K) of previews (B, K, ...)."""
         count = previews.shape[1]
         repeated = [prompt for prompt in prompts for _ in range(count)]
         images = decode(previews.flatten(0, 1))
@@ -201,24 +200,32 @@ class StepRollout:
         """Whether the policy's own decoding gives each clear pair the same order of rewards."""
         rows = verdict.clear.nonzero()[:, 0]
         sides = torch.stack([verdict.best, verdict.worst], 1)[rows]
-        asked = [prompts[row] for row in rows.tolist()]
-        own = self._score(block.previews[rows[:, None], sides], asked, block.timestep, self.policy.decode)
+        clear_prompts = [prompts[row] for row in rows.tolist()]
+        own = self._score(block.previews[rows[:, None], sides], clear_prompts, block.timestep, self.policy.decode)
         previews = verdict.scores[rows[:, None], sides]
         return ((own[:, 0] > own[:, 1]) == (previews[:, 0] > previews[:, 1])).tolist()
 
-    def _pairs(self, block: _Block, verdict: _Verdict, prompts: Sequence[str]) -> RolledPairs:
-        """The steps of the best and the worst candidate of every prompt where they are clear."""
+    def _pairs(self, block: _Block, verdict: _Verdict, prompts: Sequence[str]) -> StepPairs:
+        """The steps of the best and the worst candidate of every prompt where they are clear.
+
+        Latents are numbered like this, for prompt i of n, side c (0 best, 1 worst) and step s of L::
+
+            0 ... n - 1                  x_t of each prompt, from which step 0 of both sides starts
+            n + (2 i + c) L + s          the latents after step s of side c
+
+        and steps without the n. So a step starts from row i, or else where the step before it ends.
+        """
         timesteps, next_timesteps = self.sampler.timesteps
         rows = verdict.clear.nonzero()[:, 0]
         sides = torch.stack([verdict.best, verdict.worst], 1)[rows]
         paths = block.latents[rows[:, None], sides]
-        kept, length = len(rows), len(block.steps)
-        end = kept + torch.arange(kept * 2 * length).view(kept, 2, length)
-        shared = torch.arange(kept).view(-1, 1, 1).expand(-1, 2, 1)
+        count, length = len(rows), len(block.steps)
+        end = count + torch.arange(count * 2 * length).view(count, 2, length)
+        shared = torch.arange(count).view(-1, 1, 1).expand(-1, 2, 1)
         start = torch.cat([shared, end[:, :, :-1]], 2)
         step = torch.tensor(list(block.steps)).expand_as(end)
         number = torch.arange(end.numel()).view_as(end)
-        rolled = RolledPairs(
+        pairs = StepPairs(
             latents=torch.cat([paths[:, 0, 0], paths[:, :, 1:].flatten(0, 2)]),
             start=start.flatten(),
             end=end.flatten(),
@@ -227,15 +234,15 @@ class StepRollout:
             prompt=rows.view(-1, 1, 1).expand_as(end).flatten(),
             chosen=number[:, 0].flatten(),
             rejected=number[:, 1].flatten(),
-            unit=torch.arange(kept * length),
+            unit=torch.arange(count * length),
             prompts=tuple(prompts),
         )
-        dense = self.sampler.has_density[list(block.steps)]
-        return rolled.select(dense.repeat(kept).nonzero()[:, 0])
+        has_density = self.sampler.has_density[list(block.steps)]
+        return pairs.select(has_density.repeat(count).nonzero()[:, 0])
 
 
 def _observed(verdicts: Sequence[_Verdict]) -> dict[str, float]:
-    """The last scores, which are of the least noisy images, and the share of pairs kept."""
+    """Mean and spread of the last scores, those of the least noisy images, and the share of pairs kept."""
     if not verdicts:
         return {"reward": math.nan, "reward_std": math.nan, "pairs_kept": 0.0}
     scores = verdicts[-1].scores

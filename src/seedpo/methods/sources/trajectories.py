@@ -11,9 +11,8 @@ from seedpo.core.sampling import Sampler, draw_noise
 from seedpo.core.types import Trajectory
 from seedpo.methods.settings import MethodConfig, SamplingConfig, TrajectoryConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.reference import with_reference
-from seedpo.methods.sources.rolled import RolledPairs
 from seedpo.methods.sources.rollouts import RolloutSource, preference
+from seedpo.methods.sources.step_pairs import StepPairs, with_reference
 from seedpo.methods.sources.supplies import Supplies
 from seedpo.protocols import Comparisons, Denoiser, Reward
 
@@ -21,12 +20,13 @@ from seedpo.protocols import Comparisons, Denoiser, Reward
 class TrajectoryRollout:
     """Samples k images per prompt from one x_T and pairs every two of them, step by step.
 
-    Kept of D3PO (arXiv 2311.13231): the shared x_T, one label per pair of images that holds for all their steps. Its
-    two images per prompt become k, of which every two make a pair.
+    Kept of D3PO (arXiv 2311.13231): the shared x_T, and one label per pair of images that holds for all their steps.
+    Its two images per prompt become k, of which every two make a pair.
 
-    The reference is asked once for every image and step, and once for the x_T that images share; all pairs of an image
-    and all passes over the roll-out use that number. A reference that is refreshed is the policy at the roll-out
-    (D3PO's code for human feedback copies it at each), whose numbers are known from drawing the images.
+    The reference's log-probability is computed once for every image and step, and once for the x_T that images
+    share. All pairs of an image and all passes over the roll-out use that number. A refreshed reference is the
+    policy at the roll-out (D3PO's code for human feedback copies it at each), whose log-probabilities are those of
+    drawing the images.
 
     Args:
         policy: the model that is sampled.
@@ -54,8 +54,8 @@ class TrajectoryRollout:
 
     def __call__(
         self, prompts: Sequence[str], *, generator: torch.Generator, number: int = 0
-    ) -> tuple[RolledPairs | None, Mapping[str, float]]:
-        """Pairs of one roll-out (none if no pair is clear enough) and what was observed."""
+    ) -> tuple[StepPairs | None, Mapping[str, float]]:
+        """Pairs of one roll-out (``None`` if no pair is clear enough) and what was observed."""
         policy, count = self.policy, self.config.images_per_prompt
         repeated = [prompt for prompt in prompts for _ in range(count)]
         initial = draw_noise((len(prompts), *policy.latent_shape), generator=generator, device=policy.device)
@@ -70,73 +70,82 @@ class TrajectoryRollout:
         if not len(chosen):
             return None, observed
         image, other, step = self._drawn_steps(chosen, rejected, generator=generator)
-        rolled = self._rolled(trajectory, image, other, step, prompts)
+        pairs = self._step_pairs(trajectory, image, other, step, prompts)
         if self.config.reference == "refreshed":
-            return rolled, observed
-        rolled = with_reference(rolled, policy, self.embeddings, sampling=self.sampling, rows_at_once=len(repeated))
-        return rolled, observed
+            return pairs, observed
+        pairs = with_reference(pairs, policy, self.embeddings, sampling=self.sampling, rows_at_once=len(repeated))
+        return pairs, observed
 
     def _judged(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Mapping[str, float]]:
         """Rows of the winner and the loser of every pair that is clear enough, and what was observed."""
         count = self.config.images_per_prompt
-        pairs = len(prompts) * (count - 1) / 2
+        possible = len(prompts) * (count - 1) / 2
         if isinstance(self.reward, Comparisons):
             chosen, rejected = self._preferred(self.reward.compare(images, prompts))
-            return chosen, rejected, {"pairs_kept": len(chosen) / pairs}
+            return chosen, rejected, {"pairs_kept": len(chosen) / possible}
         scores = self.reward(images, prompts).cpu().view(-1, count)
         chosen, rejected = self._preferred(preference(scores[:, :, None], scores[:, None, :]))
         observed = {
             "reward": scores.mean().item(),
             "reward_std": scores.std(1).mean().item(),
-            "pairs_kept": len(chosen) / pairs,
+            "pairs_kept": len(chosen) / possible,
         }
         return chosen, rejected, observed
 
     def _preferred(self, preferences: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of the winner and the loser of every two images of a prompt about which there is a clear preference."""
+        """Rows of the winner and the loser of every two images of a prompt with a clear preference."""
         prompts, count, _ = preferences.shape
         first, second = torch.triu_indices(count, count, offset=1)
         rows = torch.arange(prompts)[:, None] * count
-        one, other = (rows + first).flatten(), (rows + second).flatten()
+        image, other = (rows + first).flatten(), (rows + second).flatten()
         difference = preferences[:, first, second].flatten()
         clear = difference.abs() > self.config.min_gap
-        one, other, swap = one[clear], other[clear], difference[clear] < 0
-        return torch.where(swap, other, one), torch.where(swap, one, other)
+        image, other, swap = image[clear], other[clear], difference[clear] < 0
+        return torch.where(swap, other, image), torch.where(swap, image, other)
 
     def _drawn_steps(
         self, chosen: Tensor, rejected: Tensor, *, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Winner, loser and step of every pair of steps: all that have a density, or some of them.
 
-        Where groups are handed out whole, all pairs of a prompt are given the same steps.
+        If groups are handed out whole, all pairs of a prompt have the same steps.
         """
-        dense = self.sampler.has_density.nonzero()[:, 0]
-        taken = min(self.config.steps_per_pair or len(dense), len(dense))
+        steps = self.sampler.has_density.nonzero()[:, 0]
+        count = min(self.config.steps_per_pair or len(steps), len(steps))
         owner = torch.arange(len(chosen))
         if self.config.update_per == "group":
             owner = torch.unique(chosen // self.config.images_per_prompt, return_inverse=True)[1]
-        draws = [dense[torch.randperm(len(dense), generator=generator)[:taken]] for _ in range(int(owner.max()) + 1)]
-        pair = torch.arange(len(chosen)).repeat_interleave(taken)
+        draws = [steps[torch.randperm(len(steps), generator=generator)[:count]] for _ in range(int(owner.max()) + 1)]
+        pair = torch.arange(len(chosen)).repeat_interleave(count)
         return chosen[pair], rejected[pair], torch.stack(draws)[owner].flatten()
 
-    def _rolled(
+    def _step_pairs(
         self, trajectory: Trajectory, chosen: Tensor, rejected: Tensor, step: Tensor, prompts: Sequence[str]
-    ) -> RolledPairs:
-        """Pairs of steps of images, with one step per image and time step, and one x_T per prompt."""
+    ) -> StepPairs:
+        """Pairs of steps of images, with one step per image and time step, and one x_T per prompt.
+
+        With T steps and k images per prompt, image i and step t have these numbers::
+
+            i (T + 1) + t       latents at the start of the step; for t = 0 those of the prompt's first image, i - i % k
+            i (T + 1) + t + 1   latents at its end
+            i T + t             the step
+
+        Latents of x_T that no step starts from any more are dropped by ``select``.
+        """
         count = self.config.images_per_prompt
         timesteps, next_timesteps = self.sampler.timesteps
         images, states = trajectory.latents.shape[:2]
         steps = states - 1
         image = torch.arange(images).repeat_interleave(steps)
         index = torch.arange(steps).repeat(images)
-        holder = torch.where(index == 0, image - image % count, image)
+        start_image = torch.where(index == 0, image - image % count, image)
         drawn = trajectory.log_probs.flatten().to(device="cpu", dtype=torch.float64)
         unit = torch.arange(len(step))
         if self.config.update_per == "group":
             unit = torch.unique(chosen // count * steps + step, return_inverse=True)[1]
-        rolled = RolledPairs(
+        pairs = StepPairs(
             latents=trajectory.latents.flatten(0, 1),
-            start=holder * states + index,
+            start=start_image * states + index,
             end=image * states + index + 1,
             timestep=timesteps[index],
             next_timestep=next_timesteps[index],
@@ -147,7 +156,7 @@ class TrajectoryRollout:
             unit=unit,
             prompts=tuple(prompts),
         )
-        return rolled.select(torch.arange(len(rolled)))
+        return pairs.select(torch.arange(len(pairs)))
 
 
 def trajectory_source(
