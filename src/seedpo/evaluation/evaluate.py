@@ -285,7 +285,7 @@ def _measure(
     for name, metric in metrics.items():
         side = metric.facts.image_size
         for place in grid.places:
-            if side is not None and (size := size_of(grid.files(place)[0])) != (side, side):
+            if side is not None and (size := size_of(grid.folder.image(place, 0, 0))) != (side, side):
                 raise ConfigError(
                     f"metric {name} reads images of {side} x {side} pixels only; those of {place[0]} have {size[0]} x "
                     f"{size[1]}: leave it out"

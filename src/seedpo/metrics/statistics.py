@@ -96,6 +96,7 @@ def _as_bytes(images: Tensor) -> Tensor:
     return (images.detach().double().cpu() * 255.0).round().clamp(0.0, 255.0)
 
 
+# What the rows of the catalogue name: one value per prompt of samples.
 mean_entropy = mean_over_images(luminance_entropy)
 mean_contrast = mean_over_images(luminance_deviation)
 mean_colourfulness = mean_over_images(colourfulness)
