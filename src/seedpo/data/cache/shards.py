@@ -7,6 +7,8 @@ any changed number is noticed, and one entry can be read and verified without th
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,17 @@ class Damaged(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Column:
+    """Where one tensor of all entries lies in the file: entry i begins at ``begin + i * size``, in bytes."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shard:
     """A file whose keys and digests are verified; an entry is verified when it is read.
 
@@ -43,13 +56,13 @@ class Shard:
         path: of the file.
         keys: the keys of its N entries, in order.
         digests: the digests of its N entries, 32 bytes each.
-        names: of the tensors of an entry.
+        columns: the tensors of an entry.
     """
 
     path: Path
     keys: Sequence[bytes]
     digests: bytes
-    names: Sequence[str]
+    columns: Sequence[Column]
 
     def read(self, row: int) -> dict[str, Tensor]:
         """One entry, on the CPU.
@@ -58,13 +71,14 @@ class Shard:
             Damaged: if it is not what was written.
             OSError: if the file cannot be read.
         """
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                rows = {name: file.get_slice(_VALUE + name)[row : row + 1] for name in self.names}
-        except SafetensorError as error:
-            raise Damaged(f"{self.path} cannot be read ({error})") from error
-        # A copy: the rows lie in the mapped file.
-        tensors = {name: value[0].clone() for name, value in rows.items()}
+        tensors = {}
+        with self.path.open("rb") as file:
+            for column in self.columns:
+                file.seek(column.begin + row * column.size)
+                content = bytearray(file.read(column.size))
+                if len(content) != column.size:
+                    raise Damaged(f"{self.path} is cut off in entry {row}")
+                tensors[column.name] = torch.frombuffer(content, dtype=column.dtype).view(column.shape)
         expected = self.digests[row * KEY_BYTES : (row + 1) * KEY_BYTES]
         if tensors_digest(tensors, self.keys[row]) != expected:
             raise Damaged(f"entry {row} of {self.path} is not what was written")
@@ -116,14 +130,30 @@ def open_shard(path: Path, store: str) -> Shard:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            names = [name.removeprefix(_VALUE) for name in file.keys() if name.startswith(_VALUE)]  # noqa: SIM118
             keys, digests = (file.get_tensor(name).numpy().tobytes() for name in ("keys", "digests"))
+            empty = {name: file.get_slice(name)[:0] for name in file.keys() if name.startswith(_VALUE)}  # noqa: SIM118
     except SafetensorError as error:
         raise Damaged(f"{path} cannot be read ({error})") from error
     if _shard_name(store, keys, digests) != path.name:
         raise Damaged(f"the keys of {path} are not what was written")
-    split = [keys[begin : begin + KEY_BYTES] for begin in range(0, len(keys), KEY_BYTES)]
-    return Shard(path=path, keys=split, digests=digests, names=names)
+    with path.open("rb") as file:  # in safetensors' format: the length of the header, the header, the tensors
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return Shard(
+        path=path,
+        keys=[keys[begin : begin + KEY_BYTES] for begin in range(0, len(keys), KEY_BYTES)],
+        digests=digests,
+        columns=[
+            Column(
+                name=name.removeprefix(_VALUE),
+                dtype=rows.dtype,
+                shape=tuple(rows.shape[1:]),
+                begin=8 + length + header[name]["data_offsets"][0],
+                size=math.prod(rows.shape[1:]) * rows.element_size(),
+            )
+            for name, rows in empty.items()
+        ],
+    )
 
 
 def damage_of(path: Path, store: str) -> tuple[list[bytes], list[str]]:
