@@ -116,9 +116,8 @@ class TestRefusals:
             pairs[1]
         return str(raised.value)
 
-    @pytest.mark.parametrize(
-        ("changes", "why"),
-        [
+    def test_a_broken_sample_breaks_itself_only(self, tmp_path: Path) -> None:
+        for changes, why in [
             ({"chosen__png": None}, "a.tar sample 1: chosen is not an image that can be read"),
             ({"prompt__txt": None}, "a.tar sample 1: prompt is missing"),
             ({"prompt__txt": b"caf\xe9"}, "a.tar sample 1: 1.prompt.txt cannot be read ('utf-8'"),
@@ -126,17 +125,15 @@ class TestRefusals:
             ({"json": b"{"}, "a.tar sample 1: 1.json cannot be read"),
             ({"json": b"[]"}, "a.tar sample 1: 1.json cannot be read"),
             ({"chosen__jpg": image_file(RED)}, "a.tar sample 1: there are two chosen images"),
-        ],
-    )
-    def test_a_broken_sample_breaks_itself_only(self, tmp_path: Path, changes: Any, why: str) -> None:
-        assert why in self.broken(tmp_path, **changes)
+        ]:
+            assert why in self.broken(tmp_path, **changes)
 
-    @pytest.mark.parametrize("keep", [100, 600, 1100, 2048, 2560, 3584])
-    def test_an_archive_that_is_cut_off(self, tmp_path: Path, keep: int) -> None:
-        path = write_tar(tmp_path / "a.tar", sample("0") | sample("1"))
-        path.write_bytes(path.read_bytes()[:keep])
-        with pytest.raises((DataError, StreamError), match=r"a\.tar"):
-            list(read_pairs(path, IN_ORDER).one_pass())
+    def test_an_archive_that_is_cut_off(self, tmp_path: Path) -> None:
+        for keep in [100, 600, 1100, 2048, 2560, 3584]:
+            path = write_tar(tmp_path / "a.tar", sample("0") | sample("1"))
+            path.write_bytes(path.read_bytes()[:keep])
+            with pytest.raises((DataError, StreamError), match=r"a\.tar"):
+                list(read_pairs(path, IN_ORDER).one_pass())
 
     def test_a_damaged_header(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "a.tar", sample("0") | sample("1"))

@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from seedpo.data.check import SHOWN, Findings, check_pairs, findings_text, least_tokens
 from seedpo.data.pairs import PairSet
 from seedpo.data.settings import PairsConfig
@@ -68,12 +66,14 @@ class TestUnreadable:
         assert findings.readable == [0, 1, 2]
         assert findings.checked == 6
 
-    @pytest.mark.parametrize(("limit", "stops"), [(0.01, True), (0.49, True), (0.5, False), (1.0, False)])
-    def test_whether_a_run_would_stop(self, limit: float, stops: bool) -> None:
-        findings = check(*[(1, 0)] * 6, jpg_1=[*distinct(3), *self.FILES], config=PairsConfig(bad_rows_limit=limit))
-        assert bool(findings.stops) is stops
-        if stops:
-            assert findings.stops[0].startswith("3 of 6 pairs cannot be used (50.00%), and pairs.bad_rows_limit allows")
+    def test_whether_a_run_would_stop(self) -> None:
+        for limit, stops in [(0.01, True), (0.49, True), (0.5, False), (1.0, False)]:
+            findings = check(*[(1, 0)] * 6, jpg_1=[*distinct(3), *self.FILES], config=PairsConfig(bad_rows_limit=limit))
+            assert bool(findings.stops) is stops
+            if stops:
+                assert findings.stops[0].startswith(
+                    "3 of 6 pairs cannot be used (50.00%), and pairs.bad_rows_limit allows"
+                )
 
 
 class TestRepetition:

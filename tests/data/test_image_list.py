@@ -28,9 +28,8 @@ def names(images: list[ListedImage]) -> list[str]:
 
 
 class TestFinding:
-    @pytest.mark.parametrize(
-        ("places", "found"),
-        [
+    def test_in_the_order_in_which_people_count(self, folder: Path) -> None:
+        for places, found in [
             (["a"], ["a/1.png", "a/2.png", "a/10.png"]),
             (["."], ["a/1.png", "a/2.png", "a/10.png", "b/1.png"]),
             (["a/*.png"], ["a/1.png", "a/2.png", "a/10.png"]),
@@ -38,10 +37,8 @@ class TestFinding:
             (["a/10.png", "a/2.png"], ["a/2.png", "a/10.png"]),
             (["b", "a/1.png", "a"], ["a/1.png", "a/2.png", "a/10.png", "b/1.png"]),
             (["a/notes.txt"], ["a/notes.txt"]),  # the user names it: what is wrong with it is said when it is opened
-        ],
-    )
-    def test_in_the_order_in_which_people_count(self, folder: Path, places: list[str], found: list[str]) -> None:
-        assert names(find_images(places)) == found
+        ]:
+            assert names(find_images(places)) == found
 
     def test_a_folder_of_sample_knows_its_prompts(self, folder: Path) -> None:
         index = [{"file": "10.png", "prompt": "ten"}, {"file": "2.png", "prompt": "two"}]
@@ -51,27 +48,24 @@ class TestFinding:
             ("10.png", "ten"),
         ]
 
-    @pytest.mark.parametrize(
-        ("index", "message"),
-        [
+    def test_an_index_that_cannot_be_used(self, folder: Path) -> None:
+        for index, message in [
             ({"tile": 32, "columns": 2, "prompts": ["a"]}, r"a holds sheets of many images; draw single ones"),
             ([{"file": "1.png"}], r"index\.json is not a list of"),
             ([{"file": "3.png", "prompt": "x"}], r"names 3\.png, which is not there"),
             ([], r"names no image"),
-        ],
-    )
-    def test_an_index_that_cannot_be_used(self, folder: Path, index: object, message: str) -> None:
-        (folder / "a" / "index.json").write_text(json.dumps(index))
-        with pytest.raises(DataError, match=message):
-            find_images(["a"])
+        ]:
+            (folder / "a" / "index.json").write_text(json.dumps(index))
+            with pytest.raises(DataError, match=message):
+                find_images(["a"])
 
-    @pytest.mark.parametrize(
-        ("place", "message"),
-        [("c", r"c does not exist; name image files"), ("a/*.jpg", r"a/\*\.jpg holds no image; looked for files that")],
-    )
-    def test_a_place_without_images(self, folder: Path, place: str, message: str) -> None:
-        with pytest.raises(DataError, match=message):
-            find_images([place])
+    def test_a_place_without_images(self, folder: Path) -> None:
+        for place, message in [
+            ("c", r"c does not exist"),
+            ("a/*.jpg", r"a/\*\.jpg"),
+        ]:
+            with pytest.raises(DataError, match=message):
+                find_images([place])
 
 
 class TestPrompts:
@@ -79,21 +73,17 @@ class TestPrompts:
         (folder / file).write_text(text, encoding="utf-8")
         return [image.prompt for image in with_prompts(find_images(["a", "b"]), Path(file))]
 
-    @pytest.mark.parametrize(
-        ("file", "text"),
-        [
+    def test_by_order_or_by_name(self, folder: Path) -> None:
+        for file, text in [
             ("p.txt", "one\n two \n\nfour\n\n\n"),
             ("p.jsonl", '{"prompt": "one"}\n{"prompt": "two"}\n{"prompt": ""}\n{"prompt": "four"}\n'),
             ("p.csv", "file,prompt\na/10.png,\nb/1.png,four\na/1.png,one\n2.png,two\n"),
             ("q.csv", "file_name,caption\n10.png,\n./b/1.png,four\na\\1.png,one\n2.png,two\nother.png,unused\n"),
-        ],
-    )
-    def test_by_order_or_by_name(self, folder: Path, file: str, text: str) -> None:
-        assert self.prompts(folder, file, text) == ["one", "two", "", "four"]
+        ]:
+            assert self.prompts(folder, file, text) == ["one", "two", "", "four"]
 
-    @pytest.mark.parametrize(
-        ("file", "text", "message"),
-        [
+    def test_what_does_not_fit(self, folder: Path) -> None:
+        for file, text, message in [
             ("p.txt", "one\ntwo\n", r"p\.txt holds 2 prompts for 4 images; the first without one is a/10\.png"),
             ("p.txt", "1\n2\n3\n4\n5\n", r"holds 5 prompts for 4 images; the first without an image is '5', number 5"),
             (
@@ -106,12 +96,10 @@ class TestPrompts:
             ("p.csv", "file,prompt\n2.png,x\n,y\n", r"the prompt 'y' names no file, though others do"),
             ("p.csv", "file,text\n2.png,x\n", r"line 2 .*\['file', 'text'\]"),
             ("p.jsonl", '{"prompt": "one"}\n[]\n', r"p\.jsonl line 2 is not a JSON object"),
-        ],
-    )
-    def test_what_does_not_fit(self, folder: Path, file: str, text: str, message: str) -> None:
-        with pytest.raises(DataError, match=message) as caught:
-            self.prompts(folder, file, text)
-        assert "\n" not in str(caught.value)
+        ]:
+            with pytest.raises(DataError, match=message) as caught:
+                self.prompts(folder, file, text)
+            assert "\n" not in str(caught.value)
 
     def test_a_file_that_is_missing(self, folder: Path) -> None:
         with pytest.raises(DataError, match=r"p\.txt does not exist"):

@@ -19,9 +19,8 @@ def pixel(image: Image.Image, x: int = 0, y: int = 0) -> Any:
 
 
 class TestKinds:
-    @pytest.mark.parametrize(
-        ("mode", "colour", "wanted"),
-        [
+    def test_become_rgb_with_transparency_over_white(self) -> None:
+        for mode, colour, wanted in [
             ("1", 1, (255, 255, 255)),
             ("L", 51, (51, 51, 51)),
             ("RGB", RED, RED),
@@ -29,10 +28,8 @@ class TestKinds:
             ("RGBA", (200, 10, 20, 0), (255, 255, 255)),
             ("RGBA", (0, 0, 0, 51), (204, 204, 204)),
             ("LA", (0, 51), (204, 204, 204)),
-        ],
-    )
-    def test_become_rgb_with_transparency_over_white(self, mode: str, colour: Any, wanted: Any) -> None:
-        assert pixel(read_image(encoded(Image.new(mode, (3, 2), colour)))) == wanted
+        ]:
+            assert pixel(read_image(encoded(Image.new(mode, (3, 2), colour)))) == wanted
 
     def test_palettes_with_and_without_transparency(self) -> None:
         image = Image.new("P", (2, 1))
@@ -67,43 +64,40 @@ class TestKinds:
         with pytest.raises(DataError, match="values of mode F; 8 or 16 bits are expected"):
             read_image(content)
 
-    @pytest.mark.parametrize("orientation", range(1, 9))
-    def test_images_stand_upright(self, orientation: int) -> None:
+    def test_images_stand_upright(self) -> None:
         """Every way of holding a camera gives the same picture, once it is turned as EXIF says."""
-        upright = ramp(6, 4)
-        stored = {  # what a camera stores so that the given orientation shows the picture upright
-            1: upright,
-            2: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-            3: upright.transpose(Image.Transpose.ROTATE_180),
-            4: upright.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
-            5: upright.transpose(Image.Transpose.TRANSPOSE),
-            6: upright.transpose(Image.Transpose.ROTATE_90),
-            7: upright.transpose(Image.Transpose.TRANSVERSE),
-            8: upright.transpose(Image.Transpose.ROTATE_270),
-        }[orientation]
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        image = read_image(encoded(stored, exif=exif.tobytes()))
-        assert image.size == (6, 4)
-        assert np.array_equal(np.asarray(image), np.asarray(upright))
+        for orientation in range(1, 9):
+            upright = ramp(6, 4)
+            stored = {  # what a camera stores so that the given orientation shows the picture upright
+                1: upright,
+                2: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+                3: upright.transpose(Image.Transpose.ROTATE_180),
+                4: upright.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+                5: upright.transpose(Image.Transpose.TRANSPOSE),
+                6: upright.transpose(Image.Transpose.ROTATE_90),
+                7: upright.transpose(Image.Transpose.TRANSVERSE),
+                8: upright.transpose(Image.Transpose.ROTATE_270),
+            }[orientation]
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            image = read_image(encoded(stored, exif=exif.tobytes()))
+            assert image.size == (6, 4)
+            assert np.array_equal(np.asarray(image), np.asarray(upright))
 
 
 class TestContent:
-    @pytest.mark.parametrize(
-        "wrap", [bytes, bytearray, memoryview, lambda content: {"bytes": content, "path": "x.png"}]
-    )
-    def test_bytes(self, wrap: Any) -> None:
-        assert pixel(read_image(wrap(image_file(RED)))) == RED
+    def test_bytes(self) -> None:
+        for wrap in [bytes, bytearray, memoryview, lambda content: {"bytes": content, "path": "x.png"}]:
+            assert pixel(read_image(wrap(image_file(RED)))) == RED
 
-    @pytest.mark.parametrize("wrap", [str, Path, lambda path: {"bytes": None, "path": str(path)}])
-    def test_paths(self, tmp_path: Path, wrap: Any) -> None:
-        (tmp_path / "a.png").write_bytes(image_file(RED))
-        assert pixel(read_image(wrap(tmp_path / "a.png"), folder=tmp_path)) == RED
-        assert pixel(read_image(wrap(Path("a.png")), folder=tmp_path)) == RED
+    def test_paths(self, tmp_path: Path) -> None:
+        for wrap in [str, Path, lambda path: {"bytes": None, "path": str(path)}]:
+            (tmp_path / "a.png").write_bytes(image_file(RED))
+            assert pixel(read_image(wrap(tmp_path / "a.png"), folder=tmp_path)) == RED
+            assert pixel(read_image(wrap(Path("a.png")), folder=tmp_path)) == RED
 
-    @pytest.mark.parametrize(
-        ("content", "why"),
-        [
+    def test_what_is_no_image(self, tmp_path: Path) -> None:
+        for content, why in [
             (b"", "(no known format: an empty file)"),
             (b"<html>no image", "(no known format: 14 bytes that begin with b'<html>no ima')"),
             (image_file(RED)[:45], ""),
@@ -114,12 +108,10 @@ class TestContent:
             ("absent.png", "absent.png: No such file or directory"),
             (".", "Is a directory"),
             ("https://example.org/a.png", "is an address: download the file first"),
-        ],
-    )
-    def test_what_is_no_image(self, content: Any, why: str, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match="not an image that can be read") as raised:
-            read_image(content, folder=tmp_path)
-        assert why in str(raised.value)
+        ]:
+            with pytest.raises(DataError, match="not an image that can be read") as raised:
+                read_image(content, folder=tmp_path)
+            assert why in str(raised.value)
 
     @pytest.mark.parametrize("outside", ["../a.png", "sub/../../a.png", "{}/a.png"])
     def test_paths_outside_the_folder(self, tmp_path: Path, outside: str) -> None:
@@ -142,35 +134,30 @@ class TestContent:
 
 
 class TestFit:
-    @pytest.mark.parametrize("size", [(64, 64), (100, 64), (64, 100), (300, 200), (16, 12), (1000, 17)])
-    def test_a_square_of_the_resolution(self, size: tuple[int, int]) -> None:
-        image, _ = fit(ramp(*size), 32, (0.5, 0.5))
-        assert image.size == (32, 32)
+    def test_a_square_of_the_resolution(self) -> None:
+        for size in [(64, 64), (100, 64), (64, 100), (300, 200), (16, 12), (1000, 17)]:
+            image, _ = fit(ramp(*size), 32, (0.5, 0.5))
+            assert image.size == (32, 32)
 
     def test_the_right_size_is_left_as_it_is(self) -> None:
         image, cut = fit(ramp(32, 32), 32, (0.3, 0.8))
         assert np.array_equal(np.asarray(image), np.asarray(ramp(32, 32)))
         assert cut == (0, 0)
 
-    @pytest.mark.parametrize(
-        ("size", "place", "cut"),
-        [
+    def test_the_square_lies_where_it_is_asked_for(self) -> None:
+        """Seen in the colours, which tell the place in the picture."""
+        for size, place, cut in [
             ((128, 64), (0.5, 0.5), (0, 16)),
             ((128, 64), (0.5, 0.0), (0, 0)),
             ((128, 64), (0.5, 1.0), (0, 32)),
             ((64, 128), (0.5, 0.5), (16, 0)),
             ((64, 128), (1.0, 0.5), (32, 0)),
-        ],
-    )
-    def test_the_square_lies_where_it_is_asked_for(
-        self, size: tuple[int, int], place: tuple[float, float], cut: tuple[int, int]
-    ) -> None:
-        """Seen in the colours, which tell the place in the picture."""
-        image, above_and_left = fit(ramp(*size), 32, place)
-        assert above_and_left == cut
-        small = ramp(*size).resize((size[0] // 2, size[1] // 2), Image.Resampling.LANCZOS)
-        wanted = np.asarray(small)[cut[0] : cut[0] + 32, cut[1] : cut[1] + 32]
-        assert np.array_equal(np.asarray(image), wanted)
+        ]:
+            image, above_and_left = fit(ramp(*size), 32, place)
+            assert above_and_left == cut
+            small = ramp(*size).resize((size[0] // 2, size[1] // 2), Image.Resampling.LANCZOS)
+            wanted = np.asarray(small)[cut[0] : cut[0] + 32, cut[1] : cut[1] + 32]
+            assert np.array_equal(np.asarray(image), wanted)
 
     def test_resizing_does_not_alias(self) -> None:
         """A fine chequerboard becomes gray, not black or white."""

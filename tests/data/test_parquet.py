@@ -49,11 +49,11 @@ SHUFFLED = (7, 0, 12, 5, 6, 1, 4, 3, 11, 2, 10, 8, 9, 0, 12)
 
 
 class TestRows:
-    @pytest.mark.parametrize("order", [range(13), SHUFFLED])
-    def test_lie_where_the_files_have_them(self, shards: list[Path], order: Any) -> None:
-        table = ParquetRows(shards, origin="set")
-        assert len(table) == 13
-        assert content(table, order) == expected(order)
+    def test_lie_where_the_files_have_them(self, shards: list[Path]) -> None:
+        for order in [range(13), SHUFFLED]:
+            table = ParquetRows(shards, origin="set")
+            assert len(table) == 13
+            assert content(table, order) == expected(order)
 
     @pytest.mark.parametrize("order", [range(13), SHUFFLED])
     @pytest.mark.parametrize("block", [1, 2, 3, 5])

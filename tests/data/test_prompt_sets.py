@@ -73,22 +73,19 @@ def test_files_that_are_missing(tmp_path: Path) -> None:
         HPSV2(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("load", "content", "said"),
-    [
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    for load, content, said in [
         (PARTI, "one\ttwo\n1\t2\n", "column Prompt"),
         (HPSV2, "{}", "JSON list"),
         (HPSV2, "[1]", "row 0: the prompt is not text but int"),
         (HPSV2, "[", "cannot be read as JSON"),
         (HPSV2, "[]", "holds no prompt"),
         (PICKAPIC, "PAR1", "cannot be read as parquet"),
-    ],
-)
-def test_files_that_cannot_be_read(tmp_path: Path, load: object, content: str, said: str) -> None:
-    path = tmp_path / "file"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=said):
-        load(str(path))  # type: ignore[operator]
+    ]:
+        path = tmp_path / "file"
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(DataError, match=said):
+            load(str(path))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("load", [PARTI, HPSV2, PICKAPIC, study_300])

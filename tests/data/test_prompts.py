@@ -8,9 +8,8 @@ from seedpo.data.prompts import load_prompts, read_prompts
 from seedpo.errors import ConfigError, DataError
 
 
-@pytest.mark.parametrize(
-    ("content", "prompts"),
-    [
+def test_one_prompt_on_each_line(tmp_path: Path) -> None:
+    for content, prompts in [
         (b"a red star\na blue ring\n", ["a red star", "a blue ring"]),
         (b"a red star", ["a red star"]),
         (b"\n  a red star \n\n\t\na blue ring\n\n", ["a red star", "a blue ring"]),
@@ -18,12 +17,9 @@ from seedpo.errors import ConfigError, DataError
         ("a café, at night\n日本の庭\n".encode(), ["a café, at night", "日本の庭"]),
         (b"\xef\xbb\xbfa red star\n", ["a red star"]),
         (b"twice\ntwice\n", ["twice", "twice"]),
-    ],
-    ids=["plain", "no last newline", "empty lines", "windows", "unicode", "byte order mark", "repeated"],
-)
-def test_one_prompt_on_each_line(tmp_path: Path, content: bytes, prompts: list[str]) -> None:
-    (tmp_path / "prompts.txt").write_bytes(content)
-    assert read_prompts(tmp_path / "prompts.txt") == prompts
+    ]:
+        (tmp_path / "prompts.txt").write_bytes(content)
+        assert read_prompts(tmp_path / "prompts.txt") == prompts
 
 
 RECORDS = {
@@ -32,24 +28,21 @@ RECORDS = {
 }
 
 
-@pytest.mark.parametrize("name", RECORDS)
-def test_prompts_in_records(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text(RECORDS[name])
-    assert read_prompts(tmp_path / name) == ["a red star", "a blue, ring"]
+def test_prompts_in_records(tmp_path: Path) -> None:
+    for name in RECORDS:
+        (tmp_path / name).write_text(RECORDS[name])
+        assert read_prompts(tmp_path / name) == ["a red star", "a blue, ring"]
 
 
-@pytest.mark.parametrize(
-    ("line", "why"),
-    [
+def test_records_without_a_prompt(tmp_path: Path) -> None:
+    for line, why in [
         ("{", r"line 2 is not JSON \(.*\); fix or remove it"),
         ('{"text": "a"}', r"line 2 has the keys \['text'\]; expected is 'prompt'"),
         ('{"prompt": 7}', "line 2: prompt is not text but int"),
-    ],
-)
-def test_records_without_a_prompt(tmp_path: Path, line: str, why: str) -> None:
-    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\n' + line)
-    with pytest.raises(DataError, match=rf"prompt file .*prompts\.jsonl {why}"):
-        read_prompts(tmp_path / "prompts.jsonl")
+    ]:
+        (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\n' + line)
+        with pytest.raises(DataError, match=rf"prompt file .*prompts\.jsonl {why}"):
+            read_prompts(tmp_path / "prompts.jsonl")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -59,18 +52,18 @@ def test_a_missing_file(tmp_path: Path) -> None:
         read_prompts(tmp_path / "none.txt")
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"   \n\t\n"])
-def test_an_empty_file(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "prompts.txt").write_bytes(content)
-    with pytest.raises(DataError, match=r"prompts\.txt holds no prompt; write one per line"):
-        read_prompts(tmp_path / "prompts.txt")
+def test_an_empty_file(tmp_path: Path) -> None:
+    for content in [b"", b"\n\n", b"   \n\t\n"]:
+        (tmp_path / "prompts.txt").write_bytes(content)
+        with pytest.raises(DataError, match=r"prompts\.txt holds no prompt; write one per line"):
+            read_prompts(tmp_path / "prompts.txt")
 
 
-@pytest.mark.parametrize("content", ["a café".encode("latin-1"), "a star".encode("utf-16"), b"\x89PNG\r\n\x1a\n"])
-def test_a_file_that_is_not_utf_8(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "prompts.txt").write_bytes(content)
-    with pytest.raises(DataError, match=r"prompts\.txt cannot be read as UTF-8 text"):
-        read_prompts(tmp_path / "prompts.txt")
+def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    for content in ["a café".encode("latin-1"), "a star".encode("utf-16"), b"\x89PNG\r\n\x1a\n"]:
+        (tmp_path / "prompts.txt").write_bytes(content)
+        with pytest.raises(DataError, match=r"prompts\.txt cannot be read as UTF-8 text"):
+            read_prompts(tmp_path / "prompts.txt")
 
 
 def test_a_folder(tmp_path: Path) -> None:
@@ -87,17 +80,14 @@ class TestByName:
         (tmp_path / "prompts").write_text("three\n")
         assert load_prompts(str(tmp_path / "prompts")) == ["three"], "without an ending"
 
-    @pytest.mark.parametrize(
-        ("name", "key"),
-        [
+    def test_names_that_do_not_exist(self) -> None:
+        for name, key in [
             ("parti@", "parti@"),
             ("scenes-training@place", "scenes-training@place"),
             ("scenes-trainin", "scenes-training"),
-        ],
-    )
-    def test_names_that_do_not_exist(self, name: str, key: str) -> None:
-        with pytest.raises(ConfigError, match=key):
-            load_prompts(name)
+        ]:
+            with pytest.raises(ConfigError, match=key):
+                load_prompts(name)
 
     def test_too_few(self, tmp_path: Path) -> None:
         (tmp_path / "prompts.txt").write_text("one\n")

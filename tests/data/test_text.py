@@ -44,11 +44,11 @@ class TestJsonLines:
         pairs = pairs_of(folder / "pairs.jsonl", RECORD.replace("images", f"{folder}/images"))
         torch.testing.assert_close(pairs[0].rejected, plain(BLUE))
 
-    @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
-    @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-    def test_what_editors_do_to_files(self, folder: Path, mark: bytes, end: bytes) -> None:
-        content = mark + end.join([RECORD.replace("a star", "日本 café").encode(), OTHER.encode()])
-        assert pairs_of(folder / "pairs.jsonl", content)[0].prompt == "日本 café"
+    def test_what_editors_do_to_files(self, folder: Path) -> None:
+        for mark in [b"", b"\xef\xbb\xbf"]:
+            for end in [b"\n", b"\r\n"]:
+                content = mark + end.join([RECORD.replace("a star", "日本 café").encode(), OTHER.encode()])
+                assert pairs_of(folder / "pairs.jsonl", content)[0].prompt == "日本 café"
 
     def test_caption_is_another_name_of_prompt(self, folder: Path) -> None:
         assert pairs_of(folder / "pairs.jsonl", RECORD.replace("prompt", "caption"))[0].prompt == "a star"
@@ -63,12 +63,13 @@ class TestJsonLines:
         assert dropped.ties == 1
         assert pairs_of(folder / "pairs.jsonl", content, ties="half")[0].chosen_probability == 0.5
 
-    @pytest.mark.parametrize("value", ["0.4", "0", "1.1", '"1"', "NaN"])
-    def test_a_probability_that_prefers_the_other(self, folder: Path, value: str) -> None:
-        with pytest.raises(DataError, match=r"pairs\.jsonl line 2: .*chosen_probability = "):
-            pairs_of(
-                folder / "pairs.jsonl", OTHER + "\n" + RECORD.replace('"score": 3', f'"chosen_probability": {value}')
-            )
+    def test_a_probability_that_prefers_the_other(self, folder: Path) -> None:
+        for value in ["0.4", "0", "1.1", '"1"', "NaN"]:
+            with pytest.raises(DataError, match=r"pairs\.jsonl line 2: .*chosen_probability = "):
+                pairs_of(
+                    folder / "pairs.jsonl",
+                    OTHER + "\n" + RECORD.replace('"score": 3', f'"chosen_probability": {value}'),
+                )
 
     def test_pick_a_pics_columns_with_paths(self, folder: Path) -> None:
         record = (
@@ -76,30 +77,27 @@ class TestJsonLines:
         )
         torch.testing.assert_close(pairs_of(folder / "pairs.jsonl", record)[0].chosen, plain(BLUE))
 
-    @pytest.mark.parametrize(
-        ("line", "why"),
-        [
+    def test_a_broken_line_breaks_its_own_pair_only(self, folder: Path) -> None:
+        for line, why in [
             ('{"prompt": ', "line 2 is not JSON"),
             ("[1, 2]", r"line 2 is not a JSON object"),
             (RECORD.replace("red.png", "none.png"), r"line 2: chosen is not an image .*none\.png: No such file"),
             ('{"prompt": "a star", "chosen": "images/red.png"}', "line 2: rejected is .*but nothing"),
             (RECORD.replace('"a star"', "7"), "line 2: prompt is not text but int"),
             (RECORD.replace('"a star"', "null"), "line 2: prompt is missing"),
-        ],
-    )
-    def test_a_broken_line_breaks_its_own_pair_only(self, folder: Path, line: str, why: str) -> None:
-        pairs = pairs_of(folder / "pairs.jsonl", f"{RECORD}\n{line}\n{OTHER}\n")
-        assert len(pairs) == 3
-        assert pairs[2].prompt == "a ring"
-        with pytest.raises(DataError, match=rf"pairs\.jsonl {why}"):
-            pairs[1]
+        ]:
+            pairs = pairs_of(folder / "pairs.jsonl", f"{RECORD}\n{line}\n{OTHER}\n")
+            assert len(pairs) == 3
+            assert pairs[2].prompt == "a ring"
+            with pytest.raises(DataError, match=rf"pairs\.jsonl {why}"):
+                pairs[1]
 
-    @pytest.mark.parametrize("content", ["no JSON", "[\n{}\n]", "prompt,chosen\na,b"])
-    def test_a_file_of_something_else(self, folder: Path, content: str) -> None:
-        with pytest.raises(
-            DataError, match=r"pairs\.jsonl is not JSON lines, one \{\.\.\.\} on each line: line 1|lacks"
-        ):
-            pairs_of(folder / "pairs.jsonl", content)
+    def test_a_file_of_something_else(self, folder: Path) -> None:
+        for content in ["no JSON", "[\n{}\n]", "prompt,chosen\na,b"]:
+            with pytest.raises(
+                DataError, match=r"pairs\.jsonl is not JSON lines, one \{\.\.\.\} on each line: line 1|lacks"
+            ):
+                pairs_of(folder / "pairs.jsonl", content)
 
     def test_an_empty_file(self, folder: Path) -> None:
         with pytest.raises(DataError, match=r"pairs\.jsonl lacks the columns"):
