@@ -1,22 +1,25 @@
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from torch import Tensor
 
 from seedpo.core.processes import PARAMETERISATIONS, DiffusionProcess, PredictionType, TimestepSpacing
-from seedpo.core.transitions import over_latents
+from seedpo.core.transitions import gaussian_log_prob, over_latents
 from tests.core.denoisers import small_process
 
 PREDICTION_TYPES = get_args(PredictionType)
 SPACINGS = get_args(TimestepSpacing)
 
 
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 class TestDiffusionProcess:
@@ -106,3 +109,118 @@ def test_the_targets_of_the_prediction_types() -> None:
     assert torch.equal(targets["epsilon"], noise)
     assert torch.equal(targets["sample"], latents)
     torch.testing.assert_close(targets["v_prediction"], 0.6 * noise - 0.8 * latents)
+
+
+def scheduler_and_schedule(**config: Any) -> tuple[DDIMScheduler, DiffusionProcess]:
+    """diffusers' scheduler with Stable Diffusion's betas, and ours."""
+    theirs = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", **config)
+    ours = DiffusionProcess(
+        alphas_cumprod=theirs.alphas_cumprod,
+        final_alpha_cumprod=float(theirs.final_alpha_cumprod),
+        prediction_type=theirs.config.prediction_type,
+        timestep_spacing=theirs.config.timestep_spacing,
+        steps_offset=theirs.config.steps_offset,
+        clip_sample_range=theirs.config.clip_sample_range if theirs.config.clip_sample else None,
+    )
+    return theirs, ours
+
+
+class TestAgainstDiffusers:
+    """Every step of a grid at once, one row each, against diffusers' scheduler step by step."""
+
+    @pytest.mark.parametrize("spacing", SPACINGS)
+    @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+    def test_step(self, prediction_type: str, spacing: str) -> None:
+        for eta, clip_sample, final_is_clean in itertools.product([0.0, 0.5, 1.0], [False, True], [False, True]):
+            self.check_steps(prediction_type, spacing, eta, clip_sample, final_is_clean)
+
+    @staticmethod
+    def check_steps(prediction_type: str, spacing: str, eta: float, clip_sample: bool, final_is_clean: bool) -> None:
+        theirs, ours = scheduler_and_schedule(
+            prediction_type=prediction_type,
+            timestep_spacing=spacing,
+            clip_sample=clip_sample,
+            clip_sample_range=0.8,
+            set_alpha_to_one=final_is_clean,
+            steps_offset=1,
+        )
+        theirs.set_timesteps(9)
+        timesteps, previous = ours.timesteps(9)
+        assert previous[-1] < 0
+        prediction, latents = normal(9, 2, 3, 3, dtype=torch.float32), normal(9, 2, 3, 3, seed=1, dtype=torch.float32)
+        noise = normal(9, 2, 3, 3, seed=2, dtype=torch.float32)
+        step = ours.step(prediction, latents, timesteps, previous, eta=eta)
+        drawn = step.mean + step.std.view(-1, 1, 1, 1) * noise
+        for row, timestep in enumerate(timesteps.tolist()):
+            for variance_noise, found in ((torch.zeros_like(noise[row]), step.mean[row]), (noise[row], drawn[row])):
+                wanted, _ = theirs.step(
+                    prediction[row], timestep, latents[row], eta=eta, variance_noise=variance_noise, return_dict=False
+                )
+                torch.testing.assert_close(found, wanted, rtol=2e-6, atol=2e-6)
+            zeros, ones = torch.zeros(2), torch.ones(2)
+            std, _ = theirs.step(zeros, timestep, zeros, eta=eta, variance_noise=ones, return_dict=False)
+            torch.testing.assert_close(step.std[row], std[0] if eta > 0 else zeros[0], rtol=1e-6, atol=0)
+
+    def test_zero_terminal_snr(self) -> None:
+        """Its first step starts at pure noise; where diffusers' rounding gives NaN, ours is finite."""
+        theirs, ours = scheduler_and_schedule(
+            prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True, clip_sample=False
+        )
+        assert ours.alphas_cumprod[-1] == 0
+        prediction, latents = normal(1, 2, 3, 3, dtype=torch.float32), normal(1, 2, 3, 3, seed=1, dtype=torch.float32)
+        for count in range(2, 60):
+            theirs.set_timesteps(count)
+            timesteps, previous = (steps[:1] for steps in ours.timesteps(count))
+            step = ours.step(prediction, latents, timesteps, previous, eta=1.0)
+            wanted, _ = theirs.step(
+                prediction,
+                int(timesteps),
+                latents,
+                eta=1.0,
+                variance_noise=torch.zeros_like(latents),
+                return_dict=False,
+            )
+            assert step.mean.isfinite().all()
+            if wanted.isfinite().all():
+                torch.testing.assert_close(step.mean, wanted, rtol=1e-5, atol=1e-3)
+
+
+class TestDdimStep:
+    def test_one_row_alone_is_the_row_in_a_batch(self) -> None:
+        schedule = small_process()
+        prediction, latents = normal(3, 1, 2, 2, dtype=torch.float32), normal(3, 1, 2, 2, seed=1, dtype=torch.float32)
+        timestep, previous = torch.tensor([99, 50, 7]), torch.tensor([80, 30, -3])
+        batch = schedule.step(prediction, latents, timestep, previous, eta=1.0)
+        for row in range(3):
+            rows = slice(row, row + 1)
+            alone = schedule.step(prediction[rows], latents[rows], timestep[rows], previous[rows], eta=1.0)
+            torch.testing.assert_close(alone.mean, batch[rows].mean)
+            torch.testing.assert_close(alone.std, batch[rows].std)
+
+    def test_half_precision_predictions_are_widened(self) -> None:
+        step = small_process().step(
+            normal(1, 1, 2, 2, dtype=torch.float32).bfloat16(),
+            normal(1, 1, 2, 2, dtype=torch.float32),
+            torch.tensor([50]),
+            torch.tensor([30]),
+            eta=1.0,
+        )
+        assert step.mean.dtype == step.std.dtype == torch.float32
+
+    @pytest.mark.parametrize("eta", [-0.1, 1.1, math.nan])
+    def test_refused_etas(self, eta: float) -> None:
+        latents, timestep = normal(1, 1, 2, 2, dtype=torch.float32), torch.tensor([50])
+        with pytest.raises(ValueError, match=r"eta = .* must be from 0"):
+            small_process().step(latents, latents, timestep, timestep - 20, eta=eta)
+
+    def test_gradcheck(self) -> None:
+        schedule = small_process(torch.float64)
+        latents, x = normal(2, 1, 2, 2, dtype=torch.float64), normal(2, 1, 2, 2, seed=1, dtype=torch.float64)
+        timestep = torch.tensor([90, 40])
+
+        def log_prob(prediction: Tensor) -> Tensor:
+            step = schedule.step(prediction, latents, timestep, timestep - 20, eta=1.0)
+            return gaussian_log_prob(x, step.mean, step.std)
+
+        prediction = normal(2, 1, 2, 2, seed=2, dtype=torch.float64).requires_grad_()
+        assert torch.autograd.gradcheck(log_prob, (prediction,))

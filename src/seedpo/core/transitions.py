@@ -48,8 +48,8 @@ def gaussian_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         x: (B, ...), D values in a row.
         mean: (B, ...).
         std: one per row, (B,), above 0: a deterministic step has no density. It is not checked here, since a look at
-            the values would make a GPU wait; :attr:`seedpo.core.sampling.Sampler.has_density` tells which steps may be
-            asked about.
+            the values would make a GPU wait; :attr:`seedpo.core.sampling.Sampler.has_density` tells which steps have
+            one.
 
     Returns:
         (B,), float64 (float32 on devices without it).

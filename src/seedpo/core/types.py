@@ -72,7 +72,7 @@ class TensorRows:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditioning(TensorRows):
-    """What a model is told of the images it draws, above all their embedded prompts; one row per image.
+    """What a model conditions its images on, above all embedded prompts; one row per image.
 
     The fields are the model's own: it makes them in ``encode_prompts`` and reads them in ``predict``, and nobody
     between the two names them.
@@ -80,11 +80,11 @@ class Conditioning(TensorRows):
 
     @property
     def sizes(self) -> Tensor | None:
-        """Size and crop of each image in pixels, (B, 6), for models that are told of them: see :meth:`with_sizes`."""
+        """Size and crop of each image in pixels, (B, 6), for models that take them: see :meth:`with_sizes`."""
         return None
 
     def with_sizes(self: Rows, sizes: Tensor | None) -> Rows:
-        """The same for images of other sizes; models that are told of no sizes are told the same as before.
+        """The same for images of other sizes; unchanged for models that take no sizes.
 
         Args:
             sizes: original height and width, crop from above and from the left, target height and width, (B, 6).

@@ -50,9 +50,9 @@ class NoiseDPO:
         reference_weight: b of the same.
         reduction: ``mean`` over the latent dimensions as published, or ``sum``.
         loss: a name in :data:`seedpo.core.losses.LOSSES`.
-        draws: time steps and noise as a function of pair and visit, so that runs share them; none: drawn from the
-            run's generator.
-        cache: log-probabilities under the reference that are known already; it serves with ``draws`` only.
+        draws: time steps and noise as a function of pair and visit, so that runs share them; ``None``: drawn from
+            the run's generator.
+        cache: log-probabilities under the reference that were computed before; only with ``draws``.
 
     Raises:
         ValueError: if there is a cache, but no draws that could come again.
@@ -80,16 +80,16 @@ class NoiseDPO:
     def loss(self, policy: Policy, batch: ImagePairs, *, generator: torch.Generator) -> LossOutput:
         """Losses of pairs, with one forward of 2B rows for the policy and one for the reference.
 
-        The reference is not asked where the cache knows what it says of every pair.
+        The reference is not called if the cache has its log-probabilities of every pair.
 
         Args:
             policy: the trained model and its reference.
-            batch: B pairs of clean latents; with keyed draws it must say which pairs they are, and with a cache what
-                they were made from.
+            batch: B pairs of clean latents; with keyed draws it must number the pairs, and with a cache give their
+                content.
             generator: source of the time steps and the noise, unless those are keyed.
 
         Raises:
-            ValueError: if the batch does not say what the draws or the cache need to know.
+            ValueError: if the batch lacks what the draws or the cache need.
         """
         noised = self._noised(policy, batch, generator)
         log_prob = self._log_prob(policy, noised)

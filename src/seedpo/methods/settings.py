@@ -33,7 +33,7 @@ class TrajectoryConfig(Section):
     """A pair is kept if the preference probability of its winner exceeds that of its loser by more than this."""
     steps_per_pair: int | None = Field(None, ge=1)
     """Denoising steps that are trained on from each pair, drawn at random (with `update_per` group, one draw for all
-    pairs of a prompt); none: all of them, as published."""
+    pairs of a prompt); `None`: all of them, as published."""
     update_per: Literal["pair", "group"] = "pair"
     """What `batch_size` counts. `pair`: single pairs of steps, as published. `group`: all pairs of a prompt at one
     denoising step, whose images run through the network once for all their pairs; with k images per prompt an update

@@ -138,6 +138,7 @@ def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> li
         ("loss", config.loss),
         ("beta", f"{config.beta:g} (log-probabilities reduced by {config.reduction})"),
         ("gamma", f"{config.gamma:g} ({config.entropy_convention})"),
+        *([] if config.loss == "sigmoid" else [("loss", config.loss)]),
         ("weights of the loss", f"a = {policy_weight:g} (policy), b = {reference_weight:g} (reference)"),
         ("clip range", "none" if config.clip_range is None else f"{config.clip_range:g}"),
         ("steps", f"{last.get('step', 0)} of {config.max_steps}"),

@@ -25,7 +25,7 @@ class OfflinePairs:
         batch_size: pairs per batch.
         seed: seed of the shuffles.
         mirror: tosses a coin at each visit of a pair, the same for its two images, that says whether they are mirrored
-            left to right; none: never.
+            left to right; ``None``: never.
         mirror_rejected: tosses another coin for the rejected image alone, as a script of diffusers does.
         rank: number of this process.
         world: number of processes.
