@@ -25,10 +25,13 @@ SEEDS = 3
 VARIANTS = {"base": "base ", "see": "SEE ", "control": "control "}
 """Beginning of a setting's name in the tables, by the variant's name in the demonstration."""
 
+HEADER = ["setting", "γ", "β"]
+"""First columns of the table of results; a report has other tables before it."""
+
 FIRST = 6
 """Columns that say what was trained; figures stand after them."""
 
-_FIGURE = re.compile(r"(?P<mean>-?[\d.]+)(?: \[(?P<low>-?[\d.]+), (?P<high>-?[\d.]+)\])?(?: step (?P<step>\d+))?")
+_FIGURE = re.compile(r"(?P<mean>-?[\d.]+)(?: \[(?P<low>-?[\d.]+), (?P<high>-?[\d.]+)\])?(?:,? step (?P<step>\d+))?")
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,12 @@ def read_row(text: str, row: str) -> dict[str, Figure]:
     after = re.split(rf"^#+ {re.escape(method_title(method))}$", text, maxsplit=1, flags=re.MULTILINE)[-1]
     section = re.split(r"^#", after, maxsplit=1, flags=re.MULTILINE)[0]
     lines = [[cell.strip() for cell in line.strip("| \n").split("|")] for line in section.splitlines() if "|" in line]
-    found = [line for line in lines if line[0].startswith(VARIANTS[variant])]
-    if not found:
+    while lines and lines[0][: len(HEADER)] != HEADER:
+        lines = lines[1:]
+    rows = [line for line in lines if line[0].startswith(VARIANTS[variant])]
+    if not rows:
         raise SystemExit(f"no table of {method_title(method)} has a row that begins with {VARIANTS[variant]!r}")
-    cells = zip(lines[0][FIRST:], found[0][FIRST:], strict=True)
+    cells = zip(lines[0][FIRST:], rows[0][FIRST:], strict=True)
     return {column: figure for column, cell in cells if (figure := _figure(cell)) is not None}
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from benchmarks import reproduce
 from benchmarks.reproduce import RESULTS, Figure, read_row, table
+from seedpo.reports import write_report
 from seedpo.training.sweeps.demonstration import METHODS
+from tests.reports.synthetic import write_run
 
 ROWS = [f"{method}-{variant}" for method in METHODS for variant in reproduce.VARIANTS]
 
@@ -15,12 +17,19 @@ ROWS = [f"{method}-{variant}" for method in METHODS for variant in reproduce.VAR
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_of_the_published_tables_can_be_read_and_reproduces_itself(row: str) -> None:
     published = read_row(RESULTS.read_text(encoding="utf-8"), row)
-    assert {"proxy last", "truth best", "truth last", "diversity last"} <= set(published)
+    assert {"proxy last", "truth best", "truth last", "pairwise diversity last"} <= set(published)
     assert all(figure.low <= figure.mean <= figure.high for figure in published.values())
     assert published["truth last"].low < published["truth last"].high
     text, good = table(published, published)
     assert good
     assert "OUTSIDE" not in text
+
+
+def test_a_report_has_the_published_columns(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path / f"{seed}", method="spo", beta=10.0, seed=seed, samples=False) for seed in (0, 1)]
+    now = read_row(write_report(folders, tmp_path / "row.md").read_text(encoding="utf-8"), "spo-base")
+    assert set(read_row(RESULTS.read_text(encoding="utf-8"), "spo-base")) <= set(now)
+    assert now["truth last"].low <= now["truth last"].mean <= now["truth last"].high
 
 
 def test_rows_differ() -> None:

@@ -52,7 +52,7 @@ def report_command(
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Preference tuning report",
     format: Annotated[
         str | None,
-        typer.Option(help="`html`: the page, or `markdown`: findings and tables; else by the file's name."),
+        typer.Option(help="`html`: the page, or `markdown`: verdicts and tables; else by the file's name."),
     ] = None,
 ) -> None:
     """Turn runs, sweeps and evaluations into one self-contained HTML page, or into Markdown.
