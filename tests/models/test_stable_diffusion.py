@@ -1,363 +1,284 @@
+"""Stable Diffusion 1.5, 2.1 and XL: the policy is the pipeline that it was made from; results load in diffusers."""
+
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partialmethod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import EDMEulerScheduler, UNet2DConditionModel
+from diffusers.utils import convert_state_dict_to_kohya
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
-from seedpo.core.sampling import Sampler, Sampling
-from seedpo.errors import DataError
-from seedpo.models.adapter import LORA_FILE
-from seedpo.models.loading import load_pipeline
-from seedpo.models.policy import PipelinePolicy, build_policy
-from seedpo.models.settings import ModelSettings
-from seedpo.protocols import Denoiser, Policy
-from tests.models.tiny import (
-    PROMPTS,
-    frozen_unet,
-    move,
-    network_inputs,
-    on_reference,
-    seeded,
-    tiny_pipeline,
-    tiny_policy,
-    train_steps,
-)
+from seedpo.errors import ConfigError, DataError
+from seedpo.models.adapter import LORA_FILE, lora_layers
+from seedpo.models.denoiser import PipelineDenoiser
+from seedpo.models.policy import PipelinePolicy
+from seedpo.models.stable_diffusion import kohya_weights
+from tests.models.published import KINDS, drawn_by_diffusers, drawn_by_policy, pipeline_of, some_latents
+from tests.models.tiny import PROMPTS, move, network_inputs, on_reference, seeded, train_steps
 
-UNET_FILE = "diffusion_pytorch_model.safetensors"
-BOTH = pytest.mark.parametrize("adapter", ["lora", "full"])
-Adapter = Literal["lora", "full"]
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
 
-def weights(policy: PipelinePolicy) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in policy.trainable_parameters().items()}
+class TestEqualToDiffusers:
+    @EVERY_KIND
+    def test_draws_the_images_of_the_pipeline(self, kind: str) -> None:
+        policy = PipelinePolicy(pipeline_of(kind))
+        latents = some_latents(policy)
+        for guidance_scale in (1.0, 5.0):
+            expected = drawn_by_diffusers(pipeline_of(kind), latents, guidance_scale=guidance_scale)
+            images = drawn_by_policy(policy, latents, guidance_scale=guidance_scale)
+            assert (expected[0] - expected[1]).abs().mean() > 0.01
+            torch.testing.assert_close(images, expected, rtol=0, atol=1e-4)
 
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
-
-
-@torch.no_grad()
-def original(policy: PipelinePolicy, inputs: Any) -> Tensor:
-    """The prediction of the UNet as it was before any policy was made of it."""
-    latents, timestep, conditioning = inputs
-    prediction: Tensor = frozen_unet()(latents, timestep, encoder_hidden_states=conditioning.prompt_embeds).sample
-    return prediction
-
-
-class TestReference:
-    @BOTH
-    def test_policy_reference_and_original_are_the_same_at_the_start(self, adapter: Adapter) -> None:
-        policy = tiny_policy(adapter=adapter)
-        inputs = network_inputs(policy)
-        assert torch.equal(policy.predict(*inputs), original(policy, inputs))
-        assert torch.equal(on_reference(policy, *inputs), original(policy, inputs))
-
-    @BOTH
-    def test_reference_stays_the_original_while_the_policy_is_trained(self, adapter: Adapter) -> None:
-        policy = tiny_policy(adapter=adapter)
-        inputs = network_inputs(policy)
-        train_steps(policy)
-        assert torch.equal(on_reference(policy, *inputs), original(policy, inputs))
-        assert (policy.predict(*inputs) - original(policy, inputs)).abs().max() > 1e-4
-
-    @BOTH
-    def test_reference_has_no_gradient_and_the_policy_has(self, adapter: Adapter) -> None:
-        policy = tiny_policy(adapter=adapter)
-        inputs = network_inputs(policy)
-        assert not on_reference(policy, *inputs).requires_grad
-        assert policy.predict(*inputs).requires_grad
-
-    @BOTH
-    def test_policy_is_back_after_the_reference_even_after_an_error(self, adapter: Adapter) -> None:
-        policy = move(tiny_policy(adapter=adapter))
-        inputs = network_inputs(policy)
-        before, names = policy.predict(*inputs), list(policy.trainable_parameters())
-        with pytest.raises(KeyError), policy.reference():
-            raise KeyError
-        assert torch.equal(policy.predict(*inputs), before)
-        assert list(policy.trainable_parameters()) == names
-        assert torch.is_grad_enabled()
-
-    @BOTH
-    def test_a_prediction_made_before_the_reference_still_has_its_gradient(self, adapter: Adapter) -> None:
-        """A method predicts with the policy first: asking the reference must not cut the policy's graph."""
-        alone, asked = tiny_policy(adapter=adapter), tiny_policy(adapter=adapter)
-        for policy in (alone, asked):
-            prediction = policy.predict(*network_inputs(policy))
-            if policy is asked:
-                on_reference(policy, *network_inputs(policy))
-            prediction.square().mean().backward()
-        gradients = [{name: value.grad for name, value in p.trainable_parameters().items()} for p in (alone, asked)]
-        assert all(value is not None for value in gradients[1].values())
-        assert same(gradients[0], gradients[1])
-
-
-class TestTrainedParameters:
-    def test_only_the_adapter_of_the_attention_projections_is_trained(self) -> None:
-        policy = tiny_policy(lora_rank=3)
-        trained = policy.trainable_parameters()
-        attentions = [name for name, _ in policy.module.named_modules() if name.endswith((".attn1", ".attn2"))]
-        assert len(trained) == 2 * len(policy.family.adapter_layers) * len(attentions) > 0
-        assert all(".lora_A." in name or ".lora_B." in name for name in trained)
-        assert {min(value.shape) for value in trained.values()} == {3}
-        assert not any(p.requires_grad for part in ("vae", "text_encoder") for p in _parameters(policy, part))
-
-    def test_the_whole_unet_and_nothing_else_is_trained(self) -> None:
-        policy = tiny_policy(adapter="full")
-        assert list(policy.trainable_parameters()) == [name for name, _ in frozen_unet().named_parameters()]
-        assert not any(p.requires_grad for part in ("vae", "text_encoder") for p in _parameters(policy, part))
-
-    def test_adapter_is_drawn_from_its_seed_alone(self) -> None:
-        torch.manual_seed(1)
-        first = weights(tiny_policy(seed=7))
-        torch.manual_seed(2)
-        assert same(first, weights(tiny_policy(seed=7)))
-        assert not same(first, weights(tiny_policy(seed=8)))
-
-    @BOTH
-    def test_global_random_state_is_left_alone(self, adapter: Adapter) -> None:
-        pipeline = tiny_pipeline()
-        torch.manual_seed(3)
-        state = torch.get_rng_state()
-        PipelinePolicy(pipeline, adapter=adapter, seed=11)
-        assert torch.equal(torch.get_rng_state(), state)
-
-    def test_adapter_of_a_half_precision_model_is_kept_in_float32(self) -> None:
-        policy = PipelinePolicy(tiny_pipeline(dtype=torch.bfloat16))
-        assert {value.dtype for value in policy.trainable_parameters().values()} == {torch.float32}
-        assert policy.predict(*network_inputs(policy)).isfinite().all()
-
-
-def _parameters(policy: PipelinePolicy, part: str) -> list[torch.nn.Parameter]:
-    return list(getattr(policy.pipeline, part).parameters())
-
-
-class TestSaving:
-    @BOTH
-    def test_what_is_saved_is_loaded(self, tmp_path: Path, adapter: Adapter) -> None:
-        trained, fresh = move(tiny_policy(adapter=adapter)), tiny_policy(adapter=adapter, seed=1)
-        trained.save(tmp_path)
-        assert not same(weights(trained), weights(fresh))
-        fresh.load(tmp_path)
-        assert same(weights(trained), weights(fresh))
-        inputs = network_inputs(fresh)
-        assert torch.equal(trained.predict(*inputs), fresh.predict(*inputs))
-
-    @BOTH
-    def test_loading_fills_the_very_tensors_that_an_optimiser_holds(self, tmp_path: Path, adapter: Adapter) -> None:
-        move(tiny_policy(adapter=adapter)).save(tmp_path)
-        policy = tiny_policy(adapter=adapter, seed=1)
-        optimizer = train_steps(policy)
-        held = optimizer.param_groups[0]["params"]
-        storages = [value.data_ptr() for value in held]
-        policy.load(tmp_path)
-        trained = list(policy.trainable_parameters().values())
-        assert all(one is other for one, other in zip(trained, held, strict=True))
-        assert [value.data_ptr() for value in trained] == storages
-        loaded = weights(policy)
-        for value in held:
-            value.grad = torch.ones_like(value)
-        optimizer.step()
-        assert not any(torch.equal(value, loaded[name]) for name, value in policy.trainable_parameters().items())
-
-    @BOTH
-    def test_loading_does_not_move_the_reference(self, tmp_path: Path, adapter: Adapter) -> None:
-        move(tiny_policy(adapter=adapter)).save(tmp_path)
-        policy = tiny_policy(adapter=adapter)
-        inputs = network_inputs(policy)
-        policy.load(tmp_path)
-        assert torch.equal(on_reference(policy, *inputs), original(policy, inputs))
-        assert (policy.predict(*inputs) - original(policy, inputs)).abs().max() > 1e-4
-
-    def test_adapter_file_loads_into_a_plain_pipeline(self, tmp_path: Path) -> None:
-        policy = move(tiny_policy())
-        policy.save(tmp_path)
-        assert [path.name for path in tmp_path.iterdir()] == [LORA_FILE]
-        assert LORA_FILE == "pytorch_lora_weights.safetensors"
-        assert all(name.startswith("unet.") for name in load_file(tmp_path / LORA_FILE))
-        plain = tiny_pipeline()
-        plain.load_lora_weights(tmp_path)
-        latents, timestep, conditioning = network_inputs(policy)
-        with torch.no_grad():
-            expected = policy.predict(latents, timestep, conditioning)
-            found = plain.unet(latents, timestep, encoder_hidden_states=conditioning.prompt_embeds).sample
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-        images = drawn_by_diffusers(plain, latents, guidance_scale=3.0)
-        torch.testing.assert_close(images, drawn_by_policy(policy, latents, guidance_scale=3.0), rtol=0, atol=1e-4)
-
-    def test_unet_folder_loads_in_plain_diffusers(self, tmp_path: Path) -> None:
-        policy = move(tiny_policy(adapter="full"))
-        policy.save(tmp_path)
-        unet = UNet2DConditionModel.from_pretrained(tmp_path, use_safetensors=True)
-        latents, timestep, conditioning = network_inputs(policy)
-        with torch.no_grad():
-            found = unet(latents, timestep, encoder_hidden_states=conditioning.prompt_embeds).sample
-            assert torch.equal(found, policy.predict(latents, timestep, conditioning))
-
-    def test_a_pipeline_folder_becomes_a_policy(self, tmp_path: Path) -> None:
-        tiny_pipeline().save_pretrained(tmp_path)
-        policy = build_policy(ModelSettings(model=str(tmp_path), lora_rank=2, seed=3))
-        inputs = network_inputs(policy)
-        torch.testing.assert_close(policy.predict(*inputs), original(policy, inputs), rtol=1e-4, atol=1e-5)
-        assert same(weights(policy), weights(tiny_policy(lora_rank=2, seed=3)))
-
-
-def drop(tensors: dict[str, Tensor]) -> None:
-    del tensors[min(tensors)]
-
-
-def add(tensors: dict[str, Tensor]) -> None:
-    tensors["unet.elsewhere.weight"] = torch.zeros(2)
-
-
-def reshape(tensors: dict[str, Tensor]) -> None:
-    tensors[min(tensors)] = torch.zeros(5, 7)
-
-
-class TestUnusableFiles:
-    @BOTH
-    @pytest.mark.parametrize("damage", [drop, add, reshape])
-    def test_other_tensors_are_refused_and_nothing_changes(
-        self, tmp_path: Path, adapter: Adapter, damage: Callable[[dict[str, Tensor]], None]
-    ) -> None:
-        policy = tiny_policy(adapter=adapter)
-        move(policy).save(tmp_path)
-        file = tmp_path / (LORA_FILE if adapter == "lora" else UNET_FILE)
-        tensors = load_file(file)
-        damage(tensors)
-        save_file(tensors, file)
-        move(policy)
-        before = weights(policy)
-        with pytest.raises(DataError, match=r"does not fit this model: 1 tensors? differs?, for example '") as failure:
-            policy.load(tmp_path)
-        assert str(file) in str(failure.value)
-        assert same(weights(policy), before)
-
-    def test_an_adapter_of_another_rank_is_refused(self, tmp_path: Path) -> None:
-        tiny_policy(lora_rank=2).save(tmp_path)
-        with pytest.raises(DataError, match="does not fit this model"):
-            tiny_policy(lora_rank=4).load(tmp_path)
-
-    @BOTH
-    def test_a_missing_file_is_named(self, tmp_path: Path, adapter: Adapter) -> None:
-        with pytest.raises(DataError, match=r"no weights at .*safetensors"):
-            tiny_policy(adapter=adapter).load(tmp_path)
-
-    @BOTH
-    def test_a_cut_file_is_named(self, tmp_path: Path, adapter: Adapter) -> None:
-        policy = tiny_policy(adapter=adapter)
-        policy.save(tmp_path)
-        file = next(tmp_path.glob("*.safetensors"))
-        file.write_bytes(file.read_bytes()[:-100])
-        with pytest.raises(DataError, match=r"cannot be read as weights") as failure:
-            policy.load(tmp_path)
-        assert str(file) in str(failure.value)
-
-    def test_a_folder_without_a_pipeline_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"has no model_index\.json; name a diffusers pipeline, or `scenes`"):
-            load_pipeline(tmp_path)
-
-    def test_a_pipeline_that_lacks_a_part_is_named(self, tmp_path: Path) -> None:
-        tiny_pipeline().save_pretrained(tmp_path)
-        (tmp_path / "unet" / UNET_FILE).unlink()
-        with pytest.raises(DataError, match="cannot be loaded as a StableDiffusionPipeline") as failure:
-            load_pipeline(tmp_path)
-        assert str(tmp_path) in str(failure.value)
-
-
-def drawn_by_diffusers(pipeline: Any, latents: Tensor, *, guidance_scale: float) -> Tensor:
-    images: Tensor = pipeline(
-        list(PROMPTS),
-        latents=latents,
-        guidance_scale=guidance_scale,
-        num_inference_steps=5,
-        eta=0.0,
-        output_type="pt",
-    ).images
-    return images
-
-
-def drawn_by_policy(policy: PipelinePolicy, latents: Tensor, *, guidance_scale: float) -> Tensor:
-    sampler = Sampler(policy, Sampling(num_inference_steps=5, guidance_scale=guidance_scale))
-    clean = sampler.sample(latents, policy.encode_prompts(PROMPTS), policy.encode_prompts([""] * len(PROMPTS)))
-    return policy.decode(clean)
-
-
-class TestDiffusers:
-    """The policy is the pipeline that it was made from."""
-
-    @pytest.mark.parametrize(
-        ("guidance_scale", "scheduler"),
-        [
-            (5.0, {}),
-            (1.0, {}),
-            (3.0, {"prediction_type": "v_prediction"}),
-            (3.0, {"prediction_type": "sample"}),
-            (3.0, {"set_alpha_to_one": True}),
-            (3.0, {"timestep_spacing": "trailing"}),
-            (3.0, {"timestep_spacing": "linspace"}),
-        ],
-    )
-    def test_draws_the_images_of_the_pipeline(self, guidance_scale: float, scheduler: dict[str, Any]) -> None:
-        policy = move(tiny_policy(**scheduler))
-        latents = network_inputs(policy)[0]
-        expected = drawn_by_diffusers(policy.pipeline, latents, guidance_scale=guidance_scale)
-        images = drawn_by_policy(policy, latents, guidance_scale=guidance_scale)
-        assert images.std() > 0.01
-        torch.testing.assert_close(images, expected, rtol=0, atol=1e-4)
-
-    def test_embeds_prompts_as_the_pipeline_does(self) -> None:
-        policy = tiny_policy()
-        prompts = ["", *PROMPTS, "word " * 40]
-        expected, negative = policy.pipeline.encode_prompt(
-            prompts, device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True
+    @pytest.mark.parametrize("zeros", [True, False])
+    def test_empty_prompts_of_xl_are_zeros_where_the_pipeline_says_so(self, zeros: bool) -> None:
+        pipeline = pipeline_of("sdxl", force_zeros_for_empty_prompt=zeros)
+        prompts = [*PROMPTS, "word " * 40]
+        expected = pipeline.encode_prompt(prompts, device="cpu", do_classifier_free_guidance=True)
+        policy = PipelinePolicy(pipeline)
+        positive, negative = policy.encode_prompts(prompts), policy.encode_prompts([""] * len(prompts))
+        found = (
+            positive.prompt_embeds,
+            negative.prompt_embeds,
+            positive.pooled_prompt_embeds,
+            negative.pooled_prompt_embeds,
         )
-        conditioning = policy.encode_prompts(prompts)
-        assert torch.equal(conditioning.prompt_embeds, expected)
-        torch.testing.assert_close(policy.encode_prompts([""]).prompt_embeds[0], negative[0])
-        assert len(conditioning) == 5
-        assert conditioning.pooled_prompt_embeds is conditioning.time_ids is None
-        assert not conditioning.prompt_embeds.requires_grad
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+        assert bool((negative.prompt_embeds == 0).all()) == zeros
+        assert bool((negative.pooled_prompt_embeds == 0).all()) == zeros
 
-    def test_is_a_policy(self) -> None:
-        policy = tiny_policy()
-        assert isinstance(policy, Policy)
-        assert isinstance(policy, Denoiser)
-        assert policy.latent_shape == (8, 8, 8)
-        assert policy.device == torch.device("cpu")
-        assert len(policy.process) == 1000
+    def test_xl_is_told_the_size(self) -> None:
+        policy = PipelinePolicy(pipeline_of("sdxl"))
+        assert policy.encode_prompts(["a", "b"]).time_ids.tolist() == [[16, 16, 0, 0, 16, 16]] * 2
+        policy = PipelinePolicy(pipeline_of("sdxl"), resolution=24)
+        assert policy.encode_prompts(["a"]).time_ids.tolist() == [[24, 24, 0, 0, 24, 24]]
+
+    @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+    def test_another_resolution(self, kind: str) -> None:
+        policy = PipelinePolicy(pipeline_of(kind), resolution=24)
+        assert policy.latent_shape == (4, 12, 12)
+        assert policy.image_size == (24, 24)
+        latents = some_latents(policy)
+        images = drawn_by_policy(policy, latents)
+        assert images.shape == (3, 3, 24, 24)
+        torch.testing.assert_close(images, drawn_by_diffusers(pipeline_of(kind), latents), rtol=0, atol=1e-4)
+        assert policy.encode_images(images).shape == latents.shape
 
 
-class TestImages:
-    def test_images_become_scaled_latents(self) -> None:
-        policy = tiny_policy()
-        vae = policy.pipeline.vae
-        images = torch.rand(2, 3, 32, 32, generator=seeded())
-        latents = policy.encode_images(images)
-        assert latents.shape == (2, *policy.latent_shape)
-        with torch.no_grad():
-            expected = vae.encode(2 * images - 1).latent_dist.mode() * vae.config.scaling_factor
-        assert torch.equal(latents, expected)
-        assert not latents.requires_grad
-        torch.testing.assert_close(policy.encode_images(images[:1]), latents[:1], rtol=1e-5, atol=1e-6)
+class TestPrompts:
+    @EVERY_KIND
+    def test_distinct_prompts_are_encoded_once(self, kind: str) -> None:
+        policy = PipelinePolicy(pipeline_of(kind))
+        seen: list[int] = []
+        encoder = policy.pipeline.text_encoder
+        encoder.register_forward_pre_hook(lambda m, a, k: seen.append(len((*a, *k.values())[0])), with_kwargs=True)
+        rows = policy.encode_prompts(["", PROMPTS[0], "", PROMPTS[1], PROMPTS[0]])
+        assert seen == [3]
+        apart = policy.encode_prompts(["", PROMPTS[0], PROMPTS[1]])
+        for name in ("prompt_embeds", "pooled_prompt_embeds"):
+            together, alone = getattr(rows, name), getattr(apart, name)
+            if alone is not None:
+                assert torch.equal(together, alone[torch.tensor([0, 1, 0, 2, 1])])
+        assert not rows.prompt_embeds.requires_grad
 
-    def test_latents_become_images_between_0_and_1(self) -> None:
-        policy = tiny_policy()
-        vae = policy.pipeline.vae
-        latents = 20 * torch.randn(2, *policy.latent_shape, generator=seeded())
-        images = policy.decode(latents)
-        assert images.shape == (2, 3, 32, 32)
-        assert images.dtype == torch.float32
-        assert images.min() >= 0
-        assert images.max() <= 1
-        with torch.no_grad():
-            raw = vae.decode(latents / vae.config.scaling_factor).sample
-        assert raw.abs().max() > 1, "the range is tried only where it matters"
-        torch.testing.assert_close(images, (raw / 2 + 0.5).clamp(0, 1))
-        assert not images.requires_grad
+
+class TestTraining:
+    @pytest.mark.parametrize("adapter", ["lora", "full"])
+    def test_xl_is_trained_and_its_reference_is_not(self, adapter: Any) -> None:
+        policy = PipelinePolicy(pipeline_of("sdxl"), adapter=adapter)
+        inputs = network_inputs(policy)
+        before = policy.predict(*inputs).detach()
+        assert torch.equal(on_reference(policy, *inputs), before)
+        train_steps(policy)
+        assert torch.equal(on_reference(policy, *inputs), before)
+        assert (policy.predict(*inputs) - before).abs().max() > 1e-4
+
+    @pytest.mark.parametrize("adapter", ["lora", "full"])
+    @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+    def test_checkpointing_leaves_the_gradients_as_they_are(self, kind: str, adapter: Any) -> None:
+        """The reference is asked in between, as methods do: it must not reach what is computed again."""
+        gradients = []
+        for checkpointing in (False, True):
+            pipeline = pipeline_of(kind)
+            policy = move(PipelinePolicy(pipeline, adapter=adapter, gradient_checkpointing=checkpointing))
+            calls: list[int] = []
+            pipeline.unet.mid_block.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+            prediction = policy.predict(*network_inputs(policy))
+            asked = len(calls)
+            on_reference(policy, *network_inputs(policy))
+            prediction.square().mean().backward()
+            gradients.append({name: value.grad for name, value in policy.trainable_parameters().items()})
+            assert pipeline.unet.is_gradient_checkpointing == checkpointing
+            assert asked == 1
+        assert list(gradients[0]) == list(gradients[1])
+        for name, value in gradients[0].items():
+            assert value.abs().max() > 0
+            torch.testing.assert_close(gradients[1][name], value, rtol=1e-5, atol=1e-8)
+
+
+class TestAdapterFiles:
+    @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+    def test_loads_into_a_plain_pipeline(self, tmp_path: Path, kind: str) -> None:
+        policy = move(PipelinePolicy(pipeline_of(kind)), scale=0.1)
+        latents = some_latents(policy)
+        images = drawn_by_policy(policy, latents)
+        policy.save(tmp_path)
+        plain = pipeline_of(kind)
+        base = drawn_by_diffusers(plain, latents)
+        plain.load_lora_weights(tmp_path)
+        assert (images - base).abs().max() > 0.01
+        torch.testing.assert_close(drawn_by_diffusers(plain, latents), images, rtol=0, atol=1e-4)
+
+    @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+    def test_web_ui_names_load_back_to_the_same_images(self, tmp_path: Path, kind: str) -> None:
+        policy = move(PipelinePolicy(pipeline_of(kind), lora_rank=3), scale=0.1)
+        latents = some_latents(policy)
+        policy.save(tmp_path)
+        converted = kohya_weights(lora_layers(load_file(tmp_path / LORA_FILE)))
+        layers = {name.split(".")[0] for name in converted}
+        assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_out_0" in layers
+        assert {name.partition(".")[2] for name in converted} == {"lora_down.weight", "lora_up.weight", "alpha"}
+        assert {float(value) for name, value in converted.items() if name.endswith(".alpha")} == {3.0}
+        save_file(converted, tmp_path / "web.safetensors")
+        plain = pipeline_of(kind)
+        plain.load_lora_weights(tmp_path, weight_name="web.safetensors")
+        torch.testing.assert_close(
+            drawn_by_diffusers(plain, latents), drawn_by_policy(policy, latents), rtol=0, atol=1e-4
+        )
+
+    @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+    def test_web_ui_names_are_those_that_diffusers_writes(self, tmp_path: Path, kind: str) -> None:
+        move(PipelinePolicy(pipeline_of(kind), lora_rank=3)).save(tmp_path)
+        weights = lora_layers(load_file(tmp_path / LORA_FILE))
+        ours, theirs = (
+            kohya_weights(weights),
+            convert_state_dict_to_kohya({f"unet.{name}": value for name, value in weights.items()}),
+        )
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(value, theirs[name].to(value.dtype)) for name, value in ours.items())
+
+    def test_an_alpha_that_is_not_the_rank_would_be_seen(self, tmp_path: Path) -> None:
+        policy = move(PipelinePolicy(pipeline_of("sd15")), scale=0.1)
+        latents = some_latents(policy)
+        policy.save(tmp_path)
+        converted = kohya_weights(lora_layers(load_file(tmp_path / LORA_FILE)))
+        halved = {name: value / 2 if name.endswith("alpha") else value for name, value in converted.items()}
+        save_file(halved, tmp_path / "web.safetensors")
+        plain = pipeline_of("sd15")
+        plain.load_lora_weights(tmp_path, weight_name="web.safetensors")
+        assert (drawn_by_diffusers(plain, latents) - drawn_by_policy(policy, latents)).abs().max() > 1e-3
+
+
+class TestSpeed:
+    def test_attention_is_the_fused_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Torch's scaled_dot_product_attention, in every attention layer; diffusers takes it where nothing is set."""
+        policy, calls = PipelinePolicy(pipeline_of("sd15")), []
+        fused = torch.nn.functional.scaled_dot_product_attention
+        record = lambda *a, **k: calls.append(1) or fused(*a, **k)  # noqa: E731
+        monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", record)
+        inputs = network_inputs(policy)  # the text encoder attends too
+        calls.clear()
+        policy.predict(*inputs)
+        layers = [name for name, _ in policy.module.named_modules() if name.endswith((".attn1", ".attn2"))]
+        assert len(calls) == len(layers) > 0
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("adapter", ["lora", "full"])
+    def test_a_compiled_network_is_the_same_one(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: Any
+    ) -> None:
+        """Traced by torch.compile, but run as it is: a C++ compiler would take minutes."""
+        torch.compiler.reset()
+        monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend="eager"))
+        plain = PipelinePolicy(pipeline_of("sd15"), adapter=adapter)
+        fast = PipelinePolicy(pipeline_of("sd15"), adapter=adapter, compile_networks=True)
+        assert list(fast.trainable_parameters()) == list(plain.trainable_parameters())
+        for policy in (plain, fast):
+            train_steps(policy)
+        inputs = network_inputs(plain)
+        for ask in (PipelinePolicy.predict, on_reference):
+            torch.testing.assert_close(ask(fast, *inputs), ask(plain, *inputs), rtol=1e-4, atol=1e-5)
+        assert (fast.predict(*inputs) - on_reference(fast, *inputs)).abs().max() > 1e-4
+        fast.save(tmp_path)
+        plain.load(tmp_path)
+        torch.testing.assert_close(fast.predict(*inputs), plain.predict(*inputs), rtol=1e-4, atol=1e-5)
+
+
+class TestMemory:
+    def test_released_parts_are_on_the_device_only_while_they_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        policy = PipelinePolicy(pipeline_of("sdxl"))
+        moves: list[tuple[str, str]] = []
+        for name in ("text_encoder", "text_encoder_2", "vae", "unet"):
+            part = getattr(policy.pipeline, name)
+            record = lambda place, name=name: moves.append((name, str(place)))  # noqa: E731
+            monkeypatch.setattr(part, "to", record)
+        monkeypatch.setattr(type(policy), "device", torch.device("cpu", 0))
+        texts = ["text_encoder", "text_encoder_2"]
+        policy.encode_prompts(["a"])
+        policy.decode(some_latents(policy))
+        assert moves == []
+        policy.release("text_encoder")
+        assert moves == [(name, "cpu") for name in texts]
+        moves.clear()
+        policy.encode_prompts(["a"])
+        policy.decode(some_latents(policy))
+        assert moves == [(name, place) for place in ("cpu:0", "cpu") for name in texts]
+        moves.clear()
+        policy.to("cpu:0")
+        assert moves == [("vae", "cpu:0"), ("unet", "cpu:0")]
+        policy.release("vae")
+        moves.clear()
+        policy.decode(some_latents(policy))
+        policy.encode_images(torch.zeros(1, 3, 16, 16))
+        assert moves == [("vae", "cpu:0"), ("vae", "cpu")] * 2
+
+    @pytest.mark.parametrize("call", ["decode", "encode_images"])
+    def test_large_images_pass_the_autoencoder_in_turn(self, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+        policy = PipelinePolicy(pipeline_of("sd15"))
+        given = torch.rand(5, *((3, 16, 16) if call == "encode_images" else policy.latent_shape), generator=seeded())
+        whole = getattr(policy, call)(given)
+        seen: list[int] = []
+        first = policy.pipeline.vae.decoder if call == "decode" else policy.pipeline.vae.encoder
+        first.register_forward_pre_hook(lambda module, arguments: seen.append(len(arguments[0])))
+        monkeypatch.setattr("seedpo.models.denoiser.PIXELS_PER_CALL", 2 * 16 * 16 + 1)
+        torch.testing.assert_close(getattr(policy, call)(given), whole, rtol=1e-4, atol=1e-5)
+        assert seen == [2, 2, 1]
+        monkeypatch.setattr("seedpo.models.denoiser.PIXELS_PER_CALL", 1)
+        torch.testing.assert_close(getattr(policy, call)(given), whole, rtol=1e-4, atol=1e-5)
+
+
+class TestRefusals:
+    def test_a_resolution_that_no_latent_has(self) -> None:
+        with pytest.raises(ConfigError, match=r"resolution = 17 must be a multiple of 2, this model's pixels per lat"):
+            PipelinePolicy(pipeline_of("sd15"), resolution=17)
+
+    def test_a_schedule_of_another_family(self) -> None:
+        pipeline = pipeline_of("sdxl")
+        pipeline.scheduler = EDMEulerScheduler()
+        with pytest.raises(DataError, match=r"a model with EDMEulerScheduler cannot be trained"):
+            PipelinePolicy(pipeline)
+
+    def test_a_unet_that_cannot_carry_an_adapter(self) -> None:
+        pipeline = pipeline_of("sd15")
+        pipeline.unet = UNet2DConditionModel(
+            down_block_types=("DownBlock2D",),
+            mid_block_type=None,
+            up_block_types=("UpBlock2D",),
+            block_out_channels=(8,),
+            norm_num_groups=4,
+        )
+        with pytest.raises(ConfigError, match=r"set resolution"):
+            PipelineDenoiser(pipeline)
+        with pytest.raises(DataError, match=r"has none of the attention layers that carry an adapter \(to_q, .*full"):
+            PipelinePolicy(pipeline)
+
+    def test_a_unet_with_distilled_guidance(self) -> None:
+        pipeline = pipeline_of("sd15")
+        pipeline.unet.register_to_config(time_cond_proj_dim=8)
+        with pytest.raises(DataError, match=r"a UNet with distilled guidance \(LCM\) cannot be trained"):
+            PipelinePolicy(pipeline)

@@ -16,6 +16,7 @@ from seedpo.errors import ConfigError, RunFolderError, SeedpoError
 from seedpo.models.adapter import LORA_FILE
 from seedpo.models.loading import load_pipeline
 from seedpo.models.policy import build_policy
+from seedpo.models.stable_diffusion import kohya_metadata
 from seedpo.publishing.export import FORMATS, export_run
 from seedpo.training.run import resolve_config, train
 from tests.models.published import drawn_by_diffusers, drawn_by_policy, pipeline_of, some_latents
@@ -32,15 +33,15 @@ def same_images(pipeline: Any, policy: Any, *, within: float = 1e-4) -> None:
         assert (drawn_by_policy(policy, latents) - expected).abs().max() > 0.01, "training must be seen"
 
 
-@pytest.mark.parametrize("format", ["kohya", "diffusers-lora"])
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
-def test_adapters_load_into_the_base_model(tmp_path: Path, kind: str, format: str) -> None:
+def test_adapters_load_into_the_base_model(tmp_path: Path, kind: str) -> None:
     policy = finished_run(tmp_path / "run", model=str(base_folder(tmp_path / "base", kind)))
-    file = export_run(tmp_path / "run", tmp_path / "new" / "a.safetensors", format=format)
-    plain = pipeline_of(kind)
-    plain.load_lora_weights(file.parent, weight_name=file.name)
-    same_images(plain, policy)
-    assert [path.name for path in file.parent.iterdir()] == ["a.safetensors"]
+    for format in ("kohya", "diffusers-lora"):
+        file = export_run(tmp_path / "run", tmp_path / format / "a.safetensors", format=format)
+        plain = pipeline_of(kind)
+        plain.load_lora_weights(file.parent, weight_name=file.name)
+        same_images(plain, policy)
+        assert [path.name for path in file.parent.iterdir()] == ["a.safetensors"]
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
@@ -73,12 +74,10 @@ def test_half_precision_and_what_web_uis_read(tmp_path: Path) -> None:
         assert {value.dtype for value in weights.values()} == {torch.float16}
 
 
-@pytest.mark.parametrize(("width", "version"), [(768, "sd_v1"), (1024, "sd_v2"), (2048, "sdxl_base_v1-0"), (64, None)])
-def test_the_family_is_told_from_the_text(width: int, version: str | None) -> None:
-    from seedpo.models.stable_diffusion import kohya_metadata
-
-    tensors = {"lora_unet_a_attn2_to_k.lora_down.weight": torch.zeros(4, width)}
-    assert kohya_metadata(tensors).get("ss_base_model_version") == version
+def test_the_text_tells_web_uis_the_base_model() -> None:
+    for width, version in ((768, "sd_v1"), (1024, "sd_v2"), (2048, "sdxl_base_v1-0"), (64, None)):
+        tensors = {"lora_unet_a_attn2_to_k.lora_down.weight": torch.zeros(4, width)}
+        assert kohya_metadata(tensors).get("ss_base_model_version") == version
 
 
 @pytest.mark.parametrize(
