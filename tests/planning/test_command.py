@@ -70,7 +70,7 @@ def test_json_and_what_hours_follow_from(tmp_path: Path) -> None:
         ({}, {"gpus": 0}, "--gpus 0 must be at least 1"),
         ({}, {"utilisation": 0.0}, "--utilisation 0.0 must be above 0"),
         ({}, {"gpu": "abacus"}, "unknown GPU 'abacus'"),
-        ({"model": "nobody/nothing"}, {}, "model 'nobody/nothing' is not known here"),
+        ({"model": "nobody/nothing"}, {}, "model 'nobody/nothing'"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], arguments: dict[str, Any], said: str) -> None:
@@ -102,8 +102,8 @@ def test_people_are_counted_in_place_of_a_scorer(tmp_path: Path) -> None:
     text = with_people(tmp_path, "frozen", gpus=2)
     for part in (
         f"judged by people: study {tmp_path / 'study'}, every pair of a prompt, 1 rater each",
-        "people are asked per round: 16 groups, 96 pairs, 96 votes",
-        "people are asked in all: 400 groups, 2,400 pairs, 2,400 votes",
+        "people judge per round: 16 groups, 96 pairs, 96 votes",
+        "people judge in all: 400 groups, 2,400 pairs, 2,400 votes",
         "note: hours are those of the GPUs, which wait while people vote",
         "\nreference ",
         "+ reference",

@@ -45,7 +45,7 @@ def test_stable_diffusion_2_1_predicts_velocities_and_its_base_noise() -> None:
 
 
 def test_an_unknown_model_is_refused_with_what_to_do() -> None:
-    with pytest.raises(ConfigError, match=r"'nobody/nothing' is not known here; name the folder .* --set model=FOLDER"):
+    with pytest.raises(ConfigError, match=r"'nobody/nothing'.* --set model=FOLDER"):
         model_configuration(build_config(RunConfig, {"model": "nobody/nothing"}))
 
 
@@ -89,5 +89,5 @@ def test_a_single_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 def test_autoencoders() -> None:
     assert autoencoder_configuration("madebyollin/taesd", key="preview_vae")["_class_name"] == "AutoencoderTiny"
-    with pytest.raises(ConfigError, match=r"preview_vae = 'nobody/nothing': its configuration is not known here"):
+    with pytest.raises(ConfigError, match=r"preview_vae = 'nobody/nothing'"):
         autoencoder_configuration("nobody/nothing", key="preview_vae")

@@ -9,7 +9,7 @@ import pytest
 
 from seedpo.errors import ConfigError
 from seedpo.planning.gpus import find_gpu
-from seedpo.planning.people import Asked, People, people_asked
+from seedpo.planning.people import People, Questions, questions_to_people
 from seedpo.planning.plan import plan_run
 from seedpo.planning.table import questions
 from seedpo.study.folder import create_study
@@ -21,7 +21,7 @@ from seedpo.training.run import resolve_config
 def asked(folder: Path, *, gpus: int = 1, **trajectories: Any) -> People:
     changes = {"feedback": {"study": str(folder)}, "trajectories": {"prompts_per_rollout": 8} | trajectories}
     config = resolve_config("d3po", changes, bfloat16=False)
-    people = people_asked(config, study_settings(config), rounds=25, gpus=gpus)
+    people = questions_to_people(config, study_settings(config), rounds=25, gpus=gpus)
     assert people is not None
     return people
 
@@ -32,8 +32,8 @@ def asked(folder: Path, *, gpus: int = 1, **trajectories: Any) -> People:
 def test_a_study_that_would_be_made(tmp_path: Path, images: int, tournament: str, pairs: int) -> None:
     people = asked(tmp_path / "study", images_per_prompt=images)
     assert people.tournament == tournament
-    assert people.per_round == Asked(groups=8, pairs=pairs, votes=pairs)
-    assert people.in_all == Asked(groups=200, pairs=25 * pairs, votes=25 * pairs)
+    assert people.per_round == Questions(groups=8, pairs=pairs, votes=pairs)
+    assert people.in_all == Questions(groups=200, pairs=25 * pairs, votes=25 * pairs)
     assert asked(tmp_path / "study", images_per_prompt=images, gpus=3).in_all == people.in_all.times(3)
     assert not (tmp_path / "study").exists()
 
@@ -44,8 +44,8 @@ def test_a_study_that_is_there_says_how_many_raters_and_in_which_tournament(tmp_
     create_study(study, StudySettings(id="one", questions=(QUESTION,), **settings), [], {})
     people = asked(study, images_per_prompt=4)
     assert questions(people) == [
-        "people are asked per round: 8 groups, 24 pairs, 72 votes",
-        "people are asked in all: 200 groups, 600 pairs, 1,800 votes",
+        "people judge per round: 8 groups, 24 pairs, 72 votes",
+        "people judge in all: 200 groups, 600 pairs, 1,800 votes",
         "attention checks and repetitions come on top: 15% of what a rater is shown",
     ]
     two = asked(study, images_per_prompt=2)
@@ -63,4 +63,4 @@ def test_a_study_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 def test_without_a_study_nobody_is_asked() -> None:
     config = resolve_config("d3po", {}, bfloat16=False)
-    assert people_asked(config, study_settings(config), rounds=25, gpus=1) is None
+    assert questions_to_people(config, study_settings(config), rounds=25, gpus=1) is None

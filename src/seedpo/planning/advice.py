@@ -1,4 +1,4 @@
-"""What will not work as planned, and which key to change."""
+"""What will not work, and which key to change."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from seedpo.planning.memory import Memory
 from seedpo.training.settings import RunConfig
 
 _TIGHT = 0.9
-"""Share of the memory above which the estimate is too close to be relied on."""
+"""Share of the memory above which the estimate is too close."""
 
 _COSTLY_PREVIEWS = 0.3
-"""Share of the FLOPs from which a smaller preview autoencoder is worth naming."""
+"""Share of the FLOPs above which a smaller preview autoencoder is recommended."""
 
 
 def advise(config: RunConfig, gpu: Gpu, memory: Memory, *, previews: float) -> list[str]:
-    """Warnings, the gravest first.
+    """Warnings, the most serious first.
 
     Args:
         config: the run's settings.

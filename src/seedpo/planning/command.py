@@ -1,4 +1,4 @@
-"""`seedpo plan`: from what was typed to what is printed."""
+"""`seedpo plan`: from the arguments to the printed plan."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def plan_text(
     guesses: Guesses,
     as_json: bool,
 ) -> str:
-    """The plan of a preset or a recipe, as a table or as JSON; a progress bar runs meanwhile.
+    """The plan of a method or a recipe as a table or as JSON; shows a progress bar.
 
     Raises:
-        SeedpoError: whatever the user can mend, in one line.
+        SeedpoError: any problem the user can fix.
     """
     kind = find_gpu(gpu)
     config = resolve_config(method_or_recipe, changes, bfloat16=kind.bfloat16)

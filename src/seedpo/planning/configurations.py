@@ -46,7 +46,7 @@ _CHECKPOINTS = {
     "cond_stage_model.transformer.": "stable-diffusion-v1-5",
     "cond_stage_model.model.": "stable-diffusion-2-1",
 }
-"""What a single-file checkpoint is taken for, by the first letters of a tensor's name that only its kind has."""
+"""Published model of a single-file checkpoint, by how the name of a tensor begins that only its kind has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +71,10 @@ def published(name: str) -> dict[str, Any]:
 
 
 def model_configuration(config: RunConfig) -> ModelConfiguration:
-    """The configuration of a run's model, with the autoencoder of ``config.vae`` if one is set.
+    """The configuration of a run's model, with the autoencoder ``config.vae`` if it is set.
 
     Raises:
-        ConfigError: if the configuration of the model is neither here nor known; the message says how to give it.
+        ConfigError: if the configuration of the model is unknown; the message says how to name it.
         DataError: if a configuration file is missing or cannot be read.
     """
     model = _model(config)
@@ -106,7 +106,7 @@ def _model(config: RunConfig) -> ModelConfiguration:
     if index is not None:
         return _from_folder(index.parent, origin=f"{name}, from the hub's cache")
     raise ConfigError(
-        f"the configuration of model {name!r} is not known here; name the folder of a diffusers pipeline (its weights "
+        f"the configuration of model {name!r} is unknown; name the folder of a diffusers pipeline (its weights "
         f"are not read) with --set model=FOLDER, or one of {', '.join([*MODELS.names(), *PUBLISHED])}"
     )
 
@@ -138,7 +138,7 @@ def autoencoder_configuration(name: str, *, key: str) -> Configuration:
         key: of the run's configuration, for the message.
 
     Raises:
-        ConfigError: if it is neither here nor known.
+        ConfigError: if it is unknown.
         DataError: if the file cannot be read.
     """
     folder = Path(name)
@@ -152,7 +152,7 @@ def autoencoder_configuration(name: str, *, key: str) -> Configuration:
     if cached is not None:
         return read_configuration(cached)
     raise ConfigError(
-        f"{key} = {name!r}: its configuration is not known here; name a folder with its config.json, "
+        f"{key} = {name!r}: its configuration is unknown; name a folder with its config.json, "
         f"or one of {', '.join(PUBLISHED_AUTOENCODERS)}"
     )
 
@@ -172,6 +172,6 @@ def _kind_of_checkpoint(path: Path) -> str:
 def _cached(repository: str, file: str, revision: str | None) -> Path | None:
     try:
         place = try_to_load_from_cache(repository, file, revision=revision)
-    except ValueError:  # not of the form of a hub id
+    except ValueError:  # not a hub id
         return None
     return Path(place) if isinstance(place, str) else None

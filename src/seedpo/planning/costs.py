@@ -32,7 +32,7 @@ class Cost:
     Attributes:
         flops: of one row.
         half: whether it computes in half precision.
-        peak: bytes beside the weights that the largest call of the run takes; 0 where it is not asked for.
+        peak: bytes that the largest call of the run takes beside the weights.
     """
 
     flops: Flops
@@ -42,7 +42,7 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Networks:
-    """Everything that a run calls, on the meta device.
+    """All networks of a run, on the meta device.
 
     Attributes:
         policy: the model, as policy and reference.
@@ -79,7 +79,7 @@ def measure(
             forward and the backward pass; its peak holds the reference's forward pass beside the policy's activations.
         mixed_precision: of the run.
         with_gradients: whether gradients of an earlier micro-batch are there already; their bytes are not in the peak.
-        progress: called with the name of each part before it is measured.
+        progress: receives the name of each part before it is measured.
     """
     low = autocast_dtype(mixed_precision)
     measured: dict[str, Cost] = {}

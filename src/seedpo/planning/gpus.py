@@ -1,4 +1,4 @@
-"""GPUs that a run can be planned for: the makers' dense peaks and the memory that the driver shows."""
+"""GPUs that a run can be planned for: dense peaks from the data sheets, and memory as the driver shows it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Gpu:
         memory: GiB, as the driver shows it.
         half: matrix peak in float16 with float32 accumulation, and in bfloat16 where there is one.
         tf32: peak of float32 convolutions, which cuDNN runs in TF32 where the hardware has it.
-        float32: peak of float32 matrix products, which torch runs without TF32 unless told otherwise.
+        float32: peak of float32 matrix products, which torch runs without TF32 by default.
         bfloat16: whether matrix units take bfloat16.
     """
 
@@ -62,13 +62,13 @@ def find_gpu(name: str) -> Gpu:
     """The GPU of that name; case, hyphens and blanks do not matter, nor do ``NVIDIA`` and ``RTX``.
 
     Raises:
-        ConfigError: if there is no such GPU; the message lists what there is.
+        ConfigError: if the GPU is unknown; the message lists the known ones.
     """
     known = {_plain(gpu.name): gpu for gpu in GPUS}
-    asked = _plain(name).removesuffix("gb")
-    for candidate in (asked, f"rtx{asked}", asked.replace("sxm", "")):
+    plain = _plain(name).removesuffix("gb")
+    for candidate in (plain, f"rtx{plain}", plain.replace("sxm", "")):
         if candidate in known:
             return known[candidate]
-    near = difflib.get_close_matches(asked, known, n=1)
+    near = difflib.get_close_matches(plain, known, n=1)
     hint = f"did you mean {known[near[0]].name}? " if near else ""
     raise ConfigError(f"unknown GPU {name!r}; {hint}there are: {', '.join(gpu.name for gpu in GPUS)}")

@@ -1,4 +1,4 @@
-"""What a computation costs, found without doing it: FLOPs and live bytes of tensors on the meta device.
+"""What a computation costs, without doing it: FLOPs and live bytes of tensors on the meta device.
 
 Meta tensors have a shape and a type but no data, so that a network of any size is run in seconds and in no memory.
 Two things that a GPU does and the meta device does not are imitated: attention in one fused kernel, which keeps no
@@ -58,14 +58,14 @@ class Flops:
 
     @property
     def total(self) -> Fraction:
-        """All of them."""
+        """The sum."""
         return self.convolution + self.product
 
     def __add__(self, other: Flops) -> Flops:
         return Flops(convolution=self.convolution + other.convolution, product=self.product + other.product)
 
     def times(self, factor: Fraction | int) -> Flops:
-        """So many times as many."""
+        """Multiplied by a factor."""
         return Flops(convolution=self.convolution * factor, product=self.product * factor)
 
 
@@ -109,8 +109,8 @@ class Meter:
     def backward(self, loss: Tensor) -> None:
         """The gradients of a scalar.
 
-        ``Tensor.backward`` is itself a function that the imitation of a GPU is asked about, and would run with it
-        switched off: checkpointed layers would be computed again in other types than at first.
+        ``Tensor.backward`` is itself a function that the imitation of a GPU intercepts, and would run with it
+        switched off: checkpointed layers would be recomputed in other number formats than at first.
         """
         engine = torch.autograd.Variable._execution_engine
         engine.run_backward((loss,), (torch.ones_like(loss),), False, False, (), True, True)
@@ -171,11 +171,11 @@ class _FusedAttention(torch.autograd.Function):
         gradient, meter = gradients[0], ctx.meter
         meter.paused = True
         scores = gradient @ value.transpose(-1, -2)
-        found = (scores @ key, scores.transpose(-1, -2) @ query, scores.transpose(-1, -2) @ gradient)
+        results = (scores @ key, scores.transpose(-1, -2) @ query, scores.transpose(-1, -2) @ gradient)
         meter.paused = False
-        for tensor in found:
+        for tensor in results:
             meter.track(tensor)
-        return (*found, None)
+        return (*results, None)
 
 
 class _LikeAGpu(TorchFunctionMode):
@@ -211,7 +211,7 @@ def metering(*, known: Sequence[Tensor] = (), low: torch.dtype | None = None) ->
 
     Args:
         known: tensors that were there before and are not to be counted, such as weights.
-        low: half precision of automatic mixed precision; none: everything runs in the type that it has.
+        low: number format of automatic mixed precision; `None` if everything runs in its own format.
     """
     meter = Meter()
     meter.ignore(known)

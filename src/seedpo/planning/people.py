@@ -1,4 +1,4 @@
-"""What people are asked in a run that they judge: groups, pairs and votes, per round and in all."""
+"""The questions to the people who judge a run: groups, pairs and votes, per round and in all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from seedpo.training.settings import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class Questions:
     """Questions to people.
 
     Attributes:
@@ -23,9 +23,9 @@ class Asked:
     pairs: int
     votes: int
 
-    def times(self, number: int) -> Asked:
-        """So many times as much."""
-        return Asked(groups=number * self.groups, pairs=number * self.pairs, votes=number * self.votes)
+    def times(self, number: int) -> Questions:
+        """Multiplied by a number."""
+        return Questions(groups=number * self.groups, pairs=number * self.pairs, votes=number * self.votes)
 
     def as_json(self) -> dict[str, int]:
         """As JSON values."""
@@ -38,19 +38,19 @@ class People:
 
     Attributes:
         study: its folder.
-        tournament: what of a group is compared, in words.
+        tournament: which images of a group are compared, in words.
         raters: of each pair.
         extra: share of a rater's pairs that are attention checks or repetitions, on top of what is counted.
-        per_round: what all processes ask in one round.
-        in_all: what they ask in the run.
+        per_round: of all processes in one round.
+        in_all: of all processes in the run.
     """
 
     study: str
     tournament: str
     raters: int
     extra: float
-    per_round: Asked
-    in_all: Asked
+    per_round: Questions
+    in_all: Questions
 
     def as_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -62,12 +62,12 @@ class People:
         }
 
 
-def people_asked(config: RunConfig, study: StudySettings | None, *, rounds: int, gpus: int) -> People | None:
-    """What people are asked; none: nobody is.
+def questions_to_people(config: RunConfig, study: StudySettings | None, *, rounds: int, gpus: int) -> People | None:
+    """The questions to people; `None` if there are none.
 
     Args:
         config: the run's settings.
-        study: those of the study, or of the one that would be made; none: nobody is asked.
+        study: settings of the study, or of the one that would be created; `None` without a study.
         rounds: roll-outs of each process.
         gpus: processes, each of which asks about its own images.
     """
@@ -77,7 +77,7 @@ def people_asked(config: RunConfig, study: StudySettings | None, *, rounds: int,
     full = study.compares_all(count)
     groups = gpus * config.trajectories.prompts_per_rollout
     pairs = groups * (count * (count - 1) // 2 if full else count - 1)
-    per_round = Asked(groups=groups, pairs=pairs, votes=pairs * study.raters_per_pair)
+    per_round = Questions(groups=groups, pairs=pairs, votes=pairs * study.raters_per_pair)
     return People(
         study=str(config.feedback.study),
         tournament="every pair" if full else "a knockout",

@@ -16,7 +16,7 @@ from seedpo.planning.dry_run import NO_GUESSES, Guesses, Workload, dry_run
 from seedpo.planning.gpus import Gpu
 from seedpo.planning.memory import Memory, estimate
 from seedpo.planning.networks import build_policy, build_preview
-from seedpo.planning.people import People, people_asked
+from seedpo.planning.people import People, questions_to_people
 from seedpo.planning.scorers import Scorer, build_scorer
 from seedpo.training.feedback.wiring import study_settings
 from seedpo.training.settings import RunConfig
@@ -50,9 +50,9 @@ class Plan:
 
     Attributes:
         config: its settings.
-        model: where the model's configuration comes from.
-        scorer: what the reward's network was taken for; empty where there is none.
-        people: what they are asked, where they judge in place of a reward.
+        model: origin of the model's configuration.
+        scorer: origin of the reward's network; empty without a reward.
+        people: the questions to people, if they judge in place of a reward.
         gpu: planned for.
         gpus: how many of them.
         utilisation: share of the peak that was assumed.
@@ -64,8 +64,8 @@ class Plan:
         flops: of the run, all processes together.
         hours: of the run.
         memory: of one GPU, an estimate.
-        warnings: what will not work as planned, and what to change.
-        notes: what was assumed.
+        warnings: what will not work, and which key to change.
+        notes: assumptions.
     """
 
     config: RunConfig
@@ -149,12 +149,12 @@ def count(
 
     Args:
         config: the run's settings.
-        guesses: what they do not say.
+        guesses: what the settings do not say.
         gpus: of the run.
-        progress: called with the name of each part before it is measured.
+        progress: receives the name of each part before it is measured.
 
     Raises:
-        ConfigError: if a guess is out of its range, or the configuration of the model is not known.
+        ConfigError: if a guess is out of range, or the configuration of the model is unknown.
         DataError: if a configuration file cannot be used.
     """
     if not 0 < guesses.kept <= 1:
@@ -237,17 +237,17 @@ def plan_run(
         gpus: how many, at least 1; ``batch_size`` is per GPU.
         utilisation: share of the peak that is reached, above 0 and at most 1.
         guesses: what the settings do not say.
-        progress: called with the name of each part before it is measured.
+        progress: receives the name of each part before it is measured.
 
     Raises:
-        ConfigError: if an argument is out of its range, or the configuration of the model is not known.
+        ConfigError: if an argument is out of range, or the configuration of the model is unknown.
         DataError: if a configuration file cannot be used.
     """
     if gpus < 1:
         raise ConfigError(f"--gpus {gpus} must be at least 1")
     if not 0 < utilisation <= 1:
         raise ConfigError(f"--utilisation {utilisation} must be above 0 and at most 1: a share of the peak")
-    study = study_settings(config)  # one that cannot be read is told before anything is counted
+    study = study_settings(config)  # reports an unreadable study before the expensive part
     counted = count(config, guesses=guesses, gpus=gpus, progress=progress)
     workload, costs = counted.workload, counted.costs
     rates = Rates(costs=costs, gpu=gpu, utilisation=utilisation)
@@ -260,7 +260,7 @@ def plan_run(
         config=config,
         model=counted.model,
         scorer="" if scorer is None else scorer.origin,
-        people=people_asked(config, study, rounds=rollouts, gpus=gpus),
+        people=questions_to_people(config, study, rounds=rollouts, gpus=gpus),
         gpu=gpu,
         gpus=gpus,
         utilisation=utilisation,
@@ -305,11 +305,11 @@ def _evaluation_line(
 def _notes(config: RunConfig, scorers: Mapping[str, Scorer], guesses: Guesses, workload: Workload) -> list[str]:
     notes = []
     if workload.rollouts is not None and guesses.kept == 1:
-        notes.append("every pair of a roll-out is taken to be kept; with --kept 0.5 there are twice as many roll-outs")
+        notes.append("all pairs of a roll-out are assumed to be kept; --kept 0.5 means twice as many roll-outs")
     if workload.rollouts is None and guesses.pairs is None:
-        notes.append("every pair is taken to be met once; --pairs N says how many there are")
+        notes.append("no pair is assumed to be met twice; --pairs N says how many there are")
     if workload.rollouts is None and config.cache.folder is not None and not guesses.cached:
-        notes.append("the cache folder is taken to be empty at the start; --cached says that it is filled")
+        notes.append("the cache folder is assumed to be empty; --cached says that it is filled")
     if unknown := sorted({name for scorer in scorers.values() for name in scorer.unknown}):
         notes.append(
             f"rewards whose network is unknown are not counted: {', '.join(unknown)}; a CLIP is known by the "

@@ -69,10 +69,10 @@ def _totals(plan: Plan) -> str:
 
 
 def questions(people: People) -> list[str]:
-    """What people are asked, as lines."""
+    """The questions to people, as lines."""
     lines = [
-        f"people are asked {when}: {asked.groups:,} groups, {asked.pairs:,} pairs, {asked.votes:,} votes"
-        for when, asked in (("per round", people.per_round), ("in all", people.in_all))
+        f"people judge {when}: {count.groups:,} groups, {count.pairs:,} pairs, {count.votes:,} votes"
+        for when, count in (("per round", people.per_round), ("in all", people.in_all))
     ]
     if people.extra:
         lines.append(f"attention checks and repetitions come on top: {people.extra:.0%} of what a rater is shown")

@@ -5,7 +5,7 @@
 The MLP has five linear layers and no activation between them, as published (sac+logos+ava1-l14-linearMSE; the reward
 of DDPO, arXiv 2305.13301, is the same file). The score is a rating, mostly between 1 and 10; the prompt plays no part.
 Images are prepared as OpenAI's package prepares them. That package computes CLIP in float16 on a GPU; here it is
-float32 unless told otherwise, and the MLP always is.
+float32 by default, and the MLP always is.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class AestheticScorer:
     """A reward from CLIP's image embedding and an MLP.
 
     Args:
-        clip: gives the embedding; its text tower is let go.
+        clip: gives the embedding; its text tower is dropped.
         mlp: rates it.
         batch_size: most images that the network sees at once.
     """
@@ -74,7 +74,7 @@ class AestheticScorer:
         self.batch_size = batch_size
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Moves the networks to a device, and CLIP to a type of numbers; none leaves them as they are."""
+        """Moves the networks to a device, and CLIP to a number format; `None` leaves them as they are."""
         self.clip.to(device=device, dtype=dtype)
         self.mlp.to(device=device)
         return self
@@ -95,15 +95,15 @@ class AestheticScorer:
 
 @cache
 def aesthetic(place: str | None = None) -> AestheticScorer:
-    """The aesthetic predictor, loaded once per process; 1.7 GB from the hub where no place is given.
+    """The aesthetic predictor, loaded once per process; 1.7 GB from the hub without a place.
 
     Args:
         place: folder, or ``owner/name[@revision]`` on the hub, with ``aesthetic-model.pth`` or
-            ``sac+logos+ava1-l14-linearMSE.pth``, and, if it is at hand, CLIP-L/14 in transformers' format
+            ``sac+logos+ava1-l14-linearMSE.pth``, and, optionally, CLIP-L/14 in transformers' format
             (``config.json``, ``model.safetensors``); otherwise CLIP comes from the hub.
 
     Raises:
-        DataError: if it cannot be had; the message names files or tensors.
+        DataError: if it cannot be loaded; the message names files or tensors.
     """
     folder = located("aesthetic", place, repository=REPOSITORY, files=(), optional=[*WEIGHTS, *CLIP_FILES])
     path = next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
@@ -137,7 +137,7 @@ def mlp_of(weights: Mapping[str, Tensor], *, origin: str | Path) -> RatingMlp:
     """The MLP with published weights; its widths follow from their shapes.
 
     Raises:
-        DataError: naming weights that are missing, left over or of a shape that does not fit.
+        DataError: naming weights that are missing, left over or of another shape.
     """
     nothing = torch.zeros(1, 1)
     taken = weights.get("layers.0.weight", nothing).shape[-1:].numel()

@@ -75,13 +75,13 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], *, origin: str | Path
         for name, own in expected.items()
         if name in weights and weights[name].shape != own.shape
     ]
-    faults = [
+    problems = [
         f"{what} {some(names)}"
         for what, names in (("lacks", missing), ("has the wrong shape for", misshapen), ("also holds", unexpected))
         if names
     ]
-    if faults:
-        raise DataError(f"{origin} does not fit the network: it {'; it '.join(faults)}; is it the right checkpoint?")
+    if problems:
+        raise DataError(f"{origin} does not fit the network: it {'; it '.join(problems)}; is it the right checkpoint?")
     module.load_state_dict(
         {name: weights[name].to(own.dtype) for name, own in expected.items()},
         assign=any(own.is_meta for own in expected.values()),

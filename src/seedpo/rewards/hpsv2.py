@@ -5,7 +5,7 @@
 without the logit scale, as the package ``hpsv2`` gives it. The weights are read from the published file and put into
 transformers' CLIP with the exact GELU; neither ``hpsv2`` nor open_clip is needed. Images and prompts are prepared as
 there; see :func:`seedpo.rewards.preprocessing.hps_pixels` and :func:`seedpo.rewards.clip.open_clip_tokens`. On a
-GPU the package computes in mixed precision; here, in float32 unless told otherwise.
+GPU the package computes in mixed precision; here, in float32 by default.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ HPS = ClipRecipe(pixels=hps_pixels, tokens=open_clip_tokens, score=lambda cosine
 
 VISION_HEAD_WIDTH = 80
 TEXT_HEAD_WIDTH = 64
-"""Channels of an attention head in ViT-H/14's towers; the shapes of the weights do not tell."""
+"""Channels of an attention head in ViT-H/14's towers; the shapes of the weights do not show them."""
 
 _IMAGE_SIDE = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
@@ -80,14 +80,14 @@ _TOWERS = {
 
 @cache
 def hpsv2(place: str | None = None) -> ClipScorer:
-    """HPSv2, loaded once per process; about 2 GB from the hub where no place is given.
+    """HPSv2, loaded once per process; about 2 GB from the hub without a place.
 
     Args:
-        place: folder, or ``owner/name[@revision]`` on the hub, with ``HPS_v2_compressed.pt`` and, if it is at hand,
+        place: folder, or ``owner/name[@revision]`` on the hub, with ``HPS_v2_compressed.pt`` and, optionally,
             CLIP-H's tokenizer.
 
     Raises:
-        DataError: if it cannot be had; the message names files or tensors.
+        DataError: if it cannot be loaded; the message names files or tensors.
     """
     return _load("hpsv2", place, V2)
 
@@ -122,9 +122,9 @@ def network_of(weights: Mapping[str, Tensor], *, origin: str | Path) -> CLIPMode
         origin: where they are from, for errors.
 
     Raises:
-        DataError: naming weights that are missing, left over or of a shape that does not fit.
+        DataError: naming weights that are missing, left over or of another shape.
     """
-    with torch.device("meta"):  # no time is lost on random weights
+    with torch.device("meta"):  # no time is spent on random weights
         model = CLIPModel(configuration(weights, origin=origin))
     fill(model, renamed(weights, origin=origin), origin=origin, ignored=("attn_mask",))
     for tower in (model.text_model, model.vision_model):  # buffers that no checkpoint holds
@@ -162,24 +162,24 @@ def configuration(weights: Mapping[str, Tensor], *, origin: str | Path) -> CLIPC
 
 
 def renamed(weights: Mapping[str, Tensor], *, origin: str | Path) -> dict[str, Tensor]:
-    """Weights in open_clip's layout by transformers' names; what has none keeps its own.
+    """Weights in open_clip's layout by transformers' names; weights without one keep their own.
 
     Raises:
         DataError: naming weights that are missing.
     """
     names = dict(_names(weights))
     _check_names(weights, names, origin)
-    found: dict[str, Tensor] = {name: value for name, value in weights.items() if name not in names}
+    converted: dict[str, Tensor] = {name: value for name, value in weights.items() if name not in names}
     for name, ours in names.items():
         value = weights[name].t() if name in _TRANSPOSED else weights[name]
         if "{part}" not in ours:
-            found[ours] = value
+            converted[ours] = value
             continue
         if len(value) % 3:
-            raise DataError(f"{origin}: {name} {tuple(value.shape)} is no threefold projection")
+            raise DataError(f"{origin}: {name} {tuple(value.shape)} is not a threefold projection")
         for part, projection in zip("qkv", value.chunk(3), strict=True):
-            found[ours.format(part=part)] = projection
-    return found
+            converted[ours.format(part=part)] = projection
+    return converted
 
 
 def _names(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
@@ -194,8 +194,8 @@ def _names(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
 
 
 def _layers(weights: Mapping[str, Tensor], blocks: str) -> int:
-    found = [name.removeprefix(f"{blocks}.").split(".")[0] for name in weights if name.startswith(f"{blocks}.")]
-    return max((int(layer) + 1 for layer in found if layer.isdecimal()), default=0)
+    numbers = [name.removeprefix(f"{blocks}.").split(".")[0] for name in weights if name.startswith(f"{blocks}.")]
+    return max((int(layer) + 1 for layer in numbers if layer.isdecimal()), default=0)
 
 
 def _tower(
@@ -205,7 +205,7 @@ def _tower(
     _check_names(weights, (first,), origin)
     if width % head_width:
         raise DataError(
-            f"{origin}: {blocks} is {width} wide, which is no multiple of {head_width}, the width of ViT-H/14's heads; "
+            f"{origin}: {blocks} is {width} wide, not a multiple of {head_width}, the width of ViT-H/14's heads; "
             "is it the right checkpoint?"
         )
     return {

@@ -44,10 +44,10 @@ TOKENIZER = "google-bert/bert-base-uncased"
 """Of the original's tokenizer on the hub."""
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
-"""Files of a tokenizer; the last one suffices."""
+"""Files of a tokenizer; the last one is enough."""
 
 MAX_TOKENS = 35
-"""Prompts are cut and padded to so many tokens."""
+"""Length of prompts, cut or padded, in tokens."""
 
 MEAN, DEVIATION = 0.16717362830052426, 1.0333394966054072
 """Of the head's output over the original's training set."""
@@ -56,7 +56,7 @@ HEAD_WIDTHS = (1024, 128, 64, 16, 1)
 """Of the head's layers."""
 
 HEAD_WIDTH = 64
-"""Width of an attention head of BLIP's vision towers; the weights do not tell it."""
+"""Width of an attention head of BLIP's vision towers; the weights do not show it."""
 
 VISION_EPS = 1e-6
 
@@ -112,15 +112,15 @@ def network_of(weights: Mapping[str, Tensor], text: Mapping[str, Any], *, origin
 
     Args:
         weights: by their published names.
-        text: content of ``med_config.json``; its ``encoder_width`` is not read, as in the original, which puts the
-            vision tower's in its place.
+        text: content of ``med_config.json``; its ``encoder_width`` is not read, as in the original, which uses the
+            vision tower's instead.
         origin: of the weights, for messages.
 
     Raises:
         DataError: if tensors are missing, unknown, or of another shape.
     """
     vision = _vision_config(weights, origin)
-    with torch.device("meta"):  # no time is lost on random weights
+    with torch.device("meta"):  # no time is spent on random weights
         network = ImageRewardNetwork(vision, _text_config(text, vision.hidden_size, origin))
     ours = {published_name(name): name for name in network.state_dict()}
     if missing := sorted(ours.keys() - weights.keys()):
@@ -138,7 +138,7 @@ class ImageReward:
     """ImageReward as a reward.
 
     Images are prepared as the original's torchvision transforms prepare PIL images: the shorter side resized
-    (bicubic), the middle cut out. Prompt and image meet inside the network, so that of a prompt only its token ids
+    (bicubic), the middle cut out. Prompt and image meet inside the network, so that only the token ids of a prompt
     can be kept. 1.033 times the difference of two scores of one prompt is in log-odds of being preferred.
 
     Args:
@@ -187,22 +187,22 @@ class ImageReward:
 
     def _tokenised(self, prompt: str) -> Tensor:
         """Ids and mask, (2, 35)."""
-        found = self.tokenizer(
+        encoding = self.tokenizer(
             [prompt], padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
         )
-        return torch.cat([found.input_ids, found.attention_mask]).to(self.device)
+        return torch.cat([encoding.input_ids, encoding.attention_mask]).to(self.device)
 
 
 @cache
 def imagereward(place: str | None = None) -> ImageReward:
-    """ImageReward v1.0, loaded once per process; 1.8 GB from the hub where no place is given.
+    """ImageReward v1.0, loaded once per process; 1.8 GB from the hub without a place.
 
     Args:
-        place: folder with ``ImageReward.pt``, ``med_config.json`` and, if it is at hand, the tokenizer of
+        place: folder with ``ImageReward.pt``, ``med_config.json`` and, optionally, the tokenizer of
             bert-base-uncased; or ``owner/name`` on the hub.
 
     Raises:
-        DataError: if it cannot be had; the message names files or tensors.
+        DataError: if it cannot be loaded; the message names files or tensors.
     """
     folder = located(
         "imagereward", place, repository=REPOSITORY, files=[WEIGHTS, TEXT_CONFIG], optional=[*TOKENIZER_FILES]
@@ -242,8 +242,8 @@ def _tokenizer(folder: Path) -> BertTokenizer:
     try:
         return BertTokenizer.from_pretrained(folder)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        said = " ".join(str(error).split())
-        raise DataError(f"the tokenizer in {folder} cannot be read ({said}); copy that of {TOKENIZER}") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"the tokenizer in {folder} cannot be read ({reason}); copy that of {TOKENIZER}") from error
 
 
 def published_name(name: str) -> str:
@@ -269,7 +269,9 @@ def _vision_config(weights: Mapping[str, Tensor], origin: str) -> BlipVisionConf
     except KeyError as error:
         raise DataError(f"{origin} lacks {error.args[0]}; is it {WEIGHTS} as published?") from error
     except ValueError as error:
-        raise DataError(f"{origin} holds no vision tower of BLIP ({error}); is it {WEIGHTS} as published?") from error
+        raise DataError(
+            f"{origin} does not hold BLIP's vision tower ({error}); is it {WEIGHTS} as published?"
+        ) from error
     blocks = {name.split(".")[3] for name in weights if name.startswith(f"{prefix}blocks.")}
     return BlipVisionConfig(
         hidden_size=width,

@@ -1,6 +1,6 @@
 """How well images compress: the rewards of DDPO (arXiv 2305.13301) and D3PO (arXiv 2311.13231) that need no model.
 
-The score is the size of the image as a JPEG file of quality 95, in kB of 1000 bytes; the prompt plays no part. The
+The score is the size of the image as a JPEG file of quality 95, in kB of 1000 bytes; the prompt is not used. The
 published figures are for 512 px, and sizes grow with the number of pixels.
 """
 
@@ -31,7 +31,7 @@ def jpeg_sizes(images: Images, prompts: Sequence[str]) -> Tensor:
         Sizes in kB, (B,) float32 on the images' device; on the CPU for PIL images.
 
     Raises:
-        DataError: if the counts differ, or something is not an image.
+        DataError: if the counts differ, or an element is not an image.
     """
     sizes = score_in_batches(images, prompts, _sizes_of_bytes, device="cpu")
     return sizes.to(images.device) if isinstance(images, Tensor) else sizes

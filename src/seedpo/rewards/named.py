@@ -126,7 +126,7 @@ def source_of(name: str, definitions: Definitions | None = None) -> RewardSource
     if head in REWARDS and not (at and Path(name).exists()):
         entry = REWARDS[head]
         if at and entry.place is None:
-            raise ConfigError(f"reward {name}: {head} has no weights to be found elsewhere; write {head}")
+            raise ConfigError(f"reward {name}: {head} has no weights that could be elsewhere; write {head}")
         if at and not place:
             raise ConfigError(f"reward {name}: name a folder or owner/name after @, for example {head}@{entry.place}")
         return RewardSource(name=name, entry=entry, place=place or None)
@@ -285,8 +285,7 @@ def check_definitions(definitions: Definitions) -> None:
             raise ConfigError(f"rewards.{name} has the name of a registered reward; give the sum another name")
         if not name or any(mark in name for mark in "/\\@:,") or name in COLUMNS:
             raise ConfigError(
-                f"rewards.{name} could be mistaken for a path, a place, code or a column; name the sum with letters, "
-                "digits, - and _"
+                f"rewards.{name} could be mistaken for a path, a place, code or a column; use letters, digits, - and _"
             )
         for term in definition.terms:
             try:

@@ -23,10 +23,10 @@ class PreferenceEvaluation:
 
     Args:
         pairs: held-out pairs, encoded.
-        prompts: what they were made for.
-        views: how they are shown, and at which time steps.
-        rows: numbers of the pairs that are looked at.
-        batch_size: pairs at a time; whole batches are dealt out among processes.
+        prompts: their prompts.
+        views: how the model sees them, and at which time steps.
+        rows: numbers of the pairs that are evaluated.
+        batch_size: pairs at a time; whole batches are divided among processes.
         seed: seed of the noise, which for each pair and time step is its own.
         progress: whether to show a progress bar.
     """
@@ -67,7 +67,7 @@ class PreferenceEvaluation:
             batch = replace(self.pairs.encode(rows, [False] * len(rows)), pair=torch.tensor(rows))
             prompts = self.prompts(rows)
             logits = [policy.compare(self.views.at(batch, step, seed=self.seed), prompts).logits for step in steps]
-            margins.append(torch.stack([one[:, 0] - one[:, 1] for one in logits], dim=1).float().cpu())
+            margins.append(torch.stack([scores[:, 0] - scores[:, 1] for scores in logits], dim=1).float().cpu())
             label = batch.chosen_probability
             chosen.append(torch.ones(len(rows)) if label is None else label.cpu())
         return {"margins": torch.cat(margins), "chosen": torch.cat(chosen)}
@@ -78,7 +78,7 @@ class PreferenceEvaluation:
         Args:
             parts: what :meth:`draw` gave on each process.
             step: optimiser steps taken.
-            folder: where an evaluation may store things; this one has none.
+            folder: not used; this evaluation stores nothing.
 
         Raises:
             TrainingDiverged: if a score is not finite.

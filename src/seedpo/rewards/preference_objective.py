@@ -31,8 +31,8 @@ class PreferenceObjective:
     """Two-way cross-entropy on pairs as a preference model sees them.
 
     Args:
-        views: how pairs are shown.
-        prompts: what they were made for.
+        views: how the model sees pairs.
+        prompts: their prompts.
         in_batch_negatives: whether each prompt is compared with all images of the batch, and each image with all
             prompts, as PickScore's code can do.
     """
@@ -47,10 +47,10 @@ class PreferenceObjective:
         if batch.pair is None:
             raise ValueError("the pairs of a batch must be numbered")
         seen = self.views.drawn(batch, generator=generator)
-        said = policy.compare(seen, self.prompts(batch.pair.tolist()))
-        chosen = _probability(batch).to(said.scale)
-        losses = (in_batch_losses if self.in_batch_negatives else pair_losses)(said, chosen)
-        logits = said.logits.detach()
+        comparison = policy.compare(seen, self.prompts(batch.pair.tolist()))
+        chosen = _probability(batch).to(comparison.scale)
+        losses = (in_batch_losses if self.in_batch_negatives else pair_losses)(comparison, chosen)
+        logits = comparison.logits.detach()
         margins = logits[:, 0] - logits[:, 1]
         metrics = {
             "rewards/chosen": logits[:, 0],
@@ -63,17 +63,17 @@ class PreferenceObjective:
         return LossOutput(losses=losses, metrics=metrics)
 
 
-def pair_losses(said: Comparison, chosen_probability: Tensor) -> Tensor:
+def pair_losses(comparison: Comparison, chosen_probability: Tensor) -> Tensor:
     """Cross-entropy between label and preference less the label's entropy, (B,): 0 is the least."""
     label = torch.stack([chosen_probability, 1.0 - chosen_probability], dim=1)
-    return (label * -log_softmax(said.logits, dim=1)).sum(1) - _entropy(label)
+    return (label * -log_softmax(comparison.logits, dim=1)).sum(1) - _entropy(label)
 
 
-def in_batch_losses(said: Comparison, chosen_probability: Tensor) -> Tensor:
+def in_batch_losses(comparison: Comparison, chosen_probability: Tensor) -> Tensor:
     """The same over all images of the batch for each prompt, and over all prompts for each image, halved each, (B,)."""
-    count = len(said.text)
+    count = len(comparison.text)
     label = torch.stack([chosen_probability, 1.0 - chosen_probability], dim=1)
-    logits = said.scale * torch.einsum("bd,nkd->bnk", said.text, said.images)
+    logits = comparison.scale * torch.einsum("bd,nkd->bnk", comparison.text, comparison.images)
     own = torch.arange(count, device=logits.device)
     over_images = log_softmax(logits.flatten(1), dim=1).view(count, count, 2)[own, own]
     over_prompts = log_softmax(logits, dim=0)[own, own]

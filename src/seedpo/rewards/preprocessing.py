@@ -65,12 +65,12 @@ def clip_pixels(
     mean: tuple[float, float, float] = CLIP_MEAN,
     std: tuple[float, float, float] = CLIP_STD,
 ) -> Tensor:
-    """Images as CLIP is shown them: shorter side resized, middle cut out, normalised.
+    """Images as CLIP sees them: shorter side resized, centre cropped, normalised.
 
     Args:
         images: (B, 3, H, W) uint8.
         size: height and width of the result, in pixels.
-        crop: whose rounding the middle has where it lies between two pixels: ``transformers`` (CLIPImageProcessor)
+        crop: whose rounding the centre has if it lies between two pixels: ``transformers`` (CLIPImageProcessor)
             rounds down, ``torchvision`` (OpenAI's and open_clip's CLIP, ImageReward) to the nearest even number.
         mean: subtracted from the channels, in [0, 1].
         std: what the channels are then divided by.
@@ -84,7 +84,7 @@ def clip_pixels(
 
 
 def hps_pixels(images: Tensor, size: int) -> Tensor:
-    """Images as HPSv2 is shown them: longer side resized, zeros around, normalised.
+    """Images as HPSv2 sees them: longer side resized, zeros around, normalised.
 
     HPSv2 resizes floats, by torchvision's ``resize`` of tensors with its defaults: bicubic with antialiasing, values
     outside of [0, 1] kept. (torchvision before 0.17 did not antialias tensors, so that HPSv2 gives other scores there.)
@@ -115,7 +115,7 @@ def shorter_side(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 _CROP_START = {"transformers": lambda spare: spare // 2, "torchvision": lambda spare: round(spare / 2.0)}
-"""First row or column of the middle, by the number of those that are cut away."""
+"""First row or column of the centre, by the number of those that are cropped."""
 
 
 def _normalised(pixels: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
@@ -141,7 +141,7 @@ def _resampled(images: Tensor, length: int) -> Tensor:
     rows = images.permute(2, 0, 1, 3).contiguous()
     sums = torch.full((length, *rows.shape[1:]), 1 << (_FRACTION_BITS - 1), dtype=torch.int32, device=images.device)
     for tap in range(weights.shape[1]):
-        # Beyond the last row the weight is 0, so that any row will do.
+        # Beyond the last row the weight is 0, so that any row serves.
         chosen = rows[(first + tap).clamp(max=len(rows) - 1)]
         sums.addcmul_(chosen.int(), weights[:, tap, None, None, None])
     return (sums >> _FRACTION_BITS).clamp_(0, 255).to(torch.uint8).permute(1, 2, 0, 3)
@@ -149,7 +149,7 @@ def _resampled(images: Tensor, length: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _taps(old: int, new: int) -> tuple[Tensor, Tensor]:
-    """Which rows make a new row, and how much: first row (new,) int64 and weights (new, K) int32, in 2^-22.
+    """Which rows contribute to a new row, and how much: first row (new,) int64 and weights (new, K) int32, in 2^-22.
 
     The arithmetic, in doubles and in this order, is that of Pillow's ``precompute_coeffs`` and
     ``normalize_coeffs_8bpc`` (src/libImaging/Resample.c).

@@ -1,4 +1,4 @@
-"""What a preference model is shown of labelled pairs: previews of noisy images (SPO), or the finished images."""
+"""How a preference model sees labelled pairs: as previews of noisy images (SPO), or as finished images."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from seedpo.rewards.step_aware_clip import normalise
 
 @dataclass(frozen=True, kw_only=True)
 class SeenPairs:
-    """Pairs as a preference model is shown them.
+    """Pairs as a preference model sees them.
 
     Attributes:
         pixels: prepared for its vision tower, preferred and other image, (B, 2, 3, S, S).
-        timestep: of the previews, the same for both images, (B,) int64; none: the images are finished.
+        timestep: of the previews, the same for both images, (B,) int64; `None` for finished images.
     """
 
     pixels: Tensor
@@ -33,16 +33,16 @@ class SeenPairs:
 
 
 class Views(Protocol):
-    """How pairs are shown."""
+    """How a preference model sees pairs."""
 
     timesteps: Sequence[int | None]
-    """Time steps at which accuracies are stated; none: of finished images."""
+    """Time steps at which accuracies are measured; `None` for finished images."""
 
     def drawn(self, pairs: ImagePairs, *, generator: torch.Generator) -> SeenPairs:
         """Pairs as in training."""
 
     def at(self, pairs: ImagePairs, timestep: int | None, *, seed: int) -> SeenPairs:
-        """Pairs as in an evaluation; what is drawn for a pair depends on seed, pair and time step alone."""
+        """Pairs as in an evaluation; the noise of a pair depends on seed, pair and time step alone."""
 
 
 class FinishedImages:
@@ -62,7 +62,7 @@ class FinishedImages:
 class PixelPairs:
     """Pairs whose ``latents`` are prepared pixels (3, S, S): a model of finished images has no other latent space.
 
-    They are prepared at every visit, as the scorer of finished images prepares them, and there is no embedded prompt.
+    They are prepared at every visit as the scorer of finished images prepares them. No prompt is embedded.
 
     Args:
         pairs: the labelled images.
@@ -101,8 +101,8 @@ class NoisyPreviews:
     """Predictions of the clean images at a time step, decoded (SPO, arXiv 2406.04314, sec. 3.2).
 
     Shown is decode(x_0 as predicted at x_t), with the same t and the same noise for both images of a pair. At t = 0 the
-    clean latents are decoded, which is what the last step of a sampler gives. SDXL is told that images have
-    its own size and are not cropped, as published, and as when it is sampled.
+    clean latents are decoded, which is what the last step of a sampler returns. SDXL's size
+    conditioning says that images have its own size and are not cropped, as published and as in sampling.
 
     Deviations from SPO's code: latents are the mean of the autoencoder's distribution, not a sample (so that they can
     be cached); time step 0 has no noise in training either, and its images are decoded latents in evaluations, too.
@@ -112,7 +112,7 @@ class NoisyPreviews:
         size: height and width S of the preference model's images.
         guidance_scale: classifier-free guidance of the predictions.
         clean_share: share of pairs at time step 0, besides those that are drawn uniformly from all time steps.
-        timesteps: at which accuracies are stated.
+        timesteps: at which accuracies are measured.
         images_per_call: images that are predicted at a time.
     """
 
@@ -162,7 +162,7 @@ class NoisyPreviews:
             noise: standard normal, (B, C, H, W); both images of a pair get the same.
 
         Raises:
-            DataError: if the images have not the size of the diffusion model's.
+            DataError: if the size of the images is not the diffusion model's.
         """
         shape = tuple(pairs.chosen_latents.shape[1:])
         if shape != self.denoiser.latent_shape:
@@ -186,7 +186,7 @@ class NoisyPreviews:
         return SeenPairs(pixels=torch.stack(pixels.chunk(2), dim=1), timestep=timestep.to(device))
 
     def _predicted(self, latents: Tensor, timestep: Tensor, noise: Tensor, conditioning: Conditioning) -> Tensor:
-        """Predicted clean latents; those at time step 0 are what they are."""
+        """Predicted clean latents; those at time step 0 stay as they are."""
         noisy_rows = (timestep > 0).nonzero()[:, 0]
         if not len(noisy_rows):
             return latents

@@ -20,7 +20,7 @@ class RewardTerm(Section):
     are scored together: the score of an image does not depend on the others, so that a resumed run and several
     processes agree."""
     std: float | None = Field(None, gt=0.0)
-    """With `mean`: divided by next, so that terms of different scales are weighed by `weight` alone; none: the term
+    """With `mean`: then divided by, so that `weight` alone weighs terms of different scales; `None`: the term
     counts as it is."""
 
     @model_validator(mode="before")

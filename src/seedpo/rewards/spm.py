@@ -36,12 +36,12 @@ def spm_sd15(place: str | None = None) -> StepAwareScorer:
     """SPO's step-aware preference model for Stable Diffusion 1.5, loaded once per process.
 
     Args:
-        place: folder with ``sd-v1-5_step-aware_preference_model.bin`` and, if at hand, the tokenizer of CLIP-H and a
+        place: folder with ``sd-v1-5_step-aware_preference_model.bin`` and, optionally, the tokenizer of CLIP-H and a
             ``config.json`` (without one the model is a CLIP-H/14); a folder as ``seedpo reward train`` writes it; or
             ``owner/name[@revision]`` on the hub with the published file.
 
     Raises:
-        DataError: if it cannot be had; the message names files or tensors.
+        DataError: if it cannot be loaded; the message names files or tensors.
     """
     return _load("spm-sd15", place, SD15_WEIGHTS)
 
@@ -54,7 +54,7 @@ def spm_sdxl(place: str | None = None) -> StepAwareScorer:
         place: as there, with ``sdxl_step-aware_preference_model.bin``.
 
     Raises:
-        DataError: if it cannot be had; the message names files or tensors.
+        DataError: if it cannot be loaded; the message names files or tensors.
     """
     return _load("spm-sdxl", place, SDXL_WEIGHTS)
 
@@ -85,7 +85,7 @@ def network_of(weights: Mapping[str, Tensor], config: CLIPConfig, *, origin: str
     Raises:
         DataError: naming tensors that are missing, unknown, or of another shape.
     """
-    with torch.device("meta"):  # no time is lost on random weights
+    with torch.device("meta"):  # no time is spent on random weights
         model = StepAwareCLIP(config)
     ours = {name.removeprefix(_PREFIX): value for name, value in weights.items()}
     fill(model, ours, origin=origin, ignored=("*.position_ids",))

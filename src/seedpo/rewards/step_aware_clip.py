@@ -1,8 +1,8 @@
-"""A CLIP preference model that knows the time step: the step-aware preference model of SPO.
+"""A CLIP preference model that takes the time step: the step-aware preference model of SPO.
 
 CLIP with adaptive layer norm on the time step in every vision block and before the projection (SPO, arXiv 2406.04314,
-sec. 3.2); the parameter names are those of SPO's published checkpoints. At the start every modulation is the identity,
-so that the model is the plain CLIP that it was made from.
+sec. 3.2); the parameter names are those of SPO's published checkpoints. At the start every modulation is the identity:
+the model is the plain CLIP that it was made from.
 
 :mod:`seedpo.rewards.spm` reads SPO's own files.
 """
@@ -104,12 +104,12 @@ class StepAwareCLIP(CLIPModel):  # type: ignore[misc]
 
 
 def normalise(images: Tensor, size: int) -> Tensor:
-    """Images as SPO's preference models are shown them: shorter side resized, middle cut out, normalised.
+    """Images as SPO's preference models see them: shorter side resized, centre cropped, normalised.
 
-    Bicubic without antialiasing, on the floats: previews are no files, and are not rounded to bytes. Images of the
+    Bicubic without antialiasing, on the floats: previews are not files and are not rounded to bytes. Images of the
     model's own size are only normalised.
 
-    Deviation from SPO's code: it cuts values off to [0, 1] after resizing; here previews come cut off already.
+    Deviation from SPO's code: it clamps values to [0, 1] after resizing; here previews are clamped already.
 
     Args:
         images: (B, 3, H, W) in [0, 1].
@@ -150,7 +150,7 @@ class StepAwareScorer:
         return device
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Moves the model to a device, or changes the type in which it computes."""
+        """Moves the model to a device, or to a number format."""
         self.model.to(device=device, dtype=dtype)
         self._text.clear()
         return self
@@ -162,10 +162,10 @@ class StepAwareScorer:
         Args:
             images: (B, 3, H, W) in [0, 1], scored in one call; or B PIL images of any sizes.
             prompts: B prompts, cut to the model's length.
-            timestep: of the previews, (B,); none: the images are finished (t = 0).
+            timestep: of the previews, (B,); `None` for finished images (t = 0).
 
         Raises:
-            DataError: if the counts differ, or something is not an image.
+            DataError: if the counts differ, or an element is not an image.
         """
         check_counts(images, prompts)
         time = torch.zeros(len(prompts), device=self.device) if timestep is None else timestep.to(self.device)

@@ -30,13 +30,13 @@ logger = logging.getLogger(__name__)
 class UserReward:
     """A user's function ``(images (B, 3, H, W) in [0, 1], prompts) -> (B,)``, with a name for its errors.
 
-    It gets tensors only: images of different sizes are given to it in groups of one size. If it has a parameter
+    It receives tensors only: images of different sizes come in groups of one size. If it has a parameter
     ``timestep``, it is step-aware.
 
     Args:
         name: ``module:function``.
         function: the function.
-        file: where its code lies.
+        file: its file.
     """
 
     def __init__(self, name: str, function: Callable[..., Any], file: str) -> None:
@@ -56,19 +56,19 @@ class UserReward:
         """Scores (B,) float32.
 
         Raises:
-            DataError: if the counts differ, the function fails, or gives anything else than a finite score for each
+            DataError: if the counts differ, the function fails, or does not return a finite score for each
                 image; the message names it.
         """
         check_counts(images, prompts)
         if isinstance(images, Tensor):
-            return self._asked(images if self.device is None else images.to(self.device), prompts, timestep)
+            return self._call(images if self.device is None else images.to(self.device), prompts, timestep)
         scores = torch.empty(len(prompts))
         for rows, pixels in byte_batches(images, device=self.device or "cpu"):
             times = None if timestep is None else timestep[rows]
-            scores[rows] = self._asked(pixels.float() / 255.0, [prompts[row] for row in rows], times).cpu()
+            scores[rows] = self._call(pixels.float() / 255.0, [prompts[row] for row in rows], times).cpu()
         return scores
 
-    def _asked(self, images: Tensor, prompts: Sequence[str], timestep: Tensor | None) -> Tensor:
+    def _call(self, images: Tensor, prompts: Sequence[str], timestep: Tensor | None) -> Tensor:
         extra = {"timestep": timestep} if self.step_aware else {}
         try:
             scores = self.function(images, list(prompts), **extra)
@@ -76,7 +76,7 @@ class UserReward:
             raise
         except Exception as error:
             raise DataError(
-                f"reward {self.name} failed with {type(error).__name__}: {error}; mend it in {self.file} (called "
+                f"reward {self.name} failed with {type(error).__name__}: {error}; fix it in {self.file} (called "
                 f"with images {tuple(images.shape)} in [0, 1] and {len(prompts)} prompts)"
             ) from error
         return checked_scores(scores, prompts, reward=self.name)
@@ -87,29 +87,29 @@ def user_reward(name: str) -> UserReward:
     """A user's own function, ``module:function``; the current folder is searched last. Imported once per process.
 
     Raises:
-        DataError: if it cannot be imported, or is no function; the message names it and the mend.
+        DataError: if it cannot be imported, or is not a function; the message names it and the fix.
     """
     path, _, attribute = name.partition(":")
     module = _imported(name, path)
     file = str(getattr(module, "__file__", None) or f"module {path}")
-    found: Any = module
+    function: Any = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
+        if not hasattr(function, part):
             public = [known for known, value in vars(module).items() if known[0] != "_" and callable(value)]
             raise DataError(f"reward {name}: {unknown(f'function of {file}', attribute, public)}")
-        found = getattr(found, part)
-    if isinstance(found, type) or not callable(found):
-        kind = "a class" if isinstance(found, type) else f"of type {type(found).__name__}"
+        function = getattr(function, part)
+    if isinstance(function, type) or not callable(function):
+        kind = "a class" if isinstance(function, type) else f"of type {type(function).__name__}"
         raise DataError(
-            f"reward {name} is {kind}, not a function; write `def {attribute}(images, prompts)` in {file}, which gives "
-            "a score for each image"
+            f"reward {name} is {kind}, not a function; write `def {attribute}(images, prompts)` in {file}; it must "
+            "return a score for each image"
         )
     logger.info("reward %s: the code of %s is run", name, file)
-    return UserReward(name, found, file)
+    return UserReward(name, function, file)
 
 
 def takes_timestep(call: Callable[..., Any]) -> bool:
-    """Whether a reward can be asked with a time step."""
+    """Whether a reward takes a time step."""
     if isinstance(call, UserReward):
         return call.step_aware
     try:
@@ -132,7 +132,7 @@ def _imported(name: str, path: str) -> ModuleType:
         raise DataError(f"reward {name}: its module {path} needs {error.name}, which is not installed") from error
     except (Exception, SystemExit) as error:
         raise DataError(
-            f"reward {name}: importing {path} failed with {type(error).__name__}: {error}; mend the module"
+            f"reward {name}: importing {path} failed with {type(error).__name__}: {error}; fix the module"
         ) from error
     finally:
         del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
