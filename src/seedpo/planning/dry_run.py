@@ -21,8 +21,8 @@ from seedpo.core.processes import Process
 from seedpo.data.cache.pairs import EncodedPairs
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.methods.presets import METHODS
-from seedpo.methods.sources.step_pairs import StepPairs
 from seedpo.methods.sources.rollouts import Rollout
+from seedpo.methods.sources.step_pairs import StepPairs
 from seedpo.methods.sources.supplies import Supplies
 from seedpo.planning.stand_ins import (
     BlankPairs,
