@@ -98,6 +98,14 @@ class RunFolder:
             return None
         return int(json.loads(self.finished.read_text(encoding="utf-8"))["step"])
 
+    def read_config(self, kind: type[Settings]) -> Settings:
+        """All settings that the run was started with.
+
+        Raises:
+            ConfigError: if the file is not valid, or has other keys than ``kind``.
+        """
+        return build_config(kind, read_recipe(self.config_file))
+
     def settings(self, kind: type[Settings], section: str | None = None) -> Settings:
         """Some of the settings that the run was started with.
 

@@ -13,7 +13,7 @@ from seedpo.errors import ConfigError, DataError, RunFolderError
 from seedpo.evaluation.sample import sample_images
 from seedpo.models.policy import build_policy
 from seedpo.settings import build_config
-from seedpo.training.run_folder import RunFolder
+from seedpo.training.run_folder import create_run_folder
 from seedpo.training.settings import RunConfig
 from tests.models.tiny import move
 
@@ -50,11 +50,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_folder(path: Path, *, moved: bool) -> Path:
     """A finished run whose adapter is that of the start, or has moved."""
     config = build_config(RunConfig, {"model": "scenes", "adapter": "lora"})
-    folder = RunFolder.create(path, config)
+    folder = create_run_folder(path, config)
     policy = build_policy(config)
     if moved:
         move(policy, scale=0.2)
-    policy.save(folder.weights(config))
+    policy.save(folder.path / config.weights_folder)
     return path
 
 
@@ -132,7 +132,7 @@ class TestRuns:
             sample(tmp_path / "out", RED, run=tmp_path)
 
     def test_a_run_without_weights(self, tmp_path: Path) -> None:
-        RunFolder.create(tmp_path / "run", build_config(RunConfig, {"model": "scenes"}))
+        create_run_folder(tmp_path / "run", build_config(RunConfig, {"model": "scenes"}))
         with pytest.raises(DataError, match=r"pytorch_lora_weights\.safetensors"):
             sample(tmp_path / "out", RED, run=tmp_path / "run")
 

@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel
 from seedpo.evaluation.targets import ModelOptions, load_target, parse_target
 from seedpo.models.policy import build_policy
 from seedpo.training.run import resolve_config
-from seedpo.training.run_folder import RunFolder
+from seedpo.training.run_folder import create_run_folder
 from tests.models.tiny import move, network_inputs, on_reference
 
 
@@ -21,8 +21,8 @@ from tests.models.tiny import move, network_inputs, on_reference
 def test_no_network_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: str, precision: str) -> None:
     """The denoiser of a run is its policy, the base is the reference."""
     config = resolve_config("diffusion-dpo", {"adapter": adapter, "mixed_precision": precision})
-    folder, policy = RunFolder.create(tmp_path / "run", config), move(build_policy(config))
-    policy.save(folder.weights(config))
+    folder, policy = create_run_folder(tmp_path / "run", config), move(build_policy(config))
+    policy.save(folder.path / config.weights_folder)
     inputs = network_inputs(policy)
     expected = {"run": policy.predict(*inputs), "run@base": on_reference(policy, *inputs)}
 

@@ -10,8 +10,9 @@ import torch
 
 from seedpo.evaluation.sheets import save_sheet
 from seedpo.models.policy import PipelinePolicy, build_policy
+from seedpo.run_folders import RunFolder
 from seedpo.settings import build_config
-from seedpo.training.run_folder import RunFolder
+from seedpo.training.run_folder import create_run_folder
 from seedpo.training.settings import RunConfig
 from tests.models.published import pipeline_of
 from tests.models.tiny import move
@@ -29,13 +30,13 @@ def finished_run(path: Path, **changes: Any) -> PipelinePolicy:
     config = build_config(RunConfig, {"method": "spo", "max_steps": 40, "beta": 10.0, "lora_rank": 3}, changes)
     run = write_folder(path, config)
     policy = move(build_policy(config), scale=0.1 if config.adapter == "lora" else 0.02)
-    run.weights(config).mkdir()
-    policy.save(run.weights(config))
+    (run.path / config.weights_folder).mkdir()
+    policy.save(run.path / config.weights_folder)
     return policy
 
 
 def write_folder(path: Path, config: RunConfig) -> RunFolder:
-    run = RunFolder.create(path, config)
+    run = create_run_folder(path, config)
     run.environment.write_text(json.dumps({"packages": {"torch": "2.13.0", "seedpo": "0.1.0", "peft": None}}))
     lines: list[dict[str, Any]] = [
         {"step": 0, "kind": "evaluation", **figure("reward/scenes-scorer", 1.0), **figure("pairwise_diversity", 0.5)},

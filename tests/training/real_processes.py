@@ -31,7 +31,8 @@ from seedpo.methods.sources.trajectories import trajectory_source
 from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.policy import PipelinePolicy
 from seedpo.processes import on_main_process
-from seedpo.training.run_folder import RunFolder
+from seedpo.run_folders import RunFolder
+from seedpo.training.run_folder import create_run_folder
 from seedpo.training.trainer import Trainer
 from tests.methods.pair_rows import pair_rows, step_batch
 from tests.models.tiny import PROMPTS, tiny_policy
@@ -196,7 +197,7 @@ def train(
     if policy.adapter.frozen is not None:
         policy.adapter.frozen = accelerator.prepare_model(policy.adapter.frozen, evaluation_mode=True)
     if not resume:
-        on_main_process(accelerator, lambda: RunFolder.create(path, config))
+        on_main_process(accelerator, lambda: create_run_folder(path, config))
     dealt = rows(rank, world)
     pairs = DealtPairs(policy, dealt, look(policy, rank) if look else lambda batch: None)
     trainer: Trainer[Any] = Trainer(

@@ -9,7 +9,7 @@ import pytest
 from safetensors import SafetensorError
 
 from seedpo.errors import RunFolderError
-from seedpo.run_folders import DamagedCheckpoint, Manifest, read_manifest
+from seedpo.run_folders import DamagedCheckpoint, Manifest, RunFolder, read_manifest
 from seedpo.training.checkpoint import Checkpoints
 from tests.training.toys import cpu_accelerator, toy_config
 
@@ -41,11 +41,11 @@ def save(checkpoints: Checkpoints, step: int, fail: Exception | None = None) -> 
 
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
-    return Checkpoints(tmp_path / "checkpoints", limit=2)
+    return Checkpoints(RunFolder(tmp_path), limit=2)
 
 
 def names(checkpoints: Checkpoints) -> list[str]:
-    return sorted(path.name for path in checkpoints.folder.iterdir())
+    return sorted(path.name for path in checkpoints.run.checkpoints.iterdir())
 
 
 def test_the_manifest_comes_back_and_names_every_file(checkpoints: Checkpoints) -> None:
@@ -74,7 +74,7 @@ def test_old_ones_go_after_the_new_one_is_there(checkpoints: Checkpoints) -> Non
 def test_a_full_disk_leaves_what_was_there(checkpoints: Checkpoints, error: Exception) -> None:
     save(checkpoints, 1)
     save(checkpoints, 2)
-    message = rf"no space left in {checkpoints.folder} for the checkpoint of step 3; free some space; "
+    message = rf"no space left in {checkpoints.run.checkpoints} for the checkpoint of step 3; free some space; "
     message += rf"the last checkpoint is {checkpoints.path(2)}; continue with --resume latest"
     with pytest.raises(RunFolderError, match=message):
         save(checkpoints, 3, fail=error)

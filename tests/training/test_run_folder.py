@@ -7,44 +7,46 @@ from pathlib import Path
 import pytest
 
 from seedpo.errors import RunFolderError
-from seedpo.training.run_folder import RunFolder, require_same_settings
+from seedpo.run_folders import RunFolder
+from seedpo.training.run_folder import create_run_folder, locked, require_same_settings, warn_of_new_versions
+from seedpo.training.settings import RunConfig
 from tests.training.toys import toy_config
 
 
 def test_a_new_folder_holds_config_and_environment(tmp_path: Path) -> None:
     config = toy_config(gamma=0.5)
-    folder = RunFolder.create(tmp_path / "runs" / "a", config)
+    folder = create_run_folder(tmp_path / "runs" / "a", config)
     names = sorted(path.name for path in folder.path.iterdir())
     assert names == ["checkpoints", "config.yaml", "environment.json", "samples"]
-    assert RunFolder.open(folder.path).read_config() == config
+    assert RunFolder.open(folder.path).read_config(RunConfig) == config
     assert "packages" in json.loads(folder.environment.read_text())
     assert folder.finished_step() is None
 
 
 def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
-    assert RunFolder.create(tmp_path, toy_config()).config_file.is_file()
+    assert create_run_folder(tmp_path, toy_config()).config_file.is_file()
 
 
 def test_a_folder_with_something_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("text")
     with pytest.raises(RunFolderError, match="is not empty; it holds no checkpoint to resume; choose another --out"):
-        RunFolder.create(tmp_path, toy_config())
+        create_run_folder(tmp_path, toy_config())
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_a_folder_with_a_checkpoint_says_how_to_go_on(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path, toy_config())
+    folder = create_run_folder(tmp_path, toy_config())
     (folder.checkpoints / "checkpoint-000002").mkdir()
     with pytest.raises(RunFolderError, match="continue with --resume latest, or choose another --out"):
-        RunFolder.create(tmp_path, toy_config())
+        create_run_folder(tmp_path, toy_config())
 
 
 def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="is a file"):
-        RunFolder.create(tmp_path / "file", toy_config())
+        create_run_folder(tmp_path / "file", toy_config())
     with pytest.raises(RunFolderError, match="cannot be written"):
-        RunFolder.create(tmp_path / "file" / "below", toy_config())
+        create_run_folder(tmp_path / "file" / "below", toy_config())
 
 
 def test_only_run_folders_are_opened(tmp_path: Path) -> None:
@@ -52,10 +54,9 @@ def test_only_run_folders_are_opened(tmp_path: Path) -> None:
         RunFolder.open(tmp_path)
 
 
-def test_weights_lie_where_the_adapter_says(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    assert folder.weights(toy_config()).name == "adapter"
-    assert folder.weights(toy_config(adapter="full")).name == "unet"
+def test_weights_lie_where_the_adapter_says() -> None:
+    assert toy_config().weights_folder == "adapter"
+    assert toy_config(adapter="full").weights_folder == "unet"
 
 
 def test_only_free_keys_may_differ() -> None:
@@ -69,21 +70,21 @@ def test_only_free_keys_may_differ() -> None:
 
 
 def test_a_folder_is_used_by_one_process_at_a_time(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path, toy_config())
+    folder = create_run_folder(tmp_path, toy_config())
     message = "another process is training into"
-    with folder.locked(), pytest.raises(RunFolderError, match=message), RunFolder(tmp_path).locked():
+    with locked(folder), pytest.raises(RunFolderError, match=message), locked(RunFolder(tmp_path)):
         raise AssertionError
-    with folder.locked():
+    with locked(folder):
         pass
 
 
 def test_new_versions_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = RunFolder.create(tmp_path, toy_config())
+    folder = create_run_folder(tmp_path, toy_config())
     with caplog.at_level(logging.WARNING):
-        folder.warn_of_new_versions()
+        warn_of_new_versions(folder)
         assert not caplog.records
         environment = json.loads(folder.environment.read_text())
         environment["packages"]["torch"] = "1.0"
         folder.environment.write_text(json.dumps(environment))
-        folder.warn_of_new_versions()
+        warn_of_new_versions(folder)
     assert "torch 1.0 -> " in caplog.text

@@ -11,7 +11,7 @@ from seedpo.errors import ConfigError, SeedpoError
 from seedpo.methods.presets import METHODS
 from seedpo.registry import registries
 from seedpo.settings import build_config, changes_results, dotted, merge, nested, parse_override, read_recipe
-from seedpo.training.run_folder import RunFolder
+from seedpo.training.run_folder import create_run_folder
 from seedpo.training.settings import RunConfig
 
 
@@ -201,10 +201,10 @@ class TestRoundTrip:
             METHODS[method].defaults,
             {"method": method, "learning_rate": 1.2345678912345e-5, "gamma": 0.1, "evaluation": {"metrics": ["truth"]}},
         )
-        assert RunFolder.create(tmp_path / "run", config).read_config() == config
+        assert create_run_folder(tmp_path / "run", config).read_config(RunConfig) == config
 
     def test_the_file_holds_every_key(self, tmp_path: Path) -> None:
-        content = yaml.safe_load(RunFolder.create(tmp_path / "run", RunConfig()).config_file.read_text())
+        content = yaml.safe_load(create_run_folder(tmp_path / "run", RunConfig()).config_file.read_text())
         assert content == RunConfig().model_dump(mode="json")
         assert content["mixed_precision"] == "no"
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from seedpo.core.types import LossOutput
 from seedpo.errors import ConfigError, RunFolderError, TrainingDiverged
-from seedpo.training.run_folder import RunFolder
+from seedpo.run_folders import RunFolder
+from seedpo.training.run_folder import locked
 from seedpo.training.trainer import Trainer
 from tests.training.toys import (
     WEIGHTS,
@@ -53,7 +54,7 @@ def test_a_run_writes_everything_and_learns(tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == list(range(1, 31))
     assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
     assert last["step"] == 30
-    saved = load_file(folder.weights(config) / WEIGHTS)
+    saved = load_file(folder.path / config.weights_folder / WEIGHTS)
     assert torch.equal(
         torch.cat([value.flatten() for value in saved.values()]).sort()[0], trainer.policy.weights().sort()[0]
     )
@@ -356,7 +357,7 @@ def test_a_wrong_word_for_resume_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     trainer = toy_trainer(tmp_path, toy_config())
-    with RunFolder(tmp_path).locked(), pytest.raises(RunFolderError, match="another process is training into"):
+    with locked(RunFolder(tmp_path)), pytest.raises(RunFolderError, match="another process is training into"):
         trainer.train()
 
 

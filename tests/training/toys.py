@@ -19,9 +19,10 @@ from torch.nn import functional
 
 from seedpo.core.types import LossOutput
 from seedpo.errors import SeedpoError
+from seedpo.run_folders import RunFolder
 from seedpo.settings import build_config
 from seedpo.training.accelerator import build_accelerator
-from seedpo.training.run_folder import RunFolder
+from seedpo.training.run_folder import create_run_folder
 from seedpo.training.settings import RunConfig
 from seedpo.training.trainer import Trainer
 from seedpo.training.watching import Watch
@@ -141,7 +142,7 @@ def cpu_accelerator(config: RunConfig) -> Accelerator:
 
 def toy_trainer(path: Path, config: RunConfig, **parts: Any) -> Trainer[Tensor]:
     """A trainer on the toy parts; the folder is made if it is not there."""
-    folder = RunFolder.open(path) if (path / "config.yaml").exists() else RunFolder.create(path, config)
+    folder = RunFolder.open(path) if (path / "config.yaml").exists() else create_run_folder(path, config)
     given = {"policy": ToyPolicy(), "method": ToyMethod(), "source": ToySource(config.batch_size)} | parts
     if "accelerator" not in given:
         given["accelerator"] = cpu_accelerator(config)

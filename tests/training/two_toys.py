@@ -14,7 +14,8 @@ from torch import Tensor
 from seedpo.core.types import LossOutput
 from seedpo.errors import SeedpoError
 from seedpo.processes import on_every_process, on_main_process
-from seedpo.training.run_folder import RunFolder
+from seedpo.run_folders import RunFolder
+from seedpo.training.run_folder import create_run_folder
 from seedpo.training.trainer import Trainer
 from tests.training.toys import ToyEvaluator, ToyMethod, ToyPolicy, ToySource, message_of, toy_config
 
@@ -39,7 +40,7 @@ def run(
 ) -> tuple[dict[str, Any], ToyPolicy]:
     config = toy_config(max_steps=5, gradient_accumulation_steps=2)
     if not resume:
-        on_main_process(accelerator, lambda: RunFolder.create(path, config))
+        on_main_process(accelerator, lambda: create_run_folder(path, config))
     policy = ToyPolicy(dropout=parts.pop("dropout", 0.25))
     rank, processes = accelerator.process_index, accelerator.num_processes
     given = {"method": ToyMethod(), "source": ToySource(4, rank, processes), "evaluator": ToyEvaluator()} | parts

@@ -15,8 +15,7 @@ from seedpo.models.catalogue import MODELS
 from seedpo.models.names import hub_place, is_hub_name
 from seedpo.pages.tables import markdown_table
 from seedpo.publishing.grid import sample_grid
-from seedpo.run_folders import read_metrics
-from seedpo.training.run_folder import RunFolder
+from seedpo.run_folders import RunFolder, read_metrics
 from seedpo.training.settings import RunConfig
 
 CARD = "README.md"
@@ -59,7 +58,7 @@ def write_card(
         RunFolderError: if there is no run.
     """
     folder = RunFolder.open(run)
-    config = folder.read_config()
+    config = folder.read_config(RunConfig)
     base = base_model or (hub_place(config.model)[0] if is_hub_name(config.model) else None)
     lines, grid = read_metrics(folder.metrics), sample_grid(folder.samples)
     if grid is not None:

@@ -15,7 +15,7 @@ from seedpo.files import write_aside, write_folder_aside, writing
 from seedpo.models.adapter import LORA_FILE, add_trained, forget_origin, lora_layers
 from seedpo.models.loading import add_lora, load_base
 from seedpo.models.stable_diffusion import kohya_metadata, kohya_weights
-from seedpo.training.run_folder import RunFolder
+from seedpo.run_folders import RunFolder
 from seedpo.training.settings import RunConfig
 from seedpo.weights import read_weights
 
@@ -33,7 +33,7 @@ def trained_weights(run: Path, *, step: int | None = None) -> tuple[RunConfig, P
         RunFolderError: if there is no run, it did not finish, or the checkpoint is missing or damaged.
     """
     folder = RunFolder.open(run)
-    config = folder.read_config()
+    config = folder.read_config(RunConfig)
     return config, folder.trained_weights(config.weights_folder, step=step)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -23,11 +22,9 @@ from accelerate import Accelerator
 from seedpo.errors import RunFolderError
 from seedpo.files import aside_of, files_below, publish_folder, remove_folder, sha256, writing
 from seedpo.processes import on_every_process, on_main_process
-from seedpo.run_folders import MANIFEST, DamagedCheckpoint, Manifest, manifest_digest, read_manifest
+from seedpo.run_folders import MANIFEST, DamagedCheckpoint, Manifest, RunFolder, manifest_digest, read_manifest
 
 logger = logging.getLogger(__name__)
-
-_NAME = re.compile(r"checkpoint-(\d{6,})")
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
@@ -43,21 +40,20 @@ class Checkpoints:
     """The checkpoints of one run.
 
     Attributes:
-        folder: where they lie.
+        run: the folder of the run.
         limit: how many are kept.
     """
 
-    folder: Path
+    run: RunFolder
     limit: int
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step lies."""
-        return self.folder / f"checkpoint-{step:06d}"
+        return self.run.checkpoint(step)
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
-        matches = (_NAME.fullmatch(path.name) for path in self.folder.glob("checkpoint-*"))
-        return sorted(int(match[1]) for match in matches if match)
+        return self.run.checkpoint_steps()
 
     def describe_latest(self) -> str:
         """A phrase for error messages."""
@@ -84,15 +80,15 @@ class Checkpoints:
             return manifest
         if damaged:
             problems = "; ".join(str(error) for error in damaged.values())
-            raise RunFolderError(f"no checkpoint in {self.folder} is intact: {problems}; choose another --out")
+            raise RunFolderError(f"no checkpoint in {self.run.checkpoints} is intact: {problems}; choose another --out")
         raise RunFolderError(
-            f"{self.folder} holds no checkpoint to resume (see checkpoint_every); "
+            f"{self.run.checkpoints} holds no checkpoint to resume (see checkpoint_every); "
             "delete the run folder or choose another --out, and start without --resume"
         )
 
     def _put_aside(self, damaged: dict[int, DamagedCheckpoint], used: Manifest) -> None:
         for step, error in damaged.items():
-            target = self.folder / f"damaged-{self.path(step).name}"
+            target = self.run.checkpoints / f"damaged-{self.path(step).name}"
             logger.warning(
                 "%s; the run continues from %s (the damaged one is now %s)", error, self.path(used.step), target
             )
@@ -129,18 +125,18 @@ class Checkpoints:
         fix = f"{self.describe_latest()}; continue with --resume latest"
 
         def begin() -> None:
-            with writing(what, self.folder, fix=fix):
+            with writing(what, self.run.checkpoints, fix=fix):
                 remove_folder(aside)
                 aside.mkdir(parents=True)
 
         def write_parts() -> None:
-            with writing(what, self.folder, fix=fix):
+            with writing(what, self.run.checkpoints, fix=fix):
                 if accelerator.is_main_process:
                     write_shared(aside)
                 write_own(aside)
 
         def publish() -> None:
-            with writing(what, self.folder, fix=fix):
+            with writing(what, self.run.checkpoints, fix=fix):
                 write_manifest(manifest, aside)
                 publish_folder(aside, target)
                 self.prune()

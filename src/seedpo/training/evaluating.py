@@ -11,9 +11,9 @@ from accelerate import Accelerator
 from seedpo.files import ASIDE, remove_folder, until_full, writing
 from seedpo.processes import on_every_process, on_main_process
 from seedpo.protocols import Evaluator, SharedEvaluator, Trainable
+from seedpo.run_folders import RunFolder
 from seedpo.training.codec import load_tree, save_tree
 from seedpo.training.random_state import preserved_random_state
-from seedpo.training.run_folder import RunFolder
 
 _FIX = "continue with --resume latest"
 

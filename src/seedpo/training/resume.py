@@ -19,11 +19,17 @@ from seedpo.errors import RunFolderError
 from seedpo.files import remove_leftovers
 from seedpo.processes import on_main_process
 from seedpo.protocols import Trainable
-from seedpo.run_folders import WEIGHTS, Manifest, read_metrics
+from seedpo.run_folders import WEIGHTS, Manifest, RunFolder, read_metrics
 from seedpo.settings import build_config
 from seedpo.training.checkpoint import Checkpoints
 from seedpo.training.metrics_log import truncate_metrics
-from seedpo.training.run_folder import RunFolder, require_same_settings
+from seedpo.training.run_folder import (
+    create_run_folder,
+    require_fresh,
+    require_same_settings,
+    warn_of_new_versions,
+    write_config,
+)
 from seedpo.training.settings import TrainingConfig
 
 logger = logging.getLogger(__name__)
@@ -37,7 +43,7 @@ def start_folder(out: Path | str, config: TrainingConfig, accelerator: Accelerat
     """
     if resumed:
         return RunFolder.open(out)
-    return on_main_process(accelerator, lambda: RunFolder.create(out, config))
+    return on_main_process(accelerator, lambda: create_run_folder(out, config))
 
 
 def prepare_folder(folder: RunFolder, config: TrainingConfig, *, resumed: bool) -> dict[str, Any] | None:
@@ -53,10 +59,10 @@ def prepare_folder(folder: RunFolder, config: TrainingConfig, *, resumed: bool) 
     for place in (folder.path, folder.checkpoints, folder.samples):
         remove_leftovers(place)
     if not resumed:
-        folder.require_fresh()
-        folder.write_config(config)
+        require_fresh(folder)
+        write_config(folder, config)
         return None
-    folder.warn_of_new_versions()
+    warn_of_new_versions(folder)
     if folder.finished_step() != config.max_steps:
         return None
     logger.warning("%s is finished at step %d; set max_steps to continue", folder.path, config.max_steps)
@@ -98,7 +104,7 @@ def choose_checkpoint(
         )
     checkpoints.prune()
     folder.finished.unlink(missing_ok=True)
-    folder.write_config(config)
+    write_config(folder, config)
     truncate_metrics(folder.metrics, step=manifest.step)
     return manifest
 

@@ -35,12 +35,11 @@ from seedpo.rewards.preference_evaluation import PreferenceEvaluation
 from seedpo.rewards.preference_model import PreferenceModel, load_start
 from seedpo.rewards.preference_objective import PreferenceObjective, Prompts
 from seedpo.rewards.previews import FinishedImages, NoisyPreviews, PixelPairs, Views
-from seedpo.run_folders import read_metrics
+from seedpo.run_folders import RunFolder, read_metrics
 from seedpo.settings import build_config, read_recipe
 from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.resume import start_folder
-from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import SCENES, RewardRunConfig
 from seedpo.training.trackers import require_trackers
 from seedpo.training.trainer import Trainer

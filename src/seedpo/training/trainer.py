@@ -3,7 +3,7 @@
 Every method, source and model is trained by this one loop, on one process or several (data parallel, through
 accelerate). A run that was killed and resumed gives the weights and metrics of one that never stopped, bit for bit.
 
-    folder = RunFolder.create("runs/first", config)
+    folder = create_run_folder("runs/first", config)
     trainer = Trainer(policy=policy, method=method, source=source, config=config, folder=folder)
     last = trainer.train()
 
@@ -27,7 +27,7 @@ from seedpo.errors import ConfigError
 from seedpo.files import write_folder_aside, write_text, writing
 from seedpo.processes import Result, gather_all, on_every_process, on_main_process, shared
 from seedpo.protocols import Batch, Evaluator, Method, Source, Trainable
-from seedpo.run_folders import Manifest
+from seedpo.run_folders import Manifest, RunFolder
 from seedpo.training.accelerator import build_accelerator, require_plain, sharding_is_asked_for
 from seedpo.training.checkpoint import Checkpoints
 from seedpo.training.evaluating import evaluate_together
@@ -37,7 +37,7 @@ from seedpo.training.metrics_log import Kind, MetricsLog, ProgressBar
 from seedpo.training.optimizers import build_optimizer
 from seedpo.training.random_state import seed_process
 from seedpo.training.resume import choose_checkpoint, load_weights, prepare_folder, reference_hash
-from seedpo.training.run_folder import RunFolder
+from seedpo.training.run_folder import locked
 from seedpo.training.settings import TrainingConfig
 from seedpo.training.state import Run
 from seedpo.training.step_metrics import mean_by_name, most_by_name, peak_memory
@@ -114,7 +114,7 @@ class Trainer(Generic[Batch]):
         self.progress = progress
         self.after_restoring = after_restoring
         self.save_before_step = save_before_step
-        self._checkpoints = Checkpoints(folder.checkpoints, config.checkpoints_limit)
+        self._checkpoints = Checkpoints(folder, config.checkpoints_limit)
         require_plain(self.accelerator, config.mixed_precision)
 
     def train(self, resume: Literal["latest"] | None = None) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class Trainer(Generic[Batch]):
     @contextmanager
     def _locked(self) -> Iterator[None]:
         with ExitStack() as stack:
-            self._on_main(lambda: stack.enter_context(self.folder.locked()))
+            self._on_main(lambda: stack.enter_context(locked(self.folder)))
             yield
 
     def _load_checkpoint(self, reference: str) -> Manifest:
@@ -292,7 +292,7 @@ class Trainer(Generic[Batch]):
 
         def finish() -> dict[str, Any]:
             with writing("the trained weights", self.folder.path, fix="continue with --resume latest"):
-                with write_folder_aside(self.folder.weights(self.config)) as aside:
+                with write_folder_aside(self.folder.path / self.config.weights_folder) as aside:
                     with unwrapped(self.policy, self.accelerator):
                         self.policy.save(aside)
                 content = {"step": run.position.step, "seconds": run.clock.total()}

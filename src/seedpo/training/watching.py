@@ -12,6 +12,7 @@ from typing import Any
 
 from seedpo.errors import StoppedByAlarm
 from seedpo.files import write_folder_aside, write_text, writing
+from seedpo.run_folders import RunFolder
 from seedpo.training.alarms import (
     Alarm,
     Record,
@@ -22,7 +23,6 @@ from seedpo.training.alarms import (
     raised_by_last,
     reach,
 )
-from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 from seedpo.training.signs import BY_PROMPT, values_by_prompt
 

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from seedpo.errors import RunFolderError, SeedpoError
 from seedpo.files import write_text
+from seedpo.run_folders import RunFolder
 from seedpo.settings import changes_results, differences
-from seedpo.training.run_folder import RunFolder
 from seedpo.training.settings import RunConfig
 from seedpo.training.sweeps.definition import Cell, Sweep
 from seedpo.training.sweeps.expansion import expand, shard_of
@@ -170,7 +170,7 @@ def _refuse_other_settings(out: Path, cells: Sequence[Cell]) -> None:
 
 def _changed_settings(folder: Path, config: RunConfig) -> list[str]:
     try:
-        before = RunFolder.open(folder).read_config().tree()
+        before = RunFolder.open(folder).read_config(RunConfig).tree()
     except SeedpoError as error:
         return [f"its config.yaml cannot be read: {error}"]
     return [
@@ -193,7 +193,7 @@ def is_finished(out: Path, cell: Cell) -> bool:
 
 def has_checkpoint(out: Path, cell: Cell) -> bool:
     """Whether an interrupted cell can continue."""
-    return any(RunFolder(out / cell.name).checkpoints.glob("checkpoint-*"))
+    return bool(RunFolder(out / cell.name).checkpoint_steps())
 
 
 def recipe_text(cell: Cell) -> str:
