@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from seedpo.core.stats.bootstrap import mean_interval
 from seedpo.errors import TrainingDiverged
 from seedpo.evaluation.drawing import draw_samples, initial_latent
 from seedpo.evaluation.image_evaluation import ImageEvaluation, interval_figures
@@ -196,47 +197,13 @@ class TestSheet:
         assert (corner == (samples.images[2, 1].permute(1, 2, 0) * 255).round().byte().numpy()).all()
 
 
-class TestIntervals:
-    def test_contain_the_mean_and_shrink_with_the_prompts(self) -> None:
-        widths = []
-        for count in (10, 100, 1000):
-            values = torch.randn(count, generator=torch.Generator().manual_seed(count))
-            figures = interval_figures("x", values, seed=0)
-            assert figures["x"] == pytest.approx(float(values.mean()), abs=1e-6)
-            assert figures["x/low"] < figures["x"] < figures["x/high"]
-            widths.append(figures["x/high"] - figures["x/low"])
-        assert widths[0] > 2 * widths[1] > 4 * widths[2]
-
-    def test_cover_the_truth_19_times_in_20(self) -> None:
-        values = torch.randn(300, 60, generator=torch.Generator().manual_seed(1))
-        ends = [interval_figures("x", row, seed=index) for index, row in enumerate(values)]
-        covered = sum(figures["x/low"] <= 0 <= figures["x/high"] for figures in ends) / 300
-        assert 0.90 < covered < 0.98
-
-    def test_are_about_two_standard_errors(self) -> None:
-        values = torch.randn(400, generator=torch.Generator().manual_seed(2))
-        figures = interval_figures("x", values, seed=0)
-        half_width = 1.96 * float(values.std()) / 20
-        assert figures["x/high"] - figures["x"] == pytest.approx(half_width, rel=0.15)
-        assert figures["x"] - figures["x/low"] == pytest.approx(half_width, rel=0.15)
-
-    def test_prompts_without_a_value_are_left_out(self) -> None:
-        values = torch.tensor([1.0, math.nan, 3.0, math.nan])
-        assert interval_figures("x", values, seed=0) == interval_figures("x", torch.tensor([1.0, 3.0]), seed=0)
-        assert interval_figures("x", values, seed=0)["x"] == 2.0
-
-    def test_nothing_known_is_nothing_said(self) -> None:
-        assert interval_figures("x", torch.tensor([math.nan, math.nan]), seed=0) == {}
-
-    def test_a_seed_gives_the_same_interval_again(self) -> None:
-        values = torch.arange(20.0)
-        assert interval_figures("x", values, seed=0) == interval_figures("x", values, seed=0)
-        assert interval_figures("x", values, seed=0) != interval_figures("x", values, seed=1)
-
-    def test_finish_is_applied_to_the_means(self) -> None:
-        values = torch.tensor([1.0, 4.0, 9.0, 16.0])
-        plain, rooted = interval_figures("x", values, seed=0), interval_figures("x", values, seed=0, finish=math.sqrt)
-        assert rooted == {name: math.sqrt(value) for name, value in plain.items()}
+def test_figures_are_the_mean_and_the_ends_of_its_interval() -> None:
+    values = torch.tensor([1.0, 4.0, math.nan, 9.0])
+    for finish in (None, math.sqrt):
+        interval = mean_interval(values.double().numpy(), seed=3, finish=finish)
+        wanted = {"x": interval.mean, "x/low": interval.low, "x/high": interval.high}
+        assert interval_figures("x", values, seed=3, finish=finish) == wanted
+    assert interval_figures("x", torch.tensor([math.nan, math.nan]), seed=0) == {}
 
 
 def test_metrics_share_what_they_derive(tmp_path: Path) -> None:

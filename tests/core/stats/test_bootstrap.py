@@ -4,11 +4,16 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from seedpo.core.stats import bootstrap
-from seedpo.core.stats.bootstrap import mean_interval, paired_difference, resampled_means, win_rate
-from seedpo.evaluation.image_evaluation import interval_figures
+from seedpo.core.stats.bootstrap import (
+    grouped_mean_ends,
+    mean_interval,
+    paired_difference,
+    prompt_means,
+    resampled_means,
+    win_rate,
+)
 
 
 def some(count: int, *, seed: int = 0) -> np.ndarray:
@@ -52,10 +57,14 @@ class TestMean:
         plain, root = mean_interval([1.0, 4.0, 9.0]), mean_interval([1.0, 4.0, 9.0], finish=math.sqrt)
         assert (root.mean, root.low, root.high) == tuple(map(math.sqrt, (plain.mean, plain.low, plain.high)))
 
-    def test_is_what_evaluations_of_runs_log(self) -> None:
-        values = torch.randn(9, generator=torch.Generator().manual_seed(0))
-        found = mean_interval(values.double().numpy(), seed=3)
-        assert interval_figures("a", values, seed=3) == {"a": found.mean, "a/low": found.low, "a/high": found.high}
+    def test_covers_the_truth_19_times_in_20(self) -> None:
+        values = np.random.default_rng(1).normal(size=(300, 60))
+        intervals = [mean_interval(row, seed=index) for index, row in enumerate(values)]
+        covered = sum(interval.low <= 0 <= interval.high for interval in intervals) / 300
+        assert 0.90 < covered < 0.98
+
+    def test_a_seed_gives_the_same_interval_again(self) -> None:
+        assert mean_interval(some(20), seed=0) == mean_interval(some(20), seed=0) != mean_interval(some(20), seed=1)
 
     def test_blocks_change_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         wanted = resampled_means(some(50)[:, None], seed=1)
@@ -69,6 +78,25 @@ class TestMean:
         for level in (0.0, 1.0):
             with pytest.raises(ValueError, match="level"):
                 mean_interval([1.0, 2.0], level=level)
+
+
+class TestGroups:
+    def test_against_brute_force(self) -> None:
+        """Three groups of 1, 2 and 4 values: each resample joins the values of three groups drawn with replacement."""
+        values, groups = some(7), ["a", "b", "b", "c", "c", "c", "c"]
+        parts = [values[:1], values[1:3], values[3:]]
+        draws = np.random.default_rng(4).integers(3, size=(1000, 3))
+        means = [np.concatenate([parts[row] for row in rows]).mean() for rows in draws]
+        wanted = np.quantile(means, [0.025, 0.975])
+        assert grouped_mean_ends(values, groups, seed=4) == pytest.approx(tuple(wanted))
+
+    def test_groups_of_one_are_the_mean_of_values(self) -> None:
+        interval = mean_interval(some(9), seed=2)
+        assert grouped_mean_ends(some(9), range(9), seed=2) == pytest.approx((interval.low, interval.high))
+
+    def test_means_of_prompts_leave_unknown_images_out(self) -> None:
+        values = np.array([[1.0, math.nan], [math.nan, math.nan], [1.0, 3.0]])
+        assert prompt_means(values).tolist() == pytest.approx([1.0, math.nan, 2.0], nan_ok=True)
 
 
 class TestDifference:
