@@ -22,6 +22,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     for text in (COMMAND, "spo/base-beta=10_seed=2", *lines[:2]):
         assert text in page
     assert "nan" not in page
+    assert "draws prompts" not in page, "no figures of prompts are kept"
     assert "| truth | 0 | 2.10 [2.00, 2.20] | 2.60 [2.50, 2.70] | 2.10 [2.00, 2.20] |" in page
     assert "| its control | proxy | 0 | [0, 0] | 0, 0, 0 | not shown |" in page
     data = json.loads((tmp_path / "hacking.json").read_text())["methods"]["spo"]

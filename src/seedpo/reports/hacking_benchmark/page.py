@@ -124,8 +124,9 @@ def markdown(
 
 
 def _method(seeds: int, command: str, rows: Sequence[Comparison]) -> str:
-    over_prompts = [QUANTITIES[key] for key in QUANTITIES if all(row.over_prompts for row in rows if row.key == key)]
-    prompts = f", which for {listing(over_prompts)} draws prompts too" if over_prompts and rows else ""
+    keys = [key for key in QUANTITIES if any(row.key == key for row in rows)]
+    over_prompts = [QUANTITIES[key] for key in keys if all(row.over_prompts for row in rows if row.key == key)]
+    prompts = f", which for {listing(over_prompts)} draws prompts too" if over_prompts else ""
     return (
         f"{count(seeds, 'seed')} of each setting, by `{command}`. Proxy: the reward that is optimised. A frontier is "
         "the best value at a proxy of at least x, over all evaluations of all runs of a pool, interpolated between "
