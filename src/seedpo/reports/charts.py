@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from seedpo.core.losses import clipped_loss
+from seedpo.core.losses import LOSSES, clipped_loss
 from seedpo.pages.figures import Line, Panel
 from seedpo.pages.wording import sentence
 from seedpo.reports.curves import Curve
@@ -169,7 +169,7 @@ def _frontier(setting: Setting, proxy_key: str, key: str, *, few: bool) -> Line 
 def health_panels(family: Family) -> list[Panel]:
     """Small charts of the training metrics, one line per run."""
     panels = []
-    for health in HEALTH:
+    for health in (_of_loss(health, family.settings[0].runs[0]) for health in HEALTH):
         lines = [
             line
             for setting in family.settings
@@ -190,6 +190,16 @@ def health_panels(family: Family) -> list[Panel]:
                 )
             )
     return panels
+
+
+def _of_loss(health: Health, run: Run) -> Health:
+    """The chart of the loss as the run's own kind of loss has it."""
+    name = str(run.get("loss") or "sigmoid")
+    if health.key != "loss" or name == "sigmoid":
+        return health
+    start = LOSSES[name].start_value(float(run.get("beta") or 1.0))
+    healthy = f"Starts near {start:.3g} without the entropy term and falls slowly. A spike that stays is trouble."
+    return replace(health, healthy=healthy, mark=(start, "start"))
 
 
 def _marks(health: Health, run: Run) -> tuple[tuple[float, str], ...]:
