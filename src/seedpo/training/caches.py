@@ -83,7 +83,8 @@ def open_caches(config: RunConfig | RewardRunConfig, policy: PipelineDenoiser, *
         settings["reference"] = reference_settings(policy, config)
     stores = {kind: Store(root, kind, values) for kind, values in settings.items()}
     counts = ", ".join(f"{len(store)} {kind}" for kind, store in stores.items())
-    live = "" if all(map(len, stores.values())) else "; what is missing is computed live: see `seedpo cache build`"
+    complete = with_empty or all(map(len, stores.values()))
+    live = "" if complete else "; what is missing is computed live: see `seedpo cache build`"
     logger.info("cache %s: %s for this model and these settings%s", root, counts or "nothing", live)
     filled = {kind: store for kind, store in stores.items() if with_empty or len(store)}
     return Caches(
