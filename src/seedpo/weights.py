@@ -74,17 +74,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise DataError(f"there are no weights at {path}; copy the file there")
     try:
-        found = read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
+        content = read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
     except _BROKEN as error:
         raise DataError(
             f"{path} cannot be read as weights ({type(error).__name__}): it is broken, or holds more than tensors; "
             "download it again from where it is published"
         ) from error
-    weights = found.get("state_dict", found) if isinstance(found, Mapping) else found
+    weights = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if (
         not isinstance(weights, Mapping)
         or not weights
-        or not all(isinstance(each, Tensor) for each in weights.values())
+        or not all(isinstance(value, Tensor) for value in weights.values())
     ):
         raise DataError(f"{path} holds no weights by name; download it again from where it is published")
     return {name: aligned(value) for name, value in weights.items()}

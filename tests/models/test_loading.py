@@ -171,13 +171,13 @@ class TestSingleFiles:
 
     def test_what_is_no_checkpoint(self, tmp_path: Path) -> None:
         (tmp_path / "model.ckpt").write_bytes(b"anything")
-        with pytest.raises(DataError, match=r"model\.ckpt is no \.safetensors file; formats that can run code"):
+        with pytest.raises(DataError, match=r"model\.ckpt .*\.safetensors"):
             load_pipeline(tmp_path / "model.ckpt")
         (tmp_path / "cut.safetensors").write_bytes(b"anything")
         with pytest.raises(DataError, match=r"cut\.safetensors cannot be read as safetensors"):
             load_pipeline(tmp_path / "cut.safetensors")
         save_file({"lora_unet_x.alpha": torch.ones(1)}, tmp_path / "lora.safetensors")
-        with pytest.raises(DataError, match=r"holds no whole Stable Diffusion 1, 2 or XL model"):
+        with pytest.raises(DataError, match=r"lora\.safetensors .*single_file_config"):
             load_pipeline(tmp_path / "lora.safetensors")
 
 
@@ -207,7 +207,7 @@ class TestHub:
 
     def test_what_is_not_cached_is_named(self, cached: Path) -> None:
         for name in ("owner/absent", "owner/model@v2"):
-            with pytest.raises(DataError, match=rf"model {name} is no folder here and cannot be had from the hub: "):
+            with pytest.raises(DataError, match=rf"model {name} is not a local folder"):
                 load_pipeline(name)
 
 

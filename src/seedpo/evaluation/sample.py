@@ -46,7 +46,7 @@ def sample_images(
     Args:
         prompt: prompts written out.
         prompts: a prompt set or text file to add.
-        run: run folder whose trained weights are used; none: the base model.
+        run: run folder whose trained weights are used; ``None`` for the base model.
         model: the model, where no run is given.
         images_per_prompt: initial latents per prompt; the same for every run.
         num_inference_steps: denoising steps of DDIM with eta 0.
@@ -56,7 +56,7 @@ def sample_images(
 
     Raises:
         ConfigError: if there is no prompt.
-        RunFolderError: if ``run`` is no run folder.
+        RunFolderError: if ``run`` is not a run folder.
         DataError: if it holds no trained weights.
     """
     if run is None:

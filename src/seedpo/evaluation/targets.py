@@ -73,7 +73,7 @@ class ModelOptions:
         model: base model of LoRA files.
         vae: autoencoder in place of their own.
         resolution: height and width of images.
-        mixed_precision: of all targets; none: a run's own, and of other models what a run of them would use.
+        mixed_precision: of all targets; ``None`` for a run's own, or for what a run of another model would use.
     """
 
     model: str | None = None
@@ -86,7 +86,7 @@ def parse_targets(texts: Sequence[str], options: ModelOptions) -> list[Target]:
     """Targets as a user writes them: ``[LABEL=]RUN[@base|@STEP]``, a pipeline, or a LoRA.
 
     Raises:
-        ConfigError: if one is none of these, lacks its base model, or two have one label.
+        ConfigError: if one is of no such kind or lacks its base model, or two share a label.
         RunFolderError: if a run has no such weights.
         DataError: if a file cannot be read.
     """

@@ -47,13 +47,13 @@ def load_pipeline(model: str | Path, *, vae: str | None = None, single_file_conf
 
     Args:
         model: a folder in diffusers' format, a single-file ``.safetensors`` checkpoint, or ``owner/name[@revision]`` on
-            the hub, from its cache where it is there already.
-        vae: another autoencoder: a folder, or ``owner/name[@revision]``; none: the model's own.
+            the hub; only what its cache lacks is fetched.
+        vae: another autoencoder: a folder, or ``owner/name[@revision]``; ``None`` for the model's own.
         single_file_config: folder (or hub id) of a diffusers pipeline with the architecture, tokenizers and noise
-            schedule of a single-file checkpoint; none: diffusers' choice, fetched from the hub.
+            schedule of a single-file checkpoint; ``None`` for diffusers' choice, fetched from the hub.
 
     Raises:
-        DataError: if there is no such model, it is of another class, or a file is missing or cannot be read.
+        DataError: if there is no such model, its class has no family, or a file is missing or cannot be read.
     """
     parts: dict[str, Any] = {} if vae is None else {"vae": load_vae(vae)}
     path = Path(model)
@@ -92,7 +92,7 @@ def load_vae(name: str) -> Any:
     """Loads an autoencoder from a folder (its own, or that of a pipeline) or from the hub.
 
     Raises:
-        DataError: if there is none.
+        DataError: if there is no such autoencoder, or it cannot be read.
     """
     with _explained(f"autoencoder {name} cannot be loaded", "name a folder or a hub id with an AutoencoderKL"):
         folder = Path(name)
@@ -151,15 +151,14 @@ def _from_folder(folder: Path, parts: dict[str, Any]) -> Any:
 def _from_single_file(path: Path, config: str | None, parts: dict[str, Any]) -> Any:
     if path.suffix != ".safetensors":
         raise DataError(
-            f"model {path} is no .safetensors file; formats that can run code when they are read are not opened: "
-            "convert it first"
+            f"model {path} is not a .safetensors file; other formats can run code when opened: convert it first"
         )
     local = config is not None and Path(config).is_dir()
     cls = _class_of(Path(str(config)) / INDEX) if local else _class_of_checkpoint(path)
     fix = (
         f"check that {config} describes this checkpoint"
         if local
-        else "where the hub cannot be reached, set single_file_config to the folder of a diffusers pipeline like it"
+        else "if the hub cannot be reached, set single_file_config to the folder of a diffusers pipeline like it"
     )
     with _explained(f"checkpoint {path} cannot be loaded", fix):
         pipeline: Any = cls.from_single_file(
@@ -177,7 +176,7 @@ def _download(model: str, parts: dict[str, Any]) -> Path:
     """The cached folder of a pipeline on the hub; only what is missing is fetched, and its class is checked first."""
     repository, revision = hub_place(model)
     with _explained(
-        f"model {model} is no folder here and cannot be had from the hub",
+        f"model {model} is not a local folder, and the hub does not give it",
         "check the name and your access to it, or download it once and name its folder",
     ):
         _class_of(Path(hf_hub_download(repository, INDEX, revision=revision)))
@@ -201,10 +200,10 @@ def _class_of(index: Path) -> Any:
 
 
 def tensor_names(path: Path) -> set[str]:
-    """The names of a checkpoint's tensors, none of which is loaded.
+    """The names of a checkpoint's tensors, without loading them.
 
     Raises:
-        DataError: if it is no safetensors file.
+        DataError: if it is not a safetensors file.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -220,7 +219,7 @@ def _class_of_checkpoint(path: Path) -> Any:
         if not keys.isdisjoint(family.single_file_keys):
             return family.pipeline
     raise DataError(
-        f"checkpoint {path} holds no whole Stable Diffusion 1, 2 or XL model (no text encoder of theirs was found); "
+        f"checkpoint {path} is not a whole Stable Diffusion 1, 2 or XL model (it lacks their text encoders); "
         "name a full checkpoint, or set single_file_config to the folder of a diffusers pipeline like it"
     )
 

@@ -14,7 +14,7 @@ _HUB = re.compile(r"(?P<repository>\w[\w.-]*/[\w.-]+)(@(?P<revision>[\w./-]+))?"
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether a text has the form ``owner/name`` or ``owner/name@revision`` and is no path that exists."""
+    """Whether a text has the form ``owner/name`` or ``owner/name@revision`` and is not a path that exists."""
     path = Path(name)
     return _HUB.fullmatch(name) is not None and path.suffix not in CHECKPOINT_SUFFIXES and not path.exists()
 

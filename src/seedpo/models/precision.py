@@ -22,7 +22,7 @@ _ROUNDED = (nn.Linear, nn.Conv2d)
 
 
 def autocast_dtype(mixed_precision: Precision) -> torch.dtype | None:
-    """The format of the forward passes; none: that of the weights."""
+    """The number format of the forward passes; ``None`` for that of the weights."""
     return _HALF[mixed_precision]
 
 
@@ -35,7 +35,7 @@ def usual_precision(bfloat16: bool | None = None) -> dict[str, str]:
     """The key ``mixed_precision`` of models for which nothing is set; empty if it is the default.
 
     Args:
-        bfloat16: whether the GPU computes in bfloat16; ``None``: this machine's is asked.
+        bfloat16: whether the GPU computes in bfloat16; ``None`` to ask the GPU of this machine.
     """
     return {"mixed_precision": "bf16"} if (gpu_has_bfloat16() if bfloat16 is None else bfloat16) else {}
 

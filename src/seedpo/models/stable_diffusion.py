@@ -123,7 +123,7 @@ def _embed_xl(pipeline: Any, prompts: Sequence[str], size: Size) -> TextConditio
     """The last but one hidden states of both text encoders side by side, and the second one's pooled embedding.
 
     If the pipeline has ``force_zeros_for_empty_prompt``, an empty prompt is embedded as zeros, as diffusers does for a
-    negative prompt that is not given. The UNet is told that images have the model's size and are not cropped:
+    missing negative prompt. Images count as drawn in the model's size and not cropped:
     ``time_ids`` has the columns original height and width, crop from the top and from the left, target height and
     width.
     """

@@ -44,7 +44,7 @@ def export_run(run: Path, out: Path, *, format: str, step: int | None = None, ha
         run: the run folder.
         out: the file (``kohya``, ``diffusers-lora``) or folder (``pipeline``) to write; it must be new.
         format: one of :data:`FORMATS`.
-        step: a checkpoint's step; none: the end of the run.
+        step: a checkpoint's step; ``None`` for the end of the run.
         half: whether tensors are stored in float16 instead of float32.
 
     Returns:

@@ -31,7 +31,7 @@ def sample_grid(samples: Path) -> tuple[Image.Image, int, int] | None:
         samples: a run's folder of sample sheets.
 
     Returns:
-        The picture, and the steps of its two sides; none if there are no two evaluations that can be read.
+        The picture and the steps of its two sides; ``None`` without two readable evaluations.
     """
     steps = sorted(int(match[1]) for path in samples.glob("*.png") if (match := _SHEET.fullmatch(path.name)))
     if len(steps) < 2:

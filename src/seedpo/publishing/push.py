@@ -56,7 +56,7 @@ def push_run(
         private: whether a repository that is made is private; one that exists stays as it is.
         license: for the card; see :func:`seedpo.publishing.card.write_card`.
         base_model: for the card.
-        client: what talks to the hub; none: huggingface_hub with the saved login.
+        client: what talks to the hub; ``None`` for huggingface_hub with the saved login.
 
     Returns:
         The repository's address.
