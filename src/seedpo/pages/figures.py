@@ -14,13 +14,13 @@ MARKERS = {
     "see": "M0 -4.4L4.4 0L0 4.4L-4.4 0Z",
     "control": "M0 -4.2L4 3.2L-4 3.2Z",
 }
-"""One marker per role, so that grey prints can be read too: disc, diamond, triangle."""
+"""One marker per role, to tell them apart in grey prints: disc, diamond, triangle."""
 
 STYLES = tuple(MARKERS)
 """Styles of curves that have no role, in turn."""
 
 ASIDE = {"base": (7, -5, "start"), "see": (-7, -5, "end"), "control": (6, 13, "start")}
-"""Where a step is written beside a marker of each role, so that close curves do not hide each other's numbers."""
+"""Where a step is written beside a marker of each role, to keep the numbers of close curves apart."""
 
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 12.0, 40.0
 """Margins around the plot in SVG units."""
@@ -35,10 +35,10 @@ class Line:
         role: chooses colour and marker.
         order: chooses the dash pattern among the curves of a role.
         x, y: its points.
-        low, high: ends of its band, or nothing.
+        low, high: ends of its band; empty without one.
         steps: evaluation step of each point; without them no markers are drawn.
         named: indices of the points whose step is written beside the marker.
-        points: what each point is, for tooltips, where it is no step; its markers are drawn too.
+        points: names of the points for tooltips, where they are not steps; markers are drawn too.
         bars: whether ``low`` and ``high`` are drawn as a bar at each point instead of a band.
         joined: whether the points are joined by a line.
     """
@@ -67,7 +67,7 @@ class Panel:
         x_label, y_label: axes.
         lines: curves.
         marks: horizontal reference lines and their labels.
-        by_step: whether the x axis is the step, so that the page can draw the chosen step into it.
+        by_step: whether the x axis is the step, into which the page draws the chosen one.
         x_ticks: places and labels on the x axis, where they are no round numbers.
         width, height: size in SVG units.
     """
@@ -203,6 +203,6 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 
 
 def description(panel: Panel) -> str:
-    """What a reader who cannot see the chart is told."""
+    """The chart in words, for screen readers."""
     parts = [f"{line.label} from {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in panel.lines if len(line.y)]
     return f"{panel.title}, {panel.y_label} against {panel.x_label}. {'; '.join(parts)}."

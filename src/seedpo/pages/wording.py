@@ -35,7 +35,7 @@ def compact(value: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """``[low, high]``, or nothing where there is no interval."""
+    """``[low, high]``, or empty text without an interval."""
     return f"[{number(low)}, {number(high)}]" if math.isfinite(low) and math.isfinite(high) else ""
 
 

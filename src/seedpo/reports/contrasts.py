@@ -61,7 +61,7 @@ class Level:
 def paired(left: Point, right: Point) -> Interval | None:
     """Left less right over the same prompts with its 95 % bootstrap interval; ``None`` unless both are known by prompt.
 
-    All evaluations draw the same latents, so that what makes a prompt hard cancels in the difference.
+    All evaluations draw the same latents, so what makes a prompt hard cancels in the difference.
     """
     first, second = left.per_prompt, right.per_prompt
     if first is None or second is None or first.prompts != second.prompts:

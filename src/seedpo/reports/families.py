@@ -1,7 +1,7 @@
 """Runs sorted into what is compared: seeds into settings, settings into families with base, SEE and control.
 
 A **setting** is one configuration apart from the seed. A **family** holds the settings that differ in the weights
-(beta, gamma) only, so that they may be compared.
+(beta, gamma) only; these are compared.
 """
 
 from __future__ import annotations

@@ -243,7 +243,7 @@ def _notes(family: Family, measured: Sequence[Setting]) -> Iterator[str]:
     elif any(point.has_interval for setting in measured for curve in setting.curves.values() for point in curve.points):
         yield "One seed per setting: intervals cover the evaluation prompts, not the seed of the training."
     else:
-        yield "One seed per setting and no intervals: chance cannot be told from effect."
+        yield "One seed per setting and no intervals: an effect cannot be distinguished from chance."
     for see in (setting for setting in measured if setting.role == "see"):
         if family.control_of(see) is None:
             yield f"{see.name} has no temperature control: its effect may come from the temperature alone."

@@ -179,8 +179,8 @@ def _not_compared(families: Sequence[Family]) -> str:
     if not split:
         return ""
     return (
-        f"Runs of {listing(split)} differ in more than beta, gamma and seed, or in their proxy. They stand in groups "
-        "of their own, named by what sets them apart, and are not compared across groups."
+        f"Runs of {listing(split)} differ in more than beta, gamma and seed, or in their proxy. They form separate "
+        "groups, named by the keys that differ, and are not compared across groups."
     )
 
 

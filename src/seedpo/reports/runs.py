@@ -287,7 +287,7 @@ def _read_per_prompt(samples: Samples | None) -> Mapping[int, Mapping[str, PerPr
 
 
 def read_mapping(path: Path) -> tuple[Any, list[str]]:
-    """A JSON object, or nothing and a note if the file is there but damaged."""
+    """A JSON object; `None` if the file is missing, or damaged, which gives a note."""
     if not path.is_file():
         return None, []
     try:

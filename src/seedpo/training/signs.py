@@ -26,7 +26,7 @@ MAD_TO_DEVIATION = 1.4826
 """Standard deviation of normal numbers, in median absolute deviations."""
 
 SPIKE_FLOOR = 0.05
-"""Nats added to the loss's usual deviation, so that a loss that is nearly constant does not spike at once."""
+"""Nats added to the loss's usual deviation, which keeps an almost constant loss from spiking at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def verdict_rule(thresholds: Mapping[str, float | None]) -> Rule:
 def held_out_fell(
     lines: Sequence[Mapping[str, Any]], *, judges: Sequence[str], proxy: str | None, rule: Rule, outcome: Outcome
 ) -> Sign | None:
-    """The verdict on the run at the last line is ``outcome``; :mod:`seedpo.core.verdicts` says how it is found.
+    """The verdict on the run at the last line is ``outcome``; :mod:`seedpo.core.verdicts` states the rule.
 
     Args:
         lines: all evaluations; those with :data:`BY_PROMPT` are compared prompt by prompt.

@@ -99,7 +99,7 @@ def _data(
 
 
 def _plain(tree: Any) -> Any:
-    """As JSON can hold it: null for what is no finite number."""
+    """The tree as JSON can hold it: null for numbers that are not finite."""
     if isinstance(tree, Mapping):
         return {str(key): _plain(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):

@@ -100,8 +100,8 @@ for (const frame of document.querySelectorAll("[data-viewer]")) viewer(frame);
 
 function viewer(frame) {
   const steps = JSON.parse(frame.dataset.steps);
-  const asked = [...frame.querySelectorAll("[data-prompts] li")].map((item) => item.textContent);
-  const counts = { prompt: asked.length, latent: +frame.dataset.columns, step: steps.length };
+  const texts = [...frame.querySelectorAll("[data-prompts] li")].map((item) => item.textContent);
+  const counts = { prompt: texts.length, latent: +frame.dataset.columns, step: steps.length };
   const start = frame.querySelector("[data-now=step]");
   const now = { prompt: 0, latent: 0, step: start ? +start.dataset.start : 0 };
   const selects = [...frame.querySelectorAll("[data-side]")];
@@ -115,11 +115,11 @@ function viewer(frame) {
       views[which].className = "one " + (sheet || "void");
       views[which].style.backgroundPosition = share("latent") + " " + share("prompt");
       views[which].textContent = sheet ? "" : "no image at " + steps[now.step];
-      views[which].setAttribute("aria-label", option.textContent + ", " + steps[now.step] + ", latent " + (now.latent + 1) + ": " + asked[now.prompt]);
+      views[which].setAttribute("aria-label", option.textContent + ", " + steps[now.step] + ", latent " + (now.latent + 1) + ": " + texts[now.prompt]);
       names[which].textContent = option.textContent;
       names[which].className = "name " + option.dataset.role;
     });
-    frame.querySelector("[data-asked]").textContent = asked[now.prompt];
+    frame.querySelector("[data-prompt]").textContent = texts[now.prompt];
     for (const key of ["prompt", "latent"]) frame.querySelector("[data-now=" + key + "]").textContent = key + " " + (now[key] + 1) + " of " + counts[key];
     if (start) start.textContent = steps[now.step];
   }

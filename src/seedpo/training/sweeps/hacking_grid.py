@@ -100,7 +100,7 @@ GRIDS: Mapping[str, Grid] = {
     ),
 }
 """Each grid comes to as many settings with the entropy term as without it (5 and 5), since the frontier of a larger
-pool is higher by chance alone: the values are chosen so that the controls fall on each other and on the betas."""
+pool is higher by chance alone. The values are such that controls coincide with each other and with the betas."""
 
 
 @dataclass(frozen=True, kw_only=True)
