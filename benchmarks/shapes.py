@@ -65,10 +65,9 @@ def random_policy(
         tiny: takes :data:`TINY`.
     """
     parts = published(MODELS[name])
+    family = FAMILIES.load(parts.pop("_class_name"))
     smaller = TINY[name] if tiny else {}
     parts = {part: {**settings, **smaller.get(part, {})} for part, settings in parts.items()}
-    xl = "text_encoder_2" in parts
-    family = FAMILIES.load("StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline")
     with torch.device(device), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         networks: dict[str, Any] = {
