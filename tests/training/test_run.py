@@ -121,7 +121,12 @@ class TestParts:
         built: Any = build_method(
             resolve_config("spo", {"reduction": "sum", "sampling": {"eta": 0.5, "guidance_scale": 2.0}})
         )
-        assert (built.eta, built.guidance_scale, built.clip_range, built.reduction) == (0.5, 2.0, 0.1, "sum")
+        assert (built.sampling.eta, built.sampling.guidance_scale, built.clip_range, built.reduction) == (
+            0.5,
+            2.0,
+            0.1,
+            "sum",
+        )
 
     @pytest.mark.parametrize(
         ("build", "message"),
