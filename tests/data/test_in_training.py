@@ -51,7 +51,7 @@ def test_a_corrupt_row_is_skipped_counted_and_named(tmp_path: Path, caplog: pyte
 
 def test_over_the_limit_a_run_stops_in_one_line(tmp_path: Path) -> None:
     data, row = with_a_broken_row(tmp_path)
-    with pytest.raises(DataError, match=rf"bad_rows_limit = 0 allows; .*broken\.parquet row {row}: jpg"):
+    with pytest.raises(DataError, match=rf"bad_rows_limit = 0 .*broken\.parquet row {row}: jpg"):
         run(tmp_path / "run", data=data, max_steps=5, pairs={"bad_rows_limit": 0})
 
 
