@@ -6,9 +6,8 @@ from seedpo.errors import ConfigError
 from seedpo.planning.gpus import GPUS, find_gpu
 
 
-@pytest.mark.parametrize(
-    ("written", "name"),
-    [
+def test_found_as_people_write_it() -> None:
+    for written, name in [
         ("a100-80gb", "A100-80"),
         ("NVIDIA A100 40GB", "A100-40"),
         ("4090", "RTX-4090"),
@@ -16,10 +15,8 @@ from seedpo.planning.gpus import GPUS, find_gpu
         ("h100-sxm", "H100"),
         ("h100_pcie", "H100-PCIe"),
         ("t4", "T4"),
-    ],
-)
-def test_found_as_people_write_it(written: str, name: str) -> None:
-    assert find_gpu(written).name == name
+    ]:
+        assert find_gpu(written).name == name
 
 
 def test_every_gpu_is_found_by_its_own_name() -> None:

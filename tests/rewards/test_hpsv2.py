@@ -71,12 +71,12 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), BROKEN)
-def test_weights_that_do_not_fit_are_named(changes: dict[str, Tensor | None], message: str) -> None:
-    changed = {name: value for name, value in (weights() | changes).items() if value is not None}
-    with pytest.raises(DataError, match=message) as caught:
-        network_of(changed, origin="w.pt")
-    assert "\n" not in str(caught.value)
+def test_weights_that_do_not_fit_are_named() -> None:
+    for changes, message in BROKEN:
+        changed = {name: value for name, value in (weights() | changes).items() if value is not None}
+        with pytest.raises(DataError, match=message) as caught:
+            network_of(changed, origin="w.pt")
+        assert "\n" not in str(caught.value)
 
 
 def test_a_missing_layer_is_noticed() -> None:

@@ -61,18 +61,15 @@ class TestNames:
         monkeypatch.chdir(tmp_path)
         assert build_reward("my-clip")(torch.rand(2, 3, 8, 8), PROMPTS).shape == (2,)
 
-    @pytest.mark.parametrize(
-        ("name", "message"),
-        [
+    def test_what_is_none(self) -> None:
+        for name, message in [
             ("pickscor", r"unknown reward 'pickscor'; did you mean 'pickscore'\? there are: mix, .*spm-sdxl; or name@"),
             ("mixx", r"unknown reward 'mixx'; did you mean 'mix'\?"),
             ("jpeg-compressibility@models/x", r"jpeg-compressibility .*; write"),
             ("hpsv2.1@", r"hpsv2\.1@xswu/HPSv2"),
-        ],
-    )
-    def test_what_is_none(self, name: str, message: str) -> None:
-        with pytest.raises(ConfigError, match=message):
-            build_reward(name, definitions=definitions())
+        ]:
+            with pytest.raises(ConfigError, match=message):
+                build_reward(name, definitions=definitions())
 
     def test_a_folder_without_the_files(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"pickscore") as caught:
@@ -122,21 +119,18 @@ class TestSums:
         parts = {name: build_reward(name)(images, PROMPTS) for name in leaves("twice", sums)}
         assert torch.equal(combined("twice", sums, parts), build_reward("twice", definitions=sums)(images, PROMPTS))
 
-    @pytest.mark.parametrize(
-        ("tree", "message"),
-        [
+    def test_names_that_cannot_be(self) -> None:
+        for tree, message in [
             ({"pickscore": {"terms": {"hpsv2": 1}}}, r"rewards\.pickscore has the name of a registered reward; give"),
             ({"a/b": {"terms": {"hpsv2": 1}}}, r"rewards\.a/b could be mistaken for a path"),
             ({"file": {"terms": {"hpsv2": 1}}}, r"rewards\.file could be mistaken for .* a column"),
             ({"mix": {"terms": {"hpsv": 1}}}, r"rewards\.mix: unknown reward 'hpsv'; did you mean 'hpsv2'\?"),
             ({"mix": {"terms": {"jpeg-compressibility@x": 1}}}, r"rewards\.mix: reward jpeg-compressibility@x: "),
-        ],
-    )
-    def test_names_that_cannot_be(self, tree: Any, message: str) -> None:
-        with pytest.raises(ConfigError, match=message):
-            check_definitions(definitions(tree))
-        with pytest.raises(ConfigError, match=message):
-            resolve_config("d3po", {"rewards": tree})
+        ]:
+            with pytest.raises(ConfigError, match=message):
+                check_definitions(definitions(tree))
+            with pytest.raises(ConfigError, match=message):
+                resolve_config("d3po", {"rewards": tree})
 
 
 class TestConfig:
@@ -150,9 +144,8 @@ class TestConfig:
         assert build_config(RunConfig, config.model_dump(mode="json")) == config
         assert config.reward_precision == "no"
 
-    @pytest.mark.parametrize(
-        ("tree", "message"),
-        [
+    def test_what_is_refused(self) -> None:
+        for tree, message in [
             ({"mix": {"terms": {}}}, r"rewards\.mix = .*needs at least one term"),
             ({"mix": {}}, r"rewards\.mix\.terms"),
             ({"mix": {"terms": {"hpsv2": 0}}}, r"every weight is 0"),
@@ -166,29 +159,24 @@ class TestConfig:
             ({"a": {"terms": {"b": 1}}, "b": {"terms": {"a": 1}}}, r"a -> b -> a is a circle: a sum cannot be made of"),
             ({"a": {"terms": {"a": 1}}}, r"a -> a is a circle"),
             ({"a": {"terms": {"hpsv2": True}}}, r"rewards\.a\.terms\.hpsv2 = True"),
-        ],
-    )
-    def test_what_is_refused(self, tree: Any, message: str) -> None:
-        with pytest.raises(ConfigError, match=message) as caught:
-            definitions(tree)
-        assert "\n" not in str(caught.value)
+        ]:
+            with pytest.raises(ConfigError, match=message) as caught:
+                definitions(tree)
+            assert "\n" not in str(caught.value)
 
 
 class TestChecks:
-    @pytest.mark.parametrize(
-        ("scores", "message"),
-        [
+    def test_bad_scores_are_never_ranked(self, images: Tensor) -> None:
+        for scores, message in [
             (torch.zeros(2, 1), r"reward mine .*\(2, 1\) for 2 images.*\(2,\)"),
             (torch.zeros(1), r"\(1,\) for 2 images"),
             (torch.tensor([0.0, float("inf")]), r"reward mine .*inf for image 1, .*'a small blue star"),
             (torch.tensor([float("nan"), 0.0]), r"reward mine .*nan for image 0, .*'a large red circle"),
             (torch.zeros(2, dtype=torch.complex64), r"complex64"),
             ([0.0, 1.0], "list"),
-        ],
-    )
-    def test_bad_scores_are_never_ranked(self, images: Tensor, scores: Any, message: str) -> None:
-        with pytest.raises(DataError, match=message):
-            CheckedReward("mine", lambda images, prompts: scores)(images, PROMPTS)
+        ]:
+            with pytest.raises(DataError, match=message):
+                CheckedReward("mine", lambda images, prompts, scores=scores: scores)(images, PROMPTS)
 
     def test_whole_numbers_and_gradients_are_put_right(self, images: Tensor) -> None:
         def counting(images: Tensor, prompts: Sequence[str]) -> Tensor:

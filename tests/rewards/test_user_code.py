@@ -102,9 +102,8 @@ def alone(images):
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
+def test_what_is_wrong_is_said_in_one_line(write: Write) -> None:
+    for name, message in [
         ("absent_module:f", r"reward absent_module:f: there is no module absent_module; write absent_module\.py in "),
         ("wrong_module:pair", r"unknown function of .*wrong_module\.py 'pair'; did you mean 'pairs'\?"),
         ("wrong_module:number", r"reward wrong_module:number is of type int, not a function; write `def number\("),
@@ -121,12 +120,10 @@ def alone(images):
         ("wrong_module:alone", r"failed with TypeError: alone\(\) takes 1 positional argument but 2 were given"),
         ("broken_module:f", r"reward broken_module:f: importing broken_module failed with ZeroDivisionError"),
         ("needing_module:f", r"its module needing_module needs not_there_at_all, which is not installed"),
-    ],
-)
-def test_what_is_wrong_is_said_in_one_line(write: Write, name: str, message: str) -> None:
-    write("wrong_module", WRONG)
-    write("broken_module", "1 / 0\n")
-    write("needing_module", "import not_there_at_all\n")
-    with pytest.raises(DataError, match=message) as caught:
-        build_reward(name)(IMAGES, PROMPTS)
-    assert "\n" not in str(caught.value)
+    ]:
+        write("wrong_module", WRONG)
+        write("broken_module", "1 / 0\n")
+        write("needing_module", "import not_there_at_all\n")
+        with pytest.raises(DataError, match=message) as caught:
+            build_reward(name)(IMAGES, PROMPTS)
+        assert "\n" not in str(caught.value)
