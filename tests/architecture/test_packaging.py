@@ -95,3 +95,16 @@ def test_documents_name_what_exists() -> None:
                 assert re.search(rf"^ *(?:def|class) {name}\b", content, re.MULTILINE), f"{file} has no {name}"
         for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)[^)]*\)", text):
             assert (path.parent / link).exists(), f"{path.name} links to {link}"
+
+
+def test_documents_wrap_at_a_hundred_columns() -> None:
+    """Tables, code, pictures and what has no blank to break at stay as they are."""
+    long = []
+    for path in MARKDOWN:
+        code = False
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            code ^= line.lstrip().startswith("```")
+            free = code or line.startswith(("    ", "|", "![")) or " " not in line.strip()[:100]
+            if len(line) > 100 and not free:
+                long.append(f"{path.name}:{number}")
+    assert not long
