@@ -8,7 +8,10 @@ import resource
 import shutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
+
+import grimp
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "seedpo"
@@ -59,6 +62,12 @@ FORBIDDEN = {
     "unplaced.py": ("import seedpo.cli",),
 }
 """Imports that break a contract, by the file that makes them."""
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = grimp.build_graph("seedpo", cache_dir=None)
+    # Raises CycleError, which names the circle.
+    TopologicalSorter({module: graph.find_modules_directly_imported_by(module) for module in graph.modules}).prepare()
 
 
 def test_import_contracts_notice_forbidden_imports(tmp_path: Path) -> None:

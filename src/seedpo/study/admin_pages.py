@@ -9,8 +9,8 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 
 from seedpo.study.errors import NO_ADMIN, OLD_PAGE, Refusal
 from seedpo.study.export import votes_csv
+from seedpo.study.records import rater_labels
 from seedpo.study.security import SESSION_SECONDS
-from seedpo.study.serving import numbered
 from seedpo.study.site import Site
 from seedpo.study.status import question_status, rater_row, rater_status
 
@@ -96,7 +96,7 @@ def _add_actions(router: APIRouter, site: Site) -> None:
         _require_admin(site, request, form_token)
         base = str(request.base_url).rstrip("/")
         days = site.study.settings.link_days
-        new_links = [f"{base}/r/{token}" for _, token in site.store.add_raters(numbered(label, number), days=days)]
+        new_links = [f"{base}/r/{token}" for _, token in site.store.add_raters(rater_labels(label, number), days=days)]
         if "text/html" in request.headers.get("accept", ""):
             return _overview(site, request, new_links)
         return JSONResponse({"links": new_links})

@@ -175,3 +175,8 @@ def judge(show: Show, group: Group, answer: Answer, *, seconds: float | None = N
         seconds=seconds,
         at=at,
     )
+
+
+def rater_labels(label: str, number: int) -> list[str]:
+    """A label for each of several raters."""
+    return [label if number == 1 or not label else f"{label} {index + 1}" for index in range(number)]

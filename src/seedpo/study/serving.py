@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from seedpo.errors import ConfigError
 from seedpo.study.folder import open_study
+from seedpo.study.records import rater_labels
 from seedpo.study.store import Store
 
 if TYPE_CHECKING:
@@ -169,13 +170,8 @@ def make_links(
         raise ConfigError(f"{out} exists; links cannot be made again, so nothing is overwritten")
     study = open_study(folder, verify=False)
     with Store.open(study, url) as store:
-        pairs = store.add_raters(numbered(label, number), days=study.settings.link_days if days is None else days)
+        pairs = store.add_raters(rater_labels(label, number), days=study.settings.link_days if days is None else days)
     return [f"{base.rstrip('/')}/r/{token}" for _, token in pairs]
-
-
-def numbered(label: str, number: int) -> list[str]:
-    """A label for each of several raters."""
-    return [label if number == 1 or not label else f"{label} {index + 1}" for index in range(number)]
 
 
 def write_links(path: Path, links: Sequence[str]) -> None:

@@ -162,7 +162,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     @classmethod
     def _loss_is_known(cls, value: str) -> str:
         if value not in LOSSES:
-            raise ValueError(f"loss = {value!r} is unknown; write one of {', '.join(LOSSES)}")
+            raise ValueError(f"there is no such loss; write one of {', '.join(LOSSES)}")
         return value
 
     @model_validator(mode="after")

@@ -43,7 +43,7 @@ from seedpo.training.state import Run
 from seedpo.training.step_metrics import mean_by_name, most_by_name, peak_memory
 from seedpo.training.trackers import Trackers
 from seedpo.training.update import StepResult, Updater
-from seedpo.training.watching import Verdict, Watch, stopped
+from seedpo.training.watching import Reaction, Watch, stopped
 
 
 @dataclass(kw_only=True)
@@ -255,10 +255,10 @@ class Trainer(Generic[Batch]):
         """Writes a line of metrics, and does what the alarms that it raises ask for."""
         watch = self.watch
 
-        def write() -> Verdict:
+        def write() -> Reaction:
             outputs.log.write(run.position.step, kind, figures)
             outputs.trackers.log(outputs.log.records[-1])
-            return Verdict() if watch is None else watch.see(outputs.log.records)
+            return Reaction() if watch is None else watch.see(outputs.log.records)
 
         def keep_best(watch: Watch) -> None:
             with unwrapped(self.policy, self.accelerator):

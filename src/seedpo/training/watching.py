@@ -35,7 +35,7 @@ _FIX = "continue with --resume latest"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Reaction:
     """What follows from one line of metrics; small enough to be sent to all processes.
 
     Attributes:
@@ -73,7 +73,7 @@ class Watch:
             else:
                 self._folder.alarms.unlink(missing_ok=True)
 
-    def see(self, lines: Sequence[Record]) -> Verdict:
+    def see(self, lines: Sequence[Record]) -> Reaction:
         """Looks at the newest of all lines; logs and writes the alarms that it raises.
 
         Raises:
@@ -89,7 +89,7 @@ class Watch:
                 file.writelines(map(_line, alarms))
         stopping = [alarm for alarm in alarms if alarm.action == "stop"]
         best = kind == "evaluation" and keeps_best(self._config) and best_evaluation(lines, self._config) is lines[-1]
-        return Verdict(stop=f"alarm {stopping[0].name}: {stopping[0].message}" if stopping else None, best=best)
+        return Reaction(stop=f"alarm {stopping[0].name}: {stopping[0].message}" if stopping else None, best=best)
 
     def _with_prompts(self, line: Record) -> Record:
         """A line of an evaluation with the values of every prompt, where its images are stored."""
