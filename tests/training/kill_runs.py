@@ -160,7 +160,7 @@ def work(folder: Path, kind: Kind, activity: Activity) -> None:
     activity.tell(Checkpoints, "write", "writing a checkpoint")
     activity.tell(Updater, "take_step", "taking a step")
     activity.tell(seedpo.training.trainer, "evaluate_together", "evaluating")
-    activity.tell(Trainer, "_weights_restored", "resuming")
+    activity.tell(Trainer, "_load_checkpoint", "resuming")
     activity.tell(Trainer, "_finish", "writing the trained weights")
     config = resolve_config(kind.method, small(Path(), **COMMON, **kind.changes))
     if config.cache.folder is not None:
