@@ -20,6 +20,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from seedpo.errors import DataError
+from seedpo.settings import Precision
+
+DTYPES: Mapping[Precision, torch.dtype] = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+"""Number formats by the names that users write."""
 
 ALIGNMENT = 64
 """Bytes; torch allocates its own tensors so."""

@@ -84,6 +84,12 @@ def test_version_is_the_same_everywhere() -> None:
     assert citation["license"] == PROJECT["license"]
 
 
+def anchors(path: Path) -> set[str]:
+    """What links may name in a page: its headings in lower case, without punctuation, blanks as hyphens."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
 def test_documents_name_what_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for path in MARKDOWN:
@@ -93,8 +99,10 @@ def test_documents_name_what_exists() -> None:
             content = (ROOT / file).read_text(encoding="utf-8")
             for name in filter(None, test.split("::")):
                 assert re.search(rf"^ *(?:def|class) {name}\b", content, re.MULTILINE), f"{file} has no {name}"
-        for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)[^)]*\)", text):
-            assert (path.parent / link).exists(), f"{path.name} links to {link}"
+        for link, anchor in re.findall(r"\]\((?!https?:|mailto:)([^)#]*)(?:#([^)]+))?\)", text):
+            target = path.parent / link if link else path
+            assert target.exists(), f"{path.name} links to {link}"
+            assert not anchor or anchor in anchors(target), f"{path.name} links to {link}#{anchor}"
 
 
 def test_documents_wrap_at_a_hundred_columns() -> None:

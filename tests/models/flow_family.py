@@ -11,45 +11,10 @@ from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, St
 from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
-from seedpo.core.transitions import Gaussian, over_latents
 from seedpo.core.types import Conditioning
 from seedpo.models.families import Family, Size, decode_latents, encode_pixels
+from tests.methods.flow import FlowProcess
 from tests.models.published import pipeline_of, text_encoder
-
-
-class Flow:
-    """x = (1 - sigma) x_0 + sigma noise, predicted as the velocity noise - x_0, sampled by Euler steps."""
-
-    largest_timestep = 1.0
-
-    def draw_timesteps(self, count: int, *, generator: torch.Generator) -> Tensor:
-        return torch.rand(count, generator=generator)
-
-    def timesteps(self, num_inference_steps: int) -> tuple[Tensor, Tensor]:
-        sigmas = torch.linspace(1.0, 0.0, num_inference_steps + 1)
-        return sigmas[:-1], sigmas[1:]
-
-    def noisy(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-        sigma = over_latents(timestep, clean)
-        return (1 - sigma) * clean + sigma * noise
-
-    def target(self, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-        return noise - clean
-
-    def clean(self, prediction: Tensor, latents: Tensor, timestep: Tensor) -> Tensor:
-        return latents - over_latents(timestep, latents) * prediction
-
-    def step(
-        self, prediction: Tensor, latents: Tensor, timestep: Tensor, next_timestep: Tensor, *, eta: float
-    ) -> Gaussian:
-        change = over_latents(next_timestep - timestep, latents)
-        return Gaussian(mean=latents + change * prediction, std=self.step_std(timestep, next_timestep, eta=eta))
-
-    def step_std(self, timestep: Tensor, next_timestep: Tensor, *, eta: float) -> Tensor:
-        return eta * (timestep - next_timestep).sqrt()
-
-    def digest(self) -> str:
-        return "flow"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +56,7 @@ FAMILY = Family(
     pipeline=StableDiffusion3Pipeline,
     network="transformer",
     text_parts=("text_encoder",),
-    process=lambda pipeline: Flow(),
+    process=lambda pipeline: FlowProcess(),
     image_size=lambda pipeline, resolution: (resolution or 16, resolution or 16),
     latent_shape=lambda pipeline, size: (size[0] * size[1] // pipeline.vae_scale_factor**2, 4),
     misfit=lambda network, vae: None,

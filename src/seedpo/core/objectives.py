@@ -130,7 +130,7 @@ def preference_loss(
     loss: str = "sigmoid",
     beta: float = 1.0,
 ) -> Tensor:
-    """P L(m) + (1 - p) L(-m), m = chosen_reward - rejected_reward; L is a row of :data:`seedpo.core.losses.LOSSES`.
+    """Losses p L(m) + (1 - p) L(-m) of m = chosen_reward - rejected_reward, L from :data:`seedpo.core.losses.LOSSES`.
 
     With p = 1 it is L(m), bit for bit. For the sigmoid, -p log sigma(m) - (1 - p) log sigma(-m) is the cross-entropy of
     a soft label, as in conservative DPO; the published losses of the three methods know p = 1 only. Finite, with finite

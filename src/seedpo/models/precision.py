@@ -14,8 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from seedpo.settings import Precision
-
-_HALF = {"no": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+from seedpo.weights import DTYPES
 
 _ROUNDED = (nn.Linear, nn.Conv2d)
 """Layers whose weights autocast rounds."""
@@ -23,7 +22,7 @@ _ROUNDED = (nn.Linear, nn.Conv2d)
 
 def autocast_dtype(mixed_precision: Precision) -> torch.dtype | None:
     """The number format of the forward passes; ``None`` for that of the weights."""
-    return _HALF[mixed_precision]
+    return None if mixed_precision == "no" else DTYPES[mixed_precision]
 
 
 def gpu_has_bfloat16() -> bool:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from seedpo.rewards.named import DTYPES, Definitions, leaves, source_of
+from seedpo.rewards.named import Definitions, leaves, source_of
 from seedpo.rewards.networks import RewardNetwork
 from seedpo.settings import Precision
+from seedpo.weights import DTYPES
 
 Call = Callable[[int], object]
 """Runs a network on a number of rows of the meta device."""

@@ -34,12 +34,10 @@ from seedpo.rewards.scoring import checked_scores
 from seedpo.rewards.settings import RewardTerm, WeightedSum, refuse_cycles
 from seedpo.rewards.user_code import takes_timestep, user_reward
 from seedpo.settings import Precision
+from seedpo.weights import DTYPES
 
 Definitions = Mapping[str, WeightedSum]
 """Weighted sums by their names."""
-
-DTYPES: Mapping[str, torch.dtype] = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""Number formats of the networks of rewards, by ``reward_precision``."""
 
 _CODE = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<attribute>[^\W\d]\w*(\.[^\W\d]\w*)*)")
 

@@ -264,9 +264,9 @@ class Trainer(Generic[Batch]):
             with unwrapped(self.policy, self.accelerator):
                 watch.keep_best(outputs.log.records[-1], self.policy.save)
 
-        verdict = self._on_main(write)
-        outputs.alarm = outputs.alarm or verdict.stop
-        if watch is not None and verdict.best:
+        reaction = self._on_main(write)
+        outputs.alarm = outputs.alarm or reaction.stop
+        if watch is not None and reaction.best:
             with run.layout.plain():
                 self._on_main(lambda: keep_best(watch))
 

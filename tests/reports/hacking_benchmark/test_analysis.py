@@ -19,7 +19,7 @@ from seedpo.reports.hacking_benchmark.analysis import (
     pools,
     read_measured,
 )
-from seedpo.training.sweeps.hacking_grid import Grid, Setting, Trial, settings_of
+from seedpo.training.sweeps.hacking_grid import Grid, Setting, settings_of
 from tests.reports.hacking_benchmark.worlds import GRID, hill, see_gains, write_runs
 
 
@@ -76,7 +76,7 @@ class TestVerdict:
 
     def test_a_trial_is_held_against_the_same_settings_without_it(self, tmp_path: Path) -> None:
         """The option gains 0.5 where it is tried, but no more than another beta of the base method does."""
-        grid = replace(GRID, trials={"bonus": Trial(on="base", changes={"lora_rank": 2})})
+        grid = replace(GRID, trials={"bonus": {"lora_rank": 2}})
 
         def value(setting: Setting, seed: int, proxy: float) -> float:
             return hill(setting, seed, proxy) + (0.5 if setting.option or setting.beta == 80 else 0.0)

@@ -25,20 +25,6 @@ MEASURED: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """An option that no paper has, tried at two settings and held against the same settings without it.
-
-    Attributes:
-        on: which settings: the base method at the grid's betas, or the entropy term at the first beta and the
-            relative gammas.
-        changes: the keys that switch it on, dotted.
-    """
-
-    on: Role
-    changes: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Grid:
     """The grid of one method.
 
@@ -47,14 +33,15 @@ class Grid:
         relative: values of gamma in the relative convention, a = beta (1 + gamma), at each beta.
         absolute: values of gamma in the absolute convention, a = beta + gamma, at each beta.
         settings: keys in which the runs differ from the demonstration's.
-        trials: options by their names in folders and tables.
+        trials: options that no paper has: by name in folders and tables the dotted keys that switch one on. Each is
+            tried with the base method at the grid's betas, and held against the same settings without it.
     """
 
     betas: tuple[float, ...]
     relative: tuple[float, ...]
     absolute: tuple[float, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    trials: Mapping[str, Trial] = field(default_factory=dict)
+    trials: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def quick(self) -> Grid:
@@ -80,7 +67,7 @@ GRIDS: Mapping[str, Grid] = {
             "evaluate_every": 9,
         },
         trials={
-            "one-update": Trial(on="base", changes={"steps.updates_per_rollout": 1}),
+            "one-update": {"steps.updates_per_rollout": 1},
         },
     ),
     "d3po": Grid(
@@ -89,7 +76,7 @@ GRIDS: Mapping[str, Grid] = {
         absolute=(20.0,),
         settings={"max_steps": 20, "evaluate_every": 5},
         trials={
-            "three-updates": Trial(on="base", changes={"trajectories.updates_per_rollout": 3}),
+            "three-updates": {"trajectories.updates_per_rollout": 3},
         },
     ),
     "diffusion-dpo": Grid(
@@ -172,14 +159,11 @@ def settings_of(grid: Grid) -> tuple[Setting, ...]:
     terms = [
         Setting(role="see", beta=beta, weight=weight, gammas=gammas) for (beta, weight), gammas in sorted(see.items())
     ]
-    tried = {
-        "base": [setting for setting in plain if setting.beta in grid.betas],
-        "see": [setting for setting in terms if setting.beta == grid.betas[0] and "relative" in setting.gammas],
-    }
     trials = [
-        replace(setting, option=name, extra=trial.changes, controls=False)
-        for name, trial in grid.trials.items()
-        for setting in tried[trial.on]
+        replace(setting, option=name, extra=changes, controls=False)
+        for name, changes in grid.trials.items()
+        for setting in plain
+        if setting.beta in grid.betas
     ]
     return (*plain, *terms, *trials)
 
