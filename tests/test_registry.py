@@ -56,7 +56,8 @@ def test_names_are_unique_and_lead_somewhere() -> None:
 
 
 def test_prompt_sets_hold_the_prompts_that_they_announce() -> None:
-    for name, count in (("scenes-training", 416), ("scenes-evaluation", 64)):
+    counts = {"scenes-training": 416, "scenes-evaluation": 64, "animals": 45, "general-evaluation": 24}
+    for name, count in counts.items():
         prompts = registries()["prompts"].load(name)()
         assert len(set(prompts)) == len(prompts) == count
         assert str(count) in registries()["prompts"][name].summary

@@ -17,6 +17,7 @@ import yaml
 from transformers import CLIPModel
 
 from seedpo.core.entropy import entropy_weights
+from seedpo.data.catalogue import PROMPTS
 from seedpo.data.prompts import load_prompts
 from seedpo.errors import ConfigError, DataError
 from seedpo.rewards.aesthetic import RatingMlp
@@ -192,7 +193,7 @@ def tiny_settings(path: Path, models: Path, folder: Path) -> RunConfig:
         "reward": stand_in(models, config.reward),
         "evaluation": {"rewards": list(dict.fromkeys(stand_in(models, name) for name in config.evaluation.rewards))},
     }
-    if not Path(config.prompts).exists():
+    if config.prompts not in PROMPTS:
         changes["prompts"] = str(few_prompts(folder))
     if config.pairs.resolution:
         changes["pairs"] = {"resolution": 16}

@@ -55,6 +55,16 @@ PROMPTS = Registry(
             summary="64 held-out prompts of the embedded world",
         ),
         PromptSet(
+            name="animals",
+            target="seedpo.data.prompt_files:animals",
+            summary="45 animals, one word each, on which DDPO and D3PO were trained",
+        ),
+        PromptSet(
+            name="general-evaluation",
+            target="seedpo.data.prompt_files:general_evaluation",
+            summary="24 prompts of everyday scenes, for evaluations of any model",
+        ),
+        PromptSet(
             name="pickapic-validation",
             target="seedpo.data.prompt_sets:PICKAPIC",
             summary="Pick-a-Pic v1, split validation_unique; from the hub, or pickapic-validation@FOLDER",
