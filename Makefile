@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts tests format slow gpu processors kill bench results row study scenes card wheel clean install dev
+.PHONY: help demo test lint types contracts tests format slow gpu processors kill bench results row study scenes card docs wheel clean install dev
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -75,11 +75,14 @@ scenes: $(VENV)/.installed ## train the embedded model and scorer anew, into out
 card: $(VENV)/.installed ## measure the shipped model and scorer: the figures of the model card
 	$(BIN)/python -m tools.scenes card
 
+docs: $(VENV)/.dev ## the documents as a site with an API reference, into site/; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 wheel: $(VENV)/.installed ## build the wheel, into dist/
 	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
 
 clean: ## remove what was built and measured; the environment stays
-	rm -rf build dist $(OUT) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info
+	rm -rf build dist site $(OUT) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 install: $(VENV)/.installed ## the environment with what the package needs to run

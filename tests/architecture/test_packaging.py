@@ -72,6 +72,20 @@ def test_the_wheel_takes_every_file_of_the_package() -> None:
     assert all((path.parent / "__init__.py").exists() for path in files if path.suffix == ".py")
 
 
+def test_the_image_copies_files_and_installs_extras_that_exist() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert copied and all((ROOT / name).exists() and f"!{name}" in ignored for name in copied)
+    (extras,) = (line.partition("EXTRAS=")[2] for line in lines if line.startswith("ARG EXTRAS="))
+    requirements = [
+        Requirement(text) for extra in extras.split(",") for text in PROJECT["optional-dependencies"][extra]
+    ]
+    assert {canonicalize_name(requirement.name) for requirement in requirements} <= {
+        canonicalize_name(name) for name in pins()
+    }
+
+
 def test_what_is_shipped_is_small_and_runs_no_code() -> None:
     shipped = [path for path in (ROOT / "src" / "seedpo" / "scenes" / "assets").rglob("*") if path.is_file()]
     assert {path.suffix for path in shipped} <= {".safetensors", ".json", ".md", ".parquet", ".txt"}
