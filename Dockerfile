@@ -2,7 +2,7 @@
 #   docker build -t seedpo .
 #   docker run --rm --gpus all -v "$PWD:/work" seedpo train my-lora.yaml --out runs/mine
 #   docker run --rm -p 127.0.0.1:8000:8000 -v "$PWD:/work" seedpo study serve studies/mine --host 0.0.0.0
-# Another build of torch, for example one without CUDA: --build-arg TORCH_OPTIONS="--index-url ..."
+# Another build of torch, for example one without CUDA: give pip's options for it with --build-arg TORCH_OPTIONS="..."
 FROM python:3.12-slim
 
 ARG TORCH_OPTIONS=""

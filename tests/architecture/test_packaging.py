@@ -76,7 +76,8 @@ def test_the_image_copies_files_and_installs_extras_that_exist() -> None:
     lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
     copied = [name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]]
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    assert copied and all((ROOT / name).exists() and f"!{name}" in ignored for name in copied)
+    assert copied
+    assert all((ROOT / name).exists() and f"!{name}" in ignored for name in copied)
     (extras,) = (line.partition("EXTRAS=")[2] for line in lines if line.startswith("ARG EXTRAS="))
     requirements = [
         Requirement(text) for extra in extras.split(",") for text in PROJECT["optional-dependencies"][extra]
