@@ -147,6 +147,15 @@ class TestRefusals:
             (["--prompt", PROMPT, "--model", "scones"], "unknown model 'scones'; did you mean 'scenes'?"),
             (["--prompts", "absent.txt"], "prompt file absent.txt does not exist"),
             (["--prompts", "scenes-evalation"], "unknown prompt set 'scenes-evalation'; did you mean"),
+            (["--prompt", PROMPT, "--size", "512x"], "--size 512x: write a side"),
+            (["--prompt", PROMPT, "--size", "33"], "size 33x33"),
+            (["--prompt", PROMPT, "--sampler", "eulr"], "did you mean 'euler'"),
+            (["--prompt", PROMPT, "--strength", "0.5"], "give --run"),
+            (["--prompt", PROMPT, "--strength", "much"], "--strength much"),
+            (["--prompt", PROMPT, "--step", "1,2"], "add --grid"),
+            (["--prompt", PROMPT, "--grid"], "give --run"),
+            (["--prompt", PROMPT, "--steps", "3000"], "3000 denoising steps"),
+            (["--prompt", PROMPT, "--guidance", "1", "--negative-prompt", "blurry"], "negative prompt"),
         ],
     )
     def test_of_drawing(

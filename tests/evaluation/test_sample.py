@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import logging
 from pathlib import Path
@@ -7,11 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from seedpo.errors import ConfigError, DataError, RunFolderError
-from seedpo.evaluation.sample import sample_images
+from seedpo.evaluation.sample import SampleRequest, sample_grid, sample_images, usual_sampling
+from seedpo.evaluation.strength_grid import GAP, LINE, MARGIN
+from seedpo.models.denoiser import load_denoiser
 from seedpo.models.policy import build_policy
+from seedpo.models.settings import ModelSettings
+from seedpo.models.strength import strength_of
+from seedpo.run_folders import RunFolder
 from seedpo.settings import build_config
 from seedpo.training.run_folder import create_run_folder
 from seedpo.training.settings import RunConfig
@@ -21,17 +28,13 @@ RED = "a large red circle on a gray background"
 BLUE = "a small blue star on a white background"
 
 
-def sample(out: Path, *prompt: str, **changes: Any) -> list[Path]:
-    settings: dict[str, Any] = {
-        "prompts": None,
-        "run": None,
-        "model": "scenes",
-        "images_per_prompt": 2,
-        "num_inference_steps": 2,
-        "guidance_scale": 2.0,
-        "seed": 3,
-    }
-    return sample_images(prompt=prompt, out=out, **(settings | changes))
+def request(*prompt: str, **changes: Any) -> SampleRequest:
+    settings: dict[str, Any] = {"images": 2, "num_inference_steps": 2, "guidance_scale": 2.0, "seed": 3}
+    return SampleRequest(prompt=prompt, **(settings | changes))
+
+
+def sample(out: Path, *prompt: str, step: int | None = None, strength: float = 1.0, **changes: Any) -> list[Path]:
+    return sample_images(request(*prompt, **changes), out, step=step, strength=strength)
 
 
 def pixels(path: Path) -> np.ndarray[Any, Any]:
@@ -47,13 +50,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def run_folder(path: Path, *, moved: bool) -> Path:
-    """A finished run whose adapter is that of the start, or has moved."""
-    config = build_config(RunConfig, {"model": "scenes", "adapter": "lora"})
+def run_folder(path: Path, *, moved: bool, adapter: str = "lora", **changes: Any) -> Path:
+    """A finished run whose weights are those of the start, or have moved."""
+    config = build_config(RunConfig, {"model": "scenes", "adapter": adapter} | changes)
     folder = create_run_folder(path, config)
     policy = build_policy(config)
     if moved:
-        move(policy, scale=0.2)
+        move(policy, scale=0.2 if adapter == "lora" else 0.02)
     policy.save(folder.path / config.weights_folder)
     return path
 
@@ -90,11 +93,11 @@ class TestFiles:
 
 class TestSeeds:
     def test_an_image_does_not_depend_on_the_others(self, base: Path, tmp_path: Path) -> None:
-        sample(tmp_path, RED, images_per_prompt=1)
+        sample(tmp_path, RED, images=1)
         assert abs(pixels(tmp_path / "000-00.png") - pixels(base / "000-00.png")).max() <= 1
 
     def test_images_of_a_prompt_differ_and_seeds_differ(self, base: Path, tmp_path: Path) -> None:
-        sample(tmp_path, RED, seed=4, images_per_prompt=1)
+        sample(tmp_path, RED, seed=4, images=1)
         assert abs(pixels(base / "000-00.png") - pixels(base / "000-01.png")).max() > 5
         assert abs(pixels(base / "000-00.png") - pixels(tmp_path / "000-00.png")).max() > 5
 
@@ -102,7 +105,7 @@ class TestSeeds:
 class TestPrompts:
     def test_a_file_is_added_to_what_is_written_out(self, tmp_path: Path) -> None:
         (tmp_path / "prompts.txt").write_text(f"{BLUE}\n", encoding="utf-8")
-        sample(tmp_path / "out", RED, prompts=str(tmp_path / "prompts.txt"), images_per_prompt=1, num_inference_steps=1)
+        sample(tmp_path / "out", RED, prompts=str(tmp_path / "prompts.txt"), images=1, num_inference_steps=1)
         index = json.loads((tmp_path / "out" / "index.json").read_text(encoding="utf-8"))
         assert [entry["prompt"] for entry in index] == [RED, BLUE]
 
@@ -113,18 +116,18 @@ class TestPrompts:
 
     def test_unknown_words_are_warned_of(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.WARNING):
-            sample(tmp_path, "a large crimson owl", RED, images_per_prompt=1, num_inference_steps=1)
+            sample(tmp_path, "a large crimson owl", RED, images=1, num_inference_steps=1)
         (warning,) = [record.getMessage() for record in caplog.records if record.name.startswith("seedpo")]
         assert "has never seen 'crimson', 'owl'" in warning
 
 
 class TestRuns:
     def test_a_run_that_has_not_moved_draws_as_the_base_model(self, base: Path, tmp_path: Path) -> None:
-        sample(tmp_path / "out", RED, run=run_folder(tmp_path / "run", moved=False), images_per_prompt=1)
+        sample(tmp_path / "out", RED, run=run_folder(tmp_path / "run", moved=False), images=1)
         assert abs(pixels(tmp_path / "out" / "000-00.png") - pixels(base / "000-00.png")).max() <= 1
 
     def test_trained_weights_are_used(self, base: Path, tmp_path: Path) -> None:
-        sample(tmp_path / "out", RED, run=run_folder(tmp_path / "run", moved=True), images_per_prompt=1)
+        sample(tmp_path / "out", RED, run=run_folder(tmp_path / "run", moved=True), images=1)
         assert abs(pixels(tmp_path / "out" / "000-00.png") - pixels(base / "000-00.png")).max() > 5
 
     def test_a_folder_that_is_no_run(self, tmp_path: Path) -> None:
@@ -139,3 +142,127 @@ class TestRuns:
     def test_an_unknown_model(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="unknown model 'scnes'; did you mean 'scenes'"):
             sample(tmp_path / "out", RED, model="scnes")
+
+
+class TestChoices:
+    def test_a_negative_prompt_guides_away(self, base: Path, tmp_path: Path) -> None:
+        sample(tmp_path, RED, negative_prompt=BLUE, images=1)
+        assert abs(pixels(tmp_path / "000-00.png") - pixels(base / "000-00.png")).max() > 5
+
+    def test_a_negative_prompt_needs_guidance(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="guidance 1 uses no negative prompt"):
+            sample(tmp_path / "out", RED, negative_prompt=BLUE, guidance_scale=1.0)
+        assert not (tmp_path / "out").exists()
+
+    def test_height_and_width(self, tmp_path: Path) -> None:
+        sample(tmp_path, RED, size=(48, 32), images=1)
+        assert pixels(tmp_path / "000-00.png").shape == (48, 32, 3)
+
+    def test_a_size_between_latents(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="size 33x32: height and width must be multiples of"):
+            sample(tmp_path / "out", RED, size=(33, 32))
+
+    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+    def test_another_sampler(self, base: Path, tmp_path: Path) -> None:
+        sample(tmp_path / "euler", RED, sampler="euler", images=1)
+        sample(tmp_path / "ddim", RED, sampler="ddim", images=1)
+        assert abs(pixels(tmp_path / "euler" / "000-00.png") - pixels(base / "000-00.png")).max() > 5
+        assert abs(pixels(tmp_path / "ddim" / "000-00.png") - pixels(base / "000-00.png")).max() <= 1
+
+    def test_defaults_are_those_of_the_evaluations(self, tmp_path: Path) -> None:
+        evaluation = {"num_inference_steps": 7, "guidance_scale": 4.5}
+        run = run_folder(tmp_path / "run", moved=False, evaluation=evaluation)
+        denoiser = load_denoiser(build_config(ModelSettings, {"model": "scenes"}))
+        found = usual_sampling(SampleRequest(run=run), denoiser)
+        assert (found.num_inference_steps, found.guidance_scale) == (7, 4.5)
+        found = usual_sampling(SampleRequest(run=run, guidance_scale=1.0), denoiser)
+        assert (found.num_inference_steps, found.guidance_scale) == (7, 1.0)
+
+    def test_defaults_of_a_pipeline_are_those_of_diffusers(self) -> None:
+        denoiser = load_denoiser(build_config(ModelSettings, {"model": "scenes"}))
+        found = usual_sampling(SampleRequest(model="some/folder"), denoiser)
+        assert (found.num_inference_steps, found.guidance_scale) == (50, 7.5)
+
+
+class TestStrength:
+    @pytest.mark.parametrize("adapter", ["lora", "full"])
+    def test_from_the_base_model_to_the_trained_one(self, base: Path, tmp_path: Path, adapter: str) -> None:
+        run = run_folder(tmp_path / "run", moved=True, adapter=adapter)
+        for name, strength in (("base", 0.0), ("half", 0.5), ("whole", 1.0)):
+            sample(tmp_path / name, RED, run=run, images=1, strength=strength)
+        sample(tmp_path / "trained", RED, run=run, images=1)
+        start, half, whole, trained = (
+            pixels(folder / "000-00.png")
+            for folder in (base, tmp_path / "half", tmp_path / "whole", tmp_path / "trained")
+        )
+        assert abs(pixels(tmp_path / "base" / "000-00.png") - start).max() <= 1
+        assert abs(whole - trained).max() <= 1
+        assert abs(half - start).max() > 5
+        assert abs(half - whole).max() > 5
+
+    def test_of_a_lora_scales_its_product(self, tmp_path: Path) -> None:
+        folder = run_folder(tmp_path / "run", moved=True, lora_rank=2)
+        settings = RunFolder.open(folder).settings(ModelSettings)
+        weights = folder / settings.weights_folder
+        once = load_denoiser(settings, weights=weights)
+        strength_of(once, settings, weights)(0.25)
+        layers = [name for name, _ in once.network.named_parameters() if name.endswith("lora_B.default.weight")]
+        scaled = load_denoiser(settings, weights=weights)
+        with torch.no_grad():
+            for name in layers:
+                scaled.network.get_parameter(name).mul_(0.25)
+        inputs = torch.randn(1, *once.latent_shape), torch.tensor([500]), once.encode_prompts([RED])
+        with torch.no_grad():
+            torch.testing.assert_close(once.predict(*inputs), scaled.predict(*inputs))
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_that_is_no_number(self, tmp_path: Path, value: float) -> None:
+        with pytest.raises(ConfigError, match="strength"):
+            sample(tmp_path / "out", RED, run=run_folder(tmp_path / "run", moved=False), strength=value)
+
+    def test_without_a_run(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="--step and --strength choose among trained weights; give --run"):
+            sample(tmp_path / "out", RED, strength=0.5)
+        with pytest.raises(ConfigError, match="give --run"):
+            sample_grid(request(RED), tmp_path / "out")
+
+
+class TestGrid:
+    def test_cells_are_single_sets(self, run: Path, tmp_path: Path) -> None:
+        cells = sample_grid(request(RED, run=run, images=1), tmp_path / "grid", steps=(1, 2), strengths=(0.0, 1.0))
+        assert [(cell.step, cell.strength) for cell in cells] == [(1, 0.0), (1, 1.0), (2, 0.0), (2, 1.0)]
+        for cell in cells:
+            sample(tmp_path / "single", RED, run=run, images=1, step=cell.step, strength=cell.strength)
+            drawn = pixels(tmp_path / "grid" / cell.folder / "000-00.png")
+            assert abs(drawn - pixels(tmp_path / "single" / "000-00.png")).max() <= 1
+        with (tmp_path / "grid" / "grid.csv").open(encoding="utf-8") as file:
+            table = list(csv.DictReader(file))
+        assert [(row["column"], row["row"], row["step"], row["strength"]) for row in table] == [
+            ("0", "0", "1", "0.0"),
+            ("0", "1", "1", "1.0"),
+            ("1", "0", "2", "0.0"),
+            ("1", "1", "2", "1.0"),
+        ]
+        assert [row["folder"] for row in table] == [cell.folder for cell in cells]
+
+    def test_the_picture_shows_each_cell(self, run: Path, tmp_path: Path) -> None:
+        cells = sample_grid(request(RED, BLUE, run=run, images=2), tmp_path, steps=(1, 2), strengths=(0.0, 0.5, 1.0))
+        picture, (width, height) = pixels(tmp_path / "grid.png"), (2 * 96, 96)
+        for number, prompt in enumerate((RED, BLUE)):
+            block = LINE + GAP + number * (LINE + 3 * (height + GAP) + GAP) + LINE
+            for cell in cells:
+                top = block + (0.0, 0.5, 1.0).index(cell.strength) * (height + GAP)
+                left = MARGIN + (1, 2).index(cell.step or 0) * (width + GAP)
+                shown = picture[top : top + height : 3, left : left + width : 3]
+                single = pixels(tmp_path / cell.folder / f"{number:03d}-01.png")
+                assert (shown[:, 32:] == single).all(), prompt
+
+    def test_all_checkpoints_and_three_strengths_by_default(self, run: Path, tmp_path: Path) -> None:
+        cells = sample_grid(request(RED, run=run, images=1, num_inference_steps=1), tmp_path)
+        assert {cell.step for cell in cells} == set(RunFolder.open(run).checkpoint_steps())
+        assert {cell.strength for cell in cells} == {0.0, 0.5, 1.0}
+
+    def test_a_step_that_is_not_there(self, run: Path, tmp_path: Path) -> None:
+        with pytest.raises(RunFolderError, match="no checkpoint of step 7; there are checkpoints of: 1, 2"):
+            sample_grid(request(RED, run=run), tmp_path / "out", steps=(1, 7))
+        assert not (tmp_path / "out").exists()

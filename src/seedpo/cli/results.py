@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from seedpo.cli.shared import quieten_libraries
+from seedpo.cli.shared import quieten_libraries, split_names
+from seedpo.errors import ConfigError
+
+Number = TypeVar("Number", int, float)
 
 
 def sample_command(
@@ -15,33 +20,102 @@ def sample_command(
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", help="A prompt; repeatable.", show_default=False)
     ] = None,
-    prompts: Annotated[str | None, typer.Option(help="A prompt set or a text file, one prompt per line.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="A prompt set or a file of prompts.")] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder whose trained weights are used.")] = None,
     model: Annotated[str, typer.Option(help="Model, where no run is given.")] = "scenes",
-    images_per_prompt: Annotated[int, typer.Option("--images", min=1, help="Images of each prompt.")] = 4,
-    num_inference_steps: Annotated[int, typer.Option("--steps", min=1, help="Denoising steps.")] = 20,
-    guidance_scale: Annotated[float, typer.Option("--guidance", min=1.0, help="Guidance scale.")] = 3.0,
+    step: Annotated[
+        str | None, typer.Option(metavar="N[,N...]", help="Step of a checkpoint of the run; its end if not given.")
+    ] = None,
+    strength: Annotated[
+        str | None,
+        typer.Option(metavar="S[,S...]", help="Strength of the trained weights: 0 is the base model, 1 the trained."),
+    ] = None,
+    grid: Annotated[
+        bool,
+        typer.Option(
+            "--grid", help="Draw strengths x steps as one picture: all checkpoints, strengths 0, 0.5, 1 by default."
+        ),
+    ] = False,
+    negative_prompt: Annotated[str, typer.Option(help="What guidance leads away from.", show_default=False)] = "",
+    size: Annotated[
+        str | None, typer.Option(metavar="S|HxW", help="Side, or height x width, in pixels; the model's own.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(metavar="NAME", help="ddim, dpm++, euler, unipc, ...; the model's own if not given.")
+    ] = None,
+    images: Annotated[int, typer.Option("--images", min=1, help="Images of each prompt.")] = 4,
+    num_inference_steps: Annotated[
+        int | None,
+        typer.Option("--steps", min=1, help="Denoising steps; those of the run's evaluations, or the model's usual."),
+    ] = None,
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option("--guidance", min=1.0, help="Guidance scale; that of the run's evaluations, or the model's."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the initial latents.")] = 0,
 ) -> None:
     """Draw images with the base model or with a trained run.
 
-    Example: `seedpo sample --run runs/spo --prompt "a large red star on a white background" --out images`
-    """
-    quieten_libraries()
-    from seedpo.evaluation.sample import sample_images
+    Examples:
+        seedpo sample --run runs/spo --prompt "a large red star on a white background" --out images
 
-    files = sample_images(
+        seedpo sample --run runs/lora --step 400 --strength 0.8 --negative-prompt "blurry" --size 768x512
+        --sampler dpm++ --steps 25 --prompt "a lighthouse" --out images
+
+        seedpo sample --run runs/lora --grid --step 100,200,400 --strength 0,0.5,1 --images 1 --prompts p.txt --out grid
+    """
+    steps, strengths = _numbers("--step", step, int), _numbers("--strength", strength, float)
+    if not grid and max(len(steps), len(strengths)) > 1:
+        raise ConfigError("several values of --step or --strength make a grid; add --grid")
+    quieten_libraries()
+    from seedpo.evaluation.sample import STRENGTHS, SampleRequest, sample_grid, sample_images
+
+    request = SampleRequest(
         prompt=prompt or [],
         prompts=prompts,
         run=run,
         model=model,
-        images_per_prompt=images_per_prompt,
+        images=images,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
+        negative_prompt=negative_prompt,
+        size=_size(size),
+        sampler=sampler,
         seed=seed,
-        out=out,
     )
+    if grid:
+        cells = sample_grid(request, out, steps=steps, strengths=strengths or STRENGTHS)
+        typer.echo(f"{len(cells)} cells on {out / 'grid.png'}; {out / 'grid.csv'} says what each of them is")
+        return
+    files = sample_images(request, out, step=next(iter(steps), None), strength=next(iter(strengths), 1.0))
     typer.echo(f"{len(files)} images in {out}; all of them on {out / 'sheet.png'}")
+
+
+def _numbers(option: str, text: str | None, kind: Callable[[str], Number]) -> list[Number]:
+    """The numbers of an option with commas between them, each once.
+
+    Raises:
+        ConfigError: if one is not a number of this kind.
+    """
+    names = split_names(text or "")
+    try:
+        return list(dict.fromkeys(kind(name) for name in names))
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}: write numbers with commas between them, as 100,200") from error
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    """Height and width of ``S`` or ``HxW``.
+
+    Raises:
+        ConfigError: if it is neither.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,5})(?:[xX]([1-9]\d{0,5}))?", text)
+    if match is None:
+        raise ConfigError(f"--size {text}: write a side, as 512, or height x width in pixels, as 768x512")
+    return int(match[1]), int(match[2] or match[1])
 
 
 def report_command(

@@ -6,7 +6,7 @@ float32, then moved, so that a seed gives the same numbers on every device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +27,10 @@ class Predictor(Protocol):
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Any) -> Tensor:
         """The network's raw prediction for latents (B, ...) at time steps (B,): (B, ...)."""
+
+
+Denoise = Callable[[Tensor, Conditioning, Conditioning, Sequence[torch.Generator]], Tensor]
+"""Clean latents of x_T (B, ...), embedded prompts, embedded negative prompts, and a CPU generator for each row."""
 
 
 class SamplingSettings(Protocol):

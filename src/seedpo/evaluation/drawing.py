@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from seedpo.core.sampling import Sampler, Sampling
+from seedpo.core.sampling import Denoise, Sampler, Sampling
 from seedpo.evaluation.settings import Drawing, Key
 from seedpo.metrics.records import Samples
 from seedpo.protocols import Denoiser
@@ -23,8 +23,21 @@ def initial_latent(prompt: int, image: int, shape: Sequence[int], *, seed: int) 
     return torch.randn(tuple(shape), generator=generator)
 
 
+def _step_noise(prompt: int, image: int, *, seed: int) -> torch.Generator:
+    """Noise of the steps of one image, other than that of its latent."""
+    return torch.Generator().manual_seed(((seed * 1_000_003 + prompt) * 1_009 + image) * 2 + 2**40 + 1)
+
+
 @torch.no_grad()
-def draw_batch(denoiser: Denoiser, prompts: Sequence[str], batch: Sequence[Key], drawing: Drawing) -> Tensor:
+def draw_batch(
+    denoiser: Denoiser,
+    prompts: Sequence[str],
+    batch: Sequence[Key],
+    drawing: Drawing,
+    *,
+    negative_prompt: str = "",
+    denoise: Denoise | None = None,
+) -> Tensor:
     """Images (B, 3, height, width) on the CPU.
 
     Args:
@@ -32,20 +45,34 @@ def draw_batch(denoiser: Denoiser, prompts: Sequence[str], batch: Sequence[Key],
         prompts: all prompts, of which the batch takes some.
         batch: which images are drawn.
         drawing: how they are drawn.
+        negative_prompt: what guidance leads away from.
+        denoise: draws the clean latents; ``None`` for the process's own sampler.
     """
     latents = [initial_latent(prompt, image, denoiser.latent_shape, seed=drawing.seed) for prompt, image in batch]
     settings = Sampling(num_inference_steps=drawing.num_inference_steps, guidance_scale=drawing.guidance_scale)
-    clean = Sampler(denoiser, settings).sample(
-        torch.stack(latents).to(denoiser.device),
-        denoiser.encode_prompts([prompts[prompt] for prompt, _ in batch]),
-        denoiser.encode_prompts([""] * len(batch)),
-    )
+    start = torch.stack(latents).to(denoiser.device)
+    positive = denoiser.encode_prompts([prompts[prompt] for prompt, _ in batch])
+    negative = denoiser.encode_prompts([negative_prompt] * len(batch))
+    if denoise is None:
+        clean = Sampler(denoiser, settings).sample(start, positive, negative)
+    else:
+        clean = denoise(start, positive, negative, [_step_noise(*key, seed=drawing.seed) for key in batch])
     return denoiser.decode(clean).cpu()
 
 
-def draw_samples(denoiser: Denoiser, prompts: Sequence[str], drawing: Drawing) -> Samples:
-    """All images of some prompts."""
-    batches = [draw_batch(denoiser, prompts, batch, drawing) for batch in drawing.batches(len(prompts))]
+def draw_samples(
+    denoiser: Denoiser,
+    prompts: Sequence[str],
+    drawing: Drawing,
+    *,
+    negative_prompt: str = "",
+    denoise: Denoise | None = None,
+) -> Samples:
+    """All images of some prompts; arguments as those of :func:`draw_batch`."""
+    batches = [
+        draw_batch(denoiser, prompts, batch, drawing, negative_prompt=negative_prompt, denoise=denoise)
+        for batch in drawing.batches(len(prompts))
+    ]
     return as_samples(torch.cat(batches), prompts)
 
 

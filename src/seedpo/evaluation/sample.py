@@ -1,23 +1,33 @@
-"""Drawing images with the base model or with a trained run."""
+"""Drawing images with the base model or with a trained run: one set of them, or a grid of strength x step."""
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from seedpo.core.sampling import Sampling
 from seedpo.data.images import to_pil
 from seedpo.data.prompts import load_prompts
 from seedpo.errors import ConfigError
 from seedpo.evaluation.drawing import draw_samples
-from seedpo.evaluation.settings import Drawing
+from seedpo.evaluation.settings import Drawing, EvaluationConfig
 from seedpo.evaluation.sheets import save_sheet
+from seedpo.evaluation.strength_grid import Cell, save_grid
+from seedpo.files import write_text
+from seedpo.metrics.records import Samples
 from seedpo.models.catalogue import MODELS
-from seedpo.models.denoiser import load_denoiser
+from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
 from seedpo.models.precision import usual_precision
+from seedpo.models.samplers import denoise_with
 from seedpo.models.settings import ModelSettings
+from seedpo.models.strength import strength_of
 from seedpo.run_folders import RunFolder
 from seedpo.scenes.shipped import warn_of_unknown_words
 from seedpo.settings import build_config
@@ -25,72 +35,202 @@ from seedpo.settings import build_config
 ENLARGED = 256
 """Images narrower than this are enlarged by a whole factor on the sheet, so that they can be looked at."""
 
-BATCH_SIZE = 64
-"""Images drawn at a time."""
+PIXELS_AT_A_TIME = 2**21
+"""Images drawn at a time have at most this many pixels together (8 of 512 px), or are one."""
+
+MOST_AT_A_TIME = 64
+"""Images drawn at a time, however small they are."""
+
+STRENGTHS = (0.0, 0.5, 1.0)
+"""Of a grid, where none are given: the base model, half way, the trained model."""
 
 
-def sample_images(
-    *,
-    prompt: Sequence[str],
-    prompts: str | None,
-    run: Path | None,
-    model: str,
-    images_per_prompt: int,
-    num_inference_steps: int,
-    guidance_scale: float,
-    seed: int,
-    out: Path,
-) -> list[Path]:
+@dataclass(frozen=True, kw_only=True)
+class SampleRequest:
+    """What is drawn, and how.
+
+    Attributes:
+        prompt: prompts written out.
+        prompts: a prompt set or a file of prompts to add.
+        run: run folder whose trained weights are used; ``None`` for the base model.
+        model: the model, where no run is given.
+        images: of each prompt; their initial latents are the same for every run.
+        num_inference_steps: denoising steps; ``None``: those of the run's evaluations, or the model's usual ones.
+        guidance_scale: classifier-free guidance; ``None`` as for the steps.
+        negative_prompt: what guidance leads away from.
+        size: height and width in pixels; ``None`` for those of the run or the model.
+        sampler: name of a sampler of the model's family; ``None`` for its own (DDIM with eta 0).
+        seed: of the initial latents.
+    """
+
+    prompt: Sequence[str] = ()
+    prompts: str | None = None
+    run: Path | None = None
+    model: str = "scenes"
+    images: int = 4
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    negative_prompt: str = ""
+    size: tuple[int, int] | None = None
+    sampler: str | None = None
+    seed: int = 0
+
+    def texts(self) -> list[str]:
+        """All prompts.
+
+        Raises:
+            ConfigError: if there is none.
+        """
+        texts = list(self.prompt) + (load_prompts(self.prompts) if self.prompts else [])
+        if not texts:
+            raise ConfigError("there is nothing to draw; give --prompt 'a large red circle on a gray background'")
+        return texts
+
+    def settings(self) -> ModelSettings:
+        """The model, and how it is loaded.
+
+        Raises:
+            RunFolderError: if ``run`` is not a run folder.
+        """
+        if self.run is not None:
+            return RunFolder.open(self.run).settings(ModelSettings)
+        usual = {} if self.model in MODELS else usual_precision()
+        return build_config(ModelSettings, usual, {"model": self.model})
+
+
+def sample_images(request: SampleRequest, out: Path, *, step: int | None = None, strength: float = 1.0) -> list[Path]:
     """Writes one PNG per image, ``sheet.png`` with all of them, and ``index.json``.
 
     Args:
-        prompt: prompts written out.
-        prompts: a prompt set or text file to add.
-        run: run folder whose trained weights are used; ``None`` for the base model.
-        model: the model, where no run is given.
-        images_per_prompt: initial latents per prompt; the same for every run.
-        num_inference_steps: denoising steps of DDIM with eta 0.
-        guidance_scale: classifier-free guidance.
-        seed: seed of the initial latents.
+        request: what is drawn.
         out: folder for the images.
+        step: of a checkpoint of the run; ``None`` for its end.
+        strength: how far the trained weights take the model from its base; see :mod:`seedpo.models.strength`.
+
+    Returns:
+        The files of single images, prompt by prompt.
 
     Raises:
-        ConfigError: if there is no prompt.
-        RunFolderError: if ``run`` is not a run folder.
+        ConfigError: if there is no prompt, or a size, sampler, step or strength does not fit.
+        RunFolderError: if ``run`` is not a run folder, or has no such step.
         DataError: if it holds no trained weights.
     """
-    if run is None:
-        usual = {} if model in MODELS else usual_precision()
-        settings, weights = build_config(ModelSettings, usual, {"model": model}), None
-    else:
-        settings = RunFolder.open(run).settings(ModelSettings)
-        weights = run / settings.weights_folder
-    embedded = settings.model in MODELS
-    texts = list(prompt) + (load_prompts(prompts) if prompts else [])
-    if not texts:
-        raise ConfigError("there is nothing to draw; give --prompt 'a large red circle on a gray background'")
-    if embedded:
-        warn_of_unknown_words(texts)
-    denoiser = load_denoiser(settings, weights=weights)
+    if request.run is None and (step is not None or strength != 1):
+        raise ConfigError("--step and --strength choose among trained weights; give --run")
+    texts = request.texts()
+    ((_, samples),) = _cells(request, texts, [step], [strength])
+    return _save(samples, texts, out)
+
+
+def sample_grid(
+    request: SampleRequest, out: Path, *, steps: Sequence[int] = (), strengths: Sequence[float] = STRENGTHS
+) -> list[Cell]:
+    """Draws the same prompts and latents at several steps of a run and strengths of its weights.
+
+    Writes ``grid.png`` (a row for each strength, a column for each step), ``grid.csv`` (what each cell is) and, for
+    each cell, a folder as :func:`sample_images` writes it.
+
+    Args:
+        request: what is drawn; needs a run.
+        out: folder for all of it.
+        steps: of checkpoints; all that the run has if empty.
+        strengths: of the weights.
+
+    Raises:
+        ConfigError: as :func:`sample_images`.
+        RunFolderError: if the run has no such checkpoint.
+    """
+    if request.run is None:
+        raise ConfigError("a grid is of strengths and steps of a run; give --run")
+    texts = request.texts()
+    there = RunFolder.open(request.run).checkpoint_steps()
+    columns: list[int | None] = [*(steps or there)] or [None]
+    cells = []
+    for (step, strength), samples in _cells(request, texts, columns, strengths):
+        name = f"{'end' if step is None else f'step-{step:06d}'}-strength-{strength:g}"
+        _save(samples, texts, out / name)
+        cells.append(Cell(folder=name, step=step, strength=strength, images=samples.images))
+    save_grid(cells, texts, out)
+    return cells
+
+
+def _cells(
+    request: SampleRequest, texts: Sequence[str], steps: Sequence[int | None], strengths: Sequence[float]
+) -> Iterator[tuple[tuple[int | None, float], Samples]]:
+    """The images of each step and strength; every step is loaded once."""
+    settings = request.settings()
+    for strength in strengths:
+        if not math.isfinite(strength):
+            raise ConfigError(f"strength {strength} is not a number; 0 is the base model, 1 the trained one")
+    if settings.model in MODELS:
+        warn_of_unknown_words([*texts, *filter(None, [request.negative_prompt])])
+    for step, weights in [(step, _weights(request, settings, step)) for step in steps]:
+        denoiser = load_denoiser(settings, weights=weights, size=request.size)
+        denoiser.to("cuda" if torch.cuda.is_available() else "cpu")
+        scale = None if weights is None or all(s == 1 for s in strengths) else strength_of(denoiser, settings, weights)
+        for strength in strengths:
+            if scale is not None:
+                scale(strength)
+            yield (step, strength), _drawn(request, denoiser, texts)
+
+
+def _weights(request: SampleRequest, settings: ModelSettings, step: int | None) -> Path | None:
+    if request.run is None:
+        return None
+    folder = RunFolder.open(request.run)
+    return folder.path / settings.weights_folder if step is None else folder.trained_weights("", step=step)
+
+
+def _drawn(request: SampleRequest, denoiser: PipelineDenoiser, texts: Sequence[str]) -> Samples:
+    sampling = usual_sampling(request, denoiser)
+    if request.negative_prompt and sampling.guidance_scale == 1:
+        raise ConfigError("guidance 1 uses no negative prompt; give a --guidance above 1, or leave the prompt out")
+    height, width = denoiser.image_size
     drawing = Drawing(
-        images=images_per_prompt,
-        num_inference_steps=num_inference_steps,
-        guidance_scale=guidance_scale,
-        seed=seed,
-        batch_size=BATCH_SIZE,
+        images=request.images,
+        num_inference_steps=sampling.num_inference_steps,
+        guidance_scale=sampling.guidance_scale,
+        seed=request.seed,
+        batch_size=max(1, min(MOST_AT_A_TIME, PIXELS_AT_A_TIME // (height * width))),
     )
-    denoiser.to("cuda" if torch.cuda.is_available() else "cpu")
-    samples = draw_samples(denoiser, texts, drawing)
+    denoise = denoise_with(denoiser, request.sampler, sampling)
+    return draw_samples(denoiser, texts, drawing, negative_prompt=request.negative_prompt, denoise=denoise)
+
+
+def usual_sampling(request: SampleRequest, denoiser: PipelineDenoiser) -> Sampling:
+    """Steps and guidance: those of the request, else of the run's evaluations, else the model's usual ones.
+
+    The usual ones of a pipeline are the defaults of its class in diffusers; those of the embedded model, of its runs.
+    """
+    usual: Any
+    if request.run is not None:
+        usual = RunFolder.open(request.run).settings(EvaluationConfig, "evaluation")
+    elif request.model in MODELS:
+        usual = Sampling(num_inference_steps=20, guidance_scale=3.0)
+    else:
+        defaults = inspect.signature(denoiser.family.pipeline.__call__).parameters
+        usual = Sampling(
+            num_inference_steps=defaults["num_inference_steps"].default,
+            guidance_scale=defaults["guidance_scale"].default,
+        )
+    steps, guidance = request.num_inference_steps, request.guidance_scale
+    return Sampling(
+        num_inference_steps=usual.num_inference_steps if steps is None else steps,
+        guidance_scale=usual.guidance_scale if guidance is None else guidance,
+    )
+
+
+def _save(samples: Samples, texts: Sequence[str], out: Path) -> list[Path]:
+    """The files of one set of images."""
     out.mkdir(parents=True, exist_ok=True)
-    files = []
+    files, index = [], []
     for row, images in enumerate(samples.images):
         for column, image in enumerate(images):
             path = out / f"{row:03d}-{column:02d}.png"
             to_pil(image).save(path)
             files.append(path)
+            index.append({"file": path.name, "prompt": texts[row]})
     factor = max(1, ENLARGED // samples.images.shape[-1])
-    enlarged = samples.images.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
-    save_sheet(enlarged, out / "sheet.png")
-    index = [{"file": file.name, "prompt": texts[number // images_per_prompt]} for number, file in enumerate(files)]
-    (out / "index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+    save_sheet(samples.images.repeat_interleave(factor, -1).repeat_interleave(factor, -2), out / "sheet.png")
+    write_text(out / "index.json", json.dumps(index, indent=1))
     return files

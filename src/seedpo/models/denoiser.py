@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from seedpo.core.processes import Process
 from seedpo.core.types import Conditioning
 from seedpo.models.adapter import add_trained
-from seedpo.models.families import decode_latents, family_of, widened
+from seedpo.models.families import Size, decode_latents, family_of, widened
 from seedpo.models.loading import add_lora, load_base
 from seedpo.models.precision import autocast_dtype, store_rounded, vae_dtype
 from seedpo.models.settings import ModelSettings
@@ -41,7 +41,7 @@ class PipelineDenoiser:
 
     Args:
         pipeline: a loaded pipeline, in float32; its parts are changed in place.
-        resolution: height and width of images in pixels; ``None`` for the model's own.
+        resolution: side, or height and width, of images in pixels; ``None`` for the model's own.
         mixed_precision: number format of the forward passes; see :mod:`seedpo.models.precision`.
         trained: weights of the network that are trained, by name; all others are frozen.
 
@@ -63,7 +63,7 @@ class PipelineDenoiser:
         self,
         pipeline: Any,
         *,
-        resolution: int | None = None,
+        resolution: int | Size | None = None,
         mixed_precision: Precision = "no",
         trained: Mapping[str, nn.Parameter] | None = None,
     ) -> None:
@@ -177,7 +177,7 @@ def rows_per_call(height: int, width: int) -> int:
 
 
 def load_denoiser(
-    settings: ModelSettings, *, weights: Path | None = None, lora: Path | None = None
+    settings: ModelSettings, *, weights: Path | None = None, lora: Path | None = None, size: Size | None = None
 ) -> PipelineDenoiser:
     """Loads the model that settings name, to draw with it; no copy of the network is made.
 
@@ -185,6 +185,7 @@ def load_denoiser(
         settings: the model.
         weights: folder of the trained weights of a run with these settings; ``None`` for the base model.
         lora: file of a LoRA in a format that diffusers reads.
+        size: height and width of images in pixels; ``None`` for the resolution of the settings.
 
     Raises:
         ConfigError: if the name is unknown, or the resolution does not fit the model.
@@ -195,4 +196,4 @@ def load_denoiser(
         add_trained(pipeline, weights, adapter=settings.adapter, lora_rank=settings.lora_rank)
     if lora is not None:
         add_lora(pipeline, lora)
-    return PipelineDenoiser(pipeline, resolution=settings.resolution, mixed_precision=settings.mixed_precision)
+    return PipelineDenoiser(pipeline, resolution=size or settings.resolution, mixed_precision=settings.mixed_precision)

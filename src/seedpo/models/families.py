@@ -5,8 +5,8 @@ A family enters with one module that holds its record, and one row of :data:`FAM
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from seedpo.core.processes import Process
 from seedpo.core.types import Conditioning
+from seedpo.models.samplers import Scheduler
 from seedpo.registry import Entry, Registry
 
 Size = tuple[int, int]
@@ -48,7 +49,7 @@ class Family:
         network: name of the pipeline's part that is trained, for example ``unet``.
         text_parts: names of its text encoders; the tokenizer of ``text_encoder_2`` is ``tokenizer_2``.
         process: the diffusion process of a pipeline; it refuses a pipeline that cannot be trained.
-        image_size: size of images, from the pipeline and the resolution that the user set, if any.
+        image_size: size of images, from the pipeline and the side or size that the user set, if any.
         latent_shape: shape of the latents of one image, from the pipeline and the size of images.
         misfit: why an autoencoder does not fit the network, from both; ``None`` if it does.
         conditioning: what ``embed`` gives and ``predict`` takes.
@@ -60,13 +61,15 @@ class Family:
         adapter_layers: endings of the names of layers that carry a LoRA adapter.
         adapter_names: an adapter's tensors under the names in a file of diffusers, from those of peft.
         single_file_keys: tensors that only single-file checkpoints of this class have.
+        own_sampler: name of the sampler whose steps the process takes.
+        samplers: other samplers of images, by name.
     """
 
     pipeline: Any
     network: str
     text_parts: tuple[str, ...]
     process: Callable[[Any], Process]
-    image_size: Callable[[Any, int | None], Size]
+    image_size: Callable[[Any, int | Size | None], Size]
     latent_shape: Callable[[Any, Size], tuple[int, ...]]
     misfit: Callable[[Any, Any], str | None]
     conditioning: type[Conditioning]
@@ -77,6 +80,8 @@ class Family:
     adapter_layers: tuple[str, ...]
     adapter_names: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     single_file_keys: tuple[str, ...] = ()
+    own_sampler: str = "ddim"
+    samplers: Mapping[str, Scheduler] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[str, ...]:

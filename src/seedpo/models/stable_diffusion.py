@@ -15,6 +15,7 @@ from seedpo.core.processes import DiffusionProcess
 from seedpo.core.types import Conditioning
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.families import Family, Size, widened
+from seedpo.models.samplers import DDPM_SAMPLERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ def _process(pipeline: Any) -> DiffusionProcess:
     return diffusion_process(pipeline.scheduler)
 
 
-def _image_size(pipeline: Any, resolution: int | None) -> Size:
+def _image_size(pipeline: Any, resolution: int | Size | None) -> Size:
     factor = pipeline.vae_scale_factor
     if resolution is None:
         size = pipeline.unet.config.sample_size
@@ -82,6 +83,13 @@ def _image_size(pipeline: Any, resolution: int | None) -> Size:
             raise ConfigError("this model does not say for which image size it was made; set resolution, in pixels")
         height, width = (size, size) if isinstance(size, int) else size
         return height * factor, width * factor
+    if not isinstance(resolution, int):
+        height, width = resolution
+        if height % factor or width % factor or min(resolution) <= 0:
+            raise ConfigError(
+                f"size {height}x{width}: height and width must be multiples of {factor}, this model's pixels per latent"
+            )
+        return resolution
     if resolution % factor:
         raise ConfigError(f"resolution = {resolution} must be a multiple of {factor}, this model's pixels per latent")
     return resolution, resolution
@@ -170,6 +178,7 @@ _UNET: dict[str, Any] = {
     "predict": _predict,
     "adapter_layers": ("to_q", "to_k", "to_v", "to_out.0"),
     "adapter_names": convert_state_dict_to_diffusers,
+    "samplers": DDPM_SAMPLERS,
 }
 
 STABLE_DIFFUSION = Family(

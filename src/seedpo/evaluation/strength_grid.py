@@ -1,0 +1,102 @@
+"""One picture of a run's images by strength and step, with its labels, and a table of what each cell is.
+
+grid.png    for each prompt a block: a row for each strength, a column for each step
+grid.csv    column, row, step, strength, folder
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from seedpo.data.images import to_pil
+from seedpo.files import write_aside, write_text
+
+SMALLEST, LARGEST = 96, 384
+"""Images are enlarged by a whole factor to at least, and shrunk to at most, this width in pixels."""
+
+GAP = 6
+"""Pixels between cells."""
+
+LINE = 22
+"""Height of a line of text in pixels."""
+
+MARGIN = 130
+"""Width of the labels of rows in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """The images of one strength at one step.
+
+    Attributes:
+        folder: name of the folder that holds them.
+        step: of the checkpoint; ``None`` for the end of the run.
+        strength: of the trained weights.
+        images: (P, K, 3, H, W) in [0, 1], K of each of P prompts.
+    """
+
+    folder: str
+    step: int | None
+    strength: float
+    images: Tensor
+
+
+def save_grid(cells: Sequence[Cell], prompts: Sequence[str], out: Path) -> None:
+    """Writes ``grid.png`` and ``grid.csv``.
+
+    Args:
+        cells: all pairs of steps and strengths.
+        prompts: P prompts.
+        out: folder of both files.
+    """
+    steps = list(dict.fromkeys(cell.step for cell in cells))
+    strengths = list(dict.fromkeys(cell.strength for cell in cells))
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(("column", "row", "step", "strength", "folder"))
+    for cell in cells:
+        place = steps.index(cell.step), strengths.index(cell.strength)
+        writer.writerow((*place, "end" if cell.step is None else cell.step, cell.strength, cell.folder))
+    write_text(out / "grid.csv", table.getvalue())
+    strips = {(cell.step, cell.strength): [_strip(images) for images in cell.images] for cell in cells}
+    width, height = next(iter(strips.values()))[0].size
+    block = LINE + len(strengths) * (height + GAP)
+    picture = Image.new(
+        "RGB", (MARGIN + len(steps) * (width + GAP), LINE + GAP + len(prompts) * (block + GAP)), "white"
+    )
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
+    for column, step in enumerate(steps):
+        text = "end" if step is None else f"step {step}"
+        pen.text((MARGIN + column * (width + GAP) + width / 2, LINE / 2), text, "black", font, anchor="mm")
+    for number, prompt in enumerate(prompts):
+        top = LINE + GAP + number * (block + GAP)
+        pen.text((GAP, top + LINE / 2), _printable(prompt), "#555555", font, anchor="lm")
+        for row, strength in enumerate(strengths):
+            above = top + LINE + row * (height + GAP)
+            pen.text((MARGIN - GAP, above + height / 2), f"strength {strength:g}", "black", font, anchor="rm")
+            for column, step in enumerate(steps):
+                picture.paste(strips[step, strength][number], (MARGIN + column * (width + GAP), above))
+    with write_aside(out / "grid.png") as aside:
+        picture.save(aside, format="png")
+
+
+def _strip(images: Tensor) -> Image.Image:
+    """Images (K, 3, H, W) side by side, in a size to look at."""
+    strip = to_pil(images.permute(1, 2, 0, 3).flatten(2))
+    side = images.shape[-1]
+    if side > LARGEST:
+        return strip.resize((strip.width * LARGEST // side, strip.height * LARGEST // side), Image.Resampling.LANCZOS)
+    factor = -(-SMALLEST // side)
+    return strip.resize((strip.width * factor, strip.height * factor), Image.Resampling.NEAREST)
+
+
+def _printable(text: str) -> str:
+    """A prompt on one line."""
+    return " ".join(text.split())
