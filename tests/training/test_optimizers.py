@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
-import types
 from pathlib import Path
 from typing import get_args
 
@@ -13,9 +11,9 @@ from torch import nn
 
 from seedpo.errors import ConfigError, RunFolderError
 from seedpo.training.codec import load_tree, save_tree
+from seedpo.training.optimizer_settings import OptimizerConfig
 from seedpo.training.optimizers import (
     OPTIMIZERS,
-    SCHEDULES,
     build_optimizer,
     clip_gradients,
     learning_rate_at,
@@ -24,7 +22,7 @@ from seedpo.training.optimizers import (
     scale_gradients,
     set_learning_rate,
 )
-from seedpo.training.settings import OptimizerConfig
+from seedpo.training.schedules import SCHEDULES
 from tests.training.toys import toy_config
 
 SETTINGS = OptimizerConfig(weight_decay=0.1, beta1=0.8, beta2=0.95)
@@ -102,10 +100,10 @@ def take_steps(trained: dict[str, nn.Parameter], optimizer: torch.optim.Optimize
         optimizer.step()
 
 
-@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "adamw8bit"])
 def test_state_by_name_goes_on_bit_for_bit(tmp_path: Path, name: str) -> None:
     settings = SETTINGS.model_copy(update={"name": name})
-    shapes = ((3,), (4, 2), (1,))
+    shapes = ((3,), (64, 65), (1,))  # bitsandbytes keeps the moments of small tensors in float32
     whole, halves = parameters(*shapes), parameters(*shapes)
     take_steps(whole, build_optimizer(whole, learning_rate=0.1, config=settings), range(6))
 
@@ -155,14 +153,13 @@ def test_adafactor_keeps_rows_and_columns_only() -> None:
     assert sum(value.numel() for value in state.values() if isinstance(value, torch.Tensor)) == 5 + 7 + 1
 
 
-def test_eight_bits_need_a_gpu() -> None:
-    config = SETTINGS.model_copy(update={"name": "adamw8bit"})
-    with pytest.raises(ConfigError, match="adamw8bit needs a CUDA device, but this run is on cpu; set it to adamw"):
+def test_pages_need_a_gpu() -> None:
+    config = SETTINGS.model_copy(update={"name": "paged_adamw8bit"})
+    with pytest.raises(ConfigError, match="paged_adamw8bit works on cuda only, but this run is on cpu"):
         build_optimizer(parameters((3,)), learning_rate=0.1, config=config)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(OPTIMIZERS, "adamw8bit", dataclasses.replace(OPTIMIZERS["adamw8bit"], needs_cuda=False))
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     config = SETTINGS.model_copy(update={"name": "adamw8bit"})
@@ -170,17 +167,40 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         build_optimizer(parameters((3,)), learning_rate=0.1, config=config)
 
 
-def test_eight_bits_are_built_as_adamw(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the package, which needs a GPU: the same arguments as AdamW's reach its class."""
-    stand_in = types.ModuleType("bitsandbytes.optim")
-    stand_in.AdamW8bit = torch.optim.AdamW  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
-    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", stand_in)
-    monkeypatch.setitem(OPTIMIZERS, "adamw8bit", dataclasses.replace(OPTIMIZERS["adamw8bit"], needs_cuda=False))
-    config = SETTINGS.model_copy(update={"name": "adamw8bit"})
-    optimizer = build_optimizer(parameters((3,)), learning_rate=0.1, config=config)
-    assert optimizer.param_groups[0]["betas"] == (0.8, 0.95)
-    assert optimizer.param_groups[0]["weight_decay"] == 0.1
+def test_eight_bits_follow_adamw() -> None:
+    """Block-wise quantised moments: a tenth of the way of AdamW after 20 steps is far more than their rounding."""
+    plain, rounded = parameters((64, 65)), parameters((64, 65))
+    start = plain["layer.0"].detach().clone()
+    for trained, name in ((plain, "adamw"), (rounded, "adamw8bit")):
+        optimizer = build_optimizer(trained, learning_rate=0.01, config=SETTINGS.model_copy(update={"name": name}))
+        take_steps(trained, optimizer, range(20))
+    way = (plain["layer.0"] - start).norm()
+    assert 0 < (rounded["layer.0"] - plain["layer.0"]).norm() < 0.1 * way
+    state = optimizer.state[rounded["layer.0"]]
+    assert [state[name].dtype for name in ("state1", "state2")] == [torch.uint8] * 2
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw8bit", "paged_adamw8bit"])
+def test_settings_reach_every_adam(name: str) -> None:
+    config = SETTINGS.model_copy(update={"epsilon": 1e-3})
+    options = OPTIMIZERS[name].options(config)
+    assert options == {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1}
+
+
+def test_epsilon_is_added_to_the_root() -> None:
+    trained = parameters((2,))
+    before = trained["layer.0"].detach().clone()
+    config = OptimizerConfig(weight_decay=0.0, epsilon=0.5)
+    optimizer = build_optimizer(trained, learning_rate=0.01, config=config)
+    trained["layer.0"].grad = torch.tensor([2.0, -0.5])
+    optimizer.step()
+    expected = before - 0.01 * torch.tensor([2.0 / 2.5, -0.5 / 1.0])
+    torch.testing.assert_close(trained["layer.0"].detach(), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_adafactor_has_its_own_epsilon() -> None:
+    with pytest.raises(ConfigError, match=r"epsilon = 0\.1 has no effect on adafactor"):
+        toy_config(optimizer={"name": "adafactor", "epsilon": 0.1})
 
 
 def test_the_names_are_those_of_the_configuration() -> None:

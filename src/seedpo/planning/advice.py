@@ -55,7 +55,10 @@ def _smaller(config: RunConfig, phase: str) -> list[str]:
                 f"batch_size={half} with gradient_accumulation_steps={accumulation * batch // half}",
                 batch > 1 and phase == "training step",
             ),
-            ("optimizer.name=adamw8bit or adafactor", config.adapter == "full" and config.optimizer.name == "adamw"),
+            (
+                "optimizer.name=adamw8bit, paged_adamw8bit or adafactor",
+                config.adapter == "full" and config.optimizer.name == "adamw",
+            ),
             ("adapter=lora", config.adapter == "full"),
             ("a smaller prompts_per_rollout", phase == "reference"),
         ]

@@ -12,16 +12,11 @@ from dataclasses import dataclass
 
 from seedpo.planning.costs import Cost, Networks
 from seedpo.planning.networks import weight_bytes
+from seedpo.training.optimizers import OPTIMIZERS
 from seedpo.training.settings import RunConfig
 
 RESERVE = 2**30
 """Bytes for the CUDA context, cuDNN's and cuBLAS's scratch memory."""
-
-STATE_BYTES = {"adamw": 8.0, "adamw8bit": 2.0, "adafactor": 0.1}
-"""Bytes of optimiser state per trained weight (adafactor: a row and a column of each matrix)."""
-
-STEP_BYTES = {"adamw": 4.0, "adamw8bit": 0.0, "adafactor": 4.0}
-"""Bytes per trained weight that an optimiser step takes for itself while it runs."""
 
 _WORDS = {
     "sampling": "sampling",
@@ -70,6 +65,7 @@ def estimate(
         cached: whether the cache folder is filled: what it stands for is then brought to the GPU when it is called.
     """
     policy, pipeline = networks.policy, networks.policy.pipeline
+    optimizer = OPTIMIZERS[config.optimizer.name]
     trained = sum(parameter.numel() for parameter in policy.trainable_parameters().values())
     encoders = [getattr(pipeline, name) for name in policy.family.text_parts]
     text, images = sum(map(weight_bytes, encoders)), weight_bytes(pipeline.vae)
@@ -81,7 +77,7 @@ def estimate(
         "autoencoder": 0 if cached and config.cache.latents else images,
         "preview autoencoder": weight_bytes(networks.preview),
         "reward models": sum(weight_bytes(part.network) for part in parts.values() if part is not None),
-        "optimiser state": round(STATE_BYTES[config.optimizer.name] * trained),
+        "optimiser state": round(optimizer.state_bytes * trained),
         "gradient buckets": 4 * trained if gpus > 1 else 0,
         "reserve": RESERVE,
     }
@@ -97,5 +93,5 @@ def estimate(
         phases = {name: size + brought.get(name, 0) for name, size in phases.items()}
     if "sampling" in phases and config.mixed_precision != "no":
         phases["sampling"] += 2 * trained  # autocast keeps its copies of trained weights until the call ends
-    phases["optimiser step"] = gradients + round(STEP_BYTES[config.optimizer.name] * trained)
+    phases["optimiser step"] = gradients + round(optimizer.step_bytes * trained)
     return Memory(held={name: size for name, size in held.items() if size}, phases=phases)

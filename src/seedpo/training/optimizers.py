@@ -1,14 +1,14 @@
 """The optimisers that a run can name, their learning rate, gradient clipping, and their state by parameter name.
 
-AdamW is PyTorch's (arXiv 1711.05101). Its 8-bit form (arXiv 2110.02861) comes from bitsandbytes and needs a CUDA
-device. Adafactor (arXiv 1804.04235) is that of transformers, with the learning rate as given: neither relative steps
-nor scaling by the size of a weight, no first moment, updates clipped to a root mean square of 1. Those are the settings
-of Diffusion-DPO's SDXL run; PyTorch's own Adafactor always scales by the size of a weight.
+AdamW is PyTorch's (arXiv 1711.05101). Its 8-bit form (arXiv 2110.02861) comes from bitsandbytes, which keeps the
+moments of tensors of fewer than 4096 values in float32. Its paged form needs a CUDA device, whose driver moves the
+moments to main memory and back. Adafactor (arXiv 1804.04235) is that of transformers, with the learning rate as given:
+neither relative steps nor scaling by the size of a weight, no first moment, updates clipped to a root mean square of 1.
+Those are the settings of Diffusion-DPO's SDXL run; PyTorch's own Adafactor always scales by the size of a weight.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,9 @@ from seedpo.errors import ConfigError, RunFolderError
 from seedpo.protocols import State
 from seedpo.registry import Entry
 from seedpo.training.layout import shard_like, whole_tensor
-from seedpo.training.settings import OptimizerConfig, TrainingConfig
+from seedpo.training.optimizer_settings import OptimizerConfig
+from seedpo.training.schedules import scheduled_rate
+from seedpo.training.settings import TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +34,23 @@ class OptimizerKind:
         entry: its name and class.
         options: arguments of the class, from the run's settings.
         package: the distribution that brings the class.
-        needs_cuda: whether it works on CUDA devices only.
+        state_bytes: bytes of its state on the device per trained weight.
+        step_bytes: bytes per trained weight that a step takes for itself while it runs.
+        devices: types of device that it works on; ``None``: all.
         shards: whether it can work on shards of the weights.
     """
 
     entry: Entry
     options: Callable[[OptimizerConfig], dict[str, Any]]
     package: str
-    needs_cuda: bool = False
+    state_bytes: float
+    step_bytes: float
+    devices: tuple[str, ...] | None = None
     shards: bool = False
 
 
 def _adam(config: OptimizerConfig) -> dict[str, Any]:
-    return {"betas": (config.beta1, config.beta2), "weight_decay": config.weight_decay}
+    return {"betas": (config.beta1, config.beta2), "eps": config.epsilon, "weight_decay": config.weight_decay}
 
 
 def _adafactor(config: OptimizerConfig) -> dict[str, Any]:
@@ -58,21 +64,40 @@ OPTIMIZERS = {
             entry=Entry(name="adamw", target="torch.optim:AdamW", summary="Adam with decoupled weight decay"),
             options=_adam,
             package="torch",
+            state_bytes=8.0,
+            step_bytes=4.0,
             shards=True,
         ),
         OptimizerKind(
             entry=Entry(name="adamw8bit", target="bitsandbytes.optim:AdamW8bit", summary="AdamW with 8-bit moments"),
             options=_adam,
             package="bitsandbytes",
-            needs_cuda=True,
+            state_bytes=2.0,
+            step_bytes=0.0,
+            devices=("cuda", "cpu"),
+        ),
+        OptimizerKind(
+            entry=Entry(
+                name="paged_adamw8bit",
+                target="bitsandbytes.optim:PagedAdamW8bit",
+                summary="AdamW with 8-bit moments that move to main memory while the GPU is full",
+            ),
+            options=_adam,
+            package="bitsandbytes",
+            state_bytes=0.0,
+            step_bytes=0.0,
+            devices=("cuda",),
         ),
         OptimizerKind(
             entry=Entry(name="adafactor", target="transformers.optimization:Adafactor", summary="factored moments"),
             options=_adafactor,
             package="transformers",
+            state_bytes=0.1,  # a row and a column of each matrix
+            step_bytes=4.0,
         ),
     )
 }
+"""By the value of the key ``optimizer.name``."""
 
 
 def build_optimizer(
@@ -106,31 +131,28 @@ def build_optimizer(
 def _require_usable(kind: OptimizerKind, parameters: Mapping[str, nn.Parameter]) -> None:
     name = kind.entry.name
     device = next(iter(parameters.values())).device
-    if kind.needs_cuda and device.type != "cuda":
-        raise ConfigError(f"optimizer.name = {name} needs a CUDA device, but this run is on {device}; set it to adamw")
+    if kind.devices is not None and device.type not in kind.devices:
+        raise ConfigError(
+            f"optimizer.name = {name} works on {' and '.join(kind.devices)} only, but this run is on {device}; "
+            "set it to adamw"
+        )
     if not kind.shards and any(isinstance(parameter, DTensor) for parameter in parameters.values()):
         raise ConfigError(f"optimizer.name = {name} cannot work on shards; set it to adamw, or do without sharding")
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda progress: 1.0,
-    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
-    "linear": lambda progress: 1.0 - progress,
-}
-"""Learning rate after the warm-up, as a share of its peak; progress goes from 0 to 1."""
-
-
 def learning_rate_at(step: int, *, config: TrainingConfig) -> float:
-    """Learning rate of update ``step``, from 1.
-
-    It rises linearly to its peak at step ``warmup_steps`` and then follows the schedule, which starts at the peak and
-    would be 0 one update after ``max_steps``: progress = (step - 1 - warmup_steps) / (max_steps - warmup_steps).
-    """
-    peak, warmup_steps = config.learning_rate, config.optimizer.warmup_steps
-    if step < warmup_steps:
-        return peak * step / warmup_steps
-    progress = max(step - 1 - warmup_steps, 0) / max(config.max_steps - warmup_steps, 1)
-    return peak * SCHEDULES[config.optimizer.schedule](progress)
+    """Learning rate of update ``step``, from 1; see :func:`seedpo.training.schedules.scheduled_rate`."""
+    settings = config.optimizer
+    return scheduled_rate(
+        step,
+        peak=config.learning_rate,
+        warmup_steps=settings.warmup_steps,
+        max_steps=config.max_steps,
+        schedule=settings.schedule,
+        power=settings.schedule_power,
+        cycles=settings.schedule_cycles,
+        final_share=settings.final_learning_rate_share,
+    )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -18,27 +18,7 @@ from seedpo.rewards.settings import WeightedSum, refuse_cycles
 from seedpo.settings import NO_EFFECT, NetworkSettings, Precision, Section
 from seedpo.training.alarm_settings import AlarmsConfig
 from seedpo.training.feedback.settings import FeedbackConfig
-
-
-class OptimizerConfig(Section):
-    """The optimiser and its schedule."""
-
-    name: Literal["adamw", "adamw8bit", "adafactor"] = "adamw"
-    """`adamw`; `adamw8bit`: with moments of 8 bits, a quarter of their memory (CUDA and the package bitsandbytes);
-    `adafactor`: factored second moments only, at a fixed learning rate, as Diffusion-DPO trained SDXL."""
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
-    """Learning rate after the warm-up: at its peak throughout, or down to 0 at `max_steps`, which then cannot be
-    changed when a run is resumed."""
-    weight_decay: float = Field(1e-4, ge=0.0)
-    """Decoupled weight decay."""
-    max_grad_norm: float = Field(1.0, gt=0.0)
-    """Gradients are scaled down to this norm."""
-    warmup_steps: int = Field(0, ge=0)
-    """Steps over which the learning rate rises linearly to its peak; 0: none."""
-    beta1: float = Field(0.9, ge=0.0, lt=1.0)
-    """AdamW's first decay rate; Adafactor has none."""
-    beta2: float = Field(0.999, ge=0.0, lt=1.0)
-    """AdamW's second decay rate; Adafactor's follows the step, 1 - step^-0.8."""
+from seedpo.training.optimizer_settings import OptimizerConfig
 
 
 class TrainingConfig(NetworkSettings):
