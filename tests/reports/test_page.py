@@ -98,8 +98,9 @@ def test_each_sheet_is_embedded_once_and_used_in_both_figures(text: str) -> None
     ]
     used = [name for classes in layers for name in classes if name.startswith("s0-")]
     assert sorted(set(used)) == sorted(rules)
-    assert used.count("s0-1-100") == 2, "in the stepper and among the latents at the last step"
-    assert used.count("s0-0-0") == 2, "in the stepper and as the strip before training"
+    assert used.count("s0-1-100") == 3, "first on the page, in the stepper and among the latents at the last step"
+    assert used.count("s0-0-0") == 3, "first on the page, in the stepper and as the strip before training"
+    assert used.count("s0-0-50") == 1, "in the stepper alone"
 
 
 def test_without_scripts_the_first_view_is_the_worst_step_of_the_base(text: str) -> None:

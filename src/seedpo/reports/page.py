@@ -20,6 +20,7 @@ from seedpo.reports.findings import findings
 from seedpo.reports.images import BYTES, build_grid, plan_grid, rows_that_fit
 from seedpo.reports.markdown import results_markdown
 from seedpo.reports.names import of_kind
+from seedpo.reports.opening import opening
 from seedpo.reports.runs import Run
 from seedpo.reports.tables import configuration_differences, environments, recipe, result_table, seconds
 from seedpo.reports.viewer import evaluation_viewer, grid_viewer
@@ -77,10 +78,12 @@ def render(contents: Contents, *, title: str) -> str:
     made = environment(TEMPLATES)
     made.filters["compact"] = compact
     made.globals["figures"] = step_figures
+    chapters = _chapters(families)
     page: str = made.get_template("report.html.j2").render(
         title=title,
         facts=facts(contents, families),
-        chapters=_chapters(families),
+        first=opening((chapter["family"], chapter["grid"]) for chapter in chapters),
+        chapters=chapters,
         evaluations=[_evaluation_part(contents, index) for index in range(len(contents.evaluations))],
         preference_models=contents.preference_models,
         failed=failed_table(contents.failed),

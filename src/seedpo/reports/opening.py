@@ -1,0 +1,119 @@
+"""What a reader sees first where the base method hacks its reward: one sentence, and the images that it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+
+from seedpo.core.verdicts import Outcome
+from seedpo.pages.wording import listing, number, sentence
+from seedpo.reports.families import Family, Setting
+from seedpo.reports.images import Grid
+from seedpo.reports.names import figure_name
+from seedpo.reports.runs import Run
+
+ROWS, COLUMNS = 6, 4
+"""Most prompts, and most latents of each, in the picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """The images of one run at one step.
+
+    Attributes:
+        name: what it is called.
+        role: chooses the colour of its mark; empty for the model before training.
+        run: whose images they are.
+        step: of the evaluation.
+        sheet: CSS class of the embedded sheet.
+        outcome: verdict on the setting; empty for the model before training.
+    """
+
+    name: str
+    role: str
+    run: Run
+    step: int
+    sheet: str
+    outcome: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """The first picture of the page.
+
+    Attributes:
+        sentence: what happened, in numbers.
+        family: whose runs they are.
+        grid: holds the embedded sheets.
+        frames: the model before training, then each setting at its last step.
+    """
+
+    sentence: str
+    family: Family
+    grid: Grid
+    frames: tuple[Frame, ...]
+
+    @property
+    def rows(self) -> int:
+        """Prompts in the picture."""
+        return min(ROWS, len(self.grid.prompts))
+
+    @property
+    def columns(self) -> int:
+        """Latents of each prompt in the picture."""
+        return min(COLUMNS, self.grid.columns)
+
+
+def opening(chapters: Iterable[tuple[Family, Grid | None]]) -> Opening | None:
+    """The picture of the first family whose base method hacks its reward; ``None`` if there is none."""
+    for family, grid in chapters:
+        base = next((one for one in family.settings if one.role == "base" and one.outcome is Outcome.HACKING), None)
+        frames = _frames(grid) if base and grid else ()
+        if base and grid and len(frames) > 1:
+            return Opening(sentence=_sentence(family, base), family=family, grid=grid, frames=frames)
+    return None
+
+
+def _frames(grid: Grid) -> tuple[Frame, ...]:
+    frames = [
+        Frame(
+            name=strip.setting.name,
+            role=strip.setting.role,
+            run=strip.run,
+            step=max(strip.sheets),
+            sheet=strip.sheets[max(strip.sheets)].name,
+            outcome=strip.setting.outcome,
+        )
+        for strip in grid.strips[:3]
+        if strip.sheets
+    ]
+    first = grid.strips[0]
+    if 0 in first.sheets:
+        frames.insert(0, Frame(name="before training", role="", run=first.run, step=0, sheet=first.sheets[0].name))
+    return tuple(frames)
+
+
+def _sentence(family: Family, base: Setting) -> str:
+    """What the base method gained and lost, and where the others ended; means over the seeds that were judged."""
+    verdicts = [verdict for verdict in base.verdicts if verdict.outcome is not Outcome.NOT_MEASURED]
+    hacked = sum(verdict.outcome is Outcome.HACKING for verdict in verdicts)
+    peaks = sorted(verdict.peak_step for verdict in verdicts)
+    start = f"{peaks[0]}" if peaks[0] == peaks[-1] else f"{peaks[0]} to {peaks[-1]}"
+    seeds = f" ({hacked} of {len(verdicts)} seeds)" if len(verdicts) > 1 else ""
+
+    def mean(figure: str) -> str:
+        return number(fmean(getattr(verdict, figure) for verdict in verdicts))
+
+    judges = listing(list(dict.fromkeys(figure_name(verdict.judge) for verdict in verdicts)))
+    others = [
+        f"{one.name} ends at {number(one.curves[family.judge].values[-1])}"
+        for one in family.settings
+        if one.role != "base" and family.judge in one.curves
+    ]
+    rises = "rises" if fmean(one.proxy_last - one.proxy_peak for one in verdicts) > 0 else "goes"
+    return (
+        f"{sentence(base.name)} hacks its reward{seeds}: from step {start} to {verdicts[0].last_step} the proxy "
+        f"({figure_name(family.proxy)}) {rises} from {mean('proxy_peak')} to {mean('proxy_last')}, while {judges} "
+        f"falls from {mean('judge_peak')} to {mean('judge_last')}{'; ' if others else ''}{listing(others[:2])}."
+    )
