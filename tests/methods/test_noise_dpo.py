@@ -59,6 +59,15 @@ class TestBaseMethod:
         torch.testing.assert_close(ours, direct, rtol=1e-6, atol=1e-6 * float(direct.norm()))
 
     @REDUCTIONS
+    def test_reports_the_mean_squared_error_of_each_network_and_side(self, reduction: Reduction) -> None:
+        policy = moved()
+        expected = noise_errors(policy, image_pairs(policy), seed=SEED, reduction="mean")
+        metrics = loss(policy, reduction=reduction).metrics
+        for name, error in expected.items():
+            torch.testing.assert_close(metrics[f"error/{name.replace(' ', '_')}"], error, rtol=1e-6, atol=1e-9)
+        assert len(expected) == 4
+
+    @REDUCTIONS
     def test_starts_at_log_2(self, reduction: Reduction) -> None:
         output = loss(tiny_policy(), reduction=reduction)
         assert output.losses.tolist() == [math.log(2)] * 3

@@ -6,7 +6,8 @@ the log-probability; the frozen reference. Left out: the SNR weighting omega(lam
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -80,7 +81,9 @@ class NoiseDPO:
     def loss(self, policy: Policy, batch: ImagePairs, *, generator: torch.Generator) -> LossOutput:
         """Losses of pairs, with one forward of 2B rows for the policy and one for the reference.
 
-        The reference is not called if the cache has its log-probabilities of every pair.
+        The reference is not called if the cache has its log-probabilities of every pair. The metrics also hold
+        ``error/policy_chosen``, ``error/policy_rejected``, ``error/reference_chosen`` and ``error/reference_rejected``,
+        (B,): the mean squared error of the prediction over the latent dimensions, at the step's own times and noise.
 
         Args:
             policy: the trained model and its reference.
@@ -99,7 +102,7 @@ class NoiseDPO:
                 reference_log_prob = self._log_prob(policy, noised)
         chosen, rejected = log_prob.chunk(2)
         chosen_reference, rejected_reference = reference_log_prob.to(log_prob).chunk(2)
-        return see_loss(
+        output = see_loss(
             chosen,
             rejected,
             chosen_reference,
@@ -109,6 +112,16 @@ class NoiseDPO:
             chosen_probability=batch.chosen_probability,
             loss=self.loss_name,
         )
+        dimensions = math.prod(batch.chosen_latents.shape[1:]) if self.reduction == "sum" else 1
+        log_probs = {
+            "policy_chosen": chosen,
+            "policy_rejected": rejected,
+            "reference_chosen": chosen_reference,
+            "reference_rejected": rejected_reference,
+        }
+        # A log-probability is -1/2 of the squared error.
+        errors = {f"error/{name}": -2 * value.detach() / dimensions for name, value in log_probs.items()}
+        return replace(output, metrics={**output.metrics, **errors})
 
     @torch.no_grad()
     def store_reference(self, policy: Policy, batch: ImagePairs) -> None:
