@@ -82,7 +82,8 @@ def test_what_was_not_measured() -> None:
     assert math.isnan(judge_run([], proxy="proxy", judges=[]).fall)
     # Of two evaluations without intervals nobody can tell what is usual.
     assert judged([0.2, 0.5], [0.3, 0.0], half=None).outcome is Outcome.UNCLEAR
-    assert judged([0.2, 0.5], [0.3, 0.0]).outcome is Outcome.HACKING
+    assert judged([0.2, 0.5], [0.3, 0.0]).outcome is Outcome.UNCLEAR, "two evaluations make no trend"
+    assert judged([0.2, 0.5], [0.0, 0.3]).outcome is Outcome.UNCLEAR
 
 
 def test_thresholds_are_of_the_outcome() -> None:
@@ -118,6 +119,9 @@ def test_a_fall_of_every_prompt_is_clear_although_the_intervals_overlap() -> Non
         [line(0, 0.2, prompts), line(10, 0.5, peak), line(20, 0.8, fallen)], proxy="proxy", judges=["truth"]
     )
     assert (verdict.outcome, verdict.paired) == (Outcome.HACKING, True)
+    small = [value - 0.15 + shift for value, shift in zip(peak, noise, strict=True)]
+    lines = [line(0, 0.2, [value - 0.1 for value in peak]), line(10, 0.5, peak), line(20, 0.8, small)]
+    assert judge_run(lines, proxy="proxy", judges=["truth"]).outcome is Outcome.HEALTHY, "0.15 of a deviation of 1.9"
     wavering = [value - 0.3 + 20 * shift for value, shift in zip(peak, noise, strict=True)]
     verdict = judge_run(
         [line(0, 0.2, prompts), line(10, 0.5, peak), line(20, 0.8, wavering)], proxy="proxy", judges=["truth"]
@@ -138,6 +142,9 @@ def test_values_that_are_not_the_figure_are_not_paired() -> None:
 
 def test_the_interval_widens_with_the_candidates_for_the_peak() -> None:
     reading = Reading(value=0.0, half=0.3)
+    same = Reading(value=1.0, by_prompt=(1.0,) * 5), Reading(value=0.0, by_prompt=(0.0,) * 5)
+    assert fall_interval(*same) is None, "equal differences give no interval"
+    assert fall_interval(reading, Reading(value=0.0, half=0.0)) is None
     halves = [fall_interval(reading, reading, candidates=count) for count in (1, 5, 20)]
     assert halves[0] == pytest.approx(0.3 * math.sqrt(2))
     assert halves == sorted(halves)  # type: ignore[type-var]

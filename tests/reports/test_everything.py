@@ -88,7 +88,7 @@ def test_markdown_tells_findings_tables_and_failures(folders: list[Path], tmp_pa
     text = target.read_text("utf-8")
     assert "* base β = 10: **reward hacking after step 50**" in text
     assert "## Evaluation final" in text
-    assert "| see against base | aesthetic | 100 / 0 / 0 | 100% [100%, 100%] |" in text
+    assert "| see against base | aesthetic | 100 / 0 / 0 | 100% [61%, 100%] |" in text
     assert "## Preference model scorer" in text
     assert "| gamma=<9> | sweep | the loss \\| is not finite (its log is gamma=9.log) |" in text
     for row in (line for line in text.splitlines() if line.startswith("|")):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from seedpo.reports.families import Family, group
-from seedpo.reports.findings import different_evaluations
+from seedpo.reports.findings import different_evaluations, findings
 from seedpo.reports.runs import read_runs
 from tests.reports.synthetic import write_run
 
@@ -120,3 +120,24 @@ def test_keys_that_change_no_result_part_no_family(tmp_path: Path) -> None:
     assert [(one.role, one.seeds) for one in family.settings] == [("base", (0, 1)), ("see", (0,))]
     other = families(tmp_path / "other", {}, {"gamma": 3.0, "changes": {"cache": {"reference": True}}})
     assert len(other) == 2
+
+
+def test_folders_with_one_configuration_hold_one_run(tmp_path: Path) -> None:
+    (family,) = families(
+        tmp_path, {"finished": False, "evaluations": (0, 10)}, {}, {"seed": 1}, {"changes": {"log_every": 5}}
+    )
+    (setting,) = family.settings
+    assert setting.seeds == (0, 1), "one seed is no two seeds"
+    assert [run.name for run in setting.runs] == ["run1", "run2"], "the finished one counts"
+    assert [(twin.name, run.name) for twin, run in family.twins] == [("run0", "run1"), ("run3", "run1")]
+    notes = findings(family).notes
+    assert sum("holds the same run" in note for note in notes) == 2
+
+
+def test_equal_seeds_are_not_certain(tmp_path: Path) -> None:
+    """Before training all seeds draw the same images: their range has no width."""
+    (family,) = families(tmp_path, {"seed": 0, "half_width": 0.25}, {"seed": 1, "half_width": 0.25})
+    start = family.settings[0].curves["truth"][0]
+    assert start.high - start.low == pytest.approx(0.5)
+    (bare,) = families(tmp_path / "bare", {"seed": 0, "half_width": 0.0}, {"seed": 1, "half_width": 0.0})
+    assert not bare.settings[0].curves["truth"][0].has_interval

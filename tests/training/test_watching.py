@@ -183,12 +183,12 @@ def test_alarms_may_change_when_a_run_is_resumed(tmp_path: Path) -> None:
 
 
 def test_values_by_prompt_decide_where_they_are_stored(tmp_path: Path) -> None:
-    """Every prompt falls by 0.2: less than the intervals of the two means, but far beyond chance."""
+    """Every prompt falls by 0.3: less than the intervals of the two means, but far beyond chance."""
 
     @dataclass
     class ByPrompt(HackedEvaluator):
         def __call__(self, policy: ToyPolicy, *, step: int, folder: Path) -> Mapping[str, float]:
-            truth = (0.0, 1.0, 0.8)[min(step, 2)]
+            truth = (0.0, 1.0, 0.7)[min(step, 2)]
             values = {"truth": [truth + shift for shift in (-3, -1.5, 0.01 * step, 1.5, 3 - 0.01 * step)]}
             (folder / f"step-{step:06d}.json").write_text(json.dumps(values))
             return {"truth": truth, "truth/low": truth - 2, "truth/high": truth + 2, "reward/scenes-scorer": step}

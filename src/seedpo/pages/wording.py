@@ -34,9 +34,14 @@ def compact(value: float) -> str:
     return f"{value:g}".replace("-", MINUS)
 
 
+def is_interval(low: float, high: float) -> bool:
+    """Whether both ends are known and lie apart: an interval without width would look certain."""
+    return math.isfinite(low) and math.isfinite(high) and not math.isclose(low, high, rel_tol=1e-9)
+
+
 def interval(low: float, high: float) -> str:
     """``[low, high]``, or empty text without an interval."""
-    return f"[{number(low)}, {number(high)}]" if math.isfinite(low) and math.isfinite(high) else ""
+    return f"[{number(low)}, {number(high)}]" if is_interval(low, high) else ""
 
 
 def duration(seconds: float) -> str:

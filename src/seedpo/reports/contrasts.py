@@ -6,15 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 
 from seedpo.core.stats.bootstrap import Interval, paired_difference
-from seedpo.core.verdicts import LEAST_PROMPTS, Difference, difference_of
+from seedpo.core.verdicts import LEAST_EVALUATIONS, LEAST_PROMPTS, Difference, difference_of, matters
+from seedpo.pages.wording import is_interval
 from seedpo.reports.curves import Curve, Curves, Point
 from seedpo.reports.families import Setting
 from seedpo.reports.runs import PerPrompt
 
-NEGLIGIBLE = 0.02
-"""Share of the range of both curves below which a difference without intervals counts as none."""
+CLOSE = 0.25
+"""Evaluations that lie further apart than this share of all evaluated steps are not interpolated between."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,8 @@ class Contrast:
     Attributes:
         left: the setting in question.
         right: the one that it is compared with.
-        verdict: higher or lower if the paired interval leaves out 0 or the intervals do not overlap.
+        verdict: higher or lower if the difference matters, and the paired interval leaves out 0 or the intervals do not
+            overlap.
         judged: whether there were intervals to judge by.
         wins: seeds that both have in which the left one is higher, and the number of these seeds.
         paired: 95 % interval of the difference over the same prompts, where both are known prompt by prompt.
@@ -67,7 +70,8 @@ def paired(left: Point, right: Point) -> Interval | None:
     if first is None or second is None or first.prompts != second.prompts:
         return None
     difference = paired_difference(first.values, second.values)
-    return difference if difference.count >= LEAST_PROMPTS else None
+    usable = difference.count >= LEAST_PROMPTS and is_interval(difference.low, difference.high)
+    return difference if usable else None
 
 
 def apart(left: Point, right: Point) -> bool | None:
@@ -84,14 +88,22 @@ def apart(left: Point, right: Point) -> bool | None:
 
 
 def compare(left: Point, right: Point, *, scale: float, wins: tuple[int, int] = (0, 0)) -> Contrast:
-    """Compares two points; without intervals a difference below 2 % of ``scale`` counts as none."""
+    """Compares two points; without intervals, or where the difference is too small to matter, none is shown.
+
+    Args:
+        left, right: the points.
+        scale: range of the figure over all evaluations of both, see :func:`seedpo.core.verdicts.matters`.
+        wins: seeds in which the left one is higher, and seeds that both have.
+    """
     separate = apart(left, right)
     difference = left.value - right.value
-    clear = abs(difference) > NEGLIGIBLE * scale if separate is None else separate
+    deviations = [deviation for point in (left, right) if math.isfinite(deviation := point.deviation)]
+    deviation = fmean(deviations) if deviations else math.nan
+    shown = bool(separate) and matters(abs(difference), scale=scale, deviation=deviation)
     return Contrast(
         left=left,
         right=right,
-        verdict=difference_of(int(difference > 0) - int(difference < 0), shown=clear),
+        verdict=difference_of(int(difference > 0) - int(difference < 0), shown=shown),
         judged=separate is not None,
         wins=wins,
         paired=paired(left, right),
@@ -99,23 +111,31 @@ def compare(left: Point, right: Point, *, scale: float, wins: tuple[int, int] = 
 
 
 def at_step(curve: Curve, step: int) -> Point | None:
-    """The point at a step, interpolated linearly between evaluations; ``None`` before the first or after the last."""
+    """The point at a step, interpolated linearly between close evaluations; ``None`` if there are none around it."""
     if step in curve.steps:
         return curve[step]
     for before, after in pairwise(curve.steps):
-        if before < step < after:
+        if before < step < after and _are_close(before, after, curve.steps):
             return _between(curve[before], curve[after], (step - before) / (after - before))
     return None
 
 
 def at_equal_steps(left: Setting, right: Setting, key: str) -> tuple[int, Contrast] | None:
-    """Compares ``key`` at the last step that both settings reached; ``None`` if one was not trained yet."""
+    """Compares ``key`` at the last step that both settings reached; ``None`` if one was not trained yet.
+
+    Where a setting has no evaluation near that step, it is the last step at which both were evaluated.
+    """
     first, second = left.curves.get(key), right.curves.get(key)
     if first is None or second is None or not (first.steps and second.steps):
         return None
-    step = min(first.steps[-1], second.steps[-1])
-    point, rival = at_step(first, step), at_step(second, step)
-    if step == 0 or point is None or rival is None:
+    ends = [min(first.steps[-1], second.steps[-1]), *sorted({*first.steps} & {*second.steps}, reverse=True)]
+    for step in ends:
+        point, rival = at_step(first, step), at_step(second, step)
+        if point is not None and rival is not None:
+            break
+    else:
+        return None
+    if step == 0:
         return None
     pairs = [
         tuple(at_step(curves[key], step) if key in curves else None for curves in pair)
@@ -127,10 +147,11 @@ def at_equal_steps(left: Setting, right: Setting, key: str) -> tuple[int, Contra
 def at_equal_proxy(left: Setting, right: Setting, key: str, proxy: str) -> tuple[Level, Contrast] | None:
     """Compares ``key`` where both settings first reach the highest proxy that both reach.
 
-    Curves are interpolated linearly between evaluations. ``None`` if there is no such level above both starts.
+    Curves are interpolated linearly between close evaluations. ``None`` if there is no such level above both starts, or
+    if a setting has fewer than three evaluations: two make no trend.
     """
     first, second = left.curves, right.curves
-    if any(name not in curves for curves in (first, second) for name in (key, proxy)):
+    if any(len(_shared_steps(curves, key, proxy)) < LEAST_EVALUATIONS for curves in (first, second)):
         return None
     level = min(max(first[proxy].values, default=-math.inf), max(second[proxy].values, default=-math.inf))
     there, rival = _reach(first, key, proxy, level), _reach(second, key, proxy, level)
@@ -147,14 +168,27 @@ def _reach(curves: Curves, key: str, proxy: str, level: float) -> tuple[float, P
 
 
 def reach(proxy: Curve, curve: Curve, level: float) -> tuple[float, Point] | None:
-    """Step and interpolated point of ``curve`` where ``proxy`` first rises to ``level``; ``None`` if it never does."""
+    """Step and interpolated point of ``curve`` where ``proxy`` first rises to ``level``.
+
+    ``None`` if it never does, or does so between evaluations that lie too far apart to interpolate.
+    """
     steps = [step for step in proxy.steps if step in curve.steps]
     for before, after in pairwise(steps):
         low, high = proxy[before].value, proxy[after].value
         if low < level <= high:
             share = (level - low) / (high - low)
+            if share < 1 and not _are_close(before, after, steps):
+                return None
             return before + share * (after - before), _between(curve[before], curve[after], share)
     return None
+
+
+def _shared_steps(curves: Curves, key: str, proxy: str) -> list[int]:
+    return [step for step in curves[key].steps if step in curves[proxy].steps] if {key, proxy} <= curves.keys() else []
+
+
+def _are_close(before: int, after: int, steps: Sequence[int]) -> bool:
+    return after - before <= CLOSE * (steps[-1] - steps[0])
 
 
 def _between(before: Point, after: Point, share: float) -> Point:

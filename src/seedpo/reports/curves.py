@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from seedpo.core.verdicts import Evaluation, Reading, is_mean_of
+from seedpo.core.verdicts import Evaluation, Reading, deviation_of, is_mean_of
+from seedpo.pages.wording import is_interval
 from seedpo.reports.runs import PerPrompt, Record
 
 NAN = math.nan
@@ -28,17 +29,25 @@ class Point:
         value: mean over prompts, or over seeds.
         low, high: ends of the interval.
         per_prompt: the values of which it is the mean, where they are known.
+        seeds: the points of which it is the mean; empty for the point of a single run.
     """
 
     value: float
     low: float = NAN
     high: float = NAN
     per_prompt: PerPrompt | None = field(default=None, repr=False)
+    seeds: tuple[Point, ...] = field(default=(), repr=False)
 
     @property
     def has_interval(self) -> bool:
-        """Whether both ends are known."""
-        return math.isfinite(self.low) and math.isfinite(self.high)
+        """Whether both ends are known and lie apart: an interval without width is no evidence."""
+        return is_interval(self.low, self.high)
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation over prompts, mean over seeds; NaN if it is not known."""
+        points = self.seeds or (self,)
+        return deviation_of(*(point.per_prompt.values for point in points if point.per_prompt))
 
     @property
     def reading(self) -> Reading:
@@ -94,9 +103,17 @@ def _mean_of(values: PerPrompt | None, mean: float) -> PerPrompt | None:
 def mean_curve(curves: Sequence[Curve]) -> Curve:
     """Mean over seeds with their range, at the steps that all of them have."""
     steps = [step for step in curves[0].steps if all(step in curve.steps for curve in curves)]
-    columns = [[curve[step].value for curve in curves] for step in steps]
-    points = [Point(value=sum(column) / len(column), low=min(column), high=max(column)) for column in columns]
+    points = [mean_point([curve[step] for curve in curves]) for step in steps]
     return Curve(steps=tuple(steps), points=tuple(points))
+
+
+def mean_point(points: Sequence[Point]) -> Point:
+    """Mean over seeds with their range; where all are equal, as before training, the interval of the first one."""
+    values = [point.value for point in points]
+    low, high = min(values), max(values)
+    if not is_interval(low, high):
+        return replace(points[0], seeds=tuple(points))
+    return Point(value=sum(values) / len(values), low=low, high=high, seeds=tuple(points))
 
 
 def evaluations_of(curves: Curves) -> list[Evaluation]:

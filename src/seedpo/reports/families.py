@@ -93,6 +93,7 @@ class Family:
         proxy: key of the reward that is optimised.
         judge: key of what the proxy stands for: the truth, or a held-out reward where no truth is known.
         settings: base settings first, then SEE, then controls.
+        twins: folders that hold a run once more, and the one of them that counts.
     """
 
     title: str
@@ -100,6 +101,12 @@ class Family:
     proxy: str
     judge: str
     settings: tuple[Setting, ...]
+    twins: tuple[tuple[Run, Run], ...] = ()
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs of all settings, each once."""
+        return tuple(run for setting in self.settings for run in setting.runs)
 
     @property
     def judge_name(self) -> str:
@@ -143,12 +150,28 @@ def verdict_of(run: Run, curves: Curves) -> Verdict:
 
 
 def group(runs: Sequence[Run]) -> tuple[Family, ...]:
-    """Sorts runs into families and settings, in the order in which they are given."""
+    """Sorts runs into families and settings, in the order in which they are given.
+
+    Folders with one configuration, seed included, hold one run: it counts once, and :attr:`Family.twins` names them.
+    """
     families: dict[str, list[Run]] = {}
     for run in runs:
         families.setdefault(f"{_without(run, NOT_FAMILY)} {run.rewards[:1]}", []).append(run)
     built = [_family(members) for members in families.values()]
     return tuple(_retitled(family, built) for family in built)
+
+
+def distinct(runs: Sequence[Run]) -> tuple[list[Run], tuple[tuple[Run, Run], ...]]:
+    """The runs without repetitions of one configuration, and each repetition with the run that counts.
+
+    Of one configuration the finished run counts, or the longest, or the first.
+    """
+    alike: dict[str, list[Run]] = {}
+    for run in runs:
+        alike.setdefault(_without(run, ()), []).append(run)
+    counted = [max(twins, key=lambda run: (run.finished is not None, run.last_step)) for twins in alike.values()]
+    pairs = zip(alike.values(), counted, strict=True)
+    return counted, tuple((run, kept) for twins, kept in pairs for run in twins if run is not kept)
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -161,12 +184,13 @@ def _without(run: Run, keys: Collection[str]) -> str:
     return json.dumps(rest, sort_keys=True, default=str)
 
 
-def _family(runs: Sequence[Run]) -> Family:
+def _family(members: Sequence[Run]) -> Family:
+    runs, twins = distinct(members)
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(_without(run, ("seed",)), []).append(run)
-    see = [members[0] for members in groups.values() if float(members[0].config["gamma"]) != 0]
-    settings = [_setting(members, see) for members in groups.values()]
+    see = [alike[0] for alike in groups.values() if float(alike[0].config["gamma"]) != 0]
+    settings = [_setting(alike, see) for alike in groups.values()]
     settings.sort(key=lambda setting: (ROLES.index(setting.role), setting.beta, setting.gamma))
     seen: dict[Role, int] = {}
     for index, setting in enumerate(settings):
@@ -181,6 +205,7 @@ def _family(runs: Sequence[Run]) -> Family:
         proxy=runs[0].proxy,
         judge=next(iter(judges), "truth"),
         settings=tuple(settings),
+        twins=twins,
     )
 
 

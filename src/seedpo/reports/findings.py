@@ -226,6 +226,8 @@ def _contrast_cell(contrast: Contrast | None, where: str) -> Cell:
 
 def _notes(family: Family, measured: Sequence[Setting]) -> Iterator[str]:
     """What to know before believing the differences."""
+    for twin, run in family.twins:
+        yield f"{twin.place} holds the same run as {run.place} (settings and seed are equal): it counts once."
     if not measured:
         yield "These runs hold no evaluation."
         return

@@ -91,6 +91,11 @@ class Run:
     per_prompt: Mapping[int, Mapping[str, PerPrompt]] = field(default_factory=dict)
 
     @property
+    def place(self) -> str:
+        """The end of its path, by which folders of one name can be told apart."""
+        return "/".join(self.folder.resolve().parts[-3:])
+
+    @property
     def seed(self) -> int:
         """Seed of the run."""
         return int(self.config["seed"])
@@ -137,11 +142,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
     runs = [read_run(folder) for folder in places.values()]
     names = [run.name for run in runs]
     twice = {name for name in names if names.count(name) > 1}
-    return tuple(replace(run, name=_long_name(run.folder)) if run.name in twice else run for run in runs)
-
-
-def _long_name(folder: Path) -> str:
-    return "/".join(folder.resolve().parts[-3:])
+    return tuple(replace(run, name=run.place) if run.name in twice else run for run in runs)
 
 
 def read_run(folder: Path) -> Run:

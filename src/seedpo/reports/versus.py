@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+from seedpo.core.stats.bootstrap import Interval, WinRate, prompt_means
+from seedpo.core.verdicts import deviation_of, matters
 from seedpo.evaluation.tables import Place
 from seedpo.pages.figures import Line, Panel, style
 from seedpo.pages.tables import DASH, Cell, Table, Tone
@@ -32,7 +34,7 @@ class Bar:
         win, tie, loss: percentages of the images.
         rate: wins and half of the ties with the interval, in words.
         difference: paired difference with its interval, in words.
-        tone: ``good`` if left is better beyond chance, ``bad`` if worse, else ``open``.
+        tone: ``good`` if left is better beyond chance and by enough to matter, ``bad`` if worse, else ``open``.
     """
 
     left: str
@@ -127,8 +129,21 @@ def _bar(evaluation: Evaluation, left: Place, right: Place, reward: str) -> Bar 
         loss=100 * rate.loss,
         rate=f"{rate.rate:.0%} [{rate.low:.0%}, {rate.high:.0%}]",
         difference=f"{signed(difference.mean)} {interval(difference.low, difference.high)}",
-        tone="good" if rate.low > 0.5 else "bad" if rate.high < 0.5 else "open",
+        tone=_tone(rate, difference, spread=_deviation(evaluation, (left, right), reward)),
     )
+
+
+def _tone(rate: WinRate, difference: Interval, *, spread: float) -> Tone:
+    """Of a comparison whose rate is certain and whose difference matters; else ``open``."""
+    if not matters(abs(difference.mean), scale=0.0, deviation=spread):
+        return "open"
+    return "good" if rate.low > 0.5 else "bad" if rate.high < 0.5 else "open"
+
+
+def _deviation(evaluation: Evaluation, places: Sequence[Place], figure: str) -> float:
+    """Standard deviation of a figure over prompts, mean over the models; NaN if it is not known."""
+    known = [values for place in places if (values := evaluation.values(place, figure)) is not None]
+    return deviation_of(*(prompt_means(values).tolist() for values in known))
 
 
 def step_panels(evaluation: Evaluation) -> list[Panel]:

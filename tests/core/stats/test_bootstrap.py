@@ -14,6 +14,7 @@ from seedpo.core.stats.bootstrap import (
     resampled_means,
     win_rate,
 )
+from seedpo.core.stats.classical import wilson_interval
 
 
 def some(count: int, *, seed: int = 0) -> np.ndarray:
@@ -162,7 +163,13 @@ class TestWinRate:
 
     def test_identical_models(self) -> None:
         same = win_rate([[1.0], [2.0]], [[1.0], [2.0]])
-        assert (same.win, same.tie, same.loss, same.low, same.high) == (0.0, 1.0, 0.0, 0.5, 0.5)
+        assert (same.win, same.tie, same.loss) == (0.0, 1.0, 0.0)
+        assert (same.low, same.high) == pytest.approx(wilson_interval(1.0, 2), abs=1e-6)
+
+    def test_equal_rates_are_not_certain(self) -> None:
+        every = win_rate([[1.0]] * 10, [[0.0]] * 10)
+        assert (every.rate, every.high) == (1.0, 1.0)
+        assert every.low == pytest.approx(wilson_interval(10, 10)[0], abs=1e-6)
 
     def test_unknown_scores(self) -> None:
         found = win_rate([[1.0, math.nan], [math.nan, math.nan]], [[0.0, 0.0], [0.0, 0.0]])

@@ -79,7 +79,8 @@ class TestVerdict:
         grid = replace(GRID, trials={"bonus": {"lora_rank": 2}})
 
         def value(setting: Setting, seed: int, proxy: float) -> float:
-            return hill(setting, seed, proxy) + (0.5 if setting.option or setting.beta == 80 else 0.0)
+            gains = setting.option or setting.beta == 80
+            return hill(setting, seed, proxy) + (0.5 + 0.01 * (seed - 1) if gains else 0.0)
 
         folder = write_runs(tmp_path, {"truth": value}, grid=grid)
         measured, missing = read_measured(folder, settings_of(grid), seeds=3)
@@ -112,7 +113,9 @@ class TestVerdict:
         self, tmp_path: Path, start: float, covered: float | None, verdict: Difference
     ) -> None:
         """SEE starts where the base method has climbed two thirds of its way, or beyond its end."""
-        folder = write_runs(tmp_path, {"truth": hill}, start=lambda setting: start if setting.role == "see" else 0.0)
+        folder = write_runs(
+            tmp_path, {"truth": see_gains(0.0)}, start=lambda setting: start if setting.role == "see" else 0.0
+        )
         row = headlines(folder)["truth"]
         assert row.verdict is verdict
         assert covered is None or row.covered == pytest.approx(covered)
@@ -195,7 +198,7 @@ class TestLastStep:
     @pytest.mark.parametrize(("seeds", "verdict"), [(2, Difference.NOT_SHOWN), (3, Difference.LOWER)])
     def test_two_seeds_show_nothing(self, tmp_path: Path, seeds: int, verdict: Difference) -> None:
         def value(setting: Setting, seed: int, proxy: float) -> float:
-            return -3.0 * (setting.role == "see")
+            return (0.1 * seed - 3.0) * (setting.role == "see")
 
         folder = write_runs(tmp_path, {"truth": value}, seeds=seeds)
         assert last_step(folder, seeds=seeds)["its control", "truth"].verdict is verdict

@@ -14,9 +14,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from seedpo.core.stats.classical import wilson_interval
 
 RESAMPLES = 1000
 """Resamples behind each interval by default."""
@@ -151,7 +154,8 @@ def win_rate(
 ) -> WinRate:
     """How often ``a`` beats ``b``, images being paired by prompt and latents.
 
-    A share is the mean over prompts of the share among a prompt's images. Pairs with a NaN score are left out.
+    A share is the mean over prompts of the share among a prompt's images. Pairs with a NaN score are left out. Where
+    all prompts have one rate, resampling knows no width; the interval is Wilson's, with prompts as cases.
 
     Args:
         a: scores (P, K) of K images for each of P prompts; higher is better.
@@ -178,8 +182,11 @@ def win_rate(
     images = known.sum(1)
     wins, losses = ((sign * difference > tie_width).sum(1) / images for sign in (1.0, -1.0))
     ties = 1.0 - wins - losses
-    means = resampled_means((wins + 0.5 * ties)[:, None], seed=seed, resamples=resamples)[:, 0]
-    low, high = interval_ends(means, level=level)
+    rates = wins + 0.5 * ties
+    if np.ptp(rates) > 0.0:
+        low, high = interval_ends(resampled_means(rates[:, None], seed=seed, resamples=resamples)[:, 0], level=level)
+    else:
+        low, high = wilson_interval(float(rates.sum()), len(rates), z=NormalDist().inv_cdf(0.5 + level / 2))
     win, loss = float(wins.mean()), float(losses.mean())
     return WinRate(win=win, tie=max(0.0, 1.0 - win - loss), loss=loss, low=low, high=high, count=len(images))
 

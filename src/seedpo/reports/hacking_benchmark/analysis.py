@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from seedpo.core.stats.classical import student_interval
 from seedpo.core.stats.frontiers import GapInterval, Trail, frontier, gap_interval
-from seedpo.core.verdicts import Difference, Outcome, difference_of, shared_outcome
+from seedpo.core.verdicts import Difference, Outcome, difference_of, matters, shared_outcome
+from seedpo.pages.wording import is_interval
 from seedpo.reports.curves import Curves, Point, read_curves
 from seedpo.reports.families import verdict_of
 from seedpo.reports.runs import read_run
@@ -135,9 +136,11 @@ class Comparison:
 
     @property
     def verdict(self) -> Difference:
-        """What the left pool has: more or less only where both intervals lie on one side of 0."""
+        """What the left pool has: more or less only where the gap matters and both intervals lie on one side of 0."""
         seeds = len(self.gap.by_seed)
-        return difference_of(self.gap.sign, shown=seeds >= LEAST_SEEDS) if seeds else Difference.NOT_COMPARABLE
+        certain = is_interval(self.gap.low, self.gap.high) and seeds >= LEAST_SEEDS
+        shown = certain and matters(abs(self.gap.mean), scale=self.scale)
+        return difference_of(self.gap.sign, shown=shown) if seeds else Difference.NOT_COMPARABLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +163,7 @@ class End:
         settings: how many there are.
         by_seed: SEE minus rival in each seed, mean over the settings; seeds that miss a run are left out.
         low, high: 95 % interval of Student's t over the seeds; NaN with fewer than two.
+        scale: range of the quantity in all evaluations of the method; NaN if it is not known.
     """
 
     rival: str
@@ -168,6 +172,7 @@ class End:
     by_seed: Mapping[int, float]
     low: float
     high: float
+    scale: float = math.nan
 
     @property
     def mean(self) -> float:
@@ -177,7 +182,9 @@ class End:
     @property
     def verdict(self) -> Difference:
         """What the settings with the term have."""
-        return difference_of(int(self.low > 0) - int(self.high < 0), shown=len(self.by_seed) >= LEAST_SEEDS)
+        certain = is_interval(self.low, self.high) and len(self.by_seed) >= LEAST_SEEDS
+        shown = certain and matters(abs(self.mean), scale=self.scale)
+        return difference_of(int(self.low > 0) - int(self.high < 0), shown=shown)
 
 
 def read_measured(folder: Path, settings: Sequence[Setting], *, seeds: int) -> tuple[list[Measured], list[str]]:
@@ -340,7 +347,10 @@ def ends(measured: Sequence[Measured]) -> Iterator[End]:
             by_seed = _end_by_seed(members, key)
             if by_seed:
                 low, high = student_interval(list(by_seed.values()))
-                yield End(rival=name, name=words, settings=len(members), by_seed=by_seed, low=low, high=high)
+                scale = spread_of(measured, key)
+                yield End(
+                    rival=name, name=words, settings=len(members), by_seed=by_seed, low=low, high=high, scale=scale
+                )
 
 
 def _end_by_seed(pairs: Sequence[tuple[Measured, Measured]], key: str) -> dict[int, float]:
