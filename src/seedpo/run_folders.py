@@ -3,6 +3,7 @@
 A checkpoint is a folder with::
 
     policy/             the trained weights, in diffusers' format
+    average/            their moving average in the same format, with `ema_decay`
     optimizer.*         the optimiser's state by parameter name (and the gradient scaler's)
     rank-<i>.*          random states and the source's state of process i
     checkpoint.json     the manifest: position, configuration, SHA-256 of every file above
@@ -25,6 +26,9 @@ MANIFEST = "checkpoint.json"
 
 WEIGHTS = "policy"
 """Folder of a checkpoint that holds the policy's weights."""
+
+AVERAGE = "average"
+"""Folder of a checkpoint that holds the moving average of those weights, if the run keeps one."""
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d{6,})")
 
@@ -130,7 +134,7 @@ class RunFolder:
         return sorted(int(match[1]) for match in matches if match)
 
     def trained_weights(self, inside: str, *, step: int | None = None) -> Path:
-        """The folder of trained weights, in diffusers' format.
+        """The folder of trained weights, in diffusers' format: their moving average, if the run keeps one.
 
         Args:
             inside: name of the folder that a finished run leaves.
@@ -152,7 +156,8 @@ class RunFolder:
         if step not in steps:
             raise RunFolderError(f"{self.path} has no checkpoint of step {step}; {there}")
         read_manifest(self.checkpoint(step))
-        return self.checkpoint(step) / WEIGHTS
+        average = self.checkpoint(step) / AVERAGE
+        return average if average.is_dir() else self.checkpoint(step) / WEIGHTS
 
 
 class DamagedCheckpoint(RunFolderError):

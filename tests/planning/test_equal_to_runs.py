@@ -29,6 +29,14 @@ def planned(config: RunConfig, **guesses: Any) -> float:
     return float(count(config, guesses=Guesses(**guesses)).flops())
 
 
+def test_an_average_of_the_weights_is_one_more_copy_of_them(tmp_path: Path) -> None:
+    config = settings(tmp_path, "diffusion-dpo")
+    averaged = config.model_copy(update={"ema_decay": 0.99})
+    plain, more = (plan_run(some, gpu=find_gpu("T4")).memory.held for some in (config, averaged))
+    (name,) = more.keys() - plain.keys()
+    assert 2 * more[name] == plain["optimiser state"], "AdamW has two moments of the same size"
+
+
 @pytest.mark.parametrize(
     ("method", "changes"),
     [

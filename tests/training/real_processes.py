@@ -192,6 +192,7 @@ def train(
     """One run; its metrics and checkpoints lie in ``path``."""
     rank, world = accelerator.process_index, accelerator.num_processes
     settings = {"batch_size": 4 // world, "checkpoint_every": 0, "checkpoints_limit": 9, "learning_rate": 1e-3}
+    settings |= {"ema_decay": 0.9}
     config = toy_config(**(settings | {"adapter": adapter, "max_steps": max_steps, "evaluate_every": 0} | changes))
     policy = tiny_policy(adapter=adapter)
     if policy.adapter.frozen is not None:

@@ -39,8 +39,9 @@ def run(path: Path, config: Any, *, resume: bool = False, **parts: Any) -> dict[
         {},
         {"gradient_accumulation_steps": 3, "log_every": 4},
         {"mixed_precision": "bf16", "optimizer": {"warmup_steps": 5}},
+        {"ema_decay": 0.9},
     ],
-    ids=["plain", "accumulated", "bf16"],
+    ids=["plain", "accumulated", "bf16", "average"],
 )
 def test_crashed_twice_and_resumed(tmp_path: Path, changes: dict[str, Any]) -> None:
     config = toy_config(max_steps=8, **changes)

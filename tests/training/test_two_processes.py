@@ -71,8 +71,10 @@ def lines(path: Path, kind: str = "train") -> list[dict[str, Any]]:
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    (file,) = (path / LAST / "policy").glob("*.safetensors")
-    return load_file(file)
+    """Those of the last step and their average."""
+    files = [*(path / LAST / "policy").glob("*.safetensors"), *(path / LAST / "average").glob("*.safetensors")]
+    assert len(files) == 2
+    return {f"{file.parent.name}/{name}": value for file in files for name, value in load_file(file).items()}
 
 
 def assert_same_run(path: Path, expected: Path, *, rounding: float = 1e-4) -> None:

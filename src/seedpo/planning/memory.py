@@ -1,8 +1,8 @@
 """Peak memory of one GPU, phase by phase: an estimate from the live bytes of tensors on the meta device.
 
-Counted: weights as they are stored (those of rewards too, each once), the optimiser's state, gradients, what a call
-holds at its worst, and a reserve. Not counted: fragmentation of the allocator, the scratch memory of kernels beyond the
-reserve, and what rewards hold while they score.
+Counted: weights as they are stored (those of rewards too, each once), the optimiser's state, gradients, the average of
+the weights, what a call holds at its worst, and a reserve. Not counted: fragmentation of the allocator, the scratch
+memory of kernels beyond the reserve, and what rewards hold while they score.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def estimate(
         "preview autoencoder": weight_bytes(networks.preview),
         "reward models": sum(weight_bytes(part.network) for part in parts.values() if part is not None),
         "optimiser state": round(optimizer.state_bytes * trained),
+        "average of the weights": 0 if config.ema_decay is None else 4 * trained,
         "gradient buckets": 4 * trained if gpus > 1 else 0,
         "reserve": RESERVE,
     }

@@ -144,6 +144,7 @@ def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> li
         ("pairs seen", f"{last.get('pairs_seen', 0)}"),
         ("learning rate", f"{config.learning_rate:g}"),
         ("trained", f"LoRA, rank {config.lora_rank}" if config.adapter == "lora" else "the whole UNet"),
+        *([] if config.ema_decay is None else [("weights", f"moving average, decay {config.ema_decay:g}")]),
         ("mixed precision", config.mixed_precision),
         ("seed", str(config.seed)),
         ("versions", _versions(folder)),

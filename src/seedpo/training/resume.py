@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from seedpo.errors import RunFolderError
 from seedpo.files import remove_leftovers
 from seedpo.processes import on_main_process
 from seedpo.protocols import Trainable
-from seedpo.run_folders import WEIGHTS, Manifest, RunFolder, read_metrics
+from seedpo.run_folders import AVERAGE, WEIGHTS, Manifest, RunFolder, read_metrics
 from seedpo.settings import build_config
 from seedpo.training.checkpoint import Checkpoints
 from seedpo.training.metrics_log import truncate_metrics
@@ -107,6 +107,15 @@ def choose_checkpoint(
     write_config(folder, config)
     truncate_metrics(folder.metrics, step=manifest.step)
     return manifest
+
+
+def load_average(policy: Trainable, checkpoint: Path) -> dict[str, Tensor]:
+    """The moving average of the weights that a checkpoint holds, as whole tensors by parameter name.
+
+    The policy holds it afterwards: load its weights next.
+    """
+    policy.load(checkpoint / AVERAGE)
+    return {name: value.detach().clone() for name, value in policy.trainable_parameters().items()}
 
 
 def load_weights(policy: Trainable, checkpoint: Path) -> None:

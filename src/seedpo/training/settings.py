@@ -44,6 +44,10 @@ class TrainingConfig(NetworkSettings):
     """Where the metrics go in addition to `metrics.jsonl`; the packages come with `seedpo[track]`."""
     tracker_project: Annotated[str, NO_EFFECT] = "seedpo"
     """Project under which trackio and wandb show the run; tensorboard, whose files lie in the run folder, has none."""
+    ema_decay: float | None = Field(None, gt=0.0, lt=1.0)
+    """Decay of an exponential moving average (EMA) of the trained weights, for example 0.999; evaluations and the saved
+    weights are then those of the average, while roll-outs and checkpoints' `policy/` stay those of the last step. At
+    step t it is at most t / (t + 9). It holds one more copy of the trained weights. None: no average."""
     optimizer: OptimizerConfig = OptimizerConfig()
 
     def tree(self) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic
@@ -12,16 +12,17 @@ from typing import Generic
 import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
-from torch import nn
+from torch import Tensor, nn
 
 from seedpo.protocols import Batch, Source, State, Trainable
-from seedpo.run_folders import WEIGHTS, Manifest
+from seedpo.run_folders import AVERAGE, WEIGHTS, Manifest
 from seedpo.training.checkpoint import Checkpoints
 from seedpo.training.codec import load_tree, save_tree
 from seedpo.training.layout import Layout, unwrapped
 from seedpo.training.optimizers import optimizer_state, restore_optimizer
 from seedpo.training.random_state import capture_random_state, restore_random_state
 from seedpo.training.settings import TrainingConfig
+from seedpo.training.weight_average import WeightAverage, exchanged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,7 @@ class Run(Generic[Batch]):
         config: settings of the run.
         checkpoints: of the run.
         reference: SHA-256 of the weights that the run started from.
+        average: the moving average of the parameters; ``None`` without `ema_decay`.
         position: how far the run is.
         clock: time spent.
         saved_step: the step of the last checkpoint; ``None`` if there is none.
@@ -111,9 +113,14 @@ class Run(Generic[Batch]):
     config: TrainingConfig
     checkpoints: Checkpoints
     reference: str
+    average: WeightAverage | None = None
     position: Position = field(default_factory=Position)
     clock: Clock = field(default_factory=Clock)
     saved_step: int | None = None
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the policy has the moving average of its weights, if the run keeps one; every process must enter."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def save(self) -> None:
         """Writes a checkpoint of this step, unless there is one; every process must call this together.
@@ -133,11 +140,12 @@ class Run(Generic[Batch]):
             reference=self.reference,
         )
         shared = self._shared_state()
+        average = None if self.average is None else self.average.whole_values()
         with self.layout.plain():
             self.checkpoints.write(
                 manifest,
                 accelerator=self.accelerator,
-                write_shared=lambda folder: self._write_shared(folder, shared),
+                write_shared=lambda folder: self._write_shared(folder, shared, average),
                 write_own=lambda folder: save_tree(self._own_state(), self._own_file(folder)),
             )
         self.saved_step = self.position.step
@@ -168,12 +176,15 @@ class Run(Generic[Batch]):
             state["scaler"] = self.accelerator.scaler.state_dict()
         return state
 
-    def _write_shared(self, folder: Path, state: State) -> None:
-        """Writes what all processes have in common: plain weights, and the result of :meth:`_shared_state`."""
-        weights = folder / WEIGHTS
-        weights.mkdir()
+    def _write_shared(self, folder: Path, state: State, average: Mapping[str, Tensor] | None) -> None:
+        """Writes what all processes have in common: plain weights, their average, and :meth:`_shared_state`."""
         with unwrapped(self.policy, self.accelerator):
-            self.policy.save(weights)
+            (folder / WEIGHTS).mkdir()
+            self.policy.save(folder / WEIGHTS)
+            if average is not None:
+                (folder / AVERAGE).mkdir()
+                with exchanged(self.policy.trainable_parameters(), average):
+                    self.policy.save(folder / AVERAGE)
         save_tree(state, folder / "optimizer")
 
     def _own_state(self) -> State:

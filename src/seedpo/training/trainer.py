@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal
 
 from accelerate import Accelerator
+from torch import Tensor
 
 from seedpo.errors import ConfigError
 from seedpo.files import write_folder_aside, write_text, writing
@@ -36,7 +37,7 @@ from seedpo.training.layout import Layout, distributed, unwrapped
 from seedpo.training.metrics_log import Kind, MetricsLog, ProgressBar
 from seedpo.training.optimizers import build_optimizer
 from seedpo.training.random_state import seed_process
-from seedpo.training.resume import choose_checkpoint, load_weights, prepare_folder, reference_hash
+from seedpo.training.resume import choose_checkpoint, load_average, load_weights, prepare_folder, reference_hash
 from seedpo.training.run_folder import locked
 from seedpo.training.settings import TrainingConfig
 from seedpo.training.state import Run
@@ -44,6 +45,7 @@ from seedpo.training.step_metrics import mean_by_name, most_by_name, peak_memory
 from seedpo.training.trackers import Trackers
 from seedpo.training.update import StepResult, Updater
 from seedpo.training.watching import Reaction, Watch, stopped
+from seedpo.training.weight_average import WeightAverage
 
 
 @dataclass(kw_only=True)
@@ -143,9 +145,9 @@ class Trainer(Generic[Batch]):
             if finished is not None:
                 return finished
             reference = self._on_main(lambda: reference_hash(self.policy.module))
-            manifest = self._load_checkpoint(reference) if resumed else None
+            manifest, average = self._load_checkpoint(reference) if resumed else (None, None)
             with distributed(self.policy, self.accelerator, sharded=sharding_is_asked_for()) as layout:
-                run = self._start(layout, reference, manifest)
+                run = self._start(layout, reference, manifest, average)
                 with self._outputs(run) as outputs:
                     self._loop(run, outputs, stop)
                     return self._finish(run, outputs)
@@ -159,8 +161,8 @@ class Trainer(Generic[Batch]):
             self._on_main(lambda: stack.enter_context(locked(self.folder)))
             yield
 
-    def _load_checkpoint(self, reference: str) -> Manifest:
-        """Loads the weights of the newest checkpoint into the policy."""
+    def _load_checkpoint(self, reference: str) -> tuple[Manifest, Mapping[str, Tensor] | None]:
+        """Loads the weights of the newest checkpoint into the policy, and their average if the run keeps one."""
         processes = self.accelerator.num_processes
         manifest = self._on_main(
             lambda: choose_checkpoint(
@@ -168,13 +170,19 @@ class Trainer(Generic[Batch]):
             )
         )
         checkpoint = self._checkpoints.path(manifest.step)
+        average = None
+        if self.config.ema_decay is not None:
+            average = on_every_process(self.accelerator, lambda: load_average(self.policy, checkpoint))
         on_every_process(self.accelerator, lambda: load_weights(self.policy, checkpoint))
-        return manifest
+        return manifest, average
 
-    def _start(self, layout: Layout, reference: str, manifest: Manifest | None) -> Run[Batch]:
+    def _start(
+        self, layout: Layout, reference: str, manifest: Manifest | None, average: Mapping[str, Tensor] | None
+    ) -> Run[Batch]:
         """Builds the optimiser, seeds the process and restores the state of a checkpoint."""
         with unwrapped(self.policy, self.accelerator):
             parameters = self.policy.trainable_parameters()
+        decay = self.config.ema_decay
         optimizer = build_optimizer(parameters, learning_rate=self.config.learning_rate, config=self.config.optimizer)
         run = Run(
             policy=self.policy,
@@ -187,6 +195,7 @@ class Trainer(Generic[Batch]):
             config=self.config,
             checkpoints=self._checkpoints,
             reference=reference,
+            average=None if decay is None else WeightAverage(parameters, decay=decay, start=average),
         )
         if manifest is not None:
             run.restore(manifest)
@@ -222,6 +231,8 @@ class Trainer(Generic[Batch]):
                 result = updater.take_step(stop=stop)
             run.position = run.position.after_step(pairs=result.pairs)
             run.clock.count(result.pairs)
+            if run.average is not None:
+                run.average.update(run.position.step)
             outputs.bar.advance(result.figures)
             self._log_if_due(run, outputs, result)
             self._evaluate_if_due(run, outputs)
@@ -267,7 +278,7 @@ class Trainer(Generic[Batch]):
         reaction = self._on_main(write)
         outputs.alarm = outputs.alarm or reaction.stop
         if watch is not None and reaction.best:
-            with run.layout.plain():
+            with run.averaged(), run.layout.plain():
                 self._on_main(lambda: keep_best(watch))
 
     def _evaluate_if_due(self, run: Run[Batch], outputs: _Outputs) -> None:
@@ -276,7 +287,7 @@ class Trainer(Generic[Batch]):
             return
         if self._on_main(lambda: outputs.log.has(step, "evaluation")):
             return
-        with run.layout.whole(), unwrapped(self.policy, self.accelerator):
+        with run.averaged(), run.layout.whole(), unwrapped(self.policy, self.accelerator):
             figures = evaluate_together(
                 evaluator, self.policy, accelerator=self.accelerator, folder=self.folder, step=step
             )
@@ -295,9 +306,10 @@ class Trainer(Generic[Batch]):
                 with write_folder_aside(self.folder.path / self.config.weights_folder) as aside:
                     with unwrapped(self.policy, self.accelerator):
                         self.policy.save(aside)
-                content = {"step": run.position.step, "seconds": run.clock.total()}
+                weights = "last" if run.average is None else "average"
+                content = {"step": run.position.step, "seconds": run.clock.total(), "weights": weights}
                 write_text(self.folder.finished, json.dumps(content) + "\n")
             return outputs.log.last("train") or {}
 
-        with run.layout.plain():
+        with run.averaged(), run.layout.plain():
             return self._on_main(finish)
