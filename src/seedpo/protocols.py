@@ -29,6 +29,10 @@ State = dict[str, Any]
 """What a component needs to go on where it stopped: tensors and JSON values, in nested dictionaries."""
 
 
+Fingerprint = dict[str, int | str]
+"""What tells some data from others, by the name of the fact; see :mod:`seedpo.data.fingerprints`."""
+
+
 @runtime_checkable
 class Denoiser(Protocol):
     """A text-to-image latent diffusion model, seen through four calls."""
@@ -107,6 +111,14 @@ class Source(Protocol[BatchOut]):
 
     def restore(self, state: State) -> None:
         """Takes back what :meth:`state` gave."""
+
+
+@runtime_checkable
+class ReadingSource(Protocol):
+    """A source that can tell the data which it reads from others."""
+
+    def fingerprints(self) -> Mapping[str, Fingerprint]:
+        """Fingerprints of what is read, by the configuration key that names it."""
 
 
 @dataclass(frozen=True, kw_only=True)

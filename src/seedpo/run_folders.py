@@ -176,6 +176,7 @@ class Manifest:
         config: the resolved configuration, from which the run can be rebuilt.
         files: SHA-256 of each file, by its path within the checkpoint.
         reference: SHA-256 of the weights that the run started from.
+        inputs: fingerprints of the data that the run reads, by the configuration key that names them.
     """
 
     step: int
@@ -185,6 +186,7 @@ class Manifest:
     config: dict[str, Any]
     files: dict[str, str]
     reference: str
+    inputs: dict[str, dict[str, int | str]]
 
 
 def manifest_digest(content: dict[str, Any]) -> str:

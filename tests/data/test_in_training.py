@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seedpo.errors import DataError
+from seedpo.errors import DataError, RunFolderError
 from seedpo.settings import build_config
 from seedpo.training.run import train
 from seedpo.training.settings import RunConfig
@@ -79,3 +79,36 @@ def test_a_resumed_stream_goes_on_at_its_position(tmp_path: Path) -> None:
     run(tmp_path / "halved", max_steps=2, **settings)
     assert run(tmp_path / "halved", max_steps=4, resume="latest", **settings) == whole
     assert whole[-1]["source/unreadable"] > 0
+
+
+def test_a_run_is_not_resumed_on_other_pairs(tmp_path: Path) -> None:
+    settings = small(tmp_path)
+    rows = pq.read_table(settings["data"])
+    place = tmp_path / "own.parquet"
+
+    def continued(table: pa.Table, **changes: Any) -> list[dict[str, Any]]:
+        pq.write_table(table, place)
+        return run(tmp_path / "run", data=str(place), resume="latest", checkpoint_every=1, max_steps=3, **changes)
+
+    pq.write_table(rows, place)
+    run(tmp_path / "run", data=str(place), checkpoint_every=1, max_steps=2)
+    with pytest.raises(RunFolderError, match=r"other data than data = .*own\.parquet .*\(rows \d+ -> \d+"):
+        continued(rows.slice(0, 5))
+    flipped = {"label_0": "label_1", "label_1": "label_0"}
+    swapped = rows.rename_columns([flipped.get(name, name) for name in rows.column_names])
+    with pytest.raises(RunFolderError, match=r"other data than data = .*labels"):
+        continued(swapped)
+    # A copy elsewhere is the same data.
+    pq.write_table(rows, tmp_path / "copy.parquet")
+    lines = run(tmp_path / "run", data=str(tmp_path / "copy.parquet"), resume="latest", checkpoint_every=1, max_steps=3)
+    assert [line["step"] for line in lines] == [1, 2, 3]
+
+
+def test_an_online_run_is_not_resumed_on_other_prompts(tmp_path: Path) -> None:
+    config = build_config(RunConfig, small(tmp_path), {"method": "spo", "max_steps": 1})
+    train(config, tmp_path / "run", accelerator=cpu_accelerator(config), progress=False)
+    place = Path(config.prompts)
+    place.write_text(place.read_text().replace("small red", "large red"))
+    longer = config.model_copy(update={"max_steps": 2})
+    with pytest.raises(RunFolderError, match=r"other prompts than prompts = .*prompts\.txt .*\(prompts\)"):
+        train(longer, tmp_path / "run", resume="latest", accelerator=cpu_accelerator(config), progress=False)

@@ -23,6 +23,7 @@ def save(checkpoints: Checkpoints, step: int, fail: Exception | None = None) -> 
         config=toy_config().model_dump(mode="json"),
         files={},
         reference="",
+        inputs={},
     )
 
     def write_shared(folder: Path) -> None:

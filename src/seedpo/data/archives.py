@@ -15,6 +15,7 @@ from seedpo.data.layouts import PROMPT_COLUMNS
 from seedpo.data.rgb import ENDINGS
 from seedpo.data.streams import StreamRow, shuffled
 from seedpo.errors import DataError, StreamError
+from seedpo.protocols import Fingerprint
 
 EXPECTED = "expected are KEY.chosen.jpg, KEY.rejected.jpg and KEY.prompt.txt or KEY.json (.png, .webp, ... as well)"
 
@@ -47,6 +48,11 @@ class ArchiveStream:
         names = {name for row in begin for name in row.values}
         if not {"chosen", "rejected"} & names:
             raise DataError(f"{self._files[0]} begins with no pair, but with {sorted(names)}; {EXPECTED}")
+
+    def fingerprint(self) -> Fingerprint:
+        """Number of the files and their sizes."""
+        sizes = [path.stat().st_size for path in self._files]
+        return {"files": len(sizes), "bytes": sum(sizes)}
 
     def epoch(self, number: int) -> Iterator[StreamRow]:
         """All rows in the order of one pass, which is always the same for the same number.

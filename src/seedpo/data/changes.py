@@ -9,8 +9,9 @@ from functools import reduce
 
 import torch
 
+from seedpo.data.fingerprints import fingerprint_of
 from seedpo.errors import DataError
-from seedpo.protocols import LabelledPair, PreferencePairs, Reward
+from seedpo.protocols import Fingerprint, LabelledPair, PreferencePairs, Reward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,10 @@ class ChangedPairs:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def fingerprint(self) -> Fingerprint:
+        """That of the pairs as they are stored; the settings say what is changed."""
+        return fingerprint_of(self.pairs)
 
     def one_pass(self) -> Iterable[int]:
         """Numbers of the pairs of one pass."""

@@ -44,8 +44,22 @@ class FolderRows:
         return len(self._names)
 
     def values(self, column: str) -> Sequence[Any]:
-        """A column, whole."""
-        return [self.row(row, [column])[column] for row in range(len(self))]
+        """A column, whole; `None` where it cannot be read."""
+        return [self._value(row, column) for row in range(len(self))]
+
+    def _value(self, row: int, column: str) -> Any:
+        try:
+            return self.row(row, [column])[column]
+        except DataError:
+            return None
+
+    def is_light(self, column: str) -> bool:
+        """Always: images are given by their paths."""
+        return True
+
+    def file_sizes(self) -> Sequence[int]:
+        """None: images have files of their own."""
+        return ()
 
     def row(self, row: int, columns: Sequence[str]) -> dict[str, Any]:
         """Some columns of a pair: its prompt, and the paths of its images from the folder on."""

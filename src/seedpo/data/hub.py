@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from seedpo.data.streams import StreamRow
+from seedpo.data.tables import is_light
 from seedpo.errors import DataError, StreamError
+from seedpo.protocols import Fingerprint
 
 MARKS = ("dataset_dict.json", "state.json")
 """Files by which a folder of ``save_to_disk`` is known: several splits, or one."""
@@ -61,6 +63,14 @@ class SavedRows:
         """A column, whole."""
         return list(self._rows[column])
 
+    def is_light(self, column: str) -> bool:
+        """Whether a column is text or numbers."""
+        return is_light(self._rows.features.arrow_schema.field(column).type)
+
+    def file_sizes(self) -> Sequence[int]:
+        """Bytes of each file of the set."""
+        return [Path(file["filename"]).stat().st_size for file in self._rows.cache_files]
+
     def row(self, row: int, columns: Sequence[str]) -> dict[str, Any]:
         """Some columns of a row."""
         if not columns:
@@ -105,6 +115,10 @@ class HubStream:
                 f"{self.origin} cannot be read (split {split!r}): {type(error).__name__}: {error}; "
                 "check the name, pairs.split, the network and `hf auth whoami`"
             ) from error
+
+    def fingerprint(self) -> Fingerprint:
+        """The name alone: the hub does not say what a set holds before it is read."""
+        return {"origin": self.origin}
 
     def epoch(self, number: int) -> Iterator[StreamRow]:
         """All rows in the order of one pass, which is always the same for the same number."""

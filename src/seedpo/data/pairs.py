@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL.Image import Image
 
+from seedpo.data.fingerprints import image_names, rows_fingerprint
 from seedpo.data.images import fit, read_file, read_image, to_tensor
 from seedpo.data.layouts import find_layout, preferences, wrong_marks
 from seedpo.data.settings import PairsConfig
 from seedpo.data.tables import ArrowRows, Table
 from seedpo.errors import DataError
-from seedpo.protocols import LabelledPair
+from seedpo.protocols import Fingerprint, LabelledPair
 
 VERSION = 1
 """Of how files become pixels; part of the content hashes, so that a change makes caches void."""
@@ -182,6 +183,10 @@ def image_folder(config: PairsConfig, folder: Path | None) -> Path | None:
     return folder if config.image_folder is None else Path(config.image_folder)
 
 
+def _taken(values: Sequence[Any], rows: Sequence[int]) -> list[Any]:
+    return [values[row] for row in rows]
+
+
 def _size(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
@@ -267,6 +272,28 @@ class PairSet:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def fingerprint(self) -> Fingerprint:
+        """Number of the pairs, and digests of their prompts, labels and images; see :mod:`.fingerprints`.
+
+        Images that lie within the table's own files are told by the sizes of those files.
+        """
+        prompts, *images = self.layout.content
+        rows = self.rows.tolist()
+        texts, labels = _taken(self.table.values(prompts), rows), self._probabilities[self.rows].tolist()
+        if not all(self.table.is_light(name) for name in images):
+            sizes = self.table.file_sizes()
+            facts = rows_fingerprint({"prompts": texts, "labels": labels})
+            return facts | ({"files": len(sizes), "bytes": sum(sizes)} if sizes else {})
+        folders = [image_folder(self.config, self.table.folder(row)) for row in rows]
+        first, second = (image_names(_taken(self.table.values(name), rows), folders) for name in images)
+        # The label is that of the image whose name comes first, so that a swap changes labels and no images.
+        columns = {
+            "prompts": texts,
+            "labels": [p if a <= b else 1.0 - p for a, b, p in zip(first, second, labels, strict=True)],
+            "images": [sorted(names) for names in zip(first, second, strict=True)],
+        }
+        return rows_fingerprint(columns)
 
     def one_pass(self) -> Iterable[int]:
         """Numbers of all pairs."""

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from seedpo.data.tables import is_light
 from seedpo.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class ParquetRows:
         self._scan: _Scan | None = None
         self._count = 0
         self.columns: Sequence[str] = ()
+        self._heavy: set[str] = set()
         for number, path in enumerate(self.files):
             try:
                 metadata = pq.read_metadata(path)
@@ -79,8 +81,10 @@ class ParquetRows:
                 raise DataError(
                     f"preference pairs {path} cannot be read as parquet: {error}; fetch or write it again"
                 ) from error
-            columns = metadata.schema.to_arrow_schema().names
+            schema = metadata.schema.to_arrow_schema()
+            columns = schema.names
             self.columns = self.columns or columns
+            self._heavy |= {field.name for field in schema if not is_light(field.type)}
             if missing := set(self.columns) - set(columns):
                 raise DataError(
                     f"{path} lacks the columns {sorted(missing)} that {self.files[0]} has; it has {columns}"
@@ -125,6 +129,14 @@ class ParquetRows:
                     f"preference pairs {path} cannot be read as parquet: {column}: {error}; fetch or write it again"
                 ) from error
         return values
+
+    def is_light(self, column: str) -> bool:
+        """Whether a column holds text or numbers in all files."""
+        return column not in self._heavy
+
+    def file_sizes(self) -> Sequence[int]:
+        """Bytes of each file."""
+        return [path.stat().st_size for path in self.files]
 
     def row(self, row: int, columns: Sequence[str]) -> dict[str, Any]:
         """Some columns of a row."""

@@ -9,8 +9,9 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from seedpo.data.fingerprints import fingerprint_of
 from seedpo.errors import DataError
-from seedpo.protocols import LabelledPair, PreferencePairs, State
+from seedpo.protocols import Fingerprint, LabelledPair, PreferencePairs, State
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,10 @@ class SkippingPairs:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def fingerprint(self) -> Fingerprint:
+        """That of the whole set, those that cannot be read included."""
+        return fingerprint_of(self.pairs)
 
     def one_pass(self) -> Iterable[int]:
         """Numbers of the pairs of one pass, those that cannot be read included."""
@@ -116,6 +121,10 @@ class SomePairs:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def fingerprint(self) -> Fingerprint:
+        """That of the whole set, of which the settings say the part."""
+        return fingerprint_of(self.pairs)
 
     def one_pass(self) -> Iterable[int]:
         """Numbers of all pairs."""

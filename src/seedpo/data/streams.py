@@ -15,7 +15,7 @@ from seedpo.data.layouts import find_layout, preferences, wrong_marks
 from seedpo.data.pairs import StoredPair, content_hash, image_folder, labelled, open_pair
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError, StreamError
-from seedpo.protocols import LabelledPair
+from seedpo.protocols import Fingerprint, LabelledPair
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,9 @@ class Stream(Protocol):
     """Names of the columns."""
     folder: Path | None
     """Where paths in a row begin and within which they must lie; `None`: there can be no paths."""
+
+    def fingerprint(self) -> Fingerprint:
+        """What tells the stream from others."""
 
     def epoch(self, number: int) -> Iterator[StreamRow]:
         """All rows in the order of one pass, which is always the same for the same number."""
@@ -115,6 +118,10 @@ class StreamedPairs:
 
     def __len__(self) -> int:
         return ENDLESS
+
+    def fingerprint(self) -> Fingerprint:
+        """What tells the stream from others; the rows in it are not known beforehand."""
+        return self._stream.fingerprint()
 
     def one_pass(self) -> Iterator[int]:
         """Numbers of the pairs of the first pass; each is read on the way.

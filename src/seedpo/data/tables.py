@@ -26,6 +26,12 @@ class Table(Protocol):
     def values(self, column: str) -> Sequence[Any]:
         """A column of light values, whole."""
 
+    def is_light(self, column: str) -> bool:
+        """Whether a column holds text or numbers, such as paths, and no files of images."""
+
+    def file_sizes(self) -> Sequence[int]:
+        """Bytes of each file that holds images beside other columns; none if images have files of their own."""
+
     def row(self, row: int, columns: Sequence[str]) -> dict[str, Any]:
         """Some columns of a row.
 
@@ -60,6 +66,14 @@ class ArrowRows:
         """A column, whole."""
         values: list[Any] = self._table[column].to_pylist()
         return values
+
+    def is_light(self, column: str) -> bool:
+        """Whether a column is text or numbers."""
+        return is_light(self._table.schema.field(column).type)
+
+    def file_sizes(self) -> Sequence[int]:
+        """None: there are no files."""
+        return ()
 
     def row(self, row: int, columns: Sequence[str]) -> dict[str, Any]:
         """Some columns of a row."""
@@ -105,6 +119,14 @@ class TextRows:
         values = [line.values.get(column) for line in self._lines]
         return [_as_number(value) for value in values] if column in self._numeric else values
 
+    def is_light(self, column: str) -> bool:
+        """Always: text holds paths."""
+        return True
+
+    def file_sizes(self) -> Sequence[int]:
+        """None: images have files of their own."""
+        return ()
+
     def row(self, row: int, columns: Sequence[str]) -> dict[str, Any]:
         """Some columns of a line."""
         line = self._lines[row]
@@ -120,6 +142,11 @@ class TextRows:
     def folder(self, row: int) -> Path | None:
         """The folder of the line's file."""
         return self._lines[row].path.parent
+
+
+def is_light(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds text or numbers."""
+    return not (pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _as_number(value: Any) -> Any:

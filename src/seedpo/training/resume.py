@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from seedpo.data.fingerprints import changes_between
 from seedpo.errors import RunFolderError
 from seedpo.files import remove_leftovers
 from seedpo.processes import on_main_process
-from seedpo.protocols import Trainable
+from seedpo.protocols import Fingerprint, ReadingSource, Trainable
 from seedpo.run_folders import AVERAGE, WEIGHTS, Manifest, RunFolder, read_metrics
 from seedpo.settings import build_config
 from seedpo.training.checkpoint import Checkpoints
@@ -71,7 +73,13 @@ def prepare_folder(folder: RunFolder, config: TrainingConfig, *, resumed: bool) 
 
 
 def choose_checkpoint(
-    checkpoints: Checkpoints, folder: RunFolder, config: TrainingConfig, *, processes: int, reference: str
+    checkpoints: Checkpoints,
+    folder: RunFolder,
+    config: TrainingConfig,
+    *,
+    processes: int,
+    reference: str,
+    inputs: Mapping[str, Fingerprint],
 ) -> Manifest:
     """The newest intact checkpoint; metrics after its step are removed.
 
@@ -81,6 +89,7 @@ def choose_checkpoint(
         config: settings of the resumed run.
         processes: of the resumed run.
         reference: hash of the untrained weights as they were loaded now, see :func:`reference_hash`.
+        inputs: fingerprints of the data as they are now, see :func:`input_fingerprints`.
 
     Raises:
         RunFolderError: if there is none, or it does not fit what is resumed.
@@ -93,6 +102,7 @@ def choose_checkpoint(
             f"{where} was made from other base weights than those of `model` today, so its reference would move; "
             "put the model back as it was, or choose another --out to start anew"
         )
+    _require_same_inputs(manifest, inputs, config, where)
     if manifest.processes != processes:
         raise RunFolderError(
             f"{where} was written by {manifest.processes} processes, not {processes}; "
@@ -116,6 +126,27 @@ def load_average(policy: Trainable, checkpoint: Path) -> dict[str, Tensor]:
     """
     policy.load(checkpoint / AVERAGE)
     return {name: value.detach().clone() for name, value in policy.trainable_parameters().items()}
+
+
+def input_fingerprints(source: object) -> dict[str, Fingerprint]:
+    """What tells the data of a run from others, by the configuration key that names them."""
+    return dict(source.fingerprints()) if isinstance(source, ReadingSource) else {}
+
+
+def _require_same_inputs(
+    manifest: Manifest, inputs: Mapping[str, Fingerprint], config: TrainingConfig, where: Path
+) -> None:
+    """Checks that a run reads what it read before: its position in the data says nothing of other data.
+
+    Raises:
+        RunFolderError: naming the key, and what changed.
+    """
+    for key, now in inputs.items():
+        if changes := changes_between(manifest.inputs.get(key, {}), now):
+            raise RunFolderError(
+                f"{where} was trained on other {key} than {key} = {getattr(config, key, None)} holds today "
+                f"({', '.join(changes)}); put the data back as they were, or choose another --out to start anew"
+            )
 
 
 def load_weights(policy: Trainable, checkpoint: Path) -> None:

@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 LENGTH_KEYS = ("max_steps", "evaluate_every")
 """Keys that may change when a run is resumed although they change its results: none of them changes a step."""
 
+PLACE_KEYS = ("data", "prompts", "pairs.image_folder")
+"""Keys that may change as well: fingerprints tell whether the data are the same, wherever they lie."""
+
 
 def create_run_folder(path: Path | str, config: TrainingConfig) -> RunFolder:
     """Makes the folder of a new run.
@@ -102,7 +105,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
 def require_same_settings(before: TrainingConfig, now: TrainingConfig, where: Path) -> None:
     """Checks that a configuration continues a run.
 
-    Only :data:`LENGTH_KEYS` and keys that change no result may differ.
+    Only :data:`LENGTH_KEYS`, :data:`PLACE_KEYS` and keys that change no result may differ.
 
     Raises:
         RunFolderError: naming every key that differs, with both values.
@@ -112,7 +115,7 @@ def require_same_settings(before: TrainingConfig, now: TrainingConfig, where: Pa
     differing = [
         f"{key} ({old!r} -> {new!r})"
         for key, (old, new) in differences(before.tree(), now.tree()).items()
-        if key not in free and changes_results(type(now), key)
+        if key not in (*free, *PLACE_KEYS) and changes_results(type(now), key)
     ]
     if differing:
         raise RunFolderError(

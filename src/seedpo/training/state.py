@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
-from seedpo.protocols import Batch, Source, State, Trainable
+from seedpo.protocols import Batch, Fingerprint, Source, State, Trainable
 from seedpo.run_folders import AVERAGE, WEIGHTS, Manifest
 from seedpo.training.checkpoint import Checkpoints
 from seedpo.training.codec import load_tree, save_tree
@@ -97,6 +97,7 @@ class Run(Generic[Batch]):
         config: settings of the run.
         checkpoints: of the run.
         reference: SHA-256 of the weights that the run started from.
+        inputs: fingerprints of the data that the run reads, by the configuration key that names them.
         average: the moving average of the parameters; ``None`` without `ema_decay`.
         position: how far the run is.
         clock: time spent.
@@ -113,6 +114,7 @@ class Run(Generic[Batch]):
     config: TrainingConfig
     checkpoints: Checkpoints
     reference: str
+    inputs: Mapping[str, Fingerprint]
     average: WeightAverage | None = None
     position: Position = field(default_factory=Position)
     clock: Clock = field(default_factory=Clock)
@@ -138,6 +140,7 @@ class Run(Generic[Batch]):
             config=self.config.model_dump(mode="json"),
             files={},
             reference=self.reference,
+            inputs=dict(self.inputs),
         )
         shared = self._shared_state()
         average = None if self.average is None else self.average.whole_values()

@@ -27,7 +27,7 @@ from torch import Tensor
 from seedpo.errors import ConfigError
 from seedpo.files import write_folder_aside, write_text, writing
 from seedpo.processes import Result, gather_all, on_every_process, on_main_process, shared
-from seedpo.protocols import Batch, Evaluator, Method, Source, Trainable
+from seedpo.protocols import Batch, Evaluator, Fingerprint, Method, Source, Trainable
 from seedpo.run_folders import Manifest, RunFolder
 from seedpo.training.accelerator import build_accelerator, require_plain, sharding_is_asked_for
 from seedpo.training.checkpoint import Checkpoints
@@ -37,7 +37,14 @@ from seedpo.training.layout import Layout, distributed, unwrapped
 from seedpo.training.metrics_log import Kind, MetricsLog, ProgressBar
 from seedpo.training.optimizers import build_optimizer
 from seedpo.training.random_state import seed_process
-from seedpo.training.resume import choose_checkpoint, load_average, load_weights, prepare_folder, reference_hash
+from seedpo.training.resume import (
+    choose_checkpoint,
+    input_fingerprints,
+    load_average,
+    load_weights,
+    prepare_folder,
+    reference_hash,
+)
 from seedpo.training.run_folder import locked
 from seedpo.training.settings import TrainingConfig
 from seedpo.training.state import Run
@@ -145,9 +152,10 @@ class Trainer(Generic[Batch]):
             if finished is not None:
                 return finished
             reference = self._on_main(lambda: reference_hash(self.policy.module))
-            manifest, average = self._load_checkpoint(reference) if resumed else (None, None)
+            inputs = self._on_main(lambda: input_fingerprints(self.source))
+            manifest, average = self._load_checkpoint(reference, inputs) if resumed else (None, None)
             with distributed(self.policy, self.accelerator, sharded=sharding_is_asked_for()) as layout:
-                run = self._start(layout, reference, manifest, average)
+                run = self._start(layout, reference, inputs, manifest, average)
                 with self._outputs(run) as outputs:
                     self._loop(run, outputs, stop)
                     return self._finish(run, outputs)
@@ -161,12 +169,19 @@ class Trainer(Generic[Batch]):
             self._on_main(lambda: stack.enter_context(locked(self.folder)))
             yield
 
-    def _load_checkpoint(self, reference: str) -> tuple[Manifest, Mapping[str, Tensor] | None]:
+    def _load_checkpoint(
+        self, reference: str, inputs: Mapping[str, Fingerprint]
+    ) -> tuple[Manifest, Mapping[str, Tensor] | None]:
         """Loads the weights of the newest checkpoint into the policy, and their average if the run keeps one."""
         processes = self.accelerator.num_processes
         manifest = self._on_main(
             lambda: choose_checkpoint(
-                self._checkpoints, self.folder, self.config, processes=processes, reference=reference
+                self._checkpoints,
+                self.folder,
+                self.config,
+                processes=processes,
+                reference=reference,
+                inputs=inputs,
             )
         )
         checkpoint = self._checkpoints.path(manifest.step)
@@ -177,7 +192,12 @@ class Trainer(Generic[Batch]):
         return manifest, average
 
     def _start(
-        self, layout: Layout, reference: str, manifest: Manifest | None, average: Mapping[str, Tensor] | None
+        self,
+        layout: Layout,
+        reference: str,
+        inputs: Mapping[str, Fingerprint],
+        manifest: Manifest | None,
+        average: Mapping[str, Tensor] | None,
     ) -> Run[Batch]:
         """Builds the optimiser, seeds the process and restores the state of a checkpoint."""
         with unwrapped(self.policy, self.accelerator):
@@ -195,6 +215,7 @@ class Trainer(Generic[Batch]):
             config=self.config,
             checkpoints=self._checkpoints,
             reference=reference,
+            inputs=inputs,
             average=None if decay is None else WeightAverage(parameters, decay=decay, start=average),
         )
         if manifest is not None:

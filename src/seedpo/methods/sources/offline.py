@@ -9,10 +9,11 @@ import torch
 
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.types import ImagePairs
+from seedpo.data.fingerprints import fingerprint_of
 from seedpo.methods.settings import MethodConfig
 from seedpo.methods.sources.stream import IndexStream
 from seedpo.methods.sources.supplies import Supplies
-from seedpo.protocols import PairEncoder, State, StatefulPairs
+from seedpo.protocols import Fingerprint, PairEncoder, State, StatefulPairs
 
 
 class OfflinePairs:
@@ -72,6 +73,10 @@ class OfflinePairs:
             pair=torch.tensor(rows, dtype=torch.int64),
             visit=torch.tensor([visit for _, visit in taken], dtype=torch.int64),
         )
+
+    def fingerprints(self) -> Mapping[str, Fingerprint]:
+        """That of the set, as far as it can be told from others."""
+        return {} if self.reader is None else {"data": fingerprint_of(self.reader)}
 
     def metrics(self) -> Mapping[str, float]:
         """What the reader observed so far."""

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from seedpo.core.types import StepBatch
+from seedpo.data.fingerprints import prompts_fingerprint
 from seedpo.errors import SeedpoError
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.step_pairs import StepPairs, join, step_batch
 from seedpo.methods.sources.stream import IndexStream
-from seedpo.protocols import State
+from seedpo.protocols import Fingerprint, State
 
 _EMPTY_ROLLOUTS = 20
 """Consecutive roll-outs without a clear pair after which a run gives up."""
@@ -176,6 +177,10 @@ class RolloutSource:
         self._number += 1
         self._observed.append(observed)
         return pairs
+
+    def fingerprints(self) -> Mapping[str, Fingerprint]:
+        """That of the prompts."""
+        return {"prompts": prompts_fingerprint(self.prompts)}
 
     def metrics(self) -> Mapping[str, float]:
         """Means since the last call, each over the roll-outs that observed it."""
