@@ -189,8 +189,14 @@ class PairEncoder(Protocol):
     def __len__(self) -> int:
         """Number of pairs."""
 
-    def encode(self, rows: Sequence[int], mirrored: Sequence[bool]) -> ImagePairs:
-        """Pairs ready for training; both images of a pair are mirrored left to right where ``mirrored`` says so."""
+    def encode(self, rows: Sequence[int], mirrored: Sequence[bool], emptied: Sequence[bool] = ()) -> ImagePairs:
+        """Pairs ready for training.
+
+        Args:
+            rows: their numbers.
+            mirrored: whether both images of each are mirrored left to right.
+            emptied: whether each has the empty prompt in place of its own; of no length: none has.
+        """
 
 
 class ReferenceCache(Protocol):

@@ -72,3 +72,13 @@ def test_global_random_state_is_left_alone() -> None:
     state = torch.get_rng_state()
     drawn(KeyedDraws(seed=0), [1, 2], [0, 0])
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_uniform_numbers_are_uniform_and_apart_from_the_coin() -> None:
+    draws = KeyedDraws(seed=1)
+    numbers = torch.tensor([draws.uniform(pair, 0) for pair in range(4000)], dtype=torch.float64)
+    assert 0 <= float(numbers.min()) <= float(numbers.max()) < 1
+    # 400 in each tenth, give or take five standard deviations (19).
+    assert (torch.histc(numbers, bins=10, min=0, max=1) - 400).abs().max() < 95
+    coins = torch.tensor([draws.coin(pair, 0) for pair in range(4000)], dtype=torch.float64)
+    assert abs(float(torch.corrcoef(torch.stack([numbers, coins]))[0, 1])) < 0.08

@@ -20,7 +20,7 @@ class NumberedPairs:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def encode(self, rows: Sequence[int], mirrored: Sequence[bool]) -> ImagePairs:
+    def encode(self, rows: Sequence[int], mirrored: Sequence[bool], emptied: Sequence[bool] = ()) -> ImagePairs:
         numbers = [float(self.pairs[row].prompt.removeprefix("prompt ")) for row in rows]
         values = torch.tensor([-one if flip else one for one, flip in zip(numbers, mirrored, strict=True)])
         latents = values.view(-1, 1, 1, 1)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from seedpo.data.changes import SQUARE_TIME_IDS, TIES_AS_WINS, Change, ChangedPairs, empty_prompts, relabel
+from seedpo.data.changes import SQUARE_TIME_IDS, TIES_AS_WINS, Change, ChangedPairs, relabel
 from seedpo.data.pairs import PairSet
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError
@@ -38,27 +40,21 @@ class TestChanges:
         pair = ChangedPairs(pairs, [SQUARE_TIME_IDS])[0]
         assert (pair.original_size, pair.crop) == ((8, 8), (0, 0))
 
-    @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-    def test_a_share_of_the_prompts_is_emptied(self, share: float) -> None:
-        change, pair = empty_prompts(share), pair_set()[0]
-        empty = [not change(row, pair).prompt for row in range(1000)]
-        assert sum(empty) / 1000 == pytest.approx(share, abs=0.04)  # 2.8 standard errors
-        assert empty == [not change(row, pair).prompt for row in range(1000)], "at every visit the same"
-
 
 class TestChangedPairs:
     def test_changes_are_made_in_order(self) -> None:
         changes = [
-            Change(label=text, prompt=lambda row, prompt, text=text: prompt + text)  # type: ignore[misc]
-            for text in (" a", " b")
+            Change(label=str(p), pair=lambda row, pair, p=p: replace(pair, chosen_probability=p * row))  # type: ignore[misc]
+            for p in (0.1, 0.3)
         ]
         changed = ChangedPairs(pair_set(), changes)
-        assert changed[2].prompt == changed.prompt(2) == "prompt 2 a b"
+        assert changed[2].chosen_probability == 0.6
         assert (len(changed), list(changed.one_pass()), changed.sequential) == (4, [0, 1, 2, 3], False)
 
     def test_hashes_tell_the_changes_apart(self) -> None:
         pairs = pair_set()
-        contents = [ChangedPairs(pairs, [Change(label=label)]).content(0) for label in ("a", "b", "a")]
+        changes = [Change(label=label, pair=lambda row, pair: pair) for label in ("a", "b", "a")]
+        contents = [ChangedPairs(pairs, [change]).content(0) for change in changes]
         assert contents[0] == contents[2] != contents[1]
         assert pairs.content(0) not in contents
 

@@ -123,6 +123,19 @@ class TestRuns:
         assert run(tmp_path / "full", cache=cache) == live
         assert (calls.images, calls.prompts, sorted(calls.released)) == (0, 0, ["text_encoder", "vae"])
 
+    def test_prompts_left_out_are_read_from_the_caches_of_prompts_and_reference(
+        self, tmp_path: Path, calls: Calls
+    ) -> None:
+        cache = {"folder": str(tmp_path / "cache"), "reference": True, "visits": 2}
+        pairs = {"flip": True, "empty_prompts": 0.5}
+        live = run(tmp_path / "live", cache=cache, pairs=pairs)
+        build(tmp_path, cache, pairs=pairs)
+        calls.images = calls.prompts = calls.reference = 0
+        assert run(tmp_path / "full", cache=cache, pairs=pairs) == live
+        assert (calls.images, calls.prompts, calls.reference) == (0, 0, 0)
+        assert run(tmp_path / "all", cache=cache, pairs={"flip": True}) != live
+        assert calls.reference > 0, "what the reference says without a prompt is not taken for what it says with one"
+
     def test_runs_of_a_sweep_share_the_reference(self, tmp_path: Path, calls: Calls) -> None:
         cache = {"folder": str(tmp_path / "cache"), "reference": True, "visits": 2}
         live = run(tmp_path / "live", cache=cache)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from seedpo.data.changes import SQUARE_TIME_IDS, empty_prompts
+from seedpo.data.changes import SQUARE_TIME_IDS
 from seedpo.errors import ConfigError
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.sources.offline import OfflinePairs
@@ -80,7 +80,7 @@ def test_ties_as_wins(tmp_path: Path) -> None:
 def test_square_time_ids() -> None:
     images = torch.zeros(2, 3, 8, 8)
     pair = LabelledPair(prompt="", chosen=images[0], rejected=images[1], original_size=(20, 10), crop=(3, 0))
-    changed = SQUARE_TIME_IDS(0, pair)
+    changed = SQUARE_TIME_IDS.pair(0, pair)
     assert (changed.original_size, changed.crop) == ((8, 8), (0, 0))
 
 
@@ -90,25 +90,6 @@ def test_square_time_ids_reach_the_pairs(tmp_path: Path) -> None:
     assert plain[0].original_size == (32, 32)
     assert square[0].original_size == (16, 16)
     assert square.content(0) != plain.content(0)
-
-
-def test_a_share_of_the_prompts_is_empty_and_always_the_same(tmp_path: Path) -> None:
-    plain = build_pairs(pairs_config(tmp_path))
-    some = build_pairs(pairs_config(tmp_path, pairs={"empty_prompts": 0.5}))
-    prompts = [some[row].prompt for row in range(len(some))]
-    assert 0 < prompts.count("") < len(some)
-    assert prompts == [some[row].prompt for row in range(len(some))]
-    assert all(prompt in ("", plain[row].prompt) for row, prompt in enumerate(prompts))
-    none = build_pairs(pairs_config(tmp_path, pairs={"empty_prompts": 1.0}))
-    assert {none[row].prompt for row in range(len(none))} == {""}
-
-
-def test_the_share_of_empty_prompts_is_met() -> None:
-    image = torch.zeros(3, 1, 1)
-    pair = LabelledPair(prompt="a cat", chosen=image, rejected=image, original_size=(1, 1))
-    change = empty_prompts(0.2)
-    share = sum(change(row, pair).prompt == "" for row in range(5000)) / 5000
-    assert share == pytest.approx(0.2, abs=0.02)
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from seedpo.data.cache.store import build_lock, check_folder
 from seedpo.errors import CacheError, ConfigError
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.presets import METHODS
+from seedpo.methods.sources.offline import visit_draws
 from seedpo.models.policy import build_policy
 from seedpo.processes import on_main_process
 from seedpo.protocols import Policy
@@ -75,6 +75,8 @@ def build_cache(config: RunConfig, *, progress: bool = True) -> str:
             count += 1
             for mirrored in (False, True) if config.pairs.flip else (False,):
                 pairs.fill(row, mirrored)
+        if config.pairs.empty_prompts:
+            pairs.fill_empty_prompt()
         if caches.scalars is not None:
             with distributed(policy, accelerator):
                 _fill_reference(config, policy, caches, pairs, range(rank, len(pairs), world), progress=shown)
@@ -101,20 +103,13 @@ def _fill_reference(
 
     Batches have the size that they have in training, since another size may round differently.
     """
-    method, draws, size = build_method(config, caches), caches.draws, config.batch_size
+    method, drawn, size = build_method(config, caches), visit_draws(config, caches.draws), config.batch_size
     assert isinstance(method, NoiseDPO)
-    assert draws is not None
     for visit in range(config.cache.visits or 0):
         for start in tqdm(range(0, len(rows), size), desc=f"reference, visit {visit}", disable=not progress):
             # The last batch is filled up from the beginning.
             batch_rows = [rows[place % len(rows)] for place in range(start, start + size)]
-            mirrored = [config.pairs.flip and draws.coin(row, visit) for row in batch_rows]
-            batch = replace(
-                pairs.encode(batch_rows, mirrored),
-                pair=torch.tensor(batch_rows, dtype=torch.int64),
-                visit=torch.full((len(batch_rows),), visit, dtype=torch.int64),
-            )
-            method.store_reference(policy, batch)
+            method.store_reference(policy, drawn.batch(pairs, [(row, visit) for row in batch_rows]))
 
 
 def check_cache(folder: Path, *, progress: bool = True) -> str:

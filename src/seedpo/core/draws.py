@@ -19,7 +19,7 @@ from seedpo.core.processes import Process
 
 @dataclass(frozen=True, kw_only=True)
 class KeyedDraws:
-    """Coins, time steps and noise of pairs.
+    """Coins, uniform numbers, time steps and noise of pairs.
 
     Attributes:
         seed: of all draws.
@@ -37,6 +37,15 @@ class KeyedDraws:
             visit: how often the pair was handed out before.
         """
         return self._seed("coin", pair, visit) % 2 == 1
+
+    def uniform(self, pair: int, visit: int) -> float:
+        """A number in [0, 1), for example to leave out the prompt of a share of the visits.
+
+        Args:
+            pair: number of the pair in its set.
+            visit: how often the pair was handed out before.
+        """
+        return self._seed("uniform", pair, visit) / 2**63
 
     def timestep_and_noise(
         self, pair: Tensor, visit: Tensor, *, process: Process, shape: Sequence[int]

@@ -1,4 +1,4 @@
-"""Labelled pairs with something changed on the way: another label, another size, an empty prompt."""
+"""Labelled pairs with something changed on the way: another label, another size."""
 
 from __future__ import annotations
 
@@ -21,16 +21,10 @@ class Change:
     Attributes:
         label: names the change with its settings; content hashes depend on it.
         pair: the changed pair, given the number of its row and the pair. It leaves the prompt as it is.
-        prompt: the changed prompt, given the number of the row and the prompt.
     """
 
     label: str
-    pair: Callable[[int, LabelledPair], LabelledPair] = lambda row, pair: pair
-    prompt: Callable[[int, str], str] = lambda row, prompt: prompt
-
-    def __call__(self, row: int, pair: LabelledPair) -> LabelledPair:
-        """Changes the pair and its prompt."""
-        return replace(self.pair(row, pair), prompt=self.prompt(row, pair.prompt))
+    pair: Callable[[int, LabelledPair], LabelledPair]
 
 
 def _as_square_original(row: int, pair: LabelledPair) -> LabelledPair:
@@ -43,16 +37,6 @@ TIES_AS_WINS = Change(label="ties_as_wins", pair=lambda row, pair: replace(pair,
 
 SQUARE_TIME_IDS = Change(label="square_time_ids", pair=_as_square_original)
 """SDXL is told that the image was made in the size that is trained on and never cropped."""
-
-
-def empty_prompts(share: float) -> Change:
-    """A share of the pairs, the same ones at every visit, lose their prompt."""
-
-    def prompt(row: int, text: str) -> str:
-        drawn = int.from_bytes(hashlib.sha256(f"empty prompt {row}".encode()).digest()[:8], "big") / 2**64
-        return "" if drawn < share else text
-
-    return Change(label=f"empty_prompts={share}", prompt=prompt)
 
 
 def relabel(reward: Reward, *, name: str, gap: float) -> Change:
@@ -111,11 +95,11 @@ class ChangedPairs:
         Raises:
             DataError: if it cannot be read or changed.
         """
-        return reduce(lambda pair, change: change(row, pair), self.changes, self.pairs[row])
+        return reduce(lambda pair, change: change.pair(row, pair), self.changes, self.pairs[row])
 
     def prompt(self, row: int) -> str:
-        """The prompt of one pair, changed; its images are not read."""
-        return reduce(lambda prompt, change: change.prompt(row, prompt), self.changes, self.pairs.prompt(row))
+        """The prompt of one pair, which no change concerns; its images are not read."""
+        return self.pairs.prompt(row)
 
     def content(self, row: int) -> str:
         """SHA-256 of all that the changed pair depends on; the row, too, since a change may."""

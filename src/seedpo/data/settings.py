@@ -33,8 +33,8 @@ class PairsConfig(Section):
     ties: Literal["drop", "half"] = "drop"
     """Pairs in which neither image is preferred: left out, or trained on with probability 0.5 for each image."""
     empty_prompts: float = Field(0.0, ge=0.0, le=1.0)
-    """Share of the pairs, the same ones at every visit, that are trained on without their prompt. The official code
-    draws 0.2 of them anew at every visit. 0 keeps all prompts."""
+    """Prompt dropout: share of the visits at which a pair is trained on with the empty prompt. It is drawn anew at
+    every visit, alike for the pair's two images; 0.2 in the official code of Diffusion-DPO. 0 keeps all prompts."""
     bad_rows_limit: float = Field(0.01, ge=0.0, le=1.0)
     """Share of the pairs that may be unreadable: the next readable pair takes the place of each. A run that meets more
     stops; with 0 it stops at the first."""

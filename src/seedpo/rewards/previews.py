@@ -76,8 +76,10 @@ class PixelPairs:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def encode(self, rows: Sequence[int], mirrored: Sequence[bool]) -> ImagePairs:
+    def encode(self, rows: Sequence[int], mirrored: Sequence[bool], emptied: Sequence[bool] = ()) -> ImagePairs:
         """Pairs ready for training; both images of a pair are mirrored left to right where ``mirrored`` says so.
+
+        Prompts are not part of them, so that ``emptied`` changes nothing.
 
         Raises:
             DataError: if a row cannot be read.

@@ -20,7 +20,7 @@ from seedpo.data.reading import load_pairs
 from seedpo.data.selection import SkippingPairs, divided_by_prompt
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import ConfigError
-from seedpo.methods.sources.offline import OfflinePairs
+from seedpo.methods.sources.offline import OfflinePairs, VisitDraws
 from seedpo.models.catalogue import MODELS
 from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
 from seedpo.models.names import looks_like_a_model
@@ -265,7 +265,7 @@ def train_reward(
         parts.encoder(parts.training),
         batch_size=config.batch_size,
         seed=config.seed,
-        mirror=KeyedDraws(seed=config.seed) if config.pairs.flip else None,
+        draws=VisitDraws(mirror=KeyedDraws(seed=config.seed) if config.pairs.flip else None),
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         reader=parts.training,

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from accelerate import Accelerator
 
-from seedpo.data.changes import SQUARE_TIME_IDS, TIES_AS_WINS, ChangedPairs, empty_prompts
+from seedpo.data.changes import SQUARE_TIME_IDS, TIES_AS_WINS, ChangedPairs
 from seedpo.data.prompts import load_prompts
 from seedpo.data.reading import load_pairs
 from seedpo.data.selection import SkippingPairs
@@ -104,7 +104,6 @@ def build_pairs(config: RunConfig) -> SkippingPairs:
     possible = (
         (fidelity.ties_as_wins, TIES_AS_WINS),
         (fidelity.square_time_ids, SQUARE_TIME_IDS),
-        (settings.empty_prompts > 0, empty_prompts(settings.empty_prompts)),
     )
     changes = [change for wanted, change in possible if wanted]
     return SkippingPairs(ChangedPairs(pairs, changes) if changes else pairs, limit=settings.bad_rows_limit)

@@ -126,6 +126,39 @@ class TestStored:
             assert_same(again.encode(ROWS, MIRRORED), expected)
         assert sorted(tmp_path.rglob("*")) == files, "a reader writes nothing"
 
+    @pytest.mark.parametrize("kinds", [(), ("prompts",), BOTH])
+    def test_prompts_that_are_left_out(self, tmp_path: Path, kinds: tuple[str, ...]) -> None:
+        emptied = [True, False, False, True]
+        fill(tmp_path, kinds=kinds)
+        batch = stored(tmp_path, kinds=kinds).encode(ROWS, MIRRORED, emptied)
+        whole = EncodedPairs(ToyPairs(), ToyModel()).encode(ROWS, MIRRORED)
+        empty = ToyModel().encode_prompts([""])
+        assert torch.equal(batch.chosen_latents, whole.chosen_latents)
+        for row, without in enumerate(emptied):
+            expected = empty if without else whole.conditioning[row : row + 1]
+            assert torch.equal(batch.conditioning[row : row + 1].prompt_embeds, expected.prompt_embeds)
+
+    def test_the_empty_prompt_is_stored_once(self, tmp_path: Path) -> None:
+        fill(tmp_path)
+        encoder = stored(tmp_path)
+        assert encoder.prompts is not None
+        encoder.prompts.prepare()
+        for _ in range(2):
+            encoder.fill_empty_prompt()
+        encoder.prompts.flush()
+        model = ToyModel()
+        stored(tmp_path, model=model).encode(ROWS, MIRRORED, [True] * len(ROWS))
+        assert model.embedded == 0
+
+    def test_content_tells_whether_the_prompt_is_left_out(self) -> None:
+        encoder = EncodedPairs(ToyPairs(), ToyModel(), identity="x")
+        contents = [encoder.encode([1], [False], [empty]).content for empty in (False, True, False)]
+        assert contents[0] is not None
+        assert contents[1] is not None
+        assert contents[2] is not None
+        assert torch.equal(contents[0], contents[2])
+        assert not torch.equal(contents[0], contents[1])
+
     def test_a_filled_cache_calls_neither_encoder_nor_decodes_an_image(self, tmp_path: Path) -> None:
         fill(tmp_path)
         model, pairs = ToyModel(), ToyPairs()

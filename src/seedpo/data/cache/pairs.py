@@ -83,15 +83,21 @@ class EncodedPairs:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def encode(self, rows: Sequence[int], mirrored: Sequence[bool]) -> ImagePairs:
-        """Pairs ready for training; both images of a pair are mirrored left to right where ``mirrored`` says so.
+    def encode(self, rows: Sequence[int], mirrored: Sequence[bool], emptied: Sequence[bool] = ()) -> ImagePairs:
+        """Pairs ready for training.
+
+        Args:
+            rows: their numbers.
+            mirrored: whether both images of each are mirrored left to right.
+            emptied: whether each has the empty prompt in place of its own; of no length: none has.
 
         Raises:
             DataError: if a row that must be encoded cannot be read.
         """
         self._begin()
+        emptied = emptied or [False] * len(rows)
         entries = [self._entry(row, flipped) for row, flipped in zip(rows, mirrored, strict=True)]
-        conditioning = self._conditioning(rows, entries).to(self.model.device)
+        conditioning = self._conditioning(rows, entries, emptied).to(self.model.device)
         self._release_unused()
         latents = torch.stack([entry["latents"] for entry in entries]).to(self.model.device)
         probabilities = torch.stack([entry["chosen_probability"] for entry in entries])
@@ -100,7 +106,7 @@ class EncodedPairs:
             rejected_latents=latents[:, 1],
             conditioning=conditioning.with_sizes(torch.stack([entry["sizes"] for entry in entries])),
             chosen_probability=probabilities.to(self.model.device, torch.float32),
-            content=None if self.identity is None else self._contents_of(rows, mirrored, self.identity),
+            content=None if self.identity is None else self._contents_of(rows, mirrored, emptied, self.identity),
         )
 
     def fill(self, row: int, mirrored: bool) -> None:
@@ -116,6 +122,15 @@ class EncodedPairs:
             self.latents.put(self._key(row, mirrored), entry)
         if self.prompts is not None and _prompt_key(entry) not in self.prompts:
             self.prompts.put(_prompt_key(entry), self._embedded([self._text(row)]).to("cpu").tensors())
+
+    def fill_empty_prompt(self) -> None:
+        """Puts the embedded empty prompt into the store, unless it is there.
+
+        Raises:
+            CacheError: if the store cannot be written.
+        """
+        if self.prompts is not None and _EMPTY not in self.prompts:
+            self.prompts.put(_EMPTY, self._embedded([""]).to("cpu").tensors())
 
     def _begin(self) -> None:
         """Starts a batch."""
@@ -160,14 +175,14 @@ class EncodedPairs:
                 "cache.folder with `seedpo cache build`"
             )
 
-    def _conditioning(self, rows: Sequence[int], entries: Sequence[Entry]) -> Conditioning:
+    def _conditioning(self, rows: Sequence[int], entries: Sequence[Entry], emptied: Sequence[bool]) -> Conditioning:
         if self.prompts is None:
-            return self._embedded([self._text(row) for row in rows])
+            return self._embedded(["" if empty else self._text(row) for row, empty in zip(rows, emptied, strict=True)])
         parts = []
-        for row, entry in zip(rows, entries, strict=True):
-            tensors = self.prompts.get(_prompt_key(entry))
+        for row, entry, empty in zip(rows, entries, emptied, strict=True):
+            tensors = self.prompts.get(_EMPTY if empty else _prompt_key(entry))
             if tensors is None:
-                tensors = self._embedded([self._text(row)]).to("cpu").tensors()
+                tensors = self._embedded(["" if empty else self._text(row)]).to("cpu").tensors()
             parts.append(self.model.conditioning_type(**tensors))
         return Conditioning.cat(parts)
 
@@ -186,10 +201,12 @@ class EncodedPairs:
             self._contents[row] = digest(self.pairs.content(row).encode())
         return self._contents[row]
 
-    def _contents_of(self, rows: Sequence[int], mirrored: Sequence[bool], identity: str) -> Tensor:
+    def _contents_of(
+        self, rows: Sequence[int], mirrored: Sequence[bool], emptied: Sequence[bool], identity: str
+    ) -> Tensor:
         digests = [
-            digest(identity.encode(), self._content(row), bytes([flipped]))
-            for row, flipped in zip(rows, mirrored, strict=True)
+            digest(identity.encode(), self._content(row), bytes([flipped, empty]))
+            for row, flipped, empty in zip(rows, mirrored, emptied, strict=True)
         ]
         return torch.frombuffer(bytearray(b"".join(digests)), dtype=torch.uint8).view(len(rows), -1)
 
@@ -202,6 +219,10 @@ class EncodedPairs:
             if isinstance(self.model, Releasable):
                 self._released.add(part)
                 self.model.release(part)
+
+
+_EMPTY = hashlib.sha256(b"").digest()
+"""Key of the empty prompt."""
 
 
 def _prompt_key(entry: Entry) -> bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,6 +16,54 @@ from seedpo.methods.sources.supplies import Supplies
 from seedpo.protocols import Fingerprint, PairEncoder, State, StatefulPairs
 
 
+@dataclass(frozen=True, kw_only=True)
+class VisitDraws:
+    """What is drawn for a pair at each of its visits, alike for its two images.
+
+    Attributes:
+        mirror: tosses the coin that says whether the images are mirrored left to right; ``None``: they never are.
+        prompt: draws whether the prompt is left out; ``None``: it never is.
+        empty_prompts: share of the visits at which it is, 0 to 1.
+    """
+
+    mirror: KeyedDraws | None = None
+    prompt: KeyedDraws | None = None
+    empty_prompts: float = 0.0
+
+    def batch(self, pairs: PairEncoder, visits: Sequence[tuple[int, int]]) -> ImagePairs:
+        """Pairs as they are at some visits.
+
+        Args:
+            pairs: the set.
+            visits: number of each pair, and how often it was handed out before.
+
+        Raises:
+            DataError: if a pair cannot be read.
+        """
+        rows = [row for row, _ in visits]
+        mirrored = [self.mirror is not None and self.mirror.coin(row, visit) for row, visit in visits]
+        return replace(
+            pairs.encode(rows, mirrored, self._emptied(visits)),
+            pair=torch.tensor(rows, dtype=torch.int64),
+            visit=torch.tensor([visit for _, visit in visits], dtype=torch.int64),
+        )
+
+    def _emptied(self, visits: Sequence[tuple[int, int]]) -> list[bool]:
+        if self.prompt is None:
+            return []
+        return [self.prompt.uniform(row, visit) < self.empty_prompts for row, visit in visits]
+
+
+def visit_draws(config: MethodConfig, draws: KeyedDraws | None) -> VisitDraws:
+    """What a run draws for its pairs; ``draws`` are those that runs share, ``None``: each has its own."""
+    keyed = draws or KeyedDraws(seed=config.seed)
+    return VisitDraws(
+        mirror=keyed if config.pairs.flip or config.fidelity.independent_flips else None,
+        prompt=keyed if config.pairs.empty_prompts else None,
+        empty_prompts=config.pairs.empty_prompts,
+    )
+
+
 class OfflinePairs:
     """Endless batches of a pair set, shuffled in every epoch and dealt out among processes.
 
@@ -25,8 +73,7 @@ class OfflinePairs:
         pairs: the set, encoded.
         batch_size: pairs per batch.
         seed: seed of the shuffles.
-        mirror: tosses a coin at each visit of a pair, the same for its two images, that says whether they are mirrored
-            left to right; ``None``: never.
+        draws: what is drawn at each visit of a pair.
         mirror_rejected: tosses another coin for the rejected image alone, as a script of diffusers does.
         rank: number of this process.
         world: number of processes.
@@ -40,7 +87,7 @@ class OfflinePairs:
         *,
         batch_size: int,
         seed: int,
-        mirror: KeyedDraws | None = None,
+        draws: VisitDraws = VisitDraws(),
         mirror_rejected: KeyedDraws | None = None,
         rank: int = 0,
         world: int = 1,
@@ -48,7 +95,7 @@ class OfflinePairs:
     ) -> None:
         self.pairs = pairs
         self.batch_size = batch_size
-        self.mirror = mirror
+        self.draws = draws
         self.mirror_rejected = mirror_rejected
         self.reader = reader
         shuffle = reader is None or not reader.sequential
@@ -61,18 +108,14 @@ class OfflinePairs:
             DataError: if a pair cannot be read.
         """
         taken = self._stream.take_with_visits(self.batch_size)
-        rows = [row for row, _ in taken]
-        mirrored = [self.mirror is not None and self.mirror.coin(row, visit) for row, visit in taken]
-        encoded = self.pairs.encode(rows, mirrored)
-        if self.mirror_rejected is not None:
-            apart = self.pairs.encode(rows, [self.mirror_rejected.coin(row, visit) for row, visit in taken])
-            # What a batch says of its content holds where both images are mirrored together.
-            encoded = replace(encoded, rejected_latents=apart.rejected_latents, content=None)
-        return replace(
-            encoded,
-            pair=torch.tensor(rows, dtype=torch.int64),
-            visit=torch.tensor([visit for _, visit in taken], dtype=torch.int64),
+        batch = self.draws.batch(self.pairs, taken)
+        if self.mirror_rejected is None:
+            return batch
+        apart = self.pairs.encode(
+            [row for row, _ in taken], [self.mirror_rejected.coin(row, visit) for row, visit in taken]
         )
+        # What a batch says of its content holds where both images are mirrored together.
+        return replace(batch, rejected_latents=apart.rejected_latents, content=None)
 
     def fingerprints(self) -> Mapping[str, Fingerprint]:
         """That of the set, as far as it can be told from others."""
@@ -96,14 +139,12 @@ class OfflinePairs:
 def build_source(config: MethodConfig, supplies: Supplies) -> OfflinePairs:
     """Diffusion-DPO's source of pairs for one process of a run."""
     reader, encoded = supplies.pairs()
-    apart = config.fidelity.independent_flips
-    mirror = supplies.draws or KeyedDraws(seed=config.seed)
     return OfflinePairs(
         encoded,
         batch_size=config.batch_size,
         seed=config.seed,
-        mirror=mirror if config.pairs.flip or apart else None,
-        mirror_rejected=KeyedDraws(seed=config.seed + 1) if apart else None,
+        draws=visit_draws(config, supplies.draws),
+        mirror_rejected=KeyedDraws(seed=config.seed + 1) if config.fidelity.independent_flips else None,
         rank=supplies.rank,
         world=supplies.world,
         reader=reader,
