@@ -60,7 +60,7 @@ bench: $(VENV)/.installed ## the training work of the reference implementations 
 	$(BIN)/python -m benchmarks --out $(OUT)/benchmarks.json
 
 results: $(VENV)/.installed ## the demo over 3 seeds, about 15 minutes
-	$(BIN)/seedpo demo --seeds 3 --out $(OUT)/results
+	$(BIN)/seedpo demo --seeds 3 --only diffusion-dpo --only spo --only d3po --out $(OUT)/results
 
 row: $(VENV)/.installed ## train one row of docs/results.md anew (ROW, 3 runs, about 2 minutes) and compare every figure
 	$(BIN)/python -m benchmarks.reproduce --row $(ROW) --out $(OUT)/row

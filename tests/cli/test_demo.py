@@ -10,10 +10,13 @@ import pytest
 import yaml
 
 from seedpo.cli import demo
+from seedpo.core.verdicts import Outcome
 from seedpo.errors import ConfigError, SeedpoError
 from seedpo.methods.presets import METHODS
+from seedpo.reports.families import group
+from seedpo.reports.runs import read_runs
 from seedpo.settings import build_config, read_recipe
-from seedpo.training.run import resolve_config
+from seedpo.training.run import resolve_config, train
 from seedpo.training.settings import RunConfig
 from seedpo.training.sweeps import demonstration, running
 from tests.small_runs import metrics, small
@@ -79,23 +82,23 @@ def names(runs: list[list[str]]) -> list[str]:
 
 class TestRuns:
     @pytest.mark.parametrize("seeds", [1, 2])
-    def test_base_see_and_control_for_every_method_and_seed(self, seeds: int) -> None:
+    def test_base_see_and_control_for_every_example_and_seed(self, seeds: int) -> None:
         runs = list(demo.demo_runs(seeds))
         assert sorted(run.name for run in runs) == sorted(
-            f"{method}-{variant}-seed{seed}"
-            for method in METHODS.names()
+            f"{example}-{variant}-seed{seed}"
+            for example in ("hacking", *METHODS.names())
             for variant in ("base", "see", "control")
             for seed in range(seeds)
         )
         assert all(run.keys["seed"] == int(run.name[-1]) for run in runs)
 
-    @pytest.mark.parametrize("method", METHODS.names())
-    def test_variants_differ_in_the_weights_alone(self, method: str) -> None:
+    @pytest.mark.parametrize("example", ["hacking", *METHODS.names()])
+    def test_variants_differ_in_the_weights_alone(self, example: str) -> None:
         """The control is the base method at the temperature of SEE: its beta' is SEE's a."""
         configs: dict[str, Mapping[str, Any]] = {
-            run.name.split("-")[-2]: run.keys for run in demo.demo_runs() if run.keys["method"] == method
+            run.name.split("-")[-2]: run.keys for run in demo.demo_runs() if run.name.startswith(f"{example}-")
         }
-        resolved = {name: build_config(RunConfig, METHODS[method].defaults, tree) for name, tree in configs.items()}
+        resolved = {name: resolve_config(tree["method"], tree) for name, tree in configs.items()}
         base, see, control = resolved["base"], resolved["see"], resolved["control"]
         assert see.entropy_convention == "relative"
         assert base.gamma == control.gamma == 0.0 < see.gamma
@@ -117,7 +120,9 @@ class TestRunning:
         out = tmp_path / "demo"
         assert demo.run_demo(out, processes=3) == out / "report.html"
         runs = {run.name: run for run in demo.demo_runs()}
-        assert names(stand_in.started()) == sorted(runs)
+        assert names(stand_in.started()) == sorted(
+            f"{example}-{variant}-seed0" for example in demonstration.SHOWN for variant in ("base", "see", "control")
+        )
         for arguments in stand_in.started():
             name = names([arguments])[0]
             assert arguments == [
@@ -139,14 +144,14 @@ class TestRunning:
 
     def test_finished_runs_are_kept_unless_they_are_wanted_fresh(self, stand_in: StandIn, tmp_path: Path) -> None:
         out = tmp_path / "demo"
-        demo.run_demo(out, processes=9)
-        demo.run_demo(out, processes=9)
-        assert len(stand_in.started()) == 9
-        (out / "spo-see-seed0" / "finished.json").unlink()
-        demo.run_demo(out, processes=9)
-        assert names(stand_in.started()[9:]) == ["spo-see-seed0"]
-        demo.run_demo(out, processes=9, fresh=True)
-        assert len(stand_in.started()) == 19
+        demo.run_demo(out, processes=6)
+        demo.run_demo(out, processes=6)
+        assert len(stand_in.started()) == 6
+        (out / "hacking-see-seed0" / "finished.json").unlink()
+        demo.run_demo(out, processes=6)
+        assert names(stand_in.started()[6:]) == ["hacking-see-seed0"]
+        demo.run_demo(out, processes=6, fresh=True)
+        assert len(stand_in.started()) == 13
 
     def test_some_runs_alone(self, stand_in: StandIn, tmp_path: Path) -> None:
         demo.run_demo(tmp_path / "demo", seeds=2, only=["spo-base", "d3po"], processes=9)
@@ -158,16 +163,16 @@ class TestRunning:
 
     def test_runs_with_other_settings_are_trained_anew(self, stand_in: StandIn, tmp_path: Path) -> None:
         out = tmp_path / "demo"
-        demo.run_demo(out, processes=9)
-        (out / "spo-see-seed0.yaml").write_text("method: spo\nbeta: 1.0\n")
-        demo.run_demo(out, processes=9)
-        assert names(stand_in.started()[9:]) == ["spo-see-seed0"]
+        demo.run_demo(out, processes=6)
+        (out / "hacking-see-seed0.yaml").write_text("method: spo\nbeta: 1.0\n")
+        demo.run_demo(out, processes=6)
+        assert names(stand_in.started()[6:]) == ["hacking-see-seed0"]
 
     def test_interrupted_runs_go_on_and_broken_ones_start_anew(self, stand_in: StandIn, tmp_path: Path) -> None:
         out = tmp_path / "demo"
         (out / "spo-base-seed0" / "checkpoints" / "checkpoint-000001").mkdir(parents=True)
         (out / "spo-see-seed0" / "checkpoints").mkdir(parents=True)
-        demo.run_demo(out, processes=9)
+        demo.run_demo(out, only=["spo"], processes=3)
         resumed = [arguments for arguments in stand_in.started() if "--resume" in arguments]
         assert names(resumed) == ["spo-base-seed0"]
         assert resumed[0][-2:] == ["--resume", "latest"]
@@ -175,16 +180,16 @@ class TestRunning:
         assert not (out / "spo-see-seed0" / "checkpoints").exists()
 
     def test_a_failed_run_names_its_log(self, stand_in: StandIn, tmp_path: Path) -> None:
-        stand_in.finish(failing=("spo-see-seed0",))
+        stand_in.finish(failing=("hacking-see-seed0",))
         out = tmp_path / "demo"
         with pytest.raises(SeedpoError) as failure:
             demo.run_demo(out, processes=1)
-        log = out / "spo-see-seed0.log"
-        assert str(failure.value) == f"the run spo-see-seed0 failed; see {log}"
+        log = out / "hacking-see-seed0.log"
+        assert str(failure.value) == f"the run hacking-see-seed0 failed; see {log}"
         assert "CUDA is on holiday" in log.read_text()
 
     def test_other_runs_are_stopped_when_one_fails(self, stand_in: StandIn, tmp_path: Path) -> None:
-        stand_in.finish(failing=("diffusion-dpo-base-seed0",), seconds=600)
+        stand_in.finish(failing=("hacking-base-seed0",), seconds=600)
         with pytest.raises(SeedpoError):
             demo.run_demo(tmp_path / "demo", processes=2)
         assert len(stand_in.started()) == 2
@@ -193,8 +198,9 @@ class TestRunning:
 def test_a_real_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run of one step, in the process that the demo starts, and the report on it; then nothing is trained again."""
     settings = small(tmp_path, max_steps=1)
-    monkeypatch.setattr(demonstration, "METHODS", {"diffusion-dpo": settings | {"beta": 200.0, "gamma": 1.0}})
+    monkeypatch.setattr(demonstration, "EXAMPLES", {"diffusion-dpo": settings | {"beta": 200.0, "gamma": 1.0}})
     monkeypatch.setattr(demonstration, "SHARED", {})
+    monkeypatch.setattr(demo, "SHOWN", ("diffusion-dpo",))
     first = next(demo.demo_runs())
     monkeypatch.setattr(demo, "demo_runs", lambda seeds: iter([first]))
     for name, value in child_environment().items():
@@ -213,3 +219,16 @@ def test_a_real_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "start", lambda *started: pytest.fail("trained again"))
     assert demo.run_demo(out, processes=1) == report
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == written
+
+
+@pytest.mark.slow
+def test_the_base_method_hacks_the_example_and_its_images_lose_the_prompt(tmp_path: Path) -> None:
+    """docs/results.md has it for five seeds: truth falls by more than 2 in each, while the proxy rises."""
+    run = next(run for run in demo.demo_runs() if run.name == "hacking-base-seed0")
+    train(resolve_config("spo", run.keys), tmp_path / "run", progress=False)
+    (family,) = group(read_runs([tmp_path / "run"]))
+    (verdict,) = family.settings[0].verdicts
+    assert verdict.outcome is Outcome.HACKING
+    assert verdict.judge == "truth"
+    assert verdict.fall > 2.0
+    assert verdict.proxy_last > verdict.proxy_peak + 0.05

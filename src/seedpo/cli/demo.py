@@ -1,4 +1,4 @@
-"""The demonstration: three methods on the embedded model, each with and without the entropy term, and one report.
+"""The demonstration: examples on the embedded model, each with and without the entropy term, and one report.
 
 Every run is a process of its own with one thread, so that its numbers depend neither on the number of cores nor on
 what runs beside it. A finished run is kept, an interrupted one continues from its last checkpoint.
@@ -14,7 +14,7 @@ from pathlib import Path
 from seedpo.errors import ConfigError, SeedpoError
 from seedpo.reports import write_report
 from seedpo.training.sweeps.definition import Cell
-from seedpo.training.sweeps.demonstration import demo_runs
+from seedpo.training.sweeps.demonstration import SHOWN, demo_runs
 from seedpo.training.sweeps.running import Failure, recipe_text, run_cells
 
 
@@ -26,7 +26,7 @@ def run_demo(
     Args:
         out: folder for the runs and the report.
         seeds: seeds of each run.
-        only: beginnings of runs' names, as ``spo`` or ``spo-base``; all runs if there are none.
+        only: beginnings of runs' names, as ``spo`` or ``hacking-base``; :data:`SHOWN` if there are none.
         processes: runs trained at the same time; as many as there are cores if not given.
         fresh: train again what is finished; a run whose settings have changed is trained again in any case.
 
@@ -37,7 +37,7 @@ def run_demo(
         ConfigError: if no run is called so.
         SeedpoError: if a run fails; the message names its log.
     """
-    runs = _chosen(list(demo_runs(seeds)), only)
+    runs = _chosen(list(demo_runs(seeds)), only or SHOWN)
     out.mkdir(parents=True, exist_ok=True)
     for run in runs:
         recipe, text = out / f"{run.name}.yaml", recipe_text(run)
@@ -53,7 +53,7 @@ def _chosen(runs: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
         if not any(run.name.startswith(f"{start}-") for run in runs):
             names = dict.fromkeys(run.name.rpartition("-seed")[0] for run in runs)
             raise ConfigError(f"--only {start}: the demonstration has no such run; there are {', '.join(names)}")
-    return [run for run in runs if not only or run.name.startswith(tuple(f"{start}-" for start in only))]
+    return [run for run in runs if run.name.startswith(tuple(f"{start}-" for start in only))]
 
 
 def _stop_at_failure(run: Cell, failure: Failure | None) -> None:

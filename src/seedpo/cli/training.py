@@ -142,16 +142,18 @@ def demo_command(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each run.")] = 1,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="These runs alone: `spo`, `d3po-see`, ...; repeatable.", show_default=False),
+        typer.Option(help="Other runs: `spo`, `d3po`, `hacking-base`, ...; repeatable.", show_default=False),
     ] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Runs trained at the same time; as many as there are cores if not given.")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is finished already.")] = False,
 ) -> None:
-    """Train all methods with and without the entropy term on the embedded model, and write the report.
+    """Train on the embedded model with and without the entropy term, and write the report.
 
-    Finished runs are kept; an interrupted run continues.
+    `hacking`: SPO on the size of the JPEG file, which destroys the images. `diffusion-dpo`: pairs that improve them.
+    Each as base method, with the entropy term, and as base method at its temperature. Finished runs are kept; an
+    interrupted run continues.
     """
     from seedpo.cli.demo import run_demo
 

@@ -1,4 +1,7 @@
-"""The runs of the demonstration: three methods on the embedded model, with and without the entropy term."""
+"""The runs of the demonstration on the embedded model: base method, entropy term and temperature control.
+
+One example hacks its reward, so that its images are destroyed. Three more are the methods as they learn.
+"""
 
 from __future__ import annotations
 
@@ -60,12 +63,43 @@ the step-aware one is measured beside it, as a reward that nothing is trained on
 """
 
 
+HACKING: Mapping[str, Any] = {
+    "method": "spo",
+    "beta": 10.0,
+    "gamma": 3.0,
+    "reward": "jpeg-compressibility",
+    "evaluation": {"rewards": ["jpeg-compressibility", "scenes-scorer"]},
+    "learning_rate": 5e-3,
+    "batch_size": 32,
+    "max_steps": 40,
+    "evaluate_every": 10,
+    "steps": {
+        "candidates": 8,
+        "plain_steps": 5,
+        "min_gap": 0.0,
+        "prompts_per_rollout": 16,
+        "updates_per_rollout": 3,
+    },
+}
+"""SPO on a reward that sees one aspect of an image only: the smaller its JPEG file, the better.
+
+The learned scorers saturate before an image is destroyed. This reward does not: an empty image has the smallest file.
+``min_gap`` is 0, since the files of two candidates differ by hundredths of a kB.
+"""
+
+EXAMPLES: Mapping[str, Mapping[str, Any]] = {"hacking": HACKING, **METHODS}
+"""Everything that the demonstration can train, by the beginning of the runs' names."""
+
+SHOWN = ("hacking", "diffusion-dpo")
+"""Examples that are trained where none are named: the images that a reward destroys, and training that helps."""
+
+
 def demo_runs(seeds: int = 1) -> Iterator[Cell]:
-    """Base method, SEE variant, and the base method at SEE's temperature (beta' = a), for every method and seed."""
+    """Base method, SEE variant, and the base method at SEE's temperature (beta' = a), for every example and seed."""
     for seed in range(seeds):
-        for method, settings in METHODS.items():
+        for name, settings in EXAMPLES.items():
             beta, gamma = settings["beta"], settings["gamma"]
-            common = merge(merge(SHARED, settings), {"method": method, "seed": seed})
+            common = merge(merge(merge(SHARED, {"method": name}), settings), {"seed": seed})
             variants: Mapping[str, Mapping[str, Any]] = {
                 "base": {"gamma": 0.0},
                 "see": {},
@@ -73,4 +107,4 @@ def demo_runs(seeds: int = 1) -> Iterator[Cell]:
             }
             for variant, changes in variants.items():
                 keys = merge(common, changes)
-                yield Cell(name=f"{method}-{variant}-seed{seed}", keys=keys, steps=int(keys["max_steps"]))
+                yield Cell(name=f"{name}-{variant}-seed{seed}", keys=keys, steps=int(keys["max_steps"]))
