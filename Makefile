@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.installed ## train on the embedded model and write the report (about 6 minutes on two cores, no download of weights)
+demo: $(VENV)/.installed ## a reward that destroys images, and pairs that improve them: train both and write the report (about 5 minutes on two cores)
 	$(BIN)/seedpo demo --out $(OUT)/demo
 
 test: lint types contracts tests ## everything that has to be green: lint, types, import contracts, tests
@@ -59,7 +59,7 @@ kill: $(VENV)/.dev ## kill runs at 20 random moments; resumed, they must be as i
 bench: $(VENV)/.installed ## the training work of the reference implementations against ours, about 15 minutes
 	$(BIN)/python -m benchmarks --out $(OUT)/benchmarks.json
 
-results: $(VENV)/.installed ## the demo over 3 seeds, about 15 minutes
+results: $(VENV)/.installed ## the tables of docs/results.md: three methods over 3 seeds, about 15 minutes
 	$(BIN)/seedpo demo --seeds 3 --only diffusion-dpo --only spo --only d3po --out $(OUT)/results
 
 row: $(VENV)/.installed ## train one row of docs/results.md anew (ROW, 3 runs, about 2 minutes) and compare every figure
