@@ -45,6 +45,9 @@ class FlowProcess:
     def clean(self, prediction: Tensor, latents: Tensor, timestep: Tensor) -> Tensor:
         return latents - over_latents(timestep, latents) * prediction
 
+    def error_weights(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        return (1 - timestep) ** 2, timestep**2
+
     def step(
         self, prediction: Tensor, latents: Tensor, timestep: Tensor, next_timestep: Tensor, *, eta: float
     ) -> Gaussian:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from diffusers.training_utils import compute_snr
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
@@ -15,7 +16,7 @@ from seedpo.core.types import ImagePairs, LossOutput
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.models.policy import PipelinePolicy
 from tests.methods.batches import image_pairs
-from tests.methods.direct import Reduction, noise_dpo_losses, noise_draws, noise_errors
+from tests.methods.direct import Reduction, noise_dpo_losses, noise_draws, noise_errors, scheduler_of
 from tests.models.tiny import move, rows_seen, seeded, tiny_policy
 
 BETA = {"mean": 200.0, "sum": 0.5}
@@ -35,6 +36,44 @@ def loss(policy: PipelinePolicy, *, gamma: float = 0.0, reduction: Reduction = "
     beta = BETA[reduction]
     method = NoiseDPO(policy_weight=beta * (1 + gamma), reference_weight=beta, reduction=reduction)
     return method.loss(policy, image_pairs(policy), generator=seeded(SEED))
+
+
+class TestNoiseWeight:
+    """Against the published weights, from the signal-to-noise ratio that diffusers computes."""
+
+    @pytest.mark.parametrize("limit", [5.0, 0.1])
+    @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+    def test_min_snr_weighs_all_four_errors(self, prediction_type: str, limit: float) -> None:
+        policy = moved(prediction_type=prediction_type)
+        pairs, beta, gamma = image_pairs(policy), BETA["mean"], 0.02
+        timestep, _ = noise_draws(pairs, SEED)
+        snr = compute_snr(scheduler_of(policy), timestep).double()
+        denominator = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[prediction_type]
+        weight = snr.clamp(max=limit) / denominator
+        errors = noise_errors(policy, pairs, seed=SEED, reduction="mean")
+        policy_part = errors["policy chosen"] - errors["policy rejected"]
+        reference_part = errors["reference chosen"] - errors["reference rejected"]
+        margin = -beta / 2 * weight * ((1 + gamma) * policy_part - reference_part)
+        method = NoiseDPO(
+            policy_weight=beta * (1 + gamma), reference_weight=beta, noise_weight="min-snr", min_snr_gamma=limit
+        )
+        output = method.loss(policy, pairs, generator=seeded(SEED))
+        torch.testing.assert_close(output.losses, -logsigmoid(margin), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(output.metrics["error/policy_chosen"], errors["policy chosen"], rtol=1e-6, atol=1e-9)
+
+    def test_constant_is_bit_for_bit_the_published_loss(self) -> None:
+        policy = moved()
+        output = NoiseDPO(policy_weight=200.0, reference_weight=200.0, noise_weight="constant").loss(
+            policy, image_pairs(policy), generator=seeded(SEED)
+        )
+        assert torch.equal(output.losses, loss(policy).losses)
+
+    def test_a_high_limit_leaves_the_noise_s_error_alone(self) -> None:
+        """min(SNR, infinity) / SNR = 1, for a network that predicts the noise."""
+        policy = moved()
+        method = NoiseDPO(policy_weight=200.0, reference_weight=200.0, noise_weight="min-snr", min_snr_gamma=1e9)
+        output = method.loss(policy, image_pairs(policy), generator=seeded(SEED))
+        assert torch.equal(output.losses, loss(policy).losses)
 
 
 class TestBaseMethod:

@@ -53,6 +53,12 @@ class Process(Protocol):
     def clean(self, prediction: Tensor, latents: Tensor, timestep: Tensor) -> Tensor:
         """The clean latents (B, ...) that a network's prediction at x_t stands for."""
 
+    def error_weights(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors (B,) that turn a squared error of the target into one of the noise, and into one of clean latents.
+
+        At time steps (B,) and one x_t. Their ratio is the signal-to-noise ratio.
+        """
+
     def step(
         self, prediction: Tensor, latents: Tensor, timestep: Tensor, next_timestep: Tensor, *, eta: float
     ) -> Gaussian:
@@ -81,11 +87,13 @@ class Parameterisation:
         target: of x_0, noise and level.
         clean: x_0 from prediction, x_t and level (arXiv 2010.02502, eq. 9).
         noise: the noise from prediction, x_t and level.
+        errors: from the level, the factors of :meth:`Process.error_weights`.
     """
 
     target: Callable[[Tensor, Tensor, Tensor], Tensor]
     clean: Callable[[Tensor, Tensor, Tensor], Tensor]
     noise: Callable[[Tensor, Tensor, Tensor], Tensor]
+    errors: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 PARAMETERISATIONS: dict[str, Parameterisation] = {
@@ -93,17 +101,20 @@ PARAMETERISATIONS: dict[str, Parameterisation] = {
         target=lambda clean, noise, level: noise,
         clean=lambda prediction, latents, level: (latents - (1 - level).sqrt() * prediction) / level.sqrt(),
         noise=lambda prediction, latents, level: prediction,
+        errors=lambda level: (torch.ones_like(level), (1 - level) / level),
     ),
     # arXiv 2202.00512, app. D
     "v_prediction": Parameterisation(
         target=lambda clean, noise, level: level.sqrt() * noise - (1 - level).sqrt() * clean,
         clean=lambda prediction, latents, level: level.sqrt() * latents - (1 - level).sqrt() * prediction,
         noise=lambda prediction, latents, level: level.sqrt() * prediction + (1 - level).sqrt() * latents,
+        errors=lambda level: (level, 1 - level),
     ),
     "sample": Parameterisation(
         target=lambda clean, noise, level: clean,
         clean=lambda prediction, latents, level: prediction,
         noise=lambda prediction, latents, level: (latents - level.sqrt() * prediction) / (1 - level).sqrt(),
+        errors=lambda level: (level / (1 - level), torch.ones_like(level)),
     ),
 }
 """By diffusers' ``prediction_type``."""
@@ -196,6 +207,10 @@ class DiffusionProcess:
         """The predicted x_0, (B, ...)."""
         level = over_latents(self.alpha_cumprod(timestep), latents)
         return self._parameterisation.clean(prediction, latents, level)
+
+    def error_weights(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        """1 and 1 / SNR for the noise as target, SNR / (SNR + 1) and 1 / (SNR + 1) for v, SNR and 1 for x_0."""
+        return self._parameterisation.errors(self.alpha_cumprod(timestep))
 
     def step(
         self, prediction: Tensor, latents: Tensor, timestep: Tensor, next_timestep: Tensor, *, eta: float

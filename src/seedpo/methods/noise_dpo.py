@@ -1,7 +1,8 @@
 """Preferences on the noise-prediction surrogate: Diffusion-DPO (arXiv 2311.12908) and its SEE variant.
 
 Kept: one time step and one noise per pair, shared by both images; the squared error of the prediction as surrogate of
-the log-probability; the frozen reference. Left out: the SNR weighting omega(lambda), constant in the official code too.
+the log-probability; the frozen reference. The weighting omega(lambda) of noising levels is constant as in the official
+code, or a row of :mod:`seedpo.core.noise_weights`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from seedpo.core.draws import KeyedDraws
+from seedpo.core.noise_weights import MIN_SNR_GAMMA, NOISE_WEIGHTS
 from seedpo.core.objectives import see_loss
 from seedpo.core.processes import Process
 from seedpo.core.sampling import draw_noise
@@ -51,6 +53,9 @@ class NoiseDPO:
         reference_weight: b of the same.
         reduction: ``mean`` over the latent dimensions as published, or ``sum``.
         loss: a name in :data:`seedpo.core.losses.LOSSES`.
+        noise_weight: a name in :data:`seedpo.core.noise_weights.NOISE_WEIGHTS`: w of the pair's time step, which weighs
+            the log-probabilities of both images, of policy and reference alike.
+        min_snr_gamma: limit of `min-snr`.
         draws: time steps and noise as a function of pair and visit, so that runs share them; ``None``: drawn from
             the run's generator.
         cache: log-probabilities under the reference that were computed before; only with ``draws``.
@@ -66,6 +71,8 @@ class NoiseDPO:
         reference_weight: float,
         reduction: Reduction = "mean",
         loss: str = "sigmoid",
+        noise_weight: str = "constant",
+        min_snr_gamma: float = MIN_SNR_GAMMA,
         draws: KeyedDraws | None = None,
         cache: ReferenceCache | None = None,
     ) -> None:
@@ -75,6 +82,8 @@ class NoiseDPO:
         self.reference_weight = reference_weight
         self.reduction: Reduction = reduction
         self.loss_name = loss
+        self.noise_weight = NOISE_WEIGHTS[noise_weight]
+        self.min_snr_gamma = min_snr_gamma
         self.draws = draws
         self.cache = cache
 
@@ -102,11 +111,14 @@ class NoiseDPO:
                 reference_log_prob = self._log_prob(policy, noised)
         chosen, rejected = log_prob.chunk(2)
         chosen_reference, rejected_reference = reference_log_prob.to(log_prob).chunk(2)
+        # Caches hold log-probabilities without the weight, so that runs with other weights share them.
+        factors = policy.process.error_weights(noised.drawn_timestep)
+        weight = self.noise_weight.weight(*factors, self.min_snr_gamma).to(log_prob)
         output = see_loss(
-            chosen,
-            rejected,
-            chosen_reference,
-            rejected_reference,
+            weight * chosen,
+            weight * rejected,
+            weight * chosen_reference,
+            weight * rejected_reference,
             policy_weight=self.policy_weight,
             reference_weight=self.reference_weight,
             chosen_probability=batch.chosen_probability,
@@ -195,6 +207,8 @@ def noise_objective(
         reference_weight=scale * reference_weight,
         reduction=config.reduction,
         loss=config.loss,
+        noise_weight=config.noise_weight,
+        min_snr_gamma=config.min_snr_gamma or MIN_SNR_GAMMA,
         draws=draws,
         cache=cache,
     )

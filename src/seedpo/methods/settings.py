@@ -81,6 +81,14 @@ class MethodConfig(Protocol):
         """Name of the loss of a pair."""
 
     @property
+    def noise_weight(self) -> str:
+        """Name of the weight of a noising level."""
+
+    @property
+    def min_snr_gamma(self) -> float | None:
+        """Limit of the weight `min-snr`."""
+
+    @property
     def clip_range(self) -> float | None:
         """Range of the ratio policy/reference; ``None``: no clipping."""
 

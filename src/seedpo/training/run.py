@@ -75,6 +75,11 @@ def resolve_config(
     config = build_config(RunConfig, usual, preset.defaults, recipe, changes)
     check_definitions(config.rewards)
     check_feedback(config, preset)
+    if config.noise_weight != "constant" and preset.log_prob != "noise":
+        raise ConfigError(
+            f"noise_weight = {config.noise_weight} has no effect on {config.method}, which compares denoising steps; "
+            "leave it out, or take method diffusion-dpo"
+        )
     return config
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from seedpo.core.entropy import entropy_weights
 from seedpo.core.losses import LOSSES
+from seedpo.core.noise_weights import NOISE_WEIGHTS
 from seedpo.data.settings import CacheConfig, PairsConfig
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig, TrajectoryConfig
@@ -119,6 +120,11 @@ class RunConfig(ModelSettings, TrainingConfig):
     distance of m from 1/2; `hinge`, max(0, 1 - m)."""
     reduction: Literal["sum", "mean"] = "mean"
     """How a log-probability is reduced over the latent dimensions; the published betas are for `mean`."""
+    noise_weight: str = "constant"
+    """Weight of a pair by its noising level, in Diffusion-DPO's margin: `constant`, as published; `min-snr`, the weight
+    min(SNR, `min_snr_gamma`) on the error of the predicted clean image (arXiv 2303.09556)."""
+    min_snr_gamma: float | None = Field(None, gt=0.0)
+    """Limit of `noise_weight: min-snr`, a signal-to-noise ratio; None: 5, as published. It is not SEE's `gamma`."""
     clip_range: float | None = Field(None, gt=0.0, lt=1.0)
     """The ratio policy/reference of one step is held in [1 - clip_range, 1 + clip_range]; None: no clipping."""
 
@@ -148,6 +154,22 @@ class RunConfig(ModelSettings, TrainingConfig):
         if value not in LOSSES:
             raise ValueError(f"there is no such loss; write one of {', '.join(LOSSES)}")
         return value
+
+    @field_validator("noise_weight")
+    @classmethod
+    def _noise_weight_is_known(cls, value: str) -> str:
+        if value not in NOISE_WEIGHTS:
+            raise ValueError(f"there is no such weight; write one of {', '.join(NOISE_WEIGHTS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _a_limit_needs_its_weight(self) -> Self:
+        if self.min_snr_gamma is not None and self.noise_weight != "min-snr":
+            raise ValueError(
+                f"min_snr_gamma = {self.min_snr_gamma} has no effect with noise_weight = {self.noise_weight}; leave it "
+                "out, or set noise_weight to min-snr"
+            )
+        return self
 
     @model_validator(mode="after")
     def _weights_are_usable(self) -> Self:
