@@ -10,10 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +18,11 @@ class NoiseWeight:
     """One weighting.
 
     Attributes:
-        weight: weights (B,) from the two factors (B,) and `min_snr_gamma`.
+        weight: weights (B,) from the two factors, tensors (B,), and `min_snr_gamma`.
         source: where it was published.
     """
 
-    weight: Callable[[Tensor, Tensor, float], Tensor]
+    weight: Callable[[Any, Any, float], Any]
     source: str
 
 
