@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
-from seedpo.core.draws import KeyedDraws
-from seedpo.core.processes import DiffusionProcess
+from seedpo.core.draws import KeyedDraws, StratifiedDraws
+from seedpo.core.processes import DiffusionProcess, Process
+from tests.methods.flow import FlowProcess
 
 SHAPE = (4, 8, 8)
 
@@ -82,3 +84,22 @@ def test_uniform_numbers_are_uniform_and_apart_from_the_coin() -> None:
     assert (torch.histc(numbers, bins=10, min=0, max=1) - 400).abs().max() < 95
     coins = torch.tensor([draws.coin(pair, 0) for pair in range(4000)], dtype=torch.float64)
     assert abs(float(torch.corrcoef(torch.stack([numbers, coins]))[0, 1])) < 0.08
+
+
+@pytest.mark.parametrize("process", [PROCESS, FlowProcess()])
+def test_strata_spread_the_time_steps_of_a_pair_and_keep_their_distribution(process: Process) -> None:
+    draws, pairs, strata = StratifiedDraws(seed=3, strata=4), 500, 4
+    visits = torch.arange(strata).repeat(pairs)
+    numbers = torch.arange(pairs).repeat_interleave(strata)
+    timesteps, noise = draws.timestep_and_noise(numbers, visits, process=process, shape=(2,))
+    rows = timesteps.view(pairs, strata).double()
+    assert (rows.diff(dim=1) >= 0).all(), "visit by visit later parts of the schedule"
+    plain = process.draw_timesteps(20_000, generator=torch.Generator().manual_seed(1)).double()
+    shares = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9], dtype=torch.float64)
+    spread = float(plain.std())
+    assert (rows.flatten().quantile(shares) - plain.quantile(shares)).abs().max() < 0.1 * spread
+    # The mean of four spread draws varies far less than that of four plain ones, whose deviation is spread / 2.
+    assert float(rows.mean(1).std()) < 0.25 * spread
+    assert noise.unique().numel() == noise.numel()
+    alone, _ = draws.timestep_and_noise(numbers[7:8], visits[7:8], process=process, shape=(2,))
+    assert torch.equal(alone, timesteps[7:8])

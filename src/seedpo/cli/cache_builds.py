@@ -24,8 +24,9 @@ from seedpo.protocols import Policy
 from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.layout import distributed
-from seedpo.training.run import build_method, build_pairs
+from seedpo.training.run import build_method
 from seedpo.training.settings import RunConfig
+from seedpo.training.validation import build_divided_pairs
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ def build_cache(config: RunConfig, *, progress: bool = True) -> str:
     root = Path(config.cache.folder).expanduser()
     accelerator = build_accelerator(config.mixed_precision)
     config = config.model_copy(update={"adapter": "lora"})  # without a frozen copy of what is trained
-    labelled = build_pairs(config)
+    divided = build_divided_pairs(config)
+    labelled = divided.training
     if labelled.sequential and config.cache.reference:
         raise ConfigError(f"cache.reference is of pairs that come again, and {config.data} is a stream; leave it out")
     with ExitStack() as lock, logging_redirect_tqdm():
@@ -77,6 +79,11 @@ def build_cache(config: RunConfig, *, progress: bool = True) -> str:
                 pairs.fill(row, mirrored)
         if config.pairs.empty_prompts:
             pairs.fill_empty_prompt()
+        if divided.validation is not None:
+            held_out = caches.encoder(divided.validation, memory=0)
+            for row in range(rank, len(divided.validation), world):
+                count += 1
+                held_out.fill(row, False)
         if caches.scalars is not None:
             with distributed(policy, accelerator):
                 _fill_reference(config, policy, caches, pairs, range(rank, len(pairs), world), progress=shown)

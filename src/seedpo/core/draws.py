@@ -10,11 +10,30 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from seedpo.core.processes import Process
+
+_PER_STRATUM = 16
+"""Time steps in a sorted sample for each part of it."""
+
+
+def seed_of(*key: str | int) -> int:
+    """A seed that follows from a key, below 2^63 as torch takes it."""
+    digest = hashlib.sha256(" ".join(map(str, key)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class PairDraws(Protocol):
+    """Time steps and noise as a function of pair and visit."""
+
+    def timestep_and_noise(
+        self, pair: Tensor, visit: Tensor, *, process: Process, shape: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Time steps (B,) and standard normal noise (B, *shape) of pairs (B,) at their visits (B,), on the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,5 +89,40 @@ class KeyedDraws:
 
     def _seed(self, purpose: str, pair: int, visit: int) -> int:
         turn = visit if self.visits is None else visit % self.visits
-        digest = hashlib.sha256(f"{purpose} {self.seed} {pair} {turn}".encode()).digest()
-        return int.from_bytes(digest[:8], "big") >> 1  # torch takes seeds below 2^63
+        return seed_of(purpose, self.seed, pair, turn)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StratifiedDraws:
+    """Draws that spread the time steps of a pair's visits, so that few of them stand for all times.
+
+    The visits 0 to ``strata`` - 1 of a pair draw from as many parts of the process's distribution, each of the same
+    probability: together they are distributed as the process draws. The parts are those of a sorted sample, so that
+    any process will do.
+
+    Attributes:
+        seed: of all draws.
+        strata: visits of each pair.
+    """
+
+    seed: int
+    strata: int
+
+    def timestep_and_noise(
+        self, pair: Tensor, visit: Tensor, *, process: Process, shape: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """One time step and one noise per pair, as :meth:`KeyedDraws.timestep_and_noise` gives them."""
+        keyed = KeyedDraws(seed=self.seed)
+        _, noise = keyed.timestep_and_noise(pair, visit, process=process, shape=shape)
+        timesteps = [
+            self._timestep(number, turn, process) for number, turn in zip(pair.tolist(), visit.tolist(), strict=True)
+        ]
+        return torch.cat(timesteps), noise
+
+    def _timestep(self, pair: int, visit: int, process: Process) -> Tensor:
+        # One sample for all visits of the pair: visit v takes one of the v-th part of it.
+        generator = torch.Generator().manual_seed(seed_of("strata", self.seed, pair))
+        sample = process.draw_timesteps(self.strata * _PER_STRATUM, generator=generator).sort().values
+        places = torch.randint(_PER_STRATUM, (self.strata,), generator=generator)
+        place = visit * _PER_STRATUM + int(places[visit])
+        return sample[place : place + 1]

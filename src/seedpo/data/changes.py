@@ -101,6 +101,11 @@ class ChangedPairs:
         """The prompt of one pair, which no change concerns; its images are not read."""
         return self.pairs.prompt(row)
 
+    def images(self, row: int) -> Sequence[tuple[str, str]]:
+        """Place and SHA-256 of both image files of a pair, as they are stored; nothing of sets that cannot tell."""
+        own = getattr(self.pairs, "images", None)
+        return [] if own is None else own(row)
+
     def content(self, row: int) -> str:
         """SHA-256 of all that the changed pair depends on; the row, too, since a change may."""
         labels = [change.label for change in self.changes]

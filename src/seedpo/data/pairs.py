@@ -322,6 +322,16 @@ class PairSet:
         name = self.layout.content[0]
         return checked_prompt(self.table.row(row, [name])[name], name, self.table.place(row))
 
+    def images(self, index: int) -> list[tuple[str, str]]:
+        """Place and SHA-256 of both image files of a pair.
+
+        Raises:
+            DataError: if one cannot be read.
+        """
+        pair = self.stored(index)
+        names = pair.names[1:]
+        return [(f"{pair.place}: {name}", hashlib.sha256(_file(pair, name)).hexdigest()) for name in names]
+
     def open(self, index: int) -> OpenedPair:
         """One pair decoded, in the size that it is stored in."""
         return open_pair(self.stored(index))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from tqdm import tqdm
 
@@ -18,7 +18,22 @@ logger = logging.getLogger(__name__)
 LEAST_SEEN = 1000
 """Pairs of a stream, whose length is not known, by which the share is reckoned at least."""
 
+MOST_COMPARED = 10_000
+"""Pairs whose image files are compared with one another at most."""
+
 Part = TypeVar("Part")
+
+
+@runtime_checkable
+class ImageFiles(Protocol):
+    """Pairs that can tell which image files they hold."""
+
+    def images(self, row: int) -> Sequence[tuple[str, str]]:
+        """Place and SHA-256 of both image files of a pair.
+
+        Raises:
+            DataError: if one cannot be read.
+        """
 
 
 class SkippingPairs:
@@ -65,6 +80,10 @@ class SkippingPairs:
     def prompt(self, row: int) -> str:
         """What a pair's images were made for; that of the pair in its place, once it turned out unreadable."""
         return self._first_readable(row, self.pairs.prompt)
+
+    def images(self, row: int) -> Sequence[tuple[str, str]]:
+        """Place and SHA-256 of both image files of a pair."""
+        return _images(self.pairs, row)
 
     def _first_readable(self, row: int, read: Callable[[int], Part]) -> Part:
         count = len(self)
@@ -146,8 +165,19 @@ class SomePairs:
         """SHA-256 of all that a pair depends on: the same as in the whole set."""
         return self.pairs.content(self.rows[row])
 
+    def images(self, row: int) -> Sequence[tuple[str, str]]:
+        """Place and SHA-256 of both image files of a pair."""
+        return _images(self.pairs, self.rows[row])
 
-def divided_by_prompt(pairs: PreferencePairs, share: float, *, progress: bool = False) -> tuple[SomePairs, SomePairs]:
+
+def divided_by_prompt(
+    pairs: PreferencePairs,
+    share: float,
+    *,
+    key: str = "held_out_share",
+    other: str = "held_out",
+    progress: bool = False,
+) -> tuple[SomePairs, SomePairs]:
     """The pairs of most prompts, and those of a share of the prompts, which the prompts themselves decide.
 
     Whatever else is in the set, and in whatever order, a prompt stays on its side. Pairs whose prompt cannot be read
@@ -156,6 +186,8 @@ def divided_by_prompt(pairs: PreferencePairs, share: float, *, progress: bool = 
     Args:
         pairs: the set.
         share: of the prompts whose pairs are kept apart, above 0 and below 1.
+        key: setting of the share, for messages.
+        other: setting that names a set of its own, for messages.
         progress: whether to show a progress bar.
 
     Raises:
@@ -166,8 +198,8 @@ def divided_by_prompt(pairs: PreferencePairs, share: float, *, progress: bool = 
         sides[_is_apart(pairs, row, share)].append(row)
     if not all(sides):
         raise DataError(
-            f"held_out_share = {share:g} leaves {len(sides[0])} pairs to train on and {len(sides[1])} to measure on; "
-            "change it, or name a set of pairs with held_out"
+            f"{key} = {share:g} leaves {len(sides[0])} pairs to train on and {len(sides[1])} to measure on; "
+            f"change it, or name a set of pairs with {other}"
         )
     return SomePairs(pairs, sides[0]), SomePairs(pairs, sides[1])
 
@@ -178,3 +210,28 @@ def _is_apart(pairs: PreferencePairs, row: int, share: float) -> bool:
     except DataError:  # whoever reads the pair says so
         return False
     return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big") / 2**64 < share
+
+
+def shared_images(training: PreferencePairs, validation: PreferencePairs) -> list[tuple[str, str]]:
+    """Images of ``validation`` that are images of ``training`` too, byte for byte: their places in both.
+
+    Every file is read. Above :data:`MOST_COMPARED` pairs nothing is compared, and the log says so. Pairs that cannot be
+    read are passed over.
+    """
+    if training.sequential or len(training) + len(validation) > MOST_COMPARED:
+        logger.info("training and validation pairs were not searched for images that both hold: there are too many")
+        return []
+    places = {digest: place for row in range(len(training)) for place, digest in _images(training, row)}
+    return [
+        (places[digest], place)
+        for row in range(len(validation))
+        for place, digest in _images(validation, row)
+        if digest in places
+    ]
+
+
+def _images(pairs: PreferencePairs, row: int) -> list[tuple[str, str]]:
+    try:
+        return list(pairs.images(row)) if isinstance(pairs, ImageFiles) else []
+    except DataError:
+        return []

@@ -35,9 +35,32 @@ class PairsConfig(Section):
     empty_prompts: float = Field(0.0, ge=0.0, le=1.0)
     """Prompt dropout: share of the visits at which a pair is trained on with the empty prompt. It is drawn anew at
     every visit, alike for the pair's two images; 0.2 in the official code of Diffusion-DPO. 0 keeps all prompts."""
+    validation: float | str | None = None
+    """Pairs that are kept out of the training, on which every evaluation measures accuracy, loss and margin: a share
+    of the prompts (0.1; which ones, the prompts themselves decide, and all pairs of a prompt stay together), or a set
+    of its own, named like `data`. None: nothing is kept out."""
+    validation_split: str | None = None
+    """Split of a set that `validation` names, where it has several; None: `split`."""
+    validation_limit: int | None = Field(256, ge=1)
+    """Most validation pairs that are measured, the first ones of the set; None: all. It does not change which pairs are
+    trained on."""
+    validation_draws: int = Field(4, ge=1)
+    """Time steps and noises at which each validation pair is measured, spread over the schedule and the same at every
+    evaluation; more make the figures less noisy and cost as many forward passes more."""
     bad_rows_limit: float = Field(0.01, ge=0.0, le=1.0)
     """Share of the pairs that may be unreadable: the next readable pair takes the place of each. A run that meets more
     stops; with 0 it stops at the first."""
+
+    @model_validator(mode="after")
+    def _validation_is_usable(self) -> Self:
+        if isinstance(self.validation, float) and not 0.0 < self.validation < 1.0:
+            raise ValueError(
+                f"pairs.validation = {self.validation:g} must be a share above 0 and below 1, for example 0.1, or the "
+                "name of a set of pairs; null keeps nothing out"
+            )
+        if self.validation_split is not None and not isinstance(self.validation, str):
+            raise ValueError("pairs.validation_split is of a set that pairs.validation names; remove it")
+        return self
 
 
 class CacheConfig(Section):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from seedpo.core.draws import KeyedDraws
+from seedpo.core.draws import PairDraws
 from seedpo.core.noise_weights import MIN_SNR_GAMMA, NOISE_WEIGHTS
 from seedpo.core.objectives import see_loss
 from seedpo.core.processes import Process
@@ -73,7 +73,7 @@ class NoiseDPO:
         loss: str = "sigmoid",
         noise_weight: str = "constant",
         min_snr_gamma: float = MIN_SNR_GAMMA,
-        draws: KeyedDraws | None = None,
+        draws: PairDraws | None = None,
         cache: ReferenceCache | None = None,
     ) -> None:
         if cache is not None and draws is None:
@@ -197,7 +197,7 @@ def _content(batch: ImagePairs) -> Tensor:
 
 
 def noise_objective(
-    config: MethodConfig, *, draws: KeyedDraws | None = None, cache: ReferenceCache | None = None
+    config: MethodConfig, *, draws: PairDraws | None = None, cache: ReferenceCache | None = None
 ) -> NoiseDPO:
     """The objective of a run."""
     policy_weight, reference_weight = config.weights

@@ -14,7 +14,7 @@ import math
 
 import torch
 
-from seedpo.core.draws import KeyedDraws
+from seedpo.core.draws import PairDraws
 from seedpo.core.objectives import see_loss
 from seedpo.core.sampling import Sampler, SamplingSettings
 from seedpo.core.transitions import Reduction
@@ -86,7 +86,7 @@ class TransitionDPO:
 
 
 def transition_objective(
-    config: MethodConfig, *, draws: KeyedDraws | None = None, cache: ReferenceCache | None = None
+    config: MethodConfig, *, draws: PairDraws | None = None, cache: ReferenceCache | None = None
 ) -> TransitionDPO:
     """The objective of a run; nothing is drawn or cached for pairs of steps."""
     policy_weight, reference_weight = config.weights

@@ -16,12 +16,11 @@ from typing import Any, Literal
 
 from accelerate import Accelerator
 
-from seedpo.data.changes import SQUARE_TIME_IDS, TIES_AS_WINS, ChangedPairs
 from seedpo.data.prompts import load_prompts
-from seedpo.data.reading import load_pairs
 from seedpo.data.selection import SkippingPairs
 from seedpo.errors import ConfigError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
+from seedpo.evaluation.pair_validation import JoinedEvaluation
 from seedpo.methods.presets import METHODS
 from seedpo.methods.sources.supplies import Decode, Supplies
 from seedpo.metrics.catalogue import METRICS, metric_entry
@@ -44,6 +43,13 @@ from seedpo.training.resume import start_folder
 from seedpo.training.settings import RunConfig
 from seedpo.training.trackers import require_trackers
 from seedpo.training.trainer import Trainer
+from seedpo.training.validation import (
+    DividedPairs,
+    build_divided_pairs,
+    build_validation,
+    check_validation,
+    warn_of_shared_images,
+)
 from seedpo.training.watching import Watch
 
 logger = logging.getLogger(__name__)
@@ -80,6 +86,7 @@ def resolve_config(
             f"noise_weight = {config.noise_weight} has no effect on {config.method}, which compares denoising steps; "
             "leave it out, or take method diffusion-dpo"
         )
+    check_validation(config)
     return config
 
 
@@ -95,23 +102,13 @@ def named_prompts(name: str, *, embedded: bool, count: int | None = None) -> lis
 
 
 def build_pairs(config: RunConfig) -> SkippingPairs:
-    """The labelled pairs of an offline method; those that cannot be read are passed over, up to a limit.
+    """The labelled pairs that an offline method trains on; those that cannot be read are passed over, up to a limit.
 
     Raises:
         ConfigError: if ``data`` is neither a registered name nor looks like a path.
         DataError: if it cannot be read.
     """
-    fidelity, settings = config.fidelity, config.pairs
-    if fidelity.ties_as_wins:
-        settings = settings.model_copy(update={"ties": "half"})
-    pairs = load_pairs(config.data, settings, seed=config.seed)
-    logger.info("%s", pairs.summary)
-    possible = (
-        (fidelity.ties_as_wins, TIES_AS_WINS),
-        (fidelity.square_time_ids, SQUARE_TIME_IDS),
-    )
-    changes = [change for wanted, change in possible if wanted]
-    return SkippingPairs(ChangedPairs(pairs, changes) if changes else pairs, limit=settings.bad_rows_limit)
+    return build_divided_pairs(config).training
 
 
 def named_reward(name: str, config: RunConfig) -> CheckedReward:
@@ -141,14 +138,15 @@ def build_source(
     rank: int = 0,
     world: int = 1,
     caches: Caches | None = None,
+    pairs: SkippingPairs | None = None,
     progress: bool = False,
 ) -> Source[Any]:
     """The source of pairs of the run's method, for one process of several; ``progress`` shows votes coming in."""
     caches = caches or Caches(policy=policy)
 
     def labelled() -> tuple[SkippingPairs, PairEncoder]:
-        pairs = build_pairs(config)
-        return pairs, caches.encoder(pairs)
+        training = pairs or build_pairs(config)
+        return training, caches.encoder(training)
 
     supplies = Supplies(
         policy=policy,
@@ -244,13 +242,13 @@ class RunParts:
         policy: the model that is trained, on its device.
         method: the loss.
         source: the pairs of this process.
-        evaluation: what is generated and measured.
+        evaluation: what is generated and measured, and the validation pairs.
     """
 
     policy: PipelinePolicy
     method: Method[Any]
     source: Source[Any]
-    evaluation: ImageEvaluation
+    evaluation: ImageEvaluation | JoinedEvaluation
 
 
 def build_parts(config: RunConfig, accelerator: Accelerator, *, progress: bool) -> RunParts:
@@ -273,6 +271,10 @@ def build_parts(config: RunConfig, accelerator: Accelerator, *, progress: bool) 
     if (frozen := policy.adapter.frozen) is not None:
         policy.adapter.frozen = accelerator.prepare_model(frozen, evaluation_mode=True)
     on_main_process(accelerator, lambda: ensure_study(config))
+    divided: DividedPairs | None = None
+    if METHODS[config.method].source.fixed_pairs:
+        divided = pairs = on_every_process(accelerator, lambda: build_divided_pairs(config))
+        on_main_process(accelerator, lambda: warn_of_shared_images(pairs))
     source = on_every_process(
         accelerator,
         lambda: build_source(
@@ -281,10 +283,17 @@ def build_parts(config: RunConfig, accelerator: Accelerator, *, progress: bool) 
             rank=accelerator.process_index,
             world=accelerator.num_processes,
             caches=caches,
+            pairs=divided.training if divided else None,
             progress=progress,
         ),
     )
-    return RunParts(policy=policy, method=build_method(config, caches), source=source, evaluation=evaluation)
+    validation = [build_validation(config, divided.validation, caches)] if divided and divided.validation else []
+    return RunParts(
+        policy=policy,
+        method=build_method(config, caches),
+        source=source,
+        evaluation=JoinedEvaluation([evaluation, *validation]) if validation else evaluation,
+    )
 
 
 def train(

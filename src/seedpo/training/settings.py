@@ -243,6 +243,8 @@ class RewardRunConfig(TrainingConfig):
     def _keys_that_make_sense_here(self) -> Self:
         if self.cache.reference or self.cache.visits is not None:
             raise ValueError("cache.reference must be false: a preference model has no reference")
+        if self.pairs.validation is not None:
+            raise ValueError("pairs.validation must be null: a preference model has held_out and held_out_share")
         if self.pairs.empty_prompts:
             raise ValueError("pairs.empty_prompts must be 0: a preference model is to read the prompt")
         if min(self.timesteps) < 0 or len(set(self.timesteps)) < len(self.timesteps):

@@ -1,0 +1,132 @@
+"""The pairs of an offline run: those that are trained on, and those that are kept out for validation."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from seedpo.core.draws import StratifiedDraws
+from seedpo.data.changes import SQUARE_TIME_IDS, TIES_AS_WINS, ChangedPairs
+from seedpo.data.reading import load_pairs
+from seedpo.data.selection import SkippingPairs, divided_by_prompt, shared_images
+from seedpo.data.settings import PairsConfig
+from seedpo.errors import ConfigError
+from seedpo.evaluation.pair_validation import PairValidation
+from seedpo.methods.presets import METHODS
+from seedpo.protocols import PreferencePairs
+from seedpo.training.caches import Caches
+from seedpo.training.settings import RunConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DividedPairs:
+    """The labelled pairs of a run; those that cannot be read are passed over, up to a limit.
+
+    Attributes:
+        training: what is trained on.
+        validation: what is kept out; ``None`` if nothing is.
+    """
+
+    training: SkippingPairs
+    validation: SkippingPairs | None
+
+
+def check_validation(config: RunConfig) -> None:
+    """Refuses validation pairs where there are none to keep out.
+
+    Raises:
+        ConfigError: if the method makes its own pairs, or both sets are the same.
+    """
+    name = config.pairs.validation
+    if name is None:
+        return
+    if not METHODS[config.method].source.fixed_pairs:
+        raise ConfigError(
+            f"pairs.validation = {name}: {config.method} makes its own pairs, and none are kept out; its held-out "
+            "figures are those of the evaluations (evaluation.rewards); set pairs.validation to null"
+        )
+    if name == config.data and config.pairs.validation_split in (None, config.pairs.split):
+        raise ConfigError(
+            f"pairs.validation = {name} is the set that is trained on; write a share such as 0.1, or set "
+            "pairs.validation_split"
+        )
+
+
+def build_divided_pairs(config: RunConfig) -> DividedPairs:
+    """The labelled pairs of an offline method.
+
+    Raises:
+        ConfigError: if a name is neither registered nor looks like a path, or a stream is to be divided.
+        DataError: if pairs cannot be read, or either side is empty.
+    """
+    check_validation(config)
+    settings, name = config.pairs, config.pairs.validation
+    training: PreferencePairs = _opened(config, config.data, settings)
+    validation: PreferencePairs | None = None
+    if isinstance(name, str):
+        split = settings.validation_split or settings.split
+        validation = _opened(config, name, settings.model_copy(update={"split": split}))
+        if validation.sequential:
+            raise ConfigError(f"pairs.validation = {name} is a stream, which has no end; name files or a folder")
+    elif name is not None:
+        if training.sequential:
+            raise ConfigError(
+                f"pairs.validation = {name:g}: data = {config.data} is a stream, of which no pairs can be kept out; "
+                "name a set of pairs"
+            )
+        training, validation = divided_by_prompt(training, name, key="pairs.validation", other="pairs.validation")
+        logger.info("pairs.validation = %g: %d pairs kept out, %d trained on", name, len(validation), len(training))
+    return DividedPairs(
+        training=_changed(config, training),
+        validation=None if validation is None else _changed(config, validation),
+    )
+
+
+def _opened(config: RunConfig, name: str, settings: PairsConfig) -> PreferencePairs:
+    if config.fidelity.ties_as_wins:
+        settings = settings.model_copy(update={"ties": "half"})
+    pairs = load_pairs(name, settings, seed=config.seed)
+    logger.info("%s", pairs.summary)
+    return pairs
+
+
+def _changed(config: RunConfig, pairs: PreferencePairs) -> SkippingPairs:
+    possible = (
+        (config.fidelity.ties_as_wins, TIES_AS_WINS),
+        (config.fidelity.square_time_ids, SQUARE_TIME_IDS),
+    )
+    changes = [change for wanted, change in possible if wanted]
+    return SkippingPairs(ChangedPairs(pairs, changes) if changes else pairs, limit=config.pairs.bad_rows_limit)
+
+
+def warn_of_shared_images(pairs: DividedPairs) -> None:
+    """Names images that are in training and validation pairs: the figures are too good by them."""
+    if pairs.validation is None:
+        return
+    shared = shared_images(pairs.training, pairs.validation)
+    if shared:
+        logger.warning(
+            "pairs.validation: %d images of validation pairs are in training pairs too, so the figures are too good; "
+            "the first is %s, which is also %s",
+            len(shared),
+            shared[0][1],
+            shared[0][0],
+        )
+
+
+def build_validation(config: RunConfig, pairs: SkippingPairs, caches: Caches) -> PairValidation:
+    """What is measured on validation pairs, with draws that are the same in every run."""
+    settings = config.pairs
+    limit = settings.validation_limit
+    draws = StratifiedDraws(seed=config.evaluation.seed, strata=settings.validation_draws)
+    return PairValidation(
+        caches.encoder(pairs),
+        lambda rows: [pairs.prompt(row) for row in rows],
+        METHODS[config.method].objective(config, draws=draws),
+        rows=range(len(pairs) if limit is None else min(len(pairs), limit)),
+        draws=settings.validation_draws,
+        batch_size=config.batch_size,
+        seed=config.evaluation.seed,
+    )
