@@ -86,13 +86,13 @@ class TestRuns:
         runs = list(demo.demo_runs(seeds))
         assert sorted(run.name for run in runs) == sorted(
             f"{example}-{variant}-seed{seed}"
-            for example in ("hacking", *METHODS.names())
+            for example in ("hacking", "learning", *METHODS.names())
             for variant in ("base", "see", "control")
             for seed in range(seeds)
         )
         assert all(run.keys["seed"] == int(run.name[-1]) for run in runs)
 
-    @pytest.mark.parametrize("example", ["hacking", *METHODS.names()])
+    @pytest.mark.parametrize("example", ["hacking", "learning", *METHODS.names()])
     def test_variants_differ_in_the_weights_alone(self, example: str) -> None:
         """The control is the base method at the temperature of SEE: its beta' is SEE's a."""
         configs: dict[str, Mapping[str, Any]] = {

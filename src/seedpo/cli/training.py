@@ -151,9 +151,9 @@ def demo_command(
 ) -> None:
     """Train on the embedded model with and without the entropy term, and write the report.
 
-    `hacking`: SPO on the size of the JPEG file, which destroys the images. `diffusion-dpo`: pairs that improve them.
-    Each as base method, with the entropy term, and as base method at its temperature. Finished runs are kept; an
-    interrupted run continues.
+    `hacking`: SPO on the size of the JPEG file, which destroys the images. `learning`: Diffusion-DPO on pairs, which
+    improves them. Each as base method, with the entropy term, and as base method at its temperature. Finished runs are
+    kept; an interrupted run continues.
     """
     from seedpo.cli.demo import run_demo
 

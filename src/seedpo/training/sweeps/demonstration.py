@@ -1,6 +1,6 @@
 """The runs of the demonstration on the embedded model: base method, entropy term and temperature control.
 
-One example hacks its reward, so that its images are destroyed. Three more are the methods as they learn.
+One example hacks its reward, so that its images are destroyed; one gets better. The others are the three methods.
 """
 
 from __future__ import annotations
@@ -87,10 +87,18 @@ The learned scorers saturate before an image is destroyed. This reward does not:
 ``min_gap`` is 0, since the files of two candidates differ by hundredths of a kB.
 """
 
-EXAMPLES: Mapping[str, Mapping[str, Any]] = {"hacking": HACKING, **METHODS}
+LEARNING: Mapping[str, Any] = {
+    **METHODS["diffusion-dpo"],
+    "method": "diffusion-dpo",
+    "max_steps": 32,
+    "evaluate_every": 8,
+}
+"""Diffusion-DPO on labelled pairs, stopped while the truth still rises in all three variants."""
+
+EXAMPLES: Mapping[str, Mapping[str, Any]] = {"hacking": HACKING, "learning": LEARNING, **METHODS}
 """Everything that the demonstration can train, by the beginning of the runs' names."""
 
-SHOWN = ("hacking", "diffusion-dpo")
+SHOWN = ("hacking", "learning")
 """Examples that are trained where none are named: the images that a reward destroys, and training that helps."""
 
 
