@@ -112,3 +112,18 @@ def test_an_online_run_is_not_resumed_on_other_prompts(tmp_path: Path) -> None:
     longer = config.model_copy(update={"max_steps": 2})
     with pytest.raises(RunFolderError, match=r"other prompts than prompts = .*prompts\.txt .*\(prompts\)"):
         train(longer, tmp_path / "run", resume="latest", accelerator=cpu_accelerator(config), progress=False)
+
+
+def test_a_run_on_several_sets(tmp_path: Path) -> None:
+    rows = pq.read_table(few_pairs(tmp_path))
+    names = []
+    for number, part in enumerate((rows.slice(0, 4), rows.slice(4))):
+        names.append(str(tmp_path / f"{number}.parquet"))
+        pq.write_table(part, names[-1])
+    data = [names[0], {"name": names[1], "weight": 2}]
+    whole = run(tmp_path / "whole", data=data, max_steps=4)
+    run(tmp_path / "halved", data=data, max_steps=2, checkpoint_every=1)
+    assert run(tmp_path / "halved", data=data, max_steps=4, resume="latest", checkpoint_every=1) == whole
+    changed = [names[0], {"name": names[1], "weight": 3}]
+    with pytest.raises(RunFolderError, match=r"weights \[1, 2\] -> \[1, 3\]"):
+        run(tmp_path / "halved", data=changed, max_steps=6, resume="latest", checkpoint_every=1)

@@ -14,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from seedpo.data.cache.pairs import EncodedPairs
 from seedpo.data.cache.shards import SUFFIX
 from seedpo.data.cache.store import build_lock, check_folder
+from seedpo.data.settings import data_label
 from seedpo.errors import CacheError, ConfigError
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.presets import METHODS
@@ -60,7 +61,9 @@ def build_cache(config: RunConfig, *, progress: bool = True) -> str:
     divided = build_divided_pairs(config)
     labelled = divided.training
     if labelled.sequential and config.cache.reference:
-        raise ConfigError(f"cache.reference is of pairs that come again, and {config.data} is a stream; leave it out")
+        raise ConfigError(
+            f"cache.reference is of pairs that come again, and {data_label(config.data)} is a stream; leave it out"
+        )
     with ExitStack() as lock, logging_redirect_tqdm():
         on_main_process(accelerator, lambda: lock.enter_context(build_lock(root)))
         policy = build_policy(config)

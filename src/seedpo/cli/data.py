@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seedpo.cli.shared import read_changes
 from seedpo.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from seedpo.data.check import Findings
+    from seedpo.data.pairs import PairSet
+    from seedpo.data.streams import StreamedPairs
 
 data_app = typer.Typer(
     no_args_is_help=True, help="Labelled pairs of images: what a set holds, and whether it is sound."
@@ -28,7 +33,9 @@ def _data() -> None:
 
 @data_app.command("check")
 def check_command(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="What `data` of a run is: file, folder, glob, hub:...")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATH...", help="What `data` of a run is: file, folder, glob, hub:...")
+    ],
     changes: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,7 +43,10 @@ def check_command(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help=f"Folder for a contact sheet ({SHEET}) and all findings ({REPORT}).")
+        Path | None,
+        typer.Option(
+            help=f"Folder for a contact sheet ({SHEET}) and all findings ({REPORT}); of several sets a folder for each."
+        ),
     ] = None,
     rows: Annotated[
         int | None,
@@ -57,6 +67,8 @@ def check_command(
     Formats: Pick-a-Pic's parquet, tables with prompt, chosen and rejected (parquet, JSONL, CSV), folders chosen/ and
     rejected/, WebDataset archives, Hugging Face data sets. docs/data.md describes them.
 
+    Several sets are checked one after another.
+
     Examples:
         seedpo data check my_pairs/ --set pairs.resolution=512 --out check
 
@@ -64,7 +76,7 @@ def check_command(
 
         seedpo data check hub:owner/name --rows 200 --set pairs.resolution=512
     """
-    from seedpo.data.check import check_pairs, findings_text, spread, write_contact_sheet
+    from seedpo.data.check import check_pairs, findings_text
     from seedpo.data.reading import load_pairs
     from seedpo.settings import build_config
     from seedpo.training.settings import RunConfig
@@ -72,19 +84,33 @@ def check_command(
     config = build_config(RunConfig, read_changes(changes))
     if as_json:
         logging.getLogger("seedpo").setLevel(logging.WARNING)
-    pairs = load_pairs(path, config.pairs, seed=config.seed)
-    findings = check_pairs(pairs, rows=rows, progress=not quiet)
-    if out is not None:
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            shown = spread(findings.readable, SHEET_PAIRS)
-            if shown:
-                write_contact_sheet(pairs, shown, out / SHEET, title=f"{findings.origin}: {findings.summary}")
-            (out / REPORT).write_text(json.dumps(findings.as_json(), indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"--out {out} cannot be written: {error}") from error
-    typer.echo(json.dumps(findings.as_json(), indent=1) if as_json else findings_text(findings))
-    if out is not None and not as_json:
-        typer.echo(f"written: {out / REPORT}" + (f", {out / SHEET}" if shown else ""))
-    if findings.stops:
-        raise DataError("; ".join(findings.stops))
+    all_findings: list[Findings] = []
+    for number, path in enumerate(paths, start=1):
+        pairs = load_pairs(path, config.pairs, seed=config.seed)
+        findings = check_pairs(pairs, rows=rows, progress=not quiet)
+        all_findings.append(findings)
+        written = [] if out is None else _write(pairs, findings, out if len(paths) == 1 else out / str(number))
+        if not as_json:
+            typer.echo(findings_text(findings))
+            if written:
+                typer.echo(f"written: {', '.join(map(str, written))}")
+    if as_json:
+        values = [findings.as_json() for findings in all_findings]
+        typer.echo(json.dumps(values[0] if len(values) == 1 else values, indent=1))
+    if stops := [stop for findings in all_findings for stop in findings.stops]:
+        raise DataError("; ".join(stops))
+
+
+def _write(pairs: PairSet | StreamedPairs, findings: Findings, out: Path) -> list[Path]:
+    """Writes all findings and, if any pair can be read, a contact sheet; returns what was written."""
+    from seedpo.data.check import spread, write_contact_sheet
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        shown = spread(findings.readable, SHEET_PAIRS)
+        if shown:
+            write_contact_sheet(pairs, shown, out / SHEET, title=f"{findings.origin}: {findings.summary}")
+        (out / REPORT).write_text(json.dumps(findings.as_json(), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written: {error}") from error
+    return [out / REPORT, out / SHEET] if shown else [out / REPORT]

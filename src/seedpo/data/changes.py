@@ -10,6 +10,7 @@ from functools import reduce
 import torch
 
 from seedpo.data.fingerprints import fingerprint_of
+from seedpo.data.joined import repeats_of
 from seedpo.errors import DataError
 from seedpo.protocols import Fingerprint, LabelledPair, PreferencePairs, Reward
 
@@ -80,6 +81,10 @@ class ChangedPairs:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def repeats(self) -> Sequence[int] | None:
+        """Visits of each pair in an epoch; ``None``: one of each."""
+        return repeats_of(self.pairs)
 
     def fingerprint(self) -> Fingerprint:
         """That of the pairs as they are stored; the settings say what is changed."""

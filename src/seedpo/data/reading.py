@@ -13,9 +13,10 @@ from seedpo.data.archives import ArchiveStream
 from seedpo.data.catalogue import DATA
 from seedpo.data.folders import SIDES, FolderRows
 from seedpo.data.hub import MARKS, HubStream, SavedRows
+from seedpo.data.joined import JoinedPairs
 from seedpo.data.pairs import PairSet
 from seedpo.data.parquet import ParquetRows
-from seedpo.data.settings import PairsConfig
+from seedpo.data.settings import DataSet, PairsConfig
 from seedpo.data.streams import StreamedPairs
 from seedpo.data.tables import TextRows
 from seedpo.data.text import csv_lines, json_lines
@@ -120,6 +121,32 @@ def load_pairs(name: str, config: PairsConfig, *, seed: int = 0) -> Opened:
     if not any(sign in name for sign in "/\\:.*?[{") and not Path(name).exists():
         raise unknown("preference set", name, DATA.names(), also="; or a path")
     return read_pairs(name, config, seed=seed)
+
+
+def load_data(data: str | tuple[DataSet, ...], config: PairsConfig, *, seed: int = 0) -> Opened | JoinedPairs:
+    """The labelled pairs that a run names: of one set, or of several read as one.
+
+    Args:
+        data: as in the configuration.
+        config: how they are read; the same for all sets.
+        seed: of the order of streams.
+
+    Raises:
+        ConfigError: if a name is neither registered nor looks like a path.
+        DataError: if one cannot be read, or is a stream among several.
+    """
+    if isinstance(data, str):
+        return load_pairs(data, config, seed=seed)
+    parts: list[PairSet] = []
+    for entry in data:
+        part = load_pairs(entry.name, config, seed=seed)
+        if isinstance(part, StreamedPairs):
+            raise DataError(
+                f"data: {entry.name} is a stream, which cannot be joined with other sets; name it alone, or store it "
+                "as parquet files"
+            )
+        parts.append(part)
+    return JoinedPairs(parts, data)
 
 
 def read_pairs(place: str | Path, config: PairsConfig | None = None, *, seed: int = 0) -> Opened:

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from tqdm import tqdm
 
 from seedpo.data.fingerprints import fingerprint_of
+from seedpo.data.joined import repeats_of
 from seedpo.errors import DataError
 from seedpo.protocols import Fingerprint, LabelledPair, PreferencePairs, State
 
@@ -56,6 +57,10 @@ class SkippingPairs:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def repeats(self) -> Sequence[int] | None:
+        """Visits of each pair in an epoch; ``None``: one of each."""
+        return repeats_of(self.pairs)
 
     def fingerprint(self) -> Fingerprint:
         """That of the whole set, those that cannot be read included."""
@@ -140,6 +145,11 @@ class SomePairs:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def repeats(self) -> Sequence[int] | None:
+        """Visits of each pair in an epoch; ``None``: one of each."""
+        whole = repeats_of(self.pairs)
+        return None if whole is None else [whole[row] for row in self.rows]
 
     def fingerprint(self) -> Fingerprint:
         """That of the whole set, of which the settings say the part."""

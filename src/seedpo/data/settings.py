@@ -2,11 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from seedpo.settings import NO_EFFECT, Section
+
+
+class DataSet(Section):
+    """One of several sets of pairs."""
+
+    name: str
+    """A registered name, a file, folder or glob of shards."""
+    weight: int = Field(1, ge=1, le=1000)
+    """Visits of each of its pairs in an epoch. With weights 1 and 2 a pair of the second set is trained on twice as
+    often as one of the first. Whole numbers: to halve a set, double the others."""
+
+
+def _set(entry: Any) -> DataSet:
+    try:
+        return DataSet.model_validate({"name": entry} if isinstance(entry, str) else entry)
+    except ValidationError as error:
+        raise ValueError(
+            f"{entry!r} is not a set; write its name, or {{name: NAME, weight: W}} with a whole W from 1 to 1000"
+        ) from error
+
+
+def _sets(value: Any) -> Any:
+    """A name stays as it is; of a list each entry becomes a set."""
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        if isinstance(value, str) and value:
+            return value
+        raise ValueError("write a name, or a list such as [a/, {name: b/, weight: 2}]")
+    if not value:
+        raise ValueError("the list is empty; write at least one set into it")
+    sets = [_set(entry) for entry in value]
+    names = [entry.name for entry in sets]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"{twice} is there twice; name it once and give it a weight, {{name: {twice}, weight: 2}}")
+    return tuple(sets)
+
+
+DataSets = Annotated[str | tuple[DataSet, ...], BeforeValidator(_sets)]
+"""Where labelled pairs lie: a name, or several with weights."""
+
+
+def data_label(data: str | tuple[DataSet, ...]) -> str:
+    """The names of the sets, for messages."""
+    if isinstance(data, str):
+        return data
+    return ", ".join(entry.name + (f" (weight {entry.weight})" if entry.weight > 1 else "") for entry in data)
 
 
 class PairsConfig(Section):

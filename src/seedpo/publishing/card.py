@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from seedpo.data.settings import DataSet, data_label
 from seedpo.methods.presets import METHODS, method_title
 from seedpo.metrics.catalogue import find_metric
 from seedpo.models.catalogue import MODELS
@@ -110,6 +111,13 @@ def _summary(config: RunConfig, base: str | None) -> str:
     return f"{what} of {source}, trained with {_method(config)} ({', '.join(papers)}) by seedpo."
 
 
+def _data(data: str | tuple[DataSet, ...]) -> str:
+    """The names of the sets of pairs, without the folders of this machine."""
+    if isinstance(data, str):
+        return _shown(data)
+    return data_label(tuple(entry.model_copy(update={"name": _shown(entry.name)}) for entry in data))
+
+
 def _pictures(grid: tuple[Any, int, int] | None) -> list[str]:
     if grid is None:
         return []
@@ -125,7 +133,7 @@ def _use(config: RunConfig, base: str | None, repository: str | None) -> str:
 
 def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> list[tuple[str, str]]:
     policy_weight, reference_weight = config.weights
-    offline = [("preference pairs", _shown(config.data))]
+    offline = [("preference pairs", _data(config.data))]
     judge = "votes of people" if config.feedback.study is not None else _shown(config.reward)
     online = [("prompts", _shown(config.prompts)), ("reward", judge)]
     last = next((line for line in reversed(lines) if line["kind"] == "train"), {})

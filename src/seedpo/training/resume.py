@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from seedpo.data.fingerprints import changes_between
+from seedpo.data.settings import data_label
 from seedpo.errors import RunFolderError
 from seedpo.files import remove_leftovers
 from seedpo.processes import on_main_process
@@ -143,8 +144,9 @@ def _require_same_inputs(
     """
     for key, now in inputs.items():
         if changes := changes_between(manifest.inputs.get(key, {}), now):
+            named = data_label(getattr(config, key, key))
             raise RunFolderError(
-                f"{where} was trained on other {key} than {key} = {getattr(config, key, None)} holds today "
+                f"{where} was trained on other {key} than {key} = {named} holds today "
                 f"({', '.join(changes)}); put the data back as they were, or choose another --out to start anew"
             )
 

@@ -16,9 +16,9 @@ from accelerate import Accelerator
 
 from seedpo.core.draws import KeyedDraws
 from seedpo.data.changes import ChangedPairs, relabel
-from seedpo.data.reading import load_pairs
+from seedpo.data.reading import load_data
 from seedpo.data.selection import SkippingPairs, divided_by_prompt
-from seedpo.data.settings import PairsConfig
+from seedpo.data.settings import DataSet, PairsConfig, data_label
 from seedpo.errors import ConfigError
 from seedpo.methods.sources.offline import OfflinePairs, VisitDraws
 from seedpo.models.catalogue import MODELS
@@ -141,8 +141,8 @@ def build_preference_pairs(
     """
     reward = None if config.relabel is None else build_reward(config.relabel, device=device)
 
-    def opened(name: str, settings: PairsConfig) -> PreferencePairs:
-        pairs = load_pairs(name, settings, seed=config.seed)
+    def opened(name: str | tuple[DataSet, ...], settings: PairsConfig) -> PreferencePairs:
+        pairs = load_data(name, settings, seed=config.seed)
         logger.info("%s", pairs.summary)
         if reward is None:
             return pairs
@@ -158,7 +158,9 @@ def build_preference_pairs(
         )
         held_out: PreferencePairs = opened(config.held_out, settings)
     elif training.sequential:
-        raise ConfigError(f"data = {config.data} is a stream, of which no pairs can be kept out; set held_out")
+        raise ConfigError(
+            f"data = {data_label(config.data)} is a stream, of which no pairs can be kept out; set held_out"
+        )
     else:
         training, held_out = divided_by_prompt(training, config.held_out_share, progress=progress)
     if held_out.sequential and config.held_out_limit is None:

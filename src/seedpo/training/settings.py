@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from seedpo.core.entropy import entropy_weights
 from seedpo.core.losses import LOSSES
 from seedpo.core.noise_weights import NOISE_WEIGHTS
-from seedpo.data.settings import CacheConfig, PairsConfig
+from seedpo.data.settings import CacheConfig, DataSets, PairsConfig
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig, TrajectoryConfig
 from seedpo.models.settings import ModelSettings
@@ -92,9 +92,10 @@ class RunConfig(ModelSettings, TrainingConfig):
 
     method: str = "diffusion-dpo"
     """Preset: `diffusion-dpo`, `d3po` or `spo`."""
-    data: str = "scenes-pairs"
+    data: DataSets = "scenes-pairs"
     """Preference pairs of offline methods: a registered name, a file, folder or glob of shards, or `hub:owner/name`;
-    docs/data.md lists the formats."""
+    docs/data.md lists the formats. Several sets are a list of names, or of names with weights,
+    `[a/, {name: b/, weight: 2}]`: each pair of b/ then comes twice in an epoch."""
     prompts: str = "scenes-training"
     """Prompts of online methods: a registered name or a text file with one prompt per line."""
     reward: str = "scenes-scorer"
@@ -204,8 +205,9 @@ class RewardRunConfig(TrainingConfig):
     """Pipeline with the architecture of a single-file `model`; None: diffusers' choice."""
     resolution: int | None = Field(None, ge=8)
     """Height and width in pixels of the images of `model`; None: its own. `pairs.resolution` must give the same."""
-    data: str = "scenes-scorer-pairs"
-    """Labelled pairs: a registered name, a file, folder or glob of shards, or `hub:owner/name`; see docs/data.md."""
+    data: DataSets = "scenes-scorer-pairs"
+    """Labelled pairs: a registered name, a file, folder or glob of shards, or `hub:owner/name`, or several sets with
+    weights; see docs/data.md."""
     held_out: str | None = None
     """Pairs on which the accuracy is measured, named like `data`; None: some prompts of `data` are kept out of the
     training, with all their pairs."""

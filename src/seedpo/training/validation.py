@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from seedpo.core.draws import StratifiedDraws
 from seedpo.data.changes import SQUARE_TIME_IDS, TIES_AS_WINS, ChangedPairs
-from seedpo.data.reading import load_pairs
+from seedpo.data.reading import load_data
 from seedpo.data.selection import SkippingPairs, divided_by_prompt, shared_images
-from seedpo.data.settings import PairsConfig
+from seedpo.data.settings import DataSet, PairsConfig, data_label
 from seedpo.errors import ConfigError
 from seedpo.evaluation.pair_validation import PairValidation
 from seedpo.methods.presets import METHODS
@@ -73,8 +73,8 @@ def build_divided_pairs(config: RunConfig) -> DividedPairs:
     elif name is not None:
         if training.sequential:
             raise ConfigError(
-                f"pairs.validation = {name:g}: data = {config.data} is a stream, of which no pairs can be kept out; "
-                "name a set of pairs"
+                f"pairs.validation = {name:g}: data = {data_label(config.data)} is a stream, of which no pairs can be "
+                "kept out; name a set of pairs"
             )
         training, validation = divided_by_prompt(training, name, key="pairs.validation", other="pairs.validation")
         logger.info("pairs.validation = %g: %d pairs kept out, %d trained on", name, len(validation), len(training))
@@ -84,10 +84,10 @@ def build_divided_pairs(config: RunConfig) -> DividedPairs:
     )
 
 
-def _opened(config: RunConfig, name: str, settings: PairsConfig) -> PreferencePairs:
+def _opened(config: RunConfig, name: str | tuple[DataSet, ...], settings: PairsConfig) -> PreferencePairs:
     if config.fidelity.ties_as_wins:
         settings = settings.model_copy(update={"ties": "half"})
-    pairs = load_pairs(name, settings, seed=config.seed)
+    pairs = load_data(name, settings, seed=config.seed)
     logger.info("%s", pairs.summary)
     return pairs
 

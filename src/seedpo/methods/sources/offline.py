@@ -10,6 +10,7 @@ import torch
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.types import ImagePairs
 from seedpo.data.fingerprints import fingerprint_of
+from seedpo.data.joined import repeats_of
 from seedpo.methods.settings import MethodConfig
 from seedpo.methods.sources.stream import IndexStream
 from seedpo.methods.sources.supplies import Supplies
@@ -78,7 +79,7 @@ class OfflinePairs:
         rank: number of this process.
         world: number of processes.
         reader: what the encoded pairs are read from, if it observes something: its state is kept with the position, and
-            one that is sequential is not shuffled.
+            one that is sequential is not shuffled. It may say how often each pair comes in an epoch.
     """
 
     def __init__(
@@ -99,7 +100,8 @@ class OfflinePairs:
         self.mirror_rejected = mirror_rejected
         self.reader = reader
         shuffle = reader is None or not reader.sequential
-        self._stream = IndexStream(len(pairs), seed=seed, rank=rank, world=world, shuffle=shuffle)
+        repeats = repeats_of(reader)
+        self._stream = IndexStream(len(pairs), seed=seed, rank=rank, world=world, shuffle=shuffle, repeats=repeats)
 
     def next_batch(self) -> ImagePairs:
         """The next pairs as latents.

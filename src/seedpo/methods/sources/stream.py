@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from seedpo.protocols import State
@@ -16,10 +18,24 @@ class IndexStream:
         rank: number of this process.
         world: number of processes.
         shuffle: whether the order is drawn; else it is ascending, as pairs from a stream need it.
+        repeats: how often each row comes in an epoch, 1 or more; ``None``: once.
     """
 
-    def __init__(self, count: int, *, seed: int, rank: int = 0, world: int = 1, shuffle: bool = True) -> None:
-        self.count = count
+    def __init__(
+        self,
+        count: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        shuffle: bool = True,
+        repeats: Sequence[int] | None = None,
+    ) -> None:
+        self._repeats = repeats
+        # One entry for each visit in an epoch: the row, and which of its visits it is.
+        turns = enumerate(repeats or ())
+        self._entries = [(row, turn) for row, number in turns for turn in range(number)] or None
+        self.count = count if self._entries is None else len(self._entries)
         self.seed = seed
         self.rank = rank
         self.world = world
@@ -32,15 +48,22 @@ class IndexStream:
         return [row for row, _ in self.take_with_visits(number)]
 
     def take_with_visits(self, number: int) -> list[tuple[int, int]]:
-        """The next row numbers of this process, each with how often the row was handed out before."""
+        """The next row numbers of this process, each with the number of its visit.
+
+        The visits of a row in an epoch are numbered in a row, whatever order they come in, so that none comes twice.
+        """
         places = [self._position + self.rank + self.world * index for index in range(number)]
         self._position += self.world * number
-        # An epoch hands out every row once, so that its number is the count of earlier visits.
-        return [(self._row(place), place // self.count) for place in places]
+        return [self._visit(place) for place in places]
 
-    def _row(self, place: int) -> int:
+    def _visit(self, place: int) -> tuple[int, int]:
         epoch, offset = divmod(place, self.count)
-        return self._order(epoch)[offset] if self.shuffle else offset
+        entry = self._order(epoch)[offset] if self.shuffle else offset
+        if self._entries is None or self._repeats is None:
+            # An epoch hands out every row once, so that its number is the count of earlier visits.
+            return entry, epoch
+        row, turn = self._entries[entry]
+        return row, epoch * self._repeats[row] + turn
 
     def _order(self, epoch: int) -> list[int]:
         if getattr(self, "_epoch", None) != epoch:
