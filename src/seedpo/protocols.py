@@ -66,6 +66,14 @@ class Denoiser(Protocol):
         """Images (B, 3, height, width) in [0, 1] of latents (B, ...)."""
 
 
+@runtime_checkable
+class DistributionEncoder(Protocol):
+    """A denoiser whose autoencoder gives a distribution of latents."""
+
+    def encode_distribution(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (B, ...) of the latents of images (B, 3, height, width) in [0, 1]."""
+
+
 class Trainable(Protocol):
     """Something that the trainer trains."""
 

@@ -52,6 +52,11 @@ def predict(network: nn.Module, latents: Tensor, time: Tensor, prompts: Prompts,
     return packed(velocity)
 
 
+def packed_latents(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    mean, std = encode_pixels(vae, pixels)
+    return packed(mean), packed(std)
+
+
 FAMILY = Family(
     pipeline=StableDiffusion3Pipeline,
     network="transformer",
@@ -63,7 +68,7 @@ FAMILY = Family(
     conditioning=Prompts,
     embed=embed,
     predict=predict,
-    encode=lambda vae, pixels: packed(encode_pixels(vae, pixels)),
+    encode=packed_latents,
     decode=lambda vae, latents: decode_latents(vae, unpacked(latents)),
     adapter_layers=("to_q", "to_k", "to_v", "to_out.0", "add_k_proj"),
 )

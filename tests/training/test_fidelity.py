@@ -166,7 +166,7 @@ def test_reference_moves_on_resume(tmp_path: Path, moves: bool) -> None:
     assert resumed < 1e-4 if moves else resumed > 0.05, resumed
 
 
-@pytest.mark.parametrize("switch", ["independent_flips", "reference_moves_on_resume"])
+@pytest.mark.parametrize("switch", ["independent_flips", "reference_moves_on_resume", "sampled_latents"])
 def test_cached_scalars_know_of_no_such_thing(switch: str) -> None:
     with pytest.raises(ConfigError, match=rf"fidelity\.{switch} needs cache\.reference = false"):
         build_config(

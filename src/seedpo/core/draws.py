@@ -87,6 +87,19 @@ class KeyedDraws:
             noises.append(torch.randn(tuple(shape), generator=generator, dtype=torch.float32))
         return torch.cat(timesteps), torch.stack(noises)
 
+    def latent_noise(self, pair: Tensor, visit: Tensor, *, shape: Sequence[int]) -> Tensor:
+        """Standard normal float32 noise (B, *shape) with which latents of pairs are drawn, on the CPU.
+
+        Args:
+            pair: numbers of the pairs in their set, (B,) int64.
+            visit: how often each was handed out before, (B,) int64.
+            shape: of the latents of one pair.
+        """
+        seeds = [
+            self._seed("latents", number, turn) for number, turn in zip(pair.tolist(), visit.tolist(), strict=True)
+        ]
+        return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
     def _seed(self, purpose: str, pair: int, visit: int) -> int:
         turn = visit if self.visits is None else visit % self.visits
         return seed_of(purpose, self.seed, pair, turn)

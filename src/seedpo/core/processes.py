@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -254,6 +254,17 @@ class DiffusionProcess:
         """SHA-256 of noise levels and kind of prediction."""
         levels = self.alphas_cumprod.double().cpu().numpy().tobytes()
         return hashlib.sha256(self.prediction_type.encode() + levels).hexdigest()
+
+
+def with_last_step_clamped(process: Process) -> Process:
+    """The process whose steps to the clean image lead to the noise level of time step 0, as in D3PO's and SPO's code.
+
+    Raises:
+        ValueError: if the process has no such level.
+    """
+    if not isinstance(process, DiffusionProcess):
+        raise ValueError(f"{type(process).__name__} has no noise at time step 0")
+    return replace(process, final_alpha_cumprod=float(process.alphas_cumprod[0]))
 
 
 def _ddim_std(level: Tensor, next_level: Tensor, eta: float) -> Tensor:

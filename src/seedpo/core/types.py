@@ -103,6 +103,8 @@ class ImagePairs(TensorRows):
         chosen_probability: probability that the first is preferred, (B,); 0.5 is a tie; ``None``: 1 throughout.
         pair: number of the pair in its set, (B,) int64; with ``visit`` it keys what is drawn for the pair.
         visit: how often the pair was handed out before, (B,) int64.
+        stds: standard deviations of the autoencoder's distribution of both latents, (B, 2, ...), where the latents are
+            its means and are to be drawn; ``None``: the latents are those to train on.
         content: SHA-256 of all that latents and conditioning were made from, (B, 32) uint8; ``None`` if
             unknown.
     """
@@ -113,6 +115,7 @@ class ImagePairs(TensorRows):
     chosen_probability: Tensor | None = None
     pair: Tensor | None = None
     visit: Tensor | None = None
+    stds: Tensor | None = None
     content: Tensor | None = None
 
 
@@ -157,11 +160,13 @@ class StepBatch(Steps):
         chosen: step that is the preferred side of each pair, (P,) int64.
         rejected: step that is the other side, (P,) int64.
         reference_log_prob: log reference of every step, summed, in nats, (N,) float64; ``None`` if unknown.
+        weight: what the log-probabilities of each pair are multiplied by, (P,); 0: no gradient; ``None``: 1 throughout.
     """
 
     chosen: Tensor
     rejected: Tensor
     reference_log_prob: Tensor | None = None
+    weight: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of pairs."""

@@ -73,11 +73,11 @@ class TransitionDPO:
                 reference = sampler.log_probs(batch)
         dimensions = math.prod(batch.next_latents.shape[1:]) if self.reduction == "mean" else 1
         log_prob, reference = log_prob / dimensions, reference / dimensions
+        sides = [values[side] for values in (log_prob, reference) for side in (batch.chosen, batch.rejected)]
+        if batch.weight is not None:
+            sides = [batch.weight * values for values in sides]
         return see_loss(
-            log_prob[batch.chosen],
-            log_prob[batch.rejected],
-            reference[batch.chosen],
-            reference[batch.rejected],
+            *sides,
             policy_weight=self.policy_weight,
             reference_weight=self.reference_weight,
             clip_range=self.clip_range,

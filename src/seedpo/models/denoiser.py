@@ -26,14 +26,23 @@ Part = Literal["text_encoder", "vae"]
 
 
 def images_of(
-    vae: Any, latents: Tensor, *, rows: int, decode: Callable[[Any, Tensor], Tensor] = decode_latents
+    vae: Any,
+    latents: Tensor,
+    *,
+    rows: int,
+    decode: Callable[[Any, Tensor], Tensor] = decode_latents,
+    clamp: bool = True,
 ) -> Tensor:
-    """Images (B, 3, height, width) in [0, 1] of latents (B, ...), decoded ``rows`` at a time."""
+    """Images (B, 3, height, width) in [0, 1] of latents (B, ...), decoded ``rows`` at a time.
+
+    Without ``clamp`` they are what the decoder gives, a little outside that range.
+    """
     device, parts = next(vae.parameters()).device, []
     for some in torch.split(latents, rows):
         pixels = decode(vae, some.to(device=device, dtype=vae.dtype))
-        parts.append((pixels.float() / 2.0 + 0.5).clamp(0.0, 1.0))
-    return torch.cat(parts)
+        parts.append(pixels.float() / 2.0 + 0.5)
+    images = torch.cat(parts)
+    return images.clamp(0.0, 1.0) if clamp else images
 
 
 class PipelineDenoiser:
@@ -152,23 +161,28 @@ class PipelineDenoiser:
         with self._autocast():
             return widened(self.family.predict(self.module, latents, timestep, conditioning, dtype))
 
-    @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """Mean latents (B, ...) of images (B, 3, height, width) in [0, 1], scaled as the network expects them."""
+        return self.encode_distribution(images)[0]
+
+    @torch.no_grad()
+    def encode_distribution(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, (B, ...) each, of the autoencoder's distribution of the images' latents."""
         vae, rows = self.pipeline.vae, rows_per_call(*images.shape[-2:])
         with self._on_device("vae"):
             parts = [
                 self.family.encode(vae, some.to(device=self.device, dtype=vae.dtype) * 2.0 - 1.0)
                 for some in torch.split(images, rows)
             ]
-        return torch.cat(parts)
+        means, stds = zip(*parts, strict=True)
+        return torch.cat(means), torch.cat(stds)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images (B, 3, height, width) in [0, 1]."""
+    def decode(self, latents: Tensor, *, clamp: bool = True) -> Tensor:
+        """Images (B, 3, height, width) in [0, 1]; without ``clamp`` as the decoder gives them."""
         rows = rows_per_call(*self.image_size)
         with self._on_device("vae"):
-            return images_of(self.pipeline.vae, latents, rows=rows, decode=self.family.decode)
+            return images_of(self.pipeline.vae, latents, rows=rows, decode=self.family.decode, clamp=clamp)
 
 
 def rows_per_call(height: int, width: int) -> int:

@@ -26,11 +26,14 @@ def widened(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def encode_pixels(vae: Any, pixels: Tensor) -> Tensor:
-    """Mean latents of pixels in [-1, 1], shifted and scaled as the denoising network expects them."""
-    latents, shift = widened(vae.encode(pixels).latent_dist.mean), vae.config.get("shift_factor")
-    scaled: Tensor = (latents - shift if shift else latents) * vae.config.scaling_factor
-    return scaled
+def encode_pixels(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the latents of pixels in [-1, 1].
+
+    Shifted and scaled as the denoising network expects them.
+    """
+    latents, shift = vae.encode(pixels).latent_dist, vae.config.get("shift_factor")
+    mean, scale = widened(latents.mean), vae.config.scaling_factor
+    return (mean - shift if shift else mean) * scale, widened(latents.std) * scale
 
 
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:
@@ -56,7 +59,7 @@ class Family:
         embed: embeds prompts, from the pipeline, B prompts and the size of images.
         predict: the network's raw prediction, from the network, latents (B, ...), times (B,), conditioning and the
             number format of the inputs.
-        encode: latents of pixels in [-1, 1], from the autoencoder.
+        encode: mean and standard deviation of the latents of pixels in [-1, 1], from the autoencoder.
         decode: pixels of latents, from the autoencoder.
         adapter_layers: endings of the names of layers that carry a LoRA adapter.
         adapter_names: an adapter's tensors under the names in a file of diffusers, from those of peft.
@@ -75,7 +78,7 @@ class Family:
     conditioning: type[Conditioning]
     embed: Callable[[Any, Sequence[str], Size], Conditioning]
     predict: Callable[[nn.Module, Tensor, Tensor, Any, torch.dtype], Tensor]
-    encode: Callable[[Any, Tensor], Tensor] = encode_pixels
+    encode: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = encode_pixels
     decode: Callable[[Any, Tensor], Tensor] = decode_latents
     adapter_layers: tuple[str, ...]
     adapter_names: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict

@@ -22,7 +22,7 @@ LATENTS_PER_CALL = 8
 
 
 def load_preview_decoder(
-    name: str, *, channels: int, device: torch.device, dtype: torch.dtype = torch.float32
+    name: str, *, channels: int, device: torch.device, dtype: torch.dtype = torch.float32, clamp: bool = True
 ) -> Callable[[Tensor], Tensor]:
     """A function from latents (B, C, H, W) to images (B, 3, height, width) in [0, 1], without gradient.
 
@@ -31,6 +31,7 @@ def load_preview_decoder(
         channels: C of the policy's latents.
         device: where to decode.
         dtype: in which precision.
+        clamp: whether images are clamped to [0, 1].
 
     Raises:
         DataError: if there is no such autoencoder, or it is of another class.
@@ -45,7 +46,7 @@ def load_preview_decoder(
 
     @torch.no_grad()
     def decode(latents: Tensor) -> Tensor:
-        return images_of(vae, latents, rows=LATENTS_PER_CALL)
+        return images_of(vae, latents, rows=LATENTS_PER_CALL, clamp=clamp)
 
     return decode
 

@@ -19,6 +19,7 @@ from seedpo.planning.networks import build_policy, build_preview
 from seedpo.planning.people import People, questions_to_people
 from seedpo.planning.scorers import Scorer, build_scorer
 from seedpo.training.feedback.wiring import study_settings
+from seedpo.training.run import process_of
 from seedpo.training.settings import RunConfig
 
 UTILISATION = 0.35
@@ -167,6 +168,7 @@ def count(
         raise ConfigError("--cached needs a folder in which things are kept; add --set cache.folder=FOLDER")
     model = model_configuration(config)
     policy = build_policy(config, model)
+    policy.process = process_of(config, policy)
     scorers = {name: _scorer(config, name) for name in config.evaluation.rewards}
     if not METHODS[config.method].source.fixed_pairs and config.feedback.study is None:
         scorers[""] = _scorer(config, config.reward)

@@ -109,10 +109,11 @@ def normalise(images: Tensor, size: int) -> Tensor:
     Bicubic without antialiasing, on the floats: previews are not files and are not rounded to bytes. Images of the
     model's own size are only normalised.
 
-    Deviation from SPO's code: it clamps values to [0, 1] after resizing; here previews are clamped already.
+    Values are clamped to [0, 1] after resizing, as in SPO's code. There the decoder's raw output comes in. Here
+    previews are clamped already, unless `fidelity.previews_clamped_late` hands them over as they are.
 
     Args:
-        images: (B, 3, H, W) in [0, 1].
+        images: (B, 3, H, W), in [0, 1] or a little outside.
         size: height and width of the result, in pixels.
 
     Returns:

@@ -33,6 +33,7 @@ class Caches:
         scalars: store of the reference's log-probabilities; `None` likewise.
         draws: time steps, noise and mirroring that the log-probabilities belong to; `None`: those of the run's seed.
         identity: digest of the settings on which latents and prompts depend; `None` without ``scalars``.
+        spread: whether latents come with their standard deviations.
     """
 
     policy: Denoiser
@@ -41,11 +42,18 @@ class Caches:
     scalars: Store | None = None
     draws: KeyedDraws | None = None
     identity: str | None = None
+    spread: bool = False
 
     def encoder(self, pairs: PreferencePairs, *, memory: int = MEMORY) -> EncodedPairs:
         """A pair set as latents and embedded prompts; see :class:`seedpo.data.cache.pairs.EncodedPairs`."""
         return EncodedPairs(
-            pairs, self.policy, latents=self.latents, prompts=self.prompts, identity=self.identity, memory=memory
+            pairs,
+            self.policy,
+            latents=self.latents,
+            prompts=self.prompts,
+            identity=self.identity,
+            memory=memory,
+            spread=self.spread,
         )
 
     @property
@@ -73,10 +81,12 @@ def open_caches(config: RunConfig | RewardRunConfig, policy: PipelineDenoiser, *
         CacheError: if the folder cannot be read.
     """
     cache = config.cache
+    spread = isinstance(config, RunConfig) and config.fidelity.sampled_latents
     if cache.folder is None:
-        return Caches(policy=policy)
+        return Caches(policy=policy, spread=spread)
     root = Path(cache.folder).expanduser()
     images, prompts = image_settings(policy), prompt_settings(policy, config)
+    images |= {"spread": True} if spread else {}
     settings = {"latents": images} if cache.latents else {}
     settings |= {"prompts": prompts} if cache.prompts else {}
     if cache.reference and isinstance(config, RunConfig) and isinstance(policy, PipelinePolicy):
@@ -94,6 +104,7 @@ def open_caches(config: RunConfig | RewardRunConfig, policy: PipelineDenoiser, *
         scalars=filled.get("reference"),
         draws=KeyedDraws(seed=cache.draws_seed, visits=cache.visits) if cache.reference else None,
         identity=settings_digest({"images": images, "prompts": prompts}) if "reference" in filled else None,
+        spread=spread,
     )
 
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import Accelerator
 
+from seedpo.core.processes import Process, with_last_step_clamped
 from seedpo.data.prompts import load_prompts
 from seedpo.data.selection import SkippingPairs
 from seedpo.errors import ConfigError
@@ -90,6 +92,20 @@ def resolve_config(
     return config
 
 
+def process_of(config: RunConfig, policy: PipelinePolicy) -> Process:
+    """The process of a run's model, with what `fidelity` changes of it.
+
+    Raises:
+        ConfigError: if it has no last step that could be clamped.
+    """
+    if not config.fidelity.last_step_clamped:
+        return policy.process
+    try:
+        return with_last_step_clamped(policy.process)
+    except ValueError as error:
+        raise ConfigError(f"fidelity.last_step_clamped: {error}; leave it out") from error
+
+
 def named_prompts(name: str, *, embedded: bool, count: int | None = None) -> list[str]:
     """Prompts by name; see :func:`seedpo.data.prompts.load_prompts`.
 
@@ -142,7 +158,7 @@ def build_source(
     progress: bool = False,
 ) -> Source[Any]:
     """The source of pairs of the run's method, for one process of several; ``progress`` shows votes coming in."""
-    caches = caches or Caches(policy=policy)
+    caches = caches or Caches(policy=policy, spread=config.fidelity.sampled_latents)
 
     def labelled() -> tuple[SkippingPairs, PairEncoder]:
         training = pairs or build_pairs(config)
@@ -155,6 +171,7 @@ def build_source(
         pairs=labelled,
         draws=caches.draws,
         preview_decode=lambda: _preview_decoder(config, policy),
+        decode=partial(policy.decode, clamp=False) if config.fidelity.previews_clamped_late else None,
         rank=rank,
         world=world,
     )
@@ -167,6 +184,11 @@ def _judge(config: RunConfig, policy: PipelinePolicy, *, progress: bool) -> Rewa
     if (people := human_feedback(config, progress=progress)) is not None:
         return people
     reward = named_reward(config.reward, config).to(policy.device)
+    if reward.step_blind and config.fidelity.previews_clamped_late:
+        raise ConfigError(
+            f"fidelity.previews_clamped_late: {', '.join(reward.step_blind)} takes images in [0, 1] only; name a "
+            "step-aware reward, or leave it out"
+        )
     if reward.step_blind and METHODS[config.method].source.judged == "previews":
         logger.warning(
             "reward %s knows no time step: for %s it judges previews as if they were finished images; step-aware "
@@ -183,7 +205,8 @@ def _preview_decoder(config: RunConfig, policy: PipelinePolicy) -> Decode | None
         return None
     from seedpo.models.preview import load_preview_decoder
 
-    return load_preview_decoder(config.preview_vae, channels=policy.latent_shape[0], device=policy.device)
+    clamp = not config.fidelity.previews_clamped_late
+    return load_preview_decoder(config.preview_vae, channels=policy.latent_shape[0], device=policy.device, clamp=clamp)
 
 
 def build_evaluation(config: RunConfig) -> ImageEvaluation:
@@ -261,6 +284,7 @@ def build_parts(config: RunConfig, accelerator: Accelerator, *, progress: bool) 
     """
     evaluation = on_every_process(accelerator, lambda: build_evaluation(config))
     policy = on_every_process(accelerator, lambda: build_policy(config))
+    policy.process = process_of(config, policy)
     policy.pipeline.to(accelerator.device)
     if accelerator.is_main_process:  # which scores the images of evaluations
         evaluation.place(accelerator.device)

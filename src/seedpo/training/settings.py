@@ -74,17 +74,29 @@ class FidelityConfig(Section):
     gradients_never_clipped: bool = False
     """SPO: its gradient clipping sees no parameters; `optimizer.max_grad_norm` has no effect."""
     ties_as_wins: bool = False
-    """diffusers' Diffusion-DPO script for SD1.5: a tie is a preference for the first image; `pairs.ties` has no
-    effect."""
+    """diffusers' Diffusion-DPO scripts for SD1.5 and SDXL: a tie is a preference for the first image; `pairs.ties` has
+    no effect."""
     independent_flips: bool = False
-    """The same script: the two images of a pair are mirrored independently, at half of their visits each."""
+    """Official Diffusion-DPO, by default, and diffusers' script for SD1.5: the two images of a pair are mirrored
+    independently, at half of their visits each."""
     beta_without_half: bool = False
-    """The same script: beta multiplies the squared errors without the 1/2 of the official code, as if it were twice as
-    large."""
+    """diffusers' Diffusion-DPO script for SD1.5: beta multiplies the squared errors without the 1/2 of the official
+    code, as if it were twice as large."""
+    sampled_latents: bool = False
+    """Official Diffusion-DPO and diffusers' scripts: the latents of a pair are drawn from the autoencoder's
+    distribution at every visit, here by seed, pair and visit. Caches of latents then hold its mean and its width."""
     square_time_ids: bool = False
     """Official Diffusion-DPO for SDXL: every image is said to have been made in the training size and never cropped."""
     reference_moves_on_resume: bool = False
     """D3PO's human feedback script: a resumed run takes the weights of its checkpoint as the reference."""
+    empty_updates: bool = False
+    """D3PO's reward script: a pair with equal rewards is trained on with no gradient, so that it takes its place in an
+    update, in which AdamW's momentum and weight decay still act."""
+    last_step_clamped: bool = False
+    """D3PO, SPO and trl: a step to the clean image leads to the noise of time step 0 instead, so that it has a density
+    and is trained on. It changes models with `set_alpha_to_one: true`; SD1.5, 2 and XL have false."""
+    previews_clamped_late: bool = False
+    """SPO: the decoder's output is resized for the scorer before it is clamped to [0, 1], not after it."""
 
 
 class RunConfig(ModelSettings, TrainingConfig):
@@ -179,11 +191,11 @@ class RunConfig(ModelSettings, TrainingConfig):
 
     @model_validator(mode="after")
     def _cached_scalars_stay_true(self) -> Self:
-        for switch in ("independent_flips", "reference_moves_on_resume"):
+        for switch in ("independent_flips", "reference_moves_on_resume", "sampled_latents"):
             if self.cache.reference and getattr(self.fidelity, switch):
                 raise ValueError(
                     f"fidelity.{switch} needs cache.reference = false, which holds what the unmoved reference says of "
-                    "pairs mirrored together"
+                    "mean latents of pairs mirrored together"
                 )
         return self
 

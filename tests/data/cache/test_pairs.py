@@ -108,7 +108,7 @@ class TestLive:
         policy, pairs = tiny_policy(), ToyPairs()
         batch = EncodedPairs(pairs, policy).encode([0, 1, 2, 3], [False] * 4)
         for row in range(4):
-            latents = encode_pair(pairs[row], policy, mirrored=False)
+            latents = encode_pair(pairs[row], policy, mirrored=False)["latents"]
             assert torch.equal(latents[0], batch.chosen_latents[row])
             assert torch.equal(latents[1], batch.rejected_latents[row])
 

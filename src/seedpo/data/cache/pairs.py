@@ -14,7 +14,8 @@ from seedpo.core.types import Conditioning, ImagePairs
 from seedpo.data.cache.digests import digest
 from seedpo.data.cache.shards import Entry
 from seedpo.data.cache.store import Store
-from seedpo.protocols import Denoiser, LabelledPair, PreferencePairs, Releasable
+from seedpo.errors import DataError
+from seedpo.protocols import Denoiser, DistributionEncoder, LabelledPair, PreferencePairs, Releasable
 
 logger = logging.getLogger(__name__)
 
@@ -25,13 +26,22 @@ Part = Literal["vae", "text_encoder"]
 
 
 @torch.no_grad()
-def encode_pair(pair: LabelledPair, model: Denoiser, *, mirrored: bool) -> Tensor:
-    """Latents of both images, (2, C, H, W), on the CPU.
+def encode_pair(pair: LabelledPair, model: Denoiser, *, mirrored: bool, spread: bool = False) -> Entry:
+    """``latents`` of both images, (2, ...), on the CPU; with ``spread`` also their standard deviations, ``stds``.
 
     Each pair is encoded alone, so that its latents do not depend on the rest of a batch.
+
+    Raises:
+        DataError: if the model's autoencoder gives no distribution.
     """
     images = torch.stack([pair.chosen, pair.rejected])
-    return model.encode_images(images.flip(-1) if mirrored else images).cpu()
+    images = images.flip(-1) if mirrored else images
+    if not spread:
+        return {"latents": model.encode_images(images).cpu()}
+    if not isinstance(model, DistributionEncoder):
+        raise DataError("this model encodes images without a distribution; set fidelity.sampled_latents to false")
+    mean, std = model.encode_distribution(images)
+    return {"latents": mean.cpu(), "stds": std.cpu()}
 
 
 def size_ids(pair: LabelledPair) -> Tensor:
@@ -55,6 +65,7 @@ class EncodedPairs:
         identity: digest of the settings on which latents and prompts depend; batches then say what they were made from
             (``content``). `None`: they do not.
         memory: bytes of latents that are kept in memory.
+        spread: whether the standard deviations of the latents are encoded and stored, too.
     """
 
     def __init__(
@@ -66,12 +77,14 @@ class EncodedPairs:
         prompts: Store | None = None,
         identity: str | None = None,
         memory: int = MEMORY,
+        spread: bool = False,
     ) -> None:
         self.pairs = pairs
         self.model = model
         self.latents = latents
         self.prompts = prompts
         self.identity = identity
+        self.spread = spread
         self._free = 0 if pairs.sequential else memory
         self._in_memory: dict[tuple[int, bool], Entry] = {}
         self._texts: dict[int, str] = {}
@@ -106,6 +119,7 @@ class EncodedPairs:
             rejected_latents=latents[:, 1],
             conditioning=conditioning.with_sizes(torch.stack([entry["sizes"] for entry in entries])),
             chosen_probability=probabilities.to(self.model.device, torch.float32),
+            stds=torch.stack([entry["stds"] for entry in entries]).to(self.model.device) if self.spread else None,
             content=None if self.identity is None else self._contents_of(rows, mirrored, emptied, self.identity),
         )
 
@@ -153,7 +167,7 @@ class EncodedPairs:
             return entry
         self._used.add("vae")
         entry = {
-            "latents": encode_pair(pair, self.model, mirrored=mirrored),
+            **encode_pair(pair, self.model, mirrored=mirrored, spread=self.spread),
             "chosen_probability": torch.tensor(pair.chosen_probability, dtype=torch.float64),
             "sizes": size_ids(pair),
             "prompt": torch.frombuffer(bytearray(hashlib.sha256(pair.prompt.encode()).digest()), dtype=torch.uint8),
@@ -168,7 +182,7 @@ class EncodedPairs:
         if self._free <= 0:
             return
         self._in_memory[row, mirrored] = entry
-        self._free -= entry["latents"].nbytes
+        self._free -= entry["latents"].nbytes * (2 if self.spread else 1)
         if self._free <= 0:
             logger.warning(
                 "latents fill the memory that is set aside for them; further pairs are encoded at every visit: fill a "

@@ -25,11 +25,13 @@ class VisitDraws:
         mirror: tosses the coin that says whether the images are mirrored left to right; ``None``: they never are.
         prompt: draws whether the prompt is left out; ``None``: it never is.
         empty_prompts: share of the visits at which it is, 0 to 1.
+        latents: draws latents from the distribution that the encoder gives; ``None``: it gives the latents.
     """
 
     mirror: KeyedDraws | None = None
     prompt: KeyedDraws | None = None
     empty_prompts: float = 0.0
+    latents: KeyedDraws | None = None
 
     def batch(self, pairs: PairEncoder, visits: Sequence[tuple[int, int]]) -> ImagePairs:
         """Pairs as they are at some visits.
@@ -43,11 +45,12 @@ class VisitDraws:
         """
         rows = [row for row, _ in visits]
         mirrored = [self.mirror is not None and self.mirror.coin(row, visit) for row, visit in visits]
-        return replace(
+        batch = replace(
             pairs.encode(rows, mirrored, self._emptied(visits)),
             pair=torch.tensor(rows, dtype=torch.int64),
             visit=torch.tensor([visit for _, visit in visits], dtype=torch.int64),
         )
+        return batch if self.latents is None else drawn_latents(batch, self.latents)
 
     def _emptied(self, visits: Sequence[tuple[int, int]]) -> list[bool]:
         if self.prompt is None:
@@ -62,6 +65,25 @@ def visit_draws(config: MethodConfig, draws: KeyedDraws | None) -> VisitDraws:
         mirror=keyed if config.pairs.flip or config.fidelity.independent_flips else None,
         prompt=keyed if config.pairs.empty_prompts else None,
         empty_prompts=config.pairs.empty_prompts,
+        latents=KeyedDraws(seed=config.seed) if config.fidelity.sampled_latents else None,
+    )
+
+
+def drawn_latents(pairs: ImagePairs, draws: KeyedDraws) -> ImagePairs:
+    """Latents mean + std noise of numbered pairs, whose noise follows from pair and visit.
+
+    Raises:
+        ValueError: if the pairs have no distribution, or no numbers.
+    """
+    if pairs.stds is None or pairs.pair is None or pairs.visit is None:
+        raise ValueError("to draw latents, pairs need their distribution, their numbers and their visits")
+    noise = draws.latent_noise(pairs.pair, pairs.visit, shape=pairs.stds.shape[1:]).to(pairs.stds)
+    offsets = pairs.stds * noise
+    return replace(
+        pairs,
+        chosen_latents=pairs.chosen_latents + offsets[:, 0],
+        rejected_latents=pairs.rejected_latents + offsets[:, 1],
+        stds=None,
     )
 
 
@@ -75,7 +97,7 @@ class OfflinePairs:
         batch_size: pairs per batch.
         seed: seed of the shuffles.
         draws: what is drawn at each visit of a pair.
-        mirror_rejected: tosses another coin for the rejected image alone, as a script of diffusers does.
+        mirror_rejected: tosses another coin for the rejected image alone, as the official code does.
         rank: number of this process.
         world: number of processes.
         reader: what the encoded pairs are read from, if it observes something: its state is kept with the position, and
@@ -113,9 +135,7 @@ class OfflinePairs:
         batch = self.draws.batch(self.pairs, taken)
         if self.mirror_rejected is None:
             return batch
-        apart = self.pairs.encode(
-            [row for row, _ in taken], [self.mirror_rejected.coin(row, visit) for row, visit in taken]
-        )
+        apart = replace(self.draws, mirror=self.mirror_rejected, prompt=None).batch(self.pairs, taken)
         # What a batch says of its content holds where both images are mirrored together.
         return replace(batch, rejected_latents=apart.rejected_latents, content=None)
 

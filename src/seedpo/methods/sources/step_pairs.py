@@ -40,6 +40,7 @@ class StepPairs:
         reference_log_prob: log reference of each step, summed, in nats, (N,) float64; ``None`` if unknown.
         chosen: step that is the preferred side of each pair, (P,) int64.
         rejected: step that is the other side, (P,) int64.
+        weight: what the log-probabilities of each pair are multiplied by, (P,); ``None``: 1 throughout.
         unit: pairs with the same number are handed out together, (P,) int64, from 0 without gaps.
         prompts: the prompts.
     """
@@ -53,6 +54,7 @@ class StepPairs:
     reference_log_prob: Tensor | None = None
     chosen: Tensor
     rejected: Tensor
+    weight: Tensor | None = None
     unit: Tensor
     prompts: tuple[str, ...]
 
@@ -83,6 +85,7 @@ class StepPairs:
             reference_log_prob=None if self.reference_log_prob is None else self.reference_log_prob[steps],
             chosen=step[: len(pairs)],
             rejected=step[len(pairs) :],
+            weight=None if self.weight is None else self.weight[pairs],
             unit=torch.unique(self.unit[pairs], return_inverse=True)[1],
             prompts=tuple(self.prompts[index] for index in prompts.tolist()),
         )
@@ -96,6 +99,7 @@ def join(parts: Sequence[StepPairs]) -> StepPairs:
     """Several roll-outs, or parts of one, as one; their units follow each other."""
     prompts = tuple(dict.fromkeys(prompt for part in parts for prompt in part.prompts))
     number = {prompt: index for index, prompt in enumerate(prompts)}
+    weights = [part.weight for part in parts if part.weight is not None]
     references = [part.reference_log_prob for part in parts if part.reference_log_prob is not None]
 
     def renumbered(name: str, counts: Sequence[int]) -> Tensor:
@@ -114,6 +118,7 @@ def join(parts: Sequence[StepPairs]) -> StepPairs:
         reference_log_prob=torch.cat(references) if len(references) == len(parts) else None,
         chosen=renumbered("chosen", steps),
         rejected=renumbered("rejected", steps),
+        weight=torch.cat(weights) if len(weights) == len(parts) else None,
         unit=renumbered("unit", [part.units() for part in parts]),
         prompts=prompts,
     )
@@ -155,6 +160,7 @@ def step_batch(pairs: StepPairs, embeddings: PromptEmbeddings, *, share_between_
         chosen=chosen.to(device),
         rejected=rejected.to(device),
         reference_log_prob=None if reference is None else reference[steps].to(device, widest_dtype(device)),
+        weight=None if pairs.weight is None else pairs.weight.to(device),
     )
 
 

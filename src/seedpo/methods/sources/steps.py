@@ -73,6 +73,7 @@ class StepRollout:
         sampling: number of steps, guidance and eta.
         config: candidates, plain and inner steps, the least gap.
         embeddings: of the policy's prompts.
+        decode: decodes the previews with the policy's own autoencoder; ``None``: as the policy decodes images.
         preview_decode: decodes the previews in place of the policy; for the first ``config.preview_checks`` roll-outs
             both do, and how often they agree is observed.
     """
@@ -85,6 +86,7 @@ class StepRollout:
         sampling: SamplingConfig,
         config: StepPoolConfig,
         embeddings: PromptEmbeddings | None = None,
+        decode: Decode | None = None,
         preview_decode: Decode | None = None,
     ) -> None:
         self.policy = policy
@@ -93,6 +95,7 @@ class StepRollout:
         self.sampler = Sampler(policy, sampling)
         self.config = config
         self.embeddings = embeddings or PromptEmbeddings(policy)
+        self.decode = decode or policy.decode
         self.preview_decode = preview_decode
 
     @torch.no_grad()
@@ -181,7 +184,7 @@ class StepRollout:
 
     def _judge(self, block: _Block, prompts: Sequence[str]) -> _Verdict:
         """Scores every candidate by its decoded preview."""
-        decode = self.preview_decode or self.policy.decode
+        decode = self.preview_decode or self.decode
         scores = self._score(block.previews, prompts, block.timestep, decode)
         rows = torch.arange(len(prompts))
         best, worst = scores.argmax(1), scores.argmin(1)
@@ -201,7 +204,7 @@ class StepRollout:
         rows = verdict.clear.nonzero()[:, 0]
         sides = torch.stack([verdict.best, verdict.worst], 1)[rows]
         clear_prompts = [prompts[row] for row in rows.tolist()]
-        own = self._score(block.previews[rows[:, None], sides], clear_prompts, block.timestep, self.policy.decode)
+        own = self._score(block.previews[rows[:, None], sides], clear_prompts, block.timestep, self.decode)
         previews = verdict.scores[rows[:, None], sides]
         return ((own[:, 0] > own[:, 1]) == (previews[:, 0] > previews[:, 1])).tolist()
 
@@ -264,6 +267,7 @@ def step_source(
     seed: int,
     rank: int = 0,
     world: int = 1,
+    decode: Decode | None = None,
     preview_decode: Decode | None = None,
 ) -> RolloutSource:
     """SPO's source of pairs; see :class:`StepRollout` and :class:`seedpo.methods.sources.rollouts.RolloutSource`."""
@@ -275,6 +279,7 @@ def step_source(
             sampling=sampling,
             config=config,
             embeddings=embeddings,
+            decode=decode,
             preview_decode=preview_decode,
         ),
         prompts,
@@ -300,5 +305,6 @@ def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource:
         seed=config.seed,
         rank=supplies.rank,
         world=supplies.world,
+        decode=supplies.decode,
         preview_decode=supplies.preview_decode(),
     )

@@ -29,6 +29,7 @@ class Supplies:
         judge: builds what judges the images or previews: a reward, or people.
         pairs: reads the labelled pairs, as they are and encoded.
         draws: draws of pairs that runs share; ``None``: each run has its own.
+        decode: decodes previews with the policy's own autoencoder; ``None``: as the policy decodes images.
         preview_decode: builds what decodes previews in place of the policy, if anything does.
         rank: number of this process.
         world: number of processes.
@@ -39,6 +40,7 @@ class Supplies:
     judge: Callable[[], Any] = _missing
     pairs: Callable[[], tuple[StatefulPairs, PairEncoder]] = _missing
     draws: KeyedDraws | None = None
+    decode: Decode | None = None
     preview_decode: Callable[[], Decode | None] = lambda: None
     rank: int = 0
     world: int = 1

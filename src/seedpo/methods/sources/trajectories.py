@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ class TrajectoryRollout:
         sampling: number of steps, guidance and eta.
         config: images and prompts per roll-out, the least gap, and what is handed out together.
         embeddings: of the policy's prompts.
+        empty_pairs: whether two images with equal rewards make a pair, too, of weight 0, as in D3PO's code.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class TrajectoryRollout:
         sampling: SamplingConfig,
         config: TrajectoryConfig,
         embeddings: PromptEmbeddings | None = None,
+        empty_pairs: bool = False,
     ) -> None:
         self.policy = policy
         self.reward = reward
@@ -51,6 +54,7 @@ class TrajectoryRollout:
         self.config = config
         self.sampler = Sampler(policy, sampling)
         self.embeddings = embeddings or PromptEmbeddings(policy)
+        self.empty_pairs = empty_pairs
 
     def __call__(
         self, prompts: Sequence[str], *, generator: torch.Generator, number: int = 0
@@ -66,47 +70,51 @@ class TrajectoryRollout:
             generator=generator,
         )
         images = policy.decode(trajectory.latents[:, -1])
-        chosen, rejected, observed = self._judged(images, repeated)
+        chosen, rejected, weight, observed = self._judged(images, repeated)
         if not len(chosen):
             return None, observed
-        image, other, step = self._drawn_steps(chosen, rejected, generator=generator)
-        pairs = self._step_pairs(trajectory, image, other, step, prompts)
+        pair, step = self._drawn_steps(chosen, generator=generator)
+        pairs = self._step_pairs(trajectory, chosen[pair], rejected[pair], step, prompts)
+        if self.empty_pairs:
+            pairs = replace(pairs, weight=weight[pair])
         if self.config.reference == "refreshed":
             return pairs, observed
         pairs = with_reference(pairs, policy, self.embeddings, sampling=self.sampling, rows_at_once=len(repeated))
         return pairs, observed
 
-    def _judged(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Mapping[str, float]]:
-        """Rows of the winner and the loser of every pair that is clear enough, and what was observed."""
+    def _judged(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor, Mapping[str, float]]:
+        """What :meth:`_preferred` gives, and what was observed."""
         count = self.config.images_per_prompt
         possible = len(prompts) * (count - 1) / 2
         if isinstance(self.reward, Comparisons):
-            chosen, rejected = self._preferred(self.reward.compare(images, prompts))
-            return chosen, rejected, {"pairs_kept": len(chosen) / possible}
+            preferred = self._preferred(self.reward.compare(images, prompts))
+            return *preferred, {"pairs_kept": len(preferred[0]) / possible}
         scores = self.reward(images, prompts).cpu().view(-1, count)
-        chosen, rejected = self._preferred(preference(scores[:, :, None], scores[:, None, :]))
+        preferred = self._preferred(preference(scores[:, :, None], scores[:, None, :]))
         observed = {
             "reward": scores.mean().item(),
             "reward_std": scores.std(1).mean().item(),
-            "pairs_kept": len(chosen) / possible,
+            "pairs_kept": len(preferred[0]) / possible,
         }
-        return chosen, rejected, observed
+        return *preferred, observed
 
-    def _preferred(self, preferences: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of the winner and the loser of every two images of a prompt with a clear preference."""
+    def _preferred(self, preferences: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows of the winner and the loser of every two images of a prompt with a clear preference, and weights."""
         prompts, count, _ = preferences.shape
         first, second = torch.triu_indices(count, count, offset=1)
         rows = torch.arange(prompts)[:, None] * count
         image, other = (rows + first).flatten(), (rows + second).flatten()
         difference = preferences[:, first, second].flatten()
         clear = difference.abs() > self.config.min_gap
-        image, other, swap = image[clear], other[clear], difference[clear] < 0
-        return torch.where(swap, other, image), torch.where(swap, image, other)
+        if self.empty_pairs:
+            clear |= difference == 0
+        image, other, difference = image[clear], other[clear], difference[clear]
+        swap = difference < 0
+        weight = (difference != 0).double()
+        return torch.where(swap, other, image), torch.where(swap, image, other), weight
 
-    def _drawn_steps(
-        self, chosen: Tensor, rejected: Tensor, *, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Winner, loser and step of every pair of steps: all that have a density, or some of them.
+    def _drawn_steps(self, chosen: Tensor, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Pair and step of every pair of steps: all that have a density, or some of them.
 
         If groups are handed out whole, all pairs of a prompt have the same steps.
         """
@@ -117,7 +125,7 @@ class TrajectoryRollout:
             owner = torch.unique(chosen // self.config.images_per_prompt, return_inverse=True)[1]
         draws = [steps[torch.randperm(len(steps), generator=generator)[:count]] for _ in range(int(owner.max()) + 1)]
         pair = torch.arange(len(chosen)).repeat_interleave(count)
-        return chosen[pair], rejected[pair], torch.stack(draws)[owner].flatten()
+        return pair, torch.stack(draws)[owner].flatten()
 
     def _step_pairs(
         self, trajectory: Trajectory, chosen: Tensor, rejected: Tensor, step: Tensor, prompts: Sequence[str]
@@ -170,11 +178,14 @@ def trajectory_source(
     seed: int,
     rank: int = 0,
     world: int = 1,
+    empty_pairs: bool = False,
 ) -> RolloutSource:
     """D3PO's source of pairs; see :class:`TrajectoryRollout` and :class:`RolloutSource`."""
     embeddings = PromptEmbeddings(policy)
     return RolloutSource(
-        TrajectoryRollout(policy, reward, sampling=sampling, config=config, embeddings=embeddings),
+        TrajectoryRollout(
+            policy, reward, sampling=sampling, config=config, embeddings=embeddings, empty_pairs=empty_pairs
+        ),
         prompts,
         embeddings,
         prompts_per_rollout=config.prompts_per_rollout,
@@ -199,4 +210,5 @@ def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource:
         seed=config.seed,
         rank=supplies.rank,
         world=supplies.world,
+        empty_pairs=config.fidelity.empty_updates,
     )
