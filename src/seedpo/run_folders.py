@@ -33,6 +33,21 @@ AVERAGE = "average"
 _CHECKPOINT = re.compile(r"checkpoint-(\d{6,})")
 
 
+@dataclass(frozen=True, kw_only=True)
+class BestStep:
+    """The evaluation whose weights a run keeps.
+
+    Attributes:
+        step: of the evaluation.
+        figure: by which it is the best.
+        value: of the figure.
+    """
+
+    step: int
+    figure: str
+    value: float
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of a run that was started before.
@@ -101,6 +116,13 @@ class RunFolder:
         if not self.finished.is_file():
             return None
         return int(json.loads(self.finished.read_text(encoding="utf-8"))["step"])
+
+    def best_of_finished(self) -> BestStep | None:
+        """The evaluation whose weights a finished run left as its result; ``None``: those of the last step."""
+        if not self.finished.is_file():
+            return None
+        best = json.loads(self.finished.read_text(encoding="utf-8")).get("best")
+        return None if best is None else BestStep(**best)
 
     def read_config(self, kind: type[Settings]) -> Settings:
         """All settings that the run was started with.

@@ -188,7 +188,9 @@ class TestSummary:
         difference = paired_difference(found["run"].mean(1), found["base"].mean(1), seed=3)
         assert pair["difference"] == pytest.approx(difference.mean)
         assert pair["difference_low"] == pytest.approx(difference.low)
-        rate = win_rate(found["run"], found["base"], seed=3)
+        width = 0.1 * float(np.sqrt(found["base"].var(axis=1, ddof=1).mean()))
+        assert pair["tie_width"] == pytest.approx(width)
+        rate = win_rate(found["run"], found["base"], tie_width=width, seed=3)
         assert (pair["win"], pair["tie"], pair["loss"]) == (rate.win, rate.tie, rate.loss)
         assert (pair["rate"], pair["low"], pair["high"]) == (rate.rate, rate.low, rate.high)
 

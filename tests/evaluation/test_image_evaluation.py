@@ -161,7 +161,7 @@ class TestFigures:
     def test_files(self, tmp_path: Path) -> None:
         evaluation()(ToyDenoiser(), step=20, folder=tmp_path / "samples")
         files = sorted(path.name for path in (tmp_path / "samples").iterdir())
-        assert files == ["index.json", "step-000020.json", "step-000020.png"]
+        assert files == ["index.json", "scores-000020.json", "step-000020.json", "step-000020.png"]
         index = json.loads((tmp_path / "samples" / "index.json").read_text(encoding="utf-8"))
         assert index == {"tile": 8, "columns": 2, "prompts": PROMPTS}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from seedpo.core.verdicts import Gain
 from seedpo.errors import RunFolderError
+from seedpo.evaluation.gains import compare_with_base, save_scores
 from seedpo.publishing.card import write_card
 from seedpo.publishing.grid import GAP, sample_grid
+from seedpo.run_folders import RunFolder, read_metrics
 from seedpo.settings import build_config
 from seedpo.training.settings import RunConfig
 from tests.publishing.handmade import write_folder
@@ -53,6 +57,28 @@ def test_the_base_method_and_the_whole_unet(tmp_path: Path) -> None:
     assert 'subfolder="unet"' in text
     assert "| preference pairs | scenes-pairs |" in text
     assert "| trained | the whole UNet |" in text
+
+
+def test_it_says_whether_the_result_is_better_than_its_base(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    card(run, method="diffusion-dpo", gamma=0.0, clip_range=None)
+    folder = RunFolder.open(run)
+    spread = [[float(image) for image in range(3)] for _ in range(12)]
+    save_scores({"scenes-scorer": spread}, folder.samples, 0)
+    save_scores({"scenes-scorer": [[score + 1.0 for score in row] for row in spread]}, folder.samples, 40)
+    lines = read_metrics(folder.metrics)
+    lines[1]["source/visits"] = 8.0
+    lines[-1] |= {"validation/accuracy": 0.7, "validation/accuracy/low": 0.6, "validation/accuracy/high": 0.8}
+    folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = write_card(run).read_text()
+    comparison = compare_with_base(folder)
+    assert comparison is not None
+    assert comparison.gain is Gain.BETTER
+    for sentence in comparison.sentences:
+        assert sentence in text
+    assert "| scenes-scorer | 100% " in text
+    assert "| pairs seen | 640 (80 pairs, each 8 times) |" in text
+    assert "70% [60%, 80%]" in text
 
 
 def test_settings_and_measurements(tmp_path: Path) -> None:

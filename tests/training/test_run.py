@@ -217,6 +217,8 @@ def test_a_run_writes_its_folder(tmp_path: Path, method: str, adapter: str, gamm
 
     assert sorted(path.name for path in (out / "samples").iterdir()) == [
         "index.json",
+        "scores-000000.json",
+        "scores-000002.json",
         "step-000000.json",
         "step-000000.png",
         "step-000002.json",

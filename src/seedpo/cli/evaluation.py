@@ -55,7 +55,11 @@ def evaluate_command(
         Path | None, typer.Option(help="YAML whose key `rewards` defines weighted sums: a recipe, a run's config.yaml.")
     ] = None,
     tie_width: Annotated[
-        str | None, typer.Option(metavar="W|NAME=W,...", help="Scores that differ by at most this are ties; 0.")
+        str | None,
+        typer.Option(
+            metavar="W|NAME=W,...",
+            help="Scores no further apart are ties; a tenth of their spread.",
+        ),
     ] = None,
     reference: Annotated[
         str | None,

@@ -83,7 +83,13 @@ def train_command(
     if not is_first_process():
         return
     shown = {key: last[key] for key in ("step", "loss", "rewards/margins", "rewards/accuracies") if key in last}
+    from seedpo.evaluation.gains import compare_with_base
+    from seedpo.run_folders import RunFolder
+
     typer.echo("finished: " + ", ".join(f"{key} {value:.4g}" for key, value in shown.items()))
+    if (comparison := compare_with_base(RunFolder.open(out))) is not None:
+        for sentence in comparison.sentences:
+            typer.echo(sentence)
     typer.echo(f"run folder: {out}")
     if push_to_hub is not None:
         from seedpo.publishing.push import push_run

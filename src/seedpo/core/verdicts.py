@@ -301,3 +301,38 @@ def shared_outcome(outcomes: Sequence[Outcome]) -> Outcome:
 def difference_of(sign: int, *, shown: bool = True) -> Difference:
     """The verdict of a comparison whose interval lies above 0 (1), below it (-1) or around it (0)."""
     return {1: Difference.HIGHER, -1: Difference.LOWER}.get(sign * shown, Difference.NOT_SHOWN)
+
+
+class Gain(StrEnum):
+    """What a comparison of a trained model with the one it started from shows, in the word that pages show."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    NOT_SHOWN = "no difference shown"
+    TOO_LITTLE = "too little data"
+
+
+LEAST_PROMPTS_OF_GAIN = 10
+"""Fewer prompts give no verdict on a gain: a bootstrap over them is too narrow."""
+
+
+def judge_gain(*, prompts: int, low: float, high: float, difference: float, least: float) -> Gain:
+    """Whether one model's images beat another's, for the same prompts and latents; two evaluations suffice.
+
+        fewer than 10 prompts                             too little data
+        the mean score differs by less than a tie         no difference shown
+        the win rate's interval holds 1/2                 no difference shown
+        win rate and mean score lie on one side           better, worse
+        they contradict each other                        no difference shown
+
+    Args:
+        prompts: that were compared.
+        low, high: ends of the interval of the win rate, ties counting one half.
+        difference: of the mean scores.
+        least: a smaller difference of scores is a tie, see :func:`seedpo.core.stats.bootstrap.tie_width`.
+    """
+    if prompts < LEAST_PROMPTS_OF_GAIN:
+        return Gain.TOO_LITTLE
+    if low > 0.5 and difference >= least:
+        return Gain.BETTER
+    return Gain.WORSE if high < 0.5 and -difference >= least else Gain.NOT_SHOWN

@@ -46,7 +46,8 @@ class Measures:
         rewards: names, as users write them.
         metrics: names, as users write them.
         scoring: how rewards score.
-        tie_widths: of rewards by name; ``""`` is that of all others.
+        tie_widths: of rewards by name; ``""`` is that of all others. By default it follows from the scores, see
+            :func:`seedpo.core.stats.bootstrap.tie_width`.
         reference: what metrics of all images are measured against: a target's label, or a folder of images.
     """
 
@@ -310,7 +311,7 @@ def _measure(
 def _measured_reward(name: str, measures: Measures) -> Measured:
     head = name.partition("@")[0]
     registered = head in REWARDS and name not in measures.scoring.definitions
-    width = measures.tie_widths.get(name, measures.tie_widths.get("", 0.0))
+    width = measures.tie_widths.get(name, measures.tie_widths.get(""))
     return Measured(name=name, kind="reward", unit=REWARDS[head].scale if registered else "", tie_width=width)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from seedpo.core.stats.bootstrap import mean_interval
 from seedpo.errors import TrainingDiverged
 from seedpo.evaluation.drawing import as_samples, draw_batch
+from seedpo.evaluation.gains import save_scores
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.evaluation.sheets import save_sheet, sheet_file, write_index
 from seedpo.files import write_text
@@ -77,13 +78,16 @@ class ImageEvaluation:
         images, prompts = samples.flat()
         figures: dict[str, float] = {}
         per_prompt: dict[str, Tensor] = {}
+        per_image: dict[str, list[list[float]]] = {}
         for name, reward in self.rewards.items():
             scores = reward(images, prompts).detach().float().cpu().view(len(self.prompts), -1)
+            per_image[name] = scores.tolist()
             per_prompt[f"reward/{name}"] = scores.mean(1)
             figures |= interval_figures(f"reward/{name}", per_prompt[f"reward/{name}"], seed=self.drawing.seed)
         for name, metric in self.metrics.items():
             per_prompt[name] = metric.per_prompt(samples)
             figures |= interval_figures(name, per_prompt[name], finish=metric.facts.finish, seed=self.drawing.seed)
+        save_scores(per_image, folder, step)
         save_per_prompt(per_prompt, sheet_file(folder, step).with_suffix(".json"))
         return figures
 

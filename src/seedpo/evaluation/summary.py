@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from seedpo.core.stats.bootstrap import Interval, mean_interval, paired_difference, prompt_means, win_rate
+from seedpo.core.stats.bootstrap import Interval, mean_interval, paired_difference, prompt_means, tie_width, win_rate
 from seedpo.evaluation.folder import FORMAT, EvaluationFolder
 from seedpo.evaluation.tables import FIX, Place, Table, Values
 from seedpo.files import write_text, writing
@@ -30,7 +30,8 @@ class Measured:
         unit: of its values.
         direction: which values are better.
         finish: applied to means over prompts; `None` for nothing.
-        tie_width: differences of rewards of at most this size are ties.
+        tie_width: differences of rewards of at most this size are ties; `None`: a tenth of the reward's spread over
+            the latents of one prompt, under the model that is compared against.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Measured:
     unit: str = ""
     direction: str = "higher"
     finish: Callable[[float], float] | None = None
-    tie_width: float = 0.0
+    tie_width: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,8 +166,9 @@ def _pair(place: Place, other: Place, what: Measured, a: Values, b: Values, *, s
     difference = paired_difference(prompt_means(a), prompt_means(b), seed=seed, finish=what.finish)
     wins: dict[str, Any] = {}
     if what.kind == "reward":
-        rate = win_rate(a, b, tie_width=what.tie_width, seed=seed)
-        wins = asdict(rate) | {"rate": rate.rate, "tie_width": what.tie_width}
+        width = tie_width(b) if what.tie_width is None else what.tie_width
+        rate = win_rate(a, b, tie_width=width, seed=seed)
+        wins = asdict(rate) | {"rate": rate.rate, "tie_width": width}
         del wins["count"]
     return Pair(
         target=place[0],

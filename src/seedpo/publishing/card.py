@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from seedpo.data.settings import DataSet, data_label
+from seedpo.evaluation.gains import BaseComparison, RewardGain, compare_with_base
 from seedpo.methods.presets import METHODS, method_title
 from seedpo.metrics.catalogue import find_metric
 from seedpo.models.catalogue import MODELS
@@ -62,6 +63,7 @@ def write_card(
     config = folder.read_config(RunConfig)
     base = base_model or (hub_place(config.model)[0] if is_hub_name(config.model) else None)
     lines, grid = read_metrics(folder.metrics), sample_grid(folder.samples)
+    comparison = compare_with_base(folder)
     if grid is not None:
         grid[0].save(run / GRID)
     text = "\n\n".join(
@@ -69,9 +71,11 @@ def write_card(
             _header(config, base, license),
             f"# {_title(config)}",
             _summary(config, base),
+            *(comparison.sentences if comparison else []),
             *_pictures(grid),
             _use(config, base, repository),
             "## Training\n\n" + markdown_table(("setting", "value"), _settings(config, folder, lines)),
+            *_gain(comparison),
             *_evaluation(config, [line for line in lines if line["kind"] == "evaluation"]),
         ]
     )
@@ -145,11 +149,10 @@ def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> li
         ("loss", config.loss),
         ("beta", f"{config.beta:g} (log-probabilities reduced by {config.reduction})"),
         ("gamma", f"{config.gamma:g} ({config.entropy_convention})"),
-        *([] if config.loss == "sigmoid" else [("loss", config.loss)]),
         ("weights of the loss", f"a = {policy_weight:g} (policy), b = {reference_weight:g} (reference)"),
         ("clip range", "none" if config.clip_range is None else f"{config.clip_range:g}"),
         ("steps", f"{last.get('step', 0)} of {config.max_steps}"),
-        ("pairs seen", f"{last.get('pairs_seen', 0)}"),
+        ("pairs seen", _pairs_seen(last)),
         ("learning rate", f"{config.learning_rate:g}"),
         ("trained", f"LoRA, rank {config.lora_rank}" if config.adapter == "lora" else "the whole UNet"),
         *([] if config.ema_decay is None else [("weights", f"moving average, decay {config.ema_decay:g}")]),
@@ -157,6 +160,12 @@ def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> li
         ("seed", str(config.seed)),
         ("versions", _versions(folder)),
     ]
+
+
+def _pairs_seen(line: Line) -> str:
+    """How many pairs were trained on; of a fixed set also how many it holds, and how often each was seen."""
+    seen, visits = line.get("pairs_seen", 0), line.get("source/visits")
+    return f"{seen} ({round(seen / visits)} pairs, each {visits:.3g} times)" if visits else f"{seen}"
 
 
 def _versions(folder: RunFolder) -> str:
@@ -184,6 +193,32 @@ def _evaluation(config: RunConfig, lines: Sequence[Line]) -> list[str]:
         how,
         markdown_table(("metric", "better", f"step {first['step']}", f"step {last['step']}"), rows),
     ]
+
+
+def _gain(comparison: BaseComparison | None) -> list[str]:
+    """Win rates against the base; nothing where no reward was measured."""
+    if comparison is None or not comparison.rewards:
+        return []
+    what = "the best evaluation, whose weights these are" if comparison.is_best else "the last evaluation"
+    how = (
+        f"Images of step {comparison.step} ({what}) against those of step 0, for the same prompts and initial latents. "
+        "Ties, differences of at most a tenth of the reward's spread over latents, count one half. 95 % bootstrap "
+        "intervals over prompts."
+    )
+    rows = [_gain_row(gain) for gain in comparison.rewards]
+    return ["## Against the base model", how, markdown_table(("reward", "wins", "ties", "prompts", "verdict"), rows)]
+
+
+def _gain_row(gain: RewardGain) -> tuple[str, ...]:
+    wins = gain.wins
+    name = f"{gain.reward} (trained on)" if gain.trained_on else gain.reward
+    return (
+        name,
+        f"{wins.rate:.0%} [{wins.low:.0%}, {wins.high:.0%}]",
+        f"{wins.tie:.0%}",
+        str(wins.count),
+        gain.gain.value,
+    )
 
 
 def _direction(name: str) -> str:

@@ -16,6 +16,7 @@ from seedpo.core.stats.bootstrap import (
     mean_interval,
     paired_difference,
     prompt_means,
+    tie_width,
     win_rate,
 )
 from seedpo.errors import RunFolderError
@@ -128,9 +129,12 @@ class Evaluation:
             shares = {name: as_number(row[name]) for name in ("win", "tie", "loss", "low", "high")}
             return WinRate(**shares, count=int(row["count"]))
         first, second = self.values(left, reward), self.values(right, reward)
-        width = next((as_number(row["tie_width"]) for (*_, name), row in self.pairs.items() if name == reward), 0.0)
-        rate = None if first is None or second is None else win_rate(first, second, tie_width=width)
-        return rate if rate is not None and rate.count else None
+        if first is None or second is None:
+            return None
+        # One width for all pairs was asked for; else each follows from the scores that are compared against.
+        widths = {as_number(row["tie_width"]) for (*_, name), row in self.pairs.items() if name == reward}
+        rate = win_rate(first, second, tie_width=widths.pop() if len(widths) == 1 else tie_width(second))
+        return rate if rate.count else None
 
 
 def read_evaluation(folder: Path) -> Evaluation:

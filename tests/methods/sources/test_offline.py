@@ -75,8 +75,12 @@ class TestBatches:
         for epoch in range(len(seen) // COUNT):
             assert sorted(entry for entry in seen if entry[1] == epoch) == [(pair, epoch) for pair in range(COUNT)]
 
-    def test_nothing_is_observed(self) -> None:
-        assert dict(source().metrics()) == {}
+    def test_it_counts_how_often_each_pair_was_handed_out(self) -> None:
+        pairs = source()
+        assert dict(pairs.metrics()) == {"visits": 0.0}
+        for _ in range(3):
+            pairs.next_batch()
+        assert dict(pairs.metrics()) == {"visits": 3 * pairs.batch_size / len(pairs.pairs)}
 
 
 class TestMirroring:

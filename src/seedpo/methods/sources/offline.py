@@ -121,9 +121,11 @@ class OfflinePairs:
         self.draws = draws
         self.mirror_rejected = mirror_rejected
         self.reader = reader
-        shuffle = reader is None or not reader.sequential
+        self._is_stream = reader is not None and reader.sequential
         repeats = repeats_of(reader)
-        self._stream = IndexStream(len(pairs), seed=seed, rank=rank, world=world, shuffle=shuffle, repeats=repeats)
+        self._stream = IndexStream(
+            len(pairs), seed=seed, rank=rank, world=world, shuffle=not self._is_stream, repeats=repeats
+        )
 
     def next_batch(self) -> ImagePairs:
         """The next pairs as latents.
@@ -144,8 +146,9 @@ class OfflinePairs:
         return {} if self.reader is None else {"data": fingerprint_of(self.reader)}
 
     def metrics(self) -> Mapping[str, float]:
-        """What the reader observed so far."""
-        return {} if self.reader is None else self.reader.metrics()
+        """How often each pair was handed out so far (``visits``; not of a stream), and what the reader observed."""
+        observed = {} if self.reader is None else self.reader.metrics()
+        return observed if self._is_stream else {"visits": self._stream.visits, **observed}
 
     def state(self) -> State:
         """The position in the set, from which the visits follow, and what the reader observed."""

@@ -56,6 +56,11 @@ class IndexStream:
         self._position += self.world * number
         return [self._visit(place) for place in places]
 
+    @property
+    def visits(self) -> float:
+        """Epochs handed out so far, by all processes together: how often each row was, but for its repeats."""
+        return self._position / self.count
+
     def _visit(self, place: int) -> tuple[int, int]:
         epoch, offset = divmod(place, self.count)
         entry = self._order(epoch)[offset] if self.shuffle else offset
