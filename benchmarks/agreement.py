@@ -16,7 +16,8 @@ from seedpo.methods.sources.step_pairs import StepPairs, step_batch
 from seedpo.methods.sources.trajectories import TrajectoryRollout
 from seedpo.models.policy import build_policy
 from seedpo.rewards.catalogue import REWARDS
-from seedpo.training.run import build_method, resolve_config
+from seedpo.training.configuration import resolve_config
+from seedpo.training.run import build_method
 from seedpo.training.settings import RunConfig
 
 

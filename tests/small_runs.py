@@ -13,13 +13,26 @@ from seedpo.scenes.pairs import preference_table
 from seedpo.settings import merge
 
 SMALL: dict[str, Any] = {
+    "model": "scenes",
+    "reward": "scenes-scorer",
+    "lora_rank": 4,
     "max_steps": 2,
     "batch_size": 2,
+    "gradient_accumulation_steps": 1,
     "learning_rate": 1e-3,
+    "evaluate_every": 0,
     "sampling": {"num_inference_steps": 4, "guidance_scale": 2.0},
     "trajectories": {"prompts_per_rollout": 2, "images_per_prompt": 2},
     "steps": {"prompts_per_rollout": 2, "candidates": 2, "plain_steps": 1, "min_gap": 0.0},
-    "evaluation": {"num_prompts": 2, "images_per_prompt": 2, "num_inference_steps": 2, "guidance_scale": 2.0},
+    "evaluation": {
+        "prompts": "scenes-evaluation",
+        "num_prompts": 2,
+        "images_per_prompt": 2,
+        "num_inference_steps": 2,
+        "guidance_scale": 2.0,
+        "rewards": ["scenes-scorer"],
+        "metrics": ["truth", "attribute_accuracy", "pairwise_diversity", "free_spread"],
+    },
 }
 
 FEW_PAIRS = 10

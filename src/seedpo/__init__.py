@@ -15,7 +15,7 @@ _PUBLIC = {
     "build_method": "seedpo.training.run",
     "build_policy": "seedpo.models.policy",
     "build_source": "seedpo.training.run",
-    "resolve_config": "seedpo.training.run",
+    "resolve_config": "seedpo.training.configuration",
     "train": "seedpo.training.run",
     "write_report": "seedpo.reports",
 }

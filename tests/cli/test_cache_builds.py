@@ -20,7 +20,8 @@ from seedpo.data.cache.store import build_lock, check_folder
 from seedpo.models.policy import build_policy
 from seedpo.scenes.pairs import preference_table
 from seedpo.training.caches import open_caches
-from seedpo.training.run import build_pairs, resolve_config
+from seedpo.training.configuration import resolve_config
+from seedpo.training.run import build_pairs
 from tests.data.pictures import BLUE, GREEN, RED
 from tests.data.test_archives import sample, write_tar
 from tests.small_runs import few_pairs
@@ -48,8 +49,9 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str,
 
 
 def build(capsys: pytest.CaptureFixture[str], folder: Path, *more: str) -> tuple[int, str, str]:
-    options = ["--set", f"data={few_pairs(folder)}", "--set", f"cache.folder={folder / 'cache'}", "--quiet"]
-    return call(capsys, "cache", "build", "diffusion-dpo", *options, *more)
+    keys = {"model": "scenes", "data": few_pairs(folder), "cache.folder": folder / "cache"}
+    options = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
+    return call(capsys, "cache", "build", "diffusion-dpo", *options, "--quiet", *more)
 
 
 class TestBuild:
@@ -95,6 +97,8 @@ class TestBuild:
             files |= sample(str(number), f"prompt {number}", colour, BLUE)
         path = write_tar(tmp_path / "pairs.tar", files)
         options = [
+            "--set",
+            "model=scenes",
             "--set",
             f"data={path}",
             "--set",
@@ -165,7 +169,7 @@ def test_a_build_that_is_killed_goes_on(tmp_path: Path) -> None:
     """The command itself; every place of the writing is killed in ``tests/data/cache``."""
     pq.write_table(preference_table(count=1000, seed=1), tmp_path / "pairs.parquet")
     cache = tmp_path / "cache"
-    command = [sys.executable, "-m", "seedpo", "cache", "build", "diffusion-dpo", "--quiet"]
+    command = [sys.executable, "-m", "seedpo", "cache", "build", "diffusion-dpo", "--quiet", "--set", "model=scenes"]
     command += ["--set", f"data={tmp_path / 'pairs.parquet'}", "--set", f"cache.folder={cache}"]
     # Shards of a few entries, so that there is something on the disk when it is killed.
     code = "import sys; import seedpo.data.cache.store as s; s.SHARD_ENTRIES = 25; "

@@ -136,7 +136,8 @@ class TestRefusals:
 
     def test_of_a_pair_file(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (tmp_path / "p.parquet").write_text("no parquet")
-        status = call("train", "diffusion-dpo", "--out", tmp_path / "run", "--set", f"data={tmp_path / 'p.parquet'}")
+        keys = ["--set", "model=scenes", "--set", f"data={tmp_path / 'p.parquet'}"]
+        status = call("train", "diffusion-dpo", "--out", tmp_path / "run", *keys)
         assert "cannot be read as parquet" in refusal(capsys, status)
 
     @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from seedpo.methods.presets import METHODS
 from seedpo.reports.families import group
 from seedpo.reports.runs import read_runs
 from seedpo.settings import build_config, read_recipe
-from seedpo.training.run import resolve_config, train
+from seedpo.training.configuration import resolve_config
+from seedpo.training.run import train
 from seedpo.training.settings import RunConfig
 from seedpo.training.sweeps import demonstration, running
 from tests.small_runs import metrics, small

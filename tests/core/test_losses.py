@@ -11,7 +11,8 @@ from torch import Tensor
 from seedpo.core.losses import LOSSES, PreferenceLoss, clipped_loss
 from seedpo.core.objectives import preference_loss, see_loss
 from seedpo.errors import ConfigError
-from seedpo.training.run import build_method, resolve_config
+from seedpo.training.configuration import resolve_config
+from seedpo.training.run import build_method
 
 BETA = 0.4
 MARGINS = torch.tensor([-30.0, -2.0, -0.3, 0.0, 0.2, 0.7, 3.0, 30.0], dtype=torch.float64)

@@ -6,7 +6,8 @@ import torch
 from seedpo.core.noise_weights import NOISE_WEIGHTS
 from seedpo.core.processes import DiffusionProcess, Process
 from seedpo.errors import ConfigError
-from seedpo.training.run import build_method, resolve_config
+from seedpo.training.configuration import resolve_config
+from seedpo.training.run import build_method
 from tests.methods.flow import FlowProcess
 from tests.training.toys import toy_config
 

@@ -20,7 +20,8 @@ from seedpo.models.stable_diffusion import STABLE_DIFFUSION
 from seedpo.planning.configurations import published
 from seedpo.planning.meter import metering
 from seedpo.settings import Precision
-from seedpo.training.run import build_method, build_source, resolve_config, train
+from seedpo.training.configuration import resolve_config
+from seedpo.training.run import build_method, build_source, train
 from seedpo.training.settings import RunConfig
 from tests.devices.conftest import accelerator_on
 from tests.models.published import pipeline_of

@@ -13,7 +13,8 @@ from seedpo.evaluation.score import Scoring
 from seedpo.evaluation.settings import Drawing
 from seedpo.evaluation.summary import Summary
 from seedpo.evaluation.targets import ModelOptions
-from seedpo.training.run import resolve_config, train
+from seedpo.training.configuration import resolve_config
+from seedpo.training.run import train
 from tests.small_runs import few_prompts, small
 
 REWARDS = ("scenes-scorer",)

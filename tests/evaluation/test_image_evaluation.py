@@ -96,7 +96,7 @@ class TestGeneration:
 
     def test_is_done_in_batches(self) -> None:
         denoiser = ToyDenoiser()
-        draw(["a star"] * 33, denoiser, num_inference_steps=2)
+        draw(["a star"] * 33, denoiser, num_inference_steps=2, batch_size=64)
         assert [len(latents) for latents, _ in denoiser.calls] == [128, 128, 4, 4]  # both halves of the guidance
 
     def test_global_randomness_is_left_alone(self) -> None:

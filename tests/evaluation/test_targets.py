@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 
 from seedpo.evaluation.targets import ModelOptions, load_target, parse_target
 from seedpo.models.policy import build_policy
-from seedpo.training.run import resolve_config
+from seedpo.training.configuration import resolve_config
 from seedpo.training.run_folder import create_run_folder
 from tests.models.tiny import move, network_inputs, on_reference
 

@@ -71,7 +71,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], Mapping[str, Any], Outcome]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_alarm_and_report_agree(case: str, tmp_path: Path) -> None:
     rows, changes, outcome = CASES[case]
-    config = build_config(RunConfig, {"beta": 10.0, "evaluation": {"rewards": REWARDS}}, changes)
+    config = build_config(RunConfig, {"beta": 10.0, "evaluation": {"rewards": REWARDS, "metrics": ["truth"]}}, changes)
     alarms = {alarm.name for alarm in raised_by_all(rows, config) if alarm.step == rows[-1]["step"]}
     assert alarms == {"hacking": {"hacking"}, "collapse": {"collapse"}}.get(outcome.name.lower(), set())
 

@@ -10,8 +10,9 @@ import pytest
 from seedpo.methods.presets import METHODS, Preset, SourceKind
 from seedpo.methods.sources.supplies import Supplies
 from seedpo.settings import build_config
-from seedpo.training import run
-from seedpo.training.run import build_source, resolve_config
+from seedpo.training import configuration, run
+from seedpo.training.configuration import resolve_config
+from seedpo.training.run import build_source
 from seedpo.training.settings import RunConfig
 from tests.methods.sources.toys import ToyDenoiser
 
@@ -39,7 +40,9 @@ def test_a_source_is_one_function_and_a_row(monkeypatch: pytest.MonkeyPatch) -> 
     """What a run supplies reaches the builder that the row names."""
     kind = SourceKind(target="tests.methods.test_presets:echo", judged="images", section="trajectories")
     row = replace(METHODS["d3po"], name="echo", source=kind)
-    monkeypatch.setattr(run, "METHODS", replace(METHODS, entries=(*METHODS.entries, row)))
+    registry = replace(METHODS, entries=(*METHODS.entries, row))
+    for module in (configuration, run):
+        monkeypatch.setattr(module, "METHODS", registry)
     config = resolve_config("echo", {"prompts": "scenes-training"})
     policy: Any = ToyDenoiser()
     source: Any = build_source(config, policy, rank=1, world=2)

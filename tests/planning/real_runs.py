@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from seedpo.models.policy import build_policy
 from seedpo.settings import merge
 from seedpo.training.caches import open_caches
-from seedpo.training.run import build_method, build_source, resolve_config
+from seedpo.training.configuration import resolve_config
+from seedpo.training.run import build_method, build_source
 from seedpo.training.settings import RunConfig
 from tests.models.published import pipeline_of
 from tests.small_runs import small

@@ -20,6 +20,7 @@ from seedpo.training.settings import RunConfig
 from tests.planning.real_runs import model_folder
 
 OFF = {"evaluation": {"rewards": []}}
+WHOLE: dict[str, Any] = {"max_steps": 100, "batch_size": 16, "gradient_accumulation_steps": 1}
 
 
 def planned(
@@ -32,10 +33,9 @@ def planned(
     as_json: bool = False,
 ) -> str:
     recipe = folder / "recipe.yaml"
-    recipe.write_text(f"method: diffusion-dpo\nmodel: {model_folder('sd15')}\n", encoding="utf-8")
-    return plan_text(
-        str(recipe), OFF | changes, gpu=gpu, gpus=gpus, utilisation=utilisation, guesses=Guesses(), as_json=as_json
-    )
+    recipe.write_text(f"method: diffusion-dpo\nmodel: {model_folder('sd15')}\ndata: my-pairs\n", encoding="utf-8")
+    keys = WHOLE | OFF | changes
+    return plan_text(str(recipe), keys, gpu=gpu, gpus=gpus, utilisation=utilisation, guesses=Guesses(), as_json=as_json)
 
 
 def test_the_table(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_what_is_refused(tmp_path: Path, changes: dict[str, Any], arguments: dic
 
 
 def test_advice_names_the_key() -> None:
-    gpu, config = find_gpu("RTX-4090"), build_config(RunConfig, {"batch_size": 8, "mixed_precision": "bf16"})
+    gpu, config = find_gpu("RTX-4090"), build_config(RunConfig, WHOLE | {"batch_size": 8, "mixed_precision": "bf16"})
     memory = Memory(held={"UNet": 10 * 2**30}, phases={"training step": 30 * 2**30})
     said = advise(config, gpu, memory, previews=0.5)
     assert said[0] == (

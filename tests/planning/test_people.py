@@ -14,8 +14,8 @@ from seedpo.planning.plan import plan_run
 from seedpo.planning.table import questions
 from seedpo.study.folder import create_study
 from seedpo.study.settings import StudySettings
+from seedpo.training.configuration import resolve_config
 from seedpo.training.feedback.wiring import QUESTION, study_settings
-from seedpo.training.run import resolve_config
 
 
 def asked(folder: Path, *, gpus: int = 1, **trajectories: Any) -> People:

@@ -27,7 +27,9 @@ def base_folder(path: Path, kind: str) -> Path:
 
 def finished_run(path: Path, **changes: Any) -> PipelinePolicy:
     """Writes the folder and returns the policy whose weights are in it."""
-    config = build_config(RunConfig, {"method": "spo", "max_steps": 40, "beta": 10.0, "lora_rank": 3}, changes)
+    named = {"data": "scenes-pairs", "prompts": "scenes-training", "reward": "scenes-scorer"}
+    keys = {"method": "spo", "max_steps": 40, "beta": 10.0, "lora_rank": 3}
+    config = build_config(RunConfig, named, keys, changes)
     run = write_folder(path, config)
     policy = move(build_policy(config), scale=0.1 if config.adapter == "lora" else 0.02)
     (run.path / config.weights_folder).mkdir()

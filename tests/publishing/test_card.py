@@ -25,8 +25,9 @@ HUB = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
 def card(run: Path, *, options: dict[str, Any] | None = None, **changes: Any) -> tuple[dict[str, Any], str]:
+    named = {"data": "scenes-pairs", "prompts": "scenes-training", "reward": "scenes-scorer"}
     settings = {"method": "spo", "model": HUB, "beta": 10.0, "gamma": 3.0, "max_steps": 40, "clip_range": 0.1}
-    write_folder(run, build_config(RunConfig, settings | changes))
+    write_folder(run, build_config(RunConfig, named, settings | changes))
     path = write_card(run, **(options or {}))
     assert path == run / "README.md"
     _, header, text = path.read_text().split("---\n", 2)

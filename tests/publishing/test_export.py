@@ -18,7 +18,8 @@ from seedpo.models.loading import load_pipeline
 from seedpo.models.policy import build_policy
 from seedpo.models.stable_diffusion import kohya_metadata
 from seedpo.publishing.export import FORMATS, export_run
-from seedpo.training.run import resolve_config, train
+from seedpo.training.configuration import resolve_config
+from seedpo.training.run import train
 from tests.models.published import drawn_by_diffusers, drawn_by_policy, pipeline_of, some_latents
 from tests.publishing.handmade import base_folder, finished_run
 from tests.small_runs import small

@@ -89,6 +89,7 @@ def write_run(
             "num_prompts": len(prompts),
             "images_per_prompt": columns,
             "rewards": ["scenes-scorer"],
+            "metrics": ["truth", "attribute_accuracy", "pairwise_diversity", "free_spread"],
             "seed": 1234,
         },
     } | (changes or {})

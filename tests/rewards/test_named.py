@@ -22,7 +22,7 @@ from seedpo.rewards.named import (
 from seedpo.rewards.settings import RewardTerm
 from seedpo.scenes.shipped import scenes_scorer
 from seedpo.settings import build_config
-from seedpo.training.run import resolve_config
+from seedpo.training.configuration import resolve_config
 from seedpo.training.settings import RunConfig
 from tests.rewards.small_checkpoints import write_clip
 from tests.scenes.drawings import some_drawings

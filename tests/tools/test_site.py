@@ -35,7 +35,9 @@ def test_every_document_is_a_page(site: Path) -> None:
 
 def test_the_reference_has_the_functions_that_the_readme_shows(site: Path) -> None:
     text = (site / "api" / "index.html").read_text(encoding="utf-8")
-    assert all(f'id="seedpo.{name}"' in text for name in ("training.run.resolve_config", "training.run.train"))
+    assert all(
+        f'id="seedpo.{name}"' in text for name in ("training.configuration.resolve_config", "training.run.train")
+    )
 
 
 def test_links_of_the_readme_lead_to_pages_of_the_site() -> None:

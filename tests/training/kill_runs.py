@@ -36,7 +36,8 @@ import seedpo.training.trainer
 from seedpo.cli.cache_builds import build_cache
 from seedpo.data.cache import store
 from seedpo.training.checkpoint import Checkpoints
-from seedpo.training.run import resolve_config, train
+from seedpo.training.configuration import resolve_config
+from seedpo.training.run import train
 from seedpo.training.trainer import Trainer
 from seedpo.training.update import Updater
 from tests.small_runs import small

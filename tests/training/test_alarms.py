@@ -32,7 +32,8 @@ WAVERING = [1.0, 1.5, 1.4, 1.3, 1.5]
 
 
 def config(**changes: Any) -> RunConfig:
-    return build_config(RunConfig, {"beta": 10.0}, changes)
+    measured = {"rewards": ["scenes-scorer"], "metrics": ["truth", "pairwise_diversity"]}
+    return build_config(RunConfig, {"beta": 10.0, "evaluation": measured}, changes)
 
 
 def names(lines: list[dict[str, Any]], settings: RunConfig | None = None) -> list[tuple[int, str]]:

@@ -20,7 +20,8 @@ from seedpo.errors import ConfigError
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.settings import build_config
 from seedpo.training.caches import open_caches
-from seedpo.training.run import build_caches, build_method, build_source, resolve_config, train
+from seedpo.training.configuration import resolve_config
+from seedpo.training.run import build_caches, build_method, build_source, train
 from seedpo.training.settings import RunConfig
 from tests.models.tiny import tiny_policy
 from tests.small_runs import files_of, metrics, small

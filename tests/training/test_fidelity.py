@@ -18,7 +18,8 @@ from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.policy import build_policy
 from seedpo.protocols import LabelledPair
 from seedpo.settings import build_config
-from seedpo.training.run import build_method, build_pairs, build_source, resolve_config, train
+from seedpo.training.configuration import resolve_config
+from seedpo.training.run import build_method, build_pairs, build_source, train
 from seedpo.training.settings import FidelityConfig, RunConfig
 from tests.models.tiny import move, network_inputs, on_reference, tiny_policy
 from tests.small_runs import FEW_PAIRS, metrics, small

@@ -32,9 +32,10 @@ from seedpo.rewards.preprocessing import CLIP_MEAN, CLIP_STD
 from seedpo.rewards.step_aware_clip import normalise
 from seedpo.settings import build_config
 from seedpo.training.caches import open_caches
+from seedpo.training.configuration import resolve_config
 from seedpo.training.optimizer_settings import OptimizerConfig
 from seedpo.training.optimizers import build_optimizer
-from seedpo.training.run import build_pairs, build_source, process_of, resolve_config
+from seedpo.training.run import build_pairs, build_source, process_of
 from seedpo.training.settings import RunConfig
 from tests.methods.flow import FlowProcess
 from tests.methods.sources.toys import PROMPTS, ToyDenoiser, brightness

@@ -24,7 +24,8 @@ from seedpo.rewards.aesthetic import RatingMlp
 from seedpo.rewards.named import build_reward
 from seedpo.rewards.spm import SD15_WEIGHTS, SDXL_WEIGHTS
 from seedpo.settings import dotted, merge, read_recipe
-from seedpo.training.run import build_evaluation, resolve_config, train
+from seedpo.training.configuration import resolve_config
+from seedpo.training.run import build_evaluation, train
 from seedpo.training.settings import RunConfig
 from tests.models.published import pipeline_of
 from tests.rewards.plain_spm import checkpoint, publish

@@ -45,6 +45,10 @@ def small(folder: Path, **changes: Any) -> RewardRunConfig:
     """Four steps on ten pairs of drawings."""
     data = str(few_pairs(folder))
     keys = {
+        "start": "scenes-clip",
+        "model": "scenes",
+        "gradient_accumulation_steps": 1,
+        "evaluate_every": 0,
         "data": data,
         "held_out": data,
         "held_out_limit": 4,
@@ -301,6 +305,7 @@ def test_the_command_trains_and_says_how_to_go_on(tmp_path: Path, capsys: pytest
     options = [
         *("reward", "train", "--out", str(tmp_path / "run"), "--quiet"),
         *("--set", f"data={data}", "--set", f"held_out={data}", "--set", "timesteps=[0, 501]"),
+        *("--set", "start=scenes-clip", "--set", "model=scenes"),
         *("--set", "max_steps=1", "--set", "batch_size=2"),
     ]
     with pytest.raises(SystemExit) as ended:

@@ -25,11 +25,11 @@ from seedpo.models.loading import load_pipeline
 from seedpo.models.policy import build_policy
 from seedpo.scenes.shipped import scenes_folder
 from seedpo.settings import build_config, read_recipe
+from seedpo.training.configuration import resolve_config
 from seedpo.training.run import (
     build_evaluation,
     build_method,
     build_source,
-    resolve_config,
     train,
 )
 from seedpo.training.settings import RunConfig
@@ -46,44 +46,6 @@ def run(path: Path, method: str, *, resume: Any = None, **changes: Any) -> dict[
 
 def train_lines(path: Path) -> list[dict[str, Any]]:
     return [line for line in metrics(path) if line["kind"] == "train"]
-
-
-class TestResolving:
-    def test_defaults_preset_recipe_changes_in_this_order(self, tmp_path: Path) -> None:
-        recipe = tmp_path / "a.yaml"
-        recipe.write_text("method: spo\nlearning_rate: 1e-3\ngamma: 0.5\nsteps:\n  candidates: 3\n")
-        config = resolve_config(str(recipe), {"gamma": 1.0, "steps": {"min_gap": 0.1}})
-        assert config.method == "spo"
-        assert (config.beta, config.clip_range) == (10.0, 0.1), "from the preset"
-        assert (config.learning_rate, config.steps.candidates) == (1e-3, 3), "from the recipe"
-        assert (config.gamma, config.steps.min_gap) == (1.0, 0.1), "from the changes"
-        assert config.steps.plain_steps == 4, "from the defaults"
-
-    def test_real_models_compute_in_bfloat16_where_a_gpu_does(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The embedded model does not, so that its figures are the same everywhere."""
-        cases: list[tuple[dict[str, Any], bool, str]] = [
-            ({}, True, "no"),
-            ({"model": "owner/name"}, True, "bf16"),
-            ({"model": "owner/name"}, False, "no"),
-            ({"model": "owner/name", "mixed_precision": "fp16"}, True, "fp16"),
-            ({"model": "owner/name", "mixed_precision": "no"}, True, "no"),
-        ]
-        for changes, bfloat16, expected in cases:
-            self._check_precision(changes, bfloat16, expected, monkeypatch)
-
-    def _check_precision(
-        self, changes: dict[str, Any], bfloat16: bool, expected: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        assert resolve_config("spo", changes, bfloat16=bfloat16).mixed_precision == expected
-        monkeypatch.setattr("seedpo.models.precision.gpu_has_bfloat16", lambda: bfloat16)
-        assert resolve_config("spo", changes).mixed_precision == expected
-
-    def test_changing_the_method_changes_the_preset(self) -> None:
-        assert resolve_config("spo", {"method": "d3po"}).beta == 0.1
-
-    def test_an_unknown_method_lists_the_methods(self) -> None:
-        with pytest.raises(ConfigError, match=r"'spoo'; did you mean 'spo'\? there are: diffusion-dpo, "):
-            resolve_config("spoo")
 
 
 class TestParts:
@@ -124,7 +86,7 @@ class TestParts:
         assert (built.sampling.eta, built.sampling.guidance_scale, built.clip_range, built.reduction) == (
             0.5,
             2.0,
-            0.1,
+            None,
             "sum",
         )
 
@@ -134,12 +96,15 @@ class TestParts:
             (lambda: build_policy(RunConfig(model="scones")), r"unknown model 'scones'; did you mean 'scenes'\?"),
             (
                 lambda: build_source(
-                    resolve_config("diffusion-dpo", {"data": "absent.parquet"}), build_policy(RunConfig())
+                    resolve_config("diffusion-dpo", {"model": "scenes", "data": "absent.parquet"}),
+                    build_policy(RunConfig()),
                 ),
                 r"preference pairs absent\.parquet do not exist",
             ),
             (
-                lambda: build_source(resolve_config("diffusion-dpo", {"data": "scenes"}), build_policy(RunConfig())),
+                lambda: build_source(
+                    resolve_config("diffusion-dpo", {"model": "scenes", "data": "scenes"}), build_policy(RunConfig())
+                ),
                 "unknown preference set 'scenes'",
             ),
             (
@@ -147,7 +112,7 @@ class TestParts:
                 "unknown reward 'scorer'",
             ),
             (
-                lambda: build_evaluation(build_config(RunConfig, {"evaluation": {"num_prompts": 65}})),
+                lambda: build_evaluation(resolve_config("spo", {"evaluation": {"num_prompts": 65}})),
                 r"evaluation\.num_prompts = 65, but scenes-evaluation holds 64 prompts",
             ),
             (

@@ -11,6 +11,7 @@ from seedpo.errors import ConfigError, SeedpoError
 from seedpo.methods.presets import METHODS
 from seedpo.registry import registries
 from seedpo.settings import build_config, changes_results, dotted, merge, nested, parse_override, read_recipe
+from seedpo.training.configuration import resolve_config
 from seedpo.training.run_folder import create_run_folder
 from seedpo.training.settings import RunConfig
 
@@ -223,13 +224,18 @@ def test_every_key_is_explained() -> None:
 
 
 def test_names_among_the_defaults_are_registered() -> None:
-    config = RunConfig()
+    embedded = resolve_config("spo")
+    assert embedded.data in registries()["data"]
+    assert embedded.reward in registries()["rewards"]
+    for config in (RunConfig(), embedded):
+        _names_are_registered(config)
+
+
+def _names_are_registered(config: RunConfig) -> None:
     assert config.method in registries()["methods"]
     assert config.model in registries()["models"]
-    assert config.data in registries()["data"]
     assert config.prompts in registries()["prompts"]
     assert config.evaluation.prompts in registries()["prompts"]
-    assert config.reward in registries()["rewards"]
     assert all(name in registries()["rewards"] for name in config.evaluation.rewards)
     assert all(name in registries()["metrics"] for name in config.evaluation.metrics)
 

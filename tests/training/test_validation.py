@@ -15,7 +15,8 @@ from seedpo.errors import ConfigError, DataError
 from seedpo.models.policy import PipelinePolicy
 from seedpo.scenes.pairs import preference_table
 from seedpo.settings import build_config
-from seedpo.training.run import resolve_config, train
+from seedpo.training.configuration import resolve_config
+from seedpo.training.run import train
 from seedpo.training.settings import RewardRunConfig
 from seedpo.training.validation import build_divided_pairs
 from tests.small_runs import metrics, small

@@ -131,7 +131,7 @@ class ToyEvaluator:
 
 def toy_config(**changes: Any) -> RunConfig:
     defaults = {"max_steps": 6, "batch_size": 4, "learning_rate": 0.05, "checkpoint_every": 2, "evaluate_every": 3}
-    return build_config(RunConfig, defaults, changes)
+    return build_config(RunConfig, {"gradient_accumulation_steps": 1}, defaults, changes)
 
 
 def cpu_accelerator(config: RunConfig) -> Accelerator:

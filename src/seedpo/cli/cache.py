@@ -39,7 +39,7 @@ def cache_build_command(
     overrides = read_changes(changes)
     quieten_libraries()
     from seedpo.cli.cache_builds import build_cache
-    from seedpo.training.run import resolve_config
+    from seedpo.training.configuration import resolve_config
 
     summary = build_cache(resolve_config(method, overrides), progress=not quiet)
     if is_first_process():

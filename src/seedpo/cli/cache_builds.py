@@ -26,7 +26,7 @@ from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.layout import distributed
 from seedpo.training.run import build_method
-from seedpo.training.settings import RunConfig
+from seedpo.training.settings import RunConfig, data_of
 from seedpo.training.validation import build_divided_pairs
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def build_cache(config: RunConfig, *, progress: bool = True) -> str:
     labelled = divided.training
     if labelled.sequential and config.cache.reference:
         raise ConfigError(
-            f"cache.reference is of pairs that come again, and {data_label(config.data)} is a stream; leave it out"
+            f"cache.reference is of pairs that come again, and {data_label(data_of(config))} is a stream; leave it out"
         )
     with ExitStack() as lock, logging_redirect_tqdm():
         on_main_process(accelerator, lambda: lock.enter_context(build_lock(root)))

@@ -85,7 +85,8 @@ def reward_measure_command(
     Examples:
         seedpo reward measure --set start=runs/scorer/model
 
-        seedpo reward measure --set start=runs/scorer/model --set held_out=my-pairs.parquet
+        seedpo reward measure --set start=runs/scorer/model --set model=models/my-sd15
+        --set held_out=my-pairs.parquet
     """
     overrides = read_changes(changes)
     quieten_libraries()

@@ -333,7 +333,7 @@ def study_export_command(
     Examples:
         seedpo study export studies/pilot --out pilot.parquet
 
-        seedpo train diffusion-dpo --set data=pilot.parquet --out runs/pilot
+        seedpo train diffusion-dpo --set model=models/mine --set data=pilot.parquet --out runs/pilot
 
         seedpo study export studies/pilot --format jsonl --out pilot/pairs.jsonl
 

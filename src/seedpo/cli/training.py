@@ -77,7 +77,8 @@ def train_command(
         raise ConfigError("--shard needs --processes 2 or more: there is nothing to share with one process")
     run_in_processes(context.obj, processes=processes, shard=shard)
     quieten_libraries()
-    from seedpo.training.run import resolve_config, train
+    from seedpo.training.configuration import resolve_config
+    from seedpo.training.run import train
 
     last = train(resolve_config(method, overrides), out, resume=resumed, progress=not quiet)
     if not is_first_process():

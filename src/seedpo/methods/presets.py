@@ -105,7 +105,7 @@ METHODS = Registry(
             target="seedpo.methods.transition_dpo:transition_objective",
             log_prob="steps",
             source=TRAJECTORIES,
-            defaults={"beta": 0.1, "clip_range": 0.1, "learning_rate": 3e-5},
+            defaults={"beta": 0.1, "clip_range": 0.1, "learning_rate": 3e-5, "evaluation": {"guidance_scale": 5.0}},
         ),
         Preset(
             name="spo",
@@ -115,7 +115,7 @@ METHODS = Registry(
             target="seedpo.methods.transition_dpo:transition_objective",
             log_prob="steps",
             source=STEPS,
-            defaults={"beta": 10.0, "clip_range": 0.1, "learning_rate": 6e-5},
+            defaults={"beta": 10.0, "clip_range": 0.1, "learning_rate": 6e-5, "evaluation": {"guidance_scale": 5.0}},
         ),
     ),
 )

@@ -12,7 +12,7 @@ from seedpo.planning.dry_run import Guesses
 from seedpo.planning.gpus import find_gpu
 from seedpo.planning.plan import plan_run
 from seedpo.planning.table import as_text
-from seedpo.training.run import resolve_config
+from seedpo.training.configuration import resolve_config
 
 
 def plan_text(

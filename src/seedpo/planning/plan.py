@@ -20,7 +20,7 @@ from seedpo.planning.people import People, questions_to_people
 from seedpo.planning.scorers import Scorer, build_scorer
 from seedpo.training.feedback.wiring import study_settings
 from seedpo.training.run import process_of
-from seedpo.training.settings import RunConfig
+from seedpo.training.settings import RunConfig, reward_of
 
 UTILISATION = 0.35
 """Share of the peak that a run is assumed to reach."""
@@ -171,7 +171,7 @@ def count(
     policy.process = process_of(config, policy)
     scorers = {name: _scorer(config, name) for name in config.evaluation.rewards}
     if not METHODS[config.method].source.fixed_pairs and config.feedback.study is None:
-        scorers[""] = _scorer(config, config.reward)
+        scorers[""] = _scorer(config, reward_of(config))
     networks = Networks(policy=policy, preview=build_preview(config), scorers=scorers)
     try:
         policy.process.timesteps(config.sampling.num_inference_steps)

@@ -137,8 +137,8 @@ def _use(config: RunConfig, base: str | None, repository: str | None) -> str:
 
 def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> list[tuple[str, str]]:
     policy_weight, reference_weight = config.weights
-    offline = [("preference pairs", _data(config.data))]
-    judge = "votes of people" if config.feedback.study is not None else _shown(config.reward)
+    offline = [("preference pairs", "not named" if config.data is None else _data(config.data))]
+    judge = "votes of people" if config.feedback.study is not None else _shown(config.reward or "not named")
     online = [("prompts", _shown(config.prompts)), ("reward", judge)]
     last = next((line for line in reversed(lines) if line["kind"] == "train"), {})
     return [

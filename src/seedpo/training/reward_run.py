@@ -39,6 +39,7 @@ from seedpo.run_folders import RunFolder, read_metrics
 from seedpo.settings import build_config, read_recipe
 from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
+from seedpo.training.configuration import require_named_model
 from seedpo.training.resume import start_folder
 from seedpo.training.settings import SCENES, RewardRunConfig
 from seedpo.training.trackers import require_trackers
@@ -61,10 +62,11 @@ def resolve_reward_config(
         bfloat16: whether the GPU of the run computes in bfloat16; ``None`` asks this machine's.
 
     Raises:
-        ConfigError: if a key or a value is wrong; the message names it.
+        ConfigError: if a key or a value is wrong, or data are named and no model; the message names it.
     """
     read = {} if recipe is None else read_recipe(Path(recipe))
     named = {**read, **(changes or {})}
+    require_named_model(named, RewardRunConfig, sets=("data", "held_out"), models=("start", "model"))
     fields = RewardRunConfig.model_fields
     places = [named.get(key, fields[key].default) for key in ("start", "model")]
     embedded = all(place is None or place == "none" or place in STARTS or place in MODELS for place in places)

@@ -29,67 +29,29 @@ from seedpo.metrics.catalogue import METRICS, metric_entry
 from seedpo.metrics.named import build_prompt_metric
 from seedpo.models.catalogue import MODELS
 from seedpo.models.policy import PipelinePolicy, build_policy
-from seedpo.models.precision import usual_precision
 from seedpo.processes import on_every_process, on_main_process
 from seedpo.protocols import Comparisons, Method, PairEncoder, Reward, Source
 from seedpo.registry import Registry
 from seedpo.rewards.catalogue import REWARDS
-from seedpo.rewards.named import CheckedReward, build_reward, check_definitions, image_sizes
+from seedpo.rewards.named import CheckedReward, build_reward, image_sizes
 from seedpo.scenes.shipped import warn_of_unknown_words
-from seedpo.settings import build_config, read_recipe
 from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.expectations import what_to_expect
-from seedpo.training.feedback.wiring import asks_people, check_feedback, ensure_study, human_feedback, patience
+from seedpo.training.feedback.wiring import asks_people, ensure_study, human_feedback, patience
 from seedpo.training.resume import start_folder
-from seedpo.training.settings import RunConfig
+from seedpo.training.settings import RunConfig, reward_of
 from seedpo.training.trackers import require_trackers
 from seedpo.training.trainer import Trainer
 from seedpo.training.validation import (
     DividedPairs,
     build_divided_pairs,
     build_validation,
-    check_validation,
     warn_of_shared_images,
 )
 from seedpo.training.watching import Watch
 
 logger = logging.getLogger(__name__)
-
-
-def resolve_config(
-    method_or_recipe: str, changes: Mapping[str, Any] | None = None, *, bfloat16: bool | None = None
-) -> RunConfig:
-    """The configuration of a preset or a recipe file, with changes.
-
-    Where none of them says so, ``mixed_precision`` is bf16 for models other than the registered ones, on a GPU that
-    computes in it.
-
-    Args:
-        method_or_recipe: name of a method, or path of a YAML file.
-        changes: nested keys that win over everything else.
-        bfloat16: whether the GPU of the run computes in bfloat16; ``None`` asks this machine's.
-
-    Raises:
-        ConfigError: if the method, a key or a value is wrong; the message names it.
-    """
-    is_file = method_or_recipe.endswith((".yaml", ".yml"))
-    recipe = read_recipe(Path(method_or_recipe)) if is_file else {"method": method_or_recipe}
-    changes = changes or {}
-    name = changes.get("method", recipe.get("method", RunConfig.model_fields["method"].default))
-    preset = METHODS[str(name)]
-    model = changes.get("model", recipe.get("model", RunConfig.model_fields["model"].default))
-    usual = {} if model in MODELS else usual_precision(bfloat16)
-    config = build_config(RunConfig, usual, preset.defaults, recipe, changes)
-    check_definitions(config.rewards)
-    check_feedback(config, preset)
-    if config.noise_weight != "constant" and preset.log_prob != "noise":
-        raise ConfigError(
-            f"noise_weight = {config.noise_weight} has no effect on {config.method}, which compares denoising steps; "
-            "leave it out, or take method diffusion-dpo"
-        )
-    check_validation(config)
-    return config
 
 
 def process_of(config: RunConfig, policy: PipelinePolicy) -> Process:
@@ -183,7 +145,7 @@ def _judge(config: RunConfig, policy: PipelinePolicy, *, progress: bool) -> Rewa
     """The people or the reward that the run asks."""
     if (people := human_feedback(config, progress=progress)) is not None:
         return people
-    reward = named_reward(config.reward, config).to(policy.device)
+    reward = named_reward(reward_of(config), config).to(policy.device)
     if reward.step_blind and config.fidelity.previews_clamped_late:
         raise ConfigError(
             f"fidelity.previews_clamped_late: {', '.join(reward.step_blind)} takes images in [0, 1] only; name a "
@@ -242,7 +204,7 @@ def _check_images(config: RunConfig, policy: PipelinePolicy) -> None:
         return {part: size for name in rewards for part, size in image_sizes(name, config.rewards).items()}
 
     needed: Mapping[str, tuple[Registry[Any], Mapping[str, int | None]]] = {
-        "reward": (REWARDS, sizes([config.reward] if needs_reward else [])),
+        "reward": (REWARDS, sizes([reward_of(config)] if needs_reward else [])),
         "evaluation.rewards": (REWARDS, sizes(config.evaluation.rewards)),
         "evaluation.metrics": (METRICS, {name: metric_entry(name)[0].image_size for name in config.evaluation.metrics}),
     }

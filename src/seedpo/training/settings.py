@@ -11,10 +11,12 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from seedpo.core.entropy import entropy_weights
 from seedpo.core.losses import LOSSES
 from seedpo.core.noise_weights import NOISE_WEIGHTS
-from seedpo.data.settings import CacheConfig, DataSets, PairsConfig
+from seedpo.data.settings import CacheConfig, DataSet, DataSets, PairsConfig
+from seedpo.errors import ConfigError
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig, TrajectoryConfig
 from seedpo.models.settings import ModelSettings
+from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.settings import WeightedSum, refuse_cycles
 from seedpo.settings import NO_EFFECT, NetworkSettings, Precision, Section
 from seedpo.training.alarm_settings import AlarmsConfig
@@ -25,11 +27,11 @@ from seedpo.training.optimizer_settings import OptimizerConfig
 class TrainingConfig(NetworkSettings):
     """How a network is trained, and what is written meanwhile."""
 
-    max_steps: int = Field(100, ge=1)
+    max_steps: int = Field(200, ge=1)
     """Optimiser steps."""
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(4, ge=1)
     """Pairs per process and micro-step."""
-    gradient_accumulation_steps: int = Field(1, ge=1)
+    gradient_accumulation_steps: int = Field(4, ge=1)
     """Micro-steps per optimiser step."""
     learning_rate: float = Field(1e-4, gt=0.0)
     """Peak learning rate."""
@@ -39,7 +41,7 @@ class TrainingConfig(NetworkSettings):
     """Steps between checkpoints; 0 writes none but the last."""
     checkpoints_limit: Annotated[int, NO_EFFECT] = Field(2, ge=1)
     """Checkpoints that are kept."""
-    evaluate_every: int = Field(0, ge=0)
+    evaluate_every: int = Field(50, ge=0)
     """Steps between evaluations; 0 evaluates before the first and after the last step only."""
     trackers: Annotated[tuple[Literal["tensorboard", "trackio", "wandb"], ...], NO_EFFECT] = ()
     """Where the metrics go in addition to `metrics.jsonl`; the packages come with `seedpo[track]`."""
@@ -104,16 +106,18 @@ class RunConfig(ModelSettings, TrainingConfig):
 
     method: str = "diffusion-dpo"
     """Preset: `diffusion-dpo`, `d3po` or `spo`."""
-    data: DataSets = "scenes-pairs"
+    data: DataSets | None = None
     """Preference pairs of offline methods: a registered name, a file, folder or glob of shards, or `hub:owner/name`;
     docs/data.md lists the formats. Several sets are a list of names, or of names with weights,
-    `[a/, {name: b/, weight: 2}]`: each pair of b/ then comes twice in an epoch."""
-    prompts: str = "scenes-training"
+    `[a/, {name: b/, weight: 2}]`: each pair of b/ then comes twice in an epoch. None: `scenes-pairs` for the
+    embedded model; for other models they must be named."""
+    prompts: str = "animals"
     """Prompts of online methods: a registered name or a text file with one prompt per line."""
-    reward: str = "scenes-scorer"
+    reward: str | None = None
     """Reward that ranks the roll-outs of online methods: a registered name, `name@place` for its weights elsewhere, a
     CLIP preference model (a folder, or `owner/name` on the hub), `module:function` for code of your own, or a name
-    defined in `rewards`; docs/rewards.md. SPO is made for step-aware ones."""
+    defined in `rewards`; docs/rewards.md. SPO is made for step-aware ones. None: `scenes-scorer` for the embedded
+    model; for other models it must be named."""
     reward_precision: Precision = "no"
     """Precision in which the networks of rewards compute; `no`: float32."""
     rewards: Annotated[dict[str, WeightedSum], AfterValidator(refuse_cycles)] = Field(default_factory=dict)
@@ -200,6 +204,34 @@ class RunConfig(ModelSettings, TrainingConfig):
         return self
 
 
+def data_of(config: RunConfig) -> str | tuple[DataSet, ...]:
+    """What an offline method is trained on.
+
+    Raises:
+        ConfigError: if nothing is named.
+    """
+    if config.data is None:
+        raise ConfigError(
+            f"{config.method} trains {config.model} on labelled pairs, and none are named; set data to a file or a "
+            "folder of pairs, or to hub:owner/name (docs/data.md)"
+        )
+    return config.data
+
+
+def reward_of(config: RunConfig) -> str:
+    """What ranks the images that an online method draws.
+
+    Raises:
+        ConfigError: if nothing is named.
+    """
+    if config.reward is None:
+        raise ConfigError(
+            f"{config.method} needs a reward that ranks what {config.model} draws, and none is named; set reward to "
+            f"one of {', '.join(REWARDS.names())}, or to one of your own (docs/rewards.md)"
+        )
+    return config.reward
+
+
 class RewardRunConfig(TrainingConfig):
     """One training run of a preference model: step-aware (SPO) with a diffusion model, plain (PickScore) without."""
 
@@ -272,6 +304,8 @@ SCENES: dict[str, Any] = {
     "clean_share": 0.25,
     "max_steps": 900,
     "batch_size": 32,
+    "gradient_accumulation_steps": 1,
+    "evaluate_every": 0,
     "learning_rate": 5e-4,
     "checkpoint_every": 300,
     "optimizer": {"schedule": "cosine", "warmup_steps": 45, "beta2": 0.98, "weight_decay": 1e-2},

@@ -15,7 +15,7 @@ from seedpo.evaluation.pair_validation import PairValidation
 from seedpo.methods.presets import METHODS
 from seedpo.protocols import PreferencePairs
 from seedpo.training.caches import Caches
-from seedpo.training.settings import RunConfig
+from seedpo.training.settings import RunConfig, data_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def build_divided_pairs(config: RunConfig) -> DividedPairs:
     """
     check_validation(config)
     settings, name = config.pairs, config.pairs.validation
-    training: PreferencePairs = _opened(config, config.data, settings)
+    training: PreferencePairs = _opened(config, data_of(config), settings)
     validation: PreferencePairs | None = None
     if isinstance(name, str):
         split = settings.validation_split or settings.split
@@ -73,8 +73,8 @@ def build_divided_pairs(config: RunConfig) -> DividedPairs:
     elif name is not None:
         if training.sequential:
             raise ConfigError(
-                f"pairs.validation = {name:g}: data = {data_label(config.data)} is a stream, of which no pairs can be "
-                "kept out; name a set of pairs"
+                f"pairs.validation = {name:g}: data = {data_label(data_of(config))} is a stream, of which no pairs can "
+                "be kept out; name a set of pairs"
             )
         training, validation = divided_by_prompt(training, name, key="pairs.validation", other="pairs.validation")
         logger.info("pairs.validation = %g: %d pairs kept out, %d trained on", name, len(validation), len(training))

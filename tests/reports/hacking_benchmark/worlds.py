@@ -64,7 +64,7 @@ def write_runs(
             run = folder / f"{setting.label}_seed={seed}"
             run.mkdir(parents=True)
             config = {"method": "spo", "gamma": 0.0, **setting.changes, "seed": seed}
-            config |= {"max_steps": 3, "evaluation": {"rewards": ["scenes-scorer"]}}
+            config |= {"max_steps": 3, "evaluation": {"rewards": ["scenes-scorer"], "metrics": ["truth"]}}
             (run / "config.yaml").write_text(yaml.safe_dump(config))
             shift = start(setting) if start else 0.0
             lines = [

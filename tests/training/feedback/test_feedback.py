@@ -16,11 +16,12 @@ from torch import Tensor
 from seedpo.errors import ConfigError
 from seedpo.study.folder import open_study
 from seedpo.study.store import Store
+from seedpo.training.configuration import resolve_config
 from seedpo.training.feedback.people import HumanFeedback
 from seedpo.training.feedback.waiting import NoVotes, Wait
 from seedpo.training.feedback.wiring import ensure_study
 from seedpo.training.interrupt import StopRequest, TrainingInterrupted
-from seedpo.training.run import resolve_config, train
+from seedpo.training.run import train
 from tests.small_runs import metrics, small
 from tests.study.closed_loop import people
 from tests.training.toys import cpu_accelerator

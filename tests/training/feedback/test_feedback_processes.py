@@ -15,8 +15,8 @@ import pytest
 
 from seedpo.study.folder import open_study
 from seedpo.study.store import Store
+from seedpo.training.configuration import resolve_config
 from seedpo.training.feedback.wiring import ensure_study
-from seedpo.training.run import resolve_config
 from tests.small_runs import as_options, metrics, small
 from tests.study.closed_loop import people
 from tests.training.test_crashes import ROOT, child_environment

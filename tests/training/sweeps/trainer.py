@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from seedpo.errors import ConfigError
-from seedpo.training.run import resolve_config
+from seedpo.training.configuration import resolve_config
 from seedpo.training.sweeps import running
 from seedpo.training.sweeps.definition import Cell
 from seedpo.training.sweeps.running import recipe_text

@@ -12,7 +12,7 @@ from typing import Any
 
 from seedpo.errors import ConfigError
 from seedpo.settings import merge, nested, unknown_keys
-from seedpo.training.run import resolve_config
+from seedpo.training.configuration import resolve_config
 from seedpo.training.settings import RunConfig
 from seedpo.training.sweeps.definition import Cell, Sweep, check_name, name_of
 

@@ -1,0 +1,111 @@
+"""From a method or a recipe, with changes, to the configuration of a run.
+
+Defaults follow from the model. In the order in which later keys win::
+
+    general defaults           of a Stable-Diffusion-sized model of one's own
+    the method's settings      as published for Stable Diffusion 1.5
+    the model's settings       of a registered model
+      ... with this method
+    the recipe, the changes    what the user wrote
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from seedpo.data.catalogue import DATA
+from seedpo.errors import ConfigError
+from seedpo.methods.presets import METHODS, Preset
+from seedpo.models.catalogue import MODELS
+from seedpo.models.precision import usual_precision
+from seedpo.rewards.named import check_definitions
+from seedpo.settings import Section, build_config, merge, read_recipe
+from seedpo.training.feedback.wiring import check_feedback
+from seedpo.training.settings import RunConfig, data_of, reward_of
+from seedpo.training.validation import check_validation
+
+
+def resolve_config(
+    method_or_recipe: str, changes: Mapping[str, Any] | None = None, *, bfloat16: bool | None = None
+) -> RunConfig:
+    """The configuration of a preset or a recipe file, with changes.
+
+    Where none of them says so, ``mixed_precision`` is bf16 for models other than the registered ones, on a GPU that
+    computes in it.
+
+    Args:
+        method_or_recipe: name of a method, or path of a YAML file.
+        changes: nested keys that win over everything else.
+        bfloat16: whether the GPU of the run computes in bfloat16; ``None`` asks this machine's.
+
+    Raises:
+        ConfigError: if the method, a key or a value is wrong, or something that the run needs is not named; the
+            message names it.
+    """
+    is_file = method_or_recipe.endswith((".yaml", ".yml"))
+    recipe = read_recipe(Path(method_or_recipe)) if is_file else {"method": method_or_recipe}
+    named = merge(recipe, changes or {})
+    preset = METHODS[str(named.get("method", RunConfig.model_fields["method"].default))]
+    model = named.get("model", RunConfig.model_fields["model"].default)
+    require_named_model(named, RunConfig, sets=("data",), models=("model",))
+    registered = MODELS[model].layers(preset.name) if model in MODELS else ()
+    config = build_config(RunConfig, preset.defaults, *registered, named)
+    check_definitions(config.rewards)
+    check_feedback(config, preset)
+    check_validation(config)
+    _require_supplies(config, preset)
+    if config.noise_weight != "constant" and preset.log_prob != "noise":
+        raise ConfigError(
+            f"noise_weight = {config.noise_weight} has no effect on {config.method}, which compares denoising steps; "
+            "leave it out, or take method diffusion-dpo"
+        )
+    if model in MODELS or "mixed_precision" in named:
+        return config
+    return config.model_copy(update=usual_precision(bfloat16))
+
+
+def require_named_model(
+    named: Mapping[str, Any], kind: type[Section], *, sets: tuple[str, ...], models: tuple[str, ...]
+) -> None:
+    """Refuses to train the embedded model on somebody's own data because no model is named.
+
+    Args:
+        named: what the user wrote.
+        kind: the settings, for their defaults.
+        sets: keys that name data.
+        models: keys that name what is trained, or used with it.
+
+    Raises:
+        ConfigError: naming the data, the missing key, and how to mean the embedded model.
+    """
+    own = [(key, name) for key in sets for name in _names(named.get(key)) if name not in DATA]
+    for key in models:
+        if own and key not in named:
+            default = kind.model_fields[key].default
+            raise ConfigError(
+                f"{own[0][0]} = {own[0][1]} is your own, but no {key} is named; set {key} to yours, for example "
+                f"--set {key}={_EXAMPLES[key]}, or to {default}, the embedded one of 32 x 32 px drawings"
+            )
+
+
+_EXAMPLES = {"model": "stable-diffusion-v1-5/stable-diffusion-v1-5", "start": "yuvalkirstain/PickScore_v1"}
+
+
+def _names(value: Any) -> Iterator[str]:
+    """Every text in a value: data are one name, or several with their settings."""
+    if isinstance(value, str) and value != "none":
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _names(value.get("data", value.get("name")))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _names(part)
+
+
+def _require_supplies(config: RunConfig, preset: Preset) -> None:
+    if preset.source.fixed_pairs:
+        data_of(config)
+    elif config.feedback.study is None:
+        reward_of(config)
