@@ -46,9 +46,12 @@ class OptimizerConfig(Section):
             value, readers = getattr(self, key), [name for name, row in SCHEDULES.items() if key in row.keys]
             if value != type(self).model_fields[key].default and self.schedule not in readers:
                 raise ValueError(
-                    f"{key} = {value} has no effect on the schedule {self.schedule}; leave it out, or set "
+                    f"optimizer.{key} = {value} has no effect on the schedule {self.schedule}; leave it out, or set "
                     f"optimizer.schedule to {' or '.join(readers)}"
                 )
         if self.name == "adafactor" and self.epsilon != type(self).model_fields["epsilon"].default:
-            raise ValueError(f"epsilon = {self.epsilon} has no effect on adafactor; leave it out, or set name to adamw")
+            raise ValueError(
+                f"optimizer.epsilon = {self.epsilon} has no effect on adafactor; leave it out, or set "
+                "optimizer.name to adamw"
+            )
         return self
