@@ -12,6 +12,7 @@ import typer
 from seedpo.cli.cache import cache_app
 from seedpo.cli.data import data_app
 from seedpo.cli.evaluation import evaluate_command
+from seedpo.cli.figures import figure_app
 from seedpo.cli.names import list_command
 from seedpo.cli.results import card_command, export_command, push_command, report_command, sample_command
 from seedpo.cli.reward import reward_app
@@ -35,6 +36,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     },
     "Look at results and hand them on": {
         "report": report_command,
+        "figure": figure_app,
         "evaluate": evaluate_command,
         "sample": sample_command,
         "score": score_command,
@@ -78,7 +80,7 @@ def main(arguments: list[str] | None = None) -> Any:
     from seedpo.cli import launch
 
     logging.basicConfig(level=logging.INFO if is_first_process() else logging.ERROR, format="%(message)s")
-    for noisy in ("httpx", "accelerate", "matplotlib"):
+    for noisy in ("httpx", "accelerate", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if launch.is_launched():
         launch.end_with_launcher()

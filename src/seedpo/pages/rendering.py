@@ -12,7 +12,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 """Parts that pages share: charts, tables and the style sheet ``page.css``."""
 
 
-COLOURS = {"base": "#0072b2", "see": "#d55e00", "control": "#00805d"}
+COLOURS = {"base": "#0072b2", "see": "#d55e00", "control": "#b0478a"}
 """Colours of a chart that is a file; on a page the style sheet chooses them."""
 
 TITLE_HEIGHT = 28.0

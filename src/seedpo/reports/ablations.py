@@ -15,6 +15,7 @@ from seedpo.pages.wording import compact, sentence
 from seedpo.reports.charts import quantities
 from seedpo.reports.curves import Curves, Point
 from seedpo.reports.families import Family, Setting
+from seedpo.reports.names import figure_name
 from seedpo.reports.tables import BETA, GAMMA
 
 LEAST_VALUES = 3
@@ -42,12 +43,28 @@ class Ablation:
     panels: tuple[Panel, ...]
 
 
-def ablations(family: Family) -> tuple[Ablation, ...]:
-    """Charts for each weight that takes three values or more while the other one is held."""
-    return tuple(ablation for axis in AXES if (ablation := _ablation(family, axis)) is not None)
+def ablations(
+    family: Family, keys: Sequence[str] | None = None, *, bests: Sequence[bool] = (False, True)
+) -> tuple[Ablation, ...]:
+    """Charts for each weight that takes three values or more while the other one is held.
+
+    Args:
+        family: the runs.
+        keys: figures; all that were measured if there are none, of which only proxy and judge at their best.
+        bests: at the last (false) or at the best (true) evaluation, or at both.
+    """
+    names = quantities(family)
+    figures = names if keys is None else {key: names.get(key, figure_name(key)) for key in keys}
+    shown = [
+        (key, name, best)
+        for key, name in figures.items()
+        for best in bests
+        if not best or keys is not None or key in (family.proxy, family.judge)
+    ]
+    return tuple(ablation for axis in AXES if (ablation := _ablation(family, axis, shown)) is not None)
 
 
-def _ablation(family: Family, axis: str) -> Ablation | None:
+def _ablation(family: Family, axis: str, shown: Sequence[tuple[str, str, bool]]) -> Ablation | None:
     rows = [row for row in _rows(family, axis) if len(row) >= LEAST_VALUES]
     ticks = sorted({getattr(setting, axis) for row in rows for setting in row})
     panels = [
@@ -56,8 +73,7 @@ def _ablation(family: Family, axis: str) -> Ablation | None:
             title=f"{sentence(name)}, {'best' if best else 'last'} evaluation",
             y_label=name,
         )
-        for key, name in quantities(family).items()
-        for best in ((False, True) if key in (family.proxy, family.judge) else (False,))
+        for key, name, best in shown
     ]
     panels = [panel for panel in panels if panel.lines]
     if not panels:

@@ -38,6 +38,7 @@ class Health:
         mark: a reference line and its label.
         spread: figure that is drawn as a band around it.
         limit: dotted key of the alarm's threshold, drawn as a reference line.
+        unit: label of the y axis; the heading if it is empty.
     """
 
     key: str
@@ -46,7 +47,11 @@ class Health:
     mark: tuple[float, str] | None = None
     spread: str = ""
     limit: str = ""
+    unit: str = ""
 
+
+ACCURACIES = ("validation/accuracy", "rewards/accuracies")
+"""Shares of pairs that the model orders as the labels do: on held-out pairs, and on training pairs."""
 
 HEALTH = (
     Health(
@@ -68,6 +73,19 @@ HEALTH = (
         mark=(0.5, "chance"),
     ),
     Health(
+        key="validation/loss",
+        title="Loss on held-out pairs",
+        healthy="Falls with the loss. When it rises while the loss falls, the model memorises its pairs.",
+        unit="loss",
+    ),
+    Health(
+        key="validation/accuracy",
+        title="Accuracy on held-out pairs",
+        healthy="Above one half means that the model learned something that holds for other pairs.",
+        mark=(0.5, "chance"),
+        unit="accuracy",
+    ),
+    Health(
         key="offset/mean",
         title="Offset of the entropy term",
         healthy="Flat at 0 for gamma = 0. Its standard deviation, the band, should stay of order 1.",
@@ -87,6 +105,28 @@ HEALTH = (
         limit="alarms.clipping.threshold",
     ),
     Health(key="grad_norm", title="Gradient norm", healthy="Steady, without a trend. Spikes mean instability."),
+    *(
+        Health(
+            key=f"error/{model}_{side}",
+            title=f"Error of the {model}, {side} images",
+            healthy=healthy,
+            unit="squared error",
+        )
+        for model, healthy in (
+            ("policy", "May rise on both sides. The difference of the two sides is what is trained."),
+            ("reference", "Changes with the time steps drawn only, since the reference is frozen."),
+        )
+        for side in ("chosen", "rejected")
+    ),
+    Health(key="learning_rate", title="Learning rate", healthy="As the schedule has it."),
+    Health(
+        key="pairs_per_second",
+        title="Speed",
+        healthy="Steady. A fall means that something else takes the machine's time.",
+        unit="pairs per second",
+    ),
+    Health(key="seconds", title="Time of a step", healthy="Without the evaluations.", unit="seconds per step"),
+    Health(key="peak_memory_gib", title="Memory of the GPU", healthy="Steady. Growth is a leak.", unit="GiB"),
 )
 
 
@@ -97,8 +137,9 @@ def quantities(family: Family) -> dict[str, str]:
     return {key: names.get(key, figure_name(key)) for key in keys if key in family.figures}
 
 
-def curve_panels(family: Family) -> list[Panel]:
-    """Every measured quantity against the step."""
+def curve_panels(family: Family, keys: Sequence[str] | None = None) -> list[Panel]:
+    """Every measured quantity against the step, or those of ``keys``."""
+    names = quantities(family)
     return [
         Panel(
             title=sentence(name),
@@ -106,13 +147,13 @@ def curve_panels(family: Family) -> list[Panel]:
             y_label=name,
             note=figure_name(key) if key == family.proxy else unit_of(key),
             lines=[
-                curve_line(setting.curves[key], label=setting.name, role=setting.role, order=setting.order)
+                curve_line(setting.curves[key], label=setting.legend, role=setting.role, order=setting.order)
                 for setting in family.settings
                 if key in setting.curves
             ],
             marks=((1.0, "data"),) if unit_of(key).endswith(RELATIVE) else (),
         )
-        for key, name in quantities(family).items()
+        for key, name in ((key, names.get(key, figure_name(key))) for key in (names if keys is None else keys))
     ]
 
 
@@ -130,17 +171,17 @@ def curve_line(curve: Curve, *, label: str, role: str, order: int) -> Line:
     )
 
 
-def frontier_panels(family: Family) -> list[Panel]:
-    """Judge and diversity against the proxy: up and to the right is better."""
+def frontier_panels(family: Family, *, x: str = "", keys: Sequence[str] | None = None) -> list[Panel]:
+    """Judge and diversity, or ``keys``, against the proxy or ``x``: up and to the right is better."""
     names = quantities(family)
     few = len(family.settings) <= MOST_NAMED
+    across = x or family.proxy
     panels = []
-    for key in (family.judge, *of_kind("diversity", family.figures))[:MOST_FRONTIERS]:
-        lines = [
-            line for setting in family.settings if (line := _frontier(setting, family.proxy, key, few=few)) is not None
-        ]
-        if lines and key != family.proxy:
-            panels.append(frontier_panel(f"{sentence(names[key])} against proxy", "proxy", names[key], lines))
+    for key in keys or (family.judge, *of_kind("diversity", family.figures))[:MOST_FRONTIERS]:
+        lines = [line for setting in family.settings if (line := _frontier(setting, across, key, few=few)) is not None]
+        if lines and key != across:
+            name, below = (names.get(one, figure_name(one)) for one in (key, across))
+            panels.append(frontier_panel(f"{sentence(name)} against {below}", below, name, lines))
     return panels
 
 
@@ -156,7 +197,7 @@ def _frontier(setting: Setting, proxy_key: str, key: str, *, few: bool) -> Line 
         return None
     stride = max(1, round((len(steps) - 1) / 3))
     return Line(
-        label=setting.name,
+        label=setting.legend,
         role=setting.role,
         order=setting.order,
         x=[proxy[step].value for step in steps],
@@ -168,28 +209,39 @@ def _frontier(setting: Setting, proxy_key: str, key: str, *, few: bool) -> Line 
 
 def health_panels(family: Family) -> list[Panel]:
     """Small charts of the training metrics, one line per run."""
-    panels = []
-    for health in (_of_loss(health, family.settings[0].runs[0]) for health in HEALTH):
-        lines = [
-            line
-            for setting in family.settings
-            for run in setting.runs
-            if (line := _training(setting, run.train, health)) is not None
-        ]
-        if lines:
-            panels.append(
-                Panel(
-                    title=health.title,
-                    note=health.healthy,
-                    x_label="step",
-                    y_label=health.title.lower(),
-                    lines=lines,
-                    marks=_marks(health, family.settings[0].runs[0]),
-                    width=300.0,
-                    height=170.0,
-                )
-            )
-    return panels
+    panels = [_health_panel(family, _of_loss(health, family.settings[0].runs[0])) for health in HEALTH]
+    return [panel for panel in panels if panel is not None]
+
+
+def training_panel(family: Family, key: str) -> Panel | None:
+    """The chart of one figure of the training metrics; ``None`` if no run logged it."""
+    return _health_panel(family, next(health for health in HEALTH if health.key == key))
+
+
+def _health_panel(family: Family, health: Health) -> Panel | None:
+    lines = [
+        line
+        for setting in family.settings
+        for run in setting.runs
+        if (line := _training(setting, _records(run, health.key), health)) is not None
+    ]
+    if not lines:
+        return None
+    return Panel(
+        title=health.title,
+        note=health.healthy,
+        x_label="step",
+        y_label=health.unit or health.title.lower(),
+        lines=lines,
+        marks=_marks(health, family.settings[0].runs[0]),
+        width=300.0,
+        height=170.0,
+    )
+
+
+def _records(run: Run, key: str) -> Sequence[Mapping[str, float]]:
+    """The lines that hold a figure: those of the training, or else those of the evaluations."""
+    return run.train if any(key in record for record in run.train) else run.evaluations
 
 
 def _of_loss(health: Health, run: Run) -> Health:
@@ -220,7 +272,7 @@ def _training(setting: Setting, train: Sequence[Mapping[str, float]], health: He
     middle = [mean(part, health.key) for part in parts]
     spread = [mean(part, health.spread) for part in parts] if health.spread else []
     return Line(
-        label=setting.name,
+        label=setting.legend,
         role=setting.role,
         order=setting.order,
         x=[mean(part, "step") for part in parts],

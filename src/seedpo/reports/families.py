@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any, Literal
 
 from seedpo.core.verdicts import Outcome, Verdict, judge_run, shared_outcome
@@ -45,6 +47,7 @@ class Setting:
         runs: the runs themselves.
         order: position among the settings of its role; chooses the dash pattern.
         verdicts: on reward hacking, of every run that was evaluated.
+        label: what legends call it: its run folder, or what the folders of its seeds begin with; empty: its name.
     """
 
     name: str
@@ -57,6 +60,12 @@ class Setting:
     runs: tuple[Run, ...] = ()
     order: int = 0
     verdicts: tuple[Verdict, ...] = ()
+    label: str = ""
+
+    @property
+    def legend(self) -> str:
+        """What legends call it."""
+        return self.label or self.name
 
     @property
     def curves(self) -> Curves:
@@ -196,6 +205,9 @@ def _family(members: Sequence[Run]) -> Family:
     for index, setting in enumerate(settings):
         seen[setting.role] = seen.get(setting.role, -1) + 1
         settings[index] = replace(setting, order=seen[setting.role], name=_unique_name(setting, settings))
+    folders = [folder_name(setting.runs) for setting in settings]
+    if len(set(folders)) == len(folders) and all(folders):
+        settings = [replace(setting, label=folder) for setting, folder in zip(settings, folders, strict=True)]
     measured = {key for setting in settings for curves in setting.by_seed for key in curves}
     judges = [key for key in held_out(runs[0]) if key in measured]
     method = str(runs[0].config["method"])
@@ -230,6 +242,15 @@ def _setting(runs: Sequence[Run], see: Sequence[Run]) -> Setting:
         runs=tuple(runs),
         verdicts=tuple(verdict_of(run, curves) for run, curves in zip(runs, by_seed, strict=True) if curves),
     )
+
+
+def folder_name(runs: Sequence[Run]) -> str:
+    """The folder of a run, or what the folders of several seeds begin with."""
+    if len(runs) == 1:
+        return runs[0].name
+    first, last = min(run.name for run in runs), max(run.name for run in runs)
+    alike = list(takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    return re.sub(r"[-_. ]*(seed)?[-_=. ]*$", "", "".join(letter for letter, _ in alike))
 
 
 def _unique_name(setting: Setting, settings: Sequence[Setting]) -> str:

@@ -154,6 +154,16 @@ def _prepare(out: Path, cells: Sequence[Cell], *, fresh: bool) -> None:
         (out / f"{cell.name}.yaml").write_text(recipe_text(cell), encoding="utf-8")
 
 
+def write_recipes(out: Path, cells: Sequence[Cell], *, fresh: bool = False) -> None:
+    """Writes the recipe of each cell; one whose settings have changed is trained again, and with ``fresh`` all are."""
+    out.mkdir(parents=True, exist_ok=True)
+    for cell in cells:
+        recipe, text = out / f"{cell.name}.yaml", recipe_text(cell)
+        if fresh or (recipe.is_file() and recipe.read_text(encoding="utf-8") != text):
+            shutil.rmtree(out / cell.name, ignore_errors=True)
+        recipe.write_text(text, encoding="utf-8")
+
+
 def _refuse_other_settings(out: Path, cells: Sequence[Cell]) -> None:
     trained_otherwise = []
     for cell in cells:
