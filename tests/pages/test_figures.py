@@ -66,3 +66,22 @@ def test_single_and_constant_values_can_be_drawn() -> None:
 def test_the_description_says_what_the_curves_do() -> None:
     text = description(panel(Line(label="base", role="base", x=[0, 1], y=[0.1, -0.25])))
     assert text == "Truth, truth against step. base from 0.1 to -0.25."
+
+
+def test_many_bands_become_bars_beside_each_other() -> None:
+    steps = (0, 10)
+    lines = [
+        Line(label=str(i), role="see", order=i, x=steps, y=(0, i), low=(-1, i - 1), high=(1, i + 1), steps=steps)
+        for i in range(4)
+    ]
+    few, many = (geometry(Panel(title="", x_label="step", y_label="y", lines=lines[:n])) for n in (3, 4))
+    assert all(line["band"] and not line["bars"] for line in few["lines"])
+    assert all(line["bars"] and not line["band"] for line in many["lines"])
+    assert len({line["bars"].split()[0] for line in many["lines"]}) == 4, "no bar hides another"
+
+
+def test_long_labels_of_the_y_axis_get_room() -> None:
+    lines = [Line(label="a", role="base", x=(0, 1), y=(0.169725, 0.1697251))]
+    wide = geometry(Panel(title="", x_label="x", y_label="y", lines=lines, by_step=False))
+    longest = max(len(tick["label"]) for tick in wide["y_ticks"])
+    assert wide["plot"]["left"] >= 6 * longest + 20

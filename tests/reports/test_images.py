@@ -116,3 +116,13 @@ def test_pack_refuses_what_the_index_does_not_describe(tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "odd.png")
     with pytest.raises(ValueError, match="it is 9 x 9 px"):
         pack(tmp_path / "odd.png", run.samples, 1)
+
+
+def test_of_one_run_the_steps_stand_side_by_side(tmp_path: Path) -> None:
+    (family,) = group(read_runs([write_run(tmp_path / "run", evaluations=(0, 50, 100), tile=8)]))
+    grid, _ = build_grid(plan_grid(family), most_rows=6, prefix="s0")
+    assert grid is not None
+    view = grid_viewer(grid, "title")
+    assert view.of_steps
+    assert [side.classes for side in view.sides] == [("s0-0-0",), ("s0-0-50",), ("s0-0-100",)]
+    assert view.sides[view.second].name == "step 100"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from seedpo.pages.wording import MINUS
@@ -22,8 +22,14 @@ STYLES = tuple(MARKERS)
 ASIDE = {"base": (7, -5, "start"), "see": (-7, -5, "end"), "control": (6, 13, "start")}
 """Where a step is written beside a marker of each role, to keep the numbers of close curves apart."""
 
-LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 12.0, 40.0
-"""Margins around the plot in SVG units."""
+LEFT, RIGHT, TOP, BOTTOM = 40.0, 14.0, 12.0, 40.0
+"""Margins around the plot in SVG units; the left one grows with the labels of the y axis."""
+
+LETTER = 6.4
+"""Width of a digit in SVG units."""
+
+MOST_BANDS = 3
+"""With more bands than this they would hide each other: thin bars at the points take their place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,18 +147,26 @@ def geometry(panel: Panel) -> dict[str, Any]:
         left, right = min(left, 0.0), right if right > min(left, 0.0) else left + 1.0
     else:
         left, right = _padded(left, right)
-    x = Axis(low=left, high=right, start=LEFT, end=panel.width - RIGHT)
     bottom, top = value_range(panel)
     y = Axis(low=bottom, high=top, start=panel.height - BOTTOM, end=TOP)
+    y_ticks = _ticks(y, most=4)
+    letters = max((len(tick["label"]) for tick in y_ticks), default=0)
+    margin = max(LEFT, 12.0 + LETTER * letters + (0.0 if panel.by_step else 14.0))
+    x = Axis(low=left, high=right, start=margin, end=panel.width - RIGHT)
+    crowded = sum(len(line.low) > 1 for line in panel.lines) > MOST_BANDS
+    middle = (len(panel.lines) - 1) / 2
     return {
         "panel": panel,
-        "plot": {"left": LEFT, "right": x.end, "top": TOP, "bottom": y.start},
+        "plot": {"left": margin, "right": x.end, "top": TOP, "bottom": y.start},
         "x_range": (left, right),
         "x_ticks": [{"at": x(value), "label": label} for value, label in panel.x_ticks]
         or _ticks(x, most=max(3, int(panel.width / 70))),
-        "y_ticks": _ticks(y, most=4),
+        "y_ticks": y_ticks,
         "marks": [{"y": y(value), "label": label} for value, label in panel.marks],
-        "lines": [_line(line, x, y, panel) for line in panel.lines],
+        "lines": [
+            _line(replace(line, bars=line.bars or crowded), x, y, panel, shift=2.0 * (index - middle) * crowded)
+            for index, line in enumerate(panel.lines)
+        ],
     }
 
 
@@ -162,10 +176,11 @@ def _ticks(axis: Axis, most: int) -> list[dict[str, Any]]:
     return [{"at": axis(value), "label": tick_label(value, spacing)} for value in values]
 
 
-def _line(line: Line, x: Axis, y: Axis, panel: Panel) -> dict[str, Any]:
+def _line(line: Line, x: Axis, y: Axis, panel: Panel, *, shift: float = 0.0) -> dict[str, Any]:
+    """What is drawn of a curve; ``shift`` moves its bars sideways, so that they stand beside those of others."""
     points = [(x(a), y(b)) for a, b in zip(line.x, line.y, strict=True)]
     ends = [
-        (x(a), y(low), y(high))
+        (x(a) + (0.0 if line.points else shift), y(low), y(high))
         for a, low, high in zip(line.x, line.low, line.high, strict=False)
         if math.isfinite(low) and math.isfinite(high)
     ]

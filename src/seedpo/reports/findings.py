@@ -112,8 +112,13 @@ class Findings:
             ]
         for called, rivals in (("the same \N{GREEK SMALL LETTER BETA}", "base_of"), ("the control", "control_of")):
             known = [effect for effect in main if effect.right is getattr(self.family, rivals)(effect.left)]
-            for word, amount in Counter(effect.trade_off for effect in known).most_common():
-                rows.append((f"{amount} of {len(known)} SEE settings against {called}", _trade_off_badge(word)))
+            words = Counter(effect.trade_off for effect in known).most_common()
+            tones = {TRADE_OFF_TONES.get(word, "open") for word, _ in words}
+            text = ", ".join(f"{amount} {word}" for word, amount in words)
+            if words:
+                rows.append(
+                    (f"SEE against {called}", Badge(text=text, tone=tones.pop() if len(tones) == 1 else "open"))
+                )
         return rows
 
     @property

@@ -1,13 +1,17 @@
-"""What a reader sees first where the base method hacks its reward: one sentence, and the images that it came to."""
+"""What a reader sees first: images before and after training, and one sentence.
+
+Where the base method hacks its reward, that is the sentence; else whether a run is better than the model it began with.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from seedpo.core.verdicts import Outcome
 from seedpo.pages.wording import listing, number, sentence
+from seedpo.reports.beginnings import change_sentence
 from seedpo.reports.families import Family, Setting
 from seedpo.reports.images import Grid
 from seedpo.reports.names import figure_name
@@ -66,7 +70,27 @@ class Opening:
 
 
 def opening(chapters: Iterable[tuple[Family, Grid | None]]) -> Opening | None:
-    """The picture of the first family whose base method hacks its reward; ``None`` if there is none."""
+    """The picture of the first family whose base method hacks its reward, or else of the first with images.
+
+    ``None`` if no family has images before and after training.
+    """
+    known = list(chapters)
+    return _hacked(known) or _changed(known)
+
+
+def _changed(chapters: Sequence[tuple[Family, Grid | None]]) -> Opening | None:
+    """Before and after training, and whether the first setting is better than the model it began with."""
+    for family, grid in chapters:
+        frames = _frames(grid) if grid else ()
+        if grid and len(frames) > 1 and frames[0].step == 0:
+            setting = next(strip.setting for strip in grid.strips if strip.sheets)
+            several = f"{setting.legend}: " if len(frames) > 2 else ""
+            text = f"{several}{change_sentence(family, setting)}"
+            return Opening(sentence=text, family=family, grid=grid, frames=frames)
+    return None
+
+
+def _hacked(chapters: Sequence[tuple[Family, Grid | None]]) -> Opening | None:
     for family, grid in chapters:
         base = next((one for one in family.settings if one.role == "base" and one.outcome is Outcome.HACKING), None)
         frames = _frames(grid) if base and grid else ()
@@ -78,7 +102,7 @@ def opening(chapters: Iterable[tuple[Family, Grid | None]]) -> Opening | None:
 def _frames(grid: Grid) -> tuple[Frame, ...]:
     frames = [
         Frame(
-            name=strip.setting.name,
+            name=strip.setting.legend,
             role=strip.setting.role,
             run=strip.run,
             step=max(strip.sheets),

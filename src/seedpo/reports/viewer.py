@@ -49,6 +49,7 @@ class Viewer:
         sides: the settings.
         sheets: sheets that are embedded for the viewer alone.
         notes: what was left out.
+        of_steps: whether the sides are the steps of one setting.
     """
 
     title: str
@@ -59,15 +60,26 @@ class Viewer:
     sides: tuple[Side, ...]
     sheets: tuple[Sheet, ...] = ()
     notes: tuple[str, ...] = ()
+    of_steps: bool = False
 
     @property
     def second(self) -> int:
-        """Index of the setting that is shown on the right at first."""
-        return 1 if len(self.sides) > 1 else 0
+        """Index of the side that is shown on the right at first."""
+        return len(self.sides) - 1 if self.of_steps else min(1, len(self.sides) - 1)
 
 
 def grid_viewer(grid: Grid, title: str) -> Viewer:
-    """A viewer of the sheets that a family's grid embeds already."""
+    """A viewer of the sheets that a family's grid embeds already; of one setting alone its steps are the sides."""
+    shown = [strip for strip in grid.strips if strip.sheets]
+    if len(shown) == 1 and len(shown[0].sheets) > 1:
+        (strip,) = shown
+        sides = tuple(
+            Side(name=f"step {step}", role=strip.setting.role, classes=(sheet.name,))
+            for step, sheet in sorted(strip.sheets.items())
+        )
+        return Viewer(
+            title=title, prompts=grid.prompts, columns=grid.columns, steps=("",), start=0, sides=sides, of_steps=True
+        )
     return Viewer(
         title=title,
         prompts=grid.prompts,
@@ -76,7 +88,7 @@ def grid_viewer(grid: Grid, title: str) -> Viewer:
         start=grid.start,
         sides=tuple(
             Side(
-                name=strip.setting.name + (f", seed {strip.run.seed}" if strip.setting.several_seeds else ""),
+                name=strip.setting.legend + (f", seed {strip.run.seed}" if strip.setting.several_seeds else ""),
                 role=strip.setting.role,
                 classes=tuple(strip.sheets[step].name if step in strip.sheets else "" for step in grid.steps),
             )
