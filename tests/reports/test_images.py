@@ -12,6 +12,7 @@ from PIL import Image
 from seedpo.reports.families import group
 from seedpo.reports.images import Grid, build_grid, pack, plan_grid, rows_that_fit
 from seedpo.reports.runs import read_runs
+from seedpo.reports.viewer import grid_viewer
 from tests.reports.synthetic import PROMPTS, Fate, write_run
 
 

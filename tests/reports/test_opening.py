@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from seedpo.core.verdicts import Difference
+from seedpo.reports.beginnings import WORDS, change, change_sentence
 from seedpo.reports.families import group
 from seedpo.reports.images import build_grid, plan_grid
 from seedpo.reports.opening import Opening, opening
@@ -75,7 +77,22 @@ def test_the_first_family_with_a_hacked_base(tmp_path: Path) -> None:
     assert first.family.method == "spo"
 
 
-def test_nothing_where_no_base_hacks_or_there_are_no_images(tmp_path: Path) -> None:
-    assert first_of(trio(tmp_path / "kept", base=KEPT)) is None
+def test_one_own_run_opens_with_its_start_and_end(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "my-lora", method="spo", beta=10.0, fate=KEPT, evaluations=STEPS, tile=8)
+    first = first_of([folder])
+    assert first is not None
+    assert [(frame.name, frame.step) for frame in first.frames] == [("before training", 0), ("my-lora", 100)]
+    assert first.sentence.startswith(WORDS[Difference.HIGHER])
+    assert "0.239" in first.sentence
+    assert len(first.sentence.split()) <= 30
+
+
+def test_without_figures_it_says_what_to_measure(tmp_path: Path) -> None:
+    family = group(read_runs([write_run(tmp_path / "run", evaluations=())]))[0]
+    assert change(family, family.settings[0]) is None
+    assert "evaluation.rewards" in change_sentence(family, family.settings[0])
+
+
+def test_nothing_where_there_are_no_images(tmp_path: Path) -> None:
     bare = write_run(tmp_path / "bare", method="spo", beta=10.0, fate=HACKED, evaluations=STEPS, samples=False)
     assert first_of([bare]) is None

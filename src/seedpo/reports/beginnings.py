@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seedpo.core.verdicts import Difference
+from seedpo.core.verdicts import Difference, Gain
+from seedpo.errors import SeedpoError
+from seedpo.evaluation.gains import compare_with_base
 from seedpo.pages.wording import interval, number, signed
 from seedpo.reports.contrasts import Contrast, compare
 from seedpo.reports.families import Family, Setting, held_out
 from seedpo.reports.names import figure_name
+from seedpo.run_folders import RunFolder
 
 WORDS = {
     Difference.HIGHER: "Better than the model it began with",
@@ -63,9 +66,27 @@ def change(family: Family, setting: Setting) -> Change | None:
     return None
 
 
+def _win_sentence(setting: Setting) -> str | None:
+    """Win rate against step 0; ``None`` of several seeds, or where the run folder does not hold what it needs."""
+    if len(setting.runs) != 1:
+        return None
+    try:
+        comparison = compare_with_base(RunFolder.open(setting.runs[0].folder))
+    except SeedpoError:
+        return None  # a report shows what can be read; the notes name what is damaged
+    usable = comparison is not None and comparison.rewards and comparison.gain is not Gain.TOO_LITTLE
+    return comparison.sentence if comparison is not None and usable else None
+
+
 def change_sentence(family: Family, setting: Setting) -> str:
-    """The change in one sentence, or what to measure."""
+    """The change in one sentence, or what to measure.
+
+    The truth decides where it is known; else the win rate by the measured rewards, as at the end of `seedpo train`.
+    """
     known = change(family, setting)
+    wins = None if known is not None and known.key == "truth" else _win_sentence(setting)
+    if wins is not None:
+        return wins
     if known is not None:
         return known.sentence
     return (
