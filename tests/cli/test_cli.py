@@ -110,7 +110,6 @@ class TestRefusals:
             (["--set", "prompts=absent.txt"], "absent.txt"),
             (["--set", "model=absent/folder"], "absent/folder"),
             (["--resume", "last"], "--resume latest"),
-            (["--resume", "latest"], "config.yaml"),
         ],
         ids=lambda value: value if isinstance(value, str) else " ".join(value),
     )

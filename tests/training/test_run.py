@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -284,6 +285,23 @@ def test_a_crashed_run_that_is_resumed_is_the_run_that_never_stopped(
     assert [name for name in whole if whole[name] != crashed[name]] == []
 
 
+def test_a_run_that_crashed_before_its_first_checkpoint_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A scheduler passes the same command every time; the first time there is not even a folder."""
+    run(tmp_path / "whole", "diffusion-dpo")
+    with monkeypatch.context() as patched:
+        crash_at_batch(patched, OfflinePairs, 2)
+        with pytest.raises(Crash):
+            run(tmp_path / "crashed", "diffusion-dpo", resume="latest")
+    assert train_lines(tmp_path / "crashed")
+    (tmp_path / "crashed" / "config.yaml").unlink()
+    caplog.set_level(logging.INFO)
+    run(tmp_path / "crashed", "diffusion-dpo", resume="latest")
+    assert sum("begins anew" in record.getMessage() for record in caplog.records) == 1
+    assert metrics(tmp_path / "crashed") == metrics(tmp_path / "whole")
+
+
 def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
     settings = {"evaluate_every": 2, "checkpoint_every": 2}
     run(tmp_path / "whole", "spo", max_steps=4, **settings)
@@ -319,10 +337,12 @@ class TestRefusals:
             run(tmp_path / "run", "diffusion-dpo", max_steps=1)
         assert files_of(tmp_path / "run") == before
 
-    def test_resuming_what_was_never_started(self, tmp_path: Path) -> None:
+    def test_resuming_what_is_no_run_leaves_it_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "thesis.txt").write_text("mine")
         with pytest.raises(RunFolderError, match=r"config\.yaml"):
             run(tmp_path / "run", "diffusion-dpo", resume="latest")
-        assert not (tmp_path / "run").exists()
+        assert files_of(tmp_path / "run") == {"thesis.txt": b"mine"}
 
     def test_resuming_with_other_settings(self, tmp_path: Path) -> None:
         run(tmp_path / "run", "diffusion-dpo", max_steps=1)

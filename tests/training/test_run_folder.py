@@ -8,7 +8,14 @@ import pytest
 
 from seedpo.errors import RunFolderError
 from seedpo.run_folders import RunFolder
-from seedpo.training.run_folder import create_run_folder, locked, require_same_settings, warn_of_new_versions
+from seedpo.training.run_folder import (
+    clear_beginning,
+    create_run_folder,
+    is_beginning,
+    locked,
+    require_same_settings,
+    warn_of_new_versions,
+)
 from seedpo.training.settings import RunConfig
 from tests.training.toys import toy_config
 
@@ -88,3 +95,70 @@ def test_new_versions_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixt
         folder.environment.write_text(json.dumps(environment))
         warn_of_new_versions(folder)
     assert "torch 1.0 -> " in caplog.text
+
+
+BEGINNING = (
+    "samples/",
+    "checkpoints/",
+    "environment.json.tmp",
+    "environment.json",
+    "config.yaml.tmp",
+    "config.yaml",
+    ".lock",
+    "evaluation.tmp/",
+    "samples/step-000000.png.tmp",
+    "samples/step-000000.png",
+    "samples/step-000000.json",
+    "samples/index.json",
+    "samples/scores-000000.json",
+    "metrics.jsonl",
+    "alarms.jsonl",
+    "checkpoints/checkpoint-000002.tmp/",
+)
+"""What a run writes until its first checkpoint, in this order."""
+
+
+class TestBeginning:
+    @pytest.mark.parametrize("count", range(len(BEGINNING) + 1))
+    def test_a_run_killed_before_its_first_checkpoint_leaves_nothing_to_resume(
+        self, tmp_path: Path, count: int
+    ) -> None:
+        folder, config = RunFolder(tmp_path / "run"), toy_config()
+        whole = create_run_folder(tmp_path / "whole", config)
+        folder.path.mkdir()
+        for name in BEGINNING[:count]:
+            place = folder.path / name
+            if name.endswith("/"):
+                place.mkdir()
+            else:
+                place.write_bytes(whole.config_file.read_bytes() if name == "config.yaml" else b"{")
+        assert is_beginning(folder)
+        clear_beginning(folder, config)
+        create_run_folder(folder.path, config)
+        names = {path.name for path in folder.path.iterdir()} - {".lock"}
+        assert names == {path.name for path in whole.path.iterdir()}
+
+    def test_an_absent_folder(self, tmp_path: Path) -> None:
+        assert is_beginning(RunFolder(tmp_path / "absent"))
+        clear_beginning(RunFolder(tmp_path / "absent"), toy_config())
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "name", ["thesis.txt", "samples/holiday.png", "checkpoints/checkpoint-000002", "finished.json", "adapter"]
+    )
+    def test_anything_else_is_none(self, tmp_path: Path, name: str) -> None:
+        folder = create_run_folder(tmp_path, toy_config())
+        (tmp_path / name).write_text("mine")
+        assert not is_beginning(folder)
+
+    def test_a_file_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("mine")
+        assert not is_beginning(RunFolder(tmp_path / "file"))
+
+    def test_other_settings_and_another_process_are_refused(self, tmp_path: Path) -> None:
+        folder = create_run_folder(tmp_path, toy_config())
+        with pytest.raises(RunFolderError, match="gamma"):
+            clear_beginning(folder, toy_config(gamma=0.5))
+        with locked(folder), pytest.raises(RunFolderError, match="another process"):
+            clear_beginning(folder, toy_config())
+        assert folder.config_file.is_file()

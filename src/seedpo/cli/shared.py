@@ -16,7 +16,12 @@ Changes = Annotated[
 
 
 Resume = Annotated[
-    str | None, typer.Option(metavar="latest", help="Continue from the last checkpoint in --out.", show_default=False)
+    str | None,
+    typer.Option(
+        metavar="latest",
+        help="Continue from the last checkpoint in --out; begin if there is none.",
+        show_default=False,
+    ),
 ]
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]

@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -27,7 +27,9 @@ from seedpo.settings import build_config
 from seedpo.training.checkpoint import Checkpoints
 from seedpo.training.metrics_log import truncate_metrics
 from seedpo.training.run_folder import (
+    clear_beginning,
     create_run_folder,
+    is_beginning,
     require_fresh,
     require_same_settings,
     warn_of_new_versions,
@@ -38,15 +40,35 @@ from seedpo.training.settings import TrainingConfig
 logger = logging.getLogger(__name__)
 
 
-def start_folder(out: Path | str, config: TrainingConfig, accelerator: Accelerator, *, resumed: bool) -> RunFolder:
-    """The folder of a run: a new one, or the one of the run that is resumed.
+Resume = Literal["latest"] | None
+"""Whether a run continues from its newest checkpoint, if it has one."""
+
+
+def start_folder(
+    out: Path | str, config: TrainingConfig, accelerator: Accelerator, *, resume: Resume
+) -> tuple[RunFolder, Resume]:
+    """The folder of a run, a new one or that of the run that is resumed; and whether there is one to resume.
+
+    Where there is nothing to resume, a run that should be resumed begins anew, so that a scheduler may always ask for
+    it: the folder is absent or empty, or a run was killed in it before its first checkpoint.
 
     Raises:
-        RunFolderError: if a new run's folder is not empty, or there is no run to resume.
+        RunFolderError: if a new run's folder is not empty, or what lies in it is no run.
     """
-    if resumed:
-        return RunFolder.open(out)
-    return on_main_process(accelerator, lambda: create_run_folder(out, config))
+
+    def start() -> bool:
+        folder = RunFolder(Path(out))
+        if resume is not None and not is_beginning(folder):
+            RunFolder.open(out)
+            return True
+        if resume is not None:
+            clear_beginning(folder, config)
+            logger.info("%s holds no checkpoint to resume: the run begins anew", folder.path)
+        create_run_folder(out, config)
+        return False
+
+    resumed = on_main_process(accelerator, start)
+    return RunFolder(Path(out)), resume if resumed else None
 
 
 def prepare_folder(folder: RunFolder, config: TrainingConfig, *, resumed: bool) -> dict[str, Any] | None:

@@ -251,7 +251,7 @@ def train_reward(
     Args:
         config: the run's settings, for example from :func:`resolve_reward_config`.
         out: the run folder; it must not exist unless a run is resumed.
-        resume: ``latest`` continues from the last checkpoint.
+        resume: ``latest`` continues from the last checkpoint, and begins anew where there is none.
         accelerator: of this process; built from the configuration if it is not given.
         progress: whether to show progress bars.
 
@@ -277,12 +277,13 @@ def train_reward(
     objective = PreferenceObjective(
         parts.views, _prompts_of(parts.training), in_batch_negatives=config.in_batch_negatives
     )
+    folder, resume = start_folder(out, config, accelerator, resume=resume)
     trainer = Trainer(
         policy=parts.model,
         method=objective,
         source=source,
         config=config,
-        folder=start_folder(out, config, accelerator, resumed=resume is not None),
+        folder=folder,
         evaluator=build_evaluation(config, parts, progress=shown),
         accelerator=accelerator,
         progress=progress,

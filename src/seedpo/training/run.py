@@ -295,7 +295,7 @@ def train(
     Args:
         config: the run's settings, for example from :func:`resolve_config`.
         out: the run folder; it must not exist unless a run is resumed.
-        resume: ``latest`` continues from the last checkpoint.
+        resume: ``latest`` continues from the last checkpoint, and begins anew where there is none.
         accelerator: of this process; built from the configuration if it is not given.
         progress: whether to show a progress bar.
 
@@ -308,7 +308,7 @@ def train(
     accelerator = accelerator or build_accelerator(config.mixed_precision, timeout=patience(config))
     require_trackers(config.trackers)
     parts = build_parts(config, accelerator, progress=progress)
-    folder = start_folder(out, config, accelerator, resumed=resume is not None)
+    folder, resume = start_folder(out, config, accelerator, resume=resume)
     trainer = Trainer(
         policy=parts.policy,
         method=parts.method,

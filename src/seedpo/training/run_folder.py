@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import yaml
 
 from seedpo.errors import RunFolderError
-from seedpo.files import write_text, writing
+from seedpo.files import ASIDE, remove_folder, remove_leftovers, write_text, writing
 from seedpo.run_folders import RunFolder
 from seedpo.settings import changes_results, differences
 from seedpo.training.environment import changed_packages, describe_environment
@@ -22,6 +23,10 @@ logger = logging.getLogger(__name__)
 
 LENGTH_KEYS = ("max_steps", "evaluate_every")
 """Keys that may change when a run is resumed although they change its results: none of them changes a step."""
+
+_LOCK = ".lock"
+_BEGINNING = {_LOCK, "config.yaml", "environment.json", "metrics.jsonl", "alarms.jsonl", "samples", "checkpoints"}
+_SAMPLE = re.compile(r"index\.json|(step|scores)-\d+\.\w+")
 
 PLACE_KEYS = ("data", "prompts", "pairs.image_folder")
 """Keys that may change as well: fingerprints tell whether the data are the same, wherever they lie."""
@@ -39,7 +44,7 @@ def create_run_folder(path: Path | str, config: TrainingConfig) -> RunFolder:
     folder = RunFolder(Path(path))
     if folder.path.exists() and not folder.path.is_dir():
         raise RunFolderError(f"{folder.path} is a file; choose another --out")
-    if folder.path.is_dir() and any(folder.path.iterdir()):
+    if folder.path.is_dir() and any(path.name != _LOCK for path in folder.path.iterdir()):
         raise RunFolderError(f"{folder.path} is not empty; {_way_out(folder)}")
     with writing("a new run", folder.path, fix="choose an --out that can be written"):
         folder.samples.mkdir(parents=True, exist_ok=True)
@@ -47,6 +52,43 @@ def create_run_folder(path: Path | str, config: TrainingConfig) -> RunFolder:
         write_text(folder.environment, json.dumps(describe_environment(), indent=2) + "\n")
         write_config(folder, config)
     return folder
+
+
+def is_beginning(folder: RunFolder) -> bool:
+    """Whether a folder is absent, or holds nothing but what a run leaves that was killed before its first checkpoint.
+
+    Anything else in it, be it one file, is somebody's and must stay.
+    """
+    if not folder.path.is_dir():
+        return not folder.path.exists()
+
+    def names(place: Path) -> set[str]:
+        return {path.name for path in place.iterdir() if not path.name.endswith(ASIDE)} if place.is_dir() else set()
+
+    return (
+        names(folder.path) <= _BEGINNING
+        and not names(folder.checkpoints)
+        and all(_SAMPLE.fullmatch(name) for name in names(folder.samples))
+    )
+
+
+def clear_beginning(folder: RunFolder, config: TrainingConfig) -> None:
+    """Removes what a run left that was killed before its first checkpoint; see :func:`is_beginning`.
+
+    Raises:
+        RunFolderError: if it had other settings, or another process trains into the folder.
+    """
+    if not folder.path.is_dir():
+        return
+    with locked(folder):
+        if folder.config_file.is_file():
+            require_same_settings(folder.read_config(type(config)), config, folder.path)
+        remove_leftovers(folder.path)
+        for place in (folder.samples, folder.checkpoints):
+            if place.is_dir():
+                remove_folder(place)
+        for file in (folder.metrics, folder.alarms, folder.environment, folder.config_file):
+            file.unlink(missing_ok=True)
 
 
 def _way_out(folder: RunFolder) -> str:
@@ -89,7 +131,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
     Raises:
         RunFolderError: if another process trains into it.
     """
-    with (folder.path / ".lock").open("a") as file:
+    with (folder.path / _LOCK).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
