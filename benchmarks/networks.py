@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from seedpo.models.policy import PipelinePolicy
+from seedpo.models.settings import LoraForm
 from tools.scenes.components import build_scheduler, build_tokenizer
 
 LORA_RANK = 4
@@ -108,7 +109,9 @@ def move(parameters: dict[str, nn.Parameter], *, scale: float = 0.01, seed: int 
 
 def ours(pipeline: StableDiffusionPipeline, *, checkpointing: bool = False) -> PipelinePolicy:
     """A LoRA policy whose adapter has moved."""
-    policy = PipelinePolicy(pipeline, adapter="lora", lora_rank=LORA_RANK, gradient_checkpointing=checkpointing)
+    policy = PipelinePolicy(
+        pipeline, adapter="lora", lora=LoraForm(rank=LORA_RANK), gradient_checkpointing=checkpointing
+    )
     move(policy.trainable_parameters())
     return policy
 

@@ -12,6 +12,7 @@ from benchmarks.networks import LORA_RANK, TOKENS, move
 from seedpo.core.types import Conditioning
 from seedpo.models.families import FAMILIES
 from seedpo.models.policy import PipelinePolicy
+from seedpo.models.settings import LoraForm
 from seedpo.models.stable_diffusion import TextConditioning
 from seedpo.planning.configurations import published
 from seedpo.settings import Precision
@@ -88,7 +89,7 @@ def random_policy(
     policy = PipelinePolicy(
         pipeline,
         adapter="lora",
-        lora_rank=LORA_RANK,
+        lora=LoraForm(rank=LORA_RANK),
         mixed_precision=precision,
         gradient_checkpointing=checkpointing,
     )

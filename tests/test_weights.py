@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from seedpo.models.adapter import LORA_FILE, add_trained
-from seedpo.models.loading import add_lora, load_pipeline
+from seedpo.models.adapter import LORA_FILE
+from seedpo.models.loading import add_lora, add_trained, load_pipeline
 from seedpo.scenes.shipped import plain_scorer, scenes_folder, scenes_scorer
 from seedpo.weights import ALIGNMENT, align, aligned, read_tensors
 from tests.models.tiny import tiny_pipeline, tiny_policy
@@ -76,7 +76,7 @@ class TestNetworks:
         policy.save(tmp_path)
         policy.load(tmp_path)
         pipeline = tiny_pipeline()
-        add_trained(pipeline, tmp_path, adapter=adapter, lora_rank=4)
+        add_trained(pipeline, tmp_path, adapter=adapter)
         for network in (policy.network, pipeline.unet):
             assert not [name for name, value in network.state_dict().items() if off(value)]
 

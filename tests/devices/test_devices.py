@@ -15,7 +15,7 @@ from seedpo.cli.cache_builds import build_cache
 from seedpo.models.adapter import LoraAdapter
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.models.precision import store_rounded
-from seedpo.models.settings import ModelSettings
+from seedpo.models.settings import LoraForm, ModelSettings
 from seedpo.models.stable_diffusion import STABLE_DIFFUSION
 from seedpo.planning.configurations import published
 from seedpo.planning.meter import metering
@@ -178,7 +178,7 @@ def sd15_unet(device: str, *, adapter: str, checkpointing: bool, low: torch.dtyp
     with torch.random.fork_rng(devices=[]), torch.device(device):
         network = UNet2DConditionModel.from_config(published("stable-diffusion-v1-5")["unet"])
     if adapter == "lora":
-        LoraAdapter(network, STABLE_DIFFUSION, rank=4)
+        LoraAdapter.new(network, STABLE_DIFFUSION, LoraForm(rank=4))
         network.to(device)
     if low is not None:
         store_rounded(network, low)

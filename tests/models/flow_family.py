@@ -70,7 +70,7 @@ FAMILY = Family(
     predict=predict,
     encode=packed_latents,
     decode=lambda vae, latents: decode_latents(vae, unpacked(latents)),
-    adapter_layers=("to_q", "to_k", "to_v", "to_out.0", "add_k_proj"),
+    adapter_layers={"attention": ("to_q", "to_k", "to_v", "to_out.0", "add_k_proj")},
 )
 
 

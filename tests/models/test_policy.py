@@ -102,7 +102,7 @@ class TestTrainedParameters:
         policy = tiny_policy(lora_rank=3)
         trained = policy.trainable_parameters()
         attentions = [name for name, _ in policy.module.named_modules() if name.endswith((".attn1", ".attn2"))]
-        assert len(trained) == 2 * len(policy.family.adapter_layers) * len(attentions) > 0
+        assert len(trained) == 2 * len(policy.family.adapter_layers["attention"]) * len(attentions) > 0
         assert all(".lora_A." in name or ".lora_B." in name for name in trained)
         assert {min(value.shape) for value in trained.values()} == {3}
         assert not any(p.requires_grad for part in ("vae", "text_encoder") for p in _parameters(policy, part))

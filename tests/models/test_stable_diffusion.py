@@ -16,6 +16,7 @@ from seedpo.errors import ConfigError, DataError
 from seedpo.models.adapter import LORA_FILE, lora_layers
 from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.models.policy import PipelinePolicy
+from seedpo.models.settings import LoraForm
 from seedpo.models.stable_diffusion import kohya_weights
 from tests.models.published import KINDS, drawn_by_diffusers, drawn_by_policy, pipeline_of, some_latents
 from tests.models.tiny import PROMPTS, move, network_inputs, on_reference, seeded, train_steps
@@ -136,7 +137,7 @@ class TestAdapterFiles:
 
     @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
     def test_web_ui_names_load_back_to_the_same_images(self, tmp_path: Path, kind: str) -> None:
-        policy = move(PipelinePolicy(pipeline_of(kind), lora_rank=3), scale=0.1)
+        policy = move(PipelinePolicy(pipeline_of(kind), lora=LoraForm(rank=3)), scale=0.1)
         latents = some_latents(policy)
         policy.save(tmp_path)
         converted = kohya_weights(lora_layers(load_file(tmp_path / LORA_FILE)))
@@ -153,7 +154,7 @@ class TestAdapterFiles:
 
     @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
     def test_web_ui_names_are_those_that_diffusers_writes(self, tmp_path: Path, kind: str) -> None:
-        move(PipelinePolicy(pipeline_of(kind), lora_rank=3)).save(tmp_path)
+        move(PipelinePolicy(pipeline_of(kind), lora=LoraForm(rank=3))).save(tmp_path)
         weights = lora_layers(load_file(tmp_path / LORA_FILE))
         ours, theirs = (
             kohya_weights(weights),
@@ -274,7 +275,7 @@ class TestRefusals:
         )
         with pytest.raises(ConfigError, match=r"set resolution"):
             PipelineDenoiser(pipeline)
-        with pytest.raises(DataError, match=r"has none of the attention layers that carry an adapter \(to_q, .*full"):
+        with pytest.raises(DataError, match=r"has none of the layers that carry an adapter \(to_q, .*full"):
             PipelinePolicy(pipeline)
 
     def test_a_unet_with_distilled_guidance(self) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from seedpo.core.types import Conditioning
 from seedpo.models.policy import PipelinePolicy
+from seedpo.models.settings import LoraForm
 from tools.scenes.components import (
     build_autoencoder,
     build_scheduler,
@@ -75,12 +76,14 @@ def tiny_policy(
     *,
     adapter: Literal["lora", "full"] = "lora",
     lora_rank: int = 4,
+    lora: LoraForm | None = None,
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     **scheduler: Any,
 ) -> PipelinePolicy:
     """A policy that equals its reference. In float64 rounding does not hide what differs."""
-    policy = PipelinePolicy(tiny_pipeline(dtype=dtype, **scheduler), adapter=adapter, lora_rank=lora_rank, seed=seed)
+    form = LoraForm(rank=lora_rank) if lora is None else lora
+    policy = PipelinePolicy(tiny_pipeline(dtype=dtype, **scheduler), adapter=adapter, lora=form, seed=seed)
     for parameter in policy.trainable_parameters().values():
         parameter.data = parameter.data.to(dtype)
     return policy

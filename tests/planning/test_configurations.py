@@ -7,10 +7,14 @@ import torch
 from safetensors.torch import save_file
 
 from seedpo.errors import ConfigError, DataError
+from seedpo.models.loading import load_pipeline
+from seedpo.models.policy import PipelinePolicy
+from seedpo.models.settings import LoraForm
 from seedpo.planning.configurations import PUBLISHED, autoencoder_configuration, model_configuration, published
 from seedpo.planning.networks import build_policy
 from seedpo.settings import build_config
 from seedpo.training.settings import RunConfig
+from tests.models.test_lora import FORMS
 from tests.planning.real_runs import model_folder
 
 WEIGHTS = {
@@ -37,6 +41,16 @@ def test_published_models_have_as_many_weights_as_are_published(name: str) -> No
     text = sum(weights_of(getattr(pipeline, part, None)) for part in ("text_encoder", "text_encoder_2"))
     assert (weights_of(pipeline.unet) - added, text) == WEIGHTS[name]
     assert weights_of(pipeline.vae) == 83_653_863
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+def test_an_adapter_has_the_weights_of_the_real_one(form: LoraForm) -> None:
+    keys = {"model": model_folder("sd15"), **{f"lora_{key}": value for key, value in vars(form).items()}}
+    config = build_config(RunConfig, keys)
+    planned = build_policy(config, model_configuration(config)).trainable_parameters()
+    real = PipelinePolicy(load_pipeline(config.model), lora=form).trainable_parameters()
+    assert all(value.is_meta for value in planned.values())
+    assert [(name, value.shape) for name, value in planned.items()] == [(n, v.shape) for n, v in real.items()]
 
 
 def test_stable_diffusion_2_1_predicts_velocities_and_its_base_noise() -> None:

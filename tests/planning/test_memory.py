@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from seedpo.models.adapter import LoraAdapter
+from seedpo.models.settings import LoraForm
 from seedpo.models.stable_diffusion import STABLE_DIFFUSION_XL
 from seedpo.planning.meter import metering
 
@@ -33,7 +34,7 @@ def unet(device: str, *, adapter: bool, checkpointing: bool) -> nn.Module:
         )
     if adapter:
         network.requires_grad_(False)
-        LoraAdapter(network, STABLE_DIFFUSION_XL, rank=4)
+        LoraAdapter.new(network, STABLE_DIFFUSION_XL, LoraForm(rank=4))
         network.to(device)
     if checkpointing:
         network.enable_gradient_checkpointing()

@@ -46,6 +46,26 @@ def test_adapters_load_into_the_base_model(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+def test_every_form_of_an_adapter_in_every_format(tmp_path: Path, kind: str) -> None:
+    """diffusers takes the norms of a DoRA out of kohya's format: these are compared in tests/models/test_lora.py."""
+    base = str(base_folder(tmp_path / "base", kind))
+    for name, dora in (("plain", False), ("dora", True)):
+        run, form = tmp_path / name, {"lora_alpha": 6.0, "lora_targets": ["all"], "lora_dora": dora}
+        policy = finished_run(run, model=base, **form)
+        for format in ("diffusers-lora", *([] if dora else ["kohya"])):
+            file = export_run(run, tmp_path / f"{name}-{format}" / "a.safetensors", format=format)
+            plain = pipeline_of(kind)
+            plain.load_lora_weights(file.parent, weight_name=file.name)
+            same_images(plain, policy)
+        merged = DiffusionPipeline.from_pretrained(export_run(run, tmp_path / f"{name}-whole", format="pipeline"))
+        merged.set_progress_bar_config(disable=True)
+        same_images(merged, policy)
+    with safe_open(tmp_path / "plain-kohya" / "a.safetensors", framework="pt") as opened:
+        metadata = opened.metadata()
+    assert (metadata["ss_network_dim"], metadata["ss_network_alpha"]) == ("3", "6")
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
 @pytest.mark.parametrize("adapter", ["lora", "full"])
 def test_pipelines_need_nothing_else(tmp_path: Path, kind: str, adapter: str) -> None:
     policy = finished_run(tmp_path / "run", model=str(base_folder(tmp_path / "base", kind)), adapter=adapter)

@@ -7,14 +7,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, Self
 
-import torch
-from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seedpo.errors import DataError
-from seedpo.models.families import Family, family_of
+from seedpo.models.families import Family
+from seedpo.models.lora import PART, add_layers, described, description, set_dropout
+from seedpo.models.settings import LoraForm
 from seedpo.weights import read_weights
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -55,44 +58,42 @@ class LoraAdapter:
     """A low-rank adapter; the network with the adapter switched off is the reference, so there is no second one.
 
     Args:
-        network: of a pipeline of the family; the adapter is added in place and changes nothing yet. Its weights are in
-            float32. The global random state is left alone.
-        family: names the layers that carry it.
-        rank: rank of each factor pair, and its alpha: the adapter's product is not scaled.
-        seed: seed of the first factors; the second are 0.
-
-    Raises:
-        DataError: if the network has none of these layers.
+        network: carries the adapter; its weights are in float32.
+        family: of its pipeline.
+        dropout: share of the adapter's inputs that is left out in passes that have a gradient.
     """
 
     frozen: nn.Module | None = None
 
-    def __init__(self, network: Any, family: Family, *, rank: int, seed: int = 0) -> None:
+    def __init__(self, network: Any, family: Family, *, dropout: float = 0.0) -> None:
         self.network, self.family = network, family
         self._moved: dict[str, Tensor] = {}
-        endings = tuple(f".{layer}" for layer in family.adapter_layers)
-        if not any(name.endswith(endings) for name, _ in network.named_modules()):
-            raise DataError(
-                f"the network has none of the attention layers that carry an adapter "
-                f"({', '.join(family.adapter_layers)}); set adapter to full, or use another model"
-            )
         network.requires_grad_(False)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network.add_adapter(
-                LoraConfig(
-                    r=rank,
-                    lora_alpha=rank,
-                    init_lora_weights="gaussian",
-                    target_modules=list(family.adapter_layers),
-                )
-            )
         for parameter in self.parameters().values():
             parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
+        set_dropout(network, dropout)
+
+    @classmethod
+    def new(cls, network: Any, family: Family, form: LoraForm, *, seed: int = 0) -> Self:
+        """An adapter that changes nothing yet, added to a network in place.
+
+        Args:
+            network: of a pipeline of the family, in float32.
+            family: names the layers that carry it.
+            form: of the adapter.
+            seed: of its first factors; the second are 0. The global random state is left alone.
+
+        Raises:
+            ConfigError: if the form does not fit the network.
+            DataError: if the network has none of the layers.
+        """
+        add_layers(network, family, form, seed=seed)
+        return cls(network, family, dropout=form.dropout)
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The adapter's factors."""
-        return {name: value for name, value in self.network.named_parameters() if value.requires_grad}
+        """The adapter's factors, and the norms of a DoRA."""
+        return {name: value for name, value in self.network.named_parameters() if PART in name}
 
     @contextmanager
     def reference(self, module: nn.Module) -> Iterator[nn.Module]:
@@ -114,13 +115,21 @@ class LoraAdapter:
 
     def save(self, folder: Path) -> None:
         """Writes :data:`LORA_FILE`, which ``pipe.load_lora_weights`` reads."""
+        part = self.family.network
         layers = self.family.adapter_names(get_peft_model_state_dict(self.network))
-        self.family.pipeline.save_lora_weights(folder, **{f"{self.family.network}_lora_layers": layers})
+        folder.mkdir(parents=True, exist_ok=True)
+        # One entry of metadata: safetensors writes several in any order, and equal weights are to be equal files.
+        save_file(
+            {f"{part}.{name}": value.contiguous() for name, value in layers.items()},
+            folder / LORA_FILE,
+            {LORA_ADAPTER_METADATA_KEY: described({part: description(self.network)})},
+        )
 
     def load(self, folder: Path) -> None:
         """Reads :data:`LORA_FILE`."""
-        weights = lora_layers(read_weights(folder / LORA_FILE))
-        _require_same_tensors(folder / LORA_FILE, weights, get_peft_model_state_dict(self.network))
+        file = folder / LORA_FILE
+        weights = lora_layers(read_weights(file))
+        require_same_tensors(file, weights, get_peft_model_state_dict(self.network))
         set_peft_model_state_dict(self.network, weights)
 
 
@@ -159,26 +168,6 @@ class FullAdapter:
         load_network(self.network, folder)
 
 
-def add_trained(pipeline: Any, folder: Path, *, adapter: Literal["lora", "full"], lora_rank: int) -> None:
-    """Gives a pipeline the trained weights of a run, to draw with them; no copy is made and nothing can be trained.
-
-    Args:
-        pipeline: a loaded pipeline of the base model, changed in place.
-        folder: what an adapter's ``save`` wrote.
-        adapter: what was trained.
-        lora_rank: rank of the adapter.
-
-    Raises:
-        DataError: as :meth:`Adapter.load`.
-    """
-    family = family_of(pipeline)
-    network = getattr(pipeline, family.network)
-    if adapter == "lora":
-        LoraAdapter(network, family, rank=lora_rank).load(folder)
-    else:
-        load_network(network, folder)
-
-
 def load_network(network: nn.Module, folder: Path) -> None:
     """Fills a network with the weights that :class:`FullAdapter` saved.
 
@@ -186,7 +175,7 @@ def load_network(network: nn.Module, folder: Path) -> None:
         DataError: as :meth:`Adapter.load`.
     """
     weights = read_weights(folder / WEIGHTS_FILE)
-    _require_same_tensors(folder / WEIGHTS_FILE, weights, network.state_dict())
+    require_same_tensors(folder / WEIGHTS_FILE, weights, network.state_dict())
     network.load_state_dict(weights)
 
 
@@ -207,7 +196,12 @@ def forget_origin(folder: Path) -> None:
             path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _require_same_tensors(path: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def require_same_tensors(path: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Refuses weights whose names or shapes are not the expected ones.
+
+    Raises:
+        DataError: if one is missing, superfluous or of another shape.
+    """
     wrong = set(weights.keys() ^ expected.keys()) | {
         name for name in weights.keys() & expected.keys() if weights[name].shape != expected[name].shape
     }

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from seedpo.core.processes import Process
 from seedpo.core.types import Conditioning
-from seedpo.models.adapter import add_trained
 from seedpo.models.families import Size, decode_latents, family_of, widened
-from seedpo.models.loading import add_lora, load_base
+from seedpo.models.loading import add_lora, add_trained, load_base
 from seedpo.models.precision import autocast_dtype, store_rounded, vae_dtype
 from seedpo.models.settings import ModelSettings
 from seedpo.settings import Precision
@@ -207,7 +206,7 @@ def load_denoiser(
     """
     pipeline = load_base(settings)
     if weights is not None:
-        add_trained(pipeline, weights, adapter=settings.adapter, lora_rank=settings.lora_rank)
+        add_trained(pipeline, weights, adapter=settings.adapter)
     if lora is not None:
         add_lora(pipeline, lora)
     return PipelineDenoiser(pipeline, resolution=size or settings.resolution, mixed_precision=settings.mixed_precision)

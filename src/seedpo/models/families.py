@@ -61,7 +61,7 @@ class Family:
             number format of the inputs.
         encode: mean and standard deviation of the latents of pixels in [-1, 1], from the autoencoder.
         decode: pixels of latents, from the autoencoder.
-        adapter_layers: endings of the names of layers that carry a LoRA adapter.
+        adapter_layers: endings of the names of layers that can carry a LoRA adapter, by group.
         adapter_names: an adapter's tensors under the names in a file of diffusers, from those of peft.
         single_file_keys: tensors that only single-file checkpoints of this class have.
         own_sampler: name of the sampler whose steps the process takes.
@@ -80,7 +80,7 @@ class Family:
     predict: Callable[[nn.Module, Tensor, Tensor, Any, torch.dtype], Tensor]
     encode: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = encode_pixels
     decode: Callable[[Any, Tensor], Tensor] = decode_latents
-    adapter_layers: tuple[str, ...]
+    adapter_layers: Mapping[str, tuple[str, ...]]
     adapter_names: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     single_file_keys: tuple[str, ...] = ()
     own_sampler: str = "ddim"

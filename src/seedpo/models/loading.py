@@ -6,22 +6,24 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from huggingface_hub import hf_hub_download, snapshot_download
+from peft import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from seedpo.errors import DataError
-from seedpo.models.adapter import WEIGHTS_FILE
+from seedpo.models.adapter import LORA_FILE, WEIGHTS_FILE, load_network, lora_layers, require_same_tensors
 from seedpo.models.catalogue import MODELS
 from seedpo.models.families import FAMILIES, Family, family_of
+from seedpo.models.lora import NAME
 from seedpo.models.names import hub_place, is_hub_name, looks_like_a_model
 from seedpo.models.settings import ModelSettings
-from seedpo.weights import align
+from seedpo.weights import align, read_weights
 
 INDEX = "model_index.json"
 
@@ -84,8 +86,30 @@ def add_lora(pipeline: Any, file: Path) -> None:
         DataError: if the file cannot be read, or was made for another model.
     """
     with _explained(f"{file} cannot be added to the model", "name the model that it was trained on"):
-        pipeline.load_lora_weights(file.parent, weight_name=file.name)
+        pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=NAME)
     align(getattr(pipeline, family_of(pipeline).network))
+
+
+def add_trained(pipeline: Any, folder: Path, *, adapter: Literal["lora", "full"]) -> None:
+    """Gives a pipeline the trained weights of a run, to draw with them; no copy is made and nothing can be trained.
+
+    Args:
+        pipeline: a loaded pipeline of the base model, changed in place.
+        folder: what an adapter's ``save`` wrote; it says how a LoRA is built.
+        adapter: what was trained.
+
+    Raises:
+        DataError: as :meth:`seedpo.models.adapter.Adapter.load`.
+    """
+    family = family_of(pipeline)
+    network = getattr(pipeline, family.network)
+    if adapter == "full":
+        load_network(network, folder)
+        return
+    file = folder / LORA_FILE
+    weights = lora_layers(read_weights(file))
+    add_lora(pipeline, file)
+    require_same_tensors(file, weights, get_peft_model_state_dict(network))
 
 
 def load_vae(name: str) -> Any:

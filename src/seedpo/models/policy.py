@@ -15,7 +15,7 @@ from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.models.families import family_of
 from seedpo.models.loading import load_base
 from seedpo.models.precision import store_rounded
-from seedpo.models.settings import ModelSettings
+from seedpo.models.settings import ATTENTION_OF_RANK_4, LoraForm, ModelSettings
 from seedpo.settings import Precision
 
 
@@ -25,7 +25,7 @@ class PipelinePolicy(PipelineDenoiser):
     Args:
         pipeline: a loaded pipeline, in float32; its parts are changed in place.
         adapter: ``lora`` trains an adapter of the network, ``full`` the network itself.
-        lora_rank: rank (and alpha) of the adapter.
+        lora: form of the adapter.
         seed: seed of the adapter's initial weights.
         resolution: height and width of images in pixels; ``None`` for the model's own.
         mixed_precision: number format of the forward passes.
@@ -37,7 +37,7 @@ class PipelinePolicy(PipelineDenoiser):
         adapter: what is trained, and what the reference is.
 
     Raises:
-        ConfigError: if the resolution does not fit the model, or neither it nor the model gives one.
+        ConfigError: if the resolution or the adapter's form does not fit the model, or nothing gives a resolution.
         DataError: if the pipeline cannot be used, or cannot carry an adapter.
     """
 
@@ -46,7 +46,7 @@ class PipelinePolicy(PipelineDenoiser):
         pipeline: Any,
         *,
         adapter: Literal["lora", "full"] = "lora",
-        lora_rank: int = 4,
+        lora: LoraForm = ATTENTION_OF_RANK_4,
         seed: int = 0,
         resolution: int | None = None,
         mixed_precision: Precision = "no",
@@ -57,7 +57,7 @@ class PipelinePolicy(PipelineDenoiser):
         network = getattr(pipeline, family.network)
         # Before the denoiser stores frozen weights rounded: what is trained starts from the loaded weights.
         self.adapter: Adapter = (
-            LoraAdapter(network, family, rank=lora_rank, seed=seed) if adapter == "lora" else FullAdapter(network)
+            LoraAdapter.new(network, family, lora, seed=seed) if adapter == "lora" else FullAdapter(network)
         )
         super().__init__(
             pipeline, resolution=resolution, mixed_precision=mixed_precision, trained=self.adapter.parameters()
@@ -115,7 +115,7 @@ def build_policy(settings: ModelSettings) -> PipelinePolicy:
     return PipelinePolicy(
         load_base(settings),
         adapter=settings.adapter,
-        lora_rank=settings.lora_rank,
+        lora=settings.lora,
         seed=settings.seed,
         resolution=settings.resolution,
         mixed_precision=settings.mixed_precision,

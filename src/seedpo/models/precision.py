@@ -43,12 +43,16 @@ def store_rounded(network: nn.Module, dtype: torch.dtype) -> None:
     """Stores in ``dtype`` the frozen weights that autocast would round to it at every call; in place.
 
     An adapter's layers then leave casts to autocast: they would widen their inputs to float32, which autocast rounds
-    at once.
+    at once. A DoRA also reads the weights, for the norms of their rows: its layers stay as they are.
     """
+    whole: set[nn.Module] = set()
     for layer in network.modules():
         if isinstance(layer, BaseTunerLayer):
-            layer.cast_input_dtype_enabled = False
-        if isinstance(layer, _ROUNDED):
+            if any(getattr(layer, "use_dora", {}).values()):
+                whole.add(layer.get_base_layer())
+            else:
+                layer.cast_input_dtype_enabled = False
+        if isinstance(layer, _ROUNDED) and layer not in whole:
             for parameter in layer.parameters(recurse=False):
                 if not parameter.requires_grad:
                     parameter.data = parameter.data.to(dtype)

@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from seedpo.settings import NetworkSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraForm:
+    """What a LoRA adapter looks like; the keys ``lora_*`` of :class:`ModelSettings`.
+
+    Attributes:
+        rank: of each pair of factors.
+        alpha: the product of two factors is multiplied by ``alpha / rank``; ``None``: the rank, so by 1.
+        targets: groups of layers that carry a pair; names in ``Family.adapter_layers``, or ``all``.
+        dropout: share of the inputs of the factors that is left out in the passes that have a gradient.
+        dora: whether each row's norm is a weight of its own (DoRA, arXiv 2402.09353).
+    """
+
+    rank: int = 4
+    alpha: float | None = None
+    targets: tuple[str, ...] = ("attention",)
+    dropout: float = 0.0
+    dora: bool = False
+
+    @property
+    def words(self) -> str:
+        """The form in a few words, for people."""
+        parts = [
+            f"rank {self.rank}",
+            "" if self.alpha in (None, self.rank) else f"alpha {self.alpha:g}",
+            "" if self.targets == ("attention",) else f"layers {', '.join(self.targets)}",
+            "DoRA" if self.dora else "",
+            f"dropout {self.dropout:g}" if self.dropout else "",
+        ]
+        return ", ".join(part for part in parts if part)
+
+
+ATTENTION_OF_RANK_4 = LoraForm()
+"""The form where nothing is set."""
 
 
 class ModelSettings(NetworkSettings):
@@ -26,11 +62,41 @@ class ModelSettings(NetworkSettings):
     adapter: Literal["lora", "full"] = "lora"
     """`lora` trains an adapter, whose absence is the reference; `full` trains the network beside a frozen copy."""
     lora_rank: int = Field(4, ge=1)
-    """Rank of the adapter; its alpha equals its rank."""
+    """Rank of the adapter, at most the width of the layers that carry it."""
+    lora_alpha: float | None = Field(None, gt=0.0)
+    """The adapter's product is multiplied by `lora_alpha / lora_rank`; None: alpha is the rank, so by 1."""
+    lora_targets: tuple[str, ...] = Field(("attention",), min_length=1)
+    """Groups of layers that carry the adapter, of the denoising network: `attention`, `mlp` (feed-forward layers and
+    the projections around the transformer blocks), `convolution`, or `all`."""
+    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of the inputs of the adapter that is set to 0 at random in the passes of the loss that have a gradient;
+    roll-outs, evaluations and the reference are whole. 0: none. For methods on a fixed set of pairs."""
+    lora_dora: bool = False
+    """Whether the norm of each row of a layer is trained beside the adapter (DoRA, arXiv 2402.09353): more memory and
+    time, a rank that counts for more."""
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: far less memory, about a third more time."""
     compile: bool = False
     """Whether `torch.compile` translates the network: minutes at the start, faster steps afterwards."""
+
+    @property
+    def lora(self) -> LoraForm:
+        """What the adapter looks like."""
+        return LoraForm(
+            rank=self.lora_rank,
+            alpha=self.lora_alpha,
+            targets=self.lora_targets,
+            dropout=self.lora_dropout,
+            dora=self.lora_dora,
+        )
+
+    @model_validator(mode="after")
+    def _dropout_has_a_place(self) -> Self:
+        if self.lora_dropout and self.lora_dora:
+            raise ValueError(
+                "lora_dropout must be 0 with lora_dora: a row's norm is that of its whole weights; leave one out"
+            )
+        return self
 
     @property
     def weights_folder(self) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
 from torch import Tensor, nn
 
 from seedpo.core.processes import DiffusionProcess
@@ -168,6 +167,14 @@ def _predict(
     return prediction
 
 
+def _adapter_names(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names that diffusers reads; it expects all layers to be named alike."""
+    return {
+        name.replace(".lora_A.", ".lora.down.").replace(".lora_B.", ".lora.up."): value
+        for name, value in layers.items()
+    }
+
+
 _UNET: dict[str, Any] = {
     "network": "unet",
     "process": _process,
@@ -176,8 +183,12 @@ _UNET: dict[str, Any] = {
     "latent_shape": _latent_shape,
     "misfit": _misfit,
     "predict": _predict,
-    "adapter_layers": ("to_q", "to_k", "to_v", "to_out.0"),
-    "adapter_names": convert_state_dict_to_diffusers,
+    "adapter_layers": {
+        "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+        "mlp": ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"),
+        "convolution": ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"),
+    },
+    "adapter_names": _adapter_names,
     "samplers": DDPM_SAMPLERS,
 }
 
@@ -202,8 +213,12 @@ STABLE_DIFFUSION_XL = Family(
 )
 """Stable Diffusion XL."""
 
-_KOHYA_FACTORS = {"lora_A": "lora_down", "lora_B": "lora_up"}
-"""Names of an adapter's two factors in peft and in kohya's scripts."""
+_KOHYA_FACTORS = {
+    "lora_A.weight": "lora_down.weight",
+    "lora_B.weight": "lora_up.weight",
+    "lora_magnitude_vector": "dora_scale",
+}
+"""Names of an adapter's factors, and of DoRA's norms, in peft and in kohya's scripts."""
 
 _KOHYA_VERSIONS = {
     768: {"ss_base_model_version": "sd_v1", "ss_v2": "False"},
@@ -213,27 +228,28 @@ _KOHYA_VERSIONS = {
 """Metadata by which web UIs sort adapters, by the width of the text that attention reads."""
 
 
-def kohya_weights(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def kohya_weights(layers: Mapping[str, Tensor], alphas: Mapping[str, float] | None = None) -> dict[str, Tensor]:
     """An adapter's tensors under the names of kohya's scripts, which web UIs read.
 
     ``mid_block.attentions.0.[...].to_q.lora_A.weight`` becomes
-    ``lora_unet_mid_block_attentions_0_[...]_to_q.lora_down.weight``. Each layer gets its ``alpha``, equal to its rank,
-    so that the product is not scaled.
+    ``lora_unet_mid_block_attentions_0_[...]_to_q.lora_down.weight``. Each layer gets its ``alpha``; the product is
+    multiplied by alpha over the rank.
 
     Args:
         layers: tensors by peft's names.
+        alphas: by layer; a layer that is absent has its rank, so that its product is not scaled.
     """
     converted: dict[str, Tensor] = {}
     for name, value in layers.items():
-        layer, factor, _ = name.rsplit(".", 2)
+        layer, _, factor = name.partition(".lora_")
         key = "lora_unet_" + layer.replace(".", "_")
-        converted[f"{key}.{_KOHYA_FACTORS[factor]}.weight"] = value.contiguous()
-        if factor == "lora_A":
-            converted[f"{key}.alpha"] = torch.tensor(float(len(value)))
+        converted[f"{key}.{_KOHYA_FACTORS['lora_' + factor]}"] = value.contiguous()
+        if factor == "A.weight":
+            converted[f"{key}.alpha"] = torch.tensor(float((alphas or {}).get(layer, len(value))))
     return converted
 
 
 def kohya_metadata(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """What web UIs read of the base model of :func:`kohya_weights`; empty if its text has an unknown width."""
-    width = next(value.shape[1] for name, value in tensors.items() if name.endswith("attn2_to_k.lora_down.weight"))
-    return _KOHYA_VERSIONS.get(width, {})
+    widths = (value.shape[1] for name, value in tensors.items() if name.endswith("attn2_to_k.lora_down.weight"))
+    return _KOHYA_VERSIONS.get(next(widths, 0), {})

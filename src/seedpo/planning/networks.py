@@ -75,7 +75,7 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy
     policy = PipelinePolicy(
         pipeline,
         adapter=config.adapter,
-        lora_rank=config.lora_rank,
+        lora=config.lora,
         resolution=config.resolution,
         gradient_checkpointing=config.gradient_checkpointing,
     )

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from seedpo.errors import ConfigError
 from seedpo.files import write_aside, write_folder_aside, writing
-from seedpo.models.adapter import LORA_FILE, add_trained, forget_origin, lora_layers
-from seedpo.models.loading import add_lora, load_base
+from seedpo.models.adapter import LORA_FILE, forget_origin, lora_layers
+from seedpo.models.loading import add_trained, load_base
+from seedpo.models.lora import PART, alphas, read_description, read_metadata
 from seedpo.models.stable_diffusion import kohya_metadata, kohya_weights
 from seedpo.run_folders import RunFolder
 from seedpo.training.settings import RunConfig
@@ -81,21 +82,22 @@ def _save(tensors: dict[str, Tensor], out: Path, metadata: dict[str, str]) -> No
 
 def export_lora(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype) -> None:
     """The adapter under the names of diffusers: ``pipe.load_lora_weights(folder, weight_name=file)``."""
-    _save(_adapter(config, weights, out, dtype), out, {"format": "pt"})
+    _save(_adapter(config, weights, out, dtype), out, read_metadata(weights / LORA_FILE))
 
 
 def export_kohya(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype) -> None:
     """The adapter under the names of kohya's scripts, for web UIs; diffusers reads it as well."""
-    tensors = kohya_weights(lora_layers(_adapter(config, weights, out, dtype)))
-    rank = str(config.lora_rank)
+    layers = lora_layers(_adapter(config, weights, out, dtype))
+    described = read_description(weights / LORA_FILE, "unet")
+    tensors = kohya_weights(layers, alphas({name.partition(PART)[0] for name in layers}, described))
     _save(
         tensors,
         out,
         {
             "format": "pt",
             "ss_network_module": "networks.lora",
-            "ss_network_dim": rank,
-            "ss_network_alpha": rank,
+            "ss_network_dim": str(described["r"]),
+            "ss_network_alpha": f"{described['lora_alpha']:g}",
             **kohya_metadata(tensors),
         },
     )
@@ -104,13 +106,10 @@ def export_kohya(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype
 def export_pipeline(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype) -> None:
     """A whole pipeline in diffusers' format: the adapter added to the base model's weights, or the trained UNet."""
     pipeline: Any = load_base(config)
+    add_trained(pipeline, weights, adapter=config.adapter)
     if config.adapter == "lora":
-        read_weights(weights / LORA_FILE)
-        add_lora(pipeline, weights / LORA_FILE)
         pipeline.fuse_lora()
         pipeline.unload_lora_weights()
-    else:
-        add_trained(pipeline, weights, adapter="full", lora_rank=config.lora_rank)
     if dtype != torch.float32:
         pipeline.to(dtype=dtype)
     with write_folder_aside(out) as aside:

@@ -61,6 +61,11 @@ def resolve_config(
             f"noise_weight = {config.noise_weight} has no effect on {config.method}, which compares denoising steps; "
             "leave it out, or take method diffusion-dpo"
         )
+    if config.lora_dropout and preset.log_prob == "steps":
+        raise ConfigError(
+            f"lora_dropout = {config.lora_dropout} must be 0 for {config.method}: it compares the densities of sampled "
+            "steps, and a network with some inputs left out is not the one that sampled them"
+        )
     if model in MODELS or "mixed_precision" in named:
         return config
     return config.model_copy(update=usual_precision(bfloat16))

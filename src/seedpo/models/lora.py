@@ -1,0 +1,185 @@
+"""A network's LoRA layers: where they are put, how large they are, and what a file has to say of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from peft.utils.other import get_pattern_key
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from seedpo.errors import ConfigError, DataError
+from seedpo.models.families import Family
+from seedpo.models.settings import LoraForm
+
+NAME = "default"
+"""peft's name of the one adapter that a network carries here."""
+
+PART = ".lora_"
+"""Part of the names of an adapter's own weights, and of no others."""
+
+EVERY_GROUP = "all"
+
+_DESCRIPTION = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_dora")
+"""Keys of peft's configuration that a file needs, beside its tensors, to be read as it was trained."""
+
+
+class GradientDropout(nn.Module):
+    """Dropout in passes that have a gradient, so never in roll-outs, evaluations or the reference.
+
+    Not the module's mode decides, as for :class:`torch.nn.Dropout`: the backward pass of gradient checkpointing
+    computes the same pass again later on. Draws from the global generator of the device.
+
+    Args:
+        share: of the inputs that is set to 0, in [0, 1); the others are divided by ``1 - share``.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The inputs, some of them 0 if gradients are on."""
+        return F.dropout(inputs, self.share, training=torch.is_grad_enabled())
+
+
+def adapted_layers(network: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
+    """Names and layers of a network that carry an adapter."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, LoraLayer):
+            yield name, layer
+
+
+def add_layers(network: Any, family: Family, form: LoraForm, *, seed: int = 0) -> None:
+    """Adds an adapter to a network, in place; the network computes what it did before.
+
+    Args:
+        network: of a pipeline of the family.
+        family: names the layers of each group.
+        form: of the adapter; its dropout is left to :func:`set_dropout`.
+        seed: of the first factors; the second are 0. The global random state is left alone.
+
+    Raises:
+        ConfigError: if the network has no such group, or a layer is narrower than the rank.
+        DataError: if the network has none of the layers.
+    """
+    endings = layer_endings(form.targets, family)
+    layers = {name: layer for name, layer in network.named_modules() if name.endswith(tuple(f".{e}" for e in endings))}
+    if not layers:
+        raise DataError(
+            f"the network has none of the layers that carry an adapter ({', '.join(endings)}); "
+            "set adapter to full, or use another model"
+        )
+    width, narrowest = min((_width(layer), name) for name, layer in layers.items())
+    if form.rank > width:
+        raise ConfigError(
+            f"lora_rank = {form.rank} is above {width}, the width of the layer {narrowest}: "
+            f"a product of larger rank than its layer is no adapter; set lora_rank to at most {width}"
+        )
+    on_meta = next(network.parameters()).is_meta
+    with torch.random.fork_rng(devices=[]), torch.device("meta") if on_meta else nullcontext():
+        torch.manual_seed(seed)
+        network.add_adapter(
+            LoraConfig(
+                r=form.rank,
+                lora_alpha=form.rank if form.alpha is None else form.alpha,
+                init_lora_weights="gaussian",
+                target_modules=list(endings),
+                use_dora=form.dora,
+            ),
+            NAME,
+        )
+
+
+def layer_endings(groups: tuple[str, ...], family: Family) -> tuple[str, ...]:
+    """Endings of the names of the layers in some groups.
+
+    Raises:
+        ConfigError: if the family has no such group.
+    """
+    known = family.adapter_layers
+    if unknown := [group for group in groups if group not in (*known, EVERY_GROUP)]:
+        raise ConfigError(
+            f"lora_targets: this model has no layers of the name {unknown[0]!r}; "
+            f"there are: {', '.join((*known, EVERY_GROUP))}"
+        )
+    chosen = list(known) if EVERY_GROUP in groups else [group for group in known if group in groups]
+    return tuple(ending for group in chosen for ending in known[group])
+
+
+def set_dropout(network: nn.Module, share: float) -> None:
+    """Gives the adapter's layers a dropout of their inputs; 0 leaves them alone."""
+    for _, layer in adapted_layers(network):
+        if share:
+            layer.lora_dropout[NAME] = GradientDropout(share)
+
+
+def description(network: Any) -> dict[str, Any]:
+    """What a file says of a network's adapter beside its tensors: keys of peft's configuration, as JSON values."""
+    config = network.peft_config[NAME].to_dict()
+    chosen = {key: config[key] for key in _DESCRIPTION}
+    return {**chosen, "target_modules": sorted(chosen["target_modules"])}
+
+
+def described(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """The descriptions of a pipeline's adapters, by part, as diffusers keeps them in a file's header."""
+    return json.dumps(
+        {f"{part}.{key}": value for part, content in parts.items() for key, value in content.items()}, sort_keys=True
+    )
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """What the header of a safetensors file says beside its tensors.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return dict(opened.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{file} cannot be read as safetensors ({error}); copy it again") from error
+
+
+def read_description(file: Path, part: str) -> dict[str, Any]:
+    """What a file says of an adapter beside its tensors; see :func:`description`.
+
+    Args:
+        file: as an adapter's ``save`` wrote it.
+        part: of the pipeline, for example ``unet``.
+
+    Raises:
+        DataError: if it cannot be read, or says nothing.
+    """
+    content = json.loads(read_metadata(file).get(LORA_ADAPTER_METADATA_KEY, "{}"))
+    of_part = {key.removeprefix(f"{part}."): value for key, value in content.items() if key.startswith(f"{part}.")}
+    if not of_part:
+        raise DataError(f"{file} does not say how its LoRA of the {part} is built; was it written by seedpo?")
+    return of_part
+
+
+def alphas(layers: Iterable[str], content: Mapping[str, Any]) -> dict[str, float]:
+    """The alpha of each layer.
+
+    Args:
+        layers: names of layers.
+        content: of :func:`read_description`.
+    """
+    pattern = content["alpha_pattern"]
+    return {name: pattern.get(get_pattern_key(pattern, name), content["lora_alpha"]) for name in layers}
+
+
+def _width(layer: nn.Module) -> int:
+    """The largest rank that a layer's weights can have."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return min(weight.shape[0], weight[0].numel())
