@@ -141,3 +141,13 @@ def test_equal_seeds_are_not_certain(tmp_path: Path) -> None:
     assert start.high - start.low == pytest.approx(0.5)
     (bare,) = families(tmp_path / "bare", {"seed": 0, "half_width": 0.0}, {"seed": 1, "half_width": 0.0})
     assert not bare.settings[0].curves["truth"][0].has_interval
+
+
+def test_a_key_that_came_later_has_its_default(tmp_path: Path) -> None:
+    """Runs of two versions of the program are alike where the newer key has its default."""
+    first = write_run(tmp_path / "old", samples=False, evaluations=(0, 10))
+    second = write_run(tmp_path / "new", samples=False, evaluations=(0, 10), seed=1, changes={"loss": "sigmoid"})
+    (family,) = group(read_runs([first, second]))
+    assert family.settings[0].seeds == (0, 1)
+    other = write_run(tmp_path / "ipo", samples=False, evaluations=(0, 10), changes={"loss": "ipo"})
+    assert len(group(read_runs([first, other]))) == 2

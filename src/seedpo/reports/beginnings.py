@@ -42,11 +42,13 @@ class Change:
         first, last = self.contrast.right, self.contrast.left
         paired = self.contrast.paired
         ends = f" {interval(paired.low, paired.high)}" if paired else ""
-        trained = " (the reward it was trained on)" if self.trained else ""
-        return (
-            f"{WORDS[self.contrast.verdict]}: {figure_name(self.key)}{trained} {number(first.value)} before training, "
-            f"{number(last.value)} at step {self.step} ({signed(self.contrast.difference)}{ends})."
+        numbers = (
+            f"{figure_name(self.key)} {number(first.value)} before training, {number(last.value)} at step {self.step} "
+            f"({signed(self.contrast.difference)}{ends})."
         )
+        if self.trained:
+            return f"Not compared with the model it began with by any held-out figure; trained {numbers}"
+        return f"{WORDS[self.contrast.verdict]}: {numbers}"
 
 
 def change(family: Family, setting: Setting) -> Change | None:

@@ -19,7 +19,7 @@ from seedpo.methods.presets import method_title
 from seedpo.pages.wording import compact, listing, written
 from seedpo.reports.curves import Curves, evaluations_of, mean_curve, read_curves
 from seedpo.reports.names import figure_name
-from seedpo.reports.runs import Run
+from seedpo.reports.runs import DEFAULTS, Run
 from seedpo.settings import changes_results, dotted
 from seedpo.training.settings import RunConfig
 from seedpo.training.signs import held_out_keys, verdict_rule
@@ -184,8 +184,14 @@ def distinct(runs: Sequence[Run]) -> tuple[list[Run], tuple[tuple[Run, Run], ...
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """The dotted keys of a run that may change its results."""
-    return {key: value for key, value in dotted(run.config).items() if changes_results(RunConfig, key)}
+    """The dotted keys of a run that may change its results; a key that its configuration lacks has its default."""
+    return {key: value for key, value in _with_defaults(run).items() if changes_results(RunConfig, key)}
+
+
+def _with_defaults(run: Run) -> dict[str, Any]:
+    """The configuration, and the keys that came after it was written; sections that it sets to nothing stay so."""
+    own = dotted(run.config)
+    return own | {key: value for key, value in DEFAULTS.items() if not {key, key.split(".")[0]} & own.keys()}
 
 
 def _without(run: Run, keys: Collection[str]) -> str:

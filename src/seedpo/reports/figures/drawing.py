@@ -6,6 +6,7 @@ The only module that imports matplotlib, and it does so when it draws.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ def draw_panels(panels: Sequence[Panel], path: Path, *, width: float) -> None:
     with matplotlib.rc_context(STYLE):
         figure = _figure(width, rows * height + 0.16 * math.ceil(len(styles) / entries) + 0.1)
         for index, panel in enumerate(panels):
-            _draw(figure.add_subplot(rows, columns, index + 1), panel)
+            _draw(figure.add_subplot(rows, columns, index + 1), panel, letters=int(width / columns * 14))
         handles = [_handle(line) for line in styles.values()]
         if len(handles) > 1:
             figure.legend(handles=handles, loc="outside lower center", ncols=entries, frameon=False)
@@ -161,8 +162,6 @@ def draw_grid(
 
 
 def _wrapped(text: str, width: float) -> str:
-    import textwrap
-
     return "\n".join(textwrap.wrap(text, max(8, int(width * 17))))
 
 
@@ -172,8 +171,8 @@ def _figure(width: float, height: float, layout: Any = "constrained") -> Figure:
     return Canvas(figsize=(width, height), layout=layout)
 
 
-def _draw(axes: Axes, panel: Panel) -> None:
-    axes.set_title(panel.title, loc="left", fontweight="bold")
+def _draw(axes: Axes, panel: Panel, *, letters: int) -> None:
+    axes.set_title("\n".join(textwrap.wrap(panel.title, letters)), loc="left", fontweight="bold")
     axes.set_xlabel(panel.x_label)
     axes.set_ylabel(panel.y_label)
     for value, label in panel.marks:

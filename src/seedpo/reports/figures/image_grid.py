@@ -43,7 +43,7 @@ class ImageGrid:
 class _View:
     """One run at one step."""
 
-    name: str
+    title: str
     role: str
     run: Run
     step: int
@@ -94,12 +94,12 @@ def image_grid(
                 )
     names = [samples.prompts[row] for row in rows]
     if stacked:
-        labels = tuple(f"{view.name}{f': {name}' if len(names) > 1 else ''}" for view in views for name in names)
+        labels = tuple(f"{view.title}{f': {name}' if len(names) > 1 else ''}" for view in views for name in names)
         heading = names[0] if len(names) == 1 else count(len(latents), "initial latent")
         columns: tuple[tuple[str, str, int], ...] = ((heading, "", len(latents)),)
     else:
         labels = tuple(names)
-        columns = tuple((view.name, view.role, len(latents)) for view in views)
+        columns = tuple((f"{view.title}\nstep {view.step}", view.role, len(latents)) for view in views)
     return ImageGrid(rows=labels, columns=columns, blocks=tuple(blocks), table=tuple(table))
 
 
@@ -122,8 +122,8 @@ def _views(families: Sequence[Family], steps: Sequence[int]) -> Iterator[_View]:
 
 def _view(setting: Setting, run: Run, step: int) -> _View:
     if step == 0:
-        return _View(name="before\ntraining", role="", run=run, step=0)
-    return _View(name=f"{setting.legend}\nstep {step}", role=setting.role, run=run, step=step)
+        return _View(title="before training", role="", run=run, step=0)
+    return _View(title=setting.legend, role=setting.role, run=run, step=step)
 
 
 def _samples(views: Sequence[_View]) -> Samples:

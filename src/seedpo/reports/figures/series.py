@@ -13,7 +13,7 @@ from seedpo.pages.wording import listing
 from seedpo.reports.ablations import ablations
 from seedpo.reports.charts import ACCURACIES, curve_panels, frontier_panels, quantities, training_panel
 from seedpo.reports.families import Family
-from seedpo.reports.names import of_kind
+from seedpo.reports.names import figure_name, of_kind
 
 PAIRS = "pairs"
 """Name of the x axis that counts pairs of images instead of optimiser steps."""
@@ -158,10 +158,12 @@ def _default_keys(family: Family) -> list[str]:
 
 
 def _titled(families: Sequence[Family], family: Family, panels: Sequence[Panel]) -> list[Panel]:
-    """The panels with their family in the title, where there are several."""
+    """The panels with what sets their family apart in the title, where there are several: the method, or the proxy."""
     if len(families) == 1:
         return list(panels)
-    return [replace(panel, title=f"{family.title}: {panel.title}") for panel in panels]
+    proxies = {one.proxy for one in families}
+    apart = figure_name(family.proxy) if len(proxies) == len(families) else family.title
+    return [replace(panel, title=f"{panel.title}, {apart}") for panel in panels]
 
 
 def _over_pairs(family: Family, panel: Panel) -> Panel:
