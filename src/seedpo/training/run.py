@@ -39,6 +39,7 @@ from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.expectations import what_to_expect
 from seedpo.training.feedback.wiring import asks_people, ensure_study, human_feedback, patience
+from seedpo.training.opening import likely_mistakes, opening_lines
 from seedpo.training.resume import start_folder
 from seedpo.training.settings import RunConfig, reward_of
 from seedpo.training.trackers import require_trackers
@@ -228,12 +229,14 @@ class RunParts:
         method: the loss.
         source: the pairs of this process.
         evaluation: what is generated and measured, and the validation pairs.
+        pairs: that are trained on in one pass over a data set; ``None`` for streams and methods that draw their own.
     """
 
     policy: PipelinePolicy
     method: Method[Any]
     source: Source[Any]
     evaluation: ImageEvaluation | JoinedEvaluation
+    pairs: int | None
 
 
 def build_parts(config: RunConfig, accelerator: Accelerator, *, progress: bool) -> RunParts:
@@ -279,6 +282,7 @@ def build_parts(config: RunConfig, accelerator: Accelerator, *, progress: bool) 
         method=build_method(config, caches),
         source=source,
         evaluation=JoinedEvaluation([evaluation, *validation]) if validation else evaluation,
+        pairs=len(divided.training) if divided and not divided.training.sequential else None,
     )
 
 
@@ -322,6 +326,12 @@ def train(
         after_restoring=parts.policy.adapter.move_reference if config.fidelity.reference_moves_on_resume else None,
         save_before_step=asks_people(config, parts.source),
     )
-    for line in what_to_expect(config, fixed_pairs=METHODS[config.method].source.fixed_pairs):
+    fixed, processes = METHODS[config.method].source.fixed_pairs, accelerator.num_processes
+    first = opening_lines(
+        config, parts.policy, pairs=parts.pairs, fixed_pairs=fixed, processes=processes, out=folder.path
+    )
+    for line in [*first, *what_to_expect(config, fixed_pairs=fixed)]:
         logger.info("%s", line)
+    for line in likely_mistakes(config, pairs=parts.pairs, processes=processes) if accelerator.is_main_process else ():
+        logger.warning("%s", line)
     return trainer.train(resume=resume)
