@@ -85,6 +85,7 @@ def unknown(kind: str, name: str, names: Sequence[str], *, also: str = "") -> Co
 
 
 KINDS: Mapping[str, str] = {
+    "recipes": "seedpo.recipes:RECIPES",
     "methods": "seedpo.methods.presets:METHODS",
     "models": "seedpo.models.catalogue:MODELS",
     "data": "seedpo.data.catalogue:DATA",

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from seedpo.errors import RunFolderError
 from seedpo.files import sha256
-from seedpo.settings import Settings, build_config, read_recipe
+from seedpo.settings import Settings, build_config, read_yaml
 
 MANIFEST = "checkpoint.json"
 
@@ -130,7 +130,10 @@ class RunFolder:
         Raises:
             ConfigError: if the file is not valid, or has other keys than ``kind``.
         """
-        return build_config(kind, read_recipe(self.config_file))
+        return build_config(kind, self._config_tree())
+
+    def _config_tree(self) -> dict[str, Any]:
+        return read_yaml(self.config_file, "configuration", hint="is the folder that of a run?")
 
     def settings(self, kind: type[Settings], section: str | None = None) -> Settings:
         """Some of the settings that the run was started with.
@@ -142,7 +145,7 @@ class RunFolder:
         Raises:
             ConfigError: if the file or one of these keys is not valid.
         """
-        tree = read_recipe(self.config_file)
+        tree = self._config_tree()
         keys = tree if section is None else tree.get(section, {})
         return build_config(kind, {key: value for key, value in keys.items() if key in kind.model_fields})
 

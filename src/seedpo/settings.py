@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -24,6 +25,19 @@ Settings = TypeVar("Settings", bound=Section)
 
 NO_EFFECT = "changes no number of a run's results"
 """Marks a key, ``key: Annotated[int, NO_EFFECT]``: runs that differ in it alone have the same results."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Marks a key that may hold a path, ``key: Annotated[str, Place(names="models")]``: in a recipe it begins there.
+
+    Attributes:
+        names: word of ``seedpo list`` for the names that the key may hold instead of a path; empty if there are none.
+        output: whether something is written there; the key then always holds a path, also of what does not exist yet.
+    """
+
+    names: str = ""
+    output: bool = False
 
 
 def changes_results(kind: type[Section], key: str) -> bool:
@@ -139,37 +153,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     """The dotted keys whose values differ between two nested dictionaries, with both values; ``None`` if missing."""
     old, new = dotted(before), dotted(now)
     return {key: (old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key)}
-
-
-BASE = "base"
-"""Key of a recipe that names another recipe, whose keys it inherits."""
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """Reads a recipe's YAML; its own keys win over those of its ``base``, a recipe named relative to it.
-
-    Raises:
-        ConfigError: if a file is missing, is not YAML or is not a mapping, or if recipes are their own base.
-    """
-    layers: list[dict[str, Any]] = []
-    seen: list[Path] = []
-    place = path
-    while True:
-        if place.resolve() in seen:
-            raise ConfigError(f"recipe {path}: its base leads back to {place}; remove the key `base` of one of them")
-        seen.append(place.resolve())
-        recipe = read_yaml(place, "recipe", hint="`seedpo list methods` names the presets")
-        base = recipe.pop(BASE, None)
-        layers.append(recipe)
-        if base is None:
-            break
-        if not isinstance(base, str):
-            raise ConfigError(f"recipe {place}: base = {base!r} must be the file name of another recipe")
-        place = place.parent / base
-    tree: dict[str, Any] = {}
-    for layer in reversed(layers):
-        tree = merge(tree, layer)
-    return tree
 
 
 def read_yaml(path: Path, kind: str, *, hint: str) -> dict[str, Any]:

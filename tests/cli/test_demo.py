@@ -13,9 +13,10 @@ from seedpo.cli import demo
 from seedpo.core.verdicts import Outcome
 from seedpo.errors import ConfigError, SeedpoError
 from seedpo.methods.presets import METHODS
+from seedpo.recipes.reading import read_recipe
 from seedpo.reports.families import group
 from seedpo.reports.runs import read_runs
-from seedpo.settings import build_config, read_recipe
+from seedpo.settings import build_config
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run import train
 from seedpo.training.settings import RunConfig

@@ -13,7 +13,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env, prepare_simple_launch
 from seedpo.errors import ConfigError
 from seedpo.training.accelerator import check_launch, plain_data_parallelism, sharding_is_asked_for
 
-FILES = Path(__file__).parents[2] / "recipes" / "accelerate"
+FILES = Path(__file__).parents[2] / "src" / "seedpo" / "recipes" / "accelerate"
 
 
 def asked_by(name: str, *options: str) -> tuple[Any, dict[str, str]]:

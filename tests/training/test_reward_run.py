@@ -291,13 +291,13 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_recipes_have_the_published_settings_and_name_their_command(name: str) -> None:
-    path = ROOT / "recipes" / f"{name}.yaml"
+    path = ROOT / "src" / "seedpo" / "recipes" / f"{name}.yaml"
     config = resolve_reward_config(path, bfloat16=False)
     found = config.model_dump() | {"total": config.batch_size * config.gradient_accumulation_steps}
     assert {key: found[key] for key in PUBLISHED[name]} == PUBLISHED[name]
     assert config.optimizer.warmup_steps == 500
     assert config.pairs.ties == "half"
-    assert f"seedpo reward train recipes/{name}.yaml --out" in path.read_text(encoding="utf-8")
+    assert f"seedpo reward train {name} --out" in path.read_text(encoding="utf-8")
 
 
 def test_the_command_trains_and_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

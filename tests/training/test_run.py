@@ -24,8 +24,9 @@ from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.adapter import LORA_FILE
 from seedpo.models.loading import load_pipeline
 from seedpo.models.policy import build_policy
+from seedpo.recipes.reading import read_recipe
 from seedpo.scenes.shipped import scenes_folder
-from seedpo.settings import build_config, read_recipe
+from seedpo.settings import build_config
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run import (
     build_evaluation,

@@ -9,8 +9,9 @@ import yaml
 
 from seedpo.errors import ConfigError, SeedpoError
 from seedpo.methods.presets import METHODS
+from seedpo.recipes.reading import read_recipe
 from seedpo.registry import registries
-from seedpo.settings import build_config, changes_results, dotted, merge, nested, parse_override, read_recipe
+from seedpo.settings import build_config, changes_results, dotted, merge, nested, parse_override
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run_folder import create_run_folder
 from seedpo.training.settings import RunConfig
@@ -163,7 +164,7 @@ class TestLayers:
 
 class TestRecipes:
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"recipe .*absent\.yaml does not exist; `seedpo list methods`"):
+        with pytest.raises(ConfigError, match=r"recipe .*absent\.yaml does not exist; `seedpo list recipes`"):
             read_recipe(tmp_path / "absent.yaml")
 
     @pytest.mark.parametrize("content", [b"a: [1", b"a: b: c", b"\xff\xfe\x00", b"a: \x07"])

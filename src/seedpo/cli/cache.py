@@ -32,7 +32,7 @@ def cache_build_command(
     every pair are stored too. Started again after an interruption, the command goes on where it was.
 
     Examples:
-        seedpo cache build recipes/diffusion-dpo-sd15.yaml --set data=my_pairs/ --set cache.folder=cache
+        seedpo cache build diffusion-dpo-sd15 --set data=my_pairs/ --set cache.folder=cache
 
         torchrun --nproc_per_node 8 -m seedpo cache build my-sdxl-recipe.yaml
     """

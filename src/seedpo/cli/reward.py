@@ -48,7 +48,7 @@ def reward_train_command(
 
         seedpo reward train --out runs/plain --set model=none
 
-        seedpo reward train recipes/spm-sd15.yaml --out runs/spm --processes 4
+        seedpo reward train spm-sd15 --out runs/spm --processes 4
 
     The result, OUT/model, is a reward: `--set reward=OUT/model` trains with it, `seedpo score --reward OUT/model`
     scores images with it. `batch_size` counts pairs per process.

@@ -48,7 +48,7 @@ def train_command(
     Examples:
         seedpo train spo --out runs/spo --set gamma=1 --set max_steps=100
 
-        seedpo train recipes/see-spo-sd15.yaml --out runs/see-spo --set seed=1
+        seedpo train see-spo-sd15 --out runs/see-spo --set seed=1
 
         seedpo train spo --out runs/spo --set gamma=1 --set max_steps=200 --resume latest
 
@@ -122,7 +122,7 @@ def plan_command(
     over the assumed share of the peak. Warns where the memory does not suffice and says what to change.
 
     Examples:
-        seedpo plan recipes/spo-sdxl.yaml --gpu H100 --gpus 8
+        seedpo plan spo-sdxl --gpu H100 --gpus 8
 
         seedpo plan diffusion-dpo --gpu RTX-4090 --set model=models/my-sd15 --set mixed_precision=bf16 --pairs 20000
     """

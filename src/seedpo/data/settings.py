@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from seedpo.settings import NO_EFFECT, Section
+from seedpo.settings import NO_EFFECT, Place, Section
 
 
 class DataSet(Section):
     """One of several sets of pairs."""
 
-    name: str
+    name: Annotated[str, Place(names="data")]
     """A registered name, a file, folder or glob of shards."""
     weight: int = Field(1, ge=1, le=1000)
     """Visits of each of its pairs in an epoch. With weights 1 and 2 a pair of the second set is trained on twice as
@@ -43,7 +43,7 @@ def _sets(value: Any) -> Any:
     return tuple(sets)
 
 
-DataSets = Annotated[str | tuple[DataSet, ...], BeforeValidator(_sets)]
+DataSets = Annotated[str | tuple[DataSet, ...], BeforeValidator(_sets), Place(names="data")]
 """Where labelled pairs lie: a name, or several with weights."""
 
 
@@ -64,7 +64,7 @@ class PairsConfig(Section):
     shuffle_buffer: int = Field(1000, ge=1)
     """Pairs among which the next one of a stream (`hub:`, tar archives) is drawn, in memory as files. 1 keeps the order
     of the stream."""
-    image_folder: str | None = None
+    image_folder: Annotated[str | None, Place()] = None
     """Folder in which paths of images in tables, JSONL and CSV begin, and within which they must lie. `null`: the
     folder of the file that names them."""
     resolution: int | None = Field(None, ge=8, multiple_of=8)
@@ -80,7 +80,7 @@ class PairsConfig(Section):
     empty_prompts: float = Field(0.0, ge=0.0, le=1.0)
     """Prompt dropout: share of the visits at which a pair is trained on with the empty prompt. It is drawn anew at
     every visit, alike for the pair's two images; 0.2 in the official code of Diffusion-DPO. 0 keeps all prompts."""
-    validation: float | str | None = None
+    validation: Annotated[float | str | None, Place(names="data")] = None
     """Pairs that are kept out of the training, on which every evaluation measures accuracy, loss and margin: a share
     of the prompts (0.1; which ones, the prompts themselves decide, and all pairs of a prompt stay together), or a set
     of its own, named like `data`. None: nothing is kept out."""
@@ -111,7 +111,7 @@ class PairsConfig(Section):
 class CacheConfig(Section):
     """What `seedpo cache build` computes once and runs read (Diffusion-DPO)."""
 
-    folder: Annotated[str | None, NO_EFFECT] = None
+    folder: Annotated[str | None, NO_EFFECT, Place(output=True)] = None
     """Folder that `seedpo cache build` fills and that any number of runs may read at the same time. What is found there
     was made with the same weights, settings and pairs, and is verified whenever it is read; what is missing is computed
     live. `null`: everything is."""

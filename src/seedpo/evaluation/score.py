@@ -17,6 +17,7 @@ from seedpo.core.stats.bootstrap import grouped_mean_ends
 from seedpo.data.image_list import ListedImage, find_images, pixels_of, size_of, with_prompts
 from seedpo.data.score_table import ScoreTable
 from seedpo.errors import ConfigError, DataError, SeedpoError
+from seedpo.recipes.reading import read_recipe
 from seedpo.rewards.named import (
     CheckedReward,
     Definitions,
@@ -30,7 +31,7 @@ from seedpo.rewards.named import (
 )
 from seedpo.rewards.scoring import ScoreNotFiniteError
 from seedpo.rewards.settings import RewardDefinitions
-from seedpo.settings import Precision, build_config, read_recipe
+from seedpo.settings import Precision, build_config
 
 _FIX = "fix or remove it, or leave such files out with --skip-unreadable"
 
@@ -83,7 +84,9 @@ def read_definitions(path: Path | None) -> Definitions:
     """
     if path is None:
         return {}
-    definitions = build_config(RewardDefinitions, {"rewards": read_recipe(path).get("rewards") or {}}).rewards
+    definitions = build_config(
+        RewardDefinitions, {"rewards": read_recipe(path, RewardDefinitions).get("rewards") or {}}
+    ).rewards
     check_definitions(definitions)
     return definitions
 

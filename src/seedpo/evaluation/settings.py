@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from pydantic import Field
 
-from seedpo.settings import Section
+from seedpo.settings import Place, Section
 
 Key = tuple[int, int]
 """Index of a prompt and of one of its images."""
@@ -43,7 +44,7 @@ class Drawing:
 class EvaluationConfig(Section):
     """What is generated and measured at evaluations: the same prompts and latents every time."""
 
-    prompts: str = "general-evaluation"
+    prompts: Annotated[str, Place(names="prompts")] = "general-evaluation"
     """Prompt set: a registered name or a text file with one prompt per line."""
     num_prompts: int = Field(24, ge=1)
     """Prompts taken from the head of the set."""
@@ -53,9 +54,13 @@ class EvaluationConfig(Section):
     """Denoising steps (DDIM, eta 0: the image is a function of its latent)."""
     guidance_scale: float = Field(7.5, ge=1.0)
     """Classifier-free guidance, 7.5 as Stable Diffusion is usually drawn; 5 for methods that roll out at 5."""
-    rewards: tuple[str, ...] = ()
+    rewards: Annotated[tuple[str, ...], Place(names="rewards")] = ()
     """Rewards that are measured, written as `reward` is; the first is shown as the proxy."""
-    metrics: tuple[str, ...] = ("pairwise_diversity", "colourfulness", "rms_contrast")
+    metrics: Annotated[tuple[str, ...], Place(names="metrics")] = (
+        "pairwise_diversity",
+        "colourfulness",
+        "rms_contrast",
+    )
     """Metrics that are measured; the default ones need no weights and read images of any size."""
     seed: int = Field(1234, ge=0)
     """Seed of the initial latents."""

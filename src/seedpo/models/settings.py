@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from seedpo.settings import NetworkSettings
+from seedpo.settings import NetworkSettings, Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +48,13 @@ ATTENTION_OF_RANK_4 = LoraForm()
 class ModelSettings(NetworkSettings):
     """A diffusion model, and what of it is trained."""
 
-    model: str = "scenes"
+    model: Annotated[str, Place(names="models")] = "scenes"
     """Model of the Stable Diffusion 1, 2 or XL family: a registered name, a folder with a diffusers pipeline, a
     single-file `.safetensors` checkpoint, or `owner/name[@revision]` on the hub."""
-    vae: str | None = None
+    vae: Annotated[str | None, Place()] = None
     """Another autoencoder: a folder or `owner/name[@revision]`, for SDXL for example `madebyollin/sdxl-vae-fp16-fix`,
     which may run in half precision; none: the model's own."""
-    single_file_config: str | None = None
+    single_file_config: Annotated[str | None, Place()] = None
     """Folder (or hub id) of a diffusers pipeline with the architecture, tokenizers and noise schedule of a single-file
     checkpoint; none: diffusers' choice, fetched from the hub. Without a single-file checkpoint it does nothing."""
     resolution: int | None = Field(None, ge=8)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from seedpo.settings import Section
+from seedpo.settings import Place, Section
 
 
 class RewardTerm(Section):
@@ -38,7 +38,7 @@ class RewardTerm(Section):
 class WeightedSum(Section):
     """A reward that is a weighted sum: sum_i weight_i r_i, or weight_i (r_i - mean_i) / std_i where these are given."""
 
-    terms: dict[str, RewardTerm]
+    terms: Annotated[dict[str, RewardTerm], Place(names="rewards")]
     """Terms by the names of their rewards, each a weight or `weight`, `mean` and `std`."""
 
     @model_validator(mode="after")

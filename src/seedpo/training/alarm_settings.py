@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from seedpo.settings import Section
+from seedpo.settings import Place, Section
 
 
 class AlarmConfig(Section):
@@ -36,7 +36,7 @@ class DiversityAlarm(AlarmConfig):
 
     threshold: float | None = Field(0.3, gt=0.0, lt=1.0)
     """Share of its first value that a diversity may lose; none switches the alarm off."""
-    figures: tuple[str, ...] = ("pairwise_diversity", "free_spread")
+    figures: Annotated[tuple[str, ...], Place(names="metrics")] = ("pairwise_diversity", "free_spread")
     """Metrics that are watched, where they are measured; more must be better."""
 
 
@@ -80,7 +80,7 @@ class SpikeAlarm(AlarmConfig):
 class AlarmsConfig(Section):
     """What is watched while a run trains. Alarms follow from what a run measures and change no number."""
 
-    held_out_rewards: tuple[str, ...] | None = None
+    held_out_rewards: Annotated[tuple[str, ...] | None, Place(names="rewards")] = None
     """Rewards and metrics of the evaluations that are not trained on; more must be better, and the first one decides
     which weights are best. None: all `evaluation.rewards` but the first, and the metric `truth` if it is measured."""
     window: int = Field(20, ge=2)

@@ -12,7 +12,6 @@ Defaults follow from the model. In the order in which later keys win::
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from seedpo.data.catalogue import DATA
@@ -20,8 +19,11 @@ from seedpo.errors import ConfigError
 from seedpo.methods.presets import METHODS, Preset
 from seedpo.models.catalogue import MODELS
 from seedpo.models.precision import usual_precision
+from seedpo.recipes import RECIPES, is_recipe
+from seedpo.recipes.reading import read_recipe
+from seedpo.registry import unknown
 from seedpo.rewards.named import check_definitions
-from seedpo.settings import Section, build_config, merge, read_recipe
+from seedpo.settings import Section, build_config, merge
 from seedpo.training.feedback.wiring import check_feedback
 from seedpo.training.settings import RunConfig, data_of, reward_of
 from seedpo.training.validation import check_validation
@@ -30,13 +32,13 @@ from seedpo.training.validation import check_validation
 def resolve_config(
     method_or_recipe: str, changes: Mapping[str, Any] | None = None, *, bfloat16: bool | None = None
 ) -> RunConfig:
-    """The configuration of a preset or a recipe file, with changes.
+    """The configuration of a method or a recipe, with changes.
 
     Where none of them says so, ``mixed_precision`` is bf16 for models other than the registered ones, on a GPU that
     computes in it.
 
     Args:
-        method_or_recipe: name of a method, or path of a YAML file.
+        method_or_recipe: name of a method or of a recipe of the package, or path of a YAML file.
         changes: nested keys that win over everything else.
         bfloat16: whether the GPU of the run computes in bfloat16; ``None`` asks this machine's.
 
@@ -44,8 +46,12 @@ def resolve_config(
         ConfigError: if the method, a key or a value is wrong, or something that the run needs is not named; the
             message names it.
     """
-    is_file = method_or_recipe.endswith((".yaml", ".yml"))
-    recipe = read_recipe(Path(method_or_recipe)) if is_file else {"method": method_or_recipe}
+    if is_recipe(method_or_recipe):
+        recipe = read_recipe(method_or_recipe, RunConfig)
+    elif method_or_recipe in METHODS:
+        recipe = {"method": method_or_recipe}
+    else:
+        raise unknown("method or recipe", method_or_recipe, METHODS.names() + RECIPES.names(), also="; or a .yaml file")
     named = merge(recipe, changes or {})
     preset = METHODS[str(named.get("method", RunConfig.model_fields["method"].default))]
     model = named.get("model", RunConfig.model_fields["model"].default)

@@ -28,6 +28,7 @@ from seedpo.models.precision import usual_precision
 from seedpo.models.settings import ModelSettings
 from seedpo.processes import on_every_process
 from seedpo.protocols import PairEncoder, PreferencePairs
+from seedpo.recipes.reading import read_recipe
 from seedpo.registry import unknown
 from seedpo.rewards.catalogue import STARTS
 from seedpo.rewards.named import build_reward
@@ -36,7 +37,7 @@ from seedpo.rewards.preference_model import PreferenceModel, load_start
 from seedpo.rewards.preference_objective import PreferenceObjective, Prompts
 from seedpo.rewards.previews import FinishedImages, NoisyPreviews, PixelPairs, Views
 from seedpo.run_folders import RunFolder, read_metrics
-from seedpo.settings import build_config, read_recipe
+from seedpo.settings import build_config
 from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.configuration import require_named_model
@@ -64,7 +65,7 @@ def resolve_reward_config(
     Raises:
         ConfigError: if a key or a value is wrong, or data are named and no model; the message names it.
     """
-    read = {} if recipe is None else read_recipe(Path(recipe))
+    read = {} if recipe is None else read_recipe(recipe, RewardRunConfig)
     named = {**read, **(changes or {})}
     require_named_model(named, RewardRunConfig, sets=("data", "held_out"), models=("start", "model"))
     fields = RewardRunConfig.model_fields

@@ -18,7 +18,7 @@ from seedpo.methods.settings import SamplingConfig, StepPoolConfig, TrajectoryCo
 from seedpo.models.settings import ModelSettings
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.settings import WeightedSum, refuse_cycles
-from seedpo.settings import NO_EFFECT, NetworkSettings, Precision, Section
+from seedpo.settings import NO_EFFECT, NetworkSettings, Place, Precision, Section
 from seedpo.training.alarm_settings import AlarmsConfig
 from seedpo.training.feedback.settings import FeedbackConfig
 from seedpo.training.optimizer_settings import OptimizerConfig
@@ -111,9 +111,9 @@ class RunConfig(ModelSettings, TrainingConfig):
     docs/data.md lists the formats. Several sets are a list of names, or of names with weights,
     `[a/, {name: b/, weight: 2}]`: each pair of b/ then comes twice in an epoch. None: `scenes-pairs` for the
     embedded model; for other models they must be named."""
-    prompts: str = "animals"
+    prompts: Annotated[str, Place(names="prompts")] = "animals"
     """Prompts of online methods: a registered name or a text file with one prompt per line."""
-    reward: str | None = None
+    reward: Annotated[str | None, Place(names="rewards")] = None
     """Reward that ranks the roll-outs of online methods: a registered name, `name@place` for its weights elsewhere, a
     CLIP preference model (a folder, or `owner/name` on the hub), `module:function` for code of your own, or a name
     defined in `rewards`; docs/rewards.md. SPO is made for step-aware ones. None: `scenes-scorer` for the embedded
@@ -122,7 +122,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     """Precision in which the networks of rewards compute; `no`: float32."""
     rewards: Annotated[dict[str, WeightedSum], AfterValidator(refuse_cycles)] = Field(default_factory=dict)
     """Weighted sums of rewards, by names of your own, to be used wherever a reward is named."""
-    preview_vae: str | None = None
+    preview_vae: Annotated[str | None, Place()] = None
     """Folder or hub id of a smaller autoencoder (an AutoencoderTiny or AutoencoderKL of the same latents) that decodes
     the previews for SPO's scorer, at a fraction of the cost; None: the model's own."""
 
@@ -235,24 +235,24 @@ def reward_of(config: RunConfig) -> str:
 class RewardRunConfig(TrainingConfig):
     """One training run of a preference model: step-aware (SPO) with a diffusion model, plain (PickScore) without."""
 
-    start: str = "scenes-clip"
+    start: Annotated[str, Place(names="starts")] = "scenes-clip"
     """CLIP to start from: a registered name, a folder, or `owner/name` on the hub, for example
     `yuvalkirstain/PickScore_v1`; a step-aware one is trained on."""
-    tokenizer: str | None = None
+    tokenizer: Annotated[str | None, Place()] = None
     """Folder or hub id of the tokenizer where `start` brings none; None: it lies beside the weights."""
-    model: str | None = "scenes"
+    model: Annotated[str | None, Place(names="models")] = "scenes"
     """Diffusion model that predicts the previews which the preference model sees: a registered name, a folder, a
     `.safetensors` file, or `owner/name[@revision]`; None: a plain preference model of finished images is trained."""
-    vae: str | None = None
+    vae: Annotated[str | None, Place()] = None
     """Another autoencoder for `model`; None: its own."""
-    single_file_config: str | None = None
+    single_file_config: Annotated[str | None, Place()] = None
     """Pipeline with the architecture of a single-file `model`; None: diffusers' choice."""
     resolution: int | None = Field(None, ge=8)
     """Height and width in pixels of the images of `model`; None: its own. `pairs.resolution` must give the same."""
     data: DataSets = "scenes-scorer-pairs"
     """Labelled pairs: a registered name, a file, folder or glob of shards, or `hub:owner/name`, or several sets with
     weights; see docs/data.md."""
-    held_out: str | None = None
+    held_out: Annotated[str | None, Place(names="data")] = None
     """Pairs on which the accuracy is measured, named like `data`; None: some prompts of `data` are kept out of the
     training, with all their pairs."""
     held_out_split: str | None = None
@@ -272,7 +272,7 @@ class RewardRunConfig(TrainingConfig):
     """Images whose previews are predicted at a time; it changes memory, not what is learnt."""
     in_batch_negatives: bool = False
     """Whether the other pairs of a batch serve as further images and prompts (an option of PickScore's code)."""
-    relabel: str | None = None
+    relabel: Annotated[str | None, Place(names="rewards")] = None
     """Reward that labels the pairs anew, as published for SDXL; None: the labels of the data."""
     relabel_gap: float = Field(0.1, ge=0.0, lt=1.0)
     """With `relabel`: a pair is a tie unless its preference probabilities differ by more than this."""

@@ -119,7 +119,7 @@ class TestRefusals:
             ("base: spo\nseeds: true", "seeds = True"),
             ("base: spo\nseeds: 2\ncontrols: maybe", "controls = 'maybe'"),
             ("base: {gamma: 1}\nseeds: 2", "no method is named"),
-            ("base: sp\nseeds: 2", "unknown method 'sp'; did you mean 'spo'?"),
+            ("base: sp\nseeds: 2", "unknown method or recipe 'sp'; did you mean 'spo'?"),
             ("base: spo\ngrid: {beta: [-1, 0]}", "no cell can be run; beta=-1: beta = -1"),
             ("base: [spo", "cannot be read as YAML"),
             ("- spo", "must hold keys and values"),

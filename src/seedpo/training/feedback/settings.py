@@ -6,13 +6,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from seedpo.settings import NO_EFFECT, Section
+from seedpo.settings import NO_EFFECT, Place, Section
 
 
 class FeedbackConfig(Section):
     """D3PO's images, judged by people through a study (`seedpo study serve`); docs/human-feedback.md."""
 
-    study: str | None = None
+    study: Annotated[str | None, Place(output=True)] = None
     """Folder of the study in which people judge the images of roll-outs, in place of `reward`; it is made if there is
     none. None: `reward` judges."""
     question: str | None = None

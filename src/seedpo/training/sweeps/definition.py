@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, StrictBool, field_validator
 
 from seedpo.errors import ConfigError
-from seedpo.settings import Section, build_config, merge, parse_override, plain_value, read_recipe, read_yaml
+from seedpo.recipes import RECIPES, is_recipe
+from seedpo.recipes.reading import anchored, anchored_values, read_recipe
+from seedpo.settings import Section, build_config, merge, parse_override, plain_value, read_yaml
 from seedpo.training.settings import RunConfig
 
 EXAMPLE = "write for example `base: spo` and `grid: {gamma: [0, 1, 3], seed: [0, 1, 2]}`"
@@ -24,7 +27,7 @@ class SweepFile(Section):
     """The keys of a sweep file."""
 
     base: str | dict[str, Any]
-    """A method, a recipe file beside this one, or keys that all cells share."""
+    """A method, a recipe file beside this one, a recipe of the package, or keys that all cells share."""
     grid: dict[str, list[Any]] = Field(default_factory=dict)
     """Values of each dotted key; every combination is a cell."""
     cells: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -110,7 +113,15 @@ def read_sweep(
     """
     sweep = _from_source(source)
     grid = {**sweep.grid, **dict(map(read_vary, vary))}
-    sweep = replace(sweep, base=merge(sweep.base, changes or {}), grid=grid, controls=controls or sweep.controls)
+    # Cells are files in another folder: whatever is found from here must be found from there.
+    here = partial(anchored_values, kind=RunConfig, folder=Path.cwd())
+    sweep = replace(
+        sweep,
+        base=anchored(merge(sweep.base, changes or {}), RunConfig, Path.cwd()),
+        grid={key: here(key, values) for key, values in grid.items()},
+        named={name: {key: here(key, [value])[0] for key, value in cell.items()} for name, cell in sweep.named.items()},
+        controls=controls or sweep.controls,
+    )
     if "method" not in sweep.base and "method" not in grid:
         raise ConfigError(f"{sweep.origin}: no method is named; write it into `base`, for example `base: spo`")
     if not (grid or sweep.named or sweep.seeds):
@@ -137,20 +148,25 @@ def read_vary(text: str) -> tuple[str, list[Any]]:
 
 
 def _from_source(source: str) -> Sweep:
-    if not source.endswith((".yaml", ".yml")):
+    if not is_recipe(source):
         return Sweep(base={"method": source}, origin=source)
+    if source in RECIPES:
+        return Sweep(base=read_recipe(source, RunConfig), origin=f"recipe {source}")
     path = Path(source)
     content = read_yaml(path, "sweep", hint=f"{EXAMPLE} into it")
     if not set(content) & (SweepFile.model_fields.keys() - {"base"}):
-        return Sweep(base=read_recipe(path), origin=f"recipe {path}")
+        return Sweep(base=read_recipe(path, RunConfig), origin=f"recipe {path}")
     try:
         file = build_config(SweepFile, content)
     except ConfigError as error:
         raise ConfigError(f"sweep {path}: {error}") from error
+    beside = partial(anchored_values, kind=RunConfig, folder=path.parent)
     return Sweep(
         base=_base(file.base, path),
-        grid=file.grid,
-        named=file.cells,
+        grid={key: beside(key, values) for key, values in file.grid.items()},
+        named={
+            name: {key: beside(key, [value])[0] for key, value in cell.items()} for name, cell in file.cells.items()
+        },
         seeds=file.seeds,
         controls=file.controls,
         origin=f"sweep {path}",
@@ -159,8 +175,8 @@ def _from_source(source: str) -> Sweep:
 
 def _base(base: str | dict[str, Any], path: Path) -> Mapping[str, Any]:
     if isinstance(base, dict):
-        return base
-    return read_recipe(path.parent / base) if base.endswith((".yaml", ".yml")) else {"method": base}
+        return anchored(base, RunConfig, path.parent)
+    return read_recipe(base, RunConfig, beside=path.parent) if is_recipe(base) else {"method": base}
 
 
 def _distinct(key: str, values: list[Any]) -> list[Any]:
