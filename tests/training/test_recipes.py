@@ -89,7 +89,8 @@ def test_there_is_one_for_every_method_and_model_and_each_with_gamma() -> None:
     wanted = {"diffusion-dpo-sd15", "diffusion-dpo-sdxl", "spo-sd15", "spo-sdxl"}
     wanted |= {f"d3po-{reward}" for reward in ("aesthetic", "compressibility", "pickscore")}
     assert {path.stem for path in BASES} == wanted
-    assert {path.stem for path in RECIPES} == wanted | {f"see-{name}" for name in wanted}
+    published = {path.stem for path in RECIPES if not path.name.startswith("lora-")}
+    assert published == wanted | {f"see-{name}" for name in wanted}
     assert {(resolve_config(name).method, kind_of(resolve_config(name))) for name in chosen()} == {
         ("diffusion-dpo", "sd15"),
         ("diffusion-dpo", "sdxl"),

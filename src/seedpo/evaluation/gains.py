@@ -22,8 +22,8 @@ from seedpo.errors import RunFolderError
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.files import write_text
 from seedpo.methods.presets import METHODS
+from seedpo.recipes.reading import read_recipe
 from seedpo.run_folders import RunFolder, read_metrics
-from seedpo.settings import read_recipe
 
 ACCURACY = "validation/accuracy"
 
