@@ -16,8 +16,16 @@ from seedpo.training.settings import RewardRunConfig, RunConfig
 from seedpo.training.sweeps.definition import read_sweep
 
 NO_PLACES = {
-    "method", "loss", "tracker_project", "question", "split", "held_out_split", "validation_split", "noise_weight",
-}  # fmt: skip
+    "method",
+    "lora_targets",
+    "loss",
+    "tracker_project",
+    "question",
+    "split",
+    "held_out_split",
+    "validation_split",
+    "noise_weight",
+}
 """Keys that hold text, but never a path."""
 
 
