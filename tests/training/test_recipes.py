@@ -48,6 +48,7 @@ SIZES: dict[str, Any] = {
     "max_steps": 2,
     "batch_size": 2,
     "gradient_accumulation_steps": 1,
+    "lora_rank": 4,
     "trajectories": {"prompts_per_rollout": 1},
     "steps": {"prompts_per_rollout": 1, "min_gap": 0.0},
     "sampling": {"num_inference_steps": 8},
