@@ -42,6 +42,10 @@ def test_every_key_is_documented() -> None:
         assert f"`pairs.{name}" in text
 
 
+SHAPES = ((192, 192), (300, 150), (100, 210), (64, 32))
+"""Width and height of images of three shapes."""
+
+
 class TestCheck:
     def test_a_sound_set(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         status, out, err = call(capsys, parquet(tmp_path, (1, 0), (0.5, 0.5), (0, 1)), "--quiet")
@@ -49,6 +53,34 @@ class TestCheck:
         lines = out.splitlines()
         assert lines[:3] == [f"{tmp_path}/pairs.parquet", "  2 pairs, 1 ties left out", "  checked: 2 pairs"]
         assert lines[-1] == "A run can use this set."
+
+    def test_buckets(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        files = [image_file(RED, size=shape) for shape in SHAPES]
+        path = parquet(tmp_path, *[(1, 0)] * 4, jpg_0=files, jpg_1=[noise_file(size=shape) for shape in SHAPES])
+        changes = ("--set", "pairs.resolution=192", "--set", "pairs.buckets=true")
+        status, out, _ = call(capsys, path, "--quiet", *changes)
+        assert status == 0
+        lines = [line.split() for line in out.splitlines()]
+        start = next(number for number, line in enumerate(lines) if line[:3] == ["pairs", "in", "buckets"])
+        assert lines[start + 1 : start + 4] == [
+            ["128", "x", "256", "1", "25.0%"],
+            ["192", "x", "192", "1", "25.0%"],
+            ["256", "x", "128", "2", "50.0%"],
+        ]
+        found = json.loads(call(capsys, path, "--quiet", "--json", *changes)[1])
+        assert found["buckets"] == {"256x128": 2, "192x192": 1, "128x256": 1}
+        assert found["cropped"] == pytest.approx((1 - 200 / 210) / 4)
+
+    def test_several_sets(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        first = parquet(tmp_path, (1, 0), (0, 1))
+        (tmp_path / "b").mkdir()
+        second = parquet(tmp_path / "b", (1, 0))
+        status, out, _ = call(capsys, first, second, "--quiet", "--out", tmp_path / "out")
+        assert status == 0
+        assert out.count("A run can use this set.") == 2
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"1", "2"}
+        found = json.loads(call(capsys, first, second, "--quiet", "--json")[1])
+        assert [entry["pairs"] for entry in found] == [2, 1]
 
     def test_a_set_that_would_stop_a_run(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = parquet(tmp_path, (1, 0), (0, 1), (1, 0), jpg_1=[image_file(BLUE), b"broken", image_file(BLUE)])

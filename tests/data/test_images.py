@@ -136,11 +136,11 @@ class TestContent:
 class TestFit:
     def test_a_square_of_the_resolution(self) -> None:
         for size in [(64, 64), (100, 64), (64, 100), (300, 200), (16, 12), (1000, 17)]:
-            image, _ = fit(ramp(*size), 32, (0.5, 0.5))
+            image, _ = fit(ramp(*size), (32, 32), (0.5, 0.5))
             assert image.size == (32, 32)
 
     def test_the_right_size_is_left_as_it_is(self) -> None:
-        image, cut = fit(ramp(32, 32), 32, (0.3, 0.8))
+        image, cut = fit(ramp(32, 32), (32, 32), (0.3, 0.8))
         assert np.array_equal(np.asarray(image), np.asarray(ramp(32, 32)))
         assert cut == (0, 0)
 
@@ -153,7 +153,7 @@ class TestFit:
             ((64, 128), (0.5, 0.5), (16, 0)),
             ((64, 128), (1.0, 0.5), (32, 0)),
         ]:
-            image, above_and_left = fit(ramp(*size), 32, place)
+            image, above_and_left = fit(ramp(*size), (32, 32), place)
             assert above_and_left == cut
             small = ramp(*size).resize((size[0] // 2, size[1] // 2), Image.Resampling.LANCZOS)
             wanted = np.asarray(small)[cut[0] : cut[0] + 32, cut[1] : cut[1] + 32]
@@ -162,7 +162,7 @@ class TestFit:
     def test_resizing_does_not_alias(self) -> None:
         """A fine chequerboard becomes gray, not black or white."""
         board = Image.fromarray(((np.indices((128, 128)).sum(0) % 2) * 255).astype(np.uint8)).convert("RGB")
-        pixels = np.asarray(fit(board, 32, (0.5, 0.5))[0])
+        pixels = np.asarray(fit(board, (32, 32), (0.5, 0.5))[0])
         assert abs(pixels.astype(int) - 128).max() < 20
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from pathlib import Path
@@ -10,11 +11,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from PIL import Image
 
+from seedpo.cli.cache_builds import build_cache
 from seedpo.errors import DataError, RunFolderError
+from seedpo.models.policy import build_policy
 from seedpo.settings import build_config
-from seedpo.training.run import train
+from seedpo.training.run import build_source, train
 from seedpo.training.settings import RunConfig
+from tests.data.pictures import encoded
 from tests.small_runs import few_pairs, metrics, small
 from tests.training.toys import cpu_accelerator
 
@@ -127,3 +133,44 @@ def test_a_run_on_several_sets(tmp_path: Path) -> None:
     changed = [names[0], {"name": names[1], "weight": 3}]
     with pytest.raises(RunFolderError, match=r"weights \[1, 2\] -> \[1, 3\]"):
         run(tmp_path / "halved", data=changed, max_steps=6, resume="latest", checkpoint_every=1)
+
+
+def shaped(folder: Path) -> str:
+    """The small set with its images stretched to three shapes."""
+    rows = pq.read_table(few_pairs(folder)).to_pylist()
+    for number, row in enumerate(rows):
+        for side in ("jpg_0", "jpg_1"):
+            image = Image.open(io.BytesIO(row[side])).convert("RGB")
+            row[side] = encoded(image.resize([(64, 64), (90, 45), (40, 80)][number % 3]))
+    pq.write_table(pa.Table.from_pylist(rows), folder / "shaped.parquet")
+    return str(folder / "shaped.parquet")
+
+
+@pytest.mark.slow  # four runs and a build at 192 px; the parts are tested alone
+def test_a_run_in_buckets_resumes_and_reads_its_cache(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "data": shaped(tmp_path),
+        "pairs": {"resolution": 192, "buckets": True, "ties": "half", "empty_prompts": 0.3, "validation": 0.3},
+        "checkpoint_every": 2,
+    }
+    whole = run(tmp_path / "whole", max_steps=4, **settings)
+    run(tmp_path / "halved", max_steps=2, **settings)
+    assert run(tmp_path / "halved", max_steps=4, resume="latest", **settings) == whole
+    cache = {"folder": str(tmp_path / "cache")}
+    config = build_config(RunConfig, small(tmp_path), {"method": "diffusion-dpo", "cache": cache}, settings)
+    build_cache(config, progress=False)
+    assert run(tmp_path / "cached", max_steps=4, cache=cache, **settings) == whole
+
+
+def test_a_source_in_buckets_gives_batches_of_one_shape(tmp_path: Path) -> None:
+    config = build_config(
+        RunConfig,
+        small(tmp_path),
+        {"data": shaped(tmp_path), "pairs": {"resolution": 192, "buckets": True, "ties": "half"}},
+    )
+    policy = build_policy(config)
+    source = build_source(config, policy)
+    shapes = {tuple(source.next_batch().chosen_latents.shape[2:]) for _ in range(8)}
+    factor = 192 // policy.encode_images(torch.zeros(1, 3, 192, 192)).shape[-1]
+    sizes = [(192, 192), (128, 256), (256, 128)]
+    assert shapes == {(height // factor, width // factor) for height, width in sizes}

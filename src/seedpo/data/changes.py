@@ -9,6 +9,7 @@ from functools import reduce
 
 import torch
 
+from seedpo.data.buckets import Size, buckets_of
 from seedpo.data.fingerprints import fingerprint_of
 from seedpo.data.joined import repeats_of
 from seedpo.errors import DataError
@@ -85,6 +86,10 @@ class ChangedPairs:
     def repeats(self) -> Sequence[int] | None:
         """Visits of each pair in an epoch; ``None``: one of each."""
         return repeats_of(self.pairs)
+
+    def buckets(self) -> Sequence[Size] | None:
+        """Height and width of the images of each pair; ``None``: one size for all."""
+        return buckets_of(self.pairs)
 
     def fingerprint(self) -> Fingerprint:
         """That of the pairs as they are stored; the settings say what is changed."""

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from seedpo.data.buckets import Size, cropped_share
 from seedpo.data.images import to_pil
 from seedpo.data.pairs import OpenedPair, PairSet, check_size, open_pair
 from seedpo.data.streams import StreamedPairs
@@ -42,6 +43,9 @@ _WIDTH = 62
 _PIECE = re.compile(r"'(?:s|t|re|ve|m|ll|d)\b|[^\W\d_]+|\d|[^\w\s]+|_")
 """Words, digits and signs as CLIP's tokenizer separates them; rare words become several tokens."""
 
+_COUNTED = ("sizes", "readable", "buckets", "cropped")
+"""Findings that JSON holds in another form, or not at all."""
+
 _QUANTILES = {"least": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "most": 1.0}
 
 
@@ -59,6 +63,8 @@ class Findings:
         unreadable: what is wrong with those that cannot be read, with file and row.
         bad_rows_limit: share of unreadable pairs over which a run stops.
         sizes: images of each width and height.
+        buckets: pairs in each bucket, by height and width; none without ``pairs.buckets``.
+        cropped: share of each image that its bucket cuts away.
         different_sizes: pairs whose two images differ in size.
         too_small: images whose shorter side is below the resolution; they are enlarged.
         repeated: pairs that are there more than once, each as "second place = first place".
@@ -79,6 +85,8 @@ class Findings:
     checked: int = 0
     unreadable: list[str] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    buckets: Counter[Size] = field(default_factory=Counter)
+    cropped: list[float] = field(default_factory=list)
     different_sizes: int = 0
     too_small: int = 0
     repeated: list[str] = field(default_factory=list)
@@ -108,9 +116,12 @@ class Findings:
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
-        values = {name: value for name, value in vars(self).items() if name not in ("sizes", "readable")}
+        values = {name: value for name, value in vars(self).items() if name not in _COUNTED}
         sizes = {f"{width}x{height}": count for (width, height), count in self.sizes.most_common()}
-        return {**values, "sizes": sizes, "shorter_sides": self.shorter_sides, "stops": self.stops}
+        buckets = {f"{width}x{height}": count for (height, width), count in self.buckets.most_common()}
+        cropped = float(np.mean(self.cropped)) if self.cropped else 0.0
+        own = {"sizes": sizes, "buckets": buckets, "cropped": cropped}
+        return {**values, **own, "shorter_sides": self.shorter_sides, "stops": self.stops}
 
 
 def check_pairs(pairs: PairSet | StreamedPairs, *, rows: int | None = None, progress: bool = True) -> Findings:
@@ -148,6 +159,7 @@ def check_pairs(pairs: PairSet | StreamedPairs, *, rows: int | None = None, prog
             continue
         findings.readable.append(index)
         texts.add(pair.prompt)
+        _note_bucket(findings, pair)
         _note_prompt(findings, pair)
         _note_repetition(findings, pair, seen)
     findings.prompts = len(texts)
@@ -166,6 +178,14 @@ def _note_sizes(findings: Findings, pair: OpenedPair, resolution: int | None) ->
     findings.sizes.update(image.size for image in images)
     findings.different_sizes += images[0].size != images[1].size
     findings.too_small += sum(resolution is not None and min(image.size) < resolution for image in images)
+
+
+def _note_bucket(findings: Findings, pair: OpenedPair) -> None:
+    if pair.bucket is None:
+        return
+    findings.buckets[pair.bucket] += 1
+    for image in (pair.chosen, pair.rejected):
+        findings.cropped.append(cropped_share((image.height, image.width), pair.bucket))
 
 
 def _note_prompt(findings: Findings, pair: OpenedPair) -> None:
@@ -209,6 +229,7 @@ def findings_text(findings: Findings) -> str:
     else:
         lines.append(f"  checked: {findings.checked} pairs")
     lines += _sizes(findings)
+    lines += _buckets(findings)
     lines.append(f"  prompts: {findings.prompts} different ones")
     lines += _places("without a prompt", findings.empty_prompts)
     lines += _places(f"prompts of more than {TOKENS} tokens, whose end is not seen", findings.long_prompts)
@@ -235,6 +256,19 @@ def _sizes(findings: Findings) -> list[str]:
     if findings.too_small:
         lines.append(f"    images smaller than the resolution, which are enlarged: {findings.too_small}")
     return lines
+
+
+def _buckets(findings: Findings) -> list[str]:
+    total = findings.buckets.total()
+    if not total:
+        return []
+    table = [
+        f"    {width:>6} x {height:<6} {count:>8} {count / total:7.1%}"
+        for (height, width), count in sorted(findings.buckets.items(), key=lambda item: item[0][1] / item[0][0])
+    ]
+    mean, most = float(np.mean(findings.cropped)), max(findings.cropped)
+    away = f"    cut away of an image: {mean:.1%} on average, {most:.1%} at most"
+    return ["  pairs in buckets (width x height):", *table, away]
 
 
 def _places(what: str, places: Sequence[str]) -> list[str]:

@@ -78,23 +78,23 @@ def _within(folder: Path | None, content: str | Path) -> Path:
     return path
 
 
-def fit(image: Image.Image, resolution: int, place: tuple[float, float]) -> tuple[Image.Image, tuple[int, int]]:
-    """Resizes the shorter side to ``resolution`` (Lanczos) and keeps a square of it.
+def fit(image: Image.Image, size: tuple[int, int], place: tuple[float, float]) -> tuple[Image.Image, tuple[int, int]]:
+    """Resizes an image (Lanczos) until it just covers a size, and keeps a window of that size.
 
     Args:
         image: in RGB.
-        resolution: height and width of the result in pixels.
-        place: where the square lies in what is left over, down and across: 0 is the top or left, 1 the bottom or right.
+        size: height and width of the result in pixels.
+        place: where the window lies in what is left over, down and across: 0 is the top or left, 1 the bottom or right.
 
     Returns:
-        The square, and the rows and columns cut away above and to the left of it, in pixels of the resized image.
+        The window, and the rows and columns cut away above and to the left of it, in pixels of the resized image.
     """
-    scale = resolution / min(image.size)
-    width, height = (max(resolution, round(side * scale)) for side in image.size)
+    scale = max(size[0] / image.height, size[1] / image.width)
+    height, width = max(size[0], round(image.height * scale)), max(size[1], round(image.width * scale))
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.LANCZOS)
-    top, left = round(place[0] * (height - resolution)), round(place[1] * (width - resolution))
-    return image.crop((left, top, left + resolution, top + resolution)), (top, left)
+    top, left = round(place[0] * (height - size[0])), round(place[1] * (width - size[1]))
+    return image.crop((left, top, left + size[1], top + size[0])), (top, left)
 
 
 def to_pil(image: Tensor) -> Image.Image:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Protocol, runtime_checkable
 
+from seedpo.data.buckets import Size
 from seedpo.data.fingerprints import joined_fingerprint
 from seedpo.data.pairs import PairSet
 from seedpo.data.settings import DataSet
@@ -97,6 +98,11 @@ class JoinedPairs:
         """SHA-256 of all that a pair depends on: the same as in its set alone."""
         part, inside = self._place(row)
         return part.content(inside)
+
+    def buckets(self) -> Sequence[Size] | None:
+        """Height and width of the images of each pair; ``None``: one size for all."""
+        parts = [part.buckets() for part in self.parts]
+        return None if None in parts else [size for part in parts for size in part or ()]
 
     def images(self, row: int) -> Sequence[tuple[str, str]]:
         """Place and SHA-256 of both image files of a pair."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from PIL.Image import Image
+from tqdm import tqdm
 
+from seedpo.data.buckets import Size, bucket_sizes, nearest_bucket, stored_size
 from seedpo.data.fingerprints import image_names, rows_fingerprint
 from seedpo.data.images import fit, read_file, read_image, to_tensor
 from seedpo.data.layouts import find_layout, preferences, wrong_marks
@@ -39,6 +42,7 @@ class StoredPair:
         place: file and row, for messages.
         folder: where paths begin and within which they must lie; `None`: there can be no paths.
         key: number that seeds the window of a random crop.
+        bucket: height and width that both images are brought to; ``None``: the square of the resolution.
     """
 
     values: Mapping[str, Any]
@@ -47,6 +51,7 @@ class StoredPair:
     place: str
     folder: Path | None
     key: int
+    bucket: Size | None = None
 
     @property
     def prompt(self) -> str:
@@ -81,6 +86,7 @@ class OpenedPair:
         probability: that the first is preferred; 0.5 for a tie.
         place: file and row.
         key: number that seeds the window of a random crop.
+        bucket: height and width that both images are brought to; ``None``: the square of the resolution.
     """
 
     prompt: str
@@ -89,6 +95,7 @@ class OpenedPair:
     probability: float
     place: str
     key: int
+    bucket: Size | None = None
 
 
 def open_pair(pair: StoredPair) -> OpenedPair:
@@ -111,6 +118,7 @@ def open_pair(pair: StoredPair) -> OpenedPair:
         probability=max(pair.probability, 1.0 - pair.probability),
         place=pair.place,
         key=pair.key,
+        bucket=pair.bucket,
     )
 
 
@@ -121,7 +129,8 @@ def content_hash(pair: StoredPair, config: PairsConfig) -> str:
         DataError: if the prompt is not text or a file cannot be read.
     """
     window = _window(pair, config)
-    hasher = hashlib.sha256(f"{VERSION} {pair.probability!r} {config.resolution} {window}".encode())
+    size = config.resolution if pair.bucket is None else pair.bucket
+    hasher = hashlib.sha256(f"{VERSION} {pair.probability!r} {size} {window}".encode())
     for part in (pair.prompt.encode(), *(_file(pair, name) for name in pair.names[1:])):
         hasher.update(len(part).to_bytes(8, "big"))
         hasher.update(part)
@@ -151,7 +160,8 @@ def labelled(pair: OpenedPair, config: PairsConfig, *, size: tuple[int, int] | N
         check_size(pair, size)
     else:
         window = _window(pair, config)
-        (first, cut), (second, _) = (fit(image, config.resolution, window) for image in images)
+        wanted = pair.bucket or (config.resolution, config.resolution)
+        (first, cut), (second, _) = (fit(image, wanted, window) for image in images)
         images = (first, second)
     return LabelledPair(
         prompt=pair.prompt,
@@ -244,6 +254,9 @@ class PairSet:
                 + ("; set pairs.ties=half to train on ties" if self.tied else "")
             )
         self._size: tuple[int, int] | None = None
+        self._buckets: list[Size] | None = None
+        if self.config.buckets:
+            self._buckets = self._bucketed()
 
     def _wrong(self) -> list[int]:
         """Rows whose marks are wrong. A row that cannot be read has none: it stays, as a pair that cannot be read."""
@@ -346,7 +359,38 @@ class PairSet:
             place=self.table.place(row),
             folder=image_folder(self.config, self.table.folder(row)),
             key=row,
+            bucket=None if self._buckets is None else self._buckets[index],
         )
+
+    def buckets(self) -> Sequence[Size] | None:
+        """Height and width of the images of each pair with ``pairs.buckets``; ``None``: one size for all."""
+        return self._buckets
+
+    def image_sizes(self, index: int) -> list[Size]:
+        """Height and width of both images of a pair as they are stored; nothing of one that cannot be read."""
+        try:
+            pair = self.stored(index)
+            return [stored_size(read_file(pair.values[name], folder=pair.folder)) for name in pair.names[1:]]
+        except Exception:  # Pillow's decoders raise almost anything; whoever reads the pair says what is wrong
+            return []
+
+    def _bucketed(self) -> list[Size]:
+        """The bucket of each pair; of one that cannot be read the most frequent one, in which another takes its place.
+
+        Raises:
+            DataError: if no pair can be read.
+        """
+        resolution = self.config.resolution
+        assert resolution is not None
+        choices = bucket_sizes(resolution)
+        rows = tqdm(range(len(self)), desc="sizes of images", unit="pair", leave=False, disable=len(self) < 2000)
+        read = [self.image_sizes(row) for row in rows]
+        nearest = [nearest_bucket(sizes, choices) if sizes else None for sizes in read]
+        counts = Counter(size for size in nearest if size is not None)
+        if not counts:
+            raise DataError(f"{self.origin}: no pair can be read; `seedpo data check` says why")
+        usual = counts.most_common(1)[0][0]
+        return [size or usual for size in nearest]
 
     def size(self) -> tuple[int, int] | None:
         """Width and height of the first pair that can be read: what all must have where no resolution is configured."""

@@ -13,12 +13,26 @@ ENDINGS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", "
 _ORIENTATION = 0x0112
 """EXIF's number of the tag that says how the camera was held."""
 
+_LYING = (5, 6, 7, 8)
+"""Its values where height and width change places."""
+
 _SIXTEEN_BITS = 257.0
 """Steps of a 16-bit value for each step of an 8-bit one: 65535 / 255."""
 
 
 class UnusualValues(DataError):
     """Pixels that are neither of 8 nor of 16 bits; the message says of which mode, the caller adds where."""
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an image once it is turned as EXIF says; its pixels are not decoded.
+
+    Of a PNG file EXIF that stands behind the pixels, which is rare, is not looked for.
+    """
+    width, height = image.size
+    if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode the pixels to look behind them
+        return width, height
+    return (height, width) if image.getexif().get(_ORIENTATION, 1) in _LYING else (width, height)
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from tqdm import tqdm
 
+from seedpo.data.buckets import Size, buckets_of
 from seedpo.data.fingerprints import fingerprint_of
 from seedpo.data.joined import repeats_of
 from seedpo.errors import DataError
@@ -40,8 +41,9 @@ class ImageFiles(Protocol):
 class SkippingPairs:
     """Labelled pairs without those that cannot be read.
 
-    Such a pair is replaced by the next one that can be read, so that which pair is given depends on the set alone. The
-    state says which pairs are unreadable: a resumed run neither reads nor names them again, and its count goes on.
+    Such a pair is replaced by the next one (of its bucket) that can be read, so that which pair is given depends on the
+    set alone. The state says which pairs are unreadable: a resumed run neither reads nor names them again, and its
+    count goes on.
 
     Args:
         pairs: the labelled pairs.
@@ -52,6 +54,7 @@ class SkippingPairs:
         self.pairs = pairs
         self.limit = limit
         self.sequential = pairs.sequential
+        self._buckets = buckets_of(pairs)
         self._unreadable: set[int] = set()
         self._seen = 0
 
@@ -61,6 +64,10 @@ class SkippingPairs:
     def repeats(self) -> Sequence[int] | None:
         """Visits of each pair in an epoch; ``None``: one of each."""
         return repeats_of(self.pairs)
+
+    def buckets(self) -> Sequence[Size] | None:
+        """Height and width of the images of each pair; ``None``: one size for all."""
+        return self._buckets
 
     def fingerprint(self) -> Fingerprint:
         """That of the whole set, those that cannot be read included."""
@@ -91,19 +98,20 @@ class SkippingPairs:
         return _images(self.pairs, row)
 
     def _first_readable(self, row: int, read: Callable[[int], Part]) -> Part:
-        count = len(self)
+        count, buckets = len(self), self._buckets
         if not 0 <= row < count:
             raise IndexError(row)
         self._seen = max(self._seen, row + 1)
         for place in range(row, row + count):
             index = place % count
-            if index in self._unreadable:
+            if index in self._unreadable or (buckets and buckets[index] != buckets[row]):
                 continue
             try:
                 return read(index)
             except DataError as error:
                 self._note(index, error)
-        raise DataError("no pair of the set can be read")  # only where the limit is 1
+        # Only where the limit allows it; with buckets, of this bucket.
+        raise DataError("no pair of the set, or of one of its buckets, can be read")
 
     def _note(self, row: int, error: DataError) -> None:
         self._unreadable.add(row)
@@ -149,6 +157,11 @@ class SomePairs:
     def repeats(self) -> Sequence[int] | None:
         """Visits of each pair in an epoch; ``None``: one of each."""
         whole = repeats_of(self.pairs)
+        return None if whole is None else [whole[row] for row in self.rows]
+
+    def buckets(self) -> Sequence[Size] | None:
+        """Height and width of the images of each pair; ``None``: one size for all."""
+        whole = buckets_of(self.pairs)
         return None if whole is None else [whole[row] for row in self.rows]
 
     def fingerprint(self) -> Fingerprint:

@@ -73,6 +73,10 @@ class PairsConfig(Section):
     crop: Literal["center", "random"] = "center"
     """Part of a non-square image that is used: the middle, or a window drawn once for each pair. Both images of a pair
     are cut alike. No effect without `resolution`."""
+    buckets: bool = False
+    """Whether images keep about their own shape: each pair is brought to that of a list of sizes whose aspect ratio is
+    nearest. Their area is about `resolution` x `resolution`, their sides are multiples of 64, and none is longer than
+    twice the other. `resolution` must then be a multiple of 64. False: every image becomes a square."""
     flip: bool = False
     """Whether both images of a pair are mirrored together, at half of its visits."""
     ties: Literal["drop", "half"] = "drop"
@@ -95,6 +99,15 @@ class PairsConfig(Section):
     bad_rows_limit: float = Field(0.01, ge=0.0, le=1.0)
     """Share of the pairs that may be unreadable: the next readable pair takes the place of each. A run that meets more
     stops; with 0 it stops at the first."""
+
+    @model_validator(mode="after")
+    def _buckets_are_usable(self) -> Self:
+        if self.buckets and (self.resolution is None or self.resolution % 64):
+            raise ValueError(
+                f"pairs.buckets needs a pairs.resolution that is a multiple of 64, and it is {self.resolution}; set it "
+                "to 512 for Stable Diffusion 1.5, to 1024 for XL"
+            )
+        return self
 
     @model_validator(mode="after")
     def _validation_is_usable(self) -> Self:

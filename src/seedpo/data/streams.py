@@ -99,6 +99,11 @@ class StreamedPairs:
                 f"{stream.origin} is a stream, whose sizes are not known beforehand; set pairs.resolution, for example "
                 "--set pairs.resolution=512"
             )
+        if config.buckets:
+            raise DataError(
+                f"{stream.origin} is a stream, whose shapes are not known beforehand; leave out pairs.buckets, or "
+                "store the set as parquet files"
+            )
         self.origin = stream.origin
         self.config = config
         self.layout = find_layout(stream.columns, origin=stream.origin)

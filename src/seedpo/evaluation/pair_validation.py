@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seedpo.core.stats.bootstrap import grouped_mean_ends
 from seedpo.core.types import ImagePairs
+from seedpo.data.buckets import Size, grouped
 from seedpo.errors import TrainingDiverged
 from seedpo.protocols import Method, PairEncoder, SharedEvaluator, State
 
@@ -37,6 +38,7 @@ class PairValidation:
         rows: numbers of the pairs that are measured.
         draws: of each pair.
         batch_size: pairs at a time; whole batches are divided among processes, so that their number changes nothing.
+        buckets: height and width of the images of each pair of the set; ``None``: one size for all.
         seed: of the resampling.
     """
 
@@ -49,6 +51,7 @@ class PairValidation:
         rows: Sequence[int],
         draws: int,
         batch_size: int,
+        buckets: Sequence[Size] | None = None,
         seed: int = 0,
     ) -> None:
         self.pairs = pairs
@@ -56,7 +59,7 @@ class PairValidation:
         self.method = method
         self.rows = list(rows)
         self.draws = draws
-        self.batch_size = batch_size
+        self.batches = grouped(self.rows, buckets, size=batch_size)
         self.seed = seed
 
     def __call__(self, policy: Any, *, step: int, folder: Path) -> Mapping[str, float]:
@@ -66,12 +69,11 @@ class PairValidation:
     @torch.no_grad()
     def draw(self, policy: Any, *, rank: int, world: int) -> State:
         """Every ``world``-th batch: rows (N,), label probabilities (N,), losses and margins (N, draws), float64."""
-        starts = range(rank * self.batch_size, len(self.rows), world * self.batch_size)
         parts: list[tuple[Tensor, ...]] = [
             (torch.zeros(0, dtype=torch.int64), _wide(torch.zeros(0)), *[_wide(torch.zeros(0, self.draws))] * 2)
         ]
-        for start in starts:
-            rows = torch.tensor(self.rows[start : start + self.batch_size], dtype=torch.int64)
+        for numbers in self.batches[rank::world]:
+            rows = torch.tensor(numbers, dtype=torch.int64)
             batch = replace(self.pairs.encode(rows.tolist(), [False] * len(rows)), pair=rows)
             outputs = [
                 self.method.loss(

@@ -195,6 +195,8 @@ class RunConfig(ModelSettings, TrainingConfig):
 
     @model_validator(mode="after")
     def _cached_scalars_stay_true(self) -> Self:
+        if self.cache.reference and self.pairs.buckets:
+            raise ValueError("pairs.buckets needs cache.reference = false, which is filled in batches of one size")
         for switch in ("independent_flips", "reference_moves_on_resume", "sampled_latents"):
             if self.cache.reference and getattr(self.fidelity, switch):
                 raise ValueError(
@@ -291,6 +293,8 @@ class RewardRunConfig(TrainingConfig):
             raise ValueError("cache.reference must be false: a preference model has no reference")
         if self.pairs.validation is not None:
             raise ValueError("pairs.validation must be null: a preference model has held_out and held_out_share")
+        if self.pairs.buckets:
+            raise ValueError("pairs.buckets must be false: a preference model sees images of one size")
         if self.pairs.empty_prompts:
             raise ValueError("pairs.empty_prompts must be 0: a preference model is to read the prompt")
         if min(self.timesteps) < 0 or len(set(self.timesteps)) < len(self.timesteps):

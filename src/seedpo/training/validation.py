@@ -128,5 +128,6 @@ def build_validation(config: RunConfig, pairs: SkippingPairs, caches: Caches) ->
         rows=range(len(pairs) if limit is None else min(len(pairs), limit)),
         draws=settings.validation_draws,
         batch_size=config.batch_size,
+        buckets=pairs.buckets(),
         seed=config.evaluation.seed,
     )

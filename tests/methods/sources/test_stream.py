@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from seedpo.methods.sources.stream import IndexStream
+from seedpo.methods.sources.stream import BucketStream, IndexStream
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 4, 7, 25])
@@ -47,3 +47,64 @@ def test_restored_stream_goes_on(before: int) -> None:
     other.take(3)
     other.restore(state)
     assert other.take(25) == expected
+
+
+class TestBuckets:
+    BUCKETS = "aabababcaab"
+    """Six of a, four of b, one of c."""
+
+    def taken(self, batches: int, *, world: int = 1, repeats: list[int] | None = None) -> list[list[tuple[int, int]]]:
+        """The batches of all processes, in turn."""
+        streams = [
+            BucketStream(self.BUCKETS, batch_size=3, seed=1, rank=rank, world=world, repeats=repeats)
+            for rank in range(world)
+        ]
+        return [stream.take_with_visits(3) for _ in range(batches // world) for stream in streams]
+
+    def test_a_batch_holds_one_bucket_and_is_full(self) -> None:
+        for batch in self.taken(50):
+            assert len(batch) == 3
+            assert len({self.BUCKETS[row] for row, _ in batch}) == 1
+
+    def test_every_visit_comes_once_and_what_is_left_waits_for_the_next_epoch(self) -> None:
+        count = len(self.BUCKETS)
+        visits = [visit for batch in self.taken(60 * count // 3) for visit in batch]
+        assert len(set(visits)) == len(visits)
+        turns = {row: sorted(visit for other, visit in visits if other == row) for row in range(count)}
+        for row, seen in turns.items():
+            # Up to 2 visits of a bucket wait, and of c alone they are those of two epochs.
+            assert seen == list(range(len(seen))), row
+            assert abs(len(seen) - 60) <= 3, row
+
+    def test_weights_of_sets(self) -> None:
+        repeats = [2 if row < 4 else 1 for row in range(len(self.BUCKETS))]
+        visits = [visit for batch in self.taken(100, repeats=repeats) for visit in batch]
+        assert len(set(visits)) == len(visits)
+        counts = [sum(other == row for other, _ in visits) for row in range(len(self.BUCKETS))]
+        assert min(counts[:4]) > 1.7 * max(counts[4:])
+
+    @pytest.mark.parametrize("world", [2, 3, 4])
+    def test_processes_take_the_batches_of_a_single_one_in_turn(self, world: int) -> None:
+        assert self.taken(24, world=world) == self.taken(24)
+
+    @pytest.mark.parametrize("before", [0, 1, 17])
+    def test_restored_stream_goes_on(self, before: int) -> None:
+        stream = BucketStream(self.BUCKETS, batch_size=3, seed=3, rank=1, world=2)
+        for _ in range(before):
+            stream.take_with_visits(3)
+        state = stream.state()
+        expected = [stream.take_with_visits(3) for _ in range(9)]
+        other = BucketStream(self.BUCKETS, batch_size=3, seed=3, rank=1, world=2)
+        other.take_with_visits(3)
+        other.restore(state)
+        assert [other.take_with_visits(3) for _ in range(9)] == expected
+
+    def test_visits_count_what_all_processes_took(self) -> None:
+        stream = BucketStream(self.BUCKETS, batch_size=3, seed=3, rank=1, world=2)
+        for _ in range(5):
+            stream.take_with_visits(3)
+        assert stream.visits == 30 / len(self.BUCKETS)
+
+    def test_another_size_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="hold 3 rows"):
+            BucketStream("ab", batch_size=3, seed=0).take_with_visits(2)

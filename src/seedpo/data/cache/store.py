@@ -134,7 +134,7 @@ class Store:
         self.read_index()
 
     def put(self, key: bytes, tensors: Entry) -> None:
-        """Stores tensors of one shape under a new key, together with others; an old key keeps what it has.
+        """Stores tensors under a new key, together with others of their shape; an old key keeps what it has.
 
         Raises:
             CacheError: if they cannot be written.
@@ -155,9 +155,18 @@ class Store:
         """
         if self._collected:
             with _writing(self.folder):
-                self._add(write_shard(self.folder, self.digest, self._collected))
+                for entries in _of_one_shape(self._collected):
+                    self._add(write_shard(self.folder, self.digest, entries))
         self._collected = {}
         self._bytes = 0
+
+
+def _of_one_shape(entries: Mapping[bytes, Entry]) -> list[dict[bytes, Entry]]:
+    """Entries in groups of equal shapes, as files hold them."""
+    groups: dict[tuple[tuple[int, ...], ...], dict[bytes, Entry]] = {}
+    for key, entry in entries.items():
+        groups.setdefault(tuple(tuple(value.shape) for value in entry.values()), {})[key] = entry
+    return list(groups.values())
 
 
 @contextmanager

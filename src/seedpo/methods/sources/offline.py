@@ -9,10 +9,11 @@ import torch
 
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.types import ImagePairs
+from seedpo.data.buckets import buckets_of
 from seedpo.data.fingerprints import fingerprint_of
 from seedpo.data.joined import repeats_of
 from seedpo.methods.settings import MethodConfig
-from seedpo.methods.sources.stream import IndexStream
+from seedpo.methods.sources.stream import BucketStream, IndexStream
 from seedpo.methods.sources.supplies import Supplies
 from seedpo.protocols import Fingerprint, PairEncoder, State, StatefulPairs
 
@@ -101,7 +102,8 @@ class OfflinePairs:
         rank: number of this process.
         world: number of processes.
         reader: what the encoded pairs are read from, if it observes something: its state is kept with the position, and
-            one that is sequential is not shuffled. It may say how often each pair comes in an epoch.
+            one that is sequential is not shuffled. It may say how often each pair comes in an epoch, and of
+            which bucket it is: a batch then holds pairs of one bucket.
     """
 
     def __init__(
@@ -122,10 +124,16 @@ class OfflinePairs:
         self.mirror_rejected = mirror_rejected
         self.reader = reader
         self._is_stream = reader is not None and reader.sequential
-        repeats = repeats_of(reader)
-        self._stream = IndexStream(
-            len(pairs), seed=seed, rank=rank, world=world, shuffle=not self._is_stream, repeats=repeats
-        )
+        repeats, buckets = repeats_of(reader), buckets_of(reader)
+        self._stream: IndexStream | BucketStream
+        if buckets is None:
+            self._stream = IndexStream(
+                len(pairs), seed=seed, rank=rank, world=world, shuffle=not self._is_stream, repeats=repeats
+            )
+        else:
+            self._stream = BucketStream(
+                buckets, batch_size=batch_size, seed=seed, rank=rank, world=world, repeats=repeats
+            )
 
     def next_batch(self) -> ImagePairs:
         """The next pairs as latents.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import islice
 
 import torch
 
@@ -83,3 +84,80 @@ class IndexStream:
     def restore(self, state: State) -> None:
         """Goes back to a position."""
         self._position = int(state["position"])
+
+
+class BucketStream:
+    """Batches of row numbers, each of one bucket, dealt out among processes.
+
+    The visits of all epochs come in one order, that of :class:`IndexStream`. Each waits with others of its bucket until
+    a batch is full. What is left of a bucket at the end of an epoch waits for the next one, so that every batch is full
+    and no visit is lost. The processes take the batches in turn: all have equally many, of different shapes.
+
+    Args:
+        buckets: of each row.
+        batch_size: rows of a batch.
+        seed: seed of the shuffles; the same on all processes.
+        rank: number of this process.
+        world: number of processes.
+        repeats: how often each row comes in an epoch, 1 or more; ``None``: once.
+    """
+
+    def __init__(
+        self,
+        buckets: Sequence[Hashable],
+        *,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        repeats: Sequence[int] | None = None,
+    ) -> None:
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world = world
+        self._buckets = buckets
+        self._seed = seed
+        self._repeats = repeats
+        self._start(0)
+
+    def _start(self, position: int) -> None:
+        """Goes to where all processes together have taken so many batches: from the beginning, as they wait."""
+        self._position = position
+        self._batches = self._all_batches()
+        next(islice(self._batches, position, position), None)
+
+    def _all_batches(self) -> Iterator[list[tuple[int, int]]]:
+        visits = IndexStream(len(self._buckets), seed=self._seed, repeats=self._repeats)
+        waiting: dict[Hashable, list[tuple[int, int]]] = {}
+        while True:
+            for row, visit in visits.take_with_visits(1):
+                batch = waiting.setdefault(self._buckets[row], [])
+                batch.append((row, visit))
+                if len(batch) == self.batch_size:
+                    yield waiting.pop(self._buckets[row])
+
+    def take_with_visits(self, number: int) -> list[tuple[int, int]]:
+        """The next batch of this process: its row numbers, each with the number of its visit.
+
+        Raises:
+            ValueError: if ``number`` is not the size of a batch.
+        """
+        if number != self.batch_size:
+            raise ValueError(f"batches hold {self.batch_size} rows, not {number}")
+        batches = list(islice(self._batches, self.world))
+        self._position += self.world
+        return batches[self.rank]
+
+    @property
+    def visits(self) -> float:
+        """How often each row was handed out so far, on average; by all processes together."""
+        total = len(self._buckets) if self._repeats is None else sum(self._repeats)
+        return self._position * self.batch_size / total
+
+    def state(self) -> State:
+        """The position in the stream of batches."""
+        return {"position": self._position}
+
+    def restore(self, state: State) -> None:
+        """Goes back to a position."""
+        self._start(int(state["position"]))
