@@ -110,8 +110,9 @@ class SkippingPairs:
                 return read(index)
             except DataError as error:
                 self._note(index, error)
-        # Only where the limit allows it; with buckets, of this bucket.
-        raise DataError("no pair of the set, or of one of its buckets, can be read")
+        # Without buckets only where the limit is 1.
+        whose = f"the bucket {buckets[row][1]} x {buckets[row][0]}" if buckets else "the set"
+        raise DataError(f"no pair of {whose} can be read")
 
     def _note(self, row: int, error: DataError) -> None:
         self._unreadable.add(row)

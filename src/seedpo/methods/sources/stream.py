@@ -150,7 +150,7 @@ class BucketStream:
 
     @property
     def visits(self) -> float:
-        """How often each row was handed out so far, on average; by all processes together."""
+        """Epochs handed out so far, by all processes together; the visits that wait are not among them."""
         total = len(self._buckets) if self._repeats is None else sum(self._repeats)
         return self._position * self.batch_size / total
 
