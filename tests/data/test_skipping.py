@@ -101,7 +101,7 @@ class TestState:
         resumed.restore(json.loads(json.dumps(half.state())))
         assert [prompts_of(resumed.next_batch()) for _ in range(5)] == rows[3:]
         assert resumed.state() == whole.state()
-        assert resumed.metrics() == {"unreadable": 3.0}
+        assert resumed.metrics() == {"visits": 2.4, "unreadable": 3.0}
 
 
 class Endless:
