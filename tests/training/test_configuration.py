@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +119,15 @@ def test_what_an_own_model_needs_is_named() -> None:
             resolve_config(method, {"model": "owner/name", **named}, bfloat16=False)
     people = {"model": "owner/name", "feedback": {"study": "studies/mine"}}
     assert resolve_config("d3po", people, bfloat16=False).reward is None
+
+
+def test_a_refusal_of_what_was_written_waits_for_no_torch() -> None:
+    for arguments in (["spo", {"gama": 1}], ["spoo", {}], ["diffusion-dpo", {"data": "mine/"}]):
+        code = (
+            "import sys\nfrom seedpo.errors import ConfigError\n"
+            "from seedpo.training.configuration import resolve_config\n"
+            f"try:\n    resolve_config(*{arguments!r})\nexcept ConfigError:\n"
+            "    sys.exit(any(name in sys.modules for name in ('torch', 'diffusers', 'transformers', 'peft')))\n"
+            "sys.exit(2)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0, arguments

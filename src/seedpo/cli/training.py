@@ -76,11 +76,13 @@ def train_command(
     if shard and (processes or 1) < 2:
         raise ConfigError("--shard needs --processes 2 or more: there is nothing to share with one process")
     run_in_processes(context.obj, processes=processes, shard=shard)
-    quieten_libraries()
     from seedpo.training.configuration import resolve_config
+
+    config = resolve_config(method, overrides)  # refused before the libraries are imported
+    quieten_libraries()
     from seedpo.training.run import train
 
-    last = train(resolve_config(method, overrides), out, resume=resumed, progress=not quiet)
+    last = train(config, out, resume=resumed, progress=not quiet)
     if not is_first_process():
         return
     shown = {key: last[key] for key in ("step", "loss", "rewards/margins", "rewards/accuracies") if key in last}

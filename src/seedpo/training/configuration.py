@@ -18,15 +18,11 @@ from seedpo.data.catalogue import DATA
 from seedpo.errors import ConfigError
 from seedpo.methods.presets import METHODS, Preset
 from seedpo.models.catalogue import MODELS
-from seedpo.models.precision import usual_precision
 from seedpo.recipes import RECIPES, is_recipe
 from seedpo.recipes.reading import read_recipe
 from seedpo.registry import unknown
-from seedpo.rewards.named import check_definitions
 from seedpo.settings import Section, build_config, merge
-from seedpo.training.feedback.wiring import check_feedback
 from seedpo.training.settings import RunConfig, data_of, reward_of
-from seedpo.training.validation import check_validation
 
 
 def resolve_config(
@@ -58,10 +54,15 @@ def resolve_config(
     require_named_model(named, RunConfig, sets=("data",), models=("model",))
     registered = MODELS[model].layers(preset.name) if model in MODELS else ()
     config = build_config(RunConfig, preset.defaults, *registered, named)
+    _require_supplies(config, preset)
+    # These import torch, which a refusal of what was written need not wait for.
+    from seedpo.rewards.named import check_definitions
+    from seedpo.training.feedback.wiring import check_feedback
+    from seedpo.training.validation import check_validation
+
     check_definitions(config.rewards)
     check_feedback(config, preset)
     check_validation(config)
-    _require_supplies(config, preset)
     if config.noise_weight != "constant" and preset.log_prob != "noise":
         raise ConfigError(
             f"noise_weight = {config.noise_weight} has no effect on {config.method}, which compares denoising steps; "
@@ -74,6 +75,8 @@ def resolve_config(
         )
     if model in MODELS or "mixed_precision" in named:
         return config
+    from seedpo.models.precision import usual_precision
+
     return config.model_copy(update=usual_precision(bfloat16))
 
 
