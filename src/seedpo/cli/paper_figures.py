@@ -10,6 +10,7 @@ from seedpo.errors import SeedpoError
 from seedpo.reports.figures import FigureOptions, write_figure
 from seedpo.reports.figures.drawing import check_target
 from seedpo.training.sweeps.definition import Cell
+from seedpo.training.sweeps.demonstration import HACKING
 from seedpo.training.sweeps.paper import paper_runs
 from seedpo.training.sweeps.running import Failure, run_cells, write_recipes
 
@@ -45,7 +46,7 @@ def make_paper_figures(out: Path, *, seeds: int = 1, format: str = "pdf", proces
 def _figures(out: Path, folders: dict[str, list[Path]], format: str) -> Iterator[Path]:
     trio = folders["trio"]
     for name, kind, runs, options in (
-        ("fig1", "grid", trio, FigureOptions()),
+        ("fig1", "grid", trio, FigureOptions(steps=(0, int(HACKING["max_steps"])))),
         ("fig2", "accuracy", trio + folders["rewards"], FigureOptions()),
         ("fig4", "grid", trio, FigureOptions(prompts=(0, 1), latents=LATENTS, stacked=True, width="column")),
         ("fig5", "ablation", trio + folders["ablation"], FigureOptions()),

@@ -105,7 +105,7 @@ def draw_panels(panels: Sequence[Panel], path: Path, *, width: float) -> None:
     with matplotlib.rc_context(STYLE):
         figure = _figure(width, rows * height + 0.16 * math.ceil(len(styles) / entries) + 0.1)
         for index, panel in enumerate(panels):
-            _draw(figure.add_subplot(rows, columns, index + 1), panel, letters=int(width / columns * 14))
+            _draw(figure.add_subplot(rows, columns, index + 1), panel, letters=int(width / columns * 12))
         handles = [_handle(line) for line in styles.values()]
         if len(handles) > 1:
             figure.legend(handles=handles, loc="outside lower center", ncols=entries, frameon=False)

@@ -11,13 +11,13 @@ from typing import Any
 
 from seedpo.settings import merge
 from seedpo.training.sweeps.definition import Cell
-from seedpo.training.sweeps.demonstration import METHODS, SHARED
+from seedpo.training.sweeps.demonstration import HACKING, METHODS, SHARED
 
 REWARDS = ("scenes-scorer", "scenes-plain")
-"""Rewards of Figure 2 besides that of the demonstration: the step-aware and the plain preference model."""
+"""Rewards of Figure 2 besides the one that is hacked: the step-aware and the plain preference model."""
 
 GAMMAS = (0.0, 1.0, 3.0)
-"""Values of Figure 5's upper part, at the demonstration's beta."""
+"""Values of Figure 5's upper part, at the beta of the demonstration's hacked example."""
 
 BETA_FACTORS = (0.5, 1.0, 2.0)
 """Values of beta in Figure 5's lower part, as multiples of the demonstration's, at gamma = 3."""
@@ -26,34 +26,33 @@ GAMMA = 3.0
 
 
 def trio(seed: int) -> Iterator[Cell]:
-    """The demonstration's SPO with and without the entropy term, and its control: Figures 1 and 4."""
-    beta = float(METHODS["spo"]["beta"])
-    yield _cell("base", seed, beta=beta)
-    yield _cell("see", seed, beta=beta, gamma=GAMMA)
-    yield _cell("control", seed, beta=beta * (1.0 + GAMMA))
+    """The demonstration's hacked example, with and without the entropy term, and its control: Figures 1 and 4."""
+    yield from _trio("", HACKING, seed)
 
 
 def rewards(seed: int) -> Iterator[Cell]:
     """The same for other rewards: Figure 2, together with :func:`trio`."""
-    beta = float(METHODS["spo"]["beta"])
     for reward in REWARDS:
-        if reward == METHODS["spo"].get("reward"):
-            continue
-        others = [name for name in METHODS["spo"]["evaluation"]["rewards"] if name != reward]
-        changes = {"reward": reward, "evaluation": {"rewards": [reward, *others]}}
-        yield _cell(f"{reward}-base", seed, changes, beta=beta)
-        yield _cell(f"{reward}-see", seed, changes, beta=beta, gamma=GAMMA)
-        yield _cell(f"{reward}-control", seed, changes, beta=beta * (1.0 + GAMMA))
+        measured = [reward, *(name for name in REWARDS if name != reward)]
+        changes = {"reward": reward, "evaluation": {"rewards": measured}}
+        yield from _trio(f"{reward}-", merge(METHODS["spo"], changes), seed)
+
+
+def _trio(name: str, settings: Mapping[str, Any], seed: int) -> Iterator[Cell]:
+    beta = float(settings["beta"])
+    yield _cell(f"{name}base", settings, seed, beta=beta)
+    yield _cell(f"{name}see", settings, seed, beta=beta, gamma=GAMMA)
+    yield _cell(f"{name}control", settings, seed, beta=beta * (1.0 + GAMMA))
 
 
 def ablation(seed: int) -> Iterator[Cell]:
     """Gamma varied at fixed beta and beta at fixed gamma, with controls: Figure 5, together with :func:`trio`."""
-    beta = float(METHODS["spo"]["beta"])
+    beta = float(HACKING["beta"])
     weights = [(beta, gamma) for gamma in GAMMAS] + [(beta * factor, GAMMA) for factor in BETA_FACTORS]
     weights += [(own * (1.0 + gamma), 0.0) for own, gamma in weights]
     trained = {(beta, 0.0), (beta, GAMMA), (beta * (1.0 + GAMMA), 0.0)}
     for own, gamma in sorted({*weights} - trained):
-        yield _cell(f"beta={own:g}_gamma={gamma:g}", seed, beta=own, gamma=gamma)
+        yield _cell(f"beta={own:g}_gamma={gamma:g}", HACKING, seed, beta=own, gamma=gamma)
 
 
 def paper_runs(seeds: int = 1) -> dict[str, list[Cell]]:
@@ -62,7 +61,7 @@ def paper_runs(seeds: int = 1) -> dict[str, list[Cell]]:
     return {name: [cell for seed in range(seeds) for cell in part(seed)] for name, part in parts.items()}
 
 
-def _cell(name: str, seed: int, changes: Mapping[str, Any] | None = None, *, beta: float, gamma: float = 0.0) -> Cell:
+def _cell(name: str, settings: Mapping[str, Any], seed: int, *, beta: float, gamma: float = 0.0) -> Cell:
     weights = {"method": "spo", "seed": seed, "beta": beta, "gamma": gamma}
-    keys = merge(merge(merge(SHARED, METHODS["spo"]), changes or {}), weights)
+    keys = merge(merge(SHARED, settings), weights)
     return Cell(name=f"{name}-seed{seed}", keys=keys, steps=int(keys["max_steps"]))
