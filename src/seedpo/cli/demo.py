@@ -7,7 +7,6 @@ what runs beside it. A finished run is kept, an interrupted one continues from i
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from seedpo.errors import ConfigError, SeedpoError
 from seedpo.reports import write_report
 from seedpo.training.sweeps.definition import Cell
 from seedpo.training.sweeps.demonstration import SHOWN, demo_runs
-from seedpo.training.sweeps.running import Failure, recipe_text, run_cells
+from seedpo.training.sweeps.running import Failure, run_cells, write_recipes
 
 
 def run_demo(
@@ -38,12 +37,7 @@ def run_demo(
         SeedpoError: if a run fails; the message names its log.
     """
     runs = _chosen(list(demo_runs(seeds)), only or SHOWN)
-    out.mkdir(parents=True, exist_ok=True)
-    for run in runs:
-        recipe, text = out / f"{run.name}.yaml", recipe_text(run)
-        if fresh or (recipe.is_file() and recipe.read_text(encoding="utf-8") != text):
-            shutil.rmtree(out / run.name, ignore_errors=True)
-        recipe.write_text(text, encoding="utf-8")
+    write_recipes(out, runs, fresh=fresh)
     run_cells(out, runs, processes=processes or os.cpu_count(), label="demo", on_end=_stop_at_failure)
     return write_report([out / run.name for run in runs], out / "report.html")
 

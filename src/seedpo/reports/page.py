@@ -73,8 +73,8 @@ def write_report(
 
 def render(contents: Contents, *, title: str) -> str:
     """The page as text."""
-    runs = contents.runs
-    families = group(runs)
+    families = group(contents.runs)
+    runs = [run for family in families for run in family.runs]
     made = environment(TEMPLATES)
     made.filters["compact"] = compact
     made.globals["figures"] = step_figures
@@ -151,7 +151,7 @@ def _anchors(families: Sequence[Family]) -> list[str]:
 
 def facts(contents: Contents, families: Sequence[Family]) -> list[tuple[str, str]]:
     """What the page is about: names and values."""
-    runs = contents.runs
+    runs = [run for family in families for run in family.runs]
     finished = [run for run in runs if run.finished]
     methods = dict.fromkeys(family.title.split(" (")[0] for family in families)
     roles = {one.role for family in families for one in family.settings}
