@@ -12,16 +12,20 @@ import torch
 from PIL import Image
 
 from seedpo.errors import ConfigError, DataError, RunFolderError
+from seedpo.evaluation.drawing import initial_latent
 from seedpo.evaluation.sample import SampleRequest, sample_grid, sample_images, usual_sampling
 from seedpo.evaluation.strength_grid import GAP, LINE, MARGIN
 from seedpo.models.denoiser import load_denoiser
+from seedpo.models.loading import load_pipeline
 from seedpo.models.policy import build_policy
+from seedpo.models.samplers import DDPM_SAMPLERS
 from seedpo.models.settings import ModelSettings
 from seedpo.models.strength import strength_of
 from seedpo.run_folders import RunFolder
 from seedpo.settings import build_config
 from seedpo.training.run_folder import create_run_folder
 from seedpo.training.settings import RunConfig
+from tests.models.published import KINDS, pipeline_of
 from tests.models.tiny import move
 
 RED = "a large red circle on a gray background"
@@ -266,3 +270,25 @@ class TestGrid:
         with pytest.raises(RunFolderError, match="no checkpoint of step 7; there are checkpoints of: 1, 2"):
             sample_grid(request(RED, run=run), tmp_path / "out", steps=(1, 7))
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("negative", ["", BLUE])
+def test_images_of_published_pipelines_are_those_of_diffusers(kind: str, negative: str, tmp_path: Path) -> None:
+    """Another size, another sampler and a negative prompt, on a saved pipeline with its own scheduler."""
+    pipeline_of(kind).save_pretrained(tmp_path / "model")
+    pipeline = load_pipeline(tmp_path / "model")
+    size, sampler = (24, 16), "dpm++"
+    sample(tmp_path, RED, model=str(tmp_path / "model"), size=size, sampler=sampler, negative_prompt=negative, images=1)
+    pipeline.scheduler = DDPM_SAMPLERS[sampler].of(pipeline)
+    (drawn,) = pipeline(
+        RED,
+        negative_prompt=negative or None,
+        height=size[0],
+        width=size[1],
+        num_inference_steps=2,
+        guidance_scale=2.0,
+        latents=initial_latent(0, 0, (4, size[0] // 2, size[1] // 2), seed=3)[None],
+    ).images
+    assert abs(pixels(tmp_path / "000-00.png") - np.asarray(drawn).astype(int)).max() <= 1
