@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import get_annotations
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from seedpo.foreign_keys import ELSEWHERE, SAME
 
 OWN_NAME = "<name>"
 """Part of a dotted key that stands for a name of the user's own."""
@@ -77,6 +80,76 @@ def groups(kind: type[BaseModel], name: str = "") -> Iterator[Group]:
 def all_keys(kind: type[BaseModel]) -> dict[str, Key]:
     """Every key of the settings by its dotted name."""
     return {key.name: key for group in groups(kind) for key in group.keys}
+
+
+def match(name: str, pattern: str) -> bool:
+    """Whether a dotted name is a key's, in which parts can stand for names of the user's own."""
+    parts, places = name.split("."), pattern.split(".")
+    return len(parts) == len(places) and all(
+        place in (part, OWN_NAME, ENTRY) for part, place in zip(parts, places, strict=True)
+    )
+
+
+NEAR = 0.7
+"""Likeness from which a name is near: twice the letters in common, in order, over all letters."""
+
+
+def near_names(name: str, names: Iterable[str]) -> list[str]:
+    """The dotted names that somebody may have meant, the nearest first.
+
+    Names whose last part is the same are near wherever they stand, at most three; else the name whose last part is most
+    alike. A name without a dot may also stand for a dotted one, as ``cache_latents`` for ``cache.latents``.
+    """
+    section, _, last = name.rpartition(".")
+    ranks = []
+    for other in names:
+        whole = _likeness(name, other)
+        part = _likeness(last, other.rpartition(".")[2])
+        ranks.append((part if section else max(part, whole), whole, other))
+    ranks.sort(key=lambda rank: (-rank[0], -rank[1]))
+    same = [other for likeness, _, other in ranks if likeness == 1.0]
+    return same[:3] or [other for likeness, _, other in ranks if likeness >= NEAR][:1]
+
+
+def _likeness(name: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, name, other).ratio()
+
+
+def suggestion(name: str, kind: type[BaseModel]) -> str:
+    """What to write in place of a dotted key that the settings do not have, in words."""
+    sections = {group.name: group for group in groups(kind)}
+    names = [*all_keys(kind), *(place for place in sections if place and not name.startswith(f"{place}."))]
+    meant = _meant(name, names)
+    if isinstance(meant, str):
+        return meant
+    if meant:
+        return f"did you mean {' or '.join(repr(_filled(key, name)) for key in meant)}?"
+    inside = name.rpartition(".")[0]
+    section = next((group for place, group in sections.items() if match(inside, place)), sections[""])
+    if len(section.keys) <= FEW:
+        return f"the keys here are {', '.join(sorted(key.name.rpartition('.')[2] for key in section.keys))}"
+    tops = dict.fromkeys(place.partition(".")[0] for place in sections if place)
+    return f"`seedpo config explain` lists the keys; the sections are {', '.join(tops)}"
+
+
+def _meant(name: str, names: Sequence[str]) -> Sequence[str] | str:
+    """Keys that were meant, or what to do instead: other trainers' names win over likeness, but not beside the key."""
+    section, _, last = name.rpartition(".")
+    word = last.lower().replace("-", "_")
+    near = near_names(name, names)
+    if any(key.rpartition(".")[2] == word or (section and key.rpartition(".")[0] == section) for key in near):
+        return near
+    return [key for key in SAME.get(word, ()) if key in names] or ELSEWHERE.get(word) or near
+
+
+FEW = 10
+"""Keys of a section that are named in one line."""
+
+
+def _filled(key: str, name: str) -> str:
+    """A key with the user's own names, where he wrote some."""
+    own = dict(enumerate(name.split(".")))
+    return ".".join(own.get(i, part) if part in (OWN_NAME, ENTRY) else part for i, part in enumerate(key.split(".")))
 
 
 def yaml_text(value: Any) -> str:

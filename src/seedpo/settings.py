@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from seedpo.errors import ConfigError
+from seedpo.keys import suggestion
 
 
 class Section(BaseModel):
@@ -209,17 +209,6 @@ def unknown_keys(kind: type[Section], tree: Mapping[str, Any]) -> list[str]:
 def _explain(problem: Any, kind: type[Section]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{_suggestion(problem['loc'], kind)}"
+        return f"unknown key {key!r}; {suggestion(key, kind)}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key} = {problem['input']!r}: {message}" if key else message
-
-
-def _suggestion(location: tuple[str | int, ...], kind: type[Section]) -> str:
-    section: Any = kind
-    for part in location[:-1]:
-        is_mapping = get_origin(section) is dict  # sections under the user's own names
-        section = get_args(section)[1] if is_mapping else section.model_fields[str(part)].annotation
-    near = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; the keys here are {', '.join(sorted(section.model_fields))}"
