@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from seedpo.keys import Key, all_keys, groups, yaml_text
+from seedpo.foreign_keys import ELSEWHERE, SAME
+from seedpo.keys import Key, all_keys, groups, match, near_names, suggestion, yaml_text
 from seedpo.settings import NO_EFFECT, Section
 from seedpo.training.settings import RewardRunConfig, RunConfig
 
@@ -86,3 +87,60 @@ def test_every_key_and_section_of_a_run_is_documented(kind: type[Section]) -> No
     found = list(groups(kind))
     assert [group.name for group in found if not group.text] == []
     assert [key.name for group in found for key in group.keys if not key.text] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("gama", ["gamma"]),
+        ("warmup_steps", ["optimizer.warmup_steps"]),
+        ("optimizer_beta1", ["optimizer.beta1"]),
+        ("cache_latents", ["cache.latents"]),
+        ("evaluation.metric", ["evaluation.metrics"]),
+        ("evaluation.colour", []),
+        ("num_inference_steps", ["sampling.num_inference_steps", "evaluation.num_inference_steps"]),
+    ],
+)
+def test_near_names_are_found_in_every_section(name: str, keys: list[str]) -> None:
+    assert near_names(name, all_keys(RunConfig)) == keys
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("optimiser", ["optimizer"]),
+        ("lr", ["learning_rate"]),
+        ("optimizer.lr", ["learning_rate"]),
+        ("network_dim", ["lora_rank"]),
+        ("beta_dpo", ["beta"]),
+        ("snr_gamma", ["noise_weight", "min_snr_gamma"]),
+        ("Train-Batch-Size", ["batch_size"]),
+        ("evaluation.guidance", ["evaluation.guidance_scale"]),
+        ("rewards.mine.termz", ["rewards.mine.terms"]),
+    ],
+)
+def test_what_was_meant_is_suggested(name: str, keys: list[str]) -> None:
+    assert suggestion(name, RunConfig).split("'")[1::2] == keys
+
+
+def test_what_is_not_supported_suggests_no_key() -> None:
+    assert suggestion("noise_offset", RunConfig) == ELSEWHERE["noise_offset"]
+
+
+def test_nothing_near_names_sections_only() -> None:
+    text = suggestion("zzz", RunConfig)
+    assert "optimizer" in text
+    assert "lora_rank" not in text
+    assert "config explain pairs" in suggestion("pairs.zzz", RunConfig)
+
+
+def test_foreign_names_lead_to_keys_and_are_none_themselves() -> None:
+    keys = all_keys(RunConfig)
+    assert {key for meant in SAME.values() for key in meant} <= set(keys)
+    assert not (set(SAME) | set(ELSEWHERE)) & {*keys, *all_keys(RewardRunConfig)}
+    assert not set(SAME) & set(ELSEWHERE)
+
+
+def test_names_of_the_users_own_match() -> None:
+    assert match("rewards.mine.terms", "rewards.<name>.terms")
+    assert not match("rewards.terms", "rewards.<name>.terms")

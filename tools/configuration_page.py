@@ -31,6 +31,9 @@ nested, or after `--set`, where a dot separates them:
 have a default of its own: it stands after the name. A model's default wins over a method's, and
 what you write wins over both. [Recipes](recipes.md) says more.
 
+    seedpo config explain optimizer.warmup_steps       # one key, or a section: what stands here
+    seedpo config show my-recipe.yaml                  # what a run resolves to, and which layer says so
+
 This page is written from the settings in the source: `python -m tools.configuration_page`."""
 
 REWARD_HEAD = """\

@@ -126,6 +126,8 @@ def suggestion(name: str, kind: type[BaseModel]) -> str:
         return f"did you mean {' or '.join(repr(_filled(key, name)) for key in meant)}?"
     inside = name.rpartition(".")[0]
     section = next((group for place, group in sections.items() if match(inside, place)), sections[""])
+    if len(section.keys) > FEW and section.name:
+        return f"`seedpo config explain {section.name}` lists the keys here"
     if len(section.keys) <= FEW:
         return f"the keys here are {', '.join(sorted(key.name.rpartition('.')[2] for key in section.keys))}"
     tops = dict.fromkeys(place.partition(".")[0] for place in sections if place)

@@ -31,9 +31,12 @@ class TestUnknownKeys:
             ({"gama": 1.0}, "unknown key 'gama'; did you mean 'gamma'?"),
             (
                 {"sampling": {"guidence_scale": 2}},
-                "unknown key 'sampling.guidence_scale'; did you mean 'guidance_scale'?",
+                "unknown key 'sampling.guidence_scale'; did you mean 'sampling.guidance_scale'?",
             ),
-            ({"evaluation": {"metric": ["truth"]}}, "unknown key 'evaluation.metric'; did you mean 'metrics'?"),
+            (
+                {"evaluation": {"metric": ["truth"]}},
+                "unknown key 'evaluation.metric'; did you mean 'evaluation.metrics'?",
+            ),
             (
                 {"sampling": {"colour": 1}},
                 "unknown key 'sampling.colour'; the keys here are eta, guidance_scale, num_inference_steps",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from seedpo.cli.cache import cache_app
+from seedpo.cli.configuration import config_app, print_versions
 from seedpo.cli.data import data_app
 from seedpo.cli.evaluation import evaluate_command
 from seedpo.cli.figures import figure_app
@@ -25,7 +26,7 @@ from seedpo.cli.training import demo_command, plan_command, train_command
 from seedpo.errors import SeedpoError
 
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
-    "Begin": {"demo": demo_command, "list": list_command},
+    "Begin": {"demo": demo_command, "list": list_command, "config": config_app},
     "Train": {
         "data": data_app,
         "plan": plan_command,
@@ -61,6 +62,17 @@ app = typer.Typer(
         "Start with `seedpo demo`, which trains on an embedded model and writes a report."
     ),
 )
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=print_versions, is_eager=True, help="Print the versions, of libraries too."),
+    ] = False,
+) -> None:
+    """Options of no command; each acts when it is read."""
+
 
 for panel, commands in COMMANDS.items():
     for name, command in commands.items():

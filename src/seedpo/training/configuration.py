@@ -22,6 +22,7 @@ from seedpo.recipes import RECIPES, is_recipe
 from seedpo.recipes.reading import read_recipe
 from seedpo.registry import unknown
 from seedpo.settings import Section, build_config, merge
+from seedpo.training.layers import default_layers
 from seedpo.training.settings import RunConfig, data_of, reward_of
 
 
@@ -52,8 +53,7 @@ def resolve_config(
     preset = METHODS[str(named.get("method", RunConfig.model_fields["method"].default))]
     model = named.get("model", RunConfig.model_fields["model"].default)
     require_named_model(named, RunConfig, sets=("data",), models=("model",))
-    registered = MODELS[model].layers(preset.name) if model in MODELS else ()
-    config = build_config(RunConfig, preset.defaults, *registered, named)
+    config = build_config(RunConfig, *(layer.keys for layer in default_layers(preset, model)), named)
     _require_supplies(config, preset)
     # These import torch, which a refusal of what was written need not wait for.
     from seedpo.rewards.named import check_definitions
