@@ -11,6 +11,9 @@ SAME: Mapping[str, tuple[str, ...]] = {
     name: keys
     for names, keys in {
         "network_dim rank r lora_r lora_dim lora": ("lora_rank",),
+        "network_alpha alpha": ("lora_alpha",),
+        "network_dropout": ("lora_dropout",),
+        "target_modules network_module": ("lora_targets",),
         "train_type full_finetune use_lora peft": ("adapter",),
         "pretrained_model_name_or_path model_name_or_path base_model checkpoint unet": ("model",),
         "pretrained_vae_model_name_or_path vae_path": ("vae",),

@@ -13,6 +13,7 @@ import yaml
 
 from seedpo.cli import main
 from seedpo.keys import all_keys, groups
+from seedpo.methods.presets import METHODS
 from seedpo.settings import build_config
 from seedpo.training.configuration import resolve_config
 from seedpo.training.layers import Layer, default_layers, marked_yaml
@@ -114,7 +115,7 @@ class TestShow:
 class TestExplain:
     def test_a_key_with_the_values_of_methods_and_models(self, capsys: pytest.CaptureFixture[str]) -> None:
         text = output(capsys, "config", "explain", "clip_range")
-        for layer in default_layers("spo", "scenes")[:2]:
+        for layer in default_layers(METHODS["spo"], "scenes")[:2]:
             assert re.search(rf"{layer.name.split()[1]}: +{str(layer.keys['clip_range']).lower()}", text)
         assert "above 0" in text
 

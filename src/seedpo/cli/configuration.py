@@ -146,6 +146,7 @@ def shown(place: str, changes: dict[str, Any], *, everything: bool) -> str:
     Raises:
         ConfigError: if there is no such thing, or a key or a value is wrong.
     """
+    from seedpo.methods.presets import METHODS
     from seedpo.models.catalogue import MODELS
     from seedpo.settings import build_config, merge, unknown_keys
     from seedpo.training.layers import DEFAULT, Layer, changed_keys, default_layers, marked_yaml
@@ -159,7 +160,7 @@ def shown(place: str, changes: dict[str, Any], *, everything: bool) -> str:
     kind = min(kinds, key=lambda kind: len(unknown_keys(kind, named)))
     model = named.get("model", kind.model_fields["model"].default)
     if kind is RunConfig:
-        below = default_layers(str(named.get("method", RunConfig.model_fields["method"].default)), model)
+        below = default_layers(METHODS[str(named.get("method", RunConfig.model_fields["method"].default))], model)
     else:
         below = () if "data" in named else (Layer(name="no data named", keys=SCENES),)
     config = build_config(kind, *(layer.keys for layer in (*below, *written)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from seedpo.methods.presets import METHODS
+from seedpo.methods.presets import METHODS, Preset
 from seedpo.models.catalogue import MODELS
 from seedpo.settings import Section, dotted
 from seedpo.training.settings import SCENES, RewardRunConfig
@@ -25,17 +25,13 @@ class Layer:
     keys: Mapping[str, Any]
 
 
-def default_layers(method: str, model: Any) -> tuple[Layer, ...]:
-    """The layers between the general defaults and what the user wrote: of the method, the model, and both together.
-
-    Raises:
-        ConfigError: if there is no such method.
-    """
-    published = Layer(name=f"method {method}", keys=METHODS[method].defaults)
+def default_layers(preset: Preset, model: Any) -> tuple[Layer, ...]:
+    """The layers between the general defaults and what the user wrote: of the method, the model, and both together."""
+    published = Layer(name=f"method {preset.name}", keys=preset.defaults)
     if model not in MODELS:
         return (published,)
-    of_model, of_both = MODELS[model].layers(method)
-    both = f"model {model} with {method}"
+    of_model, of_both = MODELS[model].layers(preset.name)
+    both = f"model {model} with {preset.name}"
     return published, Layer(name=f"model {model}", keys=of_model), Layer(name=both, keys=of_both)
 
 
