@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -148,23 +149,21 @@ def shown(place: str, changes: dict[str, Any], *, everything: bool) -> str:
     """
     from seedpo.methods.presets import METHODS
     from seedpo.models.catalogue import MODELS
-    from seedpo.settings import build_config, merge, unknown_keys
+    from seedpo.settings import build_config, unknown_keys
     from seedpo.training.layers import DEFAULT, Layer, changed_keys, default_layers, marked_yaml
     from seedpo.training.settings import SCENES, RewardRunConfig, RunConfig, TrainingConfig
 
-    written = [*_written(place), Layer(name="--set", keys=changes)]
-    named: dict[str, Any] = {}
-    for layer in written:
-        named = merge(named, layer.keys)
     kinds: tuple[type[TrainingConfig], ...] = (RunConfig, RewardRunConfig)
-    kind = min(kinds, key=lambda kind: len(unknown_keys(kind, named)))
+    kind = min(kinds, key=lambda kind: len(unknown_keys(kind, _merged(_written(place, None)))))
+    written = [*_written(place, kind), Layer(name="--set", keys=changes)]
+    named = _merged(written)
     model = named.get("model", kind.model_fields["model"].default)
     if kind is RunConfig:
         below = default_layers(METHODS[str(named.get("method", RunConfig.model_fields["method"].default))], model)
     else:
         below = () if "data" in named else (Layer(name="no data named", keys=SCENES),)
     config = build_config(kind, *(layer.keys for layer in (*below, *written)))
-    if (Path(place) / "config.yaml").is_file():
+    if written[0].name == "run":
         usual = build_config(kind, *(layer.keys for layer in below)).tree()
         written[0] = Layer(name="run", keys=changed_keys(usual, build_config(kind, written[0].keys).tree()))
     lines = [] if everything else ["# what no layer sets has its default; --all shows it too"]
@@ -174,18 +173,28 @@ def shown(place: str, changes: dict[str, Any], *, everything: bool) -> str:
     return "\n".join(lines)
 
 
-def _written(place: str) -> list[Layer]:
+def _merged(layers: Sequence[Layer]) -> dict[str, Any]:
+    from seedpo.settings import merge
+
+    return reduce(merge, (layer.keys for layer in layers), {})
+
+
+def _written(place: str, kind: type[Section] | None) -> list[Layer]:
     """What the user wrote: in a recipe, its bases first, or in the configuration of a run."""
-    from seedpo.settings import BASE, read_recipe, read_yaml
+    from seedpo.methods.presets import METHODS
+    from seedpo.recipes import RECIPES, is_recipe
+    from seedpo.recipes.reading import recipe_layers
+    from seedpo.registry import unknown
+    from seedpo.settings import read_yaml
     from seedpo.training.layers import Layer
 
+    if is_recipe(place):
+        *bases, (_, own) = recipe_layers(place, kind)
+        return [*(Layer(name=f"base recipe {name}", keys=keys) for name, keys in bases), Layer(name="recipe", keys=own)]
     file = Path(place) / "config.yaml"
     if file.is_file():
         return [Layer(name="run", keys=read_yaml(file, "configuration", hint="is the folder that of a run?"))]
-    if not place.endswith((".yaml", ".yml")):
+    if place in METHODS:
         return [Layer(name="command", keys={"method": place})]
-    merged = read_recipe(Path(place))
-    own = read_yaml(Path(place), "recipe", hint="check its path")
-    base = own.pop(BASE, None)
-    bases = [] if base is None else [Layer(name=f"base recipe {base}", keys=merged)]
-    return [*bases, Layer(name=f"recipe {place}", keys=own)]
+    names = METHODS.names() + RECIPES.names()
+    raise unknown("method or recipe", place, names, also="; or a .yaml file, or the folder of a run")

@@ -26,7 +26,17 @@ _NUMBERS = re.compile(r"\{[^}]*\}")
 
 
 def read_recipe(recipe: str | Path, kind: type[Section] | None = None, *, beside: Path = Path()) -> dict[str, Any]:
-    """Reads a recipe; its own keys win over those of its ``base``, which is another file or one of the package.
+    """Reads a recipe; its own keys win over those of its ``base``; see :func:`recipe_layers`."""
+    merged: dict[str, Any] = {}
+    for _, layer in recipe_layers(recipe, kind, beside=beside):
+        merged = merge(merged, layer)
+    return merged
+
+
+def recipe_layers(
+    recipe: str | Path, kind: type[Section] | None = None, *, beside: Path = Path()
+) -> list[tuple[str, dict[str, Any]]]:
+    """The keys of a recipe and of its bases by their names, the bases first: other files, or recipes of the package.
 
     Args:
         recipe: name of a recipe of the package, or path of a YAML file.
@@ -37,8 +47,9 @@ def read_recipe(recipe: str | Path, kind: type[Section] | None = None, *, beside
     Raises:
         ConfigError: if a file is missing, is not YAML or is not a mapping, or if recipes are their own base.
     """
-    layers: list[dict[str, Any]] = []
+    layers: list[tuple[str, dict[str, Any]]] = []
     seen: list[Path] = []
+    name = str(recipe)
     place = recipe_file(str(recipe), beside=beside)
     while True:
         if place.resolve() in seen:
@@ -46,7 +57,7 @@ def read_recipe(recipe: str | Path, kind: type[Section] | None = None, *, beside
         seen.append(place.resolve())
         tree = read_yaml(place, "recipe", hint="`seedpo list recipes` names those of the package")
         base = tree.pop(BASE, None)
-        layers.append(tree if kind is None else anchored(tree, kind, place.parent))
+        layers.append((name, tree if kind is None else anchored(tree, kind, place.parent)))
         if base is None:
             break
         if not isinstance(base, str) or not is_recipe(base):
@@ -54,11 +65,8 @@ def read_recipe(recipe: str | Path, kind: type[Section] | None = None, *, beside
                 f"recipe {place}: base = {base!r} must be another recipe: a .yaml file or a name of `seedpo list "
                 "recipes`"
             )
-        place = recipe_file(base, beside=place.parent)
-    merged: dict[str, Any] = {}
-    for layer in reversed(layers):
-        merged = merge(merged, layer)
-    return merged
+        name, place = base, recipe_file(base, beside=place.parent)
+    return layers[::-1]
 
 
 def anchored(tree: Mapping[str, Any], kind: type[Section], folder: Path) -> dict[str, Any]:
