@@ -113,6 +113,7 @@ class TestPairs:
     def test_both_images_have_the_size_of_the_bucket(self) -> None:
         pairs = pair_set()
         assert pairs.buckets() == BUCKETS
+        assert pairs.summary == "6 pairs, 0 ties left out, in 3 buckets"
         for row, (width, height) in enumerate(SHAPES):
             pair = pairs[row]
             assert tuple(pair.chosen.shape[1:]) == tuple(pair.rejected.shape[1:]) == BUCKETS[row]

@@ -276,6 +276,7 @@ class PairSet:
         notes = [f"{len(self)} pairs", f"{self.ties} ties left out"]
         notes += [f"{self.unlabelled} without a label left out"] if self.unlabelled else []
         notes += [f"{self.tied} ties among them"] if self.tied > self.ties else []
+        notes += [f"in {len(set(self._buckets))} buckets"] if self._buckets else []
         return ", ".join(notes)
 
     @property
