@@ -14,6 +14,7 @@ from seedpo.cli.configuration import config_app, print_versions
 from seedpo.cli.data import data_app
 from seedpo.cli.evaluation import evaluate_command
 from seedpo.cli.figures import figure_app
+from seedpo.cli.init import init_command
 from seedpo.cli.names import list_command
 from seedpo.cli.results import card_command, export_command, push_command, report_command, sample_command
 from seedpo.cli.reward import reward_app
@@ -26,7 +27,7 @@ from seedpo.cli.training import demo_command, plan_command, train_command
 from seedpo.errors import SeedpoError
 
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
-    "Begin": {"demo": demo_command, "list": list_command, "config": config_app},
+    "Begin": {"demo": demo_command, "init": init_command, "list": list_command, "config": config_app},
     "Train": {
         "data": data_app,
         "plan": plan_command,

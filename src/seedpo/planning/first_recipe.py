@@ -1,0 +1,185 @@
+"""A first recipe for somebody's own pairs: short, commented, and made to fit the data and the memory of a GPU."""
+
+from __future__ import annotations
+
+import json
+import math
+import os.path
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from seedpo.data.catalogue import DATA
+from seedpo.data.reading import load_pairs
+from seedpo.data.settings import PairsConfig
+from seedpo.errors import ConfigError
+from seedpo.models.catalogue import MODELS
+from seedpo.models.names import is_hub_name
+from seedpo.recipes import RECIPES
+from seedpo.recipes.reading import read_recipe
+from seedpo.registry import unknown
+
+FAMILIES = {"sd15": "Stable Diffusion 1.x or 2.x", "sdxl": "Stable Diffusion XL"}
+"""Families of models by their word in the names of recipes."""
+
+PIPELINES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
+"""Families by the pipeline class that a model's folder names."""
+
+LARGE_FILE = 4.5e9
+"""Bytes: single files of Stable Diffusion XL are larger, those of 1.x and 2.x smaller, in half precision and full."""
+
+VISITS = 20
+"""How often each pair is seen: enough for an adapter to learn, too few to learn the pairs by heart."""
+
+FEW_PAIRS = 40
+"""With fewer pairs none are kept out for validation: a tenth of them would tell nothing."""
+
+FEWEST_STEPS = 40
+"""Shorter runs would be over before the learning rate has reached its peak and fallen again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstRecipe:
+    """What `seedpo init` writes.
+
+    Attributes:
+        text: YAML with comments.
+        notes: what was assumed, for the terminal.
+    """
+
+    text: str
+    notes: tuple[str, ...]
+
+
+def first_recipe(path: Path, *, data: str, model: str, memory: float) -> FirstRecipe:
+    """Looks at data and model, and chooses a recipe of the package and the values that fit.
+
+    Args:
+        path: of the file to write; its paths begin in its folder.
+        data: the pairs, as ``data`` of a run.
+        model: as ``model`` of a run.
+        memory: of the GPU, in GB.
+
+    Raises:
+        ConfigError: if there is no model of that form, or no recipe for so little memory.
+        DataError: if the pairs cannot be read.
+    """
+    family, why = family_of_name(model)
+    base = recipe_for(family, memory)
+    keys = read_recipe(base)
+    pairs = load_pairs(data, PairsConfig())
+    count = None if pairs.sequential else len(pairs)
+    validation = keys["pairs"]["validation"] if count is not None and count >= FEW_PAIRS else None
+    resolution = own_resolution(model)
+    lines = [
+        f"# A LoRA for {FAMILIES[family]}, from {'a stream of' if count is None else count} pairs, for {memory:g} GB.",
+        f"# Only what differs from {base} stands here: `seedpo config show {path.name} --all` shows every key.",
+        _line("base", base, "a recipe of the package; `seedpo list recipes`"),
+        _line("data", relative(data, path.parent, DATA.names()), "" if count is None else f"{count} pairs"),
+        _line("model", relative(model, path.parent, MODELS.names()), why),
+    ]
+    section: dict[str, Any] = {}
+    if resolution not in (None, keys["pairs"]["resolution"]):
+        section["resolution"] = (resolution, "the model's own size, in pixels")
+    if validation is None:
+        section["validation"] = (None, "too few pairs to keep some out, or a stream: name a set of its own here")
+    if section:
+        lines += ["pairs:", *(_line(f"  {key}", value, note) for key, (value, note) in section.items())]
+    if count is not None:
+        steps, trained = steps_for(count, keys, validation)
+        every = max(10, math.ceil(steps / 5))
+        kept_out = f"; {count - trained} are kept out" if validation else ""
+        lines += [
+            _line("max_steps", steps, f"about {VISITS} visits of each of {trained} pairs{kept_out}"),
+            _line("evaluate_every", every, "steps"),
+            _line("checkpoint_every", every, "steps"),
+        ]
+    beta = keys["beta"]
+    lines += [
+        "# The entropy term of SEE-DPO, and the control that belongs beside it:",
+        "# gamma: 0.001",
+        f"# beta: {beta * 1.001:g}",
+    ]
+    notes = [f"{model}: {why}", f"{base}: {RECIPES[base].summary}"]
+    if validation is None:
+        notes.append(f"no pairs are kept out for validation: that needs {FEW_PAIRS} pairs in files")
+    return FirstRecipe(text="\n".join(lines) + "\n", notes=tuple(notes))
+
+
+def family_of_name(model: str) -> tuple[str, str]:
+    """The family of a model by its folder, file or name, and how that was told.
+
+    Raises:
+        ConfigError: if it is a registered model, which has settings of its own, or a folder of another class.
+    """
+    if model in MODELS:
+        raise ConfigError(
+            f"model = {model} is the embedded one, whose settings need no recipe; write `seedpo train diffusion-dpo "
+            f"--set model={model} --set data=...`"
+        )
+    path = Path(model)
+    index = path / "model_index.json"
+    if index.is_file():
+        name = str(json.loads(index.read_text(encoding="utf-8")).get("_class_name"))
+        if name not in PIPELINES:
+            raise unknown("pipeline class", name, list(PIPELINES))
+        return PIPELINES[name], f"{name}, as its model_index.json says"
+    if path.is_dir():
+        raise ConfigError(f"model = {model} is a folder without model_index.json; name the folder of a pipeline")
+    if path.is_file():
+        family = "sdxl" if path.stat().st_size > LARGE_FILE else "sd15"
+        return family, f"taken for {FAMILIES[family]} by the size of the file"
+    if not is_hub_name(model):
+        raise ConfigError(f"model = {model} does not exist; name a folder, a .safetensors file, or owner/name")
+    family = "sdxl" if "xl" in model.lower() else "sd15"
+    return family, f"taken for {FAMILIES[family]} by its name"
+
+
+def recipe_for(family: str, memory: float) -> str:
+    """The recipe of a family for the most memory that a GPU has.
+
+    Raises:
+        ConfigError: if every recipe needs more.
+    """
+    prefix = f"lora-{family}-"
+    needs = {int(name.removeprefix(prefix).removesuffix("gb")): name for name in RECIPES.names() if prefix in name}
+    fitting = [size for size in needs if size <= memory]
+    if not fitting:
+        raise ConfigError(
+            f"memory = {memory:g} GB is too little for {FAMILIES[family]}: the smallest recipe, {needs[min(needs)]}, "
+            f"needs {min(needs)} GB; use a larger GPU"
+        )
+    return needs[max(fitting)]
+
+
+def steps_for(pairs: int, keys: dict[str, Any], validation: float | None) -> tuple[int, int]:
+    """Optimiser steps for :data:`VISITS` visits of each pair, and the pairs that are trained on."""
+    trained = pairs - round(pairs * (validation or 0.0))
+    batch = keys["batch_size"] * keys["gradient_accumulation_steps"]
+    return max(FEWEST_STEPS, math.ceil(VISITS * trained / batch)), trained
+
+
+def own_resolution(model: str) -> int | None:
+    """Height and width in pixels for which a pipeline in a folder was made; ``None`` if the folder does not say so."""
+    try:
+        unet = json.loads((Path(model) / "unet" / "config.json").read_text(encoding="utf-8"))
+        vae = json.loads((Path(model) / "vae" / "config.json").read_text(encoding="utf-8"))
+        pixels_per_latent: int = 2 ** (len(vae["block_out_channels"]) - 1)
+        return int(unet["sample_size"]) * pixels_per_latent
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def relative(name: str, folder: Path, names: list[str]) -> str:
+    """A path as it is written in a file of a folder; other names as they are."""
+    if name in names or not Path(name).exists():
+        return name
+    path = os.path.relpath(Path(name).expanduser(), folder)
+    return path if path.startswith("..") else f"./{path}"
+
+
+def _line(key: str, value: Any, note: str) -> str:
+    text = f"{key}: {yaml.safe_dump(value).splitlines()[0]}"
+    return f"{text:38} # {note}" if note else text
