@@ -93,7 +93,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """Weights of the best evaluation, if an alarm's action is ``keep_best``."""
+        """Weights of the best evaluation, with the key ``keep_best`` or an alarm's action of this name."""
         return self.path / "best"
 
     @property

@@ -143,6 +143,12 @@ class TestComparison:
         comparison = compared(folder)
         assert (comparison.step, comparison.is_best, comparison.gain) == (50, True, Gain.BETTER)
 
+    def test_a_result_that_is_the_start_is_called_so(self, tmp_path: Path) -> None:
+        best = {"step": 0, "figure": "validation/loss", "value": 0.69}
+        comparison = compared(made_up(tmp_path / "run", {"a": 2.0}, best=best))
+        assert (comparison.step, comparison.gain) == (0, Gain.NOT_SHOWN)
+        assert "started from" in comparison.sentence
+
     def test_nothing_to_compare(self, tmp_path: Path) -> None:
         folder = made_up(tmp_path / "run", {"a": 1.0})
         folder.metrics.write_text(folder.metrics.read_text().splitlines(keepends=True)[0])

@@ -19,7 +19,7 @@ from seedpo.publishing.grid import GAP, sample_grid
 from seedpo.run_folders import RunFolder, read_metrics
 from seedpo.settings import build_config
 from seedpo.training.settings import RunConfig
-from tests.publishing.handmade import write_folder
+from tests.publishing.handmade import figure, write_folder
 
 HUB = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
@@ -80,6 +80,19 @@ def test_it_says_whether_the_result_is_better_than_its_base(tmp_path: Path) -> N
     assert "| scenes-scorer | 100% " in text
     assert "| pairs seen | 640 (80 pairs, each 8 times) |" in text
     assert "70% [60%, 80%]" in text
+
+
+def test_the_best_step_is_named_where_it_is_the_result(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    card(run)
+    folder = RunFolder.open(run)
+    line = {"step": 20, "kind": "evaluation", **figure("reward/scenes-scorer", 1.5)}
+    folder.metrics.write_text(folder.metrics.read_text() + json.dumps(line) + "\n")
+    best = {"step": 20, "figure": "reward/scenes-scorer", "value": 1.5}
+    folder.finished.write_text(json.dumps({"step": 40, "seconds": 1.0, "best": best}))
+    text = write_card(run).read_text()
+    assert "| result | step 20, the best by reward/scenes-scorer (1.5) |" in text
+    assert "| metric | better | step 0 | step 20 |" in text
 
 
 def test_settings_and_measurements(tmp_path: Path) -> None:

@@ -78,6 +78,8 @@ class BaseComparison:
     def sentence(self) -> str:
         """The verdict in one sentence."""
         judges = self.decisive
+        if self.step == 0:
+            return "The result is the model it started from: no evaluation was better than step 0 (keep_best)."
         if not judges:
             return "Not compared with its base: no reward was measured at both steps; name one in evaluation.rewards."
         if self.gain is Gain.TOO_LITTLE:
@@ -126,6 +128,9 @@ def compare_with_base(folder: RunFolder) -> BaseComparison | None:
     step = best.step if best is not None else max(lines, default=0)
     if step not in lines or 0 not in lines or len(lines) < 2:
         return None
+    accuracy = _accuracy(lines[step])
+    if step == 0:
+        return BaseComparison(step=0, is_best=True, rewards=(), accuracy=accuracy, gain=Gain.NOT_SHOWN)
     config = read_recipe(folder.config_file)
     before, after = (read_scores(folder.samples, at) for at in (0, step))
     names = [name for name in after if name in before and before[name].shape == after[name].shape]
@@ -148,7 +153,7 @@ def compare_with_base(folder: RunFolder) -> BaseComparison | None:
         step=step,
         is_best=best is not None,
         rewards=gains,
-        accuracy=_accuracy(lines[step]),
+        accuracy=accuracy,
         gain=_joint_gain([gain.gain for gain in _decisive(gains)]),
     )
 

@@ -17,7 +17,7 @@ from seedpo.models.catalogue import MODELS
 from seedpo.models.names import hub_place, is_hub_name
 from seedpo.pages.tables import markdown_table
 from seedpo.publishing.grid import sample_grid
-from seedpo.run_folders import RunFolder, read_metrics
+from seedpo.run_folders import BestStep, RunFolder, read_metrics
 from seedpo.training.settings import RunConfig
 
 CARD = "README.md"
@@ -76,7 +76,7 @@ def write_card(
             _use(config, base, repository),
             "## Training\n\n" + markdown_table(("setting", "value"), _settings(config, folder, lines)),
             *_gain(comparison),
-            *_evaluation(config, [line for line in lines if line["kind"] == "evaluation"]),
+            *_evaluation(config, _evaluations(lines, folder.best_of_finished())),
         ]
     )
     card = run / CARD
@@ -141,6 +141,7 @@ def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> li
     judge = "votes of people" if config.feedback.study is not None else _shown(config.reward or "not named")
     online = [("prompts", _shown(config.prompts)), ("reward", judge)]
     last = next((line for line in reversed(lines) if line["kind"] == "train"), {})
+    best = folder.best_of_finished()
     return [
         ("method", _method(config)),
         ("base model", _shown(config.model)),
@@ -153,6 +154,7 @@ def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> li
         ("clip range", "none" if config.clip_range is None else f"{config.clip_range:g}"),
         ("steps", f"{last.get('step', 0)} of {config.max_steps}"),
         ("pairs seen", _pairs_seen(last)),
+        *([] if best is None else [("result", f"step {best.step}, the best by {best.figure} ({best.value:.4g})")]),
         ("learning rate", f"{config.learning_rate:g}"),
         ("trained", f"LoRA, {config.lora.words}" if config.adapter == "lora" else "the whole UNet"),
         *([] if config.ema_decay is None else [("weights", f"moving average, decay {config.ema_decay:g}")]),
@@ -175,6 +177,11 @@ def _versions(folder: RunFolder) -> str:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "unknown"
     return ", ".join(shown)
+
+
+def _evaluations(lines: Sequence[Line], best: BestStep | None) -> list[Line]:
+    """The evaluations up to the one of which the weights are."""
+    return [line for line in lines if line["kind"] == "evaluation" and (best is None or line["step"] <= best.step)]
 
 
 def _evaluation(config: RunConfig, lines: Sequence[Line]) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from seedpo.core.verdicts import Outcome
 from seedpo.errors import ConfigError
 from seedpo.training import signs
+from seedpo.training.best_steps import best_line, figure_key
 from seedpo.training.settings import RunConfig
 from seedpo.training.signs import Sign
 
@@ -203,7 +204,7 @@ def held_out_figures(config: RunConfig) -> tuple[str, ...]:
                 "evaluation.metrics"
             )
     keeping = [rule.name for rule in RULES if getattr(config.alarms, rule.name).action == "keep_best"]
-    if keeping and not figures:
+    if keeping and not figures and config.keep_best is None:
         raise ConfigError(
             f"alarms.{keeping[0]}.action = keep_best needs a held-out figure to tell which weights are best; name a "
             "second reward in evaluation.rewards, or one of its metrics in alarms.held_out_rewards"
@@ -212,8 +213,8 @@ def held_out_figures(config: RunConfig) -> tuple[str, ...]:
 
 
 def keeps_best(config: RunConfig) -> bool:
-    """Whether some alarm that is switched on asks for the best weights."""
-    return any(
+    """Whether the run, or some alarm that is switched on, asks for the best weights."""
+    return config.keep_best is not None or any(
         rule.threshold(config) is not None and getattr(config.alarms, rule.name).action == "keep_best" for rule in RULES
     )
 
@@ -241,8 +242,14 @@ def raised_by_all(lines: Sequence[Record], config: RunConfig) -> list[Alarm]:
     return alarms
 
 
+def best_figure(config: RunConfig) -> str | None:
+    """The figure that tells which weights are best: that of `keep_best`, or the first held-out one."""
+    if config.keep_best is not None:
+        return figure_key(config.keep_best, "keep_best", config)
+    return next(iter(held_out_figures(config)), None)
+
+
 def best_evaluation(lines: Sequence[Record], config: RunConfig) -> Record | None:
-    """The evaluation with the highest value of the first held-out figure; the earliest of equal ones."""
-    figures = held_out_figures(config)
-    measured = [line for line in lines if line["kind"] == "evaluation" and figures and line.get(figures[0]) is not None]
-    return max(measured, key=lambda line: line[figures[0]], default=None)
+    """The best evaluation by :func:`best_figure`; the earliest of equal ones."""
+    figure = best_figure(config)
+    return None if figure is None else best_line(lines, figure)

@@ -57,12 +57,14 @@ def resolve_config(
     _require_supplies(config, preset)
     # These import torch, which a refusal of what was written need not wait for.
     from seedpo.rewards.named import check_definitions
+    from seedpo.training.best_steps import check_best_steps
     from seedpo.training.feedback.wiring import check_feedback
     from seedpo.training.validation import check_validation
 
     check_definitions(config.rewards)
     check_feedback(config, preset)
     check_validation(config)
+    check_best_steps(config)
     if config.noise_weight != "constant" and preset.log_prob != "noise":
         raise ConfigError(
             f"noise_weight = {config.noise_weight} has no effect on {config.method}, which compares denoising steps; "

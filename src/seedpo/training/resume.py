@@ -24,6 +24,7 @@ from seedpo.processes import on_main_process
 from seedpo.protocols import Fingerprint, ReadingSource, Trainable
 from seedpo.run_folders import AVERAGE, WEIGHTS, Manifest, RunFolder, read_metrics
 from seedpo.settings import build_config
+from seedpo.training.best_steps import has_stopped_improving
 from seedpo.training.checkpoint import Checkpoints
 from seedpo.training.metrics_log import truncate_metrics
 from seedpo.training.run_folder import (
@@ -35,7 +36,7 @@ from seedpo.training.run_folder import (
     warn_of_new_versions,
     write_config,
 )
-from seedpo.training.settings import TrainingConfig
+from seedpo.training.settings import RunConfig, TrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +89,13 @@ def prepare_folder(folder: RunFolder, config: TrainingConfig, *, resumed: bool) 
         write_config(folder, config)
         return None
     warn_of_new_versions(folder)
-    if folder.finished_step() != config.max_steps:
+    step, lines = folder.finished_step(), read_metrics(folder.metrics)
+    stopped_early = step is not None and isinstance(config, RunConfig) and has_stopped_improving(lines, config)
+    if step != config.max_steps and not stopped_early:
         return None
-    logger.warning("%s is finished at step %d; set max_steps to continue", folder.path, config.max_steps)
-    lines = [line for line in read_metrics(folder.metrics) if line["kind"] == "train"]
-    return lines[-1] if lines else {}
+    key = "max_steps" if step == config.max_steps else "early_stopping.patience"
+    logger.warning("%s is finished at step %d; set %s to continue", folder.path, step, key)
+    return next((line for line in reversed(lines) if line["kind"] == "train"), {})
 
 
 def choose_checkpoint(

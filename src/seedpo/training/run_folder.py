@@ -21,7 +21,13 @@ from seedpo.training.settings import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
-LENGTH_KEYS = ("max_steps", "evaluate_every")
+LENGTH_KEYS = (
+    "max_steps",
+    "evaluate_every",
+    "early_stopping.metric",
+    "early_stopping.patience",
+    "early_stopping.min_change",
+)
 """Keys that may change when a run is resumed although they change its results: none of them changes a step."""
 
 _LOCK = ".lock"

@@ -22,6 +22,7 @@ from seedpo.settings import NO_EFFECT, NetworkSettings, Place, Precision, Sectio
 from seedpo.training.alarm_settings import AlarmsConfig
 from seedpo.training.feedback.settings import FeedbackConfig
 from seedpo.training.optimizer_settings import OptimizerConfig
+from seedpo.training.stopping_settings import EarlyStoppingConfig
 
 
 class TrainingConfig(NetworkSettings):
@@ -145,8 +146,14 @@ class RunConfig(ModelSettings, TrainingConfig):
     clip_range: float | None = Field(None, gt=0.0, lt=1.0)
     """The ratio policy/reference of one step is held in [1 - clip_range, 1 + clip_range]; None: no clipping."""
 
+    keep_best: str | None = None
+    """Figure by which the result is chosen, named like `early_stopping.metric`: at the end the weights folder holds
+    those of the best evaluation, step 0 included, and the last checkpoint those of the last step. It also chooses what
+    the alarms' action `keep_best` keeps. None: the weights of the last step."""
+
     pairs: PairsConfig = PairsConfig()
     cache: CacheConfig = CacheConfig()
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     sampling: SamplingConfig = SamplingConfig()
     trajectories: TrajectoryConfig = TrajectoryConfig()
     steps: StepPoolConfig = StepPoolConfig()

@@ -17,8 +17,9 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from shutil import copytree
 from typing import Any, Generic, Literal
 
 from accelerate import Accelerator
@@ -64,12 +65,14 @@ class _Outputs:
         trackers: those that the settings name.
         bar: on standard error.
         alarm: the first alarm that ends the run; ``None`` so far.
+        enough: whether the run has stopped improving, and ends before its last step.
     """
 
     log: MetricsLog
     trackers: Trackers
     bar: ProgressBar
     alarm: str | None = None
+    enough: bool = False
 
 
 class Trainer(Generic[Batch]):
@@ -240,12 +243,13 @@ class Trainer(Generic[Batch]):
             stack.enter_context(closing(trackers))
             bar = ProgressBar(done=run.position.step, total=config.max_steps, shown=self.progress and is_main)
             stack.enter_context(closing(bar))
-            yield _Outputs(log=log, trackers=trackers, bar=bar)
+            enough = watch is not None and self._on_main(lambda: watch.has_enough(log.records))
+            yield _Outputs(log=log, trackers=trackers, bar=bar, enough=enough)
 
     def _loop(self, run: Run[Batch], outputs: _Outputs, stop: StopRequest) -> None:
         updater = Updater(run=run, method=self.method)
         self._evaluate_if_due(run, outputs)
-        while run.position.step < self.config.max_steps:
+        while run.position.step < self.config.max_steps and not outputs.enough:
             if self.save_before_step is not None and any(gather_all(self.save_before_step())):
                 self._save(run, outputs)
             with run.clock.step():
@@ -258,7 +262,7 @@ class Trainer(Generic[Batch]):
             self._log_if_due(run, outputs, result)
             self._evaluate_if_due(run, outputs)
             ends = result.stop or outputs.alarm is not None
-            if ends or self._is_due(run.position.step, self.config.checkpoint_every):
+            if ends or outputs.enough or self._is_due(run.position.step, self.config.checkpoint_every):
                 self._save(run, outputs)
             if ends and run.position.step < self.config.max_steps:
                 self._leave(run, outputs, interrupted=result.stop)
@@ -288,7 +292,9 @@ class Trainer(Generic[Batch]):
         watch = self.watch
 
         def write() -> Reaction:
-            outputs.log.write(run.position.step, kind, figures)
+            line = {"step": run.position.step, "kind": kind, **figures}
+            best = {} if watch is None else watch.best_step([*outputs.log.records, line])
+            outputs.log.write(run.position.step, kind, {**figures, **best})
             outputs.trackers.log(outputs.log.records[-1])
             return Reaction() if watch is None else watch.see(outputs.log.records)
 
@@ -298,6 +304,7 @@ class Trainer(Generic[Batch]):
 
         reaction = self._on_main(write)
         outputs.alarm = outputs.alarm or reaction.stop
+        outputs.enough = outputs.enough or reaction.enough
         if watch is not None and reaction.best:
             with run.averaged(), run.layout.plain():
                 self._on_main(lambda: keep_best(watch))
@@ -323,12 +330,24 @@ class Trainer(Generic[Batch]):
         """Writes the trained weights, and last of all the mark that the run is complete."""
 
         def finish() -> dict[str, Any]:
+            best = None if self.watch is None else self.watch.result(outputs.log.records)
             with writing("the trained weights", self.folder.path, fix="continue with --resume latest"):
                 with write_folder_aside(self.folder.path / self.config.weights_folder) as aside:
-                    with unwrapped(self.policy, self.accelerator):
-                        self.policy.save(aside)
+                    if best is not None:
+                        copytree(self.folder.best, aside, dirs_exist_ok=True)
+                    else:
+                        with unwrapped(self.policy, self.accelerator):
+                            self.policy.save(aside)
                 weights = "last" if run.average is None else "average"
-                content = {"step": run.position.step, "seconds": run.clock.total(), "weights": weights}
+                content: dict[str, Any] = {
+                    "step": run.position.step,
+                    "seconds": run.clock.total(),
+                    "weights": weights,
+                }
+                if best is not None:
+                    content |= {"weights": "best", "best": asdict(best)}
+                if outputs.enough:
+                    content["stopped_early"] = True
                 write_text(self.folder.finished, json.dumps(content) + "\n")
             return outputs.log.last("train") or {}
 

@@ -12,17 +12,19 @@ from typing import Any
 
 from seedpo.errors import StoppedByAlarm
 from seedpo.files import write_folder_aside, write_text, writing
-from seedpo.run_folders import RunFolder
+from seedpo.run_folders import BestStep, RunFolder
 from seedpo.training.alarms import (
     Alarm,
     Record,
     best_evaluation,
+    best_figure,
     held_out_figures,
     keeps_best,
     raised_by_all,
     raised_by_last,
     reach,
 )
+from seedpo.training.best_steps import check_best_steps, has_stopped_improving
 from seedpo.training.settings import RunConfig
 from seedpo.training.signs import BY_PROMPT, values_by_prompt
 
@@ -41,10 +43,12 @@ class Reaction:
     Attributes:
         stop: message of the first alarm that ends the run.
         best: whether the weights of this step are the best so far and must be kept.
+        enough: whether the run has stopped improving and ends here, finished.
     """
 
     stop: str | None = None
     best: bool = False
+    enough: bool = False
 
 
 class Watch:
@@ -57,6 +61,7 @@ class Watch:
             ConfigError: if a held-out figure is not measured, or ``keep_best`` has none.
         """
         held_out_figures(config)
+        check_best_steps(config)
         self._folder = folder
         self._config = config
         self._by_prompt: dict[int, dict[str, tuple[float, ...]]] = {}
@@ -89,7 +94,53 @@ class Watch:
                 file.writelines(map(_line, alarms))
         stopping = [alarm for alarm in alarms if alarm.action == "stop"]
         best = kind == "evaluation" and keeps_best(self._config) and best_evaluation(lines, self._config) is lines[-1]
-        return Reaction(stop=f"alarm {stopping[0].name}: {stopping[0].message}" if stopping else None, best=best)
+        return Reaction(
+            stop=f"alarm {stopping[0].name}: {stopping[0].message}" if stopping else None,
+            best=best,
+            enough=kind == "evaluation" and self.has_enough(lines),
+        )
+
+    def has_enough(self, lines: Sequence[Record]) -> bool:
+        """Whether the run has stopped improving, as `early_stopping` says; it is logged."""
+        settings = self._config.early_stopping
+        if not has_stopped_improving(lines, self._config):
+            return False
+        logger.info(
+            "early_stopping: %s did not improve for %d evaluations; the run ends here",
+            settings.metric,
+            settings.patience,
+        )
+        return True
+
+    def best_step(self, lines: Sequence[Record]) -> dict[str, float]:
+        """``best_step``, the step of the best evaluation so far, for the last of the lines if `keep_best` is set."""
+        if self._config.keep_best is None or lines[-1]["kind"] != "evaluation":
+            return {}
+        best = best_evaluation(lines, self._config)
+        return {} if best is None else {"best_step": int(best["step"])}
+
+    def result(self, lines: Sequence[Record]) -> BestStep | None:
+        """The evaluation whose weights are the run's result; ``None``: the last step's are."""
+        best = None if self._config.keep_best is None else best_evaluation(lines, self._config)
+        if best is None:
+            return None
+        try:
+            kept = BestStep(**json.loads((self._folder.best / BEST_FILE).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            kept = None
+        if kept is None or kept.step != best["step"]:
+            logger.warning(
+                "keep_best: %s does not hold the weights of step %d; the last ones are taken",
+                self._folder.best,
+                best["step"],
+            )
+            return None
+        logger.info("keep_best: the result is step %d, where %s is %.4g", kept.step, kept.figure, kept.value)
+        if kept.step == 0:
+            logger.warning(
+                "keep_best: no evaluation is better than step 0, so the result is the model as it was before training"
+            )
+        return kept
 
     def _with_prompts(self, line: Record) -> Record:
         """A line of an evaluation with the values of every prompt, where its images are stored."""
@@ -110,7 +161,7 @@ class Watch:
         Raises:
             RunFolderError: if the disk is full.
         """
-        figure = held_out_figures(self._config)[0]
+        figure = str(best_figure(self._config))
         with writing("the best weights", self._folder.path, fix=_FIX), write_folder_aside(self._folder.best) as aside:
             save(aside)
             content = {"step": line["step"], "figure": figure, "value": line[figure]}
