@@ -39,7 +39,10 @@ class PeakedEvaluator:
 
 
 def config(**changes: Any) -> Any:
-    return toy_config(**({"max_steps": 6, "checkpoint_every": 2, "evaluate_every": 1} | changes))
+    evaluation = {"rewards": ["scenes-scorer"], "metrics": ["truth"]}
+    return toy_config(
+        **{"max_steps": 6, "checkpoint_every": 2, "evaluate_every": 1, "evaluation": evaluation, **changes}
+    )
 
 
 def train(path: Path, settings: Any, *, resume: bool = False, **parts: Any) -> dict[int, torch.Tensor]:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tests.training.real_processes import ONLINE, Evaluation, one_by_one, train
 from tests.training.test_crashes import ROOT, child_environment
 from tests.training.toys import (
+    WEIGHTS,
     ToyMethod,
     ToyPolicy,
     ToySource,
@@ -174,6 +175,17 @@ def test_each_process_draws_its_own_numbers_and_resumes_them(root: Path, results
 def test_a_signal_to_one_process_stops_both(results: list[dict[str, Any]]) -> None:
     for result in results:
         assert result["stop"].startswith("TrainingInterrupted: stopped after step 3 of 5; the last checkpoint is ")
+
+
+def test_both_stop_early_and_the_best_weights_are_the_result(root: Path, results: list[dict[str, Any]]) -> None:
+    folder = root / "toys" / "early"
+    assert [result["early"]["last"] for result in results] == [3, 3]
+    finished = json.loads((folder / "finished.json").read_text())
+    assert (finished["step"], finished["best"]["step"], finished["stopped_early"]) == (3, 1, True)
+    state = load_file(folder / toy_config().weights_folder / WEIGHTS)
+    result = torch.cat([state[name].flatten() for name in ToyPolicy().trainable_parameters()])
+    assert result.tolist() != results[0]["early"]["weights"]
+    assert results[0]["early"]["weights"] == results[1]["early"]["weights"]
 
 
 def test_errors_of_one_process_reach_both(results: list[dict[str, Any]]) -> None:

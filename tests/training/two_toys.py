@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from seedpo.processes import on_every_process, on_main_process
 from seedpo.run_folders import RunFolder
 from seedpo.training.run_folder import create_run_folder
 from seedpo.training.trainer import Trainer
+from seedpo.training.watching import Watch
 from tests.training.toys import ToyEvaluator, ToyMethod, ToyPolicy, ToySource, message_of, toy_config
 
 
@@ -35,17 +38,45 @@ class BrokenEvaluator(ToyEvaluator):
         raise SeedpoError("the evaluator has no prompts")
 
 
+class PeakedEvaluator(ToyEvaluator):
+    """The truth is highest at step 1."""
+
+    def __call__(self, policy: ToyPolicy, *, step: int, folder: Path) -> dict[str, float]:
+        return {"truth": float(-abs(step - 1))}
+
+
+EARLY = {
+    "evaluate_every": 1,
+    "evaluation": {"rewards": [], "metrics": ["truth"]},
+    "keep_best": "truth",
+    "early_stopping": {"metric": "truth", "patience": 2},
+}
+
+
 def run(
-    accelerator: Accelerator, path: Path, *, resume: bool = False, **parts: Any
+    accelerator: Accelerator,
+    path: Path,
+    *,
+    resume: bool = False,
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    **parts: Any,
 ) -> tuple[dict[str, Any], ToyPolicy]:
-    config = toy_config(max_steps=5, gradient_accumulation_steps=2)
+    config = toy_config(max_steps=5, gradient_accumulation_steps=2, **settings)
     if not resume:
         on_main_process(accelerator, lambda: create_run_folder(path, config))
     policy = ToyPolicy(dropout=parts.pop("dropout", 0.25))
     rank, processes = accelerator.process_index, accelerator.num_processes
     given = {"method": ToyMethod(), "source": ToySource(4, rank, processes), "evaluator": ToyEvaluator()} | parts
     folder = RunFolder.open(path)
-    trainer = Trainer(policy=policy, config=config, folder=folder, accelerator=accelerator, progress=False, **given)
+    trainer = Trainer(
+        policy=policy,
+        config=config,
+        folder=folder,
+        watch=Watch(folder, config),
+        accelerator=accelerator,
+        progress=False,
+        **given,
+    )
     return trainer.train(resume="latest" if resume else None), policy
 
 
@@ -74,6 +105,9 @@ def toy_runs(accelerator: Accelerator, root: Path) -> dict[str, Any]:
     results["stop"] = message_of(lambda: run(accelerator, root / "stopped", source=stop_in_step_3(rank)))
     last, policy = run(accelerator, root / "stopped", resume=True)
     results["stopped"] = {"last": last, "weights": policy.weights().tolist()}
+
+    last, policy = run(accelerator, root / "early", settings=EARLY, evaluator=PeakedEvaluator())
+    results["early"] = {"last": last["step"], "weights": policy.weights().tolist()}
 
     results["diverged"] = message_of(lambda: run(accelerator, root / "diverged", method=PoisonedMethod()))
     results["evaluator"] = message_of(lambda: run(accelerator, root / "broken", evaluator=BrokenEvaluator()))
