@@ -17,7 +17,12 @@ from seedpo.errors import ConfigError, StoppedByAlarm
 from seedpo.training.watching import BEST_FILE
 from tests.training.toys import WEIGHTS, ToyPolicy, ToySource, toy_config, toy_trainer, trace
 
-EVERY_STEP = {"max_steps": 6, "checkpoint_every": 2, "evaluate_every": 1}
+EVERY_STEP = {
+    "max_steps": 6,
+    "checkpoint_every": 2,
+    "evaluate_every": 1,
+    "evaluation": {"rewards": ["scenes-scorer"], "metrics": ["truth"]},
+}
 INERT = {"threshold": 0.9, "patience": 3}
 """The toys have no margins to speak of, so that this is raised at the third line."""
 
@@ -193,7 +198,7 @@ def test_values_by_prompt_decide_where_they_are_stored(tmp_path: Path) -> None:
             (folder / f"step-{step:06d}.json").write_text(json.dumps(values))
             return {"truth": truth, "truth/low": truth - 2, "truth/high": truth + 2, "reward/scenes-scorer": step}
 
-    settings = toy_config(max_steps=2, evaluate_every=1)
+    settings = toy_config(**EVERY_STEP | {"max_steps": 2})
     toy_trainer(tmp_path / "run", settings, evaluator=ByPrompt({})).train()
     assert [(line["step"], line["name"]) for line in alarms(tmp_path / "run")] == [(2, "hacking")]
 
