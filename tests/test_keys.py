@@ -38,7 +38,7 @@ class Whole(Base):
     part: Part = Part()
     named: dict[str, Part] = Field(default_factory=dict)
     """By name."""
-    several: str | list[Part] = "x"
+    several: Annotated[str | list[Part], "mark"] | None = "x"
     """One or several."""
     optional: Part | None = None
 
@@ -65,7 +65,7 @@ def test_a_key_says_what_its_field_says() -> None:
     assert keys["sizes"].values == "list of integer (above 0) or none, length at least 1"
     assert keys["sizes"].default == "none"
     assert keys["named"].values == "keys below it for each name"
-    assert keys["several"].values == "text or list of keys below it"
+    assert keys["several"].values == "text or list of keys below it or none"
 
 
 def test_values_are_written_as_yaml_reads_them() -> None:

@@ -191,7 +191,9 @@ def _parts(annotation: Any) -> tuple[Any, ...]:
     """The types of a union, that of another type alone."""
     if get_origin(annotation) is Annotated:
         return _parts(get_args(annotation)[0])
-    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(part for inner in get_args(annotation) for part in _parts(inner))
+    return (annotation,)
 
 
 def _is_section(annotation: Any) -> bool:
