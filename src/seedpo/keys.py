@@ -97,8 +97,9 @@ NEAR = 0.7
 def near_names(name: str, names: Iterable[str]) -> list[str]:
     """The dotted names that somebody may have meant, the nearest first.
 
-    Names whose last part is the same are near wherever they stand, at most three; else the name whose last part is most
-    alike. A name without a dot may also stand for a dotted one, as ``cache_latents`` for ``cache.latents``.
+    A name of the same section whose last part is alike comes first. Else names whose last part is the same are near
+    wherever they stand, at most three; else the name whose last part is most alike is. A name without a dot may also
+    stand for a dotted one, as ``cache_latents`` for ``cache.latents``.
     """
     section, _, last = name.rpartition(".")
     ranks = []
@@ -107,8 +108,9 @@ def near_names(name: str, names: Iterable[str]) -> list[str]:
         part = _likeness(last, other.rpartition(".")[2])
         ranks.append((part if section else max(part, whole), whole, other))
     ranks.sort(key=lambda rank: (-rank[0], -rank[1]))
+    beside = [other for likeness, _, other in ranks if likeness >= NEAR and other.rpartition(".")[0] == section != ""]
     same = [other for likeness, _, other in ranks if likeness == 1.0]
-    return same[:3] or [other for likeness, _, other in ranks if likeness >= NEAR][:1]
+    return beside[:1] or same[:3] or [other for likeness, _, other in ranks if likeness >= NEAR][:1]
 
 
 def _likeness(name: str, other: str) -> float:
