@@ -91,6 +91,7 @@ def test_the_best_step_is_named_where_it_is_the_result(tmp_path: Path) -> None:
     best = {"step": 20, "figure": "reward/scenes-scorer", "value": 1.5}
     folder.finished.write_text(json.dumps({"step": 40, "seconds": 1.0, "best": best}))
     text = write_card(run).read_text()
+    assert "Right: step 20." in text
     assert "| result | step 20, the best by reward/scenes-scorer (1.5) |" in text
     assert "| metric | better | step 0 | step 20 |" in text
 

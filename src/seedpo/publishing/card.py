@@ -20,6 +20,8 @@ from seedpo.publishing.grid import sample_grid
 from seedpo.run_folders import BestStep, RunFolder, read_metrics
 from seedpo.training.settings import RunConfig
 
+LOSS = "validation/loss"
+
 CARD = "README.md"
 GRID = "grid.png"
 
@@ -62,7 +64,8 @@ def write_card(
     folder = RunFolder.open(run)
     config = folder.read_config(RunConfig)
     base = base_model or (hub_place(config.model)[0] if is_hub_name(config.model) else None)
-    lines, grid = read_metrics(folder.metrics), sample_grid(folder.samples)
+    lines, best = read_metrics(folder.metrics), folder.best_of_finished()
+    grid = sample_grid(folder.samples, last=None if best is None else best.step)
     comparison = compare_with_base(folder)
     if grid is not None:
         grid[0].save(run / GRID)
@@ -76,7 +79,7 @@ def write_card(
             _use(config, base, repository),
             "## Training\n\n" + markdown_table(("setting", "value"), _settings(config, folder, lines)),
             *_gain(comparison),
-            *_evaluation(config, _evaluations(lines, folder.best_of_finished())),
+            *_evaluation(config, _evaluations(lines, best)),
         ]
     )
     card = run / CARD
@@ -229,7 +232,9 @@ def _gain_row(gain: RewardGain) -> tuple[str, ...]:
 
 
 def _direction(name: str) -> str:
-    if name.startswith("reward/"):
+    if name == LOSS:
+        return "lower"
+    if name.startswith(("reward/", "validation/")):
         return "higher"
     metric = find_metric(name)
     return "" if metric is None else metric.direction

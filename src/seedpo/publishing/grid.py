@@ -24,16 +24,18 @@ GAP = 16
 _SHEET = re.compile(r"step-(\d+)\.png")
 
 
-def sample_grid(samples: Path) -> tuple[Image.Image, int, int] | None:
+def sample_grid(samples: Path, *, last: int | None = None) -> tuple[Image.Image, int, int] | None:
     """A picture with the base model's images on the left and the trained model's on the right.
 
     Args:
         samples: a run's folder of sample sheets.
+        last: step of the trained model's images; ``None``: the last one.
 
     Returns:
         The picture and the steps of its two sides; ``None`` without two readable evaluations.
     """
     steps = sorted(int(match[1]) for path in samples.glob("*.png") if (match := _SHEET.fullmatch(path.name)))
+    steps = [step for step in steps if last is None or step <= last]
     if len(steps) < 2:
         return None
     try:
