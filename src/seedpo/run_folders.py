@@ -97,6 +97,11 @@ class RunFolder:
         return self.path / "best"
 
     @property
+    def initial_lora(self) -> Path:
+        """A copy of the LoRA that the run continues, if it does: its reference is the model with it."""
+        return self.path / "initial_lora"
+
+    @property
     def samples(self) -> Path:
         """What the evaluator writes."""
         return self.path / "samples"

@@ -143,7 +143,13 @@ def _run(place: str, path: Path, what: str | None, label: str | None, options: M
     common: dict[str, Any] = {"place": place, "run": path, "settings": settings}
     name = label or _label(path.resolve().name)
     if what == "base":
-        return Target(label=name if label else f"{name}-base", kind="base", **common)
+        start = folder.initial_lora
+        return Target(
+            label=name if label else f"{name}-base",
+            kind="base",
+            weights=start if settings.initial_lora is not None and start.is_dir() else None,
+            **common,
+        )
     weights = _weights(folder, settings, what)
     return Target(label=name if label or what is None else f"{name}-{what}", kind="run", weights=weights, **common)
 

@@ -43,6 +43,9 @@ class Adapter(Protocol):
     def move_reference(self) -> None:
         """Makes the present weights the reference."""
 
+    def reference_weights(self) -> Mapping[str, Tensor]:
+        """Weights that the reference has beside those of the loaded model, by name."""
+
     def save(self, folder: Path) -> None:
         """Writes the trained weights in diffusers' format."""
 
@@ -108,10 +111,14 @@ class LoraAdapter:
         """Keeps a copy of the adapter."""
         self._moved = {name: value.detach().clone() for name, value in self.parameters().items()}
 
+    def reference_weights(self) -> Mapping[str, Tensor]:
+        """What :meth:`move_reference` kept."""
+        return self._moved
+
     def _exchange(self) -> None:
         """Swaps the trained adapter and that of the reference."""
         for name, parameter in self.parameters().items():
-            parameter.data, self._moved[name] = self._moved[name], parameter.data
+            parameter.data, self._moved[name] = self._moved[name].to(parameter.device), parameter.data
 
     def save(self, folder: Path) -> None:
         """Writes :data:`LORA_FILE`, which ``pipe.load_lora_weights`` reads."""
@@ -157,6 +164,10 @@ class FullAdapter:
         """Copies the present weights into the frozen copy."""
         if self.frozen is not None:
             self.frozen.load_state_dict(self.network.state_dict())
+
+    def reference_weights(self) -> Mapping[str, Tensor]:
+        """None: the frozen copy is of the loaded model."""
+        return {}
 
     def save(self, folder: Path) -> None:
         """Writes the network as one file of weights and its configuration; diffusers would split a large one."""

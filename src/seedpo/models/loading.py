@@ -16,11 +16,11 @@ from peft import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from seedpo.errors import DataError
+from seedpo.errors import ConfigError, DataError
 from seedpo.models.adapter import LORA_FILE, WEIGHTS_FILE, load_network, lora_layers, require_same_tensors
 from seedpo.models.catalogue import MODELS
 from seedpo.models.families import FAMILIES, Family, family_of
-from seedpo.models.lora import NAME
+from seedpo.models.lora import NAME, carries_adapter
 from seedpo.models.names import hub_place, is_hub_name, looks_like_a_model
 from seedpo.models.settings import ModelSettings
 from seedpo.weights import align, read_weights
@@ -88,6 +88,63 @@ def add_lora(pipeline: Any, file: Path) -> None:
     with _explained(f"{file} cannot be added to the model", "name the model that it was trained on"):
         pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=NAME)
     align(getattr(pipeline, family_of(pipeline).network))
+
+
+def add_initial(pipeline: Any, settings: ModelSettings) -> None:
+    """Adds the LoRA that a run continues, if it names one.
+
+    Raises:
+        ConfigError: if a key of the run says something else of it than the file.
+        DataError: if it cannot be read, was made for another model, or is of a kind that cannot be trained here.
+    """
+    if settings.initial_lora is None:
+        return
+    file, network = lora_file(settings.initial_lora), getattr(pipeline, family_of(pipeline).network)
+    names = tensor_names(file)
+    for part, what in (
+        ("dora_scale", "norms of a DoRA in kohya's format, which diffusers does not read"),
+        ("text_encoder", "layers of the text encoders, which are not trained here"),
+        ("lora_te", "layers of the text encoders, which are not trained here"),
+    ):
+        if any(part in name for name in names):
+            raise DataError(
+                f"initial_lora = {file} holds {what}; name a LoRA of the {family_of(pipeline).network} alone"
+            )
+    add_lora(pipeline, file)
+    if not carries_adapter(network):
+        raise DataError(f"initial_lora = {file} holds no LoRA of the {family_of(pipeline).network}; name one")
+    config, form = network.peft_config[NAME], settings.lora
+    said: dict[str, tuple[Any, Any]] = {
+        "lora_rank": (form.rank, config.r),
+        "lora_alpha": (form.alpha, config.lora_alpha),
+        "lora_targets": (form.targets, "its own layers"),
+        "lora_dora": (form.dora, config.use_dora),
+    }
+    for key, (value, own) in said.items():
+        if value not in (type(settings).model_fields[key].default, own):
+            raise ConfigError(f"{key} = {value} contradicts initial_lora = {file}, which has {own}; leave {key} out")
+
+
+def lora_file(place: str) -> Path:
+    """The file of a LoRA: itself, the one in a folder, or the one on the hub.
+
+    Raises:
+        DataError: if there is none, or there are several.
+    """
+    path = Path(place)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        if not is_hub_name(place):
+            raise DataError(f"LoRA {place} is neither a file, a folder nor a name of the form owner/name[@revision]")
+        repository, revision = hub_place(place)
+        with _explained(f"LoRA {place} is not there, and the hub does not give it", "name a file or a folder"):
+            path = Path(snapshot_download(repository, revision=revision, allow_patterns=["*.safetensors"]))
+    files = sorted(path.glob("*.safetensors"))
+    usual = [file for file in files if file.name == LORA_FILE] or files
+    if len(usual) != 1:
+        raise DataError(f"LoRA {place} holds {len(files)} .safetensors files and no {LORA_FILE}; name one file")
+    return usual[0]
 
 
 def add_trained(pipeline: Any, folder: Path, *, adapter: Literal["lora", "full"]) -> None:

@@ -29,7 +29,7 @@ PART = ".lora_"
 
 EVERY_GROUP = "all"
 
-_DESCRIPTION = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_dora")
+_DESCRIPTION = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_dora", "lora_bias")
 """Keys of peft's configuration that a file needs, beside its tensors, to be read as it was trained."""
 
 
@@ -114,6 +114,11 @@ def layer_endings(groups: tuple[str, ...], family: Family) -> tuple[str, ...]:
         )
     chosen = list(known) if EVERY_GROUP in groups else [group for group in known if group in groups]
     return tuple(ending for group in chosen for ending in known[group])
+
+
+def carries_adapter(network: Any) -> bool:
+    """Whether a network has LoRA layers already."""
+    return next(adapted_layers(network), None) is not None
 
 
 def set_dropout(network: nn.Module, share: float) -> None:

@@ -13,7 +13,8 @@ from torch import nn
 from seedpo.models.adapter import Adapter, FullAdapter, LoraAdapter
 from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.models.families import family_of
-from seedpo.models.loading import load_base
+from seedpo.models.loading import add_initial, load_base
+from seedpo.models.lora import carries_adapter
 from seedpo.models.precision import store_rounded
 from seedpo.models.settings import ATTENTION_OF_RANK_4, LoraForm, ModelSettings
 from seedpo.settings import Precision
@@ -25,7 +26,8 @@ class PipelinePolicy(PipelineDenoiser):
     Args:
         pipeline: a loaded pipeline, in float32; its parts are changed in place.
         adapter: ``lora`` trains an adapter of the network, ``full`` the network itself.
-        lora: form of the adapter.
+        lora: form of the adapter; of a network that carries one already, only the dropout is used, and the reference
+            is the network with it.
         seed: seed of the adapter's initial weights.
         resolution: height and width of images in pixels; ``None`` for the model's own.
         mixed_precision: number format of the forward passes.
@@ -56,9 +58,14 @@ class PipelinePolicy(PipelineDenoiser):
         family = family_of(pipeline)
         network = getattr(pipeline, family.network)
         # Before the denoiser stores frozen weights rounded: what is trained starts from the loaded weights.
-        self.adapter: Adapter = (
-            LoraAdapter.new(network, family, lora, seed=seed) if adapter == "lora" else FullAdapter(network)
-        )
+        self.adapter: Adapter
+        if adapter == "full":
+            self.adapter = FullAdapter(network)
+        elif carries_adapter(network):
+            self.adapter = LoraAdapter(network, family, dropout=lora.dropout)
+            self.adapter.move_reference()
+        else:
+            self.adapter = LoraAdapter.new(network, family, lora, seed=seed)
         super().__init__(
             pipeline, resolution=resolution, mixed_precision=mixed_precision, trained=self.adapter.parameters()
         )
@@ -109,11 +116,13 @@ def build_policy(settings: ModelSettings) -> PipelinePolicy:
     """Loads the model that settings name, and adds what is trained.
 
     Raises:
-        ConfigError: if the name is unknown, or the resolution does not fit the model.
+        ConfigError: if the name is unknown, or the resolution or the LoRA does not fit the model.
         DataError: if it cannot be loaded.
     """
+    pipeline = load_base(settings)
+    add_initial(pipeline, settings)
     return PipelinePolicy(
-        load_base(settings),
+        pipeline,
         adapter=settings.adapter,
         lora=settings.lora,
         seed=settings.seed,

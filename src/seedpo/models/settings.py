@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -74,6 +75,9 @@ class ModelSettings(NetworkSettings):
     lora_dora: bool = False
     """Whether the norm of each row of a layer is trained beside the adapter (DoRA, arXiv 2402.09353): more memory and
     time, a rank that counts for more."""
+    initial_lora: Annotated[str | None, Place()] = None
+    """LoRA that training continues: a file, a folder or `owner/name[@revision]`, in the format of diffusers or kohya;
+    the reference is the model with it. It says rank, alpha, layers and DoRA. None: a new one, which changes nothing."""
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: far less memory, about a third more time."""
     compile: bool = False
@@ -89,6 +93,20 @@ class ModelSettings(NetworkSettings):
             dropout=self.lora_dropout,
             dora=self.lora_dora,
         )
+
+    @property
+    def trained_words(self) -> str:
+        """What is trained, in a few words, for people."""
+        if self.adapter == "full":
+            return "whole UNet"
+        start = self.initial_lora
+        return f"LoRA of {self.lora.words}" if start is None else f"LoRA continued from {Path(start).name}"
+
+    @model_validator(mode="after")
+    def _a_lora_is_continued_as_one(self) -> Self:
+        if self.initial_lora is not None and self.adapter == "full":
+            raise ValueError("initial_lora needs adapter = lora: all weights have no adapter to continue")
+        return self
 
     @model_validator(mode="after")
     def _dropout_has_a_place(self) -> Self:

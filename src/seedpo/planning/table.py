@@ -19,7 +19,7 @@ def as_text(plan: Plan) -> str:
 
 def _heading(plan: Plan) -> str:
     config = plan.config
-    trained = f"LoRA of {config.lora.words}" if config.adapter == "lora" else "whole UNet"
+    trained = config.trained_words
     precision = "float32" if config.mixed_precision == "no" else config.mixed_precision
     extra = ", gradient checkpointing" if config.gradient_checkpointing else ""
     lines = [f"{config.method}: {plan.model}; {trained}, {precision}{extra}"]

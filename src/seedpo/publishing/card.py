@@ -114,7 +114,9 @@ def _shown(name: str) -> str:
 def _summary(config: RunConfig, base: str | None) -> str:
     source = f"[{base}](https://huggingface.co/{base})" if base else f"`{_shown(config.model)}`"
     papers = [METHODS[config.method].paper, *([SEE_PAPER] if config.gamma else [])]
-    what = f"A LoRA adapter ({config.lora.words})" if config.adapter == "lora" else "The UNet"
+    what = (
+        f"A LoRA adapter ({config.trained_words.removeprefix('LoRA of ')})" if config.adapter == "lora" else "The UNet"
+    )
     return f"{what} of {source}, trained with {_method(config)} ({', '.join(papers)}) by seedpo."
 
 
@@ -159,7 +161,7 @@ def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> li
         ("pairs seen", _pairs_seen(last)),
         *([] if best is None else [("result", f"step {best.step}, the best by {best.figure} ({best.value:.4g})")]),
         ("learning rate", f"{config.learning_rate:g}"),
-        ("trained", f"LoRA, {config.lora.words}" if config.adapter == "lora" else "the whole UNet"),
+        ("trained", config.trained_words),
         *([] if config.ema_decay is None else [("weights", f"moving average, decay {config.ema_decay:g}")]),
         ("mixed precision", config.mixed_precision),
         ("seed", str(config.seed)),

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from seedpo.core.draws import KeyedDraws
-from seedpo.data.cache.digests import digest, network_digest, settings_digest
+from seedpo.data.cache.digests import digest, network_digest, settings_digest, tensors_digest
 from seedpo.data.cache.pairs import MEMORY, EncodedPairs
 from seedpo.data.cache.reference import ReferenceScalars
 from seedpo.data.cache.store import Store
 from seedpo.models.denoiser import PipelineDenoiser
+from seedpo.models.lora import described, description
 from seedpo.models.policy import PipelinePolicy
 from seedpo.protocols import Denoiser, PreferencePairs
 from seedpo.training.settings import RewardRunConfig, RunConfig
@@ -142,7 +143,10 @@ def prompt_settings(policy: PipelineDenoiser, config: RunConfig | RewardRunConfi
 def reference_settings(policy: PipelinePolicy, config: RunConfig) -> dict[str, Any]:
     """What the reference's log-probabilities depend on besides pair, time step and noise."""
     unet: Any = policy.network if policy.adapter.frozen is None else policy.adapter.frozen
+    added = policy.adapter.reference_weights()
+    form = described({"unet": description(policy.network)}).encode() if added else b""
     return {
+        **({"adapter": tensors_digest(added, form).hex()} if added else {}),
         "unet": network_digest(unet),
         "unet_config": _plain(unet.config),
         "process": policy.process.digest(),

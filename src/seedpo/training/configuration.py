@@ -54,6 +54,9 @@ def resolve_config(
     model = named.get("model", RunConfig.model_fields["model"].default)
     require_named_model(named, RunConfig, sets=("data",), models=("model",))
     config = build_config(RunConfig, *(layer.keys for layer in default_layers(preset, model)), named)
+    if config.initial_lora is not None:  # which says them, unless the user does
+        own = ("lora_rank", "lora_alpha", "lora_targets", "lora_dora")
+        config = config.model_copy(update={key: RunConfig.model_fields[key].default for key in own if key not in named})
     _require_supplies(config, preset)
     # These import torch, which a refusal of what was written need not wait for.
     from seedpo.rewards.named import check_definitions

@@ -34,8 +34,9 @@ from seedpo.protocols import Comparisons, Method, PairEncoder, Reward, Source
 from seedpo.registry import Registry
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.named import CheckedReward, build_reward, image_sizes
+from seedpo.run_folders import RunFolder
 from seedpo.scenes.shipped import warn_of_unknown_words
-from seedpo.training.accelerator import build_accelerator
+from seedpo.training.accelerator import build_accelerator, sharding_is_asked_for
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.expectations import what_to_expect
 from seedpo.training.feedback.wiring import asks_people, ensure_study, human_feedback, patience
@@ -239,16 +240,25 @@ class RunParts:
     pairs: int | None
 
 
-def build_parts(config: RunConfig, accelerator: Accelerator, *, progress: bool) -> RunParts:
+def build_parts(
+    config: RunConfig, accelerator: Accelerator, *, progress: bool, kept_lora: Path | None = None
+) -> RunParts:
     """Builds the parts of a run; every process must call this together.
 
     If something cannot be read or built on one process, all of them raise its error.
+
+    Args:
+        config: of the run.
+        accelerator: of this process.
+        progress: whether to show a progress bar.
+        kept_lora: the run folder's copy of the LoRA that a resumed run continues; ``None``: the original.
 
     Raises:
         SeedpoError: any problem that the user can fix, in one line.
     """
     evaluation = on_every_process(accelerator, lambda: build_evaluation(config))
-    policy = on_every_process(accelerator, lambda: build_policy(config))
+    model = config if kept_lora is None else config.model_copy(update={"initial_lora": str(kept_lora)})
+    policy = on_every_process(accelerator, lambda: build_policy(model))
     policy.process = process_of(config, policy)
     policy.pipeline.to(accelerator.device)
     if accelerator.is_main_process:  # which scores the images of evaluations
@@ -311,8 +321,13 @@ def train(
     """
     accelerator = accelerator or build_accelerator(config.mixed_precision, timeout=patience(config))
     require_trackers(config.trackers)
-    parts = build_parts(config, accelerator, progress=progress)
+    if config.initial_lora is not None and sharding_is_asked_for():
+        raise ConfigError("initial_lora cannot be trained in shards, which have no second adapter; leave --shard out")
+    kept = RunFolder(Path(out)).initial_lora if resume is not None else None
+    parts = build_parts(config, accelerator, progress=progress, kept_lora=kept if kept and kept.is_dir() else None)
     folder, resume = start_folder(out, config, accelerator, resume=resume)
+    if config.initial_lora is not None and kept is None:
+        on_main_process(accelerator, lambda: parts.policy.save(folder.initial_lora))
     trainer = Trainer(
         policy=parts.policy,
         method=parts.method,
