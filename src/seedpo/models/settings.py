@@ -98,7 +98,7 @@ class ModelSettings(NetworkSettings):
     def trained_words(self) -> str:
         """What is trained, in a few words, for people."""
         if self.adapter == "full":
-            return "whole UNet"
+            return "the whole UNet"
         start = self.initial_lora
         return f"LoRA of {self.lora.words}" if start is None else f"LoRA continued from {Path(start).name}"
 
