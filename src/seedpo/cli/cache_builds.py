@@ -24,6 +24,7 @@ from seedpo.processes import on_main_process
 from seedpo.protocols import Policy
 from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
+from seedpo.training.checks import check_run
 from seedpo.training.layout import distributed
 from seedpo.training.run import build_method
 from seedpo.training.settings import RunConfig, data_of
@@ -67,6 +68,7 @@ def build_cache(config: RunConfig, *, progress: bool = True) -> str:
     with ExitStack() as lock, logging_redirect_tqdm():
         on_main_process(accelerator, lambda: lock.enter_context(build_lock(root)))
         policy = build_policy(config)
+        check_run(config, policy.process, policy.image_size)
         policy.to(accelerator.device)
         caches = open_caches(config, policy, with_empty=True)
         on_main_process(accelerator, lambda: _prepare(caches, progress=progress))

@@ -95,6 +95,7 @@ def main(arguments: list[str] | None = None) -> Any:
     logging.basicConfig(level=logging.INFO if is_first_process() else logging.ERROR, format="%(message)s")
     for noisy in ("httpx", "accelerate", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that nothing here asks for
     if launch.is_launched():
         launch.end_with_launcher()
     try:

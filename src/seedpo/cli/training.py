@@ -38,6 +38,10 @@ def train_command(
         bool,
         typer.Option("--shard", help="With --processes: each keeps a part of gradients and optimiser state (FSDP2)."),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything and take one batch forward and backward; write nothing."),
+    ] = False,
     push_to_hub: Annotated[
         str | None,
         typer.Option(metavar="OWNER/NAME", help="At the end, upload the results to the hub; see `seedpo push`."),
@@ -51,6 +55,8 @@ def train_command(
         seedpo train see-spo-sd15 --out runs/see-spo --set seed=1
 
         seedpo train spo --out runs/spo --set gamma=1 --set max_steps=200 --resume latest
+
+        seedpo train my-lora.yaml --out runs/mine --dry-run
 
         seedpo train diffusion-dpo --out runs/dpo --processes 8
 
@@ -80,8 +86,13 @@ def train_command(
 
     config = resolve_config(method, overrides)  # refused before the libraries are imported
     quieten_libraries()
-    from seedpo.training.run import train
+    from seedpo.training.run import rehearse, train
 
+    if dry_run:
+        rehearse(config, progress=not quiet)
+        if is_first_process():
+            typer.echo("a run can start: leave out --dry-run")
+        return
     last = train(config, out, resume=resumed, progress=not quiet)
     if not is_first_process():
         return
@@ -94,10 +105,26 @@ def train_command(
         for sentence in comparison.sentences:
             typer.echo(sentence)
     typer.echo(f"run folder: {out}")
+    typer.echo("next:")
+    for command, why in next_commands(out):
+        typer.echo(f"  {command:{NEXT_WIDTH}} # {why}")
     if push_to_hub is not None:
         from seedpo.publishing.push import push_run
 
         typer.echo(f"uploaded: {push_run(out, push_to_hub)}")
+
+
+NEXT_WIDTH = 60
+"""Columns of a command, before what it is for."""
+
+
+def next_commands(out: Path) -> list[tuple[str, str]]:
+    """What people do with a finished run: a command and what it is for."""
+    return [
+        (f"seedpo report {out} --out {out}/report.html", "pictures before and after, verdict, curves"),
+        (f"seedpo sample --run {out} --prompt TEXT --grid --out {out}-grid", "strength x step, same latents"),
+        (f"seedpo export {out} --format kohya --out {out.name}.safetensors", "for web UIs"),
+    ]
 
 
 def plan_command(

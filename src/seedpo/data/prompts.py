@@ -12,6 +12,11 @@ from seedpo.errors import ConfigError, DataError
 from seedpo.registry import unknown
 
 
+def names_a_file(name: str) -> bool:
+    """Whether a text stands for a file of prompts, or for nothing, and not for a registered set."""
+    return name.partition("@")[0] not in PROMPTS
+
+
 def load_prompts(name: str, *, count: int | None = None, seed: int = 0, count_key: str = "--num-prompts") -> list[str]:
     """Prompts of a registered set, of ``NAME@PLACE``, or of a text, JSON lines or CSV file.
 

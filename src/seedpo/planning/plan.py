@@ -18,6 +18,7 @@ from seedpo.planning.memory import Memory, estimate
 from seedpo.planning.networks import build_policy, build_preview
 from seedpo.planning.people import People, questions_to_people
 from seedpo.planning.scorers import Scorer, build_scorer
+from seedpo.training.checks import absent_data, check_run
 from seedpo.training.feedback.wiring import study_settings
 from seedpo.training.run import process_of
 from seedpo.training.settings import RunConfig, reward_of
@@ -169,6 +170,7 @@ def count(
     model = model_configuration(config)
     policy = build_policy(config, model)
     policy.process = process_of(config, policy)
+    check_run(config, policy.process, policy.image_size)
     scorers = {name: _scorer(config, name) for name in config.evaluation.rewards}
     if not METHODS[config.method].source.fixed_pairs and config.feedback.study is None:
         scorers[""] = _scorer(config, reward_of(config))
@@ -274,7 +276,10 @@ def plan_run(
         flops=float(flops),
         hours=sum(line.hours for line in lines),
         memory=memory,
-        warnings=advise(config, gpu, memory, previews=sum(line.share for line in lines if line.name == "previews")),
+        warnings=[
+            *absent_data(config),
+            *advise(config, gpu, memory, previews=sum(line.share for line in lines if line.name == "previews")),
+        ],
         notes=_notes(config, counted.networks.scorers, guesses, workload),
     )
 

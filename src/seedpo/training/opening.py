@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from seedpo.data.settings import data_label
 from seedpo.models.policy import PipelinePolicy
 from seedpo.training.settings import RunConfig, data_of, reward_of
@@ -13,7 +11,7 @@ OFTEN = 30.0
 
 
 def opening_lines(
-    config: RunConfig, policy: PipelinePolicy, *, pairs: int | None, fixed_pairs: bool, processes: int, out: Path
+    config: RunConfig, policy: PipelinePolicy, *, pairs: int | None, fixed_pairs: bool, processes: int, results: str
 ) -> list[str]:
     """A few lines for the log: model, data, what is trained, the reference, and where results go.
 
@@ -23,7 +21,7 @@ def opening_lines(
         pairs: that are trained on in one pass; ``None`` for streams and methods that draw their own.
         fixed_pairs: whether the pairs come from a data set.
         processes: of the run.
-        out: the run folder.
+        results: where they go.
     """
     height, width = policy.image_size
     precision = "float32" if config.mixed_precision == "no" else config.mixed_precision
@@ -35,7 +33,7 @@ def opening_lines(
         f"model: {config.model} ({name}), {height} x {width} px, {precision}, on {policy.device}",
         f"data: {_data(config, pairs, processes)}" if fixed_pairs else f"prompts: {_prompts(config)}",
         f"trained: {what}, {trained:,} parameters; reference: {reference}",
-        f"results: {out}",
+        f"results: {results}",
     ]
 
 

@@ -9,12 +9,12 @@ The parts can also be built one by one and handed to :class:`seedpo.training.tra
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from accelerate import Accelerator
 
 from seedpo.core.processes import Process, with_last_step_clamped
@@ -25,19 +25,17 @@ from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.pair_validation import JoinedEvaluation
 from seedpo.methods.presets import METHODS
 from seedpo.methods.sources.supplies import Decode, Supplies
-from seedpo.metrics.catalogue import METRICS, metric_entry
 from seedpo.metrics.named import build_prompt_metric
 from seedpo.models.catalogue import MODELS
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.processes import on_every_process, on_main_process
 from seedpo.protocols import Comparisons, Method, PairEncoder, Reward, Source
-from seedpo.registry import Registry
-from seedpo.rewards.catalogue import REWARDS
-from seedpo.rewards.named import CheckedReward, build_reward, image_sizes
+from seedpo.rewards.named import CheckedReward, build_reward
 from seedpo.run_folders import RunFolder
 from seedpo.scenes.shipped import warn_of_unknown_words
 from seedpo.training.accelerator import build_accelerator, sharding_is_asked_for
 from seedpo.training.caches import Caches, open_caches
+from seedpo.training.checks import check_run
 from seedpo.training.expectations import what_to_expect
 from seedpo.training.feedback.wiring import asks_people, ensure_study, human_feedback, patience
 from seedpo.training.opening import likely_mistakes, opening_lines
@@ -189,38 +187,6 @@ def build_evaluation(config: RunConfig) -> ImageEvaluation:
     )
 
 
-def _check_steps(config: RunConfig, policy: PipelinePolicy) -> None:
-    """Refuses step counts that the model's noise schedule does not have, before anything is sampled."""
-    for section in ("sampling", "evaluation"):
-        try:
-            policy.process.timesteps(getattr(config, section).num_inference_steps)
-        except ValueError as error:
-            raise ConfigError(f"{section}.{error}") from error
-
-
-def _check_images(config: RunConfig, policy: PipelinePolicy) -> None:
-    """Refuses rewards and metrics that cannot read the model's images, before anything is sampled."""
-    needs_reward = not METHODS[config.method].source.fixed_pairs and config.feedback.study is None
-
-    def sizes(rewards: Sequence[str]) -> dict[str, int | None]:
-        return {part: size for name in rewards for part, size in image_sizes(name, config.rewards).items()}
-
-    needed: Mapping[str, tuple[Registry[Any], Mapping[str, int | None]]] = {
-        "reward": (REWARDS, sizes([reward_of(config)] if needs_reward else [])),
-        "evaluation.rewards": (REWARDS, sizes(config.evaluation.rewards)),
-        "evaluation.metrics": (METRICS, {name: metric_entry(name)[0].image_size for name in config.evaluation.metrics}),
-    }
-    height, width = policy.image_size
-    for key, (registry, size_of) in needed.items():
-        unreadable = [name for name, size in size_of.items() if size not in (None, height)]
-        if unreadable:
-            others = ", ".join(entry.name for entry in registry.entries if entry.image_size in (None, height))
-            raise ConfigError(
-                f"{key}: {', '.join(unreadable)} cannot read the images of model {config.model}, {height} x {width} "
-                f"px; set {key} to one of {others}"
-            )
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunParts:
     """What a run is made of, on one process.
@@ -241,17 +207,23 @@ class RunParts:
 
 
 def build_parts(
-    config: RunConfig, accelerator: Accelerator, *, progress: bool, kept_lora: Path | None = None
+    config: RunConfig,
+    accelerator: Accelerator,
+    *,
+    progress: bool,
+    kept_lora: Path | None = None,
+    writes_study: bool = True,
 ) -> RunParts:
     """Builds the parts of a run; every process must call this together.
 
     If something cannot be read or built on one process, all of them raise its error.
 
     Args:
-        config: of the run.
+        config: the run's settings.
         accelerator: of this process.
-        progress: whether to show a progress bar.
+        progress: whether to show progress bars.
         kept_lora: the run folder's copy of the LoRA that a resumed run continues; ``None``: the original.
+        writes_study: whether a study that people are asked in is made, if there is none.
 
     Raises:
         SeedpoError: any problem that the user can fix, in one line.
@@ -263,13 +235,13 @@ def build_parts(
     policy.pipeline.to(accelerator.device)
     if accelerator.is_main_process:  # which scores the images of evaluations
         evaluation.place(accelerator.device)
-    _check_steps(config, policy)
-    _check_images(config, policy)
+    check_run(config, policy.process, policy.image_size)
     caches = on_every_process(accelerator, lambda: build_caches(config, policy))
     # The caches hashed the frozen copy; only now may accelerate distribute it.
     if (frozen := policy.adapter.frozen) is not None:
         policy.adapter.frozen = accelerator.prepare_model(frozen, evaluation_mode=True)
-    on_main_process(accelerator, lambda: ensure_study(config))
+    if writes_study:
+        on_main_process(accelerator, lambda: ensure_study(config))
     divided: DividedPairs | None = None
     if METHODS[config.method].source.fixed_pairs:
         divided = pairs = on_every_process(accelerator, lambda: build_divided_pairs(config))
@@ -294,6 +266,40 @@ def build_parts(
         evaluation=JoinedEvaluation([evaluation, *validation]) if validation else evaluation,
         pairs=len(divided.training) if divided and not divided.training.sequential else None,
     )
+
+
+def rehearse(config: RunConfig, *, progress: bool = True) -> None:
+    """Checks a run as :func:`train` does and takes its first batch, forward and backward; writes nothing.
+
+    The log says what a run says first. Where people judge, no batch is drawn.
+
+    Raises:
+        SeedpoError: any problem that the user can fix, in one line.
+    """
+    accelerator = build_accelerator(config.mixed_precision)
+    require_trackers(config.trackers)
+    parts = build_parts(config, accelerator, progress=progress, writes_study=False)
+    _say_what_is_trained(config, parts, accelerator, results="nothing is written")
+    if asks_people(config, parts.source):
+        logger.info("people judge: no batch is drawn")
+        return
+    generator = torch.Generator().manual_seed(config.seed)
+    loss = parts.method.loss(parts.policy, parts.source.next_batch(), generator=generator).losses.mean()
+    torch.autograd.backward(loss)
+    if not bool(loss.isfinite()):
+        raise ConfigError("the loss of the first batch is not finite; lower beta or gamma, or use another precision")
+    logger.info("first batch: loss %.4f, forward and backward", float(loss.detach()))
+
+
+def _say_what_is_trained(config: RunConfig, parts: RunParts, accelerator: Accelerator, *, results: str) -> None:
+    fixed, processes = METHODS[config.method].source.fixed_pairs, accelerator.num_processes
+    first = opening_lines(
+        config, parts.policy, pairs=parts.pairs, fixed_pairs=fixed, processes=processes, results=results
+    )
+    for line in [*first, *what_to_expect(config, fixed_pairs=fixed)]:
+        logger.info("%s", line)
+    for line in likely_mistakes(config, pairs=parts.pairs, processes=processes) if accelerator.is_main_process else ():
+        logger.warning("%s", line)
 
 
 def train(
@@ -341,12 +347,5 @@ def train(
         after_restoring=parts.policy.adapter.move_reference if config.fidelity.reference_moves_on_resume else None,
         save_before_step=asks_people(config, parts.source),
     )
-    fixed, processes = METHODS[config.method].source.fixed_pairs, accelerator.num_processes
-    first = opening_lines(
-        config, parts.policy, pairs=parts.pairs, fixed_pairs=fixed, processes=processes, out=folder.path
-    )
-    for line in [*first, *what_to_expect(config, fixed_pairs=fixed)]:
-        logger.info("%s", line)
-    for line in likely_mistakes(config, pairs=parts.pairs, processes=processes) if accelerator.is_main_process else ():
-        logger.warning("%s", line)
+    _say_what_is_trained(config, parts, accelerator, results=str(folder.path))
     return trainer.train(resume=resume)

@@ -1,0 +1,95 @@
+"""What can be refused before anything is trained: the same for `train`, its `--dry-run`, `cache build` and `plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from seedpo.core.processes import Process
+from seedpo.data.prompts import load_prompts, names_a_file
+from seedpo.errors import ConfigError, DataError
+from seedpo.methods.presets import METHODS
+from seedpo.metrics.catalogue import METRICS, metric_entry
+from seedpo.registry import Registry
+from seedpo.rewards.catalogue import REWARDS
+from seedpo.rewards.named import image_sizes
+from seedpo.training.settings import RunConfig, reward_of
+
+
+def check_run(config: RunConfig, process: Process, image_size: tuple[int, int]) -> None:
+    """Refuses settings that do not fit the model, and prompt files that cannot be read.
+
+    Args:
+        config: of the run.
+        process: of its model.
+        image_size: height and width of its images, in pixels.
+
+    Raises:
+        ConfigError: naming the key, its value and the fix.
+        DataError: if a prompt file cannot be read.
+    """
+    check_steps(config, process)
+    check_images(config, image_size)
+    check_prompts(config)
+
+
+def check_steps(config: RunConfig, process: Process) -> None:
+    """Refuses step counts that the model's noise schedule does not have."""
+    for section in ("sampling", "evaluation"):
+        try:
+            process.timesteps(getattr(config, section).num_inference_steps)
+        except ValueError as error:
+            raise ConfigError(f"{section}.{error}") from error
+
+
+def check_images(config: RunConfig, image_size: tuple[int, int]) -> None:
+    """Refuses pairs of another size than the model's, and rewards and metrics that cannot read its images."""
+    height, width = image_size
+    fixed_pairs = METHODS[config.method].source.fixed_pairs
+    resolution = config.pairs.resolution
+    if fixed_pairs and resolution is not None and resolution != height:
+        raise ConfigError(
+            f"pairs.resolution = {resolution}, but model {config.model} works at {height} x {width} px; set "
+            f"pairs.resolution to {height}, or resolution to {resolution}"
+        )
+
+    def sizes(rewards: Sequence[str]) -> dict[str, int | None]:
+        return {part: size for name in rewards for part, size in image_sizes(name, config.rewards).items()}
+
+    asks_reward = not fixed_pairs and config.feedback.study is None
+    needed: Mapping[str, tuple[Registry[Any], Mapping[str, int | None]]] = {
+        "reward": (REWARDS, sizes([reward_of(config)] if asks_reward else [])),
+        "evaluation.rewards": (REWARDS, sizes(config.evaluation.rewards)),
+        "evaluation.metrics": (METRICS, {name: metric_entry(name)[0].image_size for name in config.evaluation.metrics}),
+    }
+    for key, (registry, size_of) in needed.items():
+        unreadable = [name for name, size in size_of.items() if size not in (None, height)]
+        if unreadable:
+            others = ", ".join(entry.name for entry in registry.entries if entry.image_size in (None, height))
+            raise ConfigError(
+                f"{key}: {', '.join(unreadable)} cannot read the images of model {config.model}, {height} x {width} "
+                f"px; set {key} to one of {others}"
+            )
+
+
+def check_prompts(config: RunConfig) -> None:
+    """Refuses prompt files that are not there or cannot be read; sets that come from the hub are left alone."""
+    named = {"evaluation.prompts": (config.evaluation.prompts, config.evaluation.num_prompts)}
+    if not METHODS[config.method].source.fixed_pairs:
+        named["prompts"] = (config.prompts, 1)
+    for key, (name, count) in named.items():
+        if names_a_file(name):
+            try:
+                load_prompts(name, count=count, count_key="evaluation.num_prompts")
+            except DataError as error:
+                raise DataError(f"{key}: {error}") from error
+
+
+def absent_data(config: RunConfig) -> list[str]:
+    """Sets of pairs that are paths and do not exist here, in words; for a plan, which reads no data."""
+    if not METHODS[config.method].source.fixed_pairs or config.data is None:
+        return []
+    names = [config.data] if isinstance(config.data, str) else [entry.name for entry in config.data]
+    paths = [name for name in names if "/" in name and not name.startswith("hub:") and not set("*?[{") & set(name)]
+    return [f"data = {name} does not exist here" for name in paths if not Path(name).expanduser().exists()]
