@@ -93,7 +93,7 @@ class TestList:
         assert all(f"  {name} " in shown for kind in registries() for name in registries()[kind].names())
 
     def test_an_unknown_kind(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert "unknown kind 'colours'; there are: methods, models" in refusal(capsys, call("list", "colours"))
+        assert "unknown kind 'colours'; there are: recipes, methods" in refusal(capsys, call("list", "colours"))
 
 
 class TestRefusals:
