@@ -41,7 +41,13 @@ def run(folder: Path, out: Path, *, steps: int, resume: bool = False, **changes:
 
 
 @pytest.mark.parametrize(
-    "form", [{"lora_dropout": 0.5}, {"lora_dora": True, "lora_alpha": 2.0, "lora_targets": ["all"]}]
+    "form",
+    [
+        {"lora_dropout": 0.5},
+        {"lora_dora": True, "lora_alpha": 2.0, "lora_targets": ["all"]},
+        {"base_precision": "int8"},
+        {"base_precision": "nf4", "lora_dropout": 0.1},
+    ],
 )
 def test_a_resumed_run_is_the_one_that_never_stopped(tmp_path: Path, form: dict[str, Any]) -> None:
     whole = run(tmp_path, tmp_path / "whole", steps=3, **form)
@@ -122,6 +128,32 @@ def test_the_reference_has_the_initial_lora(tmp_path: Path) -> None:
     assert reference_settings(policy, config) == before != reference_settings(plain, config)
     planned = planned_policy(config, model_configuration(config)).trainable_parameters()
     assert {n: v.shape for n, v in planned.items()} == {n: v.shape for n, v in policy.trainable_parameters().items()}
+
+
+@pytest.mark.parametrize("precision", ["int8", "nf4"])
+def test_a_lora_on_a_rounded_base_is_merged_into_the_original(tmp_path: Path, precision: str) -> None:
+    lora = published_lora(tmp_path / "theirs")
+    run(tmp_path, tmp_path / "run", steps=2, initial_lora=str(lora), base_precision=precision)
+    first = next(line for line in metrics(tmp_path / "run") if "loss" in line)
+    assert first["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    merged = load_pipeline(export_run(tmp_path / "run", tmp_path / "merged", format="pipeline"))
+    plain = load_pipeline(PIPELINE)
+    plain.load_lora_weights(tmp_path / "run" / "adapter")
+    inputs = network_inputs(PipelinePolicy(load_pipeline(PIPELINE)))
+    expected = predicted(plain, inputs)
+    torch.testing.assert_close(predicted(merged, inputs), expected, rtol=1e-3, atol=1e-4)
+    drawn = load_target(parse_target(str(tmp_path / "run"), ModelOptions())).predict(*inputs)
+    assert 1e-4 < (drawn - expected).norm() / expected.norm() < 0.3, "images of the run are those of its rounded base"
+
+
+def test_a_rounded_base_is_another_reference(tmp_path: Path) -> None:
+    config = resolve_config("diffusion-dpo", small(tmp_path))
+    digests = [
+        reference_settings(build_policy(config.model_copy(update={"base_precision": precision})), config)["unet"]
+        for precision in ("full", "int8", "nf4", "nf4")
+    ]
+    assert len(set(digests)) == 3
+    assert digests[2] == digests[3]
 
 
 class TestRefusals:

@@ -22,8 +22,9 @@ from seedpo.models.catalogue import MODELS
 from seedpo.models.families import FAMILIES, Family, family_of
 from seedpo.models.lora import NAME, carries_adapter
 from seedpo.models.names import hub_place, is_hub_name, looks_like_a_model
+from seedpo.models.quantised import quantise
 from seedpo.models.settings import ModelSettings
-from seedpo.weights import align, read_weights
+from seedpo.weights import DTYPES, align, read_weights
 
 INDEX = "model_index.json"
 
@@ -36,12 +37,15 @@ def load_base(settings: ModelSettings) -> Any:
     """Loads the pipeline that settings name, by its registered name or from its place.
 
     Raises:
-        ConfigError: if the name is unknown.
+        ConfigError: if the name is unknown, or what quantises the network is not installed.
         DataError: if it cannot be loaded.
     """
     name = settings.model
     place = name if looks_like_a_model(name) and name not in MODELS else MODELS.load(name)()
-    return load_pipeline(place, vae=settings.vae, single_file_config=settings.single_file_config)
+    pipeline = load_pipeline(place, vae=settings.vae, single_file_config=settings.single_file_config)
+    network = getattr(pipeline, family_of(pipeline).network)
+    quantise(network, settings.base_precision, DTYPES[settings.mixed_precision])
+    return pipeline
 
 
 def load_pipeline(model: str | Path, *, vae: str | None = None, single_file_config: str | None = None) -> Any:
@@ -114,6 +118,8 @@ def add_initial(pipeline: Any, settings: ModelSettings) -> None:
     if not carries_adapter(network):
         raise DataError(f"initial_lora = {file} holds no LoRA of the {family_of(pipeline).network}; name one")
     config, form = network.peft_config[NAME], settings.lora
+    if config.use_dora and settings.base_precision == "int8":
+        raise ConfigError(f"base_precision = int8 cannot carry the DoRA of initial_lora = {file}; take nf4 or full")
     said: dict[str, tuple[Any, Any]] = {
         "lora_rank": (form.rank, config.r),
         "lora_alpha": (form.alpha, config.lora_alpha),

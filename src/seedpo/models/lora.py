@@ -185,6 +185,8 @@ def alphas(layers: Iterable[str], content: Mapping[str, Any]) -> dict[str, float
 
 def _width(layer: nn.Module) -> int:
     """The largest rank that a layer's weights can have."""
+    if isinstance(layer, nn.Linear):  # quantised weights have another shape
+        return min(layer.in_features, layer.out_features)
     weight = layer.weight
     assert isinstance(weight, Tensor)
     return min(weight.shape[0], weight[0].numel())

@@ -54,7 +54,7 @@ def store_rounded(network: nn.Module, dtype: torch.dtype) -> None:
                 layer.cast_input_dtype_enabled = False
         if isinstance(layer, _ROUNDED) and layer not in whole:
             for parameter in layer.parameters(recurse=False):
-                if not parameter.requires_grad:
+                if not parameter.requires_grad and parameter.is_floating_point():  # else it is quantised
                     parameter.data = parameter.data.to(dtype)
 
 

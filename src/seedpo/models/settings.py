@@ -78,6 +78,9 @@ class ModelSettings(NetworkSettings):
     initial_lora: Annotated[str | None, Place()] = None
     """LoRA that training continues: a file, a folder or `owner/name[@revision]`, in the format of diffusers or kohya;
     the reference is the model with it. It says rank, alpha, layers and DoRA. None: a new one, which changes nothing."""
+    base_precision: Literal["full", "int8", "nf4"] = "full"
+    """Number format of the frozen linear layers of the denoising network under a LoRA: `int8` and `nf4` (4 bits) need
+    bitsandbytes (`seedpo[quantised]`) and take a half to a quarter of bf16's memory; `full`: as `mixed_precision`."""
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: far less memory, about a third more time."""
     compile: bool = False
@@ -100,12 +103,19 @@ class ModelSettings(NetworkSettings):
         if self.adapter == "full":
             return "the whole UNet"
         start = self.initial_lora
-        return f"LoRA of {self.lora.words}" if start is None else f"LoRA continued from {Path(start).name}"
+        what = f"LoRA of {self.lora.words}" if start is None else f"LoRA continued from {Path(start).name}"
+        return what if self.base_precision == "full" else f"{what}, base in {self.base_precision}"
 
     @model_validator(mode="after")
-    def _a_lora_is_continued_as_one(self) -> Self:
+    def _what_needs_a_lora_has_one(self) -> Self:
         if self.initial_lora is not None and self.adapter == "full":
             raise ValueError("initial_lora needs adapter = lora: all weights have no adapter to continue")
+        if self.base_precision != "full" and self.adapter == "full":
+            raise ValueError(
+                f"base_precision = {self.base_precision} needs adapter = lora: what is trained has no 8 bits"
+            )
+        if self.base_precision == "int8" and self.lora_dora:
+            raise ValueError("lora_dora needs base_precision nf4 or full: peft cannot measure the norms of 8-bit rows")
         return self
 
     @model_validator(mode="after")

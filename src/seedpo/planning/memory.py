@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from seedpo.models.quantised import saved_bytes
 from seedpo.planning.costs import Cost, Networks
 from seedpo.planning.networks import weight_bytes
 from seedpo.training.optimizers import OPTIMIZERS
@@ -71,7 +72,7 @@ def estimate(
     text, images = sum(map(weight_bytes, encoders)), weight_bytes(pipeline.vae)
     parts = {name: part for scorer in networks.scorers.values() for name, part in scorer.parts.items()}
     held = {
-        "UNet": weight_bytes(policy.network),
+        "UNet": weight_bytes(policy.network) - saved_bytes(policy.network, config.base_precision),
         "frozen copy of the UNet": weight_bytes(policy.adapter.frozen),
         "text encoders": 0 if cached and config.cache.prompts else text,
         "autoencoder": 0 if cached and config.cache.latents else images,

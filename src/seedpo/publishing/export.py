@@ -105,7 +105,7 @@ def export_kohya(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype
 
 def export_pipeline(config: RunConfig, weights: Path, out: Path, dtype: torch.dtype) -> None:
     """A whole pipeline in diffusers' format: the adapter added to the base model's weights, or the trained UNet."""
-    pipeline: Any = load_base(config)
+    pipeline: Any = load_base(config.model_copy(update={"base_precision": "full"}))
     add_trained(pipeline, weights, adapter=config.adapter)
     if config.adapter == "lora":
         pipeline.fuse_lora()
