@@ -80,7 +80,7 @@ class ModelSettings(NetworkSettings):
     the reference is the model with it. It says rank, alpha, layers and DoRA. None: a new one, which changes nothing."""
     base_precision: Literal["full", "int8", "nf4"] = "full"
     """Number format of the frozen linear layers of the denoising network under a LoRA: `int8` and `nf4` (4 bits) need
-    bitsandbytes (`seedpo[quantised]`) and take a half to a quarter of bf16's memory; `full`: as `mixed_precision`."""
+    bitsandbytes (`seedpo[quantised]`) and take about a half and a quarter of bf16's memory; `full`: as `mixed_precision`."""
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: far less memory, about a third more time."""
     compile: bool = False
@@ -111,9 +111,7 @@ class ModelSettings(NetworkSettings):
         if self.initial_lora is not None and self.adapter == "full":
             raise ValueError("initial_lora needs adapter = lora: all weights have no adapter to continue")
         if self.base_precision != "full" and self.adapter == "full":
-            raise ValueError(
-                f"base_precision = {self.base_precision} needs adapter = lora: what is trained has no 8 bits"
-            )
+            raise ValueError(f"base_precision = {self.base_precision} needs adapter = lora, whose base is frozen")
         if self.base_precision == "int8" and self.lora_dora:
             raise ValueError("lora_dora needs base_precision nf4 or full: peft cannot measure the norms of 8-bit rows")
         return self
