@@ -80,7 +80,7 @@ class ModelSettings(NetworkSettings):
     the reference is the model with it. It says rank, alpha, layers and DoRA. None: a new one, which changes nothing."""
     base_precision: Literal["full", "int8", "nf4"] = "full"
     """Number format of the frozen linear layers of the denoising network under a LoRA: `int8` and `nf4` (4 bits) need
-    bitsandbytes (`seedpo[quantised]`) and take about a half and a quarter of bf16's memory; `full`: `mixed_precision`."""
+    bitsandbytes (`seedpo[quantised]`) and take a half and a quarter of bf16's memory; `full`: `mixed_precision`."""
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: far less memory, about a third more time."""
     compile: bool = False
