@@ -142,7 +142,7 @@ def lora_file(place: str) -> Path:
         return path
     if not path.is_dir():
         if not is_hub_name(place):
-            raise DataError(f"LoRA {place} is neither a file, a folder nor a name of the form owner/name[@revision]")
+            raise DataError(f"initial_lora = {place} is neither a file, a folder nor a name like owner/name[@revision]")
         repository, revision = hub_place(place)
         with _explained(f"LoRA {place} is not there, and the hub does not give it", "name a file or a folder"):
             path = Path(snapshot_download(repository, revision=revision, allow_patterns=["*.safetensors"]))
