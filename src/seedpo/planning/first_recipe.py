@@ -98,6 +98,8 @@ def first_recipe(path: Path, *, data: str, model: str, memory: float) -> FirstRe
         ]
     beta = keys["beta"]
     lines += [
+        "# Judge the images by PickScore as well (4 GB from the hub, 2 GB on the GPU):",
+        "# evaluation: {rewards: [pickscore]}",
         "# The entropy term of SEE-DPO, and the control that belongs beside it:",
         "# gamma: 0.001",
         f"# beta: {beta * 1.001:g}",
