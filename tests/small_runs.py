@@ -22,8 +22,14 @@ SMALL: dict[str, Any] = {
     "learning_rate": 1e-3,
     "evaluate_every": 0,
     "sampling": {"num_inference_steps": 4, "guidance_scale": 2.0},
-    "trajectories": {"prompts_per_rollout": 2, "images_per_prompt": 2},
-    "steps": {"prompts_per_rollout": 2, "candidates": 2, "plain_steps": 1, "min_gap": 0.0},
+    "trajectories": {"prompts_per_rollout": 2, "images_per_prompt": 2, "min_gap": 0.0, "steps_per_pair": None},
+    "steps": {
+        "prompts_per_rollout": 2,
+        "candidates": 2,
+        "plain_steps": 1,
+        "min_gap": 0.0,
+        "updates_per_rollout": 1,
+    },
     "evaluation": {
         "prompts": "scenes-evaluation",
         "num_prompts": 2,

@@ -44,7 +44,12 @@ def model_folder(kind: str) -> str:
 def settings(folder: Path, method: str, *, kind: str = "sd15", **changes: Any) -> RunConfig:
     """A small run of a tiny pipeline on more prompts than its roll-outs take, so that none is met twice."""
     keys = merge(
-        small(folder), {"model": model_folder(kind), "pairs": {"resolution": 16}, "evaluation": {"rewards": []}}
+        small(folder),
+        {
+            "model": model_folder(kind),
+            "pairs": {"resolution": 16},
+            "evaluation": {"rewards": [], "metrics": ["pairwise_diversity"]},
+        },
     )
     prompts = folder / "many.txt"
     prompts.write_text("\n".join(EIGHT_PROMPTS), encoding="utf-8")

@@ -155,7 +155,10 @@ class TestConfig:
                 {"mix": {"terms": {"hpsv2": {"wieght": 1, "weight": 1}}}},
                 r"'rewards\.mix\.terms\.hpsv2\.wieght'; did you",
             ),
-            ({"mix": {"term": {"hpsv2": 1}, "terms": {"hpsv2": 1}}}, r"'rewards\.mix\.term'; did you mean 'terms'"),
+            (
+                {"mix": {"term": {"hpsv2": 1}, "terms": {"hpsv2": 1}}},
+                r"'rewards\.mix\.term'; did you mean 'rewards.mix.terms'",
+            ),
             ({"a": {"terms": {"b": 1}}, "b": {"terms": {"a": 1}}}, r"a -> b -> a is a circle: a sum cannot be made of"),
             ({"a": {"terms": {"a": 1}}}, r"a -> a is a circle"),
             ({"a": {"terms": {"hpsv2": True}}}, r"rewards\.a\.terms\.hpsv2 = True"),

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,7 +38,7 @@ def test_what_the_first_lines_name(method: str, adapter: str, pairs: int | None,
     config = resolve_config(method, {"adapter": adapter})
     policy = build_policy(config)
     keys: dict[str, Any] = {"pairs": pairs, "fixed_pairs": method == "diffusion-dpo", "processes": 1}
-    text = "\n".join(opening_lines(config, policy, out=Path("runs/mine"), **keys))
+    text = "\n".join(opening_lines(config, policy, results="runs/mine", **keys))
     count = sum(value.numel() for value in policy.trainable_parameters().values())
     for part in ("scenes (StableDiffusionPipeline)", "32 x 32 px", "float32", "cpu", f"{count:,}", "runs/mine", *parts):
         assert part in text

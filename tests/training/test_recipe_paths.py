@@ -18,6 +18,8 @@ from seedpo.training.sweeps.definition import read_sweep
 NO_PLACES = {
     "method",
     "lora_targets",
+    "keep_best",
+    "metric",
     "loss",
     "tracker_project",
     "question",

@@ -27,6 +27,9 @@ from seedpo.run_folders import RunFolder, read_metrics
 
 ACCURACY = "validation/accuracy"
 
+CHANCE = 0.5
+"""Accuracy of a coin on pairs."""
+
 Scores = NDArray[np.float64]
 
 
@@ -80,6 +83,13 @@ class BaseComparison:
         judges = self.decisive
         if self.step == 0:
             return "The result is the model it started from: no evaluation was better than step 0 (keep_best)."
+        if not judges and self.accuracy is not None:
+            learned = self.accuracy.low > CHANCE
+            return (
+                f"{'It learned the preferences' if learned else 'It is not shown that it learned the preferences'}: "
+                f"{_ranked_right(self.accuracy)} No reward compared its images with those of its base; name one in "
+                "evaluation.rewards."
+            )
         if not judges:
             return "Not compared with its base: no reward was measured at both steps; name one in evaluation.rewards."
         if self.gain is Gain.TOO_LITTLE:
@@ -107,10 +117,14 @@ class BaseComparison:
     @property
     def sentences(self) -> list[str]:
         """The verdict, and the accuracy on validation pairs if some were kept out."""
-        if self.accuracy is None:
+        if self.accuracy is None or not self.decisive:
             return [self.sentence]
-        ends = "" if math.isnan(self.accuracy.low) else f" [{self.accuracy.low:.0%}, {self.accuracy.high:.0%}]"
-        return [self.sentence, f"Validation pairs ranked right: {self.accuracy.mean:.0%}{ends}; chance is 50%."]
+        return [self.sentence, _ranked_right(self.accuracy)]
+
+
+def _ranked_right(accuracy: Interval) -> str:
+    ends = "" if math.isnan(accuracy.low) else f" [{accuracy.low:.0%}, {accuracy.high:.0%}]"
+    return f"Validation pairs ranked right: {accuracy.mean:.0%}{ends}; chance is {CHANCE:.0%}."
 
 
 def compare_with_base(folder: RunFolder) -> BaseComparison | None:

@@ -11,9 +11,7 @@ FOLDER = Path(__file__).parent
 
 def _entry(path: Path) -> Entry:
     with path.open(encoding="utf-8") as file:
-        return Entry(
-            name=path.stem, target=f"seedpo.recipes:{path.name}", summary=file.readline().lstrip("# ").rstrip()
-        )
+        return Entry(name=path.stem, target="seedpo.recipes:FOLDER", summary=file.readline().lstrip("# ").rstrip())
 
 
 RECIPES = Registry("recipe", tuple(map(_entry, sorted(FOLDER.glob("*.yaml")))))

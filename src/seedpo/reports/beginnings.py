@@ -76,8 +76,10 @@ def _win_sentence(setting: Setting) -> str | None:
         comparison = compare_with_base(RunFolder.open(setting.runs[0].folder))
     except SeedpoError:
         return None  # a report shows what can be read; the notes name what is damaged
-    usable = comparison is not None and comparison.rewards and comparison.gain is not Gain.TOO_LITTLE
-    return comparison.sentence if comparison is not None and usable else None
+    if comparison is None:
+        return None
+    usable = comparison.gain is not Gain.TOO_LITTLE if comparison.rewards else comparison.accuracy is not None
+    return comparison.sentence if usable else None
 
 
 def change_sentence(family: Family, setting: Setting) -> str:
