@@ -77,7 +77,9 @@ def check_launch(*, gpus: int) -> None:
         if _says_yes(f"ACCELERATE_USE_{name}"):
             raise ConfigError(f"{name} is not supported; use seedpo/recipes/accelerate/ddp.yaml or fsdp2.yaml")
     if _says_yes(_FSDP) and os.environ.get("FSDP_VERSION", "1") != "2":
-        raise ConfigError("FSDP of version 1 is not supported; write fsdp_version: 2 (seedpo/recipes/accelerate/fsdp2.yaml)")
+        raise ConfigError(
+            "FSDP of version 1 is not supported; write fsdp_version: 2 (seedpo/recipes/accelerate/fsdp2.yaml)"
+        )
     if _says_yes(_FSDP) and _says_yes("FSDP_OFFLOAD_PARAMS"):
         raise ConfigError("fsdp_offload_params is not supported; write fsdp_offload_params: false")
     rank = int(os.environ.get("LOCAL_RANK", "0"))
