@@ -23,6 +23,9 @@ class Section(BaseModel):
 
 Settings = TypeVar("Settings", bound=Section)
 
+HUB = "hub:"
+"""What a data set of the hub begins with, in place of a path."""
+
 NO_EFFECT = "changes no number of a run's results"
 """Marks a key, ``key: Annotated[int, NO_EFFECT]``: runs that differ in it alone have the same results."""
 

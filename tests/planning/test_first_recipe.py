@@ -10,7 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from seedpo.cli import app
-from seedpo.errors import ConfigError
+from seedpo.errors import ConfigError, DataError
 from seedpo.planning.first_recipe import family_of_name, first_recipe, recipe_for
 from seedpo.recipes import RECIPES
 from seedpo.scenes.shipped import scenes_folder
@@ -64,6 +64,10 @@ def test_families(tmp_path: Path) -> None:
     assert family_of_name(str(tmp_path / "StableDiffusionXLPipeline"))[0] == "sdxl"
     assert family_of_name("stabilityai/stable-diffusion-xl-base-1.0")[0] == "sdxl"
     assert family_of_name("stable-diffusion-v1-5/stable-diffusion-v1-5")[0] == "sd15"
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "model_index.json").write_text("{")
+    with pytest.raises(DataError, match=r"model_index\.json"):
+        family_of_name(str(tmp_path / "damaged"))
     for model, reason in (
         (str(tmp_path / "FluxPipeline"), "FluxPipeline"),
         (str(tmp_path), "model_index.json"),

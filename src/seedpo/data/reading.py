@@ -22,11 +22,9 @@ from seedpo.data.tables import TextRows
 from seedpo.data.text import csv_lines, json_lines
 from seedpo.errors import DataError
 from seedpo.registry import unknown
+from seedpo.settings import HUB
 
 logger = logging.getLogger(__name__)
-
-HUB = "hub:"
-"""What a data set of the hub begins with."""
 
 EXPECTED = (
     "name a parquet file, a .jsonl, .csv or .tar file, a folder or a glob of such files, a folder with chosen/ and "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from seedpo.models.adapter import LORA_FILE, WEIGHTS_FILE, load_network, lora_la
 from seedpo.models.catalogue import MODELS
 from seedpo.models.families import FAMILIES, Family, family_of
 from seedpo.models.lora import NAME, carries_adapter
-from seedpo.models.names import hub_place, is_hub_name, looks_like_a_model
+from seedpo.models.names import hub_place, is_hub_name, looks_like_a_model, pipeline_class_name
 from seedpo.models.quantised import quantise
 from seedpo.models.settings import ModelSettings
 from seedpo.weights import DTYPES, align, read_weights
@@ -275,11 +274,8 @@ def _download(model: str, parts: dict[str, Any]) -> Path:
 
 def _class_of(index: Path) -> Any:
     """The class that a ``model_index.json`` names."""
-    try:
-        name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{index} does not name a pipeline class ({error!r})") from error
-    if not isinstance(name, str) or name not in FAMILIES:
+    name = pipeline_class_name(index)
+    if name not in FAMILIES:
         raise DataError(
             f"{index.parent} holds a {name}, which cannot be trained here; there are: {', '.join(FAMILIES.names())}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -17,6 +18,18 @@ def is_hub_name(name: str) -> bool:
     """Whether a text has the form ``owner/name`` or ``owner/name@revision`` and is not a path that exists."""
     path = Path(name)
     return _HUB.fullmatch(name) is not None and path.suffix not in CHECKPOINT_SUFFIXES and not path.exists()
+
+
+def pipeline_class_name(index: Path) -> str:
+    """The class that a pipeline's ``model_index.json`` names.
+
+    Raises:
+        DataError: if the file cannot be read or names none.
+    """
+    try:
+        return str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{index} does not name a pipeline class ({error!r})") from error
 
 
 def looks_like_a_model(name: str) -> bool:

@@ -16,7 +16,7 @@ from seedpo.data.reading import load_pairs
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import ConfigError
 from seedpo.models.catalogue import MODELS
-from seedpo.models.names import is_hub_name
+from seedpo.models.names import is_hub_name, pipeline_class_name
 from seedpo.recipes import RECIPES
 from seedpo.recipes.reading import read_recipe
 from seedpo.registry import unknown
@@ -115,6 +115,7 @@ def family_of_name(model: str) -> tuple[str, str]:
 
     Raises:
         ConfigError: if it is a registered model, which has settings of its own, or a folder of another class.
+        DataError: if the folder's ``model_index.json`` cannot be read.
     """
     if model in MODELS:
         raise ConfigError(
@@ -124,7 +125,7 @@ def family_of_name(model: str) -> tuple[str, str]:
     path = Path(model)
     index = path / "model_index.json"
     if index.is_file():
-        name = str(json.loads(index.read_text(encoding="utf-8")).get("_class_name"))
+        name = pipeline_class_name(index)
         if name not in PIPELINES:
             raise unknown("pipeline class", name, list(PIPELINES))
         return PIPELINES[name], f"{name}, as its model_index.json says"

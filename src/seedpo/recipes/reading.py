@@ -13,13 +13,10 @@ from pydantic.fields import FieldInfo
 from seedpo.errors import ConfigError
 from seedpo.recipes import is_recipe, recipe_file
 from seedpo.registry import registries
-from seedpo.settings import Place, Section, merge, nested, read_yaml
+from seedpo.settings import HUB, Place, Section, merge, nested, read_yaml
 
 BASE = "base"
 """Key of a recipe that names another one, whose keys it inherits."""
-
-HUB = "hub:"
-"""What a data set of the hub begins with."""
 
 _NUMBERS = re.compile(r"\{[^}]*\}")
 """The numbers of shards, as in ``shard-{000..012}.tar``."""
@@ -50,7 +47,7 @@ def recipe_layers(
     layers: list[tuple[str, dict[str, Any]]] = []
     seen: list[Path] = []
     name = str(recipe)
-    place = recipe_file(str(recipe), beside=beside)
+    place = recipe_file(name, beside=beside)
     while True:
         if place.resolve() in seen:
             raise ConfigError(f"recipe {recipe}: its base leads back to {place}; remove the key `base` of one of them")

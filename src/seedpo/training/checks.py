@@ -14,6 +14,7 @@ from seedpo.metrics.catalogue import METRICS, metric_entry
 from seedpo.registry import Registry
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.named import image_sizes
+from seedpo.settings import HUB
 from seedpo.training.settings import RunConfig, reward_of
 
 
@@ -91,5 +92,5 @@ def absent_data(config: RunConfig) -> list[str]:
     if not METHODS[config.method].source.fixed_pairs or config.data is None:
         return []
     names = [config.data] if isinstance(config.data, str) else [entry.name for entry in config.data]
-    paths = [name for name in names if "/" in name and not name.startswith("hub:") and not set("*?[{") & set(name)]
+    paths = [name for name in names if "/" in name and not name.startswith(HUB) and not set("*?[{") & set(name)]
     return [f"data = {name} does not exist here" for name in paths if not Path(name).expanduser().exists()]

@@ -117,7 +117,7 @@ def _names(value: Any) -> Iterator[str]:
     if isinstance(value, str) and value != "none":
         yield value
     elif isinstance(value, Mapping):
-        yield from _names(value.get("data", value.get("name")))
+        yield from _names(value.get("name"))
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _names(part)

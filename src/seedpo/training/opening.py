@@ -26,8 +26,10 @@ def opening_lines(
     height, width = policy.image_size
     precision = "float32" if config.mixed_precision == "no" else config.mixed_precision
     trained = sum(parameter.numel() for parameter in policy.trainable_parameters().values())
-    what = f"LoRA of rank {config.lora_rank}" if config.adapter == "lora" else "the whole network"
+    what = config.trained_words if config.adapter == "lora" else "the whole network"
     reference = "the same model, adapter off" if policy.adapter.frozen is None else "a frozen copy of the model"
+    if config.initial_lora is not None:
+        reference = "the model with the LoRA that it starts from"
     name = type(policy.pipeline).__name__
     return [
         f"model: {config.model} ({name}), {height} x {width} px, {precision}, on {policy.device}",

@@ -114,14 +114,9 @@ def read_sweep(
     sweep = _from_source(source)
     grid = {**sweep.grid, **dict(map(read_vary, vary))}
     # Cells are files in another folder: whatever is found from here must be found from there.
-    here = partial(anchored_values, kind=RunConfig, folder=Path.cwd())
-    sweep = replace(
-        sweep,
-        base=anchored(merge(sweep.base, changes or {}), RunConfig, Path.cwd()),
-        grid={key: here(key, values) for key, values in grid.items()},
-        named={name: {key: here(key, [value])[0] for key, value in cell.items()} for name, cell in sweep.named.items()},
-        controls=controls or sweep.controls,
-    )
+    base = anchored(merge(sweep.base, changes or {}), RunConfig, Path.cwd())
+    sweep = replace(sweep, base=base, grid=grid, controls=controls or sweep.controls)
+    sweep = _anchored_variations(sweep, Path.cwd())
     if "method" not in sweep.base and "method" not in grid:
         raise ConfigError(f"{sweep.origin}: no method is named; write it into `base`, for example `base: spo`")
     if not (grid or sweep.named or sweep.seeds):
@@ -160,16 +155,26 @@ def _from_source(source: str) -> Sweep:
         file = build_config(SweepFile, content)
     except ConfigError as error:
         raise ConfigError(f"sweep {path}: {error}") from error
-    beside = partial(anchored_values, kind=RunConfig, folder=path.parent)
-    return Sweep(
+    sweep = Sweep(
         base=_base(file.base, path),
-        grid={key: beside(key, values) for key, values in file.grid.items()},
-        named={
-            name: {key: beside(key, [value])[0] for key, value in cell.items()} for name, cell in file.cells.items()
-        },
+        grid=file.grid,
+        named=file.cells,
         seeds=file.seeds,
         controls=file.controls,
         origin=f"sweep {path}",
+    )
+    return _anchored_variations(sweep, path.parent)
+
+
+def _anchored_variations(sweep: Sweep, folder: Path) -> Sweep:
+    """The sweep with the paths of its grid and its cells beginning in a folder."""
+    values = partial(anchored_values, kind=RunConfig, folder=folder)
+    return replace(
+        sweep,
+        grid={key: values(key, several) for key, several in sweep.grid.items()},
+        named={
+            name: {key: values(key, [value])[0] for key, value in cell.items()} for name, cell in sweep.named.items()
+        },
     )
 
 
