@@ -185,6 +185,12 @@ def _one_line(text: str | None) -> str:
     return " ".join((text or "").split())
 
 
+def takes_list_alone(annotation: Any) -> bool:
+    """Whether a key takes a list, and no text in its place."""
+    parts = _parts(annotation)
+    return str not in parts and any(get_origin(part) in (list, tuple) for part in parts)
+
+
 def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 

@@ -9,16 +9,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from seedpo.errors import ConfigError
-from seedpo.keys import suggestion
+from seedpo.keys import suggestion, takes_list_alone, yaml_text
 
 
 class Section(BaseModel):
-    """A frozen group of keys; unknown keys are errors."""
+    """A frozen group of keys; unknown keys are errors. Where a list is due, ``a`` and ``a, b`` stand for one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _entries_need_no_brackets(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str) and takes_list_alone(cls.model_fields[str(info.field_name)].annotation):
+            return [plain_value(part.strip()) for part in value.split(",")]
+        return value
 
 
 Settings = TypeVar("Settings", bound=Section)
@@ -214,4 +221,6 @@ def _explain(problem: Any, kind: type[Section]) -> str:
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key!r}; {suggestion(key, kind)}"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in ("tuple_type", "list_type"):
+        message = f"write a list, such as [{'a' if problem['input'] is None else yaml_text(problem['input'])}]"
     return f"{key} = {problem['input']!r}: {message}" if key else message

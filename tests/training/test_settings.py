@@ -14,7 +14,7 @@ from seedpo.registry import registries
 from seedpo.settings import build_config, changes_results, dotted, merge, nested, parse_override
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run_folder import create_run_folder
-from seedpo.training.settings import RunConfig
+from seedpo.training.settings import RewardRunConfig, RunConfig
 
 
 def refused(**tree: Any) -> str:
@@ -74,6 +74,29 @@ class TestValues:
         ]
         for key, value in values:
             assert refused(**nested([(key, value)])).startswith(f"{key} = {value!r}: ")
+
+    @pytest.mark.parametrize(
+        ("key", "one", "two"),
+        [
+            ("lora_targets", "mlp", "attention,mlp"),
+            ("trackers", "wandb", "wandb, tensorboard"),
+            ("evaluation.rewards", "pickscore@some/place", "pickscore, hpsv2"),
+            ("evaluation.metrics", "colourfulness", "colourfulness,rms_contrast"),
+            ("alarms.diversity.figures", "free_spread", "free_spread, pairwise_diversity"),
+            ("alarms.held_out_rewards", "pickscore", "pickscore,hpsv2"),
+        ],
+    )
+    def test_a_list_needs_no_brackets(self, key: str, one: str, two: str) -> None:
+        for text in (one, two):
+            plain = dotted(build_config(RunConfig, nested([parse_override(f"{key}={text}")])).tree())
+            listed = dotted(build_config(RunConfig, nested([parse_override(f"{key}=[{text}]")])).tree())
+            assert plain == listed
+            assert len(plain[key]) == 1 + text.count(",")
+
+    def test_a_list_of_numbers_needs_none_either(self) -> None:
+        assert build_config(RewardRunConfig, nested([parse_override("timesteps=0,251")])).timesteps == (0, 251)
+        with pytest.raises(ConfigError, match=r"^timesteps = 251: write a list, such as \[251\]$"):
+            build_config(RewardRunConfig, {"timesteps": 251})
 
     def test_a_section_must_be_a_group(self) -> None:
         assert refused(sampling=5).startswith("sampling = 5: ")
