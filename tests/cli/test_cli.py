@@ -60,6 +60,30 @@ def in_process(*arguments: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
+SLOW_BAR = """
+import time
+from seedpo.cli import main
+try:
+    main(["--version"])
+except SystemExit:
+    pass
+from tqdm import tqdm
+for _ in tqdm(range(8)):
+    time.sleep(0.12)
+"""
+
+
+def test_a_log_file_gets_few_states_of_a_progress_bar() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TQDM_MININTERVAL"}
+    ended = subprocess.run(
+        [sys.executable, "-c", SLOW_BAR],
+        env=environment | {"PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        check=True,
+    )
+    assert ended.stderr.count(b"\r") <= 3  # tqdm alone writes one for each of the eight
+
+
 def test_every_command_and_option_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     def check(command: Any, path: list[str]) -> None:
         assert [parameter.name for parameter in command.params if not getattr(parameter, "help", None)] == []

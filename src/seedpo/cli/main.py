@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -51,6 +52,9 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
 }
 """The commands, in the order in which ``--help`` shows them."""
 
+BAR_SECONDS = "10"
+"""Least time between two states of a progress bar that no terminal shows: in a log file each is a line of its own."""
+
 app = typer.Typer(
     name="seedpo",
     no_args_is_help=True,
@@ -95,6 +99,8 @@ def main(arguments: list[str] | None = None) -> Any:
     logging.basicConfig(level=logging.INFO if is_first_process() else logging.ERROR, format="%(message)s")
     for noisy in ("httpx", "accelerate", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", BAR_SECONDS)  # read when tqdm is imported, which a command does
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that nothing here asks for
     if launch.is_launched():
         launch.end_with_launcher()

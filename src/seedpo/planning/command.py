@@ -35,7 +35,7 @@ def plan_text(
     with tqdm(desc="counting", unit=" networks", leave=False) as bar:
 
         def progress(part: str) -> None:
-            bar.set_postfix_str(part.replace("_", " "))
+            bar.set_postfix_str(part.replace("_", " "), refresh=False)
             bar.update()
 
         plan = plan_run(config, gpu=kind, gpus=gpus, utilisation=utilisation, guesses=guesses, progress=progress)

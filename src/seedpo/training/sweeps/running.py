@@ -245,7 +245,7 @@ def run_cells(
                 for name in [name for name, (_, process) in working.items() if process.poll() is not None]:
                     cell, process = working.pop(name)
                     on_end(cell, _failure(out, cell) if process.returncode else None)
-                bar.set_postfix_str(", ".join(working))
+                bar.set_postfix_str(", ".join(working), refresh=False)
                 bar.update(sum(min(steps_done(out, cell), cell.steps) for cell in cells) - bar.n)
         finally:
             for _, process in working.values():
