@@ -122,8 +122,8 @@ class Source(Protocol[BatchOut]):
 
 
 @runtime_checkable
-class ReadingSource(Protocol):
-    """A source that can tell the data which it reads from others."""
+class DataReader(Protocol):
+    """A source or an evaluator that can tell the data which it reads from others."""
 
     def fingerprints(self) -> Mapping[str, Fingerprint]:
         """Fingerprints of what is read, by the configuration key that names it."""

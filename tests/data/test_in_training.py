@@ -120,6 +120,16 @@ def test_an_online_run_is_not_resumed_on_other_prompts(tmp_path: Path) -> None:
         train(longer, tmp_path / "run", resume="latest", accelerator=cpu_accelerator(config), progress=False)
 
 
+def test_a_run_is_not_resumed_on_other_evaluation_prompts(tmp_path: Path) -> None:
+    place = tmp_path / "held-out.txt"
+    place.write_text("a small red circle\n")
+    evaluation = {"prompts": str(place), "num_prompts": 1, "images_per_prompt": 1, "metrics": []}
+    run(tmp_path / "run", evaluation=evaluation, checkpoint_every=1, max_steps=1)
+    place.write_text("a large red circle\n")
+    with pytest.raises(RunFolderError, match=r"other evaluation\.prompts than evaluation\.prompts = .*held-out\.txt"):
+        run(tmp_path / "run", evaluation=evaluation, resume="latest", checkpoint_every=1, max_steps=2)
+
+
 def test_a_run_on_several_sets(tmp_path: Path) -> None:
     rows = pq.read_table(few_pairs(tmp_path))
     names = []

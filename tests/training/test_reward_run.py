@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -200,6 +201,15 @@ class TestStart:
         for name, value in model.trainable_parameters().items():
             if name in saved:
                 assert torch.equal(value, saved[name].float()), name
+
+
+def test_a_run_is_not_resumed_on_another_held_out_set(tmp_path: Path) -> None:
+    held_out = tmp_path / "held-out.parquet"
+    shutil.copy(few_pairs(tmp_path), held_out)
+    run(small(tmp_path, held_out=str(held_out), max_steps=1), tmp_path / "run")
+    pq.write_table(pq.read_table(held_out).slice(1), held_out)
+    with pytest.raises(RunFolderError, match=r"other held_out than held_out = .*held-out\.parquet .*\(rows \d+ -> \d+"):
+        run(small(tmp_path, held_out=str(held_out), max_steps=2), tmp_path / "run", resume="latest")
 
 
 class TestPairs:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from seedpo.cli.cache_builds import build_cache
-from seedpo.errors import ConfigError, DataError
+from seedpo.errors import ConfigError, DataError, RunFolderError
 from seedpo.models.policy import PipelinePolicy
 from seedpo.scenes.pairs import preference_table
 from seedpo.settings import build_config
@@ -59,6 +59,18 @@ class TestRuns:
             for name, pairs in (("plain", {}), ("measured", {"validation": str(others)}))
         ]
         assert train_lines[0] == train_lines[1]
+
+    def test_a_run_is_not_resumed_on_another_validation_set(self, tmp_path: Path) -> None:
+        others, rows = tmp_path / "others.parquet", preference_table(count=6, seed=2)
+        pq.write_table(rows, others)
+        run(tmp_path / "run", max_steps=1, pairs={"validation": str(others)})
+        keys: dict[str, Any] = {"pairs": {"validation": str(others)}, "resume": "latest"}
+        for table, change in ((rows.slice(0, 5), "rows 6 -> 5"), (rows.take(list(range(5, -1, -1))), "order of rows")):
+            pq.write_table(table, others)
+            with pytest.raises(RunFolderError, match=rf"pairs\.validation = .*others\.parquet .*{change}"):
+                run(tmp_path / "run", **keys)
+        pq.write_table(rows, others)
+        assert [line["step"] for line in run(tmp_path / "run", **keys) if line["kind"] == "train"] == [1, 2]
 
     def test_a_cache_serves_validation_pairs_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         live = run(tmp_path / "live", pairs=SHARE)

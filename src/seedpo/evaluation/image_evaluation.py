@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from seedpo.core.stats.bootstrap import mean_interval
+from seedpo.data.fingerprints import prompts_fingerprint
 from seedpo.errors import TrainingDiverged
 from seedpo.evaluation.drawing import as_samples, draw_batch
 from seedpo.evaluation.gains import save_scores
@@ -18,7 +19,7 @@ from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.evaluation.sheets import save_sheet, sheet_file, write_index
 from seedpo.files import write_text
 from seedpo.metrics.records import Metric, Samples
-from seedpo.protocols import Denoiser, Reward, State
+from seedpo.protocols import Denoiser, Fingerprint, Reward, State
 
 
 class ImageEvaluation:
@@ -45,6 +46,10 @@ class ImageEvaluation:
         self.metrics = {
             name: metric for name, metric in metrics.items() if metric.facts.least_images <= self.drawing.images
         }
+
+    def fingerprints(self) -> Mapping[str, Fingerprint]:
+        """What tells the prompts from others."""
+        return {"evaluation.prompts": prompts_fingerprint(self.prompts)}
 
     def __call__(self, policy: Denoiser, *, step: int, folder: Path) -> Mapping[str, float]:
         """Draws and measures on one process; see :meth:`measure`."""

@@ -14,8 +14,9 @@ from torch import Tensor
 from seedpo.core.stats.bootstrap import grouped_mean_ends
 from seedpo.core.types import ImagePairs
 from seedpo.data.buckets import Size, grouped
+from seedpo.data.fingerprints import fingerprint_of
 from seedpo.errors import TrainingDiverged
-from seedpo.protocols import Method, PairEncoder, SharedEvaluator, State
+from seedpo.protocols import DataReader, Fingerprint, Method, PairEncoder, PreferencePairs, SharedEvaluator, State
 
 Prompts = Callable[[Sequence[int]], Sequence[str]]
 """Prompts of pairs by their numbers."""
@@ -40,6 +41,7 @@ class PairValidation:
         batch_size: pairs at a time; whole batches are divided among processes, so that their number changes nothing.
         buckets: height and width of the images of each pair of the set; ``None``: one size for all.
         seed: of the resampling.
+        reader: the set as it is read, for its fingerprint; ``None``: it has none.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class PairValidation:
         batch_size: int,
         buckets: Sequence[Size] | None = None,
         seed: int = 0,
+        reader: PreferencePairs | None = None,
     ) -> None:
         self.pairs = pairs
         self.prompts = prompts
@@ -61,6 +64,11 @@ class PairValidation:
         self.draws = draws
         self.batches = grouped(self.rows, buckets, size=batch_size)
         self.seed = seed
+        self.reader = reader
+
+    def fingerprints(self) -> Mapping[str, Fingerprint]:
+        """What tells the held-out pairs from others."""
+        return {} if self.reader is None else {"pairs.validation": fingerprint_of(self.reader)}
 
     def __call__(self, policy: Any, *, step: int, folder: Path) -> Mapping[str, float]:
         """Measures on one process; see :meth:`measure`."""
@@ -138,6 +146,11 @@ class JoinedEvaluation:
 
     def __init__(self, evaluators: Sequence[SharedEvaluator]) -> None:
         self.evaluators = list(evaluators)
+
+    def fingerprints(self) -> Mapping[str, Fingerprint]:
+        """What tells the data that they read from others."""
+        readers = [part for part in self.evaluators if isinstance(part, DataReader)]
+        return {key: value for reader in readers for key, value in reader.fingerprints().items()}
 
     def __call__(self, policy: Any, *, step: int, folder: Path) -> Mapping[str, float]:
         """The figures of all."""

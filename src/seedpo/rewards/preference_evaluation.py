@@ -11,8 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seedpo.core.stats.classical import wilson_interval
+from seedpo.data.fingerprints import fingerprint_of
 from seedpo.errors import TrainingDiverged
-from seedpo.protocols import PairEncoder, State
+from seedpo.protocols import Fingerprint, PairEncoder, PreferencePairs, State
 from seedpo.rewards.preference_model import PreferenceModel
 from seedpo.rewards.preference_objective import Prompts
 from seedpo.rewards.previews import Views
@@ -29,6 +30,7 @@ class PreferenceEvaluation:
         batch_size: pairs at a time; whole batches are divided among processes.
         seed: seed of the noise, which for each pair and time step is its own.
         progress: whether to show a progress bar.
+        reader: the set as it is read, for its fingerprint; ``None``: it has none.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class PreferenceEvaluation:
         batch_size: int = 64,
         seed: int = 0,
         progress: bool = False,
+        reader: PreferencePairs | None = None,
     ) -> None:
         self.pairs = pairs
         self.prompts = prompts
@@ -49,6 +52,11 @@ class PreferenceEvaluation:
         self.batch_size = batch_size
         self.seed = seed
         self.progress = progress
+        self.reader = reader
+
+    def fingerprints(self) -> Mapping[str, Fingerprint]:
+        """What tells the held-out pairs from others."""
+        return {} if self.reader is None else {"held_out": fingerprint_of(self.reader)}
 
     def __call__(self, policy: PreferenceModel, *, step: int, folder: Path) -> Mapping[str, float]:
         """Measures on one process; see :meth:`measure`."""

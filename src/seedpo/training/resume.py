@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from seedpo.data.settings import data_label
 from seedpo.errors import RunFolderError
 from seedpo.files import remove_leftovers
 from seedpo.processes import on_main_process
-from seedpo.protocols import Fingerprint, ReadingSource, Trainable
+from seedpo.protocols import DataReader, Fingerprint, Trainable
 from seedpo.run_folders import AVERAGE, WEIGHTS, Manifest, RunFolder, read_metrics
 from seedpo.settings import build_config
 from seedpo.training.best_steps import has_stopped_improving
@@ -154,24 +155,26 @@ def load_average(policy: Trainable, checkpoint: Path) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in policy.trainable_parameters().items()}
 
 
-def input_fingerprints(source: object) -> dict[str, Fingerprint]:
-    """What tells the data of a run from others, by the configuration key that names them."""
-    return dict(source.fingerprints()) if isinstance(source, ReadingSource) else {}
+def input_fingerprints(*parts: object) -> dict[str, Fingerprint]:
+    """What tells the data that parts of a run read from others, by the configuration key that names them."""
+    readers = [part for part in parts if isinstance(part, DataReader)]
+    return {key: value for reader in readers for key, value in reader.fingerprints().items()}
 
 
 def _require_same_inputs(
     manifest: Manifest, inputs: Mapping[str, Fingerprint], config: TrainingConfig, where: Path
 ) -> None:
-    """Checks that a run reads what it read before: its position in the data says nothing of other data.
+    """Checks that a run reads what it read before: neither its position nor its figures say anything of other data.
 
     Raises:
         RunFolderError: naming the key, and what changed.
     """
-    for key, now in inputs.items():
-        if changes := changes_between(manifest.inputs.get(key, {}), now):
-            named = data_label(getattr(config, key, key))
+    for key in inputs | manifest.inputs:
+        if changes := changes_between(manifest.inputs.get(key, {}), inputs.get(key, {})):
+            value = reduce(getattr, key.split("."), config)
+            name = data_label(value) if isinstance(value, str | tuple) else value
             raise RunFolderError(
-                f"{where} was trained on other {key} than {key} = {named} holds today "
+                f"{where} was made with other {key} than {key} = {name} holds today "
                 f"({', '.join(changes)}); put the data back as they were, or choose another --out to start anew"
             )
 

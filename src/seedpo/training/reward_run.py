@@ -236,6 +236,7 @@ def build_evaluation(config: RewardRunConfig, parts: RewardParts, *, progress: b
         batch_size=config.batch_size,
         seed=config.seed,
         progress=progress,
+        reader=parts.held_out,
     )
 
 

@@ -155,7 +155,7 @@ class Trainer(Generic[Batch]):
             if finished is not None:
                 return finished
             reference = self._on_main(lambda: reference_hash(self.policy.module))
-            inputs = self._on_main(lambda: input_fingerprints(self.source))
+            inputs = self._on_main(lambda: input_fingerprints(self.source, self.evaluator))
             manifest, average = self._load_checkpoint(reference, inputs) if resumed else (None, None)
             with distributed(self.policy, self.accelerator, sharded=sharding_is_asked_for()) as layout:
                 run = self._start(layout, reference, inputs, manifest, average)

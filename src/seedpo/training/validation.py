@@ -130,4 +130,5 @@ def build_validation(config: RunConfig, pairs: SkippingPairs, caches: Caches) ->
         batch_size=config.batch_size,
         buckets=pairs.buckets(),
         seed=config.evaluation.seed,
+        reader=pairs,
     )
