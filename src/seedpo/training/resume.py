@@ -169,7 +169,7 @@ def _require_same_inputs(
     Raises:
         RunFolderError: naming the key, and what changed.
     """
-    for key in inputs | manifest.inputs:
+    for key in {**inputs, **manifest.inputs}:
         if changes := changes_between(manifest.inputs.get(key, {}), inputs.get(key, {})):
             value = reduce(getattr, key.split("."), config)
             name = data_label(value) if isinstance(value, str | tuple) else value
