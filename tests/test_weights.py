@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from seedpo.models.adapter import LORA_FILE
 from seedpo.models.loading import add_lora, add_trained, load_pipeline
+from seedpo.models.lora_file import LORA_FILE
 from seedpo.scenes.shipped import plain_scorer, scenes_folder, scenes_scorer
 from seedpo.weights import ALIGNMENT, align, aligned, read_tensors
 from tests.models.tiny import tiny_pipeline, tiny_policy

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
-from safetensors.torch import load_file
+from safetensors.numpy import load_file
 from torch import Tensor
 
 from seedpo.errors import ConfigError
-from seedpo.models.adapter import LORA_FILE, lora_layers
+from seedpo.models.kohya import kohya_weights
 from seedpo.models.loading import add_trained
-from seedpo.models.lora import adapted_layers, read_description
+from seedpo.models.lora import adapted_layers
+from seedpo.models.lora_file import LORA_FILE, lora_layers, read_description
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.settings import LoraForm, ModelSettings
-from seedpo.models.stable_diffusion import kohya_weights
 from seedpo.settings import Precision, build_config
 from seedpo.training.configuration import resolve_config
 from tests.models.published import drawn_by_diffusers, drawn_by_policy, pipeline_of, some_latents
@@ -138,7 +138,9 @@ class TestFiles:
         form = LoraForm(rank=2, targets=("all",), dora=True)
         move(policy_of(kind, form), scale=0.1).save(tmp_path)
         layers = lora_layers(load_file(tmp_path / LORA_FILE))
-        converted, scales = _convert_non_diffusers_lora_to_diffusers(kohya_weights(layers))
+        converted, scales = _convert_non_diffusers_lora_to_diffusers(
+            {name: torch.from_numpy(value) for name, value in kohya_weights(layers).items()}
+        )
         assert set(scales.values()) == {2.0}
         assert len(converted) == len(layers)
         norms = {name: value for name, value in converted.items() if "magnitude" in name}

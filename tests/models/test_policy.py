@@ -11,8 +11,8 @@ from torch import Tensor
 
 from seedpo.core.sampling import Sampler, Sampling
 from seedpo.errors import DataError
-from seedpo.models.adapter import LORA_FILE
 from seedpo.models.loading import load_pipeline
+from seedpo.models.lora_file import LORA_FILE
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.models.settings import ModelSettings
 from seedpo.protocols import Denoiser, Policy

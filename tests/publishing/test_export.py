@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -13,10 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from seedpo.errors import ConfigError, RunFolderError, SeedpoError
-from seedpo.models.adapter import LORA_FILE
+from seedpo.models.kohya import kohya_metadata
 from seedpo.models.loading import load_pipeline
+from seedpo.models.lora_file import LORA_FILE
 from seedpo.models.policy import build_policy
-from seedpo.models.stable_diffusion import kohya_metadata
 from seedpo.publishing.export import FORMATS, export_run
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run import train
@@ -97,7 +98,7 @@ def test_half_precision_and_what_web_uis_read(tmp_path: Path) -> None:
 
 def test_the_text_tells_web_uis_the_base_model() -> None:
     for width, version in ((768, "sd_v1"), (1024, "sd_v2"), (2048, "sdxl_base_v1-0"), (64, None)):
-        tensors = {"lora_unet_a_attn2_to_k.lora_down.weight": torch.zeros(4, width)}
+        tensors = {"lora_unet_a_attn2_to_k.lora_down.weight": np.zeros((4, width), dtype=np.float32)}
         assert kohya_metadata(tensors).get("ss_base_model_version") == version
 
 

@@ -7,19 +7,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 
 from seedpo.errors import ConfigError, DataError
 from seedpo.evaluation.targets import ModelOptions, load_target, parse_target
-from seedpo.models.adapter import LORA_FILE, lora_layers
+from seedpo.models.kohya import kohya_weights
 from seedpo.models.loading import load_pipeline
-from seedpo.models.lora import alphas, read_description
+from seedpo.models.lora_file import LORA_FILE, alphas, lora_layers, read_description
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.models.settings import LoraForm
-from seedpo.models.stable_diffusion import kohya_weights
 from seedpo.planning.configurations import model_configuration
 from seedpo.planning.networks import build_policy as planned_policy
 from seedpo.publishing.export import export_run
@@ -185,7 +185,7 @@ class TestRefusals:
             ("text_encoder.layer.lora_A.weight", "text encoders"),
             ("lora_unet_a.dora_scale", "norms of a DoRA"),
         ):
-            save_file({**tensors, name: torch.zeros(1)}, tmp_path / "odd.safetensors")
+            save_file({**tensors, name: np.zeros(1)}, tmp_path / "odd.safetensors")
             refused(tmp_path / "odd.safetensors", message)
         cut = tmp_path / "cut.safetensors"
         cut.write_bytes((folder / "other.safetensors").read_bytes()[:-50])

@@ -21,8 +21,8 @@ from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.steps import StepRollout
 from seedpo.methods.sources.trajectories import TrajectoryRollout
 from seedpo.methods.transition_dpo import TransitionDPO
-from seedpo.models.adapter import LORA_FILE
 from seedpo.models.loading import load_pipeline
+from seedpo.models.lora_file import LORA_FILE
 from seedpo.models.policy import build_policy
 from seedpo.recipes.reading import read_recipe
 from seedpo.scenes.shipped import scenes_folder

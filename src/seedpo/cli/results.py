@@ -166,7 +166,8 @@ def export_command(
 
         seedpo export runs/spo --format pipeline --step 400 --out models/spo
     """
-    quieten_libraries()
+    if format == "pipeline":
+        quieten_libraries()
     from seedpo.publishing.export import export_run
 
     typer.echo(f"written: {export_run(run, out, format=format, step=step, half=half)}")

@@ -9,18 +9,17 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seedpo.errors import DataError
 from seedpo.models.families import Family
-from seedpo.models.lora import PART, add_layers, described, description, set_dropout
+from seedpo.models.lora import add_layers, description, set_dropout
+from seedpo.models.lora_file import LORA_FILE, METADATA_KEY, PART, described, lora_layers
 from seedpo.models.settings import LoraForm
 from seedpo.weights import read_weights
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
@@ -129,7 +128,7 @@ class LoraAdapter:
         save_file(
             {f"{part}.{name}": value.contiguous() for name, value in layers.items()},
             folder / LORA_FILE,
-            {LORA_ADAPTER_METADATA_KEY: described({part: description(self.network)})},
+            {METADATA_KEY: described({part: description(self.network)})},
         )
 
     def load(self, folder: Path) -> None:
@@ -188,14 +187,6 @@ def load_network(network: nn.Module, folder: Path) -> None:
     weights = read_weights(folder / WEIGHTS_FILE)
     require_same_tensors(folder / WEIGHTS_FILE, weights, network.state_dict())
     network.load_state_dict(weights)
-
-
-def lora_layers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of :data:`LORA_FILE` under the names of peft: ``mid_block.[...].to_q.lora_A.weight``."""
-    return {
-        name.partition(".")[2].replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): value
-        for name, value in weights.items()
-    }
 
 
 def forget_origin(folder: Path) -> None:

@@ -16,10 +16,11 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from seedpo.errors import ConfigError, DataError
-from seedpo.models.adapter import LORA_FILE, WEIGHTS_FILE, load_network, lora_layers, require_same_tensors
+from seedpo.models.adapter import WEIGHTS_FILE, load_network, require_same_tensors
 from seedpo.models.catalogue import MODELS
 from seedpo.models.families import FAMILIES, Family, family_of
 from seedpo.models.lora import NAME, carries_adapter
+from seedpo.models.lora_file import LORA_FILE, lora_layers
 from seedpo.models.names import hub_place, is_hub_name, looks_like_a_model, pipeline_class_name
 from seedpo.models.quantised import quantise
 from seedpo.models.settings import ModelSettings

@@ -1,20 +1,18 @@
-"""A network's LoRA layers: where they are put, how large they are, and what a file has to say of them."""
+"""A network's LoRA layers: where they are put, how large they are, and what a file has to say of them.
+
+The file itself is :mod:`seedpo.models.lora_file`.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from seedpo.errors import ConfigError, DataError
@@ -23,9 +21,6 @@ from seedpo.models.settings import LoraForm
 
 NAME = "default"
 """peft's name of the one adapter that a network carries here."""
-
-PART = ".lora_"
-"""Part of the names of an adapter's own weights, and of no others."""
 
 EVERY_GROUP = "all"
 
@@ -133,54 +128,6 @@ def description(network: Any) -> dict[str, Any]:
     config = network.peft_config[NAME].to_dict()
     chosen = {key: config[key] for key in _DESCRIPTION}
     return {**chosen, "target_modules": sorted(chosen["target_modules"])}
-
-
-def described(parts: Mapping[str, Mapping[str, Any]]) -> str:
-    """The descriptions of a pipeline's adapters, by part, as diffusers keeps them in a file's header."""
-    return json.dumps(
-        {f"{part}.{key}": value for part, content in parts.items() for key, value in content.items()}, sort_keys=True
-    )
-
-
-def read_metadata(file: Path) -> dict[str, str]:
-    """What the header of a safetensors file says beside its tensors.
-
-    Raises:
-        DataError: if it cannot be read.
-    """
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return dict(opened.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{file} cannot be read as safetensors ({error}); copy it again") from error
-
-
-def read_description(file: Path, part: str) -> dict[str, Any]:
-    """What a file says of an adapter beside its tensors; see :func:`description`.
-
-    Args:
-        file: as an adapter's ``save`` wrote it.
-        part: of the pipeline, for example ``unet``.
-
-    Raises:
-        DataError: if it cannot be read, or says nothing.
-    """
-    content = json.loads(read_metadata(file).get(LORA_ADAPTER_METADATA_KEY, "{}"))
-    of_part = {key.removeprefix(f"{part}."): value for key, value in content.items() if key.startswith(f"{part}.")}
-    if not of_part:
-        raise DataError(f"{file} does not say how its LoRA of the {part} is built; was it written by seedpo?")
-    return of_part
-
-
-def alphas(layers: Iterable[str], content: Mapping[str, Any]) -> dict[str, float]:
-    """The alpha of each layer.
-
-    Args:
-        layers: names of layers.
-        content: of :func:`read_description`.
-    """
-    pattern = content["alpha_pattern"]
-    return {name: pattern.get(get_pattern_key(pattern, name), content["lora_alpha"]) for name in layers}
 
 
 def _width(layer: nn.Module) -> int:

@@ -10,7 +10,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from seedpo.errors import SeedpoError
 from seedpo.models.names import repository_name
 from seedpo.publishing.card import CARD, GRID, write_card
-from seedpo.publishing.export import trained_weights
+from seedpo.publishing.weights import trained_weights
 
 
 class HubClient(Protocol):

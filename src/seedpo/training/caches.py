@@ -15,7 +15,8 @@ from seedpo.data.cache.pairs import MEMORY, EncodedPairs
 from seedpo.data.cache.reference import ReferenceScalars
 from seedpo.data.cache.store import Store
 from seedpo.models.denoiser import PipelineDenoiser
-from seedpo.models.lora import described, description
+from seedpo.models.lora import description
+from seedpo.models.lora_file import described
 from seedpo.models.policy import PipelinePolicy
 from seedpo.protocols import Denoiser, PreferencePairs
 from seedpo.training.settings import RewardRunConfig, RunConfig

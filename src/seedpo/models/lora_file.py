@@ -1,0 +1,102 @@
+"""A LoRA as a file: its name, the names of its tensors, and what its header says. Needs neither torch nor diffusers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file
+
+from seedpo.errors import DataError
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+
+PART = ".lora_"
+"""Part of the names of an adapter's own weights, and of no others."""
+
+METADATA_KEY = "lora_adapter_metadata"
+"""Where diffusers keeps peft's configuration in a file's header."""
+
+Value = TypeVar("Value")
+
+
+def read_lora(file: Path) -> dict[str, NDArray[np.floating[Any]]]:
+    """Tensors of an adapter's file.
+
+    Raises:
+        DataError: if it is missing or broken, or its numbers are of a kind that numpy does not have.
+    """
+    try:
+        return dict(load_file(file))
+    except (OSError, SafetensorError, TypeError, KeyError) as error:
+        raise _unreadable(file, error) from error
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """What the header of a safetensors file says beside its tensors.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    try:
+        with safe_open(file, framework="numpy") as opened:
+            return dict(opened.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> DataError:
+    return DataError(f"{file} cannot be read as safetensors ({error}); copy it again")
+
+
+def described(parts: Mapping[str, Mapping[str, Any]]) -> str:
+    """The descriptions of a pipeline's adapters, by part, as diffusers keeps them in a file's header."""
+    return json.dumps(
+        {f"{part}.{key}": value for part, content in parts.items() for key, value in content.items()}, sort_keys=True
+    )
+
+
+def read_description(file: Path, part: str) -> dict[str, Any]:
+    """What a file says of an adapter beside its tensors; see :func:`seedpo.models.lora.description`.
+
+    Args:
+        file: as an adapter's ``save`` wrote it.
+        part: of the pipeline, for example ``unet``.
+
+    Raises:
+        DataError: if it cannot be read, or says nothing.
+    """
+    content = json.loads(read_metadata(file).get(METADATA_KEY, "{}"))
+    of_part = {key.removeprefix(f"{part}."): value for key, value in content.items() if key.startswith(f"{part}.")}
+    if not of_part:
+        raise DataError(f"{file} does not say how its LoRA of the {part} is built; was it written by seedpo?")
+    return of_part
+
+
+def alphas(layers: Iterable[str], content: Mapping[str, Any]) -> dict[str, float]:
+    """The alpha of each layer.
+
+    Args:
+        layers: names of layers.
+        content: of :func:`read_description`; a key of its pattern matches whole parts at the end of a name, as in peft.
+    """
+    pattern = {re.compile(rf"(.*\.)?({key})"): value for key, value in content["alpha_pattern"].items()}
+
+    def alpha(name: str) -> float:
+        return float(next((value for key, value in pattern.items() if key.fullmatch(name)), content["lora_alpha"]))
+
+    return {name: alpha(name) for name in layers}
+
+
+def lora_layers(weights: Mapping[str, Value]) -> dict[str, Value]:
+    """The tensors of :data:`LORA_FILE` under the names of peft: ``mid_block.[...].to_q.lora_A.weight``."""
+    return {
+        name.partition(".")[2].replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): value
+        for name, value in weights.items()
+    }
