@@ -23,9 +23,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _entries_need_no_brackets(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, str) and takes_list_alone(cls.model_fields[str(info.field_name)].annotation):
-            return [plain_value(part.strip()) for part in value.split(",")]
-        return value
+        return in_brackets(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 Settings = TypeVar("Settings", bound=Section)
@@ -48,6 +46,24 @@ class Place:
 
     names: str = ""
     output: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """Marks a key that acts in some runs only, ``key: Annotated[int, Scope(fact="adapter", values=("lora",))]``.
+
+    Attributes:
+        fact: of the run: another key, or one of its method; see :mod:`seedpo.training.scopes`.
+        values: of the fact, with which the key acts.
+        strict: whether the key is refused elsewhere; otherwise a line names it.
+    """
+
+    fact: str
+    values: tuple[str | None, ...]
+    strict: bool = False
+
+    def __contains__(self, value: str | None) -> bool:
+        return value in self.values
 
 
 def changes_results(kind: type[Section], key: str) -> bool:
@@ -95,6 +111,13 @@ def as_precision(text: str) -> Precision:
         if precision == text:
             return precision
     raise ConfigError(f"unknown precision {text!r}; there are: {', '.join(_PRECISIONS)}")
+
+
+def in_brackets(value: Any, annotation: Any) -> Any:
+    """The entries of a text, ``a`` or ``a, b``, where a key takes a list; any other value as it is."""
+    if isinstance(value, str) and plain_value(value) is not None and takes_list_alone(annotation):
+        return [plain_value(part.strip()) for part in value.split(",")]
+    return value
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -14,7 +14,6 @@ from seedpo.data.changes import SQUARE_TIME_IDS
 from seedpo.errors import ConfigError
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.sources.offline import OfflinePairs
-from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.policy import build_policy
 from seedpo.protocols import LabelledPair
 from seedpo.settings import build_config
@@ -125,9 +124,6 @@ def test_beta_without_half() -> None:
     assert isinstance(plain, NoiseDPO)
     assert isinstance(switched, NoiseDPO)
     assert (switched.policy_weight, switched.reference_weight) == (plain.policy_weight, plain.reference_weight)
-    transitions = build_method(resolve_config("spo", {"fidelity": {"beta_without_half": True}}))
-    assert isinstance(transitions, TransitionDPO)
-    assert transitions.policy_weight == 10.0
 
 
 @pytest.mark.parametrize("adapter", ["lora", "full"])

@@ -99,6 +99,13 @@ def test_each_kind_of_value(project: Path) -> None:
     }
 
 
+def test_entries_of_a_list_without_brackets(project: Path) -> None:
+    tree = anchored({"evaluation": {"rewards": "rewards/pick, module:function"}}, RunConfig, project)
+    assert tree == {"evaluation": {"rewards": [f"{project}/rewards/pick", "module:function"]}}
+    alarms = {"alarms": {"held_out_rewards": "none"}}
+    assert anchored(alarms, RunConfig, project) == alarms
+
+
 def test_registered_names_win_over_folders_of_that_name(project: Path) -> None:
     assert anchored({"model": "scenes"}, RunConfig, project) == {"model": "scenes"}
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from seedpo.settings import NetworkSettings, Place
+from seedpo.settings import NetworkSettings, Place, Scope
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,9 @@ ATTENTION_OF_RANK_4 = LoraForm()
 """The form where nothing is set."""
 
 
+LORA = Scope(fact="adapter", values=("lora",))
+
+
 class ModelSettings(NetworkSettings):
     """A diffusion model, and what of it is trained."""
 
@@ -62,17 +65,17 @@ class ModelSettings(NetworkSettings):
     """Height and width of images in pixels, a multiple of 8 for Stable Diffusion; none: the model's own."""
     adapter: Literal["lora", "full"] = "lora"
     """`lora` trains an adapter, whose absence is the reference; `full` trains the network beside a frozen copy."""
-    lora_rank: int = Field(4, ge=1)
+    lora_rank: Annotated[int, LORA] = Field(4, ge=1)
     """Rank of the adapter, at most the width of the layers that carry it."""
-    lora_alpha: float | None = Field(None, gt=0.0)
+    lora_alpha: Annotated[float | None, LORA] = Field(None, gt=0.0)
     """The adapter's product is multiplied by `lora_alpha / lora_rank`; None: alpha is the rank, so by 1."""
-    lora_targets: tuple[str, ...] = Field(("attention",), min_length=1)
+    lora_targets: Annotated[tuple[str, ...], LORA] = Field(("attention",), min_length=1)
     """Groups of layers that carry the adapter, of the denoising network: `attention`, `mlp` (feed-forward layers and
     the projections around the transformer blocks), `convolution`, or `all`."""
-    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    lora_dropout: Annotated[float, LORA] = Field(0.0, ge=0.0, lt=1.0)
     """Share of the inputs of the adapter that is set to 0 at random in the passes of the loss that have a gradient;
     roll-outs, evaluations and the reference are whole. 0: none. For methods on a fixed set of pairs."""
-    lora_dora: bool = False
+    lora_dora: Annotated[bool, LORA] = False
     """Whether the norm of each row of a layer is trained beside the adapter (DoRA, arXiv 2402.09353): more memory and
     time, a rank that counts for more."""
     initial_lora: Annotated[str | None, Place()] = None

@@ -21,6 +21,7 @@ from seedpo.planning.scorers import Scorer, build_scorer
 from seedpo.training.checks import absent_data, check_run
 from seedpo.training.feedback.wiring import study_settings
 from seedpo.training.run import process_of
+from seedpo.training.scopes import warnings_of_idle_keys
 from seedpo.training.settings import RunConfig, reward_of
 
 UTILISATION = 0.35
@@ -278,6 +279,7 @@ def plan_run(
         memory=memory,
         warnings=[
             *absent_data(config),
+            *warnings_of_idle_keys(config),
             *advise(config, gpu, memory, previews=sum(line.share for line in lines if line.name == "previews")),
         ],
         notes=_notes(config, counted.networks.scorers, guesses, workload),

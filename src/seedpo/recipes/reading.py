@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from seedpo.errors import ConfigError
 from seedpo.recipes import is_recipe, recipe_file
 from seedpo.registry import registries
-from seedpo.settings import HUB, Place, Section, merge, nested, read_yaml
+from seedpo.settings import HUB, Place, Section, in_brackets, merge, nested, read_yaml
 
 BASE = "base"
 """Key of a recipe that names another one, whose keys it inherits."""
@@ -113,7 +113,7 @@ def _anchored_field(value: Any, field: FieldInfo, folder: Path) -> Any:
 
     if get_origin(field.annotation) is dict and isinstance(value, Mapping):  # names of the user's own
         return {anchor(key): anchor(entry) for key, entry in value.items()}
-    return anchor(value)
+    return anchor(in_brackets(value, field.annotation))
 
 
 def _parts(annotation: Any) -> Iterator[Any]:

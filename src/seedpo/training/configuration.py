@@ -23,6 +23,7 @@ from seedpo.recipes.reading import read_recipe
 from seedpo.registry import unknown
 from seedpo.settings import Section, build_config, merge
 from seedpo.training.layers import default_layers
+from seedpo.training.scopes import refuse_idle_keys
 from seedpo.training.settings import RunConfig, data_of, reward_of
 
 
@@ -68,11 +69,7 @@ def resolve_config(
     check_feedback(config, preset)
     check_validation(config)
     check_best_steps(config)
-    if config.noise_weight != "constant" and preset.log_prob != "noise":
-        raise ConfigError(
-            f"noise_weight = {config.noise_weight} has no effect on {config.method}, which compares denoising steps; "
-            "leave it out, or take method diffusion-dpo"
-        )
+    refuse_idle_keys(config)
     if config.lora_dropout and preset.log_prob == "steps":
         raise ConfigError(
             f"lora_dropout = {config.lora_dropout} must be 0 for {config.method}: it compares the densities of sampled "

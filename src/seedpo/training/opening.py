@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from seedpo.data.settings import data_label
 from seedpo.models.policy import PipelinePolicy
+from seedpo.training.scopes import warnings_of_idle_keys
 from seedpo.training.settings import RunConfig, data_of, reward_of
 
 OFTEN = 30.0
@@ -41,7 +42,7 @@ def opening_lines(
 
 def likely_mistakes(config: RunConfig, *, pairs: int | None, processes: int) -> list[str]:
     """Settings that can be trained with, but rarely are what somebody meant; each line names the key and the fix."""
-    lines = []
+    lines = warnings_of_idle_keys(config)
     if pairs and (visits := visits_of_a_pair(config, pairs, processes)) > OFTEN:
         lines.append(
             f"each of the {pairs} pairs is seen about {visits:.0f} times, and is then learnt by heart; lower max_steps "

@@ -96,10 +96,8 @@ def named_reward(name: str, config: RunConfig) -> CheckedReward:
 
 def build_caches(config: RunConfig, policy: PipelinePolicy) -> Caches:
     """What is computed once for this run and others; before training, since the weights are hashed."""
-    if not METHODS[config.method].source.fixed_pairs and config.cache.folder is not None:
-        logger.warning("cache.folder has no effect: %s makes its own pairs, which do not come again", config.method)
-        return Caches(policy=policy)
-    return open_caches(config, policy)
+    fixed_pairs = METHODS[config.method].source.fixed_pairs  # others do not come again
+    return open_caches(config, policy) if fixed_pairs or config.cache.folder is None else Caches(policy=policy)
 
 
 def build_method(config: RunConfig, caches: Caches | None = None) -> Method[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from inspect import get_annotations
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +19,7 @@ from seedpo.methods.settings import SamplingConfig, StepPoolConfig, TrajectoryCo
 from seedpo.models.settings import ModelSettings
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.settings import WeightedSum, refuse_cycles
-from seedpo.settings import NO_EFFECT, NetworkSettings, Place, Precision, Section
+from seedpo.settings import NO_EFFECT, NetworkSettings, Place, Precision, Scope, Section
 from seedpo.training.alarm_settings import AlarmsConfig
 from seedpo.training.feedback.settings import FeedbackConfig
 from seedpo.training.optimizer_settings import OptimizerConfig
@@ -71,34 +72,46 @@ class TrainingConfig(NetworkSettings):
         return "weights"
 
 
+FIXED_PAIRS = Scope(fact="judged", values=(None,))
+DRAWN_PAIRS = Scope(fact="judged", values=("images", "previews"))
+NOISE = Scope(fact="log_prob", values=("noise",), strict=True)
+STEPS = Scope(fact="log_prob", values=("steps",))
+OF_TRAJECTORIES = Scope(fact="section", values=("trajectories",))
+OF_STEPS = Scope(fact="section", values=("steps",))
+
+
+def _strict(scope: Scope) -> Scope:
+    return replace(scope, strict=True)
+
+
 class FidelityConfig(Section):
     """Faults of the reference code that change results, to reproduce it; docs/fidelity.md explains each. All off."""
 
     gradients_never_clipped: bool = False
     """SPO: its gradient clipping sees no parameters; `optimizer.max_grad_norm` has no effect."""
-    ties_as_wins: bool = False
+    ties_as_wins: Annotated[bool, _strict(FIXED_PAIRS)] = False
     """diffusers' Diffusion-DPO scripts for SD1.5 and SDXL: a tie is a preference for the first image; `pairs.ties` has
     no effect."""
-    independent_flips: bool = False
+    independent_flips: Annotated[bool, _strict(FIXED_PAIRS)] = False
     """Official Diffusion-DPO, by default, and diffusers' script for SD1.5: the two images of a pair are mirrored
     independently, at half of their visits each."""
-    beta_without_half: bool = False
+    beta_without_half: Annotated[bool, NOISE] = False
     """diffusers' Diffusion-DPO script for SD1.5: beta multiplies the squared errors without the 1/2 of the official
     code, as if it were twice as large."""
-    sampled_latents: bool = False
+    sampled_latents: Annotated[bool, _strict(FIXED_PAIRS)] = False
     """Official Diffusion-DPO and diffusers' scripts: the latents of a pair are drawn from the autoencoder's
     distribution at every visit, here by seed, pair and visit. Caches of latents then hold its mean and its width."""
-    square_time_ids: bool = False
+    square_time_ids: Annotated[bool, _strict(FIXED_PAIRS)] = False
     """Official Diffusion-DPO for SDXL: every image is said to have been made in the training size and never cropped."""
     reference_moves_on_resume: bool = False
     """D3PO's human feedback script: a resumed run takes the weights of its checkpoint as the reference."""
-    empty_updates: bool = False
+    empty_updates: Annotated[bool, _strict(OF_TRAJECTORIES)] = False
     """D3PO's reward script: a pair with equal rewards is trained on with no gradient, so that it takes its place in an
     update, in which AdamW's momentum and weight decay still act."""
-    last_step_clamped: bool = False
+    last_step_clamped: Annotated[bool, _strict(STEPS)] = False
     """D3PO, SPO and trl: a step to the clean image leads to the noise of time step 0 instead, so that it has a density
     and is trained on. It changes models with `set_alpha_to_one: true`; SD1.5, 2 and XL have false."""
-    previews_clamped_late: bool = False
+    previews_clamped_late: Annotated[bool, _strict(OF_STEPS)] = False
     """SPO: the decoder's output is resized for the scorer before it is clamped to [0, 1], not after it."""
 
 
@@ -107,14 +120,14 @@ class RunConfig(ModelSettings, TrainingConfig):
 
     method: str = "diffusion-dpo"
     """Preset: `diffusion-dpo`, `d3po` or `spo`."""
-    data: DataSets | None = None
+    data: Annotated[DataSets | None, FIXED_PAIRS] = None
     """Preference pairs of offline methods: a registered name, a file, folder or glob of shards, or `hub:owner/name`;
     docs/data.md lists the formats. Several sets are a list of names, or of names with weights,
     `[a/, {name: b/, weight: 2}]`: each pair of b/ then comes twice in an epoch. None: `scenes-pairs` for the
     embedded model; for other models they must be named."""
-    prompts: Annotated[str, Place(names="prompts")] = "animals"
+    prompts: Annotated[str, Place(names="prompts"), DRAWN_PAIRS] = "animals"
     """Prompts of online methods: a registered name or a text file with one prompt per line."""
-    reward: Annotated[str | None, Place(names="rewards")] = None
+    reward: Annotated[str | None, Place(names="rewards"), DRAWN_PAIRS] = None
     """Reward that ranks the roll-outs of online methods: a registered name, `name@place` for its weights elsewhere, a
     CLIP preference model (a folder, or `owner/name` on the hub), `module:function` for code of your own, or a name
     defined in `rewards`; docs/rewards.md. SPO is made for step-aware ones. None: `scenes-scorer` for the embedded
@@ -123,7 +136,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     """Precision in which the networks of rewards compute; `no`: float32."""
     rewards: Annotated[dict[str, WeightedSum], AfterValidator(refuse_cycles)] = Field(default_factory=dict)
     """Weighted sums of rewards, by names of your own, to be used wherever a reward is named."""
-    preview_vae: Annotated[str | None, Place()] = None
+    preview_vae: Annotated[str | None, Place(), OF_STEPS] = None
     """Folder or hub id of a smaller autoencoder (an AutoencoderTiny or AutoencoderKL of the same latents) that decodes
     the previews for SPO's scorer, at a fraction of the cost; None: the model's own."""
 
@@ -138,12 +151,12 @@ class RunConfig(ModelSettings, TrainingConfig):
     distance of m from 1/2; `hinge`, max(0, 1 - m)."""
     reduction: Literal["sum", "mean"] = "mean"
     """How a log-probability is reduced over the latent dimensions; the published betas are for `mean`."""
-    noise_weight: str = "constant"
+    noise_weight: Annotated[str, NOISE] = "constant"
     """Weight of a pair by its noising level, in Diffusion-DPO's margin: `constant`, as published; `min-snr`, the weight
     min(SNR, `min_snr_gamma`) on the error of the predicted clean image (arXiv 2303.09556)."""
     min_snr_gamma: float | None = Field(None, gt=0.0)
     """Limit of `noise_weight: min-snr`, a signal-to-noise ratio; None: 5, as published. It is not SEE's `gamma`."""
-    clip_range: float | None = Field(None, gt=0.0, lt=1.0)
+    clip_range: Annotated[float | None, STEPS] = Field(None, gt=0.0, lt=1.0)
     """The ratio policy/reference of one step is held in [1 - clip_range, 1 + clip_range]; None: no clipping."""
 
     keep_best: str | None = None
@@ -151,13 +164,13 @@ class RunConfig(ModelSettings, TrainingConfig):
     those of the best evaluation, step 0 included, and the last checkpoint those of the last step. It also chooses what
     the alarms' action `keep_best` keeps. None: the weights of the last step."""
 
-    pairs: PairsConfig = PairsConfig()
-    cache: CacheConfig = CacheConfig()
+    pairs: Annotated[PairsConfig, FIXED_PAIRS] = PairsConfig()
+    cache: Annotated[CacheConfig, FIXED_PAIRS] = CacheConfig()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
-    sampling: SamplingConfig = SamplingConfig()
-    trajectories: TrajectoryConfig = TrajectoryConfig()
-    steps: StepPoolConfig = StepPoolConfig()
-    feedback: FeedbackConfig = FeedbackConfig()
+    sampling: Annotated[SamplingConfig, DRAWN_PAIRS] = SamplingConfig()
+    trajectories: Annotated[TrajectoryConfig, OF_TRAJECTORIES] = TrajectoryConfig()
+    steps: Annotated[StepPoolConfig, OF_STEPS] = StepPoolConfig()
+    feedback: Annotated[FeedbackConfig, OF_TRAJECTORIES] = FeedbackConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     alarms: Annotated[AlarmsConfig, NO_EFFECT] = AlarmsConfig()
     fidelity: FidelityConfig = FidelityConfig()

@@ -1,0 +1,87 @@
+"""Keys that were set and do nothing in a run, because its method or its adapter does not read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from seedpo.errors import ConfigError
+from seedpo.keys import yaml_text
+from seedpo.methods.presets import METHODS, Preset
+from seedpo.settings import Scope, Section, build_config, dotted
+from seedpo.training.layers import default_layers
+from seedpo.training.settings import RunConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdleKey:
+    """A key that does nothing in a run.
+
+    Attributes:
+        name: dotted.
+        value: that was set.
+        scope: where it would act.
+    """
+
+    name: str
+    value: Any
+    scope: Scope
+
+    @property
+    def where(self) -> str:
+        """What it acts with, in words."""
+        methods = [preset.name for preset in METHODS.entries if _facts_of(preset).get(self.scope.fact) in self.scope]
+        values = [f"{self.scope.fact} = {value}" for value in self.scope.values]
+        return " and ".join(methods if self.scope.fact in _facts_of(METHODS.entries[0]) else values)
+
+    @property
+    def words(self) -> str:
+        """Key and value, as they are written."""
+        return f"{self.name} = {yaml_text(self.value)}"
+
+
+def scoped_keys(kind: type[Section], prefix: str = "", scopes: tuple[Scope, ...] = ()) -> Iterator[tuple[str, Scope]]:
+    """Every dotted key that acts in some runs only, with each of its scopes; those of a section are its keys' too."""
+    for name, field in kind.model_fields.items():
+        own = (*scopes, *(mark for mark in field.metadata if isinstance(mark, Scope)))
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            yield from scoped_keys(section, f"{prefix}{name}.", own)
+        else:
+            yield from ((prefix + name, scope) for scope in own)
+
+
+def idle_keys(config: RunConfig) -> list[IdleKey]:
+    """The keys that have other values than the run's defaults, and do nothing in it."""
+    preset = METHODS[config.method]
+    layers = [layer.keys for layer in default_layers(preset, config.model)]
+    usual = dotted(build_config(RunConfig, *layers, {"method": config.method, "model": config.model}).tree())
+    facts, values = {**_facts_of(preset), "adapter": config.adapter}, dotted(config.tree())
+    return [
+        IdleKey(name=name, value=values[name], scope=scope)
+        for name, scope in scoped_keys(RunConfig)
+        if facts[scope.fact] not in scope and values.get(name) != usual.get(name)
+    ]
+
+
+def refuse_idle_keys(config: RunConfig) -> None:
+    """Refuses keys whose silence would falsify what a run claims to be.
+
+    Raises:
+        ConfigError: naming the key, and the methods on which it acts.
+    """
+    for key in idle_keys(config):
+        if key.scope.strict:
+            raise ConfigError(f"{key.words} has no effect on {config.method}: it acts with {key.where}; leave it out")
+
+
+def warnings_of_idle_keys(config: RunConfig) -> list[str]:
+    """One line that names all keys that were set and do nothing; none if there are none."""
+    keys = ", ".join(f"{key.words} (acts with {key.where})" for key in idle_keys(config))
+    return [f"no effect on this run of {config.method}: {keys}; leave out what acts elsewhere"] if keys else []
+
+
+def _facts_of(preset: Preset) -> Mapping[str, str | None]:
+    """What of a method decides which keys act."""
+    return {"log_prob": preset.log_prob, "judged": preset.source.judged, "section": preset.source.section}

@@ -1,0 +1,98 @@
+"""Keys that do nothing with the chosen method or adapter are refused or named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from seedpo.errors import ConfigError
+from seedpo.methods.presets import METHODS
+from seedpo.recipes import RECIPES
+from seedpo.recipes.reading import read_recipe
+from seedpo.settings import Section, nested, parse_override
+from seedpo.training.configuration import resolve_config
+from seedpo.training.opening import likely_mistakes
+from seedpo.training.scopes import idle_keys
+from seedpo.training.settings import FidelityConfig
+
+DATA, ROLLOUTS = {"diffusion-dpo"}, {"d3po", "spo"}
+SWITCHES = {
+    "gradients_never_clipped": DATA | ROLLOUTS,
+    "ties_as_wins": DATA,
+    "independent_flips": DATA,
+    "beta_without_half": DATA,
+    "sampled_latents": DATA,
+    "square_time_ids": DATA,
+    "reference_moves_on_resume": DATA | ROLLOUTS,
+    "empty_updates": {"d3po"},
+    "last_step_clamped": ROLLOUTS,
+    "previews_clamped_late": {"spo"},
+}
+OWN: dict[str, Any] = {"model": "owner/name", "data": "pairs/", "reward": "pickscore"}
+
+
+@pytest.mark.parametrize("method", METHODS.names())
+@pytest.mark.parametrize("switch", FidelityConfig.model_fields)
+def test_a_switch_acts_or_is_refused(switch: str, method: str) -> None:
+    changes = {"fidelity": {switch: True}}
+    if method in SWITCHES[switch]:
+        assert getattr(resolve_config(method, changes).fidelity, switch)
+        return
+    with pytest.raises(ConfigError, match=rf"^fidelity\.{switch} = true has no effect on {method}: ") as failure:
+        resolve_config(method, changes)
+    named = str(failure.value).partition("it acts with ")[2]
+    assert {name for name in METHODS.names() if name in named} == SWITCHES[switch]
+
+
+@pytest.mark.parametrize(
+    ("text", "methods"),
+    [
+        ("clip_range=0.2", ROLLOUTS),
+        ("reward=scenes-plain", ROLLOUTS),
+        ("prompts=vehicles.txt", ROLLOUTS),
+        ("preview_vae=small/", {"spo"}),
+        ("sampling.eta=0.5", ROLLOUTS),
+        ("steps.candidates=3", {"spo"}),
+        ("trajectories.min_gap=0.2", {"d3po"}),
+        ("feedback.poll_seconds=9", {"d3po"}),
+        ("data=scenes-held-out-pairs", DATA),
+        ("pairs.flip=true", DATA),
+        ("cache.folder=cache", DATA),
+    ],
+)
+@pytest.mark.parametrize("method", METHODS.names())
+def test_a_key_acts_or_is_named(method: str, text: str, methods: set[str]) -> None:
+    config = resolve_config(method, nested([parse_override(text)]))
+    lines = [line for line in likely_mistakes(config, pairs=None, processes=1) if text.partition("=")[0] in line]
+    assert len(lines) == (method not in methods)
+    for line in lines:
+        assert all(name in line for name in methods)
+
+
+@pytest.mark.parametrize(
+    "key", ["lora_rank=3", "lora_alpha=2", "lora_targets=all", "lora_dropout=0.1", "lora_dora=true"]
+)
+def test_a_lora_s_keys_need_a_lora(key: str) -> None:
+    for adapter, count in (("lora", 0), ("full", 1)):
+        config = resolve_config("diffusion-dpo", nested([parse_override(key), ("adapter", adapter)]))
+        idle = idle_keys(config)
+        assert len(idle) == count
+        assert all(entry.where == "adapter = lora" for entry in idle)
+
+
+def test_what_nobody_set_is_not_named() -> None:
+    for method in METHODS.names():
+        for changes in ({}, {"adapter": "full"}):
+            assert idle_keys(resolve_config(method, changes)) == []
+    config = resolve_config("d3po")
+    assert idle_keys(resolve_config("d3po", config.tree())) == [], "a run's own file of settings"
+
+
+def test_recipes_hold_nothing_idle() -> None:
+    for name in RECIPES.names():
+        recipe = read_recipe(name, Section)
+        if "method" in recipe:
+            offline = METHODS[recipe["method"]].source.fixed_pairs
+            changes = {"data": "pairs/"} if offline and "data" not in recipe else {}
+            assert idle_keys(resolve_config(name, changes, bfloat16=False)) == [], name
