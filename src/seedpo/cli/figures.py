@@ -158,7 +158,7 @@ def paper_command(
 ) -> None:
     """Make Figures 1, 2, 4 and 5 of SEE-DPO's paper on the embedded world, controls included.
 
-    It trains about a dozen small runs of one to two minutes of processor time each: 12 minutes in all on two cores.
+    It trains fourteen small runs of one to two minutes of processor time each: 10 to 18 minutes in all on two cores.
     Finished runs are kept, and interrupted ones continue when the command is repeated. What the
     embedded world shows may differ from the paper, whose models and data are others.
 

@@ -105,7 +105,8 @@ def draw_panels(panels: Sequence[Panel], path: Path, *, width: float) -> None:
     with matplotlib.rc_context(STYLE):
         figure = _figure(width, rows * height + 0.16 * math.ceil(len(styles) / entries) + 0.1)
         for index, panel in enumerate(panels):
-            _draw(figure.add_subplot(rows, columns, index + 1), panel, letters=int(width / columns * 12))
+            letters = int(width / columns * (10 if panel.marks else 12)), int(height * 12)
+            _draw(figure.add_subplot(rows, columns, index + 1), panel, letters=letters)
         handles = [_handle(line) for line in styles.values()]
         if len(handles) > 1:
             figure.legend(handles=handles, loc="outside lower center", ncols=entries, frameon=False)
@@ -171,19 +172,22 @@ def _figure(width: float, height: float, layout: Any = "constrained") -> Figure:
     return Canvas(figsize=(width, height), layout=layout)
 
 
-def _draw(axes: Axes, panel: Panel, *, letters: int) -> None:
-    axes.set_title("\n".join(textwrap.wrap(panel.title, letters)), loc="left", fontweight="bold")
+def _draw(axes: Axes, panel: Panel, *, letters: tuple[int, int]) -> None:
+    """Draws one chart; its title and the label of its upright axis have at most so many letters in a line."""
+    axes.set_title(
+        "\n".join(textwrap.wrap(panel.title, letters[0], break_on_hyphens=False)), loc="left", fontweight="bold"
+    )
     axes.set_xlabel(panel.x_label)
-    axes.set_ylabel(panel.y_label)
+    axes.set_ylabel("\n".join(textwrap.wrap(panel.y_label, letters[1])))
     for value, label in panel.marks:
         axes.axhline(value, color="#5a636d", linewidth=0.7, linestyle=(0, (2, 3)))
         axes.annotate(
             label,
-            (1.0, value),
+            (1.01, value),  # beside the chart, where no line crosses it
             xycoords=("axes fraction", "data"),
             fontsize=6.5,
-            ha="right",
-            va="bottom",
+            ha="left",
+            va="center",
             color="#5a636d",
         )
     bands = len([line for line in panel.lines if len(line.low)]) <= MOST_BANDS
