@@ -9,20 +9,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-import torch
 from PIL.Image import Image
-from torch import Tensor, nn
 
-from seedpo.core.processes import Process
-from seedpo.core.types import Conditioning, ImagePairs, LossOutput
+if TYPE_CHECKING:  # whoever reads data to look at them needs no torch
+    import torch
+    from torch import Tensor, nn
+
+    from seedpo.core.processes import Process
+    from seedpo.core.types import Conditioning, ImagePairs, LossOutput
 
 Batch = TypeVar("Batch")
 BatchIn = TypeVar("BatchIn", contravariant=True)
 BatchOut = TypeVar("BatchOut", covariant=True)
 
-Images = Tensor | Sequence[Image]
+Images: TypeAlias = "Tensor | Sequence[Image]"
 """Images (B, 3, H, W) in [0, 1] of any floating type, or B images as PIL holds them, whose sizes may differ."""
 
 State = dict[str, Any]

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from seedpo.data.images import fit, read_image, to_tensor
+from seedpo.data.images import fit, read_image
+from seedpo.data.pixels import to_tensor
 from seedpo.errors import DataError
 from tests.data.pictures import RED, encoded, image_file, ramp
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from seedpo.cli.names import reward_facts, reward_table
 from seedpo.planning.scorers import build_scorer
 from seedpo.rewards.catalogue import OURS, REWARDS, RewardEntry
-from seedpo.rewards.named import build_reward, check_name
+from seedpo.rewards.named import build_reward
+from seedpo.rewards.names import check_name
 
 
 def redness() -> object:

@@ -10,15 +10,8 @@ from torch import Tensor
 
 from seedpo.errors import ConfigError, DataError
 from seedpo.rewards.clip_score import pickscore
-from seedpo.rewards.named import (
-    CheckedReward,
-    build_reward,
-    check_definitions,
-    combined,
-    forget,
-    image_sizes,
-    leaves,
-)
+from seedpo.rewards.named import CheckedReward, build_reward, combined, forget
+from seedpo.rewards.names import check_definitions, image_sizes, leaves
 from seedpo.rewards.settings import RewardTerm
 from seedpo.scenes.shipped import scenes_scorer
 from seedpo.settings import build_config

@@ -51,7 +51,7 @@ class TestResolving:
         self, changes: dict[str, Any], bfloat16: bool, expected: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert resolve_config("spo", changes, bfloat16=bfloat16).mixed_precision == expected
-        monkeypatch.setattr("seedpo.models.precision.gpu_has_bfloat16", lambda: bfloat16)
+        monkeypatch.setattr("seedpo.models.gpu.gpu_has_bfloat16", lambda: bfloat16)
         assert resolve_config("spo", changes).mixed_precision == expected
 
     def test_changing_the_method_changes_the_preset(self) -> None:

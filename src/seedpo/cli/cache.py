@@ -58,7 +58,6 @@ def cache_check_command(
 
     Example: `seedpo cache check cache`
     """
-    quieten_libraries()
     from seedpo.cli.cache_builds import check_cache
 
     typer.echo(check_cache(folder, progress=not quiet))

@@ -164,9 +164,6 @@ def paper_command(
 
     Example: `seedpo figure paper --out figs`
     """
-    from seedpo.cli.shared import quieten_libraries
-
-    quieten_libraries()
     from seedpo.cli.paper_figures import make_paper_figures
 
     for path in make_paper_figures(out, seeds=seeds, format=format, processes=processes):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from seedpo.cli.shared import Changes, quieten_libraries, read_changes
+from seedpo.cli.shared import Changes, read_changes
 
 Processes = Annotated[
     int | None,
@@ -55,7 +55,6 @@ def sweep_command(
 
         seedpo sweep sweeps/beta.yaml --set max_steps=200 --out sweeps/beta --shard 1/4
     """
-    quieten_libraries()
     from seedpo.training.sweeps.definition import read_sweep
     from seedpo.training.sweeps.running import require_all, run_sweep
 
@@ -101,7 +100,6 @@ def hacking_command(
 
         seedpo bench hacking --quick --method spo --out out/quick
     """
-    quieten_libraries()
     from seedpo.reports.hacking_benchmark.results import write_results
     from seedpo.training.sweeps.hacking_grid import SEEDS, grids, sweep_of
     from seedpo.training.sweeps.running import require_all, run_sweep

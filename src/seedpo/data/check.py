@@ -17,11 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from seedpo.data.buckets import Size, cropped_share
-from seedpo.data.images import to_pil
-from seedpo.data.pairs import OpenedPair, PairSet, check_size, open_pair
+from seedpo.data.pairs import OpenedPair, PairSet, check_size, fitted, open_pair
 from seedpo.data.streams import StreamedPairs
 from seedpo.errors import DataError
-from seedpo.protocols import LabelledPair, PreferencePairs
 
 TOKENS = 77
 """Tokens of a prompt that CLIP's text encoders read, start and end included; the rest is cut off."""
@@ -278,7 +276,7 @@ def _places(what: str, places: Sequence[str]) -> list[str]:
     return [f"  {what}: {len(places)}", *(f"    {place}" for place in places[:SHOWN]), *more]
 
 
-def write_contact_sheet(pairs: PreferencePairs, rows: Sequence[int], path: Path, *, title: str) -> None:
+def write_contact_sheet(pairs: PairSet | StreamedPairs, rows: Sequence[int], path: Path, *, title: str) -> None:
     """Draws some pairs into a PNG file.
 
     Args:
@@ -298,32 +296,40 @@ def write_contact_sheet(pairs: PreferencePairs, rows: Sequence[int], path: Path,
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN), title, fill=INK, font=ImageFont.load_default(15))
+    size_of_all = pairs.size() if pairs.config.resolution is None else None
     for number, row in enumerate(rows):
         left = MARGIN + number % COLUMNS * (_CELL[0] + MARGIN)
         top = 2 * MARGIN + 2 * LINE + number // COLUMNS * (_CELL[1] + MARGIN)
-        _draw_pair(sheet, draw, pairs[row], row, (left, top))
+        pair = open_pair(pairs.stored(row))
+        images, _ = fitted(pair, pairs.config, size=size_of_all)
+        _draw_pair(sheet, draw, pair, images, row, (left, top))
     sheet.save(path)
 
 
 def _draw_pair(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, pair: LabelledPair, row: int, corner: tuple[int, int]
+    sheet: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    pair: OpenedPair,
+    images: tuple[Image.Image, Image.Image],
+    row: int,
+    corner: tuple[int, int],
 ) -> None:
     left, top = corner
-    tie = pair.chosen_probability == 0.5
+    tie = pair.probability == 0.5
     labels = ("tie", "tie") if tie else ("chosen", "rejected")
     colours = (TIE, TIE) if tie else (CHOSEN, REJECTED)
     font = ImageFont.load_default(13)
-    for number, pixels in enumerate((pair.chosen, pair.rejected)):
+    for number, pixels in enumerate(images):
         x = left + number * (SIDE + 2 * FRAME + GAP)
-        image = _thumbnail(to_pil(pixels))
+        image = _thumbnail(pixels)
         draw.text((x, top), labels[number], fill=colours[number], font=font)
         box = (x, top + LINE, x + SIDE + 2 * FRAME - 1, top + LINE + SIDE + 2 * FRAME - 1)
         draw.rectangle(box, outline=colours[number], width=FRAME - 1)
         offset = [FRAME + (SIDE - side) // 2 for side in image.size]
         sheet.paste(image, (x + offset[0], top + LINE + offset[1]))
     shown = (
-        f"pair {row}, stored as {pair.original_size[1]} x {pair.original_size[0]}, "
-        f"trained on as {pair.chosen.shape[2]} x {pair.chosen.shape[1]}"
+        f"pair {row}, stored as {pair.chosen.width} x {pair.chosen.height}, "
+        f"trained on as {images[0].width} x {images[0].height}"
     )
     below = top + LINE + SIDE + 2 * FRAME + 2
     draw.text((left, below), shown, fill=QUIET, font=ImageFont.load_default(12))
@@ -337,5 +343,6 @@ def _thumbnail(image: Image.Image) -> Image.Image:
     factor = SIDE // max(image.size)
     if factor > 1:
         return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    image = image.copy()
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     return image

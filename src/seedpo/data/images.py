@@ -10,10 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
 from seedpo.data.rgb import UnusualValues, upright_rgb
 from seedpo.errors import DataError
@@ -95,13 +92,3 @@ def fit(image: Image.Image, size: tuple[int, int], place: tuple[float, float]) -
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     top, left = round(place[0] * (height - size[0])), round(place[1] * (width - size[1]))
     return image.crop((left, top, left + size[1], top + size[0])), (top, left)
-
-
-def to_pil(image: Tensor) -> Image.Image:
-    """An image (3, H, W) in [0, 1] as a PIL image of 8 bits."""
-    return Image.fromarray((image.permute(1, 2, 0) * 255.0).round().byte().contiguous().numpy())
-
-
-def to_tensor(image: Image.Image) -> Tensor:
-    """Pixels (3, H, W) in [0, 1] of an RGB image."""
-    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255.0).permute(2, 0, 1)

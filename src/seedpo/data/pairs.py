@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from seedpo.data.buckets import Size, bucket_sizes, nearest_bucket, stored_size
 from seedpo.data.fingerprints import image_names, rows_fingerprint
-from seedpo.data.images import fit, read_file, read_image, to_tensor
+from seedpo.data.images import fit, read_file, read_image
 from seedpo.data.layouts import find_layout, preferences, wrong_marks
 from seedpo.data.settings import PairsConfig
 from seedpo.data.tables import ArrowRows, Table
@@ -144,8 +144,10 @@ def _file(pair: StoredPair, name: str) -> bytes:
         raise DataError(f"{pair.place}: {name} is {error}; remove the row") from error
 
 
-def labelled(pair: OpenedPair, config: PairsConfig, *, size: tuple[int, int] | None = None) -> LabelledPair:
-    """A decoded pair in the size that is trained on.
+def fitted(
+    pair: OpenedPair, config: PairsConfig, *, size: tuple[int, int] | None = None
+) -> tuple[tuple[Image, Image], tuple[int, int]]:
+    """The images of a pair in the size that is trained on, and the rows and columns cut away of the first.
 
     Args:
         pair: the images as they are stored.
@@ -155,18 +157,24 @@ def labelled(pair: OpenedPair, config: PairsConfig, *, size: tuple[int, int] | N
     Raises:
         DataError: if no resolution is configured and the sizes differ.
     """
-    images, cut = (pair.chosen, pair.rejected), (0, 0)
     if config.resolution is None:
         check_size(pair, size)
-    else:
-        window = _window(pair, config)
-        wanted = pair.bucket or (config.resolution, config.resolution)
-        (first, cut), (second, _) = (fit(image, wanted, window) for image in images)
-        images = (first, second)
+        return (pair.chosen, pair.rejected), (0, 0)
+    window = _window(pair, config)
+    wanted = pair.bucket or (config.resolution, config.resolution)
+    (first, cut), (second, _) = (fit(image, wanted, window) for image in (pair.chosen, pair.rejected))
+    return (first, second), cut
+
+
+def labelled(pair: OpenedPair, config: PairsConfig, *, size: tuple[int, int] | None = None) -> LabelledPair:
+    """A decoded pair in the size that is trained on, as tensors; see :func:`fitted`."""
+    from seedpo.data.pixels import to_tensor  # imports torch, which a look at the data does not need
+
+    (chosen, rejected), cut = fitted(pair, config, size=size)
     return LabelledPair(
         prompt=pair.prompt,
-        chosen=to_tensor(images[0]),
-        rejected=to_tensor(images[1]),
+        chosen=to_tensor(chosen),
+        rejected=to_tensor(rejected),
         chosen_probability=pair.probability,
         original_size=(pair.chosen.height, pair.chosen.width),
         crop=cut,

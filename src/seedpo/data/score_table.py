@@ -8,16 +8,18 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from torch import Tensor
 
 from seedpo.data.image_list import ListedImage
 from seedpo.data.text import spreadsheet_text
 from seedpo.errors import ConfigError
 from seedpo.files import write_aside
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COLUMNS = ("file", "prompt")
 """The columns before those of the rewards."""

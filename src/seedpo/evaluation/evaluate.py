@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seedpo.data.image_list import size_of
-from seedpo.data.images import to_pil
+from seedpo.data.pixels import to_pil
 from seedpo.data.prompts import load_prompts
 from seedpo.errors import ConfigError, DataError
 from seedpo.evaluation.drawing import draw_batch
@@ -32,7 +32,7 @@ from seedpo.metrics.named import build_metric
 from seedpo.metrics.records import Metric, SetMetric
 from seedpo.processes import on_every_process, on_main_process
 from seedpo.rewards.catalogue import REWARDS
-from seedpo.rewards.named import check_definitions, check_name
+from seedpo.rewards.names import check_definitions, check_name
 from seedpo.scenes.shipped import warn_of_unknown_words
 
 logger = logging.getLogger(__name__)

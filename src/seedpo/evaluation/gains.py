@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 from seedpo.core.stats.bootstrap import Interval, WinRate, paired_difference, prompt_means, tie_width, win_rate
 from seedpo.core.verdicts import LEAST_PROMPTS_OF_GAIN, Gain, judge_gain
 from seedpo.errors import RunFolderError
-from seedpo.evaluation.settings import EvaluationConfig
+from seedpo.evaluation.settings import ACCURACY, EvaluationConfig
 from seedpo.files import write_text
 from seedpo.methods.presets import METHODS
 from seedpo.recipes.reading import read_recipe
 from seedpo.run_folders import RunFolder, read_metrics
-
-ACCURACY = "validation/accuracy"
 
 CHANCE = 0.5
 """Accuracy of a coin on pairs."""

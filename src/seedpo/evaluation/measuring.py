@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from seedpo.core.stats.bootstrap import Interval, mean_interval
 from seedpo.data.image_list import ListedImage, find_images, pixels_of
-from seedpo.data.images import to_tensor
+from seedpo.data.pixels import to_tensor
 from seedpo.errors import ConfigError, DataError
 from seedpo.evaluation.drawing import as_samples
 from seedpo.evaluation.folder import Grid
@@ -26,7 +26,8 @@ from seedpo.files import write_text, writing
 from seedpo.metrics.catalogue import metric_entry
 from seedpo.metrics.named import build_features
 from seedpo.metrics.records import Metric, Samples, SetMetric
-from seedpo.rewards.named import combined, leaves
+from seedpo.rewards.named import combined
+from seedpo.rewards.names import leaves
 
 NUMBERS_AT_A_TIME = 2**26
 """Bound on the pixel values that metrics look at together, times three colours: 256 MiB."""

@@ -16,14 +16,11 @@ from seedpo.core.types import ImagePairs
 from seedpo.data.buckets import Size, grouped
 from seedpo.data.fingerprints import fingerprint_of
 from seedpo.errors import TrainingDiverged
+from seedpo.evaluation.settings import ACCURACY, LOSS, MARGIN
 from seedpo.protocols import DataReader, Fingerprint, Method, PairEncoder, PreferencePairs, SharedEvaluator, State
 
 Prompts = Callable[[Sequence[int]], Sequence[str]]
 """Prompts of pairs by their numbers."""
-
-ACCURACY = "validation/accuracy"
-LOSS = "validation/loss"
-MARGIN = "validation/margin"
 
 
 class PairValidation:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from seedpo.core.sampling import Sampling
-from seedpo.data.images import to_pil
+from seedpo.data.pixels import to_pil
 from seedpo.data.prompts import load_prompts
 from seedpo.errors import ConfigError
 from seedpo.evaluation.drawing import draw_samples
@@ -24,7 +24,7 @@ from seedpo.files import write_text
 from seedpo.metrics.records import Samples
 from seedpo.models.catalogue import MODELS
 from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
-from seedpo.models.precision import usual_precision
+from seedpo.models.gpu import usual_precision
 from seedpo.models.samplers import denoise_with
 from seedpo.models.settings import ModelSettings
 from seedpo.models.strength import strength_of

@@ -18,17 +18,8 @@ from seedpo.data.image_list import ListedImage, find_images, pixels_of, size_of,
 from seedpo.data.score_table import ScoreTable
 from seedpo.errors import ConfigError, DataError, SeedpoError
 from seedpo.recipes.reading import read_recipe
-from seedpo.rewards.named import (
-    CheckedReward,
-    Definitions,
-    build_reward,
-    check_definitions,
-    check_name,
-    combined,
-    forget,
-    image_sizes,
-    leaves,
-)
+from seedpo.rewards.named import CheckedReward, build_reward, combined, forget
+from seedpo.rewards.names import Definitions, check_definitions, check_name, image_sizes, leaves
 from seedpo.rewards.scoring import ScoreNotFiniteError
 from seedpo.rewards.settings import RewardDefinitions
 from seedpo.settings import Precision, build_config

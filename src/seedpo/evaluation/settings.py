@@ -9,6 +9,9 @@ from pydantic import Field
 
 from seedpo.settings import Place, Section
 
+ACCURACY, LOSS, MARGIN = "validation/accuracy", "validation/loss", "validation/margin"
+"""Figures of held-out pairs in lines of metrics."""
+
 Key = tuple[int, int]
 """Index of a prompt and of one of its images."""
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from seedpo.data.images import to_pil
+from seedpo.data.pixels import to_pil
 from seedpo.errors import DataError
 from seedpo.evaluation.folder import EvaluationFolder
 from seedpo.evaluation.settings import EvaluationConfig

@@ -12,10 +12,10 @@ from seedpo.errors import ConfigError
 from seedpo.files import files_below, sha256
 from seedpo.models.catalogue import MODELS
 from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
+from seedpo.models.gpu import usual_precision
 from seedpo.models.loading import tensor_names
 from seedpo.models.lora_file import LORA_FILE
 from seedpo.models.names import looks_like_a_model
-from seedpo.models.precision import usual_precision
 from seedpo.models.settings import ModelSettings
 from seedpo.registry import unknown
 from seedpo.run_folders import RunFolder

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
-from seedpo.rewards.named import Definitions, leaves, source_of
-from seedpo.rewards.networks import RewardNetwork
+from seedpo.registry import load_target
+from seedpo.rewards.clip import clip_network, is_step_aware, read_configuration
+from seedpo.rewards.names import Definitions, RewardSource, leaves, source_of
+from seedpo.rewards.networks import NO_NETWORK, RewardNetwork
+from seedpo.rewards.step_aware_clip import step_aware_network
 from seedpo.settings import Precision
 from seedpo.weights import DTYPES
 
@@ -59,7 +63,7 @@ def build_scorer(name: str, *, definitions: Definitions | None = None, precision
     parts, origins = {}, []
     for leaf in leaves(name, definitions):
         source = source_of(leaf, definitions)
-        parts[leaf] = network = source.network()
+        parts[leaf] = network = _network(source)
         published = source.entry is not None and source.entry.place is not None and source.place is None
         if network is None:
             origins.append(f"{leaf}, which is not counted")
@@ -69,3 +73,21 @@ def build_scorer(name: str, *, definitions: Definitions | None = None, precision
             network.network.to(DTYPES[precision])
             origins.append(f"{leaf}, as published" if published else leaf)
     return Scorer(parts=parts, origin="; ".join(origins))
+
+
+def _network(source: RewardSource) -> RewardNetwork | None:
+    """The network of a reward without weights; `None` if nothing is known about it, as about a user's code.
+
+    Raises:
+        DataError: if its configuration cannot be read.
+    """
+    if source.entry is not None:
+        if source.entry.network is None:
+            return NO_NETWORK
+        network: RewardNetwork = load_target(source.entry.network)(source.place)
+        return network
+    file = Path(source.name) / "config.json"
+    if source.is_code or not file.is_file():
+        return None
+    configuration = read_configuration(file)
+    return (step_aware_network if is_step_aware(configuration) else clip_network)(configuration)

@@ -11,6 +11,7 @@ import yaml
 
 from seedpo.data.settings import DataSet, data_label
 from seedpo.evaluation.gains import BaseComparison, RewardGain, compare_with_base
+from seedpo.evaluation.settings import LOSS
 from seedpo.methods.presets import METHODS, method_title
 from seedpo.metrics.catalogue import find_metric
 from seedpo.models.catalogue import MODELS
@@ -19,8 +20,6 @@ from seedpo.pages.tables import markdown_table
 from seedpo.publishing.grid import sample_grid
 from seedpo.run_folders import BestStep, RunFolder, read_metrics
 from seedpo.training.settings import RunConfig
-
-LOSS = "validation/loss"
 
 CARD = "README.md"
 GRID = "grid.png"

@@ -19,11 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from tqdm import tqdm
 
 from seedpo.errors import ConfigError, DataError
-from seedpo.settings import Section
 from seedpo.study import settings as settings_file
 from seedpo.study.images import ID, Source, add_image, image_id
 from seedpo.study.records import Candidate, Group
@@ -211,12 +210,12 @@ def append_groups(folder: Path, groups: Sequence[Group], images: Mapping[str, So
     return stored_groups
 
 
-class _CandidateLine(Section):
+class _CandidateLine(BaseModel, extra="forbid", frozen=True):
     source: str
     images: tuple[Annotated[str, Field(pattern=f"^{ID.pattern}$")], ...] = Field(min_length=1)
 
 
-class _GroupLine(Section):
+class _GroupLine(BaseModel, extra="forbid", frozen=True):
     id: str = Field(min_length=1)
     question: str
     prompt: str

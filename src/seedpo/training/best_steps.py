@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from seedpo.errors import ConfigError
-from seedpo.evaluation.pair_validation import ACCURACY, LOSS, MARGIN
+from seedpo.evaluation.settings import ACCURACY, LOSS, MARGIN
 from seedpo.metrics.catalogue import find_metric
 from seedpo.training.settings import RunConfig
 

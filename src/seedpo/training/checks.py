@@ -13,7 +13,7 @@ from seedpo.methods.presets import METHODS
 from seedpo.metrics.catalogue import METRICS, metric_entry
 from seedpo.registry import Registry
 from seedpo.rewards.catalogue import REWARDS
-from seedpo.rewards.named import image_sizes
+from seedpo.rewards.names import image_sizes
 from seedpo.settings import HUB
 from seedpo.training.settings import RunConfig, reward_of
 

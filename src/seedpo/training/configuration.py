@@ -16,15 +16,15 @@ from typing import Any
 
 from seedpo.data.catalogue import DATA
 from seedpo.errors import ConfigError
-from seedpo.methods.presets import METHODS, Preset
+from seedpo.methods.presets import METHODS
 from seedpo.models.catalogue import MODELS
 from seedpo.recipes import RECIPES, is_recipe
 from seedpo.recipes.reading import read_recipe
 from seedpo.registry import unknown
 from seedpo.settings import Section, build_config, merge
+from seedpo.training.combinations import check_combinations
 from seedpo.training.layers import default_layers
-from seedpo.training.scopes import refuse_idle_keys
-from seedpo.training.settings import RunConfig, data_of, reward_of
+from seedpo.training.settings import RunConfig
 
 
 def resolve_config(
@@ -58,26 +58,10 @@ def resolve_config(
     if config.initial_lora is not None:  # which says them, unless the user does
         own = ("lora_rank", "lora_alpha", "lora_targets", "lora_dora")
         config = config.model_copy(update={key: RunConfig.model_fields[key].default for key in own if key not in named})
-    _require_supplies(config, preset)
-    # These import torch, which a refusal of what was written need not wait for.
-    from seedpo.rewards.named import check_definitions
-    from seedpo.training.best_steps import check_best_steps
-    from seedpo.training.feedback.wiring import check_feedback
-    from seedpo.training.validation import check_validation
-
-    check_definitions(config.rewards)
-    check_feedback(config, preset)
-    check_validation(config)
-    check_best_steps(config)
-    refuse_idle_keys(config)
-    if config.lora_dropout and preset.log_prob == "steps":
-        raise ConfigError(
-            f"lora_dropout = {config.lora_dropout} must be 0 for {config.method}: it compares the densities of sampled "
-            "steps, and a network with some inputs left out is not the one that sampled them"
-        )
+    check_combinations(config, preset)
     if model in MODELS or "mixed_precision" in named:
         return config
-    from seedpo.models.precision import usual_precision
+    from seedpo.models.gpu import usual_precision  # imports torch, which nothing above needs
 
     return config.model_copy(update=usual_precision(bfloat16))
 
@@ -118,10 +102,3 @@ def _names(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _names(part)
-
-
-def _require_supplies(config: RunConfig, preset: Preset) -> None:
-    if preset.source.fixed_pairs:
-        data_of(config)
-    elif config.feedback.study is None:
-        reward_of(config)

@@ -23,8 +23,8 @@ from seedpo.errors import ConfigError
 from seedpo.methods.sources.offline import OfflinePairs, VisitDraws
 from seedpo.models.catalogue import MODELS
 from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
+from seedpo.models.gpu import usual_precision
 from seedpo.models.names import looks_like_a_model
-from seedpo.models.precision import usual_precision
 from seedpo.models.settings import ModelSettings
 from seedpo.processes import on_every_process
 from seedpo.protocols import PairEncoder, PreferencePairs

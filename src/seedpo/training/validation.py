@@ -15,6 +15,7 @@ from seedpo.evaluation.pair_validation import PairValidation
 from seedpo.methods.presets import METHODS
 from seedpo.protocols import PreferencePairs
 from seedpo.training.caches import Caches
+from seedpo.training.combinations import check_validation
 from seedpo.training.settings import RunConfig, data_of
 
 logger = logging.getLogger(__name__)
@@ -31,27 +32,6 @@ class DividedPairs:
 
     training: SkippingPairs
     validation: SkippingPairs | None
-
-
-def check_validation(config: RunConfig) -> None:
-    """Refuses validation pairs where there are none to keep out.
-
-    Raises:
-        ConfigError: if the method makes its own pairs, or both sets are the same.
-    """
-    name = config.pairs.validation
-    if name is None:
-        return
-    if not METHODS[config.method].source.fixed_pairs:
-        raise ConfigError(
-            f"pairs.validation = {name}: {config.method} makes its own pairs, and none are kept out; its held-out "
-            "figures are those of the evaluations (evaluation.rewards); set pairs.validation to null"
-        )
-    if name == config.data and config.pairs.validation_split in (None, config.pairs.split):
-        raise ConfigError(
-            f"pairs.validation = {name} is the set that is trained on; write a share such as 0.1, or set "
-            "pairs.validation_split"
-        )
 
 
 def build_divided_pairs(config: RunConfig) -> DividedPairs:

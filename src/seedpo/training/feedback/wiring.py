@@ -9,8 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from seedpo.errors import ConfigError
-from seedpo.methods.presets import Preset
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.protocols import Source
 from seedpo.study.folder import create_study
@@ -30,20 +28,6 @@ FULL_UP_TO = 4
 
 WAIT_FOR_OTHERS = timedelta(days=365)
 """How long the processes of a run wait for the one whose images are judged last."""
-
-
-def check_feedback(config: RunConfig, preset: Preset) -> None:
-    """Checks that people can judge what a method draws.
-
-    Raises:
-        ConfigError: if they cannot.
-    """
-    if config.feedback.study is None:
-        return
-    if preset.source.why_no_people is not None:
-        raise ConfigError(f"feedback.study: {config.method} {preset.source.why_no_people}")
-    if config.trajectories.min_gap >= 1:
-        raise ConfigError("feedback.study: no preference is above 1; set trajectories.min_gap below it")
 
 
 def human_feedback(config: RunConfig, *, progress: bool = True) -> HumanFeedback | None:

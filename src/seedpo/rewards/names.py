@@ -1,0 +1,141 @@
+"""Rewards by the names that users write: what a name stands for. Nothing is loaded, and torch is not needed.
+
+A name is one of these::
+
+    pickscore                    registered; `seedpo list rewards` shows them
+    pickscore@models/pickscore   the same with other weights: a folder, or owner/name[@revision] on the hub
+    models/my-clip, owner/name   a CLIP preference model in transformers' format, step-aware or not
+    my_module:my_function        the user's own Python code
+    mix                          a weighted sum that the configuration defines under `rewards`
+
+:func:`source_of` reads a name that is not a sum; everything else asks it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from seedpo.data.score_table import COLUMNS
+from seedpo.errors import ConfigError
+from seedpo.models.names import looks_like_a_model
+from seedpo.protocols import Reward
+from seedpo.registry import load_target, unknown
+from seedpo.rewards.catalogue import REWARDS, RewardEntry
+from seedpo.rewards.settings import WeightedSum, refuse_cycles
+
+Definitions = Mapping[str, WeightedSum]
+"""Weighted sums by their names."""
+
+_CODE = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<attribute>[^\W\d]\w*(\.[^\W\d]\w*)*)")
+
+_OTHER_FORMS = "; or name@place, a folder or owner/name with a CLIP, module:function, or a name defined in `rewards`"
+
+_USER_CODE, _CLIP = "seedpo.rewards.user_code:user_reward", "seedpo.rewards.clip_score:load_reward"
+"""What loads rewards that no row of the registry knows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSource:
+    """Where the reward of a name comes from.
+
+    Attributes:
+        name: as the user wrote it.
+        entry: of a registered reward; `None` for a user's code and for a CLIP in a folder or on the hub.
+        place: of a registered reward's weights; `None` for the default place.
+    """
+
+    name: str
+    entry: RewardEntry | None = None
+    place: str | None = None
+
+    @property
+    def is_code(self) -> bool:
+        """Whether it is the user's own code."""
+        return self.entry is None and _is_code(self.name)
+
+    def loader(self) -> Callable[..., Reward]:
+        """What loads the reward: once per process, and only when it is called."""
+        if self.entry is not None:
+            loader: Callable[..., Reward] = self.entry.load()
+            return loader if self.place is None else partial(loader, self.place)
+        loader = load_target(_USER_CODE if self.is_code else _CLIP)
+        return partial(loader, self.name)
+
+
+def source_of(name: str, definitions: Definitions | None = None) -> RewardSource:
+    """The source of a reward that is not a sum; nothing is loaded.
+
+    Args:
+        name: see the top of this module.
+        definitions: weighted sums, whose names the error lists too.
+
+    Raises:
+        ConfigError: if there is no reward of this name; the message lists the known names.
+    """
+    head, at, place = name.partition("@")
+    if head in REWARDS and not (at and Path(name).exists()):
+        entry = REWARDS[head]
+        if at and entry.place is None:
+            raise ConfigError(f"reward {name}: {head} has no weights that could be elsewhere; write {head}")
+        if at and not place:
+            raise ConfigError(f"reward {name}: name a folder or owner/name after @, for example {head}@{entry.place}")
+        return RewardSource(name=name, entry=entry, place=place or None)
+    if _is_code(name) or looks_like_a_model(name):
+        return RewardSource(name=name)
+    raise unknown("reward", name, [*(definitions or {}), *REWARDS.names()], also=_OTHER_FORMS)
+
+
+def _is_code(name: str) -> bool:
+    return _CODE.fullmatch(name) is not None and not Path(name).exists()
+
+
+def leaves(name: str, definitions: Definitions | None = None) -> list[str]:
+    """The name itself, or of a weighted sum the names of all rewards in it, each once."""
+    definitions = definitions or {}
+    if name not in definitions:
+        return [name]
+    return list(dict.fromkeys(leaf for term in definitions[name].terms for leaf in leaves(term, definitions)))
+
+
+def check_definitions(definitions: Definitions) -> None:
+    """Checks that names of sums are free and that each term could be a reward; nothing is loaded.
+
+    Raises:
+        ConfigError: naming the sum and the fix.
+    """
+    try:
+        refuse_cycles(definitions)
+    except ValueError as error:
+        raise ConfigError(f"rewards: {error}") from error
+    for name, definition in definitions.items():
+        if name in REWARDS:
+            raise ConfigError(f"rewards.{name} has the name of a registered reward; give the sum another name")
+        if not name or any(mark in name for mark in "/\\@:,") or name in COLUMNS:
+            raise ConfigError(
+                f"rewards.{name} could be mistaken for a path, a place, code or a column; use letters, digits, - and _"
+            )
+        for term in definition.terms:
+            try:
+                check_name(term, definitions)
+            except ConfigError as error:
+                raise ConfigError(f"rewards.{name}: {error}") from error
+
+
+def check_name(name: str, definitions: Definitions | None = None) -> None:
+    """Checks that a name could be that of a reward; nothing is loaded.
+
+    Raises:
+        ConfigError: if there is no reward of this name; the message lists the known names.
+    """
+    if name not in (definitions or {}):
+        source_of(name, definitions)
+
+
+def image_sizes(name: str, definitions: Definitions | None = None) -> dict[str, int]:
+    """Height and width in pixels of the only images that parts of a reward can read, by their names."""
+    sizes = {leaf: REWARDS[leaf].image_size for leaf in leaves(name, definitions) if leaf in REWARDS}
+    return {leaf: size for leaf, size in sizes.items() if size is not None}

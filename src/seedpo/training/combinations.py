@@ -1,0 +1,75 @@
+"""Keys of a run, each possible by itself, that do not go together. Needs no torch, so that a refusal comes at once."""
+
+from __future__ import annotations
+
+from seedpo.errors import ConfigError
+from seedpo.methods.presets import METHODS, Preset
+from seedpo.rewards.names import check_definitions
+from seedpo.training.best_steps import check_best_steps
+from seedpo.training.scopes import refuse_idle_keys
+from seedpo.training.settings import RunConfig, data_of, reward_of
+
+
+def check_combinations(config: RunConfig, preset: Preset) -> None:
+    """Refuses what a run could not do, or what would have no effect on it.
+
+    Args:
+        config: of the run.
+        preset: its method.
+
+    Raises:
+        ConfigError: naming the key, its value and the fix.
+    """
+    _require_supplies(config, preset)
+    check_definitions(config.rewards)
+    check_feedback(config, preset)
+    check_validation(config)
+    check_best_steps(config)
+    refuse_idle_keys(config)
+    if config.lora_dropout and preset.log_prob == "steps":
+        raise ConfigError(
+            f"lora_dropout = {config.lora_dropout} must be 0 for {config.method}: it compares the densities of sampled "
+            "steps, and a network with some inputs left out is not the one that sampled them"
+        )
+
+
+def _require_supplies(config: RunConfig, preset: Preset) -> None:
+    if preset.source.fixed_pairs:
+        data_of(config)
+    elif config.feedback.study is None:
+        reward_of(config)
+
+
+def check_feedback(config: RunConfig, preset: Preset) -> None:
+    """Checks that people can judge what a method draws.
+
+    Raises:
+        ConfigError: if they cannot.
+    """
+    if config.feedback.study is None:
+        return
+    if preset.source.why_no_people is not None:
+        raise ConfigError(f"feedback.study: {config.method} {preset.source.why_no_people}")
+    if config.trajectories.min_gap >= 1:
+        raise ConfigError("feedback.study: no preference is above 1; set trajectories.min_gap below it")
+
+
+def check_validation(config: RunConfig) -> None:
+    """Refuses validation pairs where there are none to keep out.
+
+    Raises:
+        ConfigError: if the method makes its own pairs, or both sets are the same.
+    """
+    name = config.pairs.validation
+    if name is None:
+        return
+    if not METHODS[config.method].source.fixed_pairs:
+        raise ConfigError(
+            f"pairs.validation = {name}: {config.method} makes its own pairs, and none are kept out; its held-out "
+            "figures are those of the evaluations (evaluation.rewards); set pairs.validation to null"
+        )
+    if name == config.data and config.pairs.validation_split in (None, config.pairs.split):
+        raise ConfigError(
+            f"pairs.validation = {name} is the set that is trained on; write a share such as 0.1, or set "
+            "pairs.validation_split"
+        )
