@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from seedpo.cli.cache_builds import build_cache
 from seedpo.planning.dry_run import Guesses
 from seedpo.planning.gpus import find_gpu
+from seedpo.planning.pair_sets import PairSets
 from seedpo.planning.plan import count, plan_run
+from seedpo.scenes.pairs import preference_table
 from seedpo.study.folder import open_study
 from seedpo.training.feedback.wiring import ensure_study
 from seedpo.training.run import build_pairs
 from seedpo.training.run import train as train_run
 from seedpo.training.settings import RunConfig
+from tests.data.test_in_training import shaped
 from tests.models.test_preview import autoencoder
 from tests.planning.real_runs import counted, settings, train
 from tests.study.closed_loop import people
@@ -181,3 +186,48 @@ def test_a_whole_run_with_its_evaluations(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of libraries, at the optimiser under a counter
         assert plan.flops == counted(lambda: train_run(config, tmp_path / "run", progress=False))
+
+
+def test_validation_pairs_of_a_whole_run(tmp_path: Path) -> None:
+    config = settings(
+        tmp_path,
+        "diffusion-dpo",
+        batch_size=2,
+        evaluate_every=1,
+        pairs={"validation_draws": 3, "validation_limit": 3},
+        evaluation={"num_prompts": 1, "images_per_prompt": 1, "metrics": []},
+    )
+    pq.write_table(preference_table(count=5, seed=7), tmp_path / "others.parquet")
+    pairs = config.pairs.model_copy(update={"validation": str(tmp_path / "others.parquet")})
+    plan = plan_run(config.model_copy(update={"pairs": pairs}), gpu=find_gpu("T4"))
+    assert [line.name for line in plan.lines][-1] == "validation pairs"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of libraries, at the optimiser under a counter
+        config = config.model_copy(update={"pairs": pairs})
+        assert plan.flops == counted(lambda: train_run(config, tmp_path / "run", progress=False))
+
+
+def test_a_share_of_the_pairs_is_held_out(tmp_path: Path) -> None:
+    config = settings(tmp_path, "diffusion-dpo", pairs={"validation": 0.2, "validation_limit": None})
+    assert count(config, guesses=Guesses(pairs=50)).pairs == PairSets(training=40, validation=10)
+    assert count(config).pairs == PairSets(training=None, validation=None)
+    assert any("--pairs" in note for note in plan_run(config, gpu=find_gpu("T4")).notes)
+
+
+@slow
+def test_pairs_in_buckets_are_counted_in_their_shapes(tmp_path: Path) -> None:
+    """One epoch, one pair at a time: each shape as often as it occurs; the largest decides on memory."""
+    keys: dict[str, Any] = {"resolution": 192, "pairs": {"resolution": 192, "buckets": True}, "batch_size": 1}
+    config = settings(tmp_path, "diffusion-dpo", data=shaped(tmp_path), **keys)
+    pairs = build_pairs(config)
+    shapes = Counter(pairs.buckets() or ())
+    assert len(shapes) > 1
+    config = config.model_copy(update={"max_steps": len(pairs), "gradient_accumulation_steps": 1})
+    whole = count(config)
+    assert whole.pairs.shapes == shapes
+    assert float(whole.flops()) == counted(lambda: train(config))
+    square = count(config.model_copy(update={"pairs": config.pairs.model_copy(update={"buckets": False})}))
+    assert whole.flops() < square.flops()
+    assert whole.costs["policy"].peak <= square.costs["policy"].peak
+    away = plan_run(config.model_copy(update={"data": "away/"}), gpu=find_gpu("T4"))
+    assert any("bucket" in note for note in away.notes)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seedpo.data.buckets import Size
 from seedpo.models.denoiser import images_of, rows_per_call
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.precision import autocast_dtype
@@ -20,6 +21,9 @@ from seedpo.models.preview import LATENTS_PER_CALL
 from seedpo.planning.meter import Flops, metering
 from seedpo.planning.scorers import Scorer
 from seedpo.settings import Precision
+
+_OF_PAIRS = ("vae_encode", "policy", "reference", "validation")
+"""Parts that see labelled pairs, whose shapes may differ from the model's own."""
 
 _AUTOENCODER = ("vae_encode", "vae_decode", "preview_decode")
 """Parts that read or return images, some at a time."""
@@ -48,11 +52,23 @@ class Networks:
         policy: the model, as policy and reference.
         preview: an autoencoder for previews, if there is one.
         scorers: by the name of the reward; that of the run under the empty name.
+        size: height and width in pixels of the images that they are called with; ``None``: the model's own.
     """
 
     policy: PipelinePolicy
     preview: Any | None = None
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    size: Size | None = None
+
+    @property
+    def image_size(self) -> Size:
+        """Height and width of images, in pixels."""
+        return self.size or self.policy.image_size
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Of one latent of these images."""
+        return tuple(self.policy.family.latent_shape(self.policy.pipeline, self.image_size))
 
     @cached_property
     def tensors(self) -> list[Tensor]:
@@ -69,6 +85,7 @@ def measure(
     *,
     mixed_precision: Precision,
     with_gradients: bool = False,
+    shapes: Mapping[Size, int] | None = None,
     progress: Callable[[str], object] = lambda part: None,
 ) -> dict[str, Cost]:
     """The cost of every part that a run calls.
@@ -79,17 +96,29 @@ def measure(
             forward and the backward pass; its peak holds the reference's forward pass beside the policy's activations.
         mixed_precision: of the run.
         with_gradients: whether gradients of an earlier micro-batch are there already; their bytes are not in the peak.
+        shapes: labelled pairs by the height and width of their images; ``None``: all have the model's own.
         progress: receives the name of each part before it is measured.
     """
     low = autocast_dtype(mixed_precision)
     measured: dict[str, Cost] = {}
     for part, rows in rows_at_once.items():
         progress(part)
-        if part == "policy":
-            measured[part] = _training(networks, rows, low=low, with_gradients=with_gradients)
-        else:
-            measured[part] = _inference(networks, part, rows, low=low)
+        costs = []
+        for size, count in (shapes if shapes and part in _OF_PAIRS else {networks.policy.image_size: 1}).items():
+            sized = replace(networks, size=size)
+            if part == "policy":
+                costs.append((_training(sized, rows, low=low, with_gradients=with_gradients), count))
+            else:
+                costs.append((_inference(sized, part, rows, low=low), count))
+        measured[part] = _mean(costs)
     return measured
+
+
+def _mean(costs: Sequence[tuple[Cost, int]]) -> Cost:
+    """FLOPs of the mean row, and bytes of the largest call, of costs that occur as often as the numbers say."""
+    total = sum(count for _, count in costs)
+    flops = [cost.flops.times(Fraction(count, total)) for cost, count in costs]
+    return Cost(flops=sum(flops, Flops()), half=costs[0][0].half, peak=max(cost.peak for cost, _ in costs))
 
 
 def _inference(networks: Networks, part: str, rows: int, *, low: torch.dtype | None) -> Cost:
@@ -103,7 +132,7 @@ def _inference(networks: Networks, part: str, rows: int, *, low: torch.dtype | N
         flops=meter.flops().times(Fraction(1, served)),
         half=used in (torch.float16, torch.bfloat16),
         # The images of all rows are kept while the next ones are encoded or decoded.
-        peak=peak + (rows * 3 * math.prod(networks.policy.image_size) * 4 if part in _AUTOENCODER else 0),
+        peak=peak + (rows * 3 * math.prod(networks.image_size) * 4 if part in _AUTOENCODER else 0),
     )
 
 
@@ -118,25 +147,26 @@ def _call(networks: Networks, part: str, rows: int) -> tuple[Callable[[], object
         return (lambda: [call(rows) for call in calls]), rows, dtype
     if kind == "text":
         return (lambda: policy.encode_prompts([str(row) for row in range(rows)])), rows, None
-    if kind in ("sampling", "reference"):
-        return _prediction(policy, rows, reference=kind == "reference"), rows, None
-    some = min(rows, LATENTS_PER_CALL if kind == "preview_decode" else rows_per_call(*policy.image_size))
+    if kind in ("sampling", "reference", "validation"):
+        return _prediction(networks, rows, reference=kind == "reference"), rows, None
+    some = min(rows, LATENTS_PER_CALL if kind == "preview_decode" else rows_per_call(*networks.image_size))
     if kind == "vae_encode":
-        images = torch.empty(some, 3, *policy.image_size, device="meta")
+        images = torch.empty(some, 3, *networks.image_size, device="meta")
         return (lambda: policy.encode_images(images)), some, policy.pipeline.vae.dtype
-    latents = torch.empty(some, *policy.latent_shape, device="meta")
+    latents = torch.empty(some, *networks.latent_shape, device="meta")
     if kind == "vae_decode":
         return (lambda: policy.decode(latents)), some, policy.pipeline.vae.dtype
     assert preview is not None
     return (lambda: images_of(preview, latents, rows=some)), some, preview.dtype
 
 
-def _prediction(policy: PipelinePolicy, rows: int, *, reference: bool = False) -> Callable[[], Tensor]:
+def _prediction(networks: Networks, rows: int, *, reference: bool = False) -> Callable[[], Tensor]:
     """A forward pass of a number of rows."""
+    policy, shape = networks.policy, networks.latent_shape
     embedded = policy.encode_prompts(["a prompt"])
 
     def predict() -> Tensor:
-        latents = torch.empty(rows, *policy.latent_shape, device="meta")
+        latents = torch.empty(rows, *shape, device="meta")
         times = torch.zeros(rows, dtype=torch.int64, device="meta")
         with policy.reference() if reference else nullcontext():
             return policy.predict(latents, times, embedded.repeat_interleave(rows))
@@ -152,7 +182,7 @@ def _training(networks: Networks, rows: int, *, low: torch.dtype | None, with_gr
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
     gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-    predict, refer = _prediction(policy, rows), _prediction(policy, rows, reference=True)
+    predict, refer = _prediction(networks, rows), _prediction(networks, rows, reference=True)
     with torch.enable_grad(), metering(known=[*networks.tensors, *gradients], low=low) as meter:
         prediction = predict()
         forward = meter.flops()

@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seedpo.core.draws import StratifiedDraws
 from seedpo.core.processes import Process
 from seedpo.data.cache.pairs import EncodedPairs
 from seedpo.evaluation.image_evaluation import ImageEvaluation
+from seedpo.evaluation.pair_validation import PairValidation
 from seedpo.methods.presets import METHODS
 from seedpo.methods.sources.rollouts import Rollout
 from seedpo.methods.sources.step_pairs import StepPairs
@@ -74,6 +76,7 @@ class Workload:
         rows: rows in the run.
         rows_per_unit: rows of one unit in the long run, with its share of a roll-out.
         evaluations: rows of all evaluations of the run by part, of all processes.
+        validation: the same of the validation pairs.
         rows_at_once: rows of the largest call by part, evaluations included; ``policy`` is a micro-batch.
     """
 
@@ -84,10 +87,11 @@ class Workload:
     rows: Mapping[Key, Fraction]
     rows_per_unit: Mapping[Key, Fraction]
     evaluations: Mapping[str, Fraction] = field(default_factory=dict)
+    validation: Mapping[str, Fraction] = field(default_factory=dict)
     rows_at_once: Mapping[str, int]
 
 
-def dry_run(config: RunConfig, process: Process, guesses: Guesses, *, gpus: int = 1) -> Workload:
+def dry_run(config: RunConfig, process: Process, guesses: Guesses, *, gpus: int = 1, validation: int = 0) -> Workload:
     """Runs the source, the objective and an evaluation of a run on stand-ins.
 
     Args:
@@ -95,6 +99,7 @@ def dry_run(config: RunConfig, process: Process, guesses: Guesses, *, gpus: int 
         process: of the run's model.
         guesses: what the settings do not say.
         gpus: processes of the run, among which a preference set is divided.
+        validation: labelled pairs that every evaluation measures.
 
     Raises:
         SeedpoError: if the share of pairs kept is so low that a run would give up.
@@ -103,23 +108,68 @@ def dry_run(config: RunConfig, process: Process, guesses: Guesses, *, gpus: int 
         training = _from_pairs(config, process, guesses, gpus)
     else:
         training = _from_rollouts(config, process, Fraction(guesses.kept).limit_denominator(10_000))
-    rows, rows_at_once = _evaluations(config, process)
-    parts = dict.fromkeys((*training.rows_at_once, *rows_at_once))
-    most = {part: max(training.rows_at_once.get(part, 0), rows_at_once.get(part, 0)) for part in parts}
-    return replace(training, evaluations=rows, rows_at_once=most)
+    evaluations, drawn_at_once = _evaluations(config, process)
+    held_out, measured_at_once = _validation(config, process, guesses, validation) if validation else ({}, {})
+    calls = (training.rows_at_once, drawn_at_once, measured_at_once)
+    most = {part: max(rows.get(part, 0) for rows in calls) for rows in calls for part in rows}
+    return replace(training, evaluations=evaluations, validation=held_out, rows_at_once=most)
+
+
+def _evaluation_count(config: RunConfig) -> int:
+    """A run is evaluated before its first step, after its last, and as set between."""
+    every = config.evaluate_every
+    return 2 + ((config.max_steps - 1) // every if every else 0)
+
+
+def _validation(
+    config: RunConfig, process: Process, guesses: Guesses, count: int
+) -> tuple[dict[str, Fraction], dict[str, int]]:
+    """Rows of the validation pairs in all evaluations by part, and those of the largest call.
+
+    What is encoded once is kept; the passes of policy and reference come again at every evaluation.
+    """
+    recorder, some = Recorder(), min(count, config.batch_size)
+    policy, pairs = StandInPolicy(process, recorder), BlankPairs(some)
+    draws = config.pairs.validation_draws
+    method = METHODS[config.method].objective(config, draws=StratifiedDraws(seed=0, strata=draws))
+    prompts = [f"prompt {row}" for row in range(some)]
+    measured = PairValidation(
+        EncodedPairs(pairs, policy),
+        lambda rows: [prompts[row] for row in rows],
+        method,
+        rows=range(some),
+        draws=draws,
+        batch_size=some,
+    )
+    counts: list[Counter[Key]] = []
+    for _ in range(2):
+        with recorder.separately() as counted:
+            measured.draw(policy, rank=0, world=1)
+        counts.append(counted)
+    whole = _sum(_scaled(counts[0], Fraction(1)), _scaled(counts[1], Fraction(_evaluation_count(config) - 1)))
+    cached = _cached_parts(config, guesses) - {"reference"}
+    names = {part: "validation" if part == "sampling" else part for part in recorder.rows_at_once if part not in cached}
+    rows = {names[part]: number * Fraction(count, some) for (_, part), number in whole.items() if part in names}
+    return rows, {names[part]: number for part, number in recorder.rows_at_once.items() if part in names}
+
+
+def _cached_parts(config: RunConfig, guesses: Guesses) -> set[str]:
+    """Parts that a filled cache replaces."""
+    filled = guesses.cached and config.cache.folder is not None
+    return {part for key, part in _CACHED.items() if filled and getattr(config.cache, key)}
 
 
 def _evaluations(config: RunConfig, process: Process) -> tuple[dict[str, Fraction], dict[str, int]]:
     """Rows of all evaluations by part, and those of the largest call.
 
-    A run is evaluated before its first step, after its last, and as set between. A scorer embeds each prompt once.
+    A scorer embeds each prompt once.
     """
-    recorder, settings, every = Recorder(), config.evaluation, config.evaluate_every
+    recorder, settings = Recorder(), config.evaluation
     prompts = [f"prompt {number}" for number in range(settings.num_prompts)]
     with torch.no_grad():
         evaluation = ImageEvaluation(prompts, config=settings, rewards={}, metrics={})
         evaluation.draw(StandInPolicy(process, recorder), rank=0, world=1)
-    times = 2 + ((config.max_steps - 1) // every if every else 0)
+    times = _evaluation_count(config)
     rows = {part: Fraction(times * count) for (_, part), count in recorder.rows.items()}
     images = settings.num_prompts * settings.images_per_prompt
     for name in settings.rewards:
@@ -245,8 +295,7 @@ def _from_pairs(config: RunConfig, process: Process, guesses: Guesses, gpus: int
         counts.append(counted)
     units = config.max_steps * config.gradient_accumulation_steps * batch
     new = _first_visits(units, guesses.pairs, gpus=gpus, directions=2 if config.pairs.flip else 1)
-    filled = guesses.cached and config.cache.folder is not None
-    cached = {part for key, part in _CACHED.items() if filled and getattr(config.cache, key)}
+    cached = _cached_parts(config, guesses)
     rows = _sum(_scaled(counts[0], new / batch), _scaled(counts[1], (units - new) / batch))
     rows = {(activity, part): count for (activity, part), count in rows.items() if part not in cached}
     return Workload(

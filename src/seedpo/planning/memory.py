@@ -27,6 +27,7 @@ _WORDS = {
     "preview_decode": "decoding previews",
     "text": "encoding prompts",
     "policy": "training step",
+    "validation": "validation pairs",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -16,6 +16,7 @@ from seedpo.planning.dry_run import NO_GUESSES, Guesses, Workload, dry_run
 from seedpo.planning.gpus import Gpu
 from seedpo.planning.memory import Memory, estimate
 from seedpo.planning.networks import build_policy, build_preview
+from seedpo.planning.pair_sets import PairSets, pair_sets
 from seedpo.planning.people import People, questions_to_people
 from seedpo.planning.scorers import Scorer, build_scorer
 from seedpo.training.checks import absent_data, check_run
@@ -62,7 +63,7 @@ class Plan:
         unit: what ``batch_size`` counts.
         pairs: trained on in the run, by all processes.
         rollouts: of one process.
-        lines: by activity; evaluations last, which have no share in a pair.
+        lines: by activity; evaluations and validation pairs last, which have no share in a pair.
         flops_per_pair: in the long run, without evaluations.
         flops: of the run, all processes together.
         hours: of the run.
@@ -134,6 +135,7 @@ class Counted:
     workload: Workload
     costs: Mapping[str, Cost]
     model: str
+    pairs: PairSets
 
     def flops(self) -> Fraction:
         """FLOPs of one process's training in the run."""
@@ -180,15 +182,18 @@ def count(
         policy.process.timesteps(config.sampling.num_inference_steps)
     except ValueError as error:
         raise ConfigError(f"sampling.{error}") from error
-    workload = dry_run(config, policy.process, guesses, gpus=gpus)
+    pairs = pair_sets(config, guesses.pairs)
+    guesses = replace(guesses, pairs=pairs.training)
+    workload = dry_run(config, policy.process, guesses, gpus=gpus, validation=pairs.validation or 0)
     costs = measure(
         networks,
         workload.rows_at_once,
         mixed_precision=config.mixed_precision,
         with_gradients=config.gradient_accumulation_steps > 1,
+        shapes=pairs.shapes,
         progress=progress,
     )
-    return Counted(networks=networks, workload=workload, costs=costs, model=model.origin)
+    return Counted(networks=networks, workload=workload, costs=costs, model=model.origin, pairs=pairs)
 
 
 def _scorer(config: RunConfig, name: str) -> Scorer:
@@ -256,9 +261,13 @@ def plan_run(
     counted = count(config, guesses=guesses, gpus=gpus, progress=progress)
     workload, costs = counted.workload, counted.costs
     rates = Rates(costs=costs, gpu=gpu, utilisation=utilisation)
-    flops = gpus * counted.flops() + rates.flops(workload.evaluations)
+    flops = gpus * counted.flops() + rates.flops(workload.evaluations) + rates.flops(workload.validation)
     lines = [*_training_lines(workload, rates, gpus=gpus, total=flops)]
-    lines.append(_evaluation_line(config, workload.evaluations, rates, gpus=gpus, total=flops))
+    drawn = len(config.evaluation.drawing.batches(config.evaluation.num_prompts))
+    lines.append(_evaluation_line("evaluations", workload.evaluations, drawn, rates, gpus=gpus, total=flops))
+    if held_out := counted.pairs.validation:
+        batches = -(-held_out // config.batch_size)
+        lines.append(_evaluation_line("validation pairs", workload.validation, batches, rates, gpus=gpus, total=flops))
     memory = estimate(config, counted.networks, costs, gpus=gpus, cached=guesses.cached)
     scorer, rollouts = counted.networks.scorers.get(""), workload.rollouts or 0
     return Plan(
@@ -282,7 +291,7 @@ def plan_run(
             *warnings_of_idle_keys(config),
             *advise(config, gpu, memory, previews=sum(line.share for line in lines if line.name == "previews")),
         ],
-        notes=_notes(config, counted.networks.scorers, guesses, workload),
+        notes=_notes(config, counted, guesses),
     )
 
 
@@ -300,19 +309,22 @@ def _training_lines(workload: Workload, rates: Rates, *, gpus: int, total: Fract
 
 
 def _evaluation_line(
-    config: RunConfig, rows: Mapping[str, Fraction], rates: Rates, *, gpus: int, total: Fraction
+    name: str, rows: Mapping[str, Fraction], batches: int, rates: Rates, *, gpus: int, total: Fraction
 ) -> Line:
-    """All evaluations: batches of images are divided among the processes, and scored by the first."""
-    batches = len(config.evaluation.drawing.batches(config.evaluation.num_prompts))
+    """All evaluations: batches are divided among the processes, and scored by the first."""
     share = Fraction(-(-batches // gpus), batches)
     own = {part: count if part.startswith("scorer_") else count * share for part, count in rows.items()}
-    return Line(
-        name="evaluations", forwards=0.0, flops=0.0, share=float(rates.flops(rows) / total), hours=rates.hours(own)
-    )
+    return Line(name=name, forwards=0.0, flops=0.0, share=float(rates.flops(rows) / total), hours=rates.hours(own))
 
 
-def _notes(config: RunConfig, scorers: Mapping[str, Scorer], guesses: Guesses, workload: Workload) -> list[str]:
-    notes = []
+def _notes(config: RunConfig, counted: Counted, guesses: Guesses) -> list[str]:
+    notes, workload, scorers = [], counted.workload, counted.networks.scorers
+    if counted.pairs.validation is None:
+        notes.append("validation pairs are not counted; --pairs N says how many pairs there are")
+    elif isinstance(config.pairs.validation, str) and counted.pairs.validation == config.pairs.validation_limit:
+        notes.append(f"{counted.pairs.validation} validation pairs are assumed, pairs.validation_limit")
+    if config.pairs.buckets and not counted.pairs.shapes:
+        notes.append("all pairs are counted in the square, the largest bucket: the data are not here to be looked at")
     if workload.rollouts is not None and guesses.kept == 1:
         notes.append("all pairs of a roll-out are assumed to be kept; --kept 0.5 means twice as many roll-outs")
     if workload.rollouts is None and guesses.pairs is None:
