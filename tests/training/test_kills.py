@@ -13,6 +13,26 @@ from tests.training.test_crashes import ROOT, child_environment
 
 
 @pytest.mark.slow
+def test_the_command_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path: Path) -> None:
+    """All 57 places hold; here every seventh is tried, the first before anything of the folder is there."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.training.early_kills", str(tmp_path), "7"],
+        cwd=ROOT,
+        env=child_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    outcomes = json.loads((tmp_path / "outcomes.json").read_text())
+    assert len(outcomes) > 5
+    assert not outcomes[0]["left"]
+    assert any(outcome["left"] and "run/config.yaml" not in outcome["left"] for outcome in outcomes)
+    for outcome in outcomes:
+        assert (outcome["killed"], outcome["again"], outcome["same"]) == (-9, 0, True), outcome
+
+
+@pytest.mark.slow
 def test_a_few_kills(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.training.kill_runs", "--out", str(tmp_path / "out")]
     done = subprocess.run(
