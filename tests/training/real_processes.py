@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,15 @@ from seedpo.methods.settings import SamplingConfig, TrajectoryConfig
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.trajectories import trajectory_source
 from seedpo.methods.transition_dpo import TransitionDPO
-from seedpo.models.policy import PipelinePolicy
+from seedpo.models.policy import PipelinePolicy, build_policy
+from seedpo.models.settings import ModelSettings
 from seedpo.processes import on_main_process
 from seedpo.run_folders import RunFolder
+from seedpo.settings import build_config
 from seedpo.training.run_folder import create_run_folder
 from seedpo.training.trainer import Trainer
 from tests.methods.pair_rows import pair_rows, step_batch
-from tests.models.tiny import PROMPTS, tiny_policy
+from tests.models.tiny import PROMPTS, move, tiny_policy
 from tests.training.toys import cpu_accelerator, message_of, toy_config
 from tests.training.two_toys import toy_runs
 
@@ -187,6 +190,7 @@ def train(
     evaluator: Any = None,
     method: Any = KEYED,
     source: Callable[[PipelinePolicy, Callable[[int], list[int]]], Any] | None = None,
+    build: Callable[[], PipelinePolicy] | None = None,
     **changes: Any,
 ) -> PipelinePolicy:
     """One run; its metrics and checkpoints lie in ``path``."""
@@ -194,7 +198,7 @@ def train(
     settings = {"batch_size": 4 // world, "checkpoint_every": 0, "checkpoints_limit": 9, "learning_rate": 1e-3}
     settings |= {"ema_decay": 0.9}
     config = toy_config(**(settings | {"adapter": adapter, "max_steps": max_steps, "evaluate_every": 0} | changes))
-    policy = tiny_policy(adapter=adapter)
+    policy = tiny_policy(adapter=adapter) if build is None else build()
     if policy.adapter.frozen is not None:
         policy.adapter.frozen = accelerator.prepare_model(policy.adapter.frozen, evaluation_mode=True)
     if not resume:
@@ -284,10 +288,37 @@ def shards(accelerator: Accelerator, root: Path) -> dict[str, str]:
         }
 
 
+def forms(folder: Path) -> dict[str, Callable[[], PipelinePolicy]]:
+    """Policies with other adapters than the usual one; ``folder`` holds the LoRA of :func:`published_lora`."""
+    keys: dict[str, dict[str, Any]] = {
+        "dora": {"lora_dora": True, "lora_alpha": 6.0, "lora_targets": ["all"]},
+        "dropout": {"lora_dropout": 0.5, "lora_alpha": 6.0},
+        "continued": {"initial_lora": str(folder)},
+        "int8": {"base_precision": "int8", "lora_alpha": 6.0},
+        "nf4": {"base_precision": "nf4", "lora_dora": True},
+    }
+    return {name: partial(build_policy, build_config(ModelSettings, some)) for name, some in keys.items()}
+
+
+def published_lora(folder: Path) -> None:
+    """A LoRA of the embedded model that changes its images."""
+    move(build_policy(build_config(ModelSettings, {"lora_rank": 3, "lora_alpha": 6.0}))).save(folder)
+
+
+def adapters(accelerator: Accelerator, root: Path) -> dict[str, Any]:
+    """The run of each form, and the same stopped and resumed."""
+    on_main_process(accelerator, lambda: published_lora(root / "theirs"))
+    for name, build in forms(root / "theirs").items():
+        train(accelerator, root / f"{name}-whole", build=build)
+        train(accelerator, root / f"{name}-stopped", build=build, max_steps=1)
+        train(accelerator, root / f"{name}-stopped", build=build, resume=True)
+    return {}
+
+
 def main(layout: str, root: Path) -> None:
     torch.use_deterministic_algorithms(True)
     accelerator = cpu_accelerator(toy_config())
-    results = {"whole": whole, "shards": shards}[layout](accelerator, root)
+    results = {"whole": whole, "shards": shards, "adapters": adapters}[layout](accelerator, root)
     (root / f"results-{accelerator.process_index}.json").write_text(json.dumps(results))
 
 

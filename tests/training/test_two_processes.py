@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.real_processes import ONLINE, Evaluation, one_by_one, train
+from tests.training.real_processes import ONLINE, Evaluation, forms, one_by_one, train
 from tests.training.test_crashes import ROOT, child_environment
 from tests.training.toys import (
     WEIGHTS,
@@ -52,6 +52,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sharded_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_two("shards", tmp_path_factory.mktemp("shards"))
+
+
+@pytest.fixture(scope="module")
+def adapters_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_two("adapters", tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture(scope="module", params=["lora", "full"])
@@ -198,6 +203,33 @@ def test_errors_of_one_process_reach_both(results: list[dict[str, Any]]) -> None
         assert result["second"] == "SeedpoError: the second process has no disk"
     assert results[0]["fault"] == "ZeroDivisionError: division by zero"
     assert results[1]["fault"].startswith("RuntimeError: the first process failed: ZeroDivisionError")
+
+
+@pytest.mark.slow
+class TestAdapters:
+    """Alpha, DoRA, dropout, a continued LoRA, and a base in 8 or 4 bits."""
+
+    @pytest.mark.parametrize("name", ["dora", "continued", "nf4"])
+    def test_give_the_same(self, adapters_root: Path, name: str, tmp_path: Path) -> None:
+        build = forms(adapters_root / "theirs")[name]
+        train(cpu_accelerator(toy_config()), tmp_path / "one", build=build)
+        assert_same_run(adapters_root / f"{name}-whole", tmp_path / "one")
+
+    def test_give_nearly_the_same_on_a_base_in_8_bits(self, adapters_root: Path, tmp_path: Path) -> None:
+        """The inputs of its layers are rounded to 8 bits, so that the last digit of a weight may move one by 1/127."""
+        train(cpu_accelerator(toy_config()), tmp_path / "one", build=forms(adapters_root / "theirs")["int8"])
+        found, expected = lines(adapters_root / "int8-whole"), lines(tmp_path / "one")
+        assert found[0] == pytest.approx(expected[0], rel=1e-4, abs=1e-6)
+        assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in expected], rel=0.01)
+
+    @pytest.mark.parametrize("name", ["dora", "dropout", "continued", "int8", "nf4"])
+    def test_go_on_bit_for_bit(self, adapters_root: Path, name: str) -> None:
+        stopped, whole = (adapters_root / f"{name}-{kind}" for kind in ("stopped", "whole"))
+        assert lines(stopped) == lines(whole)
+        assert (stopped / LAST / "optimizer.safetensors").read_bytes() == (
+            whole / LAST / "optimizer.safetensors"
+        ).read_bytes()
+        assert all(torch.equal(value, weights(whole)[key]) for key, value in weights(stopped).items())
 
 
 @pytest.mark.slow
