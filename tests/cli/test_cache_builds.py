@@ -16,7 +16,8 @@ from accelerate.state import AcceleratorState
 
 from seedpo.cli import main
 from seedpo.cli.shared import read_changes
-from seedpo.data.cache.store import build_lock, check_folder
+from seedpo.data.cache.check import check_folder
+from seedpo.data.cache.store import build_lock
 from seedpo.models.policy import build_policy
 from seedpo.scenes.pairs import preference_table
 from seedpo.training.caches import open_caches

@@ -36,12 +36,13 @@ def cache_build_command(
 
         torchrun --nproc_per_node 8 -m seedpo cache build my-sdxl-recipe.yaml
     """
-    overrides = read_changes(changes)
-    quieten_libraries()
-    from seedpo.cli.cache_builds import build_cache
     from seedpo.training.configuration import resolve_config
 
-    summary = build_cache(resolve_config(method, overrides), progress=not quiet)
+    config = resolve_config(method, read_changes(changes))  # refused before the libraries are imported
+    quieten_libraries()
+    from seedpo.cli.cache_builds import build_cache
+
+    summary = build_cache(config, progress=not quiet)
     if is_first_process():
         typer.echo(summary)
 
@@ -58,6 +59,6 @@ def cache_check_command(
 
     Example: `seedpo cache check cache`
     """
-    from seedpo.cli.cache_builds import check_cache
+    from seedpo.cli.cache_checks import check_cache
 
     typer.echo(check_cache(folder, progress=not quiet))

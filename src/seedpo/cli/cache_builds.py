@@ -1,8 +1,7 @@
-"""The commands ``seedpo cache build`` and ``seedpo cache check``."""
+"""The command ``seedpo cache build``."""
 
 from __future__ import annotations
 
-import logging
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -13,9 +12,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from seedpo.data.cache.pairs import EncodedPairs
 from seedpo.data.cache.shards import SUFFIX
-from seedpo.data.cache.store import build_lock, check_folder
+from seedpo.data.cache.store import build_lock
 from seedpo.data.settings import data_label
-from seedpo.errors import CacheError, ConfigError
+from seedpo.errors import ConfigError
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.presets import METHODS
 from seedpo.methods.sources.offline import visit_draws
@@ -29,8 +28,6 @@ from seedpo.training.layout import distributed
 from seedpo.training.run import build_method
 from seedpo.training.settings import RunConfig, data_of
 from seedpo.training.validation import build_divided_pairs
-
-logger = logging.getLogger(__name__)
 
 
 def build_cache(config: RunConfig, *, progress: bool = True) -> str:
@@ -122,47 +119,3 @@ def _fill_reference(
             # The last batch is filled up from the beginning.
             batch_rows = [rows[place % len(rows)] for place in range(start, start + size)]
             method.store_reference(policy, drawn.batch(pairs, [(row, visit) for row in batch_rows]))
-
-
-def check_cache(folder: Path, *, progress: bool = True) -> str:
-    """Verifies all that a cache folder holds.
-
-    Args:
-        folder: a cache folder; nothing in it is changed.
-        progress: whether to show a progress bar.
-
-    Returns:
-        What was verified, in one line; entries and sizes of every store are logged.
-
-    Raises:
-        CacheError: if the folder is not a cache, or something in it is damaged.
-    """
-    if not folder.is_dir():
-        raise CacheError(f"{folder} is not a folder; name the cache.folder of a run")
-    try:
-        size = sum(path.stat().st_size for path in folder.glob(f"*/*/*{SUFFIX}"))
-        with tqdm(total=size, desc="verified", unit="B", unit_scale=True, disable=not progress) as bar:
-            reports = check_folder(folder, bar.update)
-    except OSError as error:
-        raise CacheError(f"cache {folder} cannot be read ({error}); check the disk and your access to it") from error
-    if not reports:
-        raise CacheError(f"{folder} holds no cache; name the cache.folder of a run")
-    for report in reports:
-        logger.info(
-            "%-10s %9d entries %6d files %10.1f MiB%s  %s",
-            report.kind,
-            report.entries,
-            report.files,
-            report.bytes / 2**20,
-            f"  ({report.incomplete} incomplete files)" if report.incomplete else "",
-            report.folder,
-        )
-    damaged = [problem for report in reports for problem in report.damaged]
-    for problem in damaged:
-        logger.warning("damaged: %s", problem)
-    if damaged:
-        raise CacheError(
-            f"{len(damaged)} places in {folder} are damaged, {damaged[0]}; they are never used, and "
-            "`seedpo cache build` computes them again"
-        )
-    return f"{folder} is intact: {sum(report.bytes for report in reports) / 2**20:.1f} MiB"

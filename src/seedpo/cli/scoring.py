@@ -59,7 +59,7 @@ def score_command(
 
         seedpo score 'a/*.png' b/1.png --prompt "a red fox" --reward clipscore,my_code:sharpness --out scores.jsonl
     """
-    quieten_libraries()
+    quieten_libraries("transformers")
     from seedpo.data.score_table import check_out, write_table
     from seedpo.evaluation.score import Scoring, listed_images, read_definitions, score_images, summarise_scores
     from seedpo.evaluation.score import as_sum as sum_text

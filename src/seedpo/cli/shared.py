@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import Annotated, Any, Literal
 
 import typer
@@ -60,14 +61,12 @@ def split_names(text: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
-def quieten_libraries() -> None:
-    """Keeps the libraries' own progress bars and notices off the screen."""
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.set_verbosity_error()
-        library.utils.logging.disable_progress_bar()
+def quieten_libraries(*names: str) -> None:
+    """Keeps the own progress bars and notices of libraries off the screen; of diffusers and transformers by default."""
+    for name in names or ("diffusers", "transformers"):
+        logging = import_module(f"{name}.utils.logging")
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
 
 
 def is_first_process() -> bool:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from seedpo.core.draws import KeyedDraws
-from seedpo.data.cache.digests import digest, network_digest, settings_digest, tensors_digest
+from seedpo.data.cache.digests import digest, settings_digest
 from seedpo.data.cache.pairs import MEMORY, EncodedPairs
 from seedpo.data.cache.reference import ReferenceScalars
 from seedpo.data.cache.store import Store
+from seedpo.data.cache.tensor_digests import network_digest, tensors_digest
 from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.models.lora import description
 from seedpo.models.lora_file import described

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from seedpo.data.cache import store as stores
+from seedpo.data.cache.check import check_folder
 from seedpo.data.cache.pairs import EncodedPairs
-from seedpo.data.cache.store import Store, build_lock, check_folder
+from seedpo.data.cache.store import Store, build_lock
 from tests.data.cache.toys import ToyModel, ToyPairs
 from tests.training.crash_runs import in_child
 

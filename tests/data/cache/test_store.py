@@ -13,7 +13,8 @@ import torch
 
 from seedpo.data.cache import store as stores
 from seedpo.data.cache.digests import digest
-from seedpo.data.cache.store import LOCK, SETTINGS, Store, build_lock
+from seedpo.data.cache.shards import SETTINGS
+from seedpo.data.cache.store import LOCK, Store, build_lock
 from seedpo.errors import CacheError
 
 SETTINGS_A = {"vae": "a"}

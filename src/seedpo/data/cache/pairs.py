@@ -12,7 +12,7 @@ from torch import Tensor
 
 from seedpo.core.types import Conditioning, ImagePairs
 from seedpo.data.cache.digests import digest
-from seedpo.data.cache.shards import Entry
+from seedpo.data.cache.entries import Entry
 from seedpo.data.cache.store import Store
 from seedpo.errors import DataError
 from seedpo.protocols import Denoiser, DistributionEncoder, LabelledPair, PreferencePairs, Releasable

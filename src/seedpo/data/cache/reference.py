@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from seedpo.data.cache.digests import digest, tensor_bytes
+from seedpo.data.cache.digests import digest
 from seedpo.data.cache.store import Store
+from seedpo.data.cache.tensor_digests import tensor_bytes
 
 
 class ReferenceScalars:

@@ -3,34 +3,48 @@
 Entries of equal shape are stacked: ``keys`` and ``digests``, (N, 32) uint8 each, and one tensor with N rows for each
 tensor of an entry. An entry's digest covers its key and its tensors. The file's name covers all keys and digests. So
 any changed number is noticed, and one entry can be read and verified without the others.
+
+Reading and verifying need no torch; :mod:`seedpo.data.cache.entries` makes tensors of what is read, and writes.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
-from seedpo.data.cache.digests import digest, tensors_digest
-from seedpo.files import write_aside
+from seedpo.data.cache.digests import Array, arrays_digest, digest
 
 KEY_BYTES = 32
 NAME_DIGITS = 40
 SUFFIX = ".safetensors"
 
+SETTINGS = "settings.json"
+"""File beside the shards of a store, whose digest names the folder."""
+
 FORMAT = 1
 """Version of this layout and of the digests; part of the settings of every store."""
 
-Entry = Mapping[str, Tensor]
+VALUE = "value."
+"""Before the names of an entry's tensors in a file."""
 
-_VALUE = "value."
+_FORMATS = {
+    "F64": "torch.float64",
+    "F32": "torch.float32",
+    "F16": "torch.float16",
+    "BF16": "torch.bfloat16",
+    "I64": "torch.int64",
+    "I32": "torch.int32",
+    "I16": "torch.int16",
+    "I8": "torch.int8",
+    "U8": "torch.uint8",
+    "BOOL": "torch.bool",
+}
+"""Formats of numbers by the names that files have for them; digests were made with torch's."""
 
 
 class Damaged(Exception):
@@ -39,10 +53,17 @@ class Damaged(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """Where one tensor of all entries lies in the file: entry i begins at ``begin + i * size``, in bytes."""
+    """Where one tensor of all entries lies in the file: entry i begins at ``begin + i * size``, in bytes.
+
+    Attributes:
+        name: of the tensor.
+        kind: its format, as torch names it.
+        shape: of one entry.
+        begin, size: in bytes.
+    """
 
     name: str
-    dtype: torch.dtype
+    kind: str
     shape: tuple[int, ...]
     begin: int
     size: int
@@ -64,55 +85,29 @@ class Shard:
     digests: bytes
     columns: Sequence[Column]
 
-    def read(self, row: int) -> dict[str, Tensor]:
-        """One entry, on the CPU.
+    def read(self, row: int) -> dict[str, Array]:
+        """One entry.
 
         Raises:
             Damaged: if it is not what was written.
             OSError: if the file cannot be read.
         """
-        tensors = {}
+        arrays = {}
         with self.path.open("rb") as file:
             for column in self.columns:
                 file.seek(column.begin + row * column.size)
-                content = bytearray(file.read(column.size))
+                content = file.read(column.size)
                 if len(content) != column.size:
                     raise Damaged(f"{self.path} is cut off in entry {row}")
-                tensors[column.name] = torch.frombuffer(content, dtype=column.dtype).view(column.shape)
+                arrays[column.name] = (column.kind, column.shape, content)
         expected = self.digests[row * KEY_BYTES : (row + 1) * KEY_BYTES]
-        if tensors_digest(tensors, self.keys[row]) != expected:
+        if arrays_digest(arrays, self.keys[row]) != expected:
             raise Damaged(f"entry {row} of {self.path} is not what was written")
-        return tensors
+        return arrays
 
 
-def write_shard(folder: Path, store: str, entries: Mapping[bytes, Entry]) -> Shard:
-    """Writes entries of equal shape; after a crash the file is there whole or not at all.
-
-    Args:
-        folder: of the shards.
-        store: digest of the store's settings, which the file's name covers too.
-        entries: the tensors of each key.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    digests = b"".join(tensors_digest(tensors, key) for key, tensors in entries.items())
-    names = next(iter(entries.values()))
-    content = save(
-        {_VALUE + name: torch.stack([tensors[name].contiguous() for tensors in entries.values()]) for name in names}
-        | {"keys": _bytes_tensor(b"".join(entries)), "digests": _bytes_tensor(digests)}
-    )
-    path = folder / _shard_name(store, b"".join(entries), digests)
-    with write_aside(path, unique=True) as aside:
-        aside.write_bytes(content)
-    return open_shard(path, store)
-
-
-def _bytes_tensor(content: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8).view(-1, KEY_BYTES)
-
-
-def _shard_name(store: str, keys: bytes, digests: bytes) -> str:
+def shard_name(store: str, keys: bytes, digests: bytes) -> str:
+    """Name of the file with these keys and digests."""
     return digest(store.encode(), keys, digests).hex()[:NAME_DIGITS] + SUFFIX
 
 
@@ -129,12 +124,11 @@ def open_shard(path: Path, store: str) -> Shard:
         OSError: if it cannot be read.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            keys, digests = (file.get_tensor(name).numpy().tobytes() for name in ("keys", "digests"))
-            empty = {name: file.get_slice(name)[:0] for name in file.keys() if name.startswith(_VALUE)}  # noqa: SIM118
+        with safe_open(path, framework="numpy") as file:
+            keys, digests = (file.get_tensor(name).tobytes() for name in ("keys", "digests"))
     except SafetensorError as error:
         raise Damaged(f"{path} cannot be read ({error})") from error
-    if _shard_name(store, keys, digests) != path.name:
+    if shard_name(store, keys, digests) != path.name:
         raise Damaged(f"the keys of {path} are not what was written")
     with path.open("rb") as file:  # in safetensors' format: the length of the header, the header, the tensors
         length = int.from_bytes(file.read(8), "little")
@@ -143,16 +137,20 @@ def open_shard(path: Path, store: str) -> Shard:
         path=path,
         keys=[keys[begin : begin + KEY_BYTES] for begin in range(0, len(keys), KEY_BYTES)],
         digests=digests,
-        columns=[
-            Column(
-                name=name.removeprefix(_VALUE),
-                dtype=rows.dtype,
-                shape=tuple(rows.shape[1:]),
-                begin=8 + length + header[name]["data_offsets"][0],
-                size=math.prod(rows.shape[1:]) * rows.element_size(),
-            )
-            for name, rows in empty.items()
-        ],
+        columns=[_column(name, 8 + length, entry) for name, entry in header.items() if name.startswith(VALUE)],
+    )
+
+
+def _column(name: str, start: int, entry: Mapping[str, Any]) -> Column:
+    """A tensor of all entries, as the header describes it; the tensors begin at byte ``start``."""
+    begin, end = entry["data_offsets"]
+    rows, *shape = entry["shape"] or [1]
+    return Column(
+        name=name.removeprefix(VALUE),
+        kind=_FORMATS.get(entry["dtype"], entry["dtype"]),
+        shape=tuple(shape),
+        begin=start + begin,
+        size=(end - begin) // max(rows, 1),
     )
 
 

@@ -7,23 +7,21 @@ missing or damaged they compute again and do not write. ``seedpo cache build`` a
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from seedpo.data.cache.digests import settings_digest, settings_text
-from seedpo.data.cache.shards import FORMAT, Damaged, Entry, Shard, damage_of, open_shard, shard_paths, write_shard
+from seedpo.data.cache.entries import Entry, read_entry, write_shard
+from seedpo.data.cache.shards import FORMAT, SETTINGS, Damaged, Shard, damage_of, open_shard, shard_paths
 from seedpo.errors import CacheError
-from seedpo.files import ASIDE, remove_leftovers, write_text
+from seedpo.files import remove_leftovers, write_text
 
 logger = logging.getLogger(__name__)
 
-SETTINGS = "settings.json"
 LOCK = "build.lock"
 
 SHARD_BYTES = 64 * 2**20
@@ -101,7 +99,7 @@ class Store:
         place = bisect_right(self._starts, number) - 1
         shard = self._shards[place]
         try:
-            return shard.read(number - self._starts[place])
+            return read_entry(shard, number - self._starts[place])
         except (Damaged, OSError) as error:
             self._report(shard.path, error)
             return None
@@ -198,65 +196,3 @@ def build_lock(root: Path) -> Iterator[None]:
                 f"{root} is being filled by another `seedpo cache build`; wait for it, or name another cache.folder"
             ) from error
         yield
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoreReport:
-    """What a check finds in one store.
-
-    Attributes:
-        kind: ``latents``, ``prompts`` or ``reference``.
-        folder: where it lies.
-        entries: distinct keys with an intact entry.
-        files: number of shards.
-        bytes: size of all files.
-        incomplete: files that a killed build left, or that are being written; they are not read.
-        damaged: what is wrong, one line each.
-    """
-
-    kind: str
-    folder: Path
-    entries: int
-    files: int
-    bytes: int
-    incomplete: int
-    damaged: list[str]
-
-
-def check_folder(root: Path, advance: Callable[[int], None] = lambda size: None) -> list[StoreReport]:
-    """Verifies every entry below a cache folder; changes nothing.
-
-    Args:
-        root: the cache folder.
-        advance: called with the size of each shard that was read, in bytes.
-
-    Raises:
-        OSError: if something cannot be read.
-    """
-    return [_check_store(path.parent, advance) for path in sorted(root.glob(f"*/*/{SETTINGS}"))]
-
-
-def _check_store(folder: Path, advance: Callable[[int], None]) -> StoreReport:
-    try:
-        store = settings_digest(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        store = ""
-    keys: set[bytes] = set()
-    damaged = [] if store[:32] == folder.name else [f"{folder / SETTINGS} is not what was written"]
-    shards = shard_paths(folder)
-    for path in shards:
-        if store[:32] == folder.name:  # else nothing can be verified
-            intact, damage = damage_of(path, store)
-            keys |= set(intact)
-            damaged += damage
-        advance(path.stat().st_size)
-    files = list(folder.iterdir())
-    return StoreReport(
-        kind=folder.parent.name,
-        folder=folder,
-        entries=len(keys),
-        files=len(shards),
-        bytes=sum(path.stat().st_size for path in files),
-        incomplete=sum(path.name.endswith(ASIDE) for path in files),
-        damaged=damaged,
-    )
