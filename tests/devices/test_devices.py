@@ -178,7 +178,7 @@ def sd15_unet(device: str, *, adapter: str, checkpointing: bool, low: torch.dtyp
     with torch.random.fork_rng(devices=[]), torch.device(device):
         network = UNet2DConditionModel.from_config(published("stable-diffusion-v1-5")["unet"])
     if adapter == "lora":
-        LoraAdapter.new(network, STABLE_DIFFUSION, LoraForm(rank=4))
+        LoraAdapter.new({"unet": network}, STABLE_DIFFUSION, LoraForm(rank=4))
         network.to(device)
     if low is not None:
         store_rounded(network, low)

@@ -23,11 +23,21 @@ class Prompts(Conditioning):
     pooled: Tensor
 
 
-def embed(pipeline: Any, prompts: Sequence[str], size: Size) -> Prompts:
-    tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
+@dataclass(frozen=True, kw_only=True)
+class Tokens(Conditioning):
+    ids: Tensor
+
+
+def tokenize(pipeline: Any, prompts: Sequence[str], size: Size) -> Tokens:
+    tokenizer = pipeline.tokenizer
     length = tokenizer.model_max_length
     tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    output = encoder(tokens.input_ids.to(encoder.device))
+    return Tokens(ids=tokens.input_ids)
+
+
+def embed_tokens(encoders: Sequence[Any], tokens: Tokens) -> Prompts:
+    (encoder,) = encoders
+    output = encoder(tokens.ids.to(encoder.device))
     return Prompts(states=output.last_hidden_state.float(), pooled=output.text_embeds.float())
 
 
@@ -66,7 +76,9 @@ FAMILY = Family(
     latent_shape=lambda pipeline, size: (size[0] * size[1] // pipeline.vae_scale_factor**2, 4),
     misfit=lambda network, vae: None,
     conditioning=Prompts,
-    embed=embed,
+    tokens=Tokens,
+    tokenize=tokenize,
+    embed_tokens=embed_tokens,
     predict=predict,
     encode=packed_latents,
     decode=lambda vae, latents: decode_latents(vae, unpacked(latents)),

@@ -15,7 +15,7 @@ from seedpo.errors import ConfigError
 from seedpo.models.kohya import kohya_weights
 from seedpo.models.loading import add_trained
 from seedpo.models.lora import adapted_layers
-from seedpo.models.lora_file import LORA_FILE, lora_layers, read_description
+from seedpo.models.lora_file import LORA_FILE, by_part, read_description, read_layers
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.settings import LoraForm, ModelSettings
 from seedpo.settings import Precision, build_config
@@ -137,7 +137,7 @@ class TestFiles:
         """diffusers leaves `dora_scale` out when it loads; its own conversion of the names knows it."""
         form = LoraForm(rank=2, targets=("all",), dora=True)
         move(policy_of(kind, form), scale=0.1).save(tmp_path)
-        layers = lora_layers(load_file(tmp_path / LORA_FILE))
+        layers = by_part(read_layers(load_file(tmp_path / LORA_FILE)))["unet"]
         converted, scales = _convert_non_diffusers_lora_to_diffusers(
             {name: torch.from_numpy(value) for name, value in kohya_weights(layers).items()}
         )

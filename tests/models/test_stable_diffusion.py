@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.models.kohya import kohya_weights
-from seedpo.models.lora_file import LORA_FILE, lora_layers
+from seedpo.models.lora_file import LORA_FILE, by_part, read_layers
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.settings import LoraForm
 from tests.models.published import KINDS, drawn_by_diffusers, drawn_by_policy, pipeline_of, some_latents
@@ -141,7 +141,7 @@ class TestAdapterFiles:
         policy = move(PipelinePolicy(pipeline_of(kind), lora=LoraForm(rank=3)), scale=0.1)
         latents = some_latents(policy)
         policy.save(tmp_path)
-        converted = kohya_weights(lora_layers(load_file(tmp_path / LORA_FILE)))
+        converted = kohya_weights(by_part(read_layers(load_file(tmp_path / LORA_FILE)))["unet"])
         layers = {name.split(".")[0] for name in converted}
         assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_out_0" in layers
         assert {name.partition(".")[2] for name in converted} == {"lora_down.weight", "lora_up.weight", "alpha"}
@@ -156,7 +156,7 @@ class TestAdapterFiles:
     @pytest.mark.parametrize("kind", ["sd15", "sdxl"])
     def test_web_ui_names_are_those_that_diffusers_writes(self, tmp_path: Path, kind: str) -> None:
         move(PipelinePolicy(pipeline_of(kind), lora=LoraForm(rank=3))).save(tmp_path)
-        weights = lora_layers(load_file(tmp_path / LORA_FILE))
+        weights = by_part(read_layers(load_file(tmp_path / LORA_FILE)))["unet"]
         ours, theirs = (
             kohya_weights(weights),
             convert_state_dict_to_kohya({f"unet.{name}": torch.from_numpy(value) for name, value in weights.items()}),
@@ -168,7 +168,7 @@ class TestAdapterFiles:
         policy = move(PipelinePolicy(pipeline_of("sd15")), scale=0.1)
         latents = some_latents(policy)
         policy.save(tmp_path)
-        converted = kohya_weights(lora_layers(load_file(tmp_path / LORA_FILE)))
+        converted = kohya_weights(by_part(read_layers(load_file(tmp_path / LORA_FILE)))["unet"])
         halved = {name: np.asarray(value / 2) if name.endswith("alpha") else value for name, value in converted.items()}
         save_file(halved, tmp_path / "web.safetensors")
         plain = pipeline_of("sd15")

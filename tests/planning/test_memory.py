@@ -34,7 +34,7 @@ def unet(device: str, *, adapter: bool, checkpointing: bool) -> nn.Module:
         )
     if adapter:
         network.requires_grad_(False)
-        LoraAdapter.new(network, STABLE_DIFFUSION_XL, LoraForm(rank=4))
+        LoraAdapter.new({"unet": network}, STABLE_DIFFUSION_XL, LoraForm(rank=4))
         network.to(device)
     if checkpointing:
         network.enable_gradient_checkpointing()

@@ -17,7 +17,7 @@ from seedpo.errors import ConfigError, DataError
 from seedpo.evaluation.targets import ModelOptions, load_target, parse_target
 from seedpo.models.kohya import kohya_weights
 from seedpo.models.loading import load_pipeline
-from seedpo.models.lora_file import LORA_FILE, alphas, lora_layers, read_description
+from seedpo.models.lora_file import LORA_FILE, alphas, by_part, read_description, read_layers
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.models.settings import LoraForm
 from seedpo.planning.configurations import model_configuration
@@ -70,7 +70,10 @@ def published_lora(folder: Path, *, kohya: bool = False) -> Path:
     policy.save(folder)
     if not kohya:
         return folder
-    layers, content = lora_layers(load_file(folder / LORA_FILE)), read_description(folder / LORA_FILE, "unet")
+    layers, content = (
+        by_part(read_layers(load_file(folder / LORA_FILE)))["unet"],
+        read_description(folder / LORA_FILE, "unet"),
+    )
     tensors = kohya_weights(layers, alphas({name.partition(".lora_")[0] for name in layers}, content))
     file = folder / "web.safetensors"
     save_file(tensors, file)

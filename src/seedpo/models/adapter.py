@@ -9,14 +9,14 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from seedpo.errors import DataError
 from seedpo.models.families import Family
-from seedpo.models.lora import add_layers, description, set_dropout
-from seedpo.models.lora_file import LORA_FILE, METADATA_KEY, PART, described, lora_layers
+from seedpo.models.lora import add_layers, description, set_dropout, unread_layers
+from seedpo.models.lora_file import LORA_FILE, METADATA_KEY, PART, described, read_layers
+from seedpo.models.lora_tensors import fill_layers, layers_of, written_layers
 from seedpo.models.settings import LoraForm
 from seedpo.weights import read_weights
 
@@ -24,7 +24,7 @@ WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
 
 
 class Adapter(Protocol):
-    """What is trained of a network, and its reference."""
+    """What is trained of a pipeline, and its reference."""
 
     frozen: nn.Module | None
     """A copy that is the reference; ``None`` if the network itself can answer as the reference does."""
@@ -45,6 +45,10 @@ class Adapter(Protocol):
     def reference_weights(self) -> Mapping[str, Tensor]:
         """Weights that the reference has beside those of the loaded model, by name."""
 
+    @property
+    def form(self) -> str:
+        """How what is trained is built, beside its tensors; empty for whole networks."""
+
     def save(self, folder: Path) -> None:
         """Writes the trained weights in diffusers' format."""
 
@@ -57,54 +61,76 @@ class Adapter(Protocol):
 
 
 class LoraAdapter:
-    """A low-rank adapter; the network with the adapter switched off is the reference, so there is no second one.
+    """A low-rank adapter; the networks with the adapter switched off are the reference, so there is no second one.
 
     Args:
-        network: carries the adapter; its weights are in float32.
-        family: of its pipeline.
+        networks: parts of a pipeline that carry the adapter, by name; their weights are in float32.
+        family: of the pipeline.
         dropout: share of the adapter's inputs that is left out in passes that have a gradient.
     """
 
     frozen: nn.Module | None = None
 
-    def __init__(self, network: Any, family: Family, *, dropout: float = 0.0) -> None:
-        self.network, self.family = network, family
+    def __init__(self, networks: Mapping[str, Any], family: Family, *, dropout: float = 0.0) -> None:
+        self.networks, self.family = dict(networks), family
         self._moved: dict[str, Tensor] = {}
-        network.requires_grad_(False)
+        for network in self.networks.values():
+            network.requires_grad_(False)
+            set_dropout(network, dropout)
         for parameter in self.parameters().values():
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
-        set_dropout(network, dropout)
 
     @classmethod
-    def new(cls, network: Any, family: Family, form: LoraForm, *, seed: int = 0) -> Self:
-        """An adapter that changes nothing yet, added to a network in place.
+    def new(cls, networks: Mapping[str, Any], family: Family, form: LoraForm, *, seed: int = 0) -> Self:
+        """An adapter that changes nothing yet, added to networks in place.
 
         Args:
-            network: of a pipeline of the family, in float32.
+            networks: of a pipeline of the family, by part, in float32.
             family: names the layers that carry it.
             form: of the adapter.
             seed: of its first factors; the second are 0. The global random state is left alone.
 
         Raises:
             ConfigError: if the form does not fit the network.
-            DataError: if the network has none of the layers.
+            DataError: if a network has none of the layers.
         """
-        add_layers(network, family, form, seed=seed)
-        return cls(network, family, dropout=form.dropout)
+        add_layers(networks, family, form, seed=seed)
+        return cls(networks, family, dropout=form.dropout)
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The adapter's factors, and the norms of a DoRA."""
-        return {name: value for name, value in self.network.named_parameters() if PART in name}
+        """The adapter's factors, and the norms of a DoRA; of several parts each name begins with its part."""
+        found: dict[str, nn.Parameter] = {}
+        for part, network in self.networks.items():
+            lead = f"{part}." if len(self.networks) > 1 else ""
+            unread = unread_layers(network, self.family, part)
+            for name, value in network.named_parameters():
+                if PART in name and not any(layer in name for layer in unread):
+                    found[lead + name] = value
+        return found
 
     @contextmanager
     def reference(self, module: nn.Module) -> Iterator[nn.Module]:
-        """The network without the adapter, or with the adapter that :meth:`move_reference` kept."""
-        self._exchange() if self._moved else self.network.disable_adapters()
+        """The networks without the adapter, or with the adapter that :meth:`move_reference` kept."""
+        self._to_reference()
         try:
             yield module
         finally:
-            self._exchange() if self._moved else self.network.enable_adapters()
+            self._to_policy()
+
+    def _to_reference(self) -> None:
+        if self._moved:
+            self._exchange()
+            return
+        for network in self.networks.values():
+            network.disable_adapters()
+
+    def _to_policy(self) -> None:
+        if self._moved:
+            self._exchange()
+            return
+        for network in self.networks.values():
+            network.enable_adapters()
 
     def move_reference(self) -> None:
         """Keeps a copy of the adapter."""
@@ -119,24 +145,24 @@ class LoraAdapter:
         for name, parameter in self.parameters().items():
             parameter.data, self._moved[name] = self._moved[name].to(parameter.device), parameter.data
 
+    @property
+    def form(self) -> str:
+        """What a file says of the adapter beside its tensors."""
+        return described({part: description(network) for part, network in self.networks.items()})
+
     def save(self, folder: Path) -> None:
         """Writes :data:`LORA_FILE`, which ``pipe.load_lora_weights`` reads."""
-        part = self.family.network
-        layers = self.family.adapter_names(get_peft_model_state_dict(self.network))
+        layers = written_layers(layers_of(self.networks, self.family), self.family)
         folder.mkdir(parents=True, exist_ok=True)
         # One entry of metadata: safetensors writes several in any order, and equal weights are to be equal files.
-        save_file(
-            {f"{part}.{name}": value.contiguous() for name, value in layers.items()},
-            folder / LORA_FILE,
-            {METADATA_KEY: described({part: description(self.network)})},
-        )
+        save_file(layers, folder / LORA_FILE, {METADATA_KEY: self.form})
 
     def load(self, folder: Path) -> None:
         """Reads :data:`LORA_FILE`."""
         file = folder / LORA_FILE
-        weights = lora_layers(read_weights(file))
-        require_same_tensors(file, weights, get_peft_model_state_dict(self.network))
-        set_peft_model_state_dict(self.network, weights)
+        layers = read_layers(read_weights(file))
+        require_same_tensors(file, layers, layers_of(self.networks, self.family))
+        fill_layers(self.networks, self.family, layers)
 
 
 class FullAdapter:
@@ -167,6 +193,11 @@ class FullAdapter:
     def reference_weights(self) -> Mapping[str, Tensor]:
         """None: the frozen copy is of the loaded model."""
         return {}
+
+    @property
+    def form(self) -> str:
+        """Empty."""
+        return ""
 
     def save(self, folder: Path) -> None:
         """Writes the network as one file of weights and its configuration; diffusers would split a large one."""

@@ -51,7 +51,7 @@ class PipelineDenoiser:
         pipeline: a loaded pipeline, in float32; its parts are changed in place.
         resolution: side, or height and width, of images in pixels; ``None`` for the model's own.
         mixed_precision: number format of the forward passes; see :mod:`seedpo.models.precision`.
-        trained: weights of the network that are trained, by name; all others are frozen.
+        trained: weights that are trained, by name; all others are frozen.
 
     Attributes:
         pipeline: the pipeline.
@@ -84,7 +84,7 @@ class PipelineDenoiser:
         self._half = autocast_dtype(mixed_precision)
         self.pinned: frozenset[Part] = frozenset()
         self._released: set[str] = set()
-        parts = [getattr(pipeline, name) for name in self.family.text_parts]
+        parts = self.family.text_encoders(pipeline)
         for part in (pipeline.vae, self.network, *parts):
             part.requires_grad_(False).eval()
         for parameter in (trained or {}).values():
@@ -150,15 +150,21 @@ class PipelineDenoiser:
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Embeds prompts as the pipeline does; each distinct prompt is encoded once."""
         distinct = {prompt: row for row, prompt in enumerate(dict.fromkeys(prompts))}
-        with self._on_device(*self.family.text_parts), self._autocast():
-            conditioning = self.family.embed(self.pipeline, list(distinct), self.image_size).to(self.device)
+        conditioning = self._encode(list(distinct)).to(self.device)
         return conditioning[torch.tensor([distinct[prompt] for prompt in prompts], device=self.device)]
+
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
+        with self._on_device(*self.family.text_parts), self._autocast():
+            return self.family.embed(self.pipeline, prompts, self.image_size)
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Any) -> Tensor:
         """The network's raw prediction for latents (B, ...) at time steps (B,), in float32 or wider."""
         dtype = torch.float32 if self._half is not None else next(self.network.parameters()).dtype
         with self._autocast():
-            return widened(self.family.predict(self.module, latents, timestep, conditioning, dtype))
+            return widened(self._raw_prediction(latents, timestep, conditioning, dtype))
+
+    def _raw_prediction(self, latents: Tensor, timestep: Tensor, conditioning: Any, dtype: torch.dtype) -> Tensor:
+        return self.family.predict(self.module, latents, timestep, conditioning, dtype)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Mean latents (B, ...) of images (B, 3, height, width) in [0, 1], scaled as the network expects them."""

@@ -55,14 +55,18 @@ class Family:
         image_size: size of images, from the pipeline and the side or size that the user set, if any.
         latent_shape: shape of the latents of one image, from the pipeline and the size of images.
         misfit: why an autoencoder does not fit the network, from both; ``None`` if it does.
-        conditioning: what ``embed`` gives and ``predict`` takes.
-        embed: embeds prompts, from the pipeline, B prompts and the size of images.
+        conditioning: embedded prompts: what ``embed`` gives and ``predict`` takes.
+        tokens: prompts before they are embedded: what ``tokenize`` gives and ``embed_tokens`` takes.
+        tokenize: reads B prompts, from the pipeline, the prompts and the size of images.
+        embed_tokens: embeds them, from the text encoders in the order of ``text_parts``, and the tokens.
         predict: the network's raw prediction, from the network, latents (B, ...), times (B,), conditioning and the
             number format of the inputs.
         encode: mean and standard deviation of the latents of pixels in [-1, 1], from the autoencoder.
         decode: pixels of latents, from the autoencoder.
         adapter_layers: endings of the names of layers that can carry a LoRA adapter, by group.
         adapter_names: an adapter's tensors under the names in a file of diffusers, from those of peft.
+        text_layers: endings of the names of the text encoders' layers that can carry a LoRA adapter; none: they cannot.
+        unread_text_layers: how many of a text encoder's last layers no embedding comes from, by part.
         single_file_keys: tensors that only single-file checkpoints of this class have.
         own_sampler: name of the sampler whose steps the process takes.
         samplers: other samplers of images, by name.
@@ -76,12 +80,16 @@ class Family:
     latent_shape: Callable[[Any, Size], tuple[int, ...]]
     misfit: Callable[[Any, Any], str | None]
     conditioning: type[Conditioning]
-    embed: Callable[[Any, Sequence[str], Size], Conditioning]
+    tokens: type[Conditioning]
+    tokenize: Callable[[Any, Sequence[str], Size], Conditioning]
+    embed_tokens: Callable[[Sequence[Any], Any], Conditioning]
     predict: Callable[[nn.Module, Tensor, Tensor, Any, torch.dtype], Tensor]
     encode: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = encode_pixels
     decode: Callable[[Any, Tensor], Tensor] = decode_latents
     adapter_layers: Mapping[str, tuple[str, ...]]
     adapter_names: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+    text_layers: tuple[str, ...] = ()
+    unread_text_layers: Mapping[str, int] = field(default_factory=dict)
     single_file_keys: tuple[str, ...] = ()
     own_sampler: str = "ddim"
     samplers: Mapping[str, Scheduler] = field(default_factory=dict)
@@ -91,6 +99,14 @@ class Family:
         """Names of everything that a pipeline needs to be used here."""
         tokenizers = (name.replace("text_encoder", "tokenizer") for name in self.text_parts)
         return (*tokenizers, *self.text_parts, self.network, "vae", "scheduler")
+
+    def text_encoders(self, pipeline: Any) -> list[Any]:
+        """The text encoders of a pipeline, in the order of ``text_parts``."""
+        return [getattr(pipeline, name) for name in self.text_parts]
+
+    def embed(self, pipeline: Any, prompts: Sequence[str], size: Size) -> Conditioning:
+        """Embeds B prompts for images of a size."""
+        return self.embed_tokens(self.text_encoders(pipeline), self.tokenize(pipeline, prompts, size))
 
 
 FAMILIES = Registry(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,20 @@ _KOHYA_VERSIONS = {
 """Metadata by which web UIs sort adapters, by the width of the text that attention reads."""
 
 
-def kohya_weights(layers: Mapping[str, Values], alphas: Mapping[str, float] | None = None) -> dict[str, Values]:
+def kohya_prefixes(parts: Collection[str]) -> dict[str, str]:
+    """What kohya's scripts begin the names of each part's layers with.
+
+    Args:
+        parts: of a pipeline that carry an adapter; the first of two text encoders has a number.
+    """
+    first = "lora_te1" if "text_encoder_2" in parts else "lora_te"
+    known = {"unet": "lora_unet", "text_encoder": first, "text_encoder_2": "lora_te2"}
+    return {part: known[part] for part in parts}
+
+
+def kohya_weights(
+    layers: Mapping[str, Values], alphas: Mapping[str, float] | None = None, *, prefix: str = "lora_unet"
+) -> dict[str, Values]:
     """An adapter's tensors under the names of kohya's scripts, which web UIs read.
 
     ``mid_block.attentions.0.[...].to_q.lora_A.weight`` becomes
@@ -37,11 +50,12 @@ def kohya_weights(layers: Mapping[str, Values], alphas: Mapping[str, float] | No
     Args:
         layers: tensors by peft's names.
         alphas: by layer; a layer that is absent has its rank, so that its product is not scaled.
+        prefix: of the part that carries it; see :func:`kohya_prefixes`.
     """
     converted: dict[str, Values] = {}
     for name, value in layers.items():
         layer, _, factor = name.partition(PART)
-        key = "lora_unet_" + layer.replace(".", "_")
+        key = f"{prefix}_{layer.replace('.', '_')}"
         converted[f"{key}.{_KOHYA_FACTORS['lora_' + factor]}"] = np.ascontiguousarray(value)
         if factor == "A.weight":
             converted[f"{key}.alpha"] = np.array((alphas or {}).get(layer, len(value)), dtype=np.float32)

@@ -11,7 +11,6 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from huggingface_hub import hf_hub_download, snapshot_download
-from peft import get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
@@ -19,8 +18,9 @@ from seedpo.errors import ConfigError, DataError
 from seedpo.models.adapter import WEIGHTS_FILE, load_network, require_same_tensors
 from seedpo.models.catalogue import MODELS
 from seedpo.models.families import FAMILIES, Family, family_of
-from seedpo.models.lora import NAME, carries_adapter
-from seedpo.models.lora_file import LORA_FILE, lora_layers
+from seedpo.models.lora import NAME, carriers
+from seedpo.models.lora_file import LORA_FILE, read_layers
+from seedpo.models.lora_tensors import layers_of
 from seedpo.models.names import hub_place, is_hub_name, looks_like_a_model, pipeline_class_name
 from seedpo.models.quantised import quantise
 from seedpo.models.settings import ModelSettings
@@ -91,7 +91,8 @@ def add_lora(pipeline: Any, file: Path) -> None:
     """
     with _explained(f"{file} cannot be added to the model", "name the model that it was trained on"):
         pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=NAME)
-    align(getattr(pipeline, family_of(pipeline).network))
+    for network in carriers(pipeline, family_of(pipeline)).values():
+        align(network)
 
 
 def add_initial(pipeline: Any, settings: ModelSettings) -> None:
@@ -103,21 +104,23 @@ def add_initial(pipeline: Any, settings: ModelSettings) -> None:
     """
     if settings.initial_lora is None:
         return
-    file, network = lora_file(settings.initial_lora), getattr(pipeline, family_of(pipeline).network)
+    file, family, form = lora_file(settings.initial_lora), family_of(pipeline), settings.lora
     names = tensor_names(file)
-    for part, what in (
-        ("dora_scale", "norms of a DoRA in kohya's format, which diffusers does not read"),
-        ("text_encoder", "layers of the text encoders, which are not trained here"),
-        ("lora_te", "layers of the text encoders, which are not trained here"),
-    ):
-        if any(part in name for name in names):
-            raise DataError(
-                f"initial_lora = {file} holds {what}; name a LoRA of the {family_of(pipeline).network} alone"
-            )
+    if any("dora_scale" in name for name in names):
+        raise DataError(
+            f"initial_lora = {file} holds norms of a DoRA in kohya's format, which diffusers does not read; "
+            "name a file in diffusers' format"
+        )
+    if form.text_encoders != any(name.startswith(("text_encoder", "lora_te")) for name in names):
+        asked, mend = str(form.text_encoders).lower(), str(not form.text_encoders).lower()
+        raise DataError(
+            f"initial_lora = {file} holds {'no ' if form.text_encoders else ''}layers of the text encoders, but "
+            f"lora_text_encoder = {asked}; set lora_text_encoder to {mend}"
+        )
     add_lora(pipeline, file)
-    if not carries_adapter(network):
-        raise DataError(f"initial_lora = {file} holds no LoRA of the {family_of(pipeline).network}; name one")
-    config, form = network.peft_config[NAME], settings.lora
+    if family.network not in carriers(pipeline, family):
+        raise DataError(f"initial_lora = {file} holds no LoRA of the {family.network}; name one")
+    config = getattr(pipeline, family.network).peft_config[NAME]
     if config.use_dora and settings.base_precision == "int8":
         raise ConfigError(f"base_precision = int8 cannot carry the DoRA of initial_lora = {file}; take nf4 or full")
     said: dict[str, tuple[Any, Any]] = {
@@ -165,14 +168,13 @@ def add_trained(pipeline: Any, folder: Path, *, adapter: Literal["lora", "full"]
         DataError: as :meth:`seedpo.models.adapter.Adapter.load`.
     """
     family = family_of(pipeline)
-    network = getattr(pipeline, family.network)
     if adapter == "full":
-        load_network(network, folder)
+        load_network(getattr(pipeline, family.network), folder)
         return
     file = folder / LORA_FILE
-    weights = lora_layers(read_weights(file))
+    layers = read_layers(read_weights(file))
     add_lora(pipeline, file)
-    require_same_tensors(file, weights, get_peft_model_state_dict(network))
+    require_same_tensors(file, layers, layers_of(carriers(pipeline, family), family))
 
 
 def load_vae(name: str) -> Any:

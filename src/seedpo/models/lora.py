@@ -5,7 +5,7 @@ The file itself is :mod:`seedpo.models.lora_file`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -54,24 +54,44 @@ def adapted_layers(network: nn.Module) -> Iterator[tuple[str, LoraLayer]]:
             yield name, layer
 
 
-def add_layers(network: Any, family: Family, form: LoraForm, *, seed: int = 0) -> None:
-    """Adds an adapter to a network, in place; the network computes what it did before.
+def add_layers(networks: Mapping[str, Any], family: Family, form: LoraForm, *, seed: int = 0) -> None:
+    """Adds an adapter to the denoising network of a pipeline, or to its text encoders as well, in place.
+
+    They compute what they did before.
 
     Args:
-        network: of a pipeline of the family.
-        family: names the layers of each group.
+        networks: by part of the pipeline.
+        family: of the pipeline; it names the layers.
         form: of the adapter; its dropout is left to :func:`set_dropout`.
         seed: of the first factors; the second are 0. The global random state is left alone.
 
     Raises:
         ConfigError: if the network has no such group, or a layer is narrower than the rank.
-        DataError: if the network has none of the layers.
+        DataError: if a part has none of the layers.
     """
-    endings = layer_endings(form.targets, family)
-    layers = {name: layer for name, layer in network.named_modules() if name.endswith(tuple(f".{e}" for e in endings))}
+    on_meta = any(next(network.parameters()).is_meta for network in networks.values())
+    with torch.random.fork_rng(devices=[]), torch.device("meta") if on_meta else nullcontext():
+        torch.manual_seed(seed)
+        for part, network in networks.items():
+            endings = layer_endings(form.targets, family) if part == family.network else family.text_layers
+            _add_to(network, endings, form, unread=unread_layers(network, family, part))
+
+
+def unread_layers(network: Any, family: Family, part: str) -> tuple[str, ...]:
+    """Parts of the names of a text encoder's layers that no embedding comes from: they cannot be trained."""
+    count, last = family.unread_text_layers.get(part, 0), getattr(network.config, "num_hidden_layers", 0)
+    return tuple(f"layers.{number}." for number in range(last - count, last)) if count else ()
+
+
+def _add_to(network: Any, endings: tuple[str, ...], form: LoraForm, *, unread: tuple[str, ...]) -> None:
+    layers = {
+        name: layer
+        for name, layer in network.named_modules()
+        if name.endswith(tuple(f".{ending}" for ending in endings)) and not any(part in name for part in unread)
+    }
     if not layers:
         raise DataError(
-            f"the network has none of the layers that carry an adapter ({', '.join(endings)}); "
+            f"the {type(network).__name__} has none of the layers that carry an adapter ({', '.join(endings)}); "
             "set adapter to full, or use another model"
         )
     width, narrowest = min((_width(layer), name) for name, layer in layers.items())
@@ -80,19 +100,17 @@ def add_layers(network: Any, family: Family, form: LoraForm, *, seed: int = 0) -
             f"lora_rank = {form.rank} is above {width}, the width of the layer {narrowest}: "
             f"a product of larger rank than its layer is no adapter; set lora_rank to at most {width}"
         )
-    on_meta = next(network.parameters()).is_meta
-    with torch.random.fork_rng(devices=[]), torch.device("meta") if on_meta else nullcontext():
-        torch.manual_seed(seed)
-        network.add_adapter(
-            LoraConfig(
-                r=form.rank,
-                lora_alpha=form.rank if form.alpha is None else form.alpha,
-                init_lora_weights="gaussian",
-                target_modules=list(endings),
-                use_dora=form.dora,
-            ),
-            NAME,
-        )
+    network.add_adapter(
+        LoraConfig(
+            r=form.rank,
+            lora_alpha=form.rank if form.alpha is None else form.alpha,
+            init_lora_weights="gaussian",
+            # Without what precedes `layers.`: versions of transformers disagree on it.
+            target_modules=[name[name.index("layers.") :] for name in layers] if unread else list(endings),
+            use_dora=form.dora,
+        ),
+        NAME,
+    )
 
 
 def layer_endings(groups: tuple[str, ...], family: Family) -> tuple[str, ...]:
@@ -114,6 +132,12 @@ def layer_endings(groups: tuple[str, ...], family: Family) -> tuple[str, ...]:
 def carries_adapter(network: Any) -> bool:
     """Whether a network has LoRA layers already."""
     return next(adapted_layers(network), None) is not None
+
+
+def carriers(pipeline: Any, family: Family) -> dict[str, Any]:
+    """The denoising network and the text encoders of a pipeline, by name, as far as they carry LoRA layers."""
+    parts = {name: getattr(pipeline, name) for name in (family.network, *family.text_parts)}
+    return {name: part for name, part in parts.items() if carries_adapter(part)}
 
 
 def set_dropout(network: nn.Module, share: float) -> None:

@@ -94,9 +94,30 @@ def alphas(layers: Iterable[str], content: Mapping[str, Any]) -> dict[str, float
     return {name: alpha(name) for name in layers}
 
 
-def lora_layers(weights: Mapping[str, Value]) -> dict[str, Value]:
-    """The tensors of :data:`LORA_FILE` under the names of peft: ``mid_block.[...].to_q.lora_A.weight``."""
-    return {
-        name.partition(".")[2].replace(".lora.down.", ".lora_A.").replace(".lora.up.", ".lora_B."): value
-        for name, value in weights.items()
-    }
+_FACTORS = {
+    ".lora.down.": ".lora_A.",
+    ".lora.up.": ".lora_B.",
+    ".lora_linear_layer.down.": ".lora_A.",
+    ".lora_linear_layer.up.": ".lora_B.",
+    ".lora_magnitude_vector.weight": ".lora_magnitude_vector",
+}
+"""Names of factors in files of diffusers, for the denoising network and for text encoders, and those of peft."""
+
+
+def read_layers(weights: Mapping[str, Value]) -> dict[str, Value]:
+    """The tensors of :data:`LORA_FILE` with peft's names of factors: ``unet.mid_block.[...].to_q.lora_A.weight``."""
+    renamed = {}
+    for name, value in weights.items():
+        for theirs, own in _FACTORS.items():
+            name = name.replace(theirs, own)
+        renamed[name] = value
+    return renamed
+
+
+def by_part(layers: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
+    """The tensors of each part of a pipeline, by names without the part."""
+    parts: dict[str, dict[str, Value]] = {}
+    for name, value in layers.items():
+        part, _, own = name.partition(".")
+        parts.setdefault(part, {})[own] = value
+    return parts

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from seedpo.core.types import Conditioning
+from seedpo.errors import ConfigError
 from seedpo.models.adapter import Adapter, FullAdapter, LoraAdapter
 from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.models.families import family_of
+from seedpo.models.joint import JointNetwork
 from seedpo.models.loading import add_initial, load_base
-from seedpo.models.lora import carries_adapter
+from seedpo.models.lora import carriers
 from seedpo.models.precision import store_rounded
 from seedpo.models.settings import ATTENTION_OF_RANK_4, LoraForm, ModelSettings
 from seedpo.settings import Precision
@@ -26,8 +29,8 @@ class PipelinePolicy(PipelineDenoiser):
     Args:
         pipeline: a loaded pipeline, in float32; its parts are changed in place.
         adapter: ``lora`` trains an adapter of the network, ``full`` the network itself.
-        lora: form of the adapter; of a network that carries one already, only the dropout is used, and the reference
-            is the network with it.
+        lora: form of the adapter; of a pipeline that carries one already, only the dropout is used, and the reference
+            is the pipeline with it. With text encoders, :meth:`encode_prompts` gives tokens and :meth:`predict` embeds.
         seed: seed of the adapter's initial weights.
         resolution: height and width of images in pixels; ``None`` for the model's own.
         mixed_precision: number format of the forward passes.
@@ -37,6 +40,7 @@ class PipelinePolicy(PipelineDenoiser):
 
     Attributes:
         adapter: what is trained, and what the reference is.
+        trains_text: whether the text encoders are trained as well.
 
     Raises:
         ConfigError: if the resolution or the adapter's form does not fit the model, or nothing gives a resolution.
@@ -57,18 +61,29 @@ class PipelinePolicy(PipelineDenoiser):
     ) -> None:
         family = family_of(pipeline)
         network = getattr(pipeline, family.network)
+        trains_text = adapter == "lora" and lora.text_encoders
+        if trains_text and not family.text_layers:
+            raise ConfigError(f"lora_text_encoder must be false: no layers of a {type(pipeline).__name__}'s are known")
+        names = (family.network, *(family.text_parts if trains_text else ()))
+        networks = {name: getattr(pipeline, name) for name in names}
         # Before the denoiser stores frozen weights rounded: what is trained starts from the loaded weights.
         self.adapter: Adapter
         if adapter == "full":
             self.adapter = FullAdapter(network)
-        elif carries_adapter(network):
-            self.adapter = LoraAdapter(network, family, dropout=lora.dropout)
+        elif carried := networks.keys() & carriers(pipeline, family):
+            self.adapter = LoraAdapter(
+                {name: networks[name] for name in names if name in carried}, family, dropout=lora.dropout
+            )
             self.adapter.move_reference()
         else:
-            self.adapter = LoraAdapter.new(network, family, lora, seed=seed)
+            self.adapter = LoraAdapter.new(networks, family, lora, seed=seed)
         super().__init__(
             pipeline, resolution=resolution, mixed_precision=mixed_precision, trained=self.adapter.parameters()
         )
+        self.trains_text = trains_text
+        if trains_text:
+            self.module = JointNetwork(pipeline, family, gradient_checkpointing=gradient_checkpointing)
+            self.pinned = frozenset({"text_encoder"})
         frozen = self.adapter.frozen
         if frozen is not None and self._half is not None:
             store_rounded(frozen, self._half)
@@ -78,6 +93,22 @@ class PipelinePolicy(PipelineDenoiser):
             for part in (network, frozen):
                 if part is not None:
                     part.compile()
+
+    @property
+    def conditioning_type(self) -> type[Conditioning]:
+        """What :meth:`encode_prompts` gives and :meth:`predict` takes."""
+        return self.family.tokens if self.trains_text else super().conditioning_type
+
+    def _encode(self, prompts: Sequence[str]) -> Conditioning:
+        if self.trains_text:
+            return self.family.tokenize(self.pipeline, prompts, self.image_size)
+        return super()._encode(prompts)
+
+    def _raw_prediction(self, latents: Tensor, timestep: Tensor, conditioning: Any, dtype: torch.dtype) -> Tensor:
+        if self.trains_text:
+            prediction: Tensor = self.module(latents, timestep, conditioning, dtype)
+            return prediction
+        return super()._raw_prediction(latents, timestep, conditioning, dtype)
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Names and tensors of the parameters that are trained, in a fixed order."""

@@ -21,6 +21,7 @@ class LoraForm:
         targets: groups of layers that carry a pair; names in ``Family.adapter_layers``, or ``all``.
         dropout: share of the inputs of the factors that is left out in the passes that have a gradient.
         dora: whether each row's norm is a weight of its own (DoRA, arXiv 2402.09353).
+        text_encoders: whether the text encoders carry pairs too, in their attention projections.
     """
 
     rank: int = 4
@@ -28,6 +29,7 @@ class LoraForm:
     targets: tuple[str, ...] = ("attention",)
     dropout: float = 0.0
     dora: bool = False
+    text_encoders: bool = False
 
     @property
     def words(self) -> str:
@@ -38,6 +40,7 @@ class LoraForm:
             "" if self.targets == ("attention",) else f"layers {', '.join(self.targets)}",
             "DoRA" if self.dora else "",
             f"dropout {self.dropout:g}" if self.dropout else "",
+            "text encoders too" if self.text_encoders else "",
         ]
         return ", ".join(part for part in parts if part)
 
@@ -78,6 +81,9 @@ class ModelSettings(NetworkSettings):
     lora_dora: Annotated[bool, LORA] = False
     """Whether the norm of each row of a layer is trained beside the adapter (DoRA, arXiv 2402.09353): more memory and
     time, a rank that counts for more."""
+    lora_text_encoder: bool = False
+    """Whether the attention projections of the text encoders carry the adapter as well, with the same rank, alpha,
+    dropout and DoRA. Prompts are then embedded in every pass: slower, and `cache.prompts` has no effect."""
     initial_lora: Annotated[str | None, Place()] = None
     """LoRA that training continues: a file, a folder or `owner/name[@revision]`, in the format of diffusers or kohya;
     the reference is the model with it. It says rank, alpha, layers and DoRA. None: a new one, which changes nothing."""
@@ -98,6 +104,7 @@ class ModelSettings(NetworkSettings):
             targets=self.lora_targets,
             dropout=self.lora_dropout,
             dora=self.lora_dora,
+            text_encoders=self.lora_text_encoder,
         )
 
     @property
@@ -115,6 +122,8 @@ class ModelSettings(NetworkSettings):
             raise ValueError("initial_lora needs adapter = lora: all weights have no adapter to continue")
         if self.base_precision != "full" and self.adapter == "full":
             raise ValueError(f"base_precision = {self.base_precision} needs adapter = lora, whose base is frozen")
+        if self.lora_text_encoder and self.adapter == "full":
+            raise ValueError("lora_text_encoder = true needs adapter = lora; adapter = full trains the network alone")
         if self.base_precision == "int8" and self.lora_dora:
             raise ValueError("lora_dora needs base_precision nf4 or full: peft cannot measure the norms of 8-bit rows")
         return self

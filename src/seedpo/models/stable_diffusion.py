@@ -11,14 +11,30 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLP
 from torch import Tensor, nn
 
 from seedpo.core.processes import DiffusionProcess
-from seedpo.core.types import Conditioning
+from seedpo.core.types import Conditioning, Rows
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.families import Family, Size, widened
 from seedpo.models.samplers import DDPM_SAMPLERS
 
 
+class _SizedPrompts(Conditioning):
+    """Prompts with the sizes that SDXL takes; its subclasses hold them."""
+
+    time_ids: Tensor | None
+
+    @property
+    def sizes(self) -> Tensor | None:
+        """``time_ids``."""
+        return self.time_ids
+
+    def with_sizes(self: Rows, sizes: Tensor | None) -> Rows:
+        """The same with other ``time_ids``, where the model takes them."""
+        own: Tensor | None = self.time_ids  # type: ignore[attr-defined]
+        return self if own is None or sizes is None else replace(self, time_ids=sizes.to(own))  # type: ignore[call-arg]
+
+
 @dataclass(frozen=True, kw_only=True)
-class TextConditioning(Conditioning):
+class TextConditioning(_SizedPrompts):
     """Embedded prompts and, for SDXL, image sizes.
 
     Attributes:
@@ -31,16 +47,22 @@ class TextConditioning(Conditioning):
     pooled_prompt_embeds: Tensor | None = None
     time_ids: Tensor | None = None
 
-    @property
-    def sizes(self) -> Tensor | None:
-        """``time_ids``."""
-        return self.time_ids
 
-    def with_sizes(self, sizes: Tensor | None) -> TextConditioning:
-        """The same with other ``time_ids``, where the model takes them."""
-        if self.time_ids is None or sizes is None:
-            return self
-        return replace(self, time_ids=sizes.to(self.time_ids))
+@dataclass(frozen=True, kw_only=True)
+class PromptTokens(_SizedPrompts):
+    """Prompts as the tokenizers read them and, for SDXL, image sizes.
+
+    Attributes:
+        ids: token ids for the text encoder, (B, L) int64.
+        ids_2: those for the second one (SDXL), (B, L) int64.
+        is_zero: whether a prompt is embedded as zeros, (B,) bool; ``None``: none is.
+        time_ids: as in :class:`TextConditioning`.
+    """
+
+    ids: Tensor
+    ids_2: Tensor | None = None
+    is_zero: Tensor | None = None
+    time_ids: Tensor | None = None
 
 
 def diffusion_process(scheduler: Any) -> DiffusionProcess:
@@ -119,37 +141,50 @@ def _token_ids(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     return ids
 
 
-def _embed(pipeline: Any, prompts: Sequence[str], size: Size) -> TextConditioning:
+def _tokenize(pipeline: Any, prompts: Sequence[str], size: Size) -> PromptTokens:
+    """Token ids for the one text encoder."""
+    return PromptTokens(ids=_token_ids(pipeline.tokenizer, prompts))
+
+
+def _embed_tokens(encoders: Sequence[Any], tokens: PromptTokens) -> TextConditioning:
     """The last hidden states of the one text encoder."""
-    encoder = pipeline.text_encoder
-    ids = _token_ids(pipeline.tokenizer, prompts).to(encoder.device)
-    return TextConditioning(prompt_embeds=widened(encoder(ids).last_hidden_state))
+    (encoder,) = encoders
+    return TextConditioning(prompt_embeds=widened(encoder(tokens.ids.to(encoder.device)).last_hidden_state))
 
 
-def _embed_xl(pipeline: Any, prompts: Sequence[str], size: Size) -> TextConditioning:
-    """The last but one hidden states of both text encoders side by side, and the second one's pooled embedding.
+def _tokenize_xl(pipeline: Any, prompts: Sequence[str], size: Size) -> PromptTokens:
+    """Token ids for both text encoders, and image sizes.
 
     If the pipeline has ``force_zeros_for_empty_prompt``, an empty prompt is embedded as zeros, as diffusers does for a
     missing negative prompt. Images count as drawn in the model's size and not cropped:
     ``time_ids`` has the columns original height and width, crop from the top and from the left, target height and
     width.
     """
-    hidden: list[Tensor] = []
-    for tokenizer, encoder in (
-        (pipeline.tokenizer, pipeline.text_encoder),
-        (pipeline.tokenizer_2, pipeline.text_encoder_2),
-    ):
-        output = encoder(_token_ids(tokenizer, prompts).to(encoder.device), output_hidden_states=True)
-        hidden.append(output.hidden_states[-2])
-    embeds, pooled = torch.cat(hidden, -1), output.text_embeds
-    if pipeline.config.force_zeros_for_empty_prompt:
-        empty = torch.tensor([not prompt for prompt in prompts], device=embeds.device)
-        embeds, pooled = embeds.masked_fill(empty[:, None, None], 0.0), pooled.masked_fill(empty[:, None], 0.0)
-    time_ids = torch.tensor([*size, 0, 0, *size], dtype=torch.float32, device=embeds.device)
+    zeros = pipeline.config.force_zeros_for_empty_prompt
+    time_ids = torch.tensor([*size, 0, 0, *size], dtype=torch.float32)
+    return PromptTokens(
+        ids=_token_ids(pipeline.tokenizer, prompts),
+        ids_2=_token_ids(pipeline.tokenizer_2, prompts),
+        is_zero=torch.tensor([not prompt for prompt in prompts]) if zeros else None,
+        time_ids=time_ids.repeat(len(prompts), 1),
+    )
+
+
+def _embed_tokens_xl(encoders: Sequence[Any], tokens: PromptTokens) -> TextConditioning:
+    """The last but one hidden states of both text encoders side by side, and the second one's pooled embedding."""
+    first, second = encoders
+    assert tokens.ids_2 is not None
+    assert tokens.time_ids is not None
+    states = first(tokens.ids.to(first.device), output_hidden_states=True).hidden_states[-2]
+    output = second(tokens.ids_2.to(second.device), output_hidden_states=True)
+    embeds, pooled = torch.cat([states, output.hidden_states[-2]], -1), output.text_embeds
+    if tokens.is_zero is not None:
+        is_zero = tokens.is_zero.to(embeds.device)
+        embeds, pooled = embeds.masked_fill(is_zero[:, None, None], 0.0), pooled.masked_fill(is_zero[:, None], 0.0)
     return TextConditioning(
         prompt_embeds=widened(embeds),
         pooled_prompt_embeds=widened(pooled),
-        time_ids=time_ids.repeat(len(prompts), 1),
+        time_ids=tokens.time_ids.to(embeds.device),
     )
 
 
@@ -179,6 +214,7 @@ _UNET: dict[str, Any] = {
     "network": "unet",
     "process": _process,
     "conditioning": TextConditioning,
+    "tokens": PromptTokens,
     "image_size": _image_size,
     "latent_shape": _latent_shape,
     "misfit": _misfit,
@@ -189,13 +225,15 @@ _UNET: dict[str, Any] = {
         "convolution": ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"),
     },
     "adapter_names": _adapter_names,
+    "text_layers": ("q_proj", "k_proj", "v_proj", "out_proj"),
     "samplers": DDPM_SAMPLERS,
 }
 
 STABLE_DIFFUSION = Family(
     pipeline=StableDiffusionPipeline,
     text_parts=("text_encoder",),
-    embed=_embed,
+    tokenize=_tokenize,
+    embed_tokens=_embed_tokens,
     single_file_keys=(
         "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
         "cond_stage_model.model.token_embedding.weight",
@@ -207,7 +245,9 @@ STABLE_DIFFUSION = Family(
 STABLE_DIFFUSION_XL = Family(
     pipeline=StableDiffusionXLPipeline,
     text_parts=("text_encoder", "text_encoder_2"),
-    embed=_embed_xl,
+    tokenize=_tokenize_xl,
+    embed_tokens=_embed_tokens_xl,
+    unread_text_layers={"text_encoder": 1},  # the second one's pooled embedding comes from all of them
     single_file_keys=("conditioner.embedders.1.model.ln_final.weight",),
     **_UNET,
 )

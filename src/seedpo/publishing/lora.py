@@ -10,8 +10,17 @@ from safetensors.numpy import save_file
 
 from seedpo.errors import ConfigError
 from seedpo.files import write_aside
-from seedpo.models.kohya import Values, kohya_metadata, kohya_weights
-from seedpo.models.lora_file import LORA_FILE, PART, alphas, lora_layers, read_description, read_lora, read_metadata
+from seedpo.models.kohya import Values, kohya_metadata, kohya_prefixes, kohya_weights
+from seedpo.models.lora_file import (
+    LORA_FILE,
+    PART,
+    alphas,
+    by_part,
+    read_description,
+    read_layers,
+    read_lora,
+    read_metadata,
+)
 from seedpo.training.settings import RunConfig
 
 
@@ -22,9 +31,11 @@ def export_lora(config: RunConfig, weights: Path, out: Path, *, half: bool) -> N
 
 def export_kohya(config: RunConfig, weights: Path, out: Path, *, half: bool) -> None:
     """The adapter under the names of kohya's scripts, for web UIs; diffusers reads it as well."""
-    layers = lora_layers(_adapter(config, weights, out, half=half))
+    parts, tensors = by_part(read_layers(_adapter(config, weights, out, half=half))), dict[str, Values]()
     described = read_description(weights / LORA_FILE, "unet")
-    tensors = kohya_weights(layers, alphas({name.partition(PART)[0] for name in layers}, described))
+    for part, prefix in kohya_prefixes(parts).items():
+        own = alphas({name.partition(PART)[0] for name in parts[part]}, read_description(weights / LORA_FILE, part))
+        tensors |= kohya_weights(parts[part], own, prefix=prefix)
     _save(
         tensors,
         out,

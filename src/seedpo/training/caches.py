@@ -16,8 +16,6 @@ from seedpo.data.cache.reference import ReferenceScalars
 from seedpo.data.cache.store import Store
 from seedpo.data.cache.tensor_digests import network_digest, tensors_digest
 from seedpo.models.denoiser import PipelineDenoiser
-from seedpo.models.lora import description
-from seedpo.models.lora_file import described
 from seedpo.models.policy import PipelinePolicy
 from seedpo.protocols import Denoiser, PreferencePairs
 from seedpo.training.settings import RewardRunConfig, RunConfig
@@ -91,7 +89,10 @@ def open_caches(config: RunConfig | RewardRunConfig, policy: PipelineDenoiser, *
     images, prompts = image_settings(policy), prompt_settings(policy, config)
     images |= {"spread": True} if spread else {}
     settings = {"latents": images} if cache.latents else {}
-    settings |= {"prompts": prompts} if cache.prompts else {}
+    if cache.prompts and isinstance(policy, PipelinePolicy) and policy.trains_text:
+        logger.info("cache.prompts has no effect, because lora_text_encoder = true changes embedded prompts")
+    elif cache.prompts:
+        settings["prompts"] = prompts
     if cache.reference and isinstance(config, RunConfig) and isinstance(policy, PipelinePolicy):
         settings["reference"] = reference_settings(policy, config)
     stores = {kind: Store(root, kind, values) for kind, values in settings.items()}
@@ -146,9 +147,8 @@ def reference_settings(policy: PipelinePolicy, config: RunConfig) -> dict[str, A
     """What the reference's log-probabilities depend on besides pair, time step and noise."""
     unet: Any = policy.network if policy.adapter.frozen is None else policy.adapter.frozen
     added = policy.adapter.reference_weights()
-    form = described({"unet": description(policy.network)}).encode() if added else b""
     return {
-        **({"adapter": tensors_digest(added, form).hex()} if added else {}),
+        **({"adapter": tensors_digest(added, policy.adapter.form.encode()).hex()} if added else {}),
         "unet": network_digest(unet),
         "unet_config": _plain(unet.config),
         "process": policy.process.digest(),
