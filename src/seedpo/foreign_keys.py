@@ -14,6 +14,7 @@ SAME: Mapping[str, tuple[str, ...]] = {
         "network_alpha alpha": ("lora_alpha",),
         "network_dropout": ("lora_dropout",),
         "dora use_dora": ("lora_dora",),
+        "train_text_encoder": ("lora_text_encoder",),
         "target_modules network_module": ("lora_targets",),
         "train_type full_finetune use_lora peft": ("adapter",),
         "pretrained_model_name_or_path model_name_or_path base_model checkpoint unet": ("model",),
@@ -66,6 +67,10 @@ ELSEWHERE: Mapping[str, str] = {
         "resume resume_from_checkpoint": "write --resume latest after the command",
         "num_processes num_gpus": "write --processes N after the command",
         "push_to_hub hub_model_id": "write --push-to-hub OWNER/NAME after the command",
+        "network_train_unet_only": "leave lora_text_encoder out: the denoising network alone is trained by default",
+        "text_encoder_lr text_encoder_learning_rate": (
+            "not supported, because learning_rate holds for all that is trained; lora_text_encoder trains text encoders"
+        ),
         "noise_offset input_perturbation": (
             "not supported, because policy and reference are compared under the model's own noise"
         ),

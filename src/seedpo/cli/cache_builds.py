@@ -53,6 +53,10 @@ def build_cache(config: RunConfig, *, progress: bool = True) -> str:
         raise ConfigError("there is no folder to fill; add --set cache.folder=DIR, and to the training run as well")
     if not (config.cache.latents or config.cache.prompts or config.cache.reference):
         raise ConfigError("cache.latents and cache.prompts are both off; set one of them to true")
+    if config.lora_text_encoder and not (config.cache.latents or config.cache.reference):
+        raise ConfigError(
+            "lora_text_encoder = true changes embedded prompts, which cannot be stored; set cache.latents to true"
+        )
     root = Path(config.cache.folder).expanduser()
     accelerator = build_accelerator(config.mixed_precision)
     config = config.model_copy(update={"adapter": "lora"})  # without a frozen copy of what is trained

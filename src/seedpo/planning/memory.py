@@ -75,7 +75,7 @@ def estimate(
     held = {
         "UNet": weight_bytes(policy.network) - saved_bytes(policy.network, config.base_precision),
         "frozen copy of the UNet": weight_bytes(policy.adapter.frozen),
-        "text encoders": 0 if cached and config.cache.prompts else text,
+        "text encoders": 0 if cached and config.cache.prompts and not policy.trains_text else text,
         "autoencoder": 0 if cached and config.cache.latents else images,
         "preview autoencoder": weight_bytes(networks.preview),
         "reward models": sum(weight_bytes(part.network) for part in parts.values() if part is not None),
