@@ -83,7 +83,10 @@ def tiny_policy(
 ) -> PipelinePolicy:
     """A policy that equals its reference. In float64 rounding does not hide what differs."""
     form = LoraForm(rank=lora_rank) if lora is None else lora
-    policy = PipelinePolicy(tiny_pipeline(dtype=dtype, **scheduler), adapter=adapter, lora=form, seed=seed)
+    pipeline = tiny_pipeline(dtype=dtype, **scheduler)
+    if form.text_encoders:
+        pipeline.text_encoder = deepcopy(pipeline.text_encoder)
+    policy = PipelinePolicy(pipeline, adapter=adapter, lora=form, seed=seed)
     for parameter in policy.trainable_parameters().values():
         parameter.data = parameter.data.to(dtype)
     return policy

@@ -31,7 +31,7 @@ from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.trajectories import trajectory_source
 from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.policy import PipelinePolicy, build_policy
-from seedpo.models.settings import ModelSettings
+from seedpo.models.settings import LoraForm, ModelSettings
 from seedpo.processes import on_main_process
 from seedpo.run_folders import RunFolder
 from seedpo.settings import build_config
@@ -243,6 +243,10 @@ def fail_in_step_2(error: Exception) -> Any:
 
 UNEVEN: dict[str, Any] = {"rows": rows_unevenly, "look": look_unevenly}
 ONLINE: dict[str, Any] = {"source": DealtTransitions.of, "method": TRANSITIONS}
+TEXT: dict[str, Any] = {
+    "build": lambda: tiny_policy(lora=LoraForm(text_encoders=True)),
+    "evaluator": Evaluation(),
+}
 USER = SeedpoError("the second process has no reward")
 
 
@@ -252,6 +256,7 @@ def whole(accelerator: Accelerator, root: Path) -> dict[str, Any]:
         train(accelerator, root / f"{adapter}-even", adapter=adapter, evaluator=Evaluation())
     train(accelerator, root / "lora-uneven", method=OneByOne(), **UNEVEN)
     train(accelerator, root / "online-uneven", rows=rows_unevenly, **ONLINE)
+    train(accelerator, root / "text-even", **TEXT)
     fault, broken = fail_in_step_2(ZeroDivisionError("by zero")), Evaluation(broken_rank=1)
     return {
         "toys": toy_runs(accelerator, root / "toys"),
@@ -281,6 +286,9 @@ def shards(accelerator: Accelerator, root: Path) -> dict[str, str]:
     with sharded():
         train(accelerator, root / "full-accumulated", adapter="full", **accumulated)
         train(accelerator, root / "online-even", **ONLINE)
+        train(accelerator, root / "text-even", **TEXT)
+        train(accelerator, root / "text-stopped", **TEXT, max_steps=1)
+        train(accelerator, root / "text-stopped", **TEXT, resume=True)
         return {
             "user": message_of(lambda: train(accelerator, root / "user", look=fail_in_step_2(USER))),
             "calls": message_of(lambda: train(accelerator, root / "calls", **calls)),

@@ -46,6 +46,8 @@ def run(folder: Path, out: Path, *, steps: int, resume: bool = False, **changes:
         {"lora_dropout": 0.5},
         {"lora_dora": True, "lora_alpha": 2.0, "lora_targets": ["all"]},
         {"base_precision": "int8"},
+        {"lora_text_encoder": True, "ema_decay": 0.9, "gradient_checkpointing": True},
+        {"lora_text_encoder": True, "base_precision": "nf4", "lora_dora": True},
         {"base_precision": "nf4", "lora_dropout": 0.1},
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.real_processes import ONLINE, Evaluation, forms, one_by_one, train
+from tests.training.real_processes import ONLINE, TEXT, Evaluation, forms, one_by_one, train
 from tests.training.test_crashes import ROOT, child_environment
 from tests.training.toys import (
     WEIGHTS,
@@ -121,6 +121,20 @@ def test_two_processes_give_those_of_one_with_sampled_transitions(root: Path, on
     assert lines(online)[-1]["grad_norm"] > 0
     # Here rounding in one step's weights reaches the pairs that the next one samples.
     assert_same_run(root / "online-uneven", online, rounding=1e-3)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process that trains the text encoders as well."""
+    path = tmp_path_factory.mktemp("one") / "text"
+    train(cpu_accelerator(toy_config()), path, **TEXT)
+    return path
+
+
+def test_two_processes_give_those_of_one_with_text_encoders(root: Path, text: Path) -> None:
+    assert any(name.startswith("policy/text_encoder.") for name in weights(text))
+    assert_same_run(root / "text-even", text)
+    assert_same_images(root / "text-even", text)
 
 
 def assert_same_images(path: Path, one: Path) -> None:
@@ -240,6 +254,12 @@ class TestShards:
 
     def test_give_the_same_with_sampled_transitions(self, sharded_root: Path, online: Path) -> None:
         assert_same_run(sharded_root / "online-even", online, rounding=1e-3)
+
+    def test_give_the_same_with_text_encoders(self, sharded_root: Path, text: Path) -> None:
+        assert_same_run(sharded_root / "text-even", text)
+        assert weights(sharded_root / "text-stopped").keys() == weights(sharded_root / "text-even").keys()
+        for name, value in weights(sharded_root / "text-stopped").items():
+            assert torch.equal(value, weights(sharded_root / "text-even")[name])
 
     def test_accumulate(self, sharded_root: Path, tmp_path: Path) -> None:
         changes = {"gradient_accumulation_steps": 2, "batch_size": 2}
