@@ -83,6 +83,13 @@ class TestBuild:
                 ],
                 "cache.latents",
             ),
+            (
+                [
+                    "diffusion-dpo",
+                    *("--set", "cache.folder=x", "--set", "cache.latents=false", "--set", "lora_text_encoder=true"),
+                ],
+                "set cache.latents to true",
+            ),
         ],
     )
     def test_refused(self, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:

@@ -47,6 +47,7 @@ def test_an_average_of_the_weights_is_one_more_copy_of_them(tmp_path: Path) -> N
     [
         ("d3po", {"batch_size": 12, "trajectories": {"images_per_prompt": 3}}),
         ("d3po", {"batch_size": 4, "trajectories": {"images_per_prompt": 3, "update_per": "group"}}),
+        ("d3po", {"batch_size": 4, "lora_text_encoder": True}),
         pytest.param("d3po", {"batch_size": 4, "trajectories": {"reference": "refreshed"}}, marks=slow),
         pytest.param("d3po", {"batch_size": 8, "max_steps": 4, "trajectories": {"updates_per_rollout": 2}}, marks=slow),
         pytest.param("d3po", {"batch_size": 4, "sampling": {"guidance_scale": 1.0}, "lora_rank": 2}, marks=slow),
@@ -115,6 +116,14 @@ def test_a_set_of_pairs_met_twice(tmp_path: Path, changes: dict[str, Any], monke
     if config.cache.folder is not None:
         build_cache(config, progress=False)
         assert planned(config, pairs=pairs, cached=True) == counted(lambda: train(config))
+
+
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=slow)])
+def test_trained_text_encoders(tmp_path: Path, checkpointing: bool) -> None:
+    plain = settings(tmp_path, "diffusion-dpo", kind="sdxl", batch_size=3, gradient_checkpointing=checkpointing)
+    config = plain.model_copy(update={"lora_text_encoder": True})
+    assert planned(config) == counted(lambda: train(config))
+    assert planned(config) > planned(plain)
 
 
 @slow

@@ -18,6 +18,7 @@ from seedpo.cli.cache_builds import build_cache
 from seedpo.core.types import Conditioning
 from seedpo.errors import ConfigError
 from seedpo.models.policy import PipelinePolicy, build_policy
+from seedpo.models.settings import LoraForm
 from seedpo.settings import build_config
 from seedpo.training.caches import open_caches
 from seedpo.training.configuration import resolve_config
@@ -147,6 +148,17 @@ class TestRuns:
         assert run(tmp_path / "cached", cache=cache) == live
         assert run(tmp_path / "gamma", cache=cache, gamma=0.01, beta=100.0)["metrics"] != live["metrics"]
         assert calls.reference == 0, "in neither of them"
+
+    def test_trained_text_encoders_use_no_stored_prompts(self, tmp_path: Path, calls: Calls) -> None:
+        cache = {"folder": str(tmp_path / "cache"), "reference": True, "visits": 2}
+        live = run(tmp_path / "live", cache=cache, lora_text_encoder=True)
+        build(tmp_path, cache, lora_text_encoder=True)
+        calls.images = calls.prompts = calls.reference = 0
+        calls.released.clear()
+        assert run(tmp_path / "cached", cache=cache, lora_text_encoder=True) == live
+        assert (calls.images, calls.reference) == (0, 0)
+        assert calls.prompts > 0
+        assert "text_encoder" not in calls.released
 
     @pytest.mark.slow
     def test_full_fine_tuning_uses_the_reference_of_the_adapter(self, tmp_path: Path, calls: Calls) -> None:
@@ -298,6 +310,14 @@ class TestStaleness:
 
     def test_adapter_and_full_runs_share_everything(self, tmp_path: Path) -> None:
         assert digests(tmp_path, fresh_policy(adapter="full")) == digests(tmp_path)
+
+    def test_trained_text_encoders_share_all_but_prompts(self, tmp_path: Path) -> None:
+        shared = digests(tmp_path)
+        del shared["prompts"]
+        policy = fresh_policy(lora=LoraForm(text_encoders=True))
+        assert digests(tmp_path, policy) == shared
+        change_text_encoder(policy)
+        assert digests(tmp_path, policy)["pairs"] != shared["pairs"]
 
     def test_latents_of_another_autoencoder_are_not_used(self, tmp_path: Path, calls: Calls) -> None:
         cache = {"folder": str(tmp_path / "cache")}
