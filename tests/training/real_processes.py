@@ -304,6 +304,7 @@ def forms(folder: Path) -> dict[str, Callable[[], PipelinePolicy]]:
         "continued": {"initial_lora": str(folder)},
         "int8": {"base_precision": "int8", "lora_alpha": 6.0},
         "nf4": {"base_precision": "nf4", "lora_dora": True},
+        "text": {"lora_text_encoder": True, "lora_alpha": 6.0},
     }
     return {name: partial(build_policy, build_config(ModelSettings, some)) for name, some in keys.items()}
 

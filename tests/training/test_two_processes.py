@@ -223,7 +223,7 @@ def test_errors_of_one_process_reach_both(results: list[dict[str, Any]]) -> None
 class TestAdapters:
     """Alpha, DoRA, dropout, a continued LoRA, and a base in 8 or 4 bits."""
 
-    @pytest.mark.parametrize("name", ["dora", "continued", "nf4"])
+    @pytest.mark.parametrize("name", ["dora", "continued", "nf4", "text"])
     def test_give_the_same(self, adapters_root: Path, name: str, tmp_path: Path) -> None:
         build = forms(adapters_root / "theirs")[name]
         train(cpu_accelerator(toy_config()), tmp_path / "one", build=build)
@@ -236,7 +236,7 @@ class TestAdapters:
         assert found[0] == pytest.approx(expected[0], rel=1e-4, abs=1e-6)
         assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in expected], rel=0.01)
 
-    @pytest.mark.parametrize("name", ["dora", "dropout", "continued", "int8", "nf4"])
+    @pytest.mark.parametrize("name", ["dora", "dropout", "continued", "int8", "nf4", "text"])
     def test_go_on_bit_for_bit(self, adapters_root: Path, name: str) -> None:
         stopped, whole = (adapters_root / f"{name}-{kind}" for kind in ("stopped", "whole"))
         assert lines(stopped) == lines(whole)
