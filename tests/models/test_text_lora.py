@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from seedpo.core.types import Conditioning
-from seedpo.data.cache.digests import network_digest
+from seedpo.data.cache.tensor_digests import network_digest
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.kohya import kohya_prefixes, kohya_weights
 from seedpo.models.loading import add_initial, add_trained
