@@ -16,6 +16,7 @@ from seedpo.planning.dry_run import Guesses
 from seedpo.planning.gpus import find_gpu
 from seedpo.planning.memory import Memory
 from seedpo.settings import build_config
+from seedpo.training.configuration import resolve_config
 from seedpo.training.settings import RunConfig
 from tests.planning.real_runs import model_folder
 
@@ -35,7 +36,9 @@ def planned(
     recipe = folder / "recipe.yaml"
     recipe.write_text(f"method: diffusion-dpo\nmodel: {model_folder('sd15')}\ndata: my-pairs\n", encoding="utf-8")
     keys = WHOLE | OFF | changes
-    return plan_text(str(recipe), keys, gpu=gpu, gpus=gpus, utilisation=utilisation, guesses=Guesses(), as_json=as_json)
+    kind = find_gpu(gpu)
+    config = resolve_config(str(recipe), keys, bfloat16=kind.bfloat16)
+    return plan_text(config, gpu=kind, gpus=gpus, utilisation=utilisation, guesses=Guesses(), as_json=as_json)
 
 
 def test_the_table(tmp_path: Path) -> None:

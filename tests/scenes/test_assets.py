@@ -24,7 +24,8 @@ from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE, PIPELINE, PLAIN_SCORER,
 from seedpo.scenes.drawing import IMAGE_SIZE
 from seedpo.scenes.oracle import Readings, read_images
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
-from seedpo.training.reward_run import measure_reward, resolve_reward_config
+from seedpo.training.configuration import resolve_reward_config
+from seedpo.training.reward_run import measure_reward
 from tests.scenes.drawings import some_drawings
 
 FILES = sorted(path for path in ASSETS.rglob("*") if path.is_file())

@@ -14,8 +14,7 @@ from seedpo.methods.presets import METHODS
 from seedpo.models.catalogue import MODELS
 from seedpo.registry import registries
 from seedpo.settings import dotted, merge
-from seedpo.training.configuration import resolve_config
-from seedpo.training.reward_run import resolve_reward_config
+from seedpo.training.configuration import resolve_config, resolve_reward_config
 from seedpo.training.settings import RunConfig
 
 OWN: dict[str, Any] = {"model": "owner/name", "reward": "pickscore"}

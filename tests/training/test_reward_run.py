@@ -23,13 +23,13 @@ from seedpo.rewards.previews import SeenPairs
 from seedpo.rewards.step_aware_clip import StepAwareCLIP, load_scorer
 from seedpo.scenes.shipped import clip_folder
 from seedpo.settings import build_config, merge
+from seedpo.training.configuration import resolve_reward_config
 from seedpo.training.interrupt import TrainingInterrupted
 from seedpo.training.reward_run import (
     build_parts,
     build_preference_model,
     build_preference_pairs,
     measure_reward,
-    resolve_reward_config,
     train_reward,
 )
 from seedpo.training.settings import RewardRunConfig

@@ -11,7 +11,8 @@ from transformers import CLIPModel, CLIPTokenizer
 from seedpo.errors import ConfigError
 from seedpo.files import remove_folder
 from seedpo.rewards.step_aware_clip import StepAwareCLIP
-from seedpo.training.reward_run import resolve_reward_config, train_reward
+from seedpo.training.configuration import resolve_reward_config
+from seedpo.training.reward_run import train_reward
 from tools.scenes.captions import build_captions_part
 from tools.scenes.pipeline import build_autoencoder_part, build_denoiser_part, build_practice_part
 

@@ -19,7 +19,8 @@ from seedpo.scenes.drawing import draw, sample_scenes
 from seedpo.scenes.metrics import free_variances
 from seedpo.scenes.oracle import FREE, NAMED, read_images
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
-from seedpo.training.reward_run import measure_reward, resolve_reward_config
+from seedpo.training.configuration import resolve_reward_config
+from seedpo.training.reward_run import measure_reward
 
 
 def measure(assets: Path | None = None, out: Path | None = None, *, images_per_prompt: int = 8) -> str:

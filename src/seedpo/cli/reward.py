@@ -58,10 +58,12 @@ def reward_train_command(
     resumed = read_resume(resume)
     overrides = read_changes(changes)
     run_in_processes(context.obj, processes=processes)
-    quieten_libraries()
-    from seedpo.training.reward_run import last_evaluation, resolve_reward_config, train_reward
+    from seedpo.training.configuration import resolve_reward_config
 
-    config = resolve_reward_config(recipe, overrides)
+    config = resolve_reward_config(recipe, overrides)  # refused before the libraries are imported
+    quieten_libraries()
+    from seedpo.training.reward_run import last_evaluation, train_reward
+
     train_reward(config, out, resume=resumed, progress=not quiet)
     if not is_first_process():
         return
@@ -88,11 +90,13 @@ def reward_measure_command(
         seedpo reward measure --set start=runs/scorer/model --set model=models/my-sd15
         --set held_out=my-pairs.parquet
     """
-    overrides = read_changes(changes)
-    quieten_libraries()
-    from seedpo.training.reward_run import measure_reward, resolve_reward_config
+    from seedpo.training.configuration import resolve_reward_config
 
-    typer.echo(accuracy_table(measure_reward(resolve_reward_config(recipe, overrides), progress=not quiet)))
+    config = resolve_reward_config(recipe, read_changes(changes))
+    quieten_libraries()
+    from seedpo.training.reward_run import measure_reward
+
+    typer.echo(accuracy_table(measure_reward(config, progress=not quiet)))
 
 
 def accuracy_table(figures: Mapping[str, float]) -> str:

@@ -155,16 +155,19 @@ def plan_command(
 
         seedpo plan diffusion-dpo --gpu RTX-4090 --set model=models/my-sd15 --set mixed_precision=bf16 --pairs 20000
     """
-    overrides = read_changes(changes)
+    from seedpo.planning.gpus import find_gpu
+    from seedpo.training.configuration import resolve_config
+
+    kind = find_gpu(gpu)
+    config = resolve_config(method, read_changes(changes), bfloat16=kind.bfloat16)  # refused before the imports
     quieten_libraries()
     from seedpo.planning.command import plan_text
     from seedpo.planning.dry_run import Guesses
 
     typer.echo(
         plan_text(
-            method,
-            overrides,
-            gpu=gpu,
+            config,
+            gpu=kind,
             gpus=gpus,
             utilisation=utilisation,
             guesses=Guesses(kept=kept, pairs=pairs, cached=cached),

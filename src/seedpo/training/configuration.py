@@ -12,6 +12,7 @@ Defaults follow from the model. In the order in which later keys win::
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from seedpo.data.catalogue import DATA
@@ -21,10 +22,11 @@ from seedpo.models.catalogue import MODELS
 from seedpo.recipes import RECIPES, is_recipe
 from seedpo.recipes.reading import read_recipe
 from seedpo.registry import unknown
+from seedpo.rewards.catalogue import STARTS
 from seedpo.settings import Section, build_config, merge
 from seedpo.training.combinations import check_combinations
 from seedpo.training.layers import default_layers
-from seedpo.training.settings import RunConfig
+from seedpo.training.settings import SCENES, RewardRunConfig, RunConfig
 
 
 def resolve_config(
@@ -61,9 +63,40 @@ def resolve_config(
     check_combinations(config, preset)
     if model in MODELS or "mixed_precision" in named:
         return config
-    from seedpo.models.gpu import usual_precision  # imports torch, which nothing above needs
+    return config.model_copy(update=_usual_precision(bfloat16))
 
-    return config.model_copy(update=usual_precision(bfloat16))
+
+def resolve_reward_config(
+    recipe: str | Path | None = None, changes: Mapping[str, Any] | None = None, *, bfloat16: bool | None = None
+) -> RewardRunConfig:
+    """The configuration of a recipe file, or of none, with changes.
+
+    Where neither names ``data``, the settings of the embedded scorer come first. Where neither says so,
+    ``mixed_precision`` is bf16 for models other than the registered ones, on a GPU that computes in it.
+
+    Args:
+        recipe: path of a YAML file; ``None``: the defaults.
+        changes: nested keys that win over everything else.
+        bfloat16: whether the GPU of the run computes in bfloat16; ``None`` asks this machine's.
+
+    Raises:
+        ConfigError: if a key or a value is wrong, or data are named and no model; the message names it.
+    """
+    read = {} if recipe is None else read_recipe(recipe, RewardRunConfig)
+    named = {**read, **(changes or {})}
+    require_named_model(named, RewardRunConfig, sets=("data", "held_out"), models=("start", "model"))
+    fields = RewardRunConfig.model_fields
+    places = [named.get(key, fields[key].default) for key in ("start", "model")]
+    embedded = all(place is None or place == "none" or place in STARTS or place in MODELS for place in places)
+    usual = {} if embedded else _usual_precision(bfloat16)
+    preset = {} if "data" in named else SCENES
+    return build_config(RewardRunConfig, usual, preset, read, changes or {})
+
+
+def _usual_precision(bfloat16: bool | None) -> dict[str, str]:
+    from seedpo.models.gpu import usual_precision  # imports torch, which nothing else here needs
+
+    return usual_precision(bfloat16)
 
 
 def require_named_model(

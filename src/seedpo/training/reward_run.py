@@ -21,14 +21,11 @@ from seedpo.data.selection import SkippingPairs, divided_by_prompt
 from seedpo.data.settings import DataSet, PairsConfig, data_label
 from seedpo.errors import ConfigError
 from seedpo.methods.sources.offline import OfflinePairs, VisitDraws
-from seedpo.models.catalogue import MODELS
 from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
-from seedpo.models.gpu import usual_precision
 from seedpo.models.names import looks_like_a_model
 from seedpo.models.settings import ModelSettings
 from seedpo.processes import on_every_process
 from seedpo.protocols import PairEncoder, PreferencePairs
-from seedpo.recipes.reading import read_recipe
 from seedpo.registry import unknown
 from seedpo.rewards.catalogue import STARTS
 from seedpo.rewards.named import build_reward
@@ -37,43 +34,14 @@ from seedpo.rewards.preference_model import PreferenceModel, load_start
 from seedpo.rewards.preference_objective import PreferenceObjective, Prompts
 from seedpo.rewards.previews import FinishedImages, NoisyPreviews, PixelPairs, Views
 from seedpo.run_folders import RunFolder, read_metrics
-from seedpo.settings import build_config
 from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
-from seedpo.training.configuration import require_named_model
 from seedpo.training.resume import start_folder
-from seedpo.training.settings import SCENES, RewardRunConfig
+from seedpo.training.settings import RewardRunConfig
 from seedpo.training.trackers import require_trackers
 from seedpo.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
-
-
-def resolve_reward_config(
-    recipe: str | Path | None = None, changes: Mapping[str, Any] | None = None, *, bfloat16: bool | None = None
-) -> RewardRunConfig:
-    """The configuration of a recipe file, or of none, with changes.
-
-    Where neither names ``data``, the settings of the embedded scorer come first. Where neither says so,
-    ``mixed_precision`` is bf16 for models other than the registered ones, on a GPU that computes in it.
-
-    Args:
-        recipe: path of a YAML file; ``None``: the defaults.
-        changes: nested keys that win over everything else.
-        bfloat16: whether the GPU of the run computes in bfloat16; ``None`` asks this machine's.
-
-    Raises:
-        ConfigError: if a key or a value is wrong, or data are named and no model; the message names it.
-    """
-    read = {} if recipe is None else read_recipe(recipe, RewardRunConfig)
-    named = {**read, **(changes or {})}
-    require_named_model(named, RewardRunConfig, sets=("data", "held_out"), models=("start", "model"))
-    fields = RewardRunConfig.model_fields
-    places = [named.get(key, fields[key].default) for key in ("start", "model")]
-    embedded = all(place is None or place == "none" or place in STARTS or place in MODELS for place in places)
-    usual = {} if embedded else usual_precision(bfloat16)
-    preset = {} if "data" in named else SCENES
-    return build_config(RewardRunConfig, usual, preset, read, changes or {})
 
 
 def build_preference_model(config: RewardRunConfig) -> PreferenceModel:
@@ -251,7 +219,7 @@ def train_reward(
     """Trains a preference model and writes the run folder; the scorer lies in its ``model``.
 
     Args:
-        config: the run's settings, for example from :func:`resolve_reward_config`.
+        config: the run's settings, for example from :func:`seedpo.training.configuration.resolve_reward_config`.
         out: the run folder; it must not exist unless a run is resumed.
         resume: ``latest`` continues from the last checkpoint, and begins anew where there is none.
         accelerator: of this process; built from the configuration if it is not given.
