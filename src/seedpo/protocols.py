@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-from PIL.Image import Image
-
 if TYPE_CHECKING:  # whoever reads data to look at them needs no torch
     import torch
+    from PIL.Image import Image
     from torch import Tensor, nn
 
     from seedpo.core.processes import Process

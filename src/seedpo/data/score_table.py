@@ -14,15 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seedpo.data.image_list import ListedImage
+from seedpo.data.settings import SCORE_COLUMNS
 from seedpo.data.text import spreadsheet_text
 from seedpo.errors import ConfigError
 from seedpo.files import write_aside
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-COLUMNS = ("file", "prompt")
-"""The columns before those of the rewards."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,9 @@ class ScoreTable:
     def columns(self) -> dict[str, list[Any]]:
         """The table by columns: ``file``, ``prompt``, and one for each reward."""
         files = [image.path.as_posix() for image in self.images]
-        names: dict[str, list[Any]] = dict(zip(COLUMNS, (files, [image.prompt for image in self.images]), strict=True))
+        names: dict[str, list[Any]] = dict(
+            zip(SCORE_COLUMNS, (files, [image.prompt for image in self.images]), strict=True)
+        )
         return names | {name: values.tolist() for name, values in self.scores.items()}
 
 
@@ -69,14 +69,15 @@ def write_table(table: ScoreTable, out: Path) -> None:
 
 
 def _write_parquet(columns: Mapping[str, list[Any]], path: Path) -> None:
-    kinds = {name: pa.string() if name in COLUMNS else pa.float32() for name in columns}
+    kinds = {name: pa.string() if name in SCORE_COLUMNS else pa.float32() for name in columns}
     pq.write_table(pa.table({name: pa.array(values, kinds[name]) for name, values in columns.items()}), path)
 
 
 def _rows(columns: Mapping[str, list[Any]]) -> list[list[Any]]:
     """Rows, with the digits that float32 has."""
     digits = [
-        values if name in COLUMNS else [float(f"{value:.9g}") for value in values] for name, values in columns.items()
+        values if name in SCORE_COLUMNS else [float(f"{value:.9g}") for value in values]
+        for name, values in columns.items()
     ]
     return [list(row) for row in zip(*digits, strict=True)]
 

@@ -8,6 +8,9 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from seedpo.settings import NO_EFFECT, Place, Section
 
+SCORE_COLUMNS = ("file", "prompt")
+"""Columns of a table of scores before those of the rewards, which may not have these names."""
+
 
 class DataSet(Section):
     """One of several sets of pairs."""

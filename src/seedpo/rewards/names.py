@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from seedpo.data.score_table import COLUMNS
+from seedpo.data.settings import SCORE_COLUMNS
 from seedpo.errors import ConfigError
 from seedpo.models.names import looks_like_a_model
 from seedpo.protocols import Reward
@@ -114,7 +114,7 @@ def check_definitions(definitions: Definitions) -> None:
     for name, definition in definitions.items():
         if name in REWARDS:
             raise ConfigError(f"rewards.{name} has the name of a registered reward; give the sum another name")
-        if not name or any(mark in name for mark in "/\\@:,") or name in COLUMNS:
+        if not name or any(mark in name for mark in "/\\@:,") or name in SCORE_COLUMNS:
             raise ConfigError(
                 f"rewards.{name} could be mistaken for a path, a place, code or a column; use letters, digits, - and _"
             )
