@@ -1,0 +1,144 @@
+"""The files below a folder that belong to a set, and a count of all that a search passes over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedpo.errors import DataError
+
+HIDDEN_FILES, HIDDEN_FOLDERS = "hidden files", "hidden folders"
+SYSTEM_FILES = "files of the operating system"
+LOOPS = "links back to a folder above"
+BROKEN_LINKS = "links that lead nowhere"
+UNREADABLE = "folders that cannot be read"
+SPECIAL_FILES = "neither files nor folders"
+
+SYSTEM_NAMES = frozenset(
+    {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "system volume information"}
+)
+"""Names, in small letters, of what Windows, macOS and storage servers leave in folders."""
+
+Identity = tuple[int, int]
+"""Device and number of a folder on it, whatever path leads there."""
+
+Wanted = Callable[[Path], bool | str]
+"""Whether a file belongs to the set. A text says why it does not, and the file is counted; ``False`` only leaves it
+out, such as an image that a table names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassedOver:
+    """What a search left out of one folder for one reason.
+
+    Attributes:
+        path: the folder.
+        reason: what was left out, in the plural.
+        count: how many of them.
+        example: name of the first.
+    """
+
+    path: Path
+    reason: str
+    count: int
+    example: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What lies below a folder.
+
+    Attributes:
+        files: those that belong to the set, sorted.
+        passed: what was left out, by folder and reason.
+    """
+
+    files: tuple[Path, ...]
+    passed: tuple[PassedOver, ...]
+
+
+def search(folder: Path, wanted: Wanted, *, deep: bool = True) -> Search:
+    """Looks for files in a folder and below it; linked folders are followed.
+
+    What is hidden (its name begins with a dot) is left out, be it a file or a folder, but for ``folder`` itself, which
+    the user named. A link back to a folder above it is left out too, since it would never end.
+
+    Args:
+        folder: where the search begins.
+        wanted: which files belong to the set; it is asked about each that is neither hidden nor of the system.
+        deep: whether to look into folders too. Without it they are not counted.
+
+    Raises:
+        DataError: if the folder cannot be read.
+    """
+    files: list[Path] = []
+    passed: list[tuple[Path, str]] = []
+    root = folder.resolve()
+    waiting = [(folder, frozenset(map(_identity, (root, *root.parents))))]
+    while waiting:
+        here, above = waiting.pop()
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError as error:
+            if here == folder:
+                raise DataError(f"{folder} cannot be read: {error.strerror}; check the path and your rights") from error
+            passed.append((here, UNREADABLE))
+            continue
+        for entry in entries:
+            path = here / entry.name
+            kind = _kind(entry)
+            if kind == "file":
+                verdict = wanted(path)
+                if verdict is True:
+                    files.append(path)
+                elif verdict:
+                    passed.append((path, verdict))
+            elif kind != "folder":
+                passed.append((path, kind))
+            elif deep:
+                identity = _identity(path)
+                if identity in above:
+                    passed.append((path, LOOPS))
+                else:
+                    waiting.append((path, above | {identity}))
+    return Search(files=tuple(sorted(files)), passed=passed_over(passed))
+
+
+def passed_over(places: Iterable[tuple[Path, str]]) -> tuple[PassedOver, ...]:
+    """Counts by folder and reason.
+
+    Args:
+        places: each file or folder that is left out, and why.
+    """
+    names: dict[tuple[Path, str], list[str]] = {}
+    for path, reason in places:
+        names.setdefault((path.parent, reason), []).append(path.name)
+    return tuple(
+        PassedOver(path=folder, reason=reason, count=len(names[folder, reason]), example=min(names[folder, reason]))
+        for folder, reason in sorted(names)
+    )
+
+
+def _identity(path: Path) -> Identity:
+    try:
+        status = path.stat()
+    except OSError:  # a folder above that may not be looked at, or one that has just been removed
+        return (-1, -1)
+    return (status.st_dev, status.st_ino)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """``file``, ``folder``, or why it is neither."""
+    try:
+        is_folder, is_file = entry.is_dir(), entry.is_file()
+    except OSError:  # a link to itself
+        is_folder, is_file = False, False
+    if entry.name.startswith("."):
+        return HIDDEN_FOLDERS if is_folder else HIDDEN_FILES
+    if entry.name.lower() in SYSTEM_NAMES:
+        return SYSTEM_FILES
+    if is_folder or is_file:
+        return "folder" if is_folder else "file"
+    return BROKEN_LINKS if entry.is_symlink() else SPECIAL_FILES
