@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import re
+
+LONGEST = 2000
+"""Characters of a message at most."""
+
+
+def one_line(text: str) -> str:
+    """A text as one bounded line that every terminal and file can show, whatever names and values it quotes.
+
+    Breaks of lines become blanks. Control characters and halves of characters are written as escapes, and of a text
+    that is too long the middle is left out.
+    """
+    line = re.sub(r"\s*[\r\n]+\s*", " ", text.strip())
+    if not line.isprintable():
+        line = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
+    if len(line) <= LONGEST:
+        return line
+    return f"{line[: LONGEST // 2]} ... ({len(line):,} characters) ... {line[-LONGEST // 4 :]}"
+
 
 class SeedpoError(Exception):
-    """A problem that the user can fix; the message says how.
+    """A problem that the user can fix; the message says how, on one line.
 
     Attributes:
         on_every_process: whether all processes of the run raise it, so that one of them is enough to print it.
@@ -13,6 +32,9 @@ class SeedpoError(Exception):
 
     on_every_process: bool = False
     exit_status: int = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(str(message)))
 
 
 class ConfigError(SeedpoError, ValueError):

@@ -112,5 +112,5 @@ def main(arguments: list[str] | None = None) -> Any:
         elif not isinstance(error, SeedpoError):
             raise
         elif is_first_process() or not error.on_every_process:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(error.exit_status if isinstance(error, SeedpoError) else 1) from None
