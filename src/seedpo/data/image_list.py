@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from seedpo.data.images import read_image
-from seedpo.data.prompts import prompt_of
+from seedpo.data.prompts import RECORDS, prompt_of
 from seedpo.data.rgb import ENDINGS
-from seedpo.data.text import RECORDS, Line, read_text
+from seedpo.data.text import Line, read_text
 from seedpo.errors import DataError
 
 INDEX = "index.json"

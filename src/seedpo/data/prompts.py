@@ -7,9 +7,11 @@ from typing import Any
 
 from seedpo.data.catalogue import PROMPTS
 from seedpo.data.layouts import PROMPT_COLUMNS
-from seedpo.data.text import RECORDS, Line, read_text
+from seedpo.data.text import Line, csv_lines, json_lines, read_text
 from seedpo.errors import ConfigError, DataError
 from seedpo.registry import unknown
+
+RECORDS = {".jsonl": json_lines, ".csv": csv_lines}
 
 
 def names_a_file(name: str) -> bool:

@@ -136,8 +136,7 @@ class TextRows:
 
     def place(self, row: int) -> str:
         """File and number of a line."""
-        line = self._lines[row]
-        return f"{line.path} line {line.number}"
+        return self._lines[row].place
 
     def folder(self, row: int) -> Path | None:
         """The folder of the line's file."""

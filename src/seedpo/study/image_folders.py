@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from seedpo.data.prompts import prompt_of
+from seedpo.data.prompts import RECORDS, prompt_of
 from seedpo.data.rgb import ENDINGS
-from seedpo.data.text import RECORDS, Line, read_text
+from seedpo.data.text import Line, read_text
 from seedpo.errors import DataError
 
 _NUMBER = re.compile(r"(\d+)(?:[-_ ](\d+))?")
