@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 EXPECTED = "CSV with the names of the columns on the first line"
 
 _QUOTED = re.compile(r'"[^"\n]*"')
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?")
 _NAME = re.compile(r"\S*[/\\.]\S*|.*\.\w{2,5}")
 
@@ -68,8 +69,16 @@ def delimited(path: Path, text: str) -> list[Line]:
 
 
 def spreadsheet_text(cell: str) -> str:
-    """A cell of a CSV file that no spreadsheet takes for a formula: such a cell gets an apostrophe in front."""
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    """A cell of a CSV file that no spreadsheet takes for a formula: such a cell gets an apostrophe in front.
+
+    Whoever reads the file takes it away again. So a cell that looks like one of these already gets a further one.
+    """
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def _cell_text(cell: str) -> str:
+    """What :func:`spreadsheet_text` was given."""
+    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
 
 
 @dataclass
@@ -87,7 +96,7 @@ def _line(path: Path, names: Sequence[str], record: _Record) -> Line:
         fields.pop()
     if not fault and len(fields) > len(names):
         fault = f"has more fields than the {len(names)} columns; quote commas"
-    values = dict(zip_longest(names, fields)) if not fault else {}
+    values = dict(zip_longest(names, map(_cell_text, fields))) if not fault else {}
     fault = fault or value_fault(values)
     return Line(path=path, number=record.number, values={} if fault else values, fault=fault)
 
