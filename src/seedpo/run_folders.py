@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from seedpo.errors import RunFolderError
+from seedpo.documents import parse_json, read_json
+from seedpo.errors import ConfigError, RunFolderError
 from seedpo.files import sha256
 from seedpo.settings import Settings, build_config, read_yaml
 
@@ -120,14 +121,29 @@ class RunFolder:
         """The step at which the run finished; ``None`` if it did not."""
         if not self.finished.is_file():
             return None
-        return int(json.loads(self.finished.read_text(encoding="utf-8"))["step"])
+        try:
+            return int(self._finished_record()["step"])
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise self._damaged(error) from error
 
     def best_of_finished(self) -> BestStep | None:
         """The evaluation whose weights a finished run left as its result; ``None``: those of the last step."""
         if not self.finished.is_file():
             return None
-        best = json.loads(self.finished.read_text(encoding="utf-8")).get("best")
-        return None if best is None else BestStep(**best)
+        try:
+            best = self._finished_record().get("best")
+            return None if best is None else BestStep(**best)
+        except (ValueError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _finished_record(self) -> dict[str, Any]:
+        record = read_json(self.finished)
+        if not isinstance(record, dict):
+            raise ValueError("it is not a JSON object")
+        return record
+
+    def _damaged(self, error: Exception) -> RunFolderError:
+        return RunFolderError(f"{self.finished} cannot be read ({error!r}); remove it and continue the run")
 
     def read_config(self, kind: type[Settings]) -> Settings:
         """All settings that the run was started with.
@@ -151,7 +167,9 @@ class RunFolder:
             ConfigError: if the file or one of these keys is not valid.
         """
         tree = self._config_tree()
-        keys = tree if section is None else tree.get(section, {})
+        keys = tree if section is None else tree.get(section) or {}
+        if not isinstance(keys, dict):
+            raise ConfigError(f"{self.config_file}: {section} must hold keys and values")
         return build_config(kind, {key: value for key, value in keys.items() if key in kind.model_fields})
 
     def checkpoint(self, step: int) -> Path:
@@ -232,7 +250,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path)
         content = document["manifest"]
         if document["sha256"] != manifest_digest(content):
             raise ValueError("its content does not have its SHA-256")
@@ -261,7 +279,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             if not line.endswith(b"\n") or not isinstance(record["step"], int):
                 raise ValueError("half-written")
         except (ValueError, TypeError, KeyError) as error:

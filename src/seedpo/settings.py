@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from seedpo import documents
+from seedpo.documents import parse_yaml
 from seedpo.errors import ConfigError
 from seedpo.keys import suggestion, takes_list_alone, yaml_text
 
@@ -130,8 +131,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise ConfigError(f"--set {text!r} is not of the form key=value; write for example --set gamma=1")
     try:
-        return key.strip(), plain_value(yaml.safe_load(value))
-    except yaml.YAMLError as error:
+        return key.strip(), plain_value(parse_yaml(value))
+    except ValueError as error:
         raise ConfigError(f"--set {key}: the value {value!r} is not YAML ({error})") from error
 
 
@@ -200,10 +201,10 @@ def read_yaml(path: Path, kind: str, *, hint: str) -> dict[str, Any]:
         ConfigError: if the file is missing, is not YAML or is not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = documents.read_yaml(path)
     except FileNotFoundError as error:
         raise ConfigError(f"{kind} {path} does not exist; {hint}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise ConfigError(f"{kind} {path} cannot be read as YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{kind} {path} must hold keys and values, one `key: value` a line")

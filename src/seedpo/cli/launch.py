@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from seedpo.documents import read_json
 from seedpo.errors import ConfigError, SeedpoError
 
 _FOLDER, _LAUNCHER = "SEEDPO_LAUNCH_FOLDER", "SEEDPO_LAUNCHER"
@@ -189,7 +190,7 @@ def _explain(blamed: int, status: int, folder: Path, *, processes: int) -> None:
 
 def _read_error(folder: Path, rank: int) -> dict[str, str] | None:
     try:
-        error: dict[str, str] = json.loads((folder / f"rank-{rank}.json").read_text(encoding="utf-8"))
+        error: dict[str, str] = read_json(folder / f"rank-{rank}.json")
     except (OSError, ValueError):
         return None
     return error

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from seedpo.documents import read_yaml
 from seedpo.errors import ConfigError, RunFolderError
 from seedpo.evaluation.tables import FIX, Place, Table, image_file, read_table
 from seedpo.files import write_aside, write_text, writing
@@ -126,8 +127,8 @@ class EvaluationFolder:
                 raise ConfigError(f"--out {self.path} is not empty and holds no evaluation; choose another --out")
             return None
         try:
-            content = yaml.safe_load(self.settings.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+            content = read_yaml(self.settings)
+        except (OSError, ValueError) as error:
             raise RunFolderError(f"{self.settings} cannot be read ({error}); choose another --out") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise RunFolderError(f"{self.settings} is not of the format that this version writes; choose another --out")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from seedpo.core.stats.bootstrap import Interval, WinRate, paired_difference, prompt_means, tie_width, win_rate
 from seedpo.core.verdicts import LEAST_PROMPTS_OF_GAIN, Gain, judge_gain
+from seedpo.documents import read_json
 from seedpo.errors import RunFolderError
 from seedpo.evaluation.settings import ACCURACY, EvaluationConfig
 from seedpo.files import write_text
@@ -240,7 +241,7 @@ def read_scores(samples: Path, step: int) -> dict[str, Scores]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         scores = {str(name): np.array(rows, dtype=np.float64) for name, rows in content.items()}
         if any(rows.ndim != 2 for rows in scores.values()):
             raise ValueError("scores must be prompts x images")

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from seedpo.core.stats.bootstrap import Interval, mean_interval
 from seedpo.data.image_list import ListedImage, find_images, pixels_of
 from seedpo.data.pixels import to_tensor
+from seedpo.documents import read_json
 from seedpo.errors import ConfigError, DataError
 from seedpo.evaluation.drawing import as_samples
 from seedpo.evaluation.folder import Grid
@@ -211,7 +212,7 @@ def _set_interval(grid: Grid, metric: SetMetric, images: Tensor, reference: Tens
 def _read_sets(path: Path) -> tuple[str | None, list[Figure]]:
     """Reference set and figures of an earlier command; none if they cannot be read, so that all is measured."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         rows = [
             row | {key: math.nan if row[key] is None else row[key] for key in ("mean", "low", "high")}
             for row in content["figures"]

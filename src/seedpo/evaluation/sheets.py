@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seedpo.data.pixels import to_pil
+from seedpo.documents import read_json
 from seedpo.errors import DataError
 from seedpo.evaluation.folder import EvaluationFolder
 from seedpo.evaluation.settings import EvaluationConfig
@@ -87,7 +88,7 @@ def find_sheets(label: str, run: Path) -> Sheets:
     if not steps or not index.is_file():
         raise DataError(f"{run} was not evaluated yet (no samples/step-*.png); train it with evaluate_every above 0")
     try:
-        content: Any = json.loads(index.read_text(encoding="utf-8"))
+        content: Any = read_json(index)
         prompts, columns, tile = list(content["prompts"]), int(content["columns"]), int(content["tile"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{index} cannot be read ({error!r}); copy the run again") from error

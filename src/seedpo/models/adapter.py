@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from seedpo.documents import read_json
 from seedpo.errors import DataError
 from seedpo.models.families import Family
 from seedpo.models.lora import add_layers, description, set_dropout, unread_layers
@@ -223,7 +224,7 @@ def load_network(network: nn.Module, folder: Path) -> None:
 def forget_origin(folder: Path) -> None:
     """Removes local paths from the configurations below a folder: they name a machine, not a model."""
     for path in folder.rglob("*.json"):
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if isinstance(content, dict) and Path(content.get("_name_or_path") or "").is_absolute():
             del content["_name_or_path"]
             path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

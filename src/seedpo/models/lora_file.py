@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
+from seedpo.documents import parse_json
 from seedpo.errors import DataError
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -72,7 +73,10 @@ def read_description(file: Path, part: str) -> dict[str, Any]:
     Raises:
         DataError: if it cannot be read, or says nothing.
     """
-    content = json.loads(read_metadata(file).get(METADATA_KEY, "{}"))
+    try:
+        content = dict(parse_json(read_metadata(file).get(METADATA_KEY, "{}")))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{file}: what its header says of its LoRA cannot be read ({error}); copy it again") from error
     of_part = {key.removeprefix(f"{part}."): value for key, value in content.items() if key.startswith(f"{part}.")}
     if not of_part:
         raise DataError(f"{file} does not say how its LoRA of the {part} is built; was it written by seedpo?")

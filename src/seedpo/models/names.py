@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
+from seedpo.documents import read_json
 from seedpo.errors import ConfigError, DataError
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
@@ -27,7 +27,7 @@ def pipeline_class_name(index: Path) -> str:
         DataError: if the file cannot be read or names none.
     """
     try:
-        return str(json.loads(index.read_text(encoding="utf-8"))["_class_name"])
+        return str(read_json(index)["_class_name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{index} does not name a pipeline class ({error!r})") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os.path
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import yaml
 from seedpo.data.catalogue import DATA
 from seedpo.data.reading import load_pairs
 from seedpo.data.settings import PairsConfig
+from seedpo.documents import read_json
 from seedpo.errors import ConfigError
 from seedpo.models.catalogue import MODELS
 from seedpo.models.names import is_hub_name, pipeline_class_name
@@ -167,8 +167,8 @@ def steps_for(pairs: int, keys: dict[str, Any], validation: float | None) -> tup
 def own_resolution(model: str) -> int | None:
     """Height and width in pixels for which a pipeline in a folder was made; ``None`` if the folder does not say so."""
     try:
-        unet = json.loads((Path(model) / "unet" / "config.json").read_text(encoding="utf-8"))
-        vae = json.loads((Path(model) / "vae" / "config.json").read_text(encoding="utf-8"))
+        unet = read_json(Path(model) / "unet" / "config.json")
+        vae = read_json(Path(model) / "vae" / "config.json")
         pixels_per_latent: int = 2 ** (len(vae["block_out_channels"]) - 1)
         return int(unet["sample_size"]) * pixels_per_latent
     except (OSError, ValueError, KeyError, TypeError):

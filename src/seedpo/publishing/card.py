@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 from seedpo.data.settings import DataSet, data_label
+from seedpo.documents import read_json
 from seedpo.evaluation.gains import BaseComparison, RewardGain, compare_with_base
 from seedpo.evaluation.settings import LOSS
 from seedpo.methods.presets import METHODS, method_title
@@ -176,7 +176,7 @@ def _pairs_seen(line: Line) -> str:
 
 def _versions(folder: RunFolder) -> str:
     try:
-        packages = json.loads(folder.environment.read_text(encoding="utf-8"))["packages"]
+        packages = read_json(folder.environment)["packages"]
         shown = [f"{name} {packages[name]}" for name in ("seedpo", "torch", "diffusers", "peft") if packages.get(name)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "unknown"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from pathlib import Path
 
 from PIL import Image
+
+from seedpo.documents import read_json
 
 PROMPTS = 6
 """Most rows of the picture."""
@@ -39,7 +40,7 @@ def sample_grid(samples: Path, *, last: int | None = None) -> tuple[Image.Image,
     if len(steps) < 2:
         return None
     try:
-        index = json.loads((samples / "index.json").read_text(encoding="utf-8"))
+        index = read_json(samples / "index.json")
         rows, columns = len(index["prompts"]), int(index["columns"])
         sides = [_side(samples / f"step-{step:06d}.png", rows, columns) for step in (steps[0], steps[-1])]
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, Image.DecompressionBombError):

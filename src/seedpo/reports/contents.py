@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from seedpo.documents import read_yaml
 from seedpo.errors import RunFolderError
 from seedpo.pages.tables import Table
 from seedpo.reports.evaluations import Evaluation, read_evaluation
@@ -109,8 +108,8 @@ def kind(folder: Path) -> str | None:
 def is_preference_model(config: Path) -> bool:
     """Whether a configuration is that of ``seedpo reward train``: it has a ``start`` and no ``beta``."""
     try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError):
+        content = read_yaml(config)
+    except (ValueError, OSError):
         return False  # reading it as a run gives the error that says what is wrong
     return isinstance(content, dict) and "start" in content and "beta" not in content
 

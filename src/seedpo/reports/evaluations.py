@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from seedpo.core.stats.bootstrap import (
     tie_width,
     win_rate,
 )
+from seedpo.documents import parse_json
 from seedpo.errors import RunFolderError
 from seedpo.evaluation.folder import EvaluationFolder
 from seedpo.evaluation.tables import Place, Table, Values
@@ -175,7 +175,7 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 def _prompts(path: Path) -> list[str]:
     try:
-        return [str(json.loads(line)["prompt"]) for line in path.read_text(encoding="utf-8").splitlines()]
+        return [str(parse_json(line)["prompt"]) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(f"{path} is missing or damaged: the evaluation is not finished; {FIX}") from error
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from seedpo.documents import read_yaml
 from seedpo.errors import RunFolderError
 from seedpo.pages.figures import Panel, style
 from seedpo.pages.tables import Cell, Table
@@ -54,8 +53,8 @@ def read_preference_model(folder: Path) -> PreferenceModel:
     """
     path = folder / "config.yaml"
     try:
-        config: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        config: Mapping[str, Any] = read_yaml(path)
+    except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise RunFolderError(f"{path} cannot be read as YAML ({reason}); restore it or leave this run out") from error
     _, evaluations, notes = read_metrics(folder / "metrics.jsonl")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from seedpo.core.entropy import entropy_weights
+from seedpo.documents import parse_json, read_json, read_yaml
 from seedpo.errors import RunFolderError
 from seedpo.pages.wording import count
 from seedpo.settings import dotted
@@ -185,8 +183,8 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
         what = "holds no config.yaml" if folder.is_dir() else "does not exist"
         raise RunFolderError(f"{folder} is not a run folder: it {what}; {hint}")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        config = read_yaml(path)
+    except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise RunFolderError(f"{path} cannot be read as YAML ({reason}); restore it or leave this run out") from error
     if isinstance(config, dict) and "start" in config and "beta" not in config:
@@ -217,7 +215,7 @@ def read_metrics(path: Path) -> tuple[tuple[Record, ...], tuple[Record, ...], li
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     for row, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             kind, step = kinds[record["kind"]], int(record["step"])
         except (ValueError, KeyError, TypeError):
             if line.strip():
@@ -251,7 +249,7 @@ def _read_alarms(path: Path) -> tuple[str, ...]:
     texts = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
-            alarm = json.loads(line)
+            alarm = parse_json(line)
             texts.append(f"alarm {alarm['name']} at step {int(alarm['step'])}: {alarm['message']}.")
         except (ValueError, KeyError, TypeError):
             continue
@@ -292,7 +290,7 @@ def read_mapping(path: Path) -> tuple[Any, list[str]]:
     if not path.is_file():
         return None, []
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (ValueError, OSError):
         content = None
     return (content, []) if isinstance(content, dict) else (None, [f"{path.name} cannot be read as a JSON object."])

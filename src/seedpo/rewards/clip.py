@@ -6,7 +6,6 @@ A :class:`ClipRecipe` says what the rewards of this kind differ in.
 from __future__ import annotations
 
 import html
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
+from seedpo.documents import read_json
 from seedpo.errors import DataError
 from seedpo.protocols import Images
 from seedpo.rewards.checkpoints import located
@@ -293,7 +293,7 @@ def read_configuration(place: Path) -> dict[str, Any]:
         DataError: if it cannot be read or is not a JSON object.
     """
     try:
-        content = json.loads(place.read_text(encoding="utf-8"))
+        content = read_json(place)
     except (OSError, ValueError) as error:
         raise DataError(f"{place} cannot be read as JSON ({error}); copy it again") from error
     if not isinstance(content, dict):

@@ -22,6 +22,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, ValidationError
 from tqdm import tqdm
 
+from seedpo.documents import parse_json
 from seedpo.errors import ConfigError, DataError
 from seedpo.study import settings as settings_file
 from seedpo.study.images import ID, Source, add_image, image_id
@@ -308,7 +309,7 @@ def _complete_size(content: bytes) -> int:
     """How many bytes of a file are whole lines; a last line without its end counts if it is a JSON object."""
     end = content.rfind(b"\n") + 1
     try:
-        return len(content) if isinstance(json.loads(content[end:]), dict) else end
+        return len(content) if isinstance(parse_json(content[end:]), dict) else end
     except ValueError:
         return end
 

@@ -13,7 +13,6 @@ any other names                    a text beside each image (cat.png, cat.txt)
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from pathlib import Path
 from seedpo.data.prompts import RECORDS, prompt_of
 from seedpo.data.rgb import ENDINGS
 from seedpo.data.text import Line, read_text
+from seedpo.documents import read_json
 from seedpo.errors import DataError
 
 _NUMBER = re.compile(r"(\d+)(?:[-_ ](\d+))?")
@@ -108,7 +108,7 @@ def evaluated_models(folder: Path) -> Mapping[str, Path]:
 def _indexed(folder: Path) -> list[tuple[str, Path]]:
     path = folder / "index.json"
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = read_json(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error}); draw the images again") from error
     if not isinstance(entries, list) or not all(

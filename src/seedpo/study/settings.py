@@ -13,6 +13,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError
 
+from seedpo.documents import parse_yaml
 from seedpo.errors import ConfigError
 from seedpo.settings import Section
 from seedpo.study.records import Side
@@ -162,18 +163,21 @@ def read_settings(path: Path) -> StudySettings:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path} does not exist; name the folder of a study, or make one: seedpo study create"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as UTF-8 text ({error})") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
+    try:
+        values = parse_yaml(text)
+    except ValueError as error:
+        mark = getattr(error.__cause__, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where} is not YAML ({getattr(error, 'problem', None) or error})") from error
+        raise ConfigError(
+            f"{path}{where} is not YAML ({getattr(error.__cause__, 'problem', None) or error})"
+        ) from error
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(values, dict) or not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"{path} holds no keys; fix it, or make a new study with seedpo study create")
     lines = dict(_lines(root, (), path))

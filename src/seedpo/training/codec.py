@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from seedpo.documents import read_json
 from seedpo.files import write_text
 from seedpo.weights import read_tensors
 
@@ -85,4 +86,4 @@ def save_tree(tree: Any, path: Path) -> None:
 def load_tree(path: Path) -> Any:
     """Reads what :func:`save_tree` wrote."""
     tensors = read_tensors(path.with_name(path.name + ".safetensors"))
-    return unflatten(tensors, json.loads(path.with_name(path.name + ".json").read_text(encoding="utf-8")))
+    return unflatten(tensors, read_json(path.with_name(path.name + ".json")))

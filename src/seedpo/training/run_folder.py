@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from seedpo.documents import read_json
 from seedpo.errors import RunFolderError
 from seedpo.files import ASIDE, remove_folder, remove_leftovers, write_text, writing
 from seedpo.run_folders import RunFolder
@@ -122,7 +123,7 @@ def require_fresh(folder: RunFolder) -> None:
 def warn_of_new_versions(folder: RunFolder) -> None:
     """Logs a warning if packages changed since the start: the run may then not continue bit for bit."""
     try:
-        before = json.loads(folder.environment.read_text(encoding="utf-8"))
+        before = read_json(folder.environment)
     except (OSError, ValueError):
         return
     changed = changed_packages(before, describe_environment())

@@ -6,7 +6,6 @@ A figure that a line lacks, or that was not finite, is never a sign by itself.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from seedpo.core.entropy import clipped_margin
 from seedpo.core.losses import clipped_loss
 from seedpo.core.verdicts import Evaluation, Outcome, Reading, Rule, judge_run
+from seedpo.documents import read_json
 from seedpo.training.settings import RunConfig
 
 BY_PROMPT = "by_prompt"
@@ -99,7 +99,7 @@ def _readings(line: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Reading
 def values_by_prompt(path: Path) -> dict[str, tuple[float, ...]]:
     """Values of every prompt by figure, as an evaluation stores them; NaN where there is none, empty if unreadable."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
     rows = content.items() if isinstance(content, dict) else ()

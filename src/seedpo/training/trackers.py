@@ -17,6 +17,7 @@ from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
+from seedpo.documents import read_json
 from seedpo.errors import ConfigError
 from seedpo.files import write_text
 from seedpo.settings import dotted
@@ -127,4 +128,4 @@ def _identity(folder: Path) -> str:
     path = folder / IDENTITY_FILE
     if not path.exists():
         write_text(path, json.dumps({"id": uuid.uuid4().hex[:12]}) + "\n")
-    return str(json.loads(path.read_text(encoding="utf-8"))["id"])
+    return str(read_json(path)["id"])

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from seedpo.documents import read_json
 from seedpo.errors import StoppedByAlarm
 from seedpo.files import write_folder_aside, write_text, writing
 from seedpo.run_folders import BestStep, RunFolder
@@ -125,7 +126,7 @@ class Watch:
         if best is None:
             return None
         try:
-            kept = BestStep(**json.loads((self._folder.best / BEST_FILE).read_text(encoding="utf-8")))
+            kept = BestStep(**read_json(self._folder.best / BEST_FILE))
         except (OSError, ValueError, TypeError):
             kept = None
         if kept is None or kept.step != best["step"]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from seedpo.data.cache.digests import settings_digest
 from seedpo.data.cache.shards import SETTINGS, damage_of, shard_paths
+from seedpo.documents import read_json
 from seedpo.files import ASIDE
 
 
@@ -50,7 +50,7 @@ def check_folder(root: Path, advance: Callable[[int], None] = lambda size: None)
 
 def _check_store(folder: Path, advance: Callable[[int], None]) -> StoreReport:
     try:
-        store = settings_digest(json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
+        store = settings_digest(read_json(folder / SETTINGS))
     except (ValueError, TypeError):
         store = ""
     keys: set[bytes] = set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import Dinov2Model
 
+from seedpo.documents import read_json
 from seedpo.errors import DataError
 from seedpo.metrics.features.batches import features_in_batches
 from seedpo.protocols import Images
@@ -105,7 +105,7 @@ def dino(place: str | None = None) -> DinoFeatures:
 def _preparation(path: Path) -> dict[str, Any]:
     """Arguments of :class:`DinoFeatures` from a ``preprocessor_config.json``."""
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_json(path)
         resized, crop = int(settings["size"]["shortest_edge"]), settings["crop_size"]
         mean, std = (tuple(float(value) for value in settings[key]) for key in ("image_mean", "image_std"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
