@@ -42,8 +42,13 @@ class TestLinesThatCannotBeRead:
             pairs[1]
 
     def test_do_not_hide_wrong_labels(self, folder: Path) -> None:
+        pairs = manifest(folder, LABELLED, "broken", LABELLED | {"label_1": 3})
         with pytest.raises(DataError, match=r"line 3: .*label_0 = 0, label_1 = 3"):
-            manifest(folder, LABELLED, "broken", LABELLED | {"label_1": 3})
+            pairs[2]
+
+    def test_are_not_all_that_a_set_may_hold(self, folder: Path) -> None:
+        with pytest.raises(DataError, match=r"line 2: .*label_0 = 0, label_1 = 3"):
+            manifest(folder, "broken", LABELLED | {"label_1": 3})
 
 
 class TestImageFolder:

@@ -197,7 +197,7 @@ class TestContent:
 
 class TestRefusals:
     def test_a_missing_column_is_named(self) -> None:
-        for column in ["caption", "jpg_0", "jpg_1", "label_0", "label_1"]:
+        for column in ["caption", "jpg_0", "jpg_1", "label_0"]:
             with pytest.raises(
                 DataError, match=rf"pairs\.parquet lacks the columns \['{column}'\]; it has \[.*; expected are"
             ):
@@ -214,16 +214,20 @@ class TestRefusals:
             (1, None),
             (float("nan"), float("nan")),
         ]:
-            with pytest.raises(DataError, match=r"pairs\.parquet row 2: .*label_0 = "):
-                PairSet.of_table(table((1.0, 0.0), (0.5, 0.5), labels), origin="pairs.parquet")
+            pairs = PairSet.of_table(table((1.0, 0.0), (0.5, 0.5), labels), origin="pairs.parquet")
+            assert pairs[0].prompt == "prompt 0"
+            for read in (pairs.__getitem__, pairs.prompt, pairs.content, pairs.images):
+                with pytest.raises(DataError, match=r"pairs\.parquet row 2: .*label_0 = "):
+                    read(1)
 
     def test_how_many_more_are_wrong(self) -> None:
         with pytest.raises(DataError, match=r"row 1: labels .*; 2 more rows are wrong"):
-            PairSet.of_table(table((1, 0), (1, 1), (0, 0), (3, 4)), origin="test")
+            PairSet.of_table(table((0.5, 0.5), (1, 1), (0, 0), (3, 4)), origin="test")
 
     def test_text_labels(self) -> None:
-        with pytest.raises(DataError, match="row 0: labels"):
-            PairSet.of_table(table(("1", "0")), origin="test")
+        pairs = PairSet.of_table(table(("1", "0"), ("0", " 1"), ("0.5", "0.5"), ("true", "false")), origin="test")
+        assert [pairs.prompt(row) for row in range(len(pairs))] == ["prompt 0", "prompt 1", "prompt 3"]
+        torch.testing.assert_close(pairs[1].chosen, plain(BLUE))
 
     def test_nothing_but_ties(self) -> None:
         for labels in [[], [(0.5, 0.5)] * 3]:

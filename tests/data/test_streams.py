@@ -28,6 +28,7 @@ class Rows:
         self.rows = table(*(labels or [(1, 0)] * COUNT), **columns).to_pylist()
         self.origin = "stream"
         self.columns = list(self.rows[0])
+        self.lists: list[str] = []
         self.folder = folder
         self.given = 0
 
@@ -142,7 +143,7 @@ class TestRefusals:
     def test_other_columns(self) -> None:
         rows = Rows()
         rows.columns = ["prompt", "image"]
-        with pytest.raises(DataError, match=r"stream lacks the columns \['chosen', 'rejected'\]"):
+        with pytest.raises(DataError, match=r"stream lacks the columns \['rank'\]"):
             streamed(rows)
 
     def test_a_broken_image(self) -> None:

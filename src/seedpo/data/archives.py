@@ -34,6 +34,7 @@ class ArchiveStream:
     """
 
     columns: Sequence[str] = ("prompt", "chosen", "rejected", "chosen_probability", "has_label")
+    lists: Sequence[str] = ()
 
     def __init__(self, files: Sequence[Path], *, origin: str, seed: int, buffer: int) -> None:
         self.origin = origin

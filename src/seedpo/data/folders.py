@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,14 @@ class FolderRows:
     def is_light(self, column: str) -> bool:
         """Always: images are given by their paths."""
         return True
+
+    def lists(self) -> Sequence[str]:
+        """None."""
+        return ()
+
+    def faults(self) -> Mapping[int, str]:
+        """None are known before the rows are read."""
+        return {}
 
     def file_sizes(self) -> Sequence[int]:
         """None: images have files of their own."""

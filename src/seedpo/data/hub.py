@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from seedpo.data.streams import StreamRow
-from seedpo.data.tables import is_light
+from seedpo.data.tables import is_light, list_columns
 from seedpo.errors import DataError, StreamError
 from seedpo.protocols import Fingerprint
 
@@ -67,6 +67,14 @@ class SavedRows:
         """Whether a column is text or numbers."""
         return is_light(self._rows.features.arrow_schema.field(column).type)
 
+    def lists(self) -> Sequence[str]:
+        """Columns that hold lists."""
+        return list_columns(self._rows.features.arrow_schema)
+
+    def faults(self) -> Mapping[int, str]:
+        """None are known before the rows are read."""
+        return {}
+
     def file_sizes(self) -> Sequence[int]:
         """Bytes of each file of the set."""
         return [Path(file["filename"]).stat().st_size for file in self._rows.cache_files]
@@ -110,6 +118,8 @@ class HubStream:
             self._rows = datasets.load_dataset(name, split=split, streaming=True).decode(False)
             columns = self._rows.column_names
             self.columns: Sequence[str] = columns if columns is not None else list(next(iter(self._rows)))
+            features = self._rows.features
+            self.lists: Sequence[str] = list_columns(features.arrow_schema) if features is not None else ()
         except Exception as error:  # no network, no such set, no such split, no right to read it, ...
             raise DataError(
                 f"{self.origin} cannot be read (split {split!r}): {type(error).__name__}: {error}; "

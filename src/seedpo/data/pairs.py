@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from PIL.Image import Image
 from tqdm import tqdm
 
 from seedpo.data.buckets import Size, bucket_sizes, nearest_bucket, stored_size
 from seedpo.data.fingerprints import image_names, rows_fingerprint
 from seedpo.data.images import fit, read_file, read_image
-from seedpo.data.layouts import find_layout, preferences, wrong_marks
+from seedpo.data.layouts.columns import column_root, value_at
+from seedpo.data.pair_index import Fate, column_values, index_pairs, wrong_marks
 from seedpo.data.settings import PairsConfig
 from seedpo.data.tables import ArrowRows, Table
 from seedpo.errors import DataError
@@ -32,24 +32,37 @@ _CROPS = 0x5EED
 
 
 @dataclass(frozen=True, kw_only=True)
+class StoredImage:
+    """An image as it is stored.
+
+    Attributes:
+        content: its bytes or its path, as the table has it.
+        name: its column, and its place if that holds a list, for messages.
+        folder: where paths begin and within which they must lie; `None`: there can be no paths.
+    """
+
+    content: Any
+    name: str
+    folder: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class StoredPair:
     """A pair as it is stored.
 
     Attributes:
-        values: the row's columns.
-        names: columns of the prompt and of the two images.
+        text: the cell of its prompt, and the name of the column.
+        images: the two images.
         probability: that the first image is preferred; 0.5 for a tie.
         place: file and row, for messages.
-        folder: where paths begin and within which they must lie; `None`: there can be no paths.
         key: number that seeds the window of a random crop.
         bucket: height and width that both images are brought to; ``None``: the square of the resolution.
     """
 
-    values: Mapping[str, Any]
-    names: tuple[str, str, str]
+    text: tuple[Any, str]
+    images: tuple[StoredImage, StoredImage]
     probability: float
     place: str
-    folder: Path | None
     key: int
     bucket: Size | None = None
 
@@ -60,7 +73,7 @@ class StoredPair:
         Raises:
             DataError: if it is not text.
         """
-        return checked_prompt(self.values[self.names[0]], self.names[0], self.place)
+        return checked_prompt(*self.text, self.place)
 
 
 def checked_prompt(prompt: object, name: str, place: str) -> str:
@@ -105,11 +118,11 @@ def open_pair(pair: StoredPair) -> OpenedPair:
         DataError: if the prompt is not text or an image cannot be read.
     """
     prompt, images = pair.prompt, []
-    for name in pair.names[1:]:
+    for image in pair.images:
         try:
-            images.append(read_image(pair.values[name], folder=pair.folder))
+            images.append(read_image(image.content, folder=image.folder))
         except DataError as error:
-            raise DataError(f"{pair.place}: {name} is {error}; remove the row") from error
+            raise DataError(f"{pair.place}: {image.name} is {error}; remove the row") from error
     chosen, rejected = images if pair.probability >= 0.5 else reversed(images)
     return OpenedPair(
         prompt=prompt,
@@ -131,17 +144,32 @@ def content_hash(pair: StoredPair, config: PairsConfig) -> str:
     window = _window(pair, config)
     size = config.resolution if pair.bucket is None else pair.bucket
     hasher = hashlib.sha256(f"{VERSION} {pair.probability!r} {size} {window}".encode())
-    for part in (pair.prompt.encode(), *(_file(pair, name) for name in pair.names[1:])):
+    for part in (pair.prompt.encode(), *(_file(pair, image) for image in pair.images)):
         hasher.update(len(part).to_bytes(8, "big"))
         hasher.update(part)
     return hasher.hexdigest()
 
 
-def _file(pair: StoredPair, name: str) -> bytes:
+def _file(pair: StoredPair, image: StoredImage) -> bytes:
     try:
-        return read_file(pair.values[name], folder=pair.folder)
+        return read_file(image.content, folder=image.folder)
     except DataError as error:
-        raise DataError(f"{pair.place}: {name} is {error}; remove the row") from error
+        raise DataError(f"{pair.place}: {image.name} is {error}; remove the row") from error
+
+
+def stored_image(content: Any, name: str, item: int, folder: Path | None) -> StoredImage:
+    """An image of a cell.
+
+    Args:
+        content: the cell.
+        name: its column.
+        item: place of the image in the list that the cell holds; -1 if it holds one image.
+        folder: where paths begin.
+    """
+    if item < 0:
+        return StoredImage(content=content, name=name, folder=folder)
+    is_there = isinstance(content, list | tuple) and item < len(content)
+    return StoredImage(content=content[item] if is_there else None, name=f"{name}[{item}]", folder=folder)
 
 
 def fitted(
@@ -201,8 +229,8 @@ def image_folder(config: PairsConfig, folder: Path | None) -> Path | None:
     return folder if config.image_folder is None else Path(config.image_folder)
 
 
-def _taken(values: Sequence[Any], rows: Sequence[int]) -> list[Any]:
-    return [values[row] for row in rows]
+def _paths(values: Sequence[Any], rows: Sequence[int], items: Sequence[int]) -> list[Any]:
+    return [stored_image(values[row], "", item, None).content for row, item in zip(rows, items, strict=True)]
 
 
 def _size(size: tuple[int, int]) -> str:
@@ -225,7 +253,7 @@ class PairSet:
         config: which are left out and how they become one size.
 
     Raises:
-        DataError: if a column is missing, a label is wrong, or no pair is left.
+        DataError: if a column is missing, or no pair is left.
     """
 
     sequential = False
@@ -239,50 +267,26 @@ class PairSet:
         self.table = table
         self.config = config or PairsConfig()
         self.origin = table.origin
-        self.layout = find_layout(table.columns, origin=table.origin)
-        marks = [table.values(name) for name in self.layout.all_marks]
-        self._probabilities = preferences(self.layout, marks, count=len(table))
-        wrong = self._wrong()
-        if wrong:
-            others = f"; {len(wrong) - 1} more rows are wrong" if len(wrong) > 1 else ""
-            seen = [values[wrong[0]] for values in marks]
-            raise DataError(f"{table.place(wrong[0])}: {wrong_marks(self.layout, seen)}{others}")
-        self.unlabelled = int(np.isnan(self._probabilities).sum())
-        """Pairs that nobody judged; they are left out."""
-        tied = self._probabilities == 0.5
-        self.tied = int(tied.sum())
+        self.index = index_pairs(table, self.config)
+        """Where the images of each pair lie, and what became of each row."""
+        self.layout = self.index.reading
+        self.unlabelled = self.index.left_out().get("unlabelled", 0)
+        """Rows that nobody judged; they are left out."""
+        self.alone = self.index.left_out().get("alone", 0)
+        """Rows of single images that no other image of their prompt can be compared with; they are left out."""
+        self.tied = self.index.tied
         """Pairs in which neither image is preferred."""
-        is_used = ~np.isnan(self._probabilities) & (~tied if self.config.ties == "drop" else True)
-        self.rows: NDArray[np.int64] = np.flatnonzero(is_used)
-        """Row of the table of each pair."""
-        if not len(self.rows):
-            raise DataError(
-                f"{table.origin} holds no pair with a preference: {self.tied} ties in {len(table)} rows"
-                + (f", {self.unlabelled} without a label" if self.unlabelled else "")
-                + ("; set pairs.ties=half to train on ties" if self.tied else "")
-            )
         self._size: tuple[int, int] | None = None
         self._buckets: list[Size] | None = None
         if self.config.buckets:
             self._buckets = self._bucketed()
-
-    def _wrong(self) -> list[int]:
-        """Rows whose marks are wrong. A row that cannot be read has none: it stays, as a pair that cannot be read."""
-        wrong = []
-        for row in np.flatnonzero(np.isinf(self._probabilities)).tolist():
-            try:
-                self.table.row(row, [])
-            except DataError:
-                self._probabilities[row] = 1.0
-            else:
-                wrong.append(row)
-        return wrong
 
     @property
     def summary(self) -> str:
         """How many pairs there are and what is left out, for the log."""
         notes = [f"{len(self)} pairs", f"{self.ties} ties left out"]
         notes += [f"{self.unlabelled} without a label left out"] if self.unlabelled else []
+        notes += [f"{self.alone} without a partner left out"] if self.alone else []
         notes += [f"{self.tied} ties among them"] if self.tied > self.ties else []
         notes += [f"in {len(set(self._buckets))} buckets"] if self._buckets else []
         return ", ".join(notes)
@@ -293,7 +297,11 @@ class PairSet:
         return self.tied if self.config.ties == "drop" else 0
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.index)
+
+    def fates(self) -> Iterator[Fate]:
+        """What became of each row of the table, in their order."""
+        return self.index.fates()
 
     def fingerprint(self) -> Fingerprint:
         """Number of the pairs, and digests of their prompts, labels and images; see :mod:`.fingerprints`.
@@ -301,14 +309,18 @@ class PairSet:
         Images that lie within the table's own files are told by the sizes of those files.
         """
         prompts, *images = self.layout.content
-        rows = self.rows.tolist()
-        texts, labels = _taken(self.table.values(prompts), rows), self._probabilities[self.rows].tolist()
-        if not all(self.table.is_light(name) for name in images):
+        rows = [self.index.rows[:, side].tolist() for side in (0, 1)]
+        items = [self.index.items[:, side].tolist() for side in (0, 1)]
+        prompt_cells = column_values(self.table, prompts)
+        texts, labels = [prompt_cells[row] for row in rows[0]], self.index.probability.tolist()
+        if not all(self.table.is_light(column_root(name, self.table.columns) or name) for name in images):
             sizes = self.table.file_sizes()
             facts = rows_fingerprint({"prompts": texts, "labels": labels})
             return facts | ({"files": len(sizes), "bytes": sum(sizes)} if sizes else {})
-        folders = [image_folder(self.config, self.table.folder(row)) for row in rows]
-        first, second = (image_names(_taken(self.table.values(name), rows), folders) for name in images)
+        first, second = (
+            image_names(_paths(column_values(self.table, name), own_rows, own_items), self._folders(own_rows))
+            for name, own_rows, own_items in zip(images, rows, items, strict=True)
+        )
         # The label is that of the image whose name comes first, so that a swap changes labels and no images.
         columns = {
             "prompts": texts,
@@ -340,9 +352,23 @@ class PairSet:
         Raises:
             DataError: if it is not text.
         """
-        row = int(self.rows[index])
-        name = self.layout.content[0]
-        return checked_prompt(self.table.row(row, [name])[name], name, self.table.place(row))
+        row, name = self._row(index), self.layout.prompt
+        return checked_prompt(self._values(row, [name])[name], name, self.table.place(row))
+
+    def _row(self, index: int) -> int:
+        """Row of the first image of a pair.
+
+        Raises:
+            DataError: if its marks are wrong.
+        """
+        row = int(self.index.rows[index, 0])
+        if self.index.fault(row):
+            wrong = wrong_marks(self.index, self.table, row)
+            raise DataError(f"{self.table.place(row)}: {wrong}; fix or remove the row")
+        return row
+
+    def _folders(self, rows: Sequence[int]) -> list[Path | None]:
+        return [image_folder(self.config, self.table.folder(row)) for row in rows]
 
     def images(self, index: int) -> list[tuple[str, str]]:
         """Place and SHA-256 of both image files of a pair.
@@ -351,8 +377,8 @@ class PairSet:
             DataError: if one cannot be read.
         """
         pair = self.stored(index)
-        names = pair.names[1:]
-        return [(f"{pair.place}: {name}", hashlib.sha256(_file(pair, name)).hexdigest()) for name in names]
+        hashes = [hashlib.sha256(_file(pair, image)).hexdigest() for image in pair.images]
+        return [(f"{pair.place}: {image.name}", digest) for image, digest in zip(pair.images, hashes, strict=True)]
 
     def open(self, index: int) -> OpenedPair:
         """One pair decoded, in the size that it is stored in."""
@@ -360,16 +386,32 @@ class PairSet:
 
     def stored(self, index: int) -> StoredPair:
         """One pair as it is stored."""
-        row = int(self.rows[index])
+        first, second = self._row(index), int(self.index.rows[index, 1])
+        prompt, *names = self.layout.content
+        columns = [prompt, *names] if first == second else [prompt, names[0]]
+        values = self._values(first, columns)
+        others = values if first == second else self._values(second, names[1:])
+        items = self.index.items[index].tolist()
+        images = [
+            stored_image(cells[name], name, item, folder)
+            for cells, name, item, folder in zip(
+                (values, others), names, items, self._folders([first, second]), strict=True
+            )
+        ]
+        place = self.table.place(first)
         return StoredPair(
-            values=self.table.row(row, self.layout.content),
-            names=self.layout.content,
-            probability=float(self._probabilities[row]),
-            place=self.table.place(row),
-            folder=image_folder(self.config, self.table.folder(row)),
-            key=row,
+            text=(values[prompt], prompt),
+            images=(images[0], images[1]),
+            probability=float(self.index.probability[index]),
+            place=place if first == second else f"{place} and {self.table.place(second)}",
+            key=first,
             bucket=None if self._buckets is None else self._buckets[index],
         )
+
+    def _values(self, row: int, names: Sequence[str]) -> dict[str, Any]:
+        roots = list(dict.fromkeys(column_root(name, self.table.columns) or name for name in names))
+        values = self.table.row(row, roots)
+        return {name: value_at(values, name) for name in names}
 
     def buckets(self) -> Sequence[Size] | None:
         """Height and width of the images of each pair with ``pairs.buckets``; ``None``: one size for all."""
@@ -379,7 +421,7 @@ class PairSet:
         """Height and width of both images of a pair as they are stored; nothing of one that cannot be read."""
         try:
             pair = self.stored(index)
-            return [stored_size(read_file(pair.values[name], folder=pair.folder)) for name in pair.names[1:]]
+            return [stored_size(read_file(image.content, folder=image.folder)) for image in pair.images]
         except Exception:  # Pillow's decoders raise almost anything; whoever reads the pair says what is wrong
             return []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seedpo.data.tables import is_light
+from seedpo.data.tables import cell, is_light, list_columns
 from seedpo.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ class ParquetRows:
         self._count = 0
         self.columns: Sequence[str] = ()
         self._heavy: set[str] = set()
+        self._lists: dict[str, None] = {}
         for number, path in enumerate(self.files):
             try:
                 metadata = pq.read_metadata(path)
@@ -85,6 +86,7 @@ class ParquetRows:
             columns = schema.names
             self.columns = self.columns or columns
             self._heavy |= {field.name for field in schema if not is_light(field.type)}
+            self._lists |= dict.fromkeys(list_columns(schema))
             if missing := set(self.columns) - set(columns):
                 raise DataError(
                     f"{path} lacks the columns {sorted(missing)} that {self.files[0]} has; it has {columns}"
@@ -134,6 +136,14 @@ class ParquetRows:
         """Whether a column holds text or numbers in all files."""
         return column not in self._heavy
 
+    def lists(self) -> Sequence[str]:
+        """Columns that hold lists in any file."""
+        return list(self._lists)
+
+    def faults(self) -> Mapping[int, str]:
+        """None are known before the rows are read."""
+        return {}
+
     def file_sizes(self) -> Sequence[int]:
         """Bytes of each file."""
         return [path.stat().st_size for path in self.files]
@@ -148,7 +158,7 @@ class ParquetRows:
                 table = self._whole(key)
             else:
                 table, offset = self._part(key, offset)
-            return {name: table[name][offset].as_py() for name in columns}
+            return {name: cell(table[name][offset]) for name in columns}
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataError(f"{self.place(row)} cannot be read: {error}; write the file again") from error
 

@@ -34,10 +34,6 @@ EXPECTED = (
 SPLIT = re.compile(r"([A-Za-z]\w*?)-\d+-of-\d+|(train|validation|val|dev|test)\.")
 """Names of files that tell their split: train-00000-of-00007.parquet, or train.parquet."""
 
-NUMERIC = ("chosen_probability", "has_label", "label_0", "label_1")
-"""Columns of CSV files that are not text."""
-
-
 Opened = PairSet | StreamedPairs
 
 
@@ -71,7 +67,7 @@ def _jsonl(files: Sequence[Path], origin: str, config: PairsConfig, seed: int) -
 
 
 def _csv(files: Sequence[Path], origin: str, config: PairsConfig, seed: int) -> Opened:
-    return PairSet(TextRows(files, read=csv_lines, origin=origin, numeric=NUMERIC), config)
+    return PairSet(TextRows(files, read=csv_lines, origin=origin), config)
 
 
 def _datasets(files: Sequence[Path], origin: str, config: PairsConfig, seed: int) -> Opened:

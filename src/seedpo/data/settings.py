@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
@@ -70,6 +71,17 @@ class PairsConfig(Section):
     image_folder: Annotated[str | None, Place()] = None
     """Folder in which paths of images in tables, JSONL and CSV begin, and within which they must lie. `null`: the
     folder of the file that names them."""
+    columns: Mapping[str, str] | None = None
+    """Own names of columns, by the usual ones: `{prompt: text, chosen: win, rejected: lose}`, with
+    `chosen_probability: p` if there is one. A value within a structure is named with a dot, `meta.text`. The usual
+    names are those of any layout that is read, such as `jpg_0`, `jpg_1`, `label_0`. `null`: the usual names."""
+    from_scores: Literal["all", "best-worst", "margin"] = "all"
+    """Pairs that are made where each image has a score, a rank or a like. `all`: every two images of a prompt, equal
+    ones as ties; `margin`: every two images that are not a tie; `best-worst`: the best image of a prompt and its worst
+    one. No effect where the data hold pairs."""
+    min_gap: float = Field(0.0, ge=0.0)
+    """Scores or ranks of one prompt that differ by less than this are a tie. 0: only equal ones are. No effect where
+    the data hold pairs."""
     resolution: int | None = Field(None, ge=8, multiple_of=8)
     """Height and width in pixels, a multiple of 8: the shorter side is resized to it and the rest cropped away. 512 for
     Stable Diffusion 1.5, 1024 for XL. `null`: the images' own size, which must be the same for all."""

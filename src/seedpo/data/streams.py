@@ -11,8 +11,10 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from seedpo.data.layouts import find_layout, preferences, wrong_marks
-from seedpo.data.pairs import StoredPair, content_hash, image_folder, labelled, open_pair
+from seedpo.data.layouts import find_layout
+from seedpo.data.layouts.columns import value_at
+from seedpo.data.pair_index import fault_text, pair_rule
+from seedpo.data.pairs import StoredPair, content_hash, image_folder, labelled, open_pair, stored_image
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError, StreamError
 from seedpo.protocols import Fingerprint, LabelledPair
@@ -50,6 +52,8 @@ class Stream(Protocol):
     """What is read, for messages."""
     columns: Sequence[str]
     """Names of the columns."""
+    lists: Sequence[str]
+    """Columns that hold lists."""
     folder: Path | None
     """Where paths in a row begin and within which they must lie; `None`: there can be no paths."""
 
@@ -71,6 +75,23 @@ def shuffled(rows: Iterable[Item], generator: np.random.Generator, *, buffer: in
         drawn, waiting[place] = waiting[place], row
         yield drawn
     yield from (waiting[place] for place in generator.permutation(len(waiting)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamPair:
+    """A pair of a row of a stream.
+
+    Attributes:
+        row: the row.
+        items: places of its images in a list of images; -1 where a cell holds one image.
+        probability: that the first image is preferred.
+        fault: why it cannot be read; `None` if it can.
+    """
+
+    row: StreamRow
+    items: tuple[int, int] = (-1, -1)
+    probability: float = 1.0
+    fault: str | None = None
 
 
 class StreamedPairs:
@@ -106,12 +127,17 @@ class StreamedPairs:
             )
         self.origin = stream.origin
         self.config = config
-        self.layout = find_layout(stream.columns, origin=stream.origin)
+        self.layout = find_layout(stream.columns, origin=stream.origin, lists=stream.lists, own=config.columns)
+        if self.layout.layout.several_rows:
+            raise DataError(
+                f"{stream.origin} holds {self.layout.layout.title}, which are compared with each other, and a stream "
+                "shows one row at a time; fetch the set and make pairs of it with `seedpo data convert`"
+            )
         self._stream = stream
         self._start()
 
     def _start(self) -> None:
-        self._recent: OrderedDict[int, tuple[float, StreamRow]] = OrderedDict()
+        self._recent: OrderedDict[int, StreamPair] = OrderedDict()
         self._rows = self._labelled_rows()
         self._next = 0
         self._first_pass_end: int | None = None
@@ -175,19 +201,21 @@ class StreamedPairs:
                 logger.warning("%s starts again to get back to pair %d", self.origin, row)
                 self._start()
             self._read_up_to(row)
-        probability, stored = self._recent[row]
-        place = stored.place or f"{self.origin} pair {row} of the stream"
-        if stored.fault:
-            raise DataError(f"{place}: {stored.fault}")
-        if probability == float("inf"):
-            marks = [stored.values.get(name) for name in self.layout.all_marks]
-            raise DataError(f"{place}: {wrong_marks(self.layout, marks)}")
+        pair = self._recent[row]
+        place = pair.row.place or f"{self.origin} pair {row} of the stream"
+        if pair.fault:
+            raise DataError(f"{place}: {pair.fault}")
+        prompt, *names = self.layout.content
+        folder = image_folder(self.config, self._stream.folder)
+        first, second = (
+            stored_image(value_at(pair.row.values, name), name, item, folder)
+            for name, item in zip(names, pair.items, strict=True)
+        )
         return StoredPair(
-            values={name: stored.values.get(name) for name in self.layout.content},
-            names=self.layout.content,
-            probability=probability,
+            text=(value_at(pair.row.values, prompt), prompt),
+            images=(first, second),
+            probability=pair.probability,
             place=place,
-            folder=image_folder(self.config, self._stream.folder),
             key=row,
         )
 
@@ -204,21 +232,28 @@ class StreamedPairs:
             while len(self._recent) > RECENT:
                 self._recent.popitem(last=False)
 
-    def _labelled_rows(self) -> Iterator[tuple[float, StreamRow] | None]:
-        """The rows of all passes, less those that are left out, each with its preference; `None` ends a pass."""
+    def _labelled_rows(self) -> Iterator[StreamPair | None]:
+        """The pairs of all passes, less those that are left out; `None` ends a pass."""
         epoch = 0
         while True:
             empty = True
             for row in self._stream.epoch(epoch):
-                marks = [[row.values.get(name)] for name in self.layout.all_marks]
-                probability = float(preferences(self.layout, marks, count=1)[0])
-                unjudged = probability != probability  # NaN
-                tie_left_out = probability == 0.5 and self.config.ties == "drop"
-                if row.fault is None and (unjudged or tie_left_out):
-                    continue
-                empty = False
-                yield probability, row
+                for pair in self._pairs(row):
+                    empty = False
+                    yield pair
             if empty:
                 raise StreamError(f"{self.origin} holds no pair with a preference")
             yield None
             epoch += 1
+
+    def _pairs(self, row: StreamRow) -> Iterator[StreamPair]:
+        if row.fault is not None:
+            yield StreamPair(row=row, fault=row.fault)
+            return
+        marks = {name: value_at(row.values, name) for name in self.layout.marks.values()}
+        verdicts = self.layout.judge([[value] for value in marks.values()], 1, pair_rule(self.config))
+        if len(verdicts.faults()):
+            yield StreamPair(row=row, fault=fault_text(verdicts.reasons[int(verdicts.reason[0])].text, marks))
+        for (first, second), probability in zip(verdicts.items.tolist(), verdicts.probability.tolist(), strict=True):
+            if probability != 0.5 or self.config.ties != "drop":
+                yield StreamPair(row=row, items=(first, second), probability=probability)

@@ -1,0 +1,107 @@
+"""Layouts of preferences: how a table's columns tell its pairs. A further layout is one row in one of these files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from seedpo.data.layouts import image_lists, single_images, two_images
+from seedpo.data.layouts.columns import column_root
+from seedpo.data.layouts.layout import PROMPT_COLUMNS, Layout, PairRule, Reading, Reason, Verdicts
+from seedpo.errors import DataError
+
+__all__ = ["LAYOUTS", "PROMPT_COLUMNS", "Layout", "PairRule", "Reading", "Reason", "Verdicts", "find_layout"]
+
+LAYOUTS = (*two_images.LAYOUTS, *image_lists.LAYOUTS, *single_images.LAYOUTS)
+"""All layouts; the first ones are named first in messages."""
+
+
+def find_layout(
+    columns: Collection[str],
+    *,
+    origin: str,
+    lists: Collection[str] = (),
+    own: Mapping[str, str] | None = None,
+) -> Reading:
+    """The layout of a table.
+
+    Args:
+        columns: names of the columns.
+        origin: what the table is called in messages.
+        lists: columns that hold lists.
+        own: ``pairs.columns``: the table's own names, by the usual ones.
+
+    Raises:
+        DataError: if no layout has all of its columns there, or several do; the message names what is missing.
+    """
+    own = dict(own or {})
+    _check_own(own, columns, origin)
+    shown = [name for name in columns if name not in own.values() and name not in own] + list(own)
+    seen_lists = {name for name in shown if own.get(name, name) in lists}
+    layouts = [layout for layout in LAYOUTS if set(own) <= layout.known_names]
+    if not layouts:
+        raise DataError(f"pairs.columns names {', '.join(own)}, which no layout has together; {_expected()}")
+    fitting = [layout for layout in layouts if layout.fits(shown, seen_lists)]
+    refined = {title for layout in fitting for title in layout.refines}
+    fitting = [layout for layout in fitting if layout.title not in refined]
+    if len(fitting) > 1:
+        names = " and ".join(f"«{layout.title}» ({_columns(layout)})" for layout in fitting)
+        raise DataError(f"{origin} fits {names}; say which columns hold the pairs: {_mapping(fitting[0])}")
+    if not fitting:
+        raise DataError(_no_layout(layouts, shown, seen_lists, columns, origin))
+    return _with_own_names(fitting[0].of_table(shown), own)
+
+
+def _check_own(own: Mapping[str, str], columns: Collection[str], origin: str) -> None:
+    known = sorted({name for layout in LAYOUTS for name in layout.known_names})
+    if strange := [name for name in own if name not in known]:
+        raise DataError(f"pairs.columns names {', '.join(strange)}; the usual names are {', '.join(known)}")
+    for usual, name in own.items():
+        if column_root(name, columns) is None:
+            raise DataError(f"{origin} lacks the column {name!r} that pairs.columns.{usual} names; {_has(columns)}")
+
+
+def _with_own_names(reading: Reading, own: Mapping[str, str]) -> Reading:
+    first, second = (own.get(name, name) for name in reading.images)
+    marks = {usual: own.get(name, name) for usual, name in reading.marks.items()}
+    return replace(reading, prompt=own.get(reading.prompt, reading.prompt), images=(first, second), marks=marks)
+
+
+def _no_layout(
+    layouts: Collection[Layout], shown: Collection[str], lists: Collection[str], columns: Collection[str], origin: str
+) -> str:
+    def likeness(layout: Layout) -> tuple[int, int]:
+        missing = len(layout.missing(shown))
+        return len(layout.needed) - missing, -missing
+
+    nearest = max(layouts, key=likeness)
+    if missing := nearest.missing(shown):
+        fault = f"lacks the columns {missing}; {_has(columns)}; the nearest layout is «{nearest.title}»"
+        mend = f"name your own columns with {_mapping(nearest)}; {_expected()}"
+        return f"{origin} {fault} ({_columns(nearest)}); {mend}"
+    kinds = ["a list of images" if is_list else "one image" for is_list in nearest.lists]
+    images = nearest.of_table(shown).images
+    wrong = [
+        f"{name} must hold {kind}"
+        for name, kind, is_list in zip(images, kinds, nearest.lists, strict=True)
+        if (name in lists) != is_list
+    ]
+    return f"{origin} has the columns of «{nearest.title}», but {' and '.join(dict.fromkeys(wrong))}"
+
+
+def _has(columns: Collection[str]) -> str:
+    names = sorted(columns)
+    return f"it has {names[:30]}" + (f" and {len(names) - 30} more" if len(names) > 30 else "")
+
+
+def _columns(layout: Layout) -> str:
+    return ", ".join(names[0] for names in layout.needed)
+
+
+def _mapping(layout: Layout) -> str:
+    names = ", ".join(f"{names[0]}: NAME" for names in layout.needed)
+    return f"--set 'pairs.columns={{{names}}}'"
+
+
+def _expected() -> str:
+    return "expected are " + "; ".join(f"{_columns(layout)} ({layout.title})" for layout in LAYOUTS[:2])

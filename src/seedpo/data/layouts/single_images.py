@@ -1,0 +1,85 @@
+"""Layouts in which each row holds one image, and rows of one prompt are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seedpo.data.layouts.layout import Judge, Layout, Marks, PairRule, Reason, Verdicts
+from seedpo.data.layouts.marks import grouped_verdicts, is_empty, numbers, unjudged
+
+Scores = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Scores, higher is better, of marks, (N,); NaN for a wrong mark."""
+
+IMAGES = ("image", "image_path")
+"""Names of a column that holds one image."""
+
+
+def _judge(column: str, scores: Scores, rule: str, *, ties: bool = True) -> Judge:
+    def judge(marks: Marks, count: int, pair_rule: PairRule) -> Verdicts:
+        left_out = unjudged(marks, count) | np.array([is_empty(cell) for cell in marks[column]], dtype=bool)
+        values = np.where(left_out, np.nan, scores(numbers(marks[column])))
+        groups = list(marks["prompt_id"] if "prompt_id" in marks else marks["prompt"])
+        wrong = np.isnan(values) & ~left_out
+        why = dict.fromkeys(np.flatnonzero(wrong).tolist(), Reason("fault", rule))
+        for row, group in enumerate(groups):
+            if not isinstance(group, str | int | float):
+                values[row], groups[row] = np.nan, None
+                if row not in why and not left_out[row]:
+                    why[row] = Reason("fault", "prompt_id or prompt must tell which rows show one prompt")
+        if not ties and pair_rule.from_scores == "all":
+            pair_rule = replace(pair_rule, from_scores="margin")
+        return grouped_verdicts(groups, values, pair_rule, why)
+
+    return judge
+
+
+def _of_rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isfinite(values), -values, np.nan)
+
+
+def _of_score(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _of_like(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(np.isin(values, (0.0, 1.0)), values, np.nan)
+
+
+_RANK = "rank must be a number, the best image lowest"
+_SCORE = "score must be a number, the best image highest"
+_LIKE = "liked must be 1 or true for a liked image, 0 or false for another"
+_PROMPT = (("prompt", "caption"),)
+
+LAYOUTS = (
+    Layout(  # THUDM/ImageRewardDB (zai-org/ImageRewardDB) on the hub: one image a row, rank 1 is the best of its prompt
+        title="ranked images (ImageRewardDB)",
+        images=(IMAGES, IMAGES),
+        marks=(("rank",), *_PROMPT),
+        optional=(("prompt_id",), ("has_label",)),
+        judge=_judge("rank", _of_rank, _RANK),
+        rule=_RANK,
+        several_rows=True,
+    ),
+    Layout(
+        title="scored images",
+        images=(IMAGES, IMAGES),
+        marks=(("score", "reward"), *_PROMPT),
+        optional=(("prompt_id",), ("has_label",)),
+        judge=_judge("score", _of_score, _SCORE),
+        rule=_SCORE,
+        several_rows=True,
+    ),
+    Layout(
+        title="likes of single images",
+        images=(IMAGES, IMAGES),
+        marks=(("liked", "like", "label"), *_PROMPT),
+        optional=(("prompt_id",), ("has_label",)),
+        judge=_judge("liked", _of_like, _LIKE, ties=False),
+        rule=_LIKE,
+        several_rows=True,
+    ),
+)
