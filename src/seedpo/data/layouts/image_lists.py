@@ -48,7 +48,7 @@ _PREFERENCE = "human_preference must be a list with one 1, for the preferred ima
 _RANKS = "ranks must be a list of numbers, one for each image, the best image lowest"
 _SCORES = "scores must be a list of numbers, one for each image, the best image highest"
 
-IMAGE_LISTS = ("image_path", "file_path", "images", "image_paths")
+IMAGE_LISTS = ("image_path", "file_path", "images", "generations")
 """Names of a column that holds a list of images."""
 
 LAYOUTS = (
