@@ -64,12 +64,12 @@ class TestJsonLines:
         assert pairs_of(folder / "pairs.jsonl", content, ties="half")[0].chosen_probability == 0.5
 
     def test_a_probability_that_prefers_the_other(self, folder: Path) -> None:
-        for value in ["0.4", "0", "1.1", '"1"', "NaN"]:
+        for value in ["0.4", "0", "1.1", '"x"', "NaN"]:
+            record = RECORD.replace('"score": 3', f'"chosen_probability": {value}')
+            pairs = pairs_of(folder / "pairs.jsonl", f"{OTHER}\n{record}")
+            assert pairs[0].prompt == "a ring"
             with pytest.raises(DataError, match=r"pairs\.jsonl line 2: .*chosen_probability = "):
-                pairs_of(
-                    folder / "pairs.jsonl",
-                    OTHER + "\n" + RECORD.replace('"score": 3', f'"chosen_probability": {value}'),
-                )
+                pairs[1]
 
     def test_pick_a_pics_columns_with_paths(self, folder: Path) -> None:
         record = (
