@@ -118,6 +118,7 @@ class TestFates:
         fates = list(pairs.fates())
         assert [fate.row for fate in fates] == list(range(6))
         assert [list(fate.pairs) for fate in fates] == [[0], [], [], [], [], [3]]
+        assert [fate.is_fault for fate in fates] == [False, False, False, True, True, False]
         reasons = [fate.reason for fate in fates]
         assert reasons[0] is reasons[5] is None
         assert all(reasons[1:5])

@@ -135,6 +135,19 @@ class TestLabels:
             streamed(Rows(*labels))[0]
 
 
+class TestFates:
+    def test_each_row_of_a_pass_once(self) -> None:
+        labels: list[tuple[Any, Any]] = [(1, 0), (0.5, 0.5), (1, 1), (0, 1)]
+        pairs = streamed(Rows(*labels, has_label=[True, True, True, False]))
+        fates = list(pairs.fates())
+        assert [fate.place for fate in fates] == [f"stream row {row}" for row in range(4)]
+        assert [len(fate.pairs) for fate in fates] == [1, 0, 1, 0]
+        assert [fate.reason is None for fate in fates] == [True, False, True, False]
+        assert fates[0].pairs[0]().prompt == "prompt 0"
+        with pytest.raises(DataError, match="stream row 2"):
+            fates[2].pairs[0]()
+
+
 class TestRefusals:
     def test_without_a_resolution(self) -> None:
         with pytest.raises(DataError, match=r"stream is a stream, .*; set pairs\.resolution, for example --set pairs"):

@@ -25,11 +25,13 @@ class Fate:
         row: its number in the table.
         pairs: numbers of the pairs that it is part of.
         reason: why it is in none; ``None`` if it is.
+        is_fault: whether the reason is a fault, and not that it is a tie or that nobody judged it.
     """
 
     row: int
     pairs: Sequence[int]
     reason: str | None
+    is_fault: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,8 @@ class PairIndex:
         for row in range(len(self.reason)):
             pairs = sorted(set((order[ends[row] : ends[row + 1]] // 2).tolist()))
             reason = self._reason(row, pairs)
-            yield Fate(row=row, pairs=() if reason else pairs, reason=reason)
+            is_fault = row in self.unreadable or self.fault(row) is not None
+            yield Fate(row=row, pairs=() if reason else pairs, reason=reason, is_fault=is_fault)
 
     def _reason(self, row: int, pairs: Sequence[int]) -> str | None:
         if row in self.unreadable:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -94,6 +95,21 @@ class StreamPair:
     fault: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class StreamFate:
+    """What became of a row of a stream.
+
+    Attributes:
+        place: where it lies.
+        pairs: each reads a pair of the row as it is stored, and raises a ``DataError`` if it cannot be read.
+        reason: why it makes none; ``None`` if it does.
+    """
+
+    place: str
+    pairs: Sequence[Callable[[], StoredPair]]
+    reason: str | None
+
+
 class StreamedPairs:
     """The labelled pairs of a stream, which starts again in another order when it ends.
 
@@ -168,6 +184,21 @@ class StreamedPairs:
             yield row
             row += 1
 
+    def fates(self) -> Iterator[StreamFate]:
+        """What becomes of each row of one pass, in the order of the stream's files where ``shuffle_buffer`` is 1.
+
+        Raises:
+            StreamError: if the stream breaks off.
+        """
+        for number, row in enumerate(self._stream.epoch(0)):
+            place = row.place or f"{self.origin} row {number}"
+            pairs, reason = self._pairs(row)
+            yield StreamFate(
+                place=place,
+                pairs=[partial(self._stored, pair, place, number) for pair in pairs],
+                reason=None if pairs else reason,
+            )
+
     def size(self) -> None:
         """The size that all images must have: none, since they are brought to ``pairs.resolution``."""
         return
@@ -202,7 +233,9 @@ class StreamedPairs:
                 self._start()
             self._read_up_to(row)
         pair = self._recent[row]
-        place = pair.row.place or f"{self.origin} pair {row} of the stream"
+        return self._stored(pair, pair.row.place or f"{self.origin} pair {row} of the stream", row)
+
+    def _stored(self, pair: StreamPair, place: str, key: int) -> StoredPair:
         if pair.fault:
             raise DataError(f"{place}: {pair.fault}")
         prompt, *names = self.layout.content
@@ -216,7 +249,7 @@ class StreamedPairs:
             images=(first, second),
             probability=pair.probability,
             place=place,
-            key=row,
+            key=key,
         )
 
     def _read_up_to(self, row: int, *, within_first_pass: bool = False) -> None:
@@ -238,22 +271,29 @@ class StreamedPairs:
         while True:
             empty = True
             for row in self._stream.epoch(epoch):
-                for pair in self._pairs(row):
-                    empty = False
-                    yield pair
+                pairs, _ = self._pairs(row)
+                empty = empty and not pairs
+                yield from pairs
             if empty:
                 raise StreamError(f"{self.origin} holds no pair with a preference")
             yield None
             epoch += 1
 
-    def _pairs(self, row: StreamRow) -> Iterator[StreamPair]:
+    def _pairs(self, row: StreamRow) -> tuple[Sequence[StreamPair], str]:
+        """The pairs of a row that are used or cannot be read, and why it makes none, if so."""
         if row.fault is not None:
-            yield StreamPair(row=row, fault=row.fault)
-            return
+            return [StreamPair(row=row, fault=row.fault)], row.fault
         marks = {name: value_at(row.values, name) for name in self.layout.marks.values()}
         verdicts = self.layout.judge([[value] for value in marks.values()], 1, pair_rule(self.config))
+        place = int(verdicts.reason[0])
+        reason = verdicts.reasons[place].text if place >= 0 else "a tie"
         if len(verdicts.faults()):
-            yield StreamPair(row=row, fault=fault_text(verdicts.reasons[int(verdicts.reason[0])].text, marks))
-        for (first, second), probability in zip(verdicts.items.tolist(), verdicts.probability.tolist(), strict=True):
-            if probability != 0.5 or self.config.ties != "drop":
-                yield StreamPair(row=row, items=(first, second), probability=probability)
+            fault = fault_text(reason, marks)
+            return [StreamPair(row=row, fault=fault)], fault
+        entries = zip(verdicts.items.tolist(), verdicts.probability.tolist(), strict=True)
+        pairs = [
+            StreamPair(row=row, items=(first, second), probability=probability)
+            for (first, second), probability in entries
+            if probability != 0.5 or self.config.ties != "drop"
+        ]
+        return pairs, reason
