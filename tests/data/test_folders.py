@@ -129,5 +129,13 @@ class TestRefusals:
     @pytest.mark.parametrize("line", ['{"file": "one.png", "prompt": "a"}', '{"file_name": "one.png"}', "broken"])
     def test_captions_of_another_kind(self, root: Path, line: str) -> None:
         (root / "metadata.jsonl").write_text('{"file_name": "two.png", "prompt": "b"}\n' + line)
-        with pytest.raises(DataError, match=r"metadata\.jsonl line 2 (has \[|is not JSON)"):
+        pairs = read_pairs(root)
+        assert pairs[1].prompt == "b"
+        with pytest.raises(
+            DataError, match=r"pair one: there is no prompt \(.*metadata\.jsonl line 2 (has \[|is not JSON)"
+        ):
+            pairs[0]
+        assert any("cannot be used: 1" in note for note in pairs.inventory.notes)
+        (root / "metadata.jsonl").write_text(line)
+        with pytest.raises(DataError, match=r"metadata\.jsonl (line 1 has \[|is not JSON lines)"):
             read_pairs(root)

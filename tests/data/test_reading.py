@@ -140,7 +140,9 @@ class TestFiles:
         other = "test_unique" if "unique" in names[2] else "test"
         assert sorted(self.prompts(tmp_path)) == ["0", "1"]
         assert self.prompts(tmp_path, split=other) == ["2"]
-        with pytest.raises(DataError, match=rf"holds the splits {other}, train; set pairs\.split, which is 'absent'"):
+        with pytest.raises(
+            DataError, match=rf"no split 'absent': it holds the splits {other}, train; set pairs\.split"
+        ):
             self.prompts(tmp_path, split="absent")
 
     def test_names_that_tell_no_split(self, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from seedpo.data.splits import SplitWish, chosen_split
 from seedpo.data.streams import StreamRow
 from seedpo.data.tables import is_light, list_columns
 from seedpo.errors import DataError, StreamError
@@ -28,31 +30,45 @@ def _datasets() -> Any:
     return datasets
 
 
+def _split_of_rows(rows: Any) -> str | None:
+    """The split that a single data set was cut from, as ``train`` of ``train[:10%]``; `None` if it is not known."""
+    match = re.fullmatch(r"(\w+)(\[.*\])?", str(rows.split or ""))
+    return match[1] if match else None
+
+
+def split_notes(split: str | None, splits: Sequence[str | None]) -> tuple[str, ...]:
+    """Which split is read and which are not, as lines for people."""
+    others = ", ".join(name for name in splits if name and name != split)
+    return (f"split: {split}" + (f"; not read: {others}" if others else ""),) if split else ()
+
+
 class SavedRows:
     """Rows of a data set that was written with ``save_to_disk``.
 
     Args:
         folder: what it was written to.
-        split: split that is taken if there are several.
+        wish: which split is read.
 
     Raises:
         DataError: if it cannot be read or lacks the split.
     """
 
-    def __init__(self, folder: Path, *, split: str) -> None:
+    def __init__(self, folder: Path, *, wish: SplitWish) -> None:
         datasets = _datasets()
         try:
             loaded = datasets.load_from_disk(str(folder))
         except Exception as error:  # whatever the package meets in a damaged folder
             raise DataError(f"{folder} cannot be read as a saved Hugging Face data set: {error}") from error
-        if isinstance(loaded, datasets.DatasetDict):
-            if split not in loaded:
-                raise DataError(f"{folder} has no split {split!r}; set pairs.split to one of {', '.join(loaded)}")
+        several = isinstance(loaded, datasets.DatasetDict)
+        splits = list(loaded) if several else [_split_of_rows(loaded)]
+        split = chosen_split(splits, wish, origin=str(folder))
+        if several:
             loaded = loaded[split]
         for name, feature in loaded.features.items():
             if isinstance(feature, datasets.Image):
                 loaded = loaded.cast_column(name, datasets.Image(decode=False))
         self.origin = str(folder)
+        self.notes = split_notes(split, splits)
         self.columns: Sequence[str] = loaded.column_names
         self._rows = loaded
 
@@ -100,7 +116,7 @@ class HubStream:
 
     Args:
         name: ``owner/name`` on the hub, or a local folder.
-        split: split that is read.
+        wish: which split is read.
         seed: seed of the orders.
         buffer: rows among which the next one is drawn; 1 keeps the order.
 
@@ -108,22 +124,27 @@ class HubStream:
         DataError: if it cannot be opened.
     """
 
-    def __init__(self, name: str, *, split: str, seed: int, buffer: int) -> None:
+    def __init__(self, name: str, *, wish: SplitWish, seed: int, buffer: int) -> None:
         datasets = _datasets()
         self.origin = f"hub:{name}"
         self.folder = Path(name) if Path(name).is_dir() else None
         self._seed = seed
         self._buffer = buffer
         try:
-            self._rows = datasets.load_dataset(name, split=split, streaming=True).decode(False)
+            splits = datasets.load_dataset(name, streaming=True)
+            split = chosen_split(splits, wish, origin=self.origin)
+            self.notes = split_notes(split, list(splits))
+            self._rows = splits[split].decode(False)
             columns = self._rows.column_names
             self.columns: Sequence[str] = columns if columns is not None else list(next(iter(self._rows)))
             features = self._rows.features
             self.lists: Sequence[str] = list_columns(features.arrow_schema) if features is not None else ()
-        except Exception as error:  # no network, no such set, no such split, no right to read it, ...
+        except DataError:
+            raise
+        except Exception as error:  # no network, no such set, no right to read it, ...
             raise DataError(
-                f"{self.origin} cannot be read (split {split!r}): {type(error).__name__}: {error}; "
-                "check the name, pairs.split, the network and `hf auth whoami`"
+                f"{self.origin} cannot be read: {type(error).__name__}: {error}; "
+                "check the name, the network and `hf auth whoami`"
             ) from error
 
     def fingerprint(self) -> Fingerprint:

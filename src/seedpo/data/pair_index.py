@@ -72,6 +72,27 @@ class PairIndex:
                 kinds[self.reasons[place].kind] += count
         return kinds
 
+    def row_counts(self) -> tuple[int, dict[str, int]]:
+        """Rows of which a readable pair is made, as far as is known, and the others by what they are.
+
+        Together they are the rows of the table.
+        """
+        is_used = np.zeros(len(self.reason), dtype=np.bool_)
+        is_used[self.rows.ravel()] = True
+        ties = int((self.in_tie & ~is_used).sum())
+        counts = self.left_out()
+        faults = counts.get("fault", 0) + len(self.unreadable)
+        used = int(is_used.sum()) - faults
+        unlabelled, alone = counts.get("unlabelled", 0), counts.get("alone", 0)
+        rest = len(self.reason) - used - ties - faults - unlabelled - alone
+        return used, {
+            "ties": ties,
+            "without a label": unlabelled,
+            "without a partner": alone,
+            "faulty": faults,
+            "in no pair by pairs.from_scores": rest,
+        }
+
     def fault(self, row: int) -> Reason | None:
         """Why the marks of a row are wrong; ``None`` if they are not."""
         place = int(self.reason[row])

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from seedpo.data.buckets import Size, bucket_sizes, nearest_bucket, stored_size
 from seedpo.data.fingerprints import image_names, rows_fingerprint
 from seedpo.data.images import fit, read_file, read_image
+from seedpo.data.inventory import Inventory
 from seedpo.data.layouts.columns import column_root, value_at
 from seedpo.data.pair_index import Fate, column_values, index_pairs, wrong_marks
 from seedpo.data.settings import PairsConfig
@@ -251,6 +252,7 @@ class PairSet:
     Args:
         table: where they are stored.
         config: which are left out and how they become one size.
+        inventory: of the files that the table was read from; `None`: there are none.
 
     Raises:
         DataError: if a column is missing, or no pair is left.
@@ -263,7 +265,7 @@ class PairSet:
         """The pairs of a table in memory, which is called ``origin`` in messages."""
         return cls(ArrowRows(table, origin=origin), config)
 
-    def __init__(self, table: Table, config: PairsConfig | None = None) -> None:
+    def __init__(self, table: Table, config: PairsConfig | None = None, inventory: Inventory | None = None) -> None:
         self.table = table
         self.config = config or PairsConfig()
         self.origin = table.origin
@@ -276,6 +278,11 @@ class PairSet:
         """Rows of single images that no other image of their prompt can be compared with; they are left out."""
         self.tied = self.index.tied
         """Pairs in which neither image is preferred."""
+        used, left_out = self.index.row_counts()
+        self.inventory = (inventory or Inventory(origin=self.origin)).with_rows(
+            len(table), used=used, left_out=left_out
+        )
+        """What was found, used and left out."""
         self._size: tuple[int, int] | None = None
         self._buckets: list[Size] | None = None
         if self.config.buckets:

@@ -61,10 +61,12 @@ def data_label(data: str | tuple[DataSet, ...]) -> str:
 class PairsConfig(Section):
     """How labelled pairs of images are read (Diffusion-DPO)."""
 
-    format: Literal["auto", "parquet", "jsonl", "csv", "folders", "datasets", "hub", "webdataset"] = "auto"
+    format: Literal["auto", "parquet", "jsonl", "csv", "json", "folders", "datasets", "hub", "webdataset"] = "auto"
     """What `data` holds; `auto` tells it from the path and what lies there."""
-    split: str = "train"
-    """Split that is read if a Hugging Face data set, or the names of files, have several."""
+    split: str | None = None
+    """Split that is read, of a Hugging Face data set or as names of files and folders tell it (`train-00000-of-00002`,
+    `pairs_test.csv`, `test/0000.parquet`). If it is not there, the run stops. None: `train`, or all where nothing tells
+    a split; a set that is only for testing is refused."""
     shuffle_buffer: int = Field(1000, ge=1)
     """Pairs among which the next one of a stream (`hub:`, tar archives) is drawn, in memory as files. 1 keeps the order
     of the stream."""
@@ -104,7 +106,8 @@ class PairsConfig(Section):
     of the prompts (0.1; which ones, the prompts themselves decide, and all pairs of a prompt stay together), or a set
     of its own, named like `data`. None: nothing is kept out."""
     validation_split: str | None = None
-    """Split of a set that `validation` names, where it has several; None: `split`."""
+    """Split of a set that `validation` names, where it has several; None: `split`, or else the one for validation or
+    testing."""
     validation_limit: int | None = Field(256, ge=1)
     """Most validation pairs that are measured, the first ones of the set; None: all. It does not change which pairs are
     trained on."""

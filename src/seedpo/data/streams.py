@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from seedpo.data.inventory import Inventory
 from seedpo.data.layouts import find_layout
 from seedpo.data.layouts.columns import value_at
 from seedpo.data.pair_index import fault_text, pair_rule
@@ -119,6 +120,7 @@ class StreamedPairs:
     Args:
         stream: the rows.
         config: which are left out and how they become one size.
+        inventory: of the files that are streamed; `None`: there are none.
 
     Raises:
         DataError: if a column is missing or no resolution is configured.
@@ -130,7 +132,7 @@ class StreamedPairs:
     unlabelled = None
     """Number of pairs that nobody judged, which is unknown."""
 
-    def __init__(self, stream: Stream, config: PairsConfig) -> None:
+    def __init__(self, stream: Stream, config: PairsConfig, inventory: Inventory | None = None) -> None:
         if config.resolution is None:
             raise DataError(
                 f"{stream.origin} is a stream, whose sizes are not known beforehand; set pairs.resolution, for example "
@@ -143,6 +145,8 @@ class StreamedPairs:
             )
         self.origin = stream.origin
         self.config = config
+        self.inventory = inventory or Inventory(origin=stream.origin)
+        """The files; rows are not known beforehand."""
         self.layout = find_layout(stream.columns, origin=stream.origin, lists=stream.lists, own=config.columns)
         if self.layout.layout.several_rows:
             raise DataError(

@@ -68,7 +68,10 @@ def check_validation(config: RunConfig) -> None:
             f"pairs.validation = {name}: {config.method} makes its own pairs, and none are kept out; its held-out "
             "figures are those of the evaluations (evaluation.rewards); set pairs.validation to null"
         )
-    if name == config.data and config.pairs.validation_split in (None, config.pairs.split):
+    if name == config.data and config.pairs.validation_split in (
+        None,
+        config.pairs.split or "train",
+    ):
         raise ConfigError(
             f"pairs.validation = {name} is the set that is trained on; write a share such as 0.1, or set "
             "pairs.validation_split"

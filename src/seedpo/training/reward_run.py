@@ -16,9 +16,10 @@ from accelerate import Accelerator
 
 from seedpo.core.draws import KeyedDraws
 from seedpo.data.changes import ChangedPairs, relabel
-from seedpo.data.reading import load_data
+from seedpo.data.reading import load_data, opening_lines
 from seedpo.data.selection import SkippingPairs, divided_by_prompt
 from seedpo.data.settings import DataSet, PairsConfig, data_label
+from seedpo.data.splits import SplitWish
 from seedpo.errors import ConfigError
 from seedpo.methods.sources.offline import OfflinePairs, VisitDraws
 from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
@@ -112,22 +113,21 @@ def build_preference_pairs(
     """
     reward = None if config.relabel is None else build_reward(config.relabel, device=device)
 
-    def opened(name: str | tuple[DataSet, ...], settings: PairsConfig) -> PreferencePairs:
-        pairs = load_data(name, settings, seed=config.seed)
-        logger.info("%s", pairs.summary)
+    def opened(
+        name: str | tuple[DataSet, ...], settings: PairsConfig, wish: SplitWish | None = None
+    ) -> PreferencePairs:
+        pairs = load_data(name, settings, seed=config.seed, wish=wish)
+        for line in opening_lines(pairs):
+            logger.info("%s", line)
         if reward is None:
             return pairs
         return ChangedPairs(pairs, [relabel(reward, name=reward.name, gap=config.relabel_gap)])
 
     training = opened(config.data, config.pairs)
     if config.held_out is not None:
-        settings = config.pairs.model_copy(
-            update={
-                "ties": "half" if config.relabel else "drop",
-                "split": config.held_out_split or config.pairs.split,
-            }
-        )
-        held_out: PreferencePairs = opened(config.held_out, settings)
+        settings = config.pairs.model_copy(update={"ties": "half" if config.relabel else "drop"})
+        wish = SplitWish(name=config.held_out_split or config.pairs.split, key="held_out_split", held_out=True)
+        held_out: PreferencePairs = opened(config.held_out, settings, wish)
     elif training.sequential:
         raise ConfigError(
             f"data = {data_label(config.data)} is a stream, of which no pairs can be kept out; set held_out"

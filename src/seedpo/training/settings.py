@@ -278,7 +278,7 @@ class RewardRunConfig(TrainingConfig):
     """Pairs on which the accuracy is measured, named like `data`; None: some prompts of `data` are kept out of the
     training, with all their pairs."""
     held_out_split: str | None = None
-    """Split of `held_out`, where it has several; None: `pairs.split`."""
+    """Split of `held_out`, where it has several; None: `pairs.split`, or else the one for validation or testing."""
     held_out_share: float = Field(0.1, gt=0.0, lt=1.0)
     """Share of the prompts that is kept out where `held_out` is none; which ones, the prompts themselves decide."""
     held_out_limit: int | None = Field(None, ge=1)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from seedpo.core.draws import StratifiedDraws
 from seedpo.data.changes import SQUARE_TIME_IDS, TIES_AS_WINS, ChangedPairs
-from seedpo.data.reading import load_data
+from seedpo.data.reading import load_data, opening_lines
 from seedpo.data.selection import SkippingPairs, divided_by_prompt, shared_images
 from seedpo.data.settings import DataSet, PairsConfig, data_label
+from seedpo.data.splits import SplitWish
 from seedpo.errors import ConfigError
 from seedpo.evaluation.pair_validation import PairValidation
 from seedpo.methods.presets import METHODS
@@ -46,8 +47,8 @@ def build_divided_pairs(config: RunConfig) -> DividedPairs:
     training: PreferencePairs = _opened(config, data_of(config), settings)
     validation: PreferencePairs | None = None
     if isinstance(name, str):
-        split = settings.validation_split or settings.split
-        validation = _opened(config, name, settings.model_copy(update={"split": split}))
+        wish = SplitWish(name=settings.validation_split or settings.split, key="pairs.validation_split", held_out=True)
+        validation = _opened(config, name, settings, wish)
         if validation.sequential:
             raise ConfigError(f"pairs.validation = {name} is a stream, which has no end; name files or a folder")
     elif name is not None:
@@ -64,11 +65,14 @@ def build_divided_pairs(config: RunConfig) -> DividedPairs:
     )
 
 
-def _opened(config: RunConfig, name: str | tuple[DataSet, ...], settings: PairsConfig) -> PreferencePairs:
+def _opened(
+    config: RunConfig, name: str | tuple[DataSet, ...], settings: PairsConfig, wish: SplitWish | None = None
+) -> PreferencePairs:
     if config.fidelity.ties_as_wins:
         settings = settings.model_copy(update={"ties": "half"})
-    pairs = load_data(name, settings, seed=config.seed)
-    logger.info("%s", pairs.summary)
+    pairs = load_data(name, settings, seed=config.seed, wish=wish)
+    for line in opening_lines(pairs):
+        logger.info("%s", line)
     return pairs
 
 
