@@ -60,7 +60,7 @@ def kind_of(name: str, head: bytes) -> str | None:
         name: of the file; its ending decides where the content does not.
         head: its first bytes.
     """
-    return _kind_of_content(name, head) or (None if foreign(head) else ENDINGS.get(ending_of(name)))
+    return _kind_of_content(name, head) or ENDINGS.get(ending_of(name))
 
 
 def foreign(head: bytes) -> tuple[str, str] | None:

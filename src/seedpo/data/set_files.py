@@ -120,14 +120,14 @@ def files_of_set(
         head = head_of(path)
         own = kind or kind_of(path.name, head)
         if own is None and not glob.has_magic(origin):
-            raise DataError(f"preference pairs {printable(path)} are {_refusal(path, head)}; {expected}")
+            raise _refusal(path, head, expected)
         if own is None:
             choice.passed.append((path, _reason(path, head)))
         else:
             choice.kinds[path] = own
     if not choice.kinds:
         path = choice.passed[0][0]
-        raise DataError(f"preference pairs {printable(path)} are {_refusal(path, head_of(path))}; {expected}")
+        raise _refusal(path, head_of(path), expected)
     kind = _one_kind(choice, kind)
     root = Path(os.path.commonpath([path.absolute().parent for path in choice.kinds]))
     return kind, _with_split(choice, root, origin, wish=wish, named=True)
@@ -181,16 +181,17 @@ def _reason(path: Path, head: bytes) -> str:
     return known[0] if known else f"files {ending_of(path.name)}" if ending_of(path.name) else "files without an ending"
 
 
-def _refusal(path: Path, head: bytes) -> str:
-    known = foreign(head)
-    return f"one of {known[0]}; {known[1]}" if known else f"{seen([path])}, which is none of the formats"
+def _refusal(path: Path, head: bytes, expected: str) -> DataError:
+    if known := foreign(head):
+        return DataError(f"preference pairs {printable(path)}: {known[0]} are not read; {known[1]}")
+    return DataError(f"preference pairs {printable(path)} are {seen([path])}, which is none of the formats; {expected}")
 
 
 def _mend(paths: Sequence[Path]) -> str:
     """What to do with the first file that is packed or a pointer to another one."""
     for path in paths:
         if path.is_file() and not path.name.startswith(".") and (known := foreign(head_of(path))):
-            return f"; {printable(path.name)} is one of {known[0]}: {known[1]}"
+            return f"; {known[0]}, such as {printable(path.name)}, are not read: {known[1]}"
     return ""
 
 
@@ -229,6 +230,9 @@ def _with_split(choice: _Choice, root: Path, origin: str, *, wish: SplitWish, na
         told = ", ".join(sorted({split for split in splits.values() if split}))
         notes += (f"all files that {origin} names are read, of the splits {told}; set {wish.key} to read one of them",)
         logger.warning("%s", notes[-1])
+    for path in kinds:
+        if foreign(head := head_of(path)):
+            raise _refusal(path, head, "")
     return Inventory(
         origin=origin,
         files=tuple(FileRead(path=path, split=splits[path]) for path in kinds),
