@@ -100,7 +100,7 @@ class TestContent:
     def test_what_is_no_image(self, tmp_path: Path) -> None:
         for content, why in [
             (b"", "(no known format: an empty file)"),
-            (b"<html>no image", "(no known format: 14 bytes that begin with b'<html>no ima')"),
+            (b"no image", "(no known format: 8 bytes that begin with b'no image')"),
             (image_file(RED)[:45], ""),
             (None, "neither bytes nor a path, but nothing"),
             ("", "neither bytes nor a path, but nothing"),
@@ -173,3 +173,36 @@ def test_tensors_hold_rows_and_columns_in_order() -> None:
     assert pixels.dtype == torch.float32
     assert pixels[0, 0].tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1])
     assert pixels[1, :, 0].tolist() == pytest.approx([0, 0.5, 1], abs=0.01)
+
+
+class TestWholeNumbersOf32Bits:
+    """A file of such values does not say whether they are of 8 or of 16 bits."""
+
+    def test_values_below_256_are_of_8_bits(self) -> None:
+        values = np.array([[0, 3, 100, 255]])
+        for kind in (np.int32, np.uint32):
+            content = encoded(Image.fromarray(values.astype(np.int32)), "TIFF")
+            assert [pixel(read_image(content), x)[0] for x in range(4)] == [0, 3, 100, 255], kind
+
+    def test_others_are_of_16_bits(self) -> None:
+        content = encoded(Image.fromarray(np.array([[0, 257 * 3, 65535]], dtype=np.int32)), "TIFF")
+        assert [pixel(read_image(content), x)[0] for x in range(3)] == [0, 3, 255]
+
+    def test_files_that_say_16_bits_are_believed(self) -> None:
+        dark = np.full((2, 2), 200, dtype=np.uint16)
+        for content in (
+            encoded(Image.fromarray(dark), "TIFF"),
+            encoded(Image.fromarray(dark), "PNG"),
+            b"P5\n2 2\n65535\n" + dark.astype(">u2").tobytes(),
+        ):
+            assert pixel(read_image(content)) == (1, 1, 1)
+
+    def test_values_beyond_16_bits_are_refused(self) -> None:
+        for value in (-1, 65536):
+            with pytest.raises(DataError, match="values of mode I; 8 or 16 bits are expected"):
+                read_image(encoded(Image.fromarray(np.full((2, 2), value, dtype=np.int32)), "TIFF"))
+
+    def test_the_order_of_bytes_does_not_matter(self) -> None:
+        values = np.array([[0, 257 * 7, 65535]], dtype=">u2")
+        image = Image.frombytes("I;16B", (3, 1), values.tobytes())
+        assert [pixel(read_image(encoded(image, "TIFF")), x)[0] for x in range(3)] == [0, 7, 255]

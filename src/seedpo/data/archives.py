@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from seedpo.data.layouts import PROMPT_COLUMNS
-from seedpo.data.rgb import ENDINGS
+from seedpo.data.signatures import ENDINGS
 from seedpo.data.streams import StreamRow, shuffled
 from seedpo.errors import DataError, StreamError
 from seedpo.protocols import Fingerprint

@@ -7,14 +7,11 @@ of a pair are in one bucket, whose shape is nearest to the geometric mean of the
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
-from PIL import Image
-
-from seedpo.data.rgb import upright_size
+from seedpo.data.rgb import size_of_file
 
 STEP = 64
 """Sides are multiples of it: 8 pixels a latent, and three halvings of latents in a network."""
@@ -71,11 +68,10 @@ def stored_size(file: bytes) -> Size:
     """Height and width of an image file as it stands upright; only its head is decoded.
 
     Raises:
-        OSError: if it is no image; other errors of Pillow's decoders as well.
+        DataError: if it is no image; the message says why, and the caller adds where.
     """
-    with Image.open(io.BytesIO(file)) as image:
-        width, height = upright_size(image)
-        return height, width
+    width, height = size_of_file(file)
+    return height, width
 
 
 def cropped_share(image: Size, bucket: Size) -> float:

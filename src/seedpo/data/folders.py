@@ -12,8 +12,8 @@ from typing import Any
 from seedpo.data.file_kinds import ENDINGS as RECORDS
 from seedpo.data.inventory import Inventory, printable
 from seedpo.data.layouts import PROMPT_COLUMNS
-from seedpo.data.rgb import ENDINGS
 from seedpo.data.search import PassedOver, passed_over, search
+from seedpo.data.signatures import ENDINGS
 from seedpo.data.splits import SplitWish, chosen_split, split_of
 from seedpo.data.text import Line, csv_lines, json_lines, read_text
 from seedpo.errors import DataError

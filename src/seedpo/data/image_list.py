@@ -13,7 +13,7 @@ from PIL import Image
 
 from seedpo.data.images import read_image
 from seedpo.data.prompts import RECORDS, prompt_of
-from seedpo.data.rgb import ENDINGS
+from seedpo.data.signatures import ENDINGS
 from seedpo.data.text import Line, read_text
 from seedpo.errors import DataError
 

@@ -5,14 +5,13 @@ Colour profiles are not applied, as in the usual training code: the stored numbe
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from seedpo.data.rgb import UnusualValues, upright_rgb
+from seedpo.data.rgb import decoded
 from seedpo.errors import DataError
 
 
@@ -26,20 +25,7 @@ def read_image(content: object, *, folder: Path | None = None) -> Image.Image:
     Raises:
         DataError: if it cannot be read; the message says why, and the caller adds where.
     """
-    file = read_file(content, folder=folder)
-    try:
-        with Image.open(io.BytesIO(file)) as image:
-            image.load()
-            return upright_rgb(image)
-    except UnusualValues as error:
-        raise DataError(f"not an image that can be read ({error})") from error
-    except DataError:
-        raise
-    except UnidentifiedImageError as error:
-        seen = f"{len(file)} bytes that begin with {file[:12]!r}" if file else "an empty file"
-        raise DataError(f"not an image that can be read (no known format: {seen})") from error
-    except Exception as error:  # Pillow's decoders raise almost anything, SyntaxError too, for a damaged file
-        raise DataError(f"not an image that can be read ({error})") from error
+    return decoded(read_file(content, folder=folder))
 
 
 def read_file(content: object, *, folder: Path | None = None) -> bytes:

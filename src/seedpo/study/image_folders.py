@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seedpo.data.prompts import RECORDS, prompt_of
-from seedpo.data.rgb import ENDINGS
+from seedpo.data.signatures import ENDINGS
 from seedpo.data.text import Line, read_text
 from seedpo.documents import read_json
 from seedpo.errors import DataError

@@ -1,0 +1,149 @@
+"""Kinds of files by their first bytes: images that are read, and what is often met in the place of one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import MappingProxyType
+
+HEAD = 512
+"""Bytes from the beginning of a file that tell its kind."""
+
+FORMATS = MappingProxyType(
+    {
+        "AVIF": (".avif", ".avifs"),
+        "BLP": (".blp",),
+        "BMP": (".bmp",),
+        "CUR": (".cur",),
+        "DCX": (".dcx",),
+        "DDS": (".dds",),
+        "DIB": (".dib",),
+        "FLI": (".flc", ".fli"),
+        "FTEX": (".ftc", ".ftu"),
+        "GIF": (".gif",),
+        "ICNS": (".icns",),
+        "ICO": (".ico",),
+        "JPEG": (".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".mpo"),
+        "JPEG2000": (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),
+        "MSP": (".msp",),
+        "PCD": (".pcd",),
+        "PCX": (".pcx",),
+        "PIXAR": (".pxr",),
+        "PNG": (".apng", ".png"),
+        "PPM": (".pbm", ".pfm", ".pgm", ".pnm", ".ppm"),
+        "PSD": (".psd",),
+        "QOI": (".qoi",),
+        "SGI": (".bw", ".rgb", ".rgba", ".sgi"),
+        "SUN": (".ras",),
+        "TGA": (".icb", ".tga", ".vda", ".vst"),
+        "TIFF": (".tif", ".tiff"),
+        "WEBP": (".webp",),
+        "XBM": (".xbm",),
+        "XPM": (".xpm",),
+    }
+)
+"""Formats that are read, by Pillow's names, with the endings of such files.
+
+Pillow decodes them by itself. Left out are formats for which it starts a program (EPS), needs a library of the system
+(WMF), only knows the head (MPEG, HDF5, GRIB), or holds measurements rather than pictures (FITS, SPIDER).
+"""
+
+ENDINGS = frozenset(ending for endings in FORMATS.values() for ending in endings)
+"""Endings of the names of image files, in small letters."""
+
+_IMAGES = MappingProxyType(
+    {
+        "JPEG": rb"\xff\xd8\xff",
+        "PNG": rb"\x89PNG\r\n\x1a\n",
+        "WEBP": rb"RIFF....WEBP",
+        "GIF": rb"GIF8[79]a",
+        "BMP": rb"BM....\0\0\0\0",
+        "TIFF": rb"II\*\0|MM\0\*|II\+\0|MM\0\+",
+        "AVIF": rb"....ftyp(?:avi[fs]|....(?:....){1,12}?avi[fs])",
+        "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51\0",
+        "QOI": rb"qoif\0",
+    }
+)
+"""First bytes that tell a format whatever the name of the file; those of the other formats could be text as well."""
+
+_RAW_ENDINGS = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw")
+_MARKUP = rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*"
+_CONVERT = "convert it to PNG or JPEG"
+_FOREIGN_IMAGES = (
+    ("a HEIC image", (".heic", ".heif", ".hif"), rb"....ftyp(?:hei[cmxs]|hev[cmxs]|mif1|msf1)"),
+    ("a JPEG XL image", (".jxl",), rb"\xff\x0a|\0\0\0\x0cJXL "),
+    ("a JPEG XR image", (".hdp", ".jxr", ".wdp"), rb"II\xbc"),
+    ("an SVG drawing", (".svg", ".svgz"), _MARKUP + rb"(?:<[?!][^>]*>\s*)*<svg"),
+    ("a PostScript drawing", (".eps", ".ps"), rb"%!PS|\xc5\xd0\xd3\xc6"),
+    ("a metafile of Windows", (".emf", ".wmf"), rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF"),
+    ("an OpenEXR image", (".exr",), rb"v/1\x01"),
+    ("a Radiance image", (".hdr",), rb"#\?(?:RADIANCE|RGBE)"),
+    ("a PDF document", (".pdf",), rb"%PDF"),
+    ("a GIMP image", (".xcf",), rb"gimp xcf"),
+    ("a raw file of a camera", _RAW_ENDINGS, rb"....ftypcrx|FUJI"),
+)
+"""Images that are not read: what they are called, endings, first bytes."""
+
+_OTHERS = (
+    ("a git-lfs pointer, not the file itself", "run `git lfs pull` where it was cloned", rb"version https://git-lfs"),
+    ("a git-annex pointer, not the file itself", "run `git annex get` where it was cloned", rb"/annex/objects/"),
+    (
+        "a web page",
+        "download the file itself",
+        rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)",
+    ),
+    ("an XML document, such as a server's error", "download the file itself", _MARKUP + rb"<\?xml"),
+    ("a video", "take a frame out of it", rb"....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI |\0\0\x01[\xba\xb3]"),
+    ("an archive", "unpack it", rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!|BZh\d|\xfd7zXZ|(?s:.{257}ustar)"),
+    ("an array of numpy", "save it as PNG", rb"\x93NUMPY"),
+    ("a file of macOS about another file", "remove it", rb"\0\x05\x16\x07"),
+    ("only zero bytes, as a download that broke off leaves", "fetch or copy it again", rb"\0{16}"),
+)
+"""Files that are no images: what they are, what to do, first bytes."""
+
+
+def image_format(head: bytes) -> str | None:
+    """The format of an image file as :data:`FORMATS` names it; `None`: its first bytes do not tell one.
+
+    Args:
+        head: the first bytes of the file, :data:`HEAD` of them if there are as many.
+    """
+    return next((name for name, pattern in _IMAGES.items() if _begins(head, pattern)), None)
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file is surely an image of a format that is read, by its first bytes."""
+    return image_format(head) is not None
+
+
+def may_be_image(path: Path) -> bool:
+    """Whether a file is to be read as an image: by its ending, or by its content if that ending is of no image."""
+    ending = path.suffix.lower()
+    return ending in ENDINGS or (is_image(_head(path)) and ending not in _RAW_ENDINGS)
+
+
+def foreign_image(path: Path) -> str | None:
+    """What a file is, if it is an image of a format that is not read; `None` for any other file."""
+    ending, head = path.suffix.lower(), _head(path)
+    if may_be_image(path):
+        return None
+    known = (name for name, endings, pattern in _FOREIGN_IMAGES if ending in endings or _begins(head, pattern))
+    return next(known, None)
+
+
+def explanation(head: bytes) -> str | None:
+    """What a file is that is no readable image, and what to do about it; `None` if its first bytes do not tell."""
+    known = [(name, _CONVERT, pattern) for name, _, pattern in _FOREIGN_IMAGES]
+    return next((f"{name}; {fix}" for name, fix, pattern in (*known, *_OTHERS) if _begins(head, pattern)), None)
+
+
+def _begins(head: bytes, pattern: bytes) -> bool:
+    return re.match(pattern, head[:HEAD], re.DOTALL | re.IGNORECASE if b"<" in pattern else re.DOTALL) is not None
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError:
+        return b""
