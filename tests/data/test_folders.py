@@ -122,8 +122,8 @@ class TestRefusals:
 
     def test_a_folder_without_images(self, tmp_path: Path) -> None:
         for side in ("chosen", "rejected"):
-            write_images(tmp_path / side, one__tga=b"?")
-        with pytest.raises(DataError, match=r"chosen holds no image; expected are \.bmp, .*\.webp"):
+            write_images(tmp_path / side, one__dat=b"?")
+        with pytest.raises(DataError, match=r"chosen holds no image"):
             read_pairs(tmp_path)
 
     @pytest.mark.parametrize("line", ['{"file": "one.png", "prompt": "a"}', '{"file_name": "one.png"}', "broken"])
