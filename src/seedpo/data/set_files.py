@@ -25,8 +25,8 @@ from seedpo.data.file_kinds import (
     kind_of,
 )
 from seedpo.data.inventory import FileRead, Inventory, printable
-from seedpo.data.rgb import ENDINGS as IMAGE_ENDINGS
 from seedpo.data.search import passed_over, search
+from seedpo.data.signatures import ENDINGS as IMAGE_ENDINGS
 from seedpo.data.splits import SplitWish, chosen_split, split_kind, split_of, split_of_folder
 from seedpo.errors import DataError
 from seedpo.settings import HUB
