@@ -18,6 +18,7 @@ ENDINGS: Mapping[str, str] = {
     ".ndjson": JSON_LINES,
     ".csv": CSV,
     ".tsv": CSV,
+    ".tab": CSV,
     ".json": JSON,
 }
 """Kind of a file by the ending of its name."""
@@ -40,7 +41,7 @@ FOREIGN: Mapping[bytes, tuple[str, str]] = {
 DESCRIPTIONS = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"})
 """Files that describe a data set or a model, and hold no rows."""
 
-_FIELD = re.compile(r'"[^"\n]{1,64}"|[^"\n<>{}\[\]]{1,64}')
+_FIELD = re.compile(r'"[\w .:/-]{1,64}"|[\w .:/-]{1,64}')
 
 
 def head_of(path: Path) -> bytes:
@@ -53,14 +54,15 @@ def head_of(path: Path) -> bytes:
         return file.read(HEAD)
 
 
-def kind_of(name: str, head: bytes) -> str | None:
+def kind_of(name: str, head: bytes, *, named: bool = False) -> str | None:
     """The kind of a file; `None` if it is none that holds rows.
 
     Args:
         name: of the file; its ending decides where the content does not.
         head: its first bytes.
+        named: whether the user names this very file: any text whose first line looks like names of columns is a table.
     """
-    return _kind_of_content(name, head) or ENDINGS.get(ending_of(name))
+    return _kind_of_content(name, head, named=named) or ENDINGS.get(ending_of(name))
 
 
 def foreign(head: bytes) -> tuple[str, str] | None:
@@ -70,8 +72,9 @@ def foreign(head: bytes) -> tuple[str, str] | None:
 
 
 def contradicts(name: str, kind: str) -> bool:
-    """Whether a file's ending says that it is of another kind than its content."""
-    return ENDINGS.get(ending_of(name), kind) != kind
+    """Whether a file's ending says that it is binary and its content is text, or the other way round."""
+    promised = ENDINGS.get(ending_of(name), kind)
+    return promised != kind and not {promised, kind} <= {JSON_LINES, CSV, JSON}
 
 
 def ending_of(name: str) -> str:
@@ -79,7 +82,7 @@ def ending_of(name: str) -> str:
     return Path(name).suffix.lower()
 
 
-def _kind_of_content(name: str, head: bytes) -> str | None:
+def _kind_of_content(name: str, head: bytes, *, named: bool) -> str | None:
     if head.startswith(b"PAR1"):
         return PARQUET
     if head[257:262] == b"ustar":
@@ -89,9 +92,8 @@ def _kind_of_content(name: str, head: bytes) -> str | None:
         return JSON
     if text.startswith("{"):  # an object on each line, or one object on many lines
         return JSON if ending_of(name) == ".json" else JSON_LINES
-    if ending_of(name) in (".json", ".jsonl", ".ndjson") and not _has_object(text) and _is_header(text):
-        return CSV
-    return None
+    is_table = (named or ending_of(name) in ENDINGS) and not _has_object(text) and _is_header(text)
+    return CSV if is_table else None
 
 
 def _has_object(text: str) -> bool:

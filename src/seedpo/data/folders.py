@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from seedpo.data.layouts import PROMPT_COLUMNS
 from seedpo.data.search import PassedOver, passed_over, search
 from seedpo.data.signatures import ENDINGS
 from seedpo.data.splits import SplitWish, chosen_split, split_of
-from seedpo.data.text import Line, csv_lines, json_lines, read_text
+from seedpo.data.text import read_text, records, shown, value_fault
 from seedpo.errors import DataError
 
 SIDES = ("chosen", "rejected")
@@ -25,7 +25,7 @@ SIDE_NAMES = (SIDES, ("w", "l"))
 CAPTION_ENDINGS = (".txt", ".caption")
 """Endings of texts beside images."""
 
-CAPTION_FILES: Mapping[str, Callable[[Path], list[Line]]] = {"metadata.jsonl": json_lines, "captions.csv": csv_lines}
+CAPTION_FILES = ("metadata.jsonl", "metadata.csv", "captions.csv")
 """Files that hold all captions: one record with ``file_name`` and ``prompt`` (or ``caption``) for each pair."""
 
 DEPTH = 2
@@ -195,9 +195,11 @@ class FolderRows:
     def _prompt(self, name: str) -> str:
         files = self._texts.get(_key(name), [])
         texts = [read_text(path).strip() for path in files]
-        if len(set(texts)) == 1:
-            return texts[0]
         place = f"{self.origin} pair {printable(name)}"
+        if len(set(texts)) == 1:
+            if fault := value_fault(texts[0]):
+                raise DataError(f"{place}: {files[0]} {fault}; fix it")
+            return texts[0]
         if texts:
             other = next(file for file, text in zip(files, texts, strict=True) if text != texts[0])
             raise DataError(f"{place}: {files[0]} and {other} hold different prompts; keep one")
@@ -239,14 +241,16 @@ class _Captions:
                 self._read(path, "" if place == folder else f"{folder.relative_to(place).as_posix()}/")
 
     def _read(self, path: Path, prefix: str) -> None:
-        lines = CAPTION_FILES[path.name](path)
+        lines = records(path)
         faults = []
         for line in lines:
             prompt = next((line.values[key] for key in PROMPT_COLUMNS if line.values.get(key)), None)
             name = line.values.get("file_name")
             if line.fault or not isinstance(prompt, str) or not isinstance(name, str):
-                fault = line.fault or f"has {sorted(line.values)}; expected are file_name and prompt (or caption)"
-                faults.append(f"{path} line {line.number} {fault}")
+                fault = (
+                    line.fault or f"has {shown(sorted(line.values))}; expected are file_name and prompt (or caption)"
+                )
+                faults.append(f"{line.place} {fault}")
             elif name.startswith(prefix):
                 key = _key_of_record(name.removeprefix(prefix), self._sides)
                 self.prompts.setdefault(key, {})[prompt] = None

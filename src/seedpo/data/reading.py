@@ -20,7 +20,7 @@ from seedpo.data.settings import DataSet, PairsConfig
 from seedpo.data.splits import SplitWish
 from seedpo.data.streams import StreamedPairs
 from seedpo.data.tables import TextRows
-from seedpo.data.text import csv_lines, json_lines
+from seedpo.data.text import csv_lines, json_lines, records
 from seedpo.errors import DataError
 from seedpo.registry import unknown
 from seedpo.settings import HUB
@@ -81,16 +81,10 @@ def _webdataset(source: Source) -> Opened:
     return StreamedPairs(stream, source.config, source.inventory)
 
 
-def _jsonl(source: Source) -> Opened:
-    return PairSet(TextRows(source.files, read=json_lines, origin=source.origin), source.config, source.inventory)
-
-
-def _csv(source: Source) -> Opened:
-    return PairSet(TextRows(source.files, read=csv_lines, origin=source.origin), source.config, source.inventory)
-
-
-def _json(source: Source) -> Opened:
-    raise DataError(f"{source.files[0]} is one JSON value; write its records as JSON lines, one {{...}} on each line")
+def _text(source: Source) -> Opened:
+    """Of records in text the content decides, unless the user names the format."""
+    read = {"jsonl": json_lines, "csv": csv_lines}.get(source.config.format, records)
+    return PairSet(TextRows(source.files, read=read, origin=source.origin), source.config, source.inventory)
 
 
 def _datasets(source: Source) -> Opened:
@@ -110,9 +104,9 @@ FORMATS = {
     "folders": Format(open=_folders, in_files=False),
     file_kinds.PARQUET: Format(open=_parquet),
     file_kinds.TAR: Format(open=_webdataset),
-    file_kinds.JSON_LINES: Format(open=_jsonl),
-    file_kinds.CSV: Format(open=_csv),
-    file_kinds.JSON: Format(open=_json),
+    file_kinds.JSON_LINES: Format(open=_text),
+    file_kinds.CSV: Format(open=_text),
+    file_kinds.JSON: Format(open=_text),
 }
 """Formats by the name in ``pairs.format``, in the order in which they are looked for in a folder."""
 

@@ -115,11 +115,11 @@ def files_of_set(
         return _of_folder(places[0], origin, wish=wish, kind=kind, expected=expected)
     if folders := [path for path in places if path.is_dir()]:
         raise DataError(f"{folders[0]} is a folder; name either one folder or files")
-    choice = _Choice()
+    choice, is_pattern = _Choice(), glob.has_magic(origin) and len(places) > 1
     for path in places:
         head = head_of(path)
-        own = kind or kind_of(path.name, head)
-        if own is None and not glob.has_magic(origin):
+        own = kind or kind_of(path.name, head, named=not is_pattern)
+        if own is None and not is_pattern:
             raise _refusal(path, head, expected)
         if own is None:
             choice.passed.append((path, _reason(path, head)))
