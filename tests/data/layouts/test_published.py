@@ -13,15 +13,7 @@ from tests.data.layouts.published import LAYOUTS, Case, Pair, number_in
 
 NOT_YET = frozenset(
     {
-        "json_array",
         "rejected_list",
-        "hpdv2_train",
-        "hpdv2_train_by_split",
-        "hpdv2_test_all",
-        "hpdv2_test_best_worst",
-        "hpdv3",
-        "image_reward_db_json",
-        "ranked_list",
         "open_image_preferences_results",
         "argilla",
         "label_studio_json",
