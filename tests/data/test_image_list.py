@@ -78,6 +78,9 @@ class TestPrompts:
             ("p.txt", "one\n two \n\nfour\n\n\n"),
             ("p.jsonl", '{"prompt": "one"}\n{"prompt": "two"}\n{"prompt": ""}\n{"prompt": "four"}\n'),
             ("p.csv", "file,prompt\na/10.png,\nb/1.png,four\na/1.png,one\n2.png,two\n"),
+            ("p.json", json.dumps(["one", "two", "", "four"])),
+            ("p.tsv", "file\tprompt\nb/1.png\tfour\na/1.png\tone\n2.png\ttwo\n10.png\t\n"),
+            ("p", '{"prompt": "one"}\n{"prompt": "two"}\n{"prompt": null}\n{"prompt": "four"}\n'),
             ("q.csv", "file_name,caption\n10.png,\n./b/1.png,four\na\\1.png,one\n2.png,two\nother.png,unused\n"),
         ]:
             assert self.prompts(folder, file, text) == ["one", "two", "", "four"]
@@ -91,11 +94,11 @@ class TestPrompts:
                 "file,prompt\n2.png,two\n",
                 r"holds prompts for 1 of 4 images; the first without one is a/1\.png",
             ),
-            ("p.csv", "file,prompt\n1.png,one\n", r"1\.png could be a/1\.png or b/1\.png; write more of its path"),
-            ("p.csv", "file,prompt\n2.png,x\na/2.png,y\n", r"gives a/2\.png two prompts, 'x' and 'y'; keep one"),
+            ("p.csv", "file,prompt\n1.png,one\n", r"'1\.png' could be a/1\.png or b/1\.png; write more of its path"),
+            ("p.csv", "file,prompt\n2.png,x\na/2.png,y\n", r"gives 'a/2\.png' two prompts, 'x' and 'y'; keep one"),
             ("p.csv", "file,prompt\n2.png,x\n,y\n", r"the prompt 'y' names no file, though others do"),
             ("p.csv", "file,text\n2.png,x\n", r"line 2 .*\['file', 'text'\]"),
-            ("p.jsonl", '{"prompt": "one"}\n[]\n', r"p\.jsonl line 2 is not a JSON object"),
+            ("p.jsonl", '{"prompt": "one"}\n[]\n', r"p\.jsonl line 2 is not text but list"),
         ]:
             with pytest.raises(DataError, match=message) as caught:
                 self.prompts(folder, file, text)
@@ -104,6 +107,25 @@ class TestPrompts:
     def test_a_file_that_is_missing(self, folder: Path) -> None:
         with pytest.raises(DataError, match=r"p\.txt does not exist"):
             with_prompts(find_images(["a"]), Path("p.txt"))
+
+
+def test_names_in_another_unicode_form(folder: Path) -> None:
+    (folder / "a" / "1.png").rename(folder / "a" / "cafe\u0301.png")
+    for form in ("cafe\u0301", "caf\u00e9"):
+        (folder / "p.csv").write_text(f"file,prompt\n{form}.png,x\n2.png,y\n10.png,z\n", encoding="utf-8")
+        prompts = {image.path.name: image.prompt for image in with_prompts(find_images(["a"]), Path("p.csv"))}
+        assert prompts == {"cafe\u0301.png": "x", "2.png": "y", "10.png": "z"}
+
+
+def test_an_index_of_anything(folder: Path) -> None:
+    for content in (
+        "[" * 100_000,
+        '[{"file": "1.png", "prompt": "\\ud83d"}]',
+        '[{"file": "1.png", "prompt": "\\u0000"}]',
+    ):
+        (folder / "a" / "index.json").write_text(content)
+        with pytest.raises(DataError, match=r"index\.json"):
+            find_images(["a"])
 
 
 def test_heads_and_pixels(folder: Path) -> None:

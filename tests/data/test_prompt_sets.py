@@ -75,10 +75,10 @@ def test_files_that_are_missing(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for load, content, said in [
-        (PARTI, "one\ttwo\n1\t2\n", "column Prompt"),
-        (HPSV2, "{}", "JSON list"),
-        (HPSV2, "[1]", "row 0: the prompt is not text but int"),
-        (HPSV2, "[", "cannot be read as JSON"),
+        (PARTI, "one\ttwo\n1\t2\n", "prompt"),
+        (HPSV2, "{}", "list"),
+        (HPSV2, "[1]", "entry 1 is not text but int"),
+        (HPSV2, "[", "begins as JSON and is not"),
         (HPSV2, "[]", "holds no prompt"),
         (PICKAPIC, "PAR1", "cannot be read as parquet"),
     ]:

@@ -22,7 +22,7 @@ def evaluate_command(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the evaluation; the same command continues in it.")],
     prompts: Annotated[
-        str, typer.Option(metavar="SET", help="A set of `seedpo list prompts`, NAME@FOLDER, or a .txt, .jsonl, .csv.")
+        str, typer.Option(metavar="SET", help="A set of `seedpo list prompts`, NAME@FOLDER, or a file.")
     ] = "scenes-evaluation",
     rewards: Annotated[
         str, typer.Option(metavar="A,B,...", help="Rewards, with commas between them; see `seedpo list rewards`.")

@@ -29,7 +29,7 @@ def score_command(
     out: Annotated[Path, typer.Option(help="Table to write: .parquet, .csv or .jsonl.")],
     prompts: Annotated[
         Path | None,
-        typer.Option(help="Prompts: text with one on each line, or .jsonl or .csv with file and prompt."),
+        typer.Option(help="Prompts: text with one on each line, or JSON, CSV, ... with file and prompt."),
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="One prompt for all images.")] = None,
     config: Annotated[

@@ -47,9 +47,7 @@ def study_create_command(
         Path | None, typer.Option(help="Folder of `seedpo evaluate`: each of its targets is a model.")
     ] = None,
     kind: Annotated[str, typer.Option(help="collect: label for training. study: compare models blindly.")] = "collect",
-    prompts: Annotated[
-        Path | None, typer.Option(help="Prompts (.txt, .jsonl, .csv; with a category if there is one).")
-    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="A file of prompts; records may have a category.")] = None,
     questions: Annotated[
         str | None,
         typer.Option(

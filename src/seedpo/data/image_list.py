@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from seedpo.data.images import read_image
-from seedpo.data.prompts import RECORDS, prompt_of
+from seedpo.data.prompts import PromptRecord, read_prompts
 from seedpo.data.signatures import ENDINGS
-from seedpo.data.text import Line, read_text
+from seedpo.data.text import shown, value_fault
+from seedpo.documents import read_json
 from seedpo.errors import DataError
 
 INDEX = "index.json"
@@ -23,7 +24,7 @@ INDEX = "index.json"
 FILES = ("file", "file_name", "image", "path")
 """Keys of a record that name its image."""
 
-_FORMS = "give one line for each image, or a .jsonl or .csv file with file and prompt"
+_FORMS = "give one line for each image, or records with file and prompt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +84,13 @@ def _is_image(file: Path) -> bool:
 def _indexed(folder: Path) -> list[ListedImage]:
     path = folder / INDEX
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = read_json(path)
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read as JSON ({error}); remove it to score all images of the folder"
         ) from error
+    if fault := value_fault(entries):
+        raise DataError(f"{path} {fault}; remove it to score all images of the folder")
     if isinstance(entries, dict) and "tile" in entries:
         raise DataError(
             f"{folder} holds sheets of many images; draw single ones with `seedpo sample --run RUN --out FOLDER`"
@@ -116,29 +119,22 @@ def with_prompts(images: Sequence[ListedImage], file: Path) -> list[ListedImage]
 
     Args:
         images: in the order in which lines are counted.
-        file: text with one prompt on each line (an empty line is an empty prompt, but for those at the end); or JSONL
-            or CSV with ``prompt`` (else ``caption``) and, to go by names rather than by order, ``file``: the end of an
-            image's path, at least its name.
+        file: any that :mod:`seedpo.data.prompts` reads; an empty line is an empty prompt, but for those at the end. To
+            go by names rather than by order, records also have ``file``: the end of an image's path, at least its name.
 
     Raises:
         DataError: if the file cannot be read, counts differ, or an image has no prompt or several.
     """
-    reader = RECORDS.get(file.suffix.lower())
-    if reader is None:
-        lines = [line.strip() for line in read_text(file).split("\n")]
-        while lines and not lines[-1]:
-            lines.pop()
-        return _in_order(images, lines, file)
-    records = [_record(line) for line in reader(file)]
-    if all(name is None for name, _ in records):
-        return _in_order(images, [prompt for _, prompt in records], file)
-    return _by_name(images, records, file)
+    prompts = read_prompts(file, empty=True)
+    names = [_file_of(prompt) for prompt in prompts]
+    if not any(names):
+        return _in_order(images, [prompt.text for prompt in prompts], file)
+    return _by_name(images, [(name, prompt.text) for name, prompt in zip(names, prompts, strict=True)], file)
 
 
-def _record(line: Line) -> tuple[str | None, str]:
-    prompt = prompt_of(line)
-    name = next((line.values[key] for key in FILES if line.values.get(key)), None)
-    return name if name is None else str(name), prompt
+def _file_of(prompt: PromptRecord) -> str | None:
+    """The image that a record names."""
+    return next((str(value) for key in FILES if (value := prompt.values.get(key))), None)
 
 
 def _in_order(images: Sequence[ListedImage], prompts: Sequence[str], file: Path) -> list[ListedImage]:
@@ -150,31 +146,33 @@ def _in_order(images: Sequence[ListedImage], prompts: Sequence[str], file: Path)
     if len(prompts) > len(images):
         raise DataError(
             f"{file} holds {len(prompts)} prompts for {len(images)} images; the first without an image is "
-            f"{prompts[len(images)]!r}, number {len(images) + 1}: {_FORMS}"
+            f"{shown(prompts[len(images)])}, number {len(images) + 1}: {_FORMS}"
         )
     return [replace(image, prompt=prompt) for image, prompt in zip(images, prompts, strict=True)]
 
 
 def _by_name(images: Sequence[ListedImage], records: Sequence[tuple[str | None, str]], file: Path) -> list[ListedImage]:
     named: dict[str, list[int]] = {}
+    parts = [tuple(map(_composed, image.path.resolve().parts)) for image in images]
     for row, image in enumerate(images):
-        named.setdefault(image.path.name, []).append(row)
+        named.setdefault(_composed(image.path.name), []).append(row)
     prompts: dict[int, str] = {}
     for name, prompt in records:
         if name is None:
-            raise DataError(f"{file}: the prompt {prompt!r} names no file, though others do; add its file")
-        end = PurePosixPath(name.replace("\\", "/")).parts
+            raise DataError(f"{file}: the prompt {shown(prompt)} names no file, though others do; add its file")
+        end = PurePosixPath(_composed(name.replace("\\", "/"))).parts
         end = tuple(part for part in end if part not in (".", "/"))
-        rows = [
-            row for row in named.get(end[-1] if end else "", []) if images[row].path.resolve().parts[-len(end) :] == end
-        ]
+        rows = [row for row in named.get(end[-1] if end else "", []) if parts[row][-len(end) :] == end]
         if len(rows) > 1:
             raise DataError(
-                f"{file}: {name} could be {images[rows[0]].path} or {images[rows[1]].path}; write more of its path"
+                f"{file}: {shown(name)} could be {images[rows[0]].path} or {images[rows[1]].path}; write more "
+                "of its path"
             )
         for row in rows:
             if prompts.setdefault(row, prompt) != prompt:
-                raise DataError(f"{file} gives {name} two prompts, {prompts[row]!r} and {prompt!r}; keep one")
+                raise DataError(
+                    f"{file} gives {shown(name)} two prompts, {shown(prompts[row])} and {shown(prompt)}; keep one"
+                )
     lacking = [image.path for row, image in enumerate(images) if row not in prompts]
     if lacking:
         raise DataError(
@@ -182,6 +180,11 @@ def _by_name(images: Sequence[ListedImage], records: Sequence[tuple[str | None, 
             "add its file and prompt"
         )
     return [replace(image, prompt=prompts[row]) for row, image in enumerate(images)]
+
+
+def _composed(name: str) -> str:
+    """A name in one Unicode form (NFC): files of a Mac have another one than tables."""
+    return unicodedata.normalize("NFC", name)
 
 
 def size_of(path: Path) -> tuple[int, int]:

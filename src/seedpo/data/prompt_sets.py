@@ -12,24 +12,20 @@ study-300              the last two                   100 of the one, 200 of the
 
 from __future__ import annotations
 
-import csv
-import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from huggingface_hub import snapshot_download
 
-from seedpo.data.text import read_text
+from seedpo.data.prompts import read_prompts
 from seedpo.errors import DataError
 
 STUDY_PARTI, STUDY_HPSV2 = 100, 200
 """Prompts of each set in ``study-300``: the paper's user study takes 300, PartiPrompts : HPSv2 = 1 : 2."""
 
-_FETCH = "fetch it again"
+_FETCH = "if it is the published file, fetch it again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +36,11 @@ class Published:
         name: as users write it.
         repository: of the data set on the hub.
         patterns: its files there; locally they may lie in the folder itself.
-        read: prompts of one file.
     """
 
     name: str
     repository: str
     patterns: Sequence[str]
-    read: Callable[[Path], list[str]]
 
     def __call__(self, place: str | None = None) -> list[str]:
         """The prompts in the order of the files.
@@ -57,48 +51,24 @@ class Published:
         Raises:
             DataError: if a file is missing or cannot be read, or the hub cannot be reached.
         """
-        prompts = [prompt for path in _files(self, place) for prompt in self.read(path)]
+        prompts = [prompt for path in _files(self, place) for prompt in _prompts(path)]
         if not prompts:
             raise DataError(f"prompt set {self.name}: {place or self.repository} holds no prompt")
         return prompts
 
 
-def _captions(path: Path) -> list[str]:
+def _prompts(path: Path) -> list[str]:
+    """The prompts of a file; empty ones, if a publisher left any, are left out."""
     try:
-        return _texts(pq.read_table(path, columns=["caption"])["caption"].to_pylist(), path)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise DataError(f"{path} cannot be read as parquet with a column caption ({error}); {_FETCH}") from error
-
-
-def _parti(path: Path) -> list[str]:
-    rows = list(csv.DictReader(read_text(path).splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
-    if not rows or "Prompt" not in rows[0]:
-        raise DataError(f"{path} is not a table with tabs and a column Prompt; {_FETCH}")
-    return _texts([row["Prompt"] for row in rows], path)
-
-
-def _list_of_texts(path: Path) -> list[str]:
-    try:
-        content = json.loads(read_text(path))
-    except ValueError as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}); {_FETCH}") from error
-    if not isinstance(content, list):
-        raise DataError(f"{path} is not a JSON list of prompts; {_FETCH}")
-    return _texts(content, path)
-
-
-def _texts(values: Sequence[object], path: Path) -> list[str]:
-    for row, value in enumerate(values):
-        if not isinstance(value, str):
-            raise DataError(f"{path} row {row}: the prompt is not text but {type(value).__name__}; fix it")
-    return [value.strip() for value in values if isinstance(value, str) and value.strip()]
+        return [prompt.text for prompt in read_prompts(path, empty=True) if prompt.text]
+    except DataError as error:
+        raise DataError(f"{error}; {_FETCH}") from error
 
 
 PICKAPIC = Published(
     name="pickapic-validation",
     repository="yuvalkirstain/pickapic_v1",
     patterns=("data/validation_unique-*.parquet",),
-    read=_captions,
 )
 """The 500 prompts of Pick-a-Pic v1's split ``validation_unique`` (arXiv 2305.01569)."""
 
@@ -106,7 +76,6 @@ PARTI = Published(
     name="parti",
     repository="nateraw/parti-prompts",
     patterns=("PartiPrompts.tsv",),
-    read=_parti,
 )
 """PartiPrompts (arXiv 2206.10789)."""
 
@@ -114,7 +83,6 @@ HPSV2 = Published(
     name="hpsv2",
     repository="zhwang/HPDv2",
     patterns=tuple(f"benchmark/{style}.json" for style in ("anime", "concept-art", "paintings", "photo")),
-    read=_list_of_texts,
 )
 """The benchmark prompts of HPSv2 (arXiv 2306.09341): four styles, one after another."""
 

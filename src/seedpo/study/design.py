@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from seedpo.data.prompts import read_prompts
 from seedpo.errors import ConfigError, DataError
 from seedpo.study.folder import Study, create_study
-from seedpo.study.image_folders import PromptImages, evaluated_models, read_images, read_prompt_file
+from seedpo.study.image_folders import PromptImages, evaluated_models, read_images
 from seedpo.study.images import Source, encode
 from seedpo.study.records import Candidate, Group
 from seedpo.study.settings import CONSENT, INSTRUCTIONS, QUESTIONS, TITLES, Kind, Question, StudySettings
@@ -82,7 +83,7 @@ def new_study(folder: Path, places: Mapping[str, Path], design: Design, *, progr
         DataError: images or prompts are missing, cannot be read, or cannot be compared.
     """
     questions = _questions(design)
-    prompts = read_prompt_file(design.prompts) if design.prompts else None
+    prompts = read_prompts(design.prompts) if design.prompts else None
     models = {name: read_images(place, prompts)[: design.limit_prompts] for name, place in places.items()}
     if design.kind == "study":
         layout = compare(models, questions, seed=design.seed)

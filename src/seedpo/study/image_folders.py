@@ -18,26 +18,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from seedpo.data.prompts import RECORDS, prompt_of
+from seedpo.data.prompts import PromptRecord, read_prompts
 from seedpo.data.signatures import ENDINGS
-from seedpo.data.text import Line, read_text
+from seedpo.data.text import read_text, value_fault
 from seedpo.documents import read_json
 from seedpo.errors import DataError
 
 _NUMBER = re.compile(r"(\d+)(?:[-_ ](\d+))?")
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A prompt.
-
-    Attributes:
-        text: the prompt itself.
-        category: for tables; may be empty.
-    """
-
-    text: str
-    category: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,22 +42,7 @@ class PromptImages:
     category: str = ""
 
 
-def read_prompt_file(path: Path) -> list[Prompt]:
-    """Prompts of a text file (one per line), or ``prompt`` or ``caption``, and ``category``, of JSONL or CSV.
-
-    Raises:
-        DataError: the file cannot be read, or a record has no prompt.
-    """
-    if path.suffix.lower() in RECORDS:
-        prompts = [_prompt(line) for line in RECORDS[path.suffix.lower()](path)]
-    else:
-        prompts = [Prompt(line.strip()) for line in read_text(path).splitlines() if line.strip()]
-    if not prompts:
-        raise DataError(f"prompt file {path} holds no prompt; write one per line")
-    return prompts
-
-
-def read_images(folder: Path, prompts: Sequence[Prompt] | None = None) -> list[PromptImages]:
+def read_images(folder: Path, prompts: Sequence[PromptRecord] | None = None) -> list[PromptImages]:
     """The images of a folder by prompt.
 
     Args:
@@ -85,7 +57,7 @@ def read_images(folder: Path, prompts: Sequence[Prompt] | None = None) -> list[P
     if (folder / "index.json").is_file():
         items = _grouped(_indexed(folder))
     elif folder.parent.name == "images" and (folder.parent.parent / "prompts.jsonl").is_file():
-        items = _numbered(folder, read_prompt_file(folder.parent.parent / "prompts.jsonl"))
+        items = _numbered(folder, read_prompts(folder.parent.parent / "prompts.jsonl"))
     else:
         items = _plain(folder, prompts)
     categories = {prompt.text: prompt.category for prompt in prompts or ()}
@@ -111,6 +83,8 @@ def _indexed(folder: Path) -> list[tuple[str, Path]]:
         entries = read_json(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error}); draw the images again") from error
+    if fault := value_fault(entries):
+        raise DataError(f"{path} {fault}; draw the images again")
     if not isinstance(entries, list) or not all(
         isinstance(entry, dict) and isinstance(entry.get("file"), str) and isinstance(entry.get("prompt"), str)
         for entry in entries
@@ -122,7 +96,7 @@ def _indexed(folder: Path) -> list[tuple[str, Path]]:
     return [(entry["prompt"], folder / entry["file"]) for entry in entries]
 
 
-def _plain(folder: Path, prompts: Sequence[Prompt] | None) -> list[PromptImages]:
+def _plain(folder: Path, prompts: Sequence[PromptRecord] | None) -> list[PromptImages]:
     files = _files(folder)
     inner = sorted((path for path in folder.iterdir() if path.is_dir() and _files(path)), key=_natural_order)
     if files and prompts is not None:
@@ -132,7 +106,7 @@ def _plain(folder: Path, prompts: Sequence[Prompt] | None) -> list[PromptImages]
     if not inner:
         raise _no_image(folder)
     if prompts is None:
-        prompts = [Prompt(_text(path / "prompt.txt", path)) for path in inner]
+        prompts = [PromptRecord(_text(path / "prompt.txt", path)) for path in inner]
     if len(prompts) != len(inner):
         raise DataError(f"{folder} holds {len(inner)} folders and --prompts {len(prompts)} prompts; give one for each")
     return [
@@ -141,7 +115,7 @@ def _plain(folder: Path, prompts: Sequence[Prompt] | None) -> list[PromptImages]
     ]
 
 
-def _numbered(folder: Path, prompts: Sequence[Prompt]) -> list[PromptImages]:
+def _numbered(folder: Path, prompts: Sequence[PromptRecord]) -> list[PromptImages]:
     by_number: dict[int, list[Path]] = {}
     for file in _files(folder):
         match = _NUMBER.fullmatch(file.stem)
@@ -180,11 +154,7 @@ def _natural_order(path: Path) -> list[tuple[int, str]]:
 def _text(path: Path, of: Path) -> str:
     if not path.is_file():
         raise DataError(f"{of} has no prompt: give --prompts FILE, or write it into {path}")
-    return read_text(path).strip()
-
-
-def _prompt(line: Line) -> Prompt:
-    text = prompt_of(line).strip()
-    if not text:
-        raise DataError(f"{line.path} line {line.number} has an empty prompt; write it or remove the line")
-    return Prompt(text, str(line.values.get("category") or "").strip())
+    text = read_text(path).strip()
+    if fault := value_fault(text):
+        raise DataError(f"{path} {fault}; fix it")
+    return text

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from seedpo.data.text import Line, read_json, read_text, records
+from seedpo.data.text import Line, read_text, records
 from seedpo.errors import DataError
 
 NAMES = "prompt,chosen,rejected\n"
@@ -313,15 +313,6 @@ class TestQuotes:
 class TestFiles:
     def test_that_cannot_be_read(self, tmp_path: Path) -> None:
         for path in (tmp_path, tmp_path / "none", tmp_path / "a\0b"):
-            for reader in (read_text, read_json, records):
+            for reader in (read_text, records):
                 with pytest.raises(DataError):
                     reader(path)
-
-    def test_json(self, tmp_path: Path) -> None:
-        path = tmp_path / "x.json"
-        path.write_text('\ufeff{"a": [1]}', encoding="utf-8")
-        assert read_json(path) == {"a": [1]}
-        for content in ("", "{", "[" * 100_000, '"\\ud83d"', '{"a": 1, "a": 2}', "1e999"):
-            path.write_text(content)
-            with pytest.raises(DataError, match=r"x\.json"):
-                read_json(path)

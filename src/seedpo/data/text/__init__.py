@@ -6,7 +6,7 @@
 
 from seedpo.data.text.delimited import csv_lines, spreadsheet_text
 from seedpo.data.text.lines import Line, read_text
-from seedpo.data.text.objects import json_lines, read_json
+from seedpo.data.text.objects import json_lines
 from seedpo.data.text.records import records
 from seedpo.data.text.values import shown, value_fault
 
@@ -14,7 +14,6 @@ __all__ = [
     "Line",
     "csv_lines",
     "json_lines",
-    "read_json",
     "read_text",
     "records",
     "shown",

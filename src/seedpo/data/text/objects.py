@@ -39,23 +39,6 @@ def json_value(text: str) -> Any:
         raise ValueError(f"it is nested deeper than {DEPTH} levels") from error
 
 
-def read_json(path: Path) -> Any:
-    """The value of a JSON file.
-
-    Raises:
-        DataError: if it is missing, is not JSON, or holds what no row may hold.
-    """
-    try:
-        value = json_value(read_text(path))
-    except DataError:
-        raise
-    except ValueError as error:
-        raise DataError(f"{path} cannot be read as JSON ({error})") from error
-    if fault := value_fault(value):
-        raise DataError(f"{path} {fault}")
-    return value
-
-
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
@@ -189,3 +172,19 @@ def _beginning(text: str, place: int) -> re.Pattern[str]:
     blanks = text[text.rfind("\n", 0, place) + 1 : place]
     own_line = "\n" in text[:place] and not blanks.strip()
     return re.compile(rf"(?<=\n{re.escape(blanks)}){opening}" if own_line else rf"(?<![:\w])(?<!: ){opening}")
+
+
+def is_open_list(text: str) -> bool:
+    """Whether a text begins with a list that has no end, of which one entry can be read and another was to follow."""
+    start = _after(_BETWEEN, text, 0)
+    if text[start : start + 1] != "[" or _end(text, start) is not None:
+        return False
+    end = _end(text, _after(_BETWEEN, text, start + 1))
+    return end is not None and text[end:].lstrip()[:1] in ("", ",")
+
+
+def _end(text: str, start: int) -> int | None:
+    try:
+        return _DECODER.raw_decode(text, start)[1]
+    except (ValueError, RecursionError):
+        return None

@@ -68,19 +68,20 @@ def json_kind(text: str) -> Kind | None:
     """Which of the formats of JSON a text is, damaged or not; `None` if it is none."""
     if _ARRAY.match(text):
         first, _, others = text.strip().partition("\n")
-        return LINES if isinstance(_value(first), list) and _has_object_line(others) else ARRAY
+        return LINES if others and isinstance(_value(first), list) and has_object_line(others) else ARRAY
     if not _OBJECT.match(text):
-        return LINES if _has_object_line(text) else None
+        return LINES if has_object_line(text) else None
     first, _, others = text.strip().partition("\n")
     content = _value(first)
     if isinstance(content, dict):
         return LINES if others or not row_lists(content) else ARRAY
-    if others and first.strip() != "{" and not WRAPPED.match(text) and _has_object_line(others):
+    if others and first.strip() != "{" and not WRAPPED.match(text) and has_object_line(others):
         return LINES  # of which the first is damaged
     return ARRAY if others or WRAPPED.match(text) else LINES
 
 
-def _has_object_line(text: str) -> bool:
+def has_object_line(text: str) -> bool:
+    """Whether at least one line of a text is a JSON object."""
     return any(isinstance(_value(line), dict) for line in text.split("\n") if line.lstrip().startswith("{"))
 
 
