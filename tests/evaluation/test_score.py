@@ -252,7 +252,7 @@ class TestUnreadable:
         caplog.set_level(logging.INFO)
         said = refusal(capsys, "loose", "--prompts", "p.txt", "--reward", "score_code:bright", "--out", "s.csv")
         assert "loose/9.png is not an image that can be read (no known format); fix or remove it" in said
-        assert not caplog.records, "the reward was loaded"
+        assert not [record for record in caplog.records if "rewards" in record.name], "the reward was loaded"
 
     def test_they_can_be_left_out_and_prompts_stay_with_their_images(self, capsys: pytest.CaptureFixture[str]) -> None:
         arguments = ["--prompts", "p.txt", "--reward", "score_code:bright,jpeg-compressibility", "--out", "s.csv"]
