@@ -81,6 +81,7 @@ COMMANDS = (
     Command(line="config explain beta"),
     Command(line="config show lora-sd15-12gb --set gamma=1"),
     Command(line="data check pairs.parquet --out {out} --quiet"),
+    Command(line="data convert pairs.parquet --out {out} --quiet"),
     Command(line=f"plan diffusion-dpo {_SHORT} --gpu RTX-4090", needs_model=True),
     Command(line="plan diffusion-dpo --gpu none", status=1),
     Command(line="cache build diffusion-dpo --set beta=none", status=1),

@@ -18,17 +18,13 @@ if TYPE_CHECKING:
     from seedpo.data.streams import StreamedPairs
 
 data_app = typer.Typer(
-    no_args_is_help=True, help="Labelled pairs of images: what a set holds, and whether it is sound."
+    no_args_is_help=True,
+    help="Labelled pairs of images: whether a set is sound, and how one in another layout becomes the usual table.",
 )
 
 SHEET, REPORT = "pairs.png", "check.json"
 SHEET_PAIRS = 24
 """Pairs on the contact sheet."""
-
-
-@data_app.callback()
-def _data() -> None:
-    """Keeps ``check`` a command of its own name."""
 
 
 @data_app.command("check")
@@ -99,6 +95,58 @@ def check_command(
         typer.echo(json.dumps(values[0] if len(values) == 1 else values, indent=1))
     if stops := [stop for findings in all_findings for stop in findings.stops]:
         raise DataError("; ".join(stops))
+
+
+@data_app.command("convert")
+def convert_command(
+    source: Annotated[str, typer.Argument(help="What `data` of a run is: file, folder, glob, hub:...")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE.parquet|FILE.jsonl|FILE.csv|FOLDER",
+            help="Table to write. Parquet holds the images, JSON lines and CSV their paths; a folder gets a table and "
+            "the images as files.",
+        ),
+    ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one key of pairs as in a run. Repeatable."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a table that is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Turn pairs in any layout that is read into the usual table: prompt, chosen, rejected, chosen_probability, source.
+
+    Beside it, FILE.rows.csv says what became of each row of the source: the numbers of its pairs in the table, or why
+    there is none. Ties are kept, with probability 0.5, unless pairs.ties is set. Images stay byte for byte as they are.
+
+    If more pairs than pairs.bad_rows_limit cannot be used, only the list of rows is written, and the exit status is 1.
+
+    Layouts: docs/data.md lists them, with a command for each.
+
+    Examples:
+        seedpo data convert HPDv2/test.json --set pairs.image_folder=HPDv2/test --out hpdv2-test.parquet
+
+        seedpo data convert own.csv --set 'pairs.columns={prompt: text, chosen: a, rejected: b}' --out pairs.jsonl
+
+        seedpo data convert hub:owner/name --out pairs.parquet
+    """
+    from seedpo.data.convert import check_out, conversion_config, convert
+    from seedpo.data.reading import load_pairs
+    from seedpo.settings import build_config
+    from seedpo.training.settings import RunConfig
+
+    run = build_config(RunConfig, read_changes(changes))
+    if as_json:
+        logging.getLogger("seedpo").setLevel(logging.WARNING)
+    check_out(out, source=source, overwrite=overwrite)
+    pairs = load_pairs(source, conversion_config(run.pairs), seed=run.seed)
+    try:
+        conversion = convert(pairs, out, source=source, overwrite=overwrite, progress=not quiet)
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written: {error}") from error
+    typer.echo(json.dumps(conversion.as_json(), indent=1) if as_json else "\n".join(conversion.lines()))
 
 
 def _write(pairs: PairSet | StreamedPairs, findings: Findings, out: Path) -> list[Path]:

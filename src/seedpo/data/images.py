@@ -50,6 +50,17 @@ def read_file(content: object, *, folder: Path | None = None) -> bytes:
         raise DataError(f"not an image that can be read ({path}: {error.strerror})") from error
 
 
+def stored_path(content: object, *, folder: Path | None = None) -> Path | None:
+    """The path of an image file, given as :func:`read_image` takes it; `None` where the content is the file itself.
+
+    Raises:
+        DataError: if the path cannot be one of a file in the folder.
+    """
+    if isinstance(content, Mapping):
+        content = content["bytes"] if content.get("bytes") is not None else content.get("path")
+    return _within(folder, content) if isinstance(content, str | Path) and str(content) else None
+
+
 def _within(folder: Path | None, content: str | Path) -> Path:
     """The path of a file in a folder; links in it may lead out of it."""
     fix = "set pairs.image_folder to the folder that holds the images"
