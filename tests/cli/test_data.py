@@ -195,7 +195,10 @@ FOUND = {
 
 REFUSED = {
     truncated_parquet: ("{}/pairs.parquet cannot be read as parquet: ", "; fetch or write it again"),
-    missing_column: ("{}/pairs.parquet lacks the columns ['jpg_1']; it has [", "; expected are caption, jpg_0, jpg_1"),
+    missing_column: (
+        "{}/pairs.parquet lacks the columns ['jpg_1']; it has [",
+        "caption, jpg_0, jpg_1, label_0, label_1 (Pick-a-Pic)",
+    ),
     all_ties: ("{}/pairs.parquet holds no pair with a preference: 2 ties in 2 rows", "set pairs.ties=half"),
     only_bad_lines: ("{}/data/pairs.jsonl is not JSON lines, one {{...}} on each line: line 1 is not JSON", ""),
     empty_folder: ("{}/empty: the folder holds nothing, which is not a set of pairs; name a parquet file", ""),
