@@ -100,6 +100,24 @@ class TestListsOfImages:
         pair = read_pairs(folder / "pairs.parquet")[0]
         torch.testing.assert_close(pair.chosen, plain(BLUE))
 
+    def test_rejected_ones_in_parquet(self, folder: Path) -> None:
+        """The lengths of lists are known without reading the images."""
+        kind = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+        rejected = [[{"bytes": image_file(c), "path": None} for c in colours] for colours in ([BLUE, GREEN], [RED])]
+        rows = {
+            "prompt": ["a", "b"],
+            "chosen": [image_file(RED), image_file(BLUE)],
+            "rejected": pa.array(rejected, kind),
+        }
+        pq.write_table(pa.table(rows), folder / "pairs.parquet", row_group_size=1)
+        pairs = read_pairs(folder / "pairs.parquet")
+        assert isinstance(pairs, PairSet)
+        assert pairs.table.lengths("rejected") == [2, 1]
+        for row, (prompt, chosen, other) in enumerate([("a", RED, BLUE), ("a", RED, GREEN), ("b", BLUE, RED)]):
+            assert pairs[row].prompt == prompt
+            torch.testing.assert_close(pairs[row].chosen, plain(chosen))
+            torch.testing.assert_close(pairs[row].rejected, plain(other))
+
     def test_of_numbers_are_files(self) -> None:
         for kind in [pa.list_(pa.uint8()), pa.large_list(pa.uint8()), pa.binary()]:
             chosen, rejected = (
@@ -123,7 +141,11 @@ class TestFates:
         assert reasons[0] is reasons[5] is None
         assert all(reasons[1:5])
         assert len({reason for reason in reasons if reason}) == 4
-        assert [list(fate.pairs) for fate in lines(folder, label, tie, ties="half").fates()] == [[0], [1]]
+        used, counts = pairs.index.row_counts()
+        assert (used, sorted(counts.values())) == (2, [0, 0, 1, 1, 2])
+        half = lines(folder, label, tie, ties="half")
+        assert [list(fate.pairs) for fate in half.fates()] == [[0], [1]]
+        assert half.index.row_counts()[0] == 2
 
     def test_of_rows_in_several_pairs(self) -> None:
         fates = list(PairSet.of_table(pa.table(RANKED), origin="t").fates())
@@ -131,6 +153,8 @@ class TestFates:
         best = PairSet.of_table(pa.table(RANKED), origin="t", config=PairsConfig(from_scores="best-worst"))
         assert [list(fate.pairs) for fate in best.fates()] == [[], [0], [0], [], []]
         assert all(fate.reason for fate in best.fates() if not fate.pairs)
+        assert best.index.row_counts()[0] == 2
+        assert sum(best.index.row_counts()[1].values()) == 3
 
     def test_the_pairs_of_rows_that_cannot_be_read_keep_their_places(self, folder: Path) -> None:
         records = [

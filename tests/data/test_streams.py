@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from seedpo.data.layouts.columns import Shape
 from seedpo.data.selection import SkippingPairs
 from seedpo.data.settings import PairsConfig
 from seedpo.data.streams import ENDLESS, RECENT, StreamedPairs, StreamRow, shuffled
@@ -28,7 +29,7 @@ class Rows:
         self.rows = table(*(labels or [(1, 0)] * COUNT), **columns).to_pylist()
         self.origin = "stream"
         self.columns = list(self.rows[0])
-        self.lists: list[str] = []
+        self.shape = Shape()
         self.folder = folder
         self.given = 0
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from seedpo.data.layouts import PROMPT_COLUMNS
+from seedpo.data.layouts.columns import Shape
 from seedpo.data.signatures import ENDINGS
 from seedpo.data.streams import StreamRow, shuffled
 from seedpo.errors import DataError, StreamError
@@ -34,7 +35,7 @@ class ArchiveStream:
     """
 
     columns: Sequence[str] = ("prompt", "chosen", "rejected", "chosen_probability", "has_label")
-    lists: Sequence[str] = ()
+    shape = Shape()
 
     def __init__(self, files: Sequence[Path], *, origin: str, seed: int, buffer: int) -> None:
         self.origin = origin

@@ -12,6 +12,7 @@ from typing import Any
 from seedpo.data.file_kinds import ENDINGS as RECORDS
 from seedpo.data.inventory import Inventory, printable
 from seedpo.data.layouts import PROMPT_COLUMNS
+from seedpo.data.layouts.columns import Shape
 from seedpo.data.search import PassedOver, passed_over, search
 from seedpo.data.signatures import ENDINGS
 from seedpo.data.splits import SplitWish, chosen_split, split_of
@@ -164,9 +165,13 @@ class FolderRows:
         """Always: images are given by their paths."""
         return True
 
-    def lists(self) -> Sequence[str]:
-        """None."""
-        return ()
+    def shape(self) -> Shape:
+        """One image in each cell."""
+        return Shape()
+
+    def lengths(self, column: str) -> Sequence[int | None]:
+        """No lists."""
+        return [-1] * len(self)
 
     def faults(self) -> Mapping[int, str]:
         """None are known before the rows are read."""

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from seedpo.data.layouts.columns import Shape
 from seedpo.data.splits import SplitWish, chosen_split
 from seedpo.data.streams import StreamRow
-from seedpo.data.tables import is_light, list_columns
+from seedpo.data.tables import is_light, list_length, shape_of
 from seedpo.errors import DataError, StreamError
 from seedpo.protocols import Fingerprint
 
@@ -83,9 +84,13 @@ class SavedRows:
         """Whether a column is text or numbers."""
         return is_light(self._rows.features.arrow_schema.field(column).type)
 
-    def lists(self) -> Sequence[str]:
-        """Columns that hold lists."""
-        return list_columns(self._rows.features.arrow_schema)
+    def shape(self) -> Shape:
+        """What kinds of values the columns hold."""
+        return shape_of(self._rows.features.arrow_schema)
+
+    def lengths(self, column: str) -> Sequence[int | None]:
+        """Length of the list in each row of a column."""
+        return [list_length(value) for value in self._rows[column]]
 
     def faults(self) -> Mapping[int, str]:
         """None are known before the rows are read."""
@@ -138,7 +143,7 @@ class HubStream:
             columns = self._rows.column_names
             self.columns: Sequence[str] = columns if columns is not None else list(next(iter(self._rows)))
             features = self._rows.features
-            self.lists: Sequence[str] = list_columns(features.arrow_schema) if features is not None else ()
+            self.shape = shape_of(features.arrow_schema) if features is not None else Shape()
         except DataError:
             raise
         except Exception as error:  # no network, no such set, no right to read it, ...

@@ -14,6 +14,7 @@ from seedpo.data.layouts import PairRule, Reading, Reason, find_layout
 from seedpo.data.layouts.columns import column_root, value_at
 from seedpo.data.settings import PairsConfig
 from seedpo.data.tables import Table
+from seedpo.data.text import shown
 from seedpo.errors import DataError
 
 
@@ -125,8 +126,11 @@ def index_pairs(table: Table, config: PairsConfig) -> PairIndex:
     Raises:
         DataError: if no layout fits, or no pair is left.
     """
-    reading = find_layout(table.columns, origin=table.origin, lists=table.lists(), own=config.columns)
-    marks = [column_values(table, name) for name in reading.marks.values()]
+    reading = find_layout(table.columns, origin=table.origin, shape=table.shape(), own=config.columns)
+    marks = [
+        table.lengths(name) if name in reading.counted else column_values(table, name)
+        for name in reading.marks.values()
+    ]
     verdicts = reading.judge(marks, len(table), pair_rule(config))
     unreadable = table.faults()
     lost = np.zeros(len(table), dtype=bool)
@@ -183,7 +187,7 @@ def wrong_marks(index: PairIndex, table: Table, row: int) -> str:
 
 def fault_text(rule: str, marks: Mapping[str, Any]) -> str:
     """What would be right for marks, and what they are."""
-    return f"{rule}; they are {', '.join(f'{name} = {_shown(value)}' for name, value in marks.items())}"
+    return f"{rule}; they are {', '.join(f'{name} = {shown(value)}' for name, value in marks.items())}"
 
 
 def pair_rule(config: PairsConfig) -> PairRule:
@@ -200,8 +204,3 @@ def column_values(table: Table, name: str) -> Sequence[Any]:
 
 def _roots(names: Sequence[str], columns: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(column_root(name, columns) or name for name in names))
-
-
-def _shown(value: object, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"

@@ -19,6 +19,7 @@ from seedpo.data.fingerprints import image_names, rows_fingerprint
 from seedpo.data.images import fit, read_file, read_image
 from seedpo.data.inventory import Inventory
 from seedpo.data.layouts.columns import column_root, value_at
+from seedpo.data.layouts.prompts import prompt_text
 from seedpo.data.pair_index import Fate, column_values, index_pairs, wrong_marks
 from seedpo.data.settings import PairsConfig
 from seedpo.data.tables import ArrowRows, Table
@@ -78,15 +79,16 @@ class StoredPair:
 
 
 def checked_prompt(prompt: object, name: str, place: str) -> str:
-    """The prompt of a row.
+    """The prompt of a row, of text or of a conversation of one message.
 
     Raises:
-        DataError: if it is not text.
+        DataError: if it is neither.
     """
-    if not isinstance(prompt, str):
+    text = prompt_text(prompt)
+    if text is None:
         kind = "missing" if prompt is None else f"not text but {type(prompt).__name__}"
         raise DataError(f"{place}: {name} is {kind}; fix or remove the row")
-    return prompt
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)

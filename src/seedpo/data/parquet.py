@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seedpo.data.tables import cell, is_light, list_columns
+from seedpo.data.layouts.columns import Shape
+from seedpo.data.tables import cell, is_light, lengths_of, shape_of
 from seedpo.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class ParquetRows:
         self._count = 0
         self.columns: Sequence[str] = ()
         self._heavy: set[str] = set()
-        self._lists: dict[str, None] = {}
+        self._shape = Shape()
         for number, path in enumerate(self.files):
             try:
                 metadata = pq.read_metadata(path)
@@ -86,7 +87,7 @@ class ParquetRows:
             columns = schema.names
             self.columns = self.columns or columns
             self._heavy |= {field.name for field in schema if not is_light(field.type)}
-            self._lists |= dict.fromkeys(list_columns(schema))
+            self._shape = self._shape if number else shape_of(schema)
             if missing := set(self.columns) - set(columns):
                 raise DataError(
                     f"{path} lacks the columns {sorted(missing)} that {self.files[0]} has; it has {columns}"
@@ -136,9 +137,24 @@ class ParquetRows:
         """Whether a column holds text or numbers in all files."""
         return column not in self._heavy
 
-    def lists(self) -> Sequence[str]:
-        """Columns that hold lists in any file."""
-        return list(self._lists)
+    def shape(self) -> Shape:
+        """What kinds of values the columns of the first file hold."""
+        return self._shape
+
+    def lengths(self, column: str) -> Sequence[int | None]:
+        """Length of the list in each row; of a column's values the smallest part is read."""
+        lengths: list[int | None] = []
+        for path in self.files:
+            try:
+                file = pq.ParquetFile(path)
+                for group in range(file.num_row_groups):
+                    part = _smallest_part(file.metadata.row_group(group), column)
+                    lengths += lengths_of(file.read_row_group(group, columns=[part])[column])
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(
+                    f"preference pairs {path} cannot be read as parquet: {column}: {error}; fetch or write it again"
+                ) from error
+        return lengths
 
     def faults(self) -> Mapping[int, str]:
         """None are known before the rows are read."""
@@ -198,3 +214,10 @@ class ParquetRows:
     def folder(self, row: int) -> Path | None:
         """The folder of the row's file."""
         return self.files[self.groups[self._number(row)].file].parent
+
+
+def _smallest_part(group: pq.RowGroupMetaData, column: str) -> str:
+    """The path of that value within a column of lists that takes the fewest bytes."""
+    chunks = [group.column(place) for place in range(group.num_columns)]
+    inside = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] == column]
+    return str(min(inside, key=lambda chunk: chunk.total_compressed_size).path_in_schema) if inside else column

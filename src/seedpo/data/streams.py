@@ -14,10 +14,11 @@ import numpy as np
 
 from seedpo.data.inventory import Inventory
 from seedpo.data.layouts import find_layout
-from seedpo.data.layouts.columns import value_at
+from seedpo.data.layouts.columns import Shape, value_at
 from seedpo.data.pair_index import fault_text, pair_rule
 from seedpo.data.pairs import StoredPair, content_hash, image_folder, labelled, open_pair, stored_image
 from seedpo.data.settings import PairsConfig
+from seedpo.data.tables import list_length
 from seedpo.errors import DataError, StreamError
 from seedpo.protocols import Fingerprint, LabelledPair
 
@@ -54,8 +55,8 @@ class Stream(Protocol):
     """What is read, for messages."""
     columns: Sequence[str]
     """Names of the columns."""
-    lists: Sequence[str]
-    """Columns that hold lists."""
+    shape: Shape
+    """What kinds of values the columns hold."""
     folder: Path | None
     """Where paths in a row begin and within which they must lie; `None`: there can be no paths."""
 
@@ -147,7 +148,7 @@ class StreamedPairs:
         self.config = config
         self.inventory = inventory or Inventory(origin=stream.origin)
         """The files; rows are not known beforehand."""
-        self.layout = find_layout(stream.columns, origin=stream.origin, lists=stream.lists, own=config.columns)
+        self.layout = find_layout(stream.columns, origin=stream.origin, shape=stream.shape, own=config.columns)
         if self.layout.layout.several_rows:
             raise DataError(
                 f"{stream.origin} holds {self.layout.layout.title}, which are compared with each other, and a stream "
@@ -288,7 +289,9 @@ class StreamedPairs:
         if row.fault is not None:
             return [StreamPair(row=row, fault=row.fault)], row.fault
         marks = {name: value_at(row.values, name) for name in self.layout.marks.values()}
-        verdicts = self.layout.judge([[value] for value in marks.values()], 1, pair_rule(self.config))
+        counted = self.layout.counted
+        values = [[list_length(value) if name in counted else value] for name, value in marks.items()]
+        verdicts = self.layout.judge(values, 1, pair_rule(self.config))
         place = int(verdicts.reason[0])
         reason = verdicts.reasons[place].text if place >= 0 else "a tie"
         if len(verdicts.faults()):

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from seedpo.data.layouts.columns import Shape
 from seedpo.data.text import Line
 from seedpo.errors import DataError
 
@@ -32,8 +34,11 @@ class Table(Protocol):
     def is_light(self, column: str) -> bool:
         """Whether a column holds text or numbers, such as paths, and no files of images."""
 
-    def lists(self) -> Sequence[str]:
-        """Columns that hold lists; a list of bytes as numbers is a file, and no list."""
+    def shape(self) -> Shape:
+        """What kinds of values the columns hold."""
+
+    def lengths(self, column: str) -> Sequence[int | None]:
+        """Length of the list in each row of a column, whole; -1 where a cell holds no list."""
 
     def faults(self) -> Mapping[int, str]:
         """Rows of which it is known that they cannot be read, and why."""
@@ -80,9 +85,13 @@ class ArrowRows:
         """Whether a column is text or numbers."""
         return is_light(self._table.schema.field(column).type)
 
-    def lists(self) -> Sequence[str]:
-        """Columns that hold lists."""
-        return list_columns(self._table.schema)
+    def shape(self) -> Shape:
+        """What kinds of values the columns hold."""
+        return shape_of(self._table.schema)
+
+    def lengths(self, column: str) -> Sequence[int | None]:
+        """Length of the list in each row of a column."""
+        return lengths_of(self._table[column])
 
     def faults(self) -> Mapping[int, str]:
         """None: all rows are in memory."""
@@ -136,10 +145,19 @@ class TextRows:
         """Always: text holds paths."""
         return True
 
-    def lists(self) -> Sequence[str]:
-        """Columns of which a line holds a list."""
-        cells = (item for line in self._lines for item in line.values.items())
-        return sorted({name for name, value in cells if isinstance(value, list) and not is_file(value)})
+    def shape(self) -> Shape:
+        """Columns of which a line holds a list or an object, and the keys of the objects."""
+        cells = [item for line in self._lines for item in line.values.items() if isinstance(item[1], list | dict)]
+        lists = dict.fromkeys(name for name, value in cells if isinstance(value, list) and not is_file(value))
+        keys: dict[str, dict[str, None]] = {}
+        for name, value in cells:
+            if isinstance(value, dict):
+                keys.setdefault(name, {}).update(dict.fromkeys(value))
+        return Shape(lists=list(lists), keys={name: list(inner) for name, inner in keys.items()})
+
+    def lengths(self, column: str) -> Sequence[int | None]:
+        """Length of the list in each line."""
+        return [list_length(line.values.get(column)) for line in self._lines]
 
     def faults(self) -> Mapping[int, str]:
         """Lines that cannot be read."""
@@ -178,9 +196,26 @@ def is_list(kind: pa.DataType) -> bool:
     return lists and not pa.types.is_uint8(kind.value_type)
 
 
-def list_columns(schema: pa.Schema) -> list[str]:
-    """Columns that hold lists."""
-    return [field.name for field in schema if is_list(field.type)]
+def shape_of(schema: pa.Schema) -> Shape:
+    """What kinds of values the columns of a schema hold."""
+    lists = [field.name for field in schema if is_list(field.type)]
+    structures = [field for field in schema if pa.types.is_struct(field.type)]
+    return Shape(lists=lists, keys={field.name: [inner.name for inner in field.type] for field in structures})
+
+
+def lengths_of(column: pa.ChunkedArray | pa.Array) -> list[int | None]:
+    """Length of the list in each row of a column; -1 where there is none."""
+    if not is_list(column.type):
+        return [None if value is None else -1 for value in column.is_valid().to_pylist()]
+    lengths: list[int | None] = pc.list_value_length(column).to_pylist()
+    return lengths
+
+
+def list_length(value: object) -> int | None:
+    """Length of a list; -1 of a value that is none, ``None`` of nothing."""
+    if value is None:
+        return None
+    return len(value) if isinstance(value, list | tuple) and not is_file(value) else -1
 
 
 def cell(value: pa.Scalar) -> Any:

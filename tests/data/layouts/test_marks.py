@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from seedpo.data.layouts import PairRule, find_layout, marks
+from seedpo.data.layouts.columns import PLAIN, Shape
 from seedpo.data.layouts.layout import Verdicts
 from seedpo.data.layouts.marks import number, pairs_of_scores
 from seedpo.errors import DataError
@@ -57,8 +58,8 @@ class TestPairsOfScores:
         assert pairs([1, 2, 3, 4], from_scores="best-worst") == [(0, 3, 0.0)]
 
 
-def judged(columns: dict[str, list[Any]], *, lists: tuple[str, ...] = (), **rule: Any) -> Verdicts:
-    reading = find_layout(list(columns), origin="t", lists=lists)
+def judged(columns: dict[str, list[Any]], *, shape: Shape = PLAIN, **rule: Any) -> Verdicts:
+    reading = find_layout(list(columns), origin="t", shape=shape)
     count = len(next(iter(columns.values())))
     return reading.judge([columns[name] for name in reading.marks.values()], count, PairRule(**rule))
 
@@ -109,25 +110,32 @@ class TestImageLists:
     def test_hpdv2s_preferences(self) -> None:
         marks_ = [[1, 0], [0, 1], [1, 1], [0.5, 0.5], None, "1"]
         columns = {"prompt": ["a"] * 6, "file_path": [["x", "y"]] * 6, "human_preference": marks_}
-        verdicts = judged(columns, lists=("file_path", "human_preference"))
+        verdicts = judged(columns, shape=Shape(lists=("file_path", "human_preference")))
         assert shown(verdicts) == [(0, 0, 0, 1, 1.0), (1, 1, 0, 1, 0.0)]
         assert kinds(verdicts) == ["", "", "fault", "fault", "unlabelled", "fault"]
 
     def test_ranks(self) -> None:
         columns = {"prompt": ["a", "b"], "image_path": [["x", "y", "z"], ["x"]], "rank": [[2, 1, 3], [1]]}
-        lists = ("image_path", "rank")
-        assert shown(judged(columns, lists=lists)) == [(0, 0, 0, 1, 0.0), (0, 0, 0, 2, 1.0), (0, 0, 1, 2, 1.0)]
-        verdicts = judged(columns, lists=lists, from_scores="best-worst")
+        shape = Shape(lists=("image_path", "rank"))
+        assert shown(judged(columns, shape=shape)) == [(0, 0, 0, 1, 0.0), (0, 0, 0, 2, 1.0), (0, 0, 1, 2, 1.0)]
+        verdicts = judged(columns, shape=shape, from_scores="best-worst")
         assert shown(verdicts) == [(0, 0, 1, 2, 1.0)]
         assert kinds(verdicts) == ["", "alone"]
 
     def test_scores(self) -> None:
         columns = {"prompt": ["a", "b"], "images": [["x", "y"], ["x", "y"]], "scores": [[0.2, 0.7], [1, "x"]]}
-        verdicts = judged(columns, lists=("images", "scores"))
+        verdicts = judged(columns, shape=Shape(lists=("images", "scores")))
         assert shown(verdicts) == [(0, 0, 0, 1, 0.0)]
         assert kinds(verdicts) == ["", "fault"]
 
     def test_one_image_a_row_and_lists_are_told_apart(self) -> None:
         columns = ["prompt", "image_path", "rank"]
         assert find_layout(columns, origin="t").layout.several_rows
-        assert not find_layout(columns, origin="t", lists=["image_path", "rank"]).layout.several_rows
+        assert not find_layout(columns, origin="t", shape=Shape(lists=["image_path", "rank"])).layout.several_rows
+
+    def test_rejected_ones(self) -> None:
+        lengths = [2, 1, -1, 0, None]
+        columns = {"prompt": ["a"] * 5, "chosen": ["x"] * 5, "rejected": lengths}
+        verdicts = judged(columns, shape=Shape(lists=["rejected"]))
+        assert shown(verdicts) == [(0, 0, -1, 0, 1.0), (0, 0, -1, 1, 1.0), (1, 1, -1, 0, 1.0), (2, 2, -1, -1, 1.0)]
+        assert kinds(verdicts) == ["", "", "", "fault", "fault"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from seedpo.data.layouts import image_lists, single_images, two_images
-from seedpo.data.layouts.columns import column_root
+from seedpo.data.layouts import answers, image_lists, single_images, two_images
+from seedpo.data.layouts.columns import PLAIN, Columns, Shape, column_root
 from seedpo.data.layouts.layout import PROMPT_COLUMNS, Layout, PairRule, Reading, Reason, Verdicts
 from seedpo.errors import DataError
 
 __all__ = ["LAYOUTS", "PROMPT_COLUMNS", "Layout", "PairRule", "Reading", "Reason", "Verdicts", "find_layout"]
 
-LAYOUTS = (*two_images.LAYOUTS, *image_lists.LAYOUTS, *single_images.LAYOUTS)
+LAYOUTS = (*two_images.LAYOUTS, *image_lists.LAYOUTS, *single_images.LAYOUTS, *answers.LAYOUTS)
 """All layouts; the first ones are named first in messages."""
 
 
@@ -20,7 +20,7 @@ def find_layout(
     columns: Collection[str],
     *,
     origin: str,
-    lists: Collection[str] = (),
+    shape: Shape = PLAIN,
     own: Mapping[str, str] | None = None,
 ) -> Reading:
     """The layout of a table.
@@ -28,7 +28,7 @@ def find_layout(
     Args:
         columns: names of the columns.
         origin: what the table is called in messages.
-        lists: columns that hold lists.
+        shape: kinds of their values.
         own: ``pairs.columns``: the table's own names, by the usual ones.
 
     Raises:
@@ -36,19 +36,19 @@ def find_layout(
     """
     own = dict(own or {})
     _check_own(own, columns, origin)
-    shown = [name for name in columns if name not in own.values() and name not in own] + list(own)
-    seen_lists = {name for name in shown if own.get(name, name) in lists}
+    table = Columns(names=list(columns), shape=shape)
+    shown = _shown(table, own)
     layouts = [layout for layout in LAYOUTS if set(own) <= layout.known_names]
     if not layouts:
         raise DataError(f"pairs.columns names {', '.join(own)}, which no layout has together; {_expected()}")
-    fitting = [layout for layout in layouts if layout.fits(shown, seen_lists)]
+    fitting = [layout for layout in layouts if layout.fits(shown)]
     refined = {title for layout in fitting for title in layout.refines}
     fitting = [layout for layout in fitting if layout.title not in refined]
     if len(fitting) > 1:
         names = " and ".join(f"«{layout.title}» ({_columns(layout)})" for layout in fitting)
         raise DataError(f"{origin} fits {names}; say which columns hold the pairs: {_mapping(fitting[0])}")
     if not fitting:
-        raise DataError(_no_layout(layouts, shown, seen_lists, columns, origin))
+        raise DataError(_no_layout(layouts, shown, table, origin))
     return _with_own_names(fitting[0].of_table(shown), own)
 
 
@@ -67,16 +67,22 @@ def _with_own_names(reading: Reading, own: Mapping[str, str]) -> Reading:
     return replace(reading, prompt=own.get(reading.prompt, reading.prompt), images=(first, second), marks=marks)
 
 
-def _no_layout(
-    layouts: Collection[Layout], shown: Collection[str], lists: Collection[str], columns: Collection[str], origin: str
-) -> str:
+def _shown(table: Columns, own: Mapping[str, str]) -> Columns:
+    """The columns of a table, those that the user names by their usual names."""
+    names = [name for name in table if name not in own.values() and name not in own]
+    lists = [name for name in names if table.holds_lists(name)]
+    lists += [usual for usual, name in own.items() if table.holds_lists(name)]
+    return Columns(names=[*names, *own], shape=Shape(lists=lists, keys=table.shape.keys))
+
+
+def _no_layout(layouts: Collection[Layout], shown: Columns, table: Columns, origin: str) -> str:
     def likeness(layout: Layout) -> tuple[int, int]:
         missing = len(layout.missing(shown))
         return len(layout.needed) - missing, -missing
 
     nearest = max(layouts, key=likeness)
     if missing := nearest.missing(shown):
-        fault = f"lacks the columns {missing}; {_has(columns)}; the nearest layout is «{nearest.title}»"
+        fault = f"lacks the columns {missing}; {_has(table)}; the nearest layout is «{nearest.title}»"
         mend = f"name your own columns with {_mapping(nearest)}; {_expected()}"
         return f"{origin} {fault} ({_columns(nearest)}); {mend}"
     kinds = ["a list of images" if is_list else "one image" for is_list in nearest.lists]
@@ -84,7 +90,7 @@ def _no_layout(
     wrong = [
         f"{name} must hold {kind}"
         for name, kind, is_list in zip(images, kinds, nearest.lists, strict=True)
-        if (name in lists) != is_list
+        if shown.holds_lists(name) != is_list
     ]
     return f"{origin} has the columns of «{nearest.title}», but {' and '.join(dict.fromkeys(wrong))}"
 

@@ -44,6 +44,28 @@ def _scores(cell: Sequence[object]) -> NDArray[np.float64] | None:
     return values if np.isfinite(values).all() else None
 
 
+def _rejected(marks: Marks, count: int, _: PairRule) -> Verdicts:
+    """One pair of the chosen image with each rejected one."""
+    rows: list[int] = []
+    items: list[int] = []
+    reason = np.full(count, -1, dtype=np.int16)
+    left_out = unjudged(marks, count)
+    for row, length in enumerate(marks["rejected"]):
+        if left_out[row] or not isinstance(length, int) or not length:
+            reason[row] = 0 if left_out[row] else 1
+            continue
+        rows += [row] * abs(length)
+        items += range(length) if length > 0 else [-1]
+    return Verdicts(
+        rows=np.array([rows, rows], dtype=np.int64).T.reshape(-1, 2),
+        items=np.array([[-1] * len(rows), items], dtype=np.int32).T.reshape(-1, 2),
+        probability=np.ones(len(rows)),
+        reason=reason,
+        reasons=(UNLABELLED, Reason("fault", _REJECTED)),
+    )
+
+
+_REJECTED = "rejected must hold an image or a list of images"
 _PREFERENCE = "human_preference must be a list with one 1, for the preferred image, and 0 for the others"
 _RANKS = "ranks must be a list of numbers, one for each image, the best image lowest"
 _SCORES = "scores must be a list of numbers, one for each image, the best image highest"
@@ -52,6 +74,15 @@ IMAGE_LISTS = ("image_path", "file_path", "images", "generations")
 """Names of a column that holds a list of images."""
 
 LAYOUTS = (
+    Layout(
+        title="chosen, and a list of rejected images",
+        images=(("chosen",), ("rejected",)),
+        marks=(("rejected",),),
+        lists=(False, True),
+        judge=_rejected,
+        rule=_REJECTED,
+        counted=("rejected",),
+    ),
     Layout(  # zhwang/HPDv2 and ymhao/HPDv2 on the hub, train.json; the column is file_path or image_path
         title="HPDv2 (train.json)",
         images=(IMAGE_LISTS, IMAGE_LISTS),

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from seedpo.data.layouts.columns import Columns
+
 PROMPT_COLUMNS = ("prompt", "caption")
 """Names of the column of prompts."""
 
@@ -92,6 +94,7 @@ class Layout:
         lists: whether the first and the second column of images hold lists of images.
         judge: the pairs that rows make; the marks come by their usual names.
         rule: what is right for the marks, in words.
+        counted: usual names of marks of which the judge is given the lengths of lists; -1 for a cell without one.
         several_rows: whether the images of a pair lie in different rows, so that all rows must be known.
         refines: titles of layouts whose columns it has too, which it takes precedence over.
     """
@@ -104,6 +107,7 @@ class Layout:
     lists: tuple[bool, bool] = (False, False)
     judge: Judge
     rule: str
+    counted: Collection[str] = ()
     several_rows: bool = False
     refines: Collection[str] = ()
 
@@ -121,12 +125,12 @@ class Layout:
         """Usual names of those needed columns that a table lacks."""
         return [names[0] for names in self.needed if not any(name in columns for name in names)]
 
-    def fits(self, columns: Collection[str], lists: Collection[str]) -> bool:
-        """Whether a table with these columns, some of which hold lists, has this layout."""
+    def fits(self, columns: Columns) -> bool:
+        """Whether a table has this layout."""
         if self.missing(columns):
             return False
         images = [_present(names, columns) for names in self.images]
-        return all((name in lists) == is_list for name, is_list in zip(images, self.lists, strict=True))
+        return all(columns.holds_lists(name) == is_list for name, is_list in zip(images, self.lists, strict=True))
 
     def of_table(self, columns: Collection[str]) -> Reading:
         """The layout with those names that a table has."""
@@ -156,6 +160,11 @@ class Reading:
     def content(self) -> tuple[str, str, str]:
         """Columns of the prompt and of the two images."""
         return (self.prompt, *self.images)
+
+    @property
+    def counted(self) -> set[str]:
+        """Columns of marks of which the lengths of lists are judged."""
+        return {self.marks[usual] for usual in self.layout.counted}
 
     def judge(self, marks: Sequence[Sequence[object]], count: int, rule: PairRule) -> Verdicts:
         """The pairs that rows make.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from seedpo.data.layouts.layout import Judge, Layout, Marks, PairRule, Reason, Verdicts
 from seedpo.data.layouts.marks import grouped_verdicts, is_empty, numbers, unjudged
+from seedpo.data.layouts.prompts import prompt_text
 
 Scores = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Scores, higher is better, of marks, (N,); NaN for a wrong mark."""
@@ -22,7 +23,7 @@ def _judge(column: str, scores: Scores, rule: str, *, ties: bool = True) -> Judg
     def judge(marks: Marks, count: int, pair_rule: PairRule) -> Verdicts:
         left_out = unjudged(marks, count) | np.array([is_empty(cell) for cell in marks[column]], dtype=bool)
         values = np.where(left_out, np.nan, scores(numbers(marks[column])))
-        groups = list(marks["prompt_id"] if "prompt_id" in marks else marks["prompt"])
+        groups = list(marks["prompt_id"] if "prompt_id" in marks else map(prompt_text, marks["prompt"]))
         wrong = np.isnan(values) & ~left_out
         why = dict.fromkeys(np.flatnonzero(wrong).tolist(), Reason("fault", rule))
         for row, group in enumerate(groups):
