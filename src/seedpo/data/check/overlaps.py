@@ -1,0 +1,267 @@
+"""What is in a set twice but for small changes, and what training, validation and evaluation share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from seedpo.data.near_duplicates import MOST_COMPARED, Impression, Match, impression, near_duplicates, normalised
+from seedpo.data.pairs import OpenedPair
+
+TRAINING, VALIDATION, EVALUATION = "training", "validation", "evaluation"
+
+SIDES = ("chosen", "rejected")
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePlace:
+    """Where an image lies.
+
+    Attributes:
+        part: training or validation.
+        source: number of the set that it was read from.
+        pair: number of its pair in that set.
+        side: 0 for the chosen image, 1 for the rejected one.
+        place: file and row of the pair.
+        prompt: of the pair.
+    """
+
+    part: str
+    source: int
+    pair: int
+    side: int
+    place: str
+    prompt: str
+
+    def __str__(self) -> str:
+        return f"{self.place} {SIDES[self.side]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlikeImages:
+    """Two images that are alike.
+
+    Attributes:
+        first, second: where they lie.
+        distance: bits in which their hashes differ.
+    """
+
+    first: ImagePlace
+    second: ImagePlace
+    distance: int
+
+    def __str__(self) -> str:
+        return f"{self.second} ~ {self.first} (distance {self.distance})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedPrompt:
+    """A prompt that two parts have, but for case, blanks and punctuation.
+
+    Attributes:
+        prompt: as the second part writes it.
+        first, second: where each part has it first.
+    """
+
+    prompt: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """What two parts share.
+
+    Attributes:
+        parts: their names.
+        prompts: those that both have.
+        images: of the second part, those that are like images of the first.
+    """
+
+    parts: tuple[str, str]
+    prompts: list[SharedPrompt] = field(default_factory=list)
+    images: list[AlikeImages] = field(default_factory=list)
+
+    @property
+    def is_leak(self) -> bool:
+        """Whether something that is trained on is measured on."""
+        return self.parts[0] == TRAINING and bool(self.prompts or self.images)
+
+
+class Prompts:
+    """The prompts of each part, told apart by :func:`.normalised`."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, dict[str, tuple[str, str]]] = {}
+
+    def add(self, part: str, prompt: str, place: str) -> None:
+        """Notes a prompt; where it was there before, only that it is there."""
+        self._parts.setdefault(part, {}).setdefault(normalised(prompt), (prompt, place))
+
+    def shared(self, first: str, second: str) -> list[SharedPrompt]:
+        """The prompts of the second part that the first has too."""
+        places = self._parts.get(first, {})
+        return [
+            SharedPrompt(prompt=prompt, first=places[text][1], second=place)
+            for text, (prompt, place) in self._parts.get(second, {}).items()
+            if text and text in places
+        ]
+
+    def __len__(self) -> int:
+        """Different prompts of all parts together."""
+        return len(set().union(*self._parts.values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlikePairs:
+    """Two pairs of one prompt with images that are alike.
+
+    Attributes:
+        first, second: where their chosen images lie.
+        is_turned: whether they are labelled differently.
+    """
+
+    first: ImagePlace
+    second: ImagePlace
+    is_turned: bool
+
+    def __str__(self) -> str:
+        return f"{self.second.place} {'!~' if self.is_turned else '~'} {self.first.place}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alike:
+    """Images that are alike, by what that means.
+
+    Attributes:
+        across: in two parts.
+        other_prompts: in one part, with different prompts.
+        within_pairs: the two images of one pair.
+        pairs: pairs of one prompt and one part that are alike.
+    """
+
+    across: list[AlikeImages]
+    other_prompts: list[AlikeImages]
+    within_pairs: list[AlikeImages]
+    pairs: list[AlikePairs]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """What is remembered of a pair."""
+
+    places: tuple[ImagePlace, ImagePlace]
+    impressions: tuple[Impression, Impression]
+    is_tie: bool
+
+
+class Images:
+    """Impressions of the images of each part, up to :data:`.MOST_COMPARED`."""
+
+    def __init__(self) -> None:
+        self.omitted = 0
+        """Images that are not compared, since there are too many."""
+        self._pairs: list[_Pair] = []
+
+    def __len__(self) -> int:
+        return 2 * len(self._pairs)
+
+    def add(self, pair: OpenedPair, *, part: str, source: int, number: int) -> None:
+        """Notes both images of a pair."""
+        if len(self) + 2 > MOST_COMPARED:
+            self.omitted += 2
+            return
+        places = [
+            ImagePlace(part=part, source=source, pair=number, side=side, place=pair.place, prompt=pair.prompt)
+            for side in range(2)
+        ]
+        self._pairs.append(
+            _Pair(
+                places=(places[0], places[1]),
+                impressions=(impression(pair.chosen), impression(pair.rejected)),
+                is_tie=pair.probability == 0.5,
+            )
+        )
+
+    def alike(self) -> Alike:
+        """All images that are alike, by what that means."""
+        # Those of the training first, so that an image of the validation is matched with them before its own kind.
+        pairs = sorted(self._pairs, key=lambda pair: pair.places[0].part != TRAINING)
+        places = [place for pair in pairs for place in pair.places]
+        matches = near_duplicates([entry for pair in pairs for entry in pair.impressions])
+        found = [
+            AlikeImages(first=places[match.earlier], second=places[match.later], distance=match.distance)
+            for match in matches
+        ]
+        return Alike(
+            across=_nearest(entry for entry in found if entry.first.part != entry.second.part),
+            other_prompts=[entry for entry in found if _has_another_prompt(entry)],
+            within_pairs=[entry for entry in found if _is_one_pair(entry)],
+            pairs=_alike_pairs(pairs, _groups(len(places), matches)),
+        )
+
+
+def _alike_pairs(pairs: Sequence[_Pair], likeness: Sequence[int]) -> list[AlikePairs]:
+    """Pairs of one prompt whose images are alike, each with the first such pair."""
+    seen: dict[tuple[str, str, frozenset[int]], int] = {}
+    found = []
+    for number, pair in enumerate(pairs):
+        place, groups = pair.places[0], likeness[2 * number : 2 * number + 2]
+        first = seen.setdefault((place.part, normalised(place.prompt), frozenset(groups)), number)
+        if first == number or groups[0] == groups[1]:
+            continue
+        earlier = pairs[first]
+        is_turned = pair.is_tie != earlier.is_tie or (not pair.is_tie and likeness[2 * first] != groups[0])
+        found.append(AlikePairs(first=earlier.places[0], second=place, is_turned=is_turned))
+    return found
+
+
+def _is_one_pair(entry: AlikeImages) -> bool:
+    return (entry.first.source, entry.first.pair) == (entry.second.source, entry.second.pair)
+
+
+def _has_another_prompt(entry: AlikeImages) -> bool:
+    first, second = entry.first, entry.second
+    return first.part == second.part and normalised(first.prompt) != normalised(second.prompt)
+
+
+def _groups(count: int, matches: Iterable[Match]) -> list[int]:
+    """A number for each image, the same for those that a chain of matches joins."""
+    parents = list(range(count))
+
+    def root(number: int) -> int:
+        while parents[number] != number:
+            parents[number] = parents[parents[number]]
+            number = parents[number]
+        return number
+
+    for match in matches:
+        parents[root(match.later)] = root(match.earlier)
+    return [root(number) for number in range(count)]
+
+
+def overlaps(prompts: Prompts, across: Sequence[AlikeImages]) -> list[Overlap]:
+    """What each two of the parts share, the training's first; those that share nothing are left out.
+
+    Args:
+        prompts: of all parts.
+        across: images of one part that are like images of another.
+    """
+    found = [
+        Overlap(
+            parts=parts,
+            prompts=prompts.shared(*parts),
+            images=[entry for entry in across if (entry.first.part, entry.second.part) == parts],
+        )
+        for parts in combinations((TRAINING, VALIDATION, EVALUATION), 2)
+    ]
+    return [overlap for overlap in found if overlap.prompts or overlap.images]
+
+
+def _nearest(images: Iterable[AlikeImages]) -> list[AlikeImages]:
+    """For each second image the one that is most like it."""
+    nearest: dict[ImagePlace, AlikeImages] = {}
+    for entry in images:
+        if entry.distance < nearest.setdefault(entry.second, entry).distance:
+            nearest[entry.second] = entry
+    return list(nearest.values())
