@@ -13,8 +13,10 @@ from PIL import Image
 
 from seedpo.cli import main
 from seedpo.data.settings import PairsConfig
+from seedpo.data.streams import StreamedPairs
 from seedpo.scenes.pairs import preference_table
 from tests.data.pictures import BLUE, RED, image_file, noise_file, table, write_images
+from tests.data.test_streams import Rows
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:
@@ -102,6 +104,36 @@ class TestCheck:
         with Image.open(out / "pairs.png") as sheet:
             assert min(sheet.size) > 200
         assert json.loads((out / "check.json").read_text())["checked"] == 2
+
+    def test_what_is_measured_on(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """By the options, or by the keys of a run: leaks come first, and stop nothing."""
+        training = parquet(tmp_path, (1, 0), (0, 1), caption=["a star", "a disc"], jpg_1=[noise_file(seed=7)] * 2)
+        (tmp_path / "b").mkdir()
+        held_out = parquet(tmp_path / "b", (1, 0), caption=["A star."], jpg_1=[noise_file(seed=8)])
+        prompts = tmp_path / "prompts.txt"
+        prompts.write_text("a square\nA  DISC\n")
+        options = ("--validation", held_out, "--prompts", prompts)
+        keys = ("--set", f"pairs.validation={held_out}", "--set", f"evaluation.prompts={prompts}")
+        status, out, err = call(capsys, training, "--quiet", *options, "--out", tmp_path / "out")
+        assert (status, err) == (0, "")
+        leaks = [line for line in out.splitlines() if "LEAK" in line]
+        assert [line.rpartition(":")[2].strip() for line in leaks] == ["1", "1", "1"]
+        assert out.splitlines()[3] == leaks[0]
+        assert out.splitlines()[:-1] == call(capsys, training, "--quiet", *keys)[1].splitlines()
+        with Image.open(tmp_path / "out" / "near-duplicates.png") as sheet:
+            assert min(sheet.size) > 200
+        overlaps = json.loads((tmp_path / "out" / "check.json").read_text())["overlaps"]
+        assert [overlap["parts"] for overlap in overlaps] == [["training", "validation"], ["training", "evaluation"]]
+        assert overlaps[0]["images"][0]["second"]["place"] == f"{held_out} row 0"
+
+    def test_a_share_of_a_stream_cannot_be_kept_out(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stream = StreamedPairs(Rows(), PairsConfig(resolution=8))
+        monkeypatch.setattr("seedpo.data.reading.load_pairs", lambda *_, **__: stream)
+        status, out, err = call(capsys, "hub:a/b", "--validation", 0.5, "--set", "pairs.resolution=8")
+        assert (status, out) == (1, "")
+        assert "pairs.validation = 0.5: hub:a/b" in err
 
     def test_nothing_to_look_at(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = parquet(tmp_path, (1, 0), jpg_1=[b"broken"])

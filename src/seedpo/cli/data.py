@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,18 +14,17 @@ from seedpo.cli.shared import read_changes
 from seedpo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from seedpo.data.check import Findings
-    from seedpo.data.pairs import PairSet
-    from seedpo.data.streams import StreamedPairs
+    from seedpo.data.check.findings import Findings, Measured
+    from seedpo.training.settings import RunConfig
 
 data_app = typer.Typer(
     no_args_is_help=True,
     help="Labelled pairs of images: whether a set is sound, and how one in another layout becomes the usual table.",
 )
 
-SHEET, REPORT = "pairs.png", "check.json"
+SHEET, NEAR_SHEET, REPORT = "pairs.png", "near-duplicates.png", "check.json"
 SHEET_PAIRS = 24
-"""Pairs on the contact sheet."""
+"""Pairs on a contact sheet at most."""
 
 
 @data_app.command("check")
@@ -41,7 +41,8 @@ def check_command(
     out: Annotated[
         Path | None,
         typer.Option(
-            help=f"Folder for a contact sheet ({SHEET}) and all findings ({REPORT}); of several sets a folder for each."
+            help=f"Folder for sheets of pairs ({SHEET}) and of near-duplicates ({NEAR_SHEET}), and for all findings "
+            f"({REPORT}); of several sets a folder for each."
         ),
     ] = None,
     rows: Annotated[
@@ -51,14 +52,30 @@ def check_command(
             help="Read the images of so many pairs: evenly spread, of a stream the first. Labels of all.",
         ),
     ] = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SET",
+            help="Compare prompts and images with these pairs, or a share of the prompts: `pairs.validation` of a run.",
+        ),
+    ] = None,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Compare with these prompts of an evaluation: a set or a file. Repeatable."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
 ) -> None:
     """Read a set of labelled pairs as a run would, and say what is in it.
 
-    Counts, ties and sizes; prompts that are empty or too long; pairs that are there twice, with other labels too; every
-    pair that cannot be read, with file and row. Exit status 1 if a run would stop. `--out` draws pairs to look at:
-    whether chosen is chosen is seen at a glance.
+    First how many files and rows were found, used and passed over, and why. Then what is measured on as well as trained
+    on: prompts that are equal but for case, blanks and punctuation, and images that look alike (`--validation`,
+    `--prompts`, or the keys of a run). Then sizes and shapes, what each resolution would cut away and enlarge, and
+    which fits; prompts that are empty or too long; pairs that are there twice, with other labels too, near-duplicates
+    among them; every pair that cannot be read, with file and row.
+
+    Exit status 1 if a run would stop; near-duplicates do not stop it. `--out` draws pairs to look at: whether chosen is
+    chosen is seen at a glance.
 
     Formats: Pick-a-Pic's parquet, tables with prompt, chosen and rejected (parquet, JSONL, CSV), folders chosen/ and
     rejected/, WebDataset archives, Hugging Face data sets. docs/data.md describes them.
@@ -71,21 +88,32 @@ def check_command(
         seedpo data check "pickapic/train-*.parquet" --rows 5000
 
         seedpo data check hub:owner/name --rows 200 --set pairs.resolution=512
+
+        seedpo data check train/ --validation held_out/ --prompts parti --prompts my_prompts.txt
     """
-    from seedpo.data.check import check_pairs, findings_text
+    from seedpo.data.check.findings import check_pairs
+    from seedpo.data.check.text import findings_text
     from seedpo.data.reading import load_pairs
     from seedpo.settings import build_config
     from seedpo.training.settings import RunConfig
 
-    config = build_config(RunConfig, read_changes(changes))
+    tree = read_changes([*(changes or []), *([] if validation is None else [f"pairs.validation={validation}"])])
+    config = build_config(RunConfig, tree)
+    measured = _measured(config, prompts or _evaluation_prompts(tree))
     if as_json:
         logging.getLogger("seedpo").setLevel(logging.WARNING)
     all_findings: list[Findings] = []
     for number, path in enumerate(paths, start=1):
         pairs = load_pairs(path, config.pairs, seed=config.seed)
-        findings = check_pairs(pairs, rows=rows, progress=not quiet)
+        if pairs.sequential and isinstance(measured.validation, float):
+            raise ConfigError(
+                f"pairs.validation = {measured.validation:g}: {path} is a stream, of which no pairs can be kept out; "
+                "name a set of pairs"
+            )
+        findings = check_pairs(pairs, rows=rows, measured=measured, progress=not quiet)
         all_findings.append(findings)
-        written = [] if out is None else _write(pairs, findings, out if len(paths) == 1 else out / str(number))
+        sets = [pairs, measured.validation]
+        written = [] if out is None else _write(sets, findings, out if len(paths) == 1 else out / str(number))
         if not as_json:
             typer.echo(findings_text(findings))
             if written:
@@ -149,16 +177,42 @@ def convert_command(
     typer.echo(json.dumps(conversion.as_json(), indent=1) if as_json else "\n".join(conversion.lines()))
 
 
-def _write(pairs: PairSet | StreamedPairs, findings: Findings, out: Path) -> list[Path]:
-    """Writes all findings and, if any pair can be read, a contact sheet; returns what was written."""
-    from seedpo.data.check import spread, write_contact_sheet
+def _evaluation_prompts(tree: Mapping[str, Any]) -> list[str]:
+    """The prompts of evaluations that the user named; the default ones are in no set of anybody's."""
+    name = tree.get("evaluation", {}).get("prompts")
+    return [] if name is None else [str(name)]
 
+
+def _measured(config: RunConfig, prompts: Sequence[str]) -> Measured:
+    """What the training must not have seen: the validation pairs of a run, and some sets of prompts."""
+    from seedpo.data.check.findings import Measured
+    from seedpo.data.prompts import load_prompts
+    from seedpo.data.reading import load_pairs
+
+    validation: Any = config.pairs.validation
+    if isinstance(validation, str):
+        split = config.pairs.validation_split or config.pairs.split
+        validation = load_pairs(validation, config.pairs.model_copy(update={"split": split}), seed=config.seed)
+    return Measured(validation=validation, prompts={name: load_prompts(name, seed=config.seed) for name in prompts})
+
+
+def _write(sets: Sequence[Any], findings: Findings, out: Path) -> list[Path]:
+    """Writes all findings and, where there is something to see, sheets of pairs; returns what was written."""
+    from seedpo.data.check.findings import spread
+    from seedpo.data.check.sheet import near_duplicates_of, write_contact_sheet, write_near_duplicates
+    from seedpo.data.pairs import PairSet
+
+    rows = spread(findings.readable, SHEET_PAIRS)
+    tables = {number: pairs for number, pairs in enumerate(sets) if isinstance(pairs, PairSet)}
+    near = near_duplicates_of(findings, tables, SHEET_PAIRS)
+    title = f"{findings.origin}: {findings.summary}"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        shown = spread(findings.readable, SHEET_PAIRS)
-        if shown:
-            write_contact_sheet(pairs, shown, out / SHEET, title=f"{findings.origin}: {findings.summary}")
+        if rows:
+            write_contact_sheet(sets[0], rows, out / SHEET, title=title)
+        if near:
+            write_near_duplicates(tables, near, out / NEAR_SHEET, title=f"{findings.origin}: near-duplicates")
         (out / REPORT).write_text(json.dumps(findings.as_json(), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--out {out} cannot be written: {error}") from error
-    return [out / REPORT, out / SHEET] if shown else [out / REPORT]
+    return [out / REPORT, *([out / SHEET] if rows else []), *([out / NEAR_SHEET] if near else [])]

@@ -108,6 +108,12 @@ def _cosines() -> NDArray[np.float64]:
     return np.cos(np.arange(_KEPT)[:, None] * places)
 
 
+def distance(first: Impression, second: Impression) -> int | None:
+    """Bits in which the hashes of two images differ if they are alike; `None` if they are not."""
+    matches = near_duplicates([first, second])
+    return matches[0].distance if matches else None
+
+
 def near_duplicates(impressions: Sequence[Impression]) -> list[Match]:
     """All images that are alike, each with earlier ones: exact, each compared with each.
 
@@ -137,9 +143,7 @@ def near_duplicates(impressions: Sequence[Impression]) -> list[Match]:
         is_alike = earlier_ones < later_ones
         is_alike[is_alike] = _colours_agree(colours, later_ones[is_alike], earlier_ones[is_alike])
         places = zip(later[is_alike].tolist(), earlier_ones[is_alike].tolist(), strict=True)
-        matches += [
-            Match(earlier=numbers[b], later=numbers[a + start], distance=int(bits[a, b])) for a, b in places
-        ]
+        matches += [Match(earlier=numbers[b], later=numbers[a + start], distance=int(bits[a, b])) for a, b in places]
     return sorted(matches[:MOST_MATCHES], key=lambda match: (match.later, match.earlier))
 
 

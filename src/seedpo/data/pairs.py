@@ -379,6 +379,14 @@ class PairSet:
     def _folders(self, rows: Sequence[int]) -> list[Path | None]:
         return [image_folder(self.config, self.table.folder(row)) for row in rows]
 
+    def prompts(self) -> list[Any]:
+        """The prompts of all pairs as they are stored, be they text or not, without reading row by row."""
+        return _taken(self.table.values(self.layout.content[0]), self.rows.tolist())
+
+    def place(self, index: int) -> str:
+        """File and row of a pair, for messages."""
+        return self.table.place(int(self.rows[index]))
+
     def images(self, index: int) -> list[tuple[str, str]]:
         """Place and SHA-256 of both image files of a pair.
 

@@ -233,6 +233,11 @@ def _is_apart(pairs: PreferencePairs, row: int, share: float) -> bool:
         prompt = pairs.prompt(row)
     except DataError:  # whoever reads the pair says so
         return False
+    return is_apart(prompt, share)
+
+
+def is_apart(prompt: str, share: float) -> bool:
+    """Whether a prompt is one of the share of all prompts that is kept apart; see :func:`divided_by_prompt`."""
     return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big") / 2**64 < share
 
 

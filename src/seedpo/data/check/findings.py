@@ -1,50 +1,63 @@
-"""What a set of labelled pairs holds, what in it would stop a run, and a sheet of pairs to look at."""
+"""What a set of labelled pairs holds, and what in it would stop a run; every image is read once."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-import textwrap
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from tqdm import tqdm
 
 from seedpo.data.buckets import Size, cropped_share
-from seedpo.data.pairs import OpenedPair, PairSet, check_size, fitted, open_pair
+from seedpo.data.check.overlaps import (
+    EVALUATION,
+    MOST_PAIRS,
+    PARTS,
+    TRAINING,
+    VALIDATION,
+    Alike,
+    Images,
+    Overlap,
+    Prompts,
+    overlaps,
+)
+from seedpo.data.check.shapes import Shapes
+from seedpo.data.inventory import Inventory
+from seedpo.data.near_duplicates import MOST_BITS, MOST_LEVELS
+from seedpo.data.pairs import OpenedPair, PairSet, check_size, open_pair
+from seedpo.data.selection import is_apart
 from seedpo.data.streams import StreamedPairs
 from seedpo.errors import DataError
 
 TOKENS = 77
 """Tokens of a prompt that CLIP's text encoders read, start and end included; the rest is cut off."""
 
-SHOWN = 5
-"""Places that are named of each kind; the JSON file has them all."""
-
-SIDE = 224
-"""Height and width that an image takes at most, in pixels."""
-COLUMNS = 3
-"""Pairs side by side."""
-MARGIN, GAP, FRAME, LINE = 16, 6, 4, 17
-CHOSEN, REJECTED, TIE, INK, QUIET = "#1a7f37", "#b42318", "#8a6d00", "#1f2328", "#656d76"
-
-_CELL = (2 * (SIDE + 2 * FRAME) + GAP, SIDE + 2 * FRAME + 4 * LINE + 8)
-_WIDTH = 62
-"""Characters of a line of a prompt."""
-
 _PIECE = re.compile(r"'(?:s|t|re|ve|m|ll|d)\b|[^\W\d_]+|\d|[^\w\s]+|_")
 """Words, digits and signs as CLIP's tokenizer separates them; rare words become several tokens."""
 
-_COUNTED = ("sizes", "readable", "buckets", "cropped")
+_COUNTED = ("shapes", "readable", "buckets", "cropped", "inventory", "alike", "overlaps")
 """Findings that JSON holds in another form, or not at all."""
 
-_QUANTILES = {"least": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "most": 1.0}
+Opened = PairSet | StreamedPairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the training must not have seen.
+
+    Attributes:
+        validation: pairs of their own, or the share of the prompts that is kept out; ``None``: none.
+        prompts: those of evaluations, by the name of their set.
+    """
+
+    validation: Opened | float | None = None
+    prompts: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -54,46 +67,62 @@ class Findings:
     Attributes:
         origin: what was checked.
         summary: pairs and what is left out.
+        inventory: files and rows, and what was passed over.
+        resolution: that of the run; `None`: the images' own.
+        has_buckets: whether the run takes the nearest bucket of each pair.
         pairs: number of pairs; `None` for a stream.
         ties: pairs in which neither image is preferred, whether they are left out or not; `None` for a stream.
         unlabelled: pairs that nobody judged, which are left out; `None` for a stream.
+        bad_rows_limit: share of unreadable pairs over which a run stops.
         checked: pairs whose images were read.
         unreadable: what is wrong with those that cannot be read, with file and row.
-        bad_rows_limit: share of unreadable pairs over which a run stops.
-        sizes: images of each width and height.
+        shapes: sizes of the images.
         buckets: pairs in each bucket, by height and width; none without ``pairs.buckets``.
         cropped: share of each image that its bucket cuts away.
-        different_sizes: pairs whose two images differ in size.
         too_small: images whose shorter side is below the resolution; they are enlarged.
         repeated: pairs that are there more than once, each as "second place = first place".
         same_image: places of pairs that show one image twice.
         contradictions: pairs that are there more than once with different labels.
-        prompts: distinct prompts.
+        prompts: distinct prompts, of all pairs; of a stream of those that were read.
+        distinct_prompts: those of them that differ in more than case, blanks and punctuation.
         empty_prompts: places of pairs without a prompt.
         long_prompts: places of pairs whose prompt has more than 77 tokens at least.
         readable: numbers of the pairs that can be read.
+        compared: images that were compared with one another.
+        alike: near-duplicates within training and validation.
+        overlaps: what training, validation and evaluation share.
+        parts: prompts that differ of training, validation and evaluation.
+        omitted: what was not checked, and why.
     """
 
     origin: str
     summary: str
+    inventory: Inventory | None
+    resolution: int | None
+    has_buckets: bool
     pairs: int | None
     ties: int | None
     unlabelled: int | None
     bad_rows_limit: float
     checked: int = 0
     unreadable: list[str] = field(default_factory=list)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    shapes: Shapes = field(default_factory=Shapes)
     buckets: Counter[Size] = field(default_factory=Counter)
     cropped: list[float] = field(default_factory=list)
-    different_sizes: int = 0
     too_small: int = 0
     repeated: list[str] = field(default_factory=list)
     same_image: list[str] = field(default_factory=list)
     contradictions: list[str] = field(default_factory=list)
     prompts: int = 0
+    distinct_prompts: int = 0
     empty_prompts: list[str] = field(default_factory=list)
     long_prompts: list[str] = field(default_factory=list)
     readable: list[int] = field(default_factory=list)
+    compared: int = 0
+    alike: Alike = field(default_factory=Alike)
+    overlaps: list[Overlap] = field(default_factory=list)
+    parts: dict[str, int] = field(default_factory=dict)
+    omitted: list[str] = field(default_factory=list)
 
     @property
     def stops(self) -> list[str]:
@@ -105,47 +134,64 @@ class Findings:
         return [f"{share}, and pairs.bad_rows_limit allows {self.bad_rows_limit:.2%}"]
 
     @property
-    def shorter_sides(self) -> dict[str, int]:
-        """Quantiles of the images' shorter sides, in pixels."""
-        sides = np.repeat([min(size) for size in self.sizes], list(self.sizes.values()))
-        if not len(sides):
-            return {}
-        return {name: int(np.quantile(sides, share, method="nearest")) for name, share in _QUANTILES.items()}
+    def leaks(self) -> list[Overlap]:
+        """What is trained on and measured on alike."""
+        return [overlap for overlap in self.overlaps if overlap.is_leak]
 
     def as_json(self) -> dict[str, Any]:
         """All of it as JSON values."""
         values = {name: value for name, value in vars(self).items() if name not in _COUNTED}
-        sizes = {f"{width}x{height}": count for (width, height), count in self.sizes.most_common()}
-        buckets = {f"{width}x{height}": count for (height, width), count in self.buckets.most_common()}
-        cropped = float(np.mean(self.cropped)) if self.cropped else 0.0
-        own = {"sizes": sizes, "buckets": buckets, "cropped": cropped}
-        return {**values, **own, "shorter_sides": self.shorter_sides, "stops": self.stops}
+        shapes = self.shapes
+        own = {
+            "inventory": None if self.inventory is None else self.inventory.as_json(),
+            "sizes": {f"{width}x{height}": count for (height, width), count in shapes.sizes.most_common()},
+            "different_sizes": shapes.different_sizes,
+            "shorter_sides": shapes.shorter_sides,
+            "aspect_ratios": shapes.ratios,
+            "crops": [asdict(crop) for crop in shapes.crops(self.resolution)],
+            "advice": shapes.advice(),
+            "buckets": {f"{width}x{height}": count for (height, width), count in self.buckets.most_common()},
+            "cropped": float(np.mean(self.cropped)) if self.cropped else 0.0,
+            "near_duplicates": {"most_bits": MOST_BITS, "most_levels": MOST_LEVELS, **asdict(self.alike)},
+            "overlaps": [asdict(overlap) | {"is_leak": overlap.is_leak} for overlap in self.overlaps],
+            "stops": self.stops,
+        }
+        return values | own
 
 
-def check_pairs(pairs: PairSet | StreamedPairs, *, rows: int | None = None, progress: bool = True) -> Findings:
+def check_pairs(
+    pairs: Opened, *, rows: int | None = None, measured: Measured | None = None, progress: bool = True
+) -> Findings:
     """Reads the pairs that a run would read, and notes what is odd about them.
 
     Args:
         pairs: the set.
         rows: pairs whose images are read, evenly spread over the set, or the first of a stream; `None`: all.
+        measured: validation pairs and evaluation prompts, with which the set is compared.
         progress: whether to show a progress bar.
 
     Raises:
         StreamError: if a stream breaks off.
     """
+    measured = measured or Measured()
     findings = Findings(
         origin=pairs.origin,
         summary=pairs.summary,
+        inventory=getattr(pairs, "inventory", None),
+        resolution=pairs.config.resolution,
+        has_buckets=pairs.config.buckets,
         pairs=None if pairs.sequential else len(pairs),
         ties=pairs.tied,
         unlabelled=pairs.unlabelled,
         bad_rows_limit=pairs.config.bad_rows_limit,
     )
-    indices = islice(pairs.one_pass(), rows) if pairs.sequential else spread(range(len(pairs)), rows)
+    texts, images = Prompts(), Images()
+    share = measured.validation if isinstance(measured.validation, float) else 0.0
+    findings.prompts = _note_all_prompts(texts, pairs, share)
     size = pairs.size() if pairs.config.resolution is None else None
     seen: dict[tuple[bytes, bytes, bytes], tuple[str, int]] = {}
-    texts: set[str] = set()
-    for index in tqdm(indices, desc="pairs", unit="pair", disable=not progress):
+    written: set[str] = set()
+    for number, index in enumerate(tqdm(_indices(pairs, rows), desc="pairs", unit="pair", disable=not progress)):
         findings.checked += 1
         try:
             pair = open_pair(pairs.stored(index))
@@ -156,11 +202,22 @@ def check_pairs(pairs: PairSet | StreamedPairs, *, rows: int | None = None, prog
             findings.unreadable.append(str(error))
             continue
         findings.readable.append(index)
-        texts.add(pair.prompt)
+        part = VALIDATION if is_apart(pair.prompt, share) else TRAINING
+        if pairs.sequential:
+            written.add(pair.prompt)
+            texts.add(part, pair.prompt, pair.place)
+        if _is_compared(number, pairs, rows):
+            images.add(pair, part=part, source=0, number=index)
         _note_bucket(findings, pair)
         _note_prompt(findings, pair)
         _note_repetition(findings, pair, seen)
-    findings.prompts = len(texts)
+    if pairs.sequential:
+        findings.prompts = len(written)
+    findings.distinct_prompts = len(texts)
+    if isinstance(measured.validation, PairSet | StreamedPairs):
+        _note_validation(findings, texts, images, measured.validation, rows, progress=progress)
+    _note_evaluation(texts, measured.prompts)
+    _compare(findings, texts, images)
     return findings
 
 
@@ -171,11 +228,86 @@ def spread(rows: Sequence[int], count: int | None) -> Sequence[int]:
     return [rows[place] for place in np.linspace(0, len(rows) - 1, count).round().astype(int).tolist()]
 
 
+def _indices(pairs: Opened, rows: int | None) -> Iterable[int]:
+    """The pairs whose images are read."""
+    return islice(pairs.one_pass(), rows) if pairs.sequential else spread(range(len(pairs)), rows)
+
+
+def _is_compared(number: int, pairs: Opened, rows: int | None) -> bool:
+    """Whether the images of the pair that is read as this one are compared with others."""
+    if pairs.sequential:
+        return number < MOST_PAIRS
+    count = len(pairs) if rows is None else min(rows, len(pairs))
+    return number % -(-count // MOST_PAIRS) == 0
+
+
+def _note_all_prompts(texts: Prompts, pairs: Opened, share: float) -> int:
+    """Notes the prompts of all pairs, each in its part; returns how many differ. Of a stream none are known."""
+    if isinstance(pairs, StreamedPairs):
+        return 0
+    first: dict[str, int] = {}
+    for index, prompt in enumerate(pairs.prompts()):
+        if isinstance(prompt, str):
+            first.setdefault(prompt, index)
+    for prompt, index in first.items():
+        texts.add(VALIDATION if is_apart(prompt, share) else TRAINING, prompt, pairs.place(index))
+    return len(first)
+
+
+def _note_validation(
+    findings: Findings, texts: Prompts, images: Images, pairs: Opened, rows: int | None, *, progress: bool
+) -> None:
+    """Notes prompts and images of validation pairs; how many cannot be read is said too."""
+    if isinstance(pairs, PairSet):
+        for index, prompt in enumerate(pairs.prompts()):
+            if isinstance(prompt, str):
+                texts.add(VALIDATION, prompt, pairs.place(index))
+    bad = 0
+    numbers = tqdm(_indices(pairs, rows), desc="validation pairs", unit="pair", disable=not progress)
+    for number, index in enumerate(numbers):
+        if not _is_compared(number, pairs, rows):
+            continue
+        try:
+            pair = open_pair(pairs.stored(index))
+        except DataError:
+            bad += 1
+            continue
+        texts.add(VALIDATION, pair.prompt, pair.place)
+        images.add(pair, part=VALIDATION, source=1, number=index)
+    if bad:
+        findings.omitted.append(f"{bad} validation pairs cannot be read; check {pairs.origin} by itself")
+
+
+def _note_evaluation(texts: Prompts, sets: Mapping[str, Sequence[str]]) -> None:
+    for name, prompts in sets.items():
+        for number, prompt in enumerate(prompts, start=1):
+            texts.add(EVALUATION, prompt, f"{name} prompt {number}")
+
+
+def _compare(findings: Findings, texts: Prompts, images: Images) -> None:
+    findings.compared = len(images)
+    alike = images.alike()
+    exact = {line.split(" !=")[0].split(" = ")[0] for line in (*findings.repeated, *findings.contradictions)}
+    findings.alike = replace(
+        alike,
+        within_pairs=[entry for entry in alike.within_pairs if entry.first.place not in findings.same_image],
+        pairs=[entry for entry in alike.pairs if entry.second.place not in exact],
+    )
+    findings.overlaps = overlaps(texts, findings.alike.across)
+    findings.parts = {part: count for part in PARTS if (count := texts.count(part))}
+    if len(images) < 2 * len(findings.readable):
+        findings.omitted.append(
+            f"near-duplicates were sought among the images of {MOST_PAIRS} pairs of a set at most, "
+            + ("the first ones" if findings.pairs is None else "evenly spread")
+        )
+    if findings.pairs is None:
+        findings.omitted.append("of a stream only the prompts and labels of the pairs above are known, not all")
+
+
 def _note_sizes(findings: Findings, pair: OpenedPair, resolution: int | None) -> None:
-    images = (pair.chosen, pair.rejected)
-    findings.sizes.update(image.size for image in images)
-    findings.different_sizes += images[0].size != images[1].size
-    findings.too_small += sum(resolution is not None and min(image.size) < resolution for image in images)
+    findings.shapes.add(pair)
+    sides = [min(image.size) for image in (pair.chosen, pair.rejected)]
+    findings.too_small += sum(resolution is not None and side < resolution for side in sides)
 
 
 def _note_bucket(findings: Findings, pair: OpenedPair) -> None:
@@ -217,132 +349,3 @@ def _note_repetition(
 
 def _pixels(image: Image.Image) -> bytes:
     return hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).digest()
-
-
-def findings_text(findings: Findings) -> str:
-    """A page for people: figures first, then what is odd, then whether a run could use it."""
-    lines = [f"{findings.origin}", f"  {findings.summary}"]
-    if findings.pairs is not None and findings.checked < findings.pairs:
-        lines.append(f"  checked: {findings.checked} of {findings.pairs} pairs, evenly spread")
-    else:
-        lines.append(f"  checked: {findings.checked} pairs")
-    lines += _sizes(findings)
-    lines += _buckets(findings)
-    lines.append(f"  prompts: {findings.prompts} different ones")
-    lines += _places("without a prompt", findings.empty_prompts)
-    lines += _places(f"prompts of more than {TOKENS} tokens, whose end is not seen", findings.long_prompts)
-    lines += _places("pairs that show one image twice", findings.same_image)
-    lines += _places("repeated pairs", findings.repeated)
-    lines += _places("repeated pairs with other labels", findings.contradictions)
-    lines += _places("pairs that cannot be used", findings.unreadable)
-    lines += [f"A run would stop: {reason}" for reason in findings.stops] or ["A run can use this set."]
-    return "\n".join(lines)
-
-
-def _sizes(findings: Findings) -> list[str]:
-    total = findings.sizes.total()
-    if not total:
-        return []
-    common = findings.sizes.most_common(SHOWN)
-    table = [f"    {width:>6} x {height:<6} {count / total:7.1%}" for (width, height), count in common]
-    if rest := total - sum(count for _, count in common):
-        table.append(f"    {len(findings.sizes) - len(common)} other sizes {rest / total:7.1%}")
-    sides = ", ".join(f"{name} {value}" for name, value in findings.shorter_sides.items())
-    lines = ["  sizes of images (width x height):", *table, f"    shorter side: {sides} px"]
-    if findings.different_sizes:
-        lines.append(f"    pairs whose images differ in size: {findings.different_sizes}")
-    if findings.too_small:
-        lines.append(f"    images smaller than the resolution, which are enlarged: {findings.too_small}")
-    return lines
-
-
-def _buckets(findings: Findings) -> list[str]:
-    total = findings.buckets.total()
-    if not total:
-        return []
-    table = [
-        f"    {width:>6} x {height:<6} {count:>8} {count / total:7.1%}"
-        for (height, width), count in sorted(findings.buckets.items(), key=lambda item: item[0][1] / item[0][0])
-    ]
-    mean, most = float(np.mean(findings.cropped)), max(findings.cropped)
-    away = f"    cut away of an image: {mean:.1%} on average, {most:.1%} at most"
-    return ["  pairs in buckets (width x height):", *table, away]
-
-
-def _places(what: str, places: Sequence[str]) -> list[str]:
-    if not places:
-        return []
-    more = [f"    and {len(places) - SHOWN} more"] if len(places) > SHOWN else []
-    return [f"  {what}: {len(places)}", *(f"    {place}" for place in places[:SHOWN]), *more]
-
-
-def write_contact_sheet(pairs: PairSet | StreamedPairs, rows: Sequence[int], path: Path, *, title: str) -> None:
-    """Draws some pairs into a PNG file.
-
-    Args:
-        pairs: the set.
-        rows: numbers of pairs that can be read.
-        path: the file.
-        title: first line of the sheet.
-
-    Raises:
-        DataError: if a pair cannot be read.
-    """
-    height = -(-len(rows) // COLUMNS)
-    size = (
-        MARGIN + COLUMNS * (_CELL[0] + MARGIN),
-        2 * MARGIN + 2 * LINE + height * (_CELL[1] + MARGIN),
-    )
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN), title, fill=INK, font=ImageFont.load_default(15))
-    size_of_all = pairs.size() if pairs.config.resolution is None else None
-    for number, row in enumerate(rows):
-        left = MARGIN + number % COLUMNS * (_CELL[0] + MARGIN)
-        top = 2 * MARGIN + 2 * LINE + number // COLUMNS * (_CELL[1] + MARGIN)
-        pair = open_pair(pairs.stored(row))
-        images, _ = fitted(pair, pairs.config, size=size_of_all)
-        _draw_pair(sheet, draw, pair, images, row, (left, top))
-    sheet.save(path)
-
-
-def _draw_pair(
-    sheet: Image.Image,
-    draw: ImageDraw.ImageDraw,
-    pair: OpenedPair,
-    images: tuple[Image.Image, Image.Image],
-    row: int,
-    corner: tuple[int, int],
-) -> None:
-    left, top = corner
-    tie = pair.probability == 0.5
-    labels = ("tie", "tie") if tie else ("chosen", "rejected")
-    colours = (TIE, TIE) if tie else (CHOSEN, REJECTED)
-    font = ImageFont.load_default(13)
-    for number, pixels in enumerate(images):
-        x = left + number * (SIDE + 2 * FRAME + GAP)
-        image = _thumbnail(pixels)
-        draw.text((x, top), labels[number], fill=colours[number], font=font)
-        box = (x, top + LINE, x + SIDE + 2 * FRAME - 1, top + LINE + SIDE + 2 * FRAME - 1)
-        draw.rectangle(box, outline=colours[number], width=FRAME - 1)
-        offset = [FRAME + (SIDE - side) // 2 for side in image.size]
-        sheet.paste(image, (x + offset[0], top + LINE + offset[1]))
-    shown = (
-        f"pair {row}, stored as {pair.chosen.width} x {pair.chosen.height}, "
-        f"trained on as {images[0].width} x {images[0].height}"
-    )
-    below = top + LINE + SIDE + 2 * FRAME + 2
-    draw.text((left, below), shown, fill=QUIET, font=ImageFont.load_default(12))
-    prompt = textwrap.shorten(pair.prompt, 2 * _WIDTH - 6, placeholder=" ...") or "(no prompt)"
-    for number, line in enumerate(textwrap.wrap(prompt, _WIDTH)[:2]):
-        draw.text((left, below + (number + 1) * LINE), line, fill=INK, font=font)
-
-
-def _thumbnail(image: Image.Image) -> Image.Image:
-    """At most SIDE pixels wide and high; small images are enlarged by a whole number, so that their pixels show."""
-    factor = SIDE // max(image.size)
-    if factor > 1:
-        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    image = image.copy()
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return image

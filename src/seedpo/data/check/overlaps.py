@@ -6,12 +6,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from seedpo.data.near_duplicates import MOST_COMPARED, Impression, Match, impression, near_duplicates, normalised
+from seedpo.data.near_duplicates import (
+    MOST_COMPARED,
+    Impression,
+    Match,
+    distance,
+    impression,
+    near_duplicates,
+    normalised,
+)
 from seedpo.data.pairs import OpenedPair
 
-TRAINING, VALIDATION, EVALUATION = "training", "validation", "evaluation"
+TRAINING, VALIDATION, EVALUATION = PARTS = ("training", "validation", "evaluation")
 
 SIDES = ("chosen", "rejected")
+
+MOST_PAIRS = MOST_COMPARED // 4
+"""Pairs of each set whose images are compared with one another at most; of more, some that are evenly spread."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePlace:
@@ -108,8 +120,12 @@ class Prompts:
         ]
 
     def __len__(self) -> int:
-        """Different prompts of all parts together."""
+        """Prompts that differ, of all parts together."""
         return len(set().union(*self._parts.values()))
+
+    def count(self, part: str) -> int:
+        """Prompts of a part that differ."""
+        return len(self._parts.get(part, {}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +133,8 @@ class AlikePairs:
     """Two pairs of one prompt with images that are alike.
 
     Attributes:
-        first, second: where their chosen images lie.
+        first: where the chosen image of the earlier pair lies.
+        second: where the image of the later pair lies that is like it.
         is_turned: whether they are labelled differently.
     """
 
@@ -140,10 +157,10 @@ class Alike:
         pairs: pairs of one prompt and one part that are alike.
     """
 
-    across: list[AlikeImages]
-    other_prompts: list[AlikeImages]
-    within_pairs: list[AlikeImages]
-    pairs: list[AlikePairs]
+    across: list[AlikeImages] = field(default_factory=list)
+    other_prompts: list[AlikeImages] = field(default_factory=list)
+    within_pairs: list[AlikeImages] = field(default_factory=list)
+    pairs: list[AlikePairs] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,11 +173,9 @@ class _Pair:
 
 
 class Images:
-    """Impressions of the images of each part, up to :data:`.MOST_COMPARED`."""
+    """Impressions of the images of each part."""
 
     def __init__(self) -> None:
-        self.omitted = 0
-        """Images that are not compared, since there are too many."""
         self._pairs: list[_Pair] = []
 
     def __len__(self) -> int:
@@ -168,16 +183,13 @@ class Images:
 
     def add(self, pair: OpenedPair, *, part: str, source: int, number: int) -> None:
         """Notes both images of a pair."""
-        if len(self) + 2 > MOST_COMPARED:
-            self.omitted += 2
-            return
-        places = [
+        first, second = (
             ImagePlace(part=part, source=source, pair=number, side=side, place=pair.place, prompt=pair.prompt)
             for side in range(2)
-        ]
+        )
         self._pairs.append(
             _Pair(
-                places=(places[0], places[1]),
+                places=(first, second),
                 impressions=(impression(pair.chosen), impression(pair.rejected)),
                 is_tie=pair.probability == 0.5,
             )
@@ -196,7 +208,11 @@ class Images:
         return Alike(
             across=_nearest(entry for entry in found if entry.first.part != entry.second.part),
             other_prompts=[entry for entry in found if _has_another_prompt(entry)],
-            within_pairs=[entry for entry in found if _is_one_pair(entry)],
+            within_pairs=[
+                AlikeImages(first=pair.places[0], second=pair.places[1], distance=bits)
+                for pair in pairs
+                if (bits := distance(*pair.impressions)) is not None
+            ],
             pairs=_alike_pairs(pairs, _groups(len(places), matches)),
         )
 
@@ -211,13 +227,10 @@ def _alike_pairs(pairs: Sequence[_Pair], likeness: Sequence[int]) -> list[AlikeP
         if first == number or groups[0] == groups[1]:
             continue
         earlier = pairs[first]
-        is_turned = pair.is_tie != earlier.is_tie or (not pair.is_tie and likeness[2 * first] != groups[0])
-        found.append(AlikePairs(first=earlier.places[0], second=place, is_turned=is_turned))
+        side = int(likeness[2 * first] != groups[0])
+        is_turned = pair.is_tie != earlier.is_tie or (not pair.is_tie and side == 1)
+        found.append(AlikePairs(first=earlier.places[0], second=pair.places[side], is_turned=is_turned))
     return found
-
-
-def _is_one_pair(entry: AlikeImages) -> bool:
-    return (entry.first.source, entry.first.pair) == (entry.second.source, entry.second.pair)
 
 
 def _has_another_prompt(entry: AlikeImages) -> bool:
@@ -253,7 +266,7 @@ def overlaps(prompts: Prompts, across: Sequence[AlikeImages]) -> list[Overlap]:
             prompts=prompts.shared(*parts),
             images=[entry for entry in across if (entry.first.part, entry.second.part) == parts],
         )
-        for parts in combinations((TRAINING, VALIDATION, EVALUATION), 2)
+        for parts in combinations(PARTS, 2)
     ]
     return [overlap for overlap in found if overlap.prompts or overlap.images]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,7 +35,8 @@ class Crop:
     Attributes:
         resolution: side of the square in pixels.
         buckets: whether each pair takes the nearest of the buckets, or every image the square.
-        mean, most, quantile: share of an image that is cut away: on average, at most, and of 95 % of the images at most.
+        mean, most: share of an image that is cut away, on average and at most.
+        quantile: share that is cut away of 95 % of the images at most.
         enlarged: share of the images that are enlarged.
     """
 
@@ -137,20 +138,23 @@ class Shapes:
             height, width = next(iter(sizes))
             if height == width and height < RESOLUTIONS[0]:
                 return f"All images are {width} x {height} pixels: no resolution is needed for a model of this size."
-        crops = self.crops(None)
-        squares = [crop for crop in crops if not crop.buckets]
-        fitting = [crop for crop in squares if crop.enlarged <= FEW]
-        square = fitting[-1] if fitting else squares[0]
-        bucketed = next(crop for crop in crops if crop.buckets and crop.resolution == square.resolution)
-        setting = f"pairs.resolution={square.resolution}"
-        if square.mean > MUCH and bucketed.mean < square.mean:
-            shown, setting = bucketed, f"{setting} and pairs.buckets=true"
-        else:
-            shown = square
-        facts = f"{shown.mean:.1%} of an image is cut away on average, and {shown.enlarged:.1%} of the images are enlarged"
-        if fitting:
-            return f"{setting} fits this set: {facts}."
-        return f"The images are small: even with {setting}, {facts}."
+        shown = [self._better(resolution) for resolution in RESOLUTIONS]
+        fitting = [crop for crop in shown if crop.enlarged <= FEW]
+        if not fitting:
+            enlarged = f"{shown[0].enlarged:.1%} of the images are enlarged even at {RESOLUTIONS[0]}"
+            return f"No usual resolution fits: {enlarged}."
+        crop = fitting[-1]
+        setting = f"--set pairs.resolution={crop.resolution}" + (" --set pairs.buckets=true" if crop.buckets else "")
+        return (
+            f"Fitting: {setting}; {crop.mean:.1%} of an image is cut away on average, and {crop.enlarged:.1%} of the "
+            "images are enlarged."
+        )
+
+    def _better(self, resolution: int) -> Crop:
+        """In buckets where the square would cut much away."""
+        square = self._crop(resolution, buckets=False)
+        bucketed = self._crop(resolution, buckets=True)
+        return bucketed if square.mean > MUCH and bucketed.mean < square.mean else square
 
 
 def _weighted_quantile(values: NDArray[np.float64], weights: NDArray[np.int64], share: float) -> float:
@@ -158,5 +162,3 @@ def _weighted_quantile(values: NDArray[np.float64], weights: NDArray[np.int64], 
     order = np.argsort(values)
     reached = np.cumsum(weights[order]) >= share * weights.sum()
     return float(values[order][reached.argmax()])
-
-

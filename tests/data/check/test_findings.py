@@ -3,7 +3,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from seedpo.data.check import SHOWN, Findings, check_pairs, findings_text, least_tokens
+from seedpo.data.check.findings import Findings, check_pairs, least_tokens
+from seedpo.data.check.text import SHOWN, findings_text
 from seedpo.data.pairs import PairSet
 from seedpo.data.settings import PairsConfig
 from seedpo.data.streams import StreamedPairs
@@ -37,9 +38,9 @@ class TestCounts:
         files = [image_file(RED, size=size) for size in ((8, 6), (8, 6), (20, 10))]
         others = [image_file(BLUE, size=size) for size in ((8, 6), (6, 8), (20, 10))]
         findings = check(*[(1, 0)] * 3, jpg_0=files, jpg_1=others, config=PairsConfig(resolution=8))
-        assert dict(findings.sizes) == {(8, 6): 3, (6, 8): 1, (20, 10): 2}
-        assert (findings.different_sizes, findings.too_small) == (1, 4)
-        assert findings.shorter_sides == {"least": 6, "5 %": 6, "median": 6, "95 %": 10, "most": 10}
+        assert dict(findings.shapes.sizes) == {(6, 8): 3, (8, 6): 1, (10, 20): 2}
+        assert (findings.shapes.different_sizes, findings.too_small) == (1, 4)
+        assert findings.shapes.shorter_sides == {"least": 6, "5 %": 6, "median": 6, "95 %": 10, "most": 10}
 
     def test_without_a_resolution_another_size_cannot_be_used(self) -> None:
         files = [image_file(RED, size=size) for size in ((8, 6), (16, 12))]
@@ -122,7 +123,8 @@ class TestRows:
 
 class TestText:
     def test_a_sound_set(self) -> None:
-        text = findings_text(check((1, 0), (0, 1), (0.5, 0.5), jpg_0=distinct(3)))
+        files, others = [noise_file(seed=seed) for seed in range(3)], [noise_file(seed=seed) for seed in range(3, 6)]
+        text = findings_text(check((1, 0), (0, 1), (0.5, 0.5), jpg_0=files, jpg_1=others))
         assert text.splitlines() == [
             "set.parquet",
             "  2 pairs, 1 ties left out",
@@ -130,6 +132,7 @@ class TestText:
             "  sizes of images (width x height):",
             "         8 x 6       100.0%",
             "    shorter side: least 6, 5 % 6, median 6, 95 % 6, most 6 px",
+            "  No usual resolution fits: 100.0% of the images are enlarged even at 512.",
             "  prompts: 2 different ones",
             "A run can use this set.",
         ]

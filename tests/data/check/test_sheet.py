@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from seedpo.data.check import CHOSEN, COLUMNS, REJECTED, SIDE, TIE, spread, write_contact_sheet
+from seedpo.data.check.findings import spread
+from seedpo.data.check.sheet import CHOSEN, COLUMNS, REJECTED, SIDE, TIE, write_contact_sheet
 from seedpo.data.pairs import PairSet
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError
