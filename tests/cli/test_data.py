@@ -53,7 +53,13 @@ class TestCheck:
         status, out, err = call(capsys, parquet(tmp_path, (1, 0), (0.5, 0.5), (0, 1)), "--quiet")
         assert (status, err) == (0, "")
         lines = out.splitlines()
-        assert lines[:3] == [f"{tmp_path}/pairs.parquet", "  2 pairs, 1 ties left out", "  checked: 2 pairs"]
+        assert lines[:5] == [
+            f"{tmp_path}/pairs.parquet",
+            "  files read: 1 (pairs.parquet)",
+            "  rows: 3 found, 2 used, 1 ties",
+            "  2 pairs, 1 ties left out",
+            "  checked: 2 pairs",
+        ]
         assert lines[-1] == "A run can use this set."
 
     def test_buckets(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,6 +111,20 @@ class TestCheck:
             assert min(sheet.size) > 200
         assert json.loads((out / "check.json").read_text())["checked"] == 2
 
+    def test_folders(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Of each folder the files, the rows and what was passed over, one below the other."""
+        for name, labels in {"a": [(1, 0)] * 3, "b": [(1, 0), (0.5, 0.5)]}.items():
+            (tmp_path / name).mkdir()
+            parquet(tmp_path / name, *labels)
+        (tmp_path / "b" / "._pairs.parquet").write_bytes(b"x")
+        out = call(capsys, tmp_path, "--quiet")[1]
+        lines = [line.split() for line in out.splitlines()]
+        start = next(number for number, line in enumerate(lines) if line[:1] == ["folder"])
+        assert lines[start + 1 : start + 3] == [["a", "1", "3", "3"], ["b", "1", "2", "1", "hidden", "files:", "1"]]
+        found = json.loads(call(capsys, tmp_path, "--quiet", "--json")[1])["inventory"]
+        assert (found["rows"], found["used"], found["left_out"]) == (5, 4, {"ties": 1})
+        assert [(entry["count"], entry["reason"]) for entry in found["passed_over"]] == [(1, "hidden files")]
+
     def test_what_is_measured_on(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """By the options, or by the keys of a run: leaks come first, and stop nothing."""
         training = parquet(tmp_path, (1, 0), (0, 1), caption=["a star", "a disc"], jpg_1=[noise_file(seed=7)] * 2)
@@ -118,7 +138,8 @@ class TestCheck:
         assert (status, err) == (0, "")
         leaks = [line for line in out.splitlines() if "LEAK" in line]
         assert [line.rpartition(":")[2].strip() for line in leaks] == ["1", "1", "1"]
-        assert out.splitlines()[3] == leaks[0]
+        lines = out.splitlines()
+        assert lines[lines.index("  checked: 2 pairs") + 1] == leaks[0]
         assert out.splitlines()[:-1] == call(capsys, training, "--quiet", *keys)[1].splitlines()
         with Image.open(tmp_path / "out" / "near-duplicates.png") as sheet:
             assert min(sheet.size) > 200

@@ -236,6 +236,13 @@ def _paths(values: Sequence[Any], rows: Sequence[int], items: Sequence[int]) -> 
     return [stored_image(values[row], "", item, None).content for row, item in zip(rows, items, strict=True)]
 
 
+def _text_or_none(prompt: object) -> str | None:
+    try:
+        return checked_prompt(prompt, "", "")
+    except DataError:
+        return None
+
+
 def _size(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
@@ -379,13 +386,14 @@ class PairSet:
     def _folders(self, rows: Sequence[int]) -> list[Path | None]:
         return [image_folder(self.config, self.table.folder(row)) for row in rows]
 
-    def prompts(self) -> list[Any]:
-        """The prompts of all pairs as they are stored, be they text or not, without reading row by row."""
-        return _taken(self.table.values(self.layout.content[0]), self.rows.tolist())
+    def prompts(self) -> list[str | None]:
+        """The prompts of all pairs, read at once; `None` where it is not text."""
+        cells = column_values(self.table, self.layout.prompt)
+        return [_text_or_none(cells[row]) for row in self.index.rows[:, 0].tolist()]
 
     def place(self, index: int) -> str:
-        """File and row of a pair, for messages."""
-        return self.table.place(int(self.rows[index]))
+        """File and row of a pair's first image, for messages."""
+        return self.table.place(int(self.index.rows[index, 0]))
 
     def images(self, index: int) -> list[tuple[str, str]]:
         """Place and SHA-256 of both image files of a pair.

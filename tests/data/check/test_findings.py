@@ -127,6 +127,7 @@ class TestText:
         text = findings_text(check((1, 0), (0, 1), (0.5, 0.5), jpg_0=files, jpg_1=others))
         assert text.splitlines() == [
             "set.parquet",
+            "  rows: 3 found, 2 used, 1 ties",
             "  2 pairs, 1 ties left out",
             "  checked: 2 pairs",
             "  sizes of images (width x height):",

@@ -68,6 +68,7 @@ class Findings:
         origin: what was checked.
         summary: pairs and what is left out.
         inventory: files and rows, and what was passed over.
+        folder_rows: rows of each folder, found and used; none if all files lie in one folder, or of a stream.
         resolution: that of the run; `None`: the images' own.
         has_buckets: whether the run takes the nearest bucket of each pair.
         pairs: number of pairs; `None` for a stream.
@@ -97,7 +98,8 @@ class Findings:
 
     origin: str
     summary: str
-    inventory: Inventory | None
+    inventory: Inventory
+    folder_rows: dict[str, tuple[int, int]]
     resolution: int | None
     has_buckets: bool
     pairs: int | None
@@ -143,7 +145,7 @@ class Findings:
         values = {name: value for name, value in vars(self).items() if name not in _COUNTED}
         shapes = self.shapes
         own = {
-            "inventory": None if self.inventory is None else self.inventory.as_json(),
+            "inventory": self.inventory.as_json(),
             "sizes": {f"{width}x{height}": count for (height, width), count in shapes.sizes.most_common()},
             "different_sizes": shapes.different_sizes,
             "shorter_sides": shapes.shorter_sides,
@@ -177,7 +179,8 @@ def check_pairs(
     findings = Findings(
         origin=pairs.origin,
         summary=pairs.summary,
-        inventory=getattr(pairs, "inventory", None),
+        inventory=pairs.inventory,
+        folder_rows=_folder_rows(pairs),
         resolution=pairs.config.resolution,
         has_buckets=pairs.config.buckets,
         pairs=None if pairs.sequential else len(pairs),
@@ -228,6 +231,22 @@ def spread(rows: Sequence[int], count: int | None) -> Sequence[int]:
     return [rows[place] for place in np.linspace(0, len(rows) - 1, count).round().astype(int).tolist()]
 
 
+def _folder_rows(pairs: Opened) -> dict[str, tuple[int, int]]:
+    """Rows of each folder that are found and used, if the files lie in several."""
+    folders = {file.path.parent for file in pairs.inventory.files}
+    if isinstance(pairs, StreamedPairs) or len(folders) < 2:
+        return {}
+    table = pairs.table
+    used = np.zeros(len(table), dtype=bool)
+    used[pairs.index.rows.ravel()] = True
+    counts: dict[str, tuple[int, int]] = {}
+    for row, is_used in enumerate(used.tolist()):
+        folder = str(table.folder(row))
+        found, before = counts.get(folder, (0, 0))
+        counts[folder] = (found + 1, before + is_used)
+    return counts if set(counts) <= set(map(str, folders)) else {}
+
+
 def _indices(pairs: Opened, rows: int | None) -> Iterable[int]:
     """The pairs whose images are read."""
     return islice(pairs.one_pass(), rows) if pairs.sequential else spread(range(len(pairs)), rows)
@@ -247,7 +266,7 @@ def _note_all_prompts(texts: Prompts, pairs: Opened, share: float) -> int:
         return 0
     first: dict[str, int] = {}
     for index, prompt in enumerate(pairs.prompts()):
-        if isinstance(prompt, str):
+        if prompt is not None:
             first.setdefault(prompt, index)
     for prompt, index in first.items():
         texts.add(VALIDATION if is_apart(prompt, share) else TRAINING, prompt, pairs.place(index))
@@ -260,7 +279,7 @@ def _note_validation(
     """Notes prompts and images of validation pairs; how many cannot be read is said too."""
     if isinstance(pairs, PairSet):
         for index, prompt in enumerate(pairs.prompts()):
-            if isinstance(prompt, str):
+            if prompt is not None:
                 texts.add(VALIDATION, prompt, pairs.place(index))
     bad = 0
     numbers = tqdm(_indices(pairs, rows), desc="validation pairs", unit="pair", disable=not progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ import numpy as np
 
 from seedpo.data.check.findings import TOKENS, Findings
 from seedpo.data.check.overlaps import Overlap
-from seedpo.data.inventory import Inventory, printable
+from seedpo.data.inventory import printable
 from seedpo.data.near_duplicates import MOST_BITS, MOST_LEVELS
+from seedpo.data.text.values import shown
 
 SHOWN = 5
 """Places that are named of each kind; the JSON file has them all."""
@@ -25,7 +25,7 @@ _PROMPT = 60
 
 def findings_text(findings: Findings) -> str:
     """A page for people: counts, leaks, shapes, what is odd, and whether a run could use the set."""
-    lines = [f"{findings.origin}", *(f"  {line}" for line in _inventory(findings.inventory)), f"  {findings.summary}"]
+    lines = [f"{findings.origin}", *(f"  {line}" for line in _inventory(findings)), f"  {findings.summary}"]
     if findings.pairs is not None and findings.checked < findings.pairs:
         lines.append(f"  checked: {findings.checked} of {findings.pairs} pairs, evenly spread")
     else:
@@ -46,43 +46,41 @@ def findings_text(findings: Findings) -> str:
     return "\n".join(lines)
 
 
-def _inventory(inventory: Inventory | None) -> list[str]:
+def _inventory(findings: Findings) -> list[str]:
     """What the set found, and a table of its folders where there are several."""
-    if inventory is None:
-        return []
+    inventory, rows = findings.inventory, findings.folder_rows
     lines = inventory.lines()
-    files, rows = Counter[Path](), Counter[Path]()
-    for file in inventory.files:
-        files[file.path.parent] += 1
-        rows[file.path.parent] += file.rows or 0
-    passed: dict[Path, list[str]] = {}
+    files = Counter(str(file.path.parent) for file in inventory.files)
+    passed: dict[str, list[str]] = {}
     for entry in inventory.passed:
-        passed.setdefault(entry.path, []).append(f"{entry.count} {entry.reason}")
+        passed.setdefault(str(entry.path), []).append(f"{entry.reason}: {entry.count}")
     folders = sorted({*files, *passed}, key=lambda folder: (-files[folder], folder))
     if len(folders) < 2:
         return lines
-    is_counted = any(file.rows is not None for file in inventory.files)
-    names = [printable(folder) for folder in folders[:FOLDERS]]
-    width = max(map(len, names))
-    lines.append(f"{'folder':{width}}  {'files':>7}" + (f"  {'rows':>9}" if is_counted else "") + "  passed over")
+    names = [_relative(folder, inventory.origin) for folder in folders[:FOLDERS]]
+    width = max(len(name) for name in (*names, "folder"))
+    lines.append(f"{'folder':{width}}  {'files':>7}{'  rows found    used' if rows else ''}  passed over")
     for folder, name in zip(folders, names, strict=False):
-        counts = f"{files[folder]:>7}" + (f"  {rows[folder]:>9}" if is_counted else "")
-        lines.append(f"{name:{width}}  {counts}  {', '.join(passed.get(folder, []))}".rstrip())
+        found, used = rows.get(folder, (0, 0))
+        counts = f"{files[folder]:>7}" + (f"  {found:>10}  {used:>6}" if rows else "")
+        lines.append(f"{name:{width}}  {counts}  {'; '.join(passed.get(folder, []))}".rstrip())
     return lines + ([f"and {len(folders) - FOLDERS} more folders"] if len(folders) > FOLDERS else [])
+
+
+def _relative(folder: str, origin: str) -> str:
+    """A folder's name within that of the set, if the set is a folder."""
+    path = Path(folder)
+    return printable(path.relative_to(origin) if path.is_relative_to(origin) else path)
 
 
 def _overlap(overlap: Overlap) -> list[str]:
     first, second = overlap.parts
-    prompts = [f"{_quoted(entry.prompt)}: {entry.second} and {entry.first}" for entry in overlap.prompts]
+    prompts = [f"{shown(entry.prompt, _PROMPT)}: {entry.second} and {entry.first}" for entry in overlap.prompts]
     kind = "LEAK: " if overlap.is_leak else ""
     return [
         *_places(f"{kind}prompts in {first} and {second}", prompts),
         *_places(f"{kind}images in {first} and {second}", [str(entry) for entry in overlap.images]),
     ]
-
-
-def _quoted(prompt: str) -> str:
-    return repr(textwrap.shorten(prompt, _PROMPT, placeholder=" ..."))
 
 
 def _parts(findings: Findings) -> list[str]:
