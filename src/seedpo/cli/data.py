@@ -188,11 +188,13 @@ def _measured(config: RunConfig, prompts: Sequence[str]) -> Measured:
     from seedpo.data.check.findings import Measured
     from seedpo.data.prompts import load_prompts
     from seedpo.data.reading import load_pairs
+    from seedpo.data.splits import SplitWish
 
     validation: Any = config.pairs.validation
     if isinstance(validation, str):
         split = config.pairs.validation_split or config.pairs.split
-        validation = load_pairs(validation, config.pairs.model_copy(update={"split": split}), seed=config.seed)
+        wish = SplitWish(name=split, key="pairs.validation_split", held_out=True)
+        validation = load_pairs(validation, config.pairs, seed=config.seed, wish=wish)
     return Measured(validation=validation, prompts={name: load_prompts(name, seed=config.seed) for name in prompts})
 
 
