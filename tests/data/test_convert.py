@@ -152,6 +152,14 @@ class TestRows:
         assert "none.png" in rows[3][2]
         assert (done.rows, done.used, sum(done.left_out.values()), done.faults) == (5, 2, 1, 2)
 
+    def test_the_list_is_no_table_of_a_folder(self, tmp_path: Path) -> None:
+        source = table_of_paths(tmp_path / "set")
+        done = converted(source, tmp_path / "tables" / "out.csv", bad_rows_limit=1)
+        config = PairsConfig(resolution=16, image_folder=str(done.image_folder))
+        pairs = load_pairs(str(done.out.parent), config)
+        assert [pair.prompt for pair in pairs_of(pairs)] == [FOX]
+        assert sum(pairs.inventory.passed_counts.values()) == 1
+
     def test_rows_of_single_images_name_all_their_pairs(self, tmp_path: Path) -> None:
         case = LAYOUTS["likes"](tmp_path)
         done = converted(case.source, tmp_path / "out.parquet", **case.settings)

@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from seedpo.data.file_kinds import ROWS_ENDING
 from seedpo.data.inventory import Inventory
 from seedpo.data.pair_tables import (
     IMAGES_NAME,
@@ -31,11 +32,8 @@ from seedpo.data.text import spreadsheet_text
 from seedpo.errors import ConfigError, DataError
 from seedpo.files import write_aside, write_folder_aside
 
-ROWS_ENDING = ".rows.csv"
-"""Ending of the list of rows, in the place of the table's own."""
-
 ROWS_COLUMNS = ("row", "pairs", "outcome")
-"""Columns of that list: where the row lies, the numbers of its pairs in the new table from 0, and what became of it."""
+"""Columns of the list of rows: where a row lies, numbers of its pairs in the table, from 0, and what became of it."""
 
 USED = "used"
 """Outcome of a row all of whose pairs are in the table."""

@@ -41,6 +41,9 @@ FOREIGN: Mapping[bytes, tuple[str, str]] = {
 DESCRIPTIONS = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"})
 """Files that describe a data set or a model, and hold no rows."""
 
+ROWS_ENDING = ".rows.csv"
+"""Ending of the list of rows that `seedpo data convert` writes beside a table."""
+
 _FIELD = re.compile(r'"[\w .:/-]{1,64}"|[\w .:/-]{1,64}')
 
 

@@ -17,6 +17,7 @@ from seedpo.data.file_kinds import (
     JSON,
     JSON_LINES,
     PARQUET,
+    ROWS_ENDING,
     TAR,
     contradicts,
     ending_of,
@@ -164,6 +165,8 @@ def _kind_in_folder(path: Path) -> str | None:
         return None
     if path.name.lower() in DESCRIPTIONS:
         return "descriptions of data sets"
+    if path.name.endswith(ROWS_ENDING):
+        return "lists of rows that were converted"
     if ending not in ENDINGS and ending not in PACKED and (ending or path.name.startswith("_")):
         return f"files {ending}" if ending else "files without an ending"
     try:
