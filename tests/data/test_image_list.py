@@ -40,6 +40,26 @@ class TestFinding:
         ]:
             assert names(find_images(places)) == found
 
+    def test_links_are_followed_and_what_is_hidden_is_not(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+        (folder / "b" / ".ipynb_checkpoints").mkdir()
+        Image.new("RGB", (4, 4)).save(folder / "b" / ".ipynb_checkpoints" / "1-checkpoint.png")
+        (folder / "elsewhere").mkdir()
+        Image.new("RGB", (4, 4)).save(folder / "elsewhere" / "5", format="PNG")
+        (folder / "b" / "linked").symlink_to(folder / "elsewhere")
+        (folder / "b" / "loop").symlink_to(folder / "b")
+        caplog.set_level("INFO")
+        assert names(find_images(["b"])) == ["b/1.png", "b/linked/5"]
+        assert "hidden folders: 1" in caplog.text
+        assert "links back to a folder above: 1" in caplog.text
+
+    def test_images_are_known_by_their_content_too(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+        Image.new("RGB", (4, 4)).save(folder / "b" / "2.jfif", format="JPEG")
+        Image.new("RGB", (4, 4)).save(folder / "b" / "3", format="PNG")
+        (folder / "b" / "4.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+        caplog.set_level("INFO")
+        assert names(find_images(["b/*"])) == names(find_images(["b"])) == ["b/1.png", "b/2.jfif", "b/3"]
+        assert caplog.text.count("HEIC") == 2
+
     def test_a_folder_of_sample_knows_its_prompts(self, folder: Path) -> None:
         index = [{"file": "10.png", "prompt": "ten"}, {"file": "2.png", "prompt": "two"}]
         (folder / "a" / "index.json").write_text(json.dumps(index))

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from seedpo.data.file_kinds import ENDINGS as RECORDS
+from seedpo.data.image_files import is_image_file
 from seedpo.data.inventory import Inventory, printable
 from seedpo.data.layouts import PROMPT_COLUMNS
 from seedpo.data.layouts.columns import Shape
-from seedpo.data.search import PassedOver, passed_over, search
+from seedpo.data.search import PassedOver, passed_over, search, visible_folders
 from seedpo.data.signatures import ENDINGS
 from seedpo.data.splits import SplitWish, chosen_split, split_of
 from seedpo.data.text import read_text, records, shown, value_fault
@@ -49,10 +50,9 @@ def folders_of_pairs(root: Path) -> list[Path]:
         return []
     level = [root]
     for _ in range(DEPTH):
-        entries = [entry for folder in level for entry in os.scandir(folder) if not entry.name.startswith(".")]
-        if any(map(_is_table, (entry.name for entry in entries))):
+        if any(_is_table(name) for folder in level for name in os.listdir(folder)):  # noqa: PTH208
             return []
-        level = sorted(Path(entry.path) for entry in entries if entry.is_dir())
+        level = [inner for folder in level for inner in visible_folders(folder)]
         if folders := [folder for folder in level if sides_of(folder)]:
             return [] if any(_is_table(path.name) for folder in folders for path in folder.iterdir()) else folders
     return []
@@ -277,12 +277,7 @@ def _files(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]], 
     texts: dict[str, list[Path]] = {}
 
     def wanted(path: Path) -> bool | str:
-        ending = path.suffix.lower()
-        return (
-            ending in ENDINGS
-            or ending in CAPTION_ENDINGS
-            or (f"files {ending}" if ending else "files without an ending")
-        )
+        return path.suffix.lower() in CAPTION_ENDINGS or is_image_file(path)
 
     result = search(folder, wanted)
     for path in result.files:
@@ -291,7 +286,8 @@ def _files(folder: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]], 
         key = _key(name.with_suffix("").as_posix() if is_text else _name(name))
         (texts if is_text else images).setdefault(key, []).append(path)
     if not images:
-        raise DataError(f"{folder} holds no image; expected are {', '.join(sorted(ENDINGS))}")
+        lines = "".join(f"; {line}" for line in Inventory(origin="", passed=result.passed).lines())
+        raise DataError(f"{folder} holds no image{lines}; put the images of pairs there")
     return images, texts, result.passed
 
 
@@ -321,5 +317,5 @@ def _beside(folder: Path, sides: Iterable[str]) -> tuple[PassedOver, ...]:
     """What else lies in the folder that holds both."""
     result = search(folder, lambda path: path.name not in CAPTION_FILES and "files beside the folders", deep=False)
     known = set(sides)
-    others = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return (*result.passed, *passed_over((path, "other folders") for path in others if path.name not in known))
+    others = [path for path in visible_folders(folder) if path.name not in known]
+    return (*result.passed, *passed_over((path, "other folders") for path in others))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -11,12 +12,16 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from seedpo.data.image_files import is_image_file
 from seedpo.data.images import read_image
+from seedpo.data.inventory import Inventory
 from seedpo.data.prompts import PromptRecord, read_prompts
-from seedpo.data.signatures import ENDINGS
+from seedpo.data.search import PassedOver, passed_over, search
 from seedpo.data.text import shown, value_fault
 from seedpo.documents import read_json
 from seedpo.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 INDEX = "index.json"
 """File that `seedpo sample` writes beside its images: a list of ``{"file": ..., "prompt": ...}``."""
@@ -43,8 +48,8 @@ class ListedImage:
 def find_images(places: Sequence[str]) -> list[ListedImage]:
     """All images of some files, folders, patterns and folders of `seedpo sample`, each once.
 
-    They are sorted by their paths as people count, 2 before 10, whatever the order of the places; folders are searched
-    to any depth, hidden files left out.
+    They are sorted by their paths as people count, 2 before 10, whatever the order of the places. Folders are searched
+    to any depth, linked ones too. Hidden files and folders are left out; the log counts what is passed over.
 
     Args:
         places: a file; a folder; a pattern with ``*``, ``?`` or ``**``; or a folder with ``index.json``, whose images
@@ -67,18 +72,25 @@ def _at(place: str) -> list[ListedImage]:
     if path.is_dir():
         if (path / INDEX).is_file():
             return _indexed(path)
-        files = [file for file in path.rglob("*") if _is_image(file)]
+        result = search(path, is_image_file)
+        files, passed = result.files, result.passed
     elif has_magic(place):
-        files = [file for file in map(Path, glob(place, recursive=True)) if _is_image(file)]  # noqa: PTH207
+        files, passed = _matches(place)
     else:
         raise DataError(f"{place} does not exist; name image files, a folder of them, or a pattern such as 'out/*.png'")
+    lines = Inventory(origin=place, passed=passed).lines()
     if not files:
-        raise DataError(f"{place} holds no image; looked for files that end in {', '.join(sorted(ENDINGS))}")
+        raise DataError(f"{place} holds no image{''.join(f'; {line}' for line in lines)}; name a folder that does")
+    for line in lines:
+        logger.info("%s: %s", place, line)
     return [ListedImage(path=file) for file in files]
 
 
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
+def _matches(pattern: str) -> tuple[tuple[Path, ...], tuple[PassedOver, ...]]:
+    """The images that a pattern stands for, and other files that it matches."""
+    verdicts = {path: is_image_file(path) for path in map(Path, glob(pattern, recursive=True)) if path.is_file()}  # noqa: PTH207
+    others = [(path, verdict) for path, verdict in verdicts.items() if isinstance(verdict, str)]
+    return tuple(path for path, verdict in verdicts.items() if verdict is True), passed_over(others)
 
 
 def _indexed(folder: Path) -> list[ListedImage]:

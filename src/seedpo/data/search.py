@@ -106,6 +106,15 @@ def search(folder: Path, wanted: Wanted, *, deep: bool = True) -> Search:
     return Search(files=tuple(sorted(files)), passed=passed_over(passed))
 
 
+def visible_folders(folder: Path) -> list[Path]:
+    """The folders in a folder, sorted, less those that a search passes over.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    return sorted(folder / entry.name for entry in os.scandir(folder) if _kind(entry) == "folder")
+
+
 def passed_over(places: Iterable[tuple[Path, str]]) -> tuple[PassedOver, ...]:
     """Counts by folder and reason.
 

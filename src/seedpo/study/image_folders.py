@@ -13,16 +13,21 @@ any other names                    a text beside each image (cat.png, cat.txt)
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from seedpo.data.image_files import is_image_file
+from seedpo.data.inventory import Inventory
 from seedpo.data.prompts import PromptRecord, read_prompts
-from seedpo.data.signatures import ENDINGS
+from seedpo.data.search import search, visible_folders
 from seedpo.data.text import read_text, value_fault
 from seedpo.documents import read_json
 from seedpo.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 _NUMBER = re.compile(r"(\d+)(?:[-_ ](\d+))?")
 
@@ -71,7 +76,7 @@ def evaluated_models(folder: Path) -> Mapping[str, Path]:
         DataError: it is not such a folder.
     """
     images = folder / "images"
-    models = {path.name: path for path in sorted(images.iterdir()) if path.is_dir()} if images.is_dir() else {}
+    models = {path.name: path for path in visible_folders(images)} if images.is_dir() else {}
     if not models or not (folder / "prompts.jsonl").is_file():
         raise DataError(f"{folder} is not from seedpo evaluate (prompts.jsonl and images/TARGET); check the path")
     return models
@@ -98,7 +103,8 @@ def _indexed(folder: Path) -> list[tuple[str, Path]]:
 
 def _plain(folder: Path, prompts: Sequence[PromptRecord] | None) -> list[PromptImages]:
     files = _files(folder)
-    inner = sorted((path for path in folder.iterdir() if path.is_dir() and _files(path)), key=_natural_order)
+    inner = sorted((path for path in visible_folders(folder) if _files(path)), key=_natural_order)
+    _report([folder, *([] if files else inner)])
     if files and prompts is not None:
         return _numbered(folder, prompts)
     if files:
@@ -130,7 +136,7 @@ def _numbered(folder: Path, prompts: Sequence[PromptRecord]) -> list[PromptImage
 
 
 def _no_image(folder: Path) -> DataError:
-    return DataError(f"{folder} holds no image; searched for files that end in {', '.join(sorted(ENDINGS))}")
+    return DataError(f"{folder} holds no image; name a folder with images, or with one folder for each prompt")
 
 
 def _grouped(files: Sequence[tuple[str, Path]]) -> list[PromptImages]:
@@ -141,8 +147,19 @@ def _grouped(files: Sequence[tuple[str, Path]]) -> list[PromptImages]:
 
 
 def _files(folder: Path) -> list[Path]:
-    files = [path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and not path.name.startswith(".")]
+    files = search(folder, is_image_file, deep=False).files
     return sorted((path for path in files if path.name != "sheet.png"), key=_natural_order)
+
+
+def _report(folders: Sequence[Path]) -> None:
+    """Says in the log what is passed over, but for the texts of prompts."""
+
+    def wanted(path: Path) -> bool | str:
+        return is_image_file(path) if path.suffix.lower() != ".txt" else False
+
+    passed = tuple(entry for folder in folders for entry in search(folder, wanted, deep=False).passed)
+    for line in Inventory(origin=str(folders[0]), passed=passed).lines():
+        logger.info("%s: %s", folders[0], line)
 
 
 def _natural_order(path: Path) -> list[tuple[int, str]]:
