@@ -10,7 +10,7 @@ import pytest
 from seedpo.methods.presets import METHODS, Preset, SourceKind
 from seedpo.methods.sources.supplies import Supplies
 from seedpo.settings import build_config
-from seedpo.training import configuration, run
+from seedpo.training import configuration, run, scopes
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run import build_source
 from seedpo.training.settings import RunConfig
@@ -41,7 +41,7 @@ def test_a_source_is_one_function_and_a_row(monkeypatch: pytest.MonkeyPatch) -> 
     kind = SourceKind(target="tests.methods.test_presets:echo", judged="images", section="trajectories")
     row = replace(METHODS["d3po"], name="echo", source=kind)
     registry = replace(METHODS, entries=(*METHODS.entries, row))
-    for module in (configuration, run):
+    for module in (configuration, run, scopes):
         monkeypatch.setattr(module, "METHODS", registry)
     config = resolve_config("echo", {"prompts": "scenes-training"})
     policy: Any = ToyDenoiser()

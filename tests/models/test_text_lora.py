@@ -27,7 +27,7 @@ from tests.models.tiny import move, on_reference, seeded
 
 KINDS = ("sd15", "sdxl")
 EACH = pytest.mark.parametrize("kind", KINDS)
-FORM = LoraForm(rank=2, alpha=3.0, text_encoders=True)
+FORM = LoraForm(rank=2, alpha=3.0, text_encoder=True)
 ASKED = ("a large red ring", "", "a small blue star")
 
 
@@ -90,7 +90,7 @@ class TestStart:
     @EACH
     def test_the_network_starts_as_without_text_encoders(self, kind: str) -> None:
         with_text, without = (
-            policy_of(kind, LoraForm(rank=2, text_encoders=text)).trainable_parameters() for text in (True, False)
+            policy_of(kind, LoraForm(rank=2, text_encoder=text)).trainable_parameters() for text in (True, False)
         )
         for name, value in without.items():
             assert torch.equal(with_text[f"unet.{name}"], value)
@@ -140,7 +140,7 @@ class TestGradients:
 
     @EACH
     def test_checkpointing_gives_the_same(self, kind: str) -> None:
-        form = LoraForm(rank=2, dropout=0.3, text_encoders=True)
+        form = LoraForm(rank=2, dropout=0.3, text_encoder=True)
         gradients = []
         for checkpointing in (False, True):
             policy = move(policy_of(kind, form, gradient_checkpointing=checkpointing))
@@ -162,7 +162,7 @@ class TestTraining:
     @EACH
     @pytest.mark.parametrize("dora", [False, True])
     def test_moves_both_and_leaves_the_reference(self, kind: str, dora: bool) -> None:
-        policy = policy_of(kind, LoraForm(rank=2, dora=dora, text_encoders=True))
+        policy = policy_of(kind, LoraForm(rank=2, dora=dora, text_encoder=True))
         inputs = inputs_of(policy)
         start = policy.predict(*inputs).detach()
         before = {name: value.detach().clone() for name, value in policy.trainable_parameters().items()}
@@ -195,7 +195,7 @@ class TestTraining:
 
 class TestFiles:
     @EACH
-    @pytest.mark.parametrize("form", [FORM, LoraForm(rank=2, dora=True, text_encoders=True)], ids=["lora", "dora"])
+    @pytest.mark.parametrize("form", [FORM, LoraForm(rank=2, dora=True, text_encoder=True)], ids=["lora", "dora"])
     def test_plain_diffusers_draws_the_same_images(self, tmp_path: Path, kind: str, form: LoraForm) -> None:
         policy = move(policy_of(kind, form), scale=0.1)
         policy.save(tmp_path)
@@ -267,7 +267,7 @@ class TestContinuing:
             save_file(web_ui_tensors(tmp_path), file)
         pipeline = pipeline_of(kind)
         add_initial(pipeline, ModelSettings(initial_lora=str(file), lora_text_encoder=True))
-        policy = PipelinePolicy(pipeline, lora=LoraForm(text_encoders=True))
+        policy = PipelinePolicy(pipeline, lora=LoraForm(text_encoder=True))
         inputs = inputs_of(policy)
         start = theirs.predict(*inputs)
         torch.testing.assert_close(policy.predict(*inputs), start, rtol=1e-5, atol=1e-6)
@@ -281,7 +281,7 @@ class TestContinuing:
         for part in ("unet", "text_encoder", "text_encoder_2"):
             targets = ["to_q"] if part == "unet" else ["q_proj", "fc1"]
             getattr(pipeline, part).add_adapter(LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
-        policy = PipelinePolicy(pipeline, lora=LoraForm(text_encoders=True))
+        policy = PipelinePolicy(pipeline, lora=LoraForm(text_encoder=True))
         policy.predict(*inputs_of(policy)).square().mean().backward()
         assert all(value.grad is not None for value in policy.trainable_parameters().values())
         assert any("fc1" in name for name in text_names(policy))
@@ -291,7 +291,7 @@ class TestContinuing:
 
     @pytest.mark.parametrize("text", [False, True])
     def test_a_file_with_other_parts_is_refused(self, tmp_path: Path, text: bool) -> None:
-        policy_of("sd15", LoraForm(rank=2, text_encoders=not text)).save(tmp_path)
+        policy_of("sd15", LoraForm(rank=2, text_encoder=not text)).save(tmp_path)
         with pytest.raises(DataError, match=f"set lora_text_encoder to {str(not text).lower()}$"):
             add_initial(pipeline_of("sd15"), ModelSettings(initial_lora=str(tmp_path), lora_text_encoder=text))
 

@@ -84,7 +84,7 @@ def tiny_policy(
     """A policy that equals its reference. In float64 rounding does not hide what differs."""
     form = LoraForm(rank=lora_rank) if lora is None else lora
     pipeline = tiny_pipeline(dtype=dtype, **scheduler)
-    if form.text_encoders:
+    if form.text_encoder:
         pipeline.text_encoder = deepcopy(pipeline.text_encoder)
     policy = PipelinePolicy(pipeline, adapter=adapter, lora=form, seed=seed)
     for parameter in policy.trainable_parameters().values():

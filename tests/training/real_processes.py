@@ -244,7 +244,7 @@ def fail_in_step_2(error: Exception) -> Any:
 UNEVEN: dict[str, Any] = {"rows": rows_unevenly, "look": look_unevenly}
 ONLINE: dict[str, Any] = {"source": DealtTransitions.of, "method": TRANSITIONS}
 TEXT: dict[str, Any] = {
-    "build": lambda: tiny_policy(lora=LoraForm(text_encoders=True)),
+    "build": lambda: tiny_policy(lora=LoraForm(text_encoder=True)),
     "evaluator": Evaluation(),
 }
 USER = SeedpoError("the second process has no reward")

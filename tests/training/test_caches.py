@@ -314,7 +314,7 @@ class TestStaleness:
     def test_trained_text_encoders_share_all_but_prompts(self, tmp_path: Path) -> None:
         shared = digests(tmp_path)
         del shared["prompts"]
-        policy = fresh_policy(lora=LoraForm(text_encoders=True))
+        policy = fresh_policy(lora=LoraForm(text_encoder=True))
         assert digests(tmp_path, policy) == shared
         change_text_encoder(policy)
         assert digests(tmp_path, policy)["pairs"] != shared["pairs"]

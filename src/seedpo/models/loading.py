@@ -111,10 +111,10 @@ def add_initial(pipeline: Any, settings: ModelSettings) -> None:
             f"initial_lora = {file} holds norms of a DoRA in kohya's format, which diffusers does not read; "
             "name a file in diffusers' format"
         )
-    if form.text_encoders != any(name.startswith(("text_encoder", "lora_te")) for name in names):
-        asked, mend = str(form.text_encoders).lower(), str(not form.text_encoders).lower()
+    if form.text_encoder != any(name.startswith(("text_encoder", "lora_te")) for name in names):
+        asked, mend = str(form.text_encoder).lower(), str(not form.text_encoder).lower()
         raise DataError(
-            f"initial_lora = {file} holds {'no ' if form.text_encoders else ''}layers of the text encoders, but "
+            f"initial_lora = {file} holds {'no ' if form.text_encoder else ''}layers of the text encoders, but "
             f"lora_text_encoder = {asked}; set lora_text_encoder to {mend}"
         )
     add_lora(pipeline, file)

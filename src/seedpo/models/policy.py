@@ -61,7 +61,7 @@ class PipelinePolicy(PipelineDenoiser):
     ) -> None:
         family = family_of(pipeline)
         network = getattr(pipeline, family.network)
-        trains_text = adapter == "lora" and lora.text_encoders
+        trains_text = adapter == "lora" and lora.text_encoder
         if trains_text and not family.text_layers:
             raise ConfigError(f"lora_text_encoder must be false: no layers of a {type(pipeline).__name__}'s are known")
         names = (family.network, *(family.text_parts if trains_text else ()))

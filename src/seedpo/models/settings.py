@@ -21,7 +21,7 @@ class LoraForm:
         targets: groups of layers that carry a pair; names in ``Family.adapter_layers``, or ``all``.
         dropout: share of the inputs of the factors that is left out in the passes that have a gradient.
         dora: whether each row's norm is a weight of its own (DoRA, arXiv 2402.09353).
-        text_encoders: whether the text encoders carry pairs too, in their attention projections.
+        text_encoder: whether the text encoders carry pairs too, in their attention projections.
     """
 
     rank: int = 4
@@ -29,7 +29,7 @@ class LoraForm:
     targets: tuple[str, ...] = ("attention",)
     dropout: float = 0.0
     dora: bool = False
-    text_encoders: bool = False
+    text_encoder: bool = False
 
     @property
     def words(self) -> str:
@@ -40,7 +40,7 @@ class LoraForm:
             "" if self.targets == ("attention",) else f"layers {', '.join(self.targets)}",
             "DoRA" if self.dora else "",
             f"dropout {self.dropout:g}" if self.dropout else "",
-            "text encoders too" if self.text_encoders else "",
+            "text encoders too" if self.text_encoder else "",
         ]
         return ", ".join(part for part in parts if part)
 
@@ -104,7 +104,7 @@ class ModelSettings(NetworkSettings):
             targets=self.lora_targets,
             dropout=self.lora_dropout,
             dora=self.lora_dora,
-            text_encoders=self.lora_text_encoder,
+            text_encoder=self.lora_text_encoder,
         )
 
     @property
