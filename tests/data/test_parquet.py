@@ -135,3 +135,24 @@ class TestRefusals:
         assert content(table, [0, 8]) == expected([0, 8])
         with pytest.raises(DataError, match=r"a\.parquet row 4 cannot be read"):
             table.row(4, COLUMNS)
+
+
+class TestOddFiles:
+    def test_a_value_that_python_cannot_hold_costs_its_row(self, tmp_path: Path) -> None:
+        dates = pa.array([0, 2**52], pa.date64())
+        pq.write_table(pa.table({"caption": dates}), tmp_path / "a.parquet")
+        table = ParquetRows([tmp_path / "a.parquet"], origin="set")
+        assert set(table.row(0, ["caption"])) == {"caption"}
+        with pytest.raises(DataError, match=r"a\.parquet row 1"):
+            table.row(1, ["caption"])
+
+    def test_a_column_that_is_there_twice_is_named(self, tmp_path: Path) -> None:
+        column = pa.array(["a"])
+        pq.write_table(pa.Table.from_arrays([column, column], names=["caption", "caption"]), tmp_path / "a.parquet")
+        with pytest.raises(DataError, match=r"a\.parquet row 0.*caption"):
+            ParquetRows([tmp_path / "a.parquet"], origin="set").row(0, ["caption"])
+
+    def test_a_map_is_a_value_like_others(self, tmp_path: Path) -> None:
+        maps = pa.array([[("path", "a.png")]], pa.map_(pa.string(), pa.string()))
+        pq.write_table(pa.table({"chosen": maps}), tmp_path / "a.parquet")
+        assert ParquetRows([tmp_path / "a.parquet"], origin="set").row(0, ["chosen"]) == {"chosen": [("path", "a.png")]}

@@ -23,6 +23,7 @@ from seedpo.data.layouts.prompts import prompt_text
 from seedpo.data.pair_index import Fate, column_values, index_pairs, wrong_marks
 from seedpo.data.settings import PairsConfig
 from seedpo.data.tables import ArrowRows, Table
+from seedpo.data.text import value_fault
 from seedpo.errors import DataError
 from seedpo.protocols import Fingerprint, LabelledPair
 
@@ -82,12 +83,14 @@ def checked_prompt(prompt: object, name: str, place: str) -> str:
     """The prompt of a row, of text or of a conversation of one message.
 
     Raises:
-        DataError: if it is neither.
+        DataError: if it is neither, or text that no tokenizer takes.
     """
     text = prompt_text(prompt)
     if text is None:
         kind = "missing" if prompt is None else f"not text but {type(prompt).__name__}"
         raise DataError(f"{place}: {name} is {kind}; fix or remove the row")
+    if fault := value_fault(text):
+        raise DataError(f"{place}: {name} {fault}; fix or remove the row")
     return text
 
 

@@ -25,6 +25,9 @@ CACHE_BYTES = 256 * 2**20
 BLOCK_ROWS = 32
 """Rows of a larger group that are in memory at a time."""
 
+UNREADABLE = (pa.ArrowException, OSError, EOFError, ValueError, LookupError, OverflowError)
+"""What damaged files, and values that Python cannot hold (a date of the year 20000), end in."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RowGroup:
@@ -79,11 +82,11 @@ class ParquetRows:
         for number, path in enumerate(self.files):
             try:
                 metadata = pq.read_metadata(path)
-            except (pa.ArrowException, OSError) as error:
+                schema = metadata.schema.to_arrow_schema()
+            except UNREADABLE as error:
                 raise DataError(
                     f"preference pairs {path} cannot be read as parquet: {error}; fetch or write it again"
                 ) from error
-            schema = metadata.schema.to_arrow_schema()
             columns = schema.names
             self.columns = self.columns or columns
             self._heavy |= {field.name for field in schema if not is_light(field.type)}
@@ -127,7 +130,7 @@ class ParquetRows:
         for path in self.files:
             try:
                 values += pq.ParquetFile(path).read(columns=[column])[column].to_pylist()
-            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            except UNREADABLE as error:
                 raise DataError(
                     f"preference pairs {path} cannot be read as parquet: {column}: {error}; fetch or write it again"
                 ) from error
@@ -175,7 +178,7 @@ class ParquetRows:
             else:
                 table, offset = self._part(key, offset)
             return {name: cell(table[name][offset]) for name in columns}
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise DataError(f"{self.place(row)} cannot be read: {error}; write the file again") from error
 
     def _number(self, row: int) -> int:
@@ -203,7 +206,9 @@ class ParquetRows:
             scan = self._scan = _Scan(key=key, blocks=blocks)
         while scan.block is None or offset >= scan.start + len(scan.block):
             scan.start += len(scan.block) if scan.block is not None else 0
-            scan.block = next(scan.blocks)
+            scan.block = next(scan.blocks, None)
+            if scan.block is None:
+                raise EOFError("its row group ends before this row")
         return scan.block, offset - scan.start
 
     def place(self, row: int) -> str:

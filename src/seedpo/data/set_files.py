@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from glob import has_magic
 from pathlib import Path
 
 from seedpo.data.file_kinds import (
@@ -26,6 +26,7 @@ from seedpo.data.file_kinds import (
     kind_of,
 )
 from seedpo.data.inventory import FileRead, Inventory, printable
+from seedpo.data.patterns import matches, numbered
 from seedpo.data.search import passed_over, search
 from seedpo.data.signatures import ENDINGS as IMAGE_ENDINGS
 from seedpo.data.splits import SplitWish, chosen_split, split_kind, split_of, split_of_folder
@@ -55,28 +56,13 @@ def expanded(name: str, *, expected: str) -> list[Path]:
     """
     if Path(name).exists():
         return [Path(name)]
-    files = [Path(match) for pattern in _braces(name) for match in _matches(pattern)]
+    files = [path for pattern in numbered(name) for path in matches(pattern)]
     if not files:
         raise DataError(f"preference pairs {name}: no file matches; {expected}")
     if missing := [path for path in files if not path.exists()]:
         hint = f"; for a data set of the hub write {HUB}{name}" if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
         raise DataError(f"preference pairs {missing[0]} do not exist; {expected}{hint}")
     return files
-
-
-def _matches(name: str) -> list[str]:
-    # Path.glob takes no absolute pattern.
-    return sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else [name]  # noqa: PTH207
-
-
-def _braces(name: str) -> list[str]:
-    """``a{00..02}b`` as three names."""
-    match = re.search(r"\{(\d+)\.\.(\d+)\}", name)
-    if match is None:
-        return [name]
-    first, last = match.groups()
-    numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
-    return [part for number in numbers for part in _braces(f"{name[: match.start()]}{number}{name[match.end() :]}")]
 
 
 @dataclass
@@ -116,7 +102,7 @@ def files_of_set(
         return _of_folder(places[0], origin, wish=wish, kind=kind, expected=expected)
     if folders := [path for path in places if path.is_dir()]:
         raise DataError(f"{folders[0]} is a folder; name either one folder or files")
-    choice, is_pattern = _Choice(), glob.has_magic(origin) and len(places) > 1
+    choice, is_pattern = _Choice(), has_magic(origin) and len(places) > 1
     for path in places:
         head = head_of(path)
         own = kind or kind_of(path.name, head, named=not is_pattern)

@@ -192,8 +192,11 @@ def is_light(kind: pa.DataType) -> bool:
 
 def is_list(kind: pa.DataType) -> bool:
     """Whether a column of this type holds lists, other than the bytes of files as numbers."""
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return lists and not pa.types.is_uint8(kind.value_type)
+    return _has_items(kind) and not pa.types.is_uint8(kind.value_type)
+
+
+def _has_items(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def shape_of(schema: pa.Schema) -> Shape:
@@ -220,8 +223,7 @@ def list_length(value: object) -> int | None:
 
 def cell(value: pa.Scalar) -> Any:
     """A value of a table in memory; a list of bytes as numbers as those bytes."""
-    is_bytes = isinstance(value, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar)
-    if is_bytes and value.is_valid and pa.types.is_uint8(value.type.value_type):
+    if value.is_valid and _has_items(value.type) and pa.types.is_uint8(value.type.value_type):
         return value.values.to_numpy(zero_copy_only=False).tobytes()
     return value.as_py()
 

@@ -123,6 +123,6 @@ def read_table(path: Path, prompts: Sequence[str], *, images: int | None) -> Tab
                 for (place, prompt, image), value in zip(cells, content[name], strict=True):
                     if value is not None:
                         column.setdefault(place, np.full(table.shape, math.nan))[prompt, image] = value
-    except (pa.ArrowException, OSError, KeyError, IndexError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, OverflowError) as error:
         raise RunFolderError(f"{path} cannot be read ({error}); delete it and run the same command again") from error
     return table

@@ -49,7 +49,8 @@ def _first_label(marks: Marks, _: int) -> NDArray[np.float64]:
 def _votes(marks: Marks, _: int) -> NDArray[np.float64]:
     names = [name for name in marks if name != JUDGED]
     first, second = (numbers(marks[name]) for name in names)
-    nothing = np.array([is_empty(a) and is_empty(b) for a, b in zip(*(marks[name] for name in names), strict=True)])
+    cells = zip(*(marks[name] for name in names), strict=True)
+    nothing = np.array([is_empty(a) and is_empty(b) for a, b in cells], dtype=bool)
     total = first + second
     right = (first >= 0) & (second >= 0) & np.isfinite(total) & (total > 0)
     share = first / np.where(right, total, 1.0)
