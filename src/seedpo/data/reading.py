@@ -9,6 +9,7 @@ from pathlib import Path
 from seedpo.data import file_kinds
 from seedpo.data.archives import ArchiveStream
 from seedpo.data.catalogue import DATA
+from seedpo.data.d3po import d3po_inventory, d3po_lines, is_d3po
 from seedpo.data.folders import folders_of_pairs, lacks_a_side, open_folders
 from seedpo.data.hub import MARKS, HubStream, SavedRows
 from seedpo.data.inventory import Inventory
@@ -99,8 +100,16 @@ def _folders(source: Source) -> Opened:
     return PairSet(rows, source.config, rows.inventory)
 
 
+def _d3po(source: Source) -> Opened:
+    inventory = d3po_inventory(source.files[0], source.origin)
+    files = [entry.path for entry in inventory.files]
+    rows = TextRows(files[:1], read=lambda _: d3po_lines(files), origin=source.origin)
+    return PairSet(rows, source.config, inventory)
+
+
 FORMATS = {
     "datasets": Format(open=_datasets, in_files=False),
+    "d3po": Format(open=_d3po, in_files=False),
     "folders": Format(open=_folders, in_files=False),
     file_kinds.PARQUET: Format(open=_parquet),
     file_kinds.TAR: Format(open=_webdataset),
@@ -210,4 +219,6 @@ def _format_of_folder(places: Sequence[Path]) -> str | None:
         return None
     if any((places[0] / mark).exists() for mark in MARKS):
         return "datasets"
+    if is_d3po(places[0]):
+        return "d3po"
     return "folders" if folders_of_pairs(places[0]) or lacks_a_side(places[0]) else None

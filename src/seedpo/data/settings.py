@@ -61,7 +61,9 @@ def data_label(data: str | tuple[DataSet, ...]) -> str:
 class PairsConfig(Section):
     """How labelled pairs of images are read (Diffusion-DPO)."""
 
-    format: Literal["auto", "parquet", "jsonl", "csv", "json", "folders", "datasets", "hub", "webdataset"] = "auto"
+    format: Literal["auto", "parquet", "jsonl", "csv", "json", "folders", "datasets", "d3po", "hub", "webdataset"] = (
+        "auto"
+    )
     """What `data` holds; `auto` tells it from the path and what lies there."""
     split: str | None = None
     """Split that is read, of a Hugging Face data set or as names of files and folders tell it (`train-00000-of-00002`,

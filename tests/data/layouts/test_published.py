@@ -11,7 +11,7 @@ from seedpo.data.reading import Opened, load_pairs
 from seedpo.data.settings import PairsConfig
 from tests.data.layouts.published import LAYOUTS, Case, Pair, number_in
 
-NOT_YET = frozenset({"webdataset", "d3po"})
+NOT_YET = frozenset({"webdataset"})
 """Layouts that are not read yet: a name is removed with the change that reads it."""
 
 

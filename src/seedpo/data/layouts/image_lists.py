@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ Scores = Callable[[Sequence[object]], NDArray[np.float64] | None]
 """Scores of the images of one row, higher is better, of the row's marks; ``None`` where the marks are wrong."""
 
 
-def _judge(column: str, scores: Scores, rule: str) -> Judge:
+def _judge(column: str, scores: Scores, rule: str, *, ties: bool = True) -> Judge:
     def judge(marks: Marks, count: int, pair_rule: PairRule) -> Verdicts:
         left_out = unjudged(marks, count)
         entries: list[NDArray[np.float64] | Reason] = []
@@ -24,6 +25,8 @@ def _judge(column: str, scores: Scores, rule: str) -> Judge:
                 entries.append(UNLABELLED)
             else:
                 entries.append(Reason("fault", rule) if known is None else known)
+        if not ties and pair_rule.from_scores == "all":
+            pair_rule = replace(pair_rule, from_scores="margin")
         return listed_verdicts(entries, pair_rule)
 
     return judge
@@ -105,6 +108,14 @@ LAYOUTS = (
         marks=(("scores", "score", "rewards"),),
         lists=(True, True),
         judge=_judge("scores", _scores, _SCORES),
+        rule=_SCORES,
+    ),
+    Layout(  # D3PO's scores, see seedpo.data.d3po
+        title="D3PO",
+        images=(("images",), ("images",)),
+        marks=(("human_prefer",),),
+        lists=(True, True),
+        judge=_judge("human_prefer", _scores, _SCORES, ties=False),
         rule=_SCORES,
     ),
 )
