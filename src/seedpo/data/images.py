@@ -5,21 +5,26 @@ Colour profiles are not applied, as in the usual training code: the stored numbe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
 
+from seedpo.data.places import embedded_file, located
 from seedpo.data.rgb import decoded
+from seedpo.data.text import shown
 from seedpo.errors import DataError
+
+PATH = 300
+"""Characters of a path that messages show."""
 
 
 def read_image(content: object, *, folder: Path | None = None) -> Image.Image:
     """Decodes an image file: upright, in RGB, transparent parts over white; of several frames the first.
 
     Args:
-        content: the bytes of the file, its path, or Hugging Face's ``{"bytes": ..., "path": ...}``.
+        content: the bytes of the file, also as a list of numbers, as a data URI or base64; its path; or Hugging Face's
+            ``{"bytes": ..., "path": ...}``.
         folder: where relative paths begin and within which all must lie; `None`: paths are refused.
 
     Raises:
@@ -34,42 +39,32 @@ def read_file(content: object, *, folder: Path | None = None) -> bytes:
     Raises:
         DataError: if there are none; the message says why, and the caller adds where.
     """
+    try:
+        return _file(content, folder)
+    except DataError as error:
+        raise DataError(f"not an image that can be read ({error})") from error
+
+
+def _file(content: object, folder: Path | None) -> bytes:
     if isinstance(content, Mapping):
         content = content["bytes"] if content.get("bytes") is not None else content.get("path")
     if isinstance(content, bytes | bytearray | memoryview):
         return bytes(content)
+    if isinstance(content, list | tuple) and content and all(type(value) is int for value in content):
+        if not 0 <= min(content) <= max(content) < 256:
+            raise DataError("a list of numbers that are no bytes, 0 to 255")
+        return bytes(content)
     if not isinstance(content, str | Path) or not str(content):
         seen = "nothing" if content is None or content == "" else type(content).__name__
-        raise DataError(f"not an image that can be read (neither bytes nor a path, but {seen})")
-    if str(content).startswith(("http://", "https://")):
-        raise DataError(f"not an image that can be read ({content} is an address: download the file first)")
-    path = _within(folder, content)
+        raise DataError(f"neither bytes nor a path, but {seen}")
+    embedded = embedded_file(content) if isinstance(content, str) else None
+    if embedded is not None:
+        return embedded
+    path = located(content, folder)
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"not an image that can be read ({path}: {error.strerror})") from error
-
-
-def stored_path(content: object, *, folder: Path | None = None) -> Path | None:
-    """The path of an image file, given as :func:`read_image` takes it; `None` where the content is the file itself.
-
-    Raises:
-        DataError: if the path cannot be one of a file in the folder.
-    """
-    if isinstance(content, Mapping):
-        content = content["bytes"] if content.get("bytes") is not None else content.get("path")
-    return _within(folder, content) if isinstance(content, str | Path) and str(content) else None
-
-
-def _within(folder: Path | None, content: str | Path) -> Path:
-    """The path of a file in a folder; links in it may lead out of it."""
-    fix = "set pairs.image_folder to the folder that holds the images"
-    if folder is None:
-        raise DataError(f"not an image that can be read ({content} is a path, and there is no folder for it; {fix})")
-    path = folder / content
-    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):  # noqa: PTH100
-        raise DataError(f"not an image that can be read ({content} lies outside the folder {folder}; {fix})")
-    return path
+        raise DataError(f"{shown(str(path), PATH)}: {error.strerror}") from error
 
 
 def fit(image: Image.Image, size: tuple[int, int], place: tuple[float, float]) -> tuple[Image.Image, tuple[int, int]]:

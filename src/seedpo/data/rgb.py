@@ -112,7 +112,7 @@ def _unknown(file: bytes, known: str | None) -> str:
         return "no known format: an empty file"
     seen = f"{len(file)} bytes that begin with {file[:12]!r}"
     if known is not None:
-        return f"a damaged {known} file of {seen}, or one that this Pillow lacks the library for"
+        return f"a damaged {known} file: {seen}" if known in Image.OPEN else f"this Pillow reads no {known}: update it"
     return explanation(file[:HEAD]) or f"no known format: {seen}"
 
 
