@@ -106,7 +106,7 @@ class TestContent:
             ("", "neither bytes nor a path, but nothing"),
             (7, "neither bytes nor a path, but int"),
             ({"bytes": None, "path": None}, "neither bytes nor a path, but nothing"),
-            ("absent.png", "absent.png': No such file or directory"),
+            ("absent.png", "absent.png: No such file or directory"),
             (".", "Is a directory"),
             ("https://example.org/a.png", "is an address: download the file first"),
         ]:
@@ -130,7 +130,7 @@ class TestContent:
         assert pixel(read_image("images/a.png", folder=Path("data"))) == RED
 
     def test_paths_where_there_can_be_none(self) -> None:
-        with pytest.raises(DataError, match=r"a\.png' is a path, and there is no folder for it; set pairs\.image"):
+        with pytest.raises(DataError, match=r"a\.png is a path, and there is no folder for it; set pairs\.image"):
             read_image("a.png")
 
 

@@ -10,13 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from seedpo.data.places import embedded_file, located
+from seedpo.data.places import embedded_file, located, named
 from seedpo.data.rgb import decoded
-from seedpo.data.text import shown
 from seedpo.errors import DataError
-
-PATH = 300
-"""Characters of a path that messages show."""
 
 
 def read_image(content: object, *, folder: Path | None = None) -> Image.Image:
@@ -64,7 +60,7 @@ def _file(content: object, folder: Path | None) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DataError(f"{shown(str(path), PATH)}: {error.strerror}") from error
+        raise DataError(f"{named(path)}: {error.strerror}") from error
 
 
 def fit(image: Image.Image, size: tuple[int, int], place: tuple[float, float]) -> tuple[Image.Image, tuple[int, int]]:

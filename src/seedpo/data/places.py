@@ -66,7 +66,7 @@ def _decoded(content: bytes, text: str) -> bytes:
     try:
         return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
     except binascii.Error as error:
-        raise DataError(f"{shown(text)} is no whole base64 ({error}); write the data again") from error
+        raise DataError(f"{named(text)} is no whole base64 ({error}); write the data again") from error
 
 
 def located(content: str | Path, folder: Path | None) -> Path:
@@ -82,20 +82,26 @@ def located(content: str | Path, folder: Path | None) -> Path:
     """
     text = str(content)
     if isinstance(content, str) and (fault := value_fault(text)):
-        raise DataError(f"{shown(text)} is no path: it {fault}")
+        raise DataError(f"{named(text)} is no path: it {fault}")
     address = _FILE.match(text)
     if _ADDRESS.match(text) and not address:
-        raise DataError(f"{shown(text)} is an address: download the file first")
+        raise DataError(f"{named(text)} is an address: download the file first")
     if folder is None:
-        raise DataError(f"{shown(text)} is a path, and there is no folder for it; {_FOLDER}")
+        raise DataError(f"{named(text)} is a path, and there is no folder for it; {_FOLDER}")
     name = _file_path(text, address) if address else text
     path = _within(folder, name, text)
     if _exists(path):
         return path
     if os.name != "nt" and _DRIVE.match(name):
-        raise DataError(f"{shown(text)} is a path on a drive of Windows; {_FROM_TABLE}")
+        raise DataError(f"{named(text)} is a path on a drive of Windows; {_FROM_TABLE}")
     path = _within(folder, name.replace("\\", "/"), text)
     return path if _exists(path) else _same_name(path, folder) or path
+
+
+def named(path: str | Path) -> str:
+    """A path as messages name it: as it is, if it is short and can be printed."""
+    text = str(path)
+    return text if text.isprintable() and len(text) <= LONGEST_NAME else shown(text, LONGEST_NAME)
 
 
 def plain_name(text: str) -> str:
@@ -109,18 +115,18 @@ def _file_path(text: str, address: re.Match[str]) -> str:
     """The path of a ``file:`` address."""
     if (address[1] or "localhost").lower() != "localhost":
         raise DataError(
-            f"{shown(text)} names a machine, {shown(address[1])}; a path follows file:/// with three slashes"
+            f"{named(text)} names a machine, {named(address[1])}; a path follows file:/// with three slashes"
         )
     path = unquote_to_bytes(text[address.end() :]).decode(errors="surrogateescape")
     if "\0" in path:
-        raise DataError(f"{shown(text)} is no path: it holds a NUL character")
+        raise DataError(f"{named(text)} is no path: it holds a NUL character")
     return path[1:] if _DRIVE.match(path[1:]) else path
 
 
 def _within(folder: Path, name: str, text: str) -> Path:
     path = folder / name
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):  # noqa: PTH100
-        raise DataError(f"{shown(text)} lies outside the folder {folder}; {_FOLDER}")
+        raise DataError(f"{named(text)} lies outside the folder {folder}; {_FOLDER}")
     return path
 
 
