@@ -36,12 +36,29 @@ def read_file(content: object, *, folder: Path | None = None) -> bytes:
         DataError: if there are none; the message says why, and the caller adds where.
     """
     try:
-        return _file(content, folder)
+        source = _source(content, folder)
+        return source if isinstance(source, bytes) else source.read_bytes()
+    except OSError as error:
+        raise DataError(f"not an image that can be read ({named(str(error.filename))}: {error.strerror})") from error
     except DataError as error:
         raise DataError(f"not an image that can be read ({error})") from error
 
 
-def _file(content: object, folder: Path | None) -> bytes:
+def stored_path(content: object, *, folder: Path | None = None) -> Path | None:
+    """The path of an image file, given as :func:`read_image` takes it; `None` where the content is the file itself.
+
+    Raises:
+        DataError: if it is neither a file nor the path of one in the folder.
+    """
+    try:
+        source = _source(content, folder)
+    except DataError as error:
+        raise DataError(f"not an image that can be read ({error})") from error
+    return source if isinstance(source, Path) else None
+
+
+def _source(content: object, folder: Path | None) -> bytes | Path:
+    """The file itself, or where it lies."""
     if isinstance(content, Mapping):
         content = content["bytes"] if content.get("bytes") is not None else content.get("path")
     if isinstance(content, bytes | bytearray | memoryview):
@@ -54,13 +71,7 @@ def _file(content: object, folder: Path | None) -> bytes:
         seen = "nothing" if content is None or content == "" else type(content).__name__
         raise DataError(f"neither bytes nor a path, but {seen}")
     embedded = embedded_file(content) if isinstance(content, str) else None
-    if embedded is not None:
-        return embedded
-    path = located(content, folder)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{named(path)}: {error.strerror}") from error
+    return located(content, folder) if embedded is None else embedded
 
 
 def fit(image: Image.Image, size: tuple[int, int], place: tuple[float, float]) -> tuple[Image.Image, tuple[int, int]]:
