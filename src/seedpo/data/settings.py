@@ -131,6 +131,10 @@ class PairsConfig(Section):
 
     @model_validator(mode="after")
     def _validation_is_usable(self) -> Self:
+        if self.validation == "":
+            raise ValueError(
+                "pairs.validation is empty; write a share such as 0.1, or the name of a set of pairs, or null"
+            )
         if isinstance(self.validation, float) and not 0.0 < self.validation < 1.0:
             raise ValueError(
                 f"pairs.validation = {self.validation:g} must be a share above 0 and below 1, for example 0.1, or the "

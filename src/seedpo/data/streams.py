@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -146,8 +146,7 @@ class StreamedPairs:
             )
         self.origin = stream.origin
         self.config = config
-        self.inventory = inventory or Inventory(origin=stream.origin)
-        """The files; rows are not known beforehand."""
+        self._files = inventory or Inventory(origin=stream.origin)
         self.layout = find_layout(stream.columns, origin=stream.origin, shape=stream.shape, own=config.columns)
         if self.layout.layout.several_rows:
             raise DataError(
@@ -160,6 +159,7 @@ class StreamedPairs:
     def _start(self) -> None:
         self._recent: OrderedDict[int, StreamPair] = OrderedDict()
         self._rows = self._labelled_rows()
+        self._counts: Counter[str] = Counter()
         self._next = 0
         self._first_pass_end: int | None = None
 
@@ -167,6 +167,13 @@ class StreamedPairs:
     def summary(self) -> str:
         """What is read, for the log."""
         return f"{self.origin}: a stream of pairs, shuffled among {self.config.shuffle_buffer}"
+
+    @property
+    def inventory(self) -> Inventory:
+        """The files, and the rows of the first pass as far as it was read."""
+        counts = dict(self._counts)
+        rows, used = sum(counts.values()), counts.pop("", 0)
+        return self._files.with_rows(rows, used=used, left_out=counts) if rows else self._files
 
     def __len__(self) -> int:
         return ENDLESS
@@ -276,7 +283,9 @@ class StreamedPairs:
         while True:
             empty = True
             for row in self._stream.epoch(epoch):
-                pairs, _ = self._pairs(row)
+                pairs, reason = self._pairs(row)
+                if epoch == 0:
+                    self._counts[("faulty" if pairs[0].fault else "") if pairs else reason] += 1
                 empty = empty and not pairs
                 yield from pairs
             if empty:

@@ -120,6 +120,13 @@ class TestRows:
         assert "stream pair 0 of the stream: jpg_1 is not an image" in findings.unreadable[0]
         assert check_pairs(stream, progress=False).checked == 6
 
+    def test_rows_of_a_stream_are_counted_as_they_are_read(self) -> None:
+        labels = [(1, 0), (0.5, 0.5), (1, 0), (0, 1), (2, 3), (0.5, 0.5)]
+        stream = StreamedPairs(Rows(*labels), PairsConfig(resolution=8))
+        assert stream.inventory.rows is None
+        inventory = check_pairs(stream, progress=False).inventory
+        assert (inventory.rows, inventory.used, sorted(inventory.left_out.values())) == (6, 3, [1, 2])
+
 
 class TestText:
     def test_a_sound_set(self) -> None:

@@ -215,7 +215,9 @@ def check_pairs(
         _note_prompt(findings, pair)
         _note_repetition(findings, pair, seen)
     if pairs.sequential:
-        findings.prompts = len(written)
+        findings.prompts, findings.inventory = len(written), pairs.inventory
+        if findings.checked == rows:
+            findings.omitted.append("prompts and labels of a stream after the pairs above")
     findings.distinct_prompts = len(texts)
     if isinstance(measured.validation, PairSet | StreamedPairs):
         _note_validation(findings, texts, images, measured.validation, rows, progress=progress)
@@ -294,7 +296,7 @@ def _note_validation(
         texts.add(VALIDATION, pair.prompt, pair.place)
         images.add(pair, part=VALIDATION, source=1, number=index)
     if bad:
-        findings.omitted.append(f"{bad} validation pairs cannot be read; check {pairs.origin} by itself")
+        findings.omitted.append(f"{bad} validation pairs, which cannot be read; check {pairs.origin} by itself")
 
 
 def _note_evaluation(texts: Prompts, sets: Mapping[str, Sequence[str]]) -> None:
@@ -316,11 +318,9 @@ def _compare(findings: Findings, texts: Prompts, images: Images) -> None:
     findings.parts = {part: count for part in PARTS if (count := texts.count(part))}
     if len(images) < 2 * len(findings.readable):
         findings.omitted.append(
-            f"near-duplicates were sought among the images of {MOST_PAIRS} pairs of a set at most, "
+            f"near-duplicates among all images: those of {MOST_PAIRS} pairs of a set at most are compared, "
             + ("the first ones" if findings.pairs is None else "evenly spread")
         )
-    if findings.pairs is None:
-        findings.omitted.append("of a stream only the prompts and labels of the pairs above are known, not all")
 
 
 def _note_sizes(findings: Findings, pair: OpenedPair, resolution: int | None) -> None:
