@@ -23,6 +23,7 @@ EXPECTED = "CSV with the names of the columns on the first line"
 
 _QUOTED = re.compile(r'"[^"\n]*"')
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_Kind = tuple[bool, str]
 _NUMBER = re.compile(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?")
 _NAME = re.compile(r"\S*[/\\.]\S*|.*\.\w{2,5}")
 
@@ -187,26 +188,23 @@ class _Parser:
         """Whether a record of several lines has another number of values, or one of its lines looks like a record.
 
         Such a line begins and ends with values like those that stand before and behind the long one. The first line
-        always begins so, and the last one always ends so, which tells nothing.
+        always begins so, and the last one always ends so, which tells nothing; nor do empty values.
         """
         if len(pieces) != columns:
             return True
         long = [column for column, piece in enumerate(pieces) if "\n" in piece]
-        before, behind = (
-            [_kind(piece) for piece in pieces[: long[0]]],
-            [_kind(piece) for piece in pieces[long[-1] + 1 :]],
-        )
-        telling = lines[0 if behind else 1 : len(lines) if before else -1]
-        return any(
-            len(values) >= columns
-            and all(map(_alike, map(_kind, values), before))
-            and all(map(_alike, map(_kind, reversed(values)), reversed(behind)))
-            for values in (line.split(self._delimiter) for line in telling)
-            if before or behind
-        )
+        before = [_kind(piece) for piece in pieces[: long[0]]]
+        behind = [_kind(piece) for piece in reversed(pieces[long[-1] + 1 :])]
+        for row, line in enumerate(lines):
+            kinds = [_kind(piece) for piece in line.split(self._delimiter)]
+            begins, ends = list(zip(kinds, before, strict=False)), list(zip(reversed(kinds), behind, strict=False))
+            telling = (begins if row > 0 else []) + (ends if row < len(lines) - 1 else [])
+            if len(kinds) >= columns and all(map(_are_alike, begins + ends)) and any(map(_are_equal, telling)):
+                return True
+        return False
 
 
-def _kind(piece: str) -> tuple[bool, str]:
+def _kind(piece: str) -> _Kind:
     """Whether a value begins with a blank, and what it looks like."""
     value = piece.strip().strip('"')
     if not value:
@@ -220,5 +218,9 @@ def _kind(piece: str) -> tuple[bool, str]:
     return piece[0] == " ", kind
 
 
-def _alike(one: tuple[bool, str], other: tuple[bool, str]) -> bool:
-    return one == other or "nothing" in (one[1], other[1])
+def _are_alike(kinds: tuple[_Kind, _Kind]) -> bool:
+    return kinds[0] == kinds[1] or "nothing" in (kinds[0][1], kinds[1][1])
+
+
+def _are_equal(kinds: tuple[_Kind, _Kind]) -> bool:
+    return kinds[0] == kinds[1] and kinds[0][1] != "nothing"

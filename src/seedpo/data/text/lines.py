@@ -13,7 +13,7 @@ _WIDE = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks of UTF-16 and UTF-32."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
     """One record of a text file.
 
