@@ -12,6 +12,7 @@ import torch
 from seedpo.data.buckets import Size, buckets_of
 from seedpo.data.fingerprints import fingerprint_of
 from seedpo.data.joined import repeats_of
+from seedpo.data.text import shown
 from seedpo.errors import DataError
 from seedpo.protocols import Fingerprint, LabelledPair, PreferencePairs, Reward
 
@@ -56,7 +57,7 @@ def relabel(reward: Reward, *, name: str, gap: float) -> Change:
     def pair(row: int, pair: LabelledPair) -> LabelledPair:
         scores = reward(torch.stack([pair.chosen, pair.rejected]), [pair.prompt] * 2).detach().double().cpu()
         if not torch.isfinite(scores).all():
-            raise DataError(f"reward {name} gives pair {row} ({pair.prompt!r}) a score that is not finite")
+            raise DataError(f"reward {name} gives pair {row} ({shown(pair.prompt)}) a score that is not finite")
         first, second = torch.softmax(scores, 0).tolist()
         if first - second > gap:
             return replace(pair, chosen_probability=1.0)

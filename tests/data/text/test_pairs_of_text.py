@@ -163,3 +163,43 @@ class TestCsv:
     def test_a_quote_that_is_never_closed(self, folder: Path) -> None:
         with pytest.raises(DataError, match=r"pairs\.csv is not CSV .* line 2 is not CSV"):
             pairs_of(folder / "pairs.csv", 'prompt,chosen,rejected\n"a,images/red.png,images/blue.jpg\n')
+
+
+class TestAnyText:
+    def test_an_array_and_a_table_with_tabs(self, folder: Path) -> None:
+        tabs = "prompt\tchosen\trejected\na star\timages/red.png\timages/blue.jpg\n"
+        for name, content in [
+            ("pairs.json", f"[{RECORD}, {OTHER}]"),
+            ("pairs.jsonl", f"[\n  {RECORD},\n  {OTHER}\n]"),
+            ("pairs.json", f'{{"rows": [{RECORD}]}}'),
+            ("pairs.json", f"{RECORD}\n{OTHER}\n"),
+            ("pairs.tsv", tabs),
+            ("pairs.csv", tabs),
+            ("pairs.csv", tabs.replace("\t", ";")),
+            ("pairs.csv", tabs.replace("\t", " , ")),
+            ("pairs.csv", f"{RECORD}\n"),
+        ]:
+            pairs = pairs_of(folder / name, content)
+            assert pairs[0].prompt == "a star"
+            torch.testing.assert_close(pairs[0].chosen, plain(RED))
+
+    def test_an_unclosed_quote_costs_one_row_of_a_thousand(self, folder: Path) -> None:
+        lines = [f"a fox number {row},images/red.png,images/blue.jpg" for row in range(1000)]
+        lines[299] = '"sunset over the bay,images/red.png,images/blue.jpg'
+        for tail in ('a tv of 50",images/red.png,images/blue.jpg', lines[699]):
+            lines[699] = tail
+            pairs = pairs_of(folder / "pairs.csv", "prompt,chosen,rejected\n" + "\n".join(lines))
+            assert len(pairs) == 1000
+            assert list(pairs.table.faults()) == [299]
+            assert pairs.prompt(998) == "a fox number 998"
+            with pytest.raises(DataError, match=r"pairs\.csv line 301 is not CSV"):
+                pairs[299]
+
+    def test_a_value_that_no_row_may_hold_costs_its_row(self, folder: Path) -> None:
+        for bad in ('"a \\ud83d"', '"a \\u0000"', "1" + "0" * 400, "[" * 100_000 + "]" * 100_000, "-Infinity"):
+            for whole in (f"{OTHER}\n{RECORD}\n{OTHER}", f"[{OTHER}, {RECORD}, {OTHER}]"):
+                pairs = pairs_of(folder / "pairs.json", whole.replace('"score": 3', f'"score": {bad}'))
+                assert [pairs[row].prompt for row in (0, 2)] == ["a ring", "a ring"]
+                with pytest.raises(DataError, match=r"pairs\.json (line|entry) 2 ") as caught:
+                    pairs[1]
+                assert len(str(caught.value)) < 300
