@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from seedpo.data.layouts import PROMPT_COLUMNS
+from seedpo.data.layouts import IMAGE_COLUMNS, PROMPT_COLUMNS
 from seedpo.data.layouts.columns import Shape
 from seedpo.data.signatures import ENDINGS
 from seedpo.data.streams import StreamRow, shuffled
 from seedpo.errors import DataError, StreamError
 from seedpo.protocols import Fingerprint
 
-EXPECTED = "expected are KEY.chosen.jpg, KEY.rejected.jpg and KEY.prompt.txt or KEY.json (.png, .webp, ... as well)"
+EXPECTED = (
+    "expected are KEY.chosen.jpg, KEY.rejected.jpg and KEY.prompt.txt or KEY.json, or KEY.jpg_0.jpg, KEY.jpg_1.jpg and "
+    "KEY.json (.png, .webp, ... as well)"
+)
 
 
 class ArchiveStream:
@@ -34,7 +37,6 @@ class ArchiveStream:
         DataError: if the first file is not a tar archive without compression, or begins with no pair.
     """
 
-    columns: Sequence[str] = ("prompt", "chosen", "rejected", "chosen_probability", "has_label")
     shape = Shape()
 
     def __init__(self, files: Sequence[Path], *, origin: str, seed: int, buffer: int) -> None:
@@ -48,8 +50,10 @@ class ArchiveStream:
         except StreamError as error:
             raise DataError(str(error)) from error
         names = {name for row in begin for name in row.values}
-        if not {"chosen", "rejected"} & names:
+        if not IMAGE_COLUMNS & names:
             raise DataError(f"{self._files[0]} begins with no pair, but with {sorted(names)}; {EXPECTED}")
+        pair = ("chosen", "rejected", "chosen_probability") if {"chosen", "rejected"} & names else ()
+        self.columns: Sequence[str] = list(dict.fromkeys(("prompt", *pair, "has_label", *sorted(names))))
 
     def fingerprint(self) -> Fingerprint:
         """Number of the files and their sizes."""
@@ -97,7 +101,7 @@ def _column(name: str) -> str | None:
         return None
     if kind in ("json", "txt", "prompt.txt"):
         return "json" if kind == "json" else "prompt"
-    return column if column in ("chosen", "rejected") and f".{ending}" in ENDINGS else None
+    return column if column in IMAGE_COLUMNS and f".{ending}" in ENDINGS else None
 
 
 def _sample(archive: tarfile.TarFile, members: Iterable[tarfile.TarInfo], *, place: str) -> StreamRow:
@@ -110,21 +114,22 @@ def _sample(archive: tarfile.TarFile, members: Iterable[tarfile.TarInfo], *, pla
         except ValueError as error:
             faults.append(f"{PurePosixPath(member.name).name} cannot be read ({error})")
             continue
-        faults += [f"there are two {name} images" for name in ("chosen", "rejected") if name in values and name in part]
+        faults += [f"there are two {name} images" for name in IMAGE_COLUMNS if name in values and name in part]
         values |= part
     return StreamRow(values=values, place=place, fault="; ".join(faults) or None)
 
 
 def _values(column: str | None, content: bytes) -> dict[str, Any]:
-    if column in ("chosen", "rejected"):
-        return {column: content}
+    if column in IMAGE_COLUMNS:
+        return {str(column): content}
     if column == "prompt":
         return {"prompt": content.decode("utf-8-sig").strip()}
     values = json.loads(content)
     if not isinstance(values, dict):
         raise ValueError("not a JSON object {...}")
     prompt = next((values[name] for name in PROMPT_COLUMNS if name in values), None)
-    return values if prompt is None else values | {"prompt": prompt}
+    others = {name: value for name, value in values.items() if name not in PROMPT_COLUMNS}
+    return others if prompt is None else others | {"prompt": prompt}
 
 
 def _check_end(path: Path, offset: int) -> None:

@@ -11,9 +11,6 @@ from seedpo.data.reading import Opened, load_pairs
 from seedpo.data.settings import PairsConfig
 from tests.data.layouts.published import LAYOUTS, Case, Pair, number_in
 
-NOT_YET = frozenset({"webdataset"})
-"""Layouts that are not read yet: a name is removed with the change that reads it."""
-
 
 def opened(case: Case) -> Opened:
     """A set as a user would name it."""
@@ -39,13 +36,7 @@ def by_images(pairs: Sequence[Pair]) -> list[Pair]:
     return sorted(pairs, key=lambda pair: (pair.prompt, pair.chosen, pair.rejected))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="not read yet") if name in NOT_YET else ())
-        for name in LAYOUTS
-    ],
-)
+@pytest.mark.parametrize("name", list(LAYOUTS))
 def test_published_layout(name: str, tmp_path: Path) -> None:
     case = LAYOUTS[name](tmp_path)
     pairs = opened(case)

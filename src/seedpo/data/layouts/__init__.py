@@ -7,13 +7,32 @@ from dataclasses import replace
 
 from seedpo.data.layouts import answers, image_lists, single_images, two_images
 from seedpo.data.layouts.columns import PLAIN, Columns, Shape, column_root
-from seedpo.data.layouts.layout import PROMPT_COLUMNS, Layout, PairRule, Reading, Reason, Verdicts
+from seedpo.data.layouts.layout import PROMPT_COLUMNS, Layout, PairRule, Reading, Reason
 from seedpo.errors import DataError
 
-__all__ = ["LAYOUTS", "PROMPT_COLUMNS", "Layout", "PairRule", "Reading", "Reason", "Verdicts", "find_layout"]
+__all__ = [
+    "IMAGE_COLUMNS",
+    "LAYOUTS",
+    "PROMPT_COLUMNS",
+    "Layout",
+    "PairRule",
+    "Reading",
+    "Reason",
+    "Verdicts",
+    "find_layout",
+]
 
 LAYOUTS = (*two_images.LAYOUTS, *image_lists.LAYOUTS, *single_images.LAYOUTS, *answers.LAYOUTS)
 """All layouts; the first ones are named first in messages."""
+
+IMAGE_COLUMNS = frozenset(
+    name
+    for layout in LAYOUTS
+    for names, is_list in zip(layout.images, layout.lists, strict=True)
+    for name in names
+    if not (layout.several_rows or is_list or "." in name)
+)
+"""Names of columns that hold one of the two images of a row."""
 
 
 def find_layout(
