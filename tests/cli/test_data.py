@@ -113,16 +113,16 @@ class TestCheck:
 
     def test_folders(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """Of each folder the files, the rows and what was passed over, one below the other."""
-        for name, labels in {"a": [(1, 0)] * 3, "b": [(1, 0), (0.5, 0.5)]}.items():
+        for name, labels in {"a": [(1, 0)] * 3, "b": [(1, 0), (0.5, 0.5), (2, 3)]}.items():
             (tmp_path / name).mkdir()
             parquet(tmp_path / name, *labels)
         (tmp_path / "b" / "._pairs.parquet").write_bytes(b"x")
         out = call(capsys, tmp_path, "--quiet")[1]
         lines = [line.split() for line in out.splitlines()]
         start = next(number for number, line in enumerate(lines) if line[:1] == ["folder"])
-        assert lines[start + 1 : start + 3] == [["a", "1", "3", "3"], ["b", "1", "2", "1", "hidden", "files:", "1"]]
+        assert lines[start + 1 : start + 3] == [["a", "1", "3", "3"], ["b", "1", "3", "1", "hidden", "files:", "1"]]
         found = json.loads(call(capsys, tmp_path, "--quiet", "--json")[1])["inventory"]
-        assert (found["rows"], found["used"], found["left_out"]) == (5, 4, {"ties": 1})
+        assert (found["rows"], found["used"], found["left_out"]) == (6, 4, {"ties": 1, "faulty": 1})
         assert [(entry["count"], entry["reason"]) for entry in found["passed_over"]] == [(1, "hidden files")]
 
     def test_what_is_measured_on(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,8 +77,8 @@ def check_command(
     Exit status 1 if a run would stop; near-duplicates do not stop it. `--out` draws pairs to look at: whether chosen is
     chosen is seen at a glance.
 
-    Formats: Pick-a-Pic's parquet, tables with prompt, chosen and rejected (parquet, JSONL, CSV), folders chosen/ and
-    rejected/, WebDataset archives, Hugging Face data sets. docs/data.md describes them.
+    Formats: tables (parquet, JSON, CSV) in the layouts of public sets or with names of your own, folders chosen/ and
+    rejected/, WebDataset archives, Hugging Face data sets. docs/data.md lists them.
 
     Several sets are checked one after another.
 

@@ -241,6 +241,8 @@ def _folder_rows(pairs: Opened) -> dict[str, tuple[int, int]]:
     table = pairs.table
     used = np.zeros(len(table), dtype=bool)
     used[pairs.index.rows.ravel()] = True
+    used &= pairs.index.reason < 0
+    used[list(pairs.index.unreadable)] = False
     counts: dict[str, tuple[int, int]] = {}
     for row, is_used in enumerate(used.tolist()):
         folder = str(table.folder(row))
