@@ -95,6 +95,11 @@ class TestSamples:
         assert row == 3
         assert len(prompts(read_pairs(path, IN_ORDER))) == 3
 
+    def test_hidden_folders_and_those_of_systems_are_passed_over(self, tmp_path: Path) -> None:
+        old = [sample(f"{folder}/1", "old") for folder in (".ipynb_checkpoints", "a/.cache", "__MACOSX")]
+        files = {name: content for part in old for name, content in part.items()} | sample("./a/0") | sample("../b/0")
+        assert prompts(read_pairs(write_tar(tmp_path / "a.tar", files), IN_ORDER)) == ["a star"] * 2
+
     def test_other_files_are_left_alone(self, tmp_path: Path) -> None:
         extra = {"0.cls": b"3", "0.embedding.npy": b"?", "README": b"hello", ".hidden": b"?"}
         pairs = read_pairs(write_tar(tmp_path / "a.tar", extra | sample("0")), IN_ORDER)

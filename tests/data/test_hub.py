@@ -14,6 +14,7 @@ import torch
 from seedpo.data.pairs import PairSet
 from seedpo.data.reading import read_pairs
 from seedpo.data.settings import PairsConfig
+from seedpo.data.splits import SplitWish
 from seedpo.data.streams import StreamedPairs
 from seedpo.errors import DataError, StreamError
 from tests.data.pictures import BLUE, RED, image_file, plain, table, write_images
@@ -91,6 +92,28 @@ class TestSaved:
         ):
             read_pairs(tmp_path / "saved", PairsConfig(split="test"))
 
+    def test_of_splits_that_are_not_for_training(self, tmp_path: Path) -> None:
+        rows = saved(tmp_path)
+        splits = {"test": rows.select([0]), "validation": rows.select([1])}
+        datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
+        with pytest.raises(DataError, match=r"none is for training; set pairs\.split"):
+            read_pairs(tmp_path / "saved")
+        pairs = read_pairs(tmp_path / "saved", wish=SplitWish(held_out=True))
+        assert pairs[0].prompt == "a ring"
+        assert pairs.inventory.notes == ("split: validation; not read: test",)
+
+    @pytest.mark.parametrize(("cut", "is_read"), [("train", True), ("train[:1]", True), ("test", False), (None, True)])
+    def test_a_single_set_knows_what_it_was_cut_from(self, tmp_path: Path, cut: str | None, is_read: bool) -> None:
+        rows = saved(tmp_path)
+        rows._split = datasets.NamedSplit(cut) if cut else None
+        rows.save_to_disk(str(tmp_path / "saved"))
+        if is_read:
+            assert len(read_pairs(tmp_path / "saved")) == 2
+        else:
+            with pytest.raises(DataError, match="none is for training"):
+                read_pairs(tmp_path / "saved")
+            assert len(read_pairs(tmp_path / "saved", PairsConfig(split="test"))) == 2
+
     def test_a_damaged_folder(self, tmp_path: Path) -> None:
         saved(tmp_path).save_to_disk(str(tmp_path / "saved"))
         (tmp_path / "saved" / "state.json").write_text("{")
@@ -109,6 +132,13 @@ def prompts(pairs: StreamedPairs, *rows: int) -> list[int]:
 
 
 class TestStream:
+    def test_of_one_split_of_several(self, tmp_path: Path) -> None:
+        files = write_shards(tmp_path / "two", 1)
+        (files / "train-00000-of-00001.parquet").rename(files / "test-00000-of-00001.parquet")
+        with pytest.raises(DataError, match="none is for training"):
+            stream(files)
+        assert prompts(stream(files, split="test", shuffle_buffer=1), 0) == [0]
+
     def test_in_the_order_of_the_files(self, files: Path) -> None:
         pairs = stream(files, shuffle_buffer=1)
         once = [row for row in range(COUNT) if row != 3]

@@ -11,13 +11,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from seedpo.data.pairs import PairSet
 from seedpo.data.reading import Opened, load_data, opening_lines, read_pairs
 from seedpo.data.settings import DataSet, PairsConfig
 from seedpo.data.splits import SplitWish
 from seedpo.errors import DataError
-from tests.data.pictures import BLUE, RED, image_file, table, write_images
+from tests.data.pictures import BLUE, RED, image_file, plain, table, write_images
 
 
 def write(path: Path, *captions: str) -> Path:
@@ -295,6 +296,47 @@ class TestKinds:
             pass
         assert read(tmp_path) == ["a"]
         assert passed(tmp_path) == {"files compressed with gzip": 1}
+
+
+class TestSplitColumn:
+    def rows(self, path: Path, *splits: Any) -> Path:
+        write_images(path.parent, red__png=image_file(RED), blue__png=image_file(BLUE))
+        rows = [
+            {"prompt": f"{number}", "chosen": "red.png", "rejected": "blue.png", "split": split}
+            for number, split in enumerate(splits)
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    def test_rows_of_other_splits_are_left_out_and_counted(self, tmp_path: Path) -> None:
+        path = self.rows(tmp_path / "a.jsonl", "train", "test", "train", "val")
+        assert read(path) == ["0", "2"]
+        assert read(path, split="test") == ["1"]
+        assert read(path, split="dev") == ["3"]
+        pairs = read_pairs(path)
+        assert isinstance(pairs, PairSet)
+        assert pairs.table.place(1) == f"{path} line 3"
+        assert (pairs.inventory.rows, pairs.inventory.used) == (4, 2)
+        assert pairs.inventory.left_out == {"of the split test": 1, "of the split val": 1}
+        torch.testing.assert_close(pairs[1].chosen, plain(RED))
+        assert prompts(read_pairs(path, wish=SplitWish(held_out=True))) == ["3"]
+
+    def test_rows_that_cannot_be_read_stay(self, tmp_path: Path) -> None:
+        path = self.rows(tmp_path / "a.jsonl", "test", "train")
+        path.write_text("{broken\n" + path.read_text())
+        assert read_pairs(path).inventory.left_out == {"of the split test": 1, "faulty": 1}
+
+    def test_what_is_only_for_testing_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="none is for training"):
+            read(self.rows(tmp_path / "a.jsonl", "test", "test"))
+
+    @pytest.mark.parametrize("splits", [("train", None), ("banana", "train"), (1, 2), ("", "test")])
+    def test_a_column_of_other_things_tells_nothing(self, tmp_path: Path, splits: tuple[Any, ...]) -> None:
+        assert read(self.rows(tmp_path / "a.jsonl", *splits)) == ["0", "1"]
+
+    def test_in_parquet(self, tmp_path: Path) -> None:
+        pq.write_table(table((1, 0), (1, 0), split=["test", "train"], caption=["a", "b"]), tmp_path / "a.parquet")
+        assert read(tmp_path) == ["b"]
 
 
 class TestRows:

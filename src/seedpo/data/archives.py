@@ -13,6 +13,7 @@ import numpy as np
 
 from seedpo.data.layouts import IMAGE_COLUMNS, PROMPT_COLUMNS
 from seedpo.data.layouts.columns import Shape
+from seedpo.data.search import is_passed_over
 from seedpo.data.signatures import ENDINGS
 from seedpo.data.streams import StreamRow, shuffled
 from seedpo.errors import DataError, StreamError
@@ -95,9 +96,9 @@ def _key(name: str) -> str:
 
 def _column(name: str) -> str | None:
     """What a file holds, by its name after the first dot; `None` if it is not needed."""
-    stem, _, kind = PurePosixPath(name).name.lower().partition(".")
+    _, _, kind = PurePosixPath(name).name.lower().partition(".")
     column, _, ending = kind.partition(".")
-    if not stem:  # hidden files
+    if any(is_passed_over(part) for part in PurePosixPath(name).parts):
         return None
     if kind in ("json", "txt", "prompt.txt"):
         return "json" if kind == "json" else "prompt"

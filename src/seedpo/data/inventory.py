@@ -52,8 +52,9 @@ class Inventory:
     left_out: Mapping[str, int] = field(default_factory=dict)
 
     def with_rows(self, rows: int, *, used: int, left_out: Mapping[str, int]) -> Inventory:
-        """The same with the rows: reasons of no row are left out."""
-        return replace(self, rows=rows, used=used, left_out={name: count for name, count in left_out.items() if count})
+        """The same with further rows, besides those that were left out before; reasons of no row are not named."""
+        reasons = {**self.left_out, **{name: count for name, count in left_out.items() if count}}
+        return replace(self, rows=rows + sum(self.left_out.values()), used=used, left_out=reasons)
 
     @property
     def passed_counts(self) -> dict[str, int]:

@@ -18,9 +18,10 @@ from seedpo.data.pairs import PairSet
 from seedpo.data.parquet import ParquetRows
 from seedpo.data.set_files import expanded, files_of_set, seen
 from seedpo.data.settings import DataSet, PairsConfig
-from seedpo.data.splits import SplitWish
+from seedpo.data.split_rows import rows_of_split, split_counts
+from seedpo.data.splits import SplitWish, chosen_split
 from seedpo.data.streams import StreamedPairs
-from seedpo.data.tables import TextRows
+from seedpo.data.tables import Table, TextRows
 from seedpo.data.text import csv_lines, json_lines, records
 from seedpo.errors import DataError
 from seedpo.registry import unknown
@@ -72,11 +73,27 @@ class Format:
     in_files: bool = True
 
 
+def _check_split(source: Source) -> None:
+    """Checks that a split that the user names is not one of data that tell none."""
+    if not any(entry.split for entry in source.inventory.files):
+        chosen_split([None], source.wish, origin=source.origin)
+
+
+def _pairs(table: Table, source: Source) -> PairSet:
+    """The pairs of a table, or of one split of it."""
+    counts = split_counts(table)
+    if not counts:
+        _check_split(source)
+    table, others = rows_of_split(table, counts, source.wish)
+    return PairSet(table, source.config, replace(source.inventory, left_out=others))
+
+
 def _parquet(source: Source) -> Opened:
-    return PairSet(ParquetRows(source.files, origin=source.origin), source.config, source.inventory)
+    return _pairs(ParquetRows(source.files, origin=source.origin), source)
 
 
 def _webdataset(source: Source) -> Opened:
+    _check_split(source)
     buffer = source.config.shuffle_buffer
     stream = ArchiveStream(source.files, origin=source.origin, seed=source.seed, buffer=buffer)
     return StreamedPairs(stream, source.config, source.inventory)
@@ -85,7 +102,7 @@ def _webdataset(source: Source) -> Opened:
 def _text(source: Source) -> Opened:
     """Of records in text the content decides, unless the user names the format."""
     read = {"jsonl": json_lines, "csv": csv_lines}.get(source.config.format, records)
-    return PairSet(TextRows(source.files, read=read, origin=source.origin), source.config, source.inventory)
+    return _pairs(TextRows(source.files, read=read, origin=source.origin), source)
 
 
 def _datasets(source: Source) -> Opened:

@@ -130,6 +130,11 @@ def passed_over(places: Iterable[tuple[Path, str]]) -> tuple[PassedOver, ...]:
     )
 
 
+def is_passed_over(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or left behind by a system."""
+    return (name.startswith(".") and name != "..") or name.lower() in SYSTEM_NAMES
+
+
 def _identity(path: Path) -> Identity:
     try:
         status = path.stat()

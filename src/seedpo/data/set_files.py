@@ -210,7 +210,7 @@ def _with_split(choice: _Choice, root: Path, origin: str, *, wish: SplitWish, na
     if wish.name is not None and not any(splits.values()):
         splits = dict.fromkeys(splits, split_of_folder(root.resolve().name))
     notes = _contradictions(kinds)
-    if wish.name is not None or not named:
+    if any(splits.values()) and (wish.name is not None or not named):
         split = chosen_split(splits.values(), wish, origin=origin)
         choice.keep(
             lambda path: None if splits[path] == split else f"files of the split {splits[path] or '(none told)'}"
