@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
+import os
 import tarfile
 import tempfile
 from collections.abc import Mapping
@@ -205,6 +207,25 @@ class TestPlaces:
         with pytest.raises(ConfigError):
             converted(case.source, tmp_path / "out.jsonl")
         assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+    @pytest.mark.parametrize("ending", [".parquet", ".jsonl", ""])
+    def test_names_that_are_no_text(self, ending: str, tmp_path: Path) -> None:
+        name = os.fsdecode(b"\xff.png")
+        write_pictures(tmp_path / "set", f"chosen/{name}", f"rejected/{name}", "chosen/a.png", "rejected/a.png")
+        for text in ("a.txt", os.fsdecode(b"\xff.txt")):
+            (tmp_path / "set" / "chosen" / text).write_text(FOX, encoding="utf-8")
+        done = converted(tmp_path / "set", tmp_path / f"out{ending}", bad_rows_limit=1)
+        assert done.faults == (ending == ".jsonl")
+        assert [pair.prompt for pair in read_again(done)] == [FOX] * done.pairs
+        assert len(rows_of(done)) == 2
+
+    def test_images_in_text_become_files(self, tmp_path: Path) -> None:
+        uris = [f"data:image/png;base64,{base64.b64encode(picture(n)).decode()}" for n in (0, 1)]
+        row = {"prompt": FOX, "chosen": uris[0], "rejected": uris[1]}
+        source = write_json_lines(tmp_path / "source.jsonl", row)
+        done = converted(source, tmp_path / "out.parquet")
+        assert pq.read_table(done.out).to_pylist()[0]["chosen"] == {"bytes": picture(0), "path": None}
+        assert read_again(converted(source, tmp_path / "other")) == [Pair(prompt=FOX, chosen=0, rejected=1)]
 
 
 class TestText:

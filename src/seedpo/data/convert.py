@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from seedpo.data.file_kinds import ROWS_ENDING
-from seedpo.data.inventory import Inventory
+from seedpo.data.inventory import Inventory, printable
 from seedpo.data.pair_tables import (
     IMAGES_NAME,
     TABLE_NAME,
@@ -300,4 +300,4 @@ def _write_rows(rows: Iterator[RowOutcome], conversion: Conversion, path: Path) 
             elif not row.faults:
                 conversion.used += 1
             cells = (row.place, " ".join(map(str, row.pairs)), row.outcome)
-            writer.writerow([spreadsheet_text(cell) for cell in cells])
+            writer.writerow([spreadsheet_text(printable(cell)) for cell in cells])

@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seedpo.data.images import read_file, read_image, stored_path
+from seedpo.data.inventory import printable
 from seedpo.data.pairs import StoredImage
 from seedpo.data.signatures import FORMATS, HEAD, image_format
-from seedpo.data.text import csv_lines, spreadsheet_text
+from seedpo.data.text import csv_lines, spreadsheet_text, value_fault
 from seedpo.errors import ConfigError, DataError
 
 COLUMNS = ("prompt", "chosen", "rejected", "chosen_probability", "source")
@@ -164,7 +165,10 @@ class PathTable:
             )
         if not _is_known_image(path):
             _image_file(image, name)
-        return Path(os.path.abspath(path))  # noqa: PTH100
+        absolute = os.path.abspath(path)  # noqa: PTH100
+        if fault := value_fault(absolute):
+            raise DataError(f"{image.name or name}: its path {fault}; rename the file, or write parquet or a folder")
+        return Path(absolute)
 
 
 class FolderTable:
@@ -206,14 +210,17 @@ def _row(pair: TablePair) -> dict[str, Any]:
         "chosen": None,
         "rejected": None,
         "chosen_probability": pair.probability,
-        "source": pair.source,
+        "source": printable(pair.source),
     }
 
 
 def _image(image: StoredImage, side: str) -> dict[str, Any]:
-    path = image.content.get("path") if isinstance(image.content, Mapping) else image.content
-    name = Path(path).name if isinstance(path, str) and len(path) < 1000 else None
-    return {"bytes": _image_file(image, side), "path": name}
+    content = _image_file(image, side)
+    if isinstance(image.content, Mapping):
+        path = image.content.get("path")
+    else:
+        path = stored_path(image.content, folder=image.folder)
+    return {"bytes": content, "path": printable(Path(path).name) if isinstance(path, str | Path) else None}
 
 
 def _is_known_image(path: Path) -> bool:
