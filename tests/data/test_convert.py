@@ -23,7 +23,7 @@ from seedpo.data.reading import load_pairs
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import ConfigError, DataError
 from tests.data.layouts.published import FOX, HARBOUR, LAYOUTS, TREE, Pair, picture, write_json_lines, write_pictures
-from tests.data.layouts.test_published import NOT_YET, by_images, pairs_of
+from tests.data.layouts.test_published import by_images, pairs_of
 
 ENDINGS = (".parquet", ".jsonl", ".csv", "")
 
@@ -62,7 +62,7 @@ def table_of_paths(folder: Path) -> Path:
 
 
 class TestPairs:
-    @pytest.mark.parametrize("name", [name for name in LAYOUTS if name not in NOT_YET])
+    @pytest.mark.parametrize("name", list(LAYOUTS))
     @pytest.mark.parametrize("ending", [".parquet", ""])
     def test_of_every_layout_are_the_same(self, name: str, ending: str, tmp_path: Path) -> None:
         (tmp_path / "source").mkdir()
@@ -187,11 +187,9 @@ class TestPlaces:
         assert [pair.prompt for pair in read_again(done)] == [FOX]
 
     def test_a_folder_holds_each_image_once(self, tmp_path: Path) -> None:
-        case = LAYOUTS["rejected_list"](tmp_path / "source") if "rejected_list" not in NOT_YET else None
-        source = table_of_paths(tmp_path) if case is None else case.source
-        done = converted(source, tmp_path / "out", bad_rows_limit=1)
-        files = sorted(path.suffix for path in (done.out / "images").iterdir())
-        assert files == [".png"] * (4 if case is None else 5)
+        case = LAYOUTS["rejected_list"](tmp_path)
+        done = converted(case.source, tmp_path / "out")
+        assert [path.suffix for path in (done.out / "images").iterdir()] == [".png"] * 5
         assert rows_place(done.out) == tmp_path / "out.rows.csv"
 
     def test_image_files_stay_byte_for_byte(self, tmp_path: Path) -> None:
