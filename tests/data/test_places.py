@@ -67,6 +67,20 @@ class TestWindows:
         assert "lies outside the folder" in fault(name, folder)
 
 
+class TestLabelStudio:
+    @pytest.mark.parametrize(
+        "name", ["/data/local-files/?d=im/a b.png", "/data/local-files/?d=/im/a%20b.png", "/data/upload/2/x.png"]
+    )
+    def test_paths_of_its_server(self, folder: Path, name: str) -> None:
+        (folder / "upload" / "2").mkdir(parents=True)
+        (folder / "upload" / "2" / "x.png").write_bytes(image_file(RED))
+        assert read_file(name, folder=folder) == image_file(RED)
+
+    @pytest.mark.parametrize("name", ["?d=../secret.png", "?d=im/..%2F..%2Fsecret.png", "?d=%00", "?d=none.png"])
+    def test_they_do_not_lead_out_of_the_folder(self, folder: Path, name: str) -> None:
+        fault(f"/data/local-files/{name}", folder)
+
+
 class TestFileAddresses:
     def test_those_of_this_machine(self, folder: Path) -> None:
         path = quote(str(folder / "im" / "a b.png"))

@@ -1,7 +1,7 @@
 """Where the images of a row are: paths as any system writes them, or files that the text itself holds.
 
-A name is taken as it stands first. Only if there is no such file are Windows' separators, ``file:`` addresses and the
-other Unicode form of a name tried.
+A name is taken as it stands first. Only if there is no such file are Windows' separators, ``file:`` addresses, paths of
+Label Studio's server and the other Unicode form of a name tried.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from seedpo.data.signatures import is_image
 from seedpo.data.text import shown, value_fault
@@ -30,6 +30,9 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+[=\s]*")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _DRIVE = re.compile(r"[A-Za-z]:[/\\]|\\\\")
 _FILE = re.compile(r"file:(?://([^/\\]*))?(?=[/\\])", re.IGNORECASE)
+_SERVED = re.compile(r"/data/(?:local-files/\?d=(.+)|(upload/.+))", re.DOTALL)
+"""Where Label Studio serves files of its document root, and of its folder of media, from."""
+
 _FOLDER = "set pairs.image_folder to the folder that holds the images"
 _FROM_TABLE = f"write it from the table's folder on, or {_FOLDER}"
 
@@ -89,6 +92,11 @@ def located(content: str | Path, folder: Path | None) -> Path:
     if folder is None:
         raise DataError(f"{named(text)} is a path, and there is no folder for it; {_FOLDER}")
     name = _file_path(text, address) if address else text
+    served = _SERVED.match(name)
+    if served and not _exists(folder / name):
+        name = unquote(served[1] or served[2]).lstrip("/")
+        if fault := value_fault(name):
+            raise DataError(f"{named(text)} is no path: it {fault}")
     path = _within(folder, name, text)
     if _exists(path):
         return path

@@ -653,6 +653,18 @@ def label_studio_csv(folder: Path) -> Case:
 
 
 @layout
+def label_studio_local_files(folder: Path) -> Case:
+    """The same from local storage and uploads: paths are those of the server. HumanSignal/label-studio#5649
+
+    They begin in the server's document root, and in its folder of media.
+    """
+    rows, pairs = _label_studio_rows(folder, as_text=False)
+    write_pictures(folder, "face matching/0.png", "upload/1/5c8d-1.png")
+    rows[0] |= {"image1": "/data/local-files/?d=face%20matching/0.png", "image2": "/data/upload/1/5c8d-1.png"}
+    return Case(source=write_json(folder / "project-1.json", rows), pairs=pairs)
+
+
+@layout
 def kohya_folders(folder: Path) -> Case:
     """Folders ``w`` (won) and ``l`` (lost) with ``.caption`` beside the image. kohya-ss/sd-scripts#1427"""
     write_pictures(folder, "w/fox.png", "l/fox.png", "w/harbour.jpg", "l/harbour.png")
