@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import io
 import json
 import tarfile
@@ -106,6 +107,129 @@ class TestSamples:
         assert prompts(pairs) == ["a star"]
 
 
+class TestNames:
+    """Every file of a sample is a column by its name."""
+
+    def pairs(self, tmp_path: Path, files: dict[str, bytes], **settings: Any) -> Any:
+        config = PairsConfig(resolution=8, shuffle_buffer=1, **settings)
+        return read_pairs(write_tar(tmp_path / "a.tar", files), config)
+
+    def test_images_of_any_ending(self, tmp_path: Path) -> None:
+        kinds = {"avif": "AVIF", "jfif": "JPEG", "jp2": "JPEG2000", "PNG": "PNG", "dat": "PNG", "bin": "WEBP"}
+        files: dict[str, bytes] = {}
+        for number, (ending, kind) in enumerate(kinds.items()):
+            files[f"{number}.chosen.{ending}"] = image_file(RED, kind=kind, size=(8, 8))
+            files[f"{number}.rejected"] = image_file(BLUE, kind=kind, size=(8, 8))
+            files[f"{number}.txt"] = b"a star"
+        pairs = self.pairs(tmp_path, files)
+        assert len(prompts(pairs)) == len(kinds)
+        for row in range(len(kinds)):
+            torch.testing.assert_close(pairs[row].chosen, plain(RED, size=(8, 8)), atol=0.1, rtol=0)
+            torch.testing.assert_close(pairs[row].rejected, plain(BLUE, size=(8, 8)), atol=0.1, rtol=0)
+
+    def test_a_file_of_unknown_kind_beside_the_image_is_left_alone(self, tmp_path: Path) -> None:
+        pairs = self.pairs(
+            tmp_path, sample("0") | {"0.chosen.npy": b"?", "0.chosen.txt": b"a note", "0.chosen.json": b"?"}
+        )
+        torch.testing.assert_close(pairs[0].chosen, plain(RED, size=(8, 8)))
+
+    def test_an_image_that_is_not_read_is_named(self, tmp_path: Path) -> None:
+        files = {key: content for key, content in sample("0").items() if "chosen" not in key}
+        pairs = self.pairs(tmp_path, files | {"0.chosen.heic": b"\0\0\0\x18ftypheic" + bytes(20)})
+        with pytest.raises(DataError, match="HEIC"):
+            pairs[0]
+
+    @pytest.mark.parametrize("own", [{}, {"jpg_0": "left", "jpg_1": "right"}])
+    def test_labels_in_json(self, tmp_path: Path, own: dict[str, str]) -> None:
+        first, second = own.get("jpg_0", "jpg_0"), own.get("jpg_1", "jpg_1")
+        files: dict[str, bytes] = {}
+        for number in range(12):
+            label = {"caption": f"prompt {number}", "label_0": number % 2, "label_1": 1 - number % 2}
+            files[f"{number}.{first}.png"] = image_file(RED)
+            files[f"{number}.{second}.png"] = image_file(BLUE)
+            files[f"{number}.json"] = json.dumps(label).encode()
+        pairs = self.pairs(tmp_path, files, columns=own)
+        assert prompts(pairs) == [f"prompt {number}" for number in range(12)]
+        torch.testing.assert_close(pairs[0].chosen, plain(BLUE, size=(8, 8)))
+        torch.testing.assert_close(pairs[1].chosen, plain(RED, size=(8, 8)))
+
+    @pytest.mark.parametrize("ending", ["txt", "cls"])
+    def test_labels_in_files_of_their_own(self, tmp_path: Path, ending: str) -> None:
+        files = {
+            "0.jpg_0.png": image_file(RED),
+            "0.jpg_1.png": image_file(BLUE),
+            f"0.label_0.{ending}": b"0\n",
+            f"0.label_1.{ending}": b"1\n",
+            "0.caption.txt": b"a star",
+        }
+        pairs = self.pairs(tmp_path, files)
+        assert prompts(pairs) == ["a star"]
+        torch.testing.assert_close(pairs[0].chosen, plain(BLUE, size=(8, 8)))
+
+    def test_images_as_numbers_and_base64_in_json(self, tmp_path: Path) -> None:
+        values = {
+            "prompt": "a star",
+            "chosen": list(image_file(RED)),
+            "rejected": base64.b64encode(image_file(BLUE)).decode(),
+        }
+        pairs = self.pairs(tmp_path, {"0.json": json.dumps(values).encode()})
+        torch.testing.assert_close(pairs[0].chosen, plain(RED, size=(8, 8)))
+        torch.testing.assert_close(pairs[0].rejected, plain(BLUE, size=(8, 8)))
+
+    def test_hidden_files_and_folders(self, tmp_path: Path) -> None:
+        hidden = {f"{folder}{key}": b"?" for folder in ("._", ".old/", "x/.cache/") for key in sample("0")}
+        pairs = self.pairs(tmp_path, hidden | {f"./{key}": content for key, content in sample("x/0").items()})
+        assert prompts(pairs) == ["a star"]
+
+    def test_a_row_that_no_row_may_be_is_a_fault_of_it_alone(self, tmp_path: Path) -> None:
+        for values in (
+            b'{"prompt": "a \\ud83d"}',
+            b'{"prompt": "a", "x": 1e999}',
+            b'{"x":' + b"[" * 99999 + b"]" * 99999 + b"}",
+        ):
+            files = sample("0") | {f"1.{key}": content for key, content in {"json": values}.items()} | sample("2")
+            pairs = self.pairs(tmp_path, files)
+            assert len(list(pairs.one_pass())) == 3
+            with pytest.raises(DataError, match=r"a\.tar sample 1: 1\.json cannot be read"):
+                pairs[1]
+
+
+class TestKeysWithDots:
+    def test_are_taken_to_end_at_the_last_dots(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        files = sample("v1.5_0001", "one") | sample("v1.5_0002", "two") | sample("v2.0_0001", "three")
+        pairs = read_pairs(write_tar(tmp_path / "a.tar", files), IN_ORDER)
+        assert prompts(pairs) == ["one", "two", "three"]
+        assert "of the sample 'v1.5_0001'" in caplog.text
+
+    def test_with_json_and_plain_text(self, tmp_path: Path) -> None:
+        for text in ({"json": b'{"caption": "a star"}'}, {"txt": b"a star"}):
+            files = {
+                f"a.b.{n}.{name}": content
+                for n in range(3)
+                for name, content in ({"chosen.png": image_file(RED), "rejected.png": image_file(BLUE)} | text).items()
+            }
+            assert prompts(read_pairs(write_tar(tmp_path / "a.tar", files), IN_ORDER)) == ["a star"] * 3
+
+    def test_the_first_dot_counts_where_it_gives_samples(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        files = sample("0", "one") | sample("1", "two")
+        assert prompts(read_pairs(write_tar(tmp_path / "a.tar", files), IN_ORDER)) == ["one", "two"]
+        assert not caplog.records
+
+    def test_where_neither_gives_whole_samples_a_name_is_shown(self, tmp_path: Path) -> None:
+        files = {"v1.5_0.chosen.png": image_file(RED), "v1.5_1.chosen.png": image_file(RED)}
+        with pytest.raises(DataError, match=r"'v1\.5_0\.chosen\.png' is '5_0\.chosen' of the sample 'v1'"):
+            read_pairs(write_tar(tmp_path / "a.tar", files), IN_ORDER)
+
+    def test_one_among_others_is_a_fault_of_its_own(self, tmp_path: Path) -> None:
+        files = sample("0") | sample("v1.5_0001") | sample("2")
+        pairs = read_pairs(write_tar(tmp_path / "a.tar", files), IN_ORDER)
+        assert len(list(pairs.one_pass())) == 3
+        with pytest.raises(DataError, match=r"sample v1: 'v1\.5_0001\.chosen\.png' is taken for 5_0001\.chosen"):
+            pairs[1]
+
+
 class TestRefusals:
     def broken(self, tmp_path: Path, **changes: bytes | None) -> str:
         """The error of a sample with files changed or left out, between two that are whole."""
@@ -157,5 +281,5 @@ class TestRefusals:
 
     def test_an_archive_of_other_things(self, tmp_path: Path) -> None:
         path = write_tar(tmp_path / "a.tar", {"0.jpg": image_file(RED), "0.txt": b"a star"})
-        with pytest.raises(DataError, match=r"a\.tar .*\['prompt'\]; .*KEY\.chosen\.jpg"):
+        with pytest.raises(DataError, match=r"a\.tar .*'0\.jpg' is 'jpg' of the sample '0'; .*KEY\.chosen\.jpg"):
             read_pairs(path, IN_ORDER)

@@ -2,59 +2,77 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from seedpo.data.layouts import IMAGE_COLUMNS, PROMPT_COLUMNS
-from seedpo.data.layouts.columns import Shape
-from seedpo.data.search import is_passed_over
-from seedpo.data.signatures import ENDINGS
+from seedpo.data.archive_names import HEAD, Part, by_last_dots, example, misread_image, rule_of
+from seedpo.data.layouts import IMAGE_COLUMNS, LAYOUTS, PROMPT_COLUMNS
+from seedpo.data.layouts.columns import Columns, Shape
 from seedpo.data.streams import StreamRow, shuffled
+from seedpo.data.tables import is_file
+from seedpo.data.text import shown, value_fault
+from seedpo.data.text.objects import json_value
 from seedpo.errors import DataError, StreamError
 from seedpo.protocols import Fingerprint
+
+logger = logging.getLogger(__name__)
 
 EXPECTED = (
     "expected are KEY.chosen.jpg, KEY.rejected.jpg and KEY.prompt.txt or KEY.json, or KEY.jpg_0.jpg, KEY.jpg_1.jpg and "
     "KEY.json (.png, .webp, ... as well)"
 )
 
+USUAL_COLUMNS = ("prompt", "chosen", "rejected", "chosen_probability", "has_label")
+"""Columns of an archive whose first samples have an image named chosen or rejected."""
+
+FIRST = 10
+"""Samples that show which columns there are."""
+
 
 class ArchiveStream:
     """Passes over tar archives: their order is drawn anew at every pass, and so are rows within a buffer.
+
+    Each file of a sample is a column by its name, and so is each key of its JSON.
 
     Args:
         files: at least one.
         origin: what they are called together.
         seed: of the orders.
         buffer: rows among which the next one is drawn; 1 keeps the order of the files and of their rows.
+        own: ``pairs.columns``: with any, the columns need not be those of a known layout.
 
     Raises:
         DataError: if the first file is not a tar archive without compression, or begins with no pair.
     """
 
-    shape = Shape()
-
-    def __init__(self, files: Sequence[Path], *, origin: str, seed: int, buffer: int) -> None:
+    def __init__(
+        self, files: Sequence[Path], *, origin: str, seed: int, buffer: int, own: Collection[str] = ()
+    ) -> None:
         self.origin = origin
         self.folder: Path | None = None
         self._files = list(files)
         self._seed = seed
         self._buffer = buffer
         try:
-            begin = list(islice(_samples(self._files[0]), 10))
+            names = _names(files[0])
+            begin = list(islice(_samples(files[0], None), FIRST))
         except StreamError as error:
             raise DataError(str(error)) from error
-        names = {name for row in begin for name in row.values}
-        if not IMAGE_COLUMNS & names:
-            raise DataError(f"{self._files[0]} begins with no pair, but with {sorted(names)}; {EXPECTED}")
-        pair = ("chosen", "rejected", "chosen_probability") if {"chosen", "rejected"} & names else ()
-        self.columns: Sequence[str] = list(dict.fromkeys(("prompt", *pair, "has_label", *sorted(names))))
+        columns = sorted({name for row in begin for name in row.values})
+        usual = not {"chosen", "rejected"}.isdisjoint(columns)
+        self.columns: Sequence[str] = USUAL_COLUMNS if usual else columns
+        self.shape = Shape() if usual else _shape(begin)
+        if not own and not any(layout.fits(Columns(names=self.columns, shape=self.shape)) for layout in LAYOUTS):
+            raise DataError(f"{files[0]} begins with no pair, but with {columns}: {example(names)}; {EXPECTED}")
+        if rule_of(names) is by_last_dots:
+            logger.warning("%s: keys hold dots, and are taken to end at the last ones: %s", files[0], example(names))
 
     def fingerprint(self) -> Fingerprint:
         """Number of the files and their sizes."""
@@ -67,67 +85,108 @@ class ArchiveStream:
         Raises:
             StreamError: if a file is damaged.
         """
+        files, wanted = self._files, frozenset(self.columns)
         if self._buffer == 1:
-            return (row for path in self._files for row in _samples(path))
+            return (row for path in files for row in _samples(path, wanted))
         generator = np.random.default_rng([self._seed, number])
-        files = [self._files[place] for place in generator.permutation(len(self._files))]
-        return shuffled((row for path in files for row in _samples(path)), generator, buffer=self._buffer)
+        files = [files[place] for place in generator.permutation(len(files))]
+        return shuffled((row for path in files for row in _samples(path, wanted)), generator, buffer=self._buffer)
 
 
-def _samples(path: Path) -> Iterator[StreamRow]:
-    """The samples of an archive in their order."""
+def _shape(rows: Iterable[StreamRow]) -> Shape:
+    """Which columns hold lists and objects, by the first samples."""
+    cells = [cell for row in rows for cell in row.values.items()]
+    keys = {name: dict.fromkeys(value) for name, value in cells if isinstance(value, dict)}
+    lists = dict.fromkeys(name for name, value in cells if isinstance(value, list) and not is_file(value))
+    return Shape(lists=list(lists), keys={name: list(inner) for name, inner in keys.items()})
+
+
+def _names(path: Path) -> list[str]:
+    """The names of the first files of an archive."""
+    with _opened(path) as archive:
+        return [member.name for member in islice((member for member in archive if member.isfile()), HEAD)]
+
+
+def _samples(path: Path, wanted: Collection[str] | None) -> Iterator[StreamRow]:
+    """The samples of an archive in their order.
+
+    Args:
+        path: the archive.
+        wanted: columns that are read; `None`: all, and empty bytes in the place of images.
+    """
+    rule = rule_of(_names(path))
+    with _opened(path) as archive:
+        files = ((rule(member.name), member) for member in archive if member.isfile())
+        parts = ((part, member) for part, member in files if part is not None)
+        for key, members in groupby(parts, key=lambda entry: entry[0].key):
+            row = _sample(archive, members, wanted, place=f"{path} sample {key}")
+            if row.values or row.fault:
+                yield row
+        _check_end(path, archive.offset)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(path, "r:") as archive:
-            parts = (member for member in archive if member.isfile() and _column(member.name))
-            for key, members in groupby(parts, key=lambda member: _key(member.name)):
-                yield _sample(archive, members, place=f"{path} sample {key}")
-            _check_end(path, archive.offset)
+            yield archive
     except (tarfile.TarError, OSError, EOFError) as error:
         raise StreamError(
             f"{path} cannot be read as a tar archive without compression: {error}; fetch or write it again"
         ) from error
 
 
-def _key(name: str) -> str:
-    """The name up to the first dot, its folder included."""
-    path = PurePosixPath(name)
-    return str(path.parent / path.name.partition(".")[0])
-
-
-def _column(name: str) -> str | None:
-    """What a file holds, by its name after the first dot; `None` if it is not needed."""
-    _, _, kind = PurePosixPath(name).name.lower().partition(".")
-    column, _, ending = kind.partition(".")
-    if any(is_passed_over(part) for part in PurePosixPath(name).parts):
-        return None
-    if kind in ("json", "txt", "prompt.txt"):
-        return "json" if kind == "json" else "prompt"
-    return column if column in IMAGE_COLUMNS and f".{ending}" in ENDINGS else None
-
-
-def _sample(archive: tarfile.TarFile, members: Iterable[tarfile.TarInfo], *, place: str) -> StreamRow:
+def _sample(
+    archive: tarfile.TarFile,
+    members: Iterable[tuple[Part, tarfile.TarInfo]],
+    wanted: Collection[str] | None,
+    *,
+    place: str,
+) -> StreamRow:
+    """A sample; without values and fault if its files are of other matters."""
     values: dict[str, Any] = {}
     faults: list[str] = []
-    for member in members:
-        file = archive.extractfile(member)
+    others: dict[str, bytes] = {}
+    for part, member in members:
+        if misread_image(part):
+            faults.append(f"{shown(member.name)} is taken for {part.column} by its name; {EXPECTED}")
+        if not part.column or (part.kind != "json" and wanted is not None and part.column not in wanted):
+            continue
+        pixels = part.kind in ("image", "unknown")
+        content = b"" if wanted is None and pixels else _content(archive, member)
+        if part.kind == "unknown":
+            others.setdefault(part.column, content)
+            continue
         try:
-            part = _values(_column(member.name), file.read() if file else b"")
+            cells = _values(part, content)
         except ValueError as error:
             faults.append(f"{PurePosixPath(member.name).name} cannot be read ({error})")
             continue
-        faults += [f"there are two {name} images" for name in IMAGE_COLUMNS if name in values and name in part]
-        values |= part
-    return StreamRow(values=values, place=place, fault="; ".join(faults) or None)
+        faults += [f"there are two {name} images" for name in sorted(values.keys() & cells.keys() & IMAGE_COLUMNS)]
+        values |= cells
+    return StreamRow(values=others | values, place=place, fault="; ".join(faults) or None)
 
 
-def _values(column: str | None, content: bytes) -> dict[str, Any]:
-    if column in IMAGE_COLUMNS:
-        return {str(column): content}
-    if column == "prompt":
-        return {"prompt": content.decode("utf-8-sig").strip()}
-    values = json.loads(content)
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    return file.read() if file else b""
+
+
+def _values(part: Part, content: bytes) -> dict[str, Any]:
+    """The cells that a file gives.
+
+    Raises:
+        ValueError: if it cannot be read, or holds what no row may hold.
+    """
+    if part.kind == "image":
+        return {part.column: content}
+    text = content.decode("utf-8-sig").strip()
+    values = json_value(text) if part.kind == "json" else {part.column: text}
     if not isinstance(values, dict):
         raise ValueError("not a JSON object {...}")
+    fault = value_fault(values)
+    if fault:
+        raise ValueError(f"it {fault}")
     prompt = next((values[name] for name in PROMPT_COLUMNS if name in values), None)
     others = {name: value for name, value in values.items() if name not in PROMPT_COLUMNS}
     return others if prompt is None else others | {"prompt": prompt}

@@ -94,8 +94,10 @@ def _parquet(source: Source) -> Opened:
 
 def _webdataset(source: Source) -> Opened:
     _check_split(source)
-    buffer = source.config.shuffle_buffer
-    stream = ArchiveStream(source.files, origin=source.origin, seed=source.seed, buffer=buffer)
+    config = source.config
+    stream = ArchiveStream(
+        source.files, origin=source.origin, seed=source.seed, buffer=config.shuffle_buffer, own=config.columns or ()
+    )
     return StreamedPairs(stream, source.config, source.inventory)
 
 
