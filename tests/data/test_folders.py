@@ -198,8 +198,10 @@ class TestWhatIsPassedOver:
         prompts(root, one="a", two="b", three="c")
         write_images(root / "chosen", three__heic=b"\0\0\0\x18ftypheic" + bytes(40))
         write_images(root / "rejected", three__png=image_file(BLUE))
+        pairs = read_pairs(root)
         with pytest.raises(DataError, match=r"pair three: chosen/ must hold one image .* it holds three\.heic"):
-            read_pairs(root)[1]
+            pairs[1]
+        assert (pairs.inventory.rows, pairs.inventory.used, pairs.inventory.left_out) == (3, 2, {"faulty": 1})
 
     def test_lines_of_captions(self, root: Path) -> None:
         (root / "metadata.jsonl").write_text(

@@ -174,8 +174,23 @@ class FolderRows:
         return [-1] * len(self)
 
     def faults(self) -> Mapping[int, str]:
-        """None are known before the rows are read."""
-        return {}
+        """Names that lack an image or a prompt, or have several images on a side."""
+        faults = {row: self._fault(name) for row, name in enumerate(self._names)}
+        return {row: fault for row, fault in faults.items() if fault}
+
+    def _fault(self, name: str) -> str | None:
+        key = _key(name)
+        for side, folder in self._sides.items():
+            files = self._images[side].get(key, [])
+            if len(files) != 1:
+                names = [file.name for file in files] or _others(self._root / folder / name)
+                seen = " and ".join(map(printable, names)) or "none"
+                return f"{folder}/ must hold one image of this name; it holds {seen}"
+        prompts = () if key in self._texts else self._captions.prompts.get(key, ())
+        if not prompts and key not in self._texts:
+            why = f" ({self._captions.faults[0]})" if self._captions.faults else ""
+            return f"there is no prompt{why}; {self._missing(name)}"
+        return f"the captions give it {len(prompts)} different prompts; keep one" if len(prompts) > 1 else None
 
     def file_sizes(self) -> Sequence[int]:
         """None: images have files of their own."""
@@ -184,36 +199,29 @@ class FolderRows:
     def row(self, row: int, columns: Sequence[str]) -> dict[str, Any]:
         """Some columns of a pair: its prompt, and the paths of its images from the folder on."""
         name = self._names[row]
-        return {column: self._prompt(name) if column == "prompt" else self._image(name, column) for column in columns}
-
-    def _image(self, name: str, side: str) -> Path:
-        files = self._images[side].get(_key(name), [])
-        if len(files) == 1:
-            return files[0].relative_to(self._root)
-        folder = self._sides[side]
-        names = [file.name for file in files] or _others(self._root / folder / name)
-        seen = " and ".join(map(printable, names)) or "none"
-        raise DataError(
-            f"{self.origin} pair {printable(name)}: {folder}/ must hold one image of this name; it holds {seen}"
-        )
+        if fault := self._fault(name):
+            raise DataError(f"{self.place(row)}: {fault}")
+        return {
+            column: self._prompt(name)
+            if column == "prompt"
+            else self._images[column][_key(name)][0].relative_to(self._root)
+            for column in columns
+        }
 
     def _prompt(self, name: str) -> str:
-        files = self._texts.get(_key(name), [])
+        key = _key(name)
+        if key not in self._texts:
+            return next(iter(self._captions.prompts[key]))
+        files = self._texts[key]
         texts = [read_text(path).strip() for path in files]
-        place = f"{self.origin} pair {printable(name)}"
-        if len(set(texts)) == 1:
-            if fault := value_fault(texts[0]):
-                raise DataError(f"{place}: {files[0]} {fault}; fix it")
-            return texts[0]
-        if texts:
-            other = next(file for file, text in zip(files, texts, strict=True) if text != texts[0])
-            raise DataError(f"{place}: {files[0]} and {other} hold different prompts; keep one")
-        if (prompts := self._captions.prompts.get(_key(name))) is None:
-            why = f" ({self._captions.faults[0]})" if self._captions.faults else ""
-            raise DataError(f"{place}: there is no prompt{why}; {self._missing(name)}")
-        if len(prompts) > 1:
-            raise DataError(f"{place}: the captions give it {len(prompts)} different prompts; keep one")
-        return next(iter(prompts))
+        other = next((file for file, text in zip(files, texts, strict=True) if text != texts[0]), None)
+        if other is not None:
+            fault: str | None = f"{files[0]} and {other} hold different prompts; keep one"
+        else:
+            fault = f"{files[0]} {wrong}; fix it" if (wrong := value_fault(texts[0])) else None
+        if fault:
+            raise DataError(f"{self.origin} pair {printable(name)}: {fault}")
+        return texts[0]
 
     def _missing(self, name: str) -> str:
         files = " or ".join(CAPTION_FILES)
