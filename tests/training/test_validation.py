@@ -88,6 +88,30 @@ class TestPairs:
         assert not prompts[0] & prompts[1]
         assert all(prompts)
 
+    @pytest.mark.parametrize(
+        ("keys", "training", "validation"),
+        [
+            ({}, 5, 2),
+            ({"validation_split": "test"}, 5, 3),
+            ({"split": "test", "validation_split": "val"}, 3, 2),
+        ],
+    )
+    def test_splits_of_one_folder(self, tmp_path: Path, keys: dict[str, str], training: int, validation: int) -> None:
+        """The training never sees what a folder keeps for validation and testing."""
+        config = small(tmp_path)
+        table = pq.read_table(tmp_path / "pairs.parquet")
+        rows = {"train": table.slice(0, 5), "validation": table.slice(5, 2), "test": table.slice(7, 3)}
+        for split, part in rows.items():
+            (tmp_path / "set" / split).mkdir(parents=True)
+            pq.write_table(part, tmp_path / "set" / split / "0000.parquet")
+        config |= {"data": str(tmp_path / "set")}
+        held_out = f"{tmp_path}/set/"  # another name than that of the data
+        divided = build_divided_pairs(
+            resolve_config("diffusion-dpo", config | {"pairs": {"validation": held_out} | keys})
+        )
+        assert divided.validation is not None
+        assert (len(divided.training), len(divided.validation)) == (training, validation)
+
     def test_shared_images_are_named(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         small(tmp_path)
         table = pq.read_table(tmp_path / "pairs.parquet").slice(0, 2)
