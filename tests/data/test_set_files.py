@@ -340,6 +340,12 @@ class TestSplitColumn:
 
 
 class TestRows:
+    @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+    def test_of_each_file(self, tmp_path: Path, ending: str) -> None:
+        write(tmp_path / f"a.{ending}", "1", "2", "3")
+        write(tmp_path / f"b.{ending}", "4")
+        assert [(entry.path.stem, entry.rows) for entry in read_pairs(tmp_path).inventory.files] == [("a", 3), ("b", 1)]
+
     def test_are_counted_with_the_reasons_for_which_some_are_left_out(self, tmp_path: Path) -> None:
         path = tmp_path / "pairs.jsonl"
         write_images(tmp_path, red__png=image_file(RED), blue__png=image_file(BLUE))

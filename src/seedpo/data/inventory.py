@@ -51,6 +51,10 @@ class Inventory:
     used: int | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
 
+    def with_files(self, rows: Mapping[Path, int]) -> Inventory:
+        """The same with the number of rows of each file."""
+        return replace(self, files=tuple(replace(entry, rows=rows.get(entry.path, 0)) for entry in self.files))
+
     def with_rows(self, rows: int, *, used: int, left_out: Mapping[str, int]) -> Inventory:
         """The same with further rows, besides those that were left out before; reasons of no row are not named."""
         reasons = {**self.left_out, **{name: count for name, count in left_out.items() if count}}

@@ -163,6 +163,14 @@ class ParquetRows:
         """None are known before the rows are read."""
         return {}
 
+    def rows_by_file(self) -> dict[Path, int]:
+        """How many rows each file holds."""
+        counts = dict.fromkeys(self.files, 0)
+        ends = [*(group.start for group in self.groups[1:]), len(self)]
+        for group, end in zip(self.groups, ends, strict=True):
+            counts[self.files[group.file]] += end - group.start
+        return counts
+
     def file_sizes(self) -> Sequence[int]:
         """Bytes of each file."""
         return [path.stat().st_size for path in self.files]

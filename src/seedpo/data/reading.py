@@ -21,7 +21,7 @@ from seedpo.data.settings import DataSet, PairsConfig
 from seedpo.data.split_rows import rows_of_split, split_counts
 from seedpo.data.splits import SplitWish, chosen_split
 from seedpo.data.streams import StreamedPairs
-from seedpo.data.tables import Table, TextRows
+from seedpo.data.tables import TextRows
 from seedpo.data.text import csv_lines, json_lines, records
 from seedpo.errors import DataError
 from seedpo.registry import unknown
@@ -79,13 +79,14 @@ def _check_split(source: Source) -> None:
         chosen_split([None], source.wish, origin=source.origin)
 
 
-def _pairs(table: Table, source: Source) -> PairSet:
+def _pairs(table: ParquetRows | TextRows, source: Source) -> PairSet:
     """The pairs of a table, or of one split of it."""
     counts = split_counts(table)
     if not counts:
         _check_split(source)
-    table, others = rows_of_split(table, counts, source.wish)
-    return PairSet(table, source.config, replace(source.inventory, left_out=others))
+    part, others = rows_of_split(table, counts, source.wish)
+    inventory = source.inventory.with_files(table.rows_by_file())
+    return PairSet(part, source.config, replace(inventory, left_out=others))
 
 
 def _parquet(source: Source) -> Opened:

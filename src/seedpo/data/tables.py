@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -162,6 +163,10 @@ class TextRows:
     def faults(self) -> Mapping[int, str]:
         """Lines that cannot be read."""
         return {row: line.fault for row, line in enumerate(self._lines) if line.fault}
+
+    def rows_by_file(self) -> dict[Path, int]:
+        """How many records each file holds, those that cannot be read included."""
+        return Counter(line.path for line in self._lines)
 
     def file_sizes(self) -> Sequence[int]:
         """None: images have files of their own."""
