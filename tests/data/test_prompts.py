@@ -213,6 +213,11 @@ class TestContent:
             ('["a", {"text": "b"}]', "entry 2"),
             ('["a", "b"', "JSON"),
             ('["a",', "JSON"),
+            ('["a" "b", "c"]', "JSON"),
+            ('["a, "b", "c"]', "JSON"),
+            ('[\n"a,\n"b"\n]', "JSON"),
+            ('[{"prompt": "a" 1}, {"prompt": "b"}]', "JSON"),
+            ('[{"prompt": "a" 1},\n{"prompt": "b"}]', "JSON|line 1"),
             ('[\n "a"\n "b"\n]', "JSON"),
             ('[\n{"prompt": "a"},\n{"prompt": "b"\n', "JSON|line 1"),
             ('{"prompt": "a', "JSON"),
@@ -246,6 +251,12 @@ class TestContent:
             (tmp_path / "p.yaml").write_text(content)
             with pytest.raises(DataError, match=r"p\.yaml"):
                 read_prompts(tmp_path / "p.yaml")
+
+    def test_a_conversation_of_one_message(self, tmp_path: Path) -> None:
+        row = {"prompt": [{"role": "user", "content": "a fox"}]}
+        for content in (json.dumps([row]), json.dumps(row) + "\n" + json.dumps(row)):
+            (tmp_path / "p").write_text(content)
+            assert set(texts(tmp_path / "p")) == {"a fox"}
 
     def test_categories(self, tmp_path: Path) -> None:
         for content in (

@@ -25,6 +25,7 @@ from typing import Any
 
 from seedpo.data.catalogue import PROMPTS
 from seedpo.data.layouts import PROMPT_COLUMNS
+from seedpo.data.layouts.prompts import prompt_text
 from seedpo.data.text import read_text, shown, value_fault
 from seedpo.data.text.delimited import delimited, first_line
 from seedpo.data.text.objects import ROWS, is_open_list, json_value
@@ -40,8 +41,8 @@ CATEGORY = "category"
 LINES, YAML = frozenset({".jsonl", ".ndjson"}), frozenset({".yaml", ".yml"})
 """Endings of files in which a line, or an entry, may be a text that is quoted or not."""
 
-_SIGNS = re.compile(r"\s*(?:\[\s*$|\{\s*$|\{\s*\"(?:[^\"\\\n]|\\.)*\"\s*:)", re.MULTILINE)
-"""How only JSON begins: with a bracket alone on its line, or with a key."""
+_SIGNS = re.compile(r'\s*(?:[\[{]\s*$|\[?\s*\{\s*"(?:[^"\\\n]|\\.)*"\s*:|\[\s*"(?s:.*)"\s*\]\s*\Z)', re.MULTILINE)
+"""How only JSON looks: it begins with a bracket alone on its line, or with a key, or is a list of texts to its end."""
 
 
 @dataclass(frozen=True)
@@ -280,9 +281,10 @@ def _prompt(path: Path, record: _Record, *, empty: bool) -> PromptRecord:
         values, content, place = content, content[key], f"{place}: {key}"
     if content is None and empty:
         content = ""
-    if not isinstance(content, str):
+    text = prompt_text(content)
+    if text is None:
         raise DataError(f"{place} is not text but {type(content).__name__}; write a prompt")
-    text = content.strip()
+    text = text.strip()
     if not text and not empty:
         raise DataError(f"{place} is an empty prompt; write it or remove it")
     category = _key(values, [CATEGORY])

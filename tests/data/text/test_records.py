@@ -153,6 +153,13 @@ class TestBadRecords:
             assert count in (1, 2, 3, 4)
             assert found == [*ROWS[:count], None]
 
+    def test_many_bad_entries_take_no_longer_each(self, tmp_path: Path) -> None:
+        rows = ['{"prompt": "a" 1}' if row % 2 else '{"prompt": "' + "x" * 6000 + '"}' for row in range(3000)]
+        for text in ("[" + ",".join(rows) + "]", "[\n" + ",\n".join(rows) + "\n]"):
+            found = read(tmp_path, text)
+            assert [line.fault is None for line in found] == [True, False] * 1500
+            assert ("line 3001" in str(found[-1].fault)) == ("\n" in text)
+
     def test_a_nested_object_is_not_taken_for_an_entry(self, tmp_path: Path) -> None:
         rows = [{"id": row, "marks": [{"id": 10 + row, "by": "x"}]} for row in range(3)]
         text = json.dumps(rows, indent=1).replace('"id": 1,', '"id": 1 1,')

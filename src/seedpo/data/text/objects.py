@@ -145,13 +145,14 @@ def _scanned(text: str) -> Iterator[tuple[object, str | None]]:
     array = text[place : place + 1] == "["
     place = _after(_BETWEEN, text, place + array)
     beginning = _beginning(text, place)
+    line, counted = 1, 0
     while place < len(text) and not (array and text[place] == "]"):
         try:
-            values, end = _DECODER.raw_decode(text, place)
+            values, end = _decoded(text, place)
             yield values, None
-        except (ValueError, RecursionError) as error:
-            reason = f"it is nested deeper than {DEPTH} levels" if isinstance(error, RecursionError) else str(error)
-            yield None, f"is not JSON ({reason})"
+        except ValueError as error:
+            line, counted = line + text.count("\n", counted, place), place
+            yield None, f"is not JSON ({_reason(error, line)})"
             following = beginning.search(text, place + 1)
             if following is None:
                 return
@@ -159,6 +160,34 @@ def _scanned(text: str) -> Iterator[tuple[object, str | None]]:
         place = _after(_BETWEEN, text, end)
     if array and place == len(text):
         yield None, "is missing: the file is cut off before the end ] of its array"
+
+
+def _decoded(text: str, place: int) -> tuple[object, int]:
+    """The value at a place and where it ends.
+
+    An error of Python's decoder counts all lines before it, so that many in a long text would take forever: it gets no
+    more of the text than it needs.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    size = 4096
+    while True:
+        part = text[place : place + size]
+        try:
+            values, end = _DECODER.raw_decode(part)
+            return values, place + end
+        except RecursionError as error:
+            raise ValueError(f"it is nested deeper than {DEPTH} levels") from error
+        except json.JSONDecodeError as error:
+            cut = error.pos > len(part) - 16 or error.msg.startswith("Unterminated")
+            if place + size >= len(text) or not cut:
+                raise
+            size *= 4
+
+
+def _reason(error: ValueError, line: int) -> str:
+    return f"{error.msg}: line {line + error.lineno - 1}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def _after(pattern: re.Pattern[str], text: str, place: int) -> int:
@@ -181,7 +210,7 @@ def is_open_list(text: str) -> bool:
     if text[start : start + 1] != "[" or _end(text, start) is not None:
         return False
     end = _end(text, _after(_BETWEEN, text, start + 1))
-    return end is not None and text[end:].lstrip()[:1] in ("", ",")
+    return end is not None and text[end : end + 80].lstrip()[:1] in ("", ",", '"', "{")
 
 
 def _end(text: str, start: int) -> int | None:
