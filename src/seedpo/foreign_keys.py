@@ -23,6 +23,7 @@ SAME: Mapping[str, tuple[str, ...]] = {
         "torch_compile": ("compile",),
         "dataset dataset_name train_data_dir instance_data_dir": ("data",),
         "dataset_split_name": ("pairs.split",),
+        "dataloader_num_workers max_data_loader_n_workers num_workers": ("pairs.readers",),
         "random_flip flip_aug": ("pairs.flip",),
         "enable_bucket bucket aspect_bucketing crop_aspect": ("pairs.buckets",),
         "center_crop random_crop": ("pairs.crop",),
@@ -84,9 +85,6 @@ ELSEWHERE: Mapping[str, str] = {
         "scale_lr": "not supported, because learning_rate is what is used; multiply it yourself",
         "enable_xformers_memory_efficient_attention xformers sdpa": (
             "not supported, because PyTorch's memory-efficient attention is used anyway"
-        ),
-        "dataloader_num_workers max_data_loader_n_workers num_workers": (
-            "not supported, because the run reads its pairs itself; cache.folder saves reading them again"
         ),
     }.items()
     for name in names.split()

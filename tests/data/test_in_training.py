@@ -55,6 +55,16 @@ def test_a_corrupt_row_is_skipped_counted_and_named(tmp_path: Path, caplog: pyte
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
 
 
+def test_a_run_with_readers_gives_the_numbers_of_one_without_and_resumes_it(tmp_path: Path) -> None:
+    """A row that cannot be read is among the pairs, and latents are in memory from the second epoch on."""
+    data, _ = with_a_broken_row(tmp_path)
+    settings = {"data": data, "pairs": {"bad_rows_limit": 0.2, "flip": True}, "checkpoint_every": 1}
+    whole = run(tmp_path / "whole", max_steps=6, **settings)
+    run(tmp_path / "halved", max_steps=2, **settings)
+    settings["pairs"] = {**settings["pairs"], "readers": 2}  # type: ignore[dict-item]
+    assert run(tmp_path / "halved", max_steps=6, resume="latest", **settings) == whole
+
+
 def test_over_the_limit_a_run_stops_in_one_line(tmp_path: Path) -> None:
     data, row = with_a_broken_row(tmp_path)
     with pytest.raises(DataError, match=rf"bad_rows_limit = 0 .*broken\.parquet row {row}: jpg"):

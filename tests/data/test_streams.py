@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from seedpo.data.layouts.columns import Shape
 from seedpo.data.selection import SkippingPairs
 from seedpo.data.settings import PairsConfig
-from seedpo.data.streams import ENDLESS, RECENT, StreamedPairs, StreamRow, shuffled
+from seedpo.data.streams import ENDLESS, RECENT, StreamedPairs, StreamRow
 from seedpo.errors import DataError, StreamError
 from seedpo.methods.sources.offline import OfflinePairs
 from tests.data.encoders import NumberedPairs, prompts_of
@@ -81,14 +80,6 @@ class TestOrder:
         assert [(row, *prompts(pairs, row)) for row in pairs.one_pass()] == [(0, 0), (1, 2)]
         assert rows.given == 3, "nothing is read of the second pass"
         assert prompts(pairs, 2) == [2]
-
-    @pytest.mark.parametrize("buffer", [1, 3, 100])
-    def test_rows_are_shuffled_within_a_buffer(self, buffer: int) -> None:
-        orders = [list(shuffled(range(50), np.random.default_rng(seed), buffer=buffer)) for seed in (0, 0, 1)]
-        assert sorted(orders[0]) == list(range(50))
-        assert orders[0] == orders[1]
-        assert (orders[0] == orders[2]) is (buffer == 1)
-        assert all(row < place + buffer for place, row in enumerate(orders[0]))
 
 
 class TestResume:

@@ -6,21 +6,23 @@ import logging
 import tarfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from seedpo.data.archive_names import HEAD, Part, by_last_dots, example, misread_image, rule_of
+from seedpo.data.archive_names import HEAD, NameRule, Part, by_last_dots, example, misread_image, rule_of
+from seedpo.data.archive_pass import ArchivePass
 from seedpo.data.layouts import IMAGE_COLUMNS, LAYOUTS, PROMPT_COLUMNS
 from seedpo.data.layouts.columns import Columns, Shape
-from seedpo.data.streams import StreamRow, shuffled
+from seedpo.data.streams import StreamRow
 from seedpo.data.tables import is_file
 from seedpo.data.text import shown, value_fault
 from seedpo.data.text.objects import json_value
 from seedpo.errors import DataError, StreamError
-from seedpo.protocols import Fingerprint
+from seedpo.protocols import Fingerprint, State
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +62,11 @@ class ArchiveStream:
         self._files = list(files)
         self._seed = seed
         self._buffer = buffer
+        self._rules: dict[int, NameRule] = {}
+        """How the names in each file are made, once it is known."""
         try:
             names = _names(files[0])
-            begin = list(islice(_samples(files[0], None), FIRST))
+            begin = list(islice(_samples(files[0], None, rule_of(names)), FIRST))
         except StreamError as error:
             raise DataError(str(error)) from error
         columns = sorted({name for row in begin for name in row.values})
@@ -85,12 +89,24 @@ class ArchiveStream:
         Raises:
             StreamError: if a file is damaged.
         """
-        files, wanted = self._files, frozenset(self.columns)
-        if self._buffer == 1:
-            return (row for path in files for row in _samples(path, wanted))
         generator = np.random.default_rng([self._seed, number])
-        files = [files[place] for place in generator.permutation(len(files))]
-        return shuffled((row for path in files for row in _samples(path, wanted)), generator, buffer=self._buffer)
+        return ArchivePass(self._rows, len(self._files), generator, buffer=self._buffer)
+
+    def pass_from(self, number: int, mark: State) -> Iterator[StreamRow]:
+        """The rest of a pass, from a place in it that :meth:`.archive_pass.ArchivePass.mark` gave."""
+        rows = ArchivePass(
+            self._rows, len(self._files), np.random.default_rng([self._seed, number]), buffer=self._buffer
+        )
+        rows.go_to(mark)
+        return rows
+
+    def _rows(self, number: int, start: int) -> Iterator[StreamRow]:
+        """The rows of one file, from a byte on at which one begins."""
+        path = self._files[number]
+        if number not in self._rules:
+            self._rules[number] = rule_of(_names(path))
+        for row in _samples(path, frozenset(self.columns), self._rules[number], start=start):
+            yield row if row.source is None else replace(row, source=(number, row.source[1]))
 
 
 def _shape(rows: Iterable[StreamRow]) -> Shape:
@@ -104,32 +120,44 @@ def _shape(rows: Iterable[StreamRow]) -> Shape:
 def _names(path: Path) -> list[str]:
     """The names of the first files of an archive."""
     with _opened(path) as archive:
-        return [member.name for member in islice((member for member in archive if member.isfile()), HEAD)]
+        return [member.name for member in islice(_files(archive), HEAD)]
 
 
-def _samples(path: Path, wanted: Collection[str] | None) -> Iterator[StreamRow]:
+def _files(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The files of an archive; it would keep what it knows of each, and that of a million of them takes 1 GB."""
+    while (member := archive.next()) is not None:
+        archive.members = []  # type: ignore[attr-defined]
+        if member.isfile():
+            yield member
+
+
+def _samples(path: Path, wanted: Collection[str] | None, rule: NameRule, *, start: int = 0) -> Iterator[StreamRow]:
     """The samples of an archive in their order.
 
     Args:
         path: the archive.
         wanted: columns that are read; `None`: all, and empty bytes in the place of images.
+        rule: what the names say.
+        start: byte at which the first one begins.
     """
-    rule = rule_of(_names(path))
-    with _opened(path) as archive:
-        files = ((rule(member.name), member) for member in archive if member.isfile())
+    with _opened(path, start=start) as archive:
+        files = ((rule(member.name), member) for member in _files(archive))
         parts = ((part, member) for part, member in files if part is not None)
-        for key, members in groupby(parts, key=lambda entry: entry[0].key):
+        for key, group in groupby(parts, key=lambda entry: entry[0].key):
+            members = list(group)
             row = _sample(archive, members, wanted, place=f"{path} sample {key}")
             if row.values or row.fault:
-                yield row
+                yield replace(row, source=(0, members[0][1].offset))
         _check_end(path, archive.offset)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+def _opened(path: Path, *, start: int = 0) -> Iterator[tarfile.TarFile]:
     try:
-        with tarfile.open(path, "r:") as archive:
-            yield archive
+        with path.open("rb") as file:
+            file.seek(start)
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                yield archive
     except (tarfile.TarError, OSError, EOFError) as error:
         raise StreamError(
             f"{path} cannot be read as a tar archive without compression: {error}; fetch or write it again"

@@ -9,12 +9,16 @@ from functools import reduce
 
 import torch
 
+from seedpo.data.blocks import Blocks, blocks_of
 from seedpo.data.buckets import Size, buckets_of
 from seedpo.data.fingerprints import fingerprint_of
 from seedpo.data.joined import repeats_of
+from seedpo.data.prompt_columns import prompts_of
+from seedpo.data.readers import expect
+from seedpo.data.streams import restore_to, state_of
 from seedpo.data.text import shown
 from seedpo.errors import DataError
-from seedpo.protocols import Fingerprint, LabelledPair, PreferencePairs, Reward
+from seedpo.protocols import Fingerprint, LabelledPair, PreferencePairs, Reward, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,18 @@ class ChangedPairs:
         """Height and width of the images of each pair; ``None``: one size for all."""
         return buckets_of(self.pairs)
 
+    def blocks(self) -> Blocks | None:
+        """Pairs that are read together; ``None``: all are shuffled together."""
+        return blocks_of(self.pairs)
+
+    def expect(self, rows: Sequence[int]) -> None:
+        """Says which pairs are asked for next."""
+        expect(self.pairs, rows)
+
+    def all_prompts(self) -> Iterable[str | None]:
+        """The prompt of each pair, which no change concerns; ``None`` where it cannot be read."""
+        return prompts_of(self.pairs)
+
     def fingerprint(self) -> Fingerprint:
         """That of the pairs as they are stored; the settings say what is changed."""
         return fingerprint_of(self.pairs)
@@ -107,6 +123,14 @@ class ChangedPairs:
             DataError: if it cannot be read or changed.
         """
         return reduce(lambda pair, change: change.pair(row, pair), self.changes, self.pairs[row])
+
+    def state(self) -> State:
+        """Where a stream can go on."""
+        return state_of(self.pairs)
+
+    def restore(self, state: State) -> None:
+        """Takes back what :meth:`state` gave."""
+        restore_to(self.pairs, state)
 
     def prompt(self, row: int) -> str:
         """The prompt of one pair, which no change concerns; its images are not read."""

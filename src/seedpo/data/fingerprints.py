@@ -19,6 +19,11 @@ from seedpo.protocols import Fingerprint, PreferencePairs
 SIZES = 10_000
 """Pairs of a set, evenly spaced in it, whose image files are asked for their size."""
 
+PART = 10_000
+"""Values of a list that are written as text at a time."""
+
+_JSON = json.JSONEncoder(default=str)
+
 _SHOWN = ("rows", "origin", "files", "bytes", "weights")
 """Facts that are shown with their values; the others are digests."""
 
@@ -47,7 +52,7 @@ def rows_fingerprint(columns: Mapping[str, Sequence[object]]) -> Fingerprint:
     """
     count = len(next(iter(columns.values())))
     total = sum(int(_digest(row), 16) for row in zip(*columns.values(), strict=True))
-    digests = {name: _digest(list(values)) for name, values in columns.items()}
+    digests = {name: _list_digest(values) for name, values in columns.items()}
     return {"rows": count, **digests, "content": f"{total % 2**256:064x}"}
 
 
@@ -100,4 +105,14 @@ def changes_between(before: Fingerprint, now: Fingerprint) -> list[str]:
 
 
 def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, default=str).encode(errors="surrogatepass")).hexdigest()
+    return hashlib.sha256(_JSON.encode(value).encode(errors="surrogatepass")).hexdigest()
+
+
+def _list_digest(values: Sequence[object]) -> str:
+    """:func:`_digest` of a list, a part at a time: the text of a long one would take more memory than the list."""
+    hasher = hashlib.sha256(b"[")
+    for start in range(0, len(values), PART):
+        text = _JSON.encode(list(values[start : start + PART]))[1:-1]
+        hasher.update((", " * (start > 0) + text).encode(errors="surrogatepass"))
+    hasher.update(b"]")
+    return hasher.hexdigest()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
+from seedpo.data.blocks import Blocks
 from seedpo.data.buckets import Size
 from seedpo.data.fingerprints import joined_fingerprint
-from seedpo.data.pairs import PairSet
+from seedpo.data.pairs import PairSet, StoredPair
 from seedpo.data.settings import DataSet
 from seedpo.errors import DataError
 from seedpo.protocols import Fingerprint, LabelledPair
@@ -44,6 +47,7 @@ class JoinedPairs:
     def __init__(self, parts: Sequence[PairSet], sets: Sequence[DataSet]) -> None:
         self.parts = list(parts)
         self.sets = list(sets)
+        self.config = parts[0].config
         self._ends = list(accumulate(len(part) for part in parts))
         if any(part.config.resolution is None for part in parts):
             sizes = {part.size(): entry.name for part, entry in zip(parts, sets, strict=True)}
@@ -75,6 +79,33 @@ class JoinedPairs:
     def repeats(self) -> Sequence[int]:
         """Visits of each pair in an epoch: the weight of its set."""
         return [entry.weight for part, entry in zip(self.parts, self.sets, strict=True) for _ in range(len(part))]
+
+    def blocks(self) -> Blocks | None:
+        """Pairs that are read together; ``None``: all are shuffled together. A set without blocks is one block."""
+        parts = [part.blocks() for part in self.parts]
+        windows = [part.window for part in parts if part is not None]
+        if not windows:
+            return None
+        numbers, first = [], 0
+        for part, blocks in zip(self.parts, parts, strict=True):
+            own = np.zeros(len(part), dtype=np.int64) if blocks is None else blocks.number
+            numbers.append(own + first)
+            first += int(own.max()) + 1
+        return Blocks(number=np.concatenate(numbers), window=min(windows))
+
+    def all_prompts(self) -> Iterator[str | None]:
+        """The prompt of each pair; ``None`` where it cannot be read."""
+        for part in self.parts:
+            yield from part.all_prompts()
+
+    def size(self) -> tuple[int, int] | None:
+        """Width and height that all images must have where no resolution is configured."""
+        return self.parts[0].size()
+
+    def stored(self, row: int) -> StoredPair:
+        """One pair as it is stored."""
+        part, inside = self._place(row)
+        return part.stored(inside)
 
     def fingerprint(self) -> Fingerprint:
         """That of all sets in their order, with their weights."""

@@ -94,6 +94,11 @@ class PairIndex:
             "in no pair by pairs.from_scores": rest,
         }
 
+    def faulty(self) -> NDArray[np.bool_]:
+        """Whether the marks of each row are wrong."""
+        faults = np.array([why.kind == "fault" for why in self.reasons], dtype=bool)
+        return np.append(faults, False)[self.reason]  # -1 is the last place
+
     def fault(self, row: int) -> Reason | None:
         """Why the marks of a row are wrong; ``None`` if they are not."""
         place = int(self.reason[row])

@@ -14,6 +14,7 @@ import pyarrow as pa
 from PIL.Image import Image
 from tqdm import tqdm
 
+from seedpo.data.blocks import BlockedRows, Blocks
 from seedpo.data.buckets import Size, bucket_sizes, nearest_bucket, stored_size
 from seedpo.data.fingerprints import image_names, rows_fingerprint
 from seedpo.data.images import fit, read_file, read_image
@@ -374,6 +375,14 @@ class PairSet:
         row, name = self._row(index), self.layout.prompt
         return checked_prompt(self._values(row, [name])[name], name, self.table.place(row))
 
+    def all_prompts(self) -> Iterator[str | None]:
+        """The prompt of each pair; ``None`` where :meth:`prompt` raises an error."""
+        cells = column_values(self.table, self.layout.prompt)
+        wrong = set(np.flatnonzero(self.index.faulty()).tolist())
+        for row in self.index.rows[:, 0].tolist():
+            cell = cells[row]
+            yield cell if isinstance(cell, str) and row not in wrong else None
+
     def _row(self, index: int) -> int:
         """Row of the first image of a pair.
 
@@ -444,6 +453,10 @@ class PairSet:
     def buckets(self) -> Sequence[Size] | None:
         """Height and width of the images of each pair with ``pairs.buckets``; ``None``: one size for all."""
         return self._buckets
+
+    def blocks(self) -> Blocks | None:
+        """Pairs that are read together, where ``pairs.shuffle_window`` is set; ``None``: all are shuffled together."""
+        return self.table.blocks(self.index.rows[:, 0]) if isinstance(self.table, BlockedRows) else None
 
     def image_sizes(self, index: int) -> list[Size]:
         """Height and width of both images of a pair as they are stored; nothing of one that cannot be read."""

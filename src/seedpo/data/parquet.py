@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from seedpo.data.blocks import Blocks
 from seedpo.data.layouts.columns import Shape
 from seedpo.data.tables import cell, is_light, lengths_of, shape_of
 from seedpo.errors import DataError
@@ -21,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 256 * 2**20
 """Row groups up to this size are read whole, and kept as long as they fit into it together."""
+
+OPEN_FILES = 64
+"""Files that are kept open: to open one takes longer than to read a row group of it."""
 
 BLOCK_ROWS = 32
 """Rows of a larger group that are in memory at a time."""
@@ -64,14 +70,17 @@ class ParquetRows:
     Args:
         files: at least one.
         origin: what they are called together.
+        window: rows that are shuffled together, whose row groups are kept in memory together; ``None``: all rows are,
+            and as many groups are kept as :data:`CACHE_BYTES` allow.
 
     Raises:
         DataError: if a file cannot be read as parquet, or lacks a column that the first one has.
     """
 
-    def __init__(self, files: Sequence[Path], *, origin: str) -> None:
+    def __init__(self, files: Sequence[Path], *, origin: str, window: int | None = None) -> None:
         self.origin = origin
         self.files = list(files)
+        self._opened: OrderedDict[int, pq.ParquetFile] = OrderedDict()
         self.groups: list[RowGroup] = []
         self._cache: OrderedDict[tuple[int, tuple[str, ...]], pa.Table] = OrderedDict()
         self._scan: _Scan | None = None
@@ -97,10 +106,13 @@ class ParquetRows:
                 )
             self._add(number, metadata)
         self._starts = [group.start for group in self.groups]
-        if largest := max((group.size for group in self.groups if group.size > CACHE_BYTES), default=0):
+        self._kept = None if window is None else max(1, -(-window * len(self.groups) // max(1, self._count)))
+        """Row groups that are kept whole, whatever their size; ``None``: by their bytes."""
+        largest = max((group.size for group in self.groups), default=0)
+        if window is None and largest > CACHE_BYTES:
             logger.warning(
-                "%s has row groups of up to %.1f GB: rows in shuffled order are read slowly; write the file again with "
-                "row_group_size=100",
+                "%s has row groups of up to %.1f GB: rows in shuffled order are read slowly; set pairs.shuffle_window, "
+                "for example to 1000, or write the file again with row_group_size=100",
                 origin,
                 largest / 1e9,
             )
@@ -175,13 +187,19 @@ class ParquetRows:
         """Bytes of each file."""
         return [path.stat().st_size for path in self.files]
 
+    def blocks(self, rows: NDArray[np.int64]) -> Blocks | None:
+        """Row groups of some rows, if few groups are to be shuffled together."""
+        if self._kept is None:
+            return None
+        return Blocks(number=np.searchsorted(self._starts, rows, side="right") - 1, window=self._kept)
+
     def row(self, row: int, columns: Sequence[str]) -> dict[str, Any]:
         """Some columns of a row."""
         number = self._number(row)
         offset = row - self.groups[number].start
         key = (number, tuple(columns))
         try:
-            if self.groups[number].size <= CACHE_BYTES:
+            if self._kept is not None or self.groups[number].size <= CACHE_BYTES:
                 table = self._whole(key)
             else:
                 table, offset = self._part(key, offset)
@@ -193,16 +211,28 @@ class ParquetRows:
         return bisect_right(self._starts, row) - 1
 
     def _open(self, number: int) -> pq.ParquetFile:
-        return pq.ParquetFile(self.files[self.groups[number].file])
+        file = self.groups[number].file
+        if file not in self._opened:
+            self._opened[file] = pq.ParquetFile(self.files[file])
+            if len(self._opened) > OPEN_FILES:
+                self._opened.popitem(last=False)
+        self._opened.move_to_end(file)
+        return self._opened[file]
 
     def _whole(self, key: tuple[int, tuple[str, ...]]) -> pa.Table:
         if key not in self._cache:
             number, columns = key
             self._cache[key] = self._open(number).read_row_group(self.groups[number].group, columns=list(columns))
-            while len(self._cache) > 1 and sum(table.nbytes for table in self._cache.values()) > CACHE_BYTES:
+            while len(self._cache) > 1 and self._is_full():
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)
         return self._cache[key]
+
+    def _is_full(self) -> bool:
+        if self._kept is not None:
+            return len(self._cache) > self._kept
+        held: int = sum(table.nbytes for table in self._cache.values())
+        return held > CACHE_BYTES
 
     def _part(self, key: tuple[int, tuple[str, ...]], offset: int) -> tuple[pa.RecordBatch, int]:
         scan = self._scan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -13,6 +14,6 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray((image.permute(1, 2, 0) * 255.0).round().byte().contiguous().numpy())
 
 
-def to_tensor(image: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image | NDArray[np.uint8]) -> Tensor:
     """Pixels (3, H, W) in [0, 1] of an RGB image."""
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255.0).permute(2, 0, 1)

@@ -90,7 +90,8 @@ def _pairs(table: ParquetRows | TextRows, source: Source) -> PairSet:
 
 
 def _parquet(source: Source) -> Opened:
-    return _pairs(ParquetRows(source.files, origin=source.origin), source)
+    window = source.config.shuffle_window
+    return _pairs(ParquetRows(source.files, origin=source.origin, window=window), source)
 
 
 def _webdataset(source: Source) -> Opened:

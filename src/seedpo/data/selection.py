@@ -5,13 +5,19 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 from tqdm import tqdm
 
+from seedpo.data.blocks import Blocks, blocks_of
 from seedpo.data.buckets import Size, buckets_of
 from seedpo.data.fingerprints import fingerprint_of
 from seedpo.data.joined import repeats_of
+from seedpo.data.prompt_columns import prompts_of
+from seedpo.data.readers import expect
+from seedpo.data.streams import restore_to, state_of
 from seedpo.errors import DataError
 from seedpo.protocols import Fingerprint, LabelledPair, PreferencePairs, State
 
@@ -68,6 +74,14 @@ class SkippingPairs:
     def buckets(self) -> Sequence[Size] | None:
         """Height and width of the images of each pair; ``None``: one size for all."""
         return self._buckets
+
+    def blocks(self) -> Blocks | None:
+        """Pairs that are read together; ``None``: all are shuffled together."""
+        return blocks_of(self.pairs)
+
+    def expect(self, rows: Sequence[int]) -> None:
+        """Says which pairs are asked for next; those that turned out unreadable are not."""
+        expect(self.pairs, [row for row in rows if row not in self._unreadable])
 
     def fingerprint(self) -> Fingerprint:
         """That of the whole set, those that cannot be read included."""
@@ -129,13 +143,15 @@ class SkippingPairs:
         return {"unreadable": float(len(self._unreadable))} if self._unreadable else {}
 
     def state(self) -> State:
-        """The pairs that turned out unreadable so far."""
-        return {"unreadable": sorted(self._unreadable), "seen": self._seen}
+        """The pairs that turned out unreadable so far, and where a stream can go on."""
+        stream = state_of(self.pairs)
+        return {"unreadable": sorted(self._unreadable), "seen": self._seen} | ({"stream": stream} if stream else {})
 
     def restore(self, state: State) -> None:
         """Takes back what :meth:`state` gave."""
         self._unreadable = {int(row) for row in state["unreadable"]}
         self._seen = int(state["seen"])
+        restore_to(self.pairs, state.get("stream", {}))
 
 
 class SomePairs:
@@ -148,7 +164,7 @@ class SomePairs:
 
     def __init__(self, pairs: PreferencePairs, rows: Sequence[int]) -> None:
         self.pairs = pairs
-        self.rows = list(rows)
+        self.rows = np.asarray(rows, dtype=np.int64)
 
     sequential = False
 
@@ -158,12 +174,21 @@ class SomePairs:
     def repeats(self) -> Sequence[int] | None:
         """Visits of each pair in an epoch; ``None``: one of each."""
         whole = repeats_of(self.pairs)
-        return None if whole is None else [whole[row] for row in self.rows]
+        return None if whole is None else [whole[row] for row in self.rows.tolist()]
 
     def buckets(self) -> Sequence[Size] | None:
         """Height and width of the images of each pair; ``None``: one size for all."""
         whole = buckets_of(self.pairs)
-        return None if whole is None else [whole[row] for row in self.rows]
+        return None if whole is None else [whole[row] for row in self.rows.tolist()]
+
+    def blocks(self) -> Blocks | None:
+        """Pairs that are read together; ``None``: all are shuffled together."""
+        whole = blocks_of(self.pairs)
+        return None if whole is None else replace(whole, number=whole.number[self.rows])
+
+    def expect(self, rows: Sequence[int]) -> None:
+        """Says which pairs are asked for next."""
+        expect(self.pairs, [int(self.rows[row]) for row in rows])
 
     def fingerprint(self) -> Fingerprint:
         """That of the whole set, of which the settings say the part."""
@@ -179,19 +204,19 @@ class SomePairs:
         Raises:
             DataError: if it cannot be read.
         """
-        return self.pairs[self.rows[row]]
+        return self.pairs[int(self.rows[row])]
 
     def prompt(self, row: int) -> str:
         """What both images of a pair were made for, without decoding them."""
-        return self.pairs.prompt(self.rows[row])
+        return self.pairs.prompt(int(self.rows[row]))
 
     def content(self, row: int) -> str:
         """SHA-256 of all that a pair depends on: the same as in the whole set."""
-        return self.pairs.content(self.rows[row])
+        return self.pairs.content(int(self.rows[row]))
 
     def images(self, row: int) -> Sequence[tuple[str, str]]:
         """Place and SHA-256 of both image files of a pair."""
-        return _images(self.pairs, self.rows[row])
+        return _images(self.pairs, int(self.rows[row]))
 
 
 def divided_by_prompt(
@@ -218,22 +243,15 @@ def divided_by_prompt(
         DataError: if either side is empty.
     """
     sides: tuple[list[int], list[int]] = ([], [])
-    for row in tqdm(range(len(pairs)), desc="reading prompts", disable=not progress, leave=False):
-        sides[_is_apart(pairs, row, share)].append(row)
+    prompts = tqdm(prompts_of(pairs), total=len(pairs), desc="reading prompts", disable=not progress, leave=False)
+    for row, prompt in enumerate(prompts):
+        sides[prompt is not None and is_apart(prompt, share)].append(row)
     if not all(sides):
         raise DataError(
             f"{key} = {share:g} leaves {len(sides[0])} pairs to train on and {len(sides[1])} to measure on; "
             f"change it, or name a set of pairs with {other}"
         )
     return SomePairs(pairs, sides[0]), SomePairs(pairs, sides[1])
-
-
-def _is_apart(pairs: PreferencePairs, row: int, share: float) -> bool:
-    try:
-        prompt = pairs.prompt(row)
-    except DataError:  # whoever reads the pair says so
-        return False
-    return is_apart(prompt, share)
 
 
 def is_apart(prompt: str, share: float) -> bool:

@@ -72,6 +72,15 @@ class PairsConfig(Section):
     shuffle_buffer: int = Field(1000, ge=1)
     """Pairs among which the next one of a stream (`hub:`, tar archives) is drawn, in memory as files. 1 keeps the order
     of the stream."""
+    shuffle_window: int | None = Field(None, ge=1)
+    """Pairs of parquet files that are shuffled together, in memory as files. Row groups are read in random order, as
+    many at a time as hold so many rows, and the pairs in them are shuffled: an epoch still hands out every pair once,
+    and reads each row group once. None: all pairs are shuffled together, so that almost every pair of a set that is
+    larger than the memory costs the reading of a row group. No effect on sets whose images are files of their own."""
+    readers: Annotated[int, NO_EFFECT, Field(ge=0, le=64)] = 0
+    """Processes, for each process of the training, that decode and resize pairs ahead of it: the next batch, and two
+    pairs for each reader. They change no number. 0: pairs are read when they are needed. No effect on pairs whose
+    latents are in memory or in `cache.folder`."""
     image_folder: Annotated[str | None, Place()] = None
     """Folder in which paths of images in tables, JSONL and CSV begin, and within which they must lie. `null`: the
     folder of the file that names them."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-import numpy as np
+from typing import Any, Protocol, runtime_checkable
 
 from seedpo.data.inventory import Inventory
 from seedpo.data.layouts import find_layout
@@ -20,7 +18,7 @@ from seedpo.data.pairs import StoredPair, content_hash, image_folder, labelled, 
 from seedpo.data.settings import PairsConfig
 from seedpo.data.tables import list_length
 from seedpo.errors import DataError, StreamError
-from seedpo.protocols import Fingerprint, LabelledPair
+from seedpo.protocols import Fingerprint, LabelledPair, State
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +28,11 @@ ENDLESS = 2**40
 RECENT = 64
 """Last pairs that can be read again without starting anew."""
 
-Item = TypeVar("Item")
+MARK_EVERY = 2000
+"""Pairs between two places from which a stream can go on."""
+
+MARKS = 4
+"""Last such places that are known: readers may be ahead of the pairs that are trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +43,13 @@ class StreamRow:
         values: by column.
         place: where it lies, for messages; `None`: the stream's name and the number of the pair.
         fault: why it cannot be read; `None` if it can.
+        source: number of its file, and the byte at which it begins there; `None`: nothing is known of it.
     """
 
     values: Mapping[str, Any]
     place: str | None = None
     fault: str | None = None
+    source: tuple[int, int] | None = None
 
 
 class Stream(Protocol):
@@ -67,17 +71,42 @@ class Stream(Protocol):
         """All rows in the order of one pass, which is always the same for the same number."""
 
 
-def shuffled(rows: Iterable[Item], generator: np.random.Generator, *, buffer: int) -> Iterator[Item]:
-    """Rows in random order: each is drawn among the next ``buffer`` ones that were not drawn before."""
-    waiting: list[Item] = []
-    for row in rows:
-        if len(waiting) < buffer:
-            waiting.append(row)
-            continue
-        place = int(generator.integers(buffer))
-        drawn, waiting[place] = waiting[place], row
-        yield drawn
-    yield from (waiting[place] for place in generator.permutation(len(waiting)))
+@runtime_checkable
+class MarkedRows(Protocol):
+    """Rows of a pass that can say where they are."""
+
+    def mark(self) -> State:
+        """What the pass needs to go on from here, as JSON values."""
+
+
+@runtime_checkable
+class MarkedStream(Protocol):
+    """A stream whose passes are :class:`MarkedRows`."""
+
+    def pass_from(self, number: int, mark: State) -> Iterator[StreamRow]:
+        """The rest of a pass."""
+
+
+@runtime_checkable
+class ResumablePairs(Protocol):
+    """Labelled pairs that know a shorter way to a position than to read all pairs before it."""
+
+    def state(self) -> State:
+        """What the way begins at, as JSON values."""
+
+    def restore(self, state: State) -> None:
+        """Takes back what :meth:`state` gave."""
+
+
+def state_of(pairs: object) -> State:
+    """The state of a set of pairs; nothing of one that has none."""
+    return pairs.state() if isinstance(pairs, ResumablePairs) else {}
+
+
+def restore_to(pairs: object, state: State) -> None:
+    """Takes back what :func:`state_of` gave."""
+    if isinstance(pairs, ResumablePairs):
+        pairs.restore(state)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,14 +183,24 @@ class StreamedPairs:
                 "shows one row at a time; fetch the set and make pairs of it with `seedpo data convert`"
             )
         self._stream = stream
+        self._marks: list[State] = []
         self._start()
 
-    def _start(self) -> None:
+    def _start(self, mark: State | None = None) -> None:
+        """Begins anew, or goes on at a mark."""
         self._recent: OrderedDict[int, StreamPair] = OrderedDict()
-        self._rows = self._labelled_rows()
+        self._rows = self._labelled_rows(mark)
         self._counts: Counter[str] = Counter()
-        self._next = 0
+        self._next = 0 if mark is None else int(mark["pair"])
         self._first_pass_end: int | None = None
+
+    def state(self) -> State:
+        """The last places from which the stream can go on; nothing if it cannot."""
+        return {"marks": list(self._marks)} if self._marks else {}
+
+    def restore(self, state: State) -> None:
+        """Takes back what :meth:`state` gave."""
+        self._marks = list(state.get("marks", ()))
 
     @property
     def summary(self) -> str:
@@ -240,9 +279,12 @@ class StreamedPairs:
             StreamError: if the stream breaks off or holds no pair.
         """
         if row not in self._recent:
+            before = [mark for mark in self._marks if mark["pair"] <= row]
+            nearest = max(before, key=lambda mark: int(mark["pair"]), default=None)
             if row < self._next:
                 logger.warning("%s starts again to get back to pair %d", self.origin, row)
-                self._start()
+            if row < self._next or (nearest is not None and nearest["pair"] > self._next):
+                self._start(nearest)
             self._read_up_to(row)
         pair = self._recent[row]
         return self._stored(pair, pair.row.place or f"{self.origin} pair {row} of the stream", row)
@@ -277,21 +319,35 @@ class StreamedPairs:
             while len(self._recent) > RECENT:
                 self._recent.popitem(last=False)
 
-    def _labelled_rows(self) -> Iterator[StreamPair | None]:
+    def _labelled_rows(self, mark: State | None) -> Iterator[StreamPair | None]:
         """The pairs of all passes, less those that are left out; `None` ends a pass."""
-        epoch = 0
+        epoch, count = (0, 0) if mark is None else (int(mark["epoch"]), int(mark["pair"]))
         while True:
-            empty = True
-            for row in self._stream.epoch(epoch):
+            empty = mark is None
+            rows = self._pass(epoch, mark)
+            for row in rows:
                 pairs, reason = self._pairs(row)
                 if epoch == 0:
                     self._counts[("faulty" if pairs[0].fault else "") if pairs else reason] += 1
                 empty = empty and not pairs
                 yield from pairs
+                count += len(pairs)
+                self._note(rows, epoch=epoch, pair=count)
             if empty:
                 raise StreamError(f"{self.origin} holds no pair with a preference")
             yield None
-            epoch += 1
+            epoch, mark = epoch + 1, None
+
+    def _pass(self, epoch: int, mark: State | None) -> Iterator[StreamRow]:
+        if mark is not None and isinstance(self._stream, MarkedStream):
+            return self._stream.pass_from(epoch, mark["rows"])
+        return iter(self._stream.epoch(epoch))
+
+    def _note(self, rows: Iterator[StreamRow], *, epoch: int, pair: int) -> None:
+        """Notes the place between two rows, now and then."""
+        last = max((int(mark["pair"]) for mark in self._marks), default=0)
+        if pair >= last + MARK_EVERY and isinstance(rows, MarkedRows):
+            self._marks = [*self._marks[1 - MARKS :], {"epoch": epoch, "pair": pair, "rows": rows.mark()}]
 
     def _pairs(self, row: StreamRow) -> tuple[Sequence[StreamPair], str]:
         """The pairs of a row that are used or cannot be read, and why it makes none, if so."""

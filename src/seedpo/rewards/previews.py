@@ -12,6 +12,7 @@ from torch import Tensor
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.sampling import draw_noise, guided_prediction
 from seedpo.core.types import Conditioning, ImagePairs
+from seedpo.data.readers import expect
 from seedpo.errors import DataError
 from seedpo.protocols import Denoiser, PreferencePairs
 from seedpo.rewards.preprocessing import clip_pixels
@@ -93,6 +94,10 @@ class PixelPairs:
             conditioning=Conditioning(),
             chosen_probability=torch.tensor([pair.chosen_probability for pair in read]),
         )
+
+    def expect(self, rows: Sequence[int], mirrored: Sequence[bool]) -> None:
+        """Says which pairs are asked for next."""
+        expect(self.pairs, rows)
 
     def _prepared(self, image: Tensor, mirrored: bool) -> Tensor:
         pixels = to_bytes((image.flip(-1) if mirrored else image)[None])

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 
 from seedpo.core.draws import KeyedDraws
 from seedpo.data.changes import ChangedPairs, relabel
+from seedpo.data.readers import look_ahead, pairs_ahead
 from seedpo.data.reading import load_data, opening_lines
 from seedpo.data.selection import SkippingPairs, divided_by_prompt
 from seedpo.data.settings import DataSet, PairsConfig, data_label
@@ -119,9 +120,10 @@ def build_preference_pairs(
         pairs = load_data(name, settings, seed=config.seed, wish=wish)
         for line in opening_lines(pairs):
             logger.info("%s", line)
+        ahead = pairs_ahead(pairs, readers=settings.readers)
         if reward is None:
-            return pairs
-        return ChangedPairs(pairs, [relabel(reward, name=reward.name, gap=config.relabel_gap)])
+            return ahead
+        return ChangedPairs(ahead, [relabel(reward, name=reward.name, gap=config.relabel_gap)])
 
     training = opened(config.data, config.pairs)
     if config.held_out is not None:
@@ -243,6 +245,7 @@ def train_reward(
         rank=accelerator.process_index,
         world=accelerator.num_processes,
         reader=parts.training,
+        ahead=look_ahead(config.pairs.readers, batch_size=config.batch_size),
     )
     objective = PreferenceObjective(
         parts.views, _prompts_of(parts.training), in_batch_negatives=config.in_batch_negatives

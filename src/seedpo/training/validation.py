@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from seedpo.core.draws import StratifiedDraws
 from seedpo.data.changes import SQUARE_TIME_IDS, TIES_AS_WINS, ChangedPairs
+from seedpo.data.readers import pairs_ahead
 from seedpo.data.reading import load_data, opening_lines
 from seedpo.data.selection import SkippingPairs, divided_by_prompt, shared_images
 from seedpo.data.settings import DataSet, PairsConfig, data_label
@@ -73,7 +74,7 @@ def _opened(
     pairs = load_data(name, settings, seed=config.seed, wish=wish)
     for line in opening_lines(pairs):
         logger.info("%s", line)
-    return pairs
+    return pairs_ahead(pairs, readers=settings.readers)
 
 
 def _changed(config: RunConfig, pairs: PreferencePairs) -> SkippingPairs:

@@ -14,6 +14,7 @@ from seedpo.core.types import Conditioning, ImagePairs
 from seedpo.data.cache.digests import digest
 from seedpo.data.cache.entries import Entry
 from seedpo.data.cache.store import Store
+from seedpo.data.readers import expect
 from seedpo.errors import DataError
 from seedpo.protocols import Denoiser, DistributionEncoder, LabelledPair, PreferencePairs, Releasable
 
@@ -122,6 +123,12 @@ class EncodedPairs:
             stds=torch.stack([entry["stds"] for entry in entries]).to(self.model.device) if self.spread else None,
             content=None if self.identity is None else self._contents_of(rows, mirrored, emptied, self.identity),
         )
+
+    def expect(self, rows: Sequence[int], mirrored: Sequence[bool]) -> None:
+        """Says which pairs are encoded next: they can be read ahead, unless their latents are known or may be."""
+        if self.latents is None:
+            visits = zip(rows, mirrored, strict=True)
+            expect(self.pairs, [row for row, flipped in visits if (row, flipped) not in self._in_memory])
 
     def fill(self, row: int, mirrored: bool) -> None:
         """Puts into the stores what they lack of one pair.

@@ -9,9 +9,11 @@ import torch
 
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.types import ImagePairs
+from seedpo.data.blocks import blocks_of
 from seedpo.data.buckets import buckets_of
 from seedpo.data.fingerprints import fingerprint_of
 from seedpo.data.joined import repeats_of
+from seedpo.data.readers import ExpectingEncoder, look_ahead
 from seedpo.methods.settings import MethodConfig
 from seedpo.methods.sources.stream import BucketStream, IndexStream
 from seedpo.methods.sources.supplies import Supplies
@@ -45,13 +47,16 @@ class VisitDraws:
             DataError: if a pair cannot be read.
         """
         rows = [row for row, _ in visits]
-        mirrored = [self.mirror is not None and self.mirror.coin(row, visit) for row, visit in visits]
         batch = replace(
-            pairs.encode(rows, mirrored, self._emptied(visits)),
+            pairs.encode(rows, self.mirrored(visits), self._emptied(visits)),
             pair=torch.tensor(rows, dtype=torch.int64),
             visit=torch.tensor([visit for _, visit in visits], dtype=torch.int64),
         )
         return batch if self.latents is None else drawn_latents(batch, self.latents)
+
+    def mirrored(self, visits: Sequence[tuple[int, int]]) -> list[bool]:
+        """Whether the images of pairs are mirrored at some visits."""
+        return [self.mirror is not None and self.mirror.coin(row, visit) for row, visit in visits]
 
     def _emptied(self, visits: Sequence[tuple[int, int]]) -> list[bool]:
         if self.prompt is None:
@@ -104,6 +109,7 @@ class OfflinePairs:
         reader: what the encoded pairs are read from, if it observes something: its state is kept with the position, and
             one that is sequential is not shuffled. It may say how often each pair comes in an epoch, and of
             which bucket it is: a batch then holds pairs of one bucket.
+        ahead: pairs after each batch that the encoder is told of beforehand.
     """
 
     def __init__(
@@ -117,22 +123,30 @@ class OfflinePairs:
         rank: int = 0,
         world: int = 1,
         reader: StatefulPairs | None = None,
+        ahead: int = 0,
     ) -> None:
         self.pairs = pairs
         self.batch_size = batch_size
+        self.ahead = ahead
         self.draws = draws
         self.mirror_rejected = mirror_rejected
         self.reader = reader
         self._is_stream = reader is not None and reader.sequential
-        repeats, buckets = repeats_of(reader), buckets_of(reader)
+        repeats, buckets, blocks = repeats_of(reader), buckets_of(reader), blocks_of(reader)
         self._stream: IndexStream | BucketStream
         if buckets is None:
             self._stream = IndexStream(
-                len(pairs), seed=seed, rank=rank, world=world, shuffle=not self._is_stream, repeats=repeats
+                len(pairs),
+                seed=seed,
+                rank=rank,
+                world=world,
+                shuffle=not self._is_stream,
+                repeats=repeats,
+                blocks=blocks,
             )
         else:
             self._stream = BucketStream(
-                buckets, batch_size=batch_size, seed=seed, rank=rank, world=world, repeats=repeats
+                buckets, batch_size=batch_size, seed=seed, rank=rank, world=world, repeats=repeats, blocks=blocks
             )
 
     def next_batch(self) -> ImagePairs:
@@ -141,6 +155,9 @@ class OfflinePairs:
         Raises:
             DataError: if a pair cannot be read.
         """
+        if self.ahead and isinstance(self.pairs, ExpectingEncoder):
+            coming = self._stream.coming(self.batch_size + self.ahead)
+            self.pairs.expect([row for row, _ in coming], self.draws.mirrored(coming))
         taken = self._stream.take_with_visits(self.batch_size)
         batch = self.draws.batch(self.pairs, taken)
         if self.mirror_rejected is None:
@@ -181,4 +198,5 @@ def build_source(config: MethodConfig, supplies: Supplies) -> OfflinePairs:
         rank=supplies.rank,
         world=supplies.world,
         reader=reader,
+        ahead=look_ahead(config.pairs.readers, batch_size=config.batch_size),
     )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from seedpo.data.blocks import Blocks, block_order
 from seedpo.protocols import State
 
 
@@ -20,6 +25,7 @@ class IndexStream:
         world: number of processes.
         shuffle: whether the order is drawn; else it is ascending, as pairs from a stream need it.
         repeats: how often each row comes in an epoch, 1 or more; ``None``: once.
+        blocks: of each row, which are shuffled one after another; ``None``: all rows are shuffled together.
     """
 
     def __init__(
@@ -31,12 +37,19 @@ class IndexStream:
         world: int = 1,
         shuffle: bool = True,
         repeats: Sequence[int] | None = None,
+        blocks: Blocks | None = None,
     ) -> None:
-        self._repeats = repeats
-        # One entry for each visit in an epoch: the row, and which of its visits it is.
-        turns = enumerate(repeats or ())
-        self._entries = [(row, turn) for row, number in turns for turn in range(number)] or None
-        self.count = count if self._entries is None else len(self._entries)
+        self._repeats = None if repeats is None else np.asarray(repeats, dtype=np.int64)
+        # One entry for each visit in an epoch: its row. Those of a row succeed one another from the first one on.
+        self._rows: NDArray[np.int64] | None = None
+        if self._repeats is not None:
+            self._rows = np.repeat(np.arange(count), self._repeats)
+            self._first = np.cumsum(self._repeats) - self._repeats
+        self._blocks = blocks
+        if blocks is not None and self._rows is not None:
+            self._blocks = replace(blocks, number=blocks.number[self._rows])
+        self._epoch: int | None = None
+        self.count = count if self._rows is None else len(self._rows)
         self.seed = seed
         self.rank = rank
         self.world = world
@@ -53,9 +66,13 @@ class IndexStream:
 
         The visits of a row in an epoch are numbered in a row, whatever order they come in, so that none comes twice.
         """
-        places = [self._position + self.rank + self.world * index for index in range(number)]
+        visits = self.coming(number)
         self._position += self.world * number
-        return [self._visit(place) for place in places]
+        return visits
+
+    def coming(self, number: int) -> list[tuple[int, int]]:
+        """What :meth:`take_with_visits` gives next; nothing is taken."""
+        return [self._visit(self._position + self.rank + self.world * index) for index in range(number)]
 
     @property
     def visits(self) -> float:
@@ -64,17 +81,20 @@ class IndexStream:
 
     def _visit(self, place: int) -> tuple[int, int]:
         epoch, offset = divmod(place, self.count)
-        entry = self._order(epoch)[offset] if self.shuffle else offset
-        if self._entries is None or self._repeats is None:
+        entry = int(self._order(epoch)[offset]) if self.shuffle else offset
+        if self._rows is None or self._repeats is None:
             # An epoch hands out every row once, so that its number is the count of earlier visits.
             return entry, epoch
-        row, turn = self._entries[entry]
-        return row, epoch * self._repeats[row] + turn
+        row = int(self._rows[entry])
+        return row, epoch * int(self._repeats[row]) + entry - int(self._first[row])
 
-    def _order(self, epoch: int) -> list[int]:
-        if getattr(self, "_epoch", None) != epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            self._epoch, self._shuffled = epoch, torch.randperm(self.count, generator=generator).tolist()
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if self._epoch != epoch:
+            seed = self.seed * 1_000_003 + epoch
+            order = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed)).numpy()
+            if self._blocks is not None:
+                order = block_order(order, self._blocks, np.random.default_rng(seed))
+            self._epoch, self._shuffled = epoch, order
         return self._shuffled
 
     def state(self) -> State:
@@ -100,6 +120,7 @@ class BucketStream:
         rank: number of this process.
         world: number of processes.
         repeats: how often each row comes in an epoch, 1 or more; ``None``: once.
+        blocks: of each row, which are shuffled one after another; ``None``: all rows are shuffled together.
     """
 
     def __init__(
@@ -111,6 +132,7 @@ class BucketStream:
         rank: int = 0,
         world: int = 1,
         repeats: Sequence[int] | None = None,
+        blocks: Blocks | None = None,
     ) -> None:
         self.batch_size = batch_size
         self.rank = rank
@@ -118,16 +140,19 @@ class BucketStream:
         self._buckets = buckets
         self._seed = seed
         self._repeats = repeats
+        self._blocks = blocks
         self._start(0)
 
     def _start(self, position: int) -> None:
         """Goes to where all processes together have taken so many batches: from the beginning, as they wait."""
         self._position = position
         self._batches = self._all_batches()
+        self._drawn: deque[list[tuple[int, int]]] = deque()
+        """Batches of all processes that are known and not taken."""
         next(islice(self._batches, position, position), None)
 
     def _all_batches(self) -> Iterator[list[tuple[int, int]]]:
-        visits = IndexStream(len(self._buckets), seed=self._seed, repeats=self._repeats)
+        visits = IndexStream(len(self._buckets), seed=self._seed, repeats=self._repeats, blocks=self._blocks)
         waiting: dict[Hashable, list[tuple[int, int]]] = {}
         while True:
             for row, visit in visits.take_with_visits(1):
@@ -144,9 +169,19 @@ class BucketStream:
         """
         if number != self.batch_size:
             raise ValueError(f"batches hold {self.batch_size} rows, not {number}")
-        batches = list(islice(self._batches, self.world))
+        self._draw(self.world)
+        batches = [self._drawn.popleft() for _ in range(self.world)]
         self._position += self.world
         return batches[self.rank]
+
+    def coming(self, number: int) -> list[tuple[int, int]]:
+        """The next visits of this process, at least ``number``, in whole batches; nothing is taken."""
+        turns = -(-number // self.batch_size)
+        self._draw(turns * self.world)
+        return [visit for turn in range(turns) for visit in self._drawn[turn * self.world + self.rank]]
+
+    def _draw(self, batches: int) -> None:
+        self._drawn.extend(islice(self._batches, max(0, batches - len(self._drawn))))
 
     @property
     def visits(self) -> float:
