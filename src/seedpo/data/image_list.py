@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from PIL import Image
 
 from seedpo.data.image_files import is_image_file
-from seedpo.data.images import read_image
 from seedpo.data.inventory import Inventory
 from seedpo.data.prompts import PromptRecord, read_prompts
+from seedpo.data.rgb import decoded, size_of_file
 from seedpo.data.search import PassedOver, passed_over, search
 from seedpo.data.text import shown, value_fault
 from seedpo.documents import read_json
 from seedpo.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+Read = TypeVar("Read")
 
 INDEX = "index.json"
 """File that `seedpo sample` writes beside its images: a list of ``{"file": ..., "prompt": ...}``."""
@@ -200,16 +203,12 @@ def _composed(name: str) -> str:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Width and height of an image in pixels, from the head of its file.
+    """Width and height of an image in pixels as it stands upright; its pixels are not decoded.
 
     Raises:
         DataError: if it is not an image; the message names it.
     """
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except Exception as error:  # Pillow's decoders raise almost anything for a damaged file
-        raise DataError(f"{path} is not an image that can be read ({_reason(error)})") from error
+    return _read(path, size_of_file)
 
 
 def pixels_of(path: Path) -> Image.Image:
@@ -218,13 +217,13 @@ def pixels_of(path: Path) -> Image.Image:
     Raises:
         DataError: if it cannot be read; the message names it.
     """
+    return _read(path, decoded)
+
+
+def _read(path: Path, read: Callable[[bytes], Read]) -> Read:
     try:
-        return read_image(path.read_bytes())
+        return read(path.read_bytes())
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-
-
-def _reason(error: Exception) -> str:
-    return "no known format" if type(error).__name__ == "UnidentifiedImageError" else str(error)
+        raise DataError(f"{path} is {error}") from error

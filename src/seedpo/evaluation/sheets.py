@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seedpo.data.pixels import to_pil
+from seedpo.data.rgb import decoded
 from seedpo.documents import read_json
 from seedpo.errors import DataError
 from seedpo.evaluation.folder import EvaluationFolder
@@ -128,9 +129,8 @@ def _read(sheets: Sheets, step: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a sheet of large images, and our own
-            with Image.open(path) as sheet:
-                image = sheet.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+            image = decoded(path.read_bytes())
+    except (OSError, DataError) as error:
         raise DataError(f"{path} cannot be read as an image ({error}); copy the run again") from error
     if image.size != size:
         raise DataError(f"{path} has {image.size} pixels; its {INDEX} says {size}; copy the run again")

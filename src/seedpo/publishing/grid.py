@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from seedpo.data.rgb import decoded
 from seedpo.documents import read_json
 
 PROMPTS = 6
@@ -43,7 +44,7 @@ def sample_grid(samples: Path, *, last: int | None = None) -> tuple[Image.Image,
         index = read_json(samples / "index.json")
         rows, columns = len(index["prompts"]), int(index["columns"])
         sides = [_side(samples / f"step-{step:06d}.png", rows, columns) for step in (steps[0], steps[-1])]
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, Image.DecompressionBombError):
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
         return None
     width, height = sides[0].size
     picture = Image.new("RGB", (2 * width + GAP, height), "white")
@@ -56,10 +57,10 @@ def _side(path: Path, rows: int, columns: int) -> Image.Image:
     """The top left corner of a sheet with a row for each prompt."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a sheet of large images, and our own
-        with Image.open(path) as sheet:
-            width, height = sheet.width // columns, sheet.height // rows
-            shown = min(COLUMNS, columns) * width, min(PROMPTS, rows) * height
-            corner = sheet.convert("RGB").crop((0, 0, *shown))
+        sheet = decoded(path.read_bytes())
+    width, height = sheet.width // columns, sheet.height // rows
+    shown = min(COLUMNS, columns) * width, min(PROMPTS, rows) * height
+    corner = sheet.crop((0, 0, *shown))
     if width > LARGEST:
         return corner.resize((shown[0] * LARGEST // width, shown[1] * LARGEST // width), Image.Resampling.LANCZOS)
     factor = -(-SMALLEST // width)

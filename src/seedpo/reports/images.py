@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from seedpo.data.rgb import decoded
 from seedpo.reports.curves import Curve
 from seedpo.reports.families import Family, Setting
 from seedpo.reports.runs import Run, Samples
@@ -193,11 +194,11 @@ def pack(path: Path, samples: Samples, rows: int) -> str:
         ValueError: if the sheet does not have the size that the index says.
         OSError: if it cannot be read as an image.
     """
-    with Image.open(path) as file:
-        expected = (samples.columns * samples.tile, len(samples.prompts) * samples.tile)
-        if file.size != expected:
-            raise ValueError(f"it is {file.size[0]} x {file.size[1]} px, index.json says {expected[0]} x {expected[1]}")
-        sheet = file.convert("RGB").crop((0, 0, expected[0], rows * samples.tile))
+    sheet = decoded(path.read_bytes())
+    expected = (samples.columns * samples.tile, len(samples.prompts) * samples.tile)
+    if sheet.size != expected:
+        raise ValueError(f"it is {sheet.size[0]} x {sheet.size[1]} px, index.json says {expected[0]} x {expected[1]}")
+    sheet = sheet.crop((0, 0, expected[0], rows * samples.tile))
     small = min(samples.tile, LARGEST_TILE)
     if small < samples.tile:
         sheet = sheet.resize((samples.columns * small, rows * small), Image.Resampling.BOX)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from seedpo.data.rgb import decoded, size_of_file
 from seedpo.evaluation.folder import EvaluationFolder
 from seedpo.evaluation.tables import Place
 from seedpo.pages.figures import style
@@ -159,8 +160,7 @@ def _tile(evaluation: Evaluation, place: Place) -> int | None:
     for prompt in range(prompts):
         for index in range(images):
             try:
-                with Image.open(_file(evaluation, place, prompt, index)) as image:
-                    return max(image.size)
+                return max(size_of_file(_file(evaluation, place, prompt, index).read_bytes()))
             except (OSError, ValueError):
                 continue
     return None
@@ -181,9 +181,8 @@ def _packed(evaluation: Evaluation, place: Place, rows: int, tile: int, *, lossl
     for row in range(rows):
         for column in range(images):
             try:
-                with Image.open(_file(evaluation, place, row, column)) as file:
-                    image = file.convert("RGB")
-            except (OSError, ValueError, SyntaxError):
+                image = decoded(_file(evaluation, place, row, column).read_bytes())
+            except (OSError, ValueError):
                 missing += 1
                 continue
             sheet.paste(_fitted(image, tile), (column * tile, row * tile))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import random
 import re
@@ -15,9 +14,10 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from seedpo.data.prompts import read_prompts
+from seedpo.data.rgb import decoded, size_of_file
 from seedpo.errors import ConfigError, DataError
 from seedpo.study.folder import Study, create_study
 from seedpo.study.image_folders import PromptImages, evaluated_models, read_images
@@ -242,8 +242,8 @@ def _worse(group: Group, good: Candidate, question: Question, layout: Layout, im
 
 def _spoiled(source: Source) -> Image.Image:
     """An image in 8 x 8 cells under strong noise, the same each time."""
-    with Image.open(io.BytesIO(encode(source))) as image:
-        cells = image.resize((_CELLS, _CELLS), Image.Resampling.BOX).resize(image.size, Image.Resampling.NEAREST)
+    image = decoded(encode(source))
+    cells = image.resize((_CELLS, _CELLS), Image.Resampling.BOX).resize(image.size, Image.Resampling.NEAREST)
     noise = np.random.default_rng(0).normal(0.0, 60.0, (image.size[1], image.size[0], 3))
     return Image.fromarray(np.clip(np.asarray(cells) + noise, 0, 255).astype(np.uint8))
 
@@ -347,11 +347,9 @@ def _require_comparable(groups: Sequence[Group], *, same_size: bool) -> None:
 
 def _content(path: Path) -> tuple[str, tuple[int, int]]:
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        with Image.open(path) as image:
-            return digest, image.size
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not an image of a known format; make it again or leave it out") from error
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path} cannot be read as an image ({error}); make it again or leave it out") from error
+        content = path.read_bytes()
+        return hashlib.sha256(content).hexdigest(), size_of_file(content)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); make it again or leave it out") from error
+    except DataError as error:
+        raise DataError(f"{path} is {error}; make it again or leave it out") from error

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from seedpo.data.rgb import UnusualValues, upright_rgb
+from seedpo.data.rgb import UnusualValues, decoded, upright_rgb
 from seedpo.errors import DataError
 from seedpo.files import write_aside
 
@@ -75,15 +75,9 @@ def _read(source: Path | bytes) -> Image.Image:
     except OSError as error:
         raise DataError(f"{what} cannot be read ({error.strerror})") from error
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            return _rgb(image)
-    except UnidentifiedImageError as error:
-        raise DataError(f"{what} is not an image of a known format; make it again or leave it out") from error
+        return decoded(content)
     except DataError as error:
-        raise DataError(f"{what} {error}") from error
-    except Exception as error:  # Pillow's decoders raise almost any error for a damaged file, SyntaxError included
-        raise DataError(f"{what} is a damaged image ({error}); make it again or leave it out") from error
+        raise DataError(f"{what} is {error}; make it again or leave it out") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Header, Query
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from seedpo.data.rgb import size_of_file
+from seedpo.errors import DataError
 from seedpo.study.errors import INVITATION, NO_CONSENT, OLD_PAGE, Refusal
 from seedpo.study.records import Rater, Show, Side
 from seedpo.study.site import Site
@@ -146,9 +147,9 @@ def _image_address(site: Site, rater_id: str, image: str, address: str) -> str:
 def _ratio(path: Path) -> float:
     # An image's file never changes: its name is a digest of its content.
     try:
-        with Image.open(path) as image:
-            return round(image.width / image.height, 4)
-    except OSError:
+        width, height = size_of_file(path.read_bytes())
+        return round(width / height, 4)
+    except (OSError, DataError):
         return 1.0
 
 

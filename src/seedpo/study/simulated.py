@@ -7,7 +7,6 @@ with the same key, as the page does.
 
 from __future__ import annotations
 
-import io
 import random
 import re
 import threading
@@ -20,6 +19,7 @@ from typing import Any, Literal, Protocol
 
 from PIL import Image
 
+from seedpo.data.rgb import decoded
 from seedpo.errors import SeedpoError
 from seedpo.study.records import Side
 
@@ -137,12 +137,8 @@ class SimulatedRater:
 
     def images(self, addresses: Sequence[str]) -> list[Image.Image]:
         """Fetches and decodes images."""
-        images = []
-        for address in addresses:
-            answer, _ = self._request("image", "GET", address)
-            with Image.open(io.BytesIO(answer.content)) as image:
-                images.append(image.convert("RGB"))
-        return images
+        answers = (self._request("image", "GET", address) for address in addresses)
+        return [decoded(answer.content) for answer, _ in answers]
 
     def vote(self, task: Task, side: Side, *, seconds: float | None = None) -> tuple[Vote, Task | None]:
         """Sends an answer until it is acknowledged, always with the same key.

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from seedpo.errors import ConfigError, RunFolderError
+from seedpo.data.rgb import decoded
+from seedpo.errors import ConfigError, DataError, RunFolderError
 from seedpo.pages.wording import count, listing
 from seedpo.reports.families import Family, Setting
 from seedpo.reports.figures.drawing import Block
@@ -150,9 +151,8 @@ def _sheet(view: _View) -> Image.Image:
     samples = view.run.samples
     path = samples.sheets[view.step] if samples else view.run.folder
     try:
-        with Image.open(path, formats=("PNG",)) as file:
-            sheet = file.convert("RGB")
-    except OSError as error:
+        sheet = decoded(path.read_bytes())
+    except (OSError, DataError) as error:
         raise RunFolderError(f"{path} cannot be read as an image; leave this run or step out") from error
     if samples and sheet.size != (samples.columns * samples.tile, len(samples.prompts) * samples.tile):
         raise RunFolderError(f"{path} does not have the size that index.json says; leave this run or step out")
