@@ -251,7 +251,7 @@ class TestUnreadable:
     ) -> None:
         caplog.set_level(logging.INFO)
         said = refusal(capsys, "loose", "--prompts", "p.txt", "--reward", "score_code:bright", "--out", "s.csv")
-        assert "loose/9.png is not an image that can be read (no known format); fix or remove it" in said
+        assert "loose/9.png is not an image that can be read (no known format: 8 bytes" in said
         assert not [record for record in caplog.records if "rewards" in record.name], "the reward was loaded"
 
     def test_they_can_be_left_out_and_prompts_stay_with_their_images(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -262,7 +262,7 @@ class TestUnreadable:
         assert [(row["file"], row["prompt"]) for row in rows] == [("loose/8.png", "eight"), ("loose/11.png", "eleven")]
         said = capsys.readouterr().out
         assert "left out, since they cannot be read: 2\n" in said
-        assert "loose/10.png: not an image that can be read" in said
+        assert "loose/10.png is not an image that can be read" in said
 
     def test_nothing_left(self, capsys: pytest.CaptureFixture[str]) -> None:
         said = refusal(

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from seedpo.errors import DataError
-from seedpo.models.loading import load_pipeline, load_vae
+from seedpo.models.loading import load_pipeline, load_vae, lora_file
 from seedpo.models.names import looks_like_a_model
 from seedpo.models.policy import PipelinePolicy
 from tests.models.published import KINDS, pipeline_of
@@ -101,11 +101,31 @@ class TestFolders:
             with pytest.raises(DataError, match=rf"model {name} does not exist"):
                 load_pipeline(name)
 
-    def test_weights_that_could_run_code_are_not_read(self, folders: dict[str, Path], tmp_path: Path) -> None:
+    @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+    def test_weights_that_could_run_code_are_not_read(
+        self, folders: dict[str, Path], tmp_path: Path, part: str
+    ) -> None:
         shutil.copytree(folders["sd15"], tmp_path / "model")
-        weights = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+        weights = next((tmp_path / "model" / part).glob("*.safetensors"))
         weights.rename(weights.with_suffix(".bin"))
-        with pytest.raises(DataError, match="cannot be loaded as a StableDiffusionPipeline"):
+        with pytest.raises(DataError, match=rf"{part}/ has its weights as {weights.stem}\.bin only; .*save_pretrained"):
+            load_pipeline(tmp_path / "model")
+        if part == "vae":
+            for place in ("model", "model/vae"):
+                with pytest.raises(DataError, match=r"vae/ has its weights as .*\.bin only"):
+                    load_vae(str(tmp_path / place))
+            load_pipeline(tmp_path / "model", vae=str(folders["sd15"]))
+
+    def test_a_lora_that_could_run_code_is_not_read(self, tmp_path: Path) -> None:
+        (tmp_path / "pytorch_lora_weights.bin").write_bytes(b"anything")
+        for place in (tmp_path, tmp_path / "pytorch_lora_weights.bin"):
+            with pytest.raises(DataError, match=r"\.bin.*only \.safetensors are read, .*save_lora_weights"):
+                lora_file(str(place))
+
+    def test_weights_that_are_missing_are_another_fault(self, folders: dict[str, Path], tmp_path: Path) -> None:
+        shutil.copytree(folders["sd15"], tmp_path / "model")
+        next((tmp_path / "model" / "unet").glob("*.safetensors")).unlink()
+        with pytest.raises(DataError, match=r"cannot be loaded as a StableDiffusionPipeline: .*copy it again"):
             load_pipeline(tmp_path / "model")
 
     def test_a_cut_file_is_an_error_in_words(self, folders: dict[str, Path], tmp_path: Path) -> None:

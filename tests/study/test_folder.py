@@ -76,7 +76,7 @@ def test_copies_hold_pixels_and_nothing_else(tmp_path: Path) -> None:
 
 def test_a_damaged_image_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(encode(picture(0))[:60])
-    with pytest.raises(DataError, match=r"broken\.png is a"):
+    with pytest.raises(DataError, match=r"broken\.png is not an image that can be read"):
         create_study(
             tmp_path / "s", SETTINGS, [group_of("g", "a", "b")], {"a": tmp_path / "broken.png", "b": picture(1)}
         )

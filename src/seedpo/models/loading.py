@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +29,19 @@ from seedpo.weights import DTYPES, align, read_weights
 INDEX = "model_index.json"
 
 _VAE_FILES = [f"{folder}{name}" for folder in ("", "vae/") for name in ("config.json", WEIGHTS_FILE)]
+
+_OTHER_WEIGHTS = (".bin", ".ckpt", ".h5", ".msgpack", ".onnx", ".pt", ".pth")
+"""Endings of weights in formats that are not read."""
+
+_CONVERT = (
+    "only .safetensors are read, since other formats can run code when they are opened; if you trust the files, write "
+    "them anew: from_pretrained(FOLDER, use_safetensors=False) of diffusers, then save_pretrained(NEW_FOLDER)"
+)
+
+_CONVERT_LORA = (
+    "only .safetensors are read, since other formats can run code when they are opened; if you trust the file, load it "
+    "with diffusers' load_lora_weights and write it with save_lora_weights"
+)
 
 _UNLOADED: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
 
@@ -142,6 +155,8 @@ def lora_file(place: str) -> Path:
     """
     path = Path(place)
     if path.is_file():
+        if path.suffix.lower() in _OTHER_WEIGHTS:
+            raise DataError(f"LoRA {path} is a {path.suffix} file; {_CONVERT_LORA}")
         return path
     if not path.is_dir():
         if not is_hub_name(place):
@@ -150,6 +165,8 @@ def lora_file(place: str) -> Path:
         with _explained(f"LoRA {place} is not there, and the hub does not give it", "name a file or a folder"):
             path = Path(snapshot_download(repository, revision=revision, allow_patterns=["*.safetensors"]))
     files = sorted(path.glob("*.safetensors"))
+    if not files and (others := _other_weights(path)):
+        raise DataError(f"LoRA {place} holds {others[0]} and no .safetensors file; {_CONVERT_LORA}")
     usual = [file for file in files if file.name == LORA_FILE] or files
     if len(usual) != 1:
         raise DataError(f"LoRA {place} holds {len(files)} .safetensors files and no {LORA_FILE}; name one file")
@@ -183,7 +200,8 @@ def load_vae(name: str) -> Any:
     Raises:
         DataError: if there is no such autoencoder, or it cannot be read.
     """
-    with _explained(f"autoencoder {name} cannot be loaded", "name a folder or a hub id with an AutoencoderKL"):
+    fix = "name a folder or a hub id with an AutoencoderKL as .safetensors"
+    with _explained(f"autoencoder {name} cannot be loaded", fix):
         folder = Path(name)
         if not folder.is_dir():
             if not is_hub_name(name):
@@ -192,6 +210,7 @@ def load_vae(name: str) -> Any:
             folder = Path(snapshot_download(repository, revision=revision, allow_patterns=_VAE_FILES))
         inside = folder / "vae"
         folder = inside if (inside / "config.json").is_file() else folder
+        _require_safetensors(f"autoencoder {name}", [folder])
         return align(AutoencoderKL.from_pretrained(folder, use_safetensors=True, local_files_only=True))
 
 
@@ -224,6 +243,8 @@ def _from_folder(folder: Path, parts: dict[str, Any]) -> Any:
     cls = _class_of(folder / INDEX)
     # What diffusers says of a missing folder does not name it.
     _require(folder, cls, lambda name: name in parts or (folder / name).is_dir())
+    needed = FAMILIES.load(cls.__name__).parts
+    _require_safetensors(f"model folder {folder}", [folder / name for name in needed if name not in parts])
     with _explained(f"model folder {folder} cannot be loaded as a {cls.__name__}", "copy it again"):
         pipeline: Any = cls.from_pretrained(
             folder,
@@ -235,6 +256,17 @@ def _from_folder(folder: Path, parts: dict[str, Any]) -> Any:
             **parts,
         )
     return pipeline
+
+
+def _require_safetensors(what: str, folders: Sequence[Path]) -> None:
+    """Refuses weights that are there in other formats only; of weights that are missing diffusers tells."""
+    for folder in folders:
+        if (others := _other_weights(folder)) and not any(folder.glob("*.safetensors")):
+            raise DataError(f"{what}: {folder.name}/ has its weights as {others[0]} only; {_CONVERT}")
+
+
+def _other_weights(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() in _OTHER_WEIGHTS)
 
 
 def _from_single_file(path: Path, config: str | None, parts: dict[str, Any]) -> Any:
@@ -266,7 +298,7 @@ def _download(model: str, parts: dict[str, Any]) -> Path:
     repository, revision = hub_place(model)
     with _explained(
         f"model {model} is not a local folder, and the hub does not give it",
-        "check the name and your access to it, or download it once and name its folder",
+        "check its name, your access and that it has .safetensors, or download it once and name its folder",
     ):
         _class_of(Path(hf_hub_download(repository, INDEX, revision=revision)))
         folder = DiffusionPipeline.download(
