@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,7 +25,18 @@ from seedpo.data.signatures import FORMATS, HEAD, image_format
 from seedpo.data.text import csv_lines, spreadsheet_text, value_fault
 from seedpo.errors import ConfigError, DataError
 
-COLUMNS = ("prompt", "chosen", "rejected", "chosen_probability", "source")
+
+class TextRow(NamedTuple):
+    """A row of a text file; images are paths."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    chosen_probability: float
+    source: str
+
+
+COLUMNS = TextRow._fields
 
 ROW_GROUP, ROW_GROUP_BYTES = 100, 256 * 2**20
 """Rows, and bytes of images, after which a row group of parquet ends: rows in shuffled order are then read fast."""
@@ -108,9 +118,10 @@ class ParquetTable:
 
     def add(self, pair: TablePair) -> None:
         """Writes a pair."""
-        images = {name: _image(getattr(pair, name), name) for name in ("chosen", "rejected")}
-        self._rows.append(_row(pair) | images)
-        self._bytes += sum(len(image["bytes"]) for image in images.values())
+        images = [_image(pair.chosen, "chosen"), _image(pair.rejected, "rejected")]
+        cells = (pair.prompt, *images, pair.probability, printable(pair.source))
+        self._rows.append(dict(zip(COLUMNS, cells, strict=True)))
+        self._bytes += sum(len(image["bytes"]) for image in images)
         if len(self._rows) == ROW_GROUP or self._bytes > ROW_GROUP_BYTES:
             self._flush()
 
@@ -139,24 +150,30 @@ class PathTable:
     def __init__(self, path: Path, out: Path) -> None:
         self.image_folder: Path | None = None
         self._path, self._out = path, out
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[TextRow] = []
+        self._folder: str | None = None
+        """The folder that holds all images so far."""
 
     def add(self, pair: TablePair) -> None:
         """Notes a pair."""
-        paths = {name: self._place(getattr(pair, name), name) for name in ("chosen", "rejected")}
-        self._rows.append(_row(pair) | paths)
+        paths = [self._place(pair.chosen, "chosen"), self._place(pair.rejected, "rejected")]
+        folders = [os.path.dirname(path) for path in paths]  # noqa: PTH120
+        if not all(folder == self._folder for folder in folders):
+            self._folder = os.path.commonpath([*folders, *filter(None, [self._folder])])
+        self._rows.append(_text_row(pair, *paths))
 
     def finish(self) -> None:
         """Writes the table."""
-        folder = Path(os.path.abspath(self._out.parent))  # noqa: PTH100
-        paths = [row[name] for row in self._rows for name in ("chosen", "rejected")]
-        if not all(path.is_relative_to(folder) for path in paths):
-            folder = self.image_folder = Path(os.path.commonpath([path.parent for path in paths]))
-        for row in self._rows:
-            row |= {name: row[name].relative_to(folder).as_posix() for name in ("chosen", "rejected")}
-        TEXT_WRITERS[self._out.suffix.lower()](self._rows, self._path)
+        folder, images = Path(os.path.abspath(self._out.parent)), Path(self._folder or "/")  # noqa: PTH100
+        if not images.is_relative_to(folder):
+            folder = self.image_folder = images
+        rows = [
+            row._replace(chosen=_name_in(folder, row.chosen), rejected=_name_in(folder, row.rejected))
+            for row in self._rows
+        ]
+        TEXT_WRITERS[self._out.suffix.lower()](rows, self._path)
 
-    def _place(self, image: StoredImage, name: str) -> Path:
+    def _place(self, image: StoredImage, name: str) -> str:
         path = stored_path(image.content, folder=image.folder)
         if path is None:
             raise ConfigError(
@@ -168,7 +185,7 @@ class PathTable:
         absolute = os.path.abspath(path)  # noqa: PTH100
         if fault := value_fault(absolute):
             raise DataError(f"{image.name or name}: its path {fault}; rename the file, or write parquet or a folder")
-        return Path(absolute)
+        return absolute
 
 
 class FolderTable:
@@ -182,13 +199,13 @@ class FolderTable:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[TextRow] = []
         (folder / IMAGES_NAME).mkdir()
 
     def add(self, pair: TablePair) -> None:
         """Writes the images of a pair and notes it."""
-        files = {name: _image(getattr(pair, name), name)["bytes"] for name in ("chosen", "rejected")}
-        self._rows.append(_row(pair) | {name: self._file(content) for name, content in files.items()})
+        files = [_image_file(pair.chosen, "chosen"), _image_file(pair.rejected, "rejected")]
+        self._rows.append(_text_row(pair, *map(self._file, files)))
 
     def finish(self) -> None:
         """Writes the table."""
@@ -204,14 +221,13 @@ class FolderTable:
         return name
 
 
-def _row(pair: TablePair) -> dict[str, Any]:
-    return {
-        "prompt": pair.prompt,
-        "chosen": None,
-        "rejected": None,
-        "chosen_probability": pair.probability,
-        "source": printable(pair.source),
-    }
+def _name_in(folder: Path, path: str) -> str:
+    """The path from a folder on, which it lies in; both are absolute."""
+    return path[len(str(folder)) :].lstrip(os.sep).replace(os.sep, "/")
+
+
+def _text_row(pair: TablePair, chosen: str, rejected: str) -> TextRow:
+    return TextRow(pair.prompt, chosen, rejected, pair.probability, printable(pair.source))
 
 
 def _image(image: StoredImage, side: str) -> dict[str, Any]:
@@ -243,33 +259,31 @@ def _image_file(image: StoredImage, side: str) -> bytes:
     return content
 
 
-def _write_json_lines(rows: list[dict[str, Any]], path: Path) -> None:
+def _write_json_lines(rows: Sequence[TextRow], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.writelines(json.dumps(row._asdict(), ensure_ascii=False) + "\n" for row in rows)
 
 
-def _write_csv(rows: list[dict[str, Any]], path: Path) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # blanks within quotes are kept
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow([spreadsheet_text(cell) if isinstance(cell, str) else cell for cell in row.values()])
-    path.write_text(text.getvalue(), encoding="utf-8", newline="")
+def _write_csv(rows: Sequence[TextRow], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # blanks within quotes are kept
+        writer.writerow(COLUMNS)
+        writer.writerows([spreadsheet_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     back = csv_lines(path)
     wrong = [
-        row["source"]
+        row.source
         for row, line in zip(rows, back, strict=False)
-        if any(line.values.get(name) != str(row[name]) for name in COLUMNS)
+        if [line.values.get(name) for name in COLUMNS] != list(map(str, row))
     ]
     if wrong or len(back) != len(rows):
-        first = wrong[0] if wrong else rows[-1]["source"]
+        first = wrong[0] if wrong else rows[-1].source
         raise ConfigError(
             f"CSV cannot hold {len(wrong) or 1} of the pairs as they are, the first of {first}: a prompt or a name has "
             "line ends; give a name that ends in .jsonl or .parquet"
         )
 
 
-TEXT_WRITERS: Mapping[str, Callable[[list[dict[str, Any]], Path], None]] = {
+TEXT_WRITERS: Mapping[str, Callable[[Sequence[TextRow], Path], None]] = {
     ".jsonl": _write_json_lines,
     ".csv": _write_csv,
 }
