@@ -197,6 +197,22 @@ class TestWhatIsPassedOver:
         assert read(tmp_path) == ["a"]
         assert passed(tmp_path) == {"further names of a file that is read": 2}
 
+    def test_a_cache_of_the_hub(self, tmp_path: Path) -> None:
+        """Its snapshots link to blobs without an ending, of older revisions too."""
+        for blob, name in (("ab12", "train-00000-of-00001"), ("cd34", "test-00000-of-00001"), ("ef56", None)):
+            write(tmp_path / "blobs" / f"{blob}:parquet", blob)
+            if name:
+                (tmp_path / "snapshots" / "0" / "data").mkdir(parents=True, exist_ok=True)
+                link = tmp_path / "snapshots" / "0" / "data" / f"{name}.parquet"
+                link.symlink_to(f"../../../blobs/{blob}")
+        assert read(tmp_path) == ["ab12"]
+        assert passed(tmp_path) == {"files of the split test": 1, "files without an ending": 3}
+
+    def test_what_is_no_file_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "a.jsonl")
+        with pytest.raises(DataError, match="neither a file nor a folder"):
+            read(tmp_path / "a.jsonl")
+
     def test_a_pattern_takes_what_is_of_the_kind(self, tmp_path: Path) -> None:
         write(tmp_path / "a.jsonl", "a")
         (tmp_path / "notes.md").write_text("hello")

@@ -24,6 +24,9 @@ SYSTEM_NAMES = frozenset(
 Identity = tuple[int, int]
 """Device and number of a folder on it, whatever path leads there."""
 
+Tally = dict[tuple[Path, str], tuple[int, str]]
+"""How many were passed over of each folder and reason, and the name that comes first."""
+
 Wanted = Callable[[Path], bool | str]
 """Whether a file belongs to the set. A text says why it does not, and the file is counted; ``False`` only leaves it
 out, such as an image that a table names."""
@@ -74,7 +77,7 @@ def search(folder: Path, wanted: Wanted, *, deep: bool = True) -> Search:
         DataError: if the folder cannot be read.
     """
     files: list[Path] = []
-    passed: list[tuple[Path, str]] = []
+    passed: Tally = {}
     root = folder.resolve()
     waiting = [(folder, frozenset(map(_identity, (root, *root.parents))))]
     while waiting:
@@ -84,7 +87,7 @@ def search(folder: Path, wanted: Wanted, *, deep: bool = True) -> Search:
         except OSError as error:
             if here == folder:
                 raise DataError(f"{folder} cannot be read: {error.strerror}; check the path and your rights") from error
-            passed.append((here, UNREADABLE))
+            _count(passed, here, UNREADABLE)
             continue
         for entry in entries:
             path = here / entry.name
@@ -94,16 +97,16 @@ def search(folder: Path, wanted: Wanted, *, deep: bool = True) -> Search:
                 if verdict is True:
                     files.append(path)
                 elif verdict:
-                    passed.append((path, verdict))
+                    _count(passed, path, verdict)
             elif kind != "folder":
-                passed.append((path, kind))
+                _count(passed, path, kind)
             elif deep:
                 identity = _identity(path)
                 if identity in above:
-                    passed.append((path, LOOPS))
+                    _count(passed, path, LOOPS)
                 else:
                     waiting.append((path, above | {identity}))
-    return Search(files=tuple(sorted(files)), passed=passed_over(passed))
+    return Search(files=tuple(sorted(files)), passed=_entries(passed))
 
 
 def visible_folders(folder: Path) -> list[Path]:
@@ -121,12 +124,22 @@ def passed_over(places: Iterable[tuple[Path, str]]) -> tuple[PassedOver, ...]:
     Args:
         places: each file or folder that is left out, and why.
     """
-    names: dict[tuple[Path, str], list[str]] = {}
+    tally: Tally = {}
     for path, reason in places:
-        names.setdefault((path.parent, reason), []).append(path.name)
+        _count(tally, path, reason)
+    return _entries(tally)
+
+
+def _count(tally: Tally, path: Path, reason: str) -> None:
+    key = (path.parent, reason)
+    count, example = tally.get(key, (0, path.name))
+    tally[key] = (count + 1, min(example, path.name))
+
+
+def _entries(tally: Tally) -> tuple[PassedOver, ...]:
     return tuple(
-        PassedOver(path=folder, reason=reason, count=len(names[folder, reason]), example=min(names[folder, reason]))
-        for folder, reason in sorted(names)
+        PassedOver(path=folder, reason=reason, count=count, example=example)
+        for (folder, reason), (count, example) in sorted(tally.items())
     )
 
 

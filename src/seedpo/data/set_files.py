@@ -104,6 +104,8 @@ def files_of_set(
         raise DataError(f"{folders[0]} is a folder; name either one folder or files")
     choice, is_pattern = _Choice(), has_magic(origin) and len(places) > 1
     for path in places:
+        if not path.is_file():
+            raise DataError(f"preference pairs {printable(path)} are neither a file nor a folder; {expected}")
         head = head_of(path)
         own = kind or kind_of(path.name, head, named=not is_pattern)
         if own is None and not is_pattern:
@@ -131,6 +133,8 @@ def _of_folder(folder: Path, origin: str, *, wish: SplitWish, kind: str | None, 
 
     result = search(folder, wanted)
     choice.kinds = {path: choice.kinds[path] for path in result.files}
+    if any(path.suffix for path in choice.kinds):  # as in caches of the hub, whose blobs have no ending
+        choice.keep(lambda path: None if path.suffix else "files without an ending")
     if kind is not None and kind not in choice.kinds.values():
         ending = next(ending for ending, own in ENDINGS.items() if own == kind)
         raise DataError(f"{folder} holds no {ending} file; it holds {listing(folder)}")

@@ -27,6 +27,7 @@ WORDS = {
 
 COMPANIONS = frozenset(
     {"set", "data", "dataset", "split", "pairs", "images", "preferences", "partial", "part", "shard"}
+    | {"parquet", "jsonl", "json", "csv", "tsv", "tar", "arrow"}
 )
 """Words that may stand beside one of :data:`WORDS` in the name of a folder: ``test_set``, ``train-images``."""
 
@@ -34,6 +35,9 @@ _SHARD = re.compile(r"(?P<name>.+?)[-_.]\d+[-_.]of[-_.]\d+(?:[-_.][0-9a-z]+)?", 
 """The stem of ``train-00000-of-00007`` and of ``train-00000-of-00007-ab12cd``."""
 
 _BETWEEN = re.compile(r"[-_. ]+")
+_WORD = re.compile(rf"({'|'.join(sorted(WORDS, key=len, reverse=True))})(?:set|data|split)?\d*", re.IGNORECASE)
+"""A word for a split, what is written in one with it, and a number: ``train``, ``testset``, ``val2017``."""
+
 _COUNTER = re.compile(r"v?\d+", re.IGNORECASE)
 
 
@@ -87,10 +91,8 @@ def split_of_folder(name: str) -> str | None:
     key, equals, value = name.partition("=")
     if equals:
         return value if key.lower() == "split" and value else None
-    parts = _BETWEEN.split(name)
-    words = [part for part in parts if part.lower() in WORDS]
-    rest = [part for part in parts if part.lower() not in COMPANIONS and not _COUNTER.fullmatch(part)]
-    return words[0] if len(words) == 1 and rest == words else None
+    parts = [part for part in _BETWEEN.split(name) if part.lower() not in COMPANIONS and not _COUNTER.fullmatch(part)]
+    return _meaning(parts[0]) if len(parts) == 1 else None
 
 
 def split_kind(name: str) -> str | None:
@@ -104,10 +106,16 @@ def _word(stem: str) -> str | None:
     parts = [part for part in _BETWEEN.split(stem) if part]
     while len(parts) > 1 and _COUNTER.fullmatch(parts[-1]):
         parts.pop()
-    kinds = {WORDS[part.lower()] for part in parts if part.lower() in WORDS}
-    if len(kinds) != 1:
+    words = {part: word for part in parts if (word := _meaning(part))}
+    if len({WORDS[word.lower()] for word in words.values()}) != 1:
         return None
-    return next((part for part in (parts[0], parts[-1]) if part.lower() in WORDS), None)
+    return next((words[part] for part in (parts[0], parts[-1]) if part in words), None)
+
+
+def _meaning(part: str) -> str | None:
+    """The word for a split that a part of a name is; `None` if it is none."""
+    match = _WORD.fullmatch(part)
+    return match[1] if match else None
 
 
 def chosen_split(names: Iterable[str | None], wish: SplitWish, *, origin: str) -> str | None:
