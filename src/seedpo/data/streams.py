@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from seedpo.data.inventory import Inventory
 from seedpo.data.layouts import find_layout
 from seedpo.data.layouts.columns import Shape, value_at
+from seedpo.data.layouts.layout import ALONE, UNLABELLED
 from seedpo.data.pair_index import fault_text, pair_rule
 from seedpo.data.pairs import StoredPair, content_hash, image_folder, labelled, open_pair, stored_image
 from seedpo.data.settings import PairsConfig
@@ -24,6 +25,12 @@ logger = logging.getLogger(__name__)
 
 ENDLESS = 2**40
 """Length of a stream: more pairs than any run takes."""
+
+TIE = "a tie"
+"""Why a row makes no pair whose images are equally good."""
+
+_COUNTED = {TIE: "ties", UNLABELLED.text: "without a label", ALONE.text: "without a partner"}
+"""Rows of a reason, as an inventory calls them."""
 
 RECENT = 64
 """Last pairs that can be read again without starting anew."""
@@ -328,7 +335,7 @@ class StreamedPairs:
             for row in rows:
                 pairs, reason = self._pairs(row)
                 if epoch == 0:
-                    self._counts[("faulty" if pairs[0].fault else "") if pairs else reason] += 1
+                    self._counts[("faulty" if pairs[0].fault else "") if pairs else _COUNTED[reason]] += 1
                 empty = empty and not pairs
                 yield from pairs
                 count += len(pairs)
@@ -358,7 +365,7 @@ class StreamedPairs:
         values = [[list_length(value) if name in counted else value] for name, value in marks.items()]
         verdicts = self.layout.judge(values, 1, pair_rule(self.config))
         place = int(verdicts.reason[0])
-        reason = verdicts.reasons[place].text if place >= 0 else "a tie"
+        reason = verdicts.reasons[place].text if place >= 0 else TIE
         if len(verdicts.faults()):
             fault = fault_text(reason, marks)
             return [StreamPair(row=row, fault=fault)], fault

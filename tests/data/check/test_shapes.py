@@ -41,6 +41,7 @@ def test_a_pair_has_one_bucket() -> None:
 def test_the_configured_resolution_is_among_them() -> None:
     found = shapes((512, 512)).crops(192)
     assert [(crop.resolution, crop.buckets) for crop in found][:3] == [(192, False), (192, True), (512, False)]
+    assert [crop.resolution for crop in shapes((400, 600)).crops(192)] == [192, 192]
     assert [crop.buckets for crop in shapes((512, 512)).crops(200) if crop.resolution == 200] == [False]
 
 

@@ -98,12 +98,15 @@ class Shapes:
     def crops(self, resolution: int | None) -> list[Crop]:
         """What :data:`RESOLUTIONS` and the configured one would cut away, as squares and in buckets.
 
+        Where all images would be enlarged at the smallest of them, the configured one alone is tried.
+
         Args:
             resolution: that of the run; ``None``: none.
         """
         if not self.pairs:
             return []
-        tried = sorted({*RESOLUTIONS, *([] if resolution is None else [resolution])})
+        usual = RESOLUTIONS if self.shorter_sides["most"] >= RESOLUTIONS[0] else ()
+        tried = sorted({*usual, *([] if resolution is None else [resolution])})
         return [
             self._crop(value, buckets)
             for value in tried

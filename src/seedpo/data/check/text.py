@@ -124,8 +124,6 @@ def _crops(findings: Findings) -> list[str]:
         + ("  pairs.resolution" if (crop.resolution, crop.buckets) == (own, findings.has_buckets) else "")
         for crop in crops
     ]
-    if shapes.shorter_sides["most"] < min(crop.resolution for crop in crops):
-        rows, head = [], ""
     return [*([head, *rows] if rows else []), f"  {shapes.advice()}"]
 
 
