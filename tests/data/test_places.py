@@ -121,6 +121,12 @@ class TestUnicodeForms:
         ):
             assert read_file(name, folder=folder) == image_file(BLUE)
 
+    def test_addresses_where_the_folder_is_a_relative_path(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (folder / f"{APART}.png").write_bytes(image_file(BLUE))
+        monkeypatch.chdir(folder.parent)
+        for name in (f"file://{quote(str(folder))}/{quote(COMPOSED)}.png", f"{folder}/{COMPOSED}.png"):
+            assert read_file(name, folder=Path(folder.name)) == image_file(BLUE)
+
     def test_the_very_name_goes_first(self, folder: Path) -> None:
         (folder / f"{APART}.png").write_bytes(image_file(BLUE))
         (folder / f"{COMPOSED}.png").write_bytes(image_file(RED))

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from seedpo.data.places import located
+from seedpo.errors import DataError
 from seedpo.protocols import Fingerprint, PreferencePairs
 
 SIZES = 10_000
@@ -82,14 +84,18 @@ def _image_name(path: object, folder: Path | None, *, sized: bool) -> str:
         return str(path)
     place = os.path.abspath(folder / path)  # noqa: PTH100
     name = Path(os.path.relpath(place, folder)).as_posix()
-    return f"{name} {_size(place)}" if sized else name
+    return f"{name} {_size(place, path, folder)}" if sized else name
 
 
-def _size(place: str) -> int:
-    """Bytes of a file; -1 of one that is not there."""
+def _size(place: str, path: str | Path, folder: Path) -> int:
+    """Bytes of a file, also if the table writes its path in another form; -1 of one that is not there."""
     try:
         return Path(place).stat().st_size
     except (OSError, ValueError):
+        pass
+    try:
+        return located(path, folder).stat().st_size
+    except (OSError, DataError):
         return -1
 
 

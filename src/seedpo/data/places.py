@@ -150,7 +150,7 @@ def _same_name(path: Path, folder: Path) -> Path | None:
     if path.as_posix().isascii():
         return None
     here = folder
-    for part in path.relative_to(folder).parts:
+    for part in Path(os.path.relpath(path, folder)).parts:
         names = [part] if _exists(here / part) else _names(here).get(unicodedata.normalize("NFC", part), [])
         if len(names) > 1:
             raise DataError(f"{path} could be either of {len(names)} files whose names look the same; rename one")
