@@ -179,3 +179,17 @@ def test_the_index_of_many_pairs_is_small() -> None:
     pairs = PairSet.of_table(table(*[(1, 0)] * 100), origin="t")
     arrays = (pairs.index.rows, pairs.index.items, pairs.index.probability, pairs.index.reason, pairs.index.in_tie)
     assert sum(array.nbytes for array in arrays) < 50 * len(pairs)
+
+
+def test_a_prompt_that_no_tokenizer_takes_costs_its_row() -> None:
+    pairs = PairSet.of_table(table((1, 0), (1, 0), caption=["a\0b", "a star"]), origin="t")
+    with pytest.raises(DataError, match="t row 0: caption"):
+        pairs[0]
+    assert pairs[1].prompt == "a star"
+
+
+def test_own_columns_that_are_no_names() -> None:
+    for columns in ["text", ["a"], {"prompt": 7}]:
+        with pytest.raises(ValueError, match=r"write your own names by the usual ones"):
+            PairsConfig(columns=columns)
+    assert PairsConfig(columns={}).columns is None

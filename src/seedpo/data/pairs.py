@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from seedpo.data.blocks import BlockedRows, Blocks
 from seedpo.data.buckets import Size, bucket_sizes, nearest_bucket, stored_size
 from seedpo.data.fingerprints import image_names, rows_fingerprint
+from seedpo.data.image_roots import TRIED, image_root, likely_roots
 from seedpo.data.images import fit, read_file, read_image
 from seedpo.data.inventory import Inventory
 from seedpo.data.layouts.columns import column_root, value_at
@@ -296,8 +297,13 @@ class PairSet:
             len(table), used=used, left_out=left_out
         )
         """What was found, used and left out."""
-        self._size: tuple[int, int] | None = None
         self._buckets: list[Size] | None = None
+        self._root: Path | None = None
+        self._root = self._image_root()
+        if self._root is not None:
+            note = f"paths of images begin in {self._root}"
+            self.inventory = replace(self.inventory, notes=(*self.inventory.notes, note))
+        self._size: tuple[int, int] | None = None
         if self.config.buckets:
             self._buckets = self._bucketed()
 
@@ -396,7 +402,21 @@ class PairSet:
         return row
 
     def _folders(self, rows: Sequence[int]) -> list[Path | None]:
-        return [image_folder(self.config, self.table.folder(row)) for row in rows]
+        return [image_folder(self.config, self._root or self.table.folder(row)) for row in rows]
+
+    def _image_root(self) -> Path | None:
+        """Where all paths of images begin; ``None``: each in the folder of its file, or as configured."""
+        places = likely_roots(self.origin, [entry.path for entry in self.inventory.files])
+        names = [column_root(name, self.table.columns) or name for name in self.layout.images]
+        if self.config.image_folder is not None or not places or not all(map(self.table.is_light, names)):
+            return None
+        images = []
+        for index in range(min(TRIED, len(self))):
+            try:
+                images += [(image.content, image.folder) for image in self.stored(index).images]
+            except DataError:
+                continue
+        return image_root(images, places)
 
     def prompts(self) -> list[str | None]:
         """The prompts of all pairs, read at once; `None` where it is not text."""

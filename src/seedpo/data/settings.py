@@ -58,6 +58,12 @@ def data_label(data: str | tuple[DataSet, ...]) -> str:
     return ", ".join(entry.name + (f" (weight {entry.weight})" if entry.weight > 1 else "") for entry in data)
 
 
+def _names(value: Any) -> Any:
+    if value is None or (isinstance(value, Mapping) and all(isinstance(name, str) for name in value.values())):
+        return value or None
+    raise ValueError("write your own names by the usual ones, {prompt: text, chosen: win, rejected: lose}")
+
+
 class PairsConfig(Section):
     """How labelled pairs of images are read (Diffusion-DPO)."""
 
@@ -83,8 +89,9 @@ class PairsConfig(Section):
     latents are in memory or in `cache.folder`."""
     image_folder: Annotated[str | None, Place()] = None
     """Folder in which paths of images in tables, JSONL and CSV begin, and within which they must lie. `null`: the
-    folder of the file that names them."""
-    columns: Mapping[str, str] | None = None
+    folder of the file that names them; if the images are not there, but in a folder with the name of that file
+    (HPDv2's `train.json` and `train/`) or begin in the folder that `data` names, there."""
+    columns: Annotated[Mapping[str, str] | None, BeforeValidator(_names)] = None
     """Own names of columns, by the usual ones: `{prompt: text, chosen: win, rejected: lose}`, with
     `chosen_probability: p` if there is one. A value within a structure is named with a dot, `meta.text`. The usual
     names are those of any layout that is read, such as `jpg_0`, `jpg_1`, `label_0`. `null`: the usual names."""

@@ -282,10 +282,10 @@ def hpdv2_train(folder: Path) -> Case:
 
 @layout
 def hpdv2_train_by_split(folder: Path) -> Case:
-    """The folder of HPDv2: without a word of splits the training pairs are read, and no others."""
+    """The folder of HPDv2, without a key: the training pairs are read, whose images lie in ``train/``."""
     _hpdv2(folder)
     pairs = [Pair(prompt=FOX, chosen=0, rejected=1), Pair(prompt=HARBOUR, chosen=3, rejected=2)]
-    return Case(source=folder, pairs=pairs, settings={"image_folder": str(folder / "train")})
+    return Case(source=folder, pairs=pairs)
 
 
 @layout

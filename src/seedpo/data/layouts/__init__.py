@@ -18,7 +18,6 @@ __all__ = [
     "PairRule",
     "Reading",
     "Reason",
-    "Verdicts",
     "find_layout",
 ]
 
