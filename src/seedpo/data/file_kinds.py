@@ -82,7 +82,8 @@ def contradicts(name: str, kind: str) -> bool:
 
 def ending_of(name: str) -> str:
     """The ending of a name, in small letters."""
-    return Path(name).suffix.lower()
+    stem, dot, ending = name.rpartition(".")
+    return dot + ending.lower() if stem and ending else ""
 
 
 def _kind_of_content(name: str, head: bytes, *, named: bool) -> str | None:

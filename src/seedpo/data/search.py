@@ -87,7 +87,7 @@ def search(folder: Path, wanted: Wanted, *, deep: bool = True) -> Search:
         except OSError as error:
             if here == folder:
                 raise DataError(f"{folder} cannot be read: {error.strerror}; check the path and your rights") from error
-            _count(passed, here, UNREADABLE)
+            _count(passed, here.parent, here.name, UNREADABLE)
             continue
         for entry in entries:
             path = here / entry.name
@@ -97,13 +97,13 @@ def search(folder: Path, wanted: Wanted, *, deep: bool = True) -> Search:
                 if verdict is True:
                     files.append(path)
                 elif verdict:
-                    _count(passed, path, verdict)
+                    _count(passed, here, entry.name, verdict)
             elif kind != "folder":
-                _count(passed, path, kind)
+                _count(passed, here, entry.name, kind)
             elif deep:
                 identity = _identity(path)
                 if identity in above:
-                    _count(passed, path, LOOPS)
+                    _count(passed, here, entry.name, LOOPS)
                 else:
                     waiting.append((path, above | {identity}))
     return Search(files=tuple(sorted(files)), passed=_entries(passed))
@@ -126,14 +126,13 @@ def passed_over(places: Iterable[tuple[Path, str]]) -> tuple[PassedOver, ...]:
     """
     tally: Tally = {}
     for path, reason in places:
-        _count(tally, path, reason)
+        _count(tally, path.parent, path.name, reason)
     return _entries(tally)
 
 
-def _count(tally: Tally, path: Path, reason: str) -> None:
-    key = (path.parent, reason)
-    count, example = tally.get(key, (0, path.name))
-    tally[key] = (count + 1, min(example, path.name))
+def _count(tally: Tally, folder: Path, name: str, reason: str) -> None:
+    count, example = tally.get((folder, reason), (0, name))
+    tally[folder, reason] = (count + 1, min(example, name))
 
 
 def _entries(tally: Tally) -> tuple[PassedOver, ...]:
