@@ -114,6 +114,11 @@ class TestSaved:
                 read_pairs(tmp_path / "saved")
             assert len(read_pairs(tmp_path / "saved", PairsConfig(split="test"))) == 2
 
+    def test_a_folder_without_splits(self, tmp_path: Path) -> None:
+        (tmp_path / "dataset_dict.json").write_text('{"splits": []}')
+        with pytest.raises(DataError, match="without any split"):
+            read_pairs(tmp_path)
+
     def test_a_damaged_folder(self, tmp_path: Path) -> None:
         saved(tmp_path).save_to_disk(str(tmp_path / "saved"))
         (tmp_path / "saved" / "state.json").write_text("{")

@@ -27,6 +27,13 @@ def test_lines_are_few_and_short_whatever_the_number_of_files() -> None:
     assert sum(map(len, many.lines())) < 400
 
 
+def test_files_of_several_folders_are_told_apart() -> None:
+    files = tuple(FileRead(path=Path(f"set/{name}/a.jsonl"), split=name) for name in ("test", "train"))
+    assert Inventory(origin="set", files=files).lines() == [
+        "files read: 2 of the splits test and train (test/a.jsonl, train/a.jsonl)"
+    ]
+
+
 def test_nothing_is_said_of_what_is_unknown() -> None:
     assert Inventory(origin="hub:a/b").lines() == []
 

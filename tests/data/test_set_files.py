@@ -107,6 +107,15 @@ class TestSplits:
         assert read(tmp_path) == ["mine"]
         assert passed(tmp_path) == {"files of the split (none told)": 1}
 
+    def test_of_other_kinds_of_files(self, tmp_path: Path) -> None:
+        write(tmp_path / "train.jsonl", "mine")
+        write(tmp_path / "test.parquet", "theirs")
+        assert read(tmp_path) == read(tmp_path, split="train") == ["mine"]
+        assert read(tmp_path, split="test") == ["theirs"]
+        (tmp_path / "train.jsonl").rename(tmp_path / "pairs.jsonl")
+        with pytest.raises(DataError, match="none is for training"):
+            read(tmp_path)
+
     def test_a_folder_that_the_user_names_is_what_it_is(self, tmp_path: Path) -> None:
         write(tmp_path / "test" / "a.parquet", "theirs")
         assert read(tmp_path / "test") == read(tmp_path / "test", split="test") == ["theirs"]

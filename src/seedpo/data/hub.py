@@ -62,6 +62,8 @@ class SavedRows:
             raise DataError(f"{folder} cannot be read as a saved Hugging Face data set: {error}") from error
         several = isinstance(loaded, datasets.DatasetDict)
         splits = list(loaded) if several else [_split_of_rows(loaded)]
+        if not splits:
+            raise DataError(f"{folder} is a saved Hugging Face data set without any split; save it again")
         split = chosen_split(splits, wish, origin=str(folder))
         if several:
             loaded = loaded[split]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -103,8 +104,9 @@ class Inventory:
 
 def _files(files: Sequence[FileRead]) -> str:
     splits = list(dict.fromkeys(entry.split for entry in files if entry.split))
-    told = f" of the split {' and '.join(splits)}" if splits else ""
-    return f"{len(files)}{told} ({_names([entry.path.name for entry in files], len(files))})"
+    told = f" of the split{'s' if len(splits) > 1 else ''} {' and '.join(splits)}" if splits else ""
+    common = os.path.commonpath([entry.path.parent for entry in files])
+    return f"{len(files)}{told} ({_names([os.path.relpath(entry.path, common or '.') for entry in files], len(files))})"
 
 
 def _reason(reason: str, passed: Sequence[PassedOver]) -> str:

@@ -12,7 +12,7 @@ from seedpo.data.catalogue import DATA
 from seedpo.data.d3po import d3po_inventory, d3po_lines, is_d3po
 from seedpo.data.folders import folders_of_pairs, lacks_a_side, open_folders
 from seedpo.data.hub import MARKS, HubStream, SavedRows
-from seedpo.data.inventory import Inventory
+from seedpo.data.inventory import Inventory, printable
 from seedpo.data.joined import JoinedPairs
 from seedpo.data.pairs import PairSet
 from seedpo.data.parquet import ParquetRows
@@ -194,7 +194,7 @@ def load_data(
 def opening_lines(pairs: Opened | JoinedPairs) -> list[str]:
     """What a run's log says of its pairs: how many there are, which files were read, and what was passed over."""
     parts = pairs.parts if isinstance(pairs, JoinedPairs) else [pairs]
-    lines = [f"{part.origin}: {line}" for part in parts for line in part.inventory.lines()]
+    lines = [f"{printable(part.origin)}: {line}" for part in parts for line in part.inventory.lines()]
     return [*pairs.summary.splitlines(), *lines]
 
 

@@ -142,8 +142,9 @@ def _of_folder(folder: Path, origin: str, *, wish: SplitWish, kind: str | None, 
         raise DataError(
             f"preference pairs {origin}: the folder holds {listing(folder)}, which is not a set of pairs"
             f"{_mend([entry.path / entry.example for entry in result.passed])}; {expected}"
+            + "".join(f"; {line}" for line in Inventory(origin=origin, passed=result.passed).lines())
         )
-    kind = _one_kind(choice, kind)
+    kind = _one_kind(choice, kind or _kind_with_split(choice, folder, origin, wish))
     inventory = _with_split(choice, folder, origin, wish=wish, named=False)
     return kind, replace(inventory, passed=(*inventory.passed, *result.passed))
 
@@ -186,6 +187,23 @@ def _mend(paths: Sequence[Path]) -> str:
         if path.is_file() and not path.name.startswith(".") and (known := foreign(head_of(path))):
             return f"; {known[0]}, such as {printable(path.name)}, are not read: {known[1]}"
     return ""
+
+
+def _kind_with_split(choice: _Choice, folder: Path, origin: str, wish: SplitWish) -> str | None:
+    """The first kind that tells the split that is read; `None` if none does."""
+    present = [kind for kind in KINDS if kind in choice.kinds.values()]
+    for kind in present:
+        splits = {split_of(path, folder) for path, own in choice.kinds.items() if own == kind}
+        if not any(splits):
+            if wish.name is None and kind == present[0]:
+                return kind
+            continue
+        try:
+            if chosen_split(splits, wish, origin=origin) is not None:
+                return kind
+        except DataError:
+            continue
+    return None
 
 
 def _one_kind(choice: _Choice, kind: str | None) -> str:
