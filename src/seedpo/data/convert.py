@@ -172,7 +172,7 @@ def convert(
         if _is_excess(conversion, pairs.config.bad_rows_limit):
             raise _Excess
         table.finish()
-        conversion.image_folder = table.image_folder
+        conversion.image_folder, conversion.inventory = table.image_folder, pairs.inventory
     if _is_excess(conversion, pairs.config.bad_rows_limit):
         raise DataError(
             f"{source}: {conversion.faults} of {conversion.faults + conversion.pairs} pairs cannot be used, and "
