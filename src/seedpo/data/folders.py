@@ -156,6 +156,9 @@ class FolderRows:
         return [self._value(row, column) for row in range(len(self))]
 
     def _value(self, row: int, column: str) -> Any:
+        if column != "prompt":
+            files = self._images[column].get(_key(self._names[row]), [])
+            return files[0].relative_to(self._root) if len(files) == 1 else None
         try:
             return self.row(row, [column])[column]
         except DataError:
