@@ -102,6 +102,15 @@ class TestPairSet:
             with pytest.raises(DataError, match=rf"line 1: caption is {kind}; fix or remove the row"):
                 manifest(folder, LABELLED | {"caption": value})[0]
 
+    def test_all_prompts_at_once(self, folder: Path) -> None:
+        """Of the pairs that are used, in their order; what is no text, or cannot be read, has none."""
+        tie = LABELLED | {"label_0": 0.5, "label_1": 0.5}
+        rows = [tie, LABELLED, *(LABELLED | {"caption": value} for value in (7, "b", None, "half \ud83d"))]
+        pairs = manifest(folder, *rows)
+        assert pairs.prompts() == [LABELLED["caption"], None, "b", None, None]
+        assert [pairs.place(row).rpartition(" ")[2] for row in range(5)] == ["2", "3", "4", "5", "6"]
+        assert [pairs.prompt(row) for row in (0, 2)] == [LABELLED["caption"], "b"]
+
     def test_says_what_its_rows_hold(self, folder: Path) -> None:
         pairs = manifest(folder, LABELLED, LABELLED | {"jpg_0": "green.png"})
         before = [pairs.content(row) for row in range(2)]

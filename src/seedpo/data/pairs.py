@@ -421,7 +421,9 @@ class PairSet:
     def prompts(self) -> list[str | None]:
         """The prompts of all pairs, read at once; `None` where it is not text."""
         cells = column_values(self.table, self.layout.prompt)
-        return [_text_or_none(cells[row]) for row in self.index.rows[:, 0].tolist()]
+        texts = {cell: _text_or_none(cell) for cell in {cell for cell in cells if isinstance(cell, str)}}
+        rows = self.index.rows[:, 0].tolist()
+        return [texts[cell] if isinstance(cell := cells[row], str) else _text_or_none(cell) for row in rows]
 
     def place(self, index: int) -> str:
         """File and row of a pair's first image, for messages."""

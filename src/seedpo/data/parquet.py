@@ -83,6 +83,7 @@ class ParquetRows:
         self._opened: OrderedDict[int, pq.ParquetFile] = OrderedDict()
         self.groups: list[RowGroup] = []
         self._cache: OrderedDict[tuple[int, tuple[str, ...]], pa.Table] = OrderedDict()
+        self._cached_bytes = 0
         self._scan: _Scan | None = None
         self._count = 0
         self.columns: Sequence[str] = ()
@@ -222,17 +223,18 @@ class ParquetRows:
     def _whole(self, key: tuple[int, tuple[str, ...]]) -> pa.Table:
         if key not in self._cache:
             number, columns = key
-            self._cache[key] = self._open(number).read_row_group(self.groups[number].group, columns=list(columns))
+            table = self._open(number).read_row_group(self.groups[number].group, columns=list(columns))
+            self._cache[key] = table
+            self._cached_bytes += table.nbytes
             while len(self._cache) > 1 and self._is_full():
-                self._cache.popitem(last=False)
+                self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         self._cache.move_to_end(key)
         return self._cache[key]
 
     def _is_full(self) -> bool:
         if self._kept is not None:
             return len(self._cache) > self._kept
-        held: int = sum(table.nbytes for table in self._cache.values())
-        return held > CACHE_BYTES
+        return self._cached_bytes > CACHE_BYTES
 
     def _part(self, key: tuple[int, tuple[str, ...]], offset: int) -> tuple[pa.RecordBatch, int]:
         scan = self._scan
