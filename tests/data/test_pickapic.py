@@ -293,7 +293,7 @@ class TestFiles:
             read_pairs(tmp_path / "none.parquet")
 
     def test_a_file_that_is_not_parquet(self, tmp_path: Path) -> None:
-        for content in [b"", b"prompt,chosen,rejected\n", b"PAR1" + b"\x00" * 50 + b"PAR1"]:
+        for content in [b"", b"no table", b"PAR1" + b"\x00" * 50 + b"PAR1"]:
             (tmp_path / "pairs.parquet").write_bytes(content)
             with pytest.raises(DataError, match=r"pairs\.parquet cannot be read as parquet"):
                 read_pairs(tmp_path / "pairs.parquet")
