@@ -8,12 +8,25 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from seedpo.data.check.findings import spread
-from seedpo.data.check.sheet import CHOSEN, COLUMNS, REJECTED, SIDE, TIE, write_contact_sheet
+from seedpo.data.check.findings import Measured, check_pairs, spread
+from seedpo.data.check.sheet import (
+    ALIKE,
+    CHOSEN,
+    COLUMNS,
+    FRAME,
+    GAP,
+    REJECTED,
+    SIDE,
+    TIE,
+    near_duplicates_of,
+    write_contact_sheet,
+    write_near_duplicates,
+)
 from seedpo.data.pairs import PairSet
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError
 from tests.data.pictures import BLUE, RED, encoded, image_file, ramp, table
+from tests.data.test_near_duplicates import photograph
 
 
 def drawn(pairs: PairSet, rows: list[int], folder: Path) -> NDArray[np.uint8]:
@@ -82,3 +95,46 @@ def test_a_spread_of_rows() -> None:
     assert spread([3, 5, 8], 5) == [3, 5, 8]
     assert spread(list(range(0, 200, 2)), 3) == [0, 100, 198]
     assert spread([], 3) == []
+
+
+PHOTOGRAPHS = [encoded(photograph(seed, side=64)) for seed in range(4)]
+
+
+class TestNearDuplicates:
+    """A pair that is there again with the other label, two images of a pair, and an image of the validation."""
+
+    def pairs(self, *rows: tuple[str, int, int], name: str) -> PairSet:
+        prompts, first, second = zip(*rows, strict=True)
+        columns = {"jpg_0": [PHOTOGRAPHS[file] for file in first], "jpg_1": [PHOTOGRAPHS[file] for file in second]}
+        return PairSet.of_table(table(*[(1, 0)] * len(rows), caption=list(prompts), **columns), origin=name)
+
+    def test_leaks_come_first_and_streams_are_left_out(self) -> None:
+        training = self.pairs(("a", 0, 1), ("A", 1, 0), ("b", 0, 2), name="train")
+        held_out = self.pairs(("c", 3, 2), name="held out")
+        findings = check_pairs(training, measured=Measured(validation=held_out), progress=False)
+        entries = near_duplicates_of(findings, {0, 1}, 24)
+        assert [(str(entry.first), str(entry.second)) for entry in entries[:2]] == [
+            ("train row 2 rejected", "held out row 0 rejected"),
+            ("train row 0 chosen", "train row 1 rejected"),
+        ]
+        assert entries[2:]
+        assert near_duplicates_of(findings, {0}, 24) == entries[1:]
+        assert near_duplicates_of(findings, {0, 1}, 1) == entries[:1]
+
+    def test_both_images_are_framed_side_by_side(self, tmp_path: Path) -> None:
+        training, held_out = self.pairs(("a", 0, 1), name="train"), self.pairs(("c", 1, 2), name="held out")
+        findings = check_pairs(training, measured=Measured(validation=held_out), progress=False)
+        entries = near_duplicates_of(findings, {0, 1}, 24)
+        assert len(entries) == 1
+        path = tmp_path / "sheet.png"
+        write_near_duplicates({0: training, 1: held_out}, entries, path, title="a set")
+        sheet = np.asarray(Image.open(path).convert("RGB"))
+        frame, _, _ = where(sheet, ALIKE)
+        rows, columns = frame.any(1).nonzero()[0], frame.any(0).nonzero()[0]
+        factor = SIDE // 64
+        image = np.asarray(photograph(1, side=64)).repeat(factor, 0).repeat(factor, 1)
+        top, left = rows[-1] + 1 - FRAME - SIDE, columns[0] + FRAME
+        inside = (SIDE - 64 * factor) // 2
+        for start in (left, left + SIDE + 2 * FRAME + GAP):
+            part = sheet[top + inside :, start + inside :][: 64 * factor, : 64 * factor]
+            assert (part == image).all()
