@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,16 @@ class TestNames:
         hidden = {f"{folder}{key}": b"?" for folder in ("._", ".old/", "x/.cache/") for key in sample("0")}
         pairs = self.pairs(tmp_path, hidden | {f"./{key}": content for key, content in sample("x/0").items()})
         assert prompts(pairs) == ["a star"]
+
+    def test_names_that_are_no_unicode(self, tmp_path: Path) -> None:
+        name = os.fsdecode(b"caf\xe9")
+        files = sample(name) | {f"{name}2.chosen.png": image_file(RED), f"{name}2.json": b"{"} | sample("ok")
+        pairs = self.pairs(tmp_path, files)
+        assert len(list(pairs.one_pass())) == 3
+        with pytest.raises(DataError, match=r"sample caf\\udce92: caf\\udce92\.json cannot be read") as raised:
+            pairs[1]
+        assert str(raised.value).isprintable()
+        torch.testing.assert_close(pairs[0].chosen, plain(RED, size=(8, 8)))
 
     def test_a_row_that_no_row_may_be_is_a_fault_of_it_alone(self, tmp_path: Path) -> None:
         for values in (

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,14 @@ class TestContent:
     def test_paths_where_there_can_be_none(self) -> None:
         with pytest.raises(DataError, match=r"a\.png is a path, and there is no folder for it; set pairs\.image"):
             read_image("a.png")
+
+
+def test_an_image_of_too_many_pixels_is_a_fault_of_its_row() -> None:
+    content = bytearray(image_file(RED))
+    content[16:24] = struct.pack(">II", 30_000, 30_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    with pytest.raises(DataError, match="decompression bomb"):
+        read_image(bytes(content))
 
 
 class TestFit:

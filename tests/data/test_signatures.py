@@ -84,6 +84,8 @@ def test_what_cannot_be_read_is_not_there(tmp_path: Path) -> None:
         (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "XML", "download the file itself"),
         (b"\0\0\0\x18ftypisom" + bytes(9), "video", "frame"),
         (b"PK\x03\x04" + bytes(9), "archive", "unpack"),
+        (b"iVBORw0KGgoAAAANSUhEUgAA", "base64", "store it as text"),
+        (b"data:image/png;base64,iVBORw0KGgo", "base64", "store it as text"),
         (b"\x93NUMPY\x01\0", "numpy", "PNG"),
         (b"\0\x05\x16\x07\0\x02\0\0Mac OS X", "macOS", "remove"),
         (bytes(1000), "zero bytes", "again"),

@@ -15,6 +15,7 @@ import numpy as np
 
 from seedpo.data.archive_names import HEAD, NameRule, Part, by_last_dots, example, misread_image, rule_of
 from seedpo.data.archive_pass import ArchivePass
+from seedpo.data.inventory import printable
 from seedpo.data.layouts import IMAGE_COLUMNS, LAYOUTS, PROMPT_COLUMNS
 from seedpo.data.layouts.columns import Columns, Shape
 from seedpo.data.streams import StreamRow
@@ -145,7 +146,7 @@ def _samples(path: Path, wanted: Collection[str] | None, rule: NameRule, *, star
         parts = ((part, member) for part, member in files if part is not None)
         for key, group in groupby(parts, key=lambda entry: entry[0].key):
             members = list(group)
-            row = _sample(archive, members, wanted, place=f"{path} sample {key}")
+            row = _sample(archive, members, wanted, place=f"{path} sample {printable(key)}")
             if row.values or row.fault:
                 yield replace(row, source=(0, members[0][1].offset))
         _check_end(path, archive.offset)
@@ -177,7 +178,7 @@ def _sample(
     others: dict[str, bytes] = {}
     for part, member in members:
         if misread_image(part):
-            faults.append(f"{shown(member.name)} is taken for {part.column} by its name; {EXPECTED}")
+            faults.append(f"{shown(member.name)} is taken for {printable(part.column)} by its name; {EXPECTED}")
         if not part.column or (part.kind != "json" and wanted is not None and part.column not in wanted):
             continue
         pixels = part.kind in ("image", "unknown")
@@ -188,7 +189,7 @@ def _sample(
         try:
             cells = _values(part, content)
         except ValueError as error:
-            faults.append(f"{PurePosixPath(member.name).name} cannot be read ({error})")
+            faults.append(f"{printable(PurePosixPath(member.name).name)} cannot be read ({error})")
             continue
         faults += [f"there are two {name} images" for name in sorted(values.keys() & cells.keys() & IMAGE_COLUMNS)]
         values |= cells

@@ -87,11 +87,8 @@ _FOREIGN_IMAGES = (
 _OTHERS = (
     ("a git-lfs pointer, not the file itself", "run `git lfs pull` where it was cloned", rb"version https://git-lfs"),
     ("a git-annex pointer, not the file itself", "run `git annex get` where it was cloned", rb"/annex/objects/"),
-    (
-        "a web page",
-        "download the file itself",
-        rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*<(?:!doctype html|html|head|body)",
-    ),
+    ("base64, not the bytes that it stands for", "store it as text", rb"iVBORw0KGgo|/9j/|R0lGOD|UklGR|data:"),
+    ("a web page", "download the file itself", _MARKUP + rb"<(?:!doctype html|html|head|body)"),
     ("an XML document, such as a server's error", "download the file itself", _MARKUP + rb"<\?xml"),
     ("a video", "take a frame out of it", rb"....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI |\0\0\x01[\xba\xb3]"),
     ("an archive", "unpack it", rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!|BZh\d|\xfd7zXZ|(?s:.{257}ustar)"),
