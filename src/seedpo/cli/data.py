@@ -127,7 +127,9 @@ def check_command(
 
 @data_app.command("convert")
 def convert_command(
-    source: Annotated[str, typer.Argument(help="What `data` of a run is: file, folder, glob, hub:...")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="What `data` of a run is: file, folder, glob, hub:...")
+    ],
     out: Annotated[
         Path,
         typer.Option(
