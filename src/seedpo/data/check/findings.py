@@ -176,18 +176,7 @@ def check_pairs(
         StreamError: if a stream breaks off.
     """
     measured = measured or Measured()
-    findings = Findings(
-        origin=pairs.origin,
-        summary=pairs.summary,
-        inventory=pairs.inventory,
-        folder_rows=_folder_rows(pairs),
-        resolution=pairs.config.resolution,
-        has_buckets=pairs.config.buckets,
-        pairs=None if pairs.sequential else len(pairs),
-        ties=pairs.tied,
-        unlabelled=pairs.unlabelled,
-        bad_rows_limit=pairs.config.bad_rows_limit,
-    )
+    findings = _known_before(pairs)
     texts, images = Prompts(), Images()
     share = measured.validation if isinstance(measured.validation, float) else 0.0
     findings.prompts = _note_all_prompts(texts, pairs, share)
@@ -224,6 +213,22 @@ def check_pairs(
     _note_evaluation(texts, measured.prompts)
     _compare(findings, texts, images)
     return findings
+
+
+def _known_before(pairs: Opened) -> Findings:
+    """What is known of a set before its images are read."""
+    return Findings(
+        origin=pairs.origin,
+        summary=pairs.summary,
+        inventory=pairs.inventory,
+        folder_rows=_folder_rows(pairs),
+        resolution=pairs.config.resolution,
+        has_buckets=pairs.config.buckets,
+        pairs=None if pairs.sequential else len(pairs),
+        ties=pairs.tied,
+        unlabelled=pairs.unlabelled,
+        bad_rows_limit=pairs.config.bad_rows_limit,
+    )
 
 
 def spread(rows: Sequence[int], count: int | None) -> Sequence[int]:
