@@ -68,6 +68,14 @@ class TestFinding:
             ("10.png", "ten"),
         ]
 
+    def test_an_index_of_another_system(self, folder: Path) -> None:
+        (folder / "a" / "cafe\u0301.png").write_bytes((folder / "a" / "10.png").read_bytes())
+        for name in (".\\10.png", "file://" + str(folder.resolve() / "a" / "10.png"), "caf\u00e9.png"):
+            (folder / "a" / "index.json").write_text(json.dumps([{"file": name, "prompt": "ten"}]))
+            (image,) = find_images(["a"])
+            assert image.path.is_file()
+            assert image.prompt == "ten"
+
     def test_an_index_that_cannot_be_used(self, folder: Path) -> None:
         for index, message in [
             ({"tile": 32, "columns": 2, "prompts": ["a"]}, r"a holds sheets of many images; draw single ones"),

@@ -81,6 +81,15 @@ def test_models_are_compared_as_in_the_paper(tmp_path: Path) -> None:
         assert other[0] != group.candidates[group.expected].images[0] or len(set(other)) == 1 < len(other)
 
 
+def test_an_index_of_another_system(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "cafe\u0301.png")
+    (tmp_path / "index.json").write_text(json.dumps([{"file": ".\\caf\u00e9.png", "prompt": "a star"}]))
+    assert [(item.prompt, len(item.images)) for item in read_images(tmp_path)] == [("a star", 1)]
+    (tmp_path / "index.json").write_text(json.dumps([{"file": "absent.png", "prompt": "a star"}]))
+    with pytest.raises(DataError, match=r"names absent\.png, which does not exist"):
+        read_images(tmp_path)
+
+
 def test_references_are_the_same_latents_for_all_models_and_drawn_by_the_seed(tmp_path: Path) -> None:
     models = models_of([], evaluation(tmp_path / "e"))
     found = {name: read_images(path) for name, path in models.items()}

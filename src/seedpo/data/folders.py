@@ -14,6 +14,7 @@ from seedpo.data.image_files import is_image_file
 from seedpo.data.inventory import Inventory, printable
 from seedpo.data.layouts import PROMPT_COLUMNS
 from seedpo.data.layouts.columns import Shape
+from seedpo.data.places import plain_name
 from seedpo.data.search import PassedOver, passed_over, search, visible_folders
 from seedpo.data.signatures import ENDINGS
 from seedpo.data.splits import SplitWish, chosen_split, split_of
@@ -311,7 +312,7 @@ def _key(name: str) -> str:
 
 
 def _key_of_record(file_name: str, sides: Collection[str]) -> str:
-    path = Path(file_name.replace("\\", "/"))
+    path = Path(plain_name(file_name))
     inner = Path(*path.parts[1:]) if len(path.parts) > 1 and path.parts[0] in sides else path
     return _key(_name(inner))
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from seedpo.data.image_files import is_image_file
 from seedpo.data.inventory import Inventory
+from seedpo.data.places import existing, named, plain_name
 from seedpo.data.prompts import PromptRecord, read_prompts
 from seedpo.data.rgb import decoded, size_of_file
 from seedpo.data.search import PassedOver, passed_over, search
@@ -117,11 +118,12 @@ def _indexed(folder: Path) -> list[ListedImage]:
         raise DataError(f'{path} is not a list of {{"file": ..., "prompt": ...}}; remove it to score all images there')
     if not entries:
         raise DataError(f"{path} names no image; draw some with `seedpo sample --out {folder}`")
-    images = [ListedImage(path=folder / entry["file"], prompt=entry["prompt"]) for entry in entries]
-    for image in images:
-        if not image.path.is_file():
-            raise DataError(f"{path} names {image.path.name}, which is not there; draw the images again")
-    return images
+    files = [existing(entry["file"], folder) for entry in entries]
+    if None in files:
+        absent = entries[files.index(None)]["file"]
+        raise DataError(f"{path} names {named(absent)}, which is not there; draw the images again")
+    pairs = zip(filter(None, files), entries, strict=True)
+    return [ListedImage(path=file, prompt=entry["prompt"]) for file, entry in pairs]
 
 
 def _as_counted(text: str) -> list[tuple[int, int, str]]:
@@ -167,17 +169,17 @@ def _in_order(images: Sequence[ListedImage], prompts: Sequence[str], file: Path)
 
 
 def _by_name(images: Sequence[ListedImage], records: Sequence[tuple[str | None, str]], file: Path) -> list[ListedImage]:
-    named: dict[str, list[int]] = {}
+    by_name: dict[str, list[int]] = {}
     parts = [tuple(map(_composed, image.path.resolve().parts)) for image in images]
     for row, image in enumerate(images):
-        named.setdefault(_composed(image.path.name), []).append(row)
+        by_name.setdefault(_composed(image.path.name), []).append(row)
     prompts: dict[int, str] = {}
     for name, prompt in records:
         if name is None:
             raise DataError(f"{file}: the prompt {shown(prompt)} names no file, though others do; add its file")
-        end = PurePosixPath(_composed(name.replace("\\", "/"))).parts
+        end = PurePosixPath(plain_name(name)).parts
         end = tuple(part for part in end if part not in (".", "/"))
-        rows = [row for row in named.get(end[-1] if end else "", []) if parts[row][-len(end) :] == end]
+        rows = [row for row in by_name.get(end[-1] if end else "", []) if parts[row][-len(end) :] == end]
         if len(rows) > 1:
             raise DataError(
                 f"{file}: {shown(name)} could be {images[rows[0]].path} or {images[rows[1]].path}; write more "

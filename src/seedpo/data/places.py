@@ -106,6 +106,15 @@ def located(content: str | Path, folder: Path | None) -> Path:
     return path if _exists(path) else _same_name(path, folder) or path
 
 
+def existing(text: str, folder: Path) -> Path | None:
+    """The file that a list beside images names, in whatever form; `None` if there is none."""
+    try:
+        path = folder / text if (folder / text).is_file() else located(text, folder)
+        return path if path.is_file() else None
+    except (DataError, OSError, ValueError):
+        return None
+
+
 def named(path: str | Path) -> str:
     """A path as messages name it: as it is, if it is short and can be printed."""
     text = str(path)

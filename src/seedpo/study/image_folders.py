@@ -21,6 +21,7 @@ from pathlib import Path
 
 from seedpo.data.image_files import is_image_file
 from seedpo.data.inventory import Inventory
+from seedpo.data.places import existing, named
 from seedpo.data.prompts import PromptRecord, read_prompts
 from seedpo.data.search import search, visible_folders
 from seedpo.data.text import read_text, value_fault
@@ -95,10 +96,13 @@ def _indexed(folder: Path) -> list[tuple[str, Path]]:
         for entry in entries
     ):
         raise DataError(f'{path} is not a list of {{"file": ..., "prompt": ...}} as seedpo sample writes it')
+    images: list[tuple[str, Path]] = []
     for entry in entries:
-        if not (folder / entry["file"]).is_file():
-            raise DataError(f"{path} names {entry['file']}, which does not exist; draw the images again")
-    return [(entry["prompt"], folder / entry["file"]) for entry in entries]
+        file = existing(entry["file"], folder)
+        if file is None:
+            raise DataError(f"{path} names {named(entry['file'])}, which does not exist; draw the images again")
+        images.append((entry["prompt"], file))
+    return images
 
 
 def _plain(folder: Path, prompts: Sequence[PromptRecord] | None) -> list[PromptImages]:
