@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from seedpo.data.splits import TRAIN
 from seedpo.errors import ConfigError
 from seedpo.methods.presets import METHODS, Preset
 from seedpo.rewards.names import check_definitions
@@ -68,10 +69,7 @@ def check_validation(config: RunConfig) -> None:
             f"pairs.validation = {name}: {config.method} makes its own pairs, and none are kept out; its held-out "
             "figures are those of the evaluations (evaluation.rewards); set pairs.validation to null"
         )
-    if name == config.data and config.pairs.validation_split in (
-        None,
-        config.pairs.split or "train",
-    ):
+    if name == config.data and config.pairs.validation_split in (None, config.pairs.split or TRAIN):
         raise ConfigError(
             f"pairs.validation = {name} is the set that is trained on; write a share such as 0.1, or set "
             "pairs.validation_split"
