@@ -15,6 +15,7 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from seedpo.data.reading import read_pairs
 from seedpo.data.settings import PairsConfig
+from seedpo.data.splits import SplitWish
 from seedpo.errors import DataError, StreamError
 from tests.data.pictures import BLUE, GREEN, RED, image_file, plain
 
@@ -101,6 +102,21 @@ class TestSamples:
         old = [sample(f"{folder}/1", "old") for folder in (".ipynb_checkpoints", "a/.cache", "__MACOSX")]
         files = {name: content for part in old for name, content in part.items()} | sample("./a/0") | sample("../b/0")
         assert prompts(read_pairs(write_tar(tmp_path / "a.tar", files), IN_ORDER)) == ["a star"] * 2
+
+    def test_splits_that_folders_in_an_archive_tell(self, tmp_path: Path) -> None:
+        files = sample("train/0", "mine") | sample("test/0", "theirs") | sample("train/1", "mine too")
+        path = write_tar(tmp_path / "a.tar", files)
+        pairs = read_pairs(path, IN_ORDER)
+        assert prompts(pairs) == ["mine", "mine too"]
+        assert pairs.inventory.notes == ("split: train; not read: test",)
+        assert prompts(read_pairs(path, IN_ORDER.model_copy(update={"split": "test"}))) == ["theirs"]
+        assert prompts(read_pairs(path, IN_ORDER, wish=SplitWish(held_out=True))) == ["theirs"]
+        for split in ("val", "banana"):
+            with pytest.raises(DataError, match=f"no split '{split}'"):
+                read_pairs(path, IN_ORDER.model_copy(update={"split": split}))
+        path = write_tar(tmp_path / "b.tar", sample("test/0") | sample("contest/0"))
+        with pytest.raises(DataError, match="none is for training"):
+            read_pairs(path, IN_ORDER)
 
     def test_other_files_are_left_alone(self, tmp_path: Path) -> None:
         extra = {"0.cls": b"3", "0.embedding.npy": b"?", "README": b"hello", ".hidden": b"?"}

@@ -18,6 +18,7 @@ from seedpo.data.archive_pass import ArchivePass
 from seedpo.data.inventory import printable
 from seedpo.data.layouts import IMAGE_COLUMNS, LAYOUTS, PROMPT_COLUMNS
 from seedpo.data.layouts.columns import Columns, Shape
+from seedpo.data.splits import SplitWish, chosen_split, is_wished, split_of_folder
 from seedpo.data.streams import StreamRow
 from seedpo.data.tables import is_file
 from seedpo.data.text import shown, value_fault
@@ -50,13 +51,21 @@ class ArchiveStream:
         seed: of the orders.
         buffer: rows among which the next one is drawn; 1 keeps the order of the files and of their rows.
         own: ``pairs.columns``: with any, the columns need not be those of a known layout.
+        wish: which split is read, where folders in the archives tell one (``train/0001.chosen.jpg``).
 
     Raises:
         DataError: if the first file is not a tar archive without compression, or begins with no pair.
     """
 
     def __init__(
-        self, files: Sequence[Path], *, origin: str, seed: int, buffer: int, own: Collection[str] = ()
+        self,
+        files: Sequence[Path],
+        *,
+        origin: str,
+        seed: int,
+        buffer: int,
+        own: Collection[str] = (),
+        wish: SplitWish | None = None,
     ) -> None:
         self.origin = origin
         self.folder: Path | None = None
@@ -67,9 +76,14 @@ class ArchiveStream:
         """How the names in each file are made, once it is known."""
         try:
             names = _names(files[0])
-            begin = list(islice(_samples(files[0], None, rule_of(names)), FIRST))
+            self.splits = sorted({split for name in names if (split := split_of_member(name))})
+            """Splits that folders in the first archive tell."""
+            self._wish = wish = wish or SplitWish()
+            begin = list(islice(_samples(files[0], None, rule_of(names), wish), FIRST))
         except StreamError as error:
             raise DataError(str(error)) from error
+        if self.splits and not begin:
+            chosen_split(self.splits, wish, origin=origin)
         columns = sorted({name for row in begin for name in row.values})
         usual = not {"chosen", "rejected"}.isdisjoint(columns)
         self.columns: Sequence[str] = USUAL_COLUMNS if usual else columns
@@ -106,8 +120,13 @@ class ArchiveStream:
         path = self._files[number]
         if number not in self._rules:
             self._rules[number] = rule_of(_names(path))
-        for row in _samples(path, frozenset(self.columns), self._rules[number], start=start):
+        for row in _samples(path, frozenset(self.columns), self._rules[number], self._wish, start=start):
             yield row if row.source is None else replace(row, source=(number, row.source[1]))
+
+
+def split_of_member(name: str) -> str | None:
+    """The split that the folders of a file in an archive tell."""
+    return next((split for part in PurePosixPath(name).parts[:-1] if (split := split_of_folder(part))), None)
 
 
 def _shape(rows: Iterable[StreamRow]) -> Shape:
@@ -132,17 +151,21 @@ def _files(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             yield member
 
 
-def _samples(path: Path, wanted: Collection[str] | None, rule: NameRule, *, start: int = 0) -> Iterator[StreamRow]:
+def _samples(
+    path: Path, wanted: Collection[str] | None, rule: NameRule, wish: SplitWish, *, start: int = 0
+) -> Iterator[StreamRow]:
     """The samples of an archive in their order.
 
     Args:
         path: the archive.
         wanted: columns that are read; `None`: all, and empty bytes in the place of images.
         rule: what the names say.
+        wish: which split is read.
         start: byte at which the first one begins.
     """
     with _opened(path, start=start) as archive:
-        files = ((rule(member.name), member) for member in _files(archive))
+        members_of_split = (member for member in _files(archive) if is_wished(split_of_member(member.name), wish))
+        files = ((rule(member.name), member) for member in members_of_split)
         parts = ((part, member) for part, member in files if part is not None)
         for key, group in groupby(parts, key=lambda entry: entry[0].key):
             members = list(group)

@@ -11,7 +11,7 @@ from seedpo.data.archives import ArchiveStream
 from seedpo.data.catalogue import DATA
 from seedpo.data.d3po import d3po_inventory, d3po_lines, is_d3po
 from seedpo.data.folders import folders_of_pairs, lacks_a_side, open_folders
-from seedpo.data.hub import MARKS, HubStream, SavedRows
+from seedpo.data.hub import MARKS, HubStream, SavedRows, split_notes
 from seedpo.data.inventory import Inventory, printable
 from seedpo.data.joined import JoinedPairs
 from seedpo.data.pairs import PairSet
@@ -95,12 +95,20 @@ def _parquet(source: Source) -> Opened:
 
 
 def _webdataset(source: Source) -> Opened:
-    _check_split(source)
     config = source.config
     stream = ArchiveStream(
-        source.files, origin=source.origin, seed=source.seed, buffer=config.shuffle_buffer, own=config.columns or ()
+        source.files,
+        origin=source.origin,
+        seed=source.seed,
+        buffer=config.shuffle_buffer,
+        own=config.columns or (),
+        wish=source.wish,
     )
-    return StreamedPairs(stream, source.config, source.inventory)
+    if not stream.splits:
+        _check_split(source)
+        return StreamedPairs(stream, config, source.inventory)
+    notes = split_notes(chosen_split(stream.splits, source.wish, origin=source.origin), stream.splits)
+    return StreamedPairs(stream, config, replace(source.inventory, notes=(*source.inventory.notes, *notes)))
 
 
 def _text(source: Source) -> Opened:

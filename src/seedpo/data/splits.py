@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from seedpo.errors import DataError
@@ -86,6 +87,7 @@ def split_of_file(name: str) -> str | None:
     return _word(stem)
 
 
+@cache
 def split_of_folder(name: str) -> str | None:
     """The split that the name of a folder tells."""
     key, equals, value = name.partition("=")
@@ -153,6 +155,21 @@ def chosen_split(names: Iterable[str | None], wish: SplitWish, *, origin: str) -
         f"{origin} holds {_listed(told)}{others}, of which none is for {'measuring' if wish.held_out else 'training'}; "
         f"set {wish.key}, for example to {told[0]}" + ("; or name the files themselves" if None in all_names else "")
     )
+
+
+def is_wished(split: str | None, wish: SplitWish) -> bool:
+    """Whether one of many rows is read, where it is not known beforehand which splits there are.
+
+    Args:
+        split: that is told of the row; `None`: none, so that it belongs to whatever is read.
+        wish: what the user asks for.
+    """
+    if split is None or split == wish.name:
+        return True
+    kind = split_kind(split)
+    if wish.name is not None:
+        return kind is not None and WORDS.get(split.lower()) == WORDS.get(wish.name.lower())
+    return kind is None or (kind != TRAIN) == wish.held_out
 
 
 def _named_split(told: Collection[str], wish: SplitWish, origin: str) -> str | None:
