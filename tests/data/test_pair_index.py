@@ -87,11 +87,11 @@ class TestListsOfImages:
             f"{folder}/pairs.jsonl line 1: image_path[2]",
         ]
 
-    def test_that_are_too_short_are_pairs_that_cannot_be_read(self, folder: Path) -> None:
-        pairs = lines(folder, LISTED | {"image_path": ["red.png", "blue.png"]})
+    def test_that_are_too_short_for_their_marks_are_faults(self, folder: Path) -> None:
+        pairs = lines(folder, LISTED, LISTED | {"image_path": ["red.png", "blue.png"]})
         assert pairs[0].prompt == "star"
-        with pytest.raises(DataError, match=r"line 1: image_path\[2\] is not an image"):
-            pairs[1]
+        with pytest.raises(DataError, match=r"line 2: ranks must be .*image_path = "):
+            pairs[3]
 
     def test_of_bytes_in_parquet(self, folder: Path) -> None:
         images = [[image_file(RED), image_file(BLUE)]]

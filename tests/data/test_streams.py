@@ -173,3 +173,48 @@ def test_content_is_that_of_the_position() -> None:
     assert contents[0] == contents[1]
     assert streamed(Rows()).content(1) != contents[1]
     assert pairs.summary == "stream: a stream of pairs, shuffled among 1000"
+
+
+class Records(Rows):
+    """A stream of any rows."""
+
+    def __init__(self, *rows: dict[str, Any], shape: Shape) -> None:
+        self.rows = list(rows)
+        self.origin = "stream"
+        self.columns = list(self.rows[0])
+        self.shape = shape
+        self.folder = None
+        self.given = 0
+
+
+class TestLayouts:
+    LISTS = Shape(lists=("images", "rank", "rejected"))
+
+    def test_a_row_may_make_several_pairs_or_none(self) -> None:
+        files = [image_file(colour) for colour in (RED, BLUE, RED)]
+        rows = [
+            {"prompt": "prompt 0", "images": files, "rank": [2, 1, 3]},
+            {"prompt": "prompt 1", "images": files[:1], "rank": [1]},
+            {"prompt": "prompt 2", "images": files[:2], "rank": [1, "x"]},
+            {"prompt": "prompt 3", "images": files[:2], "rank": [1, 1]},
+        ]
+        pairs = streamed(Records(*rows, shape=self.LISTS))
+        assert prompts(pairs, 0, 1, 2) == [0, 0, 0]
+        torch.testing.assert_close(pairs[0].chosen, plain(BLUE, (8, 8)))
+        torch.testing.assert_close(pairs[1].chosen, plain(RED, (8, 8)))
+        with pytest.raises(DataError, match=r"ranks must be .*rank = "):
+            pairs[3]
+        assert len(list(streamed(Records(*rows, shape=self.LISTS)).one_pass())) == 4
+        assert len(list(streamed(Records(*rows, shape=self.LISTS), from_scores="best-worst").one_pass())) == 2
+
+    def test_rejected_images_in_a_list(self) -> None:
+        row = {"prompt": "prompt 0", "chosen": image_file(RED), "rejected": [image_file(BLUE), b"broken"]}
+        pairs = streamed(Records(row, shape=self.LISTS))
+        torch.testing.assert_close(pairs[0].rejected, plain(BLUE, (8, 8)))
+        with pytest.raises(DataError, match=r"pair 1 of the stream: rejected\[1\] is not an image"):
+            pairs[1]
+
+    def test_rows_that_are_compared_with_others_are_refused(self) -> None:
+        row = {"prompt": "prompt 0", "image": image_file(RED), "rank": 1}
+        with pytest.raises(DataError, match="seedpo data convert"):
+            streamed(Records(row, shape=Shape()))

@@ -10,6 +10,7 @@ from seedpo.data.layouts import PairRule, find_layout, marks
 from seedpo.data.layouts.columns import PLAIN, Shape
 from seedpo.data.layouts.layout import Verdicts
 from seedpo.data.layouts.marks import number, pairs_of_scores
+from seedpo.data.tables import list_length
 from seedpo.errors import DataError
 
 
@@ -61,7 +62,11 @@ class TestPairsOfScores:
 def judged(columns: dict[str, list[Any]], *, shape: Shape = PLAIN, **rule: Any) -> Verdicts:
     reading = find_layout(list(columns), origin="t", shape=shape)
     count = len(next(iter(columns.values())))
-    return reading.judge([columns[name] for name in reading.marks.values()], count, PairRule(**rule))
+    marks = [
+        list(map(list_length, columns[name])) if name in reading.counted else columns[name]
+        for name in reading.marks.values()
+    ]
+    return reading.judge(marks, count, PairRule(**rule))
 
 
 def shown(verdicts: Verdicts) -> list[tuple[Any, ...]]:
@@ -122,6 +127,13 @@ class TestImageLists:
         assert shown(verdicts) == [(0, 0, 1, 2, 1.0)]
         assert kinds(verdicts) == ["", "alone"]
 
+    def test_as_many_marks_as_images(self) -> None:
+        images = [["x", "y"], ["x", "y", "z"], "x", None, []]
+        for name, cell in [("rank", [1, 2]), ("human_preference", [0, 1]), ("scores", [2, 1])]:
+            columns = {"prompt": ["a"] * 5, "images": images, name: [cell] * 5}
+            verdicts = judged(columns, shape=Shape(lists=["images", name]))
+            assert kinds(verdicts) == ["", "fault", "fault", "fault", "fault"]
+
     def test_scores(self) -> None:
         columns = {"prompt": ["a", "b"], "images": [["x", "y"], ["x", "y"]], "scores": [[0.2, 0.7], [1, "x"]]}
         verdicts = judged(columns, shape=Shape(lists=("images", "scores")))
@@ -134,8 +146,8 @@ class TestImageLists:
         assert not find_layout(columns, origin="t", shape=Shape(lists=["image_path", "rank"])).layout.several_rows
 
     def test_rejected_ones(self) -> None:
-        lengths = [2, 1, -1, 0, None]
-        columns = {"prompt": ["a"] * 5, "chosen": ["x"] * 5, "rejected": lengths}
+        cells = [["y", "z"], ["y"], "y", [], None]
+        columns = {"prompt": ["a"] * 5, "chosen": ["x"] * 5, "rejected": cells}
         verdicts = judged(columns, shape=Shape(lists=["rejected"]))
         assert shown(verdicts) == [(0, 0, -1, 0, 1.0), (0, 0, -1, 1, 1.0), (1, 1, -1, 0, 1.0), (2, 2, -1, -1, 1.0)]
         assert kinds(verdicts) == ["", "", "", "fault", "fault"]

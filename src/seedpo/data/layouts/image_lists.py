@@ -14,13 +14,16 @@ from seedpo.data.layouts.marks import listed_verdicts, numbers, unjudged
 Scores = Callable[[Sequence[object]], NDArray[np.float64] | None]
 """Scores of the images of one row, higher is better, of the row's marks; ``None`` where the marks are wrong."""
 
+IMAGE_LISTS = ("image_path", "file_path", "images", "generations")
+"""Names of a column that holds a list of images."""
+
 
 def _judge(column: str, scores: Scores, rule: str, *, ties: bool = True) -> Judge:
     def judge(marks: Marks, count: int, pair_rule: PairRule) -> Verdicts:
         left_out = unjudged(marks, count)
         entries: list[NDArray[np.float64] | Reason] = []
-        for row, cell in enumerate(marks[column]):
-            known = scores(cell) if isinstance(cell, list | tuple) else None
+        for row, (cell, images) in enumerate(zip(marks[column], marks[IMAGE_LISTS[0]], strict=True)):
+            known = scores(cell) if isinstance(cell, list | tuple) and len(cell) == images else None
             if left_out[row] or cell is None:
                 entries.append(UNLABELLED)
             else:
@@ -69,12 +72,9 @@ def _rejected(marks: Marks, count: int, _: PairRule) -> Verdicts:
 
 
 _REJECTED = "rejected must hold an image or a list of images"
-_PREFERENCE = "human_preference must be a list with one 1, for the preferred image, and 0 for the others"
+_PREFERENCE = "human_preference must be a list with 1 for the preferred image and 0 for each other one"
 _RANKS = "ranks must be a list of numbers, one for each image, the best image lowest"
 _SCORES = "scores must be a list of numbers, one for each image, the best image highest"
-
-IMAGE_LISTS = ("image_path", "file_path", "images", "generations")
-"""Names of a column that holds a list of images."""
 
 LAYOUTS = (
     Layout(
@@ -89,7 +89,8 @@ LAYOUTS = (
     Layout(  # zhwang/HPDv2 and ymhao/HPDv2 on the hub, train.json; the column is file_path or image_path
         title="HPDv2 (train.json)",
         images=(IMAGE_LISTS, IMAGE_LISTS),
-        marks=(("human_preference",),),
+        marks=(("human_preference",), IMAGE_LISTS),
+        counted=IMAGE_LISTS[:1],
         lists=(True, True),
         judge=_judge("human_preference", _preference, _PREFERENCE),
         rule=_PREFERENCE,
@@ -97,7 +98,8 @@ LAYOUTS = (
     Layout(  # HPDv2's test.json: ranks averaged over annotators, the lower the better
         title="ranked list",
         images=(IMAGE_LISTS, IMAGE_LISTS),
-        marks=(("rank", "ranks", "ranking"),),
+        marks=(("rank", "ranks", "ranking"), IMAGE_LISTS),
+        counted=IMAGE_LISTS[:1],
         lists=(True, True),
         judge=_judge("rank", _ranks, _RANKS),
         rule=_RANKS,
@@ -105,15 +107,17 @@ LAYOUTS = (
     Layout(
         title="scored list",
         images=(IMAGE_LISTS, IMAGE_LISTS),
-        marks=(("scores", "score", "rewards"),),
+        marks=(("scores", "score", "rewards"), IMAGE_LISTS),
+        counted=IMAGE_LISTS[:1],
         lists=(True, True),
         judge=_judge("scores", _scores, _SCORES),
         rule=_SCORES,
     ),
     Layout(  # D3PO's scores, see seedpo.data.d3po
         title="D3PO",
-        images=(("images",), ("images",)),
-        marks=(("human_prefer",),),
+        images=(IMAGE_LISTS, IMAGE_LISTS),
+        marks=(("human_prefer",), IMAGE_LISTS),
+        counted=IMAGE_LISTS[:1],
         lists=(True, True),
         judge=_judge("human_prefer", _scores, _SCORES, ties=False),
         rule=_SCORES,
