@@ -28,6 +28,11 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def exists(path: str | Path) -> bool:
+    """Whether something lies there. Nothing can, where a name is too long or holds NUL, as a text that is no path."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises OSError for a name that is too long
+
+
 def files_below(folder: Path) -> list[Path]:
     """All files below a folder, sorted by their path."""
     return sorted(path for path in folder.rglob("*") if path.is_file())

@@ -30,7 +30,7 @@ from seedpo.data.settings import PairsConfig
 from seedpo.data.streams import StreamedPairs
 from seedpo.data.text import spreadsheet_text
 from seedpo.errors import ConfigError, DataError
-from seedpo.files import write_aside, write_folder_aside
+from seedpo.files import exists, write_aside, write_folder_aside
 
 ROWS_COLUMNS = ("row", "pairs", "outcome")
 """Columns of the list of rows: where a row lies, numbers of its pairs in the table, from 0, and what became of it."""
@@ -207,7 +207,7 @@ def check_out(out: Path, *, source: str, overwrite: bool) -> None:
         raise ConfigError(
             f"--out {out} ends in {out.suffix}; write .parquet, .jsonl or .csv, or the name of a folder, without a dot"
         )
-    if Path(source).exists():
+    if exists(source):
         read, written = Path(source).resolve(), out.resolve()
         if written == read or read in written.parents or written in read.parents:
             raise ConfigError(f"--out {out} lies where {source} is read; give a place beside it")

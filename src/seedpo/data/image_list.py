@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from PIL import Image
 
 from seedpo.data.image_files import is_image_file
 from seedpo.data.inventory import Inventory
+from seedpo.data.patterns import matches
 from seedpo.data.places import existing, named, plain_name
 from seedpo.data.prompts import PromptRecord, read_prompts
 from seedpo.data.rgb import decoded, size_of_file
@@ -22,6 +23,7 @@ from seedpo.data.search import PassedOver, passed_over, search
 from seedpo.data.text import shown, value_fault
 from seedpo.documents import read_json
 from seedpo.errors import DataError
+from seedpo.files import exists
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +73,9 @@ def find_images(places: Sequence[str]) -> list[ListedImage]:
 
 def _at(place: str) -> list[ListedImage]:
     path = Path(place)
-    if path.is_file():
+    if exists(path) and path.is_file():
         return [ListedImage(path=path)]
-    if path.is_dir():
+    if exists(path) and path.is_dir():
         if (path / INDEX).is_file():
             return _indexed(path)
         result = search(path, is_image_file)
@@ -92,7 +94,7 @@ def _at(place: str) -> list[ListedImage]:
 
 def _matches(pattern: str) -> tuple[tuple[Path, ...], tuple[PassedOver, ...]]:
     """The images that a pattern stands for, and other files that it matches."""
-    verdicts = {path: is_image_file(path) for path in map(Path, glob(pattern, recursive=True)) if path.is_file()}  # noqa: PTH207
+    verdicts = {path: is_image_file(path) for path in matches(pattern) if path.is_file()}
     others = [(path, verdict) for path, verdict in verdicts.items() if isinstance(verdict, str)]
     return tuple(path for path, verdict in verdicts.items() if verdict is True), passed_over(others)
 

@@ -9,6 +9,7 @@ from glob import has_magic
 from pathlib import Path
 
 from seedpo.errors import DataError
+from seedpo.files import exists
 
 MOST_NUMBERS = 100_000
 """Names that the numbers in braces stand for at most."""
@@ -39,7 +40,7 @@ def matches(pattern: str) -> list[Path]:
                 if is_match(child.name) and (dotted or not child.name.startswith("."))
             ]
         else:
-            paths = [folder / part for folder in paths if _exists(folder / part)]
+            paths = [folder / part for folder in paths if exists(folder / part)]
     return sorted(set(paths) - {Path()})
 
 
@@ -81,10 +82,3 @@ def _children(folder: Path) -> list[Path]:
         return list(folder.iterdir())
     except OSError:
         return []
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # a name that is too long
-        return False

@@ -26,7 +26,7 @@ LONGEST_NAME = 255
 """Bytes of the longest name of a file on the usual file systems."""
 
 _DATA = re.compile(r"data:([^,]*),", re.IGNORECASE)
-_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+[=\s]*")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]++[=\s]*")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _DRIVE = re.compile(r"[A-Za-z]:[/\\]|\\\\")
 _FILE = re.compile(r"file:(?://([^/\\]*))?(?=[/\\])", re.IGNORECASE)

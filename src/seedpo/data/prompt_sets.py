@@ -21,6 +21,7 @@ from huggingface_hub import snapshot_download
 
 from seedpo.data.prompts import read_prompts
 from seedpo.errors import DataError
+from seedpo.files import exists
 
 STUDY_PARTI, STUDY_HPSV2 = 100, 200
 """Prompts of each set in ``study-300``: the paper's user study takes 300, PartiPrompts : HPSv2 = 1 : 2."""
@@ -112,12 +113,13 @@ def study_300(place: str | None = None, *, seed: int = 0) -> list[str]:
 
 
 def _files(published: Published, place: str | None) -> list[Path]:
-    if place is not None and Path(place).is_file():
+    if place is not None and exists(place) and Path(place).is_file():
         return [Path(place)]
     folder = _downloaded(published) if place is None else Path(place)
     paths: list[Path] = []
     for pattern in published.patterns:
-        files = sorted(folder.glob(pattern)) or sorted(folder.glob(pattern.rpartition("/")[2]))
+        patterns = (pattern, pattern.rpartition("/")[2]) if exists(folder) else ()
+        files = next((files for name in patterns if (files := sorted(folder.glob(name)))), [])
         if not files:
             raise DataError(
                 f"prompt set {published.name}: {folder} holds no {pattern}; name a folder with the files of the data "

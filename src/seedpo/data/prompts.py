@@ -31,6 +31,7 @@ from seedpo.data.text.delimited import delimited, first_line
 from seedpo.data.text.objects import ROWS, is_open_list, json_value
 from seedpo.data.text.records import TABLE, has_object_line
 from seedpo.errors import ConfigError, DataError
+from seedpo.files import exists
 from seedpo.registry import unknown
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class PromptRecord:
 
 def names_a_file(name: str) -> bool:
     """Whether a text stands for a file of prompts, or for nothing, and not for a registered set."""
-    return name not in PROMPTS and (name.partition("@")[0] not in PROMPTS or Path(name).is_file())
+    return name not in PROMPTS and (name.partition("@")[0] not in PROMPTS or (exists(name) and Path(name).is_file()))
 
 
 def load_prompts(name: str, *, count: int | None = None, seed: int = 0, count_key: str = "--num-prompts") -> list[str]:
@@ -87,7 +88,7 @@ def load_prompts(name: str, *, count: int | None = None, seed: int = 0, count_ke
         options: dict[str, Any] = {"place": place} if at else {}
         options |= {"seed": seed} if PROMPTS[head].drawn else {}
         prompts: list[str] = PROMPTS.load(head)(**options)
-    elif Path(name).suffix or "/" in name or _exists(Path(name)):
+    elif Path(name).suffix or "/" in name or exists(name):
         prompts = [record.text for record in read_prompts(Path(name))]
     else:
         raise unknown("prompt set", name, PROMPTS.names(), also="; or a file of prompts")
@@ -107,7 +108,7 @@ def read_prompts(path: Path, *, empty: bool = False) -> list[PromptRecord]:
     Raises:
         DataError: if the file is missing, cannot be read or holds no prompt, or if one of its records has none.
     """
-    if not _exists(path):
+    if not exists(path):
         where = "" if path.is_absolute() else f" in {Path.cwd()}"
         raise DataError(f"prompt file {path} does not exist{where}; write one, with a prompt on each line")
     if path.is_dir():
@@ -121,13 +122,6 @@ def read_prompts(path: Path, *, empty: bool = False) -> list[PromptRecord]:
         raise DataError(f"prompt file {path} holds no prompt; write one per line")
     logger.info("%s: %d prompts, read as %s", path, len(prompts), kind)
     return prompts
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # a name that is too long, or holds NUL
-        return False
 
 
 @dataclass(frozen=True)

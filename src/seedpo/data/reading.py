@@ -24,6 +24,7 @@ from seedpo.data.streams import StreamedPairs
 from seedpo.data.tables import TextRows
 from seedpo.data.text import csv_lines, json_lines, records
 from seedpo.errors import DataError
+from seedpo.files import exists
 from seedpo.registry import unknown
 from seedpo.settings import HUB
 
@@ -165,7 +166,7 @@ def load_pairs(name: str, config: PairsConfig, *, seed: int = 0, wish: SplitWish
     if name in DATA:
         pairs: PairSet = DATA.load(name)(config)
         return pairs
-    if not any(sign in name for sign in "/\\:.*?[{") and not Path(name).exists():
+    if not any(sign in name for sign in "/\\:.*?[{") and not exists(name):
         raise unknown("preference set", name, DATA.names(), also="; or a path")
     return read_pairs(name, config, seed=seed, wish=wish)
 

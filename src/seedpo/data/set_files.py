@@ -31,6 +31,7 @@ from seedpo.data.search import passed_over, search
 from seedpo.data.signatures import ENDINGS as IMAGE_ENDINGS
 from seedpo.data.splits import SplitWish, chosen_split, split_kind, split_of, split_of_folder
 from seedpo.errors import DataError
+from seedpo.files import exists
 from seedpo.settings import HUB
 
 logger = logging.getLogger(__name__)
@@ -54,12 +55,12 @@ def expanded(name: str, *, expected: str) -> list[Path]:
     Raises:
         DataError: if there is none.
     """
-    if Path(name).exists():
+    if exists(name):
         return [Path(name)]
     files = [path for pattern in numbered(name) for path in matches(pattern)]
     if not files:
         raise DataError(f"preference pairs {name}: no file matches; {expected}")
-    if missing := [path for path in files if not path.exists()]:
+    if missing := [path for path in files if not exists(path)]:
         hint = f"; for a data set of the hub write {HUB}{name}" if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else ""
         raise DataError(f"preference pairs {missing[0]} do not exist; {expected}{hint}")
     return files

@@ -27,6 +27,7 @@ from seedpo.evaluation.sheets import Sheets, cut_missing, find_sheets
 from seedpo.evaluation.summary import Measured, Summary, summarise, write_summary
 from seedpo.evaluation.tables import COLUMNS, Place
 from seedpo.evaluation.targets import ModelOptions, Target, load_target, parse_targets
+from seedpo.files import exists
 from seedpo.metrics.catalogue import metric_entry
 from seedpo.metrics.named import build_metric
 from seedpo.metrics.records import Metric, SetMetric
@@ -227,7 +228,7 @@ def parse_runs(runs: Sequence[str]) -> list[Sheets]:
     evaluated: dict[str, Sheets] = {}
     for text in runs:
         label, equals, place = text.partition("=")
-        if not equals or Path(text).exists():
+        if not equals or exists(text):
             label, place = "", text
         sheets = find_sheets(label or Path(place).resolve().name, Path(place))
         if sheets.label in evaluated:
@@ -271,7 +272,7 @@ def _checked_metrics(measures: Measures, *, images: int) -> dict[str, Metric | S
 
 def _check_reference(measures: Measures, labels: Sequence[str]) -> None:
     reference = measures.reference
-    if reference is not None and reference not in labels and not Path(reference).exists():
+    if reference is not None and reference not in labels and not exists(reference):
         raise ConfigError(
             f"--reference {reference} is neither a folder of images nor a target's label ({', '.join(labels)})"
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seedpo.errors import ConfigError
-from seedpo.files import files_below, sha256
+from seedpo.files import exists, files_below, sha256
 from seedpo.models.catalogue import MODELS
 from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
 from seedpo.models.gpu import usual_precision
@@ -107,7 +107,7 @@ def parse_targets(texts: Sequence[str], options: ModelOptions) -> list[Target]:
 
 def parse_target(text: str, options: ModelOptions) -> Target:
     """One target; see :func:`parse_targets`."""
-    match = None if Path(text).exists() else _LABEL.fullmatch(text)
+    match = None if exists(text) else _LABEL.fullmatch(text)
     label, place = (match["label"], match["place"]) if match else (None, text)
     path, at, what = _split(place)
     if (path / "config.yaml").is_file():
@@ -129,7 +129,7 @@ def parse_target(text: str, options: ModelOptions) -> Target:
 
 
 def _split(place: str) -> tuple[Path, str, str]:
-    if Path(place).exists():
+    if exists(place):
         return Path(place), "", ""
     head, at, what = place.rpartition("@")
     return (Path(head), at, what) if at else (Path(place), "", "")

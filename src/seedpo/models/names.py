@@ -7,6 +7,7 @@ from pathlib import Path
 
 from seedpo.documents import read_json
 from seedpo.errors import ConfigError, DataError
+from seedpo.files import exists
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 """Endings of single-file checkpoints; only the first is opened."""
@@ -34,7 +35,7 @@ def pipeline_class_name(index: Path) -> str:
 
 def looks_like_a_model(name: str) -> bool:
     """Whether a text is an existing path, the name of a checkpoint, or a path or a place on the hub by its form."""
-    return Path(name).exists() or "/" in name or Path(name).suffix in CHECKPOINT_SUFFIXES
+    return exists(name) or "/" in name or Path(name).suffix in CHECKPOINT_SUFFIXES
 
 
 def hub_place(name: str) -> tuple[str, str | None]:

@@ -15,6 +15,7 @@ from seedpo.data.reading import load_pairs
 from seedpo.data.settings import PairsConfig
 from seedpo.documents import read_json
 from seedpo.errors import ConfigError
+from seedpo.files import exists
 from seedpo.models.catalogue import MODELS
 from seedpo.models.names import is_hub_name, pipeline_class_name
 from seedpo.recipes import RECIPES
@@ -177,7 +178,7 @@ def own_resolution(model: str) -> int | None:
 
 def relative(name: str, folder: Path, names: list[str]) -> str:
     """A path as it is written in a file of a folder; other names as they are."""
-    if name in names or not Path(name).exists():
+    if name in names or not exists(name):
         return name
     path = os.path.relpath(Path(name).expanduser(), folder)
     return path if path.startswith("..") else f"./{path}"

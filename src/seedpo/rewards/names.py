@@ -17,10 +17,10 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from seedpo.data.settings import SCORE_COLUMNS
 from seedpo.errors import ConfigError
+from seedpo.files import exists
 from seedpo.models.names import looks_like_a_model
 from seedpo.protocols import Reward
 from seedpo.registry import load_target, unknown
@@ -77,7 +77,7 @@ def source_of(name: str, definitions: Definitions | None = None) -> RewardSource
         ConfigError: if there is no reward of this name; the message lists the known names.
     """
     head, at, place = name.partition("@")
-    if head in REWARDS and not (at and Path(name).exists()):
+    if head in REWARDS and not (at and exists(name)):
         entry = REWARDS[head]
         if at and entry.place is None:
             raise ConfigError(f"reward {name}: {head} has no weights that could be elsewhere; write {head}")
@@ -90,7 +90,7 @@ def source_of(name: str, definitions: Definitions | None = None) -> RewardSource
 
 
 def _is_code(name: str) -> bool:
-    return _CODE.fullmatch(name) is not None and not Path(name).exists()
+    return _CODE.fullmatch(name) is not None and not exists(name)
 
 
 def leaves(name: str, definitions: Definitions | None = None) -> list[str]:
