@@ -22,17 +22,22 @@ from benchmarks.table import aligned
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["data-size"]:
+        from benchmarks import data_size
+
+        return data_size.main(words[1:])
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="The same training work in the structure of the reference implementations and in ours, with the "
         "same weights, in turns, on the CPU. Stops with an error where gradients or scores differ.",
-        epilog=f"names: {', '.join(NAMES)}",
+        epilog=f"names: {', '.join(NAMES)}; data-size has a --help of its own",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure; all if none is named")
     parser.add_argument("--out", type=Path, help="JSON file to write the figures to")
     parser.add_argument("--repetitions", type=int, default=5, help="turns that are counted (default: 5)")
     parser.add_argument("--tiny", action="store_true", help="networks of no size: tries the command, measures nothing")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(words)
     unknown = sorted(set(options.names) - set(NAMES))
     if unknown:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
