@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from seedpo.data.images import fit, read_image
+from seedpo.data.images import fit, read_file, read_image
 from seedpo.data.pixels import to_tensor
 from seedpo.errors import DataError
 from tests.data.pictures import RED, encoded, image_file, ramp
@@ -216,3 +218,10 @@ class TestWholeNumbersOf32Bits:
         values = np.array([[0, 257 * 7, 65535]], dtype=">u2")
         image = Image.frombytes("I;16B", (3, 1), values.tobytes())
         assert [pixel(read_image(encoded(image, "TIFF")), x)[0] for x in range(3)] == [0, 7, 255]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_named_and_not_opened(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "x.png")
+    with pytest.raises(DataError, match=r"x\.png is no file"):
+        read_file("x.png", folder=tmp_path)

@@ -5,6 +5,7 @@ Colour profiles are not applied, as in the usual training code: the stored numbe
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,7 +38,12 @@ def read_file(content: object, *, folder: Path | None = None) -> bytes:
     """
     try:
         source = _source(content, folder)
-        return source if isinstance(source, bytes) else source.read_bytes()
+        if isinstance(source, bytes):
+            return source
+        kind = source.stat().st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # whoever opens a pipe waits, and devices never end
+            raise DataError(f"{named(source)} is no file")
+        return source.read_bytes()
     except OSError as error:
         raise DataError(f"not an image that can be read ({named(str(error.filename))}: {error.strerror})") from error
     except DataError as error:
