@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from torch.optim import AdamW
 
-from seedpo.data.prompts import load_prompts
+from seedpo.data.prompts.reading import load_prompts
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.step_pairs import StepPairs, step_batch
 from seedpo.methods.sources.trajectories import TrajectoryRollout

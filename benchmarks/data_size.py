@@ -70,11 +70,11 @@ def measure(case: Case, folder: Path, *, rows: int, pixels: int, seconds: float)
         pixels: height and width that images are brought to.
         seconds: how long batches are read.
     """
-    from seedpo.data import parquet
-    from seedpo.data.readers import look_ahead, pairs_ahead
+    from seedpo.data.pairs.readers import look_ahead, pairs_ahead
+    from seedpo.data.pairs.selection import SkippingPairs, divided_by_prompt
     from seedpo.data.reading import load_data
-    from seedpo.data.selection import SkippingPairs, divided_by_prompt
     from seedpo.data.settings import PairsConfig
+    from seedpo.data.tables import parquet
     from seedpo.methods.sources.offline import OfflinePairs
     from seedpo.rewards.previews import PixelPairs
 
@@ -127,8 +127,8 @@ def measure(case: Case, folder: Path, *, rows: int, pixels: int, seconds: float)
 
 def resumed_stream(folder: Path, row: int, *, pixels: int) -> dict[str, Any]:
     """Reads tar archives up to a row, and goes on there in a new set, by the state and without one."""
+    from seedpo.data.pairs.selection import SkippingPairs
     from seedpo.data.reading import load_data
-    from seedpo.data.selection import SkippingPairs
     from seedpo.data.settings import PairsConfig
 
     def opened() -> SkippingPairs:
@@ -150,8 +150,8 @@ def mixing(rows: int, *, buffer: int = 1000) -> dict[str, Any]:
     """How a pass over archives is mixed: correlation of the places of rows in it with those in the set and a file."""
     import numpy as np
 
-    from seedpo.data.archive_pass import ArchivePass
-    from seedpo.data.streams import StreamRow
+    from seedpo.data.tables.archive_pass import ArchivePass
+    from seedpo.data.tables.stream_rows import StreamRow
 
     length = rows // FILES
 

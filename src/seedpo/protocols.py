@@ -31,7 +31,7 @@ State = dict[str, Any]
 
 
 Fingerprint = dict[str, int | str]
-"""What tells some data from others, by the name of the fact; see :mod:`seedpo.data.fingerprints`."""
+"""What tells some data from others, by the name of the fact; see :mod:`seedpo.data.pairs.fingerprints`."""
 
 
 @runtime_checkable

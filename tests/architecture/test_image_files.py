@@ -15,4 +15,4 @@ def test_one_module_opens_image_files() -> None:
         for path in PACKAGE.rglob("*.py")
         if opening.search(path.read_text(encoding="utf-8"))
     }
-    assert modules == {"data/rgb.py"}
+    assert modules == {"data/images/rgb.py"}

@@ -9,9 +9,10 @@ import pytest
 
 from benchmarks.data_files import WRITERS
 from benchmarks.data_size import Case, main, measure, mixing, resumed_stream
-from seedpo.data import parquet, streams
+from seedpo.data.pairs import streams
 from seedpo.data.reading import load_data
 from seedpo.data.settings import PairsConfig
+from seedpo.data.tables import parquet
 
 ROWS = 3200
 

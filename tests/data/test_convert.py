@@ -274,7 +274,7 @@ class TestOut:
         source, out = table_of_paths(tmp_path), tmp_path / "out.parquet"
         converted(source, out, bad_rows_limit=1)
         before = out.read_bytes()
-        monkeypatch.setattr("seedpo.data.pair_tables.ParquetTable.finish", _full)
+        monkeypatch.setattr("seedpo.data.pairs.pair_tables.ParquetTable.finish", _full)
         with pytest.raises(OSError, match="no space"):
             converted(source, out, overwrite=True, bad_rows_limit=1)
         assert out.read_bytes() == before

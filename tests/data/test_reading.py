@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from seedpo.data.folders import FolderRows
-from seedpo.data.pairs import PairSet
-from seedpo.data.parquet import ParquetRows
+from seedpo.data.pairs.sets import PairSet
+from seedpo.data.pairs.streams import StreamedPairs
 from seedpo.data.reading import load_pairs, read_pairs
 from seedpo.data.settings import PairsConfig
-from seedpo.data.streams import StreamedPairs
-from seedpo.data.tables import TextRows
+from seedpo.data.tables.folders import FolderRows
+from seedpo.data.tables.parquet import ParquetRows
+from seedpo.data.tables.rows import TextRows
 from seedpo.errors import ConfigError, DataError
 from tests.data.pictures import BLUE, RED, image_file, plain, table, write_images
 

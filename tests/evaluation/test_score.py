@@ -18,7 +18,7 @@ from PIL import Image
 
 from seedpo.cli import main
 from seedpo.data.image_list import ListedImage
-from seedpo.data.score_table import ScoreTable
+from seedpo.data.tables.score_table import ScoreTable
 from seedpo.evaluation.score import Scoring, as_sum, score_images, summarise_scores
 from seedpo.rewards import named as named_rewards
 from seedpo.rewards.named import build_reward

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seedpo.data.pairs import PairSet
+from seedpo.data.pairs.sets import PairSet
 from seedpo.scenes.drawing import draw
 from seedpo.scenes.oracle import Readings, read_images
 from seedpo.scenes.pairs import DAMAGES, FAULT_RATE, blur, careless_drawings, jpeg, preference_table, smear, speckle

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seedpo.data.catalogue import DATA, PROMPTS
-from seedpo.data.pairs import PairSet
+from seedpo.data.pairs.sets import PairSet
 from seedpo.data.settings import PairsConfig
 from seedpo.models.catalogue import MODELS
 from seedpo.rewards.catalogue import REWARDS

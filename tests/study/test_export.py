@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from seedpo.cli.study import study_app
-from seedpo.data.pairs import PairSet
+from seedpo.data.pairs.sets import PairSet
 from seedpo.data.reading import read_pairs
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import ConfigError, DataError

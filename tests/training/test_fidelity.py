@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from seedpo.data.changes import SQUARE_TIME_IDS
+from seedpo.data.pairs.changes import SQUARE_TIME_IDS
 from seedpo.errors import ConfigError
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.sources.offline import OfflinePairs

@@ -19,7 +19,7 @@ from transformers import CLIPModel
 
 from seedpo.core.entropy import entropy_weights
 from seedpo.data.catalogue import PROMPTS
-from seedpo.data.prompts import load_prompts
+from seedpo.data.prompts.reading import load_prompts
 from seedpo.errors import ConfigError, DataError
 from seedpo.recipes import FOLDER
 from seedpo.recipes.reading import read_recipe

@@ -188,9 +188,9 @@ def _evaluation_prompts(tree: Mapping[str, Any]) -> list[str]:
 def _measured(config: RunConfig, prompts: Sequence[str]) -> Measured:
     """What the training must not have seen: the validation pairs of a run, and some sets of prompts."""
     from seedpo.data.check.findings import Measured
-    from seedpo.data.prompts import load_prompts
+    from seedpo.data.files.splits import SplitWish
+    from seedpo.data.prompts.reading import load_prompts
     from seedpo.data.reading import load_pairs
-    from seedpo.data.splits import SplitWish
 
     validation: Any = config.pairs.validation
     if isinstance(validation, str):
@@ -204,7 +204,7 @@ def _write(sets: Sequence[Any], findings: Findings, out: Path) -> list[Path]:
     """Writes all findings and, where there is something to see, sheets of pairs; returns what was written."""
     from seedpo.data.check.findings import spread
     from seedpo.data.check.sheet import near_duplicates_of, write_contact_sheet, write_near_duplicates
-    from seedpo.data.pairs import PairSet
+    from seedpo.data.pairs.sets import PairSet
 
     rows = spread(findings.readable, SHEET_PAIRS)
     tables = {number: pairs for number, pairs in enumerate(sets) if isinstance(pairs, PairSet)}

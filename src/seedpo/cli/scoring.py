@@ -12,7 +12,7 @@ from seedpo.cli.shared import quieten_libraries, split_names
 from seedpo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from seedpo.data.score_table import ScoreTable
+    from seedpo.data.tables.score_table import ScoreTable
     from seedpo.evaluation.score import ScoreSummary
 
 
@@ -60,7 +60,7 @@ def score_command(
         seedpo score 'a/*.png' b/1.png --prompt "a red fox" --reward clipscore,my_code:sharpness --out scores.jsonl
     """
     quieten_libraries("transformers")
-    from seedpo.data.score_table import check_out, write_table
+    from seedpo.data.tables.score_table import check_out, write_table
     from seedpo.evaluation.score import Scoring, listed_images, read_definitions, score_images, summarise_scores
     from seedpo.evaluation.score import as_sum as sum_text
     from seedpo.settings import as_precision

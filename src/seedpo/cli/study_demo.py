@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from seedpo.data.pixels import to_pil
+from seedpo.data.images.pixels import to_pil
 from seedpo.errors import ConfigError
 from seedpo.evaluation.drawing import draw_samples
 from seedpo.evaluation.settings import EvaluationConfig

@@ -13,9 +13,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seedpo.data.file_kinds import ROWS_ENDING
-from seedpo.data.inventory import Inventory, printable
-from seedpo.data.pair_tables import (
+from seedpo.data.files.file_kinds import ROWS_ENDING
+from seedpo.data.files.inventory import Inventory, printable
+from seedpo.data.pairs.pair_tables import (
     IMAGES_NAME,
     TABLE_NAME,
     TEXT_WRITERS,
@@ -25,9 +25,9 @@ from seedpo.data.pair_tables import (
     PathTable,
     TablePair,
 )
-from seedpo.data.pairs import PairSet, StoredPair
+from seedpo.data.pairs.sets import PairSet, StoredPair
+from seedpo.data.pairs.streams import StreamedPairs
 from seedpo.data.settings import PairsConfig
-from seedpo.data.streams import StreamedPairs
 from seedpo.data.text import spreadsheet_text
 from seedpo.errors import ConfigError, DataError
 from seedpo.files import exists, write_aside, write_folder_aside

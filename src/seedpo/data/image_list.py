@@ -13,13 +13,13 @@ from typing import TypeVar
 
 from PIL import Image
 
-from seedpo.data.image_files import is_image_file
-from seedpo.data.inventory import Inventory
-from seedpo.data.patterns import matches
-from seedpo.data.places import existing, named, plain_name
-from seedpo.data.prompts import PromptRecord, read_prompts
-from seedpo.data.rgb import decoded, size_of_file
-from seedpo.data.search import PassedOver, passed_over, search
+from seedpo.data.files.inventory import Inventory
+from seedpo.data.files.patterns import matches
+from seedpo.data.files.search import PassedOver, passed_over, search
+from seedpo.data.images.image_files import is_image_file
+from seedpo.data.images.places import existing, named, plain_name
+from seedpo.data.images.rgb import decoded, size_of_file
+from seedpo.data.prompts.reading import PromptRecord, read_prompts
 from seedpo.data.text import shown, value_fault
 from seedpo.documents import read_json
 from seedpo.errors import DataError
@@ -138,8 +138,9 @@ def with_prompts(images: Sequence[ListedImage], file: Path) -> list[ListedImage]
 
     Args:
         images: in the order in which lines are counted.
-        file: any that :mod:`seedpo.data.prompts` reads; an empty line is an empty prompt, but for those at the end. To
-            go by names rather than by order, records also have ``file``: the end of an image's path, at least its name.
+        file: any that :mod:`seedpo.data.prompts.reading` reads; an empty line is an empty prompt, but for those at the
+            end. To go by names rather than by order, records also have ``file``: the end of an image's path, at least
+            its name.
 
     Raises:
         DataError: if the file cannot be read, counts differ, or an image has no prompt or several.

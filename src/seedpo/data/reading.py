@@ -6,22 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from seedpo.data import file_kinds
-from seedpo.data.archives import ArchiveStream
 from seedpo.data.catalogue import DATA
-from seedpo.data.d3po import d3po_inventory, d3po_lines, is_d3po
-from seedpo.data.folders import folders_of_pairs, lacks_a_side, open_folders
-from seedpo.data.hub import MARKS, HubStream, SavedRows, split_notes
-from seedpo.data.inventory import Inventory, printable
-from seedpo.data.joined import JoinedPairs
-from seedpo.data.pairs import PairSet
-from seedpo.data.parquet import ParquetRows
-from seedpo.data.set_files import expanded, files_of_set, seen
+from seedpo.data.files import file_kinds
+from seedpo.data.files.inventory import Inventory, printable
+from seedpo.data.files.set_files import expanded, files_of_set, seen
+from seedpo.data.files.splits import SplitWish, chosen_split
+from seedpo.data.pairs.joined import JoinedPairs
+from seedpo.data.pairs.sets import PairSet
+from seedpo.data.pairs.streams import StreamedPairs
 from seedpo.data.settings import DataSet, PairsConfig
-from seedpo.data.split_rows import rows_of_split, split_counts
-from seedpo.data.splits import SplitWish, chosen_split
-from seedpo.data.streams import StreamedPairs
-from seedpo.data.tables import TextRows
+from seedpo.data.tables.archives import ArchiveStream
+from seedpo.data.tables.d3po import d3po_inventory, d3po_lines, is_d3po
+from seedpo.data.tables.folders import folders_of_pairs, lacks_a_side, open_folders
+from seedpo.data.tables.hub import MARKS, HubStream, SavedRows, split_notes
+from seedpo.data.tables.parquet import ParquetRows
+from seedpo.data.tables.rows import TextRows
+from seedpo.data.tables.split_rows import rows_of_split, split_counts
 from seedpo.data.text import csv_lines, json_lines, records
 from seedpo.errors import DataError
 from seedpo.files import exists

@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seedpo.data.image_list import size_of
-from seedpo.data.pixels import to_pil
-from seedpo.data.prompts import load_prompts
+from seedpo.data.images.pixels import to_pil
+from seedpo.data.prompts.reading import load_prompts
 from seedpo.errors import ConfigError, DataError
 from seedpo.evaluation.drawing import draw_batch
 from seedpo.evaluation.folder import EvaluationFolder, Grid, Plan

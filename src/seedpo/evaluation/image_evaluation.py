@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from seedpo.core.stats.bootstrap import mean_interval
-from seedpo.data.fingerprints import prompts_fingerprint
+from seedpo.data.pairs.fingerprints import prompts_fingerprint
 from seedpo.errors import TrainingDiverged
 from seedpo.evaluation.drawing import as_samples, draw_batch
 from seedpo.evaluation.gains import save_scores

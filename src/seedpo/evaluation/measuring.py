@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from seedpo.core.stats.bootstrap import Interval, mean_interval
 from seedpo.data.image_list import ListedImage, find_images, pixels_of
-from seedpo.data.pixels import to_tensor
+from seedpo.data.images.pixels import to_tensor
 from seedpo.documents import read_json
 from seedpo.errors import ConfigError, DataError
 from seedpo.evaluation.drawing import as_samples

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from seedpo.core.stats.bootstrap import grouped_mean_ends
 from seedpo.core.types import ImagePairs
-from seedpo.data.buckets import Size, grouped
-from seedpo.data.fingerprints import fingerprint_of
+from seedpo.data.images.buckets import Size, grouped
+from seedpo.data.pairs.fingerprints import fingerprint_of
 from seedpo.errors import TrainingDiverged
 from seedpo.evaluation.settings import ACCURACY, LOSS, MARGIN
 from seedpo.protocols import DataReader, Fingerprint, Method, PairEncoder, PreferencePairs, SharedEvaluator, State

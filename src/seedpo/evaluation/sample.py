@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from seedpo.core.sampling import Sampling
-from seedpo.data.pixels import to_pil
-from seedpo.data.prompts import load_prompts
+from seedpo.data.images.pixels import to_pil
+from seedpo.data.prompts.reading import load_prompts
 from seedpo.errors import ConfigError
 from seedpo.evaluation.drawing import draw_samples
 from seedpo.evaluation.settings import Drawing, EvaluationConfig

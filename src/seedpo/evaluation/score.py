@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from seedpo.core.stats.bootstrap import grouped_mean_ends
 from seedpo.data.image_list import ListedImage, find_images, pixels_of, size_of, with_prompts
-from seedpo.data.score_table import ScoreTable
+from seedpo.data.tables.score_table import ScoreTable
 from seedpo.errors import ConfigError, DataError, SeedpoError
 from seedpo.recipes.reading import read_recipe
 from seedpo.rewards.named import CheckedReward, build_reward, combined, forget

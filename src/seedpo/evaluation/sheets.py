@@ -19,8 +19,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from seedpo.data.pixels import to_pil
-from seedpo.data.rgb import decoded
+from seedpo.data.images.pixels import to_pil
+from seedpo.data.images.rgb import decoded
 from seedpo.documents import read_json
 from seedpo.errors import DataError
 from seedpo.evaluation.folder import EvaluationFolder

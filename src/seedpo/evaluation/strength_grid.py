@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from seedpo.data.pixels import to_pil
+from seedpo.data.images.pixels import to_pil
 from seedpo.files import write_aside, write_text
 
 SMALLEST, LARGEST = 96, 384

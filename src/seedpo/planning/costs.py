@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seedpo.data.buckets import Size
+from seedpo.data.images.buckets import Size
 from seedpo.models.denoiser import images_of, rows_per_call
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.precision import autocast_dtype

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from seedpo.data.buckets import Size
+from seedpo.data.images.buckets import Size
 from seedpo.methods.presets import METHODS
 from seedpo.settings import HUB
 from seedpo.training.checks import absent_data

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from seedpo.data.rgb import decoded
+from seedpo.data.images.rgb import decoded
 from seedpo.documents import read_json
 
 PROMPTS = 6

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from seedpo.data.rgb import decoded
+from seedpo.data.images.rgb import decoded
 from seedpo.reports.curves import Curve
 from seedpo.reports.families import Family, Setting
 from seedpo.reports.runs import Run, Samples

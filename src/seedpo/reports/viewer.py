@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from seedpo.data.rgb import decoded, size_of_file
+from seedpo.data.images.rgb import decoded, size_of_file
 from seedpo.evaluation.folder import EvaluationFolder
 from seedpo.evaluation.tables import Place
 from seedpo.pages.figures import style

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seedpo.core.stats.classical import wilson_interval
-from seedpo.data.fingerprints import fingerprint_of
+from seedpo.data.pairs.fingerprints import fingerprint_of
 from seedpo.errors import TrainingDiverged
 from seedpo.protocols import Fingerprint, PairEncoder, PreferencePairs, State
 from seedpo.rewards.preference_model import PreferenceModel

@@ -12,7 +12,7 @@ from torch import Tensor
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.sampling import draw_noise, guided_prediction
 from seedpo.core.types import Conditioning, ImagePairs
-from seedpo.data.readers import expect
+from seedpo.data.pairs.readers import expect
 from seedpo.errors import DataError
 from seedpo.protocols import Denoiser, PreferencePairs
 from seedpo.rewards.preprocessing import clip_pixels

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from seedpo.data.pixels import to_pil
+from seedpo.data.images.pixels import to_pil
 from seedpo.scenes.drawing import Scenes, draw, sample_scenes
 from seedpo.scenes.prompts import BACKGROUNDS, COLOURS, SHAPES, SIZES, TRAINING_PROMPTS, Description, parse_prompt
 from seedpo.scenes.taste import choose, utility

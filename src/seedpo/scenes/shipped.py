@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seedpo.data.pairs import PairSet
+from seedpo.data.pairs.sets import PairSet
 from seedpo.data.settings import PairsConfig
 from seedpo.metrics.features.clip import ClipFeatures
 from seedpo.protocols import Images

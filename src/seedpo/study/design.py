@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from seedpo.data.prompts import read_prompts
-from seedpo.data.rgb import decoded, size_of_file
+from seedpo.data.images.rgb import decoded, size_of_file
+from seedpo.data.prompts.reading import read_prompts
 from seedpo.errors import ConfigError, DataError
 from seedpo.study.folder import Study, create_study
 from seedpo.study.image_folders import PromptImages, evaluated_models, read_images

@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from seedpo.data.image_files import is_image_file
-from seedpo.data.inventory import Inventory
-from seedpo.data.places import existing, named
-from seedpo.data.prompts import PromptRecord, read_prompts
-from seedpo.data.search import search, visible_folders
+from seedpo.data.files.inventory import Inventory
+from seedpo.data.files.search import search, visible_folders
+from seedpo.data.images.image_files import is_image_file
+from seedpo.data.images.places import existing, named
+from seedpo.data.prompts.reading import PromptRecord, read_prompts
 from seedpo.data.text import read_text, value_fault
 from seedpo.documents import read_json
 from seedpo.errors import DataError

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from seedpo.data.rgb import UnusualValues, decoded, upright_rgb
+from seedpo.data.images.rgb import UnusualValues, decoded, upright_rgb
 from seedpo.errors import DataError
 from seedpo.files import write_aside
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Form, Header, Query
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from seedpo.data.rgb import size_of_file
+from seedpo.data.images.rgb import size_of_file
 from seedpo.errors import DataError
 from seedpo.study.errors import INVITATION, NO_CONSENT, OLD_PAGE, Refusal
 from seedpo.study.records import Rater, Show, Side

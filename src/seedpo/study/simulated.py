@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 from PIL import Image
 
-from seedpo.data.rgb import decoded
+from seedpo.data.images.rgb import decoded
 from seedpo.errors import SeedpoError
 from seedpo.study.records import Side
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seedpo.core.processes import Process
-from seedpo.data.prompts import load_prompts, names_a_file
+from seedpo.data.prompts.reading import load_prompts, names_a_file
 from seedpo.errors import ConfigError, DataError
 from seedpo.methods.presets import METHODS
 from seedpo.metrics.catalogue import METRICS, metric_entry

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seedpo.data.splits import TRAIN
+from seedpo.data.files.splits import TRAIN
 from seedpo.errors import ConfigError
 from seedpo.methods.presets import METHODS, Preset
 from seedpo.rewards.names import check_definitions

@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from seedpo.data.fingerprints import changes_between
+from seedpo.data.pairs.fingerprints import changes_between
 from seedpo.data.settings import data_label
 from seedpo.errors import RunFolderError
 from seedpo.files import remove_leftovers

@@ -15,12 +15,12 @@ import torch
 from accelerate import Accelerator
 
 from seedpo.core.draws import KeyedDraws
-from seedpo.data.changes import ChangedPairs, relabel
-from seedpo.data.readers import look_ahead, pairs_ahead
+from seedpo.data.files.splits import SplitWish
+from seedpo.data.pairs.changes import ChangedPairs, relabel
+from seedpo.data.pairs.readers import look_ahead, pairs_ahead
+from seedpo.data.pairs.selection import SkippingPairs, divided_by_prompt
 from seedpo.data.reading import load_data, opening_lines
-from seedpo.data.selection import SkippingPairs, divided_by_prompt
 from seedpo.data.settings import DataSet, PairsConfig, data_label
-from seedpo.data.splits import SplitWish
 from seedpo.errors import ConfigError
 from seedpo.methods.sources.offline import OfflinePairs, VisitDraws
 from seedpo.models.denoiser import PipelineDenoiser, load_denoiser

@@ -18,8 +18,8 @@ import torch
 from accelerate import Accelerator
 
 from seedpo.core.processes import Process, with_last_step_clamped
-from seedpo.data.prompts import load_prompts
-from seedpo.data.selection import SkippingPairs
+from seedpo.data.pairs.selection import SkippingPairs
+from seedpo.data.prompts.reading import load_prompts
 from seedpo.errors import ConfigError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.pair_validation import JoinedEvaluation
@@ -69,7 +69,7 @@ def process_of(config: RunConfig, policy: PipelinePolicy) -> Process:
 
 
 def named_prompts(name: str, *, embedded: bool, count: int | None = None) -> list[str]:
-    """Prompts by name; see :func:`seedpo.data.prompts.load_prompts`.
+    """Prompts by name; see :func:`seedpo.data.prompts.reading.load_prompts`.
 
     Warns of words that the embedded model does not know.
     """

@@ -6,12 +6,12 @@ import logging
 from dataclasses import dataclass
 
 from seedpo.core.draws import StratifiedDraws
-from seedpo.data.changes import SQUARE_TIME_IDS, TIES_AS_WINS, ChangedPairs
-from seedpo.data.readers import pairs_ahead
+from seedpo.data.files.splits import SplitWish
+from seedpo.data.pairs.changes import SQUARE_TIME_IDS, TIES_AS_WINS, ChangedPairs
+from seedpo.data.pairs.readers import pairs_ahead
+from seedpo.data.pairs.selection import SkippingPairs, divided_by_prompt, shared_images
 from seedpo.data.reading import load_data, opening_lines
-from seedpo.data.selection import SkippingPairs, divided_by_prompt, shared_images
 from seedpo.data.settings import DataSet, PairsConfig, data_label
-from seedpo.data.splits import SplitWish
 from seedpo.errors import ConfigError
 from seedpo.evaluation.pair_validation import PairValidation
 from seedpo.methods.presets import METHODS

@@ -10,7 +10,7 @@ from torch import Tensor
 from seedpo.core.types import ImagePairs
 from seedpo.data.cache.pairs import EncodedPairs, encode_pair, size_ids
 from seedpo.data.cache.store import Store
-from seedpo.data.selection import SkippingPairs
+from seedpo.data.pairs.selection import SkippingPairs
 from seedpo.errors import DataError
 from seedpo.protocols import LabelledPair
 from tests.data.cache.toys import PAIRS, ToyModel, ToyPairs

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from seedpo.data.buckets import Size, bucket_sizes, cropped_share, nearest_bucket
 from seedpo.data.check.shapes import Shapes
+from seedpo.data.images.buckets import Size, bucket_sizes, cropped_share, nearest_bucket
 
 
 def shapes(*sizes: Size, others: tuple[Size, ...] = ()) -> Shapes:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
+from tests.data.test_near_duplicates import photograph
 
 from seedpo.data.check.findings import Measured, check_pairs, spread
 from seedpo.data.check.sheet import (
@@ -22,11 +23,10 @@ from seedpo.data.check.sheet import (
     write_contact_sheet,
     write_near_duplicates,
 )
-from seedpo.data.pairs import PairSet
+from seedpo.data.pairs.sets import PairSet
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError
 from tests.data.pictures import BLUE, RED, encoded, image_file, ramp, table
-from tests.data.test_near_duplicates import photograph
 
 
 def drawn(pairs: PairSet, rows: list[int], folder: Path) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from seedpo.data.check.findings import check_pairs
 from seedpo.data.check.text import findings_text
-from seedpo.data.pairs import PairSet
+from seedpo.data.pairs.sets import PairSet
 from seedpo.data.reading import load_pairs
 from seedpo.data.settings import PairsConfig
 from tests.data.fuzzing.outcomes import harmless, outcome

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from seedpo.data.buckets import stored_size
 from seedpo.data.image_list import pixels_of, size_of
-from seedpo.data.images import read_file, read_image
+from seedpo.data.images.buckets import stored_size
+from seedpo.data.images.reading import read_file, read_image
 from tests.data.fuzzing.mutations import damaged
 from tests.data.fuzzing.outcomes import a_folder, fuzzed, harmless, outcome
 from tests.data.fuzzing.readings import pixels_digest

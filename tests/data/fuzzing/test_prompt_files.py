@@ -9,8 +9,8 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from seedpo.data.image_list import ListedImage, find_images, with_prompts
-from seedpo.data.prompt_sets import HPSV2, PARTI, PICKAPIC
-from seedpo.data.prompts import load_prompts, read_prompts
+from seedpo.data.prompts.prompt_sets import HPSV2, PARTI, PICKAPIC
+from seedpo.data.prompts.reading import load_prompts, read_prompts
 from seedpo.data.reading import load_pairs
 from seedpo.data.settings import PairsConfig
 from tests.data.fuzzing.mutations import damaged

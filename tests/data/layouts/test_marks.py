@@ -10,7 +10,7 @@ from seedpo.data.layouts import PairRule, find_layout, marks
 from seedpo.data.layouts.columns import PLAIN, Shape
 from seedpo.data.layouts.layout import Verdicts
 from seedpo.data.layouts.marks import number, pairs_of_scores
-from seedpo.data.tables import list_length
+from seedpo.data.tables.rows import list_length
 from seedpo.errors import DataError
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from seedpo.data.pairs import PairSet
+from seedpo.data.pairs.sets import PairSet
 from seedpo.data.reading import read_pairs
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError

@@ -14,7 +14,7 @@ from seedpo.core.types import Conditioning, ImagePairs
 from seedpo.data.cache.digests import digest
 from seedpo.data.cache.entries import Entry
 from seedpo.data.cache.store import Store
-from seedpo.data.readers import expect
+from seedpo.data.pairs.readers import expect
 from seedpo.errors import DataError
 from seedpo.protocols import Denoiser, DistributionEncoder, LabelledPair, PreferencePairs, Releasable
 

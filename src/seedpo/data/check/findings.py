@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from seedpo.data.buckets import Size, cropped_share
 from seedpo.data.check.overlaps import (
     EVALUATION,
     MOST_PAIRS,
@@ -28,11 +27,12 @@ from seedpo.data.check.overlaps import (
     overlaps,
 )
 from seedpo.data.check.shapes import Shapes
-from seedpo.data.inventory import Inventory
-from seedpo.data.near_duplicates import MOST_BITS, MOST_LEVELS
-from seedpo.data.pairs import OpenedPair, PairSet, check_size, open_pair
-from seedpo.data.selection import is_apart
-from seedpo.data.streams import StreamedPairs
+from seedpo.data.files.inventory import Inventory
+from seedpo.data.images.buckets import Size, cropped_share
+from seedpo.data.images.near_duplicates import MOST_BITS, MOST_LEVELS
+from seedpo.data.pairs.selection import is_apart
+from seedpo.data.pairs.sets import OpenedPair, PairSet, check_size, open_pair
+from seedpo.data.pairs.streams import StreamedPairs
 from seedpo.errors import DataError
 
 TOKENS = 77

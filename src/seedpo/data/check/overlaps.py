@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from seedpo.data.near_duplicates import (
+from seedpo.data.images.near_duplicates import (
     MOST_COMPARED,
     Impression,
     Match,
@@ -15,7 +15,7 @@ from seedpo.data.near_duplicates import (
     near_duplicates,
     normalised,
 )
-from seedpo.data.pairs import OpenedPair
+from seedpo.data.pairs.sets import OpenedPair
 
 TRAINING, VALIDATION, EVALUATION = PARTS = ("training", "validation", "evaluation")
 

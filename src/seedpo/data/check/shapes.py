@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from seedpo.data.buckets import STEP, Size, bucket_sizes, cropped_share, nearest_bucket
-from seedpo.data.pairs import OpenedPair
+from seedpo.data.images.buckets import STEP, Size, bucket_sizes, cropped_share, nearest_bucket
+from seedpo.data.pairs.sets import OpenedPair
 
 RESOLUTIONS = (512, 768, 1024)
 """Resolutions that are tried: those that Stable Diffusion 1.5, 2 and XL were made for."""

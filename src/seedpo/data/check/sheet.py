@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from seedpo.data.check.findings import Findings, Opened
 from seedpo.data.check.overlaps import SIDES, AlikeImages, AlikePairs, ImagePlace
-from seedpo.data.pairs import OpenedPair, PairSet, fitted, open_pair
+from seedpo.data.pairs.sets import OpenedPair, PairSet, fitted, open_pair
 
 SIDE = 224
 """Height and width that an image takes at most, in pixels."""

@@ -10,8 +10,8 @@ import numpy as np
 
 from seedpo.data.check.findings import TOKENS, Findings
 from seedpo.data.check.overlaps import Overlap
-from seedpo.data.inventory import printable
-from seedpo.data.near_duplicates import MOST_BITS, MOST_LEVELS
+from seedpo.data.files.inventory import printable
+from seedpo.data.images.near_duplicates import MOST_BITS, MOST_LEVELS
 from seedpo.data.text.values import shown
 
 SHOWN = 5

@@ -113,7 +113,7 @@ LAYOUTS = (
         judge=_judge("scores", _scores, _SCORES),
         rule=_SCORES,
     ),
-    Layout(  # D3PO's scores, see seedpo.data.d3po
+    Layout(  # D3PO's scores, see seedpo.data.tables.d3po
         title="D3PO",
         images=(IMAGE_LISTS, IMAGE_LISTS),
         marks=(("human_prefer",), IMAGE_LISTS),

@@ -9,11 +9,11 @@ import torch
 
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.types import ImagePairs
-from seedpo.data.blocks import blocks_of
-from seedpo.data.buckets import buckets_of
-from seedpo.data.fingerprints import fingerprint_of
-from seedpo.data.joined import repeats_of
-from seedpo.data.readers import ExpectingEncoder, look_ahead
+from seedpo.data.images.buckets import buckets_of
+from seedpo.data.pairs.fingerprints import fingerprint_of
+from seedpo.data.pairs.joined import repeats_of
+from seedpo.data.pairs.readers import ExpectingEncoder, look_ahead
+from seedpo.data.tables.blocks import blocks_of
 from seedpo.methods.settings import MethodConfig
 from seedpo.methods.sources.stream import BucketStream, IndexStream
 from seedpo.methods.sources.supplies import Supplies

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seedpo.core.types import StepBatch
-from seedpo.data.fingerprints import prompts_fingerprint
+from seedpo.data.pairs.fingerprints import prompts_fingerprint
 from seedpo.errors import SeedpoError
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.step_pairs import StepPairs, join, step_batch

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from seedpo.data.blocks import Blocks, block_order
+from seedpo.data.tables.blocks import Blocks, block_order
 from seedpo.protocols import State
 
 

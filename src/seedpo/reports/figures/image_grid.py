@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from seedpo.data.rgb import decoded
+from seedpo.data.images.rgb import decoded
 from seedpo.errors import ConfigError, DataError, RunFolderError
 from seedpo.pages.wording import count, listing
 from seedpo.reports.families import Family, Setting

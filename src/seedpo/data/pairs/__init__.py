@@ -1,0 +1,1 @@
+"""Labelled pairs: what rows become, which of them are trained on, and in which order."""

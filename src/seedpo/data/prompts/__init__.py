@@ -1,0 +1,1 @@
+"""Prompts, by the name of a set or from a file."""
