@@ -56,6 +56,8 @@ def test_files_of_nothing_known_are_named(content, ending):
 
 @fuzzed(40, rows=tables())
 @example(rows=[{"prompt": "a \ud83d", "chosen": "red.png", "rejected": "blue.png"}])
+@example(rows=[{"prompt": "a star", "chosen": "red.png", "rejected": "blue.png", "split": []}])
+@example(rows=[{"caption": "a star", "images": ["red.png", "blue.png"], "ranks": [10**400, float("nan")]}])
 def test_no_row_vanishes(rows):
     pairs = read(as_json_lines(rows, ascii_only=True).encode(), ".jsonl", PairsConfig(resolution=8))
     if pairs is not None:

@@ -80,9 +80,9 @@ def split_counts(table: Table) -> dict[str, int]:
     if COLUMN not in table.columns or not table.is_light(COLUMN):
         return {}
     faults = table.faults()
-    counts = Counter(value for row, value in enumerate(table.values(COLUMN)) if row not in faults)
-    is_told = all(isinstance(value, str) and value.lower() in WORDS for value in counts)
-    return dict(sorted(counts.items())) if is_told else {}
+    values = [value for row, value in enumerate(table.values(COLUMN)) if row not in faults]
+    is_told = all(isinstance(value, str) and value.lower() in WORDS for value in values)
+    return dict(sorted(Counter(values).items())) if is_told else {}
 
 
 def rows_of_split(table: Table, counts: Mapping[str, int], wish: SplitWish) -> tuple[Table, dict[str, int]]:
