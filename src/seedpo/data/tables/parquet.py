@@ -142,7 +142,11 @@ class ParquetRows:
         values: list[Any] = []
         for path in self.files:
             try:
-                values += pq.ParquetFile(path).read(columns=[column])[column].to_pylist()
+                file = pq.ParquetFile(path)
+                cells = file.read(columns=[column])[column].to_pylist()
+                if len(cells) != file.metadata.num_rows:
+                    raise EOFError(f"{len(cells)} values for {file.metadata.num_rows} rows")
+                values += cells
             except UNREADABLE as error:
                 raise DataError(
                     f"preference pairs {path} cannot be read as parquet: {column}: {error}; fetch or write it again"
@@ -166,7 +170,7 @@ class ParquetRows:
                 for group in range(file.num_row_groups):
                     part = _smallest_part(file.metadata.row_group(group), column)
                     lengths += lengths_of(file.read_row_group(group, columns=[part])[column])
-            except (pa.ArrowException, OSError) as error:
+            except UNREADABLE as error:
                 raise DataError(
                     f"preference pairs {path} cannot be read as parquet: {column}: {error}; fetch or write it again"
                 ) from error
