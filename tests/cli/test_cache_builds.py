@@ -24,7 +24,7 @@ from seedpo.training.caches import open_caches
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run import build_pairs
 from tests.data.pictures import BLUE, GREEN, RED
-from tests.data.test_archives import sample, write_tar
+from tests.data.tables.test_archives import sample, write_tar
 from tests.small_runs import few_pairs
 from tests.training.test_caches import flip_a_byte_of_each_shard
 

@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from tests.data.test_streams import Rows
 
 from seedpo.cli import main
 from seedpo.data.pairs.streams import StreamedPairs
 from seedpo.data.settings import PairsConfig
 from seedpo.scenes.pairs import preference_table
+from tests.data.pairs.test_streams import Rows
 from tests.data.pictures import BLUE, RED, image_file, noise_file, table, write_images
 
 

@@ -3,13 +3,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.data.test_streams import Rows
-
 from seedpo.data.check.findings import Findings, check_pairs, least_tokens
 from seedpo.data.check.text import SHOWN, findings_text
 from seedpo.data.pairs.sets import PairSet
 from seedpo.data.pairs.streams import StreamedPairs
 from seedpo.data.settings import PairsConfig
+from tests.data.pairs.test_streams import Rows
 from tests.data.pictures import BLUE, GREEN, RED, image_file, noise_file, table
 
 

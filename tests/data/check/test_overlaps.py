@@ -3,14 +3,14 @@ from __future__ import annotations
 from typing import Any
 
 from PIL import Image
-from tests.data.test_near_duplicates import photograph
-from tests.data.test_streams import Rows
 
 from seedpo.data.check.findings import Findings, Measured, check_pairs
 from seedpo.data.pairs.selection import is_apart
 from seedpo.data.pairs.sets import PairSet
 from seedpo.data.pairs.streams import StreamedPairs
 from seedpo.data.settings import PairsConfig
+from tests.data.images.test_near_duplicates import photograph
+from tests.data.pairs.test_streams import Rows
 from tests.data.pictures import encoded, table
 
 PHOTOGRAPHS = [photograph(seed, side=64) for seed in range(12)]

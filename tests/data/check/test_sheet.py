@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
-from tests.data.test_near_duplicates import photograph
 
 from seedpo.data.check.findings import Measured, check_pairs, spread
 from seedpo.data.check.sheet import (
@@ -26,6 +25,7 @@ from seedpo.data.check.sheet import (
 from seedpo.data.pairs.sets import PairSet
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError
+from tests.data.images.test_near_duplicates import photograph
 from tests.data.pictures import BLUE, RED, encoded, image_file, ramp, table
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.data.test_fingerprints import some_rows, table
 
 from seedpo.data.pairs.changes import TIES_AS_WINS, ChangedPairs
 from seedpo.data.pairs.joined import JoinedPairs, repeats_of
@@ -19,6 +18,7 @@ from seedpo.methods.sources.offline import OfflinePairs
 from seedpo.settings import build_config
 from seedpo.training.settings import RunConfig
 from tests.data.encoders import NumberedPairs
+from tests.data.pairs.test_fingerprints import some_rows, table
 
 
 def sets(folder: Path, *weights: int, **settings: Any) -> JoinedPairs:

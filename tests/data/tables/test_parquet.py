@@ -156,3 +156,12 @@ class TestOddFiles:
         maps = pa.array([[("path", "a.png")]], pa.map_(pa.string(), pa.string()))
         pq.write_table(pa.table({"chosen": maps}), tmp_path / "a.parquet")
         assert ParquetRows([tmp_path / "a.parquet"], origin="set").row(0, ["chosen"]) == {"chosen": [("path", "a.png")]}
+
+
+def test_a_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    columns = [pa.array(["a fox"]), pa.array([["0.png", "1.png"]]), pa.array([["2.png", "3.png"]])]
+    pq.write_table(pa.table(columns, names=["prompt", "images", "images"]), path)
+    rows = ParquetRows([path], origin="pairs")
+    with pytest.raises(DataError, match=r"pairs\.parquet.*images"):
+        rows.lengths("images")

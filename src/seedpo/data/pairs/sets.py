@@ -314,6 +314,8 @@ class PairSet:
         notes += [f"{self.unlabelled} without a label left out"] if self.unlabelled else []
         notes += [f"{self.alone} without a partner left out"] if self.alone else []
         notes += [f"{self.tied} ties among them"] if self.tied > self.ties else []
+        faulty = self.index.row_counts()[1]["faulty"]
+        notes += [f"{faulty} faulty among them"] if faulty else []
         notes += [f"in {len(set(self._buckets))} buckets"] if self._buckets else []
         return ", ".join(notes)
 
