@@ -26,6 +26,7 @@ NO_PLACES = {
     "split",
     "held_out_split",
     "validation_split",
+    "columns",
     "noise_weight",
 }
 """Keys that hold text, but never a path."""

@@ -272,7 +272,7 @@ def test_which_keys_change_no_result() -> None:
     keys = dotted(RunConfig().tree())
     harmless = {key for key in keys if not changes_results(RunConfig, key)}
     assert {key for key in harmless if not key.startswith("alarms.")} == {
-        *("log_every", "checkpoint_every", "checkpoints_limit", "trackers", "tracker_project"),
+        *("log_every", "pairs.readers", "checkpoint_every", "checkpoints_limit", "trackers", "tracker_project"),
         *("cache.folder", "cache.latents", "cache.prompts"),
         *("feedback.poll_seconds", "feedback.timeout_hours"),
     }

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -143,9 +143,14 @@ class Readers:
 
     def submit(self, stored: StoredPair, config: PairsConfig, size: tuple[int, int] | None) -> Future[PixelPair] | None:
         """Has a pair decoded; ``None`` once a reader was killed."""
-        with _without_interrupts(), suppress(BrokenProcessPool):
-            return self._pool.submit(pixel_pair, stored, config, size)
-        return None
+        if self._is_broken:
+            return None
+        try:
+            with _without_interrupts():
+                return self._pool.submit(pixel_pair, stored, config, size)
+        except (BrokenProcessPool, OSError):  # OSError: a reader is to start while the pool falls apart
+            self._give_up()
+            return None
 
     def result(self, future: Future[PixelPair]) -> PixelPair | None:
         """A pair once it is decoded; ``None`` if a reader was killed meanwhile.
@@ -156,14 +161,17 @@ class Readers:
         try:
             return future.result()
         except BrokenProcessPool:
-            if not self._is_broken:
-                logger.warning(
-                    "one of pairs.readers = %d reader processes was killed, perhaps because memory ran out: from here "
-                    "on this process reads its pairs itself, which is slower; set pairs.readers to fewer",
-                    self.number,
-                )
-            self._is_broken = True
+            self._give_up()
             return None
+
+    def _give_up(self) -> None:
+        if not self._is_broken:
+            logger.warning(
+                "one of pairs.readers = %d reader processes was killed or could not start, perhaps because memory ran "
+                "out: from here on this process reads its pairs itself, which is slower; set pairs.readers to fewer",
+                self.number,
+            )
+        self._is_broken = True
 
     def close(self) -> None:
         """Ends the processes."""
