@@ -284,9 +284,9 @@ class TestKinds:
     @pytest.mark.parametrize(
         ("name", "content", "fix"),
         [
-            ("a.tar.gz", gzip.compress(b"x"), "gunzip"),
-            ("a.jsonl.gz", gzip.compress(b"{}"), "gunzip"),
-            ("a.tar", gzip.compress(b"x"), "gunzip"),
+            ("a.tar.gz", gzip.compress(b"x", mtime=0), "gunzip"),
+            ("a.jsonl.gz", gzip.compress(b"{}", mtime=0), "gunzip"),
+            ("a.tar", gzip.compress(b"x", mtime=0), "gunzip"),
             ("a.zip", b"PK\3\4 ...", "unzip"),
             ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
             ("a.jsonl", b"<!DOCTYPE html><html>", "download the file itself"),

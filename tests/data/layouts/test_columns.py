@@ -74,3 +74,8 @@ class TestNearMisses:
     def test_the_nearest_layout_is_named(self) -> None:
         with pytest.raises(DataError, match=r"lacks the columns \['path2'\].*«HPDv3»"):
             find_layout(["prompt", "path1", "confidence"], origin="t")
+
+    @pytest.mark.parametrize("columns", [["text", "win", "lose"], ["prompt", "a", "b"], ["x"]])
+    def test_without_a_likeness_the_usual_layout_is_named(self, columns: list[str]) -> None:
+        with pytest.raises(DataError, match="nearest layout is «prompt, chosen, rejected»"):
+            find_layout(columns, origin="t")

@@ -95,8 +95,8 @@ def _shown(table: Columns, own: Mapping[str, str]) -> Columns:
 
 def _no_layout(layouts: Collection[Layout], shown: Columns, table: Columns, origin: str) -> str:
     def likeness(layout: Layout) -> tuple[int, int]:
-        missing = len(layout.missing(shown))
-        return len(layout.needed) - missing, -missing
+        own = layout.needed[1:]  # a column of prompts tells no layout from another
+        return sum(any(name in shown for name in names) for names in own), -len(layout.missing(shown))
 
     nearest = max(layouts, key=likeness)
     if missing := nearest.missing(shown):
