@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
 
-from seedpo.data.images.buckets import Size, buckets_of
-from seedpo.data.pairs.fingerprints import fingerprint_of
-from seedpo.data.pairs.joined import repeats_of
-from seedpo.data.pairs.prompt_columns import prompts_of
 from seedpo.data.pairs.readers import expect
-from seedpo.data.pairs.streams import restore_to, state_of
-from seedpo.data.tables.blocks import Blocks, blocks_of
+from seedpo.data.pairs.views import PairsView
 from seedpo.data.text import shown
 from seedpo.errors import DataError
-from seedpo.protocols import Fingerprint, LabelledPair, PreferencePairs, Reward, State
+from seedpo.protocols import LabelledPair, PreferencePairs, Reward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +67,7 @@ def relabel(reward: Reward, *, name: str, gap: float) -> Change:
     return Change(label=f"relabel={name} {gap!r}", pair=pair)
 
 
-class ChangedPairs:
+class ChangedPairs(PairsView):
     """A set of pairs, each changed when it is read.
 
     Args:
@@ -81,40 +76,12 @@ class ChangedPairs:
     """
 
     def __init__(self, pairs: PreferencePairs, changes: Sequence[Change]) -> None:
-        self.pairs = pairs
+        super().__init__(pairs)
         self.changes = changes
-        self.sequential = pairs.sequential
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def repeats(self) -> Sequence[int] | None:
-        """Visits of each pair in an epoch; ``None``: one of each."""
-        return repeats_of(self.pairs)
-
-    def buckets(self) -> Sequence[Size] | None:
-        """Height and width of the images of each pair; ``None``: one size for all."""
-        return buckets_of(self.pairs)
-
-    def blocks(self) -> Blocks | None:
-        """Pairs that are read together; ``None``: all are shuffled together."""
-        return blocks_of(self.pairs)
 
     def expect(self, rows: Sequence[int]) -> None:
         """Says which pairs are asked for next."""
         expect(self.pairs, rows)
-
-    def all_prompts(self) -> Iterable[str | None]:
-        """The prompt of each pair, which no change concerns; ``None`` where it cannot be read."""
-        return prompts_of(self.pairs)
-
-    def fingerprint(self) -> Fingerprint:
-        """That of the pairs as they are stored; the settings say what is changed."""
-        return fingerprint_of(self.pairs)
-
-    def one_pass(self) -> Iterable[int]:
-        """Numbers of the pairs of one pass."""
-        return self.pairs.one_pass()
 
     def __getitem__(self, row: int) -> LabelledPair:
         """One pair, changed.
@@ -124,22 +91,9 @@ class ChangedPairs:
         """
         return reduce(lambda pair, change: change.pair(row, pair), self.changes, self.pairs[row])
 
-    def state(self) -> State:
-        """Where a stream can go on."""
-        return state_of(self.pairs)
-
-    def restore(self, state: State) -> None:
-        """Takes back what :meth:`state` gave."""
-        restore_to(self.pairs, state)
-
     def prompt(self, row: int) -> str:
         """The prompt of one pair, which no change concerns; its images are not read."""
         return self.pairs.prompt(row)
-
-    def images(self, row: int) -> Sequence[tuple[str, str]]:
-        """Place and SHA-256 of both image files of a pair, as they are stored; nothing of sets that cannot tell."""
-        own = getattr(self.pairs, "images", None)
-        return [] if own is None else own(row)
 
     def content(self, row: int) -> str:
         """SHA-256 of all that the changed pair depends on; the row, too, since a change may."""

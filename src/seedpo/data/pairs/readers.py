@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -25,16 +25,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from seedpo.data.images.buckets import Size, buckets_of
-from seedpo.data.pairs.fingerprints import fingerprint_of
-from seedpo.data.pairs.joined import repeats_of
-from seedpo.data.pairs.prompt_columns import prompts_of
 from seedpo.data.pairs.sets import StoredPair, content_hash, fitted, open_pair
-from seedpo.data.pairs.streams import restore_to, state_of
+from seedpo.data.pairs.views import PairsView
 from seedpo.data.settings import PairsConfig
-from seedpo.data.tables.blocks import Blocks, blocks_of
 from seedpo.errors import DataError, SeedpoError, StreamError
-from seedpo.protocols import Fingerprint, LabelledPair, PreferencePairs, State
+from seedpo.protocols import LabelledPair, PreferencePairs
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +201,7 @@ def _end(pool: ProcessPoolExecutor, lifeline: Connection) -> None:
     lifeline.close()
 
 
-class PairsAhead:
+class PairsAhead(PairsView):
     """Labelled pairs of which the next ones are decoded by other processes.
 
     Those that were announced with :meth:`expect` are kept until others are; any other pair is read here.
@@ -217,15 +212,12 @@ class PairsAhead:
     """
 
     def __init__(self, pairs: StoredPairs, *, readers: int) -> None:
-        self.pairs = pairs
-        self.sequential = pairs.sequential
+        super().__init__(pairs)
+        self.pairs: StoredPairs = pairs
         self.readers = Readers(readers)
         self._stored: dict[int, StoredPair | SeedpoError] = {}
         """What is expected, or why it cannot be read."""
         self._pixels: dict[int, Future[PixelPair]] = {}
-
-    def __len__(self) -> int:
-        return len(self.pairs)
 
     def expect(self, rows: Sequence[int]) -> None:
         """Has pairs decoded, and forgets all that are not among them."""
@@ -274,14 +266,6 @@ class PairsAhead:
     def _size(self) -> tuple[int, int] | None:
         return self.pairs.size() if self.pairs.config.resolution is None else None
 
-    def state(self) -> State:
-        """Where a stream can go on."""
-        return state_of(self.pairs)
-
-    def restore(self, state: State) -> None:
-        """Takes back what :meth:`state` gave."""
-        restore_to(self.pairs, state)
-
     def prompt(self, row: int) -> str:
         """What both images of a pair were made for."""
         return self.stored(row).prompt if row in self._stored else self.pairs.prompt(row)
@@ -289,35 +273,6 @@ class PairsAhead:
     def content(self, row: int) -> str:
         """SHA-256 of all that a pair depends on."""
         return content_hash(self.stored(row), self.pairs.config) if row in self._stored else self.pairs.content(row)
-
-    def one_pass(self) -> Iterable[int]:
-        """Numbers of the pairs of one pass."""
-        return self.pairs.one_pass()
-
-    def all_prompts(self) -> Iterable[str | None]:
-        """The prompt of each pair; ``None`` where it cannot be read."""
-        return prompts_of(self.pairs)
-
-    def repeats(self) -> Sequence[int] | None:
-        """Visits of each pair in an epoch; ``None``: one of each."""
-        return repeats_of(self.pairs)
-
-    def buckets(self) -> Sequence[Size] | None:
-        """Height and width of the images of each pair; ``None``: one size for all."""
-        return buckets_of(self.pairs)
-
-    def blocks(self) -> Blocks | None:
-        """Pairs that are read together; ``None``: all are shuffled together."""
-        return blocks_of(self.pairs)
-
-    def fingerprint(self) -> Fingerprint:
-        """That of the pairs: how many readers there are changes nothing."""
-        return fingerprint_of(self.pairs)
-
-    def images(self, row: int) -> Sequence[tuple[str, str]]:
-        """Place and SHA-256 of both image files of a pair; nothing of sets that cannot tell."""
-        own = getattr(self.pairs, "images", None)
-        return [] if own is None else own(row)
 
 
 def pairs_ahead(pairs: StoredPairs, *, readers: int) -> PreferencePairs:
