@@ -77,10 +77,7 @@ def _at(place: str) -> list[ListedImage]:
         return [ListedImage(path=path)]
     if exists(path) and path.is_dir():
         if (path / INDEX).is_file():
-            images = indexed_images(path, fix="remove it to score all images of the folder")
-            if not images:
-                raise DataError(f"{path / INDEX} names no image; draw some with `seedpo sample --out {path}`")
-            return images
+            return _indexed(path)
         result = search(path, is_image_file)
         files, passed = result.files, result.passed
     elif has_magic(place):
@@ -102,23 +99,16 @@ def _matches(pattern: str) -> tuple[tuple[Path, ...], tuple[PassedOver, ...]]:
     return tuple(path for path, verdict in verdicts.items() if verdict is True), passed_over(others)
 
 
-def indexed_images(folder: Path, *, fix: str) -> list[ListedImage]:
-    """The images that the :data:`INDEX` of a folder names, with their prompts, in its order.
-
-    Args:
-        folder: of `seedpo sample`.
-        fix: what to do about an index that cannot be used, for messages.
-
-    Raises:
-        DataError: if the index cannot be read or is of another kind, or an image is not there.
-    """
+def _indexed(folder: Path) -> list[ListedImage]:
     path = folder / INDEX
     try:
         entries = read_json(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}); {fix}") from error
+        raise DataError(
+            f"{path} cannot be read as JSON ({error}); remove it to score all images of the folder"
+        ) from error
     if fault := value_fault(entries):
-        raise DataError(f"{path} {fault}; {fix}")
+        raise DataError(f"{path} {fault}; remove it to score all images of the folder")
     if isinstance(entries, dict) and "tile" in entries:
         raise DataError(
             f"{folder} holds sheets of many images; draw single ones with `seedpo sample --run RUN --out FOLDER`"
@@ -127,14 +117,15 @@ def indexed_images(folder: Path, *, fix: str) -> list[ListedImage]:
         isinstance(entry, dict) and isinstance(entry.get("file"), str) and isinstance(entry.get("prompt"), str)
         for entry in entries
     ):
-        raise DataError(f'{path} is not a list of {{"file": ..., "prompt": ...}} as seedpo sample writes it; {fix}')
-    images: list[ListedImage] = []
-    for entry in entries:
-        file = existing(entry["file"], folder)
-        if file is None:
-            raise DataError(f"{path} names {named(entry['file'])}, which is not there; draw the images again")
-        images.append(ListedImage(path=file, prompt=entry["prompt"]))
-    return images
+        raise DataError(f'{path} is not a list of {{"file": ..., "prompt": ...}}; remove it to score all images there')
+    if not entries:
+        raise DataError(f"{path} names no image; draw some with `seedpo sample --out {folder}`")
+    files = [existing(entry["file"], folder) for entry in entries]
+    if None in files:
+        absent = entries[files.index(None)]["file"]
+        raise DataError(f"{path} names {named(absent)}, which is not there; draw the images again")
+    pairs = zip(filter(None, files), entries, strict=True)
+    return [ListedImage(path=file, prompt=entry["prompt"]) for file, entry in pairs]
 
 
 def _as_counted(text: str) -> list[tuple[int, int, str]]:

@@ -21,10 +21,11 @@ from pathlib import Path
 
 from seedpo.data.files.inventory import Inventory
 from seedpo.data.files.search import search, visible_folders
-from seedpo.data.image_list import INDEX, indexed_images
 from seedpo.data.images.image_files import is_image_file
+from seedpo.data.images.places import existing, named
 from seedpo.data.prompts.reading import PromptRecord, read_prompts
 from seedpo.data.text import read_text, value_fault
+from seedpo.documents import read_json
 from seedpo.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -59,9 +60,8 @@ def read_images(folder: Path, prompts: Sequence[PromptRecord] | None = None) -> 
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; name one with images, for example from seedpo sample --out")
-    if (folder / INDEX).is_file():
-        images = indexed_images(folder, fix="draw the images again")
-        items = _grouped([(image.prompt or "", image.path) for image in images])
+    if (folder / "index.json").is_file():
+        items = _grouped(_indexed(folder))
     elif folder.parent.name == "images" and (folder.parent.parent / "prompts.jsonl").is_file():
         items = _numbered(folder, read_prompts(folder.parent.parent / "prompts.jsonl"))
     else:
@@ -81,6 +81,28 @@ def evaluated_models(folder: Path) -> Mapping[str, Path]:
     if not models or not (folder / "prompts.jsonl").is_file():
         raise DataError(f"{folder} is not from seedpo evaluate (prompts.jsonl and images/TARGET); check the path")
     return models
+
+
+def _indexed(folder: Path) -> list[tuple[str, Path]]:
+    path = folder / "index.json"
+    try:
+        entries = read_json(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON ({error}); draw the images again") from error
+    if fault := value_fault(entries):
+        raise DataError(f"{path} {fault}; draw the images again")
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("file"), str) and isinstance(entry.get("prompt"), str)
+        for entry in entries
+    ):
+        raise DataError(f'{path} is not a list of {{"file": ..., "prompt": ...}} as seedpo sample writes it')
+    images: list[tuple[str, Path]] = []
+    for entry in entries:
+        file = existing(entry["file"], folder)
+        if file is None:
+            raise DataError(f"{path} names {named(entry['file'])}, which does not exist; draw the images again")
+        images.append((entry["prompt"], file))
+    return images
 
 
 def _plain(folder: Path, prompts: Sequence[PromptRecord] | None) -> list[PromptImages]:
