@@ -11,9 +11,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from benchmarks.networks import LORA_RANK, TOKENS, move
 from seedpo.core.types import Conditioning
 from seedpo.models.families import FAMILIES
+from seedpo.models.pipelines.stable_diffusion import TextConditioning
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.settings import LoraForm
-from seedpo.models.stable_diffusion import TextConditioning
 from seedpo.planning.configurations import published
 from seedpo.settings import Precision
 

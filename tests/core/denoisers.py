@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from seedpo.core.processes import DiffusionProcess
-from seedpo.models.stable_diffusion import TextConditioning
+from seedpo.models.pipelines.stable_diffusion import TextConditioning
 
 
 def small_process(dtype: torch.dtype = torch.float32) -> DiffusionProcess:

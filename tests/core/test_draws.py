@@ -6,7 +6,7 @@ from torch import Tensor
 
 from seedpo.core.draws import KeyedDraws, StratifiedDraws
 from seedpo.core.processes import DiffusionProcess, Process
-from tests.methods.flow import FlowProcess
+from tests.methods.flow import flow_process
 
 SHAPE = (4, 8, 8)
 
@@ -86,7 +86,7 @@ def test_uniform_numbers_are_uniform_and_apart_from_the_coin() -> None:
     assert abs(float(torch.corrcoef(torch.stack([numbers, coins]))[0, 1])) < 0.08
 
 
-@pytest.mark.parametrize("process", [PROCESS, FlowProcess()])
+@pytest.mark.parametrize("process", [PROCESS, flow_process()])
 def test_strata_spread_the_time_steps_of_a_pair_and_keep_their_distribution(process: Process) -> None:
     draws, pairs, strata = StratifiedDraws(seed=3, strata=4), 500, 4
     visits = torch.arange(strata).repeat(pairs)

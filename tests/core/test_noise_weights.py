@@ -8,7 +8,7 @@ from seedpo.core.processes import DiffusionProcess, Process
 from seedpo.errors import ConfigError
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run import build_method
-from tests.methods.flow import FlowProcess
+from tests.methods.flow import flow_process
 from tests.training.toys import toy_config
 
 LEVELS = torch.tensor([0.999, 0.9, 0.5, 0.05, 0.004], dtype=torch.float64)
@@ -18,7 +18,7 @@ KINDS = ["epsilon", "v_prediction", "sample", "flow"]
 def process_of(kind: str) -> tuple[Process, torch.Tensor]:
     """A process and its time steps at several levels."""
     if kind == "flow":
-        return FlowProcess(), torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
+        return flow_process(), torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
     process = DiffusionProcess(alphas_cumprod=LEVELS, prediction_type=kind)  # type: ignore[arg-type]
     return process, torch.arange(5)
 

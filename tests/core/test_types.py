@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from seedpo.core.types import ImagePairs
-from seedpo.models.stable_diffusion import TextConditioning
+from seedpo.models.pipelines.stable_diffusion import TextConditioning
 
 
 def pairs() -> ImagePairs:

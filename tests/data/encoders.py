@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from seedpo.core.types import ImagePairs
-from seedpo.models.stable_diffusion import TextConditioning
+from seedpo.models.pipelines.stable_diffusion import TextConditioning
 from seedpo.protocols import PreferencePairs
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from seedpo.cli.cache_builds import build_cache
 from seedpo.models.adapter import LoraAdapter
+from seedpo.models.pipelines.stable_diffusion import STABLE_DIFFUSION
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.models.precision import store_rounded
 from seedpo.models.settings import LoraForm, ModelSettings
-from seedpo.models.stable_diffusion import STABLE_DIFFUSION
 from seedpo.planning.configurations import published
 from seedpo.planning.meter import metering
 from seedpo.settings import Precision

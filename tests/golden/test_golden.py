@@ -18,7 +18,7 @@ from seedpo.core.sampling import Sampling
 from seedpo.core.types import Conditioning, ImagePairs, LossOutput, StepBatch
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.transition_dpo import TransitionDPO
-from seedpo.models.stable_diffusion import TextConditioning
+from seedpo.models.pipelines.stable_diffusion import TextConditioning
 from tests.golden import reference
 
 RECORDED: dict[str, Any] = json.loads(reference.RECORD.read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from seedpo.methods.sources.steps import step_source
 from seedpo.methods.sources.trajectories import trajectory_source
 from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.rewards.previews import NoisyPreviews
-from tests.methods.flow import FlowConditioning, FlowProcess, PackedFlow
+from tests.methods.flow import FlowConditioning, PackedFlow, flow_process
 from tests.methods.sources.toys import PROMPTS, ToyReward, seeded
 
 SAMPLING = SamplingConfig(num_inference_steps=5, guidance_scale=2.0, eta=0.7)
@@ -85,7 +85,7 @@ def test_the_velocity_is_trained_on_pairs_of_images() -> None:
     alone = method.loss(model, batch[1:2], generator=seeded())
     torch.testing.assert_close(alone.losses, output.losses[1:2])
     timestep, noise = KeyedDraws(seed=3).timestep_and_noise(
-        torch.tensor([0]), torch.tensor([0]), process=FlowProcess(), shape=(16, 3)
+        torch.tensor([0]), torch.tensor([0]), process=flow_process(), shape=(16, 3)
     )
     level, clean = timestep.view(-1, 1, 1), batch.chosen_latents[:1]
     velocity = model.predict((1 - level) * clean + level * noise, timestep, batch.conditioning[:1]).detach().double()
@@ -107,7 +107,7 @@ def test_without_noise_the_steps_are_euler_s() -> None:
 
 def test_noise_keeps_the_distribution_of_gaussian_data() -> None:
     """With the exact velocity of data N(0.3, 0.25), many small noisy steps give the data's mean and variance."""
-    process, variance, mean = FlowProcess(), 0.25, 0.3
+    process, variance, mean = flow_process(), 0.25, 0.3
     x = torch.randn(20000, 1, generator=seeded())
     for now, then in zip(*process.timesteps(200), strict=True):
         total = (1 - now) ** 2 * variance + now**2

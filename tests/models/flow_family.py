@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection
 
 from seedpo.core.types import Conditioning
-from seedpo.models.families import Family, Size, decode_latents, encode_pixels
-from tests.methods.flow import FlowProcess
+from seedpo.models.families import Family, PromptForm, decode_latents, encode_pixels
+from tests.methods.flow import flow_process
 from tests.models.published import pipeline_of, text_encoder
 
 
@@ -28,7 +28,7 @@ class Tokens(Conditioning):
     ids: Tensor
 
 
-def tokenize(pipeline: Any, prompts: Sequence[str], size: Size) -> Tokens:
+def tokenize(pipeline: Any, prompts: Sequence[str], form: PromptForm) -> Tokens:
     tokenizer = pipeline.tokenizer
     length = tokenizer.model_max_length
     tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
@@ -71,7 +71,7 @@ FAMILY = Family(
     pipeline=StableDiffusion3Pipeline,
     network="transformer",
     text_parts=("text_encoder",),
-    process=lambda pipeline: FlowProcess(),
+    process=lambda pipeline, size: flow_process(),
     image_size=lambda pipeline, resolution: (resolution or 16, resolution or 16),
     latent_shape=lambda pipeline, size: (size[0] * size[1] // pipeline.vae_scale_factor**2, 4),
     misfit=lambda network, vae: None,

@@ -14,7 +14,7 @@ from diffusers import (
     PNDMScheduler,
 )
 
-from seedpo.models.stable_diffusion import diffusion_process
+from seedpo.models.pipelines.stable_diffusion import diffusion_process
 
 STABLE_DIFFUSION = {
     "beta_start": 0.00085,

@@ -17,9 +17,9 @@ from seedpo.errors import ConfigError, DataError
 from seedpo.models.kohya import kohya_prefixes, kohya_weights
 from seedpo.models.loading import add_initial, add_trained
 from seedpo.models.lora_file import LORA_FILE, alphas, by_part, read_description, read_layers, read_lora
+from seedpo.models.pipelines.stable_diffusion import PromptTokens
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.settings import LoraForm, ModelSettings
-from seedpo.models.stable_diffusion import PromptTokens
 from seedpo.models.strength import scale_adapters
 from seedpo.settings import Precision
 from tests.models.published import drawn_by_diffusers, drawn_by_policy, pipeline_of, some_latents
@@ -84,7 +84,7 @@ class TestStart:
         start = policy.predict(*inputs)
         assert torch.equal(start, on_reference(policy, *inputs))
         with torch.no_grad(), plain._autocast():
-            embedded = plain.family.embed(plain.pipeline, ASKED, plain.image_size)
+            embedded = plain.family.embed(plain.pipeline, ASKED, plain.prompt_form)
         assert torch.equal(start, on_reference(plain, *inputs[:2], embedded))
 
     @EACH
@@ -123,7 +123,7 @@ class TestGradients:
                 weight = layer.weight.detach() + 1.5 * product  # alpha 3, rank 2
                 del layer.weight
                 layer.weight = weight
-        merged = policy.family.embed(plain, ASKED, policy.image_size)
+        merged = policy.family.embed(plain, ASKED, policy.prompt_form)
         added = {"text_embeds": merged.tensors().get("pooled_prompt_embeds"), "time_ids": merged.sizes}
         prediction = plain.unet(
             latents.double(),
@@ -305,7 +305,7 @@ def test_a_family_without_known_layers_is_refused(monkeypatch: pytest.MonkeyPatc
     from dataclasses import replace
 
     from seedpo.models import policy as module
-    from seedpo.models.stable_diffusion import STABLE_DIFFUSION
+    from seedpo.models.pipelines.stable_diffusion import STABLE_DIFFUSION
 
     monkeypatch.setattr(module, "family_of", lambda pipeline: replace(STABLE_DIFFUSION, text_layers=()))
     with pytest.raises(ConfigError, match=r"^lora_text_encoder must be false"):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from seedpo.models.adapter import LoraAdapter
+from seedpo.models.pipelines.stable_diffusion import STABLE_DIFFUSION_XL
 from seedpo.models.settings import LoraForm
-from seedpo.models.stable_diffusion import STABLE_DIFFUSION_XL
 from seedpo.planning.meter import metering
 
 TOLERANCE = 0.15

@@ -25,8 +25,8 @@ from seedpo.errors import ConfigError, DataError
 from seedpo.methods.settings import SamplingConfig, TrajectoryConfig
 from seedpo.methods.sources.trajectories import trajectory_source
 from seedpo.methods.transition_dpo import TransitionDPO
+from seedpo.models.pipelines.stable_diffusion import diffusion_process
 from seedpo.models.policy import PipelinePolicy, build_policy
-from seedpo.models.stable_diffusion import diffusion_process
 from seedpo.protocols import LabelledPair
 from seedpo.rewards.preprocessing import CLIP_MEAN, CLIP_STD
 from seedpo.rewards.step_aware_clip import normalise
@@ -37,7 +37,7 @@ from seedpo.training.optimizer_settings import OptimizerConfig
 from seedpo.training.optimizers import build_optimizer
 from seedpo.training.run import build_pairs, build_source, process_of
 from seedpo.training.settings import RunConfig
-from tests.methods.flow import FlowProcess
+from tests.methods.flow import flow_process
 from tests.methods.sources.toys import PROMPTS, ToyDenoiser, brightness
 from tests.small_runs import small
 from tests.toy_denoiser import ToyDenoiser as ToyEncoder
@@ -214,7 +214,7 @@ class TestLastStep:
     def test_a_process_without_such_a_level_is_refused(self) -> None:
         config = build_config(RunConfig, {"method": "d3po", "fidelity": {"last_step_clamped": True}})
         with pytest.raises(ConfigError, match=r"fidelity\.last_step_clamped: FlowProcess"):
-            process_of(config, SimpleNamespace(process=FlowProcess()))  # type: ignore[arg-type]
+            process_of(config, SimpleNamespace(process=flow_process()))  # type: ignore[arg-type]
 
 
 class TestEmptyUpdates:

@@ -34,6 +34,10 @@ class Process(Protocol):
     def largest_timestep(self) -> float:
         """The noisiest time step that training knows."""
 
+    @property
+    def usual_eta(self) -> float:
+        """How random steps usually are in roll-outs."""
+
     def draw_timesteps(self, count: int, *, generator: torch.Generator) -> Tensor:
         """Time steps to train on, (count,), drawn on the CPU."""
 
@@ -59,6 +63,12 @@ class Process(Protocol):
         At time steps (B,) and one x_t. Their ratio is the signal-to-noise ratio.
         """
 
+    def guided(self, negative: Tensor, positive: Tensor, scale: float) -> Tensor:
+        """The guided prediction (B, ...), from those for negative and positive prompts; scale 1 gives the latter."""
+
+    def embedded_time(self, timestep: Tensor) -> Tensor:
+        """The time (B,) that step-aware scorers read: the number of a step of Stable Diffusion's noise schedule."""
+
     def step(
         self, prediction: Tensor, latents: Tensor, timestep: Tensor, next_timestep: Tensor, *, eta: float
     ) -> Gaussian:
@@ -77,6 +87,11 @@ class Process(Protocol):
 
     def digest(self) -> str:
         """SHA-256 of all that noising and the target depend on, in hexadecimal digits."""
+
+
+def classifier_free_guidance(negative: Tensor, positive: Tensor, scale: float) -> Tensor:
+    """Negative + scale (positive - negative) (arXiv 2207.12598)."""
+    return negative + scale * (positive - negative)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +176,11 @@ class DiffusionProcess:
         return len(self) - 1
 
     @property
+    def usual_eta(self) -> float:
+        """1, the ancestral sampler."""
+        return 1.0
+
+    @property
     def _parameterisation(self) -> Parameterisation:
         return PARAMETERISATIONS[self.prediction_type]
 
@@ -211,6 +231,14 @@ class DiffusionProcess:
     def error_weights(self, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """1 and 1 / SNR for the noise as target, SNR / (SNR + 1) and 1 / (SNR + 1) for v, SNR and 1 for x_0."""
         return self._parameterisation.errors(self.alpha_cumprod(timestep))
+
+    def guided(self, negative: Tensor, positive: Tensor, scale: float) -> Tensor:
+        """Classifier-free guidance."""
+        return classifier_free_guidance(negative, positive, scale)
+
+    def embedded_time(self, timestep: Tensor) -> Tensor:
+        """The time step itself."""
+        return timestep
 
     def step(
         self, prediction: Tensor, latents: Tensor, timestep: Tensor, next_timestep: Tensor, *, eta: float

@@ -71,7 +71,7 @@ def guided_prediction(
     negative_conditioning: Conditioning | None,
     guidance_scale: float,
 ) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598): p_negative + scale (p_positive - p_negative).
+    """The prediction with guidance, as the process combines it: :meth:`seedpo.core.processes.Process.guided`.
 
     One call of the network on 2B rows, the negative prompts first; at scale 1 one call on B rows, without them.
 
@@ -97,7 +97,7 @@ def guided_prediction(
         )
     both = Conditioning.cat([negative_conditioning, conditioning])
     negative, positive = model.predict(torch.cat([latents, latents]), torch.cat([timestep, timestep]), both).chunk(2)
-    return negative + guidance_scale * (positive - negative)
+    return model.process.guided(negative, positive, guidance_scale)
 
 
 def step_candidates(step: Gaussian, *, count: int, generator: torch.Generator) -> Tensor:

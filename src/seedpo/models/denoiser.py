@@ -51,6 +51,8 @@ class PipelineDenoiser:
         pipeline: a loaded pipeline, in float32; its parts are changed in place.
         resolution: side, or height and width, of images in pixels; ``None`` for the model's own.
         mixed_precision: number format of the forward passes; see :mod:`seedpo.models.precision`.
+        max_sequence_length: tokens of the longest text encoder; ``None``: the family's usual.
+        embedded_guidance: guidance that the network takes as an input; ``None``: the family's usual.
         trained: weights that are trained, by name; all others are frozen.
 
     Attributes:
@@ -59,11 +61,13 @@ class PipelineDenoiser:
         process: how latents are noised, and how a sampler takes one step.
         image_size: height and width of images, in pixels.
         latent_shape: shape of the latents of one image.
+        prompt_form: what embedded prompts depend on beside their text.
         module: the network that :meth:`predict` calls.
         pinned: parts that stay on the device even if they are released.
 
     Raises:
-        ConfigError: if the resolution does not fit the model, or neither it nor the model gives one.
+        ConfigError: if the resolution does not fit the model, neither it nor the model gives one, or the model has no
+            choice of text length or embedded guidance.
         DataError: if the pipeline's noise schedule or its network cannot be used.
     """
 
@@ -73,18 +77,23 @@ class PipelineDenoiser:
         *,
         resolution: int | Size | None = None,
         mixed_precision: Precision = "no",
+        max_sequence_length: int | None = None,
+        embedded_guidance: float | None = None,
         trained: Mapping[str, nn.Parameter] | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.family = family_of(pipeline)
-        self.process: Process = self.family.process(pipeline)
         self.image_size = self.family.image_size(pipeline, resolution)
+        self.process: Process = self.family.process(pipeline, self.image_size)
+        self.prompt_form = self.family.prompt_form(
+            self.image_size, length=max_sequence_length, guidance=embedded_guidance
+        )
         self.latent_shape = self.family.latent_shape(pipeline, self.image_size)
         self.module: nn.Module = self.network
         self._half = autocast_dtype(mixed_precision)
         self.pinned: frozenset[Part] = frozenset()
         self._released: set[str] = set()
-        parts = self.family.text_encoders(pipeline)
+        parts = [part for part in self.family.text_encoders(pipeline) if part is not None]
         for part in (pipeline.vae, self.network, *parts):
             part.requires_grad_(False).eval()
         for parameter in (trained or {}).values():
@@ -114,9 +123,14 @@ class PipelineDenoiser:
 
     def to(self, device: torch.device | str) -> None:
         """Moves everything except released parts."""
-        for name in (*self.family.text_parts, "vae", self.family.network):
+        for name in (*self._text_parts, "vae", self.family.network):
             if name not in self._released:
                 getattr(self.pipeline, name).to(device)
+
+    @property
+    def _text_parts(self) -> tuple[str, ...]:
+        """Names of the text encoders that the pipeline has."""
+        return tuple(name for name in self.family.text_parts if getattr(self.pipeline, name) is not None)
 
     def release(self, *parts: Part) -> None:
         """Keeps parts in main memory from now on; a call that needs one brings it to the device and back.
@@ -125,7 +139,7 @@ class PipelineDenoiser:
             parts: ``text_encoder`` (all of them) if embeddings are cached, ``vae`` if latents are.
         """
         for part in set(parts) - self.pinned:
-            names = self.family.text_parts if part == "text_encoder" else (part,)
+            names = self._text_parts if part == "text_encoder" else (part,)
             self._released.update(names)
             for name in names:
                 getattr(self.pipeline, name).to("cpu")
@@ -154,8 +168,8 @@ class PipelineDenoiser:
         return conditioning[torch.tensor([distinct[prompt] for prompt in prompts], device=self.device)]
 
     def _encode(self, prompts: Sequence[str]) -> Conditioning:
-        with self._on_device(*self.family.text_parts), self._autocast():
-            return self.family.embed(self.pipeline, prompts, self.image_size)
+        with self._on_device(*self._text_parts), self._autocast():
+            return self.family.embed(self.pipeline, prompts, self.prompt_form)
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Any) -> Tensor:
         """The network's raw prediction for latents (B, ...) at time steps (B,), in float32 or wider."""
@@ -215,4 +229,10 @@ def load_denoiser(
         add_trained(pipeline, weights, adapter=settings.adapter)
     if lora is not None:
         add_lora(pipeline, lora)
-    return PipelineDenoiser(pipeline, resolution=size or settings.resolution, mixed_precision=settings.mixed_precision)
+    return PipelineDenoiser(
+        pipeline,
+        resolution=size or settings.resolution,
+        mixed_precision=settings.mixed_precision,
+        max_sequence_length=settings.max_sequence_length,
+        embedded_guidance=settings.embedded_guidance,
+    )

@@ -10,15 +10,32 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from seedpo.core.processes import Process
 from seedpo.core.types import Conditioning
+from seedpo.errors import ConfigError
 from seedpo.models.samplers import Scheduler
 from seedpo.registry import Entry, Registry
 
 Size = tuple[int, int]
 """Height and width of images, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptForm:
+    """What an embedded prompt depends on beside its text.
+
+    Attributes:
+        size: of the images.
+        length: tokens of the longest text encoder; ``None``: the family has no such choice.
+        guidance: value of embedded guidance; ``None``: the network takes none.
+    """
+
+    size: Size
+    length: int | None = None
+    guidance: float | None = None
 
 
 def widened(values: Tensor) -> Tensor:
@@ -51,16 +68,17 @@ class Family:
         pipeline: the class in diffusers.
         network: name of the pipeline's part that is trained, for example ``unet``.
         text_parts: names of its text encoders; the tokenizer of ``text_encoder_2`` is ``tokenizer_2``.
-        process: the diffusion process of a pipeline; it refuses a pipeline that cannot be trained.
+        process: the process of a pipeline that draws images of a size; it refuses a pipeline that cannot be used.
         image_size: size of images, from the pipeline and the side or size that the user set, if any.
         latent_shape: shape of the latents of one image, from the pipeline and the size of images.
         misfit: why an autoencoder does not fit the network, from both; ``None`` if it does.
         conditioning: embedded prompts: what ``embed`` gives and ``predict`` takes.
         tokens: prompts before they are embedded: what ``tokenize`` gives and ``embed_tokens`` takes.
-        tokenize: reads B prompts, from the pipeline, the prompts and the size of images.
-        embed_tokens: embeds them, from the text encoders in the order of ``text_parts``, and the tokens.
-        predict: the network's raw prediction, from the network, latents (B, ...), times (B,), conditioning and the
-            number format of the inputs.
+        tokenize: reads B prompts, from the pipeline, the prompts and their form.
+        embed_tokens: embeds them, from the text encoders in the order of ``text_parts`` (``None`` where one is
+            absent), and the tokens.
+        predict: the network's prediction as the process defines it, from the network, latents (B, C, H, W), times
+            (B,), conditioning and the number format of the inputs. What packs latents packs and unpacks them here.
         encode: mean and standard deviation of the latents of pixels in [-1, 1], from the autoencoder.
         decode: pixels of latents, from the autoencoder.
         adapter_layers: endings of the names of layers that can carry a LoRA adapter, by group.
@@ -70,18 +88,26 @@ class Family:
         single_file_keys: tensors that only single-file checkpoints of this class have.
         own_sampler: name of the sampler whose steps the process takes.
         samplers: other samplers of images, by name.
+        autoencoder: class of the pipeline's autoencoder.
+        optional_parts: text encoders that a pipeline may lack.
+        max_sequence_length: tokens of the longest text encoder, where a user may choose; ``None``: there is no choice.
+        embedded_guidance: the usual value of guidance that the network takes as an input; ``None``: it takes none.
+        distilled: why a pipeline must not be trained: few-step students lose their speed and blur; ``None``: it may.
+        unguided: why classifier-free guidance cannot be used with a pipeline; ``None``: it can.
+        usual_steps: denoising steps of a sampler; ``None``: the default of the pipeline's call.
+        usual_guidance: usual guidance scale, where 1 is none; ``None``: the default of the pipeline's call.
     """
 
     pipeline: Any
     network: str
     text_parts: tuple[str, ...]
-    process: Callable[[Any], Process]
+    process: Callable[[Any, Size], Process]
     image_size: Callable[[Any, int | Size | None], Size]
     latent_shape: Callable[[Any, Size], tuple[int, ...]]
     misfit: Callable[[Any, Any], str | None]
     conditioning: type[Conditioning]
     tokens: type[Conditioning]
-    tokenize: Callable[[Any, Sequence[str], Size], Conditioning]
+    tokenize: Callable[[Any, Sequence[str], PromptForm], Conditioning]
     embed_tokens: Callable[[Sequence[Any], Any], Conditioning]
     predict: Callable[[nn.Module, Tensor, Tensor, Any, torch.dtype], Tensor]
     encode: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = encode_pixels
@@ -93,34 +119,74 @@ class Family:
     single_file_keys: tuple[str, ...] = ()
     own_sampler: str = "ddim"
     samplers: Mapping[str, Scheduler] = field(default_factory=dict)
+    autoencoder: Any = AutoencoderKL
+    optional_parts: tuple[str, ...] = ()
+    max_sequence_length: int | None = None
+    embedded_guidance: float | None = None
+    distilled: Callable[[Any], str | None] = lambda pipeline: None
+    unguided: Callable[[Any], str | None] = lambda pipeline: None
+    usual_steps: int | None = None
+    usual_guidance: float | None = None
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Names of everything that a pipeline needs to be used here."""
-        tokenizers = (name.replace("text_encoder", "tokenizer") for name in self.text_parts)
-        return (*tokenizers, *self.text_parts, self.network, "vae", "scheduler")
+        needed = [name for name in self.text_parts if name not in self.optional_parts]
+        return (*map(tokenizer_of, needed), *needed, self.network, "vae", "scheduler")
 
     def text_encoders(self, pipeline: Any) -> list[Any]:
-        """The text encoders of a pipeline, in the order of ``text_parts``."""
+        """The text encoders of a pipeline, in the order of ``text_parts``; ``None`` where one is absent."""
         return [getattr(pipeline, name) for name in self.text_parts]
 
-    def embed(self, pipeline: Any, prompts: Sequence[str], size: Size) -> Conditioning:
-        """Embeds B prompts for images of a size."""
-        return self.embed_tokens(self.text_encoders(pipeline), self.tokenize(pipeline, prompts, size))
+    def embed(self, pipeline: Any, prompts: Sequence[str], form: PromptForm) -> Conditioning:
+        """Embeds B prompts."""
+        return self.embed_tokens(self.text_encoders(pipeline), self.tokenize(pipeline, prompts, form))
+
+    def prompt_form(self, size: Size, *, length: int | None = None, guidance: float | None = None) -> PromptForm:
+        """The form of prompts for images of a size, with a user's choices in place of the usual ones.
+
+        Raises:
+            ConfigError: if the family has no such choice.
+        """
+        name = self.pipeline.__name__
+        if length is not None and self.max_sequence_length is None:
+            raise ConfigError(f"max_sequence_length = {length}: a {name} has texts of one length; leave it out")
+        if guidance is not None and self.embedded_guidance is None:
+            raise ConfigError(f"embedded_guidance = {guidance}: a {name} takes none; set guidance_scale instead")
+        return PromptForm(
+            size=size,
+            length=self.max_sequence_length if length is None else length,
+            guidance=self.embedded_guidance if guidance is None else guidance,
+        )
+
+
+def tokenizer_of(text_part: str) -> str:
+    """The name of a text encoder's tokenizer."""
+    return text_part.replace("text_encoder", "tokenizer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyEntry(Entry):
+    """A family's row: what is known of it without loading anything."""
 
 
 FAMILIES = Registry(
     "pipeline class",
     (
-        Entry(
+        FamilyEntry(
             name="StableDiffusionPipeline",
-            target="seedpo.models.stable_diffusion:STABLE_DIFFUSION",
+            target="seedpo.models.pipelines.stable_diffusion:STABLE_DIFFUSION",
             summary="Stable Diffusion 1.x and 2.x",
         ),
-        Entry(
+        FamilyEntry(
             name="StableDiffusionXLPipeline",
-            target="seedpo.models.stable_diffusion:STABLE_DIFFUSION_XL",
+            target="seedpo.models.pipelines.stable_diffusion:STABLE_DIFFUSION_XL",
             summary="Stable Diffusion XL",
+        ),
+        FamilyEntry(
+            name="StableDiffusion3Pipeline",
+            target="seedpo.models.pipelines.stable_diffusion_3:STABLE_DIFFUSION_3",
+            summary="Stable Diffusion 3 and 3.5",
         ),
     ),
 )

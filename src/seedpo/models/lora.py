@@ -137,7 +137,7 @@ def carries_adapter(network: Any) -> bool:
 def carriers(pipeline: Any, family: Family) -> dict[str, Any]:
     """The denoising network and the text encoders of a pipeline, by name, as far as they carry LoRA layers."""
     parts = {name: getattr(pipeline, name) for name in (family.network, *family.text_parts)}
-    return {name: part for name, part in parts.items() if carries_adapter(part)}
+    return {name: part for name, part in parts.items() if part is not None and carries_adapter(part)}
 
 
 def set_dropout(network: nn.Module, share: float) -> None:

@@ -34,6 +34,8 @@ class PipelinePolicy(PipelineDenoiser):
         seed: seed of the adapter's initial weights.
         resolution: height and width of images in pixels; ``None`` for the model's own.
         mixed_precision: number format of the forward passes.
+        max_sequence_length: tokens of the longest text encoder; ``None``: the family's usual.
+        embedded_guidance: guidance that the network takes as an input; ``None``: the family's usual.
         gradient_checkpointing: recompute most activations in the backward pass: less memory, about a third more time,
             the same gradients.
         compile_networks: compile the network, and its frozen copy if there is one, with ``torch.compile``.
@@ -56,16 +58,20 @@ class PipelinePolicy(PipelineDenoiser):
         seed: int = 0,
         resolution: int | None = None,
         mixed_precision: Precision = "no",
+        max_sequence_length: int | None = None,
+        embedded_guidance: float | None = None,
         gradient_checkpointing: bool = False,
         compile_networks: bool = False,
     ) -> None:
         family = family_of(pipeline)
         network = getattr(pipeline, family.network)
+        if (reason := family.distilled(pipeline)) is not None:
+            raise ConfigError(f"this {type(pipeline).__name__} must not be trained: {reason}")
         trains_text = adapter == "lora" and lora.text_encoder
         if trains_text and not family.text_layers:
             raise ConfigError(f"lora_text_encoder must be false: no layers of a {type(pipeline).__name__}'s are known")
         names = (family.network, *(family.text_parts if trains_text else ()))
-        networks = {name: getattr(pipeline, name) for name in names}
+        networks = {name: getattr(pipeline, name) for name in names if getattr(pipeline, name) is not None}
         # Before the denoiser stores frozen weights rounded: what is trained starts from the loaded weights.
         self.adapter: Adapter
         if adapter == "full":
@@ -78,7 +84,12 @@ class PipelinePolicy(PipelineDenoiser):
         else:
             self.adapter = LoraAdapter.new(networks, family, lora, seed=seed)
         super().__init__(
-            pipeline, resolution=resolution, mixed_precision=mixed_precision, trained=self.adapter.parameters()
+            pipeline,
+            resolution=resolution,
+            mixed_precision=mixed_precision,
+            max_sequence_length=max_sequence_length,
+            embedded_guidance=embedded_guidance,
+            trained=self.adapter.parameters(),
         )
         self.trains_text = trains_text
         if trains_text:
@@ -101,7 +112,7 @@ class PipelinePolicy(PipelineDenoiser):
 
     def _encode(self, prompts: Sequence[str]) -> Conditioning:
         if self.trains_text:
-            return self.family.tokenize(self.pipeline, prompts, self.image_size)
+            return self.family.tokenize(self.pipeline, prompts, self.prompt_form)
         return super()._encode(prompts)
 
     def _raw_prediction(self, latents: Tensor, timestep: Tensor, conditioning: Any, dtype: torch.dtype) -> Tensor:
@@ -159,6 +170,8 @@ def build_policy(settings: ModelSettings) -> PipelinePolicy:
         seed=settings.seed,
         resolution=settings.resolution,
         mixed_precision=settings.mixed_precision,
+        max_sequence_length=settings.max_sequence_length,
+        embedded_guidance=settings.embedded_guidance,
         gradient_checkpointing=settings.gradient_checkpointing,
         compile_networks=settings.compile,
     )

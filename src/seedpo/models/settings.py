@@ -66,6 +66,12 @@ class ModelSettings(NetworkSettings):
     checkpoint; none: diffusers' choice, fetched from the hub. Without a single-file checkpoint it does nothing."""
     resolution: int | None = Field(None, ge=8)
     """Height and width of images in pixels, a multiple of 8 for Stable Diffusion; none: the model's own."""
+    max_sequence_length: int | None = Field(None, ge=1, le=4096)
+    """Tokens of the longest text encoder, for models that leave the choice (256 of Stable Diffusion 3, 512 of FLUX);
+    fewer cost less; none: the model's usual."""
+    embedded_guidance: float | None = Field(None, ge=1.0)
+    """Guidance that a guidance-distilled model (FLUX.1-dev, FLUX.2-dev) takes as an input, in training and drawing
+    alike; none: the model's usual, for example 3.5."""
     adapter: Literal["lora", "full"] = "lora"
     """`lora` trains an adapter, whose absence is the reference; `full` trains the network beside a frozen copy."""
     lora_rank: Annotated[int, LORA] = Field(4, ge=1)

@@ -14,6 +14,7 @@ import transformers
 from torch import nn
 
 from seedpo.errors import DataError
+from seedpo.models.families import tokenizer_of
 from seedpo.models.loading import add_initial
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.precision import autocast_dtype, store_rounded, vae_dtype
@@ -72,7 +73,7 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy
     pipeline = family.pipeline(**parts, **absent, **unchecked)
     for name in family.text_parts:
         tokenizer = _Tokenizer(parts[name].config.max_position_embeddings)
-        object.__setattr__(pipeline, name.replace("text_encoder", "tokenizer"), tokenizer)
+        object.__setattr__(pipeline, tokenizer_of(name), tokenizer)
     add_initial(pipeline, config)
     policy = PipelinePolicy(
         pipeline,

@@ -16,6 +16,7 @@ from seedpo.data.cache.reference import ReferenceScalars
 from seedpo.data.cache.store import Store
 from seedpo.data.cache.tensor_digests import network_digest, tensors_digest
 from seedpo.models.denoiser import PipelineDenoiser
+from seedpo.models.families import tokenizer_of
 from seedpo.models.policy import PipelinePolicy
 from seedpo.protocols import Denoiser, PreferencePairs
 from seedpo.training.settings import RewardRunConfig, RunConfig
@@ -128,10 +129,12 @@ def prompt_settings(policy: PipelineDenoiser, config: RunConfig | RewardRunConfi
     encoders = {}
     for name in policy.family.text_parts:
         encoder = getattr(pipeline, name)
+        if encoder is None:
+            continue
         encoders[name] = {
             "weights": network_digest(encoder),
             "config": _plain(encoder.config.to_diff_dict()),
-            "tokenizer": _tokenizer_digest(getattr(pipeline, name.replace("text_encoder", "tokenizer"))),
+            "tokenizer": _tokenizer_digest(getattr(pipeline, tokenizer_of(name))),
         }
     return {
         "pipeline": type(pipeline).__name__,
@@ -140,6 +143,11 @@ def prompt_settings(policy: PipelineDenoiser, config: RunConfig | RewardRunConfi
         "mixed_precision": config.mixed_precision,
         # An embedded prompt of SDXL holds the model's image size until that of the pair takes its place.
         "latent_shape": list(policy.latent_shape),
+        **{
+            key: value
+            for key, value in (("length", policy.prompt_form.length), ("guidance", policy.prompt_form.guidance))
+            if value is not None
+        },
     }
 
 

@@ -9,7 +9,7 @@ import torch
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.types import ImagePairs
 from seedpo.methods.sources.offline import OfflinePairs, VisitDraws
-from seedpo.models.stable_diffusion import TextConditioning
+from seedpo.models.pipelines.stable_diffusion import TextConditioning
 
 COUNT = 5
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from seedpo.core.processes import DiffusionProcess
 from seedpo.methods.sources.step_pairs import StepPairs
-from seedpo.models.stable_diffusion import TextConditioning
+from seedpo.models.pipelines.stable_diffusion import TextConditioning
 from tests.methods.pair_rows import PairRows
 
 SHAPE = (3, 2, 2)

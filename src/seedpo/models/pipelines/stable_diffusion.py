@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from seedpo.core.processes import DiffusionProcess
 from seedpo.core.types import Conditioning, Rows
 from seedpo.errors import ConfigError, DataError
-from seedpo.models.families import Family, Size, widened
+from seedpo.models.families import Family, PromptForm, Size, widened
 from seedpo.models.samplers import DDPM_SAMPLERS
 
 
@@ -90,7 +90,7 @@ def diffusion_process(scheduler: Any) -> DiffusionProcess:
     )
 
 
-def _process(pipeline: Any) -> DiffusionProcess:
+def _process(pipeline: Any, size: Size) -> DiffusionProcess:
     if pipeline.unet.config.time_cond_proj_dim is not None:
         raise DataError("a UNet with distilled guidance (LCM) cannot be trained; use the model that it was made from")
     return diffusion_process(pipeline.scheduler)
@@ -141,7 +141,7 @@ def _token_ids(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     return ids
 
 
-def _tokenize(pipeline: Any, prompts: Sequence[str], size: Size) -> PromptTokens:
+def _tokenize(pipeline: Any, prompts: Sequence[str], form: PromptForm) -> PromptTokens:
     """Token ids for the one text encoder."""
     return PromptTokens(ids=_token_ids(pipeline.tokenizer, prompts))
 
@@ -152,7 +152,7 @@ def _embed_tokens(encoders: Sequence[Any], tokens: PromptTokens) -> TextConditio
     return TextConditioning(prompt_embeds=widened(encoder(tokens.ids.to(encoder.device)).last_hidden_state))
 
 
-def _tokenize_xl(pipeline: Any, prompts: Sequence[str], size: Size) -> PromptTokens:
+def _tokenize_xl(pipeline: Any, prompts: Sequence[str], form: PromptForm) -> PromptTokens:
     """Token ids for both text encoders, and image sizes.
 
     If the pipeline has ``force_zeros_for_empty_prompt``, an empty prompt is embedded as zeros, as diffusers does for a
@@ -161,7 +161,7 @@ def _tokenize_xl(pipeline: Any, prompts: Sequence[str], size: Size) -> PromptTok
     width.
     """
     zeros = pipeline.config.force_zeros_for_empty_prompt
-    time_ids = torch.tensor([*size, 0, 0, *size], dtype=torch.float32)
+    time_ids = torch.tensor([*form.size, 0, 0, *form.size], dtype=torch.float32)
     return PromptTokens(
         ids=_token_ids(pipeline.tokenizer, prompts),
         ids_2=_token_ids(pipeline.tokenizer_2, prompts),

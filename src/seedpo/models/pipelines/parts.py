@@ -1,0 +1,138 @@
+"""What families of flow-matching pipelines share: levels of the sampler, sizes, packing, token ids."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import Tensor
+
+from seedpo.core.flow import FlowProcess
+from seedpo.errors import ConfigError, DataError
+from seedpo.models.families import Size
+
+Mu = Callable[[int], float]
+"""The logarithm of a dynamic shift, from the number of steps."""
+
+
+def evenly(count: int) -> list[float]:
+    """The levels 1 to 1 / N that most pipelines hand to their scheduler."""
+    levels: list[float] = np.linspace(1.0, 1 / count, count).tolist()
+    return levels
+
+
+def flow_process(
+    pipeline: Any,
+    *,
+    mu: Mu | None = None,
+    sigmas: Callable[[int], list[float]] | None = None,
+    **options: Any,
+) -> FlowProcess:
+    """The process of a pipeline, with the levels that its own scheduler visits.
+
+    Args:
+        pipeline: with a :class:`FlowMatchEulerDiscreteScheduler`.
+        mu: logarithm of the shift, where the scheduler shifts dynamically.
+        sigmas: levels that the pipeline hands to the scheduler; ``None``: it leaves them to the scheduler.
+        options: other fields of the process.
+
+    Raises:
+        DataError: if the scheduler is of another class, or shifts otherwise than the family does.
+    """
+    scheduler = _flow_scheduler(pipeline)
+    dynamic = bool(scheduler.config.use_dynamic_shifting)
+    if dynamic and mu is None:
+        raise DataError(
+            f"the scheduler of this {type(pipeline).__name__} shifts by image size (use_dynamic_shifting), which this "
+            "family does not; take the scheduler_config.json that was published with the model"
+        )
+
+    @cache
+    def levels(count: int) -> Tensor:
+        scheduler.set_timesteps(
+            count,
+            sigmas=None if sigmas is None else sigmas(count),
+            mu=mu(count) if dynamic and mu is not None else None,
+        )
+        reached: Tensor = scheduler.sigmas.clone()
+        return reached
+
+    shift = math.exp(mu(USUAL_STEPS)) if dynamic and mu is not None else float(scheduler.shift)
+    return FlowProcess(levels=levels, shift=shift, **options)
+
+
+USUAL_STEPS = 50
+"""Steps for which the shift of a density is taken, where it depends on them (FLUX.2)."""
+
+
+def _flow_scheduler(pipeline: Any) -> Any:
+    """A copy of a pipeline's scheduler."""
+    own = pipeline.scheduler
+    if not isinstance(own, FlowMatchEulerDiscreteScheduler):
+        raise DataError(
+            f"a {type(pipeline).__name__} with {type(own).__name__} cannot be used: its levels are not those of flow "
+            "matching; take the scheduler_config.json that was published with the model"
+        )
+    return FlowMatchEulerDiscreteScheduler.from_config(own.config)
+
+
+def linear_mu(scheduler: Any, tokens: int, **missing: float) -> float:
+    """The logarithm of a dynamic shift for a number of image tokens, as the pipelines compute it.
+
+    Args:
+        scheduler: its configuration gives the line; ``missing`` what it does not say.
+        tokens: of one image.
+        missing: ``base_image_seq_len``, ``max_image_seq_len``, ``base_shift`` and ``max_shift``.
+    """
+    usual = {"base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15, **missing}
+    said = {key: scheduler.config.get(key, value) for key, value in usual.items()}
+    slope = (said["max_shift"] - said["base_shift"]) / (said["max_image_seq_len"] - said["base_image_seq_len"])
+    return float(tokens * slope + said["base_shift"] - slope * said["base_image_seq_len"])
+
+
+def image_size(resolution: int | Size | None, *, usual: int, multiple: int) -> Size:
+    """Height and width of images.
+
+    Args:
+        resolution: side, or height and width, that the user set, if any.
+        usual: the model's own side.
+        multiple: pixels of one token's side.
+
+    Raises:
+        ConfigError: if the size is no multiple.
+    """
+    size = usual if resolution is None else resolution
+    height, width = (size, size) if isinstance(size, int) else size
+    if height % multiple or width % multiple or min(height, width) <= 0:
+        said = f"resolution = {size}" if isinstance(size, int) else f"size {height}x{width}"
+        near = [max(multiple, round(side / multiple) * multiple) for side in (height, width)]
+        raise ConfigError(
+            f"{said} must be a multiple of {multiple}, this model's pixels per token; the nearest is "
+            f"{near[0] if isinstance(size, int) else 'x'.join(map(str, near))}"
+        )
+    return height, width
+
+
+def packed(latents: Tensor) -> Tensor:
+    """Latents (B, C, h, w) as tokens of 2 x 2 cells: (B, h w / 4, 4 C)."""
+    rows, channels, height, width = latents.shape
+    cells = latents.view(rows, channels, height // 2, 2, width // 2, 2)
+    return cells.permute(0, 2, 4, 1, 3, 5).reshape(rows, (height // 2) * (width // 2), channels * 4)
+
+
+def unpacked(tokens: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of :func:`packed` for latents of h x w."""
+    rows, _, width_of_token = tokens.shape
+    cells = tokens.view(rows, height // 2, width // 2, width_of_token // 4, 2, 2)
+    return cells.permute(0, 3, 1, 4, 2, 5).reshape(rows, width_of_token // 4, height, width)
+
+
+def token_ids(tokenizer: Any, prompts: Sequence[str], length: int) -> Tensor:
+    """Token ids (B, length), padded and cut."""
+    tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    ids: Tensor = tokens.input_ids
+    return ids
