@@ -17,7 +17,7 @@ from torch import nn
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.adapter import WEIGHTS_FILE, load_network, require_same_tensors
 from seedpo.models.catalogue import MODELS
-from seedpo.models.families import FAMILIES, Family, family_of
+from seedpo.models.families import FAMILIES, Family, family_of, tokenizer_of
 from seedpo.models.lora import NAME, carriers
 from seedpo.models.lora_file import LORA_FILE, read_layers
 from seedpo.models.lora_tensors import layers_of
@@ -253,9 +253,17 @@ def _from_folder(folder: Path, parts: dict[str, Any]) -> Any:
             use_safetensors=True,
             local_files_only=True,
             **(_UNLOADED if _takes_safety_checker(cls) else {}),
+            **_absent(cls, folder),
             **parts,
         )
     return pipeline
+
+
+def _absent(cls: Any, folder: Path) -> dict[str, None]:
+    """The optional parts that a folder lacks; diffusers wants them named."""
+    optional = FAMILIES.load(cls.__name__).optional_parts
+    names = [name for part in optional for name in (part, tokenizer_of(part))]
+    return {name: None for name in names if not (folder / name).is_dir()}
 
 
 def _require_safetensors(what: str, folders: Sequence[Path]) -> None:
