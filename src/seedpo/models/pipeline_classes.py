@@ -1,0 +1,91 @@
+"""The pipeline classes that can be used, and what is known of each before one is loaded. Imports no model library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from seedpo.registry import Entry, Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A well-known model of a pipeline class.
+
+    Attributes:
+        name: on the hub.
+        parameters: of the denoising network, in 10^9.
+        text: its text encoders, and what their weights take in half precision.
+        licence: of the weights; the publisher's own words count.
+        recipes: of the package, for a LoRA on one GPU; the one with the least memory first.
+    """
+
+    name: str
+    parameters: float
+    text: str
+    licence: str
+    recipes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyEntry(Entry):
+    """A family's row: its target is the :class:`seedpo.models.families.Family`.
+
+    Attributes:
+        process: how its models turn noise into images.
+        words: parts of names on the hub by which a model of the family is told, in lower case; the longest wins.
+        untrained: which of its models cannot be trained, in words; empty: all can.
+        checkpoints: well-known models.
+    """
+
+    process: Literal["diffusion", "flow matching"] = "flow matching"
+    words: tuple[str, ...] = ()
+    untrained: str = ""
+    checkpoints: tuple[Checkpoint, ...] = ()
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """Recipes for its models, without repetition."""
+        return tuple(dict.fromkeys(name for checkpoint in self.checkpoints for name in checkpoint.recipes))
+
+
+_STABILITY = "Stability Community, gated"
+_CLIP_AND_T5 = "two CLIPs 1.6 GB, T5 9.5 GB"
+
+FAMILIES = Registry(
+    "pipeline class",
+    (
+        FamilyEntry(
+            name="StableDiffusionPipeline",
+            target="seedpo.models.pipelines.stable_diffusion:STABLE_DIFFUSION",
+            summary="Stable Diffusion 1.x and 2.x",
+            process="diffusion",
+            checkpoints=(
+                Checkpoint(
+                    name="stable-diffusion-v1-5/stable-diffusion-v1-5",
+                    parameters=0.86,
+                    text="CLIP 0.2 GB",
+                    licence="OpenRAIL",
+                    recipes=("lora-sd15-8gb", "lora-sd15-12gb"),
+                ),
+            ),
+        ),
+        FamilyEntry(
+            name="StableDiffusionXLPipeline",
+            target="seedpo.models.pipelines.stable_diffusion:STABLE_DIFFUSION_XL",
+            summary="Stable Diffusion XL",
+            process="diffusion",
+            words=("xl",),
+            checkpoints=(
+                Checkpoint(
+                    name="stabilityai/stable-diffusion-xl-base-1.0",
+                    parameters=2.57,
+                    text="two CLIPs 1.6 GB",
+                    licence="OpenRAIL",
+                    recipes=("lora-sdxl-16gb", "lora-sdxl-24gb"),
+                ),
+            ),
+        ),
+    ),
+)
+"""Families by the name of the pipeline class, as ``model_index.json`` has it."""
