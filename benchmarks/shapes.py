@@ -10,7 +10,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from benchmarks.networks import LORA_RANK, TOKENS, move
 from seedpo.core.types import Conditioning
-from seedpo.models.families import FAMILIES
+from seedpo.models.pipeline_classes import FAMILIES
 from seedpo.models.pipelines.stable_diffusion import TextConditioning
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.settings import LoraForm

@@ -11,9 +11,9 @@ import torch
 from seedpo.core.sampling import Sampler, Sampling
 from seedpo.core.types import ImagePairs
 from seedpo.methods.noise_dpo import NoiseDPO
-from seedpo.models.families import FAMILIES
 from seedpo.models.loading import add_lora
 from seedpo.models.lora_file import LORA_FILE
+from seedpo.models.pipeline_classes import FAMILIES
 from seedpo.models.policy import PipelinePolicy
 from seedpo.registry import Entry, Registry
 from tests.models.flow_family import flow_pipeline

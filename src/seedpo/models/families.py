@@ -1,6 +1,7 @@
 """Families of models: all that differs between pipeline classes, as one record each.
 
-A family enters with one module that holds its record, and one row of :data:`FAMILIES`.
+A family enters with one module that holds its record, and one row of
+:data:`seedpo.models.pipeline_classes.FAMILIES`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from seedpo.core.processes import Process
 from seedpo.core.types import Conditioning
 from seedpo.errors import ConfigError
+from seedpo.models.pipeline_classes import FAMILIES
 from seedpo.models.samplers import Scheduler
-from seedpo.registry import Entry, Registry
 
 Size = tuple[int, int]
 """Height and width of images, in pixels."""
@@ -163,34 +164,6 @@ class Family:
 def tokenizer_of(text_part: str) -> str:
     """The name of a text encoder's tokenizer."""
     return text_part.replace("text_encoder", "tokenizer")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FamilyEntry(Entry):
-    """A family's row: what is known of it without loading anything."""
-
-
-FAMILIES = Registry(
-    "pipeline class",
-    (
-        FamilyEntry(
-            name="StableDiffusionPipeline",
-            target="seedpo.models.pipelines.stable_diffusion:STABLE_DIFFUSION",
-            summary="Stable Diffusion 1.x and 2.x",
-        ),
-        FamilyEntry(
-            name="StableDiffusionXLPipeline",
-            target="seedpo.models.pipelines.stable_diffusion:STABLE_DIFFUSION_XL",
-            summary="Stable Diffusion XL",
-        ),
-        FamilyEntry(
-            name="StableDiffusion3Pipeline",
-            target="seedpo.models.pipelines.stable_diffusion_3:STABLE_DIFFUSION_3",
-            summary="Stable Diffusion 3 and 3.5",
-        ),
-    ),
-)
-"""Families by the name of the pipeline class, as ``model_index.json`` has it."""
 
 
 def family_of(pipeline: Any) -> Family:

@@ -17,11 +17,12 @@ from torch import nn
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.adapter import WEIGHTS_FILE, load_network, require_same_tensors
 from seedpo.models.catalogue import MODELS
-from seedpo.models.families import FAMILIES, Family, family_of, tokenizer_of
+from seedpo.models.families import Family, family_of, tokenizer_of
 from seedpo.models.lora import NAME, carriers
 from seedpo.models.lora_file import LORA_FILE, read_layers
 from seedpo.models.lora_tensors import layers_of
 from seedpo.models.names import hub_place, is_hub_name, looks_like_a_model, pipeline_class_name
+from seedpo.models.pipeline_classes import FAMILIES
 from seedpo.models.quantised import quantise
 from seedpo.models.settings import ModelSettings
 from seedpo.weights import DTYPES, align, read_weights
@@ -62,7 +63,7 @@ def load_base(settings: ModelSettings) -> Any:
 
 
 def load_pipeline(model: str | Path, *, vae: str | None = None, single_file_config: str | None = None) -> Any:
-    """Loads a pipeline of a class in :data:`seedpo.models.families.FAMILIES`, in float32, without safety checker.
+    """Loads a pipeline of one of the known classes (:data:`FAMILIES`), in float32, without safety checker.
 
     Args:
         model: a folder in diffusers' format, a single-file ``.safetensors`` checkpoint, or ``owner/name[@revision]`` on

@@ -86,6 +86,32 @@ FAMILIES = Registry(
                 ),
             ),
         ),
+        FamilyEntry(
+            name="StableDiffusion3Pipeline",
+            target="seedpo.models.pipelines.stable_diffusion_3:STABLE_DIFFUSION_3",
+            summary="Stable Diffusion 3 and 3.5",
+            words=("stable-diffusion-3", "sd3"),
+            checkpoints=(
+                Checkpoint(
+                    name="stabilityai/stable-diffusion-3.5-medium",
+                    parameters=2.24,
+                    text=_CLIP_AND_T5,
+                    licence=_STABILITY,
+                ),
+                Checkpoint(
+                    name="stabilityai/stable-diffusion-3.5-large",
+                    parameters=8.06,
+                    text=_CLIP_AND_T5,
+                    licence=_STABILITY,
+                ),
+                Checkpoint(
+                    name="stabilityai/stable-diffusion-3-medium-diffusers",
+                    parameters=2.03,
+                    text=_CLIP_AND_T5,
+                    licence=_STABILITY,
+                ),
+            ),
+        ),
     ),
 )
 """Families by the name of the pipeline class, as ``model_index.json`` has it."""

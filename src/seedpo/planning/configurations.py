@@ -16,8 +16,9 @@ from huggingface_hub import try_to_load_from_cache
 
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.catalogue import MODELS
-from seedpo.models.families import FAMILIES, Family
+from seedpo.models.families import Family
 from seedpo.models.loading import INDEX, tensor_names
+from seedpo.models.pipeline_classes import FAMILIES
 from seedpo.rewards.clip import read_configuration
 from seedpo.training.settings import RunConfig
 

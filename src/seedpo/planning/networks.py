@@ -21,6 +21,7 @@ from seedpo.models.precision import autocast_dtype, store_rounded, vae_dtype
 from seedpo.planning.configurations import Configuration, ModelConfiguration, autoencoder_configuration
 from seedpo.training.settings import RunConfig
 
+
 @contextmanager
 def _explained(what: str, origin: str) -> Iterator[None]:
     """Turns what the libraries raise for a configuration that they cannot build into one line."""
