@@ -55,7 +55,7 @@ class RunFolder:
 
     Attributes:
         path: the folder. It holds ``config.yaml``, ``environment.json``, ``metrics.jsonl``, ``samples/``,
-            ``checkpoints/``, at the end ``adapter/`` or ``unet/``, and last of all ``finished.json``.
+            ``checkpoints/``, at the end ``adapter/`` or ``network/``, and last of all ``finished.json``.
     """
 
     path: Path

@@ -50,14 +50,14 @@ def test_a_licence_is_named_only_if_it_is_given(tmp_path: Path) -> None:
     assert "licence" not in text
 
 
-def test_the_base_method_and_the_whole_unet(tmp_path: Path) -> None:
+def test_the_base_method_and_the_whole_network(tmp_path: Path) -> None:
     header, text = card(tmp_path / "run", gamma=0.0, adapter="full", method="diffusion-dpo")
     assert not {"see-dpo", "lora"} & set(header["tags"])
     assert "# stable-diffusion-v1-5 aligned with Diffusion-DPO\n" in text
     assert "(arXiv 2311.12908)" in text
     assert 'subfolder="unet"' in text
     assert "| preference pairs | scenes-pairs |" in text
-    assert "| trained | the whole UNet |" in text
+    assert "| trained | the whole network |" in text
 
 
 def test_it_says_whether_the_result_is_better_than_its_base(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def run(path: Path, *, resume: Any = None, **changes: Any) -> dict[str, Any]:
     settings = {"batch_size": 4, "max_steps": 3, "pairs": {"flip": True}, "evaluation": LEAST_EVALUATION} | changes
     config = resolve_config("diffusion-dpo", small(path.parent, **settings))
     train(config, path, resume=resume, accelerator=cpu_accelerator(config), progress=False)
-    weights = {name: content for name, content in files_of(path).items() if name.startswith(("adapter/", "unet/"))}
+    weights = {name: content for name, content in files_of(path).items() if name.startswith(("adapter/", "network/"))}
     assert weights
     return {"metrics": metrics(path), **weights}
 

@@ -218,7 +218,7 @@ def test_first_steps(path: Path, models: Path, tmp_path: Path) -> None:
     assert [line["step"] for line in measured] == [0, 2]
     for reward in config.evaluation.rewards:
         assert math.isfinite(measured[0][f"reward/{reward}"])
-    weights = "unet" if config.adapter == "full" else "adapter"
+    weights = "network" if config.adapter == "full" else "adapter"
     assert any(file.suffix == ".safetensors" for file in (tmp_path / "run" / weights).iterdir())
 
 

@@ -154,7 +154,7 @@ class TestParts:
 def test_a_run_writes_its_folder(tmp_path: Path, method: str, adapter: str, gamma: float) -> None:
     out = tmp_path / "run"
     last = run(out, method, adapter=adapter, gamma=gamma, checkpoint_every=1)
-    weights = {"lora": "adapter", "full": "unet"}[adapter]
+    weights = {"lora": "adapter", "full": "network"}[adapter]
     sometimes = {".lock", "alarms.jsonl"}  # these few steps may be so large that an alarm is raised
     assert sorted(path.name for path in out.iterdir() if path.name not in sometimes) == sorted(
         ["checkpoints", "config.yaml", "environment.json", "finished.json", "metrics.jsonl", "samples", weights]
@@ -203,8 +203,8 @@ def test_a_run_writes_its_folder(tmp_path: Path, method: str, adapter: str, gamm
         expected = plain.unet(latents, 500, encoder_hidden_states=prompts.prompt_embeds).sample
         torch.testing.assert_close(policy.predict(latents, torch.tensor([500]), prompts), expected)
     else:
-        loaded = UNet2DConditionModel.from_pretrained(out / "unet")
-        policy.load(out / "unet")
+        loaded = UNet2DConditionModel.from_pretrained(out / "network")
+        policy.load(out / "network")
         assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), policy.module.parameters(), strict=True))
 
 

@@ -63,7 +63,7 @@ def test_only_run_folders_are_opened(tmp_path: Path) -> None:
 
 def test_weights_lie_where_the_adapter_says() -> None:
     assert toy_config().weights_folder == "adapter"
-    assert toy_config(adapter="full").weights_folder == "unet"
+    assert toy_config(adapter="full").weights_folder == "network"
 
 
 def test_only_free_keys_may_differ() -> None:

@@ -62,7 +62,7 @@ def test_a_run_writes_everything_and_learns(tmp_path: Path) -> None:
 
 def test_full_training_writes_its_weights_elsewhere(tmp_path: Path) -> None:
     toy_trainer(tmp_path, toy_config(adapter="full", max_steps=1)).train()
-    assert (tmp_path / "unet" / WEIGHTS).is_file()
+    assert (tmp_path / "network" / WEIGHTS).is_file()
     assert not (tmp_path / "adapter").exists()
 
 

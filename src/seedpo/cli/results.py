@@ -159,7 +159,7 @@ def export_command(
 
     `diffusers-lora`: the adapter for `pipe.load_lora_weights(...)`. `kohya`: the adapter for web UIs (AUTOMATIC1111,
     ComfyUI and the like). `pipeline`: base model and training in one folder for `DiffusionPipeline.from_pretrained`,
-    without safety checker; for runs of the whole UNet too.
+    without safety checker; for runs of the whole network too.
 
     Examples:
         seedpo export runs/spo --format kohya --half --out spo.safetensors

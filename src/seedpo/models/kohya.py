@@ -12,6 +12,9 @@ from seedpo.models.lora_file import PART
 
 Values = NDArray[np.floating[Any]]
 
+UNET = "unet"
+"""The one denoising network whose layers have the same names in kohya's scripts."""
+
 _KOHYA_FACTORS = {
     "lora_A.weight": "lora_down.weight",
     "lora_B.weight": "lora_up.weight",
@@ -34,7 +37,7 @@ def kohya_prefixes(parts: Collection[str]) -> dict[str, str]:
         parts: of a pipeline that carry an adapter; the first of two text encoders has a number.
     """
     first = "lora_te1" if "text_encoder_2" in parts else "lora_te"
-    known = {"unet": "lora_unet", "text_encoder": first, "text_encoder_2": "lora_te2"}
+    known = {UNET: "lora_unet", "text_encoder": first, "text_encoder_2": "lora_te2"}
     return {part: known[part] for part in parts}
 
 

@@ -117,7 +117,7 @@ class ModelSettings(NetworkSettings):
     def trained_words(self) -> str:
         """What is trained, in a few words, for people."""
         if self.adapter == "full":
-            return "the whole UNet"
+            return "the whole network"
         start = self.initial_lora
         what = f"LoRA of {self.lora.words}" if start is None else f"LoRA continued from {Path(start).name}"
         return what if self.base_precision == "full" else f"{what}, base in {self.base_precision}"
@@ -145,4 +145,4 @@ class ModelSettings(NetworkSettings):
     @property
     def weights_folder(self) -> str:
         """Where the trained weights lie in the run folder at the end."""
-        return {"lora": "adapter", "full": "unet"}[self.adapter]
+        return {"lora": "adapter", "full": "network"}[self.adapter]

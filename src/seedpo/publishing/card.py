@@ -18,6 +18,7 @@ from seedpo.models.catalogue import MODELS
 from seedpo.models.names import hub_place, is_hub_name
 from seedpo.pages.tables import markdown_table
 from seedpo.publishing.grid import sample_grid
+from seedpo.publishing.weights import network_part
 from seedpo.run_folders import BestStep, RunFolder, read_metrics
 from seedpo.training.settings import RunConfig
 
@@ -36,10 +37,10 @@ pipe = DiffusionPipeline.from_pretrained("{base}")
 pipe.load_lora_weights("{repository}")
 image = pipe("your prompt").images[0]"""
 
-_USE_UNET = """from diffusers import DiffusionPipeline, UNet2DConditionModel
+_USE_NETWORK = """from diffusers import AutoModel, DiffusionPipeline
 
-unet = UNet2DConditionModel.from_pretrained("{repository}", subfolder="unet")
-pipe = DiffusionPipeline.from_pretrained("{base}", unet=unet)
+network = AutoModel.from_pretrained("{repository}", subfolder="{part}")
+pipe = DiffusionPipeline.from_pretrained("{base}", {part}=network)
 image = pipe("your prompt").images[0]"""
 
 
@@ -75,7 +76,7 @@ def write_card(
             _summary(config, base),
             *(comparison.sentences if comparison else []),
             *_pictures(grid),
-            _use(config, base, repository),
+            _use(config, base, repository, network_part(folder.path / config.weights_folder)),
             "## Training\n\n" + markdown_table(("setting", "value"), _settings(config, folder, lines)),
             *_gain(comparison),
             *_evaluation(config, _evaluations(lines, best)),
@@ -114,7 +115,9 @@ def _summary(config: RunConfig, base: str | None) -> str:
     source = f"[{base}](https://huggingface.co/{base})" if base else f"`{_shown(config.model)}`"
     papers = [METHODS[config.method].paper, *([SEE_PAPER] if config.gamma else [])]
     what = (
-        f"A LoRA adapter ({config.trained_words.removeprefix('LoRA of ')})" if config.adapter == "lora" else "The UNet"
+        f"A LoRA adapter ({config.trained_words.removeprefix('LoRA of ')})"
+        if config.adapter == "lora"
+        else "The denoising network"
     )
     return f"{what} of {source}, trained with {_method(config)} ({', '.join(papers)}) by seedpo."
 
@@ -133,9 +136,9 @@ def _pictures(grid: tuple[Any, int, int] | None) -> list[str]:
     return [f"![Sample images]({GRID})", f"Left: step {first}. Right: step {last}. Same prompts, same initial latents."]
 
 
-def _use(config: RunConfig, base: str | None, repository: str | None) -> str:
-    code = _USE_LORA if config.adapter == "lora" else _USE_UNET
-    filled = code.format(base=base or _shown(config.model), repository=repository or "owner/name")
+def _use(config: RunConfig, base: str | None, repository: str | None, part: str) -> str:
+    code = _USE_LORA if config.adapter == "lora" else _USE_NETWORK
+    filled = code.format(base=base or _shown(config.model), repository=repository or "owner/name", part=part)
     return f"## Use\n\n```python\n{filled}\n```"
 
 

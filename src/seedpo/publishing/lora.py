@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from seedpo.errors import ConfigError
 from seedpo.files import write_aside
-from seedpo.models.kohya import Values, kohya_metadata, kohya_prefixes, kohya_weights
+from seedpo.models.kohya import UNET, Values, kohya_metadata, kohya_prefixes, kohya_weights
 from seedpo.models.lora_file import (
     LORA_FILE,
     PART,
@@ -32,7 +32,12 @@ def export_lora(config: RunConfig, weights: Path, out: Path, *, half: bool) -> N
 def export_kohya(config: RunConfig, weights: Path, out: Path, *, half: bool) -> None:
     """The adapter under the names of kohya's scripts, for web UIs; diffusers reads it as well."""
     parts, tensors = by_part(read_layers(_adapter(config, weights, out, half=half))), dict[str, Values]()
-    described = read_description(weights / LORA_FILE, "unet")
+    if UNET not in parts:
+        raise ConfigError(
+            "kohya's names are known for UNets only, and this adapter is that of a transformer; use --format "
+            "diffusers-lora, which ComfyUI reads as well, or pipeline"
+        )
+    described = read_description(weights / LORA_FILE, UNET)
     for part, prefix in kohya_prefixes(parts).items():
         own = alphas({name.partition(PART)[0] for name in parts[part]}, read_description(weights / LORA_FILE, part))
         tensors |= kohya_weights(parts[part], own, prefix=prefix)
@@ -51,7 +56,7 @@ def export_kohya(config: RunConfig, weights: Path, out: Path, *, half: bool) -> 
 
 def _adapter(config: RunConfig, weights: Path, out: Path, *, half: bool) -> dict[str, Values]:
     if config.adapter != "lora":
-        raise ConfigError("this run trained the whole UNet and has no adapter; use --format pipeline")
+        raise ConfigError("this run trained the whole network and has no adapter; use --format pipeline")
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out} must end in .safetensors")
     dtype = np.float16 if half else np.float32

@@ -14,7 +14,7 @@ from seedpo.training.settings import RunConfig
 
 
 def export_pipeline(config: RunConfig, weights: Path, out: Path, *, half: bool) -> None:
-    """The adapter added to the base model's weights, or the trained UNet in their place."""
+    """The adapter added to the base model's weights, or the trained network in their place."""
     pipeline: Any = load_base(config.model_copy(update={"base_precision": "full"}))
     add_trained(pipeline, weights, adapter=config.adapter)
     if config.adapter == "lora":

@@ -10,7 +10,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from seedpo.errors import SeedpoError
 from seedpo.models.names import repository_name
 from seedpo.publishing.card import CARD, GRID, write_card
-from seedpo.publishing.weights import trained_weights
+from seedpo.publishing.weights import network_part, trained_weights
 
 
 class HubClient(Protocol):
@@ -30,7 +30,7 @@ def published_files(run: Path) -> dict[str, Path]:
         RunFolderError: if the run did not finish.
     """
     config, weights = trained_weights(run)
-    inside = "" if config.adapter == "lora" else "unet/"
+    inside = "" if config.adapter == "lora" else f"{network_part(weights)}/"
     files = {inside + path.name: path for path in sorted(weights.iterdir()) if path.is_file()}
     files["config.yaml"] = run / "config.yaml"
     files |= {name: run / name for name in (CARD, GRID) if (run / name).is_file()}

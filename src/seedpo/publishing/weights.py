@@ -1,9 +1,10 @@
-"""Where the trained weights of a run lie."""
+"""Where the trained weights of a run lie, and which part of a pipeline they are."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from seedpo.documents import read_json
 from seedpo.run_folders import RunFolder
 from seedpo.training.settings import RunConfig
 
@@ -21,3 +22,16 @@ def trained_weights(run: Path, *, step: int | None = None) -> tuple[RunConfig, P
     folder = RunFolder.open(run)
     config = folder.read_config(RunConfig)
     return config, folder.trained_weights(config.weights_folder, step=step)
+
+
+def network_part(weights: Path) -> str:
+    """What diffusers calls the denoising network in a pipeline: ``unet`` or ``transformer``.
+
+    Args:
+        weights: folder of a whole network; where it is not written yet, a UNet is taken for granted.
+    """
+    try:
+        name = str(read_json(weights / "config.json")["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "unet"
+    return "transformer" if "Transformer" in name else "unet"
