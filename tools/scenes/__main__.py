@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from seedpo.cli.shared import quieten_libraries
-from tools.scenes.build import build
+from tools.scenes.build import PARTS, build
 from tools.scenes.card import measure
 
 app = typer.Typer(no_args_is_help=True, help="The embedded world: build its weights and measure them.")
@@ -17,10 +17,10 @@ app = typer.Typer(no_args_is_help=True, help="The embedded world: build its weig
 @app.command("build")
 def build_command(
     out: Annotated[Path, typer.Option(help="Folder for the weights.")],
-    part: Annotated[str, typer.Option(help="autoencoder, practice, denoiser, captions, scorer, plain or all.")] = "all",
+    part: Annotated[str, typer.Option(help=f"{', '.join(PARTS)} or all.")] = "all",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything.")] = 0,
 ) -> None:
-    """Train the embedded model and its scorers from a seed: about an hour on two CPU cores."""
+    """Train the embedded models and their scorers from a seed: about two hours on two CPU cores."""
     quieten_libraries()
     build(out, part=part, seed=seed)
     typer.echo(f"weights: {out}")

@@ -75,10 +75,13 @@ def train_autoencoder(*, steps: int, batch_size: int, seed: int, progress: bool 
             error = (reconstructions.detach() - images).square().mean().item() / 4.0
             bar.set_postfix(psnr=f"{-10.0 * math.log10(error):.1f} dB")
     autoencoder.eval().requires_grad_(False)
-    _, drawings = draw_batch(1024, generator=generator, radius=PRACTICE_RADIUS)
-    with torch.no_grad():
-        latents = torch.cat(
-            [autoencoder.encode(part * 2.0 - 1.0).latent_dist.mean for part in torch.split(drawings, 128)]
-        )
+    latents = practice_latents(autoencoder, generator=generator)
     autoencoder.register_to_config(scaling_factor=1.0 / latents.std().item())
     return autoencoder
+
+
+@torch.no_grad()
+def practice_latents(autoencoder: AutoencoderKL, *, generator: torch.Generator) -> Tensor:
+    """Unscaled latents (1024, C, h, w) of practice drawings, whose statistics scale the latents."""
+    _, drawings = draw_batch(1024, generator=generator, radius=PRACTICE_RADIUS)
+    return torch.cat([autoencoder.encode(part * 2.0 - 1.0).latent_dist.mean for part in torch.split(drawings, 128)])

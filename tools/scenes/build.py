@@ -14,18 +14,19 @@ from seedpo.rewards.step_aware_clip import StepAwareCLIP
 from seedpo.training.configuration import resolve_reward_config
 from seedpo.training.reward_run import train_reward
 from tools.scenes.captions import build_captions_part
-from tools.scenes.pipeline import build_autoencoder_part, build_denoiser_part, build_practice_part
+from tools.scenes.pipeline import build_autoencoder_part, build_denoiser_part, build_flow_part, build_practice_part
 
-PARTS = ("autoencoder", "practice", "denoiser", "captions", "scorer", "plain")
+PARTS = ("autoencoder", "practice", "denoiser", "flow", "captions", "scorer", "plain")
 
 
 def build(out: Path, *, part: str = "all", seed: int = 0) -> None:
-    """Trains one part or all of them, in order, into ``out/pipeline``, ``out/clip``, ``out/scorer`` and ``out/plain``.
+    """Trains one part or all of them, in order, into folders of ``out``: pipeline, flow, clip, scorer and plain.
 
     Args:
         out: folder for the weights.
-        part: ``autoencoder``, ``practice``, ``denoiser``, ``captions``, ``scorer``, ``plain`` (each needs those before
-            it, but ``plain`` no ``scorer``) or ``all``.
+        part: ``autoencoder``, ``practice``, ``denoiser``, ``flow``, ``captions``, ``scorer``, ``plain`` or ``all``.
+            Each needs those before it; but ``flow`` needs the ``autoencoder`` only, the others no ``flow``, and
+            ``plain`` no ``scorer``.
         seed: seed of everything.
 
     Raises:
@@ -37,6 +38,7 @@ def build(out: Path, *, part: str = "all", seed: int = 0) -> None:
         "autoencoder": lambda: build_autoencoder_part(out / "pipeline", seed=seed),
         "practice": lambda: build_practice_part(out / "pipeline", seed=seed),
         "denoiser": lambda: build_denoiser_part(out / "pipeline", seed=seed),
+        "flow": lambda: build_flow_part(out / "flow", out / "pipeline", seed=seed),
         "captions": lambda: build_captions_part(out / "clip", seed=seed),
         "scorer": lambda: build_scorer(out, seed=seed),
         "plain": lambda: build_scorer(out, step_aware=False, seed=seed),

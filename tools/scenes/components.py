@@ -1,4 +1,4 @@
-"""The untrained parts of the embedded pipeline (in Stable Diffusion 1.5's classes and format) and of its scorer."""
+"""The untrained parts of the embedded pipelines, in the classes of Stable Diffusion 1.5 and 3, and of the scorer."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ import json
 import string
 from pathlib import Path
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
+from transformers import CLIPConfig, CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from seedpo.scenes.drawing import IMAGE_SIZE
 from seedpo.scenes.prompts import WORDS
@@ -145,3 +151,43 @@ def scorer_config(tokenizer: CLIPTokenizer) -> CLIPConfig:
             "projection_dim": 64,
         },
     )
+
+
+def build_flow_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
+    """A small CLIP text encoder of Stable Diffusion 3: two layers, of which the states come from the first."""
+    return CLIPTextModelWithProjection(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            projection_dim=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=PROMPT_LENGTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_flow_transformer() -> SD3Transformer2DModel:
+    """Stable Diffusion 3's transformer of six joint blocks; every latent cell is a token."""
+    return SD3Transformer2DModel(
+        sample_size=IMAGE_SIZE // 4,
+        patch_size=1,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        num_layers=6,
+        attention_head_dim=32,
+        num_attention_heads=4,
+        joint_attention_dim=64,
+        caption_projection_dim=128,
+        pooled_projection_dim=64,
+        pos_embed_max_size=IMAGE_SIZE // 4,
+    )
+
+
+def build_flow_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """Euler steps on sigmas that are not shifted: 64 tokens need no more time at high noise."""
+    return FlowMatchEulerDiscreteScheduler(shift=1.0)

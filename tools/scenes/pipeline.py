@@ -1,16 +1,25 @@
-"""From a seed to the embedded pipeline's folder, part by part."""
+"""From a seed to the folders of the embedded pipelines, part by part."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel, CLIPTokenizer
+from diffusers import (
+    AutoencoderKL,
+    ModelMixin,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from tools.scenes.autoencoder import train_autoencoder
-from tools.scenes.components import build_scheduler, build_tokenizer
-from tools.scenes.denoiser import FINISH, PRACTICE, Phase, train_denoiser
+from tools.scenes.autoencoder import practice_latents, train_autoencoder
+from tools.scenes.components import build_flow_scheduler, build_scheduler, build_tokenizer
+from tools.scenes.denoiser import FINISH, POOL_SIZE, PRACTICE, Phase, train_denoiser
+from tools.scenes.flow import PHASES, FlowPhase, train_flow
 
 PRACTICED = "practiced"
 """Folder of the UNet and text encoder between the two phases of their training."""
@@ -58,6 +67,50 @@ def save_pipeline(
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    ).save_pretrained(folder)
+
+
+def build_flow_part(
+    folder: Path,
+    base: Path,
+    *,
+    phases: Sequence[FlowPhase] = PHASES,
+    batch_size: int = 96,
+    pool_size: int = POOL_SIZE,
+    seed: int = 0,
+) -> None:
+    """Trains the flow-matching pipeline for the autoencoder in ``base/vae``, and writes it to ``folder``."""
+    autoencoder, tokenizer = _load_autoencoder(base), build_tokenizer(folder / "tokenizer")
+    latents = practice_latents(autoencoder, generator=torch.Generator().manual_seed(seed))
+    autoencoder.register_to_config(shift_factor=latents.mean().item(), scaling_factor=1.0 / latents.std().item())
+    transformer, encoders = train_flow(
+        autoencoder, tokenizer, phases, batch_size=batch_size, pool_size=pool_size, seed=seed
+    )
+    save_flow_pipeline(
+        folder, autoencoder=autoencoder, transformer=transformer, text_encoders=encoders, tokenizer=tokenizer
+    )
+
+
+def save_flow_pipeline(
+    folder: Path,
+    *,
+    autoencoder: AutoencoderKL,
+    transformer: SD3Transformer2DModel,
+    text_encoders: Sequence[CLIPTextModelWithProjection],
+    tokenizer: CLIPTokenizer,
+) -> None:
+    """Writes a pipeline of Stable Diffusion 3 without T5, the large parts in half precision."""
+    first, second = text_encoders
+    StableDiffusion3Pipeline(
+        vae=_halved(autoencoder),
+        transformer=_halved(transformer),
+        scheduler=build_flow_scheduler(),
+        text_encoder=first,
+        text_encoder_2=second,
+        text_encoder_3=None,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        tokenizer_3=None,
     ).save_pretrained(folder)
 
 
