@@ -79,7 +79,7 @@ def _times(figures: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
             "bar",
             "clock",
             "FLOPs",
-            "rows of the UNet",
+            "rows of the network",
             "difference",
         )
     ]

@@ -7,7 +7,8 @@ images and prompts are encoded in every step. What makes no difference to the co
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,3 +104,46 @@ def noise_losses(
     difference = errors.chunk(2)[0] - errors.chunk(2)[1]
     reference_difference = reference.chunk(2)[0] - reference.chunk(2)[1]
     return -torch.nn.functional.logsigmoid(-0.5 * beta * (difference - reference_difference))
+
+
+def velocity_losses(
+    network: Any,
+    reference: Any,
+    latents: Tensor,
+    embeds: Tensor,
+    pooled: Tensor,
+    *,
+    sigma: Tensor,
+    noise: Tensor,
+    beta: float,
+    joined: bool,
+    as_reference: Callable[[], AbstractContextManager[None]],
+) -> Tensor:
+    """Flow-DPO's losses, (B,), of an SD3 transformer: four forwards a pair.
+
+    Args:
+        network: the policy.
+        reference: the reference, inside ``as_reference``.
+        latents: of the chosen images, then of the others, (2B, C, H, W).
+        embeds: embedded prompts, (B, L, D).
+        pooled: their pooled embeddings, (B, P).
+        sigma: noise level of each pair, (B,).
+        noise: of each pair, (B, C, H, W).
+        beta: of the loss on mean squared errors.
+        joined: whether the images of a pair share a call.
+        as_reference: makes the network the reference, where both are one.
+    """
+    level, noises = sigma.repeat(2)[:, None, None, None], noise.repeat(2, 1, 1, 1)
+    noisy, target = (1 - level) * latents + level * noises, noises - latents
+
+    def errors(network: Any) -> Tensor:
+        parts = [slice(None)] if joined else [slice(0, len(sigma)), slice(len(sigma), None)]
+        given = (noisy, embeds.repeat(2, 1, 1), pooled.repeat(2, 1), 1000 * sigma.repeat(2))
+        velocity = torch.cat([network(*(value[part] for value in given), return_dict=False)[0] for part in parts])
+        return (velocity - target).pow(2).mean((1, 2, 3))
+
+    policy_errors = errors(network)
+    with torch.no_grad(), as_reference():
+        reference_errors = errors(reference)
+    chosen, rejected = (policy_errors - reference_errors).chunk(2)
+    return -torch.nn.functional.logsigmoid(-0.5 * beta * (chosen - rejected))

@@ -13,6 +13,8 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from benchmarks.flow_networks import FLOW_TINY, FlowShape
+from seedpo.models.families import family_of
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.settings import LoraForm
 from tools.scenes.components import build_scheduler, build_tokenizer
@@ -31,6 +33,7 @@ class Shape:
         heads: attention heads of the four levels.
         autoencoder: channels of the autoencoder's four levels.
         text_width: width of the text encoder.
+        flow: sizes of the small flow-matching pipeline.
     """
 
     latents: int = 32
@@ -39,10 +42,11 @@ class Shape:
     # One image costs 1.4 times the FLOPs of one forward of the UNet, as for Stable Diffusion 1.5 at 512 px.
     autoencoder: tuple[int, ...] = (32, 64, 64, 64)
     text_width: int = 64
+    flow: FlowShape = FlowShape()
 
 
 SMALL = Shape()
-TINY = Shape(latents=8, unet=(8, 8, 16, 16), heads=(1, 1, 2, 2), autoencoder=(8, 8, 8, 8), text_width=16)
+TINY = Shape(latents=8, unet=(8, 8, 16, 16), heads=(1, 1, 2, 2), autoencoder=(8, 8, 8, 8), text_width=16, flow=FLOW_TINY)
 """For trying the benchmark itself."""
 
 
@@ -107,19 +111,29 @@ def move(parameters: dict[str, nn.Parameter], *, scale: float = 0.01, seed: int 
         value.add_(scale * torch.randn(value.shape, generator=generator).to(value))
 
 
-def ours(pipeline: StableDiffusionPipeline, *, checkpointing: bool = False) -> PipelinePolicy:
-    """A LoRA policy whose adapter has moved."""
+def ours(pipeline: Any, *, checkpointing: bool = False, tokens: int | None = None) -> PipelinePolicy:
+    """A LoRA policy whose adapter has moved.
+
+    Args:
+        pipeline: a small one.
+        checkpointing: whether it keeps few activations and computes the others again.
+        tokens: of the longest text encoder, where there is a choice.
+    """
     policy = PipelinePolicy(
-        pipeline, adapter="lora", lora=LoraForm(rank=LORA_RANK), gradient_checkpointing=checkpointing
+        pipeline,
+        adapter="lora",
+        lora=LoraForm(rank=LORA_RANK),
+        gradient_checkpointing=checkpointing,
+        max_sequence_length=tokens,
     )
     move(policy.trainable_parameters())
     return policy
 
 
-def two_unets(pipeline: StableDiffusionPipeline) -> tuple[UNet2DConditionModel, UNet2DConditionModel]:
-    """The same network with the same adapter, and a deep copy as the reference."""
-    reference = deepcopy(pipeline.unet).requires_grad_(False).eval()
-    return ours(pipeline).pipeline.unet, reference
+def with_copy(pipeline: Any) -> tuple[Any, Any]:
+    """The pipeline's network with the same adapter, and a deep copy as the reference."""
+    reference = deepcopy(getattr(pipeline, family_of(pipeline).network)).requires_grad_(False).eval()
+    return ours(pipeline).network, reference
 
 
 def gradient(parameters: dict[str, nn.Parameter]) -> Tensor:

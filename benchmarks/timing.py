@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers import UNet2DConditionModel
+from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,7 +26,8 @@ class Comparison:
         bar: ratio of times that is expected at least; none: nothing is expected.
         published: does the work once and returns its result: the gradient, or the scores of images.
         ours: the same.
-        networks: what each has on the device, published first; the calls of the UNets among them are counted.
+        networks: what each has on the device, published first; the calls of the denoising networks among them are
+            counted.
         tolerance: of the result, in float32: norm of the difference relative to the norm. Both compute the same
             sums in another order and in batches of another size, for which oneDNN takes other kernels.
         memory_bar: ratio of peak memory, ours to published, that is expected at most; none: nothing is expected.
@@ -115,14 +116,14 @@ def difference(one: Tensor, other: Tensor) -> float:
 
 @contextmanager
 def counted(networks: list[nn.Module]) -> Iterator[list[int]]:
-    """Rows that reach UNets inside."""
+    """Rows that reach denoising networks inside."""
     count = [0]
 
-    def hook(module: Any, given: tuple[Tensor, ...]) -> None:
-        count[0] += len(given[0])
+    def hook(module: Any, given: tuple[Tensor, ...], options: dict[str, Any]) -> None:
+        count[0] += len(given[0] if given else options["hidden_states"])
 
-    unets = [network for network in networks if isinstance(network, UNet2DConditionModel)]
-    handles = [network.register_forward_pre_hook(hook) for network in unets]
+    denoising = [network for network in networks if isinstance(network, (UNet2DConditionModel, SD3Transformer2DModel))]
+    handles = [network.register_forward_pre_hook(hook, with_kwargs=True) for network in denoising]
     try:
         yield count
     finally:

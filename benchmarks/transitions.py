@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.as_published import TransitionSettings, transition_losses
-from benchmarks.networks import Shape, gradient, ours, small_pipeline, trained, two_unets
+from benchmarks.networks import Shape, gradient, ours, small_pipeline, trained, with_copy
 from benchmarks.pair_rows import pair_rows
 from benchmarks.timing import Comparison
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig, TrajectoryConfig
@@ -116,7 +116,7 @@ def _comparison(
     embeddings.of(rolled.prompts)
     embeddings.negative(1)
     pipeline, own = small_pipeline(shape), policy.pipeline
-    unet, reference = two_unets(pipeline)
+    unet, reference = with_copy(pipeline)
     settings = TransitionSettings(
         schedule=policy.process, beta=BETA, clip_range=CLIP_RANGE, guidance_scale=GUIDANCE, eta=ETA
     )
