@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,8 +103,9 @@ def flow_lora_step(
 def _encoded(pipeline: Any, images: Tensor) -> Tensor:
     """Latents of images in [0, 1]."""
     settings = pipeline.vae.config
-    mean: Tensor = pipeline.vae.encode(2 * images - 1).latent_dist.mean
-    return (mean - settings.shift_factor) * settings.scaling_factor
+    mean = pipeline.vae.encode(2 * images - 1).latent_dist.mean
+    latents: Tensor = (mean - settings.shift_factor) * settings.scaling_factor
+    return latents
 
 
 @torch.no_grad()

@@ -59,6 +59,7 @@ class FlowShape:
     autoencoder: tuple[int, ...] = (16, 32, 64, 64)
 
 
+FLOW_SMALL = FlowShape()
 FLOW_TINY = FlowShape(
     latents=8, heads=1, layers=2, clips=((1, 1), (1, 2)), t5=(2, 1), t5_tokens=48, autoencoder=(8, 8, 8, 8)
 )

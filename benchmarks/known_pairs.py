@@ -15,7 +15,7 @@ from benchmarks.networks import gradient
 from seedpo.core.draws import KeyedDraws
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.models.policy import PipelinePolicy
-from seedpo.protocols import LabelledPair
+from seedpo.protocols import LabelledPair, ReferenceCache
 from seedpo.settings import build_config
 from seedpo.training.caches import open_caches
 from seedpo.training.settings import RunConfig
@@ -83,21 +83,22 @@ def known_pairs(policy: PipelinePolicy, pairs: int, *, beta: float, reference_kn
     caches = open_caches(config, policy, with_empty=True)
     encoder, draws = caches.encoder(data, memory=0), caches.draws
     assert isinstance(draws, KeyedDraws)
-    weights = {"policy_weight": beta, "reference_weight": beta}
-    method = NoiseDPO(**weights, draws=draws, cache=caches.reference)
+
+    def method(cache: ReferenceCache | None) -> NoiseDPO:
+        return NoiseDPO(policy_weight=beta, reference_weight=beta, draws=draws, cache=cache)
+
     for store in caches.stores:
         store.prepare()
     for row in rows:
         encoder.fill(row, False)
-    method.store_reference(policy, replace(encoder.encode(rows, aside), pair=pair, visit=visit))
+    method(caches.reference).store_reference(policy, replace(encoder.encode(rows, aside), pair=pair, visit=visit))
     for store in caches.stores:
         store.flush()
-    if not reference_known:
-        method = NoiseDPO(**weights, draws=draws)
+    trained = method(caches.reference if reference_known else None)
 
     def step() -> Tensor:
         batch = replace(encoder.encode(rows, aside), pair=pair, visit=visit)
-        method.loss(policy, batch, generator=torch.Generator()).losses.sum().backward()
+        trained.loss(policy, batch, generator=torch.Generator()).losses.sum().backward()
         return gradient(policy.trainable_parameters())
 
     timestep, noise = draws.timestep_and_noise(pair, visit, process=policy.process, shape=policy.latent_shape)

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from benchmarks.flow_networks import FLOW_TINY, FlowShape
+from benchmarks.flow_networks import FLOW_SMALL, FLOW_TINY, FlowShape
 from seedpo.models.families import family_of
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.settings import LoraForm
@@ -42,11 +42,13 @@ class Shape:
     # One image costs 1.4 times the FLOPs of one forward of the UNet, as for Stable Diffusion 1.5 at 512 px.
     autoencoder: tuple[int, ...] = (32, 64, 64, 64)
     text_width: int = 64
-    flow: FlowShape = FlowShape()
+    flow: FlowShape = FLOW_SMALL
 
 
 SMALL = Shape()
-TINY = Shape(latents=8, unet=(8, 8, 16, 16), heads=(1, 1, 2, 2), autoencoder=(8, 8, 8, 8), text_width=16, flow=FLOW_TINY)
+TINY = Shape(
+    latents=8, unet=(8, 8, 16, 16), heads=(1, 1, 2, 2), autoencoder=(8, 8, 8, 8), text_width=16, flow=FLOW_TINY
+)
 """For trying the benchmark itself."""
 
 
