@@ -84,11 +84,12 @@ def unread_layers(network: Any, family: Family, part: str) -> tuple[str, ...]:
 
 
 def _add_to(network: Any, endings: tuple[str, ...], form: LoraForm, *, unread: tuple[str, ...]) -> None:
-    layers = {
+    of_a_name = {
         name: layer
         for name, layer in network.named_modules()
         if name.endswith(tuple(f".{ending}" for ending in endings)) and not any(part in name for part in unread)
     }
+    layers = {name: layer for name, layer in of_a_name.items() if hasattr(layer, "weight")}  # not lists of layers
     if not layers:
         raise DataError(
             f"the {type(network).__name__} has none of the layers that carry an adapter ({', '.join(endings)}); "
@@ -106,7 +107,9 @@ def _add_to(network: Any, endings: tuple[str, ...], form: LoraForm, *, unread: t
             lora_alpha=form.rank if form.alpha is None else form.alpha,
             init_lora_weights="gaussian",
             # Without what precedes `layers.`: versions of transformers disagree on it.
-            target_modules=[name[name.index("layers.") :] for name in layers] if unread else list(endings),
+            target_modules=[name[name.index("layers.") :] for name in layers]
+            if unread
+            else list(endings if len(layers) == len(of_a_name) else layers),
             use_dora=form.dora,
         ),
         NAME,

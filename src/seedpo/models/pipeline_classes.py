@@ -112,6 +112,61 @@ FAMILIES = Registry(
                 ),
             ),
         ),
+        FamilyEntry(
+            name="Flux2Pipeline",
+            target="seedpo.models.pipelines.flux_2:FLUX_2",
+            summary="FLUX.2 dev",
+            words=("flux.2", "flux2"),
+            checkpoints=(
+                Checkpoint(
+                    name="black-forest-labs/FLUX.2-dev",
+                    parameters=32.2,
+                    text="Mistral 3 48 GB",
+                    licence="FLUX non-commercial, gated",
+                ),
+            ),
+        ),
+        FamilyEntry(
+            name="Flux2KleinPipeline",
+            target="seedpo.models.pipelines.flux_2:FLUX_2_KLEIN",
+            summary="FLUX.2 klein",
+            words=("klein",),
+            untrained="those that are distilled (no -base in their name)",
+            checkpoints=(
+                Checkpoint(
+                    name="black-forest-labs/FLUX.2-klein-base-4B",
+                    parameters=3.88,
+                    text="Qwen 3 8 GB",
+                    licence="Apache-2.0",
+                ),
+                Checkpoint(
+                    name="black-forest-labs/FLUX.2-klein-base-9B",
+                    parameters=9.08,
+                    text="Qwen 3 16 GB",
+                    licence="FLUX non-commercial, gated",
+                ),
+            ),
+        ),
+        FamilyEntry(
+            name="SanaPipeline",
+            target="seedpo.models.pipelines.sana:SANA",
+            summary="SANA and SANA 1.5",
+            words=("sana",),
+            checkpoints=(
+                Checkpoint(
+                    name="Efficient-Large-Model/Sana_600M_1024px_diffusers",
+                    parameters=0.59,
+                    text="Gemma 2 5 GB",
+                    licence="NVIDIA's and Gemma's terms",
+                ),
+                Checkpoint(
+                    name="Efficient-Large-Model/Sana_1600M_1024px_diffusers",
+                    parameters=1.60,
+                    text="Gemma 2 5 GB",
+                    licence="NVIDIA's and Gemma's terms",
+                ),
+            ),
+        ),
     ),
 )
 """Families by the name of the pipeline class, as ``model_index.json`` has it."""

@@ -28,6 +28,7 @@ def evenly(count: int) -> list[float]:
 def flow_process(
     pipeline: Any,
     *,
+    scheduler: FlowMatchEulerDiscreteScheduler | None = None,
     mu: Mu | None = None,
     sigmas: Callable[[int], list[float]] | None = None,
     **options: Any,
@@ -36,6 +37,7 @@ def flow_process(
 
     Args:
         pipeline: with a :class:`FlowMatchEulerDiscreteScheduler`.
+        scheduler: in place of a copy of the pipeline's, where that is of another class; it is changed.
         mu: logarithm of the shift, where the scheduler shifts dynamically.
         sigmas: levels that the pipeline hands to the scheduler; ``None``: it leaves them to the scheduler.
         options: other fields of the process.
@@ -43,7 +45,7 @@ def flow_process(
     Raises:
         DataError: if the scheduler is of another class, or shifts otherwise than the family does.
     """
-    scheduler = _flow_scheduler(pipeline)
+    scheduler = _flow_scheduler(pipeline) if scheduler is None else scheduler
     dynamic = bool(scheduler.config.use_dynamic_shifting)
     if dynamic and mu is None:
         raise DataError(
