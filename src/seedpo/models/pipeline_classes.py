@@ -130,7 +130,7 @@ FAMILIES = Registry(
             name="Flux2KleinPipeline",
             target="seedpo.models.pipelines.flux_2:FLUX_2_KLEIN",
             summary="FLUX.2 klein",
-            words=("klein",),
+            words=("flux.2-klein", "flux2-klein"),
             untrained="those that are distilled (no -base in their name)",
             checkpoints=(
                 Checkpoint(
