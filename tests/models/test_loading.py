@@ -68,9 +68,9 @@ class TestFolders:
 
     def test_other_classes_are_refused_by_name(self, folders: dict[str, Path], tmp_path: Path) -> None:
         index = json.loads((folders["sd15"] / "model_index.json").read_text())
-        for name in ("StableDiffusion3Pipeline", ["custom", "MyPipeline"]):
+        for name in ("LuminaPipeline", ["custom", "MyPipeline"]):
             (tmp_path / "model_index.json").write_text(json.dumps(index | {"_class_name": name}))
-            with pytest.raises(DataError, match=r"MyPipeline|holds a StableDiffusion3Pipeline, which cannot be tra"):
+            with pytest.raises(DataError, match=r"MyPipeline|holds a LuminaPipeline, which cannot be tra"):
                 load_pipeline(tmp_path)
         (tmp_path / "model_index.json").write_text("{}")
         with pytest.raises(DataError, match=r"model_index\.json does not name a pipeline class"):

@@ -89,7 +89,9 @@ def load_pipeline(model: str | Path, *, vae: str | None = None, single_file_conf
             f"model {model}: {problem} (autoencoder {vae or 'of the model'}); set vae to one made for this model"
         )
     for part in (network, pipeline.vae):
-        part.to(memory_format=torch.channels_last)
+        for value in part.parameters():
+            if value.ndim == 4:  # those of three-dimensional convolutions know no such layout
+                value.data = value.data.contiguous(memory_format=torch.channels_last)
     for part in pipeline.components.values():
         if isinstance(part, nn.Module):
             align(part)

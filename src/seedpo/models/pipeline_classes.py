@@ -167,6 +167,35 @@ FAMILIES = Registry(
                 ),
             ),
         ),
+        FamilyEntry(
+            name="ZImagePipeline",
+            target="seedpo.models.pipelines.z_image:Z_IMAGE",
+            summary="Z-Image",
+            words=("z-image",),
+            untrained="Z-Image-Turbo, which is distilled",
+            checkpoints=(
+                Checkpoint(
+                    name="Tongyi-MAI/Z-Image",
+                    parameters=6.16,
+                    text="Qwen3-4B 8 GB",
+                    licence="Apache-2.0",
+                ),
+            ),
+        ),
+        FamilyEntry(
+            name="QwenImagePipeline",
+            target="seedpo.models.pipelines.qwen_image:QWEN_IMAGE",
+            summary="Qwen-Image",
+            words=("qwen-image",),
+            checkpoints=(
+                Checkpoint(
+                    name="Qwen/Qwen-Image",
+                    parameters=20.43,
+                    text="Qwen2.5-VL-7B 16 GB",
+                    licence="Apache-2.0",
+                ),
+            ),
+        ),
     ),
 )
 """Families by the name of the pipeline class, as ``model_index.json`` has it."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
+import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from seedpo.core.flow import FlowProcess
+from seedpo.core.types import Conditioning
 from seedpo.errors import ConfigError, DataError
-from seedpo.models.families import Size
+from seedpo.models.families import Size, widened
 
 Mu = Callable[[int], float]
 """The logarithm of a dynamic shift, from the number of steps."""
@@ -31,6 +34,7 @@ def flow_process(
     scheduler: FlowMatchEulerDiscreteScheduler | None = None,
     mu: Mu | None = None,
     sigmas: Callable[[int], list[float]] | None = None,
+    always_dynamic: bool = False,
     **options: Any,
 ) -> FlowProcess:
     """The process of a pipeline, with the levels that its own scheduler visits.
@@ -40,6 +44,7 @@ def flow_process(
         scheduler: in place of a copy of the pipeline's, where that is of another class; it is changed.
         mu: logarithm of the shift, where the scheduler shifts dynamically.
         sigmas: levels that the pipeline hands to the scheduler; ``None``: it leaves them to the scheduler.
+        always_dynamic: whether a scheduler that does not shift by image size is refused.
         options: other fields of the process.
 
     Raises:
@@ -47,14 +52,16 @@ def flow_process(
     """
     scheduler = _flow_scheduler(pipeline) if scheduler is None else scheduler
     dynamic = bool(scheduler.config.use_dynamic_shifting)
-    if dynamic and mu is None:
+    if (dynamic and mu is None) or (always_dynamic and not dynamic):
         raise DataError(
-            f"the scheduler of this {type(pipeline).__name__} shifts by image size (use_dynamic_shifting), which this "
-            "family does not; take the scheduler_config.json that was published with the model"
+            f"the scheduler of this {type(pipeline).__name__} has use_dynamic_shifting = {str(dynamic).lower()}, the "
+            f"model's own {str(not dynamic).lower()}; take the scheduler_config.json that was published with it"
         )
 
     @cache
     def levels(count: int) -> Tensor:
+        if count == 1 and scheduler.config.shift_terminal:
+            raise ValueError("the scheduler's shift_terminal needs two steps or more")
         scheduler.set_timesteps(
             count,
             sigmas=None if sigmas is None else sigmas(count),
@@ -138,3 +145,63 @@ def token_ids(tokenizer: Any, prompts: Sequence[str], length: int) -> Tensor:
     tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     ids: Tensor = tokens.input_ids
     return ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedPrompts(Conditioning):
+    """Embedded prompts of different lengths.
+
+    Attributes:
+        prompt_embeds: (B, L, D); zeros behind the end of a prompt.
+        mask: which of them are tokens of the prompt, (B, L) bool; these come first.
+    """
+
+    prompt_embeds: Tensor
+    mask: Tensor
+
+    def lengths(self) -> list[int]:
+        """Tokens of each prompt; all L where tensors have no values (on the meta device)."""
+        rows, length = self.mask.shape
+        return [length] * rows if self.mask.is_meta else self.mask.sum(1).tolist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedTokens(Conditioning):
+    """Prompts of different lengths as the tokenizer reads them, behind P tokens of an instruction.
+
+    Attributes:
+        ids: (B, P + L) int64.
+        mask: which of the last L are tokens of the prompt, (B, L) bool; these come first.
+    """
+
+    ids: Tensor
+    mask: Tensor
+
+    def attention_mask(self) -> Tensor:
+        """What a language model attends to, (B, P + L) bool."""
+        return F.pad(self.mask, (self.ids.shape[1] - self.mask.shape[1], 0), value=True)
+
+    def embedded(self, states: Tensor) -> MaskedPrompts:
+        """The prompts, from a language model's hidden states (B, P + L, D)."""
+        own = widened(states[:, -self.mask.shape[1] :])
+        return MaskedPrompts(prompt_embeds=own.masked_fill(~self.mask.unsqueeze(-1), 0.0), mask=self.mask)
+
+
+def masked_tokens(tokenizer: Any, texts: Sequence[str], length: int, *, lead: int = 0) -> MaskedTokens:
+    """Reads B texts.
+
+    Args:
+        tokenizer: of a language model.
+        texts: prompts in their templates.
+        length: L; longer prompts are cut.
+        lead: P, tokens of an instruction that all texts begin with.
+    """
+    tokens = tokenizer(
+        list(texts),
+        padding="max_length",
+        padding_side="right",
+        max_length=lead + length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    return MaskedTokens(ids=tokens.input_ids, mask=tokens.attention_mask[:, lead:].bool())
