@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -243,6 +245,16 @@ class TestTraining:
         torch.testing.assert_close(gradients[1], gradients[0])
         assert all(gradient.abs().max() > 0 for gradient in gradients[0])
 
+    @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")  # norms stay in float32
+    @EACH
+    def test_half_precision(self, kind: str) -> None:
+        """Of bfloat16, whose last digit is 2^-8 of a number."""
+        exact, rounded = policy_of(kind), policy_of(kind, mixed_precision="bf16")
+        prediction = rounded.predict(*inputs(rounded))
+        assert prediction.dtype == torch.float32
+        error = (prediction - exact.predict(*inputs(exact))).square().mean().sqrt()
+        assert 0 < error < 0.1 * prediction.std()
+
     @EACH
     def test_the_reference_is_the_pipeline(self, kind: str) -> None:
         policy = move(policy_of(kind))
@@ -317,6 +329,28 @@ def test_layers_that_carry_an_adapter(kind: str, layers: dict[str, int]) -> None
 
 
 class TestRefusals:
+    @pytest.mark.parametrize("kind", ["flux2", "klein"])
+    def test_a_text_without_room_for_the_prompt(self, kind: str) -> None:
+        """The shortest length that leaves room for a token, and one less."""
+        pipeline = language_pipeline(kind)
+        family = PipelineDenoiser(pipeline, resolution=32).family
+        tokens: Any = family.tokenize(pipeline, [""], family.prompt_form((32, 32)))
+        around = int(tokens.mask.sum())
+        assert around > 5
+        assert PipelineDenoiser(pipeline, resolution=32, max_sequence_length=around + 1).encode_prompts(PROMPTS)
+        with pytest.raises(ConfigError, match=f"^max_sequence_length = {around}"):
+            PipelineDenoiser(pipeline, resolution=32, max_sequence_length=around).encode_prompts(PROMPTS)
+
+    @pytest.mark.skipif(find_spec("torchvision") is not None, reason="the processor can be made")
+    def test_a_processor_that_needs_torchvision(self, tmp_path: Path) -> None:
+        language_pipeline("flux2").save_pretrained(tmp_path)
+        index = tmp_path / "model_index.json"
+        content = json.loads(index.read_text())
+        content["tokenizer"] = ["transformers", "PixtralProcessor"]
+        index.write_text(json.dumps(content))
+        with pytest.raises(DataError, match="its tokenizer is a PixtralProcessor, which needs torchvision"):
+            load_pipeline(tmp_path)
+
     def test_a_distilled_pipeline_is_not_trained(self) -> None:
         pipeline = language_pipeline("klein-distilled")
         with pytest.raises(ConfigError, match="distilled"):

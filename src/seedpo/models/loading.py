@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from diffusers import AutoencoderKL, DiffusionPipeline
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from seedpo.documents import read_json
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.adapter import WEIGHTS_FILE, load_network, require_same_tensors
 from seedpo.models.catalogue import MODELS
@@ -248,6 +251,7 @@ def _from_folder(folder: Path, parts: dict[str, Any]) -> Any:
     _require(folder, cls, lambda name: name in parts or (folder / name).is_dir())
     needed = FAMILIES.load(cls.__name__).parts
     _require_safetensors(f"model folder {folder}", [folder / name for name in needed if name not in parts])
+    _require_packages(folder)
     with _explained(f"model folder {folder} cannot be loaded as a {cls.__name__}", "copy it again"):
         pipeline: Any = cls.from_pretrained(
             folder,
@@ -267,6 +271,17 @@ def _absent(cls: Any, folder: Path) -> dict[str, None]:
     optional = FAMILIES.load(cls.__name__).optional_parts
     names = [name for part in optional for name in (part, tokenizer_of(part))]
     return {name: None for name in names if not (folder / name).is_dir()}
+
+
+def _require_packages(folder: Path) -> None:
+    """Refuses parts whose classes need a package that is not installed: the processor of FLUX.2 dev, torchvision."""
+    for part, place in read_json(folder / INDEX).items():
+        kind = place[1] if isinstance(place, list) and place[0] == "transformers" else None
+        needed = getattr(getattr(transformers, kind, None), "_backends", ()) if isinstance(kind, str) else ()
+        if absent := [name for name in needed if find_spec(name) is None]:
+            raise DataError(
+                f"model folder {folder}: its {part} is a {kind}, which needs {absent[0]}: pip install {absent[0]}"
+            )
 
 
 def _require_safetensors(what: str, folders: Sequence[Path]) -> None:

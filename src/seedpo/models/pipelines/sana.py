@@ -25,7 +25,7 @@ class SanaConditioning(Conditioning):
     """Embedded prompts.
 
     Attributes:
-        prompt_embeds: last states of the language model, (B, L, D).
+        prompt_embeds: last states of the language model, (B, L, D), in its number format.
         mask: 1 for tokens of the text and 0 for padding, (B, L) int64.
     """
 
@@ -78,7 +78,8 @@ def _misfit(transformer: Any, vae: Any) -> str | None:
 def _tokenize(pipeline: Any, prompts: Sequence[str], form: PromptForm) -> SanaTokens:
     """The instruction and the prompt in lower case; the empty prompt stands alone, as the pipeline's negative one does.
 
-    The network sees the first token and the last L - 1 of these::
+    A negative prompt that is not empty gets the instruction too; the pipeline's does not. The network sees the first
+    token and the last L - 1 of these::
 
         instruction, prompt       x . . . . . x x x x x x
         empty prompt              x x x x x x x . . . . .
@@ -107,7 +108,7 @@ def _embed_tokens(encoders: Sequence[Any], tokens: SanaTokens) -> SanaConditioni
     ids, mask, places = (values.to(encoder.device) for values in (tokens.ids, tokens.mask, tokens.places))
     states = encoder(ids, attention_mask=mask)[0]
     return SanaConditioning(
-        prompt_embeds=widened(states.gather(1, places[..., None].expand(-1, -1, states.shape[-1]))),
+        prompt_embeds=states.gather(1, places[..., None].expand(-1, -1, states.shape[-1])),
         mask=mask.gather(1, places),
     )
 
