@@ -66,8 +66,15 @@ class Process(Protocol):
     def guided(self, negative: Tensor, positive: Tensor, scale: float) -> Tensor:
         """The guided prediction (B, ...), from those for negative and positive prompts; scale 1 gives the latter."""
 
+    @property
+    def embedded_times(self) -> int:
+        """How many times step-aware scorers know, from 0, a finished image: numbers of a DDPM's time steps."""
+
     def embedded_time(self, timestep: Tensor) -> Tensor:
-        """The time (B,) that step-aware scorers read: the number of a step of Stable Diffusion's noise schedule."""
+        """The time that step-aware scorers read at time steps (B,): (B,) int64."""
+
+    def timestep_of(self, embedded_time: Tensor) -> Tensor:
+        """The time step (B,) at which step-aware scorers read times (B,); the inverse of :meth:`embedded_time`."""
 
     def step(
         self, prediction: Tensor, latents: Tensor, timestep: Tensor, next_timestep: Tensor, *, eta: float
@@ -236,9 +243,18 @@ class DiffusionProcess:
         """Classifier-free guidance."""
         return classifier_free_guidance(negative, positive, scale)
 
+    @property
+    def embedded_times(self) -> int:
+        """T."""
+        return len(self)
+
     def embedded_time(self, timestep: Tensor) -> Tensor:
         """The time step itself."""
         return timestep
+
+    def timestep_of(self, embedded_time: Tensor) -> Tensor:
+        """The time itself."""
+        return embedded_time
 
     def step(
         self, prediction: Tensor, latents: Tensor, timestep: Tensor, next_timestep: Tensor, *, eta: float
@@ -262,8 +278,6 @@ class DiffusionProcess:
         Raises:
             ValueError: if ``eta`` is outside [0, 1].
         """
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta = {eta} must be from 0 (deterministic) to 1 (ancestral)")
         level, next_level = self.alpha_cumprod(timestep), self.alpha_cumprod(next_timestep)
         wide = over_latents(level, latents)
         original = self._parameterisation.clean(prediction, latents, wide)
@@ -295,7 +309,18 @@ def with_last_step_clamped(process: Process) -> Process:
     return replace(process, final_alpha_cumprod=float(process.alphas_cumprod[0]))
 
 
+def check_eta(eta: float) -> None:
+    """Refuses strengths of noise that no sampler has.
+
+    Raises:
+        ValueError: if ``eta`` is outside [0, 1].
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta = {eta} must be from 0 (deterministic) to 1 (the most random)")
+
+
 def _ddim_std(level: Tensor, next_level: Tensor, eta: float) -> Tensor:
+    check_eta(eta)
     return eta * ((1 - next_level) / (1 - level) * (1 - level / next_level)).sqrt()
 
 

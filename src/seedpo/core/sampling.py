@@ -45,8 +45,8 @@ class SamplingSettings(Protocol):
         """Classifier-free guidance; 1 is none."""
 
     @property
-    def eta(self) -> float:
-        """How random a step is; 0 makes the image a function of its first latents."""
+    def eta(self) -> float | None:
+        """How random a step is; 0 makes the image a function of its first latents; ``None``: as is usual."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Sampling:
 
     num_inference_steps: int
     guidance_scale: float
-    eta: float = 0.0
+    eta: float | None = 0.0
 
 
 def draw_noise(shape: Sequence[int], *, generator: torch.Generator, device: torch.device | str = "cpu") -> Tensor:
@@ -134,6 +134,11 @@ class Sampler:
     settings: SamplingSettings
 
     @property
+    def eta(self) -> float:
+        """How random a step is: as set, or as is usual for the process."""
+        return self.model.process.usual_eta if self.settings.eta is None else self.settings.eta
+
+    @property
     def timesteps(self) -> tuple[Tensor, Tensor]:
         """The time steps that are visited, and where each step leads, (N,) each, on the CPU."""
         return self.model.process.timesteps(self.settings.num_inference_steps)
@@ -141,7 +146,7 @@ class Sampler:
     @property
     def has_density(self) -> Tensor:
         """Which of the N steps are random, and so have a density that can be trained on, (N,) bool, on the CPU."""
-        return (self.model.process.step_std(*self.timesteps, eta=self.settings.eta) > 0).cpu()
+        return (self.model.process.step_std(*self.timesteps, eta=self.eta) > 0).cpu()
 
     def predict(
         self, latents: Tensor, timestep: Tensor, conditioning: Conditioning, negative: Conditioning | None
@@ -159,7 +164,7 @@ class Sampler:
     ) -> Gaussian:
         """The Gaussian of one guided step, with the gradient of the prediction."""
         prediction = self.predict(latents, timestep, conditioning, negative)
-        return self.model.process.step(prediction, latents, timestep, next_timestep, eta=self.settings.eta)
+        return self.model.process.step(prediction, latents, timestep, next_timestep, eta=self.eta)
 
     def log_probs(self, steps: Steps) -> Tensor:
         """Log-densities of guided steps; an x_t from which several steps start is predicted once.
@@ -234,7 +239,7 @@ class Sampler:
         generator: torch.Generator | None,
     ) -> Iterator[tuple[Tensor, Gaussian | None]]:
         """x_T, then every next latents in turn with the step that they were drawn from."""
-        eta = self.settings.eta
+        eta = self.eta
         if eta > 0 and generator is None:
             raise ValueError(f"eta = {eta} draws noise at every step: hand in a generator, or set eta to 0")
         # Half precision would round away the small steps near the clean image; the denoiser casts as it needs.

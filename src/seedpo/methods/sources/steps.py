@@ -151,7 +151,7 @@ class StepRollout:
         flat = latents
         for index in steps:
             now, then = (times[index].expand(len(flat)).to(flat.device) for times in (timesteps, next_timesteps))
-            gaussian = process.step(prediction, flat, now, then, eta=self.sampling.eta)
+            gaussian = process.step(prediction, flat, now, then, eta=self.sampler.eta)
             # The first step draws K candidates from each x_t, the later ones one from each candidate.
             drawn = step_candidates(gaussian, count=count if index == step else 1, generator=generator)
             flat = drawn.flatten(0, 1)
