@@ -280,7 +280,13 @@ class StepAwareReward(Protocol):
     """A scorer of the predicted clean images of noisy latents."""
 
     def __call__(self, images: Images, prompts: Sequence[str], *, timestep: Tensor | None = None) -> Tensor:
-        """Scores (B,) float32 of B previews made at time steps (B,); without time steps, of finished images."""
+        """Scores (B,) float32 of B previews; without times, of finished images.
+
+        Args:
+            images: the previews, (B, 3, height, width) in [0, 1].
+            prompts: one for each.
+            timestep: when they were made, (B,) int64, as :meth:`seedpo.core.processes.Process.embedded_time` counts.
+        """
 
 
 class Evaluator(Protocol):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from seedpo.core.draws import KeyedDraws, StratifiedDraws
 from seedpo.core.processes import DiffusionProcess, Process
-from tests.methods.flow import flow_process
+from tests.core.flow_data import flow_process
 
 SHAPE = (4, 8, 8)
 

@@ -8,7 +8,7 @@ from seedpo.core.processes import DiffusionProcess, Process
 from seedpo.errors import ConfigError
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run import build_method
-from tests.methods.flow import flow_process
+from tests.core.flow_data import flow_process
 from tests.training.toys import toy_config
 
 LEVELS = torch.tensor([0.999, 0.9, 0.5, 0.05, 0.004], dtype=torch.float64)

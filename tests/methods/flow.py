@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +13,7 @@ from torch import Tensor, nn
 from seedpo.core.flow import FlowProcess
 from seedpo.core.transitions import over_latents
 from seedpo.core.types import Conditioning
-
-
-def flow_process(**options: Any) -> FlowProcess:
-    """With evenly spaced levels."""
-    return FlowProcess(levels=lambda count: torch.linspace(1, 0, count + 1), **options)
+from tests.core.flow_data import flow_process
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,11 +141,6 @@ class FlowProcess:
                 raise ValueError(f"{name} = {value!r} is not one of {', '.join(table)}")
 
     @property
-    def largest_timestep(self) -> float:
-        """1, pure noise."""
-        return 1.0
-
-    @property
     def usual_eta(self) -> float:
         """The rule's."""
         return SDE_RULES[self.sde].usual_eta

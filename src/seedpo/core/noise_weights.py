@@ -28,6 +28,9 @@ class NoiseWeight:
 
 NOISE_WEIGHTS = {
     "constant": NoiseWeight(weight=lambda noise, clean, limit: noise.new_ones(noise.shape), source="arXiv 2311.12908"),
+    # For flow matching (1 - sigma)^2 and sigma^2 on the error of the velocity.
+    "noise": NoiseWeight(weight=lambda noise, clean, limit: noise, source="arXiv 2311.12908, eq. 14"),
+    "clean": NoiseWeight(weight=lambda noise, clean, limit: clean, source="arXiv 2311.12908, eq. 14"),
     # min(SNR, gamma) on the error of the clean latents; on that of the noise it is min(SNR, gamma) / SNR, and on that
     # of v min(SNR, gamma) / (SNR + 1).
     "min-snr": NoiseWeight(weight=lambda noise, clean, limit: noise.minimum(limit * clean), source="arXiv 2303.09556"),

@@ -31,10 +31,6 @@ class Process(Protocol):
     """
 
     @property
-    def largest_timestep(self) -> float:
-        """The noisiest time step that training knows."""
-
-    @property
     def usual_eta(self) -> float:
         """How random steps usually are in roll-outs."""
 
@@ -176,11 +172,6 @@ class DiffusionProcess:
     def __len__(self) -> int:
         """Number of training time steps T."""
         return len(self.alphas_cumprod)
-
-    @property
-    def largest_timestep(self) -> float:
-        """T - 1."""
-        return len(self) - 1
 
     @property
     def usual_eta(self) -> float:

@@ -75,6 +75,21 @@ def drawn_log_prob(step: Gaussian, drawn: Tensor) -> Tensor:
     return log_prob.masked_fill(~random, torch.nan)
 
 
+def scaled_square(log_prob: Tensor, std: Tensor, dimensions: int) -> Tensor:
+    """-|x - mean|^2 = 2 std^2 (log p + D (log std + log(2 pi) / 2)), which CPS's published code calls log p.
+
+    Args:
+        log_prob: :func:`gaussian_log_prob`, (B,).
+        std: of the steps, (B,).
+        dimensions: D.
+
+    Returns:
+        (B,), of the type of ``log_prob``.
+    """
+    std = std.to(log_prob.dtype)
+    return 2 * std.square() * (log_prob + dimensions * (std.log() + 0.5 * math.log(2 * math.pi)))
+
+
 def noise_log_prob(prediction: Tensor, target: Tensor, *, reduction: Reduction) -> Tensor:
     """Diffusion-DPO's surrogate of log p(x_0), up to a constant that cancels: -|target - prediction|^2 / 2.
 

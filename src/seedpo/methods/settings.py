@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
-from seedpo.settings import Section
+from seedpo.settings import Scope, Section
 
 
 class SamplingConfig(Section):
@@ -16,8 +16,27 @@ class SamplingConfig(Section):
     """Denoising steps of a trajectory."""
     guidance_scale: float = Field(5.0, ge=1.0)
     """Classifier-free guidance; 1 switches it off and halves the cost."""
-    eta: float = Field(1.0, gt=0.0, le=1.0)
-    """DDIM's eta of roll-outs; 1 gives the ancestral sampler, 0 has no density and cannot be trained on."""
+    eta: float | None = Field(None, gt=0.0, le=1.0)
+    """How random the steps of roll-outs are. DDIM's eta, where 1 gives the ancestral sampler; for a flow-matching model
+    the strength a of the rule `flow.sde`. 0 has no density and cannot be trained on. None: 1 for DDIM; for `dance` 0.3,
+    for `flow-grpo` 0.7, for `cps` 0.8."""
+
+
+class FlowConfig(Section):
+    """Flow-matching models; for others these keys are refused."""
+
+    density: Annotated[
+        Literal["logit-normal", "logit-normal-shifted", "uniform", "uniform-shifted"],
+        Scope(fact="log_prob", values=("noise",)),
+    ] = "logit-normal"
+    """How the noise levels in (0, 1] of pairs of images are drawn: uniform, or the logistic function of a standard
+    normal number. `shifted`: they are then moved towards noise as the model's sampler moves its own steps; with Stable
+    Diffusion 3's shift of 3 the median goes from 0.5 to 0.75."""
+    sde: Annotated[Literal["dance", "flow-grpo", "cps"], Scope(fact="log_prob", values=("steps",))] = "dance"
+    """How the steps of roll-outs are made random, with the strength `sampling.eta`: `dance`, a constant rate
+    (DanceGRPO); `flow-grpo`, one that rises with the noise, of which some stays in the image (Flow-GRPO); `cps`, a
+    fixed share of the noise is drawn anew at every step, which takes variance from the images (CPS). The step to the
+    clean image is deterministic."""
 
 
 class TrajectoryConfig(Section):

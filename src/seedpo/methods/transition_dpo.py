@@ -17,7 +17,7 @@ import torch
 from seedpo.core.draws import PairDraws
 from seedpo.core.objectives import see_loss
 from seedpo.core.sampling import Sampler, SamplingSettings
-from seedpo.core.transitions import Reduction
+from seedpo.core.transitions import Reduction, scaled_square
 from seedpo.core.types import LossOutput, StepBatch
 from seedpo.methods.settings import MethodConfig
 from seedpo.protocols import Policy, ReferenceCache
@@ -33,6 +33,7 @@ class TransitionDPO:
         clip_range: range of the ratio policy/reference; ``None``: no clipping.
         reduction: ``mean`` over the latent dimensions as published, or ``sum``.
         loss: a name in :data:`seedpo.core.losses.LOSSES`.
+        square: whether -|x' - mean|^2 stands for the log-probability, as in the published code of CPS.
 
     Raises:
         ValueError: if ``eta`` is 0: deterministic steps have no density.
@@ -47,8 +48,9 @@ class TransitionDPO:
         clip_range: float | None = None,
         reduction: Reduction = "mean",
         loss: str = "sigmoid",
+        square: bool = False,
     ) -> None:
-        if not sampling.eta > 0:
+        if sampling.eta is not None and not sampling.eta > 0:
             raise ValueError(f"eta = {sampling.eta} must be above 0: a deterministic step has no density")
         self.policy_weight = policy_weight
         self.reference_weight = reference_weight
@@ -56,6 +58,7 @@ class TransitionDPO:
         self.clip_range = clip_range
         self.reduction: Reduction = reduction
         self.loss_name = loss
+        self.square = square
 
     def loss(self, policy: Policy, batch: StepBatch, *, generator: torch.Generator) -> LossOutput:
         """Losses of pairs of steps: one forward of the policy, and one of the reference unless the batch carries it.
@@ -71,7 +74,11 @@ class TransitionDPO:
         if reference is None:
             with policy.reference():
                 reference = sampler.log_probs(batch)
-        dimensions = math.prod(batch.next_latents.shape[1:]) if self.reduction == "mean" else 1
+        entries = math.prod(batch.next_latents.shape[1:])
+        if self.square:
+            std = policy.process.step_std(batch.timestep, batch.next_timestep, eta=sampler.eta)[batch.start]
+            log_prob, reference = (scaled_square(values, std, entries) for values in (log_prob, reference))
+        dimensions = entries if self.reduction == "mean" else 1
         log_prob, reference = log_prob / dimensions, reference / dimensions
         sides = [values[side] for values in (log_prob, reference) for side in (batch.chosen, batch.rejected)]
         if batch.weight is not None:
@@ -97,4 +104,5 @@ def transition_objective(
         clip_range=config.clip_range,
         reduction=config.reduction,
         loss=config.loss,
+        square=config.fidelity.cps_square,
     )

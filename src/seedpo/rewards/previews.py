@@ -26,7 +26,9 @@ class SeenPairs:
 
     Attributes:
         pixels: prepared for its vision tower, preferred and other image, (B, 2, 3, S, S).
-        timestep: of the previews, the same for both images, (B,) int64; `None` for finished images.
+        timestep: of the previews, the same for both images, (B,) int64; `None` for finished images. Here times are
+            those that scorers read (:meth:`seedpo.core.processes.Process.embedded_time`): for every process the numbers
+            of a DDPM's time steps.
     """
 
     pixels: Tensor
@@ -119,6 +121,7 @@ class NoisyPreviews:
         size: height and width S of the preference model's images.
         guidance_scale: classifier-free guidance of the predictions.
         clean_share: share of pairs at time step 0, besides those that are drawn uniformly from all time steps.
+            Uniform means the scorer's time, for flow matching, too, whose own density plays no part here.
         timesteps: at which accuracies are measured.
         images_per_call: images that are predicted at a time.
     """
@@ -144,7 +147,7 @@ class NoisyPreviews:
     def drawn(self, pairs: ImagePairs, *, generator: torch.Generator) -> SeenPairs:
         """Previews at uniform time steps; drawn in this order: time steps, who is shown finished, noise."""
         count = len(pairs)
-        timestep = self.denoiser.process.draw_timesteps(count, generator=generator)
+        timestep = torch.randint(self.denoiser.process.embedded_times, (count,), generator=generator)
         timestep[torch.rand(count, generator=generator) < self.clean_share] = 0
         noise = draw_noise(tuple(pairs.chosen_latents.shape), generator=generator)
         return self.shown(pairs, timestep, noise)
@@ -197,7 +200,8 @@ class NoisyPreviews:
         noisy_rows = (timestep > 0).nonzero()[:, 0]
         if not len(noisy_rows):
             return latents
-        times, process = timestep[noisy_rows], self.denoiser.process
+        process = self.denoiser.process
+        times = process.timestep_of(timestep[noisy_rows])
         noisy = process.noisy(latents[noisy_rows], noise[noisy_rows], times)
         negative = self._negatives(len(times))
         prediction = guided_prediction(

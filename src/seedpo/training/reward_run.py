@@ -80,10 +80,10 @@ def build_denoiser(config: RewardRunConfig) -> PipelineDenoiser | None:
             mixed_precision=config.mixed_precision,
         )
     )
-    if max(config.timesteps) > denoiser.process.largest_timestep:
+    if max(config.timesteps) >= denoiser.process.embedded_times:
         raise ConfigError(
             f"timesteps: {max(config.timesteps)} is beyond the last time step of model {config.model}, "
-            f"{denoiser.process.largest_timestep}"
+            f"{denoiser.process.embedded_times - 1}"
         )
     denoiser.pinned = frozenset({"vae"})  # it decodes the previews at every step
     return denoiser

@@ -9,7 +9,7 @@ The parts can also be built one by one and handed to :class:`seedpo.training.tra
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 
+from seedpo.core.flow import FlowProcess
 from seedpo.core.processes import Process, with_last_step_clamped
 from seedpo.data.pairs.selection import SkippingPairs
 from seedpo.data.prompts.reading import load_prompts
@@ -24,6 +25,7 @@ from seedpo.errors import ConfigError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.pair_validation import JoinedEvaluation
 from seedpo.methods.presets import METHODS
+from seedpo.methods.settings import FlowConfig
 from seedpo.methods.sources.supplies import Decode, Supplies
 from seedpo.metrics.named import build_prompt_metric
 from seedpo.models.catalogue import MODELS
@@ -33,6 +35,7 @@ from seedpo.protocols import Comparisons, Method, PairEncoder, Reward, Source
 from seedpo.rewards.named import CheckedReward, build_reward
 from seedpo.run_folders import RunFolder
 from seedpo.scenes.shipped import warn_of_unknown_words
+from seedpo.settings import differences
 from seedpo.training.accelerator import build_accelerator, sharding_is_asked_for
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.checks import check_run
@@ -55,15 +58,22 @@ logger = logging.getLogger(__name__)
 
 
 def process_of(config: RunConfig, policy: PipelinePolicy) -> Process:
-    """The process of a run's model, with what `fidelity` changes of it.
+    """The process of a run's model, with what `flow` and `fidelity` change of it.
 
     Raises:
-        ConfigError: if it has no last step that could be clamped.
+        ConfigError: if a key of `flow` is set for a model without flow matching, or the process has no last step that
+            could be clamped.
     """
+    process = policy.process
+    if isinstance(process, FlowProcess):
+        process = replace(process, density=config.flow.density, sde=config.flow.sde)
+    elif idle := differences(FlowConfig().model_dump(), config.flow.model_dump()):
+        key, (_, value) = next(iter(idle.items()))
+        raise ConfigError(f"flow.{key} = {value}: model {config.model} is no flow-matching model; leave it out")
     if not config.fidelity.last_step_clamped:
-        return policy.process
+        return process
     try:
-        return with_last_step_clamped(policy.process)
+        return with_last_step_clamped(process)
     except ValueError as error:
         raise ConfigError(f"fidelity.last_step_clamped: {error}; leave it out") from error
 

@@ -15,7 +15,7 @@ from seedpo.core.noise_weights import NOISE_WEIGHTS
 from seedpo.data.settings import CacheConfig, DataSet, DataSets, PairsConfig
 from seedpo.errors import ConfigError
 from seedpo.evaluation.settings import EvaluationConfig
-from seedpo.methods.settings import SamplingConfig, StepPoolConfig, TrajectoryConfig
+from seedpo.methods.settings import FlowConfig, SamplingConfig, StepPoolConfig, TrajectoryConfig
 from seedpo.models.settings import ModelSettings
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.settings import WeightedSum, refuse_cycles
@@ -111,6 +111,9 @@ class FidelityConfig(Section):
     last_step_clamped: Annotated[bool, _strict(STEPS)] = False
     """D3PO, SPO and trl: a step to the clean image leads to the noise of time step 0 instead, so that it has a density
     and is trained on. It changes models with `set_alpha_to_one: true`; SD1.5, 2 and XL have false."""
+    cps_square: Annotated[bool, _strict(STEPS)] = False
+    """CPS in flow_grpo, Flow-Factory and verl-omni: -|x' - mean|^2 stands for a step's log-probability. So beta and
+    `clip_range` count 2 std^2 times as much at each step, with the standard deviation std of its noise."""
     previews_clamped_late: Annotated[bool, _strict(OF_STEPS)] = False
     """SPO: the decoder's output is resized for the scorer before it is clamped to [0, 1], not after it."""
 
@@ -152,8 +155,9 @@ class RunConfig(ModelSettings, TrainingConfig):
     reduction: Literal["sum", "mean"] = "mean"
     """How a log-probability is reduced over the latent dimensions; the published betas are for `mean`."""
     noise_weight: Annotated[str, NOISE] = "constant"
-    """Weight of a pair by its noising level, in Diffusion-DPO's margin: `constant`, as published; `min-snr`, the weight
-    min(SNR, `min_snr_gamma`) on the error of the predicted clean image (arXiv 2303.09556)."""
+    """Weight of a pair by its noising level, in Diffusion-DPO's margin. `constant`, as published: of the error of what
+    the network predicts, for flow matching the velocity. `noise` and `clean`: of the error of the predicted noise or
+    clean image. `min-snr`: min(SNR, `min_snr_gamma`) on the latter (arXiv 2303.09556)."""
     min_snr_gamma: float | None = Field(None, gt=0.0)
     """Limit of `noise_weight: min-snr`, a signal-to-noise ratio; None: 5, as published. It is not SEE's `gamma`."""
     clip_range: Annotated[float | None, STEPS] = Field(None, gt=0.0, lt=1.0)
@@ -168,6 +172,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     cache: Annotated[CacheConfig, FIXED_PAIRS] = CacheConfig()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     sampling: Annotated[SamplingConfig, DRAWN_PAIRS] = SamplingConfig()
+    flow: FlowConfig = FlowConfig()
     trajectories: Annotated[TrajectoryConfig, OF_TRAJECTORIES] = TrajectoryConfig()
     steps: Annotated[StepPoolConfig, OF_STEPS] = StepPoolConfig()
     feedback: Annotated[FeedbackConfig, OF_TRAJECTORIES] = FeedbackConfig()
@@ -205,6 +210,15 @@ class RunConfig(ModelSettings, TrainingConfig):
             raise ValueError(
                 f"min_snr_gamma = {self.min_snr_gamma} has no effect with noise_weight = {self.noise_weight}; leave it "
                 "out, or set noise_weight to min-snr"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_square_is_of_cps(self) -> Self:
+        if self.fidelity.cps_square and self.flow.sde != "cps":
+            raise ValueError(
+                f"fidelity.cps_square = true has no effect with flow.sde = {self.flow.sde}; leave it out, or set "
+                "flow.sde to cps"
             )
         return self
 

@@ -30,7 +30,7 @@ class _Block:
         latents: x_t, and each candidate after every step, (B, K, L + 1, ...).
         predictions: the network's guided prediction at the last of them, (B, K, ...).
         previews: the clean latents that it predicts, (B, K, ...).
-        timestep: time step at which the candidates are judged, (); 0 for clean ones.
+        timestep: time at which scorers judge the candidates, (); 0 for clean ones.
     """
 
     steps: range
@@ -169,7 +169,7 @@ class StepRollout:
             latents=torch.stack(path, 2),
             predictions=prediction.view_as(path[0]),
             previews=previews.view_as(path[0]),
-            timestep=following,
+            timestep=process.embedded_time(following),
         )
 
     def _predict(self, latents: Tensor, timestep: Tensor, prompts: Sequence[str]) -> Tensor:
