@@ -41,7 +41,10 @@ SAME: Mapping[str, tuple[str, ...]] = {
         "adam_beta1": ("optimizer.beta1",),
         "adam_beta2": ("optimizer.beta2",),
         "gradient_clip_val clip_grad_norm max_norm": ("optimizer.max_grad_norm",),
-        "beta_dpo dpo_beta": ("beta",),
+        "beta_dpo dpo_beta flow_dpo_beta": ("beta",),
+        "sde_type dynamics_type": ("flow.sde",),
+        "noise_level": ("sampling.eta",),
+        "weighting_scheme timestep_sampling flow_use_uniform_schedule": ("flow.density",),
         "loss_type": ("loss",),
         "entropy entropy_coef entropy_weight": ("gamma",),
         "group_size num_images num_images_per_prompt": ("trajectories.images_per_prompt", "steps.candidates"),
@@ -80,6 +83,9 @@ ELSEWHERE: Mapping[str, str] = {
         "reference_free": "not supported, because every loss here compares the policy with its reference",
         "prior_loss_weight with_prior_preservation": (
             "not supported, because the reference holds what the model knew; beta weighs it"
+        ),
+        "flow_shift flow_schedule_shift discrete_flow_shift": (
+            "not supported, because it is read from the model's scheduler; flow.density says whether training follows it"
         ),
         "prediction_type v_parameterization": "not supported, because it is read from the model's scheduler",
         "scale_lr": "not supported, because learning_rate is what is used; multiply it yourself",

@@ -63,7 +63,7 @@ def test_published_settings(name: str, beta: float, clip_range: float | None) ->
     assert config.clip_range == clip_range
     assert config.gamma == 0.0
     assert config.reduction == "mean"
-    assert config.sampling.eta == 1.0
+    assert config.sampling.eta is None, "usual for the process: 1 for DDIM"
     assert config.sampling.num_inference_steps == 20
     assert config.sampling.guidance_scale == 5.0
     assert config.lora_rank == 4

@@ -27,15 +27,17 @@ SWITCHES = {
     "reference_moves_on_resume": DATA | ROLLOUTS,
     "empty_updates": {"d3po"},
     "last_step_clamped": ROLLOUTS,
+    "cps_square": ROLLOUTS,
     "previews_clamped_late": {"spo"},
 }
+NEEDED: dict[str, dict[str, Any]] = {"cps_square": {"flow": {"sde": "cps"}}}
 OWN: dict[str, Any] = {"model": "owner/name", "data": "pairs/", "reward": "pickscore"}
 
 
 @pytest.mark.parametrize("method", METHODS.names())
 @pytest.mark.parametrize("switch", FidelityConfig.model_fields)
 def test_a_switch_acts_or_is_refused(switch: str, method: str) -> None:
-    changes = {"fidelity": {switch: True}}
+    changes = {"fidelity": {switch: True}, **NEEDED.get(switch, {})}
     if method in SWITCHES[switch]:
         assert getattr(resolve_config(method, changes).fidelity, switch)
         return
@@ -53,6 +55,8 @@ def test_a_switch_acts_or_is_refused(switch: str, method: str) -> None:
         ("prompts=vehicles.txt", ROLLOUTS),
         ("preview_vae=small/", {"spo"}),
         ("sampling.eta=0.5", ROLLOUTS),
+        ("flow.density=uniform", DATA),
+        ("flow.sde=cps", ROLLOUTS),
         ("steps.candidates=3", {"spo"}),
         ("trajectories.min_gap=0.2", {"d3po"}),
         ("feedback.poll_seconds=9", {"d3po"}),

@@ -1,7 +1,8 @@
 """The methods as data: which objective meets which source of pairs, and the published settings.
 
 A method is one row of :data:`METHODS`, a source of pairs one :class:`SourceKind`; nothing else asks for their names.
-SEE is a value of ``gamma``, not a method of its own. The settings are those of the papers for SD1.5. What depends on
+SEE is a value of ``gamma``, not a method of its own. The settings are those of the papers for SD1.5; betas are for
+means over the entries of the latents. What depends on
 the size of the latent space or of the run (learning rate, steps, batch) is the recipe's to say. Nothing here imports
 torch: builders are named and imported when they are needed.
 """

@@ -144,7 +144,9 @@ class RunConfig(ModelSettings, TrainingConfig):
     the previews for SPO's scorer, at a fraction of the cost; None: the model's own."""
 
     beta: float = 0.1
-    """Weight of the KL term, above 0; its scale depends on `reduction`."""
+    """Weight of the KL term, above 0; its unit depends on `reduction`. With `mean`, as in presets and recipes, squared
+    errors and log-probabilities are means over the entries of the latents. A beta for sums, such as SimpleTuner's for
+    Flow-DPO, times their number (65,536 for Stable Diffusion 3.5 at 512 px) is the same for means."""
     gamma: float = 0.0
     """Weight of the self-entropy term; 0 is the base method."""
     entropy_convention: Literal["relative", "absolute"] = "relative"
