@@ -85,7 +85,7 @@ ELSEWHERE: Mapping[str, str] = {
             "not supported, because the reference holds what the model knew; beta weighs it"
         ),
         "flow_shift flow_schedule_shift discrete_flow_shift": (
-            "not supported, because it is read from the model's scheduler; flow.density says whether training follows it"
+            "not supported, because it is read from the model's scheduler; flow.density says if training follows it"
         ),
         "prediction_type v_parameterization": "not supported, because it is read from the model's scheduler",
         "scale_lr": "not supported, because learning_rate is what is used; multiply it yourself",
