@@ -67,7 +67,7 @@ def test_the_keys_reach_the_objective() -> None:
 def test_wrong_combinations_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"min_snr_gamma = 5\.0 .* set noise_weight to min-snr"):
         toy_config(min_snr_gamma=5.0)
-    with pytest.raises(ConfigError, match="write one of constant, min-snr"):
+    with pytest.raises(ConfigError, match="write one of constant, noise, clean, min-snr"):
         toy_config(noise_weight="snr")
     with pytest.raises(ConfigError, match="noise_weight = min-snr has no effect on spo"):
         resolve_config("spo", {"noise_weight": "min-snr"}, bfloat16=False)
