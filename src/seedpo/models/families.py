@@ -84,6 +84,8 @@ class Family:
         decode: pixels of latents, from the autoencoder.
         adapter_layers: endings of the names of layers that can carry a LoRA adapter, by group.
         adapter_names: an adapter's tensors under the names in a file of diffusers, from those of peft.
+        original_layers: layers of the network under their names in the model's original code, ``{}`` for a number, and
+            here; several share the rows of one. Only those that diffusers' loader of LoRAs does not rename.
         text_layers: endings of the names of the text encoders' layers that can carry a LoRA adapter; none: they cannot.
         unread_text_layers: how many of a text encoder's last layers no embedding comes from, by part.
         single_file_keys: tensors that only single-file checkpoints of this class have.
@@ -115,6 +117,7 @@ class Family:
     decode: Callable[[Any, Tensor], Tensor] = decode_latents
     adapter_layers: Mapping[str, tuple[str, ...]]
     adapter_names: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+    original_layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     text_layers: tuple[str, ...] = ()
     unread_text_layers: Mapping[str, int] = field(default_factory=dict)
     single_file_keys: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ from seedpo.errors import ConfigError, DataError
 from seedpo.models.adapter import WEIGHTS_FILE, load_network, require_same_tensors
 from seedpo.models.catalogue import MODELS
 from seedpo.models.families import Family, family_of, tokenizer_of
+from seedpo.models.foreign_lora import add_layers, foreign_layers, strange_layers
 from seedpo.models.lora import NAME, carriers
 from seedpo.models.lora_file import LORA_FILE, read_layers
 from seedpo.models.lora_tensors import layers_of
@@ -103,14 +104,24 @@ def load_pipeline(model: str | Path, *, vae: str | None = None, single_file_conf
 
 
 def add_lora(pipeline: Any, file: Path) -> None:
-    """Adds a LoRA in a format that diffusers reads; it draws, and is not trained.
+    """Adds a LoRA in a format of any trainer; it draws, and is not trained.
 
     Raises:
         DataError: if the file cannot be read, or was made for another model.
     """
-    with _explained(f"{file} cannot be added to the model", "name the model that it was trained on"):
-        pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=NAME)
-    for network in carriers(pipeline, family_of(pipeline)).values():
+    family, cls, fix = family_of(pipeline), type(pipeline).__name__, "name the model that it was trained on"
+    with _explained(f"{file} cannot be added to the model", fix):
+        layers = foreign_layers(file, pipeline, family)
+        if layers is not None:
+            add_layers(pipeline, layers)
+        else:
+            if strangers := strange_layers(file, pipeline, family):
+                raise DataError(f"{file} has {strangers[0]!r}, which is no layer of a {cls}; {fix}")
+            pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=NAME)
+    parts = carriers(pipeline, family)
+    if not parts:
+        raise DataError(f"{file} holds no LoRA of a {cls}; {fix}")
+    for network in parts.values():
         align(network)
 
 
