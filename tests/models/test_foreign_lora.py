@@ -18,9 +18,9 @@ from seedpo.core.sampling import Sampler, Sampling
 from seedpo.errors import DataError
 from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.models.families import family_of
-from seedpo.models.foreign_lora import PEFT_CONFIG, PEFT_WEIGHTS
 from seedpo.models.loading import add_lora
 from seedpo.models.lora import adapted_layers
+from seedpo.models.lora_file import PEFT_CONFIG, PEFT_WEIGHTS
 from tests.models.flow_pipelines import flow_pipeline
 from tests.models.tiny import PROMPTS, seeded, tiny_pipeline
 

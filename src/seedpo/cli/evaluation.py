@@ -34,8 +34,8 @@ def evaluate_command(
         int | None, typer.Option(min=1, metavar="N", help="Prompts from the head of the set; all if not given.")
     ] = None,
     images: Annotated[int, typer.Option(min=1, help="Images of each prompt; diversity needs at least 2.")] = 4,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps (DDIM, eta 0).")] = 20,
-    guidance: Annotated[float, typer.Option(min=1.0, help="Guidance scale.")] = 5.0,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps of each model's own sampler, without noise.")] = 20,
+    guidance: Annotated[float, typer.Option(min=1.0, help="Guidance scale, 1: none.")] = 5.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the initial latents and of the resampling.")] = 1234,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn or scored at a time.")] = 16,
     prompts_seed: Annotated[int, typer.Option(min=0, help="Seed of sets that are drawn: study-300.")] = 0,
@@ -45,6 +45,16 @@ def evaluate_command(
         int | None,
         typer.Option(
             min=8, help="Height and width of images of targets that are not runs; the model's own if not given."
+        ),
+    ] = None,
+    max_sequence_length: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Tokens of the longest text encoder, for targets that are not runs."),
+    ] = None,
+    embedded_guidance: Annotated[
+        float | None,
+        typer.Option(
+            min=1.0, metavar="G", help="Guidance that FLUX.1-dev and FLUX.2-dev take as an input; targets that are not runs."
         ),
     ] = None,
     mixed_precision: Annotated[
@@ -89,6 +99,9 @@ def evaluate_command(
         seedpo evaluate my.safetensors --model stable-diffusion-v1-5/stable-diffusion-v1-5 --prompts prompts.txt
         --rewards clipscore --out out/lora
 
+        seedpo evaluate base=models/sd35 theirs=checkpoint-500/lora --model models/sd35 --steps 28 --guidance 4.5
+        --prompts parti --rewards pickscore --out out/sd35
+
         seedpo evaluate runs/spo --over-training --rewards pickscore,aesthetic --out out/curves
     """
     from seedpo.cli.launch import run_in_processes
@@ -130,7 +143,14 @@ def evaluate_command(
             seed=seed,
             batch_size=batch_size,
         )
-        options = ModelOptions(model=model, vae=vae, resolution=resolution, mixed_precision=mixed_precision)
+        options = ModelOptions(
+            model=model,
+            vae=vae,
+            resolution=resolution,
+            max_sequence_length=max_sequence_length,
+            embedded_guidance=embedded_guidance,
+            mixed_precision=mixed_precision,
+        )
         summary = evaluate(
             targets,
             out,

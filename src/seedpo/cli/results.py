@@ -23,6 +23,9 @@ def sample_command(
     prompts: Annotated[str | None, typer.Option(help="A prompt set or a file of prompts.")] = None,
     run: Annotated[Path | None, typer.Option(help="Run folder whose trained weights are used.")] = None,
     model: Annotated[str, typer.Option(help="Model, where no run is given.")] = "scenes",
+    lora: Annotated[
+        str | None, typer.Option(metavar="FILE|FOLDER", help="LoRA of any trainer, added to --model.")
+    ] = None,
     step: Annotated[
         str | None, typer.Option(metavar="N[,N...]", help="Step of a checkpoint of the run; its end if not given.")
     ] = None,
@@ -41,7 +44,14 @@ def sample_command(
         str | None, typer.Option(metavar="S|HxW", help="Side, or height x width, in pixels; the model's own.")
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(metavar="NAME", help="ddim, dpm++, euler, unipc, ...; the model's own if not given.")
+        str | None, typer.Option(metavar="NAME", help="dpm++, euler, heun, unipc, ...; the model's own if not given.")
+    ] = None,
+    max_sequence_length: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Tokens of the longest text encoder; the model's usual.")
+    ] = None,
+    embedded_guidance: Annotated[
+        float | None,
+        typer.Option(min=1.0, metavar="G", help="Guidance that FLUX.1-dev and FLUX.2-dev take as an input."),
     ] = None,
     images: Annotated[int, typer.Option("--images", min=1, help="Images of each prompt.")] = 4,
     num_inference_steps: Annotated[
@@ -50,17 +60,21 @@ def sample_command(
     ] = None,
     guidance_scale: Annotated[
         float | None,
-        typer.Option("--guidance", min=1.0, help="Guidance scale; that of the run's evaluations, or the model's."),
+        typer.Option(
+            "--guidance", min=1.0, help="Guidance scale, 1: none; that of the run's evaluations, or the model's."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the initial latents.")] = 0,
 ) -> None:
-    """Draw images with the base model or with a trained run.
+    """Draw images with a base model, with a trained run, or with a LoRA of any trainer.
 
     Examples:
         seedpo sample --run runs/spo --prompt "a large red star on a white background" --out images
 
         seedpo sample --run runs/lora --step 400 --strength 0.8 --negative-prompt "blurry" --size 768x512
         --sampler dpm++ --steps 25 --prompt "a lighthouse" --out images
+
+        seedpo sample --model models/sd35 --lora lora.safetensors --strength 0,1 --grid --prompts p.txt --out out
 
         seedpo sample --run runs/lora --grid --step 100,200,400 --strength 0,0.5,1 --images 1 --prompts p.txt --out grid
     """
@@ -75,12 +89,15 @@ def sample_command(
         prompts=prompts,
         run=run,
         model=model,
+        lora=lora,
         images=images,
         num_inference_steps=num_inference_steps,
         guidance_scale=guidance_scale,
         negative_prompt=negative_prompt,
         size=_size(size),
         sampler=sampler,
+        max_sequence_length=max_sequence_length,
+        embedded_guidance=embedded_guidance,
         seed=seed,
     )
     if grid:

@@ -1,11 +1,12 @@
 """Drawing images for training's evaluations, `seedpo evaluate` and `seedpo sample`.
 
-The sampler is DDIM with eta 0, so that an image is a function of its initial latent. The latent is a function of the
-seed, the index of the prompt and the index of the image.
+The sampler is the model's own without noise (DDIM with eta 0, Euler's steps of a flow), so that an image is a function
+of its initial latent. The latent is a function of the seed, the index of the prompt and the index of the image.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,13 @@ from torch import Tensor
 from seedpo.core.sampling import Denoise, Sampler, Sampling
 from seedpo.evaluation.settings import Drawing, Key
 from seedpo.metrics.records import Samples
+from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.protocols import Denoiser
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 3
+"""Prompts that are cut and named one by one."""
 
 
 def initial_latent(prompt: int, image: int, shape: Sequence[int], *, seed: int) -> Tensor:
@@ -26,6 +33,15 @@ def initial_latent(prompt: int, image: int, shape: Sequence[int], *, seed: int) 
 def _step_noise(prompt: int, image: int, *, seed: int) -> torch.Generator:
     """Noise of the steps of one image, other than that of its latent."""
     return torch.Generator().manual_seed(((seed * 1_000_003 + prompt) * 1_009 + image) * 2 + 2**40 + 1)
+
+
+def warn_of_cut_prompts(denoiser: PipelineDenoiser, prompts: Sequence[str]) -> None:
+    """Says which prompts are longer than the model's longest text encoder reads, and what is cut."""
+    cut = {prompt: rest for prompt in dict.fromkeys(prompts) if (rest := denoiser.unread_text(prompt))}
+    for prompt, rest in list(cut.items())[:SHOWN]:
+        logger.warning("prompt %r is longer than the model reads: %r is cut", prompt, rest)
+    if len(cut) > SHOWN:
+        logger.warning("%d more prompts are cut", len(cut) - SHOWN)
 
 
 @torch.no_grad()

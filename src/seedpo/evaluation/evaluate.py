@@ -18,7 +18,7 @@ from seedpo.data.image_list import size_of
 from seedpo.data.images.pixels import to_pil
 from seedpo.data.prompts.reading import load_prompts
 from seedpo.errors import ConfigError, DataError
-from seedpo.evaluation.drawing import draw_batch
+from seedpo.evaluation.drawing import draw_batch, warn_of_cut_prompts
 from seedpo.evaluation.folder import EvaluationFolder, Grid, Plan
 from seedpo.evaluation.measuring import measure_missing, measure_sets, score_missing
 from seedpo.evaluation.score import Scoring
@@ -31,6 +31,7 @@ from seedpo.files import exists
 from seedpo.metrics.catalogue import metric_entry
 from seedpo.metrics.named import build_metric
 from seedpo.metrics.records import Metric, SetMetric
+from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.processes import on_every_process, on_main_process
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.names import check_definitions, check_name
@@ -126,7 +127,7 @@ def _draw_missing(
     """Draws the batches in which an image is missing; several processes draw every other one each.
 
     Raises:
-        ConfigError: if the model's schedule has fewer steps.
+        ConfigError: if the model's schedule has fewer steps, or it cannot be guided.
         DataError: if the model cannot be loaded, or draws images that are not finite.
         RunFolderError: if an image cannot be written.
     """
@@ -148,10 +149,8 @@ def _draw_missing(
         if not missing:
             return
         policy = load_target(target)
-        try:
-            policy.process.timesteps(drawing.num_inference_steps)
-        except ValueError as error:
-            raise ConfigError(f"target {target.label}: --steps: {error}") from error
+        _require_drawable(policy, target, drawing)
+        warn_of_cut_prompts(policy, prompts)
         policy.to(device)
         shown = progress and rank == 0
         with tqdm(total=sum(map(len, missing)), desc=f"drawing {target.label}", unit="image", disable=not shown) as bar:
@@ -164,6 +163,14 @@ def _draw_missing(
                 bar.update(len(batch))
 
     on_every_process(accelerator, draw)
+
+
+def _require_drawable(policy: PipelineDenoiser, target: Target, drawing: Drawing) -> None:
+    policy.require_guidance(drawing.guidance_scale, key=f"target {target.label}: --guidance")
+    try:
+        policy.process.timesteps(drawing.num_inference_steps)
+    except ValueError as error:
+        raise ConfigError(f"target {target.label}: --steps: {error}") from error
 
 
 def _require_finite(images: Tensor, batch: Sequence[Key], prompts: Sequence[str], target: Target) -> None:

@@ -16,7 +16,7 @@ from seedpo.core.sampling import Sampling
 from seedpo.data.images.pixels import to_pil
 from seedpo.data.prompts.reading import load_prompts
 from seedpo.errors import ConfigError
-from seedpo.evaluation.drawing import draw_samples
+from seedpo.evaluation.drawing import draw_samples, warn_of_cut_prompts
 from seedpo.evaluation.settings import Drawing, EvaluationConfig
 from seedpo.evaluation.sheets import save_sheet
 from seedpo.evaluation.strength_grid import Cell, save_grid
@@ -25,9 +25,10 @@ from seedpo.metrics.records import Samples
 from seedpo.models.catalogue import MODELS
 from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
 from seedpo.models.gpu import usual_precision
+from seedpo.models.loading import lora_file
 from seedpo.models.samplers import denoise_with
 from seedpo.models.settings import ModelSettings
-from seedpo.models.strength import strength_of
+from seedpo.models.strength import SetStrength, scale_adapters, strength_of
 from seedpo.run_folders import RunFolder
 from seedpo.scenes.shipped import warn_of_unknown_words
 from seedpo.settings import build_config
@@ -54,12 +55,15 @@ class SampleRequest:
         prompts: a prompt set or a file of prompts to add.
         run: run folder whose trained weights are used; ``None`` for the base model.
         model: the model, where no run is given.
+        lora: file or folder of a LoRA of any trainer, on ``model``.
         images: of each prompt; their initial latents are the same for every run.
         num_inference_steps: denoising steps; ``None``: those of the run's evaluations, or the model's usual ones.
         guidance_scale: classifier-free guidance; ``None`` as for the steps.
         negative_prompt: what guidance leads away from.
         size: height and width in pixels; ``None`` for those of the run or the model.
-        sampler: name of a sampler of the model's family; ``None`` for its own (DDIM with eta 0).
+        sampler: name of a sampler of the model's family; ``None`` for its own, without noise.
+        max_sequence_length: tokens of the longest text encoder, of models that leave the choice.
+        embedded_guidance: of models that take guidance as an input.
         seed: of the initial latents.
     """
 
@@ -67,12 +71,15 @@ class SampleRequest:
     prompts: str | None = None
     run: Path | None = None
     model: str = "scenes"
+    lora: str | None = None
     images: int = 4
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     negative_prompt: str = ""
     size: tuple[int, int] | None = None
     sampler: str | None = None
+    max_sequence_length: int | None = None
+    embedded_guidance: float | None = None
     seed: int = 0
 
     def texts(self) -> list[str]:
@@ -90,12 +97,17 @@ class SampleRequest:
         """The model, and how it is loaded.
 
         Raises:
+            ConfigError: if a LoRA is added to a run.
             RunFolderError: if ``run`` is not a run folder.
         """
+        chosen = {"max_sequence_length": self.max_sequence_length, "embedded_guidance": self.embedded_guidance}
+        said = {key: value for key, value in chosen.items() if value is not None}
         if self.run is not None:
-            return RunFolder.open(self.run).settings(ModelSettings)
+            if self.lora is not None:
+                raise ConfigError("--lora is added to --model, and a run has its own weights; give one of --run and --lora")
+            return RunFolder.open(self.run).settings(ModelSettings).model_copy(update=said)
         usual = {} if self.model in MODELS else usual_precision()
-        return build_config(ModelSettings, usual, {"model": self.model})
+        return build_config(ModelSettings, usual, {"model": self.model, **said})
 
 
 def sample_images(request: SampleRequest, out: Path, *, step: int | None = None, strength: float = 1.0) -> list[Path]:
@@ -115,8 +127,10 @@ def sample_images(request: SampleRequest, out: Path, *, step: int | None = None,
         RunFolderError: if ``run`` is not a run folder, or has no such step.
         DataError: if it holds no trained weights.
     """
-    if request.run is None and (step is not None or strength != 1):
-        raise ConfigError("--step and --strength choose among trained weights; give --run")
+    if request.run is None and step is not None:
+        raise ConfigError("--step chooses a checkpoint of a run; give --run")
+    if request.run is None and request.lora is None and strength != 1:
+        raise ConfigError("--strength scales trained weights; give --run or --lora")
     texts = request.texts()
     ((_, samples),) = _cells(request, texts, [step], [strength])
     return _save(samples, texts, out)
@@ -131,19 +145,21 @@ def sample_grid(
     each cell, a folder as :func:`sample_images` writes it.
 
     Args:
-        request: what is drawn; needs a run.
+        request: what is drawn; needs a run or a LoRA.
         out: folder for all of it.
-        steps: of checkpoints; all that the run has if empty.
+        steps: of checkpoints; all that the run has if empty. A LoRA has none.
         strengths: of the weights.
 
     Raises:
         ConfigError: as :func:`sample_images`.
         RunFolderError: if the run has no such checkpoint.
     """
-    if request.run is None:
-        raise ConfigError("a grid is of strengths and steps of a run; give --run")
+    if request.run is None and request.lora is None:
+        raise ConfigError("a grid is of strengths and steps of a run, or of strengths of a LoRA; give --run or --lora")
+    if request.run is None and steps:
+        raise ConfigError("--step chooses checkpoints of a run; leave it out with --lora")
     texts = request.texts()
-    there = RunFolder.open(request.run).checkpoint_steps()
+    there = [] if request.run is None else RunFolder.open(request.run).checkpoint_steps()
     columns: list[int | None] = [*(steps or there)] or [None]
     cells = []
     for (step, strength), samples in _cells(request, texts, columns, strengths):
@@ -164,14 +180,25 @@ def _cells(
             raise ConfigError(f"strength {strength} is not a number; 0 is the base model, 1 the trained one")
     if settings.model in MODELS:
         warn_of_unknown_words([*texts, *filter(None, [request.negative_prompt])])
+    lora = None if request.lora is None else lora_file(request.lora)
     for step, weights in [(step, _weights(request, settings, step)) for step in steps]:
-        denoiser = load_denoiser(settings, weights=weights, size=request.size)
+        denoiser = load_denoiser(settings, weights=weights, lora=lora, size=request.size)
         denoiser.to("cuda" if torch.cuda.is_available() else "cpu")
-        scale = None if weights is None or all(s == 1 for s in strengths) else strength_of(denoiser, settings, weights)
+        warn_of_cut_prompts(denoiser, [*texts, *filter(None, [request.negative_prompt])])
+        scale = None if all(s == 1 for s in strengths) else _scale(denoiser, settings, weights, lora)
         for strength in strengths:
             if scale is not None:
                 scale(strength)
             yield (step, strength), _drawn(request, denoiser, texts)
+
+
+def _scale(
+    denoiser: PipelineDenoiser, settings: ModelSettings, weights: Path | None, lora: Path | None
+) -> SetStrength | None:
+    """What sets the strength of a run's weights or of a LoRA; ``None`` without either."""
+    if weights is not None:
+        return strength_of(denoiser, settings, weights)
+    return None if lora is None else lambda strength: scale_adapters(denoiser.pipeline, strength)
 
 
 def _weights(request: SampleRequest, settings: ModelSettings, step: int | None) -> Path | None:
@@ -183,8 +210,11 @@ def _weights(request: SampleRequest, settings: ModelSettings, step: int | None) 
 
 def _drawn(request: SampleRequest, denoiser: PipelineDenoiser, texts: Sequence[str]) -> Samples:
     sampling = usual_sampling(request, denoiser)
+    denoiser.require_guidance(sampling.guidance_scale, key="--guidance")
     if request.negative_prompt and sampling.guidance_scale == 1:
-        raise ConfigError("guidance 1 uses no negative prompt; give a --guidance above 1, or leave the prompt out")
+        reason = denoiser.family.unguided(denoiser.pipeline)
+        fix = "give a --guidance above 1, or leave the prompt out" if reason is None else f"{reason}; leave it out"
+        raise ConfigError(f"guidance 1 uses no negative prompt; {fix}")
     height, width = denoiser.image_size
     drawing = Drawing(
         images=request.images,
@@ -200,18 +230,23 @@ def _drawn(request: SampleRequest, denoiser: PipelineDenoiser, texts: Sequence[s
 def usual_sampling(request: SampleRequest, denoiser: PipelineDenoiser) -> Sampling:
     """Steps and guidance: those of the request, else of the run's evaluations, else the model's usual ones.
 
-    The usual ones of a pipeline are the defaults of its class in diffusers; those of the embedded model, of its runs.
+    The usual ones of a pipeline are its family's, or the defaults of its class in diffusers; those of the embedded
+    models, of their runs. A model that cannot be guided is not.
     """
     usual: Any
+    family = denoiser.family
     if request.run is not None:
         usual = RunFolder.open(request.run).settings(EvaluationConfig, "evaluation")
     elif request.model in MODELS:
         usual = Sampling(num_inference_steps=20, guidance_scale=3.0)
     else:
-        defaults = inspect.signature(denoiser.family.pipeline.__call__).parameters
+        defaults = inspect.signature(family.pipeline.__call__).parameters
+        own_steps, own_guidance = (defaults[name].default for name in ("num_inference_steps", "guidance_scale"))
+        guided = family.unguided(denoiser.pipeline) is None
+        usual_guidance = own_guidance if family.usual_guidance is None else family.usual_guidance
         usual = Sampling(
-            num_inference_steps=defaults["num_inference_steps"].default,
-            guidance_scale=defaults["guidance_scale"].default,
+            num_inference_steps=own_steps if family.usual_steps is None else family.usual_steps,
+            guidance_scale=usual_guidance if guided else 1.0,
         )
     steps, guidance = request.num_inference_steps, request.guidance_scale
     return Sampling(

@@ -22,7 +22,7 @@ class Drawing:
 
     Attributes:
         images: per prompt.
-        num_inference_steps: of DDIM with eta 0.
+        num_inference_steps: of the model's own sampler, without noise.
         guidance_scale: classifier-free guidance.
         seed: of the initial latents.
         batch_size: images at a time.
@@ -54,9 +54,11 @@ class EvaluationConfig(Section):
     images_per_prompt: int = Field(4, ge=1)
     """Initial latents per prompt; diversity needs at least 2."""
     num_inference_steps: int = Field(30, ge=1)
-    """Denoising steps (DDIM, eta 0: the image is a function of its latent)."""
+    """Denoising steps of the model's own sampler without noise (DDIM with eta 0, Euler's steps of a flow), so that an
+    image is a function of its latent."""
     guidance_scale: float = Field(7.5, ge=1.0)
-    """Classifier-free guidance, 7.5 as Stable Diffusion is usually drawn; 5 for methods that roll out at 5."""
+    """Classifier-free guidance, 7.5 as Stable Diffusion is usually drawn; 5 for methods that roll out at 5. 1 is none,
+    and what models need that cannot be guided (FLUX)."""
     rewards: Annotated[tuple[str, ...], Place(names="rewards")] = ()
     """Rewards that are measured, written as `reward` is; the first is shown as the proxy."""
     metrics: Annotated[tuple[str, ...], Place(names="metrics")] = (

@@ -14,7 +14,7 @@ from seedpo.models.catalogue import MODELS
 from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
 from seedpo.models.gpu import usual_precision
 from seedpo.models.loading import tensor_names
-from seedpo.models.lora_file import LORA_FILE
+from seedpo.models.lora_file import lora_in
 from seedpo.models.names import looks_like_a_model
 from seedpo.models.settings import ModelSettings
 from seedpo.registry import unknown
@@ -62,6 +62,14 @@ class Target:
             "mixed_precision": self.settings.mixed_precision,
             "resolution": self.settings.resolution,
             "vae": self.settings.vae,
+            **{name: value for name, value in self._prompt_choices().items() if value is not None},
+        }
+
+    def _prompt_choices(self) -> dict[str, float | None]:
+        """What is set of how prompts are embedded; families without the choice refuse it."""
+        return {
+            "max_sequence_length": self.settings.max_sequence_length,
+            "embedded_guidance": self.settings.embedded_guidance,
         }
 
 
@@ -73,12 +81,16 @@ class ModelOptions:
         model: base model of LoRA files.
         vae: autoencoder in place of their own.
         resolution: height and width of images.
+        max_sequence_length: tokens of the longest text encoder, of models that leave the choice.
+        embedded_guidance: of models that take guidance as an input.
         mixed_precision: of all targets; ``None`` for a run's own, or for what a run of another model would use.
     """
 
     model: str | None = None
     vae: str | None = None
     resolution: int | None = None
+    max_sequence_length: int | None = None
+    embedded_guidance: float | None = None
     mixed_precision: str | None = None
 
 
@@ -162,11 +174,9 @@ def _weights(folder: RunFolder, settings: ModelSettings, step: str | None) -> Pa
 
 def _lora_file(path: Path) -> Path | None:
     if path.is_dir():
-        file = path / LORA_FILE
-        return file if file.is_file() else None
-    if path.is_file() and path.suffix == ".safetensors" and any("lora" in name for name in tensor_names(path)):
-        return path
-    return None
+        return lora_in(path)
+    named = path.is_file() and path.suffix == ".safetensors"
+    return path if named and any(re.search("lora|lokr|hada_", name) for name in tensor_names(path)) else None
 
 
 def _lora(place: str, file: Path, label: str | None, options: ModelOptions) -> Target:
@@ -194,6 +204,8 @@ def _settings(model: str, options: ModelOptions) -> ModelSettings:
         model=model,
         vae=options.vae,
         resolution=options.resolution,
+        max_sequence_length=options.max_sequence_length,
+        embedded_guidance=options.embedded_guidance,
         mixed_precision=as_precision(options.mixed_precision or usual.get("mixed_precision", "no")),
     )
 

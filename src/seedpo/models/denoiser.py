@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from seedpo.core.processes import Process
 from seedpo.core.types import Conditioning
-from seedpo.models.families import Size, decode_latents, family_of, widened
+from seedpo.errors import ConfigError
+from seedpo.models.families import Size, decode_latents, family_of, tokenizer_of, widened
 from seedpo.models.loading import add_lora, add_trained, load_base
 from seedpo.models.precision import autocast_dtype, store_rounded, vae_dtype
 from seedpo.models.settings import ModelSettings
@@ -170,6 +171,33 @@ class PipelineDenoiser:
     def _encode(self, prompts: Sequence[str]) -> Conditioning:
         with self._on_device(*self._text_parts), self._autocast():
             return self.family.embed(self.pipeline, prompts, self.prompt_form)
+
+    def unread_text(self, prompt: str) -> str:
+        """The end of a prompt that the longest text encoder does not read; empty if it reads all.
+
+        A template around prompts (Qwen-Image, Z-Image, FLUX.2) is not counted.
+        """
+        part = self._text_parts[-1]
+        tokenizer = getattr(self.pipeline, tokenizer_of(part))
+        tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # of a processor
+        chosen = self.prompt_form.length if part == self.family.text_parts[-1] else None
+        length = tokenizer.model_max_length if chosen is None else chosen
+        own = tokenizer(prompt, add_special_tokens=False).input_ids
+        read = max(0, length - tokenizer.num_special_tokens_to_add())
+        return str(tokenizer.decode(own[read:])) if len(own) > read else ""
+
+    def require_guidance(self, scale: float, *, key: str) -> None:
+        """Refuses classifier-free guidance with a model that has none.
+
+        Args:
+            scale: 1 is no guidance.
+            key: what sets it, for the message.
+
+        Raises:
+            ConfigError: if the scale is another.
+        """
+        if scale != 1 and (reason := self.family.unguided(self.pipeline)) is not None:
+            raise ConfigError(f"{key} = {scale:g}: {reason}; set it to 1")
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Any) -> Tensor:
         """The network's raw prediction for latents (B, ...) at time steps (B,), in float32 or wider."""

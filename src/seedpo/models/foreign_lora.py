@@ -30,11 +30,8 @@ from seedpo.documents import read_json
 from seedpo.errors import DataError
 from seedpo.models.families import Family
 from seedpo.models.lora import NAME
-from seedpo.models.lora_file import alphas, read_layers
+from seedpo.models.lora_file import PEFT_CONFIG, PEFT_WEIGHTS, alphas, read_layers
 from seedpo.weights import read_weights
-
-PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
-"""The files of a folder that peft's ``save_pretrained`` wrote."""
 
 _TENSOR = re.compile(
     r"(?P<layer>.+?)\.(?:(?P<kind>lora_A|lora_B|lora_down|lora_up|lora_magnitude_vector)(?:\.(?!bias)\w+)*|(?P<alpha>alpha))"

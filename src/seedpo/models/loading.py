@@ -23,7 +23,7 @@ from seedpo.models.catalogue import MODELS
 from seedpo.models.families import Family, family_of, tokenizer_of
 from seedpo.models.foreign_lora import add_layers, foreign_layers, strange_layers
 from seedpo.models.lora import NAME, carriers
-from seedpo.models.lora_file import LORA_FILE, read_layers
+from seedpo.models.lora_file import LORA_FILE, PEFT_CONFIG, lora_in, read_layers
 from seedpo.models.lora_tensors import layers_of
 from seedpo.models.names import hub_place, is_hub_name, looks_like_a_model, pipeline_class_name
 from seedpo.models.pipeline_classes import FAMILIES
@@ -177,17 +177,18 @@ def lora_file(place: str) -> Path:
         return path
     if not path.is_dir():
         if not is_hub_name(place):
-            raise DataError(f"initial_lora = {place} is neither a file, a folder nor a name like owner/name[@revision]")
+            raise DataError(f"LoRA {place} is neither a file, a folder nor a name like owner/name[@revision]")
         repository, revision = hub_place(place)
         with _explained(f"LoRA {place} is not there, and the hub does not give it", "name a file or a folder"):
-            path = Path(snapshot_download(repository, revision=revision, allow_patterns=["*.safetensors"]))
+            path = Path(snapshot_download(repository, revision=revision, allow_patterns=["*.safetensors", PEFT_CONFIG]))
     files = sorted(path.glob("*.safetensors"))
     if not files and (others := _other_weights(path)):
         raise DataError(f"LoRA {place} holds {others[0]} and no .safetensors file; {_CONVERT_LORA}")
-    usual = [file for file in files if file.name == LORA_FILE] or files
-    if len(usual) != 1:
+    if (usual := lora_in(path)) is not None:
+        return usual
+    if len(files) != 1:
         raise DataError(f"LoRA {place} holds {len(files)} .safetensors files and no {LORA_FILE}; name one file")
-    return usual[0]
+    return files[0]
 
 
 def add_trained(pipeline: Any, folder: Path, *, adapter: Literal["lora", "full"]) -> None:

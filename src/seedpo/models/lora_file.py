@@ -18,6 +18,9 @@ from seedpo.errors import DataError
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
+PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+"""The files of a folder that peft's ``save_pretrained`` wrote."""
+
 PART = ".lora_"
 """Part of the names of an adapter's own weights, and of no others."""
 
@@ -25,6 +28,21 @@ METADATA_KEY = "lora_adapter_metadata"
 """Where diffusers keeps peft's configuration in a file's header."""
 
 Value = TypeVar("Value")
+
+
+def lora_in(folder: Path) -> Path | None:
+    """The LoRA of a folder that diffusers or peft wrote; ``None`` if there is none.
+
+    Raises:
+        DataError: if there is none, but adapters lie in several folders below: peft gives each a folder of its own.
+    """
+    for name in (LORA_FILE, PEFT_WEIGHTS):
+        if (folder / name).is_file():
+            return folder / name
+    below = sorted(path.parent for path in folder.glob(f"*/{PEFT_WEIGHTS}"))
+    if len(below) > 1:
+        raise DataError(f"{folder} holds the adapters {', '.join(path.name for path in below)}; name {below[0]} or another")
+    return below[0] / PEFT_WEIGHTS if below else None
 
 
 def read_lora(file: Path) -> dict[str, NDArray[np.floating[Any]]]:
