@@ -42,9 +42,7 @@ def products(network: Any, endings: tuple[str, ...] = ATTENTION) -> dict[str, Pr
     """Factors for the linear layers of a network; ranks differ."""
     chosen = [name for name, _ in network.named_modules() if name.endswith(endings)]
     return {
-        name: factors(
-            (layer := network.get_submodule(name)).in_features, layer.out_features, row, rank=RANK + row % 2
-        )
+        name: factors((layer := network.get_submodule(name)).in_features, layer.out_features, row, rank=RANK + row % 2)
         for row, name in enumerate(chosen)
     }
 
@@ -78,7 +76,11 @@ def flattened(layers: Mapping[str, Product], lead: str) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, (down, up) in layers.items():
         flat = lead + name.replace(".", "_")
-        tensors |= {f"{flat}.lora_down.weight": down, f"{flat}.lora_up.weight": up, f"{flat}.alpha": torch.tensor(ALPHA)}
+        tensors |= {
+            f"{flat}.lora_down.weight": down,
+            f"{flat}.lora_up.weight": up,
+            f"{flat}.alpha": torch.tensor(ALPHA),
+        }
     return tensors
 
 
@@ -284,7 +286,7 @@ class TestRefused:
     def test_a_peft_folder_of_another_family(self, tmp_path: Path) -> None:
         network = flow_pipeline("flux-dev").transformer
         get_peft_model(network, LoraConfig(r=2, target_modules=["to_q", "proj_mlp"])).save_pretrained(tmp_path)
-        with pytest.raises(DataError, match="StableDiffusion3Pipeline.*single_transformer_blocks.*trained on"):
+        with pytest.raises(DataError, match=r"StableDiffusion3Pipeline.*single_transformer_blocks.*trained on"):
             self.added(tmp_path / PEFT_WEIGHTS)
 
 

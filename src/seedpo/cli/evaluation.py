@@ -54,7 +54,9 @@ def evaluate_command(
     embedded_guidance: Annotated[
         float | None,
         typer.Option(
-            min=1.0, metavar="G", help="Guidance that FLUX.1-dev and FLUX.2-dev take as an input; targets that are not runs."
+            min=1.0,
+            metavar="G",
+            help="Guidance that FLUX.1-dev and FLUX.2-dev take as an input; targets that are not runs.",
         ),
     ] = None,
     mixed_precision: Annotated[

@@ -104,7 +104,9 @@ class SampleRequest:
         said = {key: value for key, value in chosen.items() if value is not None}
         if self.run is not None:
             if self.lora is not None:
-                raise ConfigError("--lora is added to --model, and a run has its own weights; give one of --run and --lora")
+                raise ConfigError(
+                    "--lora is added to --model, and a run has its own weights; give one of --run and --lora"
+                )
             return RunFolder.open(self.run).settings(ModelSettings).model_copy(update=said)
         usual = {} if self.model in MODELS else usual_precision()
         return build_config(ModelSettings, usual, {"model": self.model, **said})

@@ -102,13 +102,14 @@ def foreign_layers(file: Path, pipeline: Any, family: Family) -> Layers | None:
         return None
     factors = _factors(file, weights)
     placed = None if factors is None else _placed(factors, pipeline, family)
-    if config is None or placed is None or factors is None:
-        if config is not None:
-            raise DataError(
-                f"{file} does not fit this model, a {type(pipeline).__name__}: {_stranger(weights, pipeline, family)!r} "
-                "is no LoRA of a layer of it; name the model that it was trained on"
-            )
+    if config is None:
         return placed
+    if placed is None:
+        stranger = _stranger(weights, pipeline, family)
+        raise DataError(
+            f"{file} holds {stranger!r}, which is no LoRA of a layer of a {type(pipeline).__name__}; name the model "
+            "that it was trained on"
+        )
     return {part: _scaled(layers, config) for part, layers in placed.items()}
 
 
@@ -160,7 +161,9 @@ def _peft_config(file: Path) -> dict[str, Any] | None:
     try:
         config = dict(read_json(path))
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); copy it beside {file.name}, it holds the LoRA's alpha") from error
+        raise DataError(
+            f"{path} cannot be read ({error}); copy it beside {file.name}, it holds the LoRA's alpha"
+        ) from error
     kind = str(config.get("peft_type", "LORA"))
     if kind.upper() != "LORA":
         raise DataError(f"{file} is an adapter of the kind {kind}, not a LoRA; name a LoRA")
@@ -230,9 +233,7 @@ class _Names:
             network = getattr(pipeline, part, None)
             if network is not None:
                 self.modules[part] = {name: module for name, module in network.named_modules() if name}
-        self.flat = {
-            part: {name.replace(".", "_"): name for name in modules} for part, modules in self.modules.items()
-        }
+        self.flat = {part: {name.replace(".", "_"): name for name in modules} for part, modules in self.modules.items()}
         self.original = [
             (re.compile(re.escape(form).replace(r"\{\}", r"(\d+)").replace(r"\.", "[._]")), targets)
             for form, targets in family.original_layers.items()
@@ -278,7 +279,7 @@ class _Names:
 
 
 def _lora_config(layers: Mapping[str, Factors]) -> dict[str, Any]:
-    """peft's configuration of adapters; patterns name layers from their beginning."""
+    """The configuration of adapters in peft; patterns name layers from their beginning."""
     ranks = {name: factors.rank for name, factors in layers.items()}
     scales = {name: float(f.rank if f.alpha is None else f.alpha) for name, f in layers.items()}
     rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, scales))

@@ -41,7 +41,9 @@ def lora_in(folder: Path) -> Path | None:
             return folder / name
     below = sorted(path.parent for path in folder.glob(f"*/{PEFT_WEIGHTS}"))
     if len(below) > 1:
-        raise DataError(f"{folder} holds the adapters {', '.join(path.name for path in below)}; name {below[0]} or another")
+        raise DataError(
+            f"{folder} holds the adapters {', '.join(path.name for path in below)}; name {below[0]} or another"
+        )
     return below[0] / PEFT_WEIGHTS if below else None
 
 

@@ -16,6 +16,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
     LMSDiscreteScheduler,
     PNDMScheduler,
@@ -36,14 +37,30 @@ class Scheduler:
     Attributes:
         kind: its class.
         options: of its configuration; all else comes from the model's own scheduler.
+        shift: the option that takes the shift of a flow's levels; ``None``: the levels are those of DDPM.
     """
 
     kind: Any
     options: Mapping[str, Any] = field(default_factory=dict)
+    shift: str | None = None
 
-    def of(self, pipeline: Any) -> Any:
-        """The scheduler, with the noise levels and the kind of prediction of a pipeline."""
-        return self.kind.from_config(pipeline.scheduler.config, **self.options)
+    def of(self, pipeline: Any, process: Any = None) -> Any:
+        """The scheduler, with the noise levels and the kind of prediction of a pipeline.
+
+        Args:
+            pipeline: whose scheduler it takes the place of.
+            process: of the pipeline at its image size; the levels of a flow are shifted as it says.
+        """
+        shift = {} if self.shift is None else {self.shift: process.shift, **_UNSHIFTED}
+        return self.kind.from_config(pipeline.scheduler.config, **self.options, **shift)
+
+    def time(self, scheduler_time: Tensor, scheduler: Any) -> Tensor:
+        """The process's time for one of the scheduler's: the level of a flow, the same for DDPM."""
+        return scheduler_time if self.shift is None else scheduler_time / scheduler.config.num_train_timesteps
+
+
+_UNSHIFTED = {"use_dynamic_shifting": False}
+"""The process has turned a shift by image size into a number."""
 
 
 DDPM_SAMPLERS: Mapping[str, Scheduler] = {
@@ -58,6 +75,19 @@ DDPM_SAMPLERS: Mapping[str, Scheduler] = {
     "unipc": Scheduler(kind=UniPCMultistepScheduler),
 }
 """For models whose noise levels are those of DDPM. ``dpm++-sde`` and ``euler-a`` draw noise at each step."""
+
+
+_FLOW: Mapping[str, Any] = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+
+FLOW_SAMPLERS: Mapping[str, Scheduler] = {
+    "dpm++": Scheduler(kind=DPMSolverMultistepScheduler, options=_FLOW, shift="flow_shift"),
+    "dpm++-sde": Scheduler(
+        kind=DPMSolverMultistepScheduler, options={**_FLOW, "algorithm_type": "sde-dpmsolver++"}, shift="flow_shift"
+    ),
+    "heun": Scheduler(kind=FlowMatchHeunDiscreteScheduler, shift="shift"),
+    "unipc": Scheduler(kind=UniPCMultistepScheduler, options=_FLOW, shift="flow_shift"),
+}
+"""For flow matching. ``dpm++-sde`` draws noise at each step; ``heun`` predicts twice in all steps but one."""
 
 
 class SampledModel(Protocol):
@@ -96,7 +126,8 @@ def denoise_with(model: SampledModel, name: str | None, settings: SamplingSettin
     family = model.family
     if name not in (None, family.own_sampler, *family.samplers):
         raise unknown("sampler", str(name), sorted((family.own_sampler, *family.samplers)))
-    scheduler = None if name in (None, family.own_sampler) else family.samplers[name].of(model.pipeline)
+    chosen = None if name in (None, family.own_sampler) else family.samplers[name]
+    scheduler = None if chosen is None else chosen.of(model.pipeline, model.process)
     try:
         if scheduler is None:
             model.process.timesteps(settings.num_inference_steps)
@@ -106,16 +137,17 @@ def denoise_with(model: SampledModel, name: str | None, settings: SamplingSettin
         raise ConfigError(
             f"{settings.num_inference_steps} denoising steps do not fit this model ({error}); give another --steps"
         ) from error
-    if scheduler is None:
+    if chosen is None:
         return lambda latents, positive, negative, _: Sampler(model, settings).sample(latents, positive, negative)
     return lambda latents, positive, negative, generators: _scheduled(
-        model, scheduler, settings, latents, positive, negative, generators
+        model, chosen, scheduler, settings, latents, positive, negative, generators
     )
 
 
 @torch.no_grad()
 def _scheduled(
     model: SampledModel,
+    chosen: Scheduler,
     scheduler: Any,
     settings: SamplingSettings,
     latents: Tensor,
@@ -126,11 +158,12 @@ def _scheduled(
     """Denoises as the pipelines of diffusers do; the scheduler begins anew."""
     scheduler.set_timesteps(settings.num_inference_steps, device=latents.device)
     noise = {"generator": list(generators)} if "generator" in signature(scheduler.step).parameters else {}
-    latents = latents.to(torch.promote_types(latents.dtype, torch.float32)) * scheduler.init_noise_sigma
+    latents = latents.to(torch.promote_types(latents.dtype, torch.float32))
+    if chosen.shift is None:
+        latents = latents * scheduler.init_noise_sigma
     for time in scheduler.timesteps:
-        scaled = scheduler.scale_model_input(latents, time)
-        prediction = guided_prediction(
-            model, scaled, time.repeat(len(latents)), positive, negative, settings.guidance_scale
-        )
+        scaled = scheduler.scale_model_input(latents, time) if chosen.shift is None else latents
+        times = chosen.time(time, scheduler).repeat(len(latents))
+        prediction = guided_prediction(model, scaled, times, positive, negative, settings.guidance_scale)
         latents = scheduler.step(prediction, time, latents, return_dict=False, **noise)[0]
     return latents

@@ -15,6 +15,7 @@ from seedpo.core.flow import FlowProcess
 from seedpo.core.types import Conditioning
 from seedpo.models.families import Family, PromptForm, Size, widened
 from seedpo.models.pipelines.parts import flow_process, image_size, linear_mu, token_ids
+from seedpo.models.samplers import FLOW_SAMPLERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,5 +164,6 @@ STABLE_DIFFUSION_3 = Family(
     },
     original_layers=_ORIGINAL_LAYERS,
     own_sampler="euler",
+    samplers=FLOW_SAMPLERS,
 )
 """Stable Diffusion 3 and 3.5."""
