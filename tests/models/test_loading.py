@@ -68,13 +68,27 @@ class TestFolders:
 
     def test_other_classes_are_refused_by_name(self, folders: dict[str, Path], tmp_path: Path) -> None:
         index = json.loads((folders["sd15"] / "model_index.json").read_text())
-        for name in ("LuminaPipeline", ["custom", "MyPipeline"]):
-            (tmp_path / "model_index.json").write_text(json.dumps(index | {"_class_name": name}))
-            with pytest.raises(DataError, match=r"MyPipeline|holds a LuminaPipeline, which cannot be tra"):
+        said = {
+            "PixArtSigmaPipeline": r"no family of models.*StableDiffusion3Pipeline",
+            "StableDiffusion3Img2ImgPipeline": r"StableDiffusion3Pipeline\.from_pipe",
+            "StableDiffusionXLInpaintPipeline": r"StableDiffusionXLPipeline\.from_pipe",
+            "FluxKontextPipeline": "image beside the prompt",
+            "QwenImageEditPipeline": "image beside the prompt",
+            "MyPipeline": "MyPipeline",
+        }
+        for name, words in said.items():
+            written = ["custom", name] if name == "MyPipeline" else name
+            (tmp_path / "model_index.json").write_text(json.dumps(index | {"_class_name": written}))
+            with pytest.raises(DataError, match=words):
                 load_pipeline(tmp_path)
         (tmp_path / "model_index.json").write_text("{}")
         with pytest.raises(DataError, match=r"model_index\.json does not name a pipeline class"):
             load_pipeline(tmp_path)
+
+    def test_one_part_of_a_pipeline(self, folders: dict[str, Path]) -> None:
+        """What some trainers export: a network alone."""
+        with pytest.raises(DataError, match=r"one part of a pipeline, a UNet2DConditionModel.*AutoModel"):
+            load_pipeline(folders["sd15"] / "unet")
 
     @pytest.mark.parametrize("part", ["text_encoder_2", "tokenizer"])
     def test_an_xl_pipeline_without_a_text_part(self, folders: dict[str, Path], tmp_path: Path, part: str) -> None:

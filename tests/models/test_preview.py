@@ -18,14 +18,28 @@ def autoencoder(kind: str) -> Any:
     """The smallest of its class, for latents of 4 channels, with seeded weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        if kind == "tiny":
+        if kind.startswith("tiny"):
             return AutoencoderTiny(
+                latent_channels=16 if kind == "tiny-16" else 4,
                 encoder_block_out_channels=(8, 8),
                 decoder_block_out_channels=(8, 8),
                 num_encoder_blocks=(1, 1),
                 num_decoder_blocks=(1, 1),
             )
         return AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, layers_per_block=1, latent_channels=4)
+
+
+def test_latents_of_a_flow_are_decoded_as_the_network_sees_them(tmp_path: Path) -> None:
+    """taesd3 and taef1: 16 channels, and no scale or shift, as diffusers uses them in a pipeline's place."""
+    vae = autoencoder("tiny-16").eval()
+    vae.save_pretrained(tmp_path)
+    latents = torch.randn(2, 16, 8, 8, generator=seeded())
+    images = load_preview_decoder(str(tmp_path), channels=16, device=CPU)(latents)
+    with torch.no_grad():
+        expected = (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(images, expected)
+    with pytest.raises(ConfigError, match=r"16 channels, the model's 4"):
+        load_preview_decoder(str(tmp_path), channels=4, device=CPU)
 
 
 @pytest.mark.parametrize("kind", ["tiny", "kl"])

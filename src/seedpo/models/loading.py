@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -253,6 +254,12 @@ def _from_folder(folder: Path, parts: dict[str, Any]) -> Any:
             f"model {folder} does not exist; name a folder with a diffusers pipeline, a .safetensors checkpoint, "
             "`scenes`, or owner/name for one on the hub"
         )
+    if not (folder / INDEX).is_file() and (part := _part_name(folder)):
+        raise DataError(
+            f"model folder {folder} is one part of a pipeline, a {part}; put it into its pipeline with "
+            "DiffusionPipeline.from_pretrained(PIPELINE, transformer=AutoModel.from_pretrained(FOLDER)) and "
+            "save_pretrained(NEW_FOLDER) of diffusers"
+        )
     if not (folder / INDEX).is_file():
         raise DataError(
             f"model folder {folder} has no {INDEX}; name a diffusers pipeline, or `scenes`, "
@@ -294,6 +301,14 @@ def _require_packages(folder: Path) -> None:
             raise DataError(
                 f"model folder {folder}: its {part} is a {kind}, which needs {absent[0]}: pip install {absent[0]}"
             )
+
+
+def _part_name(folder: Path) -> str:
+    """The class of the network that a folder holds; empty if it holds none."""
+    try:
+        return str(read_json(folder / "config.json")["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _require_safetensors(what: str, folders: Sequence[Path]) -> None:
@@ -350,9 +365,23 @@ def _class_of(index: Path) -> Any:
     name = pipeline_class_name(index)
     if name not in FAMILIES:
         raise DataError(
-            f"{index.parent} holds a {name}, which cannot be trained here; there are: {', '.join(FAMILIES.names())}"
+            f"{index.parent} holds a {name}, which cannot be used here{_kin(name)}; there are: "
+            f"{', '.join(FAMILIES.names())}"
         )
     return FAMILIES.load(name).pipeline
+
+
+def _kin(name: str) -> str:
+    """What a pipeline class that is not known has to do with one that is."""
+    plain = re.sub("Img2Img|Inpaint(ing)?|ControlNet|Control|PAG", "", name)
+    if plain != name and plain in FAMILIES:
+        return (
+            f": it takes more than a prompt; if its weights are those of a {plain}, write them anew with "
+            f"{plain}.from_pipe(PIPELINE).save_pretrained(NEW_FOLDER)"
+        )
+    if re.search("Edit|Kontext|Fill|Redux|Layered", name):
+        return ": it was trained to draw from an image beside the prompt"
+    return ": no family of models says how it reads prompts and predicts (docs/models.md tells how to add one)"
 
 
 def tensor_names(path: Path) -> set[str]:
@@ -375,8 +404,9 @@ def _class_of_checkpoint(path: Path) -> Any:
         if not keys.isdisjoint(family.single_file_keys):
             return family.pipeline
     raise DataError(
-        f"checkpoint {path} is not a whole Stable Diffusion 1, 2 or XL model (it lacks their text encoders); "
-        "name a full checkpoint, or set single_file_config to the folder of a diffusers pipeline like it"
+        f"checkpoint {path} is not a whole Stable Diffusion 1, 2 or XL model (it lacks their text encoders); name a "
+        "full checkpoint, or set single_file_config to the folder of a diffusers pipeline like it; of a flow-matching "
+        "model (SD3, FLUX, Z-Image, ...) name the pipeline's folder, or its name on the hub"
     )
 
 

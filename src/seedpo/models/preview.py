@@ -63,5 +63,5 @@ def _load(name: str) -> Any:
         reason = " ".join(str(error).split())
         raise DataError(
             f"preview_vae = {name} cannot be loaded ({reason}); name a folder or hub id of an AutoencoderTiny, for "
-            "example madebyollin/taesd or madebyollin/taesdxl"
+            "example madebyollin/taesd (taesdxl, taesd3, taef1 for SDXL, SD3 and FLUX.1)"
         ) from error

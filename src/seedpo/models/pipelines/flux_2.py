@@ -21,6 +21,7 @@ from seedpo.core.flow import FlowProcess
 from seedpo.core.types import Conditioning
 from seedpo.errors import ConfigError
 from seedpo.models.families import Family, PromptForm, Size, widened
+from seedpo.models.samplers import FLOW_SAMPLERS
 from seedpo.models.pipelines.parts import evenly, flow_process, image_size
 
 CELL = 2
@@ -231,6 +232,7 @@ _FLUX_2: dict[str, Any] = {
         "mlp": ("ff.linear_in", "ff.linear_out", "ff_context.linear_in", "ff_context.linear_out"),
     },
     "own_sampler": "euler",
+    "samplers": FLOW_SAMPLERS,
 }
 
 FLUX_2 = Family(

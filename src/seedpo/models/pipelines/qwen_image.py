@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from seedpo.core.flow import FlowProcess
 from seedpo.core.processes import classifier_free_guidance
 from seedpo.models.families import Family, PromptForm, Size, widened
+from seedpo.models.samplers import FLOW_SAMPLERS
 from seedpo.models.pipelines.parts import (
     MaskedPrompts,
     MaskedTokens,
@@ -141,5 +142,6 @@ QWEN_IMAGE = Family(
         "mlp": ("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"),
     },
     own_sampler="euler",
+    samplers=FLOW_SAMPLERS,
 )
 """Qwen-Image."""

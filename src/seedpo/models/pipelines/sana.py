@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from seedpo.core.flow import FlowProcess
 from seedpo.core.types import Conditioning
 from seedpo.models.families import Family, PromptForm, Size, widened
+from seedpo.models.samplers import FLOW_SAMPLERS
 from seedpo.models.pipelines.parts import evenly, flow_process, image_size
 
 INSTRUCTION = "\n".join(signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default)
@@ -160,5 +161,6 @@ SANA = Family(
         "mlp": ("ff.conv_inverted", "ff.conv_point"),
     },
     own_sampler="euler",
+    samplers=FLOW_SAMPLERS,
 )
 """SANA and SANA 1.5."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from seedpo.core.flow import FlowProcess
 from seedpo.models.families import Family, PromptForm, Size
+from seedpo.models.samplers import FLOW_SAMPLERS
 from seedpo.models.pipelines.parts import (
     MaskedPrompts,
     MaskedTokens,
@@ -124,5 +125,6 @@ Z_IMAGE = Family(
         "mlp": ("feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
     },
     own_sampler="euler",
+    samplers=FLOW_SAMPLERS,
 )
 """Z-Image, and Z-Image-Turbo for drawing."""
