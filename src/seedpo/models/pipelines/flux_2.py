@@ -21,8 +21,8 @@ from seedpo.core.flow import FlowProcess
 from seedpo.core.types import Conditioning
 from seedpo.errors import ConfigError
 from seedpo.models.families import Family, PromptForm, Size, widened
-from seedpo.models.samplers import FLOW_SAMPLERS
 from seedpo.models.pipelines.parts import evenly, flow_process, image_size
+from seedpo.models.samplers import FLOW_SAMPLERS
 
 CELL = 2
 """Latents on each side of a cell."""

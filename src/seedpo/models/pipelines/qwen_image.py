@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from seedpo.core.flow import FlowProcess
 from seedpo.core.processes import classifier_free_guidance
 from seedpo.models.families import Family, PromptForm, Size, widened
-from seedpo.models.samplers import FLOW_SAMPLERS
 from seedpo.models.pipelines.parts import (
     MaskedPrompts,
     MaskedTokens,
@@ -24,6 +23,7 @@ from seedpo.models.pipelines.parts import (
     packed,
     unpacked,
 )
+from seedpo.models.samplers import FLOW_SAMPLERS
 
 
 def _guide(negative: Tensor, positive: Tensor, scale: float) -> Tensor:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from seedpo.core.flow import FlowProcess
 from seedpo.core.types import Conditioning
 from seedpo.models.families import Family, PromptForm, Size, widened
-from seedpo.models.samplers import FLOW_SAMPLERS
 from seedpo.models.pipelines.parts import evenly, flow_process, image_size
+from seedpo.models.samplers import FLOW_SAMPLERS
 
 INSTRUCTION = "\n".join(signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default)
 """What the pipeline's call says before a prompt, unless told otherwise."""

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from seedpo.core.flow import FlowProcess
 from seedpo.models.families import Family, PromptForm, Size
-from seedpo.models.samplers import FLOW_SAMPLERS
 from seedpo.models.pipelines.parts import (
     MaskedPrompts,
     MaskedTokens,
@@ -19,6 +18,7 @@ from seedpo.models.pipelines.parts import (
     image_size,
     masked_tokens,
 )
+from seedpo.models.samplers import FLOW_SAMPLERS
 
 TURBO_SHIFT = 3.0
 """Shift of Z-Image-Turbo's scheduler; that of Z-Image is 6. Nothing else in their configurations differs."""
