@@ -164,7 +164,7 @@ class TestRefused:
             return replace(family_of(pipeline), unguided=lambda pipeline: reason)
 
         monkeypatch.setattr("seedpo.models.denoiser.family_of", unguided)
-        with pytest.raises(ConfigError, match=f"--guidance = 2: {reason}; set it to 1"):
+        with pytest.raises(ConfigError, match=f"--guidance = 2 must be 1: {reason}"):
             sample_images(request(folders), tmp_path / "out")
         with pytest.raises(ConfigError, match=f"{reason}; leave it out"):
             sample_images(request(folders, guidance_scale=None, negative_prompt="blurry"), tmp_path / "out")

@@ -139,11 +139,7 @@ def evaluate_command(
         summary: Summary | None = evaluate_over_training(targets, out, measures=measures)
     else:
         drawing = Drawing(
-            images=images,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            seed=seed,
-            batch_size=batch_size,
+            images=images, num_inference_steps=steps, guidance_scale=guidance, seed=seed, batch_size=batch_size
         )
         options = ModelOptions(
             model=model,

@@ -197,7 +197,7 @@ class PipelineDenoiser:
             ConfigError: if the scale is another.
         """
         if scale != 1 and (reason := self.family.unguided(self.pipeline)) is not None:
-            raise ConfigError(f"{key} = {scale:g}: {reason}; set it to 1")
+            raise ConfigError(f"{key} = {scale:g} must be 1: {reason}")
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Any) -> Tensor:
         """The network's raw prediction for latents (B, ...) at time steps (B,), in float32 or wider."""

@@ -1,8 +1,8 @@
 """Which number format each part of a pipeline computes in and is stored in.
 
-Forward passes of the UNet and the text encoders run under autocast. Weights that are not trained and that autocast
-would round at every call (those of linear layers and convolutions) are stored rounded: the results are the same bit
-for bit, at half the memory. Norms and trained weights stay in float32.
+Forward passes of network and text encoders run under autocast. Weights that are not trained and that autocast would
+round at every call (those of linear layers and convolutions) are stored rounded: the results are the same bit for bit,
+at half the memory. Norms and trained weights stay in float32.
 """
 
 from __future__ import annotations

@@ -56,8 +56,9 @@ class ModelSettings(NetworkSettings):
     """A diffusion model, and what of it is trained."""
 
     model: Annotated[str, Place(names="models")] = "scenes"
-    """Model of the Stable Diffusion 1, 2 or XL family: a registered name, a folder with a diffusers pipeline, a
-    single-file `.safetensors` checkpoint, or `owner/name[@revision]` on the hub."""
+    """Diffusion model of a known pipeline class (`seedpo list models`): a registered name, a folder with a diffusers
+    pipeline, `owner/name[@revision]` on the hub, or, of Stable Diffusion 1, 2 and XL, a single-file `.safetensors`
+    checkpoint."""
     vae: Annotated[str | None, Place()] = None
     """Another autoencoder: a folder or `owner/name[@revision]`, for SDXL for example `madebyollin/sdxl-vae-fp16-fix`,
     which may run in half precision; none: the model's own."""
@@ -65,7 +66,8 @@ class ModelSettings(NetworkSettings):
     """Folder (or hub id) of a diffusers pipeline with the architecture, tokenizers and noise schedule of a single-file
     checkpoint; none: diffusers' choice, fetched from the hub. Without a single-file checkpoint it does nothing."""
     resolution: int | None = Field(None, ge=8)
-    """Height and width of images in pixels, a multiple of 8 for Stable Diffusion; none: the model's own."""
+    """Height and width of images in pixels: a multiple of 8 for Stable Diffusion 1, 2 and XL, of 16 for most
+    flow-matching models, of 32 for SANA; none: the model's own."""
     max_sequence_length: int | None = Field(None, ge=1, le=4096)
     """Tokens of the longest text encoder, for models that leave the choice (256 of Stable Diffusion 3, 512 of FLUX);
     fewer cost less; none: the model's usual."""
@@ -79,8 +81,8 @@ class ModelSettings(NetworkSettings):
     lora_alpha: Annotated[float | None, LORA] = Field(None, gt=0.0)
     """The adapter's product is multiplied by `lora_alpha / lora_rank`; None: alpha is the rank, so by 1."""
     lora_targets: Annotated[tuple[str, ...], LORA] = Field(("attention",), min_length=1)
-    """Groups of layers that carry the adapter, of the denoising network: `attention`, `mlp` (feed-forward layers and
-    the projections around the transformer blocks), `convolution`, or `all`."""
+    """Groups of layers that carry the adapter, of the denoising network: `attention`, `mlp` (feed-forward layers and,
+    of a UNet, the projections around the transformer blocks), `convolution` (UNets alone), or `all`."""
     lora_dropout: Annotated[float, LORA] = Field(0.0, ge=0.0, lt=1.0)
     """Share of the inputs of the adapter that is set to 0 at random in the passes of the loss that have a gradient;
     roll-outs, evaluations and the reference are whole. 0: none. For methods on a fixed set of pairs."""
@@ -91,8 +93,8 @@ class ModelSettings(NetworkSettings):
     """Whether the attention projections of the text encoders carry the adapter as well, with the same rank, alpha,
     dropout and DoRA. Prompts are then embedded in every pass: slower, and `cache.prompts` has no effect."""
     initial_lora: Annotated[str | None, Place()] = None
-    """LoRA that training continues: a file, a folder or `owner/name[@revision]`, in the format of diffusers or kohya;
-    the reference is the model with it. It says rank, alpha, layers and DoRA. None: a new one, which changes nothing."""
+    """LoRA that training continues: a file, a folder or `owner/name[@revision]`, in the layout of any trainer; the
+    reference is the model with it. It says rank, alpha, layers and DoRA. None: a new one, which changes nothing."""
     base_precision: Literal["full", "int8", "nf4"] = "full"
     """Number format of the frozen linear layers of the denoising network under a LoRA: `int8` and `nf4` (4 bits) need
     bitsandbytes (`seedpo[quantised]`) and take a half and a quarter of bf16's memory; `full`: `mixed_precision`."""

@@ -19,7 +19,7 @@ from seedpo.planning.networks import build_policy, build_preview
 from seedpo.planning.pair_sets import PairSets, pair_sets
 from seedpo.planning.people import People, questions_to_people
 from seedpo.planning.scorers import Scorer, build_scorer
-from seedpo.training.checks import absent_data, check_run
+from seedpo.training.checks import absent_data, check_guidance, check_run
 from seedpo.training.feedback.wiring import study_settings
 from seedpo.training.run import process_of
 from seedpo.training.scopes import warnings_of_idle_keys
@@ -174,6 +174,7 @@ def count(
     policy = build_policy(config, model)
     policy.process = process_of(config, policy)
     check_run(config, policy.process, policy.image_size)
+    check_guidance(config, policy)
     scorers = {name: _scorer(config, name) for name in config.evaluation.rewards}
     if not METHODS[config.method].source.fixed_pairs and config.feedback.study is None:
         scorers[""] = _scorer(config, reward_of(config))

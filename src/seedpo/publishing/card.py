@@ -153,6 +153,8 @@ def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> li
         ("method", _method(config)),
         ("base model", _shown(config.model)),
         *([] if config.vae is None else [("autoencoder", _shown(config.vae))]),
+        *([] if config.max_sequence_length is None else [("tokens of text", str(config.max_sequence_length))]),
+        *([] if config.embedded_guidance is None else [("embedded guidance", f"{config.embedded_guidance:g}")]),
         *(offline if METHODS[config.method].source.fixed_pairs else online),
         ("loss", config.loss),
         ("beta", f"{config.beta:g} (log-probabilities reduced by {config.reduction})"),
@@ -199,7 +201,8 @@ def _evaluation(config: RunConfig, lines: Sequence[Line]) -> list[str]:
     rows = [(name, _direction(name), _interval(first, name), _interval(last, name)) for name in names]
     how = (
         f"{settings.num_prompts} prompts of `{_shown(settings.prompts)}`, {settings.images_per_prompt} images each, "
-        f"DDIM with {settings.num_inference_steps} steps, guidance {settings.guidance_scale:g}. Means over prompts, "
+        f"{settings.num_inference_steps} steps of the model's own sampler without noise, guidance "
+        f"{settings.guidance_scale:g}{_embedded(config)}. Means over prompts, "
         "with the 95 % bootstrap interval over prompts; one training run."
     )
     return [
@@ -207,6 +210,11 @@ def _evaluation(config: RunConfig, lines: Sequence[Line]) -> list[str]:
         how,
         markdown_table(("metric", "better", f"step {first['step']}", f"step {last['step']}"), rows),
     ]
+
+
+def _embedded(config: RunConfig) -> str:
+    """Guidance that the network takes as an input, where a run sets it."""
+    return "" if config.embedded_guidance is None else f", embedded guidance {config.embedded_guidance:g}"
 
 
 def _gain(comparison: BaseComparison | None) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from seedpo.core.processes import Process
 from seedpo.data.prompts.reading import load_prompts, names_a_file
@@ -16,6 +16,13 @@ from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.names import image_sizes
 from seedpo.settings import HUB
 from seedpo.training.settings import RunConfig, reward_of
+
+
+class GuidedModel(Protocol):
+    """A model that says whether it can be guided."""
+
+    def require_guidance(self, scale: float, *, key: str) -> None:
+        """Refuses a scale other than 1 with a model that has no classifier-free guidance."""
 
 
 def check_run(config: RunConfig, process: Process, image_size: tuple[int, int]) -> None:
@@ -42,6 +49,19 @@ def check_steps(config: RunConfig, process: Process) -> None:
             process.timesteps(getattr(config, section).num_inference_steps)
         except ValueError as error:
             raise ConfigError(f"{section}.{error}") from error
+
+
+def check_guidance(config: RunConfig, policy: GuidedModel) -> None:
+    """Refuses guidance with a model that has none.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    keys = {"evaluation.guidance_scale": config.evaluation.guidance_scale}
+    if not METHODS[config.method].source.fixed_pairs:
+        keys["sampling.guidance_scale"] = config.sampling.guidance_scale
+    for key, scale in keys.items():
+        policy.require_guidance(scale, key=key)
 
 
 def check_images(config: RunConfig, image_size: tuple[int, int]) -> None:

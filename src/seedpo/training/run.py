@@ -38,7 +38,7 @@ from seedpo.scenes.shipped import warn_of_unknown_words
 from seedpo.settings import differences
 from seedpo.training.accelerator import build_accelerator, sharding_is_asked_for
 from seedpo.training.caches import Caches, open_caches
-from seedpo.training.checks import check_run
+from seedpo.training.checks import check_guidance, check_run
 from seedpo.training.expectations import what_to_expect
 from seedpo.training.feedback.wiring import asks_people, ensure_study, human_feedback, patience
 from seedpo.training.opening import likely_mistakes, opening_lines
@@ -244,6 +244,7 @@ def build_parts(
     if accelerator.is_main_process:  # which scores the images of evaluations
         evaluation.place(accelerator.device)
     check_run(config, policy.process, policy.image_size)
+    check_guidance(config, policy)
     caches = on_every_process(accelerator, lambda: build_caches(config, policy))
     # The caches hashed the frozen copy; only now may accelerate distribute it.
     if (frozen := policy.adapter.frozen) is not None:
