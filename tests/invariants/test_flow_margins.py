@@ -148,6 +148,16 @@ class TestSteps:
         base = see_loss(*sides, policy_weight=B, reference_weight=B)
         torch.testing.assert_close(base.metrics["rewards/margins"], B * along, rtol=1e-8, atol=1e-8)
 
+    def test_the_log_ratio_of_a_step(self, sde: str) -> None:
+        """-k eps . change + k^2 |change|^2 / 2."""
+        policy, reference, change = self.steps(sde)
+        noise = normal(3, 4, seed=5)
+        drawn = policy.mean + policy.std[:, None] * noise
+        log_probs = [gaussian_log_prob(drawn, step.mean, step.std) for step in (policy, reference)]
+        k = sensitivity(sde, self.NOW, self.THEN)
+        expected = -k * (noise * change).sum(1) + k.square() * change.square().sum(1) / 2
+        torch.testing.assert_close(log_probs[0] - log_probs[1], expected, rtol=1e-8, atol=1e-8)
+
     def test_both_sides_gradients_in_closed_form(self, sde: str) -> None:
         """dL/dv = a sigma(-m) k eps of the chosen side, and the opposite of the rejected one; two separate x."""
         process = flow_process(sde=sde)
@@ -178,6 +188,13 @@ def test_short_steps_of_cps_still_move_by_as_much() -> None:
 @pytest.mark.parametrize(("dimensions", "spread"), [(65_536, 0.117), (262_144, 0.059), (512, 1.33)])
 def test_the_table_of_spreads(dimensions: int, spread: float) -> None:
     assert (A - B) / math.sqrt(dimensions) == pytest.approx(spread, rel=0.01)
+
+
+def test_the_spread_of_a_step_s_log_ratio() -> None:
+    """With the k of DanceGRPO's rule at strength 0.3 in the middle of 20 steps."""
+    k = math.sqrt(0.05) * (1 / 0.3 + 0.3 / 2)
+    assert k == pytest.approx(0.8, rel=0.05)
+    assert k * 0.05 / math.sqrt(65_536) == pytest.approx(1.6e-4, rel=0.06)
 
 
 @pytest.mark.parametrize(("beta", "effective", "spread"), [(2000, 65_536, 7.8), (2000, 64, 250), (100, 64, 12.5)])
