@@ -204,6 +204,14 @@ class TestTraining:
         for name, value in plain.items():
             torch.testing.assert_close(again[name], value, rtol=1e-4, atol=1e-6)
 
+    @EACH
+    def test_every_weight_of_an_adapter_has_a_gradient(self, kind: str) -> None:
+        """Processes that exchange gradients wait for each of them."""
+        policy = move(policy_of(kind, lora=LoraForm(rank=2, targets=("all",))))
+        policy.predict(*inputs(policy, MIXED)).square().mean().backward()
+        gradients = {name: value.grad for name, value in policy.trainable_parameters().items()}
+        assert [name for name, value in gradients.items() if value is None or not value.any()] == []
+
 
 class TestFiles:
     @EACH
@@ -253,6 +261,11 @@ class TestFiles:
 
 
 class TestRefusals:
+    @EACH
+    def test_texts_longer_than_the_network_reads(self, kind: str) -> None:
+        with pytest.raises(ConfigError, match=r"^max_sequence_length = 1025 is above \d+, the longest"):
+            PipelinePolicy(pipeline_of(kind), resolution=16, max_sequence_length=1025)
+
     @EACH
     def test_sizes_that_no_token_has(self, kind: str) -> None:
         with pytest.raises(ConfigError, match=r"^resolution = 18 must be a multiple of 4, .*16$"):

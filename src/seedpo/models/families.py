@@ -88,12 +88,14 @@ class Family:
             here; several share the rows of one. Only those that diffusers' loader of LoRAs does not rename.
         text_layers: endings of the names of the text encoders' layers that can carry a LoRA adapter; none: they cannot.
         unread_text_layers: how many of a text encoder's last layers no embedding comes from, by part.
+        unread_layers: parts of the names of the denoising network's layers that no prediction comes from, from it.
         single_file_keys: tensors that only single-file checkpoints of this class have.
         own_sampler: name of the sampler whose steps the process takes.
         samplers: other samplers of images, by name.
         autoencoder: class of the pipeline's autoencoder.
         optional_parts: text encoders that a pipeline may lack.
         max_sequence_length: tokens of the longest text encoder, where a user may choose; ``None``: there is no choice.
+        longest_text: the largest ``max_sequence_length``; ``None``: any.
         embedded_guidance: the usual value of guidance that the network takes as an input; ``None``: it takes none.
         distilled: why a pipeline must not be trained: few-step students lose their speed and blur; ``None``: it may.
         unguided: why classifier-free guidance cannot be used with a pipeline; ``None``: it can.
@@ -120,12 +122,14 @@ class Family:
     original_layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     text_layers: tuple[str, ...] = ()
     unread_text_layers: Mapping[str, int] = field(default_factory=dict)
+    unread_layers: Callable[[Any], tuple[str, ...]] = lambda network: ()
     single_file_keys: tuple[str, ...] = ()
     own_sampler: str = "ddim"
     samplers: Mapping[str, Scheduler] = field(default_factory=dict)
     autoencoder: Any = AutoencoderKL
     optional_parts: tuple[str, ...] = ()
     max_sequence_length: int | None = None
+    longest_text: int | None = None
     embedded_guidance: float | None = None
     distilled: Callable[[Any], str | None] = lambda pipeline: None
     unguided: Callable[[Any], str | None] = lambda pipeline: None
@@ -150,11 +154,13 @@ class Family:
         """The form of prompts for images of a size, with a user's choices in place of the usual ones.
 
         Raises:
-            ConfigError: if the family has no such choice.
+            ConfigError: if the family has no such choice, or a text would be too long.
         """
         name = self.pipeline.__name__
         if length is not None and self.max_sequence_length is None:
             raise ConfigError(f"max_sequence_length = {length}: a {name} has texts of one length; leave it out")
+        if length is not None and self.longest_text is not None and length > self.longest_text:
+            raise ConfigError(f"max_sequence_length = {length} is above {self.longest_text}, the longest for a {name}")
         if guidance is not None and self.embedded_guidance is None:
             raise ConfigError(f"embedded_guidance = {guidance}: a {name} takes none; set guidance_scale instead")
         return PromptForm(

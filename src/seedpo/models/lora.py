@@ -78,18 +78,24 @@ def add_layers(networks: Mapping[str, Any], family: Family, form: LoraForm, *, s
 
 
 def unread_layers(network: Any, family: Family, part: str) -> tuple[str, ...]:
-    """Parts of the names of a text encoder's layers that no embedding comes from: they cannot be trained."""
+    """Parts of the names of layers that no embedding or prediction comes from: they cannot be trained."""
+    if part == family.network:
+        return family.unread_layers(network)
     count, last = family.unread_text_layers.get(part, 0), getattr(network.config, "num_hidden_layers", 0)
     return tuple(f"layers.{number}." for number in range(last - count, last)) if count else ()
 
 
 def _add_to(network: Any, endings: tuple[str, ...], form: LoraForm, *, unread: tuple[str, ...]) -> None:
-    of_a_name = {
+    named = {
         name: layer
         for name, layer in network.named_modules()
-        if name.endswith(tuple(f".{ending}" for ending in endings)) and not any(part in name for part in unread)
+        if name.endswith(tuple(f".{ending}" for ending in endings))
     }
-    layers = {name: layer for name, layer in of_a_name.items() if hasattr(layer, "weight")}  # not lists of layers
+    layers = {
+        name: layer
+        for name, layer in named.items()
+        if hasattr(layer, "weight") and not any(part in name for part in unread)  # others are lists of layers
+    }
     if not layers:
         raise DataError(
             f"the {type(network).__name__} has none of the layers that carry an adapter ({', '.join(endings)}); "
@@ -106,10 +112,10 @@ def _add_to(network: Any, endings: tuple[str, ...], form: LoraForm, *, unread: t
             r=form.rank,
             lora_alpha=form.rank if form.alpha is None else form.alpha,
             init_lora_weights="gaussian",
-            # Without what precedes `layers.`: versions of transformers disagree on it.
-            target_modules=[name[name.index("layers.") :] for name in layers]
-            if unread
-            else list(endings if len(layers) == len(of_a_name) else layers),
+            # Names without what precedes `layers.` in text encoders: versions of transformers disagree on it.
+            target_modules=list(endings)
+            if len(layers) == len(named)
+            else [name[max(name.find("layers."), 0) :] for name in layers],
             use_dora=form.dora,
         ),
         NAME,

@@ -96,6 +96,12 @@ def _predict(
     return unpacked(tokens, height, width)
 
 
+def _unread_layers(transformer: Any) -> tuple[str, ...]:
+    """The text's way out of the last block."""
+    last = f"transformer_blocks.{transformer.config.num_layers - 1}."
+    return f"{last}attn.add_q_proj", f"{last}attn.to_add_out", f"{last}txt_mlp."
+
+
 def _moments(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel of the autoencoder's latents, (C, 1, 1)."""
     mean, std = (
@@ -136,11 +142,13 @@ QWEN_IMAGE = Family(
     encode=_encode,
     decode=_decode,
     max_sequence_length=512,
+    longest_text=1024,
     usual_guidance=4.0,  # true_cfg_scale; the pipeline's guidance_scale is for other models
     adapter_layers={
         "attention": ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
         "mlp": ("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"),
     },
+    unread_layers=_unread_layers,
     own_sampler="euler",
     samplers=FLOW_SAMPLERS,
 )

@@ -119,6 +119,7 @@ Z_IMAGE = Family(
     embed_tokens=_embed_tokens,
     predict=_predict,
     max_sequence_length=512,
+    longest_text=992,  # the image's place, behind the text in multiples of 32, is at most 1023
     usual_guidance=6.0,  # the pipeline counts one less: v_c + 5 (v_c - v_u)
     adapter_layers={
         "attention": ("to_q", "to_k", "to_v", "to_out.0"),
