@@ -262,6 +262,12 @@ class TestFiles:
 
 class TestRefusals:
     @EACH
+    def test_texts_without_room_for_a_prompt(self, kind: str) -> None:
+        policy = PipelinePolicy(pipeline_of(kind), resolution=16, max_sequence_length=4)
+        with pytest.raises(ConfigError, match=r"^max_sequence_length = 4 leaves no room"):
+            policy.encode_prompts([PROMPTS[0]])
+
+    @EACH
     def test_texts_longer_than_the_network_reads(self, kind: str) -> None:
         with pytest.raises(ConfigError, match=r"^max_sequence_length = 1025 is above \d+, the longest"):
             PipelinePolicy(pipeline_of(kind), resolution=16, max_sequence_length=1025)

@@ -16,7 +16,7 @@ from torch import Tensor
 from seedpo.core.flow import FlowProcess
 from seedpo.core.types import Conditioning
 from seedpo.errors import ConfigError, DataError
-from seedpo.models.families import Size, widened
+from seedpo.models.families import Size
 
 Mu = Callable[[int], float]
 """The logarithm of a dynamic shift, from the number of steps."""
@@ -152,7 +152,7 @@ class MaskedPrompts(Conditioning):
     """Embedded prompts of different lengths.
 
     Attributes:
-        prompt_embeds: (B, L, D); zeros behind the end of a prompt.
+        prompt_embeds: (B, L, D), in the text encoder's number format; zeros behind the end of a prompt.
         mask: which of them are tokens of the prompt, (B, L) bool; these come first.
     """
 
@@ -183,21 +183,32 @@ class MaskedTokens(Conditioning):
 
     def embedded(self, states: Tensor) -> MaskedPrompts:
         """The prompts, from a language model's hidden states (B, P + L, D)."""
-        own = widened(states[:, -self.mask.shape[1] :])
+        own = states[:, -self.mask.shape[1] :]
         return MaskedPrompts(prompt_embeds=own.masked_fill(~self.mask.unsqueeze(-1), 0.0), mask=self.mask)
 
 
-def masked_tokens(tokenizer: Any, texts: Sequence[str], length: int, *, lead: int = 0) -> MaskedTokens:
-    """Reads B texts.
+def masked_tokens(
+    tokenizer: Any, template: Callable[[str], str], prompts: Sequence[str], length: int, *, lead: int = 0
+) -> MaskedTokens:
+    """Reads B prompts.
 
     Args:
         tokenizer: of a language model.
-        texts: prompts in their templates.
-        length: L; longer prompts are cut.
+        template: what the model reads for a prompt.
+        prompts: B.
+        length: L; what is longer is cut.
         lead: P, tokens of an instruction that all texts begin with.
+
+    Raises:
+        ConfigError: if even the empty prompt's text fills the length.
     """
+    if len(tokenizer.encode(template(""))) >= lead + length:
+        raise ConfigError(
+            f"max_sequence_length = {length} leaves no room for a prompt: what this model's text encoder reads around "
+            "it takes as much; set it higher, 512 is usual"
+        )
     tokens = tokenizer(
-        list(texts),
+        [template(prompt) for prompt in prompts],
         padding="max_length",
         padding_side="right",
         max_length=lead + length,

@@ -65,9 +65,8 @@ def _misfit(transformer: Any, vae: Any) -> str | None:
 def _tokenize(pipeline: Any, prompts: Sequence[str], form: PromptForm) -> MaskedTokens:
     """Each prompt inside the pipeline's instruction."""
     assert form.length is not None
-    texts = [pipeline.prompt_template_encode.format(prompt) for prompt in prompts]
-    lead = pipeline.prompt_template_encode_start_idx
-    return masked_tokens(pipeline.tokenizer, texts, form.length, lead=lead)
+    template, lead = pipeline.prompt_template_encode, pipeline.prompt_template_encode_start_idx
+    return masked_tokens(pipeline.tokenizer, template.format, prompts, form.length, lead=lead)
 
 
 def _embed_tokens(encoders: Sequence[Any], tokens: MaskedTokens) -> MaskedPrompts:

@@ -70,13 +70,14 @@ def _misfit(transformer: Any, vae: Any) -> str | None:
 def _tokenize(pipeline: Any, prompts: Sequence[str], form: PromptForm) -> MaskedTokens:
     """Each prompt as a user's message, before an answer with thinking."""
     assert form.length is not None
-    texts = [
-        pipeline.tokenizer.apply_chat_template(
+
+    def conversation(prompt: str) -> str:
+        text: str = pipeline.tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=True
         )
-        for prompt in prompts
-    ]
-    return masked_tokens(pipeline.tokenizer, texts, form.length)
+        return text
+
+    return masked_tokens(pipeline.tokenizer, conversation, prompts, form.length)
 
 
 def _embed_tokens(encoders: Sequence[Any], tokens: MaskedTokens) -> MaskedPrompts:
