@@ -138,7 +138,7 @@ class TestDrawing:
         pipeline = language_pipeline("klein")
         pipeline.vae_scale_factor = 8
         pipeline.transformer.forward = lambda hidden_states, **_: (torch.zeros_like(hidden_states),)
-        model = PipelineDenoiser(pipeline, resolution=size, max_sequence_length=8)
+        model = PipelineDenoiser(pipeline, resolution=size, max_sequence_length=LENGTH)
         states = model.encode_prompts(["a star"]).prompt_embeds  # type: ignore[attr-defined]
         pipeline.vae_scale_factor = 8
         pipeline(
