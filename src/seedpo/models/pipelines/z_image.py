@@ -126,6 +126,11 @@ Z_IMAGE = Family(
         "attention": ("to_q", "to_k", "to_v", "to_out.0"),
         "mlp": ("feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
     },
+    original_layers={
+        f"{block}.{{}}.attention.{name}": tuple(f"{block}.{{}}.attention.{own}" for own in layers)
+        for block in ("layers", "noise_refiner", "context_refiner")
+        for name, layers in {"qkv": ("to_q", "to_k", "to_v"), "out": ("to_out.0",)}.items()
+    },
     own_sampler="euler",
     samplers=FLOW_SAMPLERS,
 )
