@@ -25,7 +25,8 @@ MIXED = [PROMPTS[0], LONG]
 
 
 def policy_of(kind: str, **options: Any) -> PipelinePolicy:
-    return PipelinePolicy(pipeline_of(kind), resolution=16, **options)
+    """For small images and short texts."""
+    return PipelinePolicy(pipeline_of(kind), resolution=16, max_sequence_length=64, **options)
 
 
 def some_latents(policy: PipelinePolicy, rows: int, size: tuple[int, int] = SIZE, seed: int = 0) -> Tensor:
@@ -137,6 +138,25 @@ def inputs(policy: PipelinePolicy, prompts: list[str], *, size: tuple[int, int] 
         torch.linspace(0.2, 1.0, rows),
         policy.encode_prompts(prompts),
     )
+
+
+class TestPrecision:
+    @EACH
+    def test_half_precision_rounds_and_no_more(self, kind: str) -> None:
+        """Also where the pipeline is stored so: predictions are in float32, embeddings as the encoder gives them."""
+        policy = policy_of(kind)
+        asked = inputs(policy, MIXED)
+        expected = policy.predict(*asked)
+        rounded = policy_of(kind, mixed_precision="bf16").predict(*asked)
+        pipeline = pipeline_of(kind)
+        pipeline.transformer.bfloat16(), pipeline.text_encoder.bfloat16()
+        stored = PipelinePolicy(pipeline, resolution=16, max_sequence_length=64, mixed_precision="bf16")
+        prompts = stored.encode_prompts(MIXED)
+        assert prompts.prompt_embeds.dtype == torch.bfloat16
+        for prediction in (rounded, stored.predict(*asked[:2], prompts)):
+            assert prediction.dtype == torch.float32
+            error = (prediction - expected).abs().mean() / expected.abs().mean()
+            assert 0 < error < 0.03
 
 
 class TestImages:
