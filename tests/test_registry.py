@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from seedpo.cli import main
-from seedpo.cli.names import NARROW, reward_facts, reward_table
+from seedpo.cli.names import NARROW, model_facts, model_text, reward_facts, reward_table
 from seedpo.errors import ConfigError
+from seedpo.models.pipeline_classes import FAMILIES
 from seedpo.registry import Entry, Registry, registries
 from seedpo.rewards.catalogue import REWARDS
 
@@ -85,6 +86,21 @@ def test_the_table_fits_the_terminal_and_says_all(width: int) -> None:
     if width < NARROW:
         for fact in (fact for entry in REWARDS.entries for fact in reward_facts(entry)):
             assert "".join(fact.split()) in "".join(table.split())
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 110, 200])
+def test_models_are_listed_with_every_pipeline_class_and_well_known_model(width: int) -> None:
+    text = model_text(width=width)
+    longest = max(len(checkpoint.name) for family in FAMILIES.entries for checkpoint in family.checkpoints)
+    assert max(map(len, text.splitlines())) <= max(width, 30, longest + 2)
+    words = text.split()
+    for family in FAMILIES.entries:
+        assert f"{family.name}:" in words
+        assert family.checkpoints, "its size and licence are known"
+        for checkpoint in family.checkpoints:
+            assert checkpoint.name in words
+            assert "".join(model_facts(checkpoint)[1].split()) in "".join(words) or width >= NARROW
+            assert all(name in text for name in checkpoint.recipes)
 
 
 def test_list_rewards(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from seedpo.core.entropy import entropy_weights
 from seedpo.data.catalogue import PROMPTS
 from seedpo.data.prompts.reading import load_prompts
 from seedpo.errors import ConfigError, DataError
+from seedpo.models.families import family_of
 from seedpo.recipes import FOLDER
 from seedpo.recipes.reading import read_recipe
 from seedpo.rewards.aesthetic import RatingMlp
@@ -30,6 +31,8 @@ from seedpo.settings import dotted, merge
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run import build_evaluation, train
 from seedpo.training.settings import RunConfig
+from tests.models import language_pipelines, qwen_pipelines
+from tests.models.flow_pipelines import FLUX_KINDS, SD3_KINDS, flow_pipeline
 from tests.models.published import pipeline_of
 from tests.rewards.plain_spm import checkpoint, publish
 from tests.rewards.tiny_clip import tiny_config, tiny_model, tiny_tokenizer
@@ -49,6 +52,7 @@ SIZES: dict[str, Any] = {
     "batch_size": 2,
     "gradient_accumulation_steps": 1,
     "lora_rank": 4,
+    "base_precision": "full",
     "trajectories": {"prompts_per_rollout": 1},
     "steps": {"prompts_per_rollout": 1, "min_gap": 0.0},
     "sampling": {"num_inference_steps": 8},
@@ -60,8 +64,8 @@ SIZES: dict[str, Any] = {
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pipelines `sd15` and `sdxl`, and small checkpoints of the rewards, as they are published."""
     folder = tmp_path_factory.mktemp("models")
-    for kind in ("sd15", "sdxl"):
-        pipeline_of(kind).save_pretrained(folder / kind)
+    for kind in ("sd15", *KINDS.values()):
+        small_pipeline(kind).save_pretrained(folder / kind)
     tokenizer = tiny_tokenizer(folder / "tokenizer")
     torch.manual_seed(0)
     for name, model in (("clip", CLIPModel(tiny_config(tokenizer))), ("step-aware", tiny_model(tokenizer))):
@@ -73,8 +77,29 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+KINDS = {
+    "xl": "sdxl",
+    "3.5-medium": "sd35",
+    "3.5-large": "sd3",
+    "FLUX.2-dev": "flux2",
+    "klein": "klein",
+    "Sana": "sana",
+    "Z-Image": "z-image",
+    "Qwen-Image": "qwen-image",
+}
+"""Small pipelines by a part of a model's name."""
+
+
+def small_pipeline(kind: str) -> Any:
+    if kind in language_pipelines.KINDS:
+        return language_pipelines.language_pipeline(kind)
+    if kind in ("z-image", "qwen-image"):
+        return qwen_pipelines.pipeline_of(kind)
+    return flow_pipeline(kind) if kind in SD3_KINDS + FLUX_KINDS else pipeline_of(kind)
+
+
 def kind_of(config: RunConfig) -> str:
-    return "sdxl" if "xl" in config.model else "sd15"
+    return next((kind for part, kind in KINDS.items() if part in config.model), "sd15")
 
 
 PLACES = {"pickscore": "clip", "aesthetic": "clip", "spm-sd15": "spm", "spm-sdxl": "spm"}
@@ -196,7 +221,9 @@ def tiny_settings(path: Path, models: Path, folder: Path) -> RunConfig:
     if config.prompts not in PROMPTS:
         changes["prompts"] = str(few_prompts(folder))
     if config.pairs.resolution:
-        changes["pairs"] = {"resolution": 16}
+        small = small_pipeline(kind_of(config))
+        side = min(32, family_of(small).image_size(small, None)[0])
+        changes |= {"resolution": side, "pairs": {"resolution": side}}
     return resolve_config(str(path), merge(SIZES, changes), bfloat16=False)
 
 

@@ -52,8 +52,10 @@ def init_command(
     for note in recipe.notes:
         typer.echo(note)
     typer.echo(f"\n{path}:\n\n{recipe.text}\nnext:")
+    filling = [(f"seedpo cache build {path}", "latents, prompts and reference, once")] if recipe.caches else []
     for command, why in (
         (f"seedpo data check {data} --out check", "counts, bad rows, a sheet of pairs to look at"),
+        *filling,
         (f"seedpo train {path} --out runs/{path.stem} --dry-run", "one batch, one forward pass: nothing is written"),
         (f"seedpo train {path} --out runs/{path.stem}", "killed? add --resume latest"),
         (f"seedpo report runs/{path.stem} --out report.html", "pictures first; is it better than its base?"),

@@ -11,17 +11,25 @@ import typer
 
 from seedpo.errors import ConfigError
 from seedpo.metrics.catalogue import FEATURES, MetricEntry
+from seedpo.models.catalogue import MODELS
+from seedpo.models.pipeline_classes import FAMILIES, Checkpoint
 from seedpo.registry import Entry, registries
 from seedpo.rewards.catalogue import REWARDS, RewardEntry
 
 TITLES = ("name", "measures (higher is better)", "scale", "download", "licence", "source")
 """Columns of the table of rewards."""
 
-SHARES = (0, 10, 8, 3, 6, 5)
-"""How the columns share the width that names leave."""
+SHARES = (10, 8, 3, 6, 5)
+"""How the columns of rewards share the width that names leave."""
+
+MODEL_TITLES = ("name", "network", "text encoders", "licence", "recipes for a LoRA")
+"""Columns of the tables of well-known models."""
+
+MODEL_SHARES = (5, 8, 8, 8)
+"""How the columns of models share the width that names leave."""
 
 NARROW = 110
-"""Terminals with fewer columns get one paragraph for each reward."""
+"""Terminals with fewer columns get one paragraph for each row."""
 
 
 OTHER_FORMS = (
@@ -30,6 +38,12 @@ OTHER_FORMS = (
     "weighted sum that the configuration defines under `rewards`."
 )
 """What else a reward can be."""
+
+OTHER_MODELS = (
+    "Wherever a model is named, write one of these; a folder with a pipeline in diffusers' format or owner/name on the "
+    "hub, of a class below; or a single-file checkpoint. Licences are those of the weights: read the publisher's words."
+)
+"""What else a model can be."""
 
 
 def list_command(
@@ -42,13 +56,18 @@ def list_command(
 ) -> None:
     """List the names that configurations and commands accept.
 
+    `seedpo list models` shows the registered models, and every pipeline class that can be used: well-known models with
+    their size, their licence and the recipes that fit a GPU.
     `seedpo list rewards` shows what each reward measures, on which scale, under which licence, and what it downloads.
     `seedpo list metrics` and `seedpo list set-metrics` show the unit of each metric, and what it needs.
     """
     if kind is not None and kind not in registries():
         raise ConfigError(f"unknown kind {kind!r}; there are: {', '.join(registries())}")
+    width = shutil.get_terminal_size((80, 24)).columns
+    if kind == "models":
+        typer.echo(model_text(width=width))
+        return
     if kind == "rewards":
-        width = shutil.get_terminal_size((80, 24)).columns
         typer.echo(reward_table(REWARDS.entries, width=width))
         typer.echo("")
         typer.echo(textwrap.fill(OTHER_FORMS, min(max(width, 30), 120)))
@@ -95,27 +114,64 @@ def reward_table(entries: Sequence[RewardEntry], *, width: int) -> str:
         entries: the rewards.
         width: columns of the terminal.
     """
-    facts = [reward_facts(entry) for entry in entries]
-    return _table(facts, width) if width >= NARROW else _paragraphs(facts, max(width, 30))
+    return _rows(TITLES, SHARES, [reward_facts(entry) for entry in entries], width)
 
 
-def _paragraphs(facts: Sequence[tuple[str, ...]], width: int) -> str:
+def model_text(*, width: int) -> str:
+    """The registered models, and the families with their well-known models.
+
+    Args:
+        width: columns of the terminal.
+    """
+    width = max(width, 30)
+    blocks = ["models:"]
+    for entry in MODELS.entries:
+        blocks += textwrap.wrap(
+            f"{entry.name:24} {entry.summary}", width, initial_indent="  ", subsequent_indent="    "
+        )
+    blocks += ["", *textwrap.wrap(OTHER_MODELS, min(width, 120))]
+    for family in FAMILIES.entries:
+        trained = f"not trained: {family.untrained}" if family.untrained else "all can be trained"
+        head = f"{family.name}: {family.summary}; {family.process}; {trained}"
+        facts = [model_facts(checkpoint) for checkpoint in family.checkpoints]
+        blocks += ["", *textwrap.wrap(head, width), _rows(MODEL_TITLES, MODEL_SHARES, facts, width, indent="  ")]
+    return "\n".join(blocks)
+
+
+def model_facts(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """One row of a table of well-known models, in the order of its columns."""
+    size = f"{checkpoint.parameters:.2g} B, {2 * checkpoint.parameters:.2g} GB in bf16"
+    return checkpoint.name, size, checkpoint.text, checkpoint.licence, ", ".join(checkpoint.recipes) or "none"
+
+
+def _rows(
+    titles: Sequence[str], shares: Sequence[int], facts: Sequence[tuple[str, ...]], width: int, *, indent: str = ""
+) -> str:
+    """Facts as a table, or as paragraphs if a table would not fit."""
+    left = max(width, 30) - len(indent)
+    text = _table(titles, shares, facts, left) if width >= NARROW else _paragraphs(titles, facts, left)
+    return textwrap.indent(text, indent)
+
+
+def _paragraphs(titles: Sequence[str], facts: Sequence[tuple[str, ...]], width: int) -> str:
     blocks = []
     for name, *rest in facts:
         lines = [name]
-        for title, fact in zip(TITLES[1:], rest, strict=True):
-            lines += textwrap.wrap(f"{title}: {fact}", width, initial_indent="  ", subsequent_indent="    ")
+        for title, fact in zip(titles[1:], rest, strict=True):
+            lines += textwrap.wrap(
+                f"{title}: {fact}", width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+            )
         blocks.append("\n".join(lines))
     return "\n".join(blocks)
 
 
-def _table(facts: Sequence[tuple[str, ...]], width: int) -> str:
+def _table(titles: Sequence[str], shares: Sequence[int], facts: Sequence[tuple[str, ...]], width: int) -> str:
     first = max(len(name) for name, *_ in facts)
-    left = width - first - 2 * (len(TITLES) - 1)
-    widths = [first, *(left * share // sum(SHARES) for share in SHARES[1:])]
+    left = width - first - 2 * (len(titles) - 1)
+    widths = [first, *(left * share // sum(shares) for share in shares)]
     lines = []
-    for row in (TITLES, tuple("-" * wide for wide in widths), *facts):
-        cells = [textwrap.wrap(fact, wide) for fact, wide in zip(row, widths, strict=True)]
+    for row in (titles, tuple("-" * wide for wide in widths), *facts):
+        cells = [textwrap.wrap(fact, wide, break_on_hyphens=False) for fact, wide in zip(row, widths, strict=True)]
         for number in range(max(map(len, cells))):
             parts = [cell[number] if number < len(cell) else "" for cell in cells]
             lines.append("  ".join(f"{part:{wide}}" for part, wide in zip(parts, widths, strict=True)).rstrip())

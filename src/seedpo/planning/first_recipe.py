@@ -18,21 +18,18 @@ from seedpo.errors import ConfigError
 from seedpo.files import exists
 from seedpo.models.catalogue import MODELS
 from seedpo.models.names import is_hub_name, pipeline_class_name
+from seedpo.models.pipeline_classes import FAMILIES, Checkpoint, FamilyEntry
 from seedpo.recipes import RECIPES
 from seedpo.recipes.reading import read_recipe
-from seedpo.registry import unknown
-
-FAMILIES = {"sd15": "Stable Diffusion 1.x or 2.x", "sdxl": "Stable Diffusion XL"}
-"""Families of models by their word in the names of recipes."""
-
-PIPELINES = {"StableDiffusionPipeline": "sd15", "StableDiffusionXLPipeline": "sdxl"}
-"""Families by the pipeline class that a model's folder names."""
 
 LARGE_FILE = 4.5e9
 """Bytes: single files of Stable Diffusion XL are larger, those of 1.x and 2.x smaller, in half precision and full."""
 
 VISITS = 20
 """How often each pair is seen: enough for an adapter to learn, too few to learn the pairs by heart."""
+
+CACHED_VISITS = 4
+"""Draws of time step and noise of each pair for which the reference is computed: its cost falls to a fifth."""
 
 FEW_PAIRS = 40
 """With fewer pairs none are kept out for validation: a tenth of them would tell nothing."""
@@ -48,10 +45,55 @@ class FirstRecipe:
     Attributes:
         text: YAML with comments.
         notes: what was assumed, for the terminal.
+        caches: whether it names a cache folder, which is to be filled first.
     """
 
     text: str
     notes: tuple[str, ...]
+    caches: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What a model is, from its name.
+
+    Attributes:
+        family: of its pipeline class.
+        checkpoint: the well-known model of that name, if it is one.
+        why: how that was told.
+    """
+
+    family: FamilyEntry
+    why: str
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return self.checkpoint.name.partition("/")[2] if self.checkpoint else self.family.summary
+
+    def recipe(self, memory: float) -> str:
+        """The recipe for the most memory that a GPU of so many GB has.
+
+        Raises:
+            ConfigError: if there is none, or every recipe needs more.
+        """
+        names = (self.checkpoint and self.checkpoint.recipes) or self.family.recipes
+        needs = {memory_of(name): name for name in names}
+        if not needs:
+            raise ConfigError(f"there is no recipe for {self.title}; write one: docs/recipes.md")
+        fitting = [size for size in needs if size <= memory]
+        if not fitting:
+            raise ConfigError(
+                f"memory = {memory:g} GB is too little for {self.title}: the smallest recipe, {needs[min(needs)]}, "
+                f"needs {min(needs)} GB; use a larger GPU"
+            )
+        return needs[max(fitting)]
+
+
+def memory_of(recipe: str) -> int:
+    """GB of the GPU that a recipe `lora-*-24gb` is for."""
+    return int(recipe.rpartition("-")[2].removesuffix("gb"))
 
 
 def first_recipe(path: Path, *, data: str, model: str, memory: float) -> FirstRecipe:
@@ -67,27 +109,28 @@ def first_recipe(path: Path, *, data: str, model: str, memory: float) -> FirstRe
         ConfigError: if there is no model of that form, or no recipe for so little memory.
         DataError: if the pairs cannot be read.
     """
-    family, why = family_of_name(model)
-    base = recipe_for(family, memory)
+    kind = kind_of_name(model)
+    base = kind.recipe(memory)
     keys = read_recipe(base)
     pairs = load_pairs(data, PairsConfig())
     count = None if pairs.sequential else len(pairs)
     validation = keys["pairs"]["validation"] if count is not None and count >= FEW_PAIRS else None
-    resolution = own_resolution(model)
+    caches = kind.family.process == "flow matching" and count is not None
     lines = [
-        f"# A LoRA for {FAMILIES[family]}, from {'a stream of' if count is None else count} pairs, for {memory:g} GB.",
+        f"# A LoRA for {kind.title}, from {'a stream of' if count is None else count} pairs, for {memory:g} GB.",
         f"# Only what differs from {base} stands here: `seedpo config show {path.name} --all` shows every key.",
         _line("base", base, "a recipe of the package; `seedpo list recipes`"),
         _line("data", relative(data, path.parent, DATA.names()), "" if count is None else f"{count} pairs"),
-        _line("model", relative(model, path.parent, MODELS.names()), why),
+        _line("model", relative(model, path.parent, MODELS.names()), kind.why),
+        *_section_of_pairs(own_resolution(model), keys, validation),
     ]
-    section: dict[str, Any] = {}
-    if resolution not in (None, keys["pairs"]["resolution"]):
-        section["resolution"] = (resolution, "the model's own size, in pixels")
-    if validation is None:
-        section["validation"] = (None, "too few pairs to keep some out, or a stream: name a set of its own here")
-    if section:
-        lines += ["pairs:", *(_line(f"  {key}", value, note) for key, (value, note) in section.items())]
+    if caches:
+        lines += [
+            "cache:",
+            _line("  folder", f"{path.stem}-cache", "filled by `seedpo cache build`: text encoders leave the GPU"),
+            _line("  reference", True, "the reference's passes are made once"),
+            _line("  visits", CACHED_VISITS, "draws of each pair, which then repeat"),
+        ]
     if count is not None:
         steps, trained = steps_for(count, keys, validation)
         every = max(10, math.ceil(steps / 5))
@@ -105,14 +148,27 @@ def first_recipe(path: Path, *, data: str, model: str, memory: float) -> FirstRe
         "# gamma: 0.001",
         f"# beta: {beta * 1.001:g}",
     ]
-    notes = [f"{model}: {why}", f"{base}: {RECIPES[base].summary}"]
+    notes = [f"{model}: {kind.why}", f"{base}: {RECIPES[base].summary}"]
+    if kind.checkpoint is None:
+        notes.append(f"the memory is that of {keys['model']}; `seedpo plan {path.name} --gpu NAME` plans for yours")
     if validation is None:
         notes.append(f"no pairs are kept out for validation: that needs {FEW_PAIRS} pairs in files")
-    return FirstRecipe(text="\n".join(lines) + "\n", notes=tuple(notes))
+    return FirstRecipe(text="\n".join(lines) + "\n", notes=tuple(notes), caches=caches)
 
 
-def family_of_name(model: str) -> tuple[str, str]:
-    """The family of a model by its folder, file or name, and how that was told.
+def _section_of_pairs(resolution: int | None, keys: dict[str, Any], validation: float | None) -> list[str]:
+    """The section ``pairs``, where it differs from that of the base."""
+    section: dict[str, Any] = {}
+    if resolution not in (None, keys["pairs"]["resolution"]):
+        section["resolution"] = (resolution, "the model's own size, in pixels")
+    if validation is None:
+        section["validation"] = (None, "too few pairs to keep some out, or a stream: name a set of its own here")
+    lines = [_line(f"  {key}", value, note) for key, (value, note) in section.items()]
+    return ["pairs:", *lines] if lines else []
+
+
+def kind_of_name(model: str) -> Kind:
+    """What a model is by its folder, file or name.
 
     Raises:
         ConfigError: if it is a registered model, which has settings of its own, or a folder of another class.
@@ -120,42 +176,34 @@ def family_of_name(model: str) -> tuple[str, str]:
     """
     if model in MODELS:
         raise ConfigError(
-            f"model = {model} is the embedded one, whose settings need no recipe; write `seedpo train diffusion-dpo "
+            f"model = {model} is an embedded one, whose settings need no recipe; write `seedpo train diffusion-dpo "
             f"--set model={model} --set data=...`"
         )
     path = Path(model)
     index = path / "model_index.json"
     if index.is_file():
         name = pipeline_class_name(index)
-        if name not in PIPELINES:
-            raise unknown("pipeline class", name, list(PIPELINES))
-        return PIPELINES[name], f"{name}, as its model_index.json says"
+        return Kind(family=FAMILIES[name], why=f"{name}, as its model_index.json says")
     if path.is_dir():
         raise ConfigError(f"model = {model} is a folder without model_index.json; name the folder of a pipeline")
     if path.is_file():
-        family = "sdxl" if path.stat().st_size > LARGE_FILE else "sd15"
-        return family, f"taken for {FAMILIES[family]} by the size of the file"
+        large = path.stat().st_size > LARGE_FILE
+        family = FAMILIES["StableDiffusionXLPipeline" if large else "StableDiffusionPipeline"]
+        return Kind(family=family, why=f"taken for {family.summary} by the size of the file")
     if not is_hub_name(model):
         raise ConfigError(f"model = {model} does not exist; name a folder, a .safetensors file, or owner/name")
-    family = "sdxl" if "xl" in model.lower() else "sd15"
-    return family, f"taken for {FAMILIES[family]} by its name"
+    return _kind_on_the_hub(model)
 
 
-def recipe_for(family: str, memory: float) -> str:
-    """The recipe of a family for the most memory that a GPU has.
-
-    Raises:
-        ConfigError: if every recipe needs more.
-    """
-    prefix = f"lora-{family}-"
-    needs = {int(name.removeprefix(prefix).removesuffix("gb")): name for name in RECIPES.names() if prefix in name}
-    fitting = [size for size in needs if size <= memory]
-    if not fitting:
-        raise ConfigError(
-            f"memory = {memory:g} GB is too little for {FAMILIES[family]}: the smallest recipe, {needs[min(needs)]}, "
-            f"needs {min(needs)} GB; use a larger GPU"
-        )
-    return needs[max(fitting)]
+def _kind_on_the_hub(model: str) -> Kind:
+    repository = model.partition("@")[0]
+    for family in FAMILIES.entries:
+        for checkpoint in family.checkpoints:
+            if checkpoint.name == repository:
+                return Kind(family=family, checkpoint=checkpoint, why=f"{family.summary}, a well-known model")
+    words = [(word, family) for family in FAMILIES.entries for word in family.words if word in model.lower()]
+    _, family = max(words, key=lambda entry: len(entry[0]), default=("", FAMILIES["StableDiffusionPipeline"]))
+    return Kind(family=family, why=f"taken for {family.summary} by its name")
 
 
 def steps_for(pairs: int, keys: dict[str, Any], validation: float | None) -> tuple[int, int]:
@@ -168,10 +216,13 @@ def steps_for(pairs: int, keys: dict[str, Any], validation: float | None) -> tup
 def own_resolution(model: str) -> int | None:
     """Height and width in pixels for which a pipeline in a folder was made; ``None`` if the folder does not say so."""
     try:
-        unet = read_json(Path(model) / "unet" / "config.json")
+        names = read_json(Path(model) / "model_index.json")
+        network = "unet" if "unet" in names else "transformer"
+        side = read_json(Path(model) / network / "config.json")["sample_size"]
         vae = read_json(Path(model) / "vae" / "config.json")
-        pixels_per_latent: int = 2 ** (len(vae["block_out_channels"]) - 1)
-        return int(unet["sample_size"]) * pixels_per_latent
+        blocks = vae.get("block_out_channels") or vae["encoder_block_out_channels"]
+        pixels_per_latent: int = 2 ** (len(blocks) - 1)
+        return int(side) * pixels_per_latent
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

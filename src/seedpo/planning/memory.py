@@ -69,12 +69,12 @@ def estimate(
     policy, pipeline = networks.policy, networks.policy.pipeline
     optimizer = OPTIMIZERS[config.optimizer.name]
     trained = sum(parameter.numel() for parameter in policy.trainable_parameters().values())
-    encoders = [getattr(pipeline, name) for name in policy.family.text_parts]
+    encoders = policy.family.text_encoders(pipeline)
     text, images = sum(map(weight_bytes, encoders)), weight_bytes(pipeline.vae)
     parts = {name: part for scorer in networks.scorers.values() for name, part in scorer.parts.items()}
     held = {
-        "UNet": weight_bytes(policy.network) - saved_bytes(policy.network, config.base_precision),
-        "frozen copy of the UNet": weight_bytes(policy.adapter.frozen),
+        "denoising network": weight_bytes(policy.network) - saved_bytes(policy.network, config.base_precision),
+        "frozen copy of it": weight_bytes(policy.adapter.frozen),
         "text encoders": 0 if cached and config.cache.prompts and not policy.trains_text else text,
         "autoencoder": 0 if cached and config.cache.latents else images,
         "preview autoencoder": weight_bytes(networks.preview),

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
-from types import SimpleNamespace
 from typing import Any
 
 import diffusers
 import torch
 import transformers
 from torch import nn
+from transformers import BatchEncoding
 
 from seedpo.errors import DataError
-from seedpo.models.families import tokenizer_of
+from seedpo.models.families import Family, tokenizer_of
 from seedpo.models.loading import add_initial
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.precision import autocast_dtype, store_rounded, vae_dtype
@@ -33,15 +33,24 @@ def _explained(what: str, origin: str) -> Iterator[None]:
 
 
 class _Tokenizer:
-    """Token ids on the meta device, as many as a text encoder takes."""
+    """Stands in for the tokenizers of all families: texts are as long as they may be, and all ids are 0."""
+
+    padding_side = "right"
 
     def __init__(self, length: int) -> None:
         self.model_max_length = length
 
-    def __call__(self, prompts: Sequence[str], **options: object) -> SimpleNamespace:
-        return SimpleNamespace(
-            input_ids=torch.zeros(len(prompts), self.model_max_length, dtype=torch.int64, device="meta")
-        )
+    def __call__(self, texts: Sequence[object], *, max_length: int, **options: object) -> BatchEncoding:
+        ids = torch.zeros(len(texts), max_length, dtype=torch.int64)
+        return BatchEncoding({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+
+    def apply_chat_template(self, conversations: Sequence[object], *, tokenize: bool, **options: Any) -> Any:
+        """A conversation as text, or conversations as tokens."""
+        return self(conversations, **options) if tokenize else ""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text of known length, four letters each, about as in English."""
+        return [0] * (len(text) // 4)
 
 
 def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy:
@@ -60,17 +69,16 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy
     with _explained(family.network, model.origin):
         network = model.parts[family.network]
         parts[family.network] = getattr(diffusers, network["_class_name"]).from_config(dict(network))
-    for name in family.text_parts:
+    encoders = [name for name in family.text_parts if name in model.parts]
+    for name in encoders:
         with _explained(name, model.origin):
             cls = getattr(transformers, model.parts[name]["architectures"][0])
             parts[name] = cls(cls.config_class(**model.parts[name]))
     parts["scheduler"] = _scheduler(model.parts["scheduler"])
-    expected = signature(family.pipeline).parameters
-    absent = {name: None for name, value in expected.items() if value.default is value.empty and name not in parts}
-    unchecked = {"requires_safety_checker": False} if "requires_safety_checker" in expected else {}
-    pipeline = family.pipeline(**parts, **absent, **unchecked)
-    for name in family.text_parts:
-        tokenizer = _Tokenizer(parts[name].config.max_position_embeddings)
+    _store_half(parts, config, family, half)
+    pipeline = _pipeline(model, parts)
+    for name in encoders:
+        tokenizer = _Tokenizer(getattr(parts[name].config, "max_position_embeddings", 0))
         object.__setattr__(pipeline, tokenizer_of(name), tokenizer)
     add_initial(pipeline, config)
     policy = PipelinePolicy(
@@ -78,16 +86,39 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy
         adapter=config.adapter,
         lora=config.lora,
         resolution=config.resolution,
+        max_sequence_length=config.max_sequence_length,
+        embedded_guidance=config.embedded_guidance,
         gradient_checkpointing=config.gradient_checkpointing,
     )
     policy.to("meta")  # an adapter is made on the CPU
     # Autocast knows no meta device: what the policy would do for it is done here, and the meter imitates its casts.
     if half is not None:
         frozen = [] if policy.adapter.frozen is None else [policy.adapter.frozen]
-        for part in (policy.network, *(parts[name] for name in family.text_parts), *frozen):
+        for part in (policy.network, *(parts[name] for name in encoders), *frozen):
             store_rounded(part, half)
     nn.Module.to(parts["vae"], vae_dtype(parts["vae"], config.mixed_precision))
     return policy
+
+
+def _store_half(parts: dict[str, Any], config: RunConfig, family: Family, half: torch.dtype | None) -> None:
+    """Stores whole parts in half precision, as they are read: text encoders that cannot be trained, and their network.
+
+    A published network beside such encoders is itself stored in half precision, and read so if an adapter is trained.
+    """
+    names = [name for name in family.text_parts if name in parts and name not in family.text_layers]
+    if half is None or not names:
+        return
+    for name in (*names, *((family.network,) if config.adapter == "lora" else ())):
+        nn.Module.to(parts[name], half)
+
+
+def _pipeline(model: ModelConfiguration, parts: dict[str, Any]) -> Any:
+    """A pipeline of parts; those that are not given are absent."""
+    expected = signature(model.family.pipeline).parameters
+    absent = {name: None for name, value in expected.items() if value.default is value.empty}
+    options = {name: value for name, value in model.options.items() if name in expected}
+    unchecked = {"requires_safety_checker": False} if "requires_safety_checker" in expected else {}
+    return model.family.pipeline(**{**absent, **options, **unchecked, **parts})
 
 
 def _scheduler(configuration: Configuration) -> Any:
