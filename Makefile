@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.installed ## a reward that destroys images, and pairs that improve them: train both and write the report (about 3 minutes on two cores)
+demo: $(VENV)/.installed ## a reward that destroys images, and pairs that improve two models: train all and write the report (about 5 minutes on two cores)
 	$(BIN)/seedpo demo --out $(OUT)/demo
 
 test: lint types contracts tests ## everything that has to be green: lint, types, import contracts, tests
@@ -68,11 +68,11 @@ row: $(VENV)/.installed ## train one row of docs/results.md anew (ROW, 3 runs, a
 study: $(VENV)/.dev ## a blinded study of the embedded model in your browser (seedpo study demo)
 	$(BIN)/seedpo study demo --out $(OUT)/study
 
-scenes: $(VENV)/.installed ## train the embedded model and scorer anew, into out/scenes, and measure them
+scenes: $(VENV)/.installed ## train the embedded models and scorers anew (two hours), into out/scenes, and measure them
 	$(BIN)/python -m tools.scenes build --out $(OUT)/scenes
 	$(BIN)/python -m tools.scenes card --assets $(OUT)/scenes
 
-card: $(VENV)/.installed ## measure the shipped model and scorer: the figures of the model card
+card: $(VENV)/.installed ## measure the shipped models and scorer: the figures of the model cards
 	$(BIN)/python -m tools.scenes card
 
 docs: $(VENV)/.dev ## the documents as a site with an API reference, into site/; warnings are errors

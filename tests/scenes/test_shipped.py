@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,17 +10,18 @@ from seedpo.data.pairs.sets import PairSet
 from seedpo.data.settings import PairsConfig
 from seedpo.models.catalogue import MODELS
 from seedpo.rewards.catalogue import REWARDS
-from seedpo.scenes.assets import PIPELINE
+from seedpo.scenes.assets import FLOW_PIPELINE, PIPELINE
 from seedpo.scenes.pairs import preference_table
 from seedpo.scenes.prompts import EVALUATION_PROMPTS, TRAINING_PROMPTS
-from seedpo.scenes.shipped import ScenesTruth, warn_of_unknown_words
+from seedpo.scenes.shipped import ScenesTruth
 from seedpo.scenes.taste import true_utility
 from tests.scenes.drawings import some_drawings
 
 
-def test_the_model_is_the_shipped_one() -> None:
-    assert MODELS.load("scenes")() == PIPELINE
-    assert (PIPELINE / "model_index.json").is_file()
+@pytest.mark.parametrize(("name", "folder"), [("scenes", PIPELINE), ("scenes-flow", FLOW_PIPELINE)])
+def test_the_models_are_the_shipped_ones(name: str, folder: Path) -> None:
+    assert MODELS.load(name)() == folder
+    assert (folder / "model_index.json").is_file()
 
 
 def test_prompt_sets() -> None:
@@ -56,17 +57,3 @@ def test_truth_is_the_utility() -> None:
     images = some_drawings(prompts)
     assert torch.equal(ScenesTruth()(images, prompts), true_utility(images, prompts))
     assert isinstance(REWARDS.load("scenes-truth")(), ScenesTruth)
-
-
-def test_unknown_words_are_warned_of_by_prompt(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING):
-        warn_of_unknown_words([TRAINING_PROMPTS[0], "a red owl", "a cat, sitting"])
-    assert [record.getMessage() for record in caplog.records] == [
-        "prompt 'a red owl': the embedded model has never seen 'owl'",
-        "prompt 'a cat, sitting': the embedded model has never seen 'cat', 'sitting'",
-    ]
-
-
-def test_known_words_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    warn_of_unknown_words([*TRAINING_PROMPTS, *EVALUATION_PROMPTS])
-    assert not caplog.records

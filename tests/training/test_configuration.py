@@ -64,10 +64,11 @@ class TestResolving:
 @pytest.mark.parametrize("method", METHODS.names())
 class TestModels:
     def test_a_registered_model_brings_its_settings_and_those_of_the_method(self, method: str) -> None:
-        row = MODELS["scenes"]
-        keys = dotted(resolve_config(method).tree())
-        brought = dotted(merge(row.settings, row.by_method[method]))
-        assert {key: keys[key] for key in brought} == brought
+        for row in MODELS.entries:
+            keys = dotted(resolve_config(method, {"model": row.name}).tree())
+            brought = dotted(merge(*row.layers(method)))
+            assert {key: keys[key] for key in brought} == brought
+        assert resolve_config(method).model == "scenes"
 
     def test_other_models_get_what_any_model_can_use(self, method: str) -> None:
         named = {"model": "owner/name", "data": "pairs.parquet", "reward": "pickscore"}

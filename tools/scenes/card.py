@@ -1,4 +1,4 @@
-"""The figures of the embedded world's model card, measured."""
+"""The figures of the embedded world's model cards, measured."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import StableDiffusion3Pipeline
 
 from seedpo.evaluation.drawing import draw_samples
 from seedpo.evaluation.image_evaluation import interval_figures
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.metrics.named import build_prompt_metric
+from seedpo.metrics.records import Samples
+from seedpo.models.catalogue import MODELS, NamedModel
 from seedpo.models.loading import load_pipeline
 from seedpo.models.policy import PipelinePolicy
-from seedpo.scenes.assets import ASSETS, GUIDANCE_SCALE
+from seedpo.scenes.assets import ASSETS
 from seedpo.scenes.drawing import draw, sample_scenes
 from seedpo.scenes.metrics import free_variances
 from seedpo.scenes.oracle import FREE, NAMED, read_images
@@ -24,10 +27,10 @@ from seedpo.training.reward_run import measure_reward
 
 
 def measure(assets: Path | None = None, out: Path | None = None, *, images_per_prompt: int = 8) -> str:
-    """Measures autoencoder, pipeline and scorer on held-out prompts and pairs.
+    """Measures autoencoder, pipelines and scorer on held-out prompts and pairs.
 
     Args:
-        assets: folder with ``pipeline`` and ``scorer``; the shipped ones if not given.
+        assets: folder with ``pipeline``, ``flow`` and ``scorer``; the shipped ones if not given.
         out: JSON file to write.
         images_per_prompt: images of each of the 64 held-out prompts.
 
@@ -36,9 +39,12 @@ def measure(assets: Path | None = None, out: Path | None = None, *, images_per_p
     """
     assets = assets or ASSETS
     policy = PipelinePolicy(load_pipeline(assets / "pipeline"))
+    flow = PipelinePolicy(load_pipeline(assets / "flow"), **MODELS["scenes-flow"].loading)
     figures = {
         "autoencoder": autoencoder_figures(policy),
-        "pipeline": pipeline_figures(policy, images_per_prompt=images_per_prompt),
+        "pipeline": pipeline_figures(policy, MODELS["scenes"], images_per_prompt=images_per_prompt),
+        "flow": pipeline_figures(flow, MODELS["scenes-flow"], images_per_prompt=images_per_prompt),
+        "flow_by_plain_diffusers": plain_figures(assets / "flow", images_per_prompt=images_per_prompt),
         "scorer": scorer_figures(assets),
         "megabytes": round(sum(file.stat().st_size for file in assets.rglob("*.safetensors")) / 1e6, 2),
     }
@@ -63,12 +69,42 @@ def autoencoder_figures(policy: PipelinePolicy) -> dict[str, Any]:
     }
 
 
-def pipeline_figures(policy: PipelinePolicy, *, images_per_prompt: int) -> dict[str, Any]:
-    """What the pipeline draws for the held-out prompts: 20 steps of DDIM at its default guidance."""
+def pipeline_figures(policy: PipelinePolicy, row: NamedModel, *, images_per_prompt: int) -> dict[str, Any]:
+    """What a pipeline draws for the held-out prompts, at the steps and the guidance of its row."""
     config = EvaluationConfig(
-        guidance_scale=GUIDANCE_SCALE, num_inference_steps=20, images_per_prompt=images_per_prompt, seed=7
+        guidance_scale=row.guidance_scale,
+        num_inference_steps=row.num_inference_steps,
+        images_per_prompt=images_per_prompt,
+        seed=7,
     )
-    samples = draw_samples(policy, EVALUATION_PROMPTS, config.drawing)
+    return drawn_figures(draw_samples(policy, EVALUATION_PROMPTS, config.drawing))
+
+
+def plain_figures(folder: Path, *, images_per_prompt: int, batch_size: int = 64) -> dict[str, Any]:
+    """What the call of diffusers draws of the same prompts by flow matching, with its own number of zero tokens."""
+    row = MODELS["scenes-flow"]
+    pipeline = StableDiffusion3Pipeline.from_pretrained(
+        folder, text_encoder_3=None, tokenizer_3=None, dtype=torch.float32, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    texts = [prompt for prompt in EVALUATION_PROMPTS for _ in range(images_per_prompt)]
+    generator = torch.Generator().manual_seed(7)
+    images = [
+        pipeline(
+            texts[start : start + batch_size],
+            num_inference_steps=row.num_inference_steps,
+            guidance_scale=row.guidance_scale,
+            generator=generator,
+            output_type="pt",
+        ).images
+        for start in range(0, len(texts), batch_size)
+    ]
+    drawn = torch.cat(images).view(len(EVALUATION_PROMPTS), images_per_prompt, *images[0].shape[1:])
+    return drawn_figures(Samples(images=drawn, prompts=EVALUATION_PROMPTS))
+
+
+def drawn_figures(samples: Samples) -> dict[str, Any]:
+    """How right, true and varied images of the held-out prompts are."""
     metrics = {name: build_prompt_metric(name) for name in ("truth", "attribute_accuracy", "residual", "free_spread")}
     images, prompts = samples.flat()
     readings = read_images(images, prompts)

@@ -45,8 +45,11 @@ class FlowPhase:
     steps: int
 
 
-PHASES = (FlowPhase(radius=PRACTICE_RADIUS, steps=1700), FlowPhase(radius=RADIUS, steps=3300))
-"""First practice drawings, then the world's own; the learning rate falls over both."""
+PHASES = (FlowPhase(radius=PRACTICE_RADIUS, steps=1700), FlowPhase(radius=RADIUS, steps=2300))
+"""First practice drawings, then the world's own."""
+
+HORIZON = 5000
+"""Optimiser steps over which the learning rates would fall to a hundredth. Averaged weights are good before that."""
 
 
 class FlowNetworks(nn.Module):
@@ -191,7 +194,7 @@ def train_flow(
     running = 2.0
     for step, (clean, ids) in zip(bar, batches, strict=True):
         for group in groups:
-            group["lr"] = cosine_rate(step, bar.total, peak=group["peak"], warmup=WARMUP)
+            group["lr"] = cosine_rate(step, HORIZON, peak=group["peak"], warmup=WARMUP)
         loss = velocity_error(networks, clean, ids, generator)
         networks.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -188,11 +188,11 @@ def demo_command(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is finished already.")] = False,
 ) -> None:
-    """Train on the embedded model with and without the entropy term, and write the report.
+    """Train on the embedded models with and without the entropy term, and write the report.
 
     `hacking`: SPO on the size of the JPEG file, which destroys the images. `learning`: Diffusion-DPO on pairs, which
-    improves them. Each as base method, with the entropy term, and as base method at its temperature. Finished runs are
-    kept; an interrupted run continues.
+    improves them. `flow-learning`: the same on the flow-matching twin. Each as base method, with the entropy term, and
+    as base method at its temperature. Finished runs are kept; an interrupted run continues.
     """
     from seedpo.cli.demo import run_demo
 

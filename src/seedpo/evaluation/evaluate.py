@@ -31,11 +31,11 @@ from seedpo.files import exists
 from seedpo.metrics.catalogue import metric_entry
 from seedpo.metrics.named import build_metric
 from seedpo.metrics.records import Metric, SetMetric
+from seedpo.models.catalogue import warn_of_unknown_words
 from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.processes import on_every_process, on_main_process
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.names import check_definitions, check_name
-from seedpo.scenes.shipped import warn_of_unknown_words
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +98,8 @@ def evaluate(
         models = parse_targets(targets, options or ModelOptions())
         _check_reference(measures, [model.label for model in models])
         texts = load_prompts(prompts, count=num_prompts, seed=prompts_seed)
-        if any(model.embedded for model in models):
-            warn_of_unknown_words(texts)
+        for name in dict.fromkeys(model.settings.model for model in models):
+            warn_of_unknown_words(name, texts)
         settings = {"kind": "images", "prompts": prompts, **_prompt_settings(texts), **asdict(drawing)}
         records = {model.label: model.record() for model in models}
         folder.begin(Plan(settings=settings, targets=records, rewards=_reward_records(measures)), texts)

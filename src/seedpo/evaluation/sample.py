@@ -22,7 +22,7 @@ from seedpo.evaluation.sheets import save_sheet
 from seedpo.evaluation.strength_grid import Cell, save_grid
 from seedpo.files import write_text
 from seedpo.metrics.records import Samples
-from seedpo.models.catalogue import MODELS
+from seedpo.models.catalogue import MODELS, loading_keys, warn_of_unknown_words
 from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
 from seedpo.models.gpu import usual_precision
 from seedpo.models.loading import lora_file
@@ -30,7 +30,6 @@ from seedpo.models.samplers import denoise_with
 from seedpo.models.settings import ModelSettings
 from seedpo.models.strength import SetStrength, scale_adapters, strength_of
 from seedpo.run_folders import RunFolder
-from seedpo.scenes.shipped import warn_of_unknown_words
 from seedpo.settings import build_config
 
 ENLARGED = 256
@@ -109,7 +108,7 @@ class SampleRequest:
                 )
             return RunFolder.open(self.run).settings(ModelSettings).model_copy(update=said)
         usual = {} if self.model in MODELS else usual_precision()
-        return build_config(ModelSettings, usual, {"model": self.model, **said})
+        return build_config(ModelSettings, usual, loading_keys(self.model), {"model": self.model, **said})
 
 
 def sample_images(request: SampleRequest, out: Path, *, step: int | None = None, strength: float = 1.0) -> list[Path]:
@@ -180,8 +179,7 @@ def _cells(
     for strength in strengths:
         if not math.isfinite(strength):
             raise ConfigError(f"strength {strength} is not a number; 0 is the base model, 1 the trained one")
-    if settings.model in MODELS:
-        warn_of_unknown_words([*texts, *filter(None, [request.negative_prompt])])
+    warn_of_unknown_words(settings.model, [*texts, *filter(None, [request.negative_prompt])])
     lora = None if request.lora is None else lora_file(request.lora)
     for step, weights in [(step, _weights(request, settings, step)) for step in steps]:
         denoiser = load_denoiser(settings, weights=weights, lora=lora, size=request.size)
@@ -232,15 +230,15 @@ def _drawn(request: SampleRequest, denoiser: PipelineDenoiser, texts: Sequence[s
 def usual_sampling(request: SampleRequest, denoiser: PipelineDenoiser) -> Sampling:
     """Steps and guidance: those of the request, else of the run's evaluations, else the model's usual ones.
 
-    The usual ones of a pipeline are its family's, or the defaults of its class in diffusers; those of the embedded
-    models, of their runs. A model that cannot be guided is not.
+    The usual ones of a pipeline are its family's, or the defaults of its class in diffusers; those of a registered
+    model, of its row. A model that cannot be guided is not.
     """
     usual: Any
     family = denoiser.family
     if request.run is not None:
         usual = RunFolder.open(request.run).settings(EvaluationConfig, "evaluation")
     elif request.model in MODELS:
-        usual = Sampling(num_inference_steps=20, guidance_scale=3.0)
+        usual = MODELS[request.model]
     else:
         defaults = inspect.signature(family.pipeline.__call__).parameters
         own_steps, own_guidance = (defaults[name].default for name in ("num_inference_steps", "guidance_scale"))

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from seedpo.errors import ConfigError
 from seedpo.files import exists, files_below, sha256
-from seedpo.models.catalogue import MODELS
+from seedpo.models.catalogue import MODELS, loading_keys
 from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
 from seedpo.models.gpu import usual_precision
 from seedpo.models.loading import tensor_names
@@ -46,11 +46,6 @@ class Target:
     run: Path | None = None
     settings: ModelSettings
     weights: Path | None = None
-
-    @property
-    def embedded(self) -> bool:
-        """Whether it is a model of the embedded world."""
-        return self.settings.model in MODELS
 
     def record(self) -> dict[str, Any]:
         """What its images depend on, for ``evaluation.yaml``; trained weights by their hash."""
@@ -207,6 +202,7 @@ def _settings(model: str, options: ModelOptions) -> ModelSettings:
         max_sequence_length=options.max_sequence_length,
         embedded_guidance=options.embedded_guidance,
         mixed_precision=as_precision(options.mixed_precision or usual.get("mixed_precision", "no")),
+        **loading_keys(model),
     )
 
 

@@ -9,6 +9,9 @@ ASSETS = Path(__file__).parent / "assets"
 PIPELINE = ASSETS / "pipeline"
 """A Stable Diffusion pipeline in diffusers' format."""
 
+FLOW_PIPELINE = ASSETS / "flow"
+"""A Stable Diffusion 3 pipeline without T5, on the same drawings."""
+
 SCORER = ASSETS / "scorer"
 """A step-aware CLIP preference model."""
 
@@ -17,6 +20,3 @@ PLAIN_SCORER = ASSETS / "plain"
 
 CLIP = ASSETS / "clip"
 """The CLIP that preference models of the world start from."""
-
-GUIDANCE_SCALE = 3.0
-"""Classifier-free guidance at which the embedded pipeline's figures are stated."""

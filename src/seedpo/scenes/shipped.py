@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -19,17 +18,20 @@ from seedpo.rewards.clip_score import load_clip_scorer
 from seedpo.rewards.networks import RewardNetwork
 from seedpo.rewards.scoring import byte_batches, check_counts
 from seedpo.rewards.step_aware_clip import StepAwareScorer, load_scorer, step_aware_network
-from seedpo.scenes.assets import CLIP, PIPELINE, PLAIN_SCORER, SCORER
+from seedpo.scenes.assets import CLIP, FLOW_PIPELINE, PIPELINE, PLAIN_SCORER, SCORER
 from seedpo.scenes.pairs import preference_table
-from seedpo.scenes.prompts import EVALUATION_PROMPTS, TRAINING_PROMPTS, unknown_words
+from seedpo.scenes.prompts import EVALUATION_PROMPTS, TRAINING_PROMPTS
 from seedpo.scenes.taste import true_utility
-
-logger = logging.getLogger(__name__)
 
 
 def scenes_folder() -> Path:
     """Folder of the embedded pipeline."""
     return PIPELINE
+
+
+def flow_folder() -> Path:
+    """Folder of the embedded pipeline by flow matching."""
+    return FLOW_PIPELINE
 
 
 @cache
@@ -104,10 +106,3 @@ def training_prompts() -> list[str]:
 def evaluation_prompts() -> list[str]:
     """Prompts of the embedded world that nothing is trained on."""
     return list(EVALUATION_PROMPTS)
-
-
-def warn_of_unknown_words(prompts: Sequence[str]) -> None:
-    """Says which words the embedded pipeline has never seen, as a real tokenizer would not."""
-    for prompt in prompts:
-        if unknown := unknown_words(prompt):
-            logger.warning("prompt %r: the embedded model has never seen %s", prompt, ", ".join(map(repr, unknown)))

@@ -44,7 +44,7 @@ def rows(kind: type[Section]) -> dict[str, dict[str, Any]]:
     if issubclass(kind, RewardRunConfig):
         return {"no data named": dotted(SCENES)}
     methods = {preset.name: preset.defaults for preset in METHODS.entries}
-    models = {model.name: model.settings for model in MODELS.entries}
+    models = {model.name: model.of_runs for model in MODELS.entries}
     both = {f"{model.name} with {name}": keys for model in MODELS.entries for name, keys in model.by_method.items()}
     return {name: dotted(keys) for name, keys in {**methods, **models, **both}.items()}
 

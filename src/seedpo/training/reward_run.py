@@ -23,6 +23,7 @@ from seedpo.data.reading import load_data, opening_lines
 from seedpo.data.settings import DataSet, PairsConfig, data_label
 from seedpo.errors import ConfigError
 from seedpo.methods.sources.offline import OfflinePairs, VisitDraws
+from seedpo.models.catalogue import loading_keys
 from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
 from seedpo.models.names import looks_like_a_model
 from seedpo.models.settings import ModelSettings
@@ -78,6 +79,7 @@ def build_denoiser(config: RewardRunConfig) -> PipelineDenoiser | None:
             single_file_config=config.single_file_config,
             resolution=config.resolution,
             mixed_precision=config.mixed_precision,
+            **loading_keys(config.model),
         )
     )
     if max(config.timesteps) >= denoiser.process.embedded_times:

@@ -28,13 +28,12 @@ from seedpo.methods.presets import METHODS
 from seedpo.methods.settings import FlowConfig
 from seedpo.methods.sources.supplies import Decode, Supplies
 from seedpo.metrics.named import build_prompt_metric
-from seedpo.models.catalogue import MODELS
+from seedpo.models.catalogue import warn_of_unknown_words
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.processes import on_every_process, on_main_process
 from seedpo.protocols import Comparisons, Method, PairEncoder, Reward, Source
 from seedpo.rewards.named import CheckedReward, build_reward
 from seedpo.run_folders import RunFolder
-from seedpo.scenes.shipped import warn_of_unknown_words
 from seedpo.settings import differences
 from seedpo.training.accelerator import build_accelerator, sharding_is_asked_for
 from seedpo.training.caches import Caches, open_caches
@@ -78,14 +77,13 @@ def process_of(config: RunConfig, policy: PipelinePolicy) -> Process:
         raise ConfigError(f"fidelity.last_step_clamped: {error}; leave it out") from error
 
 
-def named_prompts(name: str, *, embedded: bool, count: int | None = None) -> list[str]:
+def named_prompts(name: str, *, model: str, count: int | None = None) -> list[str]:
     """Prompts by name; see :func:`seedpo.data.prompts.reading.load_prompts`.
 
-    Warns of words that the embedded model does not know.
+    Warns of words that an embedded model does not know.
     """
     prompts = load_prompts(name, count=count, count_key="evaluation.num_prompts")
-    if embedded:
-        warn_of_unknown_words(prompts)
+    warn_of_unknown_words(model, prompts)
     return prompts
 
 
@@ -136,7 +134,7 @@ def build_source(
 
     supplies = Supplies(
         policy=policy,
-        prompts=lambda: named_prompts(config.prompts, embedded=config.model in MODELS),
+        prompts=lambda: named_prompts(config.prompts, model=config.model),
         judge=lambda: _judge(config, policy, progress=progress and rank == 0),
         pairs=labelled,
         draws=caches.draws,
@@ -186,7 +184,7 @@ def build_evaluation(config: RunConfig) -> ImageEvaluation:
         ConfigError: if there are fewer prompts than ``num_prompts``.
     """
     settings = config.evaluation
-    prompts = named_prompts(settings.prompts, embedded=config.model in MODELS, count=settings.num_prompts)
+    prompts = named_prompts(settings.prompts, model=config.model, count=settings.num_prompts)
     return ImageEvaluation(
         prompts,
         config=settings,

@@ -1,6 +1,7 @@
-"""The runs of the demonstration on the embedded model: base method, entropy term and temperature control.
+"""The runs of the demonstration on the embedded models: base method, entropy term and temperature control.
 
-One example hacks its reward, so that its images are destroyed; one gets better. The others are the three methods.
+One example hacks its reward, so that its images are destroyed; one gets better, and one does so by flow matching. The
+others are the three methods, and each of them by flow matching.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from seedpo.models.catalogue import MODELS
 from seedpo.settings import merge
 from seedpo.training.sweeps.definition import Cell
 
@@ -95,11 +97,31 @@ LEARNING: Mapping[str, Any] = {
 }
 """Diffusion-DPO on labelled pairs, stopped while the truth still rises in all three variants."""
 
-EXAMPLES: Mapping[str, Mapping[str, Any]] = {"hacking": HACKING, "learning": LEARNING, **METHODS}
+
+def _by_flow(method: str, gamma: float) -> Mapping[str, Any]:
+    """What a run of the flow-matching twin sets, written out."""
+    row = MODELS["scenes-flow"]
+    return merge(merge(*row.layers(method)), {"model": row.name, "method": method, "gamma": gamma})
+
+
+FLOW: Mapping[str, Mapping[str, Any]] = {
+    "diffusion-dpo": _by_flow("diffusion-dpo", 0.5),
+    "spo": _by_flow("spo", 3.0),
+    "d3po": _by_flow("d3po", 3.0),
+}
+"""Each method on the flow-matching twin, at the rates and with the numbers of steps of its row."""
+
+EXAMPLES: Mapping[str, Mapping[str, Any]] = {
+    "hacking": HACKING,
+    "learning": LEARNING,
+    "flow-learning": merge(FLOW["diffusion-dpo"], {"evaluate_every": 8}),
+    **METHODS,
+    **{f"flow-{name}": keys for name, keys in FLOW.items()},
+}
 """Everything that the demonstration can train, by the beginning of the runs' names."""
 
-SHOWN = ("hacking", "learning")
-"""Examples that are trained where none are named: the images that a reward destroys, and training that helps."""
+SHOWN = ("hacking", "learning", "flow-learning")
+"""Examples that are trained where none are named: images that a reward destroys, and training that helps two models."""
 
 
 def demo_runs(seeds: int = 1) -> Iterator[Cell]:
