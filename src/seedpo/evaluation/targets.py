@@ -195,14 +195,13 @@ def _label(place: str) -> str:
 
 def _settings(model: str, options: ModelOptions) -> ModelSettings:
     usual = {} if model in MODELS else usual_precision()
+    chosen = {"max_sequence_length": options.max_sequence_length, "embedded_guidance": options.embedded_guidance}
     return ModelSettings(
         model=model,
         vae=options.vae,
         resolution=options.resolution,
-        max_sequence_length=options.max_sequence_length,
-        embedded_guidance=options.embedded_guidance,
         mixed_precision=as_precision(options.mixed_precision or usual.get("mixed_precision", "no")),
-        **loading_keys(model),
+        **{**loading_keys(model), **{key: value for key, value in chosen.items() if value is not None}},
     )
 
 
