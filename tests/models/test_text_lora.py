@@ -307,6 +307,6 @@ def test_a_family_without_known_layers_is_refused(monkeypatch: pytest.MonkeyPatc
     from seedpo.models import policy as module
     from seedpo.models.pipelines.stable_diffusion import STABLE_DIFFUSION
 
-    monkeypatch.setattr(module, "family_of", lambda pipeline: replace(STABLE_DIFFUSION, text_layers=()))
+    monkeypatch.setattr(module, "family_of", lambda pipeline: replace(STABLE_DIFFUSION, text_layers={}))
     with pytest.raises(ConfigError, match=r"^lora_text_encoder must be false"):
         policy_of("sd15")

@@ -100,7 +100,7 @@ class PipelineDenoiser:
         for parameter in (trained or {}).values():
             parameter.requires_grad_(True)
         if self._half is not None:
-            for part in (self.network, *parts):
+            for part in (self.network, *(getattr(pipeline, name) for name in self.family.text_layers)):
                 store_rounded(part, self._half)
         dtype = vae_dtype(pipeline.vae, mixed_precision)
         if pipeline.vae.dtype != dtype:

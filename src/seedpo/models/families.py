@@ -86,7 +86,8 @@ class Family:
         adapter_names: an adapter's tensors under the names in a file of diffusers, from those of peft.
         original_layers: layers of the network under their names in the model's original code, ``{}`` for a number, and
             here; several share the rows of one. Only those that diffusers' loader of LoRAs does not rename.
-        text_layers: endings of the names of the text encoders' layers that can carry a LoRA adapter; none: they cannot.
+        text_layers: endings of the names of layers that can carry a LoRA adapter, by text encoder; others cannot. These
+            encoders compute under autocast; all others as they were loaded.
         unread_text_layers: how many of a text encoder's last layers no embedding comes from, by part.
         unread_layers: parts of the names of the denoising network's layers that no prediction comes from, from it.
         single_file_keys: tensors that only single-file checkpoints of this class have.
@@ -120,7 +121,7 @@ class Family:
     adapter_layers: Mapping[str, tuple[str, ...]]
     adapter_names: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
     original_layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    text_layers: tuple[str, ...] = ()
+    text_layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unread_text_layers: Mapping[str, int] = field(default_factory=dict)
     unread_layers: Callable[[Any], tuple[str, ...]] = lambda network: ()
     single_file_keys: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import AutoModel, DiffusionPipeline
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import SafetensorError, safe_open
@@ -28,6 +28,7 @@ from seedpo.models.lora_file import LORA_FILE, PEFT_CONFIG, lora_in, read_layers
 from seedpo.models.lora_tensors import layers_of
 from seedpo.models.names import hub_place, is_hub_name, looks_like_a_model, pipeline_class_name
 from seedpo.models.pipeline_classes import FAMILIES
+from seedpo.models.precision import autocast_dtype
 from seedpo.models.quantised import quantise
 from seedpo.models.settings import ModelSettings
 from seedpo.weights import DTYPES, align, read_weights
@@ -61,14 +62,27 @@ def load_base(settings: ModelSettings) -> Any:
     """
     name = settings.model
     place = name if looks_like_a_model(name) and name not in MODELS else MODELS.load(name)()
-    pipeline = load_pipeline(place, vae=settings.vae, single_file_config=settings.single_file_config)
+    pipeline = load_pipeline(
+        place,
+        vae=settings.vae,
+        single_file_config=settings.single_file_config,
+        half=autocast_dtype(settings.mixed_precision),
+        wide_network=settings.adapter == "full",
+    )
     network = getattr(pipeline, family_of(pipeline).network)
     quantise(network, settings.base_precision, DTYPES[settings.mixed_precision])
     return pipeline
 
 
-def load_pipeline(model: str | Path, *, vae: str | None = None, single_file_config: str | None = None) -> Any:
-    """Loads a pipeline of one of the known classes (:data:`FAMILIES`), in float32, without safety checker.
+def load_pipeline(
+    model: str | Path,
+    *,
+    vae: str | None = None,
+    single_file_config: str | None = None,
+    half: torch.dtype | None = None,
+    wide_network: bool = False,
+) -> Any:
+    """Loads a pipeline of one of the known classes (:data:`FAMILIES`), without safety checker.
 
     Args:
         model: a folder in diffusers' format, a single-file ``.safetensors`` checkpoint, or ``owner/name[@revision]`` on
@@ -76,6 +90,10 @@ def load_pipeline(model: str | Path, *, vae: str | None = None, single_file_conf
         vae: another autoencoder: a folder, or ``owner/name[@revision]``; ``None`` for the model's own.
         single_file_config: folder (or hub id) of a diffusers pipeline with the architecture, tokenizers and noise
             schedule of a single-file checkpoint; ``None`` for diffusers' choice, fetched from the hub.
+        half: number format in which the pipeline will compute. Of a folder, text encoders that cannot be trained are
+            read in it, and so that no wide copy of them is made, the network and the other text encoders in the half
+            precision that they are stored in, if they are. ``None``: everything is read in float32.
+        wide_network: whether the network is read in float32 all the same, to train all of its weights.
 
     Raises:
         DataError: if there is no such model, its class has no family, or a file is missing or cannot be read.
@@ -85,9 +103,16 @@ def load_pipeline(model: str | Path, *, vae: str | None = None, single_file_conf
     if path.is_file():
         pipeline = _from_single_file(path, single_file_config, parts)
     else:
-        pipeline = _from_folder(_download(str(model), parts) if is_hub_name(str(model)) else path, parts)
+        folder = _download(str(model), parts) if is_hub_name(str(model)) else path
+        pipeline = _from_folder(folder, parts, half=half, wide_network=wide_network)
     _require_parts(model, pipeline)
+    pipeline.register_to_config(_name_or_path=str(model))
     family = family_of(pipeline)
+    if not isinstance(pipeline.vae, family.autoencoder):
+        raise DataError(
+            f"model {model}: its autoencoder is a {type(pipeline.vae).__name__} ({vae or 'of the model'}), but a "
+            f"{type(pipeline).__name__} takes an {family.autoencoder.__name__}; set vae to one"
+        )
     network = getattr(pipeline, family.network)
     if (problem := family.misfit(network, pipeline.vae)) is not None:
         raise DataError(
@@ -219,7 +244,7 @@ def load_vae(name: str) -> Any:
     Raises:
         DataError: if there is no such autoencoder, or it cannot be read.
     """
-    fix = "name a folder or a hub id with an AutoencoderKL as .safetensors"
+    fix = "name a folder or a hub id with an autoencoder of diffusers as .safetensors"
     with _explained(f"autoencoder {name} cannot be loaded", fix):
         folder = Path(name)
         if not folder.is_dir():
@@ -230,7 +255,7 @@ def load_vae(name: str) -> Any:
         inside = folder / "vae"
         folder = inside if (inside / "config.json").is_file() else folder
         _require_safetensors(f"autoencoder {name}", [folder])
-        return align(AutoencoderKL.from_pretrained(folder, use_safetensors=True, local_files_only=True))
+        return align(AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True))
 
 
 def _require_parts(model: str | Path, pipeline: Any) -> None:
@@ -248,7 +273,7 @@ def _require(model: str | Path, cls: Any, is_there: Callable[[str], bool]) -> No
         )
 
 
-def _from_folder(folder: Path, parts: dict[str, Any]) -> Any:
+def _from_folder(folder: Path, parts: dict[str, Any], *, half: torch.dtype | None, wide_network: bool) -> Any:
     if not folder.is_dir():
         raise DataError(
             f"model {folder} does not exist; name a folder with a diffusers pipeline, a .safetensors checkpoint, "
@@ -268,14 +293,14 @@ def _from_folder(folder: Path, parts: dict[str, Any]) -> Any:
     cls = _class_of(folder / INDEX)
     # What diffusers says of a missing folder does not name it.
     _require(folder, cls, lambda name: name in parts or (folder / name).is_dir())
-    needed = FAMILIES.load(cls.__name__).parts
-    _require_safetensors(f"model folder {folder}", [folder / name for name in needed if name not in parts])
+    family: Family = FAMILIES.load(cls.__name__)
+    _require_safetensors(f"model folder {folder}", [folder / name for name in family.parts if name not in parts])
     _require_packages(folder)
     with _explained(f"model folder {folder} cannot be loaded as a {cls.__name__}", "copy it again"):
         pipeline: Any = cls.from_pretrained(
             folder,
-            variant=_variant(folder / FAMILIES.load(cls.__name__).network),
-            dtype=torch.float32,
+            variant=_variant(folder / family.network),
+            dtype={} if half is None else _formats(folder, family, half, wide_network=wide_network),
             use_safetensors=True,
             local_files_only=True,
             **(_UNLOADED if _takes_safety_checker(cls) else {}),
@@ -283,6 +308,24 @@ def _from_folder(folder: Path, parts: dict[str, Any]) -> Any:
             **parts,
         )
     return pipeline
+
+
+def _formats(folder: Path, family: Family, half: torch.dtype, *, wide_network: bool) -> dict[str, torch.dtype]:
+    """The number format in which each part is read; that of a part that is not named is float32."""
+    under_autocast = (*family.text_layers, *(() if wide_network else (family.network,)))
+    whole = {name: half for name in family.text_parts if name not in family.text_layers}
+    stored = {name: dtype for name in under_autocast if (dtype := _stored_half(folder / name)) is not None}
+    return whole | stored
+
+
+def _stored_half(folder: Path) -> torch.dtype | None:
+    """The half precision that all weights of a part are stored in; ``None`` if some are not."""
+    names = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            names |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    names -= {"BOOL", "I64", "I32"}  # positions, which are no weights
+    return {"F16": torch.float16, "BF16": torch.bfloat16}.get(names.pop()) if len(names) == 1 else None
 
 
 def _absent(cls: Any, folder: Path) -> dict[str, None]:
@@ -366,7 +409,8 @@ def _class_of(index: Path) -> Any:
     if name not in FAMILIES:
         raise DataError(
             f"{index.parent} holds a {name}, which cannot be used here{_kin(name)}; there are: "
-            f"{', '.join(FAMILIES.names())}"
+            f"{', '.join(FAMILIES.names())}. What is missing is a module that says how it embeds prompts, packs latents and "
+            "predicts; name a model of one of these classes"
         )
     return FAMILIES.load(name).pipeline
 

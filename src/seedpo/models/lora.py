@@ -73,7 +73,7 @@ def add_layers(networks: Mapping[str, Any], family: Family, form: LoraForm, *, s
     with torch.random.fork_rng(devices=[]), torch.device("meta") if on_meta else nullcontext():
         torch.manual_seed(seed)
         for part, network in networks.items():
-            endings = layer_endings(form.targets, family) if part == family.network else family.text_layers
+            endings = layer_endings(form.targets, family) if part == family.network else family.text_layers[part]
             _add_to(network, endings, form, unread=unread_layers(network, family, part))
 
 

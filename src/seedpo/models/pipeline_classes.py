@@ -91,6 +91,7 @@ FAMILIES = Registry(
             target="seedpo.models.pipelines.stable_diffusion_3:STABLE_DIFFUSION_3",
             summary="Stable Diffusion 3 and 3.5",
             words=("stable-diffusion-3", "sd3"),
+            untrained="the turbo models, which draw in four steps",
             checkpoints=(
                 Checkpoint(
                     name="stabilityai/stable-diffusion-3.5-medium",
@@ -111,6 +112,21 @@ FAMILIES = Registry(
                     parameters=2.03,
                     text=_CLIP_AND_T5,
                     licence=_STABILITY,
+                ),
+            ),
+        ),
+        FamilyEntry(
+            name="FluxPipeline",
+            target="seedpo.models.pipelines.flux:FLUX",
+            summary="FLUX.1",
+            words=("flux.1", "flux1", "flux-1"),
+            untrained="FLUX.1-schnell, which draws in four steps",
+            checkpoints=(
+                Checkpoint(
+                    name="black-forest-labs/FLUX.1-dev",
+                    parameters=11.9,
+                    text="CLIP 0.2 GB, T5 9.5 GB",
+                    licence="non-commercial",
                 ),
             ),
         ),

@@ -70,7 +70,7 @@ class PipelinePolicy(PipelineDenoiser):
         trains_text = adapter == "lora" and lora.text_encoder
         if trains_text and not family.text_layers:
             raise ConfigError(f"lora_text_encoder must be false: no layers of a {type(pipeline).__name__}'s are known")
-        names = (family.network, *(family.text_parts if trains_text else ()))
+        names = (family.network, *(family.text_layers if trains_text else ()))
         networks = {name: getattr(pipeline, name) for name in names if getattr(pipeline, name) is not None}
         # Before the denoiser stores frozen weights rounded: what is trained starts from the loaded weights.
         self.adapter: Adapter

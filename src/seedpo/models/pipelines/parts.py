@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
@@ -85,6 +88,11 @@ def _flow_scheduler(pipeline: Any) -> Any:
         raise DataError(
             f"a {type(pipeline).__name__} with {type(own).__name__} cannot be used: its levels are not those of flow "
             "matching; take the scheduler_config.json that was published with the model"
+        )
+    if own.config.invert_sigmas:
+        raise DataError(
+            f"the scheduler of this {type(pipeline).__name__} counts from noise to image (invert_sigmas), which this "
+            "family does not; take the scheduler_config.json that was published with the model"
         )
     return FlowMatchEulerDiscreteScheduler.from_config(own.config)
 
@@ -216,3 +224,28 @@ def masked_tokens(
         return_tensors="pt",
     )
     return MaskedTokens(ids=tokens.input_ids, mask=tokens.attention_mask[:, lead:].bool())
+
+
+def t5_states(encoder: Any, ids: Tensor) -> Tensor:
+    """The last states of a T5 for token ids (B, L): (B, L, D), in float32 or wider.
+
+    Without autocast: in float16 it would overflow, and transformers therefore keeps some layers in float32.
+    """
+    with torch.autocast(encoder.device.type, enabled=False):
+        return widened(encoder(ids.to(encoder.device))[0])
+
+
+_FEW_STEPS = re.compile(r"(?<![a-z])(turbo|lightning|lcm|hyper|schnell|dmd2?)(?![a-z])", re.IGNORECASE)
+"""What models that draw in one to eight steps are called."""
+
+
+def few_step_name(pipeline: Any) -> str | None:
+    """Why a pipeline must not be trained, if its name says that it was distilled to a few steps; nothing else may."""
+    name = PurePosixPath(pipeline.config.get("_name_or_path") or "").name.partition("@")[0]
+    match = _FEW_STEPS.search(name)
+    if match is None:
+        return None
+    return (
+        f"its name ({name}) says {match[0]}: made to draw in a few steps, which training blurs; "
+        "train the model that it was made from, or name the folder otherwise if it is none"
+    )

@@ -14,6 +14,7 @@ from seedpo.core.processes import DiffusionProcess
 from seedpo.core.types import Conditioning, Rows
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.families import Family, PromptForm, Size, widened
+from seedpo.models.pipelines.parts import few_step_name
 from seedpo.models.samplers import DDPM_SAMPLERS
 
 
@@ -94,6 +95,14 @@ def _process(pipeline: Any, size: Size) -> DiffusionProcess:
     if pipeline.unet.config.time_cond_proj_dim is not None:
         raise DataError("a UNet with distilled guidance (LCM) cannot be trained; use the model that it was made from")
     return diffusion_process(pipeline.scheduler)
+
+
+def _distilled(pipeline: Any) -> str | None:
+    """Consistency models come with a scheduler of their own; others are known by their names alone."""
+    scheduler = type(pipeline.scheduler).__name__
+    if scheduler in ("LCMScheduler", "TCDScheduler"):
+        return f"its {scheduler} is that of a few-step student, which training blurs; train the model it was made from"
+    return few_step_name(pipeline)
 
 
 def _image_size(pipeline: Any, resolution: int | Size | None) -> Size:
@@ -210,6 +219,8 @@ def _adapter_names(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+_TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
+
 _UNET: dict[str, Any] = {
     "network": "unet",
     "process": _process,
@@ -225,13 +236,14 @@ _UNET: dict[str, Any] = {
         "convolution": ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"),
     },
     "adapter_names": _adapter_names,
-    "text_layers": ("q_proj", "k_proj", "v_proj", "out_proj"),
+    "distilled": _distilled,
     "samplers": DDPM_SAMPLERS,
 }
 
 STABLE_DIFFUSION = Family(
     pipeline=StableDiffusionPipeline,
     text_parts=("text_encoder",),
+    text_layers={"text_encoder": _TEXT_LAYERS},
     tokenize=_tokenize,
     embed_tokens=_embed_tokens,
     single_file_keys=(
@@ -245,6 +257,7 @@ STABLE_DIFFUSION = Family(
 STABLE_DIFFUSION_XL = Family(
     pipeline=StableDiffusionXLPipeline,
     text_parts=("text_encoder", "text_encoder_2"),
+    text_layers=dict.fromkeys(("text_encoder", "text_encoder_2"), _TEXT_LAYERS),
     tokenize=_tokenize_xl,
     embed_tokens=_embed_tokens_xl,
     unread_text_layers={"text_encoder": 1},  # the second one's pooled embedding comes from all of them

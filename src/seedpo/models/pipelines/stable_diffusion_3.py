@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from seedpo.core.flow import FlowProcess
 from seedpo.core.types import Conditioning
 from seedpo.models.families import Family, PromptForm, Size, widened
-from seedpo.models.pipelines.parts import flow_process, image_size, linear_mu, token_ids
+from seedpo.models.pipelines.parts import few_step_name, flow_process, image_size, linear_mu, t5_states, token_ids
 from seedpo.models.samplers import FLOW_SAMPLERS
 
 
@@ -98,7 +98,7 @@ def _embed_tokens(encoders: Sequence[Any], tokens: Sd3Tokens) -> Sd3Conditioning
         text = tokens.zeros.to(clip)
     else:
         assert tokens.ids_3 is not None
-        text = widened(third(tokens.ids_3.to(third.device))[0])
+        text = t5_states(third, tokens.ids_3)
     return Sd3Conditioning(
         prompt_embeds=torch.cat([F.pad(clip, (0, text.shape[-1] - clip.shape[-1])), text], -2),
         pooled_prompt_embeds=torch.cat([widened(output.text_embeds) for output in outputs], -1),
@@ -157,12 +157,14 @@ STABLE_DIFFUSION_3 = Family(
     tokenize=_tokenize,
     embed_tokens=_embed_tokens,
     predict=_predict,
+    distilled=few_step_name,
     max_sequence_length=256,
     adapter_layers={
         "attention": ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
         "mlp": ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
     },
     original_layers=_ORIGINAL_LAYERS,
+    text_layers=dict.fromkeys(("text_encoder", "text_encoder_2"), ("q_proj", "k_proj", "v_proj", "out_proj")),
     own_sampler="euler",
     samplers=FLOW_SAMPLERS,
 )
