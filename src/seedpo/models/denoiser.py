@@ -201,7 +201,7 @@ class PipelineDenoiser:
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Any) -> Tensor:
         """The network's raw prediction for latents (B, ...) at time steps (B,), in float32 or wider."""
-        dtype = torch.float32 if self._half is not None else next(self.network.parameters()).dtype
+        dtype = torch.float32 if self._half is not None else _float_format(self.network)
         with self._autocast():
             return widened(self._raw_prediction(latents, timestep, conditioning, dtype))
 
@@ -230,6 +230,11 @@ class PipelineDenoiser:
         rows = rows_per_call(*self.image_size)
         with self._on_device("vae"):
             return images_of(self.pipeline.vae, latents, rows=rows, decode=self.family.decode, clamp=clamp)
+
+
+def _float_format(network: nn.Module) -> torch.dtype:
+    """The number format of a network's weights; those of quantised layers have none."""
+    return next(parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
 
 
 def rows_per_call(height: int, width: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -21,11 +22,11 @@ from seedpo.documents import read_json
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.adapter import WEIGHTS_FILE, load_network, require_same_tensors
 from seedpo.models.catalogue import MODELS
-from seedpo.models.families import Family, family_of, tokenizer_of
+from seedpo.models.families import Family, family_of, tokenizer_of, widened
 from seedpo.models.foreign_lora import add_layers, foreign_layers, strange_layers
 from seedpo.models.lora import NAME, carriers
-from seedpo.models.lora_file import LORA_FILE, PEFT_CONFIG, lora_in, read_layers
-from seedpo.models.lora_tensors import layers_of
+from seedpo.models.lora_file import LORA_FILE, PART, PEFT_CONFIG, lora_in, read_layers
+from seedpo.models.lora_tensors import fill_layers, layers_of
 from seedpo.models.names import hub_place, is_hub_name, looks_like_a_model, pipeline_class_name
 from seedpo.models.pipeline_classes import FAMILIES
 from seedpo.models.precision import autocast_dtype
@@ -143,12 +144,21 @@ def add_lora(pipeline: Any, file: Path) -> None:
         else:
             if strangers := strange_layers(file, pipeline, family):
                 raise DataError(f"{file} has {strangers[0]!r}, which is no layer of a {cls}; {fix}")
-            pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=NAME)
+            with warnings.catch_warnings():
+                # peft says at length what another model's file makes of names before it refuses the shapes.
+                warnings.simplefilter("ignore", RuntimeWarning)
+                pipeline.load_lora_weights(file.parent, weight_name=file.name, adapter_name=NAME)
     parts = carriers(pipeline, family)
     if not parts:
         raise DataError(f"{file} holds no LoRA of a {cls}; {fix}")
     for network in parts.values():
+        for name, parameter in network.named_parameters():
+            if PART in name:  # memory of its own: a file of kohya's gives queries, keys and values one factor
+                parameter.data = widened(parameter.data).clone()
         align(network)
+    # peft has rounded the tensors to the format of the layers below.
+    if layers is None and (own := read_layers(read_weights(file))).keys() == layers_of(parts, family).keys():
+        fill_layers(parts, family, own)
 
 
 def add_initial(pipeline: Any, settings: ModelSettings) -> None:
@@ -464,14 +474,28 @@ def _variant(folder: Path) -> str | None:
     return "fp16" if names and all(".fp16" in name for name in names) else None
 
 
+_FAILURES = (
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    AssertionError,  # of sizes that diffusers takes for granted in another trainer's file
+    SafetensorError,
+)
+"""What loaders raise for missing, cut or foreign files."""
+
+
 @contextmanager
 def _explained(what: str, fix: str) -> Iterator[None]:
-    """Turns what loaders raise for missing, cut or foreign files into one line."""
+    """Turns failures of loaders into one line."""
     try:
         yield
     except DataError:
         raise
     except SingleFileComponentError as error:  # its further lines are code to write
         raise DataError(f"{what}: {str(error).splitlines()[0]}; {fix}") from error
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
-        raise DataError(f"{what}: {' '.join(str(error).split())}; {fix}") from error
+    except _FAILURES as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{what}: {reason}; {fix}") from error

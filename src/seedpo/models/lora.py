@@ -86,15 +86,13 @@ def unread_layers(network: Any, family: Family, part: str) -> tuple[str, ...]:
 
 
 def _add_to(network: Any, endings: tuple[str, ...], form: LoraForm, *, unread: tuple[str, ...]) -> None:
-    named = {
-        name: layer
-        for name, layer in network.named_modules()
-        if name.endswith(tuple(f".{ending}" for ending in endings))
-    }
+    dotted = tuple(f".{ending}" for ending in endings)
+    named = {name: layer for name, layer in network.named_modules() if f".{name}".endswith(dotted)}
+    # Neither lists of layers nor, of transformers, the network's own first and last layer.
     layers = {
         name: layer
         for name, layer in named.items()
-        if hasattr(layer, "weight") and not any(part in name for part in unread)  # others are lists of layers
+        if hasattr(layer, "weight") and "." in name and not any(part in name for part in unread)
     }
     if not layers:
         raise DataError(
