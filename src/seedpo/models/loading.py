@@ -265,7 +265,7 @@ def load_vae(name: str) -> Any:
         inside = folder / "vae"
         folder = inside if (inside / "config.json").is_file() else folder
         _require_safetensors(f"autoencoder {name}", [folder])
-        return align(AutoModel.from_pretrained(folder, use_safetensors=True, local_files_only=True))
+        return align(AutoModel.from_pretrained(str(folder), use_safetensors=True, local_files_only=True))
 
 
 def _require_parts(model: str | Path, pipeline: Any) -> None:
