@@ -57,9 +57,16 @@ def drawn_plainly(kind: str, folder: Path, policy: PipelinePolicy, *, text: bool
     pipeline.load_lora_weights(folder)
     carriers = {name for name, part in pipeline.components.items() if hasattr(part, "peft_config")}
     assert carriers == {"transformer", *(policy.family.text_layers if text else ())}
+    return called_plainly(pipeline, policy)
+
+
+def called_plainly(pipeline: Any, policy: PipelinePolicy) -> Tensor:
+    """Images of a pipeline's own call, from the latents of :func:`drawn`."""
+    pipeline.set_progress_bar_config(disable=True)
     latents = torch.randn(3, *policy.latent_shape, generator=seeded(2))
-    guidance = {} if kind.startswith("flux") else {"guidance_scale": 1.0}
-    if kind.startswith("flux"):
+    is_flux = type(pipeline).__name__ == "FluxPipeline"
+    guidance = {} if is_flux else {"guidance_scale": 1.0}
+    if is_flux:
         latents = pipeline._pack_latents(latents, *latents.shape)
     images: Tensor = pipeline(
         list(PROMPTS),

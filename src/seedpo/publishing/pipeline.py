@@ -14,8 +14,8 @@ from seedpo.training.settings import RunConfig
 
 
 def export_pipeline(config: RunConfig, weights: Path, out: Path, *, half: bool) -> None:
-    """The adapter added to the base model's weights, or the trained network in their place."""
-    pipeline: Any = load_base(config.model_copy(update={"base_precision": "full"}))
+    """The adapter added to the base model's weights in float32, or the trained network in their place."""
+    pipeline: Any = load_base(config.model_copy(update={"base_precision": "full", "mixed_precision": "no"}))
     add_trained(pipeline, weights, adapter=config.adapter)
     if config.adapter == "lora":
         pipeline.fuse_lora()
