@@ -419,8 +419,8 @@ def _class_of(index: Path) -> Any:
     if name not in FAMILIES:
         raise DataError(
             f"{index.parent} holds a {name}, which cannot be used here{_kin(name)}; there are: "
-            f"{', '.join(FAMILIES.names())}. What is missing is a module that says how it embeds prompts, packs latents "
-            "and predicts; name a model of one of these classes"
+            f"{', '.join(FAMILIES.names())}. What is missing is a module that says how it embeds prompts, packs "
+            "latents and predicts; name a model of one of these classes"
         )
     return FAMILIES.load(name).pipeline
 
