@@ -19,7 +19,7 @@ from torch import Tensor
 from seedpo.core.flow import FlowProcess
 from seedpo.core.types import Conditioning
 from seedpo.errors import ConfigError, DataError
-from seedpo.models.families import Size
+from seedpo.models.families import Size, widened
 
 Mu = Callable[[int], float]
 """The logarithm of a dynamic shift, from the number of steps."""
