@@ -265,7 +265,7 @@ class TestRefused:
     def test_a_peft_folder_of_another_family(self, tmp_path: Path) -> None:
         network = flow_pipeline("flux-dev").transformer
         get_peft_model(network, LoraConfig(r=2, target_modules=["to_q", "proj_mlp"])).save_pretrained(tmp_path)
-        with pytest.raises(DataError, match=r"StableDiffusion3Pipeline.*single_transformer_blocks.*trained on"):
+        with pytest.raises(DataError, match=r"single_transformer_blocks.*StableDiffusion3Pipeline.*trained on"):
             self.added(tmp_path / PEFT_WEIGHTS)
 
 
