@@ -225,7 +225,7 @@ class TestStrength:
             sample(tmp_path / "out", RED, run=run_folder(tmp_path / "run", moved=False), strength=value)
 
     def test_without_a_run(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="--step chooses a checkpoint|--strength scales trained weights"):
+        with pytest.raises(ConfigError, match=r"--step chooses a checkpoint|--strength scales trained weights"):
             sample(tmp_path / "out", RED, strength=0.5)
         with pytest.raises(ConfigError, match="give --run"):
             sample_grid(request(RED), tmp_path / "out")
