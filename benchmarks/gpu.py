@@ -18,7 +18,7 @@ from torch.optim import AdamW
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from benchmarks.shapes import MODELS, random_conditioning, random_policy
+from benchmarks.shapes import MODELS, RandomModel, random_model
 from benchmarks.table import aligned
 from seedpo.cli.shared import quieten_libraries
 from seedpo.core.draws import KeyedDraws
@@ -29,14 +29,14 @@ from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.policy import PipelinePolicy
 from seedpo.protocols import Method
 
-PAIRS = {"sd15": 8, "sdxl": 2}
+PAIRS = {"sd15": 8, "sdxl": 2, "sd35": 2, "zimage": 1}
 """Pairs per step, unless another number is asked for."""
 
-CHECKPOINTED = {"sd15": False, "sdxl": True}
+CHECKPOINTED = {"sd15": False, "sdxl": True, "sd35": True, "zimage": True}
 """Whether gradients are checkpointed, unless it is said."""
 
 CARD_BYTES = 24 * 10**9
-"""What SDXL's training must fit into; a little less than a card of 24 GB has, for what the driver takes."""
+"""What training is to fit into; a little less than a card of 24 GB has, for what the driver takes."""
 
 GUIDANCE, STEPS = 5.0, 20
 
@@ -85,9 +85,10 @@ def training(policy: PipelinePolicy, method: Method[Any], batch: Any) -> Callabl
     return do
 
 
-def diffusion_dpo(policy: PipelinePolicy, pairs: int, *, cached: bool) -> Work:
+def diffusion_dpo(model: RandomModel, pairs: int, *, cached: bool) -> Work:
     """Pairs of images whose latents and prompts are cached, the reference's numbers too or not."""
-    policy.release("text_encoder", "vae")
+    policy = model.policy
+    policy.release("vae")
     generator = torch.Generator().manual_seed(1)
     chosen, rejected = (
         draw_noise((pairs, *policy.latent_shape), generator=generator, device=policy.device) for _ in range(2)
@@ -95,7 +96,7 @@ def diffusion_dpo(policy: PipelinePolicy, pairs: int, *, cached: bool) -> Work:
     batch = ImagePairs(
         chosen_latents=chosen,
         rejected_latents=rejected,
-        conditioning=random_conditioning(policy, pairs, seed=2),
+        conditioning=model.conditioning(pairs, seed=2),
         pair=torch.arange(pairs),
         visit=torch.zeros(pairs, dtype=torch.int64),
         content=torch.zeros(pairs, 32, dtype=torch.uint8),
@@ -107,8 +108,9 @@ def diffusion_dpo(policy: PipelinePolicy, pairs: int, *, cached: bool) -> Work:
     return Work(name=name, count=pairs, unit="pairs", do=training(policy, method, batch))
 
 
-def spo(policy: PipelinePolicy, pairs: int) -> Work:
+def spo(model: RandomModel, pairs: int) -> Work:
     """Pairs of steps from a shared x_t, with guidance; the reference is asked once, as at a roll-out."""
+    policy = model.policy
     generator = torch.Generator().manual_seed(1)
     latents, chosen, rejected = (
         draw_noise((pairs, *policy.latent_shape), generator=generator, device=policy.device) for _ in range(3)
@@ -118,39 +120,44 @@ def spo(policy: PipelinePolicy, pairs: int) -> Work:
         latents=latents,
         timestep=now,
         next_timestep=then,
-        conditioning=random_conditioning(policy, pairs, seed=2),
-        negative_conditioning=random_conditioning(policy, pairs, seed=3),
+        conditioning=model.conditioning(pairs, seed=2),
+        negative_conditioning=model.conditioning(pairs, seed=3),
         next_latents=torch.cat([chosen, rejected]),
         start=torch.arange(pairs, device=policy.device).repeat(2),
         chosen=torch.arange(pairs, device=policy.device),
         rejected=torch.arange(pairs, 2 * pairs, device=policy.device),
     )
-    sampling = Sampling(num_inference_steps=STEPS, guidance_scale=GUIDANCE, eta=1.0)
-    method = TransitionDPO(policy_weight=10.0, reference_weight=10.0, sampling=sampling)
+    method = TransitionDPO(policy_weight=10.0, reference_weight=10.0, sampling=_stochastic(policy, STEPS))
     return Work(name="SPO, shared x_t", count=pairs, unit="pairs", do=training(policy, method, batch))
 
 
-def sampling(policy: PipelinePolicy, images: int) -> Work:
+def _stochastic(policy: PipelinePolicy, steps: int) -> Sampling:
+    """Steps as random as they usually are in roll-outs."""
+    return Sampling(num_inference_steps=steps, guidance_scale=GUIDANCE, eta=policy.process.usual_eta)
+
+
+def sampling(model: RandomModel, images: int) -> Work:
     """Images with guidance, decoded."""
+    policy = model.policy
     steps = STEPS_IN_TINY if policy.latent_shape[1] < 16 else STEPS
     latents = draw_noise(
         (images, *policy.latent_shape), generator=torch.Generator().manual_seed(1), device=policy.device
     )
-    conditioning, negative = (random_conditioning(policy, images, seed=seed) for seed in (2, 3))
+    conditioning, negative = (model.conditioning(images, seed=seed) for seed in (2, 3))
 
     def do() -> Tensor:
-        sampler = Sampler(policy, Sampling(num_inference_steps=steps, guidance_scale=GUIDANCE, eta=1.0))
+        sampler = Sampler(policy, _stochastic(policy, steps))
         clean = sampler.sample(latents, conditioning, negative, generator=torch.Generator().manual_seed(2))
         return policy.decode(clean)
 
     return Work(name=f"sampling, {steps} steps", count=images, unit="images", do=do)
 
 
-WORKS: dict[str, Callable[[PipelinePolicy, int], Work]] = {
+WORKS: dict[str, Callable[[RandomModel, int], Work]] = {
     "sampling": sampling,
     "spo": spo,
-    "diffusion-dpo": lambda policy, pairs: diffusion_dpo(policy, pairs, cached=False),
-    "diffusion-dpo-cached": lambda policy, pairs: diffusion_dpo(policy, pairs, cached=True),
+    "diffusion-dpo": lambda model, pairs: diffusion_dpo(model, pairs, cached=False),
+    "diffusion-dpo-cached": lambda model, pairs: diffusion_dpo(model, pairs, cached=True),
 }
 
 
@@ -212,10 +219,10 @@ def measure(work: Work, policy: PipelinePolicy, *, repetitions: int, compiled: b
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu",
-        description="Stable Diffusion 1.5 and XL in their published shapes, random weights made on the device, LoRA: "
-        "pairs or images per second, FLOP/s as a share of what products of matrices reach here, peak memory.",
+        description="Models in their published shapes, random weights made on the device, LoRA, prompts embedded "
+        "before: pairs or images per second, FLOP/s as a share of what products of matrices reach here, peak memory.",
     )
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{' or '.join(MODELS)}; both if none is named")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(MODELS)}; all if none is named")
     parser.add_argument(
         "--work", action="append", choices=WORKS, help="what to measure; may be repeated (default: all)"
     )
@@ -225,9 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--checkpointing",
         action=argparse.BooleanOptionalAction,
-        help="gradient checkpointing (default: for sdxl)",
+        help="gradient checkpointing (default: for all but sd15)",
     )
-    parser.add_argument("--compile", action="store_true", help="compile the UNet")
+    parser.add_argument("--compile", action="store_true", help="compile the network")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else None, help="default: cuda")
     parser.add_argument("--tiny", action="store_true", help="networks of no size on the CPU: tries the script")
     parser.add_argument("--out", type=Path, help="JSON file to write the figures to")
@@ -238,7 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if min(options.repetitions, 1 if options.batch_size is None else options.batch_size) < 1:
         parser.error("--repetitions and --batch-size must be 1 or more")
     if options.device is None and not options.tiny:
-        parser.error("there is no GPU; --tiny tries the script on the CPU")
+        print(f"{parser.prog}: there is no CUDA device here; --tiny tries the script on the CPU", file=sys.stderr)
+        return 1
     quieten_libraries()
     device = torch.device(options.device or "cpu")
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}[options.precision]
@@ -260,9 +268,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _one(model: str, work: str, device: torch.device, options: argparse.Namespace) -> dict[str, Any]:
     """One case with a policy of its own, so that each has the peak memory that it has alone."""
     checkpointing = CHECKPOINTED[model] if options.checkpointing is None else options.checkpointing
-    policy = random_policy(model, device, precision=options.precision, checkpointing=checkpointing, tiny=options.tiny)
-    made = WORKS[work](policy, options.batch_size or PAIRS[model])
-    figures = measure(made, policy, repetitions=options.repetitions, compiled=options.compile)
+    made = random_model(model, device, precision=options.precision, checkpointing=checkpointing, tiny=options.tiny)
+    done = WORKS[work](made, options.batch_size or PAIRS[model])
+    figures = measure(done, made.policy, repetitions=options.repetitions, compiled=options.compile)
     return figures | {"checkpointing": checkpointing, "compiled": options.compile}
 
 

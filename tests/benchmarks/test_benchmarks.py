@@ -15,7 +15,7 @@ from benchmarks.agreement import group_agreement
 from benchmarks.cases import CASES
 from benchmarks.memory import peak_bytes
 from benchmarks.networks import TINY
-from benchmarks.shapes import MODELS
+from benchmarks.shapes import MODELS, random_model
 from benchmarks.timing import Comparison, compare, difference
 
 pytestmark = pytest.mark.filterwarnings("ignore:Profiler clears events:UserWarning")
@@ -129,7 +129,7 @@ class TestCommand:
         [
             (main, ["sop"], "no benchmark is called sop; there are spo,"),
             (main, ["--repetitions", "0"], "--repetitions must be 1 or more"),
-            (gpu.main, ["sd3"], "no model is called sd3; there are sd15, sdxl"),
+            (gpu.main, ["sd3"], "no model is called sd3; there are sd15, sdxl, sd35, zimage"),
             (gpu.main, ["--tiny", "--batch-size", "0"], "must be 1 or more"),
         ],
     )
@@ -143,6 +143,24 @@ class TestCommand:
         with pytest.raises(SystemExit):
             command(arguments)
         assert message in capsys.readouterr().err
+
+
+def test_without_a_gpu_the_gpu_script_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main(["sd35"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "no CUDA device" in line
+
+
+def test_frozen_weights_are_made_in_half_precision_and_trained_ones_are_not() -> None:
+    model = random_model("sd35", torch.device("cpu"), precision="bf16", checkpointing=False, tiny=True)
+    trained = model.policy.trainable_parameters()
+    frozen = [value for value in model.policy.network.parameters() if not value.requires_grad]
+    assert {value.dtype for value in trained.values()} == {torch.float32}
+    assert {value.dtype for value in frozen} == {torch.bfloat16}
+    assert len(model.conditioning(3, seed=0)) == 3
 
 
 @pytest.mark.slow
@@ -161,5 +179,5 @@ def test_gpu_script_runs_without_one(model: str, tmp_path: Path, capsys: pytest.
         "Diffusion-DPO, reference cached",
     ]
     assert all(figure["flops_per_second"] > 0 for figure in figures)
-    assert {figure["checkpointing"] for figure in figures} == {model == "sdxl"}
+    assert {figure["checkpointing"] for figure in figures} == {model != "sd15"}
     assert "matrix products reach" in capsys.readouterr().out
