@@ -20,6 +20,7 @@ from seedpo.models.families import family_of
 from seedpo.models.loading import add_lora
 from seedpo.models.lora_file import PEFT_WEIGHTS
 from seedpo.models.samplers import FLOW_SAMPLERS, denoise_with
+from tests.models.flow_pipelines import flow_pipeline
 from tests.models.language_pipelines import language_pipeline
 from tests.models.qwen_pipelines import SIZE, pipeline_of
 from tests.models.test_foreign_lora import ALPHA, RANK, added, dotted, factors, flattened
@@ -28,6 +29,7 @@ from tests.models.tiny import PROMPTS, seeded
 BUILDERS: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("z-image", "z-image-turbo", "qwen-image"), pipeline_of),
     **dict.fromkeys(("flux2", "klein", "klein-distilled", "sana"), language_pipeline),
+    **dict.fromkeys(("flux-dev", "flux-schnell"), flow_pipeline),
 }
 
 USUAL = {
@@ -38,13 +40,15 @@ USUAL = {
     "klein": (50, 4.0),
     "klein-distilled": (50, 1.0),
     "sana": (20, 4.5),
+    "flux-dev": (28, 1.0),
+    "flux-schnell": (28, 1.0),
 }
 """Steps and guidance in seedpo's convention."""
 
-TRAINED = ("z-image", "qwen-image", "flux2", "sana")
+TRAINED = ("z-image", "qwen-image", "flux2", "sana", "flux-dev")
 
 
-SIZES = {"z-image": SIZE, "z-image-turbo": SIZE, "qwen-image": SIZE}
+SIZES = {"z-image": SIZE, "z-image-turbo": SIZE, "qwen-image": SIZE, "flux-dev": 16, "flux-schnell": 16}
 """Of the images of pipelines whose own size is large, in pixels."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -25,6 +25,7 @@ from seedpo.models.pipelines.parts import (
     token_ids,
     unpacked,
 )
+from seedpo.models.samplers import FLOW_SAMPLERS
 
 GUIDANCE = 3.5
 """Of FLUX.1-dev: the pipeline's default, and what published runs train with."""
@@ -170,6 +171,7 @@ FLUX = Family(
     embed_tokens=_embed_tokens,
     predict=_predict,
     max_sequence_length=512,
+    longest_text=512,
     embedded_guidance=GUIDANCE,
     distilled=_distilled,
     unguided=_unguided,
@@ -181,5 +183,6 @@ FLUX = Family(
     },
     text_layers={"text_encoder": ("q_proj", "k_proj", "v_proj", "out_proj")},
     own_sampler="euler",
+    samplers=FLOW_SAMPLERS,
 )
 """FLUX.1."""

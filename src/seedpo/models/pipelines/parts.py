@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePosixPath
@@ -231,8 +232,9 @@ def t5_states(encoder: Any, ids: Tensor) -> Tensor:
 
     Without autocast: in float16 it would overflow, and transformers therefore keeps some layers in float32.
     """
-    with torch.autocast(encoder.device.type, enabled=False):
-        return widened(encoder(ids.to(encoder.device))[0])
+    device = encoder.device
+    with nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False):
+        return widened(encoder(ids.to(device))[0])
 
 
 _FEW_STEPS = re.compile(r"(?<![a-z])(turbo|lightning|lcm|hyper|schnell|dmd2?)(?![a-z])", re.IGNORECASE)

@@ -159,6 +159,7 @@ STABLE_DIFFUSION_3 = Family(
     predict=_predict,
     distilled=few_step_name,
     max_sequence_length=256,
+    longest_text=512,
     adapter_layers={
         "attention": ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
         "mlp": ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
