@@ -13,9 +13,11 @@ from seedpo.core.processes import Process
 from seedpo.core.sampling import Sampler, Sampling
 from seedpo.errors import ConfigError
 from seedpo.methods.settings import FlowConfig
+from seedpo.models.settings import ModelSettings
 from seedpo.settings import build_config
+from seedpo.training import reward_run
 from seedpo.training.run import build_method, process_of
-from seedpo.training.settings import RunConfig
+from seedpo.training.settings import RewardRunConfig, RunConfig
 from tests.core.denoisers import Linear, prompts, small_process
 from tests.core.flow_data import flow_process
 
@@ -73,3 +75,18 @@ def test_the_published_square_needs_its_rule() -> None:
 def test_etas_out_of_range_are_refused(value: float) -> None:
     with pytest.raises(ConfigError, match=r"sampling\.eta"):
         build_config(RunConfig, {"method": "d3po", "sampling": {"eta": value}})
+
+
+def test_a_preference_model_s_previews_have_the_model_s_own_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[ModelSettings] = []
+
+    def load(settings: ModelSettings) -> Any:
+        loaded.append(settings)
+        return SimpleNamespace(process=flow_process())
+
+    monkeypatch.setattr(reward_run, "load_denoiser", load)
+    keys = {"model": "owner/name", "max_sequence_length": 64, "embedded_guidance": 3.5}
+    reward_run.build_denoiser(build_config(RewardRunConfig, keys))
+    assert {key: getattr(loaded[0], key) for key in keys} == keys
+    with pytest.raises(ConfigError, match=r"timesteps: 1000 is beyond .* 999"):
+        reward_run.build_denoiser(build_config(RewardRunConfig, {**keys, "timesteps": [1000]}))

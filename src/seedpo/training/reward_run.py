@@ -78,6 +78,8 @@ def build_denoiser(config: RewardRunConfig) -> PipelineDenoiser | None:
             vae=config.vae,
             single_file_config=config.single_file_config,
             resolution=config.resolution,
+            max_sequence_length=config.max_sequence_length,
+            embedded_guidance=config.embedded_guidance,
             mixed_precision=config.mixed_precision,
             **loading_keys(config.model),
         )

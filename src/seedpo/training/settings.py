@@ -287,6 +287,10 @@ class RewardRunConfig(TrainingConfig):
     """Pipeline with the architecture of a single-file `model`; None: diffusers' choice."""
     resolution: int | None = Field(None, ge=8)
     """Height and width in pixels of the images of `model`; None: its own. `pairs.resolution` must give the same."""
+    max_sequence_length: int | None = Field(None, ge=1, le=4096)
+    """Tokens of the longest text encoder of `model`, where it leaves the choice; None: the model's usual."""
+    embedded_guidance: float | None = Field(None, ge=1.0)
+    """Guidance that a guidance-distilled `model` takes as an input; None: the model's usual."""
     data: DataSets = "scenes-scorer-pairs"
     """Labelled pairs: a registered name, a file, folder or glob of shards, or `hub:owner/name`, or several sets with
     weights; see docs/data.md."""
