@@ -36,12 +36,12 @@ USUAL = {
     "z-image": (50, 6.0),
     "z-image-turbo": (50, 1.0),
     "qwen-image": (50, 4.0),
+    "flux-dev": (28, 1.0),
+    "flux-schnell": (28, 1.0),
     "flux2": (50, 1.0),
     "klein": (50, 4.0),
     "klein-distilled": (50, 1.0),
     "sana": (20, 4.5),
-    "flux-dev": (28, 1.0),
-    "flux-schnell": (28, 1.0),
 }
 """Steps and guidance in seedpo's convention."""
 
@@ -91,7 +91,7 @@ def test_a_prompt_that_is_cut(kind: str) -> None:
     assert "red" in denoiser.unread_text(" ".join(["red"] * (length + 3)))
 
 
-@pytest.mark.parametrize("kind", ["z-image", "qwen-image", "sana"])
+@pytest.mark.parametrize("kind", ["flux-dev", "z-image", "qwen-image", "sana"])
 def test_samplers_solve_one_equation(kind: str) -> None:
     """With few steps they differ, with many they end close to each other; untrained FLUX.2 needs hundreds."""
     pipeline = built(kind)
@@ -142,20 +142,23 @@ def written(folder: Path, layout: str, layers: Mapping[str, tuple[Tensor, Tensor
 @pytest.mark.parametrize(
     ("kind", "original", "ours"),
     [
+        ("flux-dev", "lora_unet_double_blocks_0_img_attn_qkv", "transformer_blocks.0.attn.to_{}"),
         ("flux2", "diffusion_model.double_blocks.0.img_attn.qkv", "transformer_blocks.0.attn.to_{}"),
         ("z-image", "diffusion_model.layers.0.attention.qkv", "layers.0.attention.to_{}"),
         ("z-image", "diffusion_model.context_refiner.0.attention.qkv", "context_refiner.0.attention.to_{}"),
     ],
 )
 def test_names_of_the_original_code(tmp_path: Path, kind: str, original: str, ours: str) -> None:
-    """As ai-toolkit writes FLUX.2, and trainers on the original Z-Image: queries, keys and values in one layer."""
+    """Queries, keys and values in one layer: sd-scripts on FLUX.1, ai-toolkit on FLUX.2, ComfyUI's Z-Image."""
     pipeline, by_hand = built(kind), built(kind)
     names = [ours.format(letter) for letter in "qkv"]
     shapes = [by_hand.transformer.get_submodule(name).weight.shape for name in names]
     down, up = factors(shapes[0][1], sum(shape[0] for shape in shapes), 0)
-    save_file(dotted({original: (down, up)}, ""), tmp_path / "lora.safetensors")
+    write = flattened if original.startswith("lora_unet_") else dotted
+    save_file(write({original: (down, up)}, ""), tmp_path / "lora.safetensors")
     add_lora(pipeline, tmp_path / "lora.safetensors")
+    scale = ALPHA / RANK if write is flattened else 1.0
     with torch.no_grad():
-        for name, change in zip(names, (up @ down).split([shape[0] for shape in shapes]), strict=True):
+        for name, change in zip(names, (scale * up @ down).split([shape[0] for shape in shapes]), strict=True):
             by_hand.transformer.get_submodule(name).weight += change
     torch.testing.assert_close(drawn(kind, pipeline), drawn(kind, by_hand), atol=1e-4, rtol=1e-3)
