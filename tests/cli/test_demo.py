@@ -42,6 +42,9 @@ with open("{calls}", "a") as file:
 """
 
 
+EXAMPLES = ("hacking", "learning", "flow-learning", *METHODS.names(), *(f"flow-{name}" for name in METHODS.names()))
+
+
 class StandIn:
     """Replaces the interpreter that the demo starts."""
 
@@ -88,17 +91,17 @@ class TestRuns:
         runs = list(demo.demo_runs(seeds))
         assert sorted(run.name for run in runs) == sorted(
             f"{example}-{variant}-seed{seed}"
-            for example in ("hacking", "learning", *METHODS.names())
+            for example in EXAMPLES
             for variant in ("base", "see", "control")
             for seed in range(seeds)
         )
         assert all(run.keys["seed"] == int(run.name[-1]) for run in runs)
 
-    @pytest.mark.parametrize("example", ["hacking", "learning", *METHODS.names()])
+    @pytest.mark.parametrize("example", EXAMPLES)
     def test_variants_differ_in_the_weights_alone(self, example: str) -> None:
         """The control is the base method at the temperature of SEE: its beta' is SEE's a."""
         configs: dict[str, Mapping[str, Any]] = {
-            run.name.split("-")[-2]: run.keys for run in demo.demo_runs() if run.name.startswith(f"{example}-")
+            run.name.split("-")[-2]: run.keys for run in demo.demo_runs() if run.name.rsplit("-", 2)[0] == example
         }
         resolved = {name: resolve_config(tree["method"], tree) for name, tree in configs.items()}
         base, see, control = resolved["base"], resolved["see"], resolved["control"]
@@ -146,14 +149,14 @@ class TestRunning:
 
     def test_finished_runs_are_kept_unless_they_are_wanted_fresh(self, stand_in: StandIn, tmp_path: Path) -> None:
         out = tmp_path / "demo"
-        demo.run_demo(out, processes=6)
-        demo.run_demo(out, processes=6)
-        assert len(stand_in.started()) == 6
+        demo.run_demo(out, processes=9)
+        demo.run_demo(out, processes=9)
+        assert len(stand_in.started()) == 9
         (out / "hacking-see-seed0" / "finished.json").unlink()
-        demo.run_demo(out, processes=6)
-        assert names(stand_in.started()[6:]) == ["hacking-see-seed0"]
-        demo.run_demo(out, processes=6, fresh=True)
-        assert len(stand_in.started()) == 13
+        demo.run_demo(out, processes=9)
+        assert names(stand_in.started()[9:]) == ["hacking-see-seed0"]
+        demo.run_demo(out, processes=9, fresh=True)
+        assert len(stand_in.started()) == 19
 
     def test_some_runs_alone(self, stand_in: StandIn, tmp_path: Path) -> None:
         demo.run_demo(tmp_path / "demo", seeds=2, only=["spo-base", "d3po"], processes=9)
@@ -165,10 +168,10 @@ class TestRunning:
 
     def test_runs_with_other_settings_are_trained_anew(self, stand_in: StandIn, tmp_path: Path) -> None:
         out = tmp_path / "demo"
-        demo.run_demo(out, processes=6)
+        demo.run_demo(out, processes=9)
         (out / "hacking-see-seed0.yaml").write_text("method: spo\nbeta: 1.0\n")
-        demo.run_demo(out, processes=6)
-        assert names(stand_in.started()[6:]) == ["hacking-see-seed0"]
+        demo.run_demo(out, processes=9)
+        assert names(stand_in.started()[9:]) == ["hacking-see-seed0"]
 
     def test_interrupted_runs_go_on_and_broken_ones_start_anew(self, stand_in: StandIn, tmp_path: Path) -> None:
         out = tmp_path / "demo"
