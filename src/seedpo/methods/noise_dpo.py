@@ -1,7 +1,8 @@
 """Preferences on the noise-prediction surrogate: Diffusion-DPO (arXiv 2311.12908) and its SEE variant.
 
 Kept: one time step and one noise per pair, shared by both images; the squared error of the prediction as surrogate of
-the log-probability; the frozen reference. The weighting omega(lambda) of noising levels is constant as in the official
+the log-probability; the frozen reference. For flow matching it is the error of the velocity (Flow-DPO, arXiv
+2501.13918). The weighting omega(lambda) of noising levels is constant as in the official
 code, or a row of :mod:`seedpo.core.noise_weights`.
 """
 
