@@ -2,8 +2,8 @@
 
 Kept: one time step and one noise per pair, shared by both images; the squared error of the prediction as surrogate of
 the log-probability; the frozen reference. For flow matching it is the error of the velocity (Flow-DPO, arXiv
-2501.13918). The weighting omega(lambda) of noising levels is constant as in the official
-code, or a row of :mod:`seedpo.core.noise_weights`.
+2501.13918). The weighting omega(lambda) of noising levels is constant as in the official code, or a row of
+:mod:`seedpo.core.noise_weights`.
 """
 
 from __future__ import annotations
