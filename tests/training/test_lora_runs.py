@@ -179,7 +179,7 @@ class TestRefusals:
             with pytest.raises(DataError, match=message):
                 build_policy(resolve_config("diffusion-dpo", small(tmp_path, initial_lora=str(place))))
 
-        refused(tmp_path / "absent", r"initial_lora = .* is neither a file, a folder nor a name")
+        refused(tmp_path / "absent", r"LoRA .* is neither a file, a folder nor a name")
         (tmp_path / "empty").mkdir()
         refused(tmp_path / "empty", r"holds 0 \.safetensors files")
         shutil.copy(folder / LORA_FILE, folder / "other.safetensors")

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from seedpo.documents import read_json
 from seedpo.errors import DataError
-from seedpo.models.families import Family
+from seedpo.models.families import Family, widened
 from seedpo.models.lora import NAME
 from seedpo.models.lora_file import PEFT_CONFIG, PEFT_WEIGHTS, alphas, read_layers
 from seedpo.weights import read_weights
@@ -125,10 +125,13 @@ def add_layers(pipeline: Any, layers: Layers) -> None:
         tensors |= {f"{name}.lora_B.weight": factors.up for name, factors in own.items()}
         tensors |= {f"{name}.lora_magnitude_vector": f.norms for name, f in own.items() if f.norms is not None}
         if hasattr(network, "load_lora_adapter"):
-            network.load_lora_adapter(tensors, prefix=None, adapter_name=NAME, metadata=config)
+            network.load_lora_adapter(tensors, prefix=None, adapter_name=NAME, metadata=config, low_cpu_mem_usage=True)
         else:
             network.load_adapter(
-                adapter_name=NAME, adapter_state_dict=tensors, peft_config=LoraConfig(**config, inference_mode=True)
+                adapter_name=NAME,
+                adapter_state_dict=tensors,
+                peft_config=LoraConfig(**config, inference_mode=True),
+                low_cpu_mem_usage=True,
             )
 
 
@@ -191,7 +194,7 @@ def _factors(file: Path, weights: Mapping[str, Tensor]) -> dict[str, Factors] | 
         own = layers.setdefault(match["layer"], {})
         if kind in own:
             raise DataError(f"{file} holds several adapters ({name!r} is one of two); save the one that you mean alone")
-        own[kind] = float(value) if kind == "alpha" else value
+        own[kind] = float(value) if kind == "alpha" else widened(value)
     for layer, own in layers.items():
         if missing := {"down", "up"} - own.keys():
             raise DataError(f"{file}: the layer {layer!r} has no factor {min(missing)!r}; copy the file again")
