@@ -30,7 +30,7 @@ from seedpo.documents import read_json
 from seedpo.errors import DataError
 from seedpo.models.families import Family, widened
 from seedpo.models.lora import NAME
-from seedpo.models.lora_file import PEFT_CONFIG, PEFT_WEIGHTS, alphas, read_layers
+from seedpo.models.lora_file import PEFT_CONFIG, PEFT_WEIGHTS, alphas, by_part, read_layers
 from seedpo.weights import read_weights
 
 _TENSOR = re.compile(
@@ -113,17 +113,22 @@ def foreign_layers(file: Path, pipeline: Any, family: Family) -> Layers | None:
     return {part: _scaled(layers, config) for part, layers in placed.items()}
 
 
+def tensors_of(layers: Layers) -> dict[str, Tensor]:
+    """Adapters as tensors, named as in :func:`seedpo.models.lora_file.read_layers`."""
+    named = {f"{part}.{name}": factors for part, own in layers.items() for name, factors in own.items()}
+    tensors = {f"{name}.lora_A.weight": factors.down for name, factors in named.items()}
+    tensors |= {f"{name}.lora_B.weight": factors.up for name, factors in named.items()}
+    return tensors | {f"{name}.lora_magnitude_vector": f.norms for name, f in named.items() if f.norms is not None}
+
+
 def add_layers(pipeline: Any, layers: Layers) -> None:
     """Adds adapters to the parts of a pipeline, in place.
 
     Raises:
         ValueError: if the sizes of a layer are others.
     """
-    for part, own in layers.items():
-        network, config = getattr(pipeline, part), _lora_config(own)
-        tensors = {f"{name}.lora_A.weight": factors.down for name, factors in own.items()}
-        tensors |= {f"{name}.lora_B.weight": factors.up for name, factors in own.items()}
-        tensors |= {f"{name}.lora_magnitude_vector": f.norms for name, f in own.items() if f.norms is not None}
+    for part, tensors in by_part(tensors_of(layers)).items():
+        network, config = getattr(pipeline, part), _lora_config(layers[part])
         if hasattr(network, "load_lora_adapter"):
             network.load_lora_adapter(tensors, prefix=None, adapter_name=NAME, metadata=config, low_cpu_mem_usage=True)
         else:

@@ -23,7 +23,7 @@ from seedpo.errors import ConfigError, DataError
 from seedpo.models.adapter import WEIGHTS_FILE, load_network, require_same_tensors
 from seedpo.models.catalogue import MODELS
 from seedpo.models.families import Family, family_of, tokenizer_of, widened
-from seedpo.models.foreign_lora import add_layers, foreign_layers, strange_layers
+from seedpo.models.foreign_lora import add_layers, foreign_layers, strange_layers, tensors_of
 from seedpo.models.lora import NAME, carriers
 from seedpo.models.lora_file import LORA_FILE, PART, PEFT_CONFIG, lora_in, read_layers
 from seedpo.models.lora_tensors import fill_layers, layers_of
@@ -143,7 +143,7 @@ def add_lora(pipeline: Any, file: Path) -> None:
             add_layers(pipeline, layers)
         else:
             if strangers := strange_layers(file, pipeline, family):
-                raise DataError(f"{file} has {strangers[0]!r}, which is no layer of a {cls}; {fix}")
+                raise DataError(f"{file} cannot be added to the model: {strangers[0]!r} is no layer of a {cls}; {fix}")
             with warnings.catch_warnings():
                 # peft says at length what another model's file makes of names before it refuses the shapes.
                 warnings.simplefilter("ignore", RuntimeWarning)
@@ -156,8 +156,10 @@ def add_lora(pipeline: Any, file: Path) -> None:
             if PART in name:  # memory of its own: a file of kohya's gives queries, keys and values one factor
                 parameter.data = widened(parameter.data).clone()
         align(network)
-    # peft has rounded the tensors to the format of the layers below.
-    if layers is None and (own := read_layers(read_weights(file))).keys() == layers_of(parts, family).keys():
+    # peft has rounded the tensors to the format of the layers below. Networks that are only planned have none.
+    own = read_layers(read_weights(file)) if layers is None else tensors_of(layers)
+    is_planned = any(parameter.is_meta for network in parts.values() for parameter in network.parameters())
+    if not is_planned and (layers is not None or own.keys() == layers_of(parts, family).keys()):
         fill_layers(parts, family, own)
 
 
