@@ -33,7 +33,10 @@ def _explained(what: str, origin: str) -> Iterator[None]:
 
 
 class _Tokenizer:
-    """Stands in for the tokenizers of all families: texts are as long as they may be, and all ids are 0."""
+    """Stands in for the tokenizers of all families: ids are 0, and texts fill all places but the last one.
+
+    A text that fills them all would be taken for one that is cut off.
+    """
 
     padding_side = "right"
 
@@ -42,7 +45,9 @@ class _Tokenizer:
 
     def __call__(self, texts: Sequence[object], *, max_length: int, **options: object) -> BatchEncoding:
         ids = torch.zeros(len(texts), max_length, dtype=torch.int64)
-        return BatchEncoding({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+        mask = torch.ones_like(ids)
+        mask[:, -1] = 0
+        return BatchEncoding({"input_ids": ids, "attention_mask": mask})
 
     def apply_chat_template(self, conversations: Sequence[object], *, tokenize: bool, **options: Any) -> Any:
         """A conversation as text, or conversations as tokens."""
@@ -74,6 +79,8 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy
         with _explained(name, model.origin):
             cls = getattr(transformers, model.parts[name]["architectures"][0])
             parts[name] = cls(cls.config_class(**model.parts[name]))
+            # With other attention, masks are looked at, and meta tensors have no values.
+            parts[name].set_attn_implementation("eager")
     parts["scheduler"] = _scheduler(model.parts["scheduler"])
     _store_half(parts, config, family, half)
     pipeline = _pipeline(model, parts)
