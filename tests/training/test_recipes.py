@@ -81,6 +81,7 @@ KINDS = {
     "xl": "sdxl",
     "3.5-medium": "sd35",
     "3.5-large": "sd3",
+    "FLUX.1": "flux-dev",
     "FLUX.2-dev": "flux2",
     "klein": "klein",
     "Sana": "sana",

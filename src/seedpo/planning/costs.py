@@ -122,7 +122,7 @@ def _mean(costs: Sequence[tuple[Cost, int]]) -> Cost:
 
 
 def _inference(networks: Networks, part: str, rows: int, *, low: torch.dtype | None) -> Cost:
-    call, served, dtype = _call(networks, part, rows)
+    call, served, dtype = _call(networks, part, rows, low)
     used = low if dtype is None else dtype
     with torch.no_grad(), metering(known=networks.tensors, low=low if dtype is None else None) as meter:
         result = call()
@@ -136,7 +136,9 @@ def _inference(networks: Networks, part: str, rows: int, *, low: torch.dtype | N
     )
 
 
-def _call(networks: Networks, part: str, rows: int) -> tuple[Callable[[], object], int, torch.dtype | None]:
+def _call(
+    networks: Networks, part: str, rows: int, low: torch.dtype | None
+) -> tuple[Callable[[], object], int, torch.dtype | None]:
     """A call of a part, the rows that it serves, and its number format; `None` if automatic mixed precision decides."""
     policy, preview = networks.policy, networks.preview
     kind, _, name = part.partition(":")
@@ -148,7 +150,7 @@ def _call(networks: Networks, part: str, rows: int) -> tuple[Callable[[], object
     if kind == "text":
         return (lambda: policy.encode_prompts([str(row) for row in range(rows)])), rows, None
     if kind in ("sampling", "reference", "validation"):
-        return _prediction(networks, rows, reference=kind == "reference"), rows, None
+        return _prediction(networks, rows, low=low, reference=kind == "reference"), rows, None
     some = min(rows, LATENTS_PER_CALL if kind == "preview_decode" else rows_per_call(*networks.image_size))
     if kind == "vae_encode":
         images = torch.empty(some, 3, *networks.image_size, device="meta")
@@ -160,10 +162,13 @@ def _call(networks: Networks, part: str, rows: int) -> tuple[Callable[[], object
     return (lambda: images_of(preview, latents, rows=some)), some, preview.dtype
 
 
-def _prediction(networks: Networks, rows: int, *, reference: bool = False) -> Callable[[], Tensor]:
+def _prediction(
+    networks: Networks, rows: int, *, low: torch.dtype | None, reference: bool = False
+) -> Callable[[], Tensor]:
     """A forward pass of a number of rows."""
     policy, shape = networks.policy, networks.latent_shape
-    embedded = policy.encode_prompts(["a prompt"])
+    with metering(low=low):
+        embedded = policy.encode_prompts(["a prompt"])
 
     def predict() -> Tensor:
         latents = torch.empty(rows, *shape, device="meta")
@@ -182,7 +187,7 @@ def _training(networks: Networks, rows: int, *, low: torch.dtype | None, with_gr
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
     gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-    predict, refer = _prediction(networks, rows), _prediction(networks, rows, reference=True)
+    predict, refer = (_prediction(networks, rows, low=low, reference=which) for which in (False, True))
     with torch.enable_grad(), metering(known=[*networks.tensors, *gradients], low=low) as meter:
         prediction = predict()
         forward = meter.flops()

@@ -101,7 +101,7 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy
     # Autocast knows no meta device: what the policy would do for it is done here, and the meter imitates its casts.
     if half is not None:
         frozen = [] if policy.adapter.frozen is None else [policy.adapter.frozen]
-        for part in (policy.network, *(parts[name] for name in encoders), *frozen):
+        for part in (policy.network, *(parts[name] for name in encoders if name in family.text_layers), *frozen):
             store_rounded(part, half)
     nn.Module.to(parts["vae"], vae_dtype(parts["vae"], config.mixed_precision))
     return policy
