@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV)/.installed ## a reward that destroys images, and pairs that improve two models: train all and write the report (about 5 minutes on two cores)
+demo: $(VENV)/.installed ## a reward that destroys images, and pairs that improve two models: train all and write the report (about 4 minutes on two cores)
 	$(BIN)/seedpo demo --out $(OUT)/demo
 
 test: lint types contracts tests ## everything that has to be green: lint, types, import contracts, tests

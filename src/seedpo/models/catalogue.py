@@ -82,7 +82,7 @@ MODELS = Registry(
             guidance_scale=3.0,
             unknown_words="seedpo.scenes.prompts:unknown_words",
             settings=_of_scenes(guidance_scale=3.0, eta=1.0),
-            # Rates at which the truth rises within two minutes on two cores; docs/results.md has the figures.
+            # Rates at which the truth rises within two minutes on two cores; docs/embedded-world.md has the figures.
             by_method={
                 "diffusion-dpo": {"beta": 50.0, "learning_rate": 1e-3, "max_steps": 64, "evaluate_every": 16},
                 "spo": {
