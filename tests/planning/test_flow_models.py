@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from seedpo.planning.costs import Networks, measure
 from seedpo.planning.networks import build_policy
 from seedpo.settings import build_config
 from seedpo.training.settings import RunConfig
-from tools.cost_table import flow_recipes, plan_with_caches
+from tools.cost_table import flow_recipes, line, plan_with_caches, row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +98,14 @@ def test_a_text_encoder_may_be_absent() -> None:
     assert policy.encode_prompts(["a circle"]).prompt_embeds.shape == (1, 77 + 256, 4096)
 
 
+PAGE = (Path(__file__).parents[2] / "docs" / "planning.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [name for name, _ in flow_recipes()])
-def test_each_recipe_fits(recipe: str) -> None:
+@pytest.mark.parametrize(("recipe", "parameters"), list(flow_recipes()))
+def test_each_recipe_fits_and_the_page_says_what_it_costs(recipe: str, parameters: float) -> None:
     plan = plan_with_caches(recipe)
     assert plan.memory.peak < 0.9 * plan.gpu.memory * 2**30
     assert not [text for text in plan.warnings if "fit" in text]
+    said = [text for text in PAGE.splitlines() if text.startswith(f"| `{recipe}` |")]
+    assert said in ([], [line(row(recipe, parameters, plan))])
