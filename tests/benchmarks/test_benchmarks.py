@@ -159,7 +159,8 @@ def test_frozen_weights_are_made_in_half_precision_and_trained_ones_are_not() ->
     trained = model.policy.trainable_parameters()
     frozen = [value for value in model.policy.network.parameters() if not value.requires_grad]
     assert {value.dtype for value in trained.values()} == {torch.float32}
-    assert {value.dtype for value in frozen} == {torch.bfloat16}
+    # Norms of vectors stay wide: see seedpo.models.precision.
+    assert {value.dtype for value in frozen if value.ndim > 1} == {torch.bfloat16}
     assert len(model.conditioning(3, seed=0)) == 3
 
 

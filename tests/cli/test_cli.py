@@ -102,13 +102,13 @@ def test_every_command_and_option_explains_itself(capsys: pytest.CaptureFixture[
 class TestList:
     def test_one_kind(self, capsys: pytest.CaptureFixture[str]) -> None:
         for kind, registry in registries().items():
-            if kind == "rewards":
+            if kind in ("rewards", "models"):  # tables that fit the terminal
                 continue
             assert call("list", kind) == 0
-            lines = capsys.readouterr().out.splitlines()
-            assert lines[0] == f"{kind}:"
-            assert [line.split()[0] for line in lines[1:]] == registry.names()
-            assert all(entry.summary in line for entry, line in zip(registry.entries, lines[1:], strict=True))
+            first, *rows = capsys.readouterr().out.splitlines()
+            assert first == f"{kind}:"
+            assert [row.split()[0] for row in rows] == registry.names()
+            assert all(entry.summary in row for entry, row in zip(registry.entries, rows, strict=True))
 
     def test_all_kinds(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert call("list") == 0

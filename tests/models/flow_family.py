@@ -74,7 +74,6 @@ FAMILY = Family(
     process=lambda pipeline, size: flow_process(),
     image_size=lambda pipeline, resolution: (resolution or 16, resolution or 16),
     latent_shape=lambda pipeline, size: (size[0] * size[1] // pipeline.vae_scale_factor**2, 4),
-    misfit=lambda network, vae: None,
     conditioning=Prompts,
     tokens=Tokens,
     tokenize=tokenize,

@@ -44,6 +44,11 @@ def widened(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def latent_channels(network: Any, vae: Any) -> tuple[int, int]:
+    """Latent channels that a network takes, and those of an autoencoder, from their configurations."""
+    return network.config.in_channels, vae.config.latent_channels
+
+
 def encode_pixels(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the latents of pixels in [-1, 1].
 
@@ -72,7 +77,7 @@ class Family:
         process: the process of a pipeline that draws images of a size; it refuses a pipeline that cannot be used.
         image_size: size of images, from the pipeline and the side or size that the user set, if any.
         latent_shape: shape of the latents of one image, from the pipeline and the size of images.
-        misfit: why an autoencoder does not fit the network, from both; ``None`` if it does.
+        latent_channels: how many the network takes and how many the autoencoder has, from both.
         conditioning: embedded prompts: what ``embed`` gives and ``predict`` takes.
         tokens: prompts before they are embedded: what ``tokenize`` gives and ``embed_tokens`` takes.
         tokenize: reads B prompts, from the pipeline, the prompts and their form.
@@ -110,12 +115,12 @@ class Family:
     process: Callable[[Any, Size], Process]
     image_size: Callable[[Any, int | Size | None], Size]
     latent_shape: Callable[[Any, Size], tuple[int, ...]]
-    misfit: Callable[[Any, Any], str | None]
     conditioning: type[Conditioning]
     tokens: type[Conditioning]
     tokenize: Callable[[Any, Sequence[str], PromptForm], Conditioning]
     embed_tokens: Callable[[Sequence[Any], Any], Conditioning]
     predict: Callable[[nn.Module, Tensor, Tensor, Any, torch.dtype], Tensor]
+    latent_channels: Callable[[Any, Any], tuple[int, int]] = latent_channels
     encode: Callable[[Any, Tensor], tuple[Tensor, Tensor]] = encode_pixels
     decode: Callable[[Any, Tensor], Tensor] = decode_latents
     adapter_layers: Mapping[str, tuple[str, ...]]
@@ -136,6 +141,13 @@ class Family:
     unguided: Callable[[Any], str | None] = lambda pipeline: None
     usual_steps: int | None = None
     usual_guidance: float | None = None
+
+    def misfit(self, network: Any, vae: Any) -> str | None:
+        """Why an autoencoder does not fit the network; ``None`` if it does."""
+        expected, channels = self.latent_channels(network, vae)
+        if channels == expected:
+            return None
+        return f"the {self.network} takes {expected} latent channels, the autoencoder has {channels}"
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -81,13 +81,6 @@ def _latent_shape(pipeline: Any, size: Size) -> tuple[int, ...]:
     return pipeline.transformer.config.in_channels // 4, size[0] // factor, size[1] // factor
 
 
-def _misfit(transformer: Any, vae: Any) -> str | None:
-    expected, channels = transformer.config.in_channels // 4, vae.config.latent_channels
-    if channels == expected:
-        return None
-    return f"the transformer takes {expected} latent channels in packs of four, the autoencoder has {channels}"
-
-
 def _takes_guidance(pipeline: Any) -> bool:
     return bool(pipeline.transformer.config.guidance_embeds)
 
@@ -164,7 +157,7 @@ FLUX = Family(
     process=_process,
     image_size=_image_size,
     latent_shape=_latent_shape,
-    misfit=_misfit,
+    latent_channels=lambda transformer, vae: (transformer.config.in_channels // 4, vae.config.latent_channels),
     conditioning=FluxConditioning,
     tokens=FluxTokens,
     tokenize=_tokenize,

@@ -78,13 +78,6 @@ def _process(pipeline: Any, size: Size) -> FlowProcess:
     return flow_process(pipeline, mu=partial(compute_empirical_mu, height * width), sigmas=evenly)
 
 
-def _misfit(transformer: Any, vae: Any) -> str | None:
-    expected, channels = transformer.config.in_channels, CELL**2 * vae.config.latent_channels
-    if channels == expected:
-        return None
-    return f"the transformer takes cells of {expected} latent channels, those of the autoencoder have {channels}"
-
-
 def _tokens(tokens: Any, prompts: Sequence[str], form: PromptForm) -> Flux2Tokens:
     """The record of a tokenizer's answer for B prompts and, after them, the empty one.
 
@@ -208,7 +201,7 @@ _FLUX_2: dict[str, Any] = {
     "process": _process,
     "image_size": _image_size,
     "latent_shape": _latent_shape,
-    "misfit": _misfit,
+    "latent_channels": lambda transformer, vae: (transformer.config.in_channels // CELL**2, vae.config.latent_channels),
     "conditioning": Flux2Conditioning,
     "tokens": Flux2Tokens,
     "max_sequence_length": 512,

@@ -55,13 +55,6 @@ def _latent_shape(pipeline: Any, size: Size) -> tuple[int, ...]:
     return pipeline.transformer.config.in_channels // 4, size[0] // factor, size[1] // factor
 
 
-def _misfit(transformer: Any, vae: Any) -> str | None:
-    expected, channels = transformer.config.in_channels // 4, vae.config.z_dim
-    if channels == expected:
-        return None
-    return f"the transformer takes {expected} latent channels, the autoencoder has {channels}"
-
-
 def _tokenize(pipeline: Any, prompts: Sequence[str], form: PromptForm) -> MaskedTokens:
     """Each prompt inside the pipeline's instruction."""
     assert form.length is not None
@@ -132,7 +125,7 @@ QWEN_IMAGE = Family(
     process=_process,
     image_size=_image_size,
     latent_shape=_latent_shape,
-    misfit=_misfit,
+    latent_channels=lambda transformer, vae: (transformer.config.in_channels // 4, vae.config.z_dim),
     conditioning=MaskedPrompts,
     tokens=MaskedTokens,
     tokenize=_tokenize,

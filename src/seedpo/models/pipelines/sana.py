@@ -69,13 +69,6 @@ def _latent_shape(pipeline: Any, size: Size) -> tuple[int, ...]:
     return pipeline.transformer.config.in_channels, size[0] // factor, size[1] // factor
 
 
-def _misfit(transformer: Any, vae: Any) -> str | None:
-    expected, channels = transformer.config.in_channels, vae.config.latent_channels
-    if channels == expected:
-        return None
-    return f"the transformer takes {expected} latent channels, the autoencoder has {channels}"
-
-
 def _tokenize(pipeline: Any, prompts: Sequence[str], form: PromptForm) -> SanaTokens:
     """The instruction and the prompt in lower case; the empty prompt stands alone, as the pipeline's negative one does.
 
@@ -148,7 +141,6 @@ SANA = Family(
     process=_process,
     image_size=_image_size,
     latent_shape=_latent_shape,
-    misfit=_misfit,
     conditioning=SanaConditioning,
     tokens=SanaTokens,
     tokenize=_tokenize,

@@ -130,13 +130,6 @@ def _latent_shape(pipeline: Any, size: Size) -> tuple[int, ...]:
     return pipeline.unet.config.in_channels, size[0] // factor, size[1] // factor
 
 
-def _misfit(unet: Any, vae: Any) -> str | None:
-    expected, channels = unet.config.in_channels, vae.config.latent_channels
-    return (
-        None if channels == expected else f"the UNet takes {expected} latent channels, the autoencoder has {channels}"
-    )
-
-
 def _token_ids(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     """Token ids (B, L), padded and cut to the tokenizer's length."""
     tokens = tokenizer(
@@ -228,7 +221,6 @@ _UNET: dict[str, Any] = {
     "tokens": PromptTokens,
     "image_size": _image_size,
     "latent_shape": _latent_shape,
-    "misfit": _misfit,
     "predict": _predict,
     "adapter_layers": {
         "attention": ("to_q", "to_k", "to_v", "to_out.0"),

@@ -64,13 +64,6 @@ def _latent_shape(pipeline: Any, size: Size) -> tuple[int, ...]:
     return pipeline.transformer.config.in_channels, size[0] // factor, size[1] // factor
 
 
-def _misfit(transformer: Any, vae: Any) -> str | None:
-    expected, channels = transformer.config.in_channels, vae.config.latent_channels
-    if channels == expected:
-        return None
-    return f"the transformer takes {expected} latent channels, the autoencoder has {channels}"
-
-
 def _tokenize(pipeline: Any, prompts: Sequence[str], form: PromptForm) -> Sd3Tokens:
     """Both CLIPs read as many tokens as the first one's tokenizer says, as in the pipeline."""
     assert form.length is not None
@@ -151,7 +144,6 @@ STABLE_DIFFUSION_3 = Family(
     process=_process,
     image_size=_image_size,
     latent_shape=_latent_shape,
-    misfit=_misfit,
     conditioning=Sd3Conditioning,
     tokens=Sd3Tokens,
     tokenize=_tokenize,

@@ -60,13 +60,6 @@ def _latent_shape(pipeline: Any, size: Size) -> tuple[int, ...]:
     return pipeline.transformer.config.in_channels, size[0] // factor, size[1] // factor
 
 
-def _misfit(transformer: Any, vae: Any) -> str | None:
-    expected, channels = transformer.config.in_channels, vae.config.latent_channels
-    if channels == expected:
-        return None
-    return f"the transformer takes {expected} latent channels, the autoencoder has {channels}"
-
-
 def _tokenize(pipeline: Any, prompts: Sequence[str], form: PromptForm) -> MaskedTokens:
     """Each prompt as a user's message, before an answer with thinking."""
     assert form.length is not None
@@ -113,7 +106,6 @@ Z_IMAGE = Family(
     unguided=_unguided,
     image_size=_image_size,
     latent_shape=_latent_shape,
-    misfit=_misfit,
     conditioning=MaskedPrompts,
     tokens=MaskedTokens,
     tokenize=_tokenize,
