@@ -119,7 +119,7 @@ FAMILIES = Registry(
             name="FluxPipeline",
             target="seedpo.models.pipelines.flux:FLUX",
             summary="FLUX.1",
-            words=("flux.1", "flux1", "flux-1"),
+            words=("flux.1", "flux1", "flux-1", "flux"),
             untrained="FLUX.1-schnell, which draws in four steps",
             checkpoints=(
                 Checkpoint(
