@@ -72,6 +72,12 @@ def test_a_single_seed_keeps_its_own_intervals(tmp_path: Path) -> None:
     assert point.high - point.low == pytest.approx(0.5)
 
 
+def test_another_model_names_a_family_by_itself(tmp_path: Path) -> None:
+    other = {"changes": {"model": "scenes-flow", "learning_rate": 3e-5, "max_sequence_length": 1}}
+    found = families(tmp_path, {}, other)
+    assert [one.title for one in found] == ["Diffusion-DPO (model scenes)", "Diffusion-DPO (model scenes-flow)"]
+
+
 def test_another_learning_rate_or_proxy_makes_another_family(tmp_path: Path) -> None:
     other = {"num_prompts": 6, "images_per_prompt": 4, "rewards": ["aesthetic"], "seed": 1234}
     found = families(tmp_path, {}, {"changes": {"learning_rate": 3e-5}}, {"changes": {"evaluation": other}})

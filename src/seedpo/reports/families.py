@@ -287,6 +287,8 @@ def _retitled(family: Family, families: Sequence[Family]) -> Family:
     keys = [
         key for key in differing_keys(configs) if key == "evaluation.rewards" or key.split(".")[0] not in NOT_FAMILY
     ]
+    if len({config["model"] for config in configs}) == len(configs):
+        keys = ["model"]  # a registered model sets others of its own
     return replace(family, title=f"{family.title} ({listing([f'{key} {written(own.get(key))}' for key in keys])})")
 
 
