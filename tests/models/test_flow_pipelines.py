@@ -87,8 +87,9 @@ def test_prompts_are_embedded_as_by_the_pipeline(kind: str) -> None:
         embeds, _, pooled, _ = pipeline.encode_prompt(
             prompts, None, None, do_classifier_free_guidance=False, max_sequence_length=LENGTH
         )
-    torch.testing.assert_close(embedded.prompt_embeds, embeds, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(embedded.pooled_prompt_embeds, pooled, rtol=1e-5, atol=1e-6)
+    # States are of order 1; kernels of other processors differ by 1e-6 of it.
+    torch.testing.assert_close(embedded.prompt_embeds, embeds, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(embedded.pooled_prompt_embeds, pooled, rtol=1e-5, atol=1e-5)
     assert embeds.shape[1] == LENGTH + (0 if kind in FLUX_KINDS else pipeline.tokenizer.model_max_length)
 
 
