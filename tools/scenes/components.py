@@ -62,22 +62,24 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     return tokenizer
 
 
+def _text_config(tokenizer: CLIPTokenizer, *, width: int, heads: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=width,
+        num_hidden_layers=2,
+        num_attention_heads=heads,
+        max_position_embeddings=PROMPT_LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """A two-layer CLIP text encoder."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=128,
-            projection_dim=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=PROMPT_LENGTH,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    return CLIPTextModel(_text_config(tokenizer, width=64, heads=4))
 
 
 def build_autoencoder() -> AutoencoderKL:
@@ -155,20 +157,7 @@ def scorer_config(tokenizer: CLIPTokenizer) -> CLIPConfig:
 
 def build_flow_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModelWithProjection:
     """A small CLIP text encoder of Stable Diffusion 3: two layers, of which the states come from the first."""
-    return CLIPTextModelWithProjection(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            projection_dim=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=PROMPT_LENGTH,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    return CLIPTextModelWithProjection(_text_config(tokenizer, width=32, heads=2))
 
 
 def build_flow_transformer() -> SD3Transformer2DModel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +16,13 @@ from seedpo.core.types import Conditioning
 from seedpo.errors import ConfigError
 from seedpo.models.families import Family, PromptForm, Size, widened
 from seedpo.models.pipelines.parts import (
+    CLIP_ATTENTION,
+    JOINT_ATTENTION,
     evenly,
     few_step_name,
     flow_process,
     image_size,
+    latent_shape,
     linear_mu,
     packed,
     t5_states,
@@ -74,11 +78,6 @@ def _process(pipeline: Any, size: Size) -> FlowProcess:
 def _image_size(pipeline: Any, resolution: int | Size | None) -> Size:
     usual = pipeline.default_sample_size * pipeline.vae_scale_factor
     return image_size(resolution, usual=usual, multiple=_cell(pipeline))
-
-
-def _latent_shape(pipeline: Any, size: Size) -> tuple[int, ...]:
-    factor = pipeline.vae_scale_factor
-    return pipeline.transformer.config.in_channels // 4, size[0] // factor, size[1] // factor
 
 
 def _takes_guidance(pipeline: Any) -> bool:
@@ -156,7 +155,7 @@ FLUX = Family(
     text_parts=("text_encoder", "text_encoder_2"),
     process=_process,
     image_size=_image_size,
-    latent_shape=_latent_shape,
+    latent_shape=partial(latent_shape, cells=4),
     latent_channels=lambda transformer, vae: (transformer.config.in_channels // 4, vae.config.latent_channels),
     conditioning=FluxConditioning,
     tokens=FluxTokens,
@@ -170,11 +169,11 @@ FLUX = Family(
     unguided=_unguided,
     usual_guidance=1.0,
     adapter_layers={
-        "attention": ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+        "attention": JOINT_ATTENTION,
         # The last layer of a single block gives the outputs of attention and feed-forward in one.
         "mlp": ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp", "proj_out"),
     },
-    text_layers={"text_encoder": ("q_proj", "k_proj", "v_proj", "out_proj")},
+    text_layers={"text_encoder": CLIP_ATTENTION},
     own_sampler="euler",
     samplers=FLOW_SAMPLERS,
 )

@@ -22,6 +22,15 @@ from seedpo.core.types import Conditioning
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.families import Size, widened
 
+CLIP_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+"""Layers of a CLIP text encoder that can carry a LoRA."""
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+"""Projections of attention in diffusers' networks."""
+
+JOINT_ATTENTION = (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+"""The same where text has projections of its own."""
+
 Mu = Callable[[int], float]
 """The logarithm of a dynamic shift, from the number of steps."""
 
@@ -133,6 +142,18 @@ def image_size(resolution: int | Size | None, *, usual: int, multiple: int) -> S
             f"{near[0] if isinstance(size, int) else 'x'.join(map(str, near))}"
         )
     return height, width
+
+
+def latent_shape(pipeline: Any, size: Size, *, cells: int = 1) -> tuple[int, ...]:
+    """Shape (C, h, w) of the latents of one image of a size.
+
+    Args:
+        pipeline: its transformer's input channels and its autoencoder's factor are read.
+        size: height and width of the image, in pixels.
+        cells: latent cells whose channels the transformer takes side by side.
+    """
+    factor = pipeline.vae_scale_factor
+    return pipeline.transformer.config.in_channels // cells, size[0] // factor, size[1] // factor
 
 
 def packed(latents: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +14,13 @@ from seedpo.core.flow import FlowProcess
 from seedpo.core.processes import classifier_free_guidance
 from seedpo.models.families import Family, PromptForm, Size, widened
 from seedpo.models.pipelines.parts import (
+    JOINT_ATTENTION,
     MaskedPrompts,
     MaskedTokens,
     evenly,
     flow_process,
     image_size,
+    latent_shape,
     linear_mu,
     masked_tokens,
     packed,
@@ -48,11 +51,6 @@ def _process(pipeline: Any, size: Size) -> FlowProcess:
 def _image_size(pipeline: Any, resolution: int | Size | None) -> Size:
     factor = pipeline.vae_scale_factor
     return image_size(resolution, usual=pipeline.default_sample_size * factor, multiple=2 * factor)
-
-
-def _latent_shape(pipeline: Any, size: Size) -> tuple[int, ...]:
-    factor = pipeline.vae_scale_factor
-    return pipeline.transformer.config.in_channels // 4, size[0] // factor, size[1] // factor
 
 
 def _tokenize(pipeline: Any, prompts: Sequence[str], form: PromptForm) -> MaskedTokens:
@@ -124,7 +122,7 @@ QWEN_IMAGE = Family(
     autoencoder=AutoencoderKLQwenImage,
     process=_process,
     image_size=_image_size,
-    latent_shape=_latent_shape,
+    latent_shape=partial(latent_shape, cells=4),
     latent_channels=lambda transformer, vae: (transformer.config.in_channels // 4, vae.config.z_dim),
     conditioning=MaskedPrompts,
     tokens=MaskedTokens,
@@ -137,7 +135,7 @@ QWEN_IMAGE = Family(
     longest_text=1024,
     usual_guidance=4.0,  # true_cfg_scale; the pipeline's guidance_scale is for other models
     adapter_layers={
-        "attention": ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+        "attention": JOINT_ATTENTION,
         "mlp": ("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"),
     },
     unread_layers=_unread_layers,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from seedpo.core.flow import FlowProcess
 from seedpo.core.types import Conditioning
 from seedpo.models.families import Family, PromptForm, Size, widened
-from seedpo.models.pipelines.parts import evenly, flow_process, image_size
+from seedpo.models.pipelines.parts import ATTENTION, evenly, flow_process, image_size, latent_shape
 from seedpo.models.samplers import FLOW_SAMPLERS
 
 INSTRUCTION = "\n".join(signature(SanaPipeline.__call__).parameters["complex_human_instruction"].default)
@@ -62,11 +62,6 @@ def _process(pipeline: Any, size: Size) -> FlowProcess:
 def _image_size(pipeline: Any, resolution: int | Size | None) -> Size:
     factor, config = pipeline.vae_scale_factor, pipeline.transformer.config
     return image_size(resolution, usual=config.sample_size * factor, multiple=factor * config.patch_size)
-
-
-def _latent_shape(pipeline: Any, size: Size) -> tuple[int, ...]:
-    factor = pipeline.vae_scale_factor
-    return pipeline.transformer.config.in_channels, size[0] // factor, size[1] // factor
 
 
 def _tokenize(pipeline: Any, prompts: Sequence[str], form: PromptForm) -> SanaTokens:
@@ -140,7 +135,7 @@ SANA = Family(
     autoencoder=AutoencoderDC,
     process=_process,
     image_size=_image_size,
-    latent_shape=_latent_shape,
+    latent_shape=latent_shape,
     conditioning=SanaConditioning,
     tokens=SanaTokens,
     tokenize=_tokenize,
@@ -149,7 +144,7 @@ SANA = Family(
     encode=_encode,
     max_sequence_length=300,
     adapter_layers={
-        "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+        "attention": ATTENTION,
         "mlp": ("ff.conv_inverted", "ff.conv_point"),
     },
     own_sampler="euler",

@@ -14,7 +14,7 @@ from seedpo.core.processes import DiffusionProcess
 from seedpo.core.types import Conditioning, Rows
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.families import Family, PromptForm, Size, widened
-from seedpo.models.pipelines.parts import few_step_name
+from seedpo.models.pipelines.parts import ATTENTION, CLIP_ATTENTION, few_step_name
 from seedpo.models.samplers import DDPM_SAMPLERS
 
 
@@ -212,8 +212,6 @@ def _adapter_names(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-_TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
-
 _UNET: dict[str, Any] = {
     "network": "unet",
     "process": _process,
@@ -223,7 +221,7 @@ _UNET: dict[str, Any] = {
     "latent_shape": _latent_shape,
     "predict": _predict,
     "adapter_layers": {
-        "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+        "attention": ATTENTION,
         "mlp": ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"),
         "convolution": ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"),
     },
@@ -235,7 +233,7 @@ _UNET: dict[str, Any] = {
 STABLE_DIFFUSION = Family(
     pipeline=StableDiffusionPipeline,
     text_parts=("text_encoder",),
-    text_layers={"text_encoder": _TEXT_LAYERS},
+    text_layers={"text_encoder": CLIP_ATTENTION},
     tokenize=_tokenize,
     embed_tokens=_embed_tokens,
     single_file_keys=(
@@ -249,7 +247,7 @@ STABLE_DIFFUSION = Family(
 STABLE_DIFFUSION_XL = Family(
     pipeline=StableDiffusionXLPipeline,
     text_parts=("text_encoder", "text_encoder_2"),
-    text_layers=dict.fromkeys(("text_encoder", "text_encoder_2"), _TEXT_LAYERS),
+    text_layers=dict.fromkeys(("text_encoder", "text_encoder_2"), CLIP_ATTENTION),
     tokenize=_tokenize_xl,
     embed_tokens=_embed_tokens_xl,
     unread_text_layers={"text_encoder": 1},  # the second one's pooled embedding comes from all of them

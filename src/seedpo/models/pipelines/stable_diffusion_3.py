@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from seedpo.core.flow import FlowProcess
 from seedpo.core.types import Conditioning
 from seedpo.models.families import Family, PromptForm, Size, widened
-from seedpo.models.pipelines.parts import few_step_name, flow_process, image_size, linear_mu, t5_states, token_ids
+from seedpo.models.pipelines.parts import (
+    CLIP_ATTENTION,
+    JOINT_ATTENTION,
+    few_step_name,
+    flow_process,
+    image_size,
+    latent_shape,
+    linear_mu,
+    t5_states,
+    token_ids,
+)
 from seedpo.models.samplers import FLOW_SAMPLERS
 
 
@@ -57,11 +67,6 @@ def _process(pipeline: Any, size: Size) -> FlowProcess:
 def _image_size(pipeline: Any, resolution: int | Size | None) -> Size:
     factor = pipeline.vae_scale_factor
     return image_size(resolution, usual=pipeline.default_sample_size * factor, multiple=factor * pipeline.patch_size)
-
-
-def _latent_shape(pipeline: Any, size: Size) -> tuple[int, ...]:
-    factor = pipeline.vae_scale_factor
-    return pipeline.transformer.config.in_channels, size[0] // factor, size[1] // factor
 
 
 def _tokenize(pipeline: Any, prompts: Sequence[str], form: PromptForm) -> Sd3Tokens:
@@ -143,7 +148,7 @@ STABLE_DIFFUSION_3 = Family(
     optional_parts=("text_encoder_3",),
     process=_process,
     image_size=_image_size,
-    latent_shape=_latent_shape,
+    latent_shape=latent_shape,
     conditioning=Sd3Conditioning,
     tokens=Sd3Tokens,
     tokenize=_tokenize,
@@ -153,11 +158,11 @@ STABLE_DIFFUSION_3 = Family(
     max_sequence_length=256,
     longest_text=512,
     adapter_layers={
-        "attention": ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+        "attention": JOINT_ATTENTION,
         "mlp": ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
     },
     original_layers=_ORIGINAL_LAYERS,
-    text_layers=dict.fromkeys(("text_encoder", "text_encoder_2"), ("q_proj", "k_proj", "v_proj", "out_proj")),
+    text_layers=dict.fromkeys(("text_encoder", "text_encoder_2"), CLIP_ATTENTION),
     own_sampler="euler",
     samplers=FLOW_SAMPLERS,
 )

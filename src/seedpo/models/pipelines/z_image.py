@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from seedpo.core.flow import FlowProcess
 from seedpo.models.families import Family, PromptForm, Size
 from seedpo.models.pipelines.parts import (
+    ATTENTION,
     MaskedPrompts,
     MaskedTokens,
     flow_process,
     image_size,
+    latent_shape,
     masked_tokens,
 )
 from seedpo.models.samplers import FLOW_SAMPLERS
@@ -53,11 +55,6 @@ def _unguided(pipeline: Any) -> str | None:
 
 def _image_size(pipeline: Any, resolution: int | Size | None) -> Size:
     return image_size(resolution, usual=1024, multiple=2 * pipeline.vae_scale_factor)
-
-
-def _latent_shape(pipeline: Any, size: Size) -> tuple[int, ...]:
-    factor = pipeline.vae_scale_factor
-    return pipeline.transformer.config.in_channels, size[0] // factor, size[1] // factor
 
 
 def _tokenize(pipeline: Any, prompts: Sequence[str], form: PromptForm) -> MaskedTokens:
@@ -105,7 +102,7 @@ Z_IMAGE = Family(
     distilled=_distilled,
     unguided=_unguided,
     image_size=_image_size,
-    latent_shape=_latent_shape,
+    latent_shape=latent_shape,
     conditioning=MaskedPrompts,
     tokens=MaskedTokens,
     tokenize=_tokenize,
@@ -115,7 +112,7 @@ Z_IMAGE = Family(
     longest_text=992,  # the image's place, behind the text in multiples of 32, is at most 1023
     usual_guidance=6.0,  # the pipeline counts one less: v_c + 5 (v_c - v_u)
     adapter_layers={
-        "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+        "attention": ATTENTION,
         "mlp": ("feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
     },
     original_layers={
