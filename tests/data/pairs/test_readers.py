@@ -216,12 +216,13 @@ def readers_of(process: int) -> list[int]:
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from seedpo.data.pairs.readers import PairsAhead
 from seedpo.data.reading import read_pairs
 from seedpo.data.settings import PairsConfig
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     pairs = PairsAhead(read_pairs(sys.argv[1], PairsConfig(resolution=16)), readers=2)
     pairs.expect([0, 1, 2, 3])
     pairs[0]
@@ -249,7 +250,7 @@ def test_readers_end_with_their_process(data: Path, tmp_path: Path, end: str) ->
         os.killpg(process.pid, signal.SIGINT)
     elif end == "kill":
         process.kill()
-    output, errors = process.communicate(timeout=120)  # readers start slowly on a busy machine
+    output, errors = process.communicate(timeout=30)
     assert process.returncode == (-signal.SIGKILL if end == "kill" else 0)
     assert end == "kill" or errors == ""
     assert output == ("prompt 2\n" if end == "interrupt" else "")
