@@ -33,7 +33,7 @@ def answer_all(client: TestClient, link: str, sides: tuple[str, ...] = ("left",)
 
 
 def test_a_rater_agrees_judges_everything_and_is_thanked(tmp_path: Path) -> None:
-    make_study(tmp_path / "s", consent="We keep your answers.", instructions="Look <closely>.")
+    make_study(tmp_path / "s", consent="We keep\nyour answers.", instructions="Look\n<closely>.\n\n- <b>\n- now")
     app = make_app(tmp_path / "s")
     link = new_link(app)
     with browsing(app) as client:
@@ -47,7 +47,8 @@ def test_a_rater_agrees_judges_everything_and_is_thanked(tmp_path: Path) -> None
         answer = client.post(f"{link}/consent", data={"form_token": form_token[1]})
         assert (answer.status_code, answer.headers["location"]) == (303, link)
         page = client.get(link).text
-        assert "Look &lt;closely&gt;." in page
+        assert "<p>Look &lt;closely&gt;.</p>" in page, "the ends of lines within a paragraph join"
+        assert "<ul><li>&lt;b&gt;</li><li>now</li></ul>" in page
         assert all(
             f'id="{name}"' in page for name in ("start", "task", "prompt", "question", "progress", "done", "back")
         )

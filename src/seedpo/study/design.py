@@ -23,7 +23,7 @@ from seedpo.study.folder import Study, create_study
 from seedpo.study.image_folders import PromptImages, evaluated_models, read_images
 from seedpo.study.images import Source, encode
 from seedpo.study.records import Candidate, Group
-from seedpo.study.settings import CONSENT, INSTRUCTIONS, QUESTIONS, TITLES, Kind, Question, StudySettings
+from seedpo.study.settings import CONSENT, QUESTIONS, TITLES, Kind, Question, StudySettings, instructions
 
 SET = 4
 """Images of a model in a question about sets: a reference and three others."""
@@ -105,7 +105,7 @@ def new_study(folder: Path, places: Mapping[str, Path], design: Design, *, progr
         "order": "blocks",
         "seed": design.seed,
         "consent": CONSENT,
-        "instructions": INSTRUCTIONS,
+        "instructions": instructions(checks=design.checks, repeats=design.repeats),
         **{key: value for key, value in design.settings.items() if value is not None},
     }
     settings = StudySettings.model_validate(values)

@@ -108,24 +108,36 @@ QUESTIONS: Mapping[str, Question] = {
 TITLES: Mapping[Kind, str] = {"collect": "Which image is better?", "study": "Comparing images"}
 
 CONSENT = """\
-You will be shown pairs of computer-made images and asked which one you find better.
+You will be shown computer-made images and asked what you think of them.
 
 We store your answers, how long each took, and when you gave it, under a random number. We store no name, no address and
 nothing about your device. The answers are used for research and to train image models, and may be published in this
 anonymous form.
 
-Taking part is voluntary. You can stop at any time, and come back later with your personal link.
-Some images may be unpleasant: you can skip any of them.
+Taking part is voluntary. You can stop at any time, and come back later with your personal link. Some images may be
+unpleasant.
 """
 
 INSTRUCTIONS = """\
-Read the prompt, look at both sides, and answer the question above them. There is no right answer: we want to know what
-you think. Choose "tie" if both sides are equally good, "both bad" (if it is offered) if both are too poor to choose,
-and "skip" if you would rather not answer.
-
-Keys: left arrow or 1 for the left side, right arrow or 2 for the right side, down arrow or 3 for a tie, B for both bad,
-S to skip, Backspace to go back. Some pairs come twice, and a few check that nobody clicks blindly.
+Read the prompt, look at every image, and answer the question above them. There is no right answer: we want to know what
+you think.
 """
+"""The page adds how to answer: that depends on the question's form and choices."""
+
+
+def instructions(*, checks: float, repeats: float) -> str:
+    """The instructions that a new study begins with.
+
+    Args:
+        checks, repeats: shares of a rater's shows; what does not occur is not mentioned.
+    """
+    notes = []
+    if repeats:
+        notes.append("Some images come twice.")
+    if checks:
+        notes.append("A few questions check that nobody clicks blindly.")
+    return f"{INSTRUCTIONS}\n{' '.join(notes)}\n" if notes else INSTRUCTIONS
+
 
 _HEAD = """\
 # A study of seedpo. You may edit texts at any time; restart the server afterwards. Change nothing else once there are

@@ -11,6 +11,7 @@ import jinja2
 
 from seedpo.study.errors import ENDED_LINK, NO_IMAGE, TOO_FAST, UNKNOWN_LINK, Refusal
 from seedpo.study.folder import Study
+from seedpo.study.paragraphs import blocks
 from seedpo.study.records import Rater
 from seedpo.study.security import Limits, Pace, Secret
 from seedpo.study.store import Store
@@ -135,10 +136,12 @@ class Site:
 
 def templates() -> jinja2.Environment:
     """The pages' templates; they escape everything, and an unknown name is an error."""
-    return jinja2.Environment(
+    pages = jinja2.Environment(
         loader=jinja2.PackageLoader("seedpo.study", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    pages.filters["blocks"] = blocks
+    return pages

@@ -65,8 +65,8 @@ def make_study(folder: Path, *, pairs: int = 5, sets: int = 1, enrolment: Litera
         questions=QUESTIONS,
         raters_per_pair=8,
         enrolment=enrolment,
-        consent="I take part of my own will.",
-        instructions="Look at both sides. Choose the better one.",
+        consent="I take part\nof my own will.",
+        instructions="Look at every\nimage.\n\nThen:\n- choose",
     )
     return create_study(folder, settings, groups, images)
 
