@@ -147,7 +147,7 @@ class Killer:
             self.down = time.monotonic() - start
 
 
-def guess(task: Task, left: Sequence[Image.Image], right: Sequence[Image.Image]) -> Side:
+def guess(task: Task, items: Sequence[Sequence[Image.Image]]) -> Side:
     """An answer at random, which is a function of the show."""
     return random.Random(task.show).choice(task.choices)
 
@@ -196,8 +196,8 @@ def verdict(study: Study, given: Sequence[Vote]) -> dict[str, int]:
     stored = {judgement.show.token: judgement for judgement in store.judgements()}
     store.close()
     first_time = [row.show for row in stored.values() if row.show.repeat_of is None]
-    asked = Counter((show.rater, show.group, show.first, show.second) for show in first_time)
-    pairs = Counter((show.group, show.first, show.second) for show in first_time)
+    asked = Counter((show.rater, show.unit) for show in first_time)
+    pairs = Counter(show.unit for show in first_time)
     changed = sum(
         vote.show in stored and stored[vote.show].answer != stored[vote.show].show.answer(vote.side) for vote in given
     )

@@ -22,9 +22,9 @@ from seedpo.study.store import Store
 BUSY = Limits(requests=1e6, requests_burst=1e6, images=1e6, images_burst=1e6)
 
 
-def by_the_truth(task: Task, left: Sequence[Image.Image], right: Sequence[Image.Image]) -> Side:
+def by_the_truth(task: Task, items: Sequence[Sequence[Image.Image]]) -> Side:
     """The annotator without noise: whichever image has the higher true utility, a tie if they are close."""
-    pixels = np.stack([np.asarray(image, dtype=np.float32) / 255.0 for image in (left[0], right[0])])
+    pixels = np.stack([np.asarray(image, dtype=np.float32) / 255.0 for image, *_ in items])
     first, second = true_utility(torch.from_numpy(pixels).permute(0, 3, 1, 2), [task.prompt] * 2).tolist()
     if abs(first - second) < TIE:
         return "tie"
@@ -48,7 +48,7 @@ def people(folder: Path, judge: Judge = by_the_truth, *, raters: int = 1) -> Ite
                 for rater in voting:
                     task = rater.task()
                     while task is not None and not over.is_set():
-                        _, task = rater.vote(task, judge(task, rater.images(task.left), rater.images(task.right)))
+                        _, task = rater.vote(task, judge(task, [rater.images(item) for item in task.items]))
 
     with serving_aside(folder, limits=BUSY) as address:
         thread = threading.Thread(target=vote, args=(address,))

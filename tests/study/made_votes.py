@@ -33,19 +33,18 @@ def judgement(
     number: int = 0,
     **changes: object,
 ) -> Judgement:
+    order = (int(changes.pop("first_index", 0)), int(changes.pop("second_index", 1)))
     show = Show(
         token=str(changes.pop("token", f"{rater}-{question}-{number}")),
         rater=rater,
         group=str(changes.pop("group", f"{question}:{prompt}:{'/'.join(sources)}")),
-        first=int(changes.pop("first_index", 0)),
-        second=int(changes.pop("second_index", 1)),
-        flipped=bool(changes.pop("flipped", False)),
+        order=order[::-1] if changes.pop("flipped", False) else order,
         number=number,
         repeat_of=changes.pop("repeat_of", None),
     )
-    first, second = (Candidate(source=source, images=(f"{source}-{prompt}",)) for source in sources)
+    candidates = tuple(Candidate(source=source, images=(f"{source}-{prompt}",)) for source in sources)
     values = {"category": "", "seconds": 4.0, **changes}
-    return Judgement(show=show, question=question, prompt=prompt, first=first, second=second, answer=answer, **values)
+    return Judgement(show=show, question=question, prompt=prompt, candidates=candidates, answer=answer, **values)
 
 
 def simulated(

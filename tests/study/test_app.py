@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_a_rater_agrees_judges_everything_and_is_thanked(tmp_path: Path) -> None
     assert len(tasks) == 6
     assert state["task"] is None
     assert state["progress"] == {"done": 6, "total": 6}
-    assert {task["layout"]: len(task["left"]) for task in tasks} == {"image": 1, "set": 4}
+    assert {task["layout"]: len(task["items"][0]) for task in tasks} == {"image": 1, "set": 4}
     assert {task["ratio"] for task in tasks} == {1.5}
     assert len(app.state.site.store.judgements()) == 6
 
@@ -71,7 +72,7 @@ def test_what_is_voted_for_is_what_was_on_that_side(tmp_path: Path) -> None:
         state = client.get(f"{link}/task").json()
         while state["task"] is not None:
             side = "right" if len(chosen) % 2 else "left"
-            chosen[state["task"]["show"]] = client.get(state["task"][side][0]).content
+            chosen[state["task"]["show"]] = client.get(state["task"]["items"][side == "right"][0]).content
             state = vote(client, link, state, side, key=f"key-{len(chosen):08}").json()
         judgements = app.state.site.store.judgements()
     assert len(judgements) == 6
@@ -85,7 +86,7 @@ def test_images_are_bare_and_only_for_the_rater_they_were_shown_to(tmp_path: Pat
     app = make_app(tmp_path / "s")
     link, other = new_link(app), new_link(app)
     with browsing(app) as client:
-        address = client.get(f"{link}/task").json()["task"]["left"][0]
+        address = client.get(f"{link}/task").json()["task"]["items"][0][0]
         key = address.rsplit("/", 1)[1]
         answer = client.get(address)
         assert Image.open(io.BytesIO(answer.content)).size == (12, 8)
@@ -214,7 +215,7 @@ def test_nothing_that_tells_the_sides_apart_reaches_a_rater(tmp_path: Path) -> N
         client.post(f"{link}/consent", data={"form_token": re.findall(r'value="([^"]+)"', page)[0]})
         client.get(link)
         tasks = answer_all(client, link, sides=("left", "right", "skip"))
-        for address in [*tasks[0]["left"], *tasks[-1]["right"], f"{link}/previous", f"{link}/ahead"]:
+        for address in [*tasks[0]["items"][0], *tasks[-1]["items"][1], f"{link}/previous", f"{link}/ahead"]:
             assert client.get(address).status_code == 200
         for path in ("/", f"{link}/image/none", "/nowhere", "/r/none", "/healthz", "/static/study.js", "/admin"):
             client.get(path)
@@ -244,7 +245,7 @@ def test_groups_that_are_added_while_it_runs_are_shown(tmp_path: Path) -> None:
         append_groups(tmp_path / "s", [new], {model: png(900 + index) for index, model in enumerate(MODELS)})
         state = client.get(f"{link}/task").json()
         assert state["task"]["prompt"] == "a new one"
-        assert client.get(state["task"]["left"][0]).status_code == 200
+        assert client.get(state["task"]["items"][0][0]).status_code == 200
 
 
 def test_a_restart_keeps_links_pairs_images_and_form_tokens(tmp_path: Path) -> None:
@@ -255,7 +256,7 @@ def test_a_restart_keeps_links_pairs_images_and_form_tokens(tmp_path: Path) -> N
         before = client.get(f"{link}/task").json()
     with browsing(make_app(tmp_path / "s")) as client:
         assert client.get(f"{link}/task").json() == before
-        assert client.get(before["task"]["left"][0]).status_code == 200
+        assert client.get(before["task"]["items"][0][0]).status_code == 200
 
 
 def test_the_next_pair_is_named_ahead(tmp_path: Path) -> None:
@@ -270,7 +271,7 @@ def test_the_next_pair_is_named_ahead(tmp_path: Path) -> None:
             with browsing(make_app(tmp_path / "s")) as other:  # another process of the server
                 assert all(browser.get(address).status_code == 200 for browser in (client, other) for address in ahead)
             state = vote(client, link, state, "left", key=f"key-{number:08}").json()
-            hits += set(ahead) == {*state["task"]["left"], *state["task"]["right"]}
+            hits += set(ahead) == set(chain(*state["task"]["items"]))
         assert client.get(f"{link}/ahead").json()["preload"] == []
     assert hits == 5
 

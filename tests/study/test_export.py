@@ -29,14 +29,13 @@ ANSWERS: tuple[Answer, ...] = ("first", "second", "tie", "bad", "skip")
 
 def judgement(study: Study, index: int, answer: Answer, **changes: Any) -> Judgement:
     group = study.groups[index]
-    show = Show(token=f"t{index}", rater="r", group=group.id, first=0, second=1, flipped=bool(index % 2), number=index)
+    show = Show(token=f"t{index}", rater="r", group=group.id, order=(1, 0) if index % 2 else (0, 1), number=index)
     judged = Judgement(
         show=replace(show, **{name: changes.pop(name) for name in ("repeat_of",) if name in changes}),
         question=group.question,
         prompt=group.prompt,
         category="c",
-        first=group.candidates[0],
-        second=group.candidates[1],
+        candidates=group.candidates[:2],
         answer=answer,
         seconds=1.5,
         at="2026-03-01T12:00:00.000000+00:00",

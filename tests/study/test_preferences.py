@@ -9,10 +9,8 @@ from seedpo.study.settings import Question, StudySettings
 
 def vote(first: int, second: int, answer: Answer, *, rater: str = "a", repeat_of: str | None = None) -> Judgement:
     side = Candidate(source="m", images=("0" * 32,))
-    show = Show(
-        token="t", rater=rater, group="g", first=first, second=second, flipped=False, number=0, repeat_of=repeat_of
-    )
-    return Judgement(show=show, question="q", prompt="p", category="", first=side, second=side, answer=answer)
+    show = Show(token="t", rater=rater, group="g", order=(first, second), number=0, repeat_of=repeat_of)
+    return Judgement(show=show, question="q", prompt="p", category="", candidates=(side, side), answer=answer)
 
 
 class TestPreferences:

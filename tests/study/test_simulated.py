@@ -26,8 +26,9 @@ def token(site: Site) -> str:
     return site.link().rsplit("/", 1)[1]
 
 
-def greener(task: Task, left: Sequence[Image.Image], right: Sequence[Image.Image]) -> Side:
+def greener(task: Task, items: Sequence[Sequence[Image.Image]]) -> Side:
     """The side whose first pixel is greener."""
+    left, right = items
     return "left" if left[0].getpixel((0, 0))[1] > right[0].getpixel((0, 0))[1] else "right"
 
 

@@ -82,9 +82,9 @@ def scenes_judge(questions: Mapping[str, str], *, raters: int, seed: int) -> Jud
     """
     careless = raters - 1 if raters >= 4 else None
 
-    def judge(task: Task, left: Sequence[Image.Image], right: Sequence[Image.Image]) -> Side:
+    def judge(task: Task, items: Sequence[Sequence[Image.Image]]) -> Side:
         question = questions[task.question]
-        sides = [[_small(image) for image in images] for images in (left, right)]
+        sides = [[_small(image) for image in images] for images in items]
         seen = hashlib.sha256(b"".join(part for side in sides for part in side)).hexdigest()
         draw = random.Random(f"{seed}:{task.rater}:{question}:{seen}")
         if task.rater == careless:

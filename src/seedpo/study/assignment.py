@@ -1,11 +1,12 @@
-"""What a rater sees next: a pure function of the study, the rater's answers, and how often each pair was shown.
+"""What a rater sees next: a pure function of the study, the rater's answers, counts by unit, and a token.
 
-Pairs with the fewest raters come first; the seed, the rater and the number of the show decide among equals. Attention
+Units with the fewest raters come first; the seed, the rater and the number of the show decide among equals. Attention
 checks and repetitions are mixed in at their shares. If the questions come in blocks, all this happens inside the
 rater's current block; a check or repetition that is due and not available there is made up for in the next block.
 
-Sides are balanced twice. A pair that was shown one way round more often is always shown the other way round next.
-Among the pairs that may come next, one that balances the rater's own left and right is preferred.
+The order on the screen is drawn from the token of the show, a secret until the page has it: nothing that a rater saw
+before, knows of the seed or reads in this file foretells a side. One thing is balanced: if a pair was shown to other
+raters one way round more often, the next rater gets it the other way round.
 
 In a knockout of more than two candidates each rater plays whole knockouts, one group at a time, and
 ``raters_per_pair`` is the number of knockouts per group. A group that a rater abandoned is given again when nothing
@@ -22,18 +23,21 @@ from functools import lru_cache
 from itertools import combinations, product
 
 from seedpo.study.folder import Study
-from seedpo.study.records import Answer, Group, Judgement, Pair
+from seedpo.study.records import Answer, Group, Judgement, Unit
 
 Match = tuple[int, int]
 """Indices of two candidates of a group, the lower one first."""
 
-Counts = Mapping[Pair, int]
+Members = tuple[int, ...]
+"""Ascending indices of the candidates of a unit."""
+
+Counts = Mapping[Unit, int]
 
 REPEAT_AFTER = 5
 """At least so many other shows lie between a show and its repetition."""
 
 _PROBES = 24
-"""Pairs that are drawn at random before all are examined: enough while many are untouched."""
+"""Units that are drawn at random before all are examined: enough while many are untouched."""
 
 
 # Which candidates of a group are compared: all pairs, or a knockout.
@@ -51,7 +55,7 @@ def knockout_order(group: Group, seed: int) -> Sequence[int]:
     return indices
 
 
-def next_match(entries: Sequence[int], answers: Mapping[Match, Answer]) -> tuple[int, Match] | None:
+def next_match(entries: Sequence[int], answers: Mapping[Members, Answer]) -> tuple[int, Match] | None:
     """The next comparison of a rater's knockout: the better of two candidates meets the next one.
 
     k - 1 comparisons find the best of k candidates. After a tie, "both bad" or "skip" the earlier candidate stays. If
@@ -85,7 +89,7 @@ def finished(entries: Sequence[int], group: str, counts: Counts) -> int:
         counts: raters by pair.
     """
     last = entries[-1]
-    return sum(counts.get((group, min(other, last), max(other, last)), 0) for other in entries[:-1])
+    return sum(counts.get((group, (min(other, last), max(other, last))), 0) for other in entries[:-1])
 
 
 # In which order the questions come, and when checks and repetitions do.
@@ -173,15 +177,12 @@ class Proposal:
 
     Attributes:
         group: id of the group.
-        first, second: indices of its candidates, first < second.
-        flipped: whether the second one is on the left.
+        order: indices of its candidates in their order on the screen.
         repeat_of: token of the show that this repeats; `None` if it repeats none.
     """
 
     group: str
-    first: int
-    second: int
-    flipped: bool
+    order: tuple[int, ...]
     repeat_of: str | None = None
 
 
@@ -190,14 +191,14 @@ class _Plan:
     """What of a study, or of one of its blocks, does not depend on votes.
 
     Attributes:
-        pairs: all regular pairs outside knockouts.
+        units: all regular units outside knockouts.
         knockouts: by group, the order in which its candidates enter.
-        checks: the pair of each attention check.
+        checks: the unit of each attention check.
     """
 
-    pairs: Sequence[Pair]
+    units: Sequence[Unit]
     knockouts: Mapping[str, Sequence[int]]
-    checks: Sequence[Pair]
+    checks: Sequence[Unit]
 
 
 @dataclass(frozen=True)
@@ -207,55 +208,52 @@ class _State:
     Attributes:
         study, counts, flips: see :func:`next_show`.
         plan: of the current block.
-        answers: of the rater, by group and match.
-        wanted_flip: which way round balances the rater's sides; `None`: either.
+        answers: of the rater, by group and members.
         draw: random numbers of this choice.
+        coin: random numbers of the order on the screen.
     """
 
     study: Study
     plan: _Plan
     counts: Counts
     flips: Counts
-    answers: Mapping[str, Mapping[Match, Answer]]
-    wanted_flip: bool | None
+    answers: Mapping[str, Mapping[Members, Answer]]
     draw: random.Random
+    coin: random.Random
 
-    def is_open(self, pair: Pair) -> bool:
-        """Whether the rater has not answered a pair."""
-        return pair[1:] not in self.answers.get(pair[0], ())
+    def is_open(self, unit: Unit) -> bool:
+        """Whether the rater has not answered a unit."""
+        return unit[1] not in self.answers.get(unit[0], ())
 
     def is_free(self, group: str) -> bool:
         """Whether a knockout has not been played by enough raters."""
         return finished(self.plan.knockouts[group], group, self.counts) < self.study.settings.raters_per_pair
 
-    def needed_flip(self, pair: Pair) -> bool | None:
-        """Which way round balances the sides of a pair; `None`: either."""
-        surplus = 2 * self.flips.get(pair, 0) - self.counts.get(pair, 0)
-        return None if surplus == 0 else surplus < 0
+    def balanced(self, unit: Unit) -> Proposal:
+        """A unit in a drawn order; a pair the way round that fewer raters saw, if there is one."""
+        surplus = 2 * self.flips.get(unit, 0) - self.counts.get(unit, 0)
+        if len(unit[1]) == 2 and surplus:
+            return Proposal(unit[0], unit[1] if surplus > 0 else unit[1][::-1])
+        return self.drawn(unit)
 
-    def fits(self, pair: Pair) -> bool:
-        """Whether a pair can be shown such that the rater's sides become more even."""
-        needed = self.needed_flip(pair)
-        return self.wanted_flip is None or needed is None or needed is self.wanted_flip
-
-    def proposal(self, pair: Pair, *, needed: bool | None) -> Proposal:
-        """A pair, flipped as the pair needs, else as the rater needs, else at random."""
-        by_chance = self.draw.random() < 0.5
-        return Proposal(*pair, flipped=next(f for f in (needed, self.wanted_flip, by_chance) if f is not None))
+    def drawn(self, unit: Unit, *, repeat_of: str | None = None) -> Proposal:
+        """A unit in a drawn order."""
+        return Proposal(unit[0], tuple(self.coin.sample(unit[1], len(unit[1]))), repeat_of)
 
 
 def next_show(
-    study: Study, own: Sequence[Judgement], counts: Counts, flips: Counts, *, rater: str, turn: int = 0
+    study: Study, own: Sequence[Judgement], counts: Counts, flips: Counts, *, rater: str, token: str, turn: int = 0
 ) -> Proposal | None:
     """Chooses what a rater sees next.
 
     Args:
         study: the study. What is derived from it is cached: pass the same object while it does not change.
         own: all answers of the rater in any order, checks and repetitions included.
-        counts: raters of each pair who have answered it or hold it open. Checks and repetitions do not matter here. If
-            skips are not counted, somebody else gets the pair.
-        flips: how many of ``counts`` see the second candidate on the left.
+        counts: raters of each unit who have answered it or hold it open. Checks and repetitions do not matter here. If
+            skips are not counted, somebody else gets the unit.
+        flips: how many of ``counts`` see the second candidate of a pair on the left.
         rater: id of the rater.
+        token: of the show that is proposed, unknown to the rater until then: it decides the order on the screen alone.
         turn: number of raters before this one; consecutive raters begin with different questions.
 
     Returns:
@@ -266,11 +264,10 @@ def next_show(
         return None
     number = 1 + max((answer.show.number for answer in own), default=-1)
     draw = random.Random(f"{settings.seed}|{rater}|{number}")
-    surplus = sum(1 if answer.show.flipped else -1 for answer in own)
-    wanted_flip = None if surplus == 0 else surplus < 0
+    coin = random.Random(f"{settings.seed}|order|{token}")
     answers = _by_group(own)
     for find, block in product((_regular, _abandoned), _blocks(study, own, turn)):  # abandoned knockouts come last
-        state = _State(study, plans[block], counts, flips, answers, wanted_flip, draw)
+        state = _State(study, plans[block], counts, flips, answers, draw, coin)
         regular = find(state)
         if regular is not None:  # checks or repetitions without it would add nothing
             in_block = own if block is None else [answer for answer in own if answer.question == block]
@@ -285,8 +282,8 @@ def total(study: Study, own: Sequence[Judgement], counts: Counts, *, rater: str)
         study, own, counts, rater: see :func:`next_show`.
     """
     settings, plan = study.settings, _plans(study)[None]
-    state = _State(study, plan, counts, {}, _by_group(own), None, random.Random())
-    left = sum(counts.get(pair, 0) < settings.raters_per_pair and state.is_open(pair) for pair in plan.pairs)
+    state = _State(study, plan, counts, {}, _by_group(own), random.Random(), random.Random())
+    left = sum(counts.get(unit, 0) < settings.raters_per_pair and state.is_open(unit) for unit in plan.units)
     for name, entries in plan.knockouts.items():
         match = next_match(entries, state.answers.get(name, {}))
         if match and (match[0] or state.is_free(name)):
@@ -318,29 +315,29 @@ def _plans(study: Study) -> Mapping[str | None, _Plan]:
     tasks = [group for group in study.groups if group.expected is None]
     played = [group for group in tasks if not study.settings.compares_all(len(group.candidates))]
     knockouts = {group.id: knockout_order(group, study.settings.seed) for group in played}
-    pairs = [(group.id, *match) for group in tasks if group.id not in knockouts for match in all_matches(group)]
-    checks = []
+    units = [(group.id, match) for group in tasks if group.id not in knockouts for match in all_matches(group)]
+    checks: list[Unit] = []
     for group in study.groups:
         if group.expected is not None:
             other = 1 if group.expected == 0 else 0
-            checks.append((group.id, min(group.expected, other), max(group.expected, other)))
-    plans: dict[str | None, _Plan] = {None: _Plan(pairs, knockouts, checks)}
+            checks.append((group.id, (min(group.expected, other), max(group.expected, other))))
+    plans: dict[str | None, _Plan] = {None: _Plan(units, knockouts, checks)}
     for question in study.settings.questions:
         names = {group.id for group in study.groups if group.question == question.key}
         plans[question.key] = _Plan(
-            pairs=[pair for pair in pairs if pair[0] in names],
+            units=[unit for unit in units if unit[0] in names],
             knockouts={name: entries for name, entries in knockouts.items() if name in names},
-            checks=[pair for pair in checks if pair[0] in names],
+            checks=[unit for unit in checks if unit[0] in names],
         )
     return plans
 
 
-def _by_group(own: Sequence[Judgement]) -> Mapping[str, Mapping[Match, Answer]]:
-    answers: dict[str, dict[Match, Answer]] = {}
+def _by_group(own: Sequence[Judgement]) -> Mapping[str, Mapping[Members, Answer]]:
+    answers: dict[str, dict[Members, Answer]] = {}
     for answer in own:
-        matches = answers.setdefault(answer.show.group, {})
+        of_group = answers.setdefault(answer.show.group, {})
         if answer.show.repeat_of is None:
-            matches[answer.show.first, answer.show.second] = answer.answer
+            of_group[answer.show.members] = answer.answer
     return answers
 
 
@@ -348,23 +345,21 @@ def _check_or_repeat(
     state: _State, own: Sequence[Judgement], repeatable: Sequence[Judgement], number: int, rater: str
 ) -> Proposal | None:
     """An attention check or a repetition, if one is due and available."""
-    checks = [pair for pair in state.plan.checks if pair[0] not in state.answers]
+    checks = [unit for unit in state.plan.checks if unit[0] not in state.answers]
     checks_seen = sum(answer.expected is not None for answer in own)
     if checks and checks_seen < _due(state.study, "check", number, rater):
-        return state.proposal(state.draw.choice(checks), needed=None)
+        return state.drawn(state.draw.choice(checks))
     repeats_seen = sum(answer.show.repeat_of is not None for answer in own)
     if repeatable and repeats_seen < _due(state.study, "repeat", number, rater):
-        flip = state.wanted_flip
-        fitting = [answer for answer in repeatable if flip is None or answer.show.flipped is not flip]
-        show = state.draw.choice(fitting or repeatable).show
-        return Proposal(*show.pair, flipped=not show.flipped, repeat_of=show.token)
+        show = state.draw.choice(repeatable).show
+        return state.drawn(show.unit, repeat_of=show.token)
     return None
 
 
 def _regular(state: _State) -> Proposal | None:
     """The next show that is neither a check nor a repetition."""
-    pair = _begun(state) or _untouched(state) or _rarest(state)
-    return state.proposal(pair, needed=state.needed_flip(pair)) if pair else None
+    unit = _begun(state) or _untouched(state) or _rarest(state)
+    return state.balanced(unit) if unit else None
 
 
 def _abandoned(state: _State) -> Proposal | None:
@@ -372,57 +367,41 @@ def _abandoned(state: _State) -> Proposal | None:
     knockouts = state.plan.knockouts
     pairs = [_opening(name, knockouts[name]) for name in knockouts if name not in state.answers and state.is_free(name)]
     pair = min(pairs, key=lambda pair: (state.counts.get(pair, 0), state.draw.random()), default=None)
-    return state.proposal(pair, needed=state.needed_flip(pair)) if pair else None
+    return state.balanced(pair) if pair else None
 
 
-def _begun(state: _State) -> Pair | None:
+def _begun(state: _State) -> Unit | None:
     """The next comparison of a knockout that this rater has begun: a group is finished before the next one."""
     for name, answers in state.answers.items():
         if name in state.plan.knockouts:
             match = next_match(state.plan.knockouts[name], answers)
             if match:
-                return name, *match[1]
+                return name, match[1]
     return None
 
 
-def _untouched(state: _State) -> Pair | None:
-    """A pair that nobody has, if a few draws find one: no pair can be rarer."""
+def _untouched(state: _State) -> Unit | None:
+    """A unit that nobody has, if a few draws find one: no unit can be rarer."""
     plan = state.plan
-    if not plan.pairs or plan.knockouts:
+    if not plan.units or plan.knockouts:
         return None
     for _ in range(_PROBES):
-        pair = plan.pairs[state.draw.randrange(len(plan.pairs))]
-        if not state.counts.get(pair, 0) and state.is_open(pair) and state.fits(pair):
-            return pair
+        unit = plan.units[state.draw.randrange(len(plan.units))]
+        if not state.counts.get(unit, 0) and state.is_open(unit):
+            return unit
     return None
 
 
-def _rarest(state: _State) -> Pair | None:
-    """A pair with the fewest raters that fits the rater's sides; else a fitting one with one rater more; else any."""
-    by_count: dict[int, list[Pair]] = {}
+def _rarest(state: _State) -> Unit | None:
+    """A unit with the fewest raters."""
+    by_count: dict[int, list[Unit]] = {}
     openings = [_opening(name, entries) for name, entries in state.plan.knockouts.items()]
-    for pair in [*state.plan.pairs, *openings]:
-        count = state.counts.get(pair, 0)
-        if count < state.study.settings.raters_per_pair and state.is_open(pair):
-            by_count.setdefault(count, []).append(pair)
-    if not by_count:
-        return None
-    lowest = min(by_count)
-    for count in (lowest, lowest + 1):
-        fitting = _fitting(state, by_count.get(count, []))
-        if fitting:
-            return fitting
-    return state.draw.choice(by_count[lowest])
+    for unit in [*state.plan.units, *openings]:
+        count = state.counts.get(unit, 0)
+        if count < state.study.settings.raters_per_pair and state.is_open(unit):
+            by_count.setdefault(count, []).append(unit)
+    return state.draw.choice(by_count[min(by_count)]) if by_count else None
 
 
-def _fitting(state: _State, pairs: Sequence[Pair]) -> Pair | None:
-    for _ in range(min(_PROBES, len(pairs))):
-        pair = state.draw.choice(pairs)
-        if state.fits(pair):
-            return pair
-    fitting = [pair for pair in pairs if state.fits(pair)]
-    return state.draw.choice(fitting) if fitting else None
-
-
-def _opening(group: str, entries: Sequence[int]) -> Pair:
-    return group, min(entries[:2]), max(entries[:2])
+def _opening(group: str, entries: Sequence[int]) -> Unit:
+    return group, (min(entries[:2]), max(entries[:2]))

@@ -24,7 +24,7 @@ from seedpo.data.text import spreadsheet_text
 from seedpo.errors import ConfigError, DataError
 from seedpo.files import write_aside
 from seedpo.study.folder import Study
-from seedpo.study.records import Judgement, Pair
+from seedpo.study.records import Judgement, Unit
 
 LABELS = {"first": (1.0, 0.0), "second": (0.0, 1.0), "tie": (0.5, 0.5)}
 """Pick-a-Pic's labels of the answers that are exported."""
@@ -204,10 +204,10 @@ def _write_label_studio(study: Study, rows: Iterable[Judgement], aside: Path, im
     ``<Choices name="preference" toName="first">`` with the choices first, second and tie. Its local storage has to
     serve the folder of the file.
     """
-    tasks: dict[Pair, dict[str, Any]] = {}
+    tasks: dict[Unit, dict[str, Any]] = {}
     for judgement in rows:
-        if judgement.show.pair not in tasks:
-            tasks[judgement.show.pair] = {"data": _label_studio_data(study, judgement, images), "annotations": []}
+        if judgement.show.unit not in tasks:
+            tasks[judgement.show.unit] = {"data": _label_studio_data(study, judgement, images), "annotations": []}
         choice = {"from_name": "preference", "to_name": "first", "type": "choices"}
         annotation = {
             "result": [{**choice, "value": {"choices": [judgement.answer]}}],
@@ -216,7 +216,7 @@ def _write_label_studio(study: Study, rows: Iterable[Judgement], aside: Path, im
             "created_at": judgement.at,
             "lead_time": judgement.seconds,
         }
-        tasks[judgement.show.pair]["annotations"].append(annotation)
+        tasks[judgement.show.unit]["annotations"].append(annotation)
     aside.write_text(json.dumps(list(tasks.values()), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 

@@ -89,9 +89,9 @@ def counted_votes(
 
 def _of_group(settings: StudySettings, group: Group, judgements: Sequence[Judgement]) -> Count:
     raters = settings.raters_per_pair
-    votes = Counter(vote.show.pair for vote in judgements if vote.regular)
+    votes = Counter(vote.show.unit for vote in judgements if vote.regular)
     if settings.compares_all(len(group.candidates)):
-        pairs = [(group.id, *match) for match in all_matches(group)]
+        pairs = [(group.id, match) for match in all_matches(group)]
         return Count(done=sum(min(votes[pair], raters) for pair in pairs), wanted=raters * len(pairs))
     wanted = raters * (len(group.candidates) - 1)
     enough = finished(knockout_order(group, settings.seed), group.id, votes) >= raters

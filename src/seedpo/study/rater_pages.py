@@ -24,7 +24,8 @@ class Vote(BaseModel):
         show: token of what was shown.
         side: the answer.
         key: the page makes one for each answer, so that an answer counts once however often it arrives.
-        seconds: between the display of both images and the answer.
+        seconds: between the display of the images and the answer.
+        best, worst: places on the screen from 0, of an answer ``ranked``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -33,6 +34,8 @@ class Vote(BaseModel):
     side: Side
     key: str = Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")
     seconds: float | None = Field(default=None, ge=0.0, le=86_400.0)
+    best: int | None = Field(default=None, ge=0, le=99)
+    worst: int | None = Field(default=None, ge=0, le=99)
 
 
 def rater_pages(site: Site) -> APIRouter:
@@ -85,7 +88,15 @@ def rater_tasks(site: Site) -> APIRouter:
     def vote(token: str, answer: Vote, x_csrf_token: Annotated[str, Header(max_length=100)] = "") -> JSONResponse:
         rater = _agreed(site, token)
         _require_form_token(site, token, x_csrf_token)
-        site.store.vote(rater.id, answer.show, answer.side, key=answer.key, seconds=answer.seconds)
+        site.store.vote(
+            rater.id,
+            answer.show,
+            answer.side,
+            key=answer.key,
+            seconds=answer.seconds,
+            best=answer.best,
+            worst=answer.worst,
+        )
         return JSONResponse({"saved": True} | _state(site, rater, token))
 
     @router.get("/previous")
@@ -110,7 +121,7 @@ def rater_tasks(site: Site) -> APIRouter:
 
 
 def task_of(site: Site, show: Show, *, address: str) -> dict[str, Any]:
-    """What a rater's browser gets of a show: two sides without names.
+    """What a rater's browser gets of a show: its images, without names.
 
     Args:
         site: of the study.
@@ -118,23 +129,23 @@ def task_of(site: Site, show: Show, *, address: str) -> dict[str, Any]:
         address: of the rater's page, without a slash at the end.
 
     Returns:
-        ``show``, ``question`` (text), ``prompt``, ``layout``, ``left`` and ``right`` (addresses of images), ``choices``
-        and ``ratio`` (width / height of the first image, for which the page reserves space).
+        ``show``, ``form``, ``question`` (text), ``prompt``, ``layout``, ``items`` (addresses of the images of each
+        candidate, in their order on the screen), ``choices`` and ``ratio`` (width / height of an image, for which the
+        page reserves space).
     """
     study = site.study
     group = study.group(show.group)
     question = study.question(group.question)
-    first, second = group.candidates[show.first].images, group.candidates[show.second].images
-    left, right = (second, first) if show.flipped else (first, second)
+    items = [group.candidates[index].images for index in show.order]
     return {
         "show": show.token,
+        "form": question.form,
         "question": question.text,
         "prompt": group.prompt,
         "layout": question.shows,
-        "left": [_image_address(site, show.rater, image, address) for image in left],
-        "right": [_image_address(site, show.rater, image, address) for image in right],
+        "items": [[_image_address(site, show.rater, image, address) for image in images] for images in items],
         "choices": list(question.choices),
-        "ratio": _ratio(study.image(first[0])),
+        "ratio": _ratio(study.image(group.candidates[show.members[0]].images[0])),
     }
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Literal
 
-Side = Literal["left", "right", "tie", "bad", "skip"]
-"""An answer as the page gives it."""
+Form = Literal["pair", "single", "best-worst"]
+"""How a question is asked: which of two, like or dislike of one, or best and worst of several in one view."""
 
-Answer = Literal["first", "second", "tie", "bad", "skip"]
-"""An answer as it is stored: which candidate, whichever side it was on."""
+Side = Literal["left", "right", "tie", "bad", "skip", "like", "dislike", "ranked"]
+"""An answer as the page gives it. ``ranked`` comes with the places of the best and the worst candidate."""
 
-Pair = tuple[str, int, int]
-"""Id of a group and the indices of two of its candidates, the lower one first."""
+Answer = Literal["first", "second", "tie", "bad", "skip", "like", "dislike", "ranked"]
+"""An answer as it is stored: which candidate, wherever it was on the screen."""
+
+Unit = tuple[str, tuple[int, ...]]
+"""What is judged in one view: id of a group and the ascending indices of one or more of its candidates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +34,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Candidates for one prompt and one question; raters see two of them at a time.
+    """Candidates for one prompt and one question; raters see one, two or several of them at a time.
 
     Attributes:
         id: unique in the study.
@@ -51,14 +55,13 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Show:
-    """Two candidates of a group as one rater saw them.
+    """Candidates of a group as one rater saw them.
 
     Attributes:
         token: unguessable; the page answers with it.
         rater: pseudonymous id.
         group: id of the group.
-        first, second: indices of its candidates, first < second.
-        flipped: whether the second one is on the left.
+        order: indices of its candidates in their order on the screen; of a pair, the left one first.
         number: index of this show among the rater's shows, from 0.
         repeat_of: token of the show that this one repeats; `None` if it repeats none.
     """
@@ -66,16 +69,34 @@ class Show:
     token: str
     rater: str
     group: str
-    first: int
-    second: int
-    flipped: bool
+    order: tuple[int, ...]
     number: int
     repeat_of: str | None = None
 
     @property
-    def pair(self) -> Pair:
-        """What was compared."""
-        return self.group, self.first, self.second
+    def members(self) -> tuple[int, ...]:
+        """The indices, ascending."""
+        return tuple(sorted(self.order))
+
+    @property
+    def unit(self) -> Unit:
+        """What was judged."""
+        return self.group, self.members
+
+    @property
+    def first(self) -> int:
+        """The lower index of a pair."""
+        return self.members[0]
+
+    @property
+    def second(self) -> int:
+        """The higher index of a pair."""
+        return self.members[1]
+
+    @property
+    def flipped(self) -> bool:
+        """Whether the second candidate of a pair is on the left."""
+        return self.order[0] > self.order[-1]
 
     def answer(self, side: Side) -> Answer:
         """The answer that a side of the page means."""
@@ -84,6 +105,16 @@ class Show:
         if side == "right":
             return "first" if self.flipped else "second"
         return side
+
+    def fits(self, side: Side, places: tuple[int | None, ...]) -> bool:
+        """Whether an answer comes with the places that belong to it: best and worst for ``ranked``, else none."""
+        if side != "ranked":
+            return not places
+        return len(set(places)) == 2 and all(place is not None and 0 <= place < len(self.order) for place in places)
+
+    def candidate(self, place: int | None) -> int | None:
+        """The candidate at a place of the screen, from 0; `None` for `None`."""
+        return None if place is None else self.order[place]
 
     def side(self, answer: Answer) -> Side:
         """The inverse of :meth:`answer`: what the rater pressed."""
@@ -101,8 +132,9 @@ class Judgement:
     Attributes:
         show: what was shown.
         question, prompt, category: of its group.
-        first, second: the candidates.
+        candidates: in the order of ``show.members``.
         answer: the rater's last answer to this show.
+        best, worst: indices in the group; `None` unless the answer is ``ranked``.
         expected: the right answer of an attention check; `None` for all other shows.
         seconds: between display and answer, measured by the page; `None` if unknown.
         at: time of the vote, ISO 8601, UTC.
@@ -112,12 +144,23 @@ class Judgement:
     question: str
     prompt: str
     category: str
-    first: Candidate
-    second: Candidate
+    candidates: tuple[Candidate, ...]
     answer: Answer
+    best: int | None = None
+    worst: int | None = None
     expected: Answer | None = None
     seconds: float | None = None
     at: str = ""
+
+    @property
+    def first(self) -> Candidate:
+        """The first candidate of a pair."""
+        return self.candidates[0]
+
+    @property
+    def second(self) -> Candidate:
+        """The second candidate of a pair."""
+        return self.candidates[1]
 
     @property
     def regular(self) -> bool:
@@ -154,27 +197,69 @@ class Rater:
     expires: str
 
 
-def judge(show: Show, group: Group, answer: Answer, *, seconds: float | None = None, at: str = "") -> Judgement:
+def judge(
+    show: Show,
+    group: Group,
+    answer: Answer,
+    *,
+    best: int | None = None,
+    worst: int | None = None,
+    seconds: float | None = None,
+    at: str = "",
+) -> Judgement:
     """The judgement of a show.
 
     Args:
         show: what was shown.
         group: its group.
-        answer, seconds, at: see :class:`Judgement`.
+        answer, best, worst, seconds, at: see :class:`Judgement`.
     """
-    expected: dict[int | None, Answer] = {show.first: "first", show.second: "second"}
+    expected: dict[int | None, Answer] = dict(zip(show.members, ("first", "second"), strict=False))
     return Judgement(
         show=show,
         question=group.question,
         prompt=group.prompt,
         category=group.category,
-        first=group.candidates[show.first],
-        second=group.candidates[show.second],
+        candidates=tuple(group.candidates[index] for index in show.members),
         answer=answer,
+        best=best,
+        worst=worst,
         expected=expected.get(group.expected),
         seconds=seconds,
         at=at,
     )
+
+
+def pairs_of(judgement: Judgement) -> list[Judgement]:
+    """What an answer says of pairs: every statistic of pairs and every export of pairs reads this.
+
+    Best and worst of k candidates are 2 k - 3 choices: the best one before all others, and all others before the worst.
+    All of them keep the show's token: they come from one answer and are not independent.
+
+    Args:
+        judgement: any answer.
+
+    Returns:
+        One judgement for each pair; an answer to a pair as it is; none for a like or a skipped view of several.
+    """
+    if len(judgement.candidates) == 2:
+        return [judgement]
+    if judgement.answer != "ranked":
+        return []
+    best, worst, show = judgement.best, judgement.worst, judgement.show
+    candidates = dict(zip(show.members, judgement.candidates, strict=True))
+    return [
+        replace(
+            judgement,
+            show=replace(show, order=tuple(index for index in show.order if index in pair)),
+            candidates=(candidates[pair[0]], candidates[pair[1]]),
+            answer="first" if pair[0] == best or pair[1] == worst else "second",
+            best=None,
+            worst=None,
+        )
+        for pair in combinations(show.members, 2)
+        if best in pair or worst in pair
+    ]
 
 
 def rater_labels(label: str, number: int) -> list[str]:

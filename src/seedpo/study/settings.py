@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from seedpo.documents import parse_yaml
 from seedpo.errors import ConfigError
 from seedpo.settings import Section
-from seedpo.study.records import Side
+from seedpo.study.records import Form, Side
 
 NAME = "study.yaml"
 
@@ -33,6 +33,8 @@ class Question(Section):
     """Its name in groups and tables."""
     text: str
     """What the rater reads."""
+    form: Form = "pair"
+    """pair: which of two. single: like or dislike of one. best-worst: best and worst of several in one view."""
     shows: Literal["image", "set"] = "image"
     """One image on each side, or a set on each side whose first image is the reference."""
     choices: tuple[Side, ...] = ("left", "right", "tie", "bad", "skip")
@@ -63,7 +65,7 @@ class StudySettings(Section):
     """With more than two images of a prompt: full (every pair: k (k - 1) / 2 comparisons) or knockout (the better one
     stays: k - 1 comparisons, which show the best image and not how the others rank)."""
     repeats: float = Field(default=0.0, ge=0.0, le=0.5)
-    """Share of a rater's pairs that are shown a second time with the sides exchanged, 0 to 0.5."""
+    """Share of a rater's pairs that are shown a second time with the sides drawn anew, 0 to 0.5."""
     checks: float = Field(default=0.0, ge=0.0, le=0.5)
     """Share of a rater's pairs that are attention checks, 0 to 0.5; the study must contain some."""
     seed: int = 0

@@ -21,7 +21,7 @@ from PIL import Image
 
 from seedpo.data.images.rgb import decoded
 from seedpo.errors import SeedpoError
-from seedpo.study.records import Side
+from seedpo.study.records import Form, Side
 
 try:
     import httpx
@@ -45,8 +45,9 @@ class Task:
         show: token of the show.
         question: text of the question.
         prompt: what the images were drawn from.
-        layout: one image on each side, or a set whose first image is the reference.
-        left, right: addresses of the images.
+        layout: one image for each candidate, or a set whose first image is the reference.
+        form: how the question is asked.
+        items: addresses of the images of each candidate, in their order on the screen.
         choices: possible answers.
     """
 
@@ -55,8 +56,8 @@ class Task:
     question: str
     prompt: str
     layout: Literal["image", "set"]
-    left: tuple[str, ...]
-    right: tuple[str, ...]
+    form: Form
+    items: tuple[tuple[str, ...], ...]
     choices: tuple[Side, ...]
 
 
@@ -75,14 +76,18 @@ class Vote:
     rater: int
     show: str
     key: str
-    side: Side
+    side: Choice
     attempts: int
+
+
+Choice = Side | tuple[int, int]
+"""A simulated rater's answer; a tuple holds the places of the best and the worst candidate."""
 
 
 class Judge(Protocol):
     """Decides by looking."""
 
-    def __call__(self, task: Task, left: Sequence[Image.Image], right: Sequence[Image.Image]) -> Side:
+    def __call__(self, task: Task, items: Sequence[Sequence[Image.Image]]) -> Choice:
         """The answer; several threads call this at the same time."""
 
 
@@ -140,7 +145,7 @@ class SimulatedRater:
         answers = (self._request("image", "GET", address) for address in addresses)
         return [decoded(answer.content) for answer, _ in answers]
 
-    def vote(self, task: Task, side: Side, *, seconds: float | None = None) -> tuple[Vote, Task | None]:
+    def vote(self, task: Task, side: Choice, *, seconds: float | None = None) -> tuple[Vote, Task | None]:
         """Sends an answer until it is acknowledged, always with the same key.
 
         Args:
@@ -155,7 +160,9 @@ class SimulatedRater:
             SimulationError: the server refuses, or ``patience`` is over.
         """
         key = str(uuid.uuid4())
-        body = {"show": task.show, "side": side, "key": key, "seconds": seconds}
+        best, worst = (None, None) if isinstance(side, str) else side
+        answer_of_page = side if isinstance(side, str) else "ranked"
+        body = {"show": task.show, "side": answer_of_page, "key": key, "seconds": seconds, "best": best, "worst": worst}
         headers = {"X-CSRF-Token": self._csrf}
         answer, attempts = self._request("vote", "POST", f"{self._home}/vote", json=body, headers=headers)
         content = answer.json()
@@ -168,8 +175,8 @@ class SimulatedRater:
         if content is None:
             return None
         values: dict[str, Any] = {name: content[name] for name in Task.__dataclass_fields__ if name != "rater"}
-        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return Task(rater=self._number, **(values | lists))
+        values["choices"], values["items"] = tuple(values["choices"]), tuple(map(tuple, values["items"]))
+        return Task(rater=self._number, **values)
 
     def _request(self, kind: str, method: str, address: str, **content: Any) -> tuple[httpx.Response, int]:
         """One request, repeated while the server cannot be reached, fails or asks to wait."""
@@ -238,7 +245,7 @@ def simulate(
             task = rater.task()
             while task is not None and (votes is None or len(own_votes) < votes):
                 start = time.monotonic()
-                side = judge(task, rater.images(task.left), rater.images(task.right))
+                side = judge(task, [rater.images(item) for item in task.items])
                 if pause > 0.0:
                     time.sleep(pauses.expovariate(1.0 / pause))
                 vote, task = rater.vote(task, side, seconds=time.monotonic() - start if timed else None)

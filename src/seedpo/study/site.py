@@ -110,7 +110,7 @@ class Site:
         yield from self.preloads.get(rater_id, ())
         for show in self.store.shows(rater_id):
             candidates = self.study.group(show.group).candidates
-            yield from (*candidates[show.first].images, *candidates[show.second].images)
+            yield from (image for index in show.order for image in candidates[index].images)
         if rater_id not in self.preloads:  # another process of the server may have given the names
             yield from self.images_ahead(rater_id)
 
@@ -121,7 +121,7 @@ class Site:
             {
                 image
                 for proposal in self.store.upcoming(rater_id)
-                for index in (proposal.first, proposal.second)
+                for index in proposal.order
                 for image in study.group(proposal.group).candidates[index].images
             }
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedpo.study.folder import Study, open_study
-from seedpo.study.records import Judgement, Pair, Rater
+from seedpo.study.records import Judgement, Rater, Unit
 from seedpo.study.store import Store
 from seedpo.study.vote_statistics import RaterSummary, summaries
 
@@ -78,11 +78,11 @@ def rater_status(raters: Sequence[Rater], judgements: Sequence[Judgement]) -> li
 def question_status(study: Study, judgements: Sequence[Judgement]) -> list[QuestionStatus]:
     """The status of each question, in the order of ``study.yaml``."""
     groups = Counter(group.question for group in study.groups if group.expected is None)
-    raters: dict[str, dict[Pair, set[str]]] = defaultdict(lambda: defaultdict(set))
+    raters: dict[str, dict[Unit, set[str]]] = defaultdict(lambda: defaultdict(set))
     sides: dict[str, Counter[str]] = defaultdict(Counter)
     for judgement in judgements:
         if judgement.regular:
-            raters[judgement.question][judgement.show.pair].add(judgement.show.rater)
+            raters[judgement.question][judgement.show.unit].add(judgement.show.rater)
             sides[judgement.question][judgement.show.side(judgement.answer)] += 1
     return [
         QuestionStatus(

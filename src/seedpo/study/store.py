@@ -26,7 +26,18 @@ from seedpo.study.database import Database
 from seedpo.study.errors import LinkEnded, NoConsent, NotOffered, NotShown, StoreError
 from seedpo.study.folder import Study, refreshed
 from seedpo.study.records import Answer, Group, Judgement, Rater, Show, Side, judge
-from seedpo.study.tables import as_text, lock_study, prepare_tables, raters, record_group, register, shows, votes
+from seedpo.study.tables import (
+    as_text,
+    indices_of,
+    lock_study,
+    prepare_tables,
+    raters,
+    record_group,
+    register,
+    shows,
+    text_of,
+    votes,
+)
 from seedpo.study.tally import Tallies, Tally, of_rater, recount
 
 __all__ = ["LinkEnded", "NoConsent", "NotOffered", "NotShown", "Progress", "Store", "StoreError"]
@@ -182,9 +193,9 @@ class Store:
         with self._database.writing() as connection:
             revision = lock_study(connection, self._study)
             if self._mark(connection, rater_id, excluded_at=self._now() if excluded else None):
-                seen = select(shows.c.group, shows.c.first, shows.c.second).where(self._of(rater_id)).distinct()
-                pairs = [(row.group, row.first, row.second) for row in connection.execute(seen)]
-                recount(connection, self._id, revision, pairs)
+                seen = select(shows.c.group, shows.c.members).where(self._of(rater_id)).distinct()
+                units = [(row.group, indices_of(row.members)) for row in connection.execute(seen)]
+                recount(connection, self._id, revision, units)
 
     # Shows and votes.
 
@@ -215,18 +226,19 @@ class Store:
                     connection.execute(same_show.values(held_at=self._now()))
                 return _show_of(last)
             own, turn = self._own(connection, rater_id), self._turn(connection, rater_id)
-            proposal = next_show(study, own, tally.counts, tally.flips, rater=rater_id, turn=turn)
+            token = secrets.token_urlsafe(18)
+            proposal = next_show(study, own, tally.counts, tally.flips, rater=rater_id, turn=turn, token=token)
             if proposal is None:
                 return None
             show = Show(
-                token=secrets.token_urlsafe(18),
+                token=token,
                 rater=rater_id,
                 number=0 if last is None else last.number + 1,
                 **vars(proposal),
             )
             record_group(connection, self._study, self._group(show.group))
             now = self._now()
-            connection.execute(insert(shows).values(study=self._id, shown_at=now, held_at=now, **vars(show)))
+            connection.execute(insert(shows).values(study=self._id, shown_at=now, held_at=now, **_row_of(show)))
             return show
 
     def upcoming(self, rater_id: str) -> list[Proposal]:
@@ -244,12 +256,21 @@ class Store:
         group = self._group(last.group)
         futures = ([*own, judge(_show_of(last), group, answer)] for answer in _DECISIONS)
         proposals = [
-            next_show(study, future, tally.counts, tally.flips, rater=rater_id, turn=turn) for future in futures
+            next_show(study, future, tally.counts, tally.flips, rater=rater_id, turn=turn, token="")
+            for future in futures
         ]
         return list(dict.fromkeys(proposal for proposal in proposals if proposal is not None))
 
     def vote(
-        self, rater_id: str, token: str, side: Side, *, key: str, seconds: float | None = None
+        self,
+        rater_id: str,
+        token: str,
+        side: Side,
+        *,
+        key: str,
+        seconds: float | None = None,
+        best: int | None = None,
+        worst: int | None = None,
     ) -> Literal["saved", "known"]:
         """Adds an answer; it is on the disk when this returns. All answers to a show stay, the last one counts.
 
@@ -259,6 +280,7 @@ class Store:
             side: the answer.
             key: the page makes one for each answer: an answer counts once, however often it arrives.
             seconds: between display and answer; negative or infinite values are not stored.
+            best, worst: places on the screen from 0, with the answer ``ranked``; `None` with all others.
 
         Returns:
             ``"saved"``, or ``"known"`` if this answer had arrived before.
@@ -282,17 +304,22 @@ class Store:
             choices = self._study.question(group.question).choices
             if side not in choices:
                 raise NotOffered(f"question {group.question!r} offers {', '.join(choices)}, not {side!r}")
+            places = () if best is None and worst is None else (best, worst)
+            if not show.fits(side, places):
+                raise NotOffered(f"'ranked' alone comes with two different places below {len(show.order)}: best, worst")
             values = {
                 "show": token,
                 "key": key,
                 "answer": show.answer(side),
+                "best": show.candidate(best),
+                "worst": show.candidate(worst),
                 "seconds": seconds if seconds is not None and math.isfinite(seconds) and seconds >= 0 else None,
                 "at": self._now(),
             }
             number = connection.execute(insert(votes).values(**values).returning(votes.c.id)).scalar_one()
             connection.execute(update(shows).where(shows.c.token == token).values(last_vote=number))
             if show.repeat_of is None and group.expected is None:
-                recount(connection, self._id, revision, [show.pair])
+                recount(connection, self._id, revision, [show.unit])
         return "saved"
 
     def shows(self, rater_id: str) -> list[Show]:
@@ -337,7 +364,7 @@ class Store:
             last = self._last_show(connection, rater_id)
         counts = dict(tally.counts)
         if last is not None and last.last_vote is None and self._held(last, HOLD) and last.repeat_of is None:
-            counts[last.group, last.first, last.second] -= 1  # the rater's own open show is still to do
+            counts[last.group, indices_of(last.members)] -= 1  # the rater's own open show is still to do
         return Progress(done=len(own), total=total(study, own, counts, rater=rater_id))
 
     # Parts of transactions.
@@ -382,7 +409,7 @@ class Store:
     def _judged(self) -> Select[Any]:
         """All answered shows, each with the vote that counts, in the order of these votes."""
         return (
-            select(shows, votes.c.answer, votes.c.seconds, votes.c.at)
+            select(shows, votes.c.answer, votes.c.best, votes.c.worst, votes.c.seconds, votes.c.at)
             .join(votes, votes.c.id == shows.c.last_vote)
             .where(shows.c.study == self._id)
             .order_by(votes.c.id)
@@ -390,7 +417,16 @@ class Store:
 
     def _judgements(self, rows: Iterable[Row[Any]]) -> list[Judgement]:
         return [
-            judge(_show_of(row), self._group(row.group), row.answer, seconds=row.seconds, at=row.at) for row in rows
+            judge(
+                _show_of(row),
+                self._group(row.group),
+                row.answer,
+                best=row.best,
+                worst=row.worst,
+                seconds=row.seconds,
+                at=row.at,
+            )
+            for row in rows
         ]
 
     def _own(self, connection: Connection, rater_id: str) -> list[Judgement]:
@@ -403,7 +439,7 @@ class Store:
         """Whether an open show still belongs to the rater: it is held, or its place is still free."""
         if self._held(last, HOLD) or last.repeat_of is not None or self._group(last.group).expected is not None:
             return True
-        count = tally.counts.get((last.group, last.first, last.second), 0)
+        count = tally.counts.get((last.group, indices_of(last.members)), 0)
         return count < self._study.settings.raters_per_pair
 
     def _held(self, row: Row[Any], span: timedelta) -> bool:
@@ -448,4 +484,11 @@ def _rater_of(row: Row[Any], *, now: str) -> Rater:
 
 
 def _show_of(row: Row[Any]) -> Show:
-    return Show(**{name: getattr(row, name) for name in Show.__dataclass_fields__})
+    names = ("token", "rater", "group", "number", "repeat_of")
+    return Show(order=indices_of(row.places), **{name: getattr(row, name) for name in names})
+
+
+def _row_of(show: Show) -> dict[str, Any]:
+    values = dict(vars(show))
+    order = values.pop("order")
+    return {**values, "places": text_of(order), "members": text_of(show.members)}

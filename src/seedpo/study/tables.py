@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -17,7 +18,7 @@ from seedpo.study.errors import StoreError
 from seedpo.study.folder import Study, refreshed
 from seedpo.study.records import Group
 
-VERSION = 1
+VERSION = 2
 """Version of these tables; raise it whenever they change."""
 
 metadata = sa.MetaData()
@@ -64,9 +65,9 @@ shows = sa.Table(
     sa.Column("rater", sa.Text, nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("group", sa.Text, nullable=False),
-    sa.Column("first", sa.Integer, nullable=False),
-    sa.Column("second", sa.Integer, nullable=False),
-    sa.Column("flipped", sa.Boolean, nullable=False),
+    # Indices of candidates: "2,0" as they stood on the screen, "0,2" ascending.
+    sa.Column("places", sa.Text, nullable=False),
+    sa.Column("members", sa.Text, nullable=False),
     sa.Column("repeat_of", sa.Text),
     sa.Column("shown_at", sa.Text, nullable=False),
     # An open show holds its place for an hour from this time; null: its place was given up.
@@ -76,7 +77,7 @@ shows = sa.Table(
     sa.ForeignKeyConstraint(["study", "rater"], ["seedpo_raters.study", "seedpo_raters.id"]),
     sa.ForeignKeyConstraint(["study", "group"], ["seedpo_groups.study", "seedpo_groups.group"]),
     sa.UniqueConstraint("study", "rater", "number"),
-    sa.Index("seedpo_shows_pair", "study", "group", "first", "second"),
+    sa.Index("seedpo_shows_unit", "study", "group", "members"),
     sa.Index("seedpo_shows_held", "study", "last_vote", "held_at"),
 )
 
@@ -88,6 +89,9 @@ votes = sa.Table(
     sa.Column("show", sa.Text, sa.ForeignKey("seedpo_shows.token"), nullable=False),
     sa.Column("key", sa.Text, nullable=False),
     sa.Column("answer", sa.Text, nullable=False),
+    # Indices of candidates, of an answer "ranked".
+    sa.Column("best", sa.Integer),
+    sa.Column("worst", sa.Integer),
     sa.Column("seconds", sa.Float),
     sa.Column("at", sa.Text, nullable=False),
     sa.UniqueConstraint("show", "key"),
@@ -99,10 +103,9 @@ counts = sa.Table(
     metadata,
     sa.Column("study", sa.Text, sa.ForeignKey("seedpo_studies.id"), primary_key=True),
     sa.Column("group", sa.Text, primary_key=True),
-    sa.Column("first", sa.Integer, primary_key=True),
-    sa.Column("second", sa.Integer, primary_key=True),
+    sa.Column("members", sa.Text, primary_key=True),
     sa.Column("raters", sa.Integer, nullable=False),
-    # How many of these raters saw the second candidate on the left.
+    # How many of these raters saw the second candidate of a pair on the left.
     sa.Column("flipped", sa.Integer, nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
     sa.Index("seedpo_counts_revision", "study", "revision"),
@@ -152,6 +155,16 @@ def prepare_tables(connection: sa.Connection) -> None:
     for statement in _APPEND_ONLY[dialect]:
         connection.execute(sa.text(statement))
     connection.execute(sa.insert(schema).values(version=VERSION))
+
+
+def text_of(indices: Iterable[int]) -> str:
+    """Indices of candidates as they are stored."""
+    return ",".join(map(str, indices))
+
+
+def indices_of(text: str) -> tuple[int, ...]:
+    """The inverse of :func:`text_of`."""
+    return tuple(map(int, text.split(",")))
 
 
 def as_text(time: datetime) -> str:

@@ -1,4 +1,4 @@
-"""How many raters each pair has: counts beside the votes, which each process follows without reading all of them."""
+"""How many raters each unit has: counts beside the votes, which each process follows without reading all of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, select, update
 
-from seedpo.study.records import Pair
-from seedpo.study.tables import counts, raters, shows, studies, votes
+from seedpo.study.records import Unit
+from seedpo.study.tables import counts, indices_of, raters, shows, studies, text_of, votes
 
 of_rater = (raters.c.study == shows.c.study) & (raters.c.id == shows.c.rater)
 """Joins shows with their raters."""
@@ -18,15 +18,15 @@ of_rater = (raters.c.study == shows.c.study) & (raters.c.id == shows.c.rater)
 
 @dataclass(frozen=True)
 class Tally:
-    """Raters of each pair who have answered it (a skip is not an answer) or hold it open.
+    """Raters of each unit who have answered it (a skip is not an answer) or hold it open.
 
     Attributes:
         counts: how many.
-        flips: how many of them see the second candidate on the left.
+        flips: how many of them see the second candidate of a pair on the left.
     """
 
-    counts: Mapping[Pair, int]
-    flips: Mapping[Pair, int]
+    counts: Mapping[Unit, int]
+    flips: Mapping[Unit, int]
 
 
 class Tallies:
@@ -43,8 +43,8 @@ class Tallies:
         self._study = study
         self._lock = threading.Lock()
         self._revision = 0
-        self._answered: Counter[Pair] = Counter()
-        self._flipped: Counter[Pair] = Counter()
+        self._answered: Counter[Unit] = Counter()
+        self._flipped: Counter[Unit] = Counter()
 
     def read(self, connection: Connection, *, held_after: str) -> Tally:
         """The counts now; call it before the transaction changes any of them.
@@ -56,49 +56,49 @@ class Tallies:
         with self._lock:
             newer = select(counts).where(counts.c.study == self._study, counts.c.revision > self._revision)
             for row in connection.execute(newer):
-                pair = (row.group, row.first, row.second)
-                self._answered[pair], self._flipped[pair] = row.raters, row.flipped
+                unit = (row.group, indices_of(row.members))
+                self._answered[unit], self._flipped[unit] = row.raters, row.flipped
                 self._revision = max(self._revision, row.revision)
             answered, flipped = self._answered.copy(), self._flipped.copy()
         held = (
-            select(shows.c.group, shows.c.first, shows.c.second, shows.c.flipped)
+            select(shows.c.group, shows.c.members, shows.c.places)
             .join(raters, of_rater)
             .where(shows.c.study == self._study, shows.c.last_vote.is_(None), shows.c.held_at > held_after)
             .where(shows.c.repeat_of.is_(None), raters.c.excluded_at.is_(None))
         )
         for row in connection.execute(held):
-            pair = (row.group, row.first, row.second)
-            answered[pair] += 1
-            flipped[pair] += bool(row.flipped)
+            unit = (row.group, indices_of(row.members))
+            answered[unit] += 1
+            flipped[unit] += row.places != row.members
         return Tally(counts=answered, flips=flipped)
 
 
-def recount(connection: Connection, study: str, revision: int, pairs: Iterable[Pair]) -> None:
-    """Counts the raters of some pairs again after their votes have changed.
+def recount(connection: Connection, study: str, revision: int, units: Iterable[Unit]) -> None:
+    """Counts the raters of some units again after their votes have changed.
 
     Args:
         connection: in a transaction that has locked the study's row.
         study: id of the study.
         revision: of the study, from that row.
-        pairs: the pairs.
+        units: the units.
     """
-    for group, first, second in pairs:
-        key: dict[str, str | int] = {"study": study, "group": group, "first": first, "second": second}
+    for group, members in units:
+        key = {"study": study, "group": group, "members": text_of(members)}
         flips = _flips(connection, key)
         values = {"raters": len(flips), "flipped": sum(flips.values()), "revision": revision + 1}
-        same_pair = [counts.c[name] == value for name, value in key.items()]
-        if not connection.execute(update(counts).where(*same_pair).values(**values)).rowcount:
+        same_unit = [counts.c[name] == value for name, value in key.items()]
+        if not connection.execute(update(counts).where(*same_unit).values(**values)).rowcount:
             connection.execute(insert(counts).values(**key, **values))
     connection.execute(update(studies).where(studies.c.id == study).values(revision=revision + 1))
 
 
-def _flips(connection: Connection, key: Mapping[str, str | int]) -> Mapping[str, bool]:
-    """Raters whose answer to a pair counts, and whether they saw it flipped."""
+def _flips(connection: Connection, key: Mapping[str, str]) -> Mapping[str, bool]:
+    """Raters whose answer to a unit counts, and whether they saw it flipped."""
     answered = (
-        select(shows.c.rater, shows.c.flipped)
+        select(shows.c.rater, shows.c.members, shows.c.places)
         .join(votes, votes.c.id == shows.c.last_vote)
         .join(raters, of_rater)
         .where(*(shows.c[name] == value for name, value in key.items()))
         .where(shows.c.repeat_of.is_(None), raters.c.excluded_at.is_(None), votes.c.answer != "skip")
     )
-    return {row.rater: bool(row.flipped) for row in connection.execute(answered)}
+    return {row.rater: row.places != row.members for row in connection.execute(answered)}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from seedpo.core.stats.agreement import Scale, agreement_with_others, alpha_of, coincidences
 from seedpo.core.stats.bootstrap import interval_ends
 from seedpo.core.stats.classical import wilson_interval
-from seedpo.study.records import Answer, Judgement, Pair
+from seedpo.study.records import Answer, Judgement, Unit
 
 Ends = tuple[float, float]
 Key = TypeVar("Key")
@@ -173,7 +173,7 @@ def by_sources(votes: Iterable[Judgement]) -> dict[tuple[str, str], list[Judgeme
 def _exchanged(vote: Judgement) -> Judgement:
     """The same vote with its candidates in the other order."""
     other: dict[Answer, Answer] = {"first": "second", "second": "first"}
-    return replace(vote, first=vote.second, second=vote.first, answer=other.get(vote.answer, vote.answer))
+    return replace(vote, candidates=vote.candidates[::-1], answer=other.get(vote.answer, vote.answer))
 
 
 def columns(votes: Sequence[Judgement]) -> Columns:
@@ -291,7 +291,7 @@ def summaries(
 def _summary(
     rater: str,
     judgements: Sequence[Judgement],
-    pairs: Mapping[Pair, Sequence[Judgement]],
+    pairs: Mapping[Unit, Sequence[Judgement]],
     left_out: Collection[str],
     fast_seconds: float,
 ) -> RaterSummary:
@@ -300,7 +300,7 @@ def _summary(
     for vote in answers.votes:
         other_answers = Counter(
             _with_ties(other.answer)
-            for other in pairs[vote.show.pair]
+            for other in pairs[vote.show.unit]
             if other.show.rater != rater and other.show.rater not in left_out
         )
         same.append(other_answers[_with_ties(vote.answer)])
@@ -324,8 +324,8 @@ def _summary(
     )
 
 
-def _by_pair(votes: Iterable[Judgement]) -> dict[Pair, list[Judgement]]:
-    return _grouped(votes, lambda vote: vote.show.pair)
+def _by_pair(votes: Iterable[Judgement]) -> dict[Unit, list[Judgement]]:
+    return _grouped(votes, lambda vote: vote.show.unit)
 
 
 def _grouped(judgements: Iterable[Judgement], key: Callable[[Judgement], Key]) -> dict[Key, list[Judgement]]:

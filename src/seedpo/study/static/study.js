@@ -137,13 +137,13 @@
   }
   function frames(task) {
     const images = [];
-    const count = task.left.length;
+    const count = task.items[0].length;
     const columns = Math.ceil(Math.sqrt(count));
     $("pair").style.setProperty("--ratio", (task.ratio || 1) * columns / Math.ceil(count / columns));
     $("pair").style.setProperty("--columns", columns);
-    for (const side of ["left", "right"]) {
+    for (const [place, side] of ["left", "right"].entries()) {
       const frame = $(side).querySelector(".frame");
-      frame.replaceChildren(...task[side].map((url, index) => {
+      frame.replaceChildren(...task.items[place].map((url, index) => {
         const cell = document.createElement("span");
         const image = document.createElement("img");
         cell.className = "cell";
