@@ -13,6 +13,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.architecture.pins import pins
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
@@ -34,11 +36,6 @@ def imported_distributions() -> set[str]:
                 found.add(node.module.split(".")[0])
     third_party = found - set(sys.stdlib_module_names) - {"seedpo"}
     return {canonicalize_name(DISTRIBUTIONS.get(name, name)) for name in third_party}
-
-
-def pins() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    return dict(line.split("==") for line in lines if not line.startswith("#"))
 
 
 def test_declared_dependencies_are_those_that_are_imported() -> None:
