@@ -11,10 +11,12 @@ this, or going back to a skipped pair, can give a pair one rater too many.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -28,10 +30,13 @@ from seedpo.study.folder import Study, refreshed
 from seedpo.study.records import Answer, Group, Judgement, Rater, Show, Side, judge
 from seedpo.study.tables import (
     as_text,
+    have_tables,
     indices_of,
     lock_study,
+    no_tables,
     prepare_tables,
     raters,
+    recognized,
     record_group,
     register,
     shows,
@@ -46,6 +51,8 @@ HOLD = timedelta(hours=1)
 """How long an open show keeps its place."""
 
 LONGEST_KEY = 200
+
+logger = logging.getLogger(__name__)
 
 _DECISIONS: tuple[Answer, ...] = ("first", "second")
 
@@ -83,24 +90,35 @@ class Store:
         self._refreshing = threading.Lock()
 
     @classmethod
-    def open(cls, study: Study, url: str | None = None, *, clock: Callable[[], datetime] = _utc) -> Store:
-        """Opens the votes of a study and makes the tables if they do not exist.
+    def open(
+        cls, study: Study, url: str | None = None, *, write: bool = True, clock: Callable[[], datetime] = _utc
+    ) -> Store:
+        """Opens the votes of a study.
 
         Args:
             study: whose votes.
             url: of the database, in SQLAlchemy's form; `None`: the study's own.
+            write: make the tables if they do not exist. Otherwise nothing is created or changed, whatever happens, and
+                a study without a database has no votes. A warning names a database of ``study.yaml`` that is outside
+                the study's folder: the folder may be somebody else's.
             clock: gives the time in UTC.
 
         Raises:
             StoreError: the database cannot be used, has another version, or holds another study of the same id; or a
                 group changed after it was shown.
         """
-        database = Database(study.database_url if url is None else url)
+        database = Database(study.database_url if url is None else url, write=write)
         store = cls(study, database, clock)
         try:
-            with database.writing() as connection:
-                prepare_tables(connection)
-                store._study = register(connection, study)
+            if write:
+                with database.writing() as connection:
+                    prepare_tables(connection)
+                    store._study = register(connection, study)
+            else:
+                if url is None and database.is_outside(study.folder):
+                    logger.warning("%s: its votes are read from %s, as study.yaml says", study.folder, database.name)
+                with store._reading() as connection:
+                    store._study = recognized(connection, study)
         except BaseException:
             database.close()
             raise
@@ -165,14 +183,14 @@ class Store:
     def rater(self, token: str) -> Rater | None:
         """The rater with this personal link; `None` if this study has none."""
         query = select(raters).where(raters.c.study == self._id, raters.c.token_hash == _token_hash(token))
-        with self._database.reading() as connection:
+        with self._reading() as connection:
             row = connection.execute(query).first()
         return None if row is None else _rater_of(row, now=self._now())
 
     def raters(self) -> list[Rater]:
         """All raters in the order in which they were made."""
         query = select(raters).where(raters.c.study == self._id).order_by(raters.c.created_at, raters.c.id)
-        with self._database.reading() as connection:
+        with self._reading() as connection:
             return [_rater_of(row, now=self._now()) for row in connection.execute(query)]
 
     def consent(self, rater_id: str) -> None:
@@ -210,7 +228,7 @@ class Store:
             StoreError: the database cannot be used.
         """
         study = self.study
-        with self._database.reading() as connection:
+        with self._reading() as connection:
             self._require_allowed(connection, rater_id)
             last = self._last_show(connection, rater_id)
             if last is not None and last.last_vote is None and self._held(last, HOLD / 2):
@@ -247,7 +265,7 @@ class Store:
         Nothing is stored or promised: others may answer meanwhile. In a knockout there are two possibilities.
         """
         study = self.study
-        with self._database.reading() as connection:
+        with self._reading() as connection:
             last = self._last_show(connection, rater_id)
             if last is None or last.last_vote is not None:
                 return []
@@ -325,7 +343,7 @@ class Store:
     def shows(self, rater_id: str) -> list[Show]:
         """All shows of a rater, the latest first."""
         query = select(shows).where(self._of(rater_id)).order_by(shows.c.number.desc())
-        with self._database.reading() as connection:
+        with self._reading() as connection:
             return [_show_of(row) for row in connection.execute(query)]
 
     def previous(self, rater_id: str, before: str | None = None) -> Show | None:
@@ -334,7 +352,7 @@ class Store:
         Raises:
             NotShown: this rater never saw the show ``before``.
         """
-        with self._database.reading() as connection:
+        with self._reading() as connection:
             answered = select(shows).where(self._of(rater_id), shows.c.last_vote.is_not(None))
             if before is not None:
                 answered = answered.where(shows.c.number < self._shown(connection, rater_id, before).number)
@@ -352,14 +370,14 @@ class Store:
         query = self._judged()
         if not excluded:
             query = query.join(raters, of_rater).where(raters.c.excluded_at.is_(None))
-        with self._database.reading() as connection:
+        with self._reading() as connection:
             rows = connection.execute(query).all()
         return self._judgements(rows)
 
     def progress(self, rater_id: str) -> Progress:
         """How far a rater is."""
         study = self.study
-        with self._database.reading() as connection:
+        with self._reading() as connection:
             own, tally = self._own(connection, rater_id), self._tally(connection)
             last = self._last_show(connection, rater_id)
         counts = dict(tally.counts)
@@ -368,6 +386,15 @@ class Store:
         return Progress(done=len(own), total=total(study, own, counts, rater=rater_id))
 
     # Parts of transactions.
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._database.reading() as connection:
+            if self._database.write or have_tables(connection):
+                yield connection
+            else:
+                with no_tables() as empty:
+                    yield empty
 
     def _group(self, name: str) -> Group:
         if name not in self._study.by_id and name not in self.study.by_id:

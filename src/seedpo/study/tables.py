@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -142,19 +143,39 @@ def prepare_tables(connection: sa.Connection) -> None:
     dialect = connection.dialect.name
     if dialect == "postgresql":
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
-    if sa.inspect(connection).has_table(schema.name):
-        version = connection.execute(sa.select(schema.c.version)).scalar()
-        if version != VERSION:
-            newer = isinstance(version, int) and version > VERSION
-            raise StoreError(
-                f"the tables of the database have version {version}, and this seedpo knows {VERSION}; "
-                + ("upgrade seedpo" if newer else "use the seedpo that made them")
-            )
-        return
-    metadata.create_all(connection)
-    for statement in _APPEND_ONLY[dialect]:
-        connection.execute(sa.text(statement))
-    connection.execute(sa.insert(schema).values(version=VERSION))
+    if not have_tables(connection):
+        metadata.create_all(connection)
+        for statement in _APPEND_ONLY[dialect]:
+            connection.execute(sa.text(statement))
+        connection.execute(sa.insert(schema).values(version=VERSION))
+
+
+def have_tables(connection: sa.Connection) -> bool:
+    """Whether a database has the tables.
+
+    Raises:
+        StoreError: they have another version.
+    """
+    if not sa.inspect(connection).has_table(schema.name):
+        return False
+    version = connection.execute(sa.select(schema.c.version)).scalar()
+    if version != VERSION:
+        newer = isinstance(version, int) and version > VERSION
+        raise StoreError(
+            f"the tables of the database have version {version}, and this seedpo knows {VERSION}; "
+            + ("upgrade seedpo" if newer else "use the seedpo that made them")
+        )
+    return True
+
+
+@contextmanager
+def no_tables() -> Iterator[sa.Connection]:
+    """A connection to a database of its own that has the tables and no row."""
+    engine = sa.create_engine("sqlite://")
+    with engine.connect() as connection:
+        metadata.create_all(connection)
+        yield connection
+    engine.dispose()
 
 
 def text_of(indices: Iterable[int]) -> str:
@@ -192,8 +213,21 @@ def register(connection: sa.Connection, study: Study) -> Study:
     if connection.execute(sa.select(studies.c.id).where(studies.c.id == name)).first() is None:
         connection.execute(sa.insert(studies).values(id=name, origin=_origin(study), revision=0))
     lock_study(connection, study)
-    study = refreshed(study)  # only now: while the row is locked, nobody is shown a group that is not read here
-    for row in connection.execute(sa.select(groups).where(groups.c.study == name)):
+    # Only now: while the row is locked, nobody is shown a group that is not read here.
+    return _refreshed(connection, study)
+
+
+def recognized(connection: sa.Connection, study: Study) -> Study:
+    """The same as :func:`register` for a connection that only reads: a study without a row has no votes yet."""
+    row = connection.execute(sa.select(studies).where(studies.c.id == study.settings.id)).first()
+    if row is not None:
+        _require_origin(connection, study, row.origin)
+    return _refreshed(connection, study)
+
+
+def _refreshed(connection: sa.Connection, study: Study) -> Study:
+    study = refreshed(study)
+    for row in connection.execute(sa.select(groups).where(groups.c.study == study.settings.id)):
         if row.group not in study.by_id:
             raise StoreError(
                 f"{study.folder}: group {row.group!r} was shown to raters and is not in groups.jsonl; put it back, or "
@@ -216,17 +250,23 @@ def lock_study(connection: sa.Connection, study: Study) -> int:
     row = connection.execute(sa.select(studies).where(own_row).with_for_update()).first()
     if row is None:
         raise StoreError(f"{study.folder}: the database no longer knows this study; start again to register it")
-    origin = _origin(study)
-    if origin not in ("", row.origin):
-        shown = sa.select(shows.c.token).where(shows.c.study == study.settings.id).limit(1)
-        if row.origin and connection.execute(shown).first() is not None:
-            raise StoreError(
-                f"{study.folder}: its first group {study.groups[0].id!r} is not the first group of the study of this "
-                "id whose votes are in the database: groups.jsonl was edited, or it is another study; undo the edit, "
-                "or give one study another id in study.yaml"
-            )
-        connection.execute(sa.update(studies).where(own_row).values(origin=origin))
+    if not _require_origin(connection, study, row.origin):
+        connection.execute(sa.update(studies).where(own_row).values(origin=_origin(study)))
     return int(row.revision)
+
+
+def _require_origin(connection: sa.Connection, study: Study, recorded: str) -> bool:
+    """Whether the recorded origin is that of a study; it may be another one as long as nothing was shown."""
+    if _origin(study) in ("", recorded):
+        return True
+    shown = sa.select(shows.c.token).where(shows.c.study == study.settings.id).limit(1)
+    if recorded and connection.execute(shown).first() is not None:
+        raise StoreError(
+            f"{study.folder}: its first group {study.groups[0].id!r} is not the first group of the study of this "
+            "id whose votes are in the database: groups.jsonl was edited, or it is another study; undo the edit, "
+            "or give one study another id in study.yaml"
+        )
+    return False
 
 
 def record_group(connection: sa.Connection, study: Study, group: Group) -> None:
