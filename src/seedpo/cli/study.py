@@ -343,7 +343,7 @@ def study_export_command(
     from seedpo.study.store import Store
 
     opened = open_study(study)
-    with Store.open(opened, database) as store:
+    with Store.open(opened, database, write=False) as store:
         answers, judgements = len(store.judgements(excluded=True)), store.judgements()
         written = export_votes(
             store.study, judgements, out, format=format, question=question, overwrite=overwrite, progress=True

@@ -80,7 +80,7 @@ def analyze_folder(
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; name a folder for three files")
     study = open_study(folder)
-    with Store.open(study, url) as store:
+    with Store.open(study, url, write=False) as store:
         judgements, raters = store.judgements(excluded=True), store.raters()
     unknown = sorted(set(leave_out) - {rater.id for rater in raters})
     if unknown:

@@ -109,7 +109,7 @@ def status_lines(folder: Path, *, url: str | None = None) -> list[str]:
         SeedpoError: the study or its database cannot be used.
     """
     study = open_study(folder, verify=False)
-    with Store.open(study, url) as store:
+    with Store.open(study, url, write=False) as store:
         questions = question_status(study, store.judgements())
         raters = rater_status(store.raters(), store.judgements(excluded=True))
     lines = [f"{study.settings.title} ({study.settings.kind}, {len(study.groups)} groups)"]

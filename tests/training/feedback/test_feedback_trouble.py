@@ -146,6 +146,7 @@ def test_a_study_that_is_gone_before_it_is_asked(study: Path) -> None:
 def test_what_takes_the_votes_away_ends_the_wait(
     study: Path, monkeypatch: pytest.MonkeyPatch, harm: Act, mend: Act, words: str
 ) -> None:
+    Store.open(open_study(study)).close()  # as a server does
     with monkeypatch.context() as patch:
         while_waiting(patch, lambda: harm(study))
         with pytest.raises(DataError, match=f"{words}.*--resume latest") as caught:

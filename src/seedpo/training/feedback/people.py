@@ -176,7 +176,7 @@ class HumanFeedback:
         from seedpo.study.store import Store
 
         wait = Wait(groups, study, poll_seconds=self.poll_seconds, timeout_hours=self.timeout_hours)
-        store = Store.open(study)
+        store = Store.open(study, write=False)
         try:
             if wait.is_over(store):
                 return wait.by_group
