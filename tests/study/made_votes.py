@@ -18,8 +18,10 @@ QUESTIONS = (
 )
 
 
-def made_study(kind: str = "study", questions: Sequence[Question] = QUESTIONS, title: str = "Pilot") -> Study:
-    settings = StudySettings(id="a" * 32, title=title, kind=kind, questions=tuple(questions))
+def made_study(
+    kind: str = "study", questions: Sequence[Question] = QUESTIONS, title: str = "Pilot", **others: object
+) -> Study:
+    settings = StudySettings(id="a" * 32, title=title, kind=kind, questions=tuple(questions), **others)
     return Study(folder=Path("pilot"), settings=settings, groups=())
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from scipy import stats
 from seedpo.core.stats.classical import holm, wilson_interval
 from seedpo.errors import DataError
 from seedpo.study.analysis import analyze
-from seedpo.study.comparisons import compare, corrected
+from seedpo.study.comparisons import Comparison, compare, corrected
+from seedpo.study.registration import Aim, Registration
+from seedpo.study.settings import Question
 from seedpo.study.vote_statistics import Resampling, by_sources, sort_answers
 from tests.study.made_votes import QUESTIONS, check, judgement, made_study, repetition, simulated
 
@@ -96,15 +100,75 @@ def test_one_raters_taste_is_no_preference_of_people() -> None:
     assert row.interval[0] < 0.5 < row.interval[1]
 
 
-def test_holm_is_over_all_comparisons_of_all_questions() -> None:
+def adjusted(rows: Iterable[Comparison], family: str) -> tuple[list[float], list[float]]:
+    """Corrected p-values of a family as they are, and as Holm's procedure gives them."""
+    chosen = [row for row in rows if row.family == family]
+    return [row.adjusted for row in chosen], holm([row.p for row in chosen]).tolist()
+
+
+def test_without_a_primary_question_all_questions_are_one_family() -> None:
     analysis = analyze(made_study(), simulated({"a": 1.5, "b": 0.0, "c": 0.0}), **FEW)
-    compared = [row for result in analysis.questions for row in result.comparisons]
-    assert analysis.tested == len(compared) == 9
+    assert (analysis.tested, analysis.explored) == (6, 0)
     assert [result.key for result in analysis.questions] == ["preference", "alignment", ""]
-    assert [row.adjusted for row in compared] == pytest.approx(holm([row.p for row in compared]).tolist())
-    shown = [row for row in compared if row.verdict != "open"]
+    mine, holms = adjusted(analysis.comparisons, "primary")
+    assert mine == pytest.approx(holms)
+    shown = [row for row in analysis.comparisons if row.verdict != "open"]
     assert {(row.left, row.right) for row in shown} == {("a", "b"), ("a", "c")}
     assert all(row.verdict == "left" for row in shown)
+
+
+def test_all_questions_together_are_described_and_not_tested() -> None:
+    together = analyze(made_study(), simulated({"a": 3.0, "b": 0.0}), **FEW).questions[-1]
+    assert together.key == ""
+    assert {(row.p, row.adjusted, row.family, row.verdict) for row in together.comparisons} == {
+        (None, None, "", "open")
+    }
+
+
+def test_only_what_the_study_was_made_for_counts_in_its_correction() -> None:
+    """More questions and more models leave the corrected p-values of the primary family as they are."""
+    strengths = {"a": 0.6, "b": 0.0, "c": 0.1}
+    given = simulated(strengths, questions=["preference"])
+    settings = {"primary": "preference", "contrasts": (("b", "a"),)}
+    alone = analyze(made_study(questions=QUESTIONS[:1], **settings), given, **FEW)
+    more = simulated(strengths, seed=7, questions=["alignment"])
+    both = analyze(made_study(**settings), [*given, *more], **FEW)
+    for analysis, explored in ((alone, 2), (both, 5)):
+        assert (analysis.tested, analysis.explored) == (1, explored)
+        (row,) = [row for row in analysis.comparisons if row.family == "primary"]
+        assert (row.question, row.left, row.right) == ("preference", "a", "b")
+        assert row.adjusted == row.p
+        mine, holms = adjusted(analysis.comparisons, "explored")
+        assert mine == pytest.approx(holms)
+
+
+def test_questions_that_repeat_each_other_cost_no_power() -> None:
+    """Fifteen questions get the same answers; the verdict on the primary one is that of a study of it alone."""
+    keys = ["preference", *(f"copy-{number}" for number in range(14))]
+    questions = [Question(key=key, text="Which?") for key in keys]
+    given = simulated({"a": 0.75, "b": 0.0}, seed=3, prompts=30, questions=["preference"])
+    copies = [replace(vote, question=key, show=replace(vote.show, group=key)) for key in keys for vote in given]
+    with_primary = analyze(made_study(questions=questions, primary="preference"), copies, **FEW).comparisons[0]
+    without = analyze(made_study(questions=questions), copies, **FEW).comparisons[0]
+    assert with_primary.verdict == "left"
+    assert without.verdict == "open"
+    assert without.adjusted == pytest.approx(min(1.0, 15 * with_primary.adjusted))
+
+
+def test_verdicts_follow_what_was_registered_before_the_first_vote() -> None:
+    first, later = Aim(primary="preference"), Aim(primary="alignment", contrasts=(("a", "b"),))
+    history = [Registration(aim=later, votes=0, at="1"), Registration(aim=first, votes=0, at="2")]
+    study = made_study(primary="alignment", contrasts=(("b", "a"),))
+    given = simulated({"a": 1.0, "b": 0.0, "c": 0.0})
+    analysis = analyze(study, given, history=history, **FEW)
+    assert analysis.aim == first
+    assert [(change.aim, change.votes) for change in analysis.changes] == [(later, len(given))]
+    assert {row.question for row in analysis.comparisons if row.family == "primary"} == {"preference"}
+    back = [*history, Registration(aim=later, votes=9, at="3"), Registration(aim=first, votes=12, at="4")]
+    analysis = analyze(made_study(primary="preference"), given, history=back, **FEW)
+    assert [change.votes for change in analysis.changes] == [9, 12]
+    assert analysis.aim == first
+    assert analyze(study, given, **FEW).aim == later
 
 
 def test_a_preference_for_the_second_model_is_on_the_right() -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from seedpo.cli.study import study_app
 from seedpo.errors import ConfigError, DataError, SeedpoError
-from seedpo.study.design import Design, compare, models_of, new_study
+from seedpo.study.design import Design, compare, contrast_of, models_of, new_study
 from seedpo.study.folder import Study, open_study
 from seedpo.study.image_folders import read_images
 from seedpo.study.settings import QUESTIONS
@@ -182,3 +182,25 @@ def test_the_command_makes_a_study(tmp_path: Path) -> None:
     assert settings.consent
     with pytest.raises(ConfigError, match="not empty"):
         CliRunner().invoke(study_app, arguments, catch_exceptions=False)
+
+
+def test_the_command_registers_what_the_study_is_made_for(tmp_path: Path) -> None:
+    folder, images = str(tmp_path / "study"), str(evaluation(tmp_path / "e"))
+    arguments = ["create", folder, "--kind", "study", "--evaluation", images, "--primary", "preference"]
+    result = CliRunner().invoke(study_app, [*arguments, "--contrast", "see:base", "--contrast", "dpo:see"])
+    assert result.exit_code == 0, result.output
+    assert "no primary question" not in result.output
+    settings = open_study(Path(folder)).settings
+    assert (settings.primary, settings.contrasts) == ("preference", (("see", "base"), ("dpo", "see")))
+    result = CliRunner().invoke(study_app, ["create", f"{folder}2", "--kind", "study", "--evaluation", images])
+    assert "no primary question" in result.output
+
+
+@pytest.mark.parametrize("text", ["base", "base:other", ":see", "base-see", "base:see:dpo"])
+def test_a_contrast_names_two_models(text: str) -> None:
+    with pytest.raises(ConfigError, match="--contrast"):
+        contrast_of(text, ["base", "see", "dpo"])
+
+
+def test_names_of_models_in_a_contrast_may_have_colons() -> None:
+    assert contrast_of("a:1:a", ["a", "a:1"]) == ("a:1", "a")

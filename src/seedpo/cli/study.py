@@ -54,6 +54,16 @@ def study_create_command(
             help="Any of preference, appeal, alignment, diversity; default: preference (collect), all (study)."
         ),
     ] = None,
+    primary: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Question that the study is made to answer; the others are explored."),
+    ] = None,
+    contrasts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--contrast", metavar="MODEL:MODEL", help="Models whose difference matters; default: all. Repeatable."
+        ),
+    ] = None,
     raters: Annotated[int | None, typer.Option(min=1, help="Raters per pair; default: 1 (collect), 3 (study).")] = None,
     tasks_per_rater: Annotated[int | None, typer.Option(min=1, help="Limit of pairs per rater.")] = None,
     tournament: Annotated[str, typer.Option(help="Of k images: full (every pair) or knockout (k - 1 pairs).")] = "full",
@@ -83,11 +93,15 @@ def study_create_command(
     Folders come from `seedpo sample` or `seedpo evaluate`. Plain folders need --prompts and files named by the number
     of the prompt from 0 (007.png, 007-00.png, 007-01.png), or a text beside each image (cat.png, cat.txt).
 
+    Name the question that the study is made to answer with --primary, and the models with --contrast, before the first
+    vote. Their comparisons alone count in the correction of verdicts, so that other questions cost no power. The
+    database remembers both: `analyze` reports later changes.
+
     The protocol of the SEE-DPO paper has 300 prompts, PartiPrompts : HPSv2 = 1 : 2, and four questions:
 
         seedpo evaluate base=MODEL runs/spo runs/see-spo --prompts study-300 --images 4 --out out/eval
 
-        seedpo study create studies/paper --kind study --evaluation out/eval
+        seedpo study create studies/paper --kind study --evaluation out/eval --primary preference
 
     Examples:
         seedpo study create studies/labels --images out/samples
@@ -96,7 +110,7 @@ def study_create_command(
 
         seedpo study create studies/two --kind study --images base=out/base --images see=out/see --prompts prompts.csv
     """
-    from seedpo.study.design import Design, models_of, new_study
+    from seedpo.study.design import Design, contrast_of, models_of, new_study
 
     compared = kind == "study"
     for option, value, known in (
@@ -106,6 +120,7 @@ def study_create_command(
     ):
         if value not in known:
             raise ConfigError(f"{option} {value}: choose {' or '.join(known)}")
+    models = models_of(images or [], evaluation)
     design = Design(
         kind="study" if compared else "collect",
         questions=[key.strip() for key in questions.split(",") if key.strip()] if questions else (),
@@ -119,17 +134,25 @@ def study_create_command(
             "tournament": tournament,
             "order": order,
             "enrolment": "open" if open_enrolment else None,
+            "primary": primary,
+            "contrasts": tuple(contrast_of(text, models) for text in contrasts or ()),
             **({} if title is None else {"title": title}),
         },
         seed=seed,
     )
-    made = new_study(study, models_of(images or [], evaluation), design)
+    made = new_study(study, models, design)
     tasks = [group for group in made.groups if group.expected is None]
     prompt_count = len({group.prompt for group in tasks})
+    unplanned = ""
+    if compared and primary is None and len(made.settings.questions) > 1:
+        unplanned = (
+            f"no primary question: verdicts are corrected for all {len(made.settings.questions)} (--primary KEY)"
+        )
     typer.echo(
         f"{len(tasks)} groups of {prompt_count} prompts, {len(made.images)} images: {study}\n"
         f"texts and questions: {study / 'study.yaml'}\n"
-        f"next: seedpo study serve {study}"
+        + (f"{unplanned}\n" if unplanned else "")
+        + f"next: seedpo study serve {study}"
     )
 
 

@@ -1,19 +1,22 @@
 """From the votes of a study to numbers that can be trusted.
 
-Votes by one rater or on one prompt depend on each other. Tests therefore count prompts, not votes. Intervals resample
-raters and prompts. All tests of an analysis are corrected together (Holm).
+Votes by one rater or on one prompt depend on each other, so intervals and tests are over raters and prompts. What the
+study was made to answer is one family of tests, corrected together (Holm); everything else is explored, in a family of
+its own. All questions together are described without a test: they repeat what each question says.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
 from seedpo.errors import DataError
-from seedpo.study.comparisons import Comparison, Ranking, Strengths, compare, corrected, rankings, strengths
+from seedpo.study.comparisons import Comparison, Family, Ranking, Strengths, compare, corrected, rankings, strengths
 from seedpo.study.folder import Study
 from seedpo.study.records import Judgement
+from seedpo.study.registration import Aim, Registration, aim_of, split
 from seedpo.study.vote_statistics import (
     Agreement,
     RaterSummary,
@@ -95,10 +98,13 @@ class Analysis:
         resampling: level, seed and resamples of the intervals.
         least_checks: share of attention checks that a rater had to pass; `None`: nobody was left out for them.
         fast_seconds: median time per answer below which a rater is flagged.
+        aim: what the study was made to answer when its first vote came; verdicts follow it.
+        changes: of the aim after the first vote, the oldest first.
         counts: what counts and what does not.
         questions: one result each; the last one is all questions together, if there are several.
         everybody: comparisons that include the inattentive raters; empty if nobody was left out for that.
-        tested: number of comparisons in Holm's correction.
+        tested: number of comparisons that the study was made for, corrected together.
+        explored: number of the other tested comparisons, corrected together.
         excluded, inattentive: raters who were left out, by pseudonym.
         raters: one summary for every rater.
         consistency: on repeated pairs.
@@ -112,10 +118,13 @@ class Analysis:
     resampling: Resampling
     least_checks: float | None
     fast_seconds: float
+    aim: Aim
+    changes: tuple[Registration, ...]
     counts: Counts
     questions: tuple[QuestionResult, ...]
     everybody: tuple[Comparison, ...]
     tested: int
+    explored: int
     excluded: tuple[str, ...]
     inattentive: tuple[str, ...]
     raters: tuple[RaterSummary, ...]
@@ -138,6 +147,7 @@ def analyze(
     least_checks: float | None = None,
     fast_seconds: float = FAST_SECONDS,
     excluded: Collection[str] = (),
+    history: Sequence[Registration] = (),
     step: Step = lambda: None,
 ) -> Analysis:
     """All numbers of a study.
@@ -149,6 +159,7 @@ def analyze(
         least_checks: leave out raters who passed less than this share of their attention checks; `None`: nobody.
         fast_seconds: flag raters whose median time per answer is below this; they still count.
         excluded: raters who are left out.
+        history: what the study was made to answer, as its database remembers it; empty: what its settings say.
         step: called after each question.
 
     Raises:
@@ -163,8 +174,11 @@ def analyze(
         some = f" ({len(judgements)} answers, all of them checks, repetitions, skipped or left out)"
         raise DataError(f"study {study.folder} has no vote to analyse yet{some if judgements else ''}")
     models = study.settings.kind == "study"
-    questions = _questions(study, answers.votes, resampling, models=models, step=step)
-    everybody = _everybody(study, sort_answers(allowed).votes, resampling) if failed and models else ()
+    now = Registration(aim=aim_of(study.settings), votes=len(judgements), at="")
+    aim, changes = split(history, now)
+    questions = _questions(study, answers.votes, aim, resampling, models=models, step=step)
+    everybody = _everybody(study, sort_answers(allowed).votes, aim, resampling) if failed and models else ()
+    families = Counter(comparison.family for result in questions for comparison in result.comparisons)
     times = [vote.seconds for vote in counted if vote.seconds is not None]
     return Analysis(
         title=study.settings.title,
@@ -172,6 +186,8 @@ def analyze(
         resampling=resampling,
         least_checks=least_checks,
         fast_seconds=fast_seconds,
+        aim=aim,
+        changes=changes,
         counts=Counts(
             answers=len(judgements),
             votes=len(answers.votes),
@@ -183,7 +199,8 @@ def analyze(
         ),
         questions=questions,
         everybody=everybody,
-        tested=sum(comparison.p is not None for result in questions for comparison in result.comparisons),
+        tested=families["primary"],
+        explored=families["explored"],
         excluded=tuple(sorted({vote.show.rater for vote in judgements} & set(excluded))),
         inattentive=failed,
         raters=summaries(judgements, left_out={*excluded, *failed}, fast_seconds=fast_seconds),
@@ -205,15 +222,37 @@ def _by_question(study: Study, votes: Sequence[Judgement]) -> list[tuple[str, st
 
 
 def _questions(
-    study: Study, votes: Sequence[Judgement], resampling: Resampling, *, models: bool, step: Step
+    study: Study, votes: Sequence[Judgement], aim: Aim, resampling: Resampling, *, models: bool, step: Step
 ) -> tuple[QuestionResult, ...]:
-    """Results with verdicts, corrected over all questions."""
+    """Results with verdicts."""
     results = []
     for key, text, question_votes in _by_question(study, votes):
         results.append(_question(key, text, question_votes, resampling, models=models))
         step()
-    judged = iter(corrected([comparison for result in results for comparison in result.comparisons], resampling))
+    judged = iter(verdicts([comparison for result in results for comparison in result.comparisons], aim, resampling))
     return tuple(replace(result, comparisons=tuple(next(judged) for _ in result.comparisons)) for result in results)
+
+
+def verdicts(comparisons: Sequence[Comparison], aim: Aim, resampling: Resampling) -> list[Comparison]:
+    """The comparisons with families, corrected p-values and verdicts.
+
+    Args:
+        comparisons: of all questions.
+        aim: comparisons that it asks for are one family, the others that have a test another.
+        resampling: its level is that of each family.
+    """
+    families = [_family(comparison, aim) for comparison in comparisons]
+    placed = [replace(row, family=family) for row, family in zip(comparisons, families, strict=True)]
+    judged = {
+        family: iter(corrected([row for row in placed if row.family == family], resampling)) for family in set(families)
+    }
+    return [next(judged[family]) for family in families]
+
+
+def _family(comparison: Comparison, aim: Aim) -> Family:
+    if comparison.p is None:
+        return ""
+    return "primary" if aim.asks(comparison.question, (comparison.left, comparison.right)) else "explored"
 
 
 def _question(
@@ -237,7 +276,7 @@ def _question(
         votes=len(votes),
         raters=len({vote.show.rater for vote in votes}),
         prompts=len({vote.prompt for vote in votes}),
-        comparisons=compare(votes, resampling, question=key) if models else (),
+        comparisons=compare(votes, resampling, question=key, tested=bool(key)) if models else (),
         categories=tuple(by_category),
         strengths=strengths(votes, resampling) if models else Strengths(models=()),
         agreement=agreement(votes, resampling),
@@ -245,10 +284,10 @@ def _question(
     )
 
 
-def _everybody(study: Study, votes: Sequence[Judgement], resampling: Resampling) -> tuple[Comparison, ...]:
+def _everybody(study: Study, votes: Sequence[Judgement], aim: Aim, resampling: Resampling) -> tuple[Comparison, ...]:
     comparisons = [
         comparison
         for key, _, question_votes in _by_question(study, votes)
-        for comparison in compare(question_votes, resampling, question=key)
+        for comparison in compare(question_votes, resampling, question=key, tested=bool(key))
     ]
-    return corrected(comparisons, resampling)
+    return tuple(verdicts(comparisons, aim, resampling))

@@ -81,7 +81,7 @@ def analyze_folder(
         raise ConfigError(f"--out {out} is a file; name a folder for three files")
     study = open_study(folder)
     with Store.open(study, url, write=False) as store:
-        judgements, raters = store.judgements(excluded=True), store.raters()
+        judgements, raters, history = store.judgements(excluded=True), store.raters(), store.registrations()
     unknown = sorted(set(leave_out) - {rater.id for rater in raters})
     if unknown:
         raise ConfigError(f"study {folder} has no rater {unknown[0]!r}; `seedpo study status` lists them")
@@ -94,6 +94,7 @@ def analyze_folder(
             least_checks=least_checks,
             fast_seconds=fast_seconds,
             excluded={*leave_out, *(rater.id for rater in raters if rater.excluded)},
+            history=history,
             step=bar.update,
         )
     return analysis, write_analysis(analysis, out)

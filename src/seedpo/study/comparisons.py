@@ -17,6 +17,8 @@ from seedpo.study.vote_statistics import POINTS, Ends, Resampling, by_sources, c
 
 Verdict = Literal["left", "right", "open"]
 
+Family = Literal["primary", "explored", ""]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -36,6 +38,7 @@ class Comparison:
         prompts_left, prompts_right: prompts on which the left (right) model has more votes.
         p: exact sign test over these prompts; `None` in a table by category.
         adjusted: p after Holm's correction over all comparisons of the analysis.
+        family: of tests whose p-values are corrected together; empty: a description without a test.
         verdict: the model for which a preference is shown: corrected p-value and interval must both show it.
     """
 
@@ -56,6 +59,7 @@ class Comparison:
     prompts_right: int
     p: float | None = None
     adjusted: float | None = None
+    family: Family = ""
     verdict: Verdict = "open"
 
     @property

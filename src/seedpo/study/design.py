@@ -7,7 +7,7 @@ import math
 import random
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
@@ -134,6 +134,18 @@ def models_of(images: Sequence[str], evaluation: Path | None) -> dict[str, Path]
     if not models:
         raise ConfigError("there are no images; give --images FOLDER (several times) or --evaluation FOLDER")
     return models
+
+
+def contrast_of(text: str, models: Collection[str]) -> tuple[str, str]:
+    """Two models from the command line, ``base:see``; their names may contain colons.
+
+    Raises:
+        ConfigError: it does not name two of the models.
+    """
+    for place in (place for place, sign in enumerate(text) if sign == ":"):
+        if text[:place] in models and text[place + 1 :] in models:
+            return text[:place], text[place + 1 :]
+    raise ConfigError(f"--contrast {text}: write MODEL:MODEL with two of {', '.join(models)}")
 
 
 def collect(prompts: Sequence[PromptImages], questions: Sequence[Question]) -> Layout:

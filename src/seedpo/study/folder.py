@@ -156,6 +156,7 @@ def open_study(folder: Path, *, verify: bool = True) -> Study:
     settings = settings_file.read_settings(folder / settings_file.NAME)
     groups, size = read_groups(folder / GROUPS)
     _require_valid(folder, settings, groups, known=frozenset(), verify=verify)
+    _require_models(folder, settings, groups.values())
     return Study(folder=folder, settings=settings, groups=tuple(groups.values()), size=size)
 
 
@@ -369,6 +370,18 @@ def _require_valid(
             if name not in seen:
                 seen.add(name)
                 _require_image(_image_path(folder, name), name, place, verify=verify)
+
+
+def _require_models(folder: Path, settings: StudySettings, groups: Iterable[Group]) -> None:
+    """Checks that contrasts are between models of the study."""
+    models = {member.source for group in groups if group.expected is None for member in group.candidates}
+    for contrast in settings.contrasts:
+        for name in contrast:
+            if models and name not in models:
+                raise ConfigError(
+                    f"{folder / settings_file.NAME}: contrasts names the model {name!r}; this study has "
+                    f"{', '.join(sorted(models))}"
+                )
 
 
 def _require_image(path: Path, name: str, place: str, *, verify: bool) -> None:

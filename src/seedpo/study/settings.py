@@ -5,7 +5,7 @@ The docstring of a key is also the comment above it in the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from textwrap import wrap
 from typing import Literal
@@ -53,6 +53,11 @@ class StudySettings(Section):
     questions: tuple[Question, ...] = Field(min_length=1)
     """The questions. key: the name in groups.jsonl and tables. text: what the rater reads. shows: image (one on each
     side) or set (a reference and other images). choices: any of left, right, tie, bad, skip."""
+    primary: str | None = None
+    """Key of the question that the study is made to answer; null: all questions alike. Verdicts are corrected for its
+    comparisons alone, and other questions are explored. Decide before the first vote: later changes are reported."""
+    contrasts: tuple[tuple[str, str], ...] = ()
+    """Pairs of models whose difference the study is made to find; empty: all pairs. Decide before the first vote."""
     raters_per_pair: int = Field(default=1, ge=1)
     """How many raters each pair gets."""
     tasks_per_rater: int | None = Field(default=None, ge=1)
@@ -247,14 +252,31 @@ def _faults(settings: StudySettings) -> Iterator[tuple[Place, str]]:
     """What no single key can tell: place and message."""
     if not settings.id.strip():
         yield ("id",), "id is empty; any unique text will do"
-    seen: set[str] = set()
+    seen: dict[str, None] = {}
     for row, question in enumerate(settings.questions):
         if not question.key or any(sign.isspace() for sign in question.key):
             yield ("questions", row, "key"), f"question key {question.key!r}: use letters, digits, - and _"
         if question.key in seen:
             yield ("questions", row, "key"), f"question {question.key!r} occurs twice; remove one"
-        seen.add(question.key)
+        seen[question.key] = None
         if not {"left", "right"} <= set(question.choices) or len(set(question.choices)) < len(question.choices):
             yield ("questions", row, "choices"), f"choices of {question.key!r} need left and right, each choice once"
+    yield from _faults_of_plan(settings, seen)
     if settings.repeats + settings.checks > 0.5:
         yield ("repeats",), "repeats and checks together are more than 0.5; lower one"
+
+
+def _faults_of_plan(settings: StudySettings, questions: Collection[str]) -> Iterator[tuple[Place, str]]:
+    """What is wrong with the primary question and the contrasts."""
+    for key in ("primary", "contrasts"):
+        if getattr(settings, key) and settings.kind != "study":
+            yield (key,), f"{key} is for comparisons of models; remove it, or make the study with kind: study"
+    if settings.primary is not None and settings.primary not in questions:
+        yield ("primary",), f"primary is {settings.primary!r}; name one of the questions {', '.join(questions)}"
+    pairs: set[frozenset[str]] = set()
+    for row, contrast in enumerate(settings.contrasts):
+        pair = frozenset(contrast)
+        if len(pair) < 2 or pair in pairs:
+            fault = "occurs twice" if pair in pairs else "names one model twice"
+            yield ("contrasts", row), f"contrast {' against '.join(contrast)} {fault}; remove it"
+        pairs.add(pair)

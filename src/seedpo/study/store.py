@@ -28,6 +28,7 @@ from seedpo.study.database import Database
 from seedpo.study.errors import LinkEnded, NoConsent, NotOffered, NotShown, StoreError
 from seedpo.study.folder import Study, refreshed
 from seedpo.study.records import Answer, Group, Judgement, Rater, Show, Side, judge
+from seedpo.study.registration import Registration, read_registrations, record_aim
 from seedpo.study.tables import (
     as_text,
     have_tables,
@@ -114,6 +115,7 @@ class Store:
                 with database.writing() as connection:
                     prepare_tables(connection)
                     store._study = register(connection, study)
+                    record_aim(connection, study, clock())
             else:
                 if url is None and database.is_outside(study.folder):
                     logger.warning("%s: its votes are read from %s, as study.yaml says", study.folder, database.name)
@@ -373,6 +375,11 @@ class Store:
         with self._reading() as connection:
             rows = connection.execute(query).all()
         return self._judgements(rows)
+
+    def registrations(self) -> list[Registration]:
+        """What the study was made to answer, and each later change, the oldest first."""
+        with self._database.reading() as connection:
+            return read_registrations(connection, self._id)
 
     def progress(self, rater_id: str) -> Progress:
         """How far a rater is."""
