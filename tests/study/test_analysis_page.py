@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import html.parser
 import json
 import re
@@ -18,14 +19,21 @@ from seedpo.study.analysis_page import (
     COMPARISON_COLUMNS,
     MOST_RANKINGS,
     analyze_folder,
-    counts_words,
-    findings,
-    headline,
-    percent,
     render,
     write_analysis,
 )
+from seedpo.study.analysis_wording import (
+    change_words,
+    counts_words,
+    findings,
+    headline,
+    limits_words,
+    p_value,
+    percent,
+    titled,
+)
 from seedpo.study.folder import open_study
+from seedpo.study.registration import Aim, Registration
 from seedpo.study.store import Store
 from seedpo.study.vote_statistics import Resampling
 from tests.study.made_votes import QUESTIONS, check, judgement, made_study, simulated
@@ -78,7 +86,7 @@ def test_the_page_is_whole_and_needs_nothing_else(analysis: Analysis) -> None:
     assert len(tags.ids) == len(set(tags.ids))
     assert "<script" not in page
     assert "url(" not in page
-    assert page.count("<svg") == 2 * len(analysis.questions)
+    assert page.count('<div class="forest"') == 2 * len(analysis.questions)
     assert not re.search(r"\bnan\b|\binf\b|None", page)
 
 
@@ -92,34 +100,82 @@ def test_the_page_says_the_numbers(analysis: Analysis) -> None:
     assert "width=device-width" in page
 
 
-def lines_of(analysis: Analysis) -> dict[str, str]:
-    return {finding.topic: " ".join(finding.lines) for finding in findings(analysis)}
+def cells(page: str) -> dict[tuple[str, str], list[str]]:
+    """The table of findings: by family and models of each row, the texts of its cells."""
+    rows, family = {}, ""
+    table = page[page.index('<table class="findings">') :]
+    for tag, name, row in re.findall(r'<(tbody) class="(\w+)">|<tr>(.*?)</tr>', table[: table.index("</table>")]):
+        family = name if tag else family
+        if 'scope="row"' in row:
+            texts = [
+                re.sub(r"<[^>]+>|\s+", " ", cell).split() for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)
+            ]
+            rows.setdefault((family, " ".join(texts[0])), []).append([" ".join(text) for text in texts[1:]])
+    return rows
 
 
-def test_sentences_name_what_the_numbers_show(analysis: Analysis) -> None:
-    lines = lines_of(analysis)
-    for result, topic in zip(analysis.questions, lines, strict=False):
-        for row in result.comparisons:
-            better, worse = (row.left, row.right) if row.verdict == "left" else (row.right, row.left)
-            assert (f"{better} to {worse}" in lines[topic]) is (row.verdict != "open")
-            assert (f"{row.left} and {row.right}" in lines[topic]) is (row.verdict == "open")
+def test_the_table_of_findings_has_every_test_in_its_family() -> None:
+    settings = {"primary": "alignment", "contrasts": (("base", "see"),)}
+    given = simulated({"base": 0.0, "see": 1.2, "control": 0.1}, prompts=30)
+    analysis = analyze(made_study(**settings), given, resampling=Resampling(resamples=60))
+    rows = cells(render(analysis))
+    ((votes, rate, p, verdict),) = rows["primary", "base against see"]
+    (row,) = [row for row in analysis.comparisons if row.family == "primary"]
+    assert (votes, html.unescape(p), verdict) == (str(row.votes), p_value(row.adjusted), "see preferred")
+    assert rate.startswith(percent(row.rate))
+    assert sorted(len(found) for (family, _), found in rows.items() if family == "explored") == [1, 2, 2]
+    assert "see is preferred to base" in headline(analysis)
+    assert "control" not in headline(analysis)
+
+
+def test_the_first_sentence_counts_where_nothing_was_asked_first(analysis: Analysis) -> None:
     shown = sum(row.verdict != "open" for row in analysis.comparisons)
     assert f"{analysis.tested} comparisons, {shown} " in headline(analysis)
-    assert "r04" in lines["Attention checks"]
     assert f"{analysis.counts.checks} answers to attention checks" in counts_words(analysis)
+    (checks,) = [" ".join(finding.lines) for finding in findings(analysis) if finding.topic == "Attention checks"]
+    assert "r04" in checks
 
 
-def test_sentences_warn_of_few_fast_and_unequal_raters() -> None:
+def test_a_later_change_of_the_aim_is_on_the_page() -> None:
+    registered = Registration(aim=Aim(primary="alignment"), votes=0, at="1")
+    given = simulated({"base": 0.0, "see": 0.3}, prompts=10)
+    analysis = analyze(made_study(), given, history=[registered], resampling=Resampling(resamples=60))
+    line = change_words(analysis)
+    assert f"after {len(given)} answers" in line
+    assert html.escape(line) in render(analysis)
+    assert "primary question (alignment)" in headline(analysis)
+
+
+def test_few_and_fast_raters_are_named_beside_what_they_concern() -> None:
     study = made_study(questions=QUESTIONS[:1])
     keen = [judgement("first", rater="keen", prompt=f"p {at}", number=at, seconds=0.5) for at in range(30)]
-    alone = lines_of(analyze(study, keen, resampling=Resampling(resamples=60)))
-    assert "one rater" in alone["How sure"]
-    assert "keen answered in less than 1 s" in alone["How sure"]
-    for rater in ("r1", "r2"):
-        keen += [judgement("second", rater=rater, prompt=f"other {rater} {at}", number=at) for at in range(6)]
-    fooled = lines_of(analyze(study, keen, resampling=Resampling(resamples=400)))
-    assert "3 raters" in fooled["How sure"]
-    assert "base and see: the test" in fooled["Preference"]
+    alone = analyze(study, keen, resampling=Resampling(resamples=60))
+    assert "one rater" in " ".join(limits_words(alone.questions[0]))
+    assert "Speed" in [finding.topic for finding in findings(alone)]
+    page = render(alone)
+    assert page.index('class="warning"') > page.index('id="q-1"')
+
+
+@pytest.mark.parametrize(
+    ("title", "heading"),
+    [
+        ("Pilot", "Pilot: what"),
+        ("Which is better?", "Which is better? What"),
+        ("So.", "So. What"),
+        ("a b ", "a b: what"),
+    ],
+)
+def test_titles_keep_their_own_punctuation(title: str, heading: str) -> None:
+    assert titled(title, "what") == heading
+
+
+def test_labels_of_charts_stand_where_no_line_is(analysis: Analysis) -> None:
+    """No text shares a drawing with an interval, the dashed line or the grid below the axis."""
+    for drawing in re.findall(r"<svg.*?</svg>", render(analysis), re.DOTALL):
+        lines = [float(end) for end in re.findall(r'<line class="(?:rule|reference)"[^>]* y2="([\d.]+)"', drawing)]
+        texts = [float(at) for at in re.findall(r'<text [^>]*y="([\d.]+)"', drawing)]
+        assert all(at - 9 > end for at in texts for end in lines)
+        assert not (texts and 'class="outer"' in drawing)
 
 
 def test_a_page_says_where_strengths_are_not_finite_or_missing() -> None:
@@ -170,7 +226,9 @@ def test_table_and_json_have_every_comparison(analysis: Analysis, tmp_path: Path
     main = [row for row in rows if row["raters_counted"] == "kept" and not row["category"]]
     own = [row for result in analysis.questions for row in result.comparisons]
     assert [float(row["win_rate"]) for row in main] == pytest.approx([row.rate for row in own], abs=1e-5)
-    assert [float(row["p_holm"]) for row in main] == pytest.approx([row.adjusted for row in own], rel=1e-4)
+    tested = {(row["question"], row["left"], row["right"]): float(row["p_holm"]) for row in main if row["p_holm"]}
+    assert tested == pytest.approx({row.key: row.adjusted for row in own if row.question}, rel=1e-4)
+    assert {row["family"] for row in main} == {"primary", ""}
     assert {row["question"] for row in main} == {"preference", "alignment", "all"}
     assert len(rows) == len(own) * (1 + 3) + len(analysis.everybody)
     found = json.loads((page.parent / "analysis.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)

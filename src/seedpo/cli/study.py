@@ -277,7 +277,8 @@ def study_analyze_command(
         seedpo study analyze studies/pilot --out analysis --min-checks 0.8
     """
     require_extra()
-    from seedpo.study.analysis_page import analyze_folder, headline
+    from seedpo.study.analysis_page import analyze_folder
+    from seedpo.study.analysis_wording import change_words, headline
     from seedpo.study.vote_statistics import Resampling
 
     analysis, page = analyze_folder(
@@ -290,6 +291,8 @@ def study_analyze_command(
         leave_out=tuple(leave_out or ()),
     )
     typer.echo(headline(analysis))
+    if analysis.changes:
+        typer.echo(f"warning: {change_words(analysis)}")
     typer.echo(f"analysis: {page.resolve()}")
 
 

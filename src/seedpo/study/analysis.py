@@ -7,6 +7,7 @@ its own. All questions together are described without a test: they repeat what e
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -106,6 +107,9 @@ class Analysis:
         tested: number of comparisons that the study was made for, corrected together.
         explored: number of the other tested comparisons, corrected together.
         excluded, inattentive: raters who were left out, by pseudonym.
+        usual_checks: median number of attention checks per rater.
+        careless: chance that a rater with so many checks passes ``least_checks`` by answering at random; `None` without
+            a limit or without checks.
         raters: one summary for every rater.
         consistency: on repeated pairs.
         side: share of left.
@@ -127,6 +131,8 @@ class Analysis:
     explored: int
     excluded: tuple[str, ...]
     inattentive: tuple[str, ...]
+    usual_checks: int
+    careless: float | None
     raters: tuple[RaterSummary, ...]
     consistency: Share
     side: Share
@@ -178,7 +184,8 @@ def analyze(
     aim, changes = split(history, now)
     questions = _questions(study, answers.votes, aim, resampling, models=models, step=step)
     everybody = _everybody(study, sort_answers(allowed).votes, aim, resampling) if failed and models else ()
-    families = Counter(comparison.family for result in questions for comparison in result.comparisons)
+    families = Counter(row.family for result in questions for row in result.comparisons if row.p is not None)
+    usual_checks = _usual_checks(allowed)
     times = [vote.seconds for vote in counted if vote.seconds is not None]
     return Analysis(
         title=study.settings.title,
@@ -203,12 +210,44 @@ def analyze(
         explored=families["explored"],
         excluded=tuple(sorted({vote.show.rater for vote in judgements} & set(excluded))),
         inattentive=failed,
+        usual_checks=usual_checks,
+        careless=_careless(study, allowed, usual_checks, least_checks) if usual_checks else None,
         raters=summaries(judgements, left_out={*excluded, *failed}, fast_seconds=fast_seconds),
         consistency=consistency(answers.repeats, resampling),
         side=side_bias(answers.votes, resampling),
         checks=share_of(sum(check.passed for check in answers.checks), len(answers.checks), resampling),
         seconds=median(times) if times else None,
     )
+
+
+def passing_chance(checks: int, least: float, chance: float) -> float:
+    """Probability that a rater passes at least a share of independent attention checks.
+
+        P[X >= ceil(least n)],   X ~ Binomial(n, chance)
+
+    Args:
+        checks: their number n.
+        least: share that has to be passed.
+        chance: of passing one.
+    """
+    needed = math.ceil(least * checks - 1e-9)
+    return math.fsum(
+        math.comb(checks, passed) * chance**passed * (1.0 - chance) ** (checks - passed)
+        for passed in range(needed, checks + 1)
+    )
+
+
+def _usual_checks(judgements: Iterable[Judgement]) -> int:
+    """Median number of answered checks over raters who answered any; 0 if nobody did."""
+    amounts = Counter(vote.show.rater for vote in judgements if vote.expected is not None)
+    return int(median(amounts.values())) if amounts else 0
+
+
+def _careless(study: Study, judgements: Iterable[Judgement], checks: int, least: float | None) -> float | None:
+    if least is None:
+        return None
+    chances = [1.0 / len(study.question(vote.question).choices) for vote in judgements if vote.expected is not None]
+    return passing_chance(checks, least, math.fsum(chances) / len(chances))
 
 
 def _by_question(study: Study, votes: Sequence[Judgement]) -> list[tuple[str, str, list[Judgement]]]:
@@ -250,7 +289,7 @@ def verdicts(comparisons: Sequence[Comparison], aim: Aim, resampling: Resampling
 
 
 def _family(comparison: Comparison, aim: Aim) -> Family:
-    if comparison.p is None:
+    if not comparison.question:
         return ""
     return "primary" if aim.asks(comparison.question, (comparison.left, comparison.right)) else "explored"
 

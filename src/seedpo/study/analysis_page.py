@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,38 +15,39 @@ from seedpo.data.text import spreadsheet_text
 from seedpo.errors import ConfigError
 from seedpo.pages.figures import Axis, tick_label, ticks
 from seedpo.pages.rendering import environment
-from seedpo.pages.wording import MINUS, count, listing, sentence
+from seedpo.pages.wording import MINUS, count
 from seedpo.study.analysis import FAST_SECONDS, USUAL, Analysis, QuestionResult, analyze
+from seedpo.study.analysis_wording import (
+    alpha_words,
+    change_words,
+    changes_of,
+    counts_words,
+    findings,
+    headline,
+    level_words,
+    limits_words,
+    p_value,
+    percent,
+    percents,
+    share_words,
+    titled,
+)
 from seedpo.study.comparisons import Comparison
 from seedpo.study.folder import open_study
 from seedpo.study.store import Store
-from seedpo.study.vote_statistics import Agreement, Ends, Resampling, Share
+from seedpo.study.vote_statistics import Ends, Resampling
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 MOST_RANKINGS = 60
 """Rankings on the page; all of them are in the CSV file."""
 
-FEW = 10
-"""With fewer raters or prompts than this, a bootstrap over them says little about others."""
-
 COMPARISON_COLUMNS = (
     *("raters_counted", "question", "category", "left", "right", "votes", "wins", "ties", "both_bad", "losses"),
     *("raters", "prompts", "win_rate", "wilson_low", "wilson_high", "low", "high"),
-    *("prompts_left", "prompts_right", "p", "p_holm", "verdict"),
+    *("prompts_left", "prompts_right", "family", "p", "p_holm", "verdict"),
 )
 RANKING_COLUMNS = ("question", "group", "prompt", "rank", "source", "image", "votes", "share", "strength", "connected")
-
-Tone = Literal["good", "open", "plain"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What is known about one topic, one paragraph per line."""
-
-    topic: str
-    lines: tuple[str, ...]
-    tone: Tone = "plain"
 
 
 def analyze_folder(
@@ -148,7 +149,8 @@ def _comparison_row(raters: str, row: Comparison) -> list[Any]:
     return [
         *(raters, row.question or "all", row.category, row.left, row.right, row.votes, row.wins, row.ties, row.bad),
         *(row.losses, row.raters, row.prompts, row.rate, *row.wilson, *row.interval),
-        *(row.prompts_left, row.prompts_right, row.p, row.adjusted, row.verdict if row.adjusted is not None else ""),
+        *(row.prompts_left, row.prompts_right, row.family, row.p, row.adjusted),
+        row.verdict if row.adjusted is not None else "",
     ]
 
 
@@ -176,17 +178,33 @@ def render(analysis: Analysis) -> str:
         "percent": percent,
         "percents": percents,
     }
+    title = analysis.title
     return templates.get_template("analysis.html.j2").render(
         analysis=analysis,
-        level=_level(analysis),
+        title=titled(title, "analysis"),
+        heading=titled(title, "what the votes say"),
+        level=level_words(analysis),
         headline=headline(analysis),
+        changed=change_words(analysis),
         counts=counts_words(analysis),
+        families=_families(analysis),
         findings=findings(analysis),
         parts=[_part(result, analysis) for result in analysis.questions],
         most_rankings=MOST_RANKINGS,
-        changes=_changes(analysis),
+        changes=changes_of(analysis),
         tiles=_tiles(analysis),
     )
+
+
+def _families(analysis: Analysis) -> list[dict[str, Any]]:
+    """The table of findings: families of tests, in each of them the questions, in each of these the comparisons."""
+    questions = {result.key: result for result in analysis.questions}
+    families = []
+    for family in ("primary", "explored"):
+        rows = [row for row in analysis.comparisons if row.family == family]
+        grouped = [(questions[key], [row for row in rows if row.question == key]) for key in questions]
+        families.append({"name": family, "size": len(rows), "questions": [item for item in grouped if item[1]]})
+    return [family for family in families if family["size"]]
 
 
 def _part(result: QuestionResult, analysis: Analysis) -> dict[str, Any]:
@@ -195,15 +213,14 @@ def _part(result: QuestionResult, analysis: Analysis) -> dict[str, Any]:
         "result": result,
         "title": title,
         "name": result.key or "all",
-        "rates": chart(_rate_rows(result), title=f"{title}: win rates", x_label="win rate of the first", reference=0.5),
-        "strengths": chart(_strength_rows(result), title=f"{title}: strengths", x_label="log-strength", reference=0.0),
+        "limits": limits_words(result),
+        "rates": chart(
+            _rate_rows(result), title=titled(title, "win rates"), x_label="win rate of the first", reference=0.5
+        ),
+        "strengths": chart(
+            _strength_rows(result), title=titled(title, "strengths"), x_label="log-strength", reference=0.0
+        ),
     }
-
-
-def _changes(analysis: Analysis) -> list[tuple[Comparison, Comparison | None]]:
-    """Each comparison without the inattentive raters, and with them; empty if nobody was left out."""
-    everybody = {comparison.key: comparison for comparison in analysis.everybody}
-    return [(comparison, everybody.get(comparison.key)) for comparison in analysis.comparisons if everybody]
 
 
 def _tiles(analysis: Analysis) -> list[tuple[str, str]]:

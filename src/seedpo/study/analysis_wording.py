@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seedpo.pages.wording import MINUS, count, listing
+from seedpo.pages.wording import MINUS, count, listing, sentence
 from seedpo.study.analysis import Analysis, QuestionResult
 from seedpo.study.comparisons import Comparison
 from seedpo.study.vote_statistics import Agreement, Ends, Share
@@ -42,12 +42,12 @@ def percents(ends: Ends) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """``p = 0.03``, ``p < 0.001``; a dash without a test."""
+    """``0.034``, ``0.52``, ``<0.001``; a dash without a test."""
     if p is None:
         return "\N{EN DASH}"
     if p < 0.001:
-        return "p < 0.001"
-    return f"p = {p:.3f}" if p < 0.0995 else f"p = {p:.2f}"
+        return "<0.001"
+    return f"{p:.3f}" if p < 0.0995 else f"{p:.2f}"
 
 
 def share_words(share: Share) -> str:
@@ -81,7 +81,8 @@ def level_words(analysis: Analysis) -> str:
 def titled(title: str, rest: str) -> str:
     """A title and what follows it: after a colon, unless the title ends in a punctuation mark of its own."""
     title = title.strip()
-    return f"{title} {rest[:1].upper()}{rest[1:]}" if title.endswith(tuple("?!.:\N{HORIZONTAL ELLIPSIS}")) else f"{title}: {rest}"
+    ended = title.endswith(tuple("?!.:\N{HORIZONTAL ELLIPSIS}"))
+    return f"{title} {sentence(rest)}" if ended else f"{title}: {rest}"
 
 
 def headline(analysis: Analysis) -> str:
@@ -98,14 +99,13 @@ def headline(analysis: Analysis) -> str:
         return f"{about}{listing(_verdict_words(rows, analysis))}.{equal}"
     tests = count(len(rows), "comparison")
     verb = "shows" if len(shown) < 2 else "show"
-    sentence = f"of {tests}, {len(shown) or 'none'} {verb} a preference after Holm's correction.{equal}"
-    return about + sentence if about else sentence[:1].upper() + sentence[1:]
+    return sentence(f"{about}of {tests}, {len(shown) or 'none'} {verb} a preference after Holm's correction.{equal}")
 
 
 def _verdict_words(rows: Sequence[Comparison], analysis: Analysis) -> list[str]:
     shown = [f"{preference_words(row)} ({_rate_words(row, analysis)})" for row in rows if row.verdict != "open"]
-    pairs = [f"{row.left} and {row.right}" for row in rows if row.verdict == "open"]
-    return [*shown, *([f"no preference is shown between {'; '.join(pairs)}"] if pairs else [])]
+    pairs = [f"between {row.left} and {row.right}" for row in rows if row.verdict == "open"]
+    return [*shown, *([f"no preference is shown {', nor '.join(pairs)}"] if pairs else [])]
 
 
 def preference_words(row: Comparison) -> str:
@@ -137,13 +137,13 @@ def _ranking_words(analysis: Analysis) -> str:
     )
 
 
-def change_words(analysis: Analysis) -> tuple[str, ...]:
-    """One line for each change of what the study was made to answer after its first vote."""
-    return tuple(
-        f"Changed after {count(change.votes, 'answer')}: the study was made for {analysis.aim}; study.yaml then said "
-        f"{change.aim}. Verdicts follow what was asked before the first vote."
-        for change in analysis.changes
-    )
+def change_words(analysis: Analysis) -> str:
+    """What the study was made to answer and that this was changed after its first vote; empty if it was not."""
+    if not analysis.changes:
+        return ""
+    changes = [f"after {count(change.votes, 'answer')} (to: {change.aim})" for change in analysis.changes]
+    first = f"Verdicts follow what was asked before the first vote: {analysis.aim}."
+    return f"study.yaml was changed {listing(changes)}. {first}"
 
 
 def counts_words(analysis: Analysis) -> str:
@@ -207,8 +207,8 @@ def _attention_words(analysis: Analysis) -> tuple[str, ...]:
         lines += [f"With them {changed} of {count(len(changes), 'conclusion')} would be different."] if changes else []
     if analysis.careless is not None:
         lines.append(
-            f"A rater with the usual number of checks ({analysis.usual_checks}) who answers at random would pass with a "
-            f"chance of {percent(analysis.careless)}."
+            f"Of raters who answer {count(analysis.usual_checks, 'check')}, the usual number, at random, "
+            f"{percent(analysis.careless)} would pass."
         )
     return tuple(lines)
 
