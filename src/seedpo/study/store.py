@@ -378,7 +378,7 @@ class Store:
 
     def registrations(self) -> list[Registration]:
         """What the study was made to answer, and each later change, the oldest first."""
-        with self._database.reading() as connection:
+        with self._reading() as connection:
             return read_registrations(connection, self._id)
 
     def progress(self, rater_id: str) -> Progress:
