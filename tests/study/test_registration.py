@@ -39,6 +39,7 @@ def test_the_aim_of_the_first_vote_stays_and_later_ones_are_added(tmp_path: Path
         answer(store)
     with Store.open(changed(study, primary="diversity", contrasts=(("b", "a"),))) as store:
         answer(store)
+    Store.open(primary).close()
     with Store.open(changed(study, primary="diversity"), write=False) as store:  # only writers are remembered
         history = store.registrations()
     assert [(row.aim.primary, row.votes) for row in history] == [
