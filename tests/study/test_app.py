@@ -215,7 +215,7 @@ def test_nothing_that_tells_the_sides_apart_reaches_a_rater(tmp_path: Path) -> N
         client.post(f"{link}/consent", data={"form_token": re.findall(r'value="([^"]+)"', page)[0]})
         client.get(link)
         tasks = answer_all(client, link, sides=("left", "right", "skip"))
-        for address in [*tasks[0]["items"][0], *tasks[-1]["items"][1], f"{link}/previous", f"{link}/ahead"]:
+        for address in [*tasks[0]["items"][0], *tasks[-1]["items"][1], f"{link}/previous"]:
             assert client.get(address).status_code == 200
         for path in ("/", f"{link}/image/none", "/nowhere", "/r/none", "/healthz", "/static/study.js", "/admin"):
             client.get(path)
@@ -267,12 +267,12 @@ def test_the_next_pair_is_named_ahead(tmp_path: Path) -> None:
     with browsing(app) as client:
         state = client.get(f"{link}/task").json()
         for number in range(5):
-            ahead = client.get(f"{link}/ahead").json()["preload"]
+            ahead = state["preload"]
             with browsing(make_app(tmp_path / "s")) as other:  # another process of the server
                 assert all(browser.get(address).status_code == 200 for browser in (client, other) for address in ahead)
             state = vote(client, link, state, "left", key=f"key-{number:08}").json()
             hits += set(ahead) == set(chain(*state["task"]["items"]))
-        assert client.get(f"{link}/ahead").json()["preload"] == []
+        assert state["preload"] == []
     assert hits == 5
 
 

@@ -28,6 +28,7 @@ from seedpo.study.store import Store
 STATIC = {
     "admin.js": "text/javascript",
     "icon.svg": "image/svg+xml",
+    "saving.js": "text/javascript",
     "study.css": "text/css",
     "study.js": "text/javascript",
 }

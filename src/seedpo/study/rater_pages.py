@@ -105,12 +105,6 @@ def rater_tasks(site: Site) -> APIRouter:
         show = site.store.previous(rater.id, before)
         return JSONResponse({"task": show and task_of(site, show, address=f"/r/{token}")})
 
-    @router.get("/ahead")
-    def ahead(token: str) -> JSONResponse:
-        rater = _agreed(site, token)
-        images = site.preloads[rater.id] = site.images_ahead(rater.id)
-        return JSONResponse({"preload": [_image_address(site, rater.id, image, f"/r/{token}") for image in images]})
-
     @router.get("/image/{name}")
     def image(token: str, name: str) -> Response:
         rater = site.rater(token, pace=site.paces.images)
@@ -177,10 +171,13 @@ def _require_form_token(site: Site, holder: str, token: str) -> None:
 
 
 def _state(site: Site, rater: Rater, token: str) -> dict[str, Any]:
-    """The pair to judge and the rater's progress."""
+    """What to judge, the rater's progress, and the images that probably come next."""
     show = site.store.next(rater.id)
     progress = site.store.progress(rater.id)
+    images = site.preloads[rater.id] = site.images_ahead(rater.id)
+    address = f"/r/{token}"
     return {
-        "task": show and task_of(site, show, address=f"/r/{token}"),
+        "task": show and task_of(site, show, address=address),
         "progress": {"done": progress.done, "total": progress.total},
+        "preload": [_image_address(site, rater.id, image, address) for image in images],
     }

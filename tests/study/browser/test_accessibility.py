@@ -34,7 +34,7 @@ def task_of(question: str, number: int) -> str:
         lines += [f'  - figure "{name}":', f"    - 'button \"{label}\"':"]
         lines += [f'      - img "Image {name}, {image}"' for image in images] or [f'      - img "Image {name}"']
         lines += [f'    - button "Enlarge {name}"']
-    lines += ['  - group "Other answers":', *(f'    - button "{row}"' for row in ("Equally good", "Both bad", "Skip"))]
+    lines += ['  - group "Answers":', *(f'    - button "{row}"' for row in ("Equally good", "Both bad", "Skip"))]
     return "\n".join(lines)
 
 
@@ -69,11 +69,11 @@ def test_a_screen_reader_hears_what_is_asked_answered_and_wrong(page: Page, two_
     expect(page.get_by_role("button", name="Choose A"), "it goes on where it was").to_be_focused()
 
     page.get_by_role("button", name="Back").press("Enter")
-    expect(page.get_by_role("status")).to_contain_text("You can change your answer to this pair.")
+    expect(page.get_by_role("status")).to_contain_text("You can change this answer.")
     shown(page)
     expect(page.get_by_role("button", name="Choose A")).to_have_attribute("aria-pressed", "true")
     expect(page.locator("#fresh"), "a question that was answered is not new").to_be_hidden()
-    page.get_by_role("button", name="To the newest pair").press("Enter")
+    page.get_by_role("button", name="Go on where you were").press("Enter")
     expect(page.locator("#question")).to_have_text(questions[1])
     expect(page.locator("#question")).to_be_focused()
     shown(page)

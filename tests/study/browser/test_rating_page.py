@@ -16,18 +16,19 @@ from benchmarks.study_servers import StudyServer
 from tests.study.browser.site import SECRET, Site, make_study
 
 TOTAL = 6
-BOXES = """() => ['#left', '#right', '#question'].map(id => {
+LEFT, RIGHT, TIE, SKIP = (f"button[data-side={side}]" for side in ("left", "right", "tie", "skip"))
+BOXES = """() => ['[data-side=left]', '[data-side=right]', '#question'].map(id => {
     const box = document.querySelector(id).getBoundingClientRect();
     return [box.x, box.y, box.width, box.height].map(Math.round);
 })"""
 
 
 LOADED = """() => {
-    const images = [...document.querySelectorAll('#left img, #right img')];
+    const images = [...document.querySelectorAll('#items img')];
     return images.length > 1 && images.every(image => image.complete && image.naturalWidth > 0);
 }"""
 
-ENABLED = "() => [...document.querySelectorAll('button[data-side]')].every(button => !button.disabled)"
+ENABLED = "() => [...document.querySelectorAll('button[data-side]:not([hidden])')].every(button => !button.disabled)"
 """Functions, not expressions: those Playwright would evaluate again and again by ``eval``, which the page forbids."""
 
 
@@ -94,14 +95,14 @@ def test_a_whole_study_by_keyboard(page: Page, site: Site) -> None:
 def test_a_whole_study_by_mouse_and_a_correction(page: Page, site: Site) -> None:
     begin(page, site.link())
     first = page.locator("#prompt").inner_text()
-    answer(page, page.locator("#left").click)
+    answer(page, page.locator(LEFT).click)
     page.locator("#back").click()
     expect(page.locator("#prompt")).to_have_text(first)
     shown(page)
-    answer(page, page.locator('button[data-side="tie"]').click)
-    answer(page, page.locator("#right").click)
+    answer(page, page.locator(TIE).click)
+    answer(page, page.locator(RIGHT).click)
     while not page.locator("#done").is_visible():
-        answer(page, page.locator('button[data-side="skip"]').click)
+        answer(page, page.locator(SKIP).click)
     counted = {judgement.show.number: judgement.answer for judgement in site.judgements()}
     assert len(counted) == TOTAL
     assert counted[0] == "tie"
@@ -138,7 +139,7 @@ def test_small_screens_scroll_in_one_direction_only(
     layouts: Counter[int] = Counter()
     while not page.locator("#done").is_visible():
         shown(page)
-        layouts[page.locator("#left img").count()] += 1
+        layouts[page.locator(f"{LEFT} img").count()] += 1
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         for button in [*page.locator("button[data-side]").all(), page.locator("#back")]:
             if not button.is_visible():
@@ -149,7 +150,7 @@ def test_small_screens_scroll_in_one_direction_only(
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
             assert box["height"] >= 24
-        answer(page, page.locator('button[data-side="tie"]').click)
+        answer(page, page.locator(TIE).click)
     assert set(layouts) == {1, 4}, "both layouts were looked at"
     context.close()
 
@@ -196,7 +197,7 @@ def test_a_double_click_counts_once(page: Page, site: Site) -> None:
             posts.append(request.post_data or "")
 
     page.on("request", noted)
-    answer(page, page.locator("#left").dblclick)
+    answer(page, page.locator(LEFT).dblclick)
     shown(page)
     assert len(site.judgements()) == 1
     assert len(posts) == 1
@@ -208,7 +209,7 @@ def test_a_slow_double_click_does_not_vote_on_the_next_pair(page: Page, site: Si
     page.clock.install()
     begin(page, site.link())
     act = (lambda: page.keyboard.press(key)) if key else (lambda: page.mouse.click(*middle))
-    box = page.locator("#left").bounding_box()
+    box = page.locator(LEFT).bounding_box()
     assert box is not None
     middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.clock.pause_at(page.evaluate("Date.now()") + 60_000)
@@ -218,9 +219,9 @@ def test_a_slow_double_click_does_not_vote_on_the_next_pair(page: Page, site: Si
     page.wait_for_function(LOADED)
     page.clock.run_for(200)
     act()
-    expect(page.locator("#left")).to_be_disabled()
+    expect(page.locator(LEFT)).to_be_disabled()
     page.clock.run_for(300)
-    expect(page.locator("#left")).to_be_enabled()
+    expect(page.locator(LEFT)).to_be_enabled()
     assert len(site.judgements()) == 1
     answer(page, act)
     assert len(site.judgements()) == 2
@@ -263,7 +264,7 @@ def test_nothing_moves_when_images_arrive(page: Page, site: Site) -> None:
     expect(page.locator("#task")).to_be_visible()
     before = page.evaluate(BOXES)
     assert held, "the images were held back"
-    assert page.locator("#left").is_disabled(), "nobody can judge what is not seen"
+    assert page.locator(LEFT).is_disabled(), "nobody can judge what is not seen"
     holding = False
     for route in held:
         route.continue_()

@@ -1,93 +1,41 @@
 "use strict";
-// The page on which a rater judges pairs. An answer is kept here (memory and localStorage) until the server has said
-// that it is saved; it is sent again with the same key after a failure, so that it counts exactly once.
+// The page on which a rater judges images: pairs, single images, or the best and the worst of several.
 (() => {
   const $ = (id) => document.getElementById(id);
   const address = $("study").dataset.address;
   const collects = $("study").dataset.kind === "collect";
-  const NAMES = { left: "A", right: "B" };
-  const KEYS = {
-    ArrowLeft: "left", 1: "left", ArrowRight: "right", 2: "right", ArrowDown: "tie", 3: "tie", t: "tie", b: "bad", s: "skip",
-  };
+  const server = serverOf(address, trouble);
+  const NAMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+  const SIDES = ["left", "right"]; // of a pair, by place
+  const FORMS = {
+    pair: {
+      ArrowLeft: "left", 1: "left", ArrowRight: "right", 2: "right", ArrowDown: "tie", 3: "tie", t: "tie", b: "bad", s: "skip",
+    },
+    single: { ArrowLeft: "dislike", 1: "dislike", d: "dislike", ArrowRight: "like", 2: "like", l: "like", s: "skip" },
+    "best-worst": { c: "ranked", x: "bad", s: "skip" },
+  }; // keys of each form
   const REST = 400; // milliseconds after an answer in which no other is taken
-  const choices = [...document.querySelectorAll("button[data-side]")];
 
   let csrf = "";
   let current = null; // the task on the screen
   let asked = null; // the question of the newest task
   let revisited = false; // whether it was answered before and is shown for correction
   let progress = { done: 0, total: 0 };
-  let shownAt = null; // when both images were there
+  let coming = []; // addresses of images that come next
+  let ahead = []; // these images, held so that the browser keeps them
+  let shownAt = null; // when all images were there
+  let marks = {}; // best and worst: places, as far as they are chosen
   let busy = false; // an answer is on its way
-  let resting = false; // an answer was given a moment ago: the second half of a double click is not a vote on the next pair
+  let resting = false; // an answer was given a moment ago: the second half of a double click is not a vote on the next task
   let ended = false; // the link does not work any more
   let wanted = null; // the button that had the focus when it was disabled
   let serial = 0; // of what is on the screen; what belongs to an earlier one is dropped
-  let retryNow = () => {};
   const given = new Map(); // answers of this visit by show, to mark them when going back
 
-  // ---- The queue of answers that the server has not confirmed
-
-  const SHELF = `seedpo-answers:${address}`;
-  let kept = [];
-  function queue() {
-    let stored = [];
-    try { stored = JSON.parse(localStorage.getItem(SHELF)) || []; } catch { /* no storage: memory has to do */ }
-    const known = new Set(kept.map((entry) => entry.key));
-    return [...stored.filter((entry) => entry && entry.key && !known.has(entry.key)), ...kept];
-  }
-  function keep(entries) {
-    kept = entries;
-    try {
-      if (entries.length) localStorage.setItem(SHELF, JSON.stringify(entries));
-      else localStorage.removeItem(SHELF);
-    } catch { /* full or forbidden: memory has to do */ }
-  }
-  const drop = (key) => keep(queue().filter((entry) => entry.key !== key));
-  function newKey() {
-    if (crypto.randomUUID) return crypto.randomUUID(); // exists on HTTPS and localhost only
-    return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  }
-
-  // ---- Requests
-
-  class Refused extends Error {
-    constructor(status, sentence) { super(sentence); this.status = status; }
-  }
-  async function once(path, options) {
-    const stop = new AbortController();
-    const timer = setTimeout(() => stop.abort(), 20000);
-    try {
-      const answer = await fetch(address + path, { ...options, signal: stop.signal, cache: "no-store" });
-      const body = await answer.json().catch(() => ({}));
-      if (answer.ok) return { body };
-      const sentence = body.error || "The server gave an answer that this page does not understand.";
-      if (answer.status === 429) return { wait: Number(answer.headers.get("Retry-After")) || 1, sentence: "" };
-      if (answer.status >= 500) return { wait: 0, sentence };
-      throw new Refused(answer.status, sentence);
-    } finally { clearTimeout(timer); }
-  }
-  async function ask(path, options, whatFailed) {
-    for (let attempt = 0; ; attempt++) {
-      let result;
-      try { result = await once(path, options); }
-      catch (error) {
-        if (error instanceof Refused) throw error;
-        result = { wait: 0, sentence: whatFailed };
-      }
-      if (result.body) { if (attempt) trouble(""); return result.body; }
-      if (result.sentence) trouble(result.sentence, true);
-      await pause(result.wait || Math.min(15, 2 ** attempt));
-    }
-  }
-  function pause(seconds) {
-    return new Promise((resolve) => {
-      const timer = setTimeout(resolve, 1000 * seconds);
-      retryNow = () => { clearTimeout(timer); resolve(); };
-    });
-  }
-  window.addEventListener("online", () => retryNow());
-  $("retry").addEventListener("click", () => retryNow());
+  const choices = () => [...$("task").querySelectorAll("button[data-side]")];
+  const items = () => [...$("items").children];
+  const name = (place) => (current.form === "single" ? "" : NAMES[place]);
+  const image = (place) => `Image ${name(place)}`.trim();
 
   function trouble(sentence, canRetry = false) {
     const focused = document.activeElement;
@@ -115,10 +63,13 @@
 
   // ---- Showing
 
-  function section(name) {
-    for (const id of ["instructions", "task", "done"]) $(id).hidden = id !== name;
+  function section(shown) {
+    for (const id of ["instructions", "task", "done"]) $(id).hidden = id !== shown;
   }
-  function showProgress() {
+  function take(state) {
+    csrf = state.csrf || csrf;
+    progress = state.progress;
+    coming = state.preload || [];
     const { done, total } = progress;
     $("progress").querySelector("[data-count]").textContent = `${done} of ${total}`;
     const bar = $("progress").querySelector("progress");
@@ -127,31 +78,66 @@
   }
   function able(yes) {
     const focused = document.activeElement;
-    if (!yes && choices.includes(focused)) wanted = focused;
-    for (const button of choices) {
-      button.disabled = ended || busy || resting || !current || !(yes || button.dataset.side === "skip");
+    const marking = [...$("items").querySelectorAll(".mark")];
+    if (!yes && [...choices(), ...marking].includes(focused)) wanted = focused;
+    const closed = ended || busy || resting || !current;
+    const complete = marks.best !== undefined && marks.worst !== undefined;
+    for (const button of choices()) {
+      const { side } = button.dataset;
+      button.disabled = closed || !(side === "skip" || yes) || (side === "ranked" && !complete);
     }
+    for (const button of marking) button.disabled = closed || !yes;
     if (!yes || resting || busy) return;
-    if (wanted && document.activeElement === document.body) (wanted.hidden ? $("question") : wanted).focus({ preventScroll: true });
+    if (wanted && document.activeElement === document.body) {
+      (wanted.isConnected && !wanted.hidden && !wanted.disabled ? wanted : $("question")).focus({ preventScroll: true });
+    }
     wanted = null;
+  }
+  // What belongs to another form, or is not among the choices, is neither shown nor explained.
+  function fit(part, task) {
+    const { form, side, help } = part.dataset;
+    const choice = help || side;
+    return (!form || form.split(" ").includes(task.form)) && (!choice || task.choices.includes(choice));
+  }
+  function figure(place, task) {
+    const part = $("item").content.cloneNode(true);
+    const choice = part.querySelector(".choice");
+    for (const piece of part.querySelectorAll("[data-form]")) if (!fit(piece, task)) piece.remove();
+    part.querySelector("figure").setAttribute("aria-label", name(place) || "Image");
+    part.querySelector(".name").textContent = name(place);
+    const key = { pair: "←→"[place], "best-worst": place + 1 }[task.form] || "";
+    part.querySelector("kbd").textContent = key;
+    part.querySelector("kbd").hidden = !key;
+    if (task.form === "pair") Object.assign(choice, { disabled: true }).dataset.side = SIDES[place];
+    for (const hidden of part.querySelectorAll("figcaption .hidden")) hidden.textContent = ` ${name(place)}`;
+    return part;
   }
   function frames(task) {
     const images = [];
     const count = task.items[0].length;
     const columns = Math.ceil(Math.sqrt(count));
-    $("pair").style.setProperty("--ratio", (task.ratio || 1) * columns / Math.ceil(count / columns));
-    $("pair").style.setProperty("--columns", columns);
-    for (const [place, side] of ["left", "right"].entries()) {
-      const frame = $(side).querySelector(".frame");
+    const kind = `${task.form} ${task.items.length}`;
+    if ($("items").dataset.kind !== kind) {
+      $("items").replaceChildren(...task.items.map((_, place) => figure(place, task)));
+      Object.assign($("items").dataset, { kind, form: task.form });
+    }
+    $("items").style.setProperty("--ratio", (task.ratio || 1) * columns / Math.ceil(count / columns));
+    $("items").style.setProperty("--columns", columns);
+    const does = task.form === "pair" ? "Choose" : "Enlarge";
+    for (const [place, item] of items().entries()) {
+      const label = `${does} ${name(place) || "the image"}${count > 1 ? `: reference and ${count - 1} others` : ""}`;
+      item.querySelector(".choice").setAttribute("aria-label", label);
+      const frame = item.querySelector(".frame");
+      frame.classList.toggle("set", count > 1);
       frame.replaceChildren(...task.items[place].map((url, index) => {
         const cell = document.createElement("span");
-        const image = document.createElement("img");
+        const picture = document.createElement("img");
         cell.className = "cell";
-        image.alt = count === 1 ? `Image ${NAMES[side]}` : `Image ${NAMES[side]}, ${index ? `other ${index}` : "reference"}`;
-        image.draggable = false;
-        image.decoding = "async";
-        image.dataset.url = url;
-        cell.append(image);
+        picture.alt = count === 1 ? image(place) : `${image(place)}, ${index ? `other ${index}` : "reference"}`;
+        picture.draggable = false;
+        picture.decoding = "async";
+        picture.dataset.url = url;
+        cell.append(picture);
         if (count > 1 && !index) {
           const badge = document.createElement("span");
           badge.className = "badge";
@@ -159,48 +145,69 @@
           badge.setAttribute("aria-hidden", "true");
           cell.append(badge);
         }
-        images.push(image);
+        images.push(picture);
         return cell;
       }));
-      frame.classList.toggle("set", count > 1);
-      $(side).setAttribute("aria-label", `Choose ${NAMES[side]}${count > 1 ? `: reference and ${count - 1} others` : ""}`);
     }
+    arrange();
     return images;
   }
-  function load(image) {
+  // Several images stand in as many columns as make them largest.
+  function arrange() {
+    if (current?.form !== "best-worst") return;
+    const style = getComputedStyle($("items"));
+    const read = (key) => parseFloat(style.getPropertyValue(key));
+    const count = current.items.length;
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const height = document.documentElement.clientHeight - rem * read("--rest");
+    const gap = parseFloat(style.columnGap);
+    let best = { width: 0 };
+    for (let rows = 1; rows <= count; rows++) {
+      const columns = Math.ceil(count / rows);
+      const free = height / rows - rem * read("--caption");
+      const wide = ($("items").clientWidth - gap * (columns - 1)) / columns;
+      const width = Math.min(wide, Math.max(rem * read("--least"), free * read("--ratio")));
+      if (width > best.width) best = { width, columns };
+    }
+    $("items").style.setProperty("--across", best.columns);
+    $("items").style.setProperty("--width", `${Math.floor(best.width)}px`);
+  }
+  window.addEventListener("resize", arrange);
+  function load(picture) {
     return new Promise((resolve, reject) => {
-      image.onload = () => resolve();
-      image.onerror = () => reject(new Error("image"));
-      const again = Number(image.dataset.again || 0);
-      image.src = again ? `${image.dataset.url}?again=${again}` : image.dataset.url;
-      image.dataset.again = again + 1;
+      picture.onload = () => resolve();
+      picture.onerror = () => reject(new Error("image"));
+      const again = Number(picture.dataset.again || 0);
+      picture.src = again ? `${picture.dataset.url}?again=${again}` : picture.dataset.url;
+      picture.dataset.again = again + 1;
     }).then(() => {
-      image.parentElement.classList.remove("failed");
-      image.classList.toggle("small", image.naturalWidth <= 128);
-      image.classList.add("there");
+      picture.parentElement.classList.remove("failed");
+      picture.classList.toggle("small", picture.naturalWidth <= 128);
+      picture.classList.add("there");
     });
   }
   async function loadAll(images, mine) {
     const failed = [];
-    await Promise.all(images.map(async (image) => {
-      try { await load(image); }
+    await Promise.all(images.map(async (picture) => {
+      try { await load(picture); }
       catch {
         await new Promise((resolve) => setTimeout(resolve, 700));
         if (mine !== serial) return;
-        try { await load(image); }
-        catch { image.parentElement.classList.add("failed"); failed.push(image); }
+        try { await load(picture); }
+        catch { picture.parentElement.classList.add("failed"); failed.push(picture); }
       }
     }));
     if (mine !== serial) return;
     if (failed.length) {
-      const sides = [...new Set(failed.map((image) => NAMES[image.closest("button").id]))].join(" and ");
-      trouble(`An image of ${sides} did not load. Try again, or skip this pair.`, true);
-      retryNow = () => { trouble(""); loadAll(failed, mine); };
+      const lost = items().map((_, place) => place).filter((place) => failed.some((picture) => items()[place].contains(picture)));
+      const which = current.form === "single" ? "The image" : `An image of ${lost.map(name).join(" and ")}`;
+      trouble(`${which} did not load. Try again${current.choices.includes("skip") ? ", or skip" : ""}.`, true);
+      server.onRetry(() => { trouble(""); loadAll(failed, mine); });
       return;
     }
     shownAt = performance.now();
     able(true);
-    if (!revisited) preload();
+    if (!revisited) ahead = coming.map((url) => Object.assign(new Image(), { src: url }));
   }
   function present(task, { again = false } = {}) {
     const mine = ++serial;
@@ -222,15 +229,21 @@
     $("prompt").classList.toggle("long", long);
     $("prompt").tabIndex = long ? 0 : -1;
     $("forward").hidden = !again;
-    for (const button of choices) {
-      button.hidden = !task.choices.includes(button.dataset.side);
-      button.removeAttribute("aria-pressed");
-      if (again && given.get(task.show) === button.dataset.side) button.setAttribute("aria-pressed", "true");
-    }
-    for (const line of document.querySelectorAll("[data-help]")) line.hidden = !task.choices.includes(line.dataset.help);
+    const images = frames(task);
+    for (const part of document.querySelectorAll("#instructions [data-form], #guide, .answers [data-form]")) part.hidden = !fit(part, task);
+    const before = again && given.get(task.show);
+    marks = before && before.side === "ranked" ? { best: before.best, worst: before.worst } : {};
+    pressed(before?.side);
+    showMarks();
     able(false);
     rescue(focused);
-    loadAll(frames(task), mine);
+    loadAll(images, mine);
+  }
+  function pressed(side) {
+    for (const button of choices()) {
+      if (button.dataset.side === side) button.setAttribute("aria-pressed", "true");
+      else button.removeAttribute("aria-pressed");
+    }
   }
   function finish() {
     section("done");
@@ -238,27 +251,49 @@
     $("done").querySelector("h2").focus();
     if (collects) setTimeout(look, 10000);
   }
-  let ahead = []; // images of the next pair, held so that the browser keeps them
-  async function preload() {
-    try {
-      const { body } = await once("/ahead", {});
-      ahead = (body?.preload || []).map((url) => Object.assign(new Image(), { src: url }));
-    } catch { /* only a convenience */ }
+
+  // ---- Best and worst of several
+
+  function mark(kind, place) {
+    const other = kind === "best" ? "worst" : "best";
+    if (marks[kind] === place) delete marks[kind];
+    else {
+      if (marks[other] === place) delete marks[other];
+      marks[kind] = place;
+    }
+    showMarks();
+    able(true);
+    const chosen = ["best", "worst"].filter((one) => marks[one] !== undefined).map((one) => `${NAMES[marks[one]]} is the ${one}.`);
+    say("", [...chosen, $("guide").textContent].join(" "));
+  }
+  // The number of an image marks it as the best, or then as the worst, or takes its mark away.
+  function markByNumber(place) {
+    const kind = ["best", "worst"].find((one) => marks[one] === place) || ["best", "worst"].find((one) => marks[one] === undefined);
+    if (kind) mark(kind, place);
+    else say("Take a mark away first.");
+  }
+  function showMarks() {
+    for (const [place, item] of items().entries()) {
+      item.dataset.marked = ["best", "worst"].find((kind) => marks[kind] === place) || "";
+      for (const button of item.querySelectorAll(".mark")) button.setAttribute("aria-pressed", String(marks[button.dataset.mark] === place));
+    }
+    const missing = ["best", "worst"].filter((kind) => marks[kind] === undefined);
+    $("guide").textContent = missing.length ? `Mark the ${missing.join(" and the ")}.` : "Confirm, or change your marks.";
   }
 
   // ---- What a rater does
 
   async function answer(side) {
-    const button = choices.find((one) => one.dataset.side === side);
-    if (!current || busy || !button || button.disabled || button.hidden) return;
+    const button = choices().find((one) => one.dataset.side === side && !one.hidden);
+    if (!current || busy || !button || button.disabled) return;
     busy = true;
     resting = true;
     setTimeout(() => { resting = false; able(shownAt !== null); }, REST);
     const seconds = shownAt === null ? null : Math.min(86400, Math.round(performance.now() - shownAt) / 1000);
-    keep([...queue(), { show: current.show, side, key: newKey(), seconds }]);
-    given.set(current.show, side);
-    for (const one of choices) one.removeAttribute("aria-pressed");
-    button.setAttribute("aria-pressed", "true");
+    const places = side === "ranked" ? marks : {};
+    server.add({ show: current.show, side, seconds, ...places });
+    given.set(current.show, { side, ...places });
+    pressed(side);
     able(false);
     say("Saving…");
     await flush();
@@ -268,44 +303,44 @@
     flushing = flushing || sendAll().finally(() => { flushing = null; });
     return flushing;
   }
+  // Whether all answers are saved, of which there was at least one.
   async function sendAll() {
     let last = null;
     let refreshed = false;
-    for (let entry = queue()[0]; entry; entry = queue()[0]) {
+    for (let entry = server.queue()[0]; entry; entry = server.queue()[0]) {
       try {
         const options = {
           method: "POST",
           headers: { "Content-Type": "application/json", "X-CSRF-Token": csrf },
           body: JSON.stringify(entry),
         };
-        last = await ask("/vote", options, "Your answer is not saved yet: no connection. It is kept here and sent again by itself.");
-        drop(entry.key);
+        last = await server.ask("/vote", options, "Your answer is not saved yet: no connection. It is kept here and sent again by itself.");
+        server.drop(entry);
         tabs?.postMessage({ saved: entry.show });
       } catch (error) {
         if (error instanceof Refused && error.status === 403 && !refreshed) {
           refreshed = true; // the server was given a new key; the page's token is old
-          csrf = (await ask("/task", {}, "No connection.")).csrf;
+          csrf = (await server.ask("/task")).csrf;
           continue;
         }
-        drop(entry.key);
+        server.drop(entry);
         busy = false;
         refused(error);
         if (!ended) { await newest(); trouble(error.message); }
-        return;
+        say("Your last answer was not saved.");
+        return false;
       }
     }
-    if (!last) return;
-    progress = last.progress;
-    showProgress();
+    if (!last) return false;
+    take(last);
     present(last.task);
     say(last.task ? `Saved. ${progress.done} of ${progress.total} done.` : "Saved.", news());
+    return true;
   }
   async function newest() {
     try {
-      const state = await ask("/task", {}, "There is no connection to the server. Trying again…");
-      csrf = state.csrf;
-      progress = state.progress;
-      showProgress();
+      const state = await server.ask("/task");
+      take(state);
       say("");
       present(state.task);
     } catch (error) { refused(error); }
@@ -314,58 +349,66 @@
     if (busy || ended) return;
     try {
       const query = before ? `?before=${encodeURIComponent(before)}` : "";
-      const { task } = await ask(`/previous${query}`, {}, "There is no connection to the server. Trying again…");
-      if (!task) { say("This is the first pair."); return; }
+      const { task } = await server.ask(`/previous${query}`);
+      if (!task) { say("This is the first one."); return; }
       present(task, { again: true });
-      say("You can change your answer to this pair.", news());
+      say("You can change this answer.", news());
     } catch (error) { refused(error); }
   }
-  // Whether another tab has gone on, or new pairs have come.
+  // Whether another tab has gone on, or new images have come.
   async function look() {
     if (document.hidden || busy || revisited || ended || !$("instructions").hidden) return;
     const mine = serial;
     let state;
-    try { state = (await once("/task", {})).body; } catch { state = null; }
+    try { state = (await server.once("/task", {})).body; } catch { state = null; }
     if (mine !== serial || busy) return;
     const changed = state && (state.task?.show !== current?.show);
     if (changed) {
-      csrf = state.csrf;
-      progress = state.progress;
-      showProgress();
+      take(state);
       present(state.task);
-      say(state.task ? "Here is the next pair." : "", news());
+      say(state.task ? "Here is the next one." : "", news());
     } else if (!current && collects) setTimeout(look, 10000);
   }
-  const tabs = window.BroadcastChannel ? new BroadcastChannel(SHELF) : null;
+  const tabs = window.BroadcastChannel ? new BroadcastChannel(server.SHELF) : null;
   tabs?.addEventListener("message", (event) => { if (!current || event.data.saved === current.show) look(); });
   document.addEventListener("visibilitychange", look);
 
   // ---- Full size
 
-  let side = "left";
-  function enlarge(which) {
+  let large = 0;
+  function enlarge(place) {
     if (!current) return;
-    side = which;
-    $("large").querySelector("[data-name]").textContent = NAMES[side];
-    $("large").querySelector("[data-swap]").textContent = `Show ${NAMES[side === "left" ? "right" : "left"]}`;
+    large = place;
+    const count = current.items.length;
+    $("large").querySelector("[data-name]").textContent = name(place);
+    $("large").querySelector("[data-swap]").textContent = `Show ${name((place + 1) % count)}`;
+    for (const part of $("large").querySelectorAll("[data-swap], [data-hint]")) part.hidden = count === 1;
     const sheet = $("large").querySelector(".sheet");
-    sheet.classList.toggle("set", current[side].length > 1);
-    sheet.replaceChildren(...[...$(side).querySelectorAll("img")].map((image) => image.cloneNode()));
+    sheet.classList.toggle("set", current.items[place].length > 1);
+    sheet.replaceChildren(...[...items()[place].querySelectorAll("img")].map((picture) => picture.cloneNode()));
     if (!$("large").open) $("large").showModal();
   }
-  const swap = () => enlarge(side === "left" ? "right" : "left");
-  $("large").querySelector("[data-close]").addEventListener("click", () => $("large").close());
-  $("large").querySelector("[data-swap]").addEventListener("click", swap);
-  for (const button of document.querySelectorAll("[data-enlarge]")) {
-    button.addEventListener("click", () => enlarge(button.dataset.enlarge));
+  function swap(by = 1) {
+    const count = current.items.length;
+    enlarge((large + by + count) % count);
   }
+  $("large").querySelector("[data-close]").addEventListener("click", () => $("large").close());
+  $("large").querySelector("[data-swap]").addEventListener("click", () => swap());
 
   // ---- Mouse, touch and keys
 
-  for (const button of choices) button.addEventListener("click", () => answer(button.dataset.side));
+  $("task").addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    const place = items().indexOf(button.closest(".item"));
+    if (button.dataset.side) answer(button.dataset.side);
+    else if (button.dataset.mark) mark(button.dataset.mark, place);
+    else if (place >= 0) enlarge(place);
+  });
   $("back").addEventListener("click", () => back(current?.show));
   $("correct").addEventListener("click", () => back());
   $("forward").addEventListener("click", newest);
+  $("retry").addEventListener("click", () => server.retry());
   $("help").addEventListener("click", help);
   function help() {
     if (!$("instructions").hidden) return;
@@ -376,24 +419,68 @@
   $("start").addEventListener("click", () => {
     if (current) {
       section("task");
+      arrange();
       if (shownAt !== null) able(true);
       $("question").focus({ preventScroll: true });
     } else finish();
   });
+
+  // A single image can be swiped: to the right like, to the left dislike.
+  let swipe = null; // {choice, x, way}
+  const FAR = 80; // px
+  function lean(event) {
+    if (!swipe || event.pointerId !== swipe.id) return;
+    const by = event.clientX - swipe.x;
+    swipe.way = Math.abs(by) < FAR ? "" : by > 0 ? "like" : "dislike";
+    swipe.choice.style.setProperty("--by", `${by}px`);
+    swipe.choice.dataset.lean = swipe.way;
+    swipe.choice.querySelector(".lean").textContent = { like: "Like", dislike: "Dislike" }[swipe.way] || "";
+  }
+  function release(event) {
+    if (!swipe || event.pointerId !== swipe.id) return;
+    const { choice, way } = swipe;
+    swipe = null;
+    choice.style.removeProperty("--by");
+    delete choice.dataset.lean;
+    choice.querySelector(".lean").textContent = "";
+    if (way && event.type === "pointerup") answer(way);
+  }
+  $("items").addEventListener("pointerdown", (event) => {
+    const choice = event.target.closest(".choice");
+    if (!choice || current?.form !== "single" || event.pointerType === "mouse" || !event.isPrimary) return;
+    swipe = { choice, id: event.pointerId, x: event.clientX, way: "" };
+  });
+  window.addEventListener("pointermove", lean);
+  for (const type of ["pointerup", "pointercancel"]) window.addEventListener(type, release);
+
+  // Arrow keys go from an image to its neighbour, to the same control.
+  function goBeside(by) {
+    const place = items().findIndex((item) => item.contains(document.activeElement));
+    const count = items().length;
+    const controls = (index) => [...items()[index].querySelectorAll("button")];
+    const next = place < 0 ? (by > 0 ? 0 : count - 1) : (place + by + count) % count;
+    controls(next)[place < 0 ? 0 : controls(place).indexOf(document.activeElement)].focus();
+  }
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.defaultPrevented) return;
     if (event.key.length === 1 && !$("letters").checked) return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const by = { ArrowLeft: -1, ArrowRight: 1 }[key];
     if ($("large").open) {
-      if (key === "ArrowLeft" || key === "ArrowRight") { event.preventDefault(); swap(); }
+      if (by && current.items.length > 1) { event.preventDefault(); swap(by); }
       return;
     }
     if (key === "Backspace" && !$("done").hidden) { event.preventDefault(); back(); return; }
     if (key === "Enter" && document.activeElement === $("instructions").querySelector("h2")) { event.preventDefault(); $("start").click(); }
-    if ($("task").hidden) return;
-    if (KEYS[key] && current?.choices.includes(KEYS[key])) { event.preventDefault(); answer(KEYS[key]); }
-    else if (key === "Backspace") { event.preventDefault(); back(current?.show); }
-    else if (key === "e") enlarge("left");
+    if ($("task").hidden || !current) return;
+    const side = FORMS[current.form][key];
+    const several = current.form === "best-worst";
+    if (side && current.choices.includes(side)) { event.preventDefault(); answer(side); }
+    else if (key === "Backspace") { event.preventDefault(); back(current.show); }
+    else if (several && by) { event.preventDefault(); goBeside(by); }
+    else if (several && key === "Enter" && !document.activeElement.closest("button")) answer("ranked");
+    else if (several && items()[key - 1]?.querySelector(".mark:enabled")) markByNumber(key - 1);
+    else if (key === "e") enlarge(Math.max(0, items().findIndex((item) => item.contains(document.activeElement))));
     else if (key === "?" || key === "h") help();
   });
 
@@ -407,13 +494,12 @@
   // ---- Beginning
 
   (async () => {
-    const waiting = queue().length > 0;
+    const waiting = server.queue().length > 0;
     await newest();
     if (ended) return;
     const task = current;
     if (waiting) {
-      await flush();
-      say("An answer that was not saved last time is saved now.");
+      if (await flush()) say("An answer that was not saved last time is saved now.");
     } else if (task && progress.done === 0) {
       section("instructions");
       $("instructions").querySelector("h2").focus();
