@@ -170,6 +170,9 @@ def study_serve_command(
         str | None,
         typer.Option(envvar="SEEDPO_ADMIN_TOKEN", help="Opens the admin page; default: made once per study."),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that answer requests; more than one uses more cores.")
+    ] = 1,
 ) -> None:
     """Serve a study to raters' browsers, until Ctrl-C.
 
@@ -177,19 +180,31 @@ def study_serve_command(
     under which they reach it with --name. Votes are on disk before a rater's page says so: you may stop the server at
     any time.
 
+    One process is enough for some hundred raters at a time. Processes share the port, the database and the admin
+    token; one that dies is started again.
+
     Examples:
         seedpo study serve studies/pilot
 
         seedpo study serve studies/pilot --port 9000 --name study.example.org
 
-        seedpo study serve studies/pilot --host 0.0.0.0 --database postgresql+psycopg://seedpo@db/votes
+        seedpo study serve studies/pilot --host 0.0.0.0 --database postgresql+psycopg://seedpo@db/votes --workers 4
     """
     require_extra()
     from seedpo.study.serving import serve
 
     if admin_token is not None and len(admin_token) < 16:
         raise ConfigError("--admin-token is shorter than 16 characters; leave it out and an unguessable one is made")
-    serve(study, host=host, port=port, url=database, admin_token=admin_token, names=tuple(names or ()), say=typer.echo)
+    serve(
+        study,
+        host=host,
+        port=port,
+        url=database,
+        admin_token=admin_token,
+        names=tuple(names or ()),
+        workers=workers,
+        say=typer.echo,
+    )
 
 
 @study_app.command("links")
@@ -199,8 +214,12 @@ def study_links_command(
     label: Annotated[str, typer.Option(help="Your own note beside them on the admin page; raters never see it.")] = "",
     days: Annotated[float | None, typer.Option(min=0.0, help="Days until they end; default: as in study.yaml.")] = None,
     base: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Address under which raters reach the server.")
-    ] = "http://127.0.0.1:8000",
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address under which raters reach the server; default: where `serve` was reached last.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write them to, one per line; default: the screen.")] = None,
     database: DatabaseUrl = None,
 ) -> None:
@@ -214,9 +233,15 @@ def study_links_command(
         seedpo study links studies/pilot --label annotators --days 14
     """
     require_extra()
-    from seedpo.study.serving import make_links, write_links
+    from seedpo.study.serving import DEFAULT_BASE, last_address, make_links, write_links
 
-    links = make_links(study, number=number, label=label, days=days, base=base, url=database, out=out)
+    known = base or last_address(study)
+    address = known or DEFAULT_BASE
+    links = make_links(study, number=number, label=label, days=days, base=address, url=database, out=out)
+    if known is None:
+        typer.echo(
+            f"note: no server of this study has run yet: links begin with {address}; --base changes it", err=True
+        )
     if out is None:
         for link in links:
             typer.echo(link)

@@ -8,18 +8,28 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedpo.errors import ConfigError
+from seedpo.files import write_aside
 from seedpo.study.folder import open_study
+from seedpo.study.log_lines import limited_log
 from seedpo.study.records import rater_labels
 from seedpo.study.store import Store
+from seedpo.study.workers import run_workers
 
 if TYPE_CHECKING:
     import uvicorn
 
     from seedpo.study.security import Limits
+
+ADDRESS_FILE = ".server-address"
+"""In a study's folder: where its server was reached last."""
+
+DEFAULT_BASE = "http://127.0.0.1:8000"
+"""Where a server is reached if it is not told otherwise."""
 
 
 def serve(
@@ -30,6 +40,7 @@ def serve(
     url: str | None = None,
     admin_token: str | None = None,
     names: Sequence[str] = (),
+    workers: int = 1,
     say: Callable[[str], None] = print,
 ) -> None:
     """Serves a study until it is interrupted. Addresses and visits of raters are not logged.
@@ -41,28 +52,47 @@ def serve(
         url: of the database; `None`: the study's own.
         admin_token: opens the admin page; `None`: derived from the key in the study's folder.
         names: under which the server is reached, for instance ``study.example.org``.
+        workers: processes that answer requests.
         say: called with each line that tells where the study is reached.
 
     Raises:
         SeedpoError: the study, its database, a name or the port cannot be used.
     """
+    from seedpo.study.security import read_secret
+
     for name in names:
         if "*" in name:
             raise ConfigError(f"--name {name}: write each name in full")
+    if workers > 1 and os.name == "nt":
+        raise ConfigError(f"--workers {workers}: several processes need Linux or macOS; leave it out")
     listener = listen(host, port)
     try:
         local = is_loopback(host)
         hosts = [*names, *([] if local else [host])]
-        server, token = _server(folder, url=url, admin_token=admin_token, hosts=hosts)
+        run = partial(_run, folder, url=url, admin_token=admin_token, hosts=hosts)
+        with Store.open(open_study(folder), url):  # errors are told here, before any process starts
+            token = admin_token or read_secret(folder).admin_token()
         address = base_address(host, listener.getsockname()[1], names)
         say(f"study:  {address}/")
         say(f"admin:  {address}/admin   token: {token}")
         if not local:
-            say(f"note:   whoever reaches {host} can open it, unencrypted; put a server with HTTPS in front of it")
+            say(f"note:   whoever reaches {host} can open it, unencrypted: it needs a proxy with HTTPS in front of it")
+        if not write_address(folder, f"https://{names[0]}" if local and names else address):
+            say(f"note:   {folder} cannot be written, so give `seedpo study links` this address with --base")
         say("stop:   Ctrl-C; raters continue where they were when it is started again")
-        server.run(sockets=[listener])
+        if workers == 1:
+            run(listener)
+        else:
+            with limited_log():
+                run_workers(run, listener, number=workers)
     finally:
         listener.close()
+
+
+def _run(folder: Path, listener: socket.socket, **options: Any) -> None:
+    """Answers requests in this process until it gets SIGINT or SIGTERM."""
+    with limited_log():
+        _server(folder, **options).run(sockets=[listener])
 
 
 @contextmanager
@@ -79,7 +109,7 @@ def serving_aside(folder: Path, *, port: int = 0, limits: Limits | None = None) 
     """
     listener = listen("127.0.0.1", port)
     try:
-        server, _ = _server(folder, limits=limits)
+        server = _server(folder, limits=limits)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="study", daemon=True)
         thread.start()
         try:
@@ -91,17 +121,12 @@ def serving_aside(folder: Path, *, port: int = 0, limits: Limits | None = None) 
         listener.close()
 
 
-def _server(folder: Path, **options: Any) -> tuple[uvicorn.Server, str]:
-    """A server that logs no visits, and its admin token; the options are those of the application."""
-    import uvicorn
-
+def _server(folder: Path, **options: Any) -> uvicorn.Server:
+    """A server of a study; the options are those of the application."""
     from seedpo.study.app import build_app
+    from seedpo.study.connections import BoundedServer, allowed_connections
 
-    app = build_app(folder, **options)
-    config = uvicorn.Config(
-        app, access_log=False, server_header=False, log_level="warning", timeout_graceful_shutdown=5
-    )
-    return uvicorn.Server(config), app.state.site.admin_token
+    return BoundedServer(build_app(folder, **options), limit=allowed_connections())
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -118,7 +143,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(where)
-        listener.listen(512)
+        listener.listen()
     except (OSError, OverflowError) as error:
         listener.close()
         raise ConfigError(f"cannot listen on {host}, port {port}: {error}; choose another with --port") from error
@@ -138,6 +163,29 @@ def base_address(host: str, port: int, names: Sequence[str] = ()) -> str:
     if host in ("0.0.0.0", "::", ""):
         host = names[0] if names else socket.gethostname()
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def write_address(folder: Path, address: str) -> bool:
+    """Notes in a study's folder where raters reach its server, for links that are made later.
+
+    Returns:
+        Whether the folder could be written.
+    """
+    try:
+        with write_aside(folder / ADDRESS_FILE, unique=True, durable=False) as aside:
+            aside.write_text(f"{address}\n", "utf-8")
+    except OSError:
+        return False
+    return True
+
+
+def last_address(folder: Path) -> str | None:
+    """Where raters reached the server that was started last; `None` if none was, or its note cannot be read."""
+    try:
+        address = (folder / ADDRESS_FILE).read_text("utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    return address if address.startswith(("http://", "https://")) and len(address.split()) == 1 else None
 
 
 def make_links(
