@@ -15,13 +15,8 @@ from hypothesis import strategies as st
 
 from seedpo.study.assignment import (
     REPEAT_AFTER,
-    Match,
     Proposal,
-    all_matches,
     block_order,
-    finished,
-    knockout_order,
-    next_match,
     next_show,
     scheduled,
     total,
@@ -37,9 +32,16 @@ KEYS = ("preference", "appeal", "alignment", "diversity")
 
 
 def study_of(
-    groups: int, *, candidates: int = 2, attention: int = 0, questions: Sequence[str] = KEYS[:1], **keys: object
+    groups: int,
+    *,
+    candidates: int = 2,
+    attention: int = 0,
+    questions: Sequence[str] = KEYS[:1],
+    form: str = "pair",
+    **keys: object,
 ) -> Study:
     """For each question so many groups and attention checks."""
+    size = {"pair": 2, "single": 1}.get(form, candidates)
     members = tuple(Candidate(source=f"m{i}", images=(f"{i:032x}",)) for i in range(candidates))
     tasks = [
         Group(id=f"{key}-{number}", question=key, prompt=f"p{number}", candidates=members)
@@ -47,11 +49,11 @@ def study_of(
         for key in questions
     ]
     checks = [
-        Group(id=f"check-{key}-{number}", question=key, prompt="", candidates=members[:2], expected=number % 2)
+        Group(id=f"check-{key}-{number}", question=key, prompt="", candidates=members[:size], expected=number % size)
         for number in range(attention)
         for key in questions
     ]
-    values = {"id": "s", "questions": tuple(Question(key=key, text=key) for key in questions), **keys}
+    values = {"id": "s", "questions": tuple(Question(key=key, text=key, form=form) for key in questions), **keys}
     return Study(Path("study"), StudySettings.model_validate(values), (*tasks, *checks))
 
 
@@ -214,47 +216,6 @@ def test_nobody_gets_more_than_the_allowed_tasks() -> None:
 # Knockouts.
 
 
-def test_the_better_one_stays_and_a_tie_changes_nothing() -> None:
-    assert next_match([2, 0, 1], {}) == (0, (0, 2))
-    assert next_match([2, 0, 1], {(0, 2): "first"}) == (1, (0, 1))
-    assert next_match([2, 0, 1], {(0, 2): "tie"}) == (1, (1, 2))
-    assert next_match([2, 0, 1], {(0, 2): "second", (1, 2): "bad"}) is None
-
-
-def group_of(size: int, name: str = "g") -> Group:
-    members = tuple(Candidate(source=str(i), images=(f"{i:032x}",)) for i in range(size))
-    return Group(id=name, question="q", prompt="", candidates=members)
-
-
-def test_all_matches_occur_once_with_the_lower_index_first() -> None:
-    assert list(all_matches(group_of(3))) == [(0, 1), (0, 2), (1, 2)]
-
-
-def test_the_best_wins_a_knockout_wherever_it_enters() -> None:
-    entries = knockout_order(group_of(5), seed=3)
-    for best in range(5):
-        answers: dict[Match, Answer] = {}
-        while match := next_match(entries, answers):
-            assert match[0] == len(answers)
-            low, high = match[1]
-            # Candidates rank by their distance from the best one.
-            answers[low, high] = "first" if abs(low - best) < abs(high - best) else "second"
-        assert len(answers) == 4
-        low, high = list(answers)[-1]
-        assert best in (low, high)
-        counts = {("g", match): 1 for match in answers}
-        assert finished(entries, "g", counts) == 1
-        del counts["g", (low, high)]
-        assert finished(entries, "g", counts) == 0
-
-
-def test_the_order_of_entry_depends_on_group_and_seed() -> None:
-    orders = {tuple(knockout_order(group_of(5, name), seed)) for name in ("g", "h") for seed in (0, 1, 2)}
-    assert len(orders) > 2
-    assert knockout_order(group_of(5), 1) == knockout_order(group_of(5), 1)
-    assert all(sorted(order) == list(range(5)) for order in orders)
-
-
 def test_a_rater_plays_one_knockout_after_the_other() -> None:
     study = study_of(5, candidates=4, tournament="knockout")
     session = Session(study)
@@ -363,3 +324,56 @@ def test_studies_without_the_key_stay_mixed(tmp_path: Path) -> None:
     assert open_study(folder).settings.order == "blocks"
     file.write_text(file.read_text(encoding="utf-8").replace("order: blocks\n", ""), encoding="utf-8")
     assert open_study(folder).settings.order == "mixed"
+
+
+# Single images, and several in one view.
+
+
+@pytest.mark.parametrize(("form", "units"), [("single", 5), ("best-worst", 5)])
+def test_every_image_or_view_gets_its_raters_and_nobody_sees_one_twice(form: str, units: int) -> None:
+    study = study_of(6, candidates=5, form=form, raters_per_pair=2, seed=3)
+    session = Session(study)
+    assert total(study, [], session.counts, rater="r0") == 6 * units
+    session.run(3, seed=1)
+    assert len(session.counts) == 6 * units
+    assert set(session.counts.values()) == {2}
+    for own in session.answers.values():
+        seen = [answer.show.unit for answer in own]
+        assert len(seen) == len(set(seen))
+        assert {len(members) for _, members in seen} == {1 if form == "single" else 4}
+
+
+def test_the_fewest_raters_come_first_for_images_and_views_too() -> None:
+    session = Session(study_of(4, candidates=5, form="single", raters_per_pair=3))
+    for number in range(20):
+        session.step(f"r{number % 4}")
+    assert set(session.counts.values()) == {1}
+
+
+def test_every_place_of_a_view_is_equally_likely() -> None:
+    study = study_of(1, candidates=4, form="best-worst")
+    shown = [next_show(study, [], {}, {}, rater="r", token=f"{number}") for number in range(2400)]
+    orders = Counter(proposal.order for proposal in shown if proposal is not None)
+    assert len(orders) == 24
+    assert sum((count - 100) ** 2 / 100 for count in orders.values()) < 49.7  # chi-square, 23 degrees: 0.999
+
+
+@pytest.mark.parametrize("form", ["single", "best-worst"])
+def test_checks_and_repetitions_of_other_forms(form: str) -> None:
+    session = Session(study_of(10, candidates=4, attention=6, form=form, checks=0.2, repeats=0.1))
+    session.run(1, seed=0)
+    own = session.answers["r0"]
+    checks = [answer for answer in own if answer.expected is not None]
+    assert len(checks) >= 2
+    assert {answer.expected for answer in checks} == {"dislike" if form == "single" else "ranked"}
+    if form == "single":
+        assert [replace(answer, answer="dislike").passed for answer in checks] == [True] * len(checks)
+        assert not any(replace(answer, answer="like").passed for answer in checks)
+        return
+    require_repetitions_are_fair(own)
+    for answer in checks:
+        worst = answer.expected_worst
+        best = next(index for index in answer.show.members if index != worst)
+        assert replace(answer, answer="ranked", best=best, worst=worst).passed
+        assert not replace(answer, answer="ranked", best=worst, worst=best).passed
+        assert not replace(answer, answer="skip").passed

@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from seedpo.errors import ConfigError, DataError
-from seedpo.study.folder import append_groups, create_study, open_study, refreshed
+from seedpo.study.folder import Study, append_groups, create_study, open_study, refreshed
 from seedpo.study.images import encode, image_id
 from seedpo.study.records import Candidate, Group
 from seedpo.study.settings import Question, StudySettings, read_settings, settings_text
@@ -127,6 +127,47 @@ def test_groups_that_were_edited_meanwhile_are_noticed(folder: Path) -> None:
         refreshed(study)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"form": "single", "shows": "set"}, "sets are compared in pairs"),
+        ({"form": "best-worst", "shows": "set"}, "sets are compared in pairs"),
+        ({"form": "best-worst", "choices": ["ranked", "tie"]}, "choices of 'q'"),
+        ({"form": "single", "tournament": "knockout"}, "set tournament: full"),
+        ({"form": "best-worst", "tournament": "knockout"}, "set tournament: full"),
+    ],
+)
+def test_forms_that_do_not_fit_the_other_keys(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    tournament = changes.pop("tournament", "full")
+    values = {"id": "s", "tournament": tournament, "questions": [{"key": "q", "text": "?", **changes}]}
+    (tmp_path / "study.yaml").write_text(json.dumps(values), "utf-8")
+    with pytest.raises(ConfigError, match=message) as caught:
+        open_study(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_fewest_candidates_depend_on_the_form(tmp_path: Path) -> None:
+    questions = (
+        Question(key="one", text="?", form="single"),
+        Question(key="several", text="?", form="best-worst"),
+    )
+    settings = StudySettings(id="s", questions=questions)
+    images = {str(number): picture(number) for number in range(3)}
+
+    def made(question: str, count: int, expected: int | None = None) -> Study:
+        candidates = tuple(Candidate(source="m", images=(str(number),)) for number in range(count))
+        group = Group(id="g", question=question, prompt="p", candidates=candidates, expected=expected)
+        return create_study(tmp_path / f"{question}-{count}-{expected}", settings, [group], images)
+
+    assert len(made("one", 1, expected=0).groups[0].candidates) == 1
+    assert len(made("several", 2).groups[0].candidates) == 2
+    assert open_study(made("several", 3, expected=2).folder).groups[0].expected == 2
+    with pytest.raises(DataError, match=r"needs at least 2"):
+        made("several", 1)
+    with pytest.raises(DataError, match=r"best-worst, an attention check\) needs at least 3"):
+        made("several", 2, expected=1)
+
+
 BROKEN_GROUPS: dict[str, Callable[[dict[str, Any]], object]] = {
     "id 'g0'": lambda group: group.update(id="g0"),
     "key promt": lambda group: group.update(promt="x"),
@@ -136,6 +177,7 @@ BROKEN_GROUPS: dict[str, Callable[[dict[str, Any]], object]] = {
     "expected is 2": lambda group: group.update(expected=2),
     "expected is -1": lambda group: group.update(expected=-1),
     "expected is True": lambda group: group.update(expected=True),
+    r"candidates has 1; a group \(pair\)": lambda group: group["candidates"].pop(),
     "candidates is": lambda group: group.update(candidates=[]),
     "id is ''": lambda group: group.update(id=""),
     r"candidates.1.images.0 is '../x'": lambda group: group["candidates"][1].update(images=["../x"]),
@@ -182,6 +224,9 @@ BROKEN_SETTINGS = [
     ("repeats: 0.0\n", "repeats: 0.4\nchecks: 0.2\n", r"line \d+"),
     ("key: preference", "key: two words", r"line \d+: question key 'two words'"),
     ("  - left\n", "", r"line \d+: choices of 'preference'"),
+    ("  form: pair\n", "  form: triple\n", r"line \d+: questions.0.form is 'triple'"),
+    ("  form: pair\n", "  form: single\n", r"line \d+: choices of 'preference' \(form single\) need dislike and like"),
+    ("  per_view: 4\n", "  per_view: 2\n", r"line \d+: questions.0.per_view is 2"),
     ("  - left\n", "  - above\n", r"line \d+: questions.0.choices.0 is 'above'"),
 ]
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from seedpo.study.records import Candidate, Form, Group
 from seedpo.study.settings import StudySettings
+from seedpo.study.units import is_knockout, units_of
 from seedpo.training.settings import RunConfig
+
+_WORDS: Mapping[Form, str] = {"pair": "every pair", "single": "every image", "best-worst": "best and worst"}
+"""What people judge, by the form of the question."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +80,16 @@ def questions_to_people(config: RunConfig, study: StudySettings | None, *, round
     if study is None:
         return None
     count = config.trajectories.images_per_prompt
-    full = study.compares_all(count)
+    group = Group(id="", question="", prompt="", candidates=(Candidate(source="", images=()),) * count)
+    question = next((item for item in study.questions if item.key == config.feedback.question), study.questions[0])
+    knockout = is_knockout(group, question, study)
+    each = count - 1 if knockout else len(units_of(group, question, seed=study.seed))
     groups = gpus * config.trajectories.prompts_per_rollout
-    pairs = groups * (count * (count - 1) // 2 if full else count - 1)
+    pairs = groups * each
     per_round = Questions(groups=groups, pairs=pairs, votes=pairs * study.raters_per_pair)
     return People(
         study=str(config.feedback.study),
-        tournament="every pair" if full else "a knockout",
+        tournament="a knockout" if knockout else _WORDS[question.form],
         raters=study.raters_per_pair,
         extra=study.repeats + study.checks,
         per_round=per_round,

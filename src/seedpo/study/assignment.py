@@ -20,76 +20,17 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations, product
+from itertools import product
 
 from seedpo.study.folder import Study
-from seedpo.study.records import Answer, Group, Judgement, Unit
-
-Match = tuple[int, int]
-"""Indices of two candidates of a group, the lower one first."""
-
-Members = tuple[int, ...]
-"""Ascending indices of the candidates of a unit."""
-
-Counts = Mapping[Unit, int]
+from seedpo.study.records import Answer, Judgement, Unit
+from seedpo.study.units import Counts, Members, finished, is_knockout, knockout_order, next_match, units_of
 
 REPEAT_AFTER = 5
 """At least so many other shows lie between a show and its repetition."""
 
 _PROBES = 24
 """Units that are drawn at random before all are examined: enough while many are untouched."""
-
-
-# Which candidates of a group are compared: all pairs, or a knockout.
-
-
-def all_matches(group: Group) -> Sequence[Match]:
-    """All k (k - 1) / 2 pairs of k candidates. They show how all candidates rank, ties and cycles included."""
-    return list(combinations(range(len(group.candidates)), 2))
-
-
-def knockout_order(group: Group, seed: int) -> Sequence[int]:
-    """The order in which the candidates of a group enter its knockout, the same for all raters."""
-    indices = list(range(len(group.candidates)))
-    random.Random(f"{seed}|order|{group.id}").shuffle(indices)
-    return indices
-
-
-def next_match(entries: Sequence[int], answers: Mapping[Members, Answer]) -> tuple[int, Match] | None:
-    """The next comparison of a rater's knockout: the better of two candidates meets the next one.
-
-    k - 1 comparisons find the best of k candidates. After a tie, "both bad" or "skip" the earlier candidate stays. If
-    the rater corrects an answer, another comparison may become necessary.
-
-    Args:
-        entries: candidates in the order in which they enter.
-        answers: what the rater has answered in this group.
-
-    Returns:
-        The number of earlier comparisons, and the match; `None` if the knockout is over.
-    """
-    champion = entries[0]
-    for stage, challenger in enumerate(entries[1:]):
-        match = (min(champion, challenger), max(champion, challenger))
-        if match not in answers:
-            return stage, match
-        if answers[match] in ("first", "second"):
-            champion = match[answers[match] == "second"]
-    return None
-
-
-def finished(entries: Sequence[int], group: str, counts: Counts) -> int:
-    """How many raters have reached the last comparison of a group's knockout.
-
-    Each of them met the last candidate exactly once, whoever the champion was.
-
-    Args:
-        entries: candidates in the order in which they enter.
-        group: id of the group.
-        counts: raters by pair.
-    """
-    last = entries[-1]
-    return sum(counts.get((group, (min(other, last), max(other, last))), 0) for other in entries[:-1])
 
 
 # In which order the questions come, and when checks and repetitions do.
@@ -312,15 +253,20 @@ def _blocks(study: Study, own: Sequence[Judgement], turn: int) -> Sequence[str |
 @lru_cache(maxsize=4)
 def _plans(study: Study) -> Mapping[str | None, _Plan]:
     """Plans of all groups (`None`) and of the groups of each question, made once for each opened study."""
-    tasks = [group for group in study.groups if group.expected is None]
-    played = [group for group in tasks if not study.settings.compares_all(len(group.candidates))]
-    knockouts = {group.id: knockout_order(group, study.settings.seed) for group in played}
-    units = [(group.id, match) for group in tasks if group.id not in knockouts for match in all_matches(group)]
+    settings = study.settings
+    questions = {question.key: question for question in settings.questions}
+    knockouts = {
+        group.id: knockout_order(group, settings.seed)
+        for group in study.groups
+        if is_knockout(group, questions[group.question], settings)
+    }
+    units: list[Unit] = []
     checks: list[Unit] = []
     for group in study.groups:
-        if group.expected is not None:
-            other = 1 if group.expected == 0 else 0
-            checks.append((group.id, (min(group.expected, other), max(group.expected, other))))
+        if group.id not in knockouts:
+            of_kind = units if group.expected is None else checks
+            members = units_of(group, questions[group.question], seed=settings.seed)
+            of_kind += [(group.id, indices) for indices in members]
     plans: dict[str | None, _Plan] = {None: _Plan(units, knockouts, checks)}
     for question in study.settings.questions:
         names = {group.id for group in study.groups if group.question == question.key}

@@ -26,7 +26,7 @@ from seedpo.documents import parse_json
 from seedpo.errors import ConfigError, DataError
 from seedpo.study import settings as settings_file
 from seedpo.study.images import ID, Source, add_image, image_id
-from seedpo.study.records import Candidate, Group
+from seedpo.study.records import Candidate, Form, Group
 from seedpo.study.settings import Question, StudySettings
 
 GROUPS = "groups.jsonl"
@@ -212,6 +212,15 @@ def append_groups(folder: Path, groups: Sequence[Group], images: Mapping[str, So
     return stored_groups
 
 
+_LEAST: Mapping[tuple[Form, bool], int] = {
+    **{("pair", check): 2 for check in (False, True)},
+    **{("single", check): 1 for check in (False, True)},
+    ("best-worst", False): 2,
+    ("best-worst", True): 3,
+}
+"""Fewest candidates by form, of groups that are attention checks (`True`) and of others."""
+
+
 class _CandidateLine(BaseModel, extra="forbid", frozen=True):
     source: str
     images: tuple[Annotated[str, Field(pattern=f"^{ID.pattern}$")], ...] = Field(min_length=1)
@@ -221,7 +230,7 @@ class _GroupLine(BaseModel, extra="forbid", frozen=True):
     id: str = Field(min_length=1)
     question: str
     prompt: str
-    candidates: tuple[_CandidateLine, ...] = Field(min_length=2)
+    candidates: tuple[_CandidateLine, ...] = Field(min_length=1)
     category: str = ""
     expected: int | None = Field(default=None, ge=0)
 
@@ -359,8 +368,10 @@ def _require_valid(
         if group.question not in questions:
             listed = ", ".join(questions)
             raise DataError(f"{place}: question {group.question!r} is not in {settings_file.NAME}, which has {listed}")
-        if len(group.candidates) < 2:
-            raise DataError(f"{place}: candidates has {len(group.candidates)}; a group needs at least two")
+        least = _LEAST[questions[group.question].form, group.expected is not None]
+        if len(group.candidates) < least:
+            form = f"{questions[group.question].form}{', an attention check' if group.expected is not None else ''}"
+            raise DataError(f"{place}: candidates has {len(group.candidates)}; a group ({form}) needs at least {least}")
         sizes = {len(candidate.images) for candidate in group.candidates}
         single = questions[group.question].shows == "image"
         if len(sizes) > 1 or (sizes != {1}) == single:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from seedpo.study.assignment import all_matches, finished, knockout_order
-from seedpo.study.records import Answer, Group, Judgement
+from seedpo.study.records import Answer, Group, Judgement, pairs_of
 from seedpo.study.settings import StudySettings
+from seedpo.study.units import finished, is_knockout, knockout_order, units_of
 
 Matrix = NDArray[np.float64]
 
@@ -22,10 +22,10 @@ VALUES: Mapping[Answer, float] = {"first": 1.0, "second": -1.0, "tie": 0.0, "bad
 def preferences(judgements: Iterable[Judgement], *, candidates: int) -> Matrix:
     """Share of raters who prefer the first of two candidates minus the share who prefer the second.
 
-    Attention checks and repetitions do not count; see :data:`VALUES` for the others. Pairs that nobody was asked about,
-    as in a knockout, follow from the other pairs: a chain of preferences is as strong as its weakest link, and the
-    strongest chain counts (widest path, M. Schulze, Social Choice and Welfare 36, 2011) minus the strongest chain in
-    the other direction.
+    Attention checks and repetitions do not count; see :data:`VALUES` for the others. Pairs that nobody judged, as in a
+    knockout or between those that are neither best nor worst, follow from the other pairs: a chain of preferences is as
+    strong as its weakest link, and the strongest chain counts (widest path, M. Schulze, Social Choice and Welfare 36,
+    2011) minus the strongest chain in the other direction.
 
     Args:
         judgements: on one group.
@@ -36,9 +36,7 @@ def preferences(judgements: Iterable[Judgement], *, candidates: int) -> Matrix:
     """
     total, raters = np.zeros((candidates, candidates)), np.zeros((candidates, candidates))
     shown = np.eye(candidates, dtype=bool)
-    for vote in judgements:
-        if not vote.regular:
-            continue
+    for vote in (pair for judgement in judgements if judgement.regular for pair in pairs_of(judgement)):
         first, second = vote.show.first, vote.show.second
         shown[first, second] = shown[second, first] = True
         if vote.answer in VALUES:
@@ -74,9 +72,9 @@ class Count:
 def counted_votes(
     settings: StudySettings, groups: Sequence[Group], judgements: Mapping[str, Sequence[Judgement]]
 ) -> Count:
-    """Votes on groups: ``raters_per_pair`` on each pair, or as many knockouts.
+    """Votes on groups: ``raters_per_pair`` on each pair, image or view, or as many knockouts.
 
-    A skipped pair counts as done, since the same rater would not be asked again.
+    A skipped one counts as done, since the same rater would not be asked again.
 
     Args:
         settings: of the study.
@@ -89,10 +87,11 @@ def counted_votes(
 
 def _of_group(settings: StudySettings, group: Group, judgements: Sequence[Judgement]) -> Count:
     raters = settings.raters_per_pair
+    question = next(question for question in settings.questions if question.key == group.question)
     votes = Counter(vote.show.unit for vote in judgements if vote.regular)
-    if settings.compares_all(len(group.candidates)):
-        pairs = [(group.id, match) for match in all_matches(group)]
-        return Count(done=sum(min(votes[pair], raters) for pair in pairs), wanted=raters * len(pairs))
+    if not is_knockout(group, question, settings):
+        units = [(group.id, members) for members in units_of(group, question, seed=settings.seed)]
+        return Count(done=sum(min(votes[unit], raters) for unit in units), wanted=raters * len(units))
     wanted = raters * (len(group.candidates) - 1)
     enough = finished(knockout_order(group, settings.seed), group.id, votes) >= raters
     return Count(done=wanted if enough else min(votes.total(), wanted - 1), wanted=wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
@@ -42,7 +43,8 @@ class Group:
         prompt: what the images were drawn from.
         candidates: two or more.
         category: for tables by category; may be empty.
-        expected: index of the better candidate of an attention check; `None` for all other groups.
+        expected: of an attention check the index of the candidate that the right answer points at: the better one of a
+            pair, the one to dislike, or the worst of several; `None` for all other groups.
     """
 
     id: str
@@ -136,6 +138,7 @@ class Judgement:
         answer: the rater's last answer to this show.
         best, worst: indices in the group; `None` unless the answer is ``ranked``.
         expected: the right answer of an attention check; `None` for all other shows.
+        expected_worst: index of the candidate that this right answer calls the worst; `None` unless it is ``ranked``.
         seconds: between display and answer, measured by the page; `None` if unknown.
         at: time of the vote, ISO 8601, UTC.
     """
@@ -149,6 +152,7 @@ class Judgement:
     best: int | None = None
     worst: int | None = None
     expected: Answer | None = None
+    expected_worst: int | None = None
     seconds: float | None = None
     at: str = ""
 
@@ -170,7 +174,8 @@ class Judgement:
     @property
     def passed(self) -> bool:
         """Whether an attention check was answered as expected."""
-        return self.answer == self.expected
+        right = self.expected_worst is None or self.worst == self.expected_worst
+        return self.answer == self.expected and right
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +202,10 @@ class Rater:
     expires: str
 
 
+_RIGHT: Mapping[int, tuple[Answer, ...]] = {1: ("dislike",), 2: ("first", "second")}
+"""The right answer of an attention check by number of candidates and place of the expected one."""
+
+
 def judge(
     show: Show,
     group: Group,
@@ -214,7 +223,9 @@ def judge(
         group: its group.
         answer, best, worst, seconds, at: see :class:`Judgement`.
     """
-    expected: dict[int | None, Answer] = dict(zip(show.members, ("first", "second"), strict=False))
+    expected: Answer | None = None
+    if group.expected in show.members:
+        expected = _RIGHT[len(show.members)][show.members.index(group.expected)] if len(show.members) < 3 else "ranked"
     return Judgement(
         show=show,
         question=group.question,
@@ -224,7 +235,8 @@ def judge(
         answer=answer,
         best=best,
         worst=worst,
-        expected=expected.get(group.expected),
+        expected=expected,
+        expected_worst=group.expected if expected == "ranked" else None,
         seconds=seconds,
         at=at,
     )
@@ -242,10 +254,8 @@ def pairs_of(judgement: Judgement) -> list[Judgement]:
     Returns:
         One judgement for each pair; an answer to a pair as it is; none for a like or a skipped view of several.
     """
-    if len(judgement.candidates) == 2:
-        return [judgement]
     if judgement.answer != "ranked":
-        return []
+        return [judgement] if len(judgement.candidates) == 2 else []
     best, worst, show = judgement.best, judgement.worst, judgement.show
     candidates = dict(zip(show.members, judgement.candidates, strict=True))
     return [

@@ -26,6 +26,21 @@ Place = tuple[str | int, ...]
 """Path of a key or item in a file: ``("questions", 0, "key")``."""
 
 
+CHOICES: Mapping[Form, tuple[Side, ...]] = {
+    "pair": ("left", "right", "tie", "bad", "skip"),
+    "single": ("like", "dislike", "skip"),
+    "best-worst": ("ranked", "skip"),
+}
+"""What each form offers unless a question says otherwise."""
+
+_OFFERED: Mapping[Form, tuple[set[Side], set[Side]]] = {
+    "pair": ({"left", "right"}, {"tie", "bad", "skip"}),
+    "single": ({"like", "dislike"}, {"skip"}),
+    "best-worst": ({"ranked"}, {"bad", "skip"}),
+}
+"""What each form must offer, and what it may offer besides."""
+
+
 class Question(Section):
     """One question."""
 
@@ -35,10 +50,14 @@ class Question(Section):
     """What the rater reads."""
     form: Form = "pair"
     """pair: which of two. single: like or dislike of one. best-worst: best and worst of several in one view."""
+    per_view: int = Field(default=4, ge=3, le=6)
+    """Candidates in one view of best-worst, 3 to 6. If a prompt has more, balanced views of so many are drawn; if it
+    has fewer, a view holds all. Other forms do not use it."""
     shows: Literal["image", "set"] = "image"
-    """One image on each side, or a set on each side whose first image is the reference."""
-    choices: tuple[Side, ...] = ("left", "right", "tie", "bad", "skip")
-    """What may be answered."""
+    """One image for each candidate, or, in pairs, a set whose first image is the reference."""
+    choices: tuple[Side, ...] = Field(default_factory=lambda data: CHOICES[data.get("form", "pair")], min_length=1)
+    """What may be answered. Of a pair: left, right, tie, bad, skip; of a single image: like, dislike, skip; of several:
+    ranked (best and worst), skip, and bad (all bad). Absent: all of these, without bad for several."""
 
 
 class StudySettings(Section):
@@ -51,17 +70,19 @@ class StudySettings(Section):
     kind: Kind = "collect"
     """collect: preferences for training. study: blinded comparisons of models."""
     questions: tuple[Question, ...] = Field(min_length=1)
-    """The questions. key: the name in groups.jsonl and tables. text: what the rater reads. shows: image (one on each
-    side) or set (a reference and other images). choices: any of left, right, tie, bad, skip."""
+    """The questions. key: the name in groups.jsonl and tables. text: what the rater reads. form: pair (which of two),
+    single (like or dislike of one) or best-worst (the best and the worst of per_view candidates, 3 to 6). shows: image,
+    or set (a reference and other images; pairs only). choices: of a pair any of left, right, tie, bad, skip; of a
+    single one like, dislike, skip; of best-worst ranked, bad, skip."""
     primary: str | None = None
     """Key of the question that the study is made to answer; null: all questions alike. Verdicts are corrected for its
     comparisons alone, and other questions are explored. Decide before the first vote: later changes are reported."""
     contrasts: tuple[tuple[str, str], ...] = ()
     """Pairs of models whose difference the study is made to find; empty: all pairs. Decide before the first vote."""
     raters_per_pair: int = Field(default=1, ge=1)
-    """How many raters each pair gets."""
+    """How many raters each pair gets; with the other forms, each image or view."""
     tasks_per_rater: int | None = Field(default=None, ge=1)
-    """Limit of pairs for each rater, attention checks and repeats included; null: no limit."""
+    """Limit of shows for each rater, attention checks and repeats included; null: no limit."""
     # Older studies lack this key. Its default is the order they had, which must not change while votes come in.
     order: Literal["blocks", "mixed"] = "mixed"
     """With several questions: blocks (a rater answers one question for all pairs before the next, and raters begin
@@ -85,10 +106,6 @@ class StudySettings(Section):
     """Shown before the first pair and on demand."""
     database: str | None = None
     """Where votes are stored: null (votes.db in this folder) or a URL, postgresql+psycopg://user@host/name."""
-
-    def compares_all(self, candidates: int) -> bool:
-        """Whether a group with so many candidates is compared pair by pair, and not in a knockout."""
-        return self.tournament == "full" or candidates <= 2
 
     @property
     def asks_consent(self) -> bool:
@@ -259,8 +276,7 @@ def _faults(settings: StudySettings) -> Iterator[tuple[Place, str]]:
         if question.key in seen:
             yield ("questions", row, "key"), f"question {question.key!r} occurs twice; remove one"
         seen[question.key] = None
-        if not {"left", "right"} <= set(question.choices) or len(set(question.choices)) < len(question.choices):
-            yield ("questions", row, "choices"), f"choices of {question.key!r} need left and right, each choice once"
+        yield from _question_faults(question, ("questions", row), settings.tournament)
     yield from _faults_of_plan(settings, seen)
     if settings.repeats + settings.checks > 0.5:
         yield ("repeats",), "repeats and checks together are more than 0.5; lower one"
@@ -280,3 +296,18 @@ def _faults_of_plan(settings: StudySettings, questions: Collection[str]) -> Iter
             fault = "occurs twice" if pair in pairs else "names one model twice"
             yield ("contrasts", row), f"contrast {' against '.join(contrast)} {fault}; remove it"
         pairs.add(pair)
+
+
+def _question_faults(question: Question, at: Place, tournament: str) -> Iterator[tuple[Place, str]]:
+    needed, more = _OFFERED[question.form]
+    given = set(question.choices)
+    if not needed <= given <= needed | more or len(given) < len(question.choices):
+        rule = f"need {' and '.join(sorted(needed))}, may have {', '.join(sorted(more))}, each once"
+        yield (*at, "choices"), f"choices of {question.key!r} (form {question.form}) {rule}"
+    if question.form != "pair" and question.shows == "set":
+        yield (*at, "form"), f"form of {question.key!r} is {question.form}, and sets are compared in pairs; remove form"
+    if question.form != "pair" and tournament == "knockout":
+        yield (
+            (*at, "form"),
+            f"form of {question.key!r} is {question.form}, and a knockout is played in pairs; set tournament: full",
+        )
