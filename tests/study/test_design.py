@@ -204,3 +204,72 @@ def test_a_contrast_names_two_models(text: str) -> None:
 
 def test_names_of_models_in_a_contrast_may_have_colons() -> None:
     assert contrast_of("a:1:a", ["a", "a:1"]) == ("a:1", "a")
+
+
+# Other forms than pairs.
+
+
+def test_single_images_and_views_of_models_have_one_group_for_each_prompt(tmp_path: Path) -> None:
+    for form, checks, size in (("single", 3, 1), ("best-worst", 1, 3)):
+        folder = tmp_path / form
+        folder.mkdir()
+        study = made(folder, models_of([], evaluation(folder / "e")), kind="study", checks=0.1, form=form)
+        assert [(question.key, question.form) for question in study.settings.questions] == [
+            (key, form) for key in ("preference", "appeal", "alignment")
+        ]
+        tasks = [group for group in study.groups if group.expected is None]
+        assert [[member.source for member in group.candidates] for group in tasks] == [["base", "dpo", "see"]] * 9
+        attention = [group for group in study.groups if group.expected is not None]
+        assert [len(group.candidates) for group in attention] == [size] * checks
+        for group in attention:
+            sources = [member.source for member in group.candidates]
+            assert [source == "check" for source in sources] == [
+                index == group.expected for index in range(len(sources))
+            ]
+
+
+def test_one_image_of_a_prompt_can_be_liked(tmp_path: Path) -> None:
+    study = made(tmp_path, {"x": samples(tmp_path / "x", images=1)}, form="single")
+    assert [len(group.candidates) for group in study.groups] == [1, 1, 1]
+    assert study.settings.title == "Which images do you like?"
+
+
+FORMS_THAT_DO_NOT_FIT = [
+    ({"form": "best-worst"}, 2, "three: draw more, or use --form pair"),
+    ({"form": "best-worst", "per_view": 5}, 4, "--per-view 5: no prompt has more than 4 images"),
+    ({"form": "pair", "per_view": 4}, 4, "--per-view is for --form best-worst"),
+    ({"form": "single", "questions": ["diversity"]}, 4, "sets are compared in pairs"),
+    ({"form": "single", "settings": {"tournament": "knockout"}}, 4, "--tournament knockout is played in pairs"),
+    ({"form": "best-worst", "questions": ["taste"]}, 4, "--questions taste"),
+]
+
+
+@pytest.mark.parametrize(("changes", "images", "message"), FORMS_THAT_DO_NOT_FIT)
+def test_forms_that_do_not_fit_are_refused_in_one_line(
+    tmp_path: Path, changes: dict[str, object], images: int, message: str
+) -> None:
+    with pytest.raises(SeedpoError, match=message) as caught:
+        made(tmp_path, {"x": samples(tmp_path / "x", images=images)}, **changes)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "study").exists()
+
+
+def test_the_command_takes_a_form(tmp_path: Path) -> None:
+    samples(tmp_path / "x", images=6)
+    run = CliRunner()
+    arguments = [
+        "create",
+        str(tmp_path / "s"),
+        "--images",
+        str(tmp_path / "x"),
+        "--form",
+        "best-worst",
+        "--per-view",
+        "3",
+    ]
+    assert run.invoke(study_app, arguments).exit_code == 0
+    (question,) = open_study(tmp_path / "s").settings.questions
+    assert (question.form, question.per_view, question.choices) == ("best-worst", 3, ("ranked", "skip"))
+    wrong = run.invoke(study_app, [*arguments, "--form", "triple"])
+    assert isinstance(wrong.exception, ConfigError)
+    assert "--form triple" in str(wrong.exception)

@@ -47,11 +47,18 @@ def study_create_command(
         Path | None, typer.Option(help="Folder of `seedpo evaluate`: each of its targets is a model.")
     ] = None,
     kind: Annotated[str, typer.Option(help="collect: label for training. study: compare models blindly.")] = "collect",
+    form: Annotated[
+        str,
+        typer.Option(help="pair: which of two. single: like or dislike of one. best-worst: best and worst of several."),
+    ] = "pair",
+    per_view: Annotated[
+        int | None, typer.Option(min=3, max=6, help="Images in one view of best-worst; default: 4.")
+    ] = None,
     prompts: Annotated[Path | None, typer.Option(help="A file of prompts; records may have a category.")] = None,
     questions: Annotated[
         str | None,
         typer.Option(
-            help="Any of preference, appeal, alignment, diversity; default: preference (collect), all (study)."
+            help="Any of preference, appeal, alignment, diversity (pairs); default: preference (collect), all (study)."
         ),
     ] = None,
     primary: Annotated[
@@ -64,8 +71,10 @@ def study_create_command(
             "--contrast", metavar="MODEL:MODEL", help="Models whose difference matters; default: all. Repeatable."
         ),
     ] = None,
-    raters: Annotated[int | None, typer.Option(min=1, help="Raters per pair; default: 1 (collect), 3 (study).")] = None,
-    tasks_per_rater: Annotated[int | None, typer.Option(min=1, help="Limit of pairs per rater.")] = None,
+    raters: Annotated[
+        int | None, typer.Option(min=1, help="Raters per pair, image or view; default: 1 (collect), 3 (study).")
+    ] = None,
+    tasks_per_rater: Annotated[int | None, typer.Option(min=1, help="Limit of shows per rater.")] = None,
     tournament: Annotated[str, typer.Option(help="Of k images: full (every pair) or knockout (k - 1 pairs).")] = "full",
     order: Annotated[
         str, typer.Option(help="Order of questions: blocks (one after the other) or mixed (any at any pair).")
@@ -85,10 +94,11 @@ def study_create_command(
 ) -> None:
     """Make a study from existing images; then run `seedpo study serve STUDY`.
 
-    To collect, all images of a prompt are compared with each other, from all folders. To compare models, each needs
-    equally many images of the same prompts, from the same latents. The first one is compared, diversity needs four, and
-    all images of a prompt have one size. Images are copied without metadata, under names that say nothing. You can edit
-    texts and questions in STUDY/study.yaml.
+    To collect, all images of a prompt are compared with each other, from all folders: pair by pair, or --form best-
+    worst of several in one view; with --form single each image is liked or disliked by itself. To compare models, each
+    needs equally many images of the same prompts, from the same latents. The first one is compared, diversity needs
+    four, and all images of a prompt have one size. Images are copied without metadata, under names that say nothing.
+    You can edit texts and questions in STUDY/study.yaml.
 
     Folders come from `seedpo sample` or `seedpo evaluate`. Plain folders need --prompts and files named by the number
     of the prompt from 0 (007.png, 007-00.png, 007-01.png), or a text beside each image (cat.png, cat.txt).
@@ -108,6 +118,8 @@ def study_create_command(
 
         seedpo study create studies/labels --images out/samples --tournament knockout --raters 2
 
+        seedpo study create studies/best --images out/samples --form best-worst --per-view 4
+
         seedpo study create studies/two --kind study --images base=out/base --images see=out/see --prompts prompts.csv
     """
     from seedpo.study.design import Design, contrast_of, models_of, new_study
@@ -115,6 +127,7 @@ def study_create_command(
     compared = kind == "study"
     for option, value, known in (
         ("--kind", kind, ("collect", "study")),
+        ("--form", form, ("pair", "single", "best-worst")),
         ("--tournament", tournament, ("full", "knockout")),
         ("--order", order, ("blocks", "mixed")),
     ):
@@ -123,6 +136,8 @@ def study_create_command(
     models = models_of(images or [], evaluation)
     design = Design(
         kind="study" if compared else "collect",
+        form=form,  # type: ignore[arg-type]  # one of the choices above
+        per_view=per_view,
         questions=[key.strip() for key in questions.split(",") if key.strip()] if questions else (),
         prompts=prompts,
         limit_prompts=limit_prompts,

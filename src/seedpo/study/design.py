@@ -22,8 +22,9 @@ from seedpo.errors import ConfigError, DataError
 from seedpo.study.folder import Study, create_study
 from seedpo.study.image_folders import PromptImages, evaluated_models, read_images
 from seedpo.study.images import Source, encode
-from seedpo.study.records import Candidate, Group
-from seedpo.study.settings import CONSENT, QUESTIONS, TITLES, Kind, Question, StudySettings, instructions
+from seedpo.study.records import Candidate, Form, Group
+from seedpo.study.settings import CONSENT, QUESTIONS, TITLES, Kind, Question, StudySettings, instructions, questions_of
+from seedpo.study.units import units_of
 
 SET = 4
 """Images of a model in a question about sets: a reference and three others."""
@@ -38,7 +39,9 @@ class Design:
 
     Attributes:
         kind: collect preferences, or compare models blindly.
-        questions: keys of :data:`seedpo.study.settings.QUESTIONS`; empty: *preference* to collect, all four to compare.
+        form: how questions are asked.
+        per_view: candidates in one view of best-worst; `None`: four.
+        questions: keys of :func:`seedpo.study.settings.questions_of`; empty: *preference* to collect, all to compare.
         prompts: file with the prompts and perhaps their categories; `None` if the folders of images know them.
         limit_prompts: use only the first so many; `None`: all.
         checks, repeats: shares of a rater's shows.
@@ -47,6 +50,8 @@ class Design:
     """
 
     kind: Kind = "collect"
+    form: Form = "pair"
+    per_view: int | None = None
     questions: Sequence[str] = ()
     prompts: Path | None = None
     limit_prompts: int | None = None
@@ -90,14 +95,16 @@ def new_study(folder: Path, places: Mapping[str, Path], design: Design, *, progr
     else:
         layout = collect(_merged(models), questions)
     _require_comparable(layout.groups, same_size=design.kind == "study")
+    _require_views(layout.groups, design)
     if design.checks > 0:
-        # As many checks as a rater who does every pair would see.
+        # As many checks as a rater who does everything would see.
         share = design.checks / (1.0 - design.checks - design.repeats)
-        pairs = sum(math.comb(len(group.candidates), 2) for group in layout.groups)
-        layout = with_checks(layout, questions, math.ceil(pairs * share), seed=design.seed)
+        by_key = {question.key: question for question in questions}
+        units = sum(len(units_of(group, by_key[group.question], seed=design.seed)) for group in layout.groups)
+        layout = with_checks(layout, questions, math.ceil(units * share), seed=design.seed)
     values = {
         "id": secrets.token_hex(8),
-        "title": TITLES[design.kind],
+        "title": "Comparing images" if design.kind == "study" else TITLES[design.form],
         "kind": design.kind,
         "questions": tuple(questions),
         "checks": design.checks,
@@ -152,18 +159,18 @@ def collect(prompts: Sequence[PromptImages], questions: Sequence[Question]) -> L
     """One group with all images of a prompt, for each prompt and question.
 
     Args:
-        prompts: with two or more images each.
-        questions: that show one image on each side.
+        prompts: with two or more images each; one is enough for single images.
+        questions: that show one image of each candidate.
 
     Raises:
-        DataError: a prompt has fewer than two images, or a question shows sets.
+        DataError: a prompt has too few images, or a question shows sets.
     """
     for question in questions:
         if question.shows == "set":
             raise DataError(f"question {question.key!r} compares sets of images of models; it needs --kind study")
     groups = []
     for row, item in enumerate(prompts):
-        if len(item.images) < 2:
+        if len(item.images) < 2 and any(question.form != "single" for question in questions):
             raise DataError(
                 f"prompt {item.prompt!r} has one image ({item.images[0]}), and at least two are compared: draw more, "
                 "for example with seedpo sample --images-per-prompt 2"
@@ -175,6 +182,8 @@ def collect(prompts: Sequence[PromptImages], questions: Sequence[Question]) -> L
 
 def compare(models: Mapping[str, Sequence[PromptImages]], questions: Sequence[Question], *, seed: int) -> Layout:
     """One group for each prompt, pair of models and question, as in Fig. 3 of SEE-DPO (arXiv 2411.04712).
+
+    Questions of other forms than pairs get one group for each prompt, with an image of every model.
 
     Single images come from the first latent of a prompt. A set is a reference and three others of the same prompt and
     model. The latent of the reference is drawn from seed and prompt and is the same for all models.
@@ -200,17 +209,21 @@ def compare(models: Mapping[str, Sequence[PromptImages]], questions: Sequence[Qu
                 Candidate(source=name, images=tuple(str(models[name][row].images[place]) for place in places))
                 for name in names
             ]
-            groups += [
-                _group(row, item, question, (candidates[first], candidates[second]), suffix=f"-{first}-{second}")
-                for first, second in combinations(range(len(names)), 2)
-            ]
+            if question.form == "pair":
+                groups += [
+                    _group(row, item, question, (candidates[first], candidates[second]), suffix=f"-{first}-{second}")
+                    for first, second in combinations(range(len(names)), 2)
+                ]
+            else:
+                groups.append(_group(row, item, question, candidates))
     return _layout(groups)
 
 
 def with_checks(layout: Layout, questions: Sequence[Question], count: int, *, seed: int) -> Layout:
     """Adds attention checks, in turn for each question.
 
-    An image is shown beside a wrong one. For *alignment* this is the image of the prompt that shares the fewest words
+    An image is shown beside a wrong one; in views of several, images of the group are; a single wrong image comes
+    alone. For *alignment* this is the image of the prompt that shares the fewest words
     with this one; for other questions it is the image itself in 8 x 8 coloured cells with noise. A set is shown beside
     copies of its reference.
 
@@ -218,7 +231,7 @@ def with_checks(layout: Layout, questions: Sequence[Question], count: int, *, se
         layout: the study without checks.
         questions: of the study.
         count: number of checks; fewer if there are fewer groups.
-        seed: which groups, and which side is the better one.
+        seed: which groups and images.
     """
     draw = random.Random(f"{seed}|checks")
     remaining = {
@@ -234,9 +247,12 @@ def with_checks(layout: Layout, questions: Sequence[Question], count: int, *, se
         group = remaining[question.key].pop()
         good = draw.choice(group.candidates)
         bad = _worse(group, good, question, layout, images)
-        expected = draw.randrange(2)
-        pair = (good, bad) if expected == 0 else (bad, good)
-        checks.append(replace(group, id=f"check-{number:04d}", candidates=pair, expected=expected))
+        size = {"pair": 2, "single": 1}.get(question.form, min(question.per_view, len(group.candidates)))
+        others = [candidate for candidate in group.candidates if candidate is not good]
+        expected = draw.randrange(size)
+        shown = [good, *draw.sample(others, size - 2)] if size > 1 else []
+        shown.insert(1 - expected if question.form == "pair" else expected, bad)
+        checks.append(replace(group, id=f"check-{number:04d}", candidates=tuple(shown), expected=expected))
     return Layout(groups=(*layout.groups, *checks), images=images)
 
 
@@ -266,16 +282,36 @@ def _shared_words(*prompts: str) -> int:
 
 
 def _questions(design: Design) -> list[Question]:
-    keys = list(design.questions) or (list(QUESTIONS) if design.kind == "study" else ["preference"])
+    if design.per_view is not None and design.form != "best-worst":
+        raise ConfigError(f"--per-view is for --form best-worst, and the form is {design.form}; leave it out")
+    if design.form != "pair" and design.settings.get("tournament") == "knockout":
+        raise ConfigError(f"--tournament knockout is played in pairs, and the form is {design.form}; leave it out")
+    offered = questions_of(design.form, per_view=design.per_view or 4)
+    keys = list(design.questions) or (list(offered) if design.kind == "study" else ["preference"])
     for row, key in enumerate(keys):
-        if key not in QUESTIONS:
-            known = ", ".join(QUESTIONS)
-            raise ConfigError(f"--questions {key}: known are {known}; you can write your own into study.yaml")
+        if key not in offered:
+            fix = "sets are compared in pairs" if key in QUESTIONS else "you can write your own into study.yaml"
+            raise ConfigError(f"--questions {key}: --form {design.form} asks {', '.join(offered)}; {fix}")
         if key in keys[:row]:
             raise ConfigError(f"--questions has {key!r} twice")
     if design.checks + design.repeats > 0.5:
         raise ConfigError("--checks and --repeats together are more than 0.5; lower one")
-    return [QUESTIONS[key] for key in keys]
+    return [offered[key] for key in keys]
+
+
+def _require_views(groups: Sequence[Group], design: Design) -> None:
+    """Best and worst need three candidates, and no view holds more than there are."""
+    if design.form != "best-worst":
+        return
+    fewest = min(groups, key=lambda group: len(group.candidates))
+    if len(fewest.candidates) < 3:
+        raise DataError(
+            f"prompt {fewest.prompt!r} has {len(fewest.candidates)} images, and best and worst are chosen of at least "
+            "three: draw more, or use --form pair"
+        )
+    most = max(len(group.candidates) for group in groups)
+    if design.per_view is not None and design.per_view > most:
+        raise ConfigError(f"--per-view {design.per_view}: no prompt has more than {most} images; give at most {most}")
 
 
 def _merged(models: Mapping[str, Sequence[PromptImages]]) -> list[PromptImages]:

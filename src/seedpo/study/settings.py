@@ -129,7 +129,39 @@ QUESTIONS: Mapping[str, Question] = {
 }
 """The questions of SEE-DPO's user study (arXiv 2411.04712, Fig. 3), by key."""
 
-TITLES: Mapping[Kind, str] = {"collect": "Which image is better?", "study": "Comparing images"}
+_OTHER_TEXTS: Mapping[Form, Mapping[str, str]] = {
+    "single": {
+        "preference": "Do you like this image, given the prompt?",
+        "appeal": "Does this image look good, whatever the prompt says?",
+        "alignment": "Does this image show what the prompt describes?",
+    },
+    "best-worst": {
+        "preference": "Which image do you prefer most, and which least, given the prompt?",
+        "appeal": "Which image looks best, and which worst, whatever the prompt says?",
+        "alignment": "Which image shows best what the prompt describes, and which worst?",
+    },
+}
+
+
+def questions_of(form: Form, *, per_view: int = 4) -> Mapping[str, Question]:
+    """The questions that a new study may ask in a form, by key: those of pairs, and the first three in other words.
+
+    Args:
+        form: how they are asked.
+        per_view: candidates in one view of best-worst.
+    """
+    if form == "pair":
+        return QUESTIONS
+    texts = _OTHER_TEXTS[form]
+    return {key: Question(key=key, text=text, form=form, per_view=per_view) for key, text in texts.items()}
+
+
+TITLES: Mapping[Form, str] = {
+    "pair": "Which image is better?",
+    "single": "Which images do you like?",
+    "best-worst": "Which image is best, which is worst?",
+}
+"""What raters see above a new study that collects preferences."""
 
 CONSENT = """\
 You will be shown computer-made images and asked what you think of them.
