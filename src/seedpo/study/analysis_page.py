@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from seedpo.core.stats.two_way import LEAST_PROMPTS, LEAST_RATERS
 from seedpo.data.text import spreadsheet_text
 from seedpo.errors import ConfigError
 from seedpo.pages.figures import Axis, tick_label, ticks
@@ -191,6 +192,8 @@ def render(analysis: Analysis) -> str:
         findings=findings(analysis),
         parts=[_part(result, analysis) for result in analysis.questions],
         most_rankings=MOST_RANKINGS,
+        least_raters=LEAST_RATERS,
+        least_prompts=LEAST_PROMPTS,
         changes=changes_of(analysis),
         tiles=_tiles(analysis),
     )
@@ -274,8 +277,8 @@ def _rate_rows(result: QuestionResult) -> list[Row]:
 def _strength_rows(result: QuestionResult) -> list[Row]:
     rows = []
     for strength in result.strengths.models:
-        interval = f", interval {strength.interval[0]:.2f} to {strength.interval[1]:.2f}" if strength.interval else ""
-        tip = f"{strength.model}: {strength.value:.2f}{interval}"
+        low, high = strength.interval
+        tip = f"{strength.model}: {strength.value:.2f}, interval {low:.2f} to {high:.2f}"
         rows.append(Row(label=strength.model, value=strength.value, ends=strength.interval, tip=tip))
     return rows
 

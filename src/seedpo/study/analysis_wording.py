@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from seedpo.core.stats.two_way import LEAST_PROMPTS, LEAST_RATERS
 from seedpo.pages.wording import MINUS, count, listing, sentence
 from seedpo.study.analysis import Analysis, QuestionResult
 from seedpo.study.comparisons import Comparison
 from seedpo.study.vote_statistics import Agreement, Ends, Share
-
-FEW = 10
-"""With fewer prompts than this, intervals say little about other prompts."""
 
 MOST_SENTENCES = 3
 """With more comparisons than this the first sentence counts them, and the table names them."""
@@ -169,10 +167,9 @@ def limits_words(result: QuestionResult) -> tuple[str, ...]:
     lines = []
     if result.raters == 1:
         lines.append("All votes are from one rater: they say nothing about others. Intervals are over prompts only.")
-    elif result.raters < FEW:
-        lines.append(f"With {result.raters} raters the intervals say little about other people.")
-    if result.prompts < FEW:
-        lines.append(f"With {count(result.prompts, 'prompt')} the intervals say little about other prompts.")
+    for amount, least, name in ((result.raters, LEAST_RATERS, "rater"), (result.prompts, LEAST_PROMPTS, "prompt")):
+        if 1 < amount < least or amount == 1 and name == "prompt":
+            lines.append(f"There is no verdict with {count(amount, name)}: intervals may be too narrow below {least}.")
     return tuple(lines)
 
 

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-from seedpo.core.stats.bootstrap import interval_ends, resampled_shares
-from seedpo.core.stats.classical import holm, sign_test, wilson_interval
+from seedpo.core.stats.classical import holm, wilson_interval
 from seedpo.core.stats.paired_comparisons import fit_strengths, is_connected, strength_intervals, tables
+from seedpo.core.stats.two_way import LEAST_PROMPTS, LEAST_RATERS, two_way_rate
 from seedpo.study.records import Judgement
 from seedpo.study.vote_statistics import POINTS, Ends, Resampling, by_sources, columns
 
@@ -33,13 +33,15 @@ class Comparison:
         raters, prompts: number of raters and prompts of the votes.
         rate: share of votes for the left model; ties and "both bad" count half.
         wilson: interval of the rate as if votes were independent.
-        interval: interval of the rate over raters and prompts: the bootstrap's, widened to Wilson's where that is
-            wider.
+        interval: interval of the rate over raters and prompts (:mod:`seedpo.core.stats.two_way`).
+        error: standard error of the rate over raters and prompts.
+        df: degrees of freedom of the interval and the test.
         prompts_left, prompts_right: prompts on which the left (right) model has more votes.
-        p: exact sign test over these prompts; `None` in a table by category.
-        adjusted: p after Holm's correction over all comparisons of the analysis.
+        p: of the test that the rate is 1/2, which agrees with the interval; `None` where there is no test.
+        untested: why there is no test; empty if there is one.
+        adjusted: p after Holm's correction over all tests of the family.
         family: of tests whose p-values are corrected together; empty: a description without a test.
-        verdict: the model for which a preference is shown: corrected p-value and interval must both show it.
+        verdict: the model for which a preference is shown: the corrected p-value shows it.
     """
 
     question: str
@@ -55,9 +57,12 @@ class Comparison:
     rate: float
     wilson: Ends
     interval: Ends
+    error: float
+    df: float
     prompts_left: int
     prompts_right: int
     p: float | None = None
+    untested: str = ""
     adjusted: float | None = None
     family: Family = ""
     verdict: Verdict = "open"
@@ -80,12 +85,12 @@ class Strength:
     Attributes:
         model: its name.
         value: log-strength. All values add up to 0; a difference of d means odds of e^d, ties left out.
-        interval: over raters and prompts; `None` if no resample could be fitted.
+        interval: over raters and prompts.
     """
 
     model: str
     value: float
-    interval: Ends | None
+    interval: Ends
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,51 +100,65 @@ class Strengths:
     Attributes:
         models: empty if the comparisons are not connected.
         penalised: whether half a win was added in each direction of each pair, because no finite strengths fit best.
-        resamples: number of resamples behind the intervals.
-        penalised_resamples: how many of them needed the same.
     """
 
     models: tuple[Strength, ...]
     penalised: bool = False
-    resamples: int = 0
-    penalised_resamples: int = 0
 
 
 def compare(
     votes: Sequence[Judgement], resampling: Resampling, *, question: str, category: str = "", tested: bool = True
 ) -> tuple[Comparison, ...]:
     """All pairs of models that were compared; :func:`corrected` corrects their p-values."""
-    comparisons = []
-    for (left, right), pair_votes in by_sources(votes).items():
-        answers, table = Counter(vote.answer for vote in pair_votes), columns(pair_votes)
-        total = float(table.points.sum())
-        wilson = wilson_interval(total, len(pair_votes), z=resampling.z)
-        drawn = resampled_shares(
-            table.points, table.raters, table.prompts, seed=resampling.seed, resamples=resampling.resamples
-        )
-        low, high = interval_ends(drawn, level=resampling.level) if len(drawn) else wilson
-        prompts_left, prompts_right = _prompts_won(pair_votes)
-        comparison = Comparison(
-            question=question,
-            category=category,
-            left=left,
-            right=right,
-            wins=answers["first"],
-            ties=answers["tie"],
-            bad=answers["bad"],
-            losses=answers["second"],
-            raters=len(set(table.raters.tolist())),
-            prompts=len(set(table.prompts.tolist())),
-            rate=total / len(pair_votes),
-            wilson=wilson,
-            # If all votes agree, all resamples do: the bootstrap's interval is a point.
-            interval=(min(low, wilson[0]), max(high, wilson[1])),
-            prompts_left=prompts_left,
-            prompts_right=prompts_right,
-            p=sign_test(prompts_left, prompts_right) if tested else None,
-        )
-        comparisons.append(comparison)
-    return tuple(comparisons)
+    return tuple(
+        _comparison(left, right, pair_votes, resampling, question=question, category=category, tested=tested)
+        for (left, right), pair_votes in by_sources(votes).items()
+    )
+
+
+def _comparison(
+    left: str,
+    right: str,
+    votes: Sequence[Judgement],
+    resampling: Resampling,
+    *,
+    question: str,
+    category: str,
+    tested: bool,
+) -> Comparison:
+    answers, table = Counter(vote.answer for vote in votes), columns(votes)
+    rate = two_way_rate(table.points, table.raters, table.prompts, level=resampling.level)
+    raters, prompts = (len(set(side.tolist())) for side in (table.raters, table.prompts))
+    prompts_left, prompts_right = _prompts_won(votes)
+    untested = _reason(raters, prompts) if tested else "a description"
+    return Comparison(
+        question=question,
+        category=category,
+        left=left,
+        right=right,
+        wins=answers["first"],
+        ties=answers["tie"],
+        bad=answers["bad"],
+        losses=answers["second"],
+        raters=raters,
+        prompts=prompts,
+        rate=rate.mean,
+        wilson=wilson_interval(float(table.points.sum()), len(votes), z=resampling.z),
+        interval=(rate.low, rate.high),
+        error=rate.error,
+        df=rate.df,
+        prompts_left=prompts_left,
+        prompts_right=prompts_right,
+        p=None if untested else rate.p,
+        untested=untested,
+    )
+
+
+def _reason(raters: int, prompts: int) -> str:
+    """Why no verdict can be given; empty if one can."""
+    if raters < LEAST_RATERS:
+        return f"{raters} of at least {LEAST_RATERS} raters"
+    return f"{prompts} of at least {LEAST_PROMPTS} prompts" if prompts < LEAST_PROMPTS else ""
 
 
 def _prompts_won(votes: Sequence[Judgement]) -> tuple[int, int]:
@@ -160,13 +179,8 @@ def corrected(comparisons: Sequence[Comparison], resampling: Resampling) -> tupl
 
 
 def _judged(comparison: Comparison, adjusted: float, resampling: Resampling) -> Comparison:
-    verdict: Verdict = "open"
-    low, high = comparison.interval
-    if adjusted <= 1.0 - resampling.level + 1e-12:
-        if low > 0.5 and comparison.prompts_left > comparison.prompts_right:
-            verdict = "left"
-        elif high < 0.5 and comparison.prompts_left < comparison.prompts_right:
-            verdict = "right"
+    shown = adjusted <= 1.0 - resampling.level + 1e-12
+    verdict: Verdict = "open" if not shown else "left" if comparison.rate > 0.5 else "right"
     return replace(comparison, adjusted=adjusted, verdict=verdict)
 
 
@@ -180,7 +194,7 @@ def strengths(votes: Sequence[Judgement], resampling: Resampling) -> Strengths:
     table = columns(votes)
     first = np.array([index[vote.first.source] for vote in votes], dtype=np.int64)
     second = np.array([index[vote.second.source] for vote in votes], dtype=np.int64)
-    if not is_connected(*tables(first, second, table.points, np.ones(len(votes)), len(models))):
+    if not is_connected(*tables(first, second, table.points, len(models))):
         return Strengths(models=())
     result = strength_intervals(
         first,
@@ -189,24 +203,18 @@ def strengths(votes: Sequence[Judgement], resampling: Resampling) -> Strengths:
         competitors=len(models),
         raters=table.raters,
         prompts=table.prompts,
-        seed=resampling.seed,
-        resamples=resampling.resamples,
         level=resampling.level,
     )
     rows = [
         Strength(
             model=name,
             value=float(result.fit.values[number]),
-            interval=(float(result.low[number]), float(result.high[number])) if result.resamples else None,
+            interval=(float(result.low[number]), float(result.high[number])),
         )
         for name, number in index.items()
     ]
-    return Strengths(
-        models=tuple(sorted(rows, key=lambda row: (-row.value, row.model))),
-        penalised=result.fit.penalised,
-        resamples=result.resamples,
-        penalised_resamples=result.penalised,
-    )
+    ranked = sorted(rows, key=lambda row: (-row.value, row.model))
+    return Strengths(models=tuple(ranked), penalised=result.fit.penalised)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,7 +278,7 @@ def _ranking(votes: Sequence[Judgement]) -> Ranking:
     first = np.array([place[vote.show.first] for vote in votes], dtype=np.int64)
     second = np.array([place[vote.show.second] for vote in votes], dtype=np.int64)
     points = np.array([POINTS[vote.answer] for vote in votes])
-    won, tied = tables(first, second, points, np.ones(len(votes)), len(place))
+    won, tied = tables(first, second, points, len(place))
     connected = is_connected(won, tied)
     fit = fit_strengths(won, tied) if connected else None
     amounts = (won + won.T + tied).sum(1)

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from seedpo.core.stats.bootstrap import interval_ends, vote_weights
+from seedpo.core.stats.student import student_quantile
+from seedpo.core.stats.two_way import two_way_spread
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -37,11 +38,14 @@ class Strengths:
         values: log-strengths (K,), with sum 0.
         tie: nu of Davidson's model; 0 without ties.
         penalised: whether wins were added because the likelihood has no maximum.
+        covariance: of the log-strengths if votes were independent (K, K): the inverse of their information. With ties
+            there is one row and column more, for log nu.
     """
 
     values: Array
     tie: float
     penalised: bool
+    covariance: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,16 +55,11 @@ class StrengthIntervals:
     Attributes:
         fit: of all votes.
         low, high: ends of the interval of each log-strength (K,).
-        resamples: resamples behind the intervals; those with disconnected comparisons are left out.
-        penalised: how many of them needed the penalty. If that share exceeds the share outside of an interval, the ends
-            depend on the penalty, and the true interval has no bound.
     """
 
     fit: Strengths
     low: Array
     high: Array
-    resamples: int
-    penalised: int
 
 
 def is_connected(wins: ArrayLike, ties: ArrayLike) -> bool:
@@ -113,8 +112,8 @@ def fit_strengths(wins: ArrayLike, ties: ArrayLike | None = None) -> Strengths:
     incidence = np.zeros((len(first), len(won)))
     incidence[np.arange(len(first)), first] = 1.0
     incidence[np.arange(len(first)), second] = -1.0
-    values, tie = _newton(outcomes, incidence)
-    return Strengths(values, tie, penalised)
+    values, tie, covariance = _newton(outcomes, incidence)
+    return Strengths(values, tie, penalised, covariance)
 
 
 def strength_intervals(
@@ -125,52 +124,62 @@ def strength_intervals(
     competitors: int,
     raters: Index,
     prompts: Index,
-    seed: int,
-    resamples: int,
     level: float = 0.95,
 ) -> StrengthIntervals:
-    """Strengths with intervals of the bootstrap over raters and prompts (:mod:`seedpo.core.stats.bootstrap`).
+    """Strengths with intervals over raters and prompts (:mod:`seedpo.core.stats.two_way`).
+
+    A vote's influence on the strengths is the inverse information times its score. The variance is at least that of
+    independent votes, so that it is not 0 where all votes agree.
 
     Args:
         first, second: competitors of each vote (N,), from 0 to ``competitors`` - 1.
         points: 1 if the first won, 0 if the second, 0.5 for a tie, (N,).
         competitors: K.
-        raters, prompts: whose and of what each vote is (N,), counted from 0.
-        seed: of the resampling.
-        resamples: how many are drawn.
+        raters, prompts: whose and of what each vote is (N,).
         level: of the intervals.
 
     Raises:
         ValueError: if the comparisons are disconnected.
     """
-    fit = fit_strengths(*tables(first, second, points, np.ones(len(points)), competitors))
-    drawn, penalised = [], 0
-    for weights in vote_weights(raters, prompts, seed=seed, resamples=resamples):
-        won, tied = tables(first, second, points, weights, competitors)
-        if not is_connected(won, tied):
-            continue
-        again = fit_strengths(won, tied)
-        drawn.append(again.values)
-        penalised += again.penalised
-    if not drawn:
-        nothing = np.full(competitors, math.nan)
-        return StrengthIntervals(fit=fit, low=nothing, high=nothing, resamples=0, penalised=0)
-    ends = np.array([interval_ends(column, level=level) for column in np.array(drawn).T])
-    return StrengthIntervals(fit=fit, low=ends[:, 0], high=ends[:, 1], resamples=len(drawn), penalised=penalised)
+    fit = fit_strengths(*tables(first, second, points, competitors))
+    influences = _influences(fit, first, second, points)
+    spreads = [two_way_spread(column - column.mean(), raters, prompts) for column in influences.T]
+    errors = np.sqrt([max(spread.variance, fit.covariance[k, k]) for k, spread in enumerate(spreads)])
+    half = errors * [student_quantile(level, spread.df) for spread in spreads]
+    return StrengthIntervals(fit=fit, low=fit.values - half, high=fit.values + half)
 
 
-def tables(first: Index, second: Index, points: Array, weights: Array, competitors: int) -> tuple[Array, Array]:
-    """Wins and ties, each (K, K), of weighted votes: see :func:`strength_intervals`."""
+def _influences(fit: Strengths, first: Index, second: Index, points: Array) -> Array:
+    """How much each vote moved each log-strength, (N, K)."""
+    competitors = len(fit.values)
+    half = (fit.values[first] - fit.values[second]) / 2.0
+    odds = np.stack([np.exp(half), np.full_like(half, fit.tie), np.exp(-half)])
+    win, tie, loss = odds / odds.sum(0)
+    scores = np.zeros((len(points), len(fit.covariance)))
+    rows = np.arange(len(points))
+    scores[rows, first] = points - 0.5 - (win - loss) / 2.0
+    scores[rows, second] = -scores[rows, first]
+    if fit.tie > 0.0:
+        scores[:, -1] = (points == 0.5) - tie
+    return np.asarray(scores @ fit.covariance[:, :competitors])
+
+
+def tables(first: Index, second: Index, points: Array, competitors: int) -> tuple[Array, Array]:
+    """Wins and ties, each (K, K), of votes: see :func:`strength_intervals`."""
     shape = competitors, competitors
     won, tied = np.zeros(shape), np.zeros(shape)
-    np.add.at(won, (first, second), weights * (points == 1.0))
-    np.add.at(won, (second, first), weights * (points == 0.0))
-    np.add.at(tied, (first, second), weights * (points == 0.5))
+    np.add.at(won, (first, second), points == 1.0)
+    np.add.at(won, (second, first), points == 0.0)
+    np.add.at(tied, (first, second), points == 0.5)
     return won, tied + tied.T
 
 
-def _newton(outcomes: Array, incidence: Array) -> tuple[Array, float]:
-    """Maximises the likelihood of outcomes (M, 3) of pairs, whose differences are ``incidence`` (M, K) @ s."""
+def _newton(outcomes: Array, incidence: Array) -> tuple[Array, float, Array]:
+    """Maximises the likelihood of outcomes (M, 3) of pairs, whose differences are ``incidence`` (M, K) @ s.
+
+    Returns:
+        log-strengths, nu, and the inverse of the information.
+    """
     count, with_ties = outcomes.sum(1), bool(outcomes[:, 1].any())
     competitors = incidence.shape[1]
     place = np.zeros(competitors + with_ties)
@@ -200,7 +209,9 @@ def _newton(outcomes: Array, incidence: Array) -> tuple[Array, float]:
             scale /= 2.0
         place, value = place + scale * step, trial
     values = place[:competitors] - place[:competitors].mean()
-    return values, math.exp(place[-1]) if with_ties else 0.0
+    covariance = np.linalg.inv(curvature)
+    covariance[:competitors, :competitors] -= 1.0 / competitors**2  # what the anchor added
+    return values, math.exp(place[-1]) if with_ties else 0.0, covariance
 
 
 def _log_likelihood(
