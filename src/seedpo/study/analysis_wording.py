@@ -164,13 +164,14 @@ def counts_words(analysis: Analysis) -> str:
 
 def limits_words(result: QuestionResult) -> tuple[str, ...]:
     """What the votes on one question cannot show."""
-    lines = []
     if result.raters == 1:
-        lines.append("All votes are from one rater: they say nothing about others. Intervals are over prompts only.")
-    for amount, least, name in ((result.raters, LEAST_RATERS, "rater"), (result.prompts, LEAST_PROMPTS, "prompt")):
-        if 1 < amount < least or amount == 1 and name == "prompt":
-            lines.append(f"There is no verdict with {count(amount, name)}: intervals may be too narrow below {least}.")
-    return tuple(lines)
+        return ("All votes are from one rater: they say nothing about others. Intervals are over prompts only.",)
+    amounts = ((result.raters, LEAST_RATERS, "rater"), (result.prompts, LEAST_PROMPTS, "prompt"))
+    return tuple(
+        f"There is no verdict with {count(amount, name)}: below {least} the intervals may be too narrow."
+        for amount, least, name in amounts
+        if amount < least
+    )
 
 
 def findings(analysis: Analysis) -> tuple[Finding, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from seedpo.core.stats.classical import QUANTILES, holm, sign_test, student_interval, wilson_interval
+from seedpo.core.stats.classical import QUANTILES, holm, student_interval, wilson_interval
 
 
 def test_wilson_known_values() -> None:
@@ -54,17 +54,6 @@ def test_student_beyond_the_table_the_interval_is_a_little_too_wide() -> None:
 
 def test_student_one_value_has_no_interval() -> None:
     assert all(map(math.isnan, (*student_interval([]), *student_interval([1.0]))))
-
-
-def test_sign_test_is_scipys_binomial_test() -> None:
-    for wins, losses in ((0, 1), (5, 0), (7, 3), (3, 7), (10, 10), (11, 10), (140, 90), (1500, 1400)):
-        assert sign_test(wins, losses) == pytest.approx(stats.binomtest(wins, wins + losses).pvalue, rel=1e-9)
-
-
-def test_sign_test_without_cases_and_with_impossible_ones() -> None:
-    assert sign_test(0, 0) == 1.0
-    with pytest.raises(ValueError, match="at least 0"):
-        sign_test(-1, 3)
 
 
 def test_holm_by_hand() -> None:

@@ -1,18 +1,13 @@
-"""Intervals by the percentile bootstrap (Efron 1979): means, paired differences, win rates, votes.
+"""Intervals by the percentile bootstrap (Efron 1979): means, paired differences, win rates.
 
 Prompts are resampled, each with all of its images: images of one prompt resemble each other, so that resampling images
 would give intervals that are too narrow.
-
-Votes depend on each other in two ways, by their rater and by their prompt. Both are resampled, independently of each
-other, and each vote gets the product of the two counts as its weight: the pigeonhole bootstrap (Owen 2007). Its
-intervals hold for other raters and other prompts. They err on the wide side: if votes were independent, they would be
-up to the square root of three times too wide.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -33,7 +28,6 @@ _NUMBERS_AT_A_TIME = 2**22
 Finish = Callable[[float], float]
 
 Array = NDArray[np.float64]
-Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,46 +266,3 @@ def _same_shape(a: Array, b: Array) -> tuple[Array, Array]:
     if a.shape != b.shape:
         raise ValueError(f"the two have different shapes: {a.shape} and {b.shape}")
     return a, b
-
-
-def vote_weights(raters: Index, prompts: Index, *, seed: int, resamples: int) -> Iterator[Array]:
-    """Weights of the votes in each resample.
-
-    With a single rater (or prompt) only the other side is resampled.
-
-    Args:
-        raters, prompts: whose and of what each vote is, (N,), counted from 0.
-        seed: of the resampling.
-        resamples: how many are drawn.
-
-    Yields:
-        weights (N,), whole numbers from 0 on.
-    """
-    by_rater, by_prompt = _draws(raters, prompts, seed=seed, resamples=resamples)
-    for rater_counts, prompt_counts in zip(by_rater, by_prompt, strict=True):
-        yield rater_counts[raters] * prompt_counts[prompts]
-
-
-def resampled_shares(values: Array, raters: Index, prompts: Index, *, seed: int, resamples: int) -> Array:
-    """Weighted means of ``values`` (N,) in each resample; resamples that hold no vote are left out."""
-    if not len(values):
-        return np.zeros(0)
-    by_rater, by_prompt = _draws(raters, prompts, seed=seed, resamples=resamples)
-    shape = by_rater.shape[1], by_prompt.shape[1]
-    cells = raters * shape[1] + prompts
-    sums, amounts = (
-        np.bincount(cells, weights, shape[0] * shape[1]).reshape(shape) for weights in (values, np.ones(len(values)))
-    )
-    above, below = (((by_rater @ table) * by_prompt).sum(1) for table in (sums, amounts))
-    return np.asarray(above[below > 0] / below[below > 0])
-
-
-def _draws(raters: Index, prompts: Index, *, seed: int, resamples: int) -> tuple[Array, Array]:
-    """How often each rater (B, R) and each prompt (B, P) is drawn in each of B resamples."""
-    generator = np.random.default_rng(seed)
-    drawn = []
-    for side in (raters, prompts):
-        amount = int(side.max()) + 1 if side.size else 1
-        shares = np.full(amount, 1.0 / amount)
-        drawn.append(generator.multinomial(amount, shares, size=resamples).astype(np.float64))
-    return drawn[0], drawn[1]

@@ -1,4 +1,4 @@
-"""Intervals and tests in closed form: Wilson's interval, Student's interval, the sign test and Holm's correction."""
+"""Intervals and tests in closed form: Wilson's interval, Student's interval and Holm's correction."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ QUANTILES = (
 """0.975 quantiles of Student's t with 1, 2, ... degrees of freedom; more use 2.042, which is slightly too wide."""
 
 
-def wilson_interval(successes: float, count: int, *, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(successes: float, count: float, *, z: float = 1.959964) -> tuple[float, float]:
     """Ends of Wilson's score interval of a share, by default at 95 % (Wilson 1927).
 
     Args:
         successes: from 0 to ``count``; equal scores count for a half.
-        count: at least 1.
+        count: above 0; a fraction is an effective number of cases.
         z: quantile of the normal distribution.
     """
     share, weight = successes / count, z * z / count
@@ -37,31 +37,6 @@ def student_interval(values: ArrayLike) -> tuple[float, float]:
     half = QUANTILES[min(len(row) - 1, len(QUANTILES)) - 1] * float(row.std(ddof=1)) / math.sqrt(len(row))
     middle = float(row.mean())
     return middle - half, middle + half
-
-
-def sign_test(wins: int, losses: int) -> float:
-    """Two-sided exact p-value of as many wins against losses if both were equally likely; ties are left out.
-
-        p = min(1, 2 P[X <= min(wins, losses)]),   X ~ Binomial(wins + losses, 1/2)
-
-    Exact only for independent cases: pass one case per prompt, not one per vote.
-
-    Args:
-        wins, losses: at least 0.
-
-    Returns:
-        p in (0, 1]; 1 if there is no case.
-
-    Raises:
-        ValueError: if a number is below 0.
-    """
-    if min(wins, losses) < 0:
-        raise ValueError(f"wins = {wins} and losses = {losses} must be at least 0")
-    count = wins + losses
-    # Logarithms, since 2^-n underflows from n = 1075 on.
-    whole = math.lgamma(count + 1) - count * math.log(2.0)
-    terms = (math.exp(whole - math.lgamma(k + 1) - math.lgamma(count - k + 1)) for k in range(min(wins, losses) + 1))
-    return min(1.0, 2.0 * math.fsum(terms))
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:

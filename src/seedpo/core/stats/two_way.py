@@ -42,6 +42,9 @@ LEAST_PROMPTS = 5
 """Prompts below which no verdict is given; raters and prompts enter in the same way."""
 
 
+_ROUNDING = 1e-20
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spread:
     """How far a figure may be off.
@@ -93,19 +96,18 @@ def two_way_spread(influences: ArrayLike, raters: ArrayLike, prompts: ArrayLike)
     if values.ndim != 1 or not len(values) or not values.shape == by_rater.shape == by_prompt.shape:
         raise ValueError("influences, raters and prompts must be rows of one length, of at least one vote")
     cells = np.unique(by_rater * (int(by_prompt.max()) + 1) + by_prompt, return_inverse=True)[1]
-    (of_raters, shared_r), (of_prompts, shared_p), (of_cells, shared_c) = (
-        _squares(values, codes) for codes in (by_rater, by_prompt, cells)
-    )
-    one_way = [
-        (square / (1.0 - shared), 1.0 / shared - 1.0) if shared < 1.0 else (0.0, 1.0)
-        for square, shared in ((of_raters, shared_r), (of_prompts, shared_p), (of_cells, shared_c))
-    ]
-    candidates = list(one_way)
-    if max(shared_r, shared_p) < 1.0:
-        both = (of_raters + of_prompts - of_cells) / (1.0 - shared_r - shared_p + shared_c)
-        candidates.insert(0, (both, _satterthwaite(both, *one_way)))
-    variance, df = max(candidates, key=lambda candidate: candidate[0])
-    return Spread(variance=max(variance, 0.0), df=max(df, 1.0), cells=1.0 / shared_c)
+    sides = [_side(values, codes) for codes in (by_rater, by_prompt, cells)]
+    known = [side for side in sides if side.df > 0.0]
+    estimates = [(side.variance, side.df) for side in known]
+    if len(known) == len(sides):
+        in_common = sides[0].shared + sides[1].shared - sides[2].shared
+        both = (sides[0].square + sides[1].square - sides[2].square) / (1.0 - in_common)
+        estimates.append((both, _satterthwaite(both, *estimates)))
+    variance = max((estimate[0] for estimate in estimates), default=0.0)
+    # Without variance but that of rounding, as with equal variances, the fewest degrees of freedom count.
+    variance = variance if variance > _ROUNDING * float((values**2).sum()) else 0.0
+    df = min((estimate[1] for estimate in estimates if estimate[0] >= (1.0 - 1e-9) * variance), default=1.0)
+    return Spread(variance=variance, df=max(df, 1.0), cells=1.0 / sides[2].shared)
 
 
 def two_way_rate(
@@ -141,14 +143,36 @@ def two_way_rate(
     )
 
 
-def _squares(values: Array, codes: Index) -> tuple[float, float]:
-    """Sum over clusters of the squared sum of values, and the probability that two votes are of one cluster."""
-    shares = np.bincount(codes) / len(codes)
-    return float((np.bincount(codes, weights=values) ** 2).sum()), float((shares**2).sum())
+@dataclass(frozen=True)
+class _Side:
+    """Sums over the clusters of one side.
+
+    Attributes:
+        square: sum of the squared sums of influences.
+        shared: probability that two votes are of one cluster.
+    """
+
+    square: float
+    shared: float
+
+    @property
+    def df(self) -> float:
+        """Number of clusters less one, as if all were equally large."""
+        return 1.0 / self.shared - 1.0
+
+    @property
+    def variance(self) -> float:
+        """Of the figure, if votes of different clusters are independent."""
+        return self.square / (1.0 - self.shared)
+
+
+def _side(values: Array, codes: Index) -> _Side:
+    sums, shares = np.bincount(codes, weights=values), np.bincount(codes) / len(codes)
+    # One cluster holds all votes: exactly 1, whatever the rounding.
+    return _Side(float((sums**2).sum()), float((shares**2).sum()) if len(shares) > 1 else 1.0)
 
 
 def _satterthwaite(both: float, *one_way: tuple[float, float]) -> float:
     (raters, df_r), (prompts, df_p), (_, df_c) = one_way
     below = raters**2 / df_r + prompts**2 / df_p + (raters + prompts - both) ** 2 / df_c
-    # Without variance the side with fewer clusters decides.
-    return both**2 / below if both > 0.0 and below > 0.0 else min(df_r, df_p)
+    return both**2 / below if below > 0.0 else math.inf
