@@ -48,7 +48,8 @@ function serverOf(address, trouble) {
       const sentence = body?.error || "The server gave an answer that this page does not understand.";
       const wait = Number(answer.headers.get("Retry-After")) || 0;
       if (answer.status === 429) return { wait: wait || 1, sentence: "" };
-      if (answer.ok || answer.status >= 500) return { wait: Math.min(wait, 60), sentence };
+      // A page without our JSON comes from something in between: a log-in of a network, a proxy.
+      if (answer.status >= 500 || !body?.error) return { wait: Math.min(wait, 60), sentence };
       throw new Refused(answer.status, sentence);
     } finally { clearTimeout(timer); }
   }
