@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 from PIL import Image
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from seedpo.study.app import build_app
 from seedpo.study.folder import Study, create_study
@@ -55,17 +55,17 @@ def make_study(folder: Path, *, prompts: tuple[str, ...] = ("a fox", "a hen", "a
     return create_study(folder, StudySettings(**values), groups, images)
 
 
-def make_app(folder: Path, **options: Any) -> FastAPI:
+def make_app(folder: Path, **options: Any) -> Starlette:
     return build_app(folder, **{"admin_token": ADMIN, "limits": FAST} | options)
 
 
 @contextmanager
-def browsing(app: FastAPI, **options: Any) -> Iterator[TestClient]:
+def browsing(app: Starlette, **options: Any) -> Iterator[TestClient]:
     with TestClient(app, base_url=ADDRESS, follow_redirects=False, **options) as client:
         yield client
 
 
-def new_link(app: FastAPI, **options: Any) -> str:
+def new_link(app: Starlette, **options: Any) -> str:
     """Path of a new rater's page."""
     return f"/r/{app.state.site.store.add_rater(**options)[1]}"
 

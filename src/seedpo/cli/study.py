@@ -30,7 +30,7 @@ def require_extra() -> None:
     Raises:
         ConfigError: a package is missing.
     """
-    needed = ("fastapi", "itsdangerous", "multipart", "sqlalchemy", "uvicorn")
+    needed = ("sqlalchemy", "starlette", "uvicorn")
     missing = [name for name in needed if not importlib.util.find_spec(name)]
     if missing:
         raise ConfigError(f"studies need {', '.join(missing)}: pip install 'seedpo[study]'")
@@ -206,10 +206,13 @@ def study_serve_command(
         seedpo study serve studies/pilot --host 0.0.0.0 --database postgresql+psycopg://seedpo@db/votes --workers 4
     """
     require_extra()
+    from seedpo.study.security import LEAST_TOKEN
     from seedpo.study.serving import serve
 
-    if admin_token is not None and len(admin_token) < 16:
-        raise ConfigError("--admin-token is shorter than 16 characters; leave it out and an unguessable one is made")
+    if admin_token is not None and len(admin_token) < LEAST_TOKEN:
+        raise ConfigError(
+            f"--admin-token is shorter than {LEAST_TOKEN} characters; leave it out and an unguessable one is made"
+        )
     serve(
         study,
         host=host,

@@ -2,73 +2,130 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
-from fastapi import APIRouter, Form, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
 
-from seedpo.study.errors import NO_ADMIN, OLD_PAGE, Refusal
+from seedpo.study.bodies import Posted, read_form
+from seedpo.study.errors import NO_ADMIN, TOO_FAST, Refusal
 from seedpo.study.export import votes_csv
 from seedpo.study.records import rater_labels
-from seedpo.study.security import SESSION_SECONDS
+from seedpo.study.sessions import SESSION_SECONDS
 from seedpo.study.site import Site
 from seedpo.study.status import question_status, rater_row, rater_status
 
 COOKIE = "seedpo_admin"
 WRONG_TOKEN = "This is not the token that the server printed when it started."
 
-Field = Annotated[str, Form(max_length=200)]
+_PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 
 
-def admin_pages(site: Site) -> APIRouter:
-    """Routes of the owner. Forms carry a form token; requests with a bearer token need none."""
-    router = APIRouter(prefix="/admin")
-    _add_login(router, site)
-    _add_actions(router, site)
-    return router
+class Login(Posted):
+    """The form of the log-in page."""
+
+    token: str = Field(max_length=200)
+
+
+class Owned(Posted):
+    """A form of the admin page."""
+
+    form_token: str = Field(default="", max_length=100)
+
+
+class NewLinks(Owned):
+    """How many links are made, and the note beside them."""
+
+    number: int = Field(default=1, ge=1, le=500)
+    label: str = Field(default="", max_length=200, pattern=_PRINTABLE)
+
+
+class Chosen(Owned):
+    """The rater to whom something is done."""
+
+    rater: str = Field(max_length=200, pattern=_PRINTABLE)
+
+
+Form = TypeVar("Form", bound=Owned)
+
+
+def admin_pages(site: Site) -> list[Route]:
+    """Routes of the owner. Forms carry a form token; requests with the right bearer token need none."""
+    return [*_login_routes(site), *_action_routes(site)]
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _session(request: Request) -> str:
+    return request.cookies.get(COOKIE, "")
 
 
 def _is_admin(site: Site, request: Request) -> bool:
-    return site.is_admin(bearer=request.headers.get("authorization", ""), cookie=request.cookies.get(COOKIE, ""))
+    return site.is_admin_token(_bearer(request)) or site.sessions.holds(_session(request))
 
 
-def _require_admin(site: Site, request: Request, form_token: str | None = None) -> None:
+def _require_admin(site: Site, request: Request) -> None:
+    """Refuses whoever is not the owner, and takes a wrong token or session from the pace of guesses."""
     if not _is_admin(site, request):
-        site.slow_down(site.paces.logins)
+        if _bearer(request) or _session(request):
+            site.slow_down_guess(request)
         raise Refusal(401, NO_ADMIN)
-    bearer, cookie = request.headers.get("authorization", ""), request.cookies.get(COOKIE, "")
-    if form_token is not None and not bearer and not site.secret.is_form_token(cookie, form_token):
-        raise Refusal(403, OLD_PAGE)
 
 
-def _overview(site: Site, request: Request, links: list[str]) -> HTMLResponse:
+async def _owned_form(site: Site, request: Request, expected: type[Form]) -> Form:
+    """A form that the owner sent from the admin page, or from a script that knows the token."""
+    _require_admin(site, request)
+    form = await read_form(request, expected)
+    if not site.is_admin_token(_bearer(request)):
+        site.require_form_token(_session(request), form.form_token)
+    return form
+
+
+def _overview(site: Site, form_token: str, links: list[str]) -> str:
     raters = rater_status(site.store.raters(), site.store.judgements(excluded=True))
-    values = {
-        "settings": site.study.settings,
-        "form_token": site.secret.form_token(request.cookies.get(COOKIE, "")),
-        "raters": [rater_row(rater) for rater in raters],
-        "questions": question_status(site.study, site.store.judgements()),
-        "links": links,
-    }
-    return HTMLResponse(site.page("admin", **values))
+    return site.page(
+        "admin",
+        settings=site.settings,
+        form_token=form_token,
+        raters=[rater_row(rater) for rater in raters],
+        questions=question_status(site.store.study, site.store.judgements()),
+        links=links,
+    )
 
 
-def _add_login(router: APIRouter, site: Site) -> None:
-    @router.get("")
-    def page(request: Request) -> HTMLResponse:
-        if not _is_admin(site, request):
-            return HTMLResponse(site.page("login", error=""), 401)
-        return _overview(site, request, [])
+def _login_routes(site: Site) -> list[Route]:
+    def refused(status: int, sentence: str = "") -> Response:
+        answer = HTMLResponse(site.page("login", error=sentence), status)
+        answer.delete_cookie(COOKIE, path="/admin", httponly=True, samesite="strict")
+        return answer
 
-    @router.post("/login")
-    def login(request: Request, token: Field) -> Response:
-        site.slow_down(site.paces.logins)
-        if not site.is_admin(bearer=f"Bearer {token}", cookie=""):
-            return HTMLResponse(site.page("login", error=WRONG_TOKEN), 401)
+    async def page(request: Request) -> Response:
+        try:
+            _require_admin(site, request)
+        except Refusal as refusal:  # whoever is slowed down may still log in
+            return refused(refusal.status, refusal.sentence if refusal.status == 429 else "")
+        form_token = site.secret.form_token(_session(request))
+        return HTMLResponse(await site.read(_overview, site, form_token, []))
+
+    async def login(request: Request) -> Response:
+        token = (await read_form(request, Login)).token
+        if not site.is_admin_token(token):
+            try:
+                site.slow_down_guess(request)
+            except Refusal as refusal:
+                return refused(refusal.status, TOO_FAST)
+            return refused(401, WRONG_TOKEN)
         answer = RedirectResponse("/admin", 303)
         answer.set_cookie(
             COOKIE,
-            site.secret.session(site.admin_token),
+            await site.writes.run(site.sessions.begin),
             max_age=SESSION_SECONDS,
             path="/admin",
             secure=request.url.scheme == "https",
@@ -77,38 +134,50 @@ def _add_login(router: APIRouter, site: Site) -> None:
         )
         return answer
 
-    @router.post("/logout")
-    def logout(request: Request, form_token: Field = "") -> Response:
-        _require_admin(site, request, form_token)
+    async def logout(request: Request) -> Response:
+        await _owned_form(site, request, Owned)
+        await site.writes.run(site.sessions.end, _session(request))
         answer = RedirectResponse("/admin", 303)
         answer.delete_cookie(COOKIE, path="/admin", httponly=True, samesite="strict")
         return answer
 
+    return [
+        Route("/admin", page),
+        Route("/admin/login", login, methods=["POST"]),
+        Route("/admin/logout", logout, methods=["POST"]),
+    ]
 
-def _add_actions(router: APIRouter, site: Site) -> None:
-    @router.post("/links")
-    def links(
-        request: Request,
-        number: Annotated[int, Form(ge=1, le=500)] = 1,
-        label: Field = "",
-        form_token: Field = "",
-    ) -> Response:
-        _require_admin(site, request, form_token)
-        base = str(request.base_url).rstrip("/")
-        days = site.study.settings.link_days
-        new_links = [f"{base}/r/{token}" for _, token in site.store.add_raters(rater_labels(label, number), days=days)]
+
+def _action_routes(site: Site) -> list[Route]:
+    async def links(request: Request) -> Response:
+        form = await _owned_form(site, request, NewLinks)
+        labels = rater_labels(form.label, form.number)
+        raters = await site.write(partial(site.store.add_raters, labels, days=site.settings.link_days))
+        new_links = [f"{str(request.base_url).rstrip('/')}/r/{token}" for _, token in raters]
         if "text/html" in request.headers.get("accept", ""):
-            return _overview(site, request, new_links)
+            form_token = site.secret.form_token(_session(request))
+            return HTMLResponse(await site.read(_overview, site, form_token, new_links))
         return JSONResponse({"links": new_links})
 
-    @router.post("/revoke")
-    def revoke(request: Request, rater: Field, form_token: Field = "") -> Response:
-        _require_admin(site, request, form_token)
-        site.store.revoke(rater)
-        return RedirectResponse("/admin", 303)
+    def rater_action(act: Callable[[str], object]) -> Callable[[Request], Awaitable[Response]]:
+        async def handle(request: Request) -> Response:
+            rater = (await _owned_form(site, request, Chosen)).rater
+            await site.write(act, rater)
+            site.visitors.forget(rater)
+            return RedirectResponse("/admin", 303)
 
-    @router.get("/votes.csv")
-    def votes(request: Request) -> Response:
+        return handle
+
+    async def votes(request: Request) -> Response:
         _require_admin(site, request)
+        text = await site.read(lambda: votes_csv(site.store.judgements()))
         headers = {"content-disposition": 'attachment; filename="votes.csv"'}
-        return Response(votes_csv(site.store.judgements()), media_type="text/csv", headers=headers)
+        return Response(text, media_type="text/csv", headers=headers)
+
+    return [
+        Route("/admin/links", links, methods=["POST"]),
+        Route("/admin/revoke", rater_action(site.store.revoke), methods=["POST"]),
+        Route("/admin/exclude", rater_action(site.store.exclude), methods=["POST"]),
+        Route("/admin/include", rater_action(partial(site.store.exclude, excluded=False)), methods=["POST"]),
+        Route("/admin/votes.csv", votes),
+    ]

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from pathlib import Path
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
 from seedpo.errors import SeedpoError
 from seedpo.study import errors
 from seedpo.study.admin_pages import admin_pages
 from seedpo.study.errors import Refusal
 from seedpo.study.folder import open_study
+from seedpo.study.gallery import Gallery
 from seedpo.study.rater_pages import rater_pages, rater_tasks
-from seedpo.study.security import Guard, Limits, read_secret
+from seedpo.study.security import SEALED, Guard, Limits, read_secret
+from seedpo.study.sessions import Sessions
 from seedpo.study.site import Paces, Site, templates
 from seedpo.study.store import Store
+from seedpo.study.threads import Outage, Threads
+from seedpo.study.visitors import Visitors
 
 STATIC = {
     "admin.js": "text/javascript",
@@ -34,7 +39,6 @@ STATIC = {
 }
 
 REFUSALS: Mapping[type[Exception], Refusal] = {
-    RequestValidationError: Refusal(422, errors.UNREADABLE),
     errors.NotShown: Refusal(409, errors.NOT_YOURS),
     errors.NotOffered: Refusal(422, errors.NO_CHOICE),
     errors.LinkEnded: Refusal(410, errors.ENDED_LINK),
@@ -44,9 +48,6 @@ REFUSALS: Mapping[type[Exception], Refusal] = {
 }
 """How each error is answered. What a rater must not read goes to the server's log."""
 
-_log = logging.getLogger(__name__)
-
-
 def build_app(
     study_folder: Path,
     *,
@@ -54,7 +55,7 @@ def build_app(
     admin_token: str | None = None,
     hosts: Sequence[str] = (),
     limits: Limits | None = None,
-) -> FastAPI:
+) -> Starlette:
     """The application that serves one study.
 
     Args:
@@ -68,71 +69,88 @@ def build_app(
         SeedpoError: the study or its database cannot be used.
     """
     limits = limits or Limits()
-    study = open_study(study_folder)
-    secret = read_secret(study_folder)
-    store = Store.open(study, url)
     static = {name: files("seedpo.study").joinpath("static", name).read_bytes() for name in STATIC}
-    site = Site(
-        store=store,
-        secret=secret,
-        admin_token=admin_token or secret.admin_token(),
-        paces=Paces(limits),
-        pages=templates(),
-        version=hashlib.sha256(b"".join(static.values())).hexdigest()[:12],
-    )
+    site = _site(study_folder, url, admin_token, limits, version=hashlib.sha256(b"".join(static.values())).hexdigest())
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
-        store.close()
+        site.close()
 
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.state.site = site
-    app.add_middleware(Guard, hosts=tuple(hosts), body=limits.body)
-    for router in (rater_pages(site), rater_tasks(site), admin_pages(site)):
-        app.include_router(router)
-
-    @app.get("/static/{name}")
-    def static_file(name: str) -> Response:
+    async def static_file(request: Request) -> Response:
+        name = request.path_params["name"]
         if name not in static:
             raise Refusal(404, errors.NO_PAGE)
         return Response(static[name], media_type=STATIC[name], headers={"cache-control": "public, max-age=86400"})
 
-    @app.get("/healthz")
-    def health() -> PlainTextResponse:
+    async def health(_: Request) -> Response:
         return PlainTextResponse("ok\n")
 
+    own = [Route("/static/{name}", static_file), Route("/healthz", health)]
+    app = Starlette(
+        routes=[*rater_pages(site), *rater_tasks(site), *admin_pages(site), *own],
+        middleware=[Middleware(Guard, hosts=tuple(hosts), body=limits.body)],
+        lifespan=lifespan,
+    )
+    app.state.site = site
     _answer_errors(app, site)
     return app
 
 
-def _answer_errors(app: FastAPI, site: Site) -> None:
+def _site(folder: Path, url: str | None, admin_token: str | None, limits: Limits, *, version: str) -> Site:
+    study = open_study(folder)
+    secret = read_secret(folder)
+    store = Store.open(study, url)
+    reads = Threads("reads", number=8, queue=256)
+    token = admin_token or secret.admin_token()
+    return Site(
+        store=store,
+        settings=study.settings,
+        secret=secret,
+        admin_token=token,
+        sessions=Sessions(folder=folder, secret=secret, admin_token=token),
+        paces=Paces(limits),
+        pages=templates(),
+        version=version[:12],
+        reads=reads,
+        writes=Threads("writes", number=4, queue=64),
+        gallery=Gallery(),
+        visitors=Visitors(store, reads),
+        outage=Outage(),
+    )
+
+
+def _answer_errors(app: Starlette, site: Site) -> None:
     """Answers every error with one sentence, as a page or as JSON."""
 
     def answer(request: Request, refusal: Refusal) -> Response:
-        headers = {} if refusal.wait is None else {"retry-after": str(math.ceil(refusal.wait))}
+        headers = dict(SEALED)  # an error of the program itself does not pass the guard
+        if refusal.wait is not None:
+            headers["retry-after"] = str(math.ceil(refusal.wait))
         if "text/html" in request.headers.get("accept", ""):
             template = site.pages.get_template("message.html.j2")
             page = template.render(title="", version=site.version, sentence=refusal.sentence)
             return HTMLResponse(page, refusal.status, headers=headers)
         return JSONResponse({"error": refusal.sentence}, refusal.status, headers=headers)
 
-    @app.exception_handler(Refusal)
-    def refused(request: Request, error: Refusal) -> Response:
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refusal)
         return answer(request, error)
 
-    @app.exception_handler(HTTPException)
-    def no_route(request: Request, error: HTTPException) -> Response:
+    async def no_route(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
         sentence = errors.NO_PAGE if error.status_code == 404 else errors.UNREADABLE
         return answer(request, Refusal(error.status_code, sentence))
 
-    def handler(refusal: Refusal) -> Callable[[Request, Exception], Response]:
-        def handle(request: Request, error: Exception) -> Response:
+    def handler(refusal: Refusal) -> Callable[[Request, Exception], Awaitable[Response]]:
+        async def handle(request: Request, error: Exception) -> Response:
             if refusal.status == 503:
-                _log.error("error: %s", error)
+                site.outage.failed(error)
             return answer(request, refusal)
 
         return handle
 
+    app.add_exception_handler(Refusal, refused)
+    app.add_exception_handler(HTTPException, no_route)
     for kind, refusal in REFUSALS.items():
         app.add_exception_handler(kind, handler(refusal))

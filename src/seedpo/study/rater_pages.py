@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
-from fastapi import APIRouter, Form, Header, Query
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
 
-from seedpo.data.images.rgb import size_of_file
-from seedpo.errors import DataError
-from seedpo.study.errors import INVITATION, NO_CONSENT, OLD_PAGE, Refusal
-from seedpo.study.records import Rater, Show, Side
+from seedpo.study.bodies import Posted, read_form, read_json, read_query
+from seedpo.study.errors import INVITATION, NO_CONSENT, Refusal
+from seedpo.study.records import Show, Side
 from seedpo.study.site import Site
 
+SHOW = r"^[A-Za-z0-9_-]{1,100}$"
+"""What tokens of shows look like."""
 
-class Vote(BaseModel):
+
+class Vote(Posted):
     """An answer as the page sends it.
 
     Attributes:
@@ -28,9 +31,7 @@ class Vote(BaseModel):
         best, worst: places on the screen from 0, of an answer ``ranked``.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    show: str = Field(min_length=1, max_length=100)
+    show: str = Field(pattern=SHOW)
     side: Side
     key: str = Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")
     seconds: float | None = Field(default=None, ge=0.0, le=86_400.0)
@@ -38,83 +39,95 @@ class Vote(BaseModel):
     worst: int | None = Field(default=None, ge=0, le=99)
 
 
-def rater_pages(site: Site) -> APIRouter:
+class Consent(Posted):
+    """The form below the consent text."""
+
+    form_token: str = Field(max_length=100)
+
+
+class Before(Posted):
+    """The show before which another one is wanted; `None`: before all that is open."""
+
+    before: str | None = Field(default=None, pattern=SHOW)
+
+
+def rater_pages(site: Site) -> list[Route]:
     """Routes of the pages."""
-    router = APIRouter()
 
-    @router.get("/")
-    def landing() -> HTMLResponse:
-        return HTMLResponse(site.page("landing", is_open=site.study.settings.enrolment == "open"))
+    async def landing(_: Request) -> Response:
+        return HTMLResponse(site.page("landing", is_open=site.settings.enrolment == "open"))
 
-    @router.post("/join")
-    def join() -> RedirectResponse:
-        settings = site.study.settings
+    async def join(_: Request) -> Response:
         site.slow_down(site.paces.strangers)
-        if settings.enrolment != "open":
+        if site.settings.enrolment != "open":
             raise Refusal(403, INVITATION)
-        _, token = site.store.add_rater(days=settings.link_days)
+        _, token = await site.write(partial(site.store.add_rater, days=site.settings.link_days))
         return RedirectResponse(f"/r/{token}", 303)
 
-    @router.get("/r/{token}")
-    def page(token: str) -> HTMLResponse:
-        rater = site.rater(token)
-        settings = site.study.settings
-        shared = {"address": f"/r/{token}", "instructions": settings.instructions.strip()}
+    async def page(request: Request) -> Response:
+        token = request.path_params["token"]
+        rater = await site.rater(token)
+        shared = {"address": f"/r/{token}", "instructions": site.settings.instructions.strip()}
         if site.needs_consent(rater):
             form_token = site.secret.form_token(token)
-            return HTMLResponse(site.page("consent", consent=settings.consent, form_token=form_token, **shared))
-        return HTMLResponse(site.page("task", kind=settings.kind, **shared))
+            return HTMLResponse(site.page("consent", consent=site.settings.consent, form_token=form_token, **shared))
+        return HTMLResponse(site.page("task", kind=site.settings.kind, **shared))
 
-    @router.post("/r/{token}/consent")
-    def consent(token: str, form_token: Annotated[str, Form(max_length=100)]) -> RedirectResponse:
-        rater = site.rater(token)
-        _require_form_token(site, token, form_token)
-        site.store.consent(rater.id)
+    async def consent(request: Request) -> Response:
+        token = request.path_params["token"]
+        rater = await site.rater(token)
+        site.require_form_token(token, (await read_form(request, Consent)).form_token)
+        await site.write(site.store.consent, rater.id)
+        site.visitors.forget(rater.id)
         return RedirectResponse(f"/r/{token}", 303)
 
-    return router
+    return [
+        Route("/", landing),
+        Route("/join", join, methods=["POST"]),
+        Route("/r/{token}", page),
+        Route("/r/{token}/consent", consent, methods=["POST"]),
+    ]
 
 
-def rater_tasks(site: Site) -> APIRouter:
+def rater_tasks(site: Site) -> list[Route]:
     """Routes that the judging page calls: tasks, votes, images."""
-    router = APIRouter(prefix="/r/{token}")
 
-    @router.get("/task")
-    def task(token: str) -> JSONResponse:
-        rater = _agreed(site, token)
-        return JSONResponse(_state(site, rater, token) | {"csrf": site.secret.form_token(token)})
+    async def task(request: Request) -> Response:
+        token = request.path_params["token"]
+        state = await _state(site, await site.rater_id(token), token)
+        return JSONResponse(state | {"csrf": site.secret.form_token(token)})
 
-    @router.post("/vote")
-    def vote(token: str, answer: Vote, x_csrf_token: Annotated[str, Header(max_length=100)] = "") -> JSONResponse:
-        rater = _agreed(site, token)
-        _require_form_token(site, token, x_csrf_token)
-        site.store.vote(
-            rater.id,
-            answer.show,
-            answer.side,
-            key=answer.key,
-            seconds=answer.seconds,
-            best=answer.best,
-            worst=answer.worst,
-        )
-        return JSONResponse({"saved": True} | _state(site, rater, token))
+    async def vote(request: Request) -> Response:
+        token = request.path_params["token"]
+        rater_id = await site.rater_id(token)
+        site.require_form_token(token, request.headers.get("x-csrf-token", ""))
+        answer = dict(await read_json(request, Vote))
+        show, side = answer.pop("show"), answer.pop("side")
+        await site.write(partial(site.store.vote, rater_id, show, side, **answer))
+        return JSONResponse({"saved": True} | await _state(site, rater_id, token))
 
-    @router.get("/previous")
-    def previous(token: str, before: Annotated[str | None, Query(max_length=100)] = None) -> JSONResponse:
-        rater = _agreed(site, token)
-        show = site.store.previous(rater.id, before)
-        return JSONResponse({"task": show and task_of(site, show, address=f"/r/{token}")})
+    async def previous(request: Request) -> Response:
+        token = request.path_params["token"]
+        rater = await site.rater(token)
+        if site.needs_consent(rater):
+            raise Refusal(403, NO_CONSENT)
+        show = await site.read(site.store.previous, rater.id, read_query(request, Before).before)
+        return JSONResponse({"task": show and await task_of(site, show, address=f"/r/{token}")})
 
-    @router.get("/image/{name}")
-    def image(token: str, name: str) -> Response:
-        rater = site.rater(token, pace=site.paces.images)
+    async def image(request: Request) -> Response:
+        content = await site.image(request.path_params["token"], request.path_params["name"])
         headers = {"cache-control": "private, max-age=86400, immutable"}
-        return Response(site.image(rater, name), media_type="image/png", headers=headers)
+        return Response(content, media_type="image/png", headers=headers)
 
-    return router
+    return [
+        Route("/r/{token}/task", task),
+        Route("/r/{token}/vote", vote, methods=["POST"]),
+        Route("/r/{token}/previous", previous),
+        Route("/r/{token}/image/{name}", image),
+    ]
 
 
-def task_of(site: Site, show: Show, *, address: str) -> dict[str, Any]:
+async def task_of(site: Site, show: Show, *, address: str) -> dict[str, Any]:
     """What a rater's browser gets of a show: its images, without names.
 
     Args:
@@ -127,7 +140,7 @@ def task_of(site: Site, show: Show, *, address: str) -> dict[str, Any]:
         candidate, in their order on the screen), ``choices`` and ``ratio`` (width / height of an image, for which the
         page reserves space).
     """
-    study = site.study
+    study = await site.study_with(group=show.group)
     group = study.group(show.group)
     question = study.question(group.question)
     items = [group.candidates[index].images for index in show.order]
@@ -137,47 +150,36 @@ def task_of(site: Site, show: Show, *, address: str) -> dict[str, Any]:
         "question": question.text,
         "prompt": group.prompt,
         "layout": question.shows,
-        "items": [[_image_address(site, show.rater, image, address) for image in images] for images in items],
+        "items": [_addresses(site, show.rater, images, address) for images in items],
         "choices": list(question.choices),
-        "ratio": _ratio(study.image(group.candidates[show.members[0]].images[0])),
+        "ratio": await site.gallery.ratio(study.image(group.candidates[show.members[0]].images[0])),
     }
 
 
-def _image_address(site: Site, rater_id: str, image: str, address: str) -> str:
-    """The same image has the same address, so that a browser loads it once."""
-    return f"{address}/image/{site.secret.image_name(rater_id, image)}"
+def _addresses(site: Site, rater_id: str, images: Iterable[str], address: str) -> list[str]:
+    """Addresses of images. The same image has the same one for a rater, so that a browser loads it once."""
+    return [f"{address}/image/{site.secret.image_name(rater_id, image)}" for image in images]
 
 
-@lru_cache(maxsize=100_000)
-def _ratio(path: Path) -> float:
-    # An image's file never changes: its name is a digest of its content.
-    try:
-        width, height = size_of_file(path.read_bytes())
-        return round(width / height, 4)
-    except (OSError, DataError):
-        return 1.0
-
-
-def _agreed(site: Site, token: str) -> Rater:
-    rater = site.rater(token)
-    if site.needs_consent(rater):
-        raise Refusal(403, NO_CONSENT)
-    return rater
-
-
-def _require_form_token(site: Site, holder: str, token: str) -> None:
-    if not site.secret.is_form_token(holder, token):
-        raise Refusal(403, OLD_PAGE)
-
-
-def _state(site: Site, rater: Rater, token: str) -> dict[str, Any]:
+async def _state(site: Site, rater_id: str, token: str) -> dict[str, Any]:
     """What to judge, the rater's progress, and the images that probably come next."""
-    show = site.store.next(rater.id)
-    progress = site.store.progress(rater.id)
-    images = site.preloads[rater.id] = site.images_ahead(rater.id)
     address = f"/r/{token}"
+    show = await site.write(site.store.next, rater_id)
+    progress = await site.read(site.store.progress, rater_id)
     return {
-        "task": show and task_of(site, show, address=address),
+        "task": show and await task_of(site, show, address=address),
         "progress": {"done": progress.done, "total": progress.total},
-        "preload": [_image_address(site, rater.id, image, address) for image in images],
+        "preload": await _preload(site, rater_id, address),
     }
+
+
+async def _preload(site: Site, rater_id: str, address: str) -> list[str]:
+    """Addresses of images that a rater will probably see next; their order says nothing about sides."""
+    groups = site.store.known_study.by_id
+    images = {
+        image
+        for proposal in await site.read(site.store.upcoming, rater_id)
+        for index in proposal.order
+        for image in groups[proposal.group].candidates[index].images
+    }
+    return sorted(_addresses(site, rater_id, images, address))

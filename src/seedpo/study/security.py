@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import hmac
 import ipaddress
 import os
+import re
 import secrets
 import threading
 import time
@@ -14,9 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from itsdangerous import Signer, TimestampSigner
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,8 +24,12 @@ from seedpo.errors import DataError
 
 KEY_FILE = ".server-key"
 
-SESSION_SECONDS = 12 * 3600
-"""How long the owner stays logged in."""
+LEAST_TOKEN = 24
+"""Characters of an admin token that the owner chooses. A right one is accepted at any time, so guesses are slowed
+down but not stopped: what protects the page is that the token cannot be guessed."""
+
+BODY_SECONDS = 20.0
+"""How long a browser may take to send the body of a request."""
 
 HEADERS = {
     "content-security-policy": (
@@ -42,6 +45,9 @@ HEADERS = {
     "x-robots-tag": "noindex",
 }
 """Headers of every answer. Addresses contain the raters' tokens, hence no referrer and no index."""
+
+SEALED = {**HEADERS, "cache-control": "no-store"}
+"""Headers of an answer that says nothing else about its storage."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,25 @@ class Secret:
         return self.mac("admin token").hex()[:40]
 
     def image_name(self, rater: str, image: str) -> str:
-        """The name under which a rater gets an image: unguessable, and different for each rater."""
-        return self.mac("image", rater, image).hex()[:32]
+        """The name under which a rater gets an image: unguessable, and different for each rater.
+
+        It is the image's id, encrypted and authenticated for this rater. So every process of a server can serve it
+        without a look at the database.
+
+        Args:
+            rater: id of the rater.
+            image: id of the image, 32 hexadecimal digits.
+        """
+        tag = self.mac("image", rater, image)[:16]
+        return (tag + self._covered(rater, tag, bytes.fromhex(image))).hex()
+
+    def image_of(self, rater: str, name: str) -> str | None:
+        """The id of the image that a rater got under a name; `None` if the rater was never given such a name."""
+        if not re.fullmatch("[0-9a-f]{64}", name):
+            return None
+        content = bytes.fromhex(name)
+        image = self._covered(rater, content[:16], content[16:]).hex()
+        return image if hmac.compare_digest(content[:16], self.mac("image", rater, image)[:16]) else None
 
     def form_token(self, holder: str) -> str:
         """What a form or request of a page must carry, so that no other site can act in its holder's name.
@@ -73,26 +96,21 @@ class Secret:
         Args:
             holder: a rater's link or the owner's session. The token is valid as long as they are.
         """
-        return self._form_signer().get_signature(holder).decode()
+        return self.mac("form", holder).hex()
 
     def is_form_token(self, holder: str, token: str) -> bool:
         """Whether a token is that of this holder."""
-        return self._form_signer().verify_signature(holder, token)
+        return is_same(token, self.form_token(holder))
 
-    def session(self, admin_token: str) -> str:
-        """Value of the admin page's cookie, valid for :data:`SESSION_SECONDS`."""
-        return self._session_signer(admin_token).sign("admin").decode()
+    def _covered(self, rater: str, tag: bytes, content: bytes) -> bytes:
+        """Covers 16 bytes, or uncovers them."""
+        cover = self.mac("image cover", rater, tag.hex())
+        return bytes(one ^ other for one, other in zip(content, cover, strict=False))
 
-    def is_session(self, admin_token: str, cookie: str) -> bool:
-        """Whether a cookie was made here for this admin token and has not expired."""
-        return self._session_signer(admin_token).validate(cookie, max_age=SESSION_SECONDS)
 
-    def _form_signer(self) -> Signer:
-        return Signer(self.key, salt="form", key_derivation="hmac", digest_method=hashlib.sha256)
-
-    def _session_signer(self, admin_token: str) -> TimestampSigner:
-        salt = f"session|{admin_token}"
-        return TimestampSigner(self.key, salt=salt, key_derivation="hmac", digest_method=hashlib.sha256)
+def is_same(given: str, secret: str) -> bool:
+    """Whether a text is the secret one; takes equally long for every wrong text."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode())
 
 
 def read_secret(folder: Path) -> Secret:
@@ -133,7 +151,8 @@ class Limits:
         requests, requests_burst: pages, tasks and votes of a rater, and how many at once.
         images, images_burst: images of a rater.
         strangers, strangers_burst: all requests without a valid link: joining, wrong tokens.
-        logins, logins_burst: all attempts to open the admin page.
+        guesses, guesses_burst: wrong admin tokens from one network (see :func:`network`).
+        all_guesses, all_guesses_burst: wrong admin tokens from everywhere. A right one is always accepted.
         body: bytes of a request's body.
     """
 
@@ -143,8 +162,10 @@ class Limits:
     images_burst: float = 240.0
     strangers: float = 20.0
     strangers_burst: float = 400.0
-    logins: float = 0.2
-    logins_burst: float = 10.0
+    guesses: float = 0.1
+    guesses_burst: float = 10.0
+    all_guesses: float = 1.0
+    all_guesses_burst: float = 50.0
     body: int = 16_384
 
 
@@ -183,21 +204,39 @@ class Pace:
         return 0.0 if allowed else (1.0 - level) / self.rate
 
 
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?")
+
+
+def host_of(header: str) -> str:
+    """The name or address in a ``Host`` header, without its port and in lower case; empty if the header is none."""
+    match = _HOST.fullmatch(header.lower())
+    if match is None or int(match["port"] or 0) > 65_535:
+        return ""
+    if match["name"]:
+        return match["name"]
+    return match["v6"] if is_address(match["v6"]) else ""
+
+
 def is_address(host: str) -> bool:
-    """Whether a ``Host`` header is an IP address, with or without a port.
+    """Whether a host is an IP address.
 
     The owner of a domain can point a foreign name at this machine (DNS rebinding), but not an address.
     """
-    host = host.strip()
-    if host.startswith("["):
-        host = host[1:].partition("]")[0]
-    elif host.count(":") == 1:
-        host = host.partition(":")[0]
     try:
         ipaddress.ip_address(host)
     except ValueError:
         return False
     return True
+
+
+def network(address: str) -> str:
+    """The network of an address, which one person may hold whole: /24 of IPv4, /56 of IPv6; empty for no address."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return str(ipaddress.ip_network((int(ip), 24 if ip.version == 4 else 56), strict=False))
 
 
 class Guard:
@@ -210,8 +249,7 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, *, hosts: Iterable[str] = (), body: int = Limits.body) -> None:
-        names = [name.lower() + dot for name in ("localhost", *hosts) for dot in ("", ".")]
-        self.by_name = TrustedHostMiddleware(self._checked, allowed_hosts=names, www_redirect=False)
+        self.names = frozenset(name.lower() + dot for name in ("localhost", *hosts) for dot in ("", "."))
         self.app = app
         self.body = body
 
@@ -225,12 +263,21 @@ class Guard:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 del headers["last-modified"], headers["server"]
-                for name, value in {**HEADERS, "cache-control": "no-store"}.items():
+                for name, value in SEALED.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        handle = self._checked if is_address(Headers(scope=scope).get("host", "")) else self.by_name
-        await handle(scope, receive, send_with_headers)
+        if self._is_here(scope):
+            await self._checked(scope, receive, send_with_headers)
+        else:
+            refused = JSONResponse({"error": "This server has another name."}, 400)
+            await refused(scope, receive, send_with_headers)
+
+    def _is_here(self, scope: Scope) -> bool:
+        """Whether a request names this server, once. A target with a host of its own could name another one."""
+        hosts = Headers(scope=scope).getlist("host")
+        host = host_of(hosts[0]) if len(hosts) == 1 and scope["path"].startswith("/") else ""
+        return host in self.names or is_address(host)
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request to a known host."""
@@ -243,10 +290,14 @@ class Guard:
         status, sentence = 413, "This request is too large."
         if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             status, sentence = 403, "This request comes from another site."
-        elif not length.isdecimal():
+        elif not re.fullmatch("[0-9]+", length):
             status, sentence = 400, "This request does not say how long it is."
-        elif int(length) <= self.body:
-            body = await _read(scope, receive, self.body)
+        elif len(length) < 10 and int(length) <= self.body:
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    body = await _read(scope, receive, self.body)
+            except TimeoutError:
+                status, sentence = 408, "This request took too long."
         if body is None:
             await JSONResponse({"error": sentence}, status)(scope, receive, send)
             return

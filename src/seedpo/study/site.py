@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import jinja2
+from starlette.requests import Request
 
-from seedpo.study.errors import ENDED_LINK, NO_IMAGE, TOO_FAST, UNKNOWN_LINK, Refusal
+from seedpo.errors import DataError
+from seedpo.study.errors import ENDED_LINK, NO_IMAGE, OLD_PAGE, TOO_FAST, UNKNOWN_LINK, Refusal
 from seedpo.study.folder import Study
+from seedpo.study.gallery import Gallery
 from seedpo.study.paragraphs import blocks
 from seedpo.study.records import Rater
-from seedpo.study.security import Limits, Pace, Secret
+from seedpo.study.security import Limits, Pace, Secret, is_same, network
+from seedpo.study.sessions import Sessions
+from seedpo.study.settings import StudySettings
 from seedpo.study.store import Store
+from seedpo.study.threads import Outage, Threads
+from seedpo.study.visitors import Visitors
+
+Result = TypeVar("Result")
 
 
 class Paces:
@@ -24,7 +32,8 @@ class Paces:
         self.requests = Pace(limits.requests, limits.requests_burst)
         self.images = Pace(limits.images, limits.images_burst)
         self.strangers = Pace(limits.strangers, limits.strangers_burst)
-        self.logins = Pace(limits.logins, limits.logins_burst)
+        self.guesses = Pace(limits.guesses, limits.guesses_burst)
+        self.all_guesses = Pace(limits.all_guesses, limits.all_guesses_burst)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,31 +42,56 @@ class Site:
 
     Attributes:
         store: the study's votes.
+        settings: of the study.
         secret: the key from which tokens and names of images are made.
         admin_token: opens the admin page.
+        sessions: of the owner.
         paces: limits on requests.
         pages: the templates.
         version: of the static files, part of their addresses.
-        preloads: images that each rater's browser was told to load ahead of time, by rater id.
+        reads, writes: threads in which the store is read and written, apart: a read need not wait for writes.
+        gallery: the images.
+        visitors: raters who were here lately.
+        outage: what the log says when the store fails.
     """
 
     store: Store
+    settings: StudySettings
     secret: Secret
     admin_token: str
+    sessions: Sessions
     paces: Paces
     pages: jinja2.Environment
     version: str
-    preloads: dict[str, list[str]] = field(default_factory=dict)
-
-    @property
-    def study(self) -> Study:
-        """The study with all groups that its folder has now."""
-        return self.store.study
+    reads: Threads
+    writes: Threads
+    gallery: Gallery
+    visitors: Visitors
+    outage: Outage
 
     def page(self, name: str, **values: Any) -> str:
         """A page from its template, with everything escaped."""
-        title = self.study.settings.title
-        return self.pages.get_template(f"{name}.html.j2").render(title=title, version=self.version, **values)
+        template = self.pages.get_template(f"{name}.html.j2")
+        return template.render(title=self.settings.title, version=self.version, **values)
+
+    async def read(self, call: Callable[..., Result], *arguments: object) -> Result:
+        """What a call returns that reads the store."""
+        result = await self.reads.run(call, *arguments)
+        self.outage.succeeded()
+        return result
+
+    async def write(self, call: Callable[..., Result], *arguments: object) -> Result:
+        """What a call returns that writes to the store."""
+        result = await self.writes.run(call, *arguments)
+        self.outage.succeeded()
+        return result
+
+    async def study_with(self, *, group: str = "", image: str = "") -> Study:
+        """The study, read again if the groups that this process knows lack a group or an image."""
+        study = self.store.known_study
+        if (group and group not in study.by_id) or (image and image not in study.images):
+            return await self.read(lambda: self.store.study)
+        return study
 
     def slow_down(self, pace: Pace, key: str = "") -> None:
         """Takes one request from a pace.
@@ -69,69 +103,95 @@ class Site:
         if wait:
             raise Refusal(429, TOO_FAST, wait=wait)
 
-    def rater(self, token: str, *, pace: Pace | None = None) -> Rater:
-        """The rater with this link.
+    def require_form_token(self, holder: str, token: str) -> None:
+        """Checks what only a page of this site knows.
+
+        Raises:
+            Refusal: 403.
+        """
+        if not self.secret.is_form_token(holder, token):
+            raise Refusal(403, OLD_PAGE)
+
+    # Raters.
+
+    async def rater_id(self, token: str) -> str:
+        """The id of the rater with this link, which may have ended: the store knows, and says so.
+
+        Raises:
+            Refusal: the link is unknown, or too many requests came with it.
+        """
+        name = await self.visitors.id(token)
+        if name is None:
+            raise self._unknown()
+        self.slow_down(self.paces.requests, name)
+        return name
+
+    async def rater(self, token: str) -> Rater:
+        """The rater with this link, as the store knows the rater now.
 
         Raises:
             Refusal: the link is unknown or has ended, or too many requests came with it.
         """
-        rater = self.store.rater(token) if len(token) <= 100 else None
+        return self._allowed(await self.visitors.look_up(token), self.paces.requests)
+
+    def needs_consent(self, rater: Rater) -> bool:
+        """Whether the rater still has to agree to the study's text."""
+        return self.settings.asks_consent and not rater.consented
+
+    async def image(self, token: str, name: str) -> bytes:
+        """The image that a rater got under a name. It is sent also while the database does not answer.
+
+        Raises:
+            Refusal: the rater was not given such a name, or has not agreed yet; or as :meth:`rater`.
+        """
+        rater = await self.visitors.lately(token)
+        if rater is not None and self.needs_consent(rater):
+            rater = await self.visitors.look_up(token)
+        rater = self._allowed(rater, self.paces.images)
+        image = None if self.needs_consent(rater) else self.secret.image_of(rater.id, name)
+        if image is None:
+            raise Refusal(404, NO_IMAGE)
+        try:
+            return await self.gallery.file((await self.study_with(image=image)).image(image))
+        except (OSError, DataError):
+            raise Refusal(404, NO_IMAGE) from None
+
+    def _allowed(self, rater: Rater | None, pace: Pace) -> Rater:
         if rater is None:
-            self.slow_down(self.paces.strangers)
-            raise Refusal(404, UNKNOWN_LINK)
-        self.slow_down(pace or self.paces.requests, rater.id)
+            raise self._unknown()
+        self.slow_down(pace, rater.id)
         if rater.expired or rater.revoked:
             raise Refusal(410, ENDED_LINK)
         return rater
 
-    def needs_consent(self, rater: Rater) -> bool:
-        """Whether the rater still has to agree to the study's text."""
-        return self.study.settings.asks_consent and not rater.consented
+    def _unknown(self) -> Refusal:
+        self.slow_down(self.paces.strangers)
+        return Refusal(404, UNKNOWN_LINK)
 
-    def image(self, rater: Rater, name: str) -> bytes:
-        """The image that a rater gets under a name.
+    # The owner.
+
+    def is_admin_token(self, token: str) -> bool:
+        """Whether a token opens the admin page."""
+        return is_same(token, self.admin_token)
+
+    def slow_down_guess(self, request: Request) -> None:
+        """Takes a wrong admin token from the paces of its network and of everybody.
+
+        A right token is accepted before, so nobody can keep the owner out.
 
         Raises:
-            Refusal: the rater was not given such a name, or has not agreed yet.
+            Refusal: 429, with the time to wait.
         """
-        image = None
-        if not self.needs_consent(rater):
-            names = ((image, self.secret.image_name(rater.id, image)) for image in self._images_of(rater.id))
-            image = next((image for image, known in names if hmac.compare_digest(known.encode(), name.encode())), None)
-        try:
-            if image is not None:
-                return self.study.image(image).read_bytes()
-        except (OSError, LookupError, ValueError):
-            pass
-        raise Refusal(404, NO_IMAGE)
+        origin = network(request.client.host if request.client else "")
+        waits = self.paces.guesses.wait(origin), self.paces.all_guesses.wait("")
+        if max(waits):
+            raise Refusal(429, TOO_FAST, wait=max(waits))
 
-    def _images_of(self, rater_id: str) -> Iterator[str]:
-        """Images that a rater has been shown, the latest first, or may load ahead of time."""
-        yield from self.preloads.get(rater_id, ())
-        for show in self.store.shows(rater_id):
-            candidates = self.study.group(show.group).candidates
-            yield from (image for index in show.order for image in candidates[index].images)
-        if rater_id not in self.preloads:  # another process of the server may have given the names
-            yield from self.images_ahead(rater_id)
-
-    def images_ahead(self, rater_id: str) -> list[str]:
-        """Images that a rater will probably see next, sorted by id: the order says nothing about sides."""
-        study = self.study
-        return sorted(
-            {
-                image
-                for proposal in self.store.upcoming(rater_id)
-                for index in proposal.order
-                for image in study.group(proposal.group).candidates[index].images
-            }
-        )
-
-    def is_admin(self, *, bearer: str, cookie: str) -> bool:
-        """Whether a request may see the admin page: by the token itself or by the cookie of a login."""
-        scheme, _, token = bearer.partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self.admin_token.encode()):
-            return True
-        return self.secret.is_session(self.admin_token, cookie)
+    def close(self) -> None:
+        """Ends the threads, and closes the store."""
+        for threads in (self.reads, self.writes, self.gallery):
+            threads.close()
+        self.store.close()
 
 
 def templates() -> jinja2.Environment:

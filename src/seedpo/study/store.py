@@ -147,6 +147,11 @@ class Store:
             self._study = refreshed(self._study)
         return self._study
 
+    @property
+    def known_study(self) -> Study:
+        """The study as it was read last, without a look at its folder."""
+        return self._study
+
     # Raters.
 
     def add_rater(self, label: str = "", *, days: float | None = None) -> tuple[str, str]:

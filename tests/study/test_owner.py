@@ -1,0 +1,161 @@
+"""The owner's way in: strangers do not keep the owner out, guesses are slowed down, and a session ends when it ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from seedpo.study.security import Limits
+from tests.study.web_studies import ADMIN, FAST, browsing, make_app, make_study, new_link
+
+BEARER = {"authorization": f"Bearer {ADMIN}"}
+SLOW = replace(FAST, guesses=1e-6, guesses_burst=3, all_guesses=1e-6, all_guesses_burst=5)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Starlette:
+    make_study(tmp_path / "s")
+    return make_app(tmp_path / "s", limits=SLOW)
+
+
+def log_in(client: TestClient) -> str:
+    """Logs in; gives the form token of the admin page."""
+    assert client.post("/admin/login", data={"token": ADMIN}).status_code == 303
+    return form_token_of(client.get("/admin").text)
+
+
+def form_token_of(page: str) -> str:
+    return re.findall(r'name="form_token" value="([^"]+)"', page)[0]
+
+
+def test_views_without_a_token_cost_the_owner_nothing(app: Starlette) -> None:
+    with browsing(app) as client:
+        for _ in range(20):
+            assert client.get("/admin/votes.csv").status_code == 401
+            assert client.get("/admin").status_code == 401
+            assert client.post("/admin/revoke", data={"rater": "r"}).status_code == 401
+        assert client.post("/admin/login", data={"token": "wrong"}).status_code == 401
+        assert log_in(client)
+
+
+GUESSES: dict[str, Callable[[TestClient], Any]] = {
+    "log-in": lambda client: client.post("/admin/login", data={"token": "wrong"}),
+    "bearer": lambda client: client.get("/admin", headers={"authorization": "Bearer wrong"}),
+    "bearer of a download": lambda client: client.get("/admin/votes.csv", headers={"authorization": "Bearer wrong"}),
+    "bearer of a form": lambda client: client.post("/admin/links", headers={"authorization": "bearer x"}),
+    "cookie": lambda client: client.get("/admin", headers={"cookie": "seedpo_admin=wrong"}),
+    "cookie of a form": lambda client: client.post("/admin/revoke", headers={"cookie": "seedpo_admin=wrong"}),
+}
+
+
+@pytest.mark.parametrize("kind", GUESSES)
+def test_guesses_are_slowed_down_and_never_the_owner(app: Starlette, kind: str) -> None:
+    with browsing(app) as client:
+        answers = [GUESSES[kind](client) for _ in range(30)]
+        assert [answer.status_code for answer in answers] == [401] * 3 + [429] * 27
+        assert int(answers[-1].headers["retry-after"]) >= 1
+        assert client.get("/admin").status_code == 401, "who sends no token is not slowed down"
+        assert client.get("/admin", headers=BEARER).status_code == 200
+        assert log_in(client)
+        assert client.get("/admin").status_code == 200
+
+
+def test_guesses_from_many_networks_are_slowed_down_together(app: Starlette) -> None:
+    def tries(address: str, number: int) -> list[int]:
+        with browsing(app, client=(address, 1)) as client:
+            return [GUESSES["log-in"](client).status_code for _ in range(number)]
+
+    assert tries("192.0.2.1", 2) == [401, 401]
+    assert tries("192.0.2.200", 2) == [401, 429], "the same network"
+    assert tries("2001:db8::1", 2) == [401, 401], "another one"
+    assert tries("198.51.100.1", 1) == [429], "too many from all networks together"
+    with browsing(app, client=("203.0.113.1", 1)) as client:
+        assert log_in(client)
+
+
+def test_who_is_slowed_down_still_gets_the_log_in_page(app: Starlette) -> None:
+    """A browser keeps the cookie of a session that has ended, and its owner must be able to log in again."""
+    with browsing(app) as client:
+        for _ in range(9):
+            page = client.get("/admin", headers={"cookie": "seedpo_admin=old"})
+        assert page.status_code == 429
+        assert 'action="/admin/login"' in page.text
+        assert "max-age=0" in page.headers["set-cookie"].lower()
+
+
+def test_the_usual_limits_leave_few_guesses() -> None:
+    limits = Limits()
+    assert limits.guesses * 86_400 + limits.guesses_burst < 10_000
+    assert limits.all_guesses * 86_400 + limits.all_guesses_burst < 100_000
+
+
+def test_a_session_ends_with_the_log_out_in_every_process(tmp_path: Path) -> None:
+    make_study(tmp_path / "s")
+    with browsing(make_app(tmp_path / "s")) as client, browsing(make_app(tmp_path / "s")) as other:
+        form_token = log_in(client)
+        cookie = {"cookie": f"seedpo_admin={client.cookies['seedpo_admin']}"}
+        assert other.get("/admin", headers=cookie).status_code == 200
+        assert other.post("/admin/logout", data={"form_token": form_token}, headers=cookie).status_code == 303
+        for browser in (client, other):
+            assert browser.get("/admin", headers=cookie).status_code == 401
+            assert browser.get("/admin/votes.csv", headers=cookie).status_code == 401
+            form = {"form_token": form_token, "number": "1"}
+            assert browser.post("/admin/links", data=form, headers=cookie).status_code == 401
+    with browsing(make_app(tmp_path / "s")) as restarted:
+        assert restarted.get("/admin", headers=cookie).status_code == 401
+
+
+def test_one_log_out_leaves_other_sessions_and_a_restart_leaves_all(tmp_path: Path) -> None:
+    make_study(tmp_path / "s")
+    with browsing(make_app(tmp_path / "s")) as phone, browsing(make_app(tmp_path / "s")) as desk:
+        form_token = log_in(phone)
+        log_in(desk)
+        phone.post("/admin/logout", data={"form_token": form_token})
+        cookie = {"cookie": f"seedpo_admin={desk.cookies['seedpo_admin']}"}
+    with browsing(make_app(tmp_path / "s")) as restarted:
+        assert restarted.get("/admin", headers=cookie).status_code == 200
+    with browsing(make_app(tmp_path / "s", admin_token="another-token-of-the-owner")) as restarted:
+        assert restarted.get("/admin", headers=cookie).status_code == 401
+
+
+@pytest.mark.parametrize("authorization", ["Basic x", "Bearer", "Bearer wrong", f"Basic {ADMIN}", "x", ADMIN])
+def test_only_the_right_bearer_token_stands_in_for_a_form_token(app: Starlette, authorization: str) -> None:
+    with browsing(app) as client:
+        form_token = log_in(client)
+        head = {"authorization": authorization}
+        assert client.post("/admin/links", headers=head).status_code == 403
+        assert client.post("/admin/links", data={"form_token": "x"}, headers=head).status_code == 403
+        assert app.state.site.store.raters() == []
+        assert client.post("/admin/links", data={"form_token": form_token}, headers=head).status_code == 200
+        assert client.post("/admin/links", headers=BEARER).status_code == 200
+
+
+@pytest.mark.parametrize("action", ["revoke", "exclude", "include"])
+@pytest.mark.parametrize("rater", ["", "nobody", "r0123456789abcdef", "ä", "%"])
+def test_an_unknown_rater_is_not_found(app: Starlette, action: str, rater: str) -> None:
+    new_link(app)
+    with browsing(app) as client:
+        answer = client.post(f"/admin/{action}", data={"rater": rater}, headers=BEARER)
+        assert answer.status_code == 404
+        assert list(answer.json()) == ["error"]
+        assert not app.state.site.store.raters()[0].revoked
+
+
+def test_a_rater_is_excluded_and_included_again(app: Starlette) -> None:
+    link = new_link(app)
+    (rater,) = app.state.site.store.raters()
+    with browsing(app) as client:
+        form_token = log_in(client)
+        for action, excluded in (("exclude", True), ("include", False)):
+            data = {"rater": rater.id}
+            assert client.post(f"/admin/{action}", data=data).status_code == 403
+            assert client.post(f"/admin/{action}", data=data | {"form_token": form_token}).status_code == 303
+            assert app.state.site.store.raters()[0].excluded is excluded
+            assert client.get(link).status_code == 200
