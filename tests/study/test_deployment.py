@@ -105,8 +105,8 @@ def test_the_image_installs_what_the_application_imports() -> None:
     outside = {name for name in upstream if name.partition(".")[0] not in {"seedpo", *sys.stdlib_module_names}}
     by_module = packages_distributions()
     imported = {canonicalize_name(by_module[name][0]) for name in outside}
-    # Forms need python-multipart, the command line typer; the database's driver is named in a URL.
-    assert requirements() == imported | {"python-multipart", "typer", "psycopg"}
+    # The command line needs typer; the database's driver is named in a URL.
+    assert requirements() == imported | {"typer", "psycopg"}
     assert requirements() <= {canonicalize_name(name) for name in pins()}
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from seedpo.study.database import Database
+from seedpo.study.errors import UnknownRater
 from seedpo.study.folder import Study, append_groups, open_study
 from seedpo.study.records import Candidate, Group, Side
 from seedpo.study.status import rater_status
@@ -145,7 +146,7 @@ def test_a_vote_for_what_was_never_shown_is_refused(tmp_path: Path, sqlite: str,
             store.vote(rater, token, "left", key="k")
     with pytest.raises(NotShown):
         store.previous(berta, shown.token)
-    with pytest.raises(StoreError, match=anna):
+    with pytest.raises(UnknownRater, match=anna):
         other_study.vote(anna, shown.token, "left", key="k")
     assert (store.shows(anna), store.shows(berta)) == ([shown], [])
     assert rows(sqlite, "SELECT count(*) FROM seedpo_votes") == [(0,)]
@@ -201,7 +202,7 @@ def test_links_that_have_ended_neither_show_nor_vote(tmp_path: Path, sqlite: str
         with pytest.raises(LinkEnded):
             store.vote(name, show.token, "left", key="k")
     for act in (store.revoke, store.consent, store.exclude, store.next):
-        with pytest.raises(StoreError, match="no rater 'nobody'"):
+        with pytest.raises(UnknownRater, match="no rater 'nobody'"):
             act("nobody")
     with pytest.raises(StoreError, match="days"):
         store.add_rater(days=1e12)

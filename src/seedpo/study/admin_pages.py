@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from seedpo.study.bodies import Posted, read_form
-from seedpo.study.errors import NO_ADMIN, TOO_FAST, Refusal
+from seedpo.study.errors import NO_ADMIN, Refusal
 from seedpo.study.export import votes_csv
 from seedpo.study.records import rater_labels
 from seedpo.study.sessions import SESSION_SECONDS
@@ -101,8 +101,8 @@ def _overview(site: Site, form_token: str, links: list[str]) -> str:
 
 
 def _login_routes(site: Site) -> list[Route]:
-    def refused(status: int, sentence: str = "") -> Response:
-        answer = HTMLResponse(site.page("login", error=sentence), status)
+    def closed(refusal: Refusal, sentence: str = "") -> Response:
+        answer = HTMLResponse(site.page("login", error=sentence), refusal.status, headers=refusal.headers)
         answer.delete_cookie(COOKIE, path="/admin", httponly=True, samesite="strict")
         return answer
 
@@ -110,7 +110,7 @@ def _login_routes(site: Site) -> list[Route]:
         try:
             _require_admin(site, request)
         except Refusal as refusal:  # whoever is slowed down may still log in
-            return refused(refusal.status, refusal.sentence if refusal.status == 429 else "")
+            return closed(refusal, refusal.sentence if refusal.wait else "")
         form_token = site.secret.form_token(_session(request))
         return HTMLResponse(await site.read(_overview, site, form_token, []))
 
@@ -120,8 +120,8 @@ def _login_routes(site: Site) -> list[Route]:
             try:
                 site.slow_down_guess(request)
             except Refusal as refusal:
-                return refused(refusal.status, TOO_FAST)
-            return refused(401, WRONG_TOKEN)
+                return closed(refusal, refusal.sentence)
+            return closed(Refusal(401, NO_ADMIN), WRONG_TOKEN)
         answer = RedirectResponse("/admin", 303)
         answer.set_cookie(
             COOKIE,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib.resources import files
@@ -39,6 +38,7 @@ STATIC = {
 }
 
 REFUSALS: Mapping[type[Exception], Refusal] = {
+    errors.UnknownRater: Refusal(404, errors.NO_RATER),
     errors.NotShown: Refusal(409, errors.NOT_YOURS),
     errors.NotOffered: Refusal(422, errors.NO_CHOICE),
     errors.LinkEnded: Refusal(410, errors.ENDED_LINK),
@@ -47,6 +47,7 @@ REFUSALS: Mapping[type[Exception], Refusal] = {
     Exception: Refusal(500, errors.BROKEN),
 }
 """How each error is answered. What a rater must not read goes to the server's log."""
+
 
 def build_app(
     study_folder: Path,
@@ -124,9 +125,7 @@ def _answer_errors(app: Starlette, site: Site) -> None:
     """Answers every error with one sentence, as a page or as JSON."""
 
     def answer(request: Request, refusal: Refusal) -> Response:
-        headers = dict(SEALED)  # an error of the program itself does not pass the guard
-        if refusal.wait is not None:
-            headers["retry-after"] = str(math.ceil(refusal.wait))
+        headers = SEALED | refusal.headers  # an error of the program itself does not pass the guard
         if "text/html" in request.headers.get("accept", ""):
             template = site.pages.get_template("message.html.j2")
             page = template.render(title="", version=site.version, sentence=refusal.sentence)

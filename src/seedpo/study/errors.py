@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from seedpo.errors import SeedpoError
 
 
 class StoreError(SeedpoError):
     """The database cannot be used or belongs to another study; nothing of the failed transaction was stored."""
+
+
+class UnknownRater(SeedpoError):
+    """The study has no such rater."""
 
 
 class NotShown(StoreError):
@@ -40,6 +46,11 @@ class Refusal(Exception):
         self.sentence = sentence
         self.wait = wait
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer says beside its sentence."""
+        return {} if self.wait is None else {"retry-after": str(math.ceil(self.wait))}
+
 
 UNKNOWN_LINK = "We do not know this link. Please check that it was copied completely."
 ENDED_LINK = "This link has ended. Please ask whoever sent it to you for a new one. Your answers are kept."
@@ -49,6 +60,7 @@ NO_CONSENT = "Please agree to take part first."
 NOT_YOURS = "This pair was not shown to you."
 NO_CHOICE = "This answer is not among the choices."
 OLD_PAGE = "This page is out of date. Please reload it."
+NO_RATER = "There is no such rater."
 NO_ADMIN = "This page needs the admin token."
 NO_IMAGE = "There is no such image."
 NO_PAGE = "There is no such page."

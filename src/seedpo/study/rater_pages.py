@@ -61,7 +61,7 @@ def rater_pages(site: Site) -> list[Route]:
         site.slow_down(site.paces.strangers)
         if site.settings.enrolment != "open":
             raise Refusal(403, INVITATION)
-        _, token = await site.write(partial(site.store.add_rater, days=site.settings.link_days))
+        _id, token = await site.write(partial(site.store.add_rater, days=site.settings.link_days))
         return RedirectResponse(f"/r/{token}", 303)
 
     async def page(request: Request) -> Response:

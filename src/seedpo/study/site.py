@@ -183,9 +183,8 @@ class Site:
             Refusal: 429, with the time to wait.
         """
         origin = network(request.client.host if request.client else "")
-        waits = self.paces.guesses.wait(origin), self.paces.all_guesses.wait("")
-        if max(waits):
-            raise Refusal(429, TOO_FAST, wait=max(waits))
+        self.slow_down(self.paces.guesses, origin)
+        self.slow_down(self.paces.all_guesses)
 
     def close(self) -> None:
         """Ends the threads, and closes the store."""

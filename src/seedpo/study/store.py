@@ -25,7 +25,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, inser
 
 from seedpo.study.assignment import Proposal, next_show, total
 from seedpo.study.database import Database
-from seedpo.study.errors import LinkEnded, NoConsent, NotOffered, NotShown, StoreError
+from seedpo.study.errors import LinkEnded, NoConsent, NotOffered, NotShown, StoreError, UnknownRater
 from seedpo.study.folder import Study, refreshed
 from seedpo.study.records import Answer, Group, Judgement, Rater, Show, Side, judge
 from seedpo.study.registration import Registration, read_registrations, record_aim
@@ -416,7 +416,7 @@ class Store:
     def _rater_row(self, connection: Connection, rater_id: str) -> Row[Any]:
         row = connection.execute(select(raters).where(self._is(rater_id))).first()
         if row is None:
-            raise StoreError(f"the study has no rater {rater_id!r}; the admin page lists them")
+            raise UnknownRater(f"the study has no rater {rater_id!r}; the admin page lists them")
         return row
 
     def _mark(self, connection: Connection, rater_id: str, **times: str | None) -> bool:

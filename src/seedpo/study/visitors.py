@@ -53,7 +53,7 @@ class Visitors:
         """The rater's id, which never changes; `None` if there is no such link."""
         visit = self._visits.get(token)
         rater = visit.rater if visit else await self.look_up(token)
-        return rater and rater.id
+        return None if rater is None else rater.id
 
     async def lately(self, token: str) -> Rater | None:
         """The rater as of some seconds ago, or longer ago while the database does not answer."""
