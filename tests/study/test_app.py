@@ -338,4 +338,4 @@ def test_votes_as_csv_name_the_models_and_run_no_formula(tmp_path: Path) -> None
     assert {row["prompt"] for row in rows} == {'\'=cmd|"calc"', "'+1"}
     assert {row["first"] for row in rows} | {row["second"] for row in rows} == set(MODELS)
     # Everything was answered "left": the answer is what stood there.
-    assert all(row["answer"] == row["on_the_left"] for row in rows)
+    assert all(row["answer"] == row["order"].split()[0] for row in rows)

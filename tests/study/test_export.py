@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +20,10 @@ from seedpo.data.pairs.sets import PairSet
 from seedpo.data.reading import read_pairs
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import ConfigError, DataError
-from seedpo.study.export import export_votes
+from seedpo.study.export import export_votes, votes_csv
 from seedpo.study.folder import Study
-from seedpo.study.records import Answer, Candidate, Group, Judgement, Show
+from seedpo.study.records import Answer, Candidate, Group, Judgement, Show, judge
+from seedpo.study.settings import Question
 from seedpo.study.store import Store
 from tests.study.small_study import pairs_of, picture, small_study
 
@@ -66,7 +69,7 @@ def pixels(image: Any) -> np.ndarray[Any, Any]:
     return np.asarray(image.permute(1, 2, 0).mul(255).round().byte())
 
 
-@pytest.mark.parametrize(("format", "name"), [("pickapic", "votes.parquet"), ("jsonl", "votes.jsonl")])
+@pytest.mark.parametrize(("format", "name"), [("parquet", "votes.parquet"), ("jsonl", "votes.jsonl")])
 def test_what_is_exported_is_read_back(tmp_path: Path, format: str, name: str) -> None:
     study, judged = judged_study(tmp_path / "s")
     done = export_votes(study, judged, tmp_path / "new" / name, format=format)
@@ -86,7 +89,7 @@ def test_what_is_exported_is_read_back(tmp_path: Path, format: str, name: str) -
 
 def test_parquet_has_pickapics_columns_and_labels(tmp_path: Path) -> None:
     study, judged = judged_study(tmp_path / "s")
-    done = export_votes(study, judged, tmp_path / "v.parquet", format="pickapic")
+    done = export_votes(study, judged, tmp_path / "v.parquet", format="parquet")
     table = pq.read_table(done.path)
     labels = [(row["label_0"], row["label_1"]) for row in table.to_pylist()]
     assert labels == [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)]
@@ -97,7 +100,7 @@ def test_parquet_has_pickapics_columns_and_labels(tmp_path: Path) -> None:
 def test_more_pairs_than_are_kept_in_memory(tmp_path: Path) -> None:
     study, judged = judged_study(tmp_path / "s")
     many = [replace(judged[0], at=str(number)) for number in range(130)]
-    done = export_votes(study, many, tmp_path / "v.parquet", format="pickapic")
+    done = export_votes(study, many, tmp_path / "v.parquet", format="parquet")
     assert pq.read_table(done.path)["created_at"].to_pylist() == [str(number) for number in range(130)]
 
 
@@ -118,7 +121,7 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     there = tmp_path / "there.parquet"
     there.write_text("mine")
     cases: list[tuple[type[Exception], str, dict[str, Any]]] = [
-        (ConfigError, "--format csv.*pickapic", {"format": "csv"}),
+        (ConfigError, "--format csv.*parquet", {"format": "csv"}),
         (ConfigError, "there.parquet exists", {"out": there}),
         (ConfigError, "groups.jsonl", {"out": tmp_path / "s" / "groups.jsonl", "overwrite": True}),
         (ConfigError, "question 'diversity'", {"question": "diversity"}),
@@ -128,19 +131,19 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
         (DataError, "cannot be written", {"out": there / "below.parquet"}),
     ]
     for kind, message, changes in cases:
-        arguments = {"judgements": judged, "out": tmp_path / "v.parquet", "format": "pickapic"} | changes
+        arguments = {"judgements": judged, "out": tmp_path / "v.parquet", "format": "parquet"} | changes
         with pytest.raises(kind, match=message):
             export_votes(study, **arguments)
     assert there.read_text() == "mine"
     assert not list(tmp_path.glob(".*"))
-    assert export_votes(study, judged, there, format="pickapic", overwrite=True).rows == 3
+    assert export_votes(study, judged, there, format="parquet", overwrite=True).rows == 3
 
 
 def test_an_image_that_is_gone_leaves_no_half_written_file(tmp_path: Path) -> None:
     study, judged = judged_study(tmp_path / "s")
     study.image(judged[2].first.images[0]).unlink()
     with pytest.raises(DataError, match="cannot be written"):
-        export_votes(study, judged, tmp_path / "v.parquet", format="pickapic")
+        export_votes(study, judged, tmp_path / "v.parquet", format="parquet")
     assert {path.name for path in tmp_path.iterdir()} == {"s"}
 
 
@@ -159,6 +162,115 @@ def test_the_command_exports_and_says_what_it_left_out(tmp_path: Path) -> None:
     store.close()
     result = CliRunner().invoke(study_app, ["export", str(study.folder), "--out", str(tmp_path / "v.parquet")])
     assert result.exit_code == 0, result.output
-    assert "2 pairs" in result.output
+    assert "2 rows" in result.output
     assert 'left out: 2 "skip", 1 of excluded raters' in result.output
     assert len(read_pairs(tmp_path / "v.parquet")) == 2  # type: ignore[arg-type]
+
+
+# Likes, and best and worst.
+
+FORMS = (
+    Question(key="like", text="Do you like it?", form="single"),
+    Question(key="best", text="Best and worst?", form="best-worst"),
+)
+
+
+def study_of_forms(folder: Path) -> Study:
+    """Two prompts with four images each, asked in both forms."""
+    groups = [
+        replace(group, id=f"{group.id}-{question.key}", question=question.key)
+        for group in pairs_of(2, candidates=4)
+        for question in FORMS
+    ]
+    return small_study(folder, groups, questions=FORMS)
+
+
+def answered(study: Study, group: str, members: tuple[int, ...], answer: Answer, **values: Any) -> Judgement:
+    rater = values.pop("rater", "r")
+    show = Show(token=f"{group}{members}{rater}", rater=rater, group=group, order=members[::-1], number=0)
+    return judge(show, study.group(group), answer, **values)
+
+
+@pytest.mark.parametrize(("format", "name"), [("parquet", "likes.parquet"), ("jsonl", "likes.jsonl")])
+def test_likes_become_rows_and_pairs_of_liked_and_disliked_images(tmp_path: Path, format: str, name: str) -> None:
+    study = study_of_forms(tmp_path / "s")
+    likes: list[tuple[int, str, Answer]] = [
+        *((0, "r", "like"), (1, "r", "dislike"), (2, "r", "dislike"), (3, "r", "skip")),
+        *((0, "q", "like"), (1, "q", "like"), (2, "q", "dislike")),
+    ]
+    judged = [answered(study, "p0-like", (index,), answer, rater=rater) for index, rater, answer in likes]
+    judged.append(answered(study, "p1-like", (0,), "like"))
+    judged.append(answered(study, "p0-best", (0, 1, 2, 3), "ranked", best=0, worst=1))
+    done = export_votes(study, judged, tmp_path / name, format=format)
+    assert (done.rows, dict(done.left_out)) == (7, {'"skip"': 1, "other questions": 1})
+    pairs = read_pairs(done.path)
+    chosen = [np.asarray(picture(number)) for number in (0, 1, 2)]
+    read = [
+        tuple(
+            next(at for at, image in enumerate(chosen) if np.array_equal(pixels(side), image))
+            for side in (pair.chosen, pair.rejected)
+        )
+        for pair in (pairs[index] for index in range(len(pairs)))  # type: ignore[index, arg-type]
+    ]
+    assert sorted(read) == [(0, 1), (0, 2), (1, 2)], "shares of likes are 1, 1/2 and 0"
+    if format == "jsonl":
+        row = json.loads(done.path.read_text("utf-8").splitlines()[1])
+        assert {key: row[key] for key in ("prompt", "liked", "model", "rater", "question")} == {
+            "prompt": study.groups[0].prompt,
+            "liked": False,
+            "model": "b",
+            "rater": "r",
+            "question": "like",
+        }
+
+
+@pytest.mark.parametrize("format", ["parquet", "jsonl", "label-studio"])
+def test_best_and_worst_become_the_pairs_that_follow(tmp_path: Path, format: str) -> None:
+    study = study_of_forms(tmp_path / "s")
+    judged = [
+        answered(study, "p0-best", (0, 1, 2, 3), "ranked", best=2, worst=0),
+        answered(study, "p1-best", (0, 1, 2, 3), "skip"),
+    ]
+    done = export_votes(study, judged, tmp_path / "votes.json", format=format, question="best")
+    assert (done.rows, dict(done.left_out)) == (5, {'"skip"': 1})
+    if format == "label-studio":
+        tasks = json.loads(done.path.read_text("utf-8"))
+        assert [len(task["annotations"]) for task in tasks] == [1] * 5
+        return
+    ending = {"parquet": ".parquet", "jsonl": ".jsonl"}[format]
+    pairs = read_pairs(done.path.rename(done.path.with_suffix(ending)))
+    read = {
+        tuple(
+            next(at for at in range(4) if np.array_equal(pixels(side), np.asarray(picture(at))))
+            for side in (pair.chosen, pair.rejected)
+        )
+        for pair in (pairs[index] for index in range(5))  # type: ignore[index]
+    }
+    assert read == {(2, 0), (2, 1), (2, 3), (1, 0), (3, 0)}
+
+
+def test_likes_are_no_pairs_for_label_studio(tmp_path: Path) -> None:
+    study = study_of_forms(tmp_path / "s")
+    like = answered(study, "p0-like", (0,), "like")
+    with pytest.raises(ConfigError, match="asks for likes; choose parquet or jsonl") as caught:
+        export_votes(study, [like], tmp_path / "v.json", format="label-studio", question="like")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_table_of_votes_names_candidates_of_every_form(tmp_path: Path) -> None:
+    study = study_of_forms(tmp_path / "s")
+    judged = [
+        answered(study, "p0-like", (3,), "like"),
+        answered(study, "p0-best", (0, 1, 2, 3), "ranked", best=2, worst=0),
+    ]
+    like, ranked = csv.DictReader(io.StringIO(votes_csv(judged)))
+    assert (like["first"], like["second"], like["order"], like["answer"], like["best"]) == (
+        "b",
+        "",
+        "first",
+        "like",
+        "",
+    )
+    assert ranked["order"] == "fourth third second first"
+    assert (ranked["answer"], ranked["best"], ranked["worst"]) == ("ranked", "third", "first")
+    assert [ranked[name] for name in ("first", "second", "third", "fourth")] == list("abab")

@@ -379,10 +379,10 @@ def study_export_command(
     format: Annotated[
         str,
         typer.Option(
-            help="`pickapic`: parquet with the images inside; `jsonl`: images in a folder beside the file; "
-            "`label-studio`: JSON for Label Studio, images likewise."
+            help="`parquet`: with the images inside; `jsonl`: images in a folder beside the file; "
+            "`label-studio`: JSON for Label Studio, images likewise, pairs only."
         ),
-    ] = "pickapic",
+    ] = "parquet",
     question: Annotated[
         str | None,
         typer.Option(
@@ -392,9 +392,10 @@ def study_export_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     database: DatabaseUrl = None,
 ) -> None:
-    """Write the votes as labelled pairs for training, or for Label Studio.
+    """Write the votes as labelled pairs or likes for training, or for Label Studio.
 
-    There is one row per answer; ties are written as ties. Attention checks, repetitions, excluded raters, "both bad",
+    There is one row per answer; ties are written as ties. Best and worst of k images are the 2 k - 3 pairs that follow;
+    a like or dislike is a row with one image. Attention checks, repetitions, excluded raters, "both bad",
     "skip", and other questions are left out and counted.
 
     Examples:
@@ -420,6 +421,6 @@ def study_export_command(
     left_out = dict(written.left_out)
     if answers > len(judgements):
         left_out["of excluded raters"] = answers - len(judgements)
-    typer.echo(f"written: {written.path}, {written.rows} pairs")
+    typer.echo(f"written: {written.path}, {written.rows} rows")
     if left_out:
         typer.echo("left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))

@@ -1,8 +1,9 @@
-"""Votes for other programs: labelled pairs for training, tasks of Label Studio, a table for a spreadsheet.
+"""Votes for other programs: labelled pairs and likes for training, tasks of Label Studio, a table for a spreadsheet.
 
-Of the pairs, a choice becomes a preference and a tie a tie. "Both bad" and "skip" do not say which image is better and
-are left out, as are attention checks, repetitions, excluded raters, and questions about sets of images. Each rater's
-answer is a row of its own. The first image is the first candidate of its group, whichever side it was shown on.
+Of the pairs, a choice becomes a preference and a tie a tie. Best and worst of k images become the 2 k - 3 pairs that
+follow from them, each a row. A like or dislike is a row of its own. "Bad" and "skip" say nothing of an image and are
+left out, as are attention checks, repetitions, excluded raters, and questions about sets of images. The first image is
+the first candidate of its group, wherever it was on the screen.
 """
 
 from __future__ import annotations
@@ -24,13 +25,17 @@ from seedpo.data.text import spreadsheet_text
 from seedpo.errors import ConfigError, DataError
 from seedpo.files import write_aside
 from seedpo.study.folder import Study
-from seedpo.study.records import Judgement, Unit
+from seedpo.study.records import Judgement, Unit, pairs_of
+from seedpo.study.settings import Question
 
 LABELS = {"first": (1.0, 0.0), "second": (0.0, 1.0), "tie": (0.5, 0.5)}
 """Pick-a-Pic's labels of the answers that are exported."""
 
+LIKES = {"like": True, "dislike": False}
+"""What is exported of answers to single images."""
+
 _BATCH = 64
-"""Pairs in memory at a time, and in a row group of a parquet file."""
+"""Rows in memory at a time, and in a row group of a parquet file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,7 @@ class Exported:
 
     Attributes:
         path: the file.
-        rows: pairs in it.
+        rows: pairs or likes in it.
         left_out: number of answers that were left out, by reason.
     """
 
@@ -48,15 +53,15 @@ class Exported:
     left_out: Mapping[str, int]
 
 
-def select(judgements: Iterable[Judgement], *, question: str) -> tuple[list[Judgement], Mapping[str, int]]:
+def select(judgements: Iterable[Judgement], *, question: Question) -> tuple[list[Judgement], Mapping[str, int]]:
     """Chooses what is exported.
 
     Args:
         judgements: without those of excluded raters.
-        question: key of the question that is exported.
+        question: that is exported.
 
     Returns:
-        The exported judgements, and the number of the others by reason.
+        One judgement for each row, and the number of the answers that make none by reason.
     """
     selected, left_out = [], Counter[str]()
     for judgement in judgements:
@@ -64,18 +69,18 @@ def select(judgements: Iterable[Judgement], *, question: str) -> tuple[list[Judg
         if reason:
             left_out[reason] += 1
         else:
-            selected.append(judgement)
+            selected += [judgement] if question.form == "single" else pairs_of(judgement)
     return selected, left_out
 
 
-def _reason(judgement: Judgement, question: str) -> str | None:
-    if judgement.question != question:
+def _reason(judgement: Judgement, question: Question) -> str | None:
+    if judgement.question != question.key:
         return "other questions"
     if judgement.expected is not None:
         return "attention checks"
     if judgement.show.repeat_of is not None:
         return "repetitions"
-    return None if judgement.answer in LABELS else f'"{judgement.answer}"'
+    return None if judgement.answer in (*LABELS, *LIKES, "ranked") else f'"{judgement.answer}"'
 
 
 def export_votes(
@@ -94,8 +99,9 @@ def export_votes(
         study: of the votes.
         judgements: without those of excluded raters.
         out: file to write. Formats with images beside the file put them into the folder ``<name of out>-images``.
-        format: ``pickapic`` (parquet with the images), ``jsonl`` or ``label-studio`` (JSON).
-        question: key of the question; `None`: the first one that shows one image on each side.
+        format: ``parquet`` (with the images; pairs in the columns of Pick-a-Pic), ``jsonl`` or ``label-studio`` (JSON,
+            pairs only).
+        question: key of the question; `None`: the first one that shows one image of each candidate.
         overwrite: replace an existing file.
         progress: show a bar.
 
@@ -103,54 +109,88 @@ def export_votes(
         ConfigError: an argument is wrong, or the file exists.
         DataError: there is nothing to export, an image cannot be read, or the file cannot be written.
     """
-    if format not in WRITERS:
-        raise ConfigError(f"--format {format}: known are {', '.join(WRITERS)}")
+    if format not in PAIR_WRITERS:
+        raise ConfigError(f"--format {format}: known are {', '.join(PAIR_WRITERS)}")
     if out.resolve().parent == study.folder.resolve() or (study.folder.resolve() / "images") in out.resolve().parents:
         raise ConfigError(f"--out {out} is in the study's own folder; name a file elsewhere")
     if out.is_dir() or (out.exists() and not overwrite):
         raise ConfigError(f"--out {out} exists; choose another name, or add --overwrite")
-    key = _question(study, question)
-    selected, left_out = select(judgements, question=key)
+    asked = _question(study, question)
+    writers = LIKE_WRITERS if asked.form == "single" else PAIR_WRITERS
+    if format not in writers:
+        raise ConfigError(
+            f"--format {format} holds pairs, and question {asked.key!r} asks for likes; choose {' or '.join(writers)}"
+        )
+    selected, left_out = select(judgements, question=asked)
     if not selected:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "none at all"
-        raise DataError(f"study {study.folder} has no answer to {key!r} to export; left out: {reasons}")
-    rows = tqdm(selected, desc="export", unit="pair", disable=None if progress else True)
+        raise DataError(f"study {study.folder} has no answer to {asked.key!r} to export; left out: {reasons}")
+    rows = tqdm(selected, desc="export", unit="row", disable=None if progress else True)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with write_aside(out, unique=True) as aside:
-            WRITERS[format](study, rows, aside, out.with_name(f"{out.stem}-images"))
+            writers[format](study, rows, aside, out.with_name(f"{out.stem}-images"))
     except OSError as error:
         raise DataError(f"{out} cannot be written ({error}); free some space or choose another place") from error
     return Exported(path=out, rows=len(selected), left_out=left_out)
 
 
-def _question(study: Study, key: str | None) -> str:
+def _question(study: Study, key: str | None) -> Question:
     if key is None:
-        key = next((question.key for question in study.settings.questions if question.shows == "image"), None)
-        if key is None:
+        first = next((question for question in study.settings.questions if question.shows == "image"), None)
+        if first is None:
             raise ConfigError(f"study {study.folder} asks only about sets of images; it has no pairs to export")
-    elif study.question(key).shows != "image":
-        raise ConfigError(f"question {key!r} shows sets of images; only pairs of single images can be exported")
-    return key
+        return first
+    question = study.question(key)
+    if question.shows != "image":
+        raise ConfigError(f"question {key!r} shows sets of images; only answers on single images can be exported")
+    return question
 
 
-def _write_pickapic(study: Study, rows: Iterable[Judgement], aside: Path, images: Path) -> None:
+def _write_parquet(rows: Iterable[Mapping[str, Any]], aside: Path) -> None:
+    """Rows in batches; the values of the first one say what the columns hold."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    text = ("caption", "image_0_uid", "image_1_uid", "model_0", "model_1", "user_id", "question", "category")
-    columns = [
-        *((name, pa.string()) for name in text),
-        *((name, pa.binary()) for name in ("jpg_0", "jpg_1")),
-        *((name, pa.float64()) for name in ("label_0", "label_1")),
-        ("has_label", pa.bool_()),
-        ("created_at", pa.string()),
-    ]
-    schema = pa.schema(columns)
     remaining = iter(rows)
+    batch = list(islice(remaining, _BATCH))
+    kinds = {str: pa.string(), bytes: pa.binary(), float: pa.float64(), bool: pa.bool_()}
+    schema = pa.schema([(name, kinds[type(value)]) for name, value in batch[0].items()])
     with pq.ParquetWriter(aside, schema) as writer:
-        while batch := [_pickapic_row(study, judgement) for judgement in islice(remaining, _BATCH)]:
+        while batch:
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+            batch = list(islice(remaining, _BATCH))
+
+
+def _write_pickapic(study: Study, rows: Iterable[Judgement], aside: Path, images: Path) -> None:
+    _write_parquet((_pickapic_row(study, judgement) for judgement in rows), aside)
+
+
+def _write_likes_parquet(study: Study, rows: Iterable[Judgement], aside: Path, images: Path) -> None:
+    _write_parquet(
+        (_like_row(judgement, study.image(judgement.candidates[0].images[0]).read_bytes()) for judgement in rows), aside
+    )
+
+
+def _write_likes_jsonl(study: Study, rows: Iterable[Judgement], aside: Path, images: Path) -> None:
+    _write_lines(
+        (_like_row(judgement, _copied(study, judgement.candidates[0].images[0], images)) for judgement in rows), aside
+    )
+
+
+def _like_row(judgement: Judgement, image: str | bytes) -> dict[str, Any]:
+    candidate = judgement.candidates[0]
+    return {
+        "prompt": judgement.prompt,
+        "image": image,
+        "image_uid": candidate.images[0],  # several raters' likes of one image are averaged by it
+        "liked": LIKES[judgement.answer],
+        "model": candidate.source,
+        "rater": judgement.show.rater,
+        "question": judgement.question,
+        "category": judgement.category,
+        "at": judgement.at,
+    }
 
 
 def _pickapic_row(study: Study, judgement: Judgement) -> dict[str, Any]:
@@ -175,9 +215,12 @@ def _pickapic_row(study: Study, judgement: Judgement) -> dict[str, Any]:
 
 
 def _write_jsonl(study: Study, rows: Iterable[Judgement], aside: Path, images: Path) -> None:
+    _write_lines((_jsonl_row(study, judgement, images) for judgement in rows), aside)
+
+
+def _write_lines(rows: Iterable[Mapping[str, Any]], aside: Path) -> None:
     with aside.open("w", encoding="utf-8") as file:
-        for judgement in rows:
-            file.write(json.dumps(_jsonl_row(study, judgement, images), ensure_ascii=False) + "\n")
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def _jsonl_row(study: Study, judgement: Judgement, images: Path) -> dict[str, Any]:
@@ -247,39 +290,57 @@ def _copied(study: Study, name: str, images: Path) -> str:
 
 Writer = Callable[[Study, Iterable[Judgement], Path, Path], None]
 
-WRITERS: Mapping[str, Writer] = {
-    "pickapic": _write_pickapic,
+PAIR_WRITERS: Mapping[str, Writer] = {
+    "parquet": _write_pickapic,
     "jsonl": _write_jsonl,
     "label-studio": _write_label_studio,
 }
-"""Formats by name. A writer gets the study, the judgements, the file and the folder for images."""
+"""Formats of pairs by name. A writer gets the study, the judgements, the file and the folder for images."""
+
+LIKE_WRITERS: Mapping[str, Writer] = {"parquet": _write_likes_parquet, "jsonl": _write_likes_jsonl}
+"""Formats of likes by name."""
 
 
-COLUMNS = (
-    *("at", "rater", "number", "question", "category", "prompt", "group", "first", "second"),
-    *("first_images", "second_images", "on_the_left", "answer", "expected", "repeated", "seconds"),
-)
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
+"""Names of the candidates of a unit in their order in the group."""
 
 
 def votes_csv(judgements: Sequence[Judgement]) -> str:
     """All counted answers as CSV, checks and repetitions included.
 
-    ``first`` and ``second`` are the sources of the candidates; ``answer`` and ``on_the_left`` say which of the two.
+    ``first``, ``second`` and so on are the sources of the candidates, as many as were shown at most, and at least two.
+    ``order`` names them as they were on the screen. ``answer`` is one of these words, or what was pressed; ``best`` and
+    ``worst`` are two of them if the answer is "ranked".
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([spreadsheet_text(cell) for cell in _csv_row(judgement)] for judgement in judgements)
+    most = max((len(judgement.candidates) for judgement in judgements), default=2)
+    names = _ORDINALS[: max(most, 2)]
+    writer.writerow(
+        (
+            *("at", "rater", "number", "question", "category", "prompt", "group", *names),
+            *(f"{name}_images" for name in names),
+            *("order", "answer", "best", "worst", "expected", "repeated", "seconds"),
+        )
+    )
+    for judgement in judgements:
+        writer.writerow([spreadsheet_text(cell) for cell in _csv_row(judgement, len(names))])
     return text.getvalue()
 
 
-def _csv_row(judgement: Judgement) -> tuple[str, ...]:
+def _csv_row(judgement: Judgement, width: int) -> tuple[str, ...]:
     show = judgement.show
+    called: dict[int | None, str] = dict(zip(show.members, _ORDINALS, strict=False))
+    blank = [""] * (width - len(judgement.candidates))
     return (
         *(judgement.at, show.rater, str(show.number), judgement.question, judgement.category, judgement.prompt),
-        *(show.group, judgement.first.source, judgement.second.source),
-        *(" ".join(judgement.first.images), " ".join(judgement.second.images)),
-        *("second" if show.flipped else "first", judgement.answer, judgement.expected or ""),
+        show.group,
+        *(candidate.source for candidate in judgement.candidates),
+        *blank,
+        *(" ".join(candidate.images) for candidate in judgement.candidates),
+        *blank,
+        *(" ".join(called[index] for index in show.order), judgement.answer),
+        *(called.get(judgement.best, ""), called.get(judgement.worst, ""), judgement.expected or ""),
         "yes" if show.repeat_of else "",
         "" if judgement.seconds is None else f"{judgement.seconds:.3f}",
     )

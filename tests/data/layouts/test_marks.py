@@ -110,6 +110,26 @@ class TestSingleImages:
         assert shown(verdicts) == [(0, 1, -1, -1, 1.0), (1, 2, -1, -1, 0.0)]
         assert kinds(verdicts) == ["", "", "", "alone", "alone", "fault"]
 
+    def test_what_several_people_say_of_one_image_is_averaged(self) -> None:
+        """A is liked by two of three, B by one of two, C by none; D is liked as often as B; E alone of its prompt."""
+        columns = {
+            "image": [b""] * 11,
+            "prompt": ["p"] * 9 + ["q"] * 2,
+            "image_uid": ["A", "B", "A", "C", "B", "A", "D", "D", "B", "E", "E"],
+            "liked": [1, 1, 0, 0, 0, 1, 1, 0, None, 1, 0],
+        }
+        verdicts = judged(columns)
+        a, b, c, d = 0, 1, 3, 6
+        better = {(row[0], row[1]) if row[-1] == 1.0 else (row[1], row[0]) for row in shown(verdicts)}
+        assert better == {(a, b), (a, c), (a, d), (b, c), (d, c)}, "two images of one mean are no pair"
+        assert kinds(verdicts) == [""] * 8 + ["unlabelled"] + ["alone"] * 2
+        assert shown(judged(columns, from_scores="best-worst")) == [(0, 3, -1, -1, 1.0)]
+        assert len(shown(judged(columns, min_gap=0.5))) == 3
+
+    def test_scores_of_one_image_are_averaged_too(self) -> None:
+        columns = {"image": [b""] * 3, "prompt": ["p"] * 3, "image_uid": ["A", "A", "B"], "score": [1.0, 4.0, 2.0]}
+        assert shown(judged(columns)) == [(0, 2, -1, -1, 1.0)]
+
 
 class TestImageLists:
     def test_hpdv2s_preferences(self) -> None:

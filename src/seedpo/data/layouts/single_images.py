@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,9 @@ Scores = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 IMAGES = ("image", "image_path")
 """Names of a column that holds one image."""
+
+IMAGE_ID = "image_uid"
+"""Column that tells the images of a prompt apart: what several people say of one image is averaged."""
 
 
 def _judge(column: str, scores: Scores, rule: str, *, ties: bool = True) -> Judge:
@@ -33,9 +36,33 @@ def _judge(column: str, scores: Scores, rule: str, *, ties: bool = True) -> Judg
                     why[row] = Reason("fault", "prompt_id or prompt must tell which rows show one prompt")
         if not ties and pair_rule.from_scores == "all":
             pair_rule = replace(pair_rule, from_scores="margin")
-        return grouped_verdicts(groups, values, pair_rule, why)
+        first_of = _first_rows(groups, marks.get(IMAGE_ID), values)
+        verdicts = grouped_verdicts(groups, _averaged(values, first_of), pair_rule, why)
+        return replace(verdicts, reason=verdicts.reason[first_of])
 
     return judge
+
+
+def _first_rows(
+    groups: Sequence[object], images: Sequence[object] | None, values: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """For each row the first judged row of the same image and prompt, (N,); its own where images have no ids."""
+    rows = np.arange(len(values))
+    if images is None:
+        return rows
+    first: dict[tuple[object, object], int] = {}
+    judged = [row for row in rows.tolist() if not np.isnan(values[row]) and isinstance(images[row], str | int)]
+    for row in judged:
+        rows[row] = first.setdefault((groups[row], images[row]), row)
+    return rows
+
+
+def _averaged(values: NDArray[np.float64], first_of: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The mean over the rows of an image in its first row, and NaN in its others."""
+    rows = np.arange(len(values))
+    sums = np.bincount(first_of, weights=values, minlength=len(values))
+    counts = np.bincount(first_of, minlength=len(values))
+    return np.where(first_of == rows, sums / np.maximum(counts, 1), np.nan)
 
 
 def _of_rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -60,7 +87,7 @@ LAYOUTS = (
         title="ranked images (ImageRewardDB)",
         images=(IMAGES, IMAGES),
         marks=(("rank",), *_PROMPT),
-        optional=(("prompt_id",), ("has_label",)),
+        optional=(("prompt_id",), ("has_label",), (IMAGE_ID,)),
         judge=_judge("rank", _of_rank, _RANK),
         rule=_RANK,
         several_rows=True,
@@ -69,7 +96,7 @@ LAYOUTS = (
         title="scored images",
         images=(IMAGES, IMAGES),
         marks=(("score", "reward"), *_PROMPT),
-        optional=(("prompt_id",), ("has_label",)),
+        optional=(("prompt_id",), ("has_label",), (IMAGE_ID,)),
         judge=_judge("score", _of_score, _SCORE),
         rule=_SCORE,
         several_rows=True,
@@ -78,7 +105,7 @@ LAYOUTS = (
         title="likes of single images",
         images=(IMAGES, IMAGES),
         marks=(("liked", "like", "label"), *_PROMPT),
-        optional=(("prompt_id",), ("has_label",)),
+        optional=(("prompt_id",), ("has_label",), (IMAGE_ID,)),
         judge=_judge("liked", _of_like, _LIKE, ties=False),
         rule=_LIKE,
         several_rows=True,
