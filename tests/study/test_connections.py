@@ -138,6 +138,14 @@ def test_an_answer_that_nobody_takes_ends() -> None:
         assert len(answer(stalled)) < len(LARGE)
 
 
+def test_head_and_body_of_an_answer_come_together() -> None:
+    with serving() as port, ExitStack() as stack:
+        connection = opened(stack, port)
+        for _ in range(20):
+            connection.sendall(GET)
+            assert connection.recv(65536).endswith(b"ok\n")
+
+
 def test_a_new_connection_takes_the_place_of_the_longest_wait() -> None:
     with serving(limit=10) as port, ExitStack() as stack:
         busy = [opened(stack, port, GET.replace(b"/healthz", b"/busy")) for _ in range(4)]

@@ -12,6 +12,7 @@ uvicorn bounds neither the number of connections nor the time in which a request
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from typing import Any, cast
@@ -62,6 +63,59 @@ class Connections(ServerState):
         self.waiting: dict[BoundedProtocol, None] = {}
 
 
+class JoinedWrites(asyncio.Transport):
+    """A transport that sends the head and the body of an answer together.
+
+    Sent one after the other, they wake the client twice; that doubles the processor time of a small answer.
+
+    Args:
+        transport: of the connection.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__()
+        self._transport = transport
+        self._parts: list[bytes] = []
+        self._loop = asyncio.get_running_loop()
+
+    def write(self, data: Any) -> None:
+        """Sends at the end of this turn of the loop."""
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def _flush(self) -> None:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Sends what is left, then closes."""
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Closes at once."""
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        """Whether it is closing or closed."""
+        return self._transport.is_closing()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the client has not taken."""
+        return self._transport.get_write_buffer_size()
+
+    def pause_reading(self) -> None:
+        """Leaves what arrives to the system."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """The opposite."""
+        self._transport.resume_reading()
+
+
 class BoundedProtocol(H11Protocol):
     """A connection that knows since when it has been waiting."""
 
@@ -70,6 +124,7 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """Makes room for itself if all places are taken."""
         super().connection_made(transport)
+        self.transport = JoinedWrites(transport)
         self.has_asked = False
         self._wait()
         if len(self.connections) > self.server_state.limit:
