@@ -424,3 +424,47 @@ def study_export_command(
     typer.echo(f"written: {written.path}, {written.rows} rows")
     if left_out:
         typer.echo("left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
+
+
+@study_app.command("backup")
+def study_backup_command(
+    study: StudyFolder,
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to make.")],
+    database: DatabaseUrl = None,
+) -> None:
+    """Copy a study with all its votes, as they are at one moment; raters may vote meanwhile.
+
+    The copy is a study of its own, with SQLite, whichever database the original has. It holds the server's key, so that
+    personal links work there too: protect it like the study itself.
+
+    Examples:
+        seedpo study backup studies/pilot --out backups/2026-03-01
+
+        seedpo study serve backups/2026-03-01
+    """
+    require_extra()
+    from seedpo.study.backup import back_up
+
+    copied = back_up(study, out, url=database)
+    typer.echo(f"copied: {copied.raters} raters, {copied.shows} tasks, {copied.votes} answers: {out}")
+
+
+@study_app.command("restore")
+def study_restore_command(
+    backup: Annotated[Path, typer.Argument(metavar="BACKUP", help="Folder of `seedpo study backup`, or a study.")],
+    database: Annotated[
+        str, typer.Option("--database", metavar="URL", help="Database to put the votes into; none of the study's yet.")
+    ],
+) -> None:
+    """Put the votes of a backup into another database, for example from SQLite into PostgreSQL.
+
+    A backup can also be served as it is; then nothing needs to be restored.
+
+    Example:
+        seedpo study restore backups/2026-03-01 --database postgresql://seedpo@localhost/votes
+    """
+    require_extra()
+    from seedpo.study.backup import restore
+
+    copied = restore(backup, database)
+    typer.echo(f"restored: {copied.raters} raters, {copied.shows} tasks, {copied.votes} answers")

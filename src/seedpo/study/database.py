@@ -80,14 +80,20 @@ class Database:
             self._turn.release()
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self, *, snapshot: bool = False) -> Iterator[Connection]:
         """A transaction that only reads and never waits.
+
+        Args:
+            snapshot: whether all its queries see the database as it is at the first one.
 
         Raises:
             StoreError: the database cannot be read.
         """
-        with self.one_line_errors(), self._engine.connect() as connection, connection.begin():
-            yield connection
+        with self.one_line_errors(), self._engine.connect() as connection:
+            if snapshot and self.url.get_backend_name() == "postgresql":  # in SQLite every transaction does
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def one_line_errors(self) -> Iterator[None]:

@@ -58,13 +58,17 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
-    connection.isolation_level = None  # transactions begin in `_begin_sqlite`
+    _own_transactions(connection, _)
     connection.execute(f"PRAGMA busy_timeout = {WAIT * 1000}")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA fullfsync = ON")  # macOS only
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA secure_delete = ON")  # what is deleted on request leaves no bytes behind
     _write_ahead(connection)
+
+
+def _own_transactions(connection: sqlite3.Connection, _: object) -> None:
+    connection.isolation_level = None  # transactions begin in `_begin_sqlite`
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
@@ -89,7 +93,10 @@ def _begin_sqlite(connection: Connection) -> None:
 
 def _still_sqlite(file: Path) -> Engine:
     """An engine that reads a file and leaves it and its folder as they are; a file that is missing is empty."""
-    return create_engine("sqlite://", creator=lambda: _opened(file), poolclass=NullPool)
+    engine = create_engine("sqlite://", creator=lambda: _opened(file), poolclass=NullPool)
+    event.listen(engine, "connect", _own_transactions)
+    event.listen(engine, "begin", _begin_sqlite)  # all queries of a transaction see one moment
+    return engine
 
 
 def _opened(file: Path) -> sqlite3.Connection:
