@@ -114,6 +114,8 @@ COMMANDS = (
     Command(line="study status study"),
     Command(line="study analyze study --out {out}", status=1),
     Command(line="study export study --out {out}.parquet", status=1),
+    Command(line="study backup study --out {out}"),
+    Command(line="study restore study --database sqlite:///{out}/none/votes.db", status=1),
     Command(line="study demo --out {out} --votes 1", needs_model=True),
     Command(line="scenes pairs --count 2 --out {out}.parquet", needs_model=True),
     Command(line="bench hacking --quick --method spo --out {out} --shard 99/99"),
