@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import uvicorn
 from PIL import Image, ImageDraw
@@ -31,44 +31,67 @@ QUESTIONS = (
 )
 
 
-def picture(number: int) -> bytes:
-    """A PNG that differs from any other: a numbered colour."""
-    image = Image.new("RGB", (256, 256), ((number * 53) % 256, (number * 97) % 256, (number * 29) % 256))
+def picture(number: int, *, ratio: float = 1.0) -> bytes:
+    """A PNG that differs from any other: a numbered colour, 256 pixels high."""
+    color = ((number * 53) % 256, (number * 97) % 256, (number * 29) % 256)
+    image = Image.new("RGB", (round(256 * ratio), 256), color)
     ImageDraw.Draw(image).text((96, 96), str(number), fill="white", font_size=64)
     content = io.BytesIO()
     image.save(content, "PNG")
     return content.getvalue()
 
 
+@dataclass(frozen=True)
+class Asked:
+    """One group of a study.
+
+    Attributes:
+        question: what is asked of it.
+        candidates: how many it has.
+        ratio: width / height of its images.
+    """
+
+    question: Question
+    candidates: int = 2
+    ratio: float = 1.0
+
+
 def make_study(folder: Path, *, pairs: int = 5, sets: int = 1, enrolment: Literal["links", "open"] = "links") -> Study:
     """Pairs of images and of sets, each with a prompt of its own."""
+    images, four = map(Asked, QUESTIONS)
+    return study_of(folder, [images] * pairs + [four] * sets, questions=QUESTIONS, enrolment=enrolment)
+
+
+def study_of(folder: Path, asked: Sequence[Asked], **settings: Any) -> Study:
+    """A study of any groups, each with a prompt of its own; sets have four images."""
     images: dict[str, bytes] = {}
 
-    def candidate(source: str, count: int) -> Candidate:
+    def candidate(source: str, count: int, ratio: float) -> Candidate:
         names = [f"image {len(images) + number}" for number in range(count)]
-        images.update({name: picture(len(images) + number) for number, name in enumerate(names)})
+        images.update({name: picture(len(images) + number, ratio=ratio) for number, name in enumerate(names)})
         return Candidate(source=f"{SECRET}-{source}", images=tuple(names))
 
-    kinds = [("preference", 1)] * pairs + [("diversity", 4)] * sets
     groups = [
         Group(
             id=f"g{number}",
-            question=question,
+            question=row.question.key,
             prompt=f"prompt number {number} with <b>signs</b> & words",
-            candidates=(candidate("a", count), candidate("b", count)),
+            candidates=tuple(
+                candidate("abcdef"[index], 4 if row.question.shows == "set" else 1, row.ratio)
+                for index in range(row.candidates)
+            ),
         )
-        for number, (question, count) in enumerate(kinds)
+        for number, row in enumerate(asked)
     ]
-    settings = StudySettings(
-        id="browser",
-        kind="study",
-        questions=QUESTIONS,
-        raters_per_pair=8,
-        enrolment=enrolment,
-        consent="I take part\nof my own will.",
-        instructions="Look at every\nimage.\n\nThen:\n- choose",
-    )
-    return create_study(folder, settings, groups, images)
+    values = {
+        "id": "browser",
+        "kind": "study",
+        "questions": tuple({row.question.key: row.question for row in asked}.values()),
+        "raters_per_pair": 8,
+        "consent": "I take part\nof my own will.",
+        "instructions": "Look at every\nimage.\n\nThen:\n- choose",
+    }
+    return create_study(folder, StudySettings(**values | settings), groups, images)
 
 
 @dataclass
@@ -91,10 +114,10 @@ class Site:
         return f"{self.url}/r/{token}"
 
     def judgements(self) -> list[Judgement]:
-        """All that is stored."""
+        """All that is stored, in the order in which it was shown."""
         store = Store.open(self.study)
         try:
-            return store.judgements()
+            return sorted(store.judgements(), key=lambda judgement: judgement.show.number)
         finally:
             store.close()
 
