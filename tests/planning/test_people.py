@@ -52,6 +52,22 @@ def test_a_study_that_is_there_says_how_many_raters_and_in_which_tournament(tmp_
     assert (two.tournament, two.per_round.votes) == ("every pair", 24), "of two images there is but one pair"
 
 
+def test_best_and_worst_are_counted_in_views(tmp_path: Path) -> None:
+    for images, views in ((4, 1), (6, 1), (7, 7)):
+        config = resolve_config(
+            "d3po",
+            {
+                "feedback": {"study": str(tmp_path / "study"), "form": "best-worst"},
+                "trajectories": {"prompts_per_rollout": 8, "images_per_prompt": images},
+            },
+            bfloat16=False,
+        )
+        people = questions_to_people(config, study_settings(config), rounds=2, gpus=1)
+        assert people is not None
+        assert people.per_round == Questions(groups=8, pairs=8 * views, votes=8 * views)
+        assert f"{8 * views} views" in questions(people)[0]
+
+
 def test_a_study_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text("id: one\nraters_per_pair: many\n")
     parts: list[str] = []

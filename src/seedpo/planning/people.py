@@ -11,8 +11,12 @@ from seedpo.study.settings import StudySettings
 from seedpo.study.units import is_knockout, units_of
 from seedpo.training.settings import RunConfig
 
-_WORDS: Mapping[Form, str] = {"pair": "every pair", "single": "every image", "best-worst": "best and worst"}
-"""What people judge, by the form of the question."""
+_WORDS: Mapping[Form, tuple[str, str]] = {
+    "pair": ("every pair", "pairs"),
+    "single": ("every image", "images"),
+    "best-worst": ("best and worst", "views"),
+}
+"""What people judge, and what at a time, by the form of the question."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,8 @@ class Questions:
 
     Attributes:
         groups: prompts with their images.
-        pairs: two images that are compared; of a knockout as many as one rater compares.
+        pairs: two images that are compared, of a knockout as many as one rater compares; or views, see
+            :attr:`People.unit`.
         votes: regular ones, without attention checks and repetitions.
     """
 
@@ -45,6 +50,7 @@ class People:
     Attributes:
         study: its folder.
         tournament: which images of a group are compared, in words.
+        unit: what is judged at a time, in the plural: pairs, views or images.
         raters: of each pair.
         extra: share of a rater's pairs that are attention checks or repetitions, on top of what is counted.
         per_round: of all processes in one round.
@@ -53,6 +59,7 @@ class People:
 
     study: str
     tournament: str
+    unit: str
     raters: int
     extra: float
     per_round: Questions
@@ -89,7 +96,8 @@ def questions_to_people(config: RunConfig, study: StudySettings | None, *, round
     per_round = Questions(groups=groups, pairs=pairs, votes=pairs * study.raters_per_pair)
     return People(
         study=str(config.feedback.study),
-        tournament="a knockout" if knockout else _WORDS[question.form],
+        tournament="a knockout" if knockout else _WORDS[question.form][0],
+        unit=_WORDS[question.form][1],
         raters=study.raters_per_pair,
         extra=study.repeats + study.checks,
         per_round=per_round,

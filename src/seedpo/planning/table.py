@@ -71,7 +71,7 @@ def _totals(plan: Plan) -> str:
 def questions(people: People) -> list[str]:
     """The questions to people, as lines."""
     lines = [
-        f"people judge {when}: {count.groups:,} groups, {count.pairs:,} pairs, {count.votes:,} votes"
+        f"people judge {when}: {count.groups:,} groups, {count.pairs:,} {people.unit}, {count.votes:,} votes"
         for when, count in (("per round", people.per_round), ("in all", people.in_all))
     ]
     if people.extra:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from seedpo.errors import ConfigError
-from seedpo.study.folder import open_study
+from seedpo.study.folder import create_study, open_study
+from seedpo.study.settings import Question, StudySettings
 from seedpo.study.store import Store
 from seedpo.training.configuration import resolve_config
 from seedpo.training.feedback.people import HumanFeedback
@@ -31,7 +32,8 @@ PATIENCE = 600.0 / 3600.0
 
 
 def config_of(folder: Path, **changes: Any) -> Any:
-    feedback = {"study": str(folder / "study"), "poll_seconds": 0.05, "timeout_hours": PATIENCE}
+    asked = changes.pop("feedback", {})
+    feedback = {"study": str(folder / "study"), "poll_seconds": 0.05, "timeout_hours": PATIENCE, **asked}
     return resolve_config("d3po", small(folder, feedback=feedback, **changes))
 
 
@@ -68,8 +70,13 @@ def voter(study: Path, *, votes: int | None = None) -> Iterator[list[str]]:
             group = store.study.group(show.group)
             level = [
                 Image.open(store.study.image(group.candidates[one].images[0])).getpixel((0, 0))[0]  # type: ignore[index]
-                for one in (show.first, show.second)
+                for one in (show.members if store.study.question(group.question).form == "pair" else show.order)
             ]
+            if store.study.question(group.question).form == "best-worst":
+                best, worst = level.index(max(level)), level.index(min(level))
+                store.vote(rater, show.token, "ranked", key=show.token, best=best, worst=worst)
+                shown.append(show.token)
+                continue
             answer = (
                 "tie" if abs(level[0] - level[1]) < 10 else "left" if (level[0] > level[1]) != show.flipped else "right"
             )
@@ -106,6 +113,26 @@ class TestAsking:
         assert found.tolist() == [[[0, 0, -1], [0, 0, -1], [1, 1, 0]]]
         assert len(shown) == 1
         assert not asking(study).compare(greys(0.5, 0.5), ["a"] * 2).any(), "nothing to ask, nothing to wait for"
+
+    def test_best_and_worst_of_a_view_are_preferences_too(self, tmp_path: Path) -> None:
+        config = config_of(tmp_path, trajectories={"images_per_prompt": 4}, feedback={"form": "best-worst"})
+        ensure_study(config)
+        with voter(tmp_path / "study") as shown:
+            feedback = asking(tmp_path / "study", images_per_prompt=4, form="best-worst")
+            found = feedback.compare(greys(0.2, 0.9, 0.5, 0.6, 0.4, 0.8, 0.8, 0.1), ["a"] * 4 + ["b"] * 4)
+        assert found[0].tolist() == [[0, -1, -1, -1], [1, 0, 1, 1], [1, -1, 0, 0], [1, -1, 0, 0]]
+        assert found[1].tolist() == [[0, -1, -1, 1], [1, 0, 0, 1], [1, 0, 0, 1], [-1, -1, -1, 0]], "copies stay alike"
+        assert len(shown) == 2, "one answer for each prompt"
+
+    def test_more_images_than_fit_into_one_view_come_in_balanced_views(self, tmp_path: Path) -> None:
+        ensure_study(config_of(tmp_path, trajectories={"images_per_prompt": 7}, feedback={"form": "best-worst"}))
+        levels = (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
+        with voter(tmp_path / "study") as shown:
+            found = asking(tmp_path / "study", images_per_prompt=7).compare(greys(*levels), ["a"] * 7)
+        assert len(shown) == 7
+        assert (torch.triu(found[0], 1) <= 0).all()
+        assert (found[0, 0, 1:] == -1).all()
+        assert (found[0, -1, :-1] == 1).all()
 
     def test_another_prompt_or_image_is_asked_anew(self, study: Path) -> None:
         with voter(study) as shown:
@@ -169,6 +196,29 @@ class TestSettings:
     def test_a_question_that_is_not_asked_is_named(self, study: Path) -> None:
         with pytest.raises(ConfigError, match=r"feedback\.question = colour: .* asks preference"):
             asking(study, question="colour")
+
+    @pytest.mark.parametrize(
+        ("form", "images", "message"),
+        [
+            ("best-worst", 2, "feedback.form = best-worst chooses among at least three"),
+            ("single", 4, "feedback.form"),
+            ("ranked", 4, "feedback.form"),
+            (3, 4, "feedback.form"),
+            ("", 4, "feedback.form"),
+        ],
+    )
+    def test_a_form_that_cannot_be_asked(self, tmp_path: Path, form: object, images: int, message: str) -> None:
+        with pytest.raises(ConfigError, match=message) as caught:
+            ensure_study(config_of(tmp_path, trajectories={"images_per_prompt": images}, feedback={"form": form}))
+        assert "\n" not in str(caught.value)
+
+    def test_a_study_that_asks_otherwise_is_named(self, tmp_path: Path, study: Path) -> None:
+        with pytest.raises(ConfigError, match=r"feedback\.form = best-worst: question preference .* has form pair"):
+            asking(study, form="best-worst")
+        likes = StudySettings(id="s", questions=(Question(key="like", text="?", form="single"),))
+        create_study(tmp_path / "likes", likes, [], {})
+        with pytest.raises(ConfigError, match="asks for likes; name one that compares"):
+            asking(tmp_path / "likes")
 
     def test_a_folder_that_is_no_study_stays_as_it_is(self, tmp_path: Path) -> None:
         (tmp_path / "study").mkdir()

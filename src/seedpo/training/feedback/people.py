@@ -24,7 +24,7 @@ from seedpo.protocols import Images
 from seedpo.study.folder import Study, append_groups, open_study
 from seedpo.study.images import add_image
 from seedpo.study.preferences import preferences
-from seedpo.study.records import Candidate, Group, Judgement
+from seedpo.study.records import Candidate, Form, Group, Judgement
 from seedpo.study.settings import Question
 from seedpo.training.feedback.waiting import VoteBar, Wait
 from seedpo.training.interrupt import stop_on_signal
@@ -97,6 +97,7 @@ class HumanFeedback:
         study: folder of the study.
         images_per_prompt: K, at least 2.
         question: key of the question; ``None``: the only one.
+        form: in which it must be asked; ``None``: any that compares images.
         source: what the study notes as the origin of the images; raters never see it.
         poll_seconds: between two looks at the votes.
         timeout_hours: without a new vote, after which :class:`NoVotes` is raised; ``None``: never.
@@ -113,6 +114,7 @@ class HumanFeedback:
         *,
         images_per_prompt: int,
         question: str | None = None,
+        form: Form | None = None,
         source: str = "policy",
         poll_seconds: float = 2.0,
         timeout_hours: float | None = None,
@@ -125,7 +127,7 @@ class HumanFeedback:
         self.poll_seconds = poll_seconds
         self.timeout_hours = timeout_hours
         self.progress = progress
-        self.question = _question(open_study(study), question).key
+        self.question = _question(open_study(study), question, form).key
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Tensor:
         """Scores (B,) float32 in [-1, 1]: an image's mean preference over the others of its prompt.
@@ -205,7 +207,7 @@ def require_extra() -> None:
         raise ConfigError("votes are read with sqlalchemy, which is missing: pip install 'seedpo[study]'")
 
 
-def _question(study: Study, key: str | None) -> Question:
+def _question(study: Study, key: str | None, form: Form | None) -> Question:
     questions = {question.key: question for question in study.settings.questions}
     known = ", ".join(questions)
     if key is None and len(questions) > 1:
@@ -215,6 +217,13 @@ def _question(study: Study, key: str | None) -> Question:
     question = questions[next(iter(questions)) if key is None else key]
     if question.shows != "image":
         raise ConfigError(f"question {question.key} of {study.folder} shows sets of images; one image a side is needed")
+    asked = f"question {question.key} of {study.folder}"
+    if question.form == "single":
+        raise ConfigError(f"{asked} asks for likes; name one that compares images in feedback.question")
+    if form is not None and question.form != form:
+        raise ConfigError(
+            f"feedback.form = {form}: {asked} has form {question.form}; leave the key out, or name a new folder"
+        )
     return question
 
 

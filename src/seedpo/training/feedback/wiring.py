@@ -7,13 +7,14 @@ import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from seedpo.errors import ConfigError
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.protocols import Source
 from seedpo.study.folder import create_study
 from seedpo.study.settings import NAME as SETTINGS
-from seedpo.study.settings import Question, StudySettings, read_settings
+from seedpo.study.settings import TITLES, Question, StudySettings, read_settings
 from seedpo.training.accelerator import EVALUATION_TIMEOUT
 from seedpo.training.feedback.people import HumanFeedback, require_extra
 from seedpo.training.settings import RunConfig
@@ -21,7 +22,15 @@ from seedpo.training.settings import RunConfig
 logger = logging.getLogger(__name__)
 
 QUESTION = Question(key="preference", text="Which image do you prefer for this prompt?")
-"""What a study that is made here asks."""
+"""What a study that is made here asks, of pairs."""
+
+BEST_WORST = Question(
+    key="preference", text="Which image do you prefer most for this prompt, and which least?", form="best-worst"
+)
+"""What a study that is made here asks, of several images in one view."""
+
+IN_ONE_VIEW = 6
+"""Most images per prompt that a study that is made here shows in one view."""
 
 FULL_UP_TO = 4
 """Most images per prompt of which a study that is made here shows every pair; with more, it holds a knockout."""
@@ -38,6 +47,7 @@ def human_feedback(config: RunConfig, *, progress: bool = True) -> HumanFeedback
         Path(config.feedback.study),
         images_per_prompt=config.trajectories.images_per_prompt,
         question=config.feedback.question,
+        form=config.feedback.form,
         poll_seconds=config.feedback.poll_seconds,
         timeout_hours=config.feedback.timeout_hours,
         progress=progress,
@@ -78,12 +88,17 @@ def study_settings(config: RunConfig) -> StudySettings | None:
 
 
 def _new_settings(config: RunConfig) -> StudySettings:
-    return StudySettings(
-        id=uuid.uuid4().hex,
-        questions=(QUESTION,),
-        tournament="full" if config.trajectories.images_per_prompt <= FULL_UP_TO else "knockout",
-        seed=config.seed,
-    )
+    images = config.trajectories.images_per_prompt
+    if config.feedback.form != "best-worst":
+        tournament: Literal["full", "knockout"] = "full" if images <= FULL_UP_TO else "knockout"
+        return StudySettings(id=uuid.uuid4().hex, questions=(QUESTION,), tournament=tournament, seed=config.seed)
+    if images < 3:
+        raise ConfigError(
+            f"feedback.form = best-worst chooses among at least three images, and trajectories.images_per_prompt is "
+            f"{images}; raise it, or leave the form out"
+        )
+    question = BEST_WORST.model_copy(update={"per_view": images}) if images <= IN_ONE_VIEW else BEST_WORST
+    return StudySettings(id=uuid.uuid4().hex, questions=(question,), title=TITLES["best-worst"], seed=config.seed)
 
 
 def asks_people(config: RunConfig, source: Source[Any]) -> Callable[[], bool] | None:
