@@ -39,11 +39,8 @@ def by_double_sums(influences: np.ndarray, who: np.ndarray, what: np.ndarray) ->
     one_way = {name: products[name] * count**2 / (count**2 - shared[name]) for name in names}
     df = {name: count**2 / shared[name] - 1 for name in names}
     both = (products["raters"] + products["prompts"] - products["cells"]) * count**2 / apart
-    rest = one_way["raters"] + one_way["prompts"] - both
-    freedom = both**2 / (
-        one_way["raters"] ** 2 / df["raters"] + one_way["prompts"] ** 2 / df["prompts"] + rest**2 / df["cells"]
-    )
-    return max([(both, freedom), *((one_way[name], df[name]) for name in names)])
+    variance = max(both, *one_way.values())
+    return variance, variance**2 / sum(one_way[name] ** 2 / df[name] for name in names)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -59,26 +56,23 @@ def test_variance_is_that_of_explicit_double_sums(seed: int) -> None:
 
 
 def test_in_a_balanced_design_it_is_the_analysis_of_variance() -> None:
-    """(MS_raters + MS_prompts - MS_rest) / N, and Satterthwaite's degrees of freedom of these mean squares."""
+    """(MS_raters + MS_prompts - MS_rest) / N, and degrees of freedom from mean squares."""
     raters, prompts = 6, 11
     generator = np.random.default_rng(2)
     table = (
         generator.normal(size=(raters, 1)) + generator.normal(size=prompts) + generator.normal(size=(raters, prompts))
     )
     rows, columns, mean = table.mean(1, keepdims=True), table.mean(0), table.mean()
-    squares = np.array(
-        [
-            prompts * ((rows - mean) ** 2).sum() / (raters - 1),
-            raters * ((columns - mean) ** 2).sum() / (prompts - 1),
-            ((table - rows - columns + mean) ** 2).sum() / ((raters - 1) * (prompts - 1)),
-        ]
-    )
-    variance = (squares @ [1, 1, -1]) / table.size
+    by_rater = prompts * ((rows - mean) ** 2).sum() / (raters - 1)
+    by_prompt = raters * ((columns - mean) ** 2).sum() / (prompts - 1)
+    rest = ((table - rows - columns + mean) ** 2).sum() / ((raters - 1) * (prompts - 1))
+    total = ((table - mean) ** 2).sum() / (table.size - 1)
     who, what = (index.ravel() for index in np.indices(table.shape))
     found = two_way_spread((table - mean).ravel() / table.size, who, what)
-    assert found.variance == pytest.approx(variance, rel=1e-12)
-    below = squares[0] ** 2 / (raters - 1) + squares[1] ** 2 / (prompts - 1) + squares[2] ** 2 / (table.size - 1)
-    assert found.df == pytest.approx((squares @ [1, 1, -1]) ** 2 / below, rel=1e-9)
+    variance = by_rater + by_prompt - rest
+    assert found.variance == pytest.approx(variance / table.size, rel=1e-12)
+    below = by_rater**2 / (raters - 1) + by_prompt**2 / (prompts - 1) + total**2 / (table.size - 1)
+    assert found.df == pytest.approx(variance**2 / below, rel=1e-9)
     assert found.cells == pytest.approx(table.size)
 
 

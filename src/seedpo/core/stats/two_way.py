@@ -11,11 +11,13 @@ cluster g, and lambda the probability that two votes drawn at random are of one 
     V_two_way = (sum_r S_r^2 + sum_p S_p^2 - sum_c S_c^2) / (1 - lambda_r - lambda_p + lambda_c)
 
 The denominators are the shares of pairs of votes that have no rater (no prompt) in common. With them the variances are
-free of bias in balanced designs: V_two_way is (MS_raters + MS_prompts - MS_cells) / N of the analysis of variance. The
-variance is the largest of the four, since no component can be below 0. Its degrees of freedom are 1 / lambda - 1, which
-is the number of clusters less one if all are equally large, and after Satterthwaite (1946) for V_two_way:
+free of bias in balanced designs: V_two_way is (MS_raters + MS_prompts - MS_rest) / N of the analysis of variance. The
+variance V is the largest of the four, since no component can be below 0. Its degrees of freedom are Satterthwaite's
+(1946), with df_g = 1 / lambda_g - 1, the number of clusters less one if all are equally large:
 
-    df = V^2 / (V_raters^2 / df_r + V_prompts^2 / df_p + (V_raters + V_prompts - V)^2 / df_c)
+    df = V^2 / (V_raters^2 / df_r + V_prompts^2 / df_p + V_cells^2 / df_c)
+
+They are few where there are few raters, also if these happen to agree: agreement of a few may be chance.
 
 A share's interval is Wilson's, with as many votes as would have this variance if they were independent, and with
 Student's quantile. So it stays within 0 and 1, and its test rejects exactly the shares outside of it.
@@ -98,15 +100,15 @@ def two_way_spread(influences: ArrayLike, raters: ArrayLike, prompts: ArrayLike)
     cells = np.unique(by_rater * (int(by_prompt.max()) + 1) + by_prompt, return_inverse=True)[1]
     sides = [_side(values, codes) for codes in (by_rater, by_prompt, cells)]
     known = [side for side in sides if side.df > 0.0]
-    estimates = [(side.variance, side.df) for side in known]
+    variances = [side.variance for side in known]
     if len(known) == len(sides):
         in_common = sides[0].shared + sides[1].shared - sides[2].shared
-        both = (sides[0].square + sides[1].square - sides[2].square) / (1.0 - in_common)
-        estimates.append((both, _satterthwaite(both, *estimates)))
-    variance = max((estimate[0] for estimate in estimates), default=0.0)
-    # Without variance but that of rounding, as with equal variances, the fewest degrees of freedom count.
-    variance = variance if variance > _ROUNDING * float((values**2).sum()) else 0.0
-    df = min((estimate[1] for estimate in estimates if estimate[0] >= (1.0 - 1e-9) * variance), default=1.0)
+        variances.append((sides[0].square + sides[1].square - sides[2].square) / (1.0 - in_common))
+    variance = max(variances, default=0.0)
+    if variance > _ROUNDING * float((values**2).sum()):
+        df = variance**2 / sum(side.variance**2 / side.df for side in known)
+    else:
+        variance, df = 0.0, min((side.df for side in known), default=1.0)
     return Spread(variance=variance, df=max(df, 1.0), cells=1.0 / sides[2].shared)
 
 
@@ -170,9 +172,3 @@ def _side(values: Array, codes: Index) -> _Side:
     sums, shares = np.bincount(codes, weights=values), np.bincount(codes) / len(codes)
     # One cluster holds all votes: exactly 1, whatever the rounding.
     return _Side(float((sums**2).sum()), float((shares**2).sum()) if len(shares) > 1 else 1.0)
-
-
-def _satterthwaite(both: float, *one_way: tuple[float, float]) -> float:
-    (raters, df_r), (prompts, df_p), (_, df_c) = one_way
-    below = raters**2 / df_r + prompts**2 / df_p + (raters + prompts - both) ** 2 / df_c
-    return both**2 / below if below > 0.0 else math.inf
