@@ -32,10 +32,12 @@ from seedpo.scenes.oracle import read_images
 from seedpo.scenes.shipped import evaluation_prompts
 from seedpo.scenes.taste import AVERSION, LIKING, PENALTY, TEMPERATURE
 from seedpo.study.analysis_page import analyze_folder
+from seedpo.study.analysis_wording import findings, headline
 from seedpo.study.design import Design, new_study
 from seedpo.study.folder import Study, open_study
 from seedpo.study.records import Side
 from seedpo.study.serving import base_address, listen, serve, serving_aside
+from seedpo.study.settings import QUESTIONS
 from seedpo.study.simulated import Judge, Task, simulate
 from seedpo.study.store import Store
 
@@ -50,6 +52,9 @@ CONSENT = (
     "without your name or address. You can stop at any time."
 )
 
+FEWEST_RATERS = 20
+"""Raters for whom each pair has room, whoever votes."""
+
 PROMPTS = 10
 IMAGES = 4
 STEPS = 10
@@ -57,13 +62,25 @@ ENLARGEMENT = 8
 """Whole factor by which images of 32 x 32 pixels are enlarged."""
 
 BOTH_BAD = -1.0
-"""Simulated raters call both bad if neither utility is above this: both have named things wrong and little to like."""
+"""Simulated raters call both bad if neither utility is above this: both have named things wrong and little to like.
+A side that is better by more than a named thing (:data:`seedpo.scenes.taste.PENALTY`) is chosen all the same."""
 
 TIES: Mapping[str, float] = {"preference": 0.25, "appeal": 0.25, "alignment": 0.75, "diversity": 0.25}
 """Differences in utility below which a simulated rater calls a tie, by question."""
 
+PRIMARY = "preference"
+CONTRASTS = (("guidance-3", "guidance-1"), ("guidance-3", "guidance-8"))
+"""What the study is made to answer, before the first vote: whether the middle guidance is preferred."""
+
+TASKS, CHECKS, REPEATS = 45, 9, 3
+"""Shows of each rater, and how many of them are attention checks and repetitions."""
+
 LEAST_CHECKS = 0.6
-"""Raters who pass less than this share of the attention checks are left out of the analysis."""
+"""Raters who pass less than this share of the attention checks are left out of the analysis.
+
+Of nine checks that is six. Honest raters pass one with a chance of 0.97, careless ones with a chance of 1/4 or 1/5. So
+honest raters fail, and careless ones pass, with a chance of at most 1%.
+"""
 
 SPREAD = 40.0
 """Utility of diversity for a root mean square distance of 1 between images."""
@@ -90,7 +107,10 @@ def scenes_judge(questions: Mapping[str, str], *, raters: int, seed: int) -> Jud
         if task.rater == careless:
             return draw.choice(task.choices)
         utilities = [_utility(question, task.prompt, tuple(side)) for side in sides]
-        if question == "preference" and max(utilities) < BOTH_BAD and "bad" in task.choices:
+        if question in ("preference", "appeal"):
+            utilities = [worth - AVERSION * _grain(side[0]) for worth, side in zip(utilities, items, strict=True)]
+        hardly_better = abs(utilities[0] - utilities[1]) < PENALTY
+        if question == "preference" and max(utilities) < BOTH_BAD and hardly_better and "bad" in task.choices:
             return "bad"
         chance = min(max(draw.random(), 1e-6), 1.0 - 1e-6)
         difference = utilities[0] - utilities[1] + TEMPERATURE * math.log(chance / (1.0 - chance))
@@ -104,6 +124,12 @@ def scenes_judge(questions: Mapping[str, str], *, raters: int, seed: int) -> Jud
 def _small(image: Image.Image) -> bytes:
     """Pixels (32, 32, 3) of an enlarged image."""
     return image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX).tobytes()
+
+
+def _grain(image: Image.Image) -> float:
+    """Noise that is only seen at full size, as root mean square of a row; drawings that were enlarged have none."""
+    row = np.asarray(image.crop((0, 0, image.width, 1)), np.float32)
+    return float(row.reshape(IMAGE_SIZE, -1, 3).std(1).mean()) / 255.0
 
 
 @lru_cache(maxsize=10_000)
@@ -146,16 +172,19 @@ def run_study_demo(
     """
     folder = out / "study"
     if not (folder / "study.yaml").is_file():
-        make_study(folder, draw_images(out / "images"))
+        make_study(folder, draw_images(out / "images"), raters=raters)
     study = open_study(folder)
     if raters == 0:
         _serve_people(study, port=port, show=show, say=say)
         return None
     with serving_aside(folder, port=port or 0) as address:
         _let_vote(study, address, raters=raters, seed=seed)
-    _, path = analyze_folder(folder, out / "analysis", least_checks=LEAST_CHECKS)
+    analysis, path = analyze_folder(folder, out / "analysis", least_checks=LEAST_CHECKS)
+    say(headline(analysis))
+    for finding in findings(analysis):
+        say(f"{finding.topic.lower()}: {' '.join(finding.lines)}")
     say(f"analysis: {path.resolve()}")
-    say(f"to vote yourself: seedpo study serve {folder}")
+    say(f"to vote yourself: seedpo study serve {folder}" + (f" --port {port}" if port else ""))
     if show:
         open_browser(path.resolve().as_uri())
     return path
@@ -210,15 +239,28 @@ def open_browser(address: str) -> None:
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
-def make_study(folder: Path, sources: Sequence[Path]) -> Study:
+def make_study(folder: Path, sources: Sequence[Path], *, raters: int = 0) -> Study:
     """A blinded study of the folders of :func:`draw_images`, pair by pair: the paper's four questions on each prompt.
+
+    The questions are mixed, so that each rater answers all of them.
 
     Args:
         folder: of the study.
         sources: one for each candidate.
+        raters: number of simulated raters who shall find enough pairs.
     """
-    settings = {"title": TITLE, "raters_per_pair": 3, "tasks_per_rater": 30, "enrolment": "open", "consent": CONSENT}
-    design = Design(kind="study", checks=0.1, repeats=0.07, settings=settings)
+    pairs = PROMPTS * len(QUESTIONS) * math.comb(len(sources), 2)
+    settings = {
+        "title": TITLE,
+        "primary": PRIMARY,
+        "contrasts": CONTRASTS,
+        "raters_per_pair": max(FEWEST_RATERS, 1 + math.ceil(raters * (TASKS - CHECKS - REPEATS) / pairs)),
+        "tasks_per_rater": TASKS,
+        "order": "mixed",
+        "enrolment": "open",
+        "consent": CONSENT,
+    }
+    design = Design(kind="study", checks=CHECKS / TASKS, repeats=REPEATS / TASKS, settings=settings)
     return new_study(folder, {source.name: source for source in sources}, design)
 
 
