@@ -353,8 +353,9 @@ def study_demo_command(
     """Try a blinded study: the embedded model at three guidance scales, drawn on the spot.
 
     It is served on this machine until Ctrl-C, and a browser opens with a personal link. With --votes simulated raters
-    answer through the same pages, and the analysis of their votes is written. Of four or more raters the last one is
-    careless, so that the attention checks have someone to find.
+    answer through the same pages, and the analysis of their votes is written, in about a minute for twelve. The study
+    is made to tell whether guidance helps. Of four or more raters the last one is careless, and the attention checks
+    find that one.
 
     Examples:
         seedpo study demo

@@ -37,7 +37,6 @@ from seedpo.study.design import Design, new_study
 from seedpo.study.folder import Study, open_study
 from seedpo.study.records import Side
 from seedpo.study.serving import base_address, listen, serve, serving_aside
-from seedpo.study.settings import QUESTIONS
 from seedpo.study.simulated import Judge, Task, simulate
 from seedpo.study.store import Store
 
@@ -55,7 +54,7 @@ CONSENT = (
 FEWEST_RATERS = 20
 """Raters for whom each pair has room, whoever votes."""
 
-PROMPTS = 10
+PROMPTS = 20
 IMAGES = 4
 STEPS = 10
 ENLARGEMENT = 8
@@ -68,18 +67,19 @@ A side that is better by more than a named thing (:data:`seedpo.scenes.taste.PEN
 TIES: Mapping[str, float] = {"preference": 0.25, "appeal": 0.25, "alignment": 0.75, "diversity": 0.25}
 """Differences in utility below which a simulated rater calls a tie, by question."""
 
+QUESTIONS = ("preference", "alignment", "diversity")
 PRIMARY = "preference"
-CONTRASTS = (("guidance-3", "guidance-1"), ("guidance-3", "guidance-8"))
-"""What the study is made to answer, before the first vote: whether the middle guidance is preferred."""
+CONTRASTS = (("guidance-3", "guidance-1"),)
+"""What the study is made to answer, before the first vote: whether guidance helps. All else is explored."""
 
-TASKS, CHECKS, REPEATS = 45, 9, 3
+TASKS, CHECKS, REPEATS = 60, 12, 4
 """Shows of each rater, and how many of them are attention checks and repetitions."""
 
 LEAST_CHECKS = 0.6
 """Raters who pass less than this share of the attention checks are left out of the analysis.
 
-Of nine checks that is six. Honest raters pass one with a chance of 0.97, careless ones with a chance of 1/4 or 1/5. So
-honest raters fail, and careless ones pass, with a chance of at most 1%.
+Of twelve checks that is eight. Honest raters pass one with a chance above 0.95, careless ones with a chance of 1/4 at
+most. So less than 0.1% of honest raters fail, and less than 0.3% of careless ones pass.
 """
 
 SPREAD = 40.0
@@ -240,7 +240,7 @@ def open_browser(address: str) -> None:
 
 
 def make_study(folder: Path, sources: Sequence[Path], *, raters: int = 0) -> Study:
-    """A blinded study of the folders of :func:`draw_images`, pair by pair: the paper's four questions on each prompt.
+    """A blinded study of the folders of :func:`draw_images`, pair by pair, with three questions of the paper.
 
     The questions are mixed, so that each rater answers all of them.
 
@@ -260,7 +260,9 @@ def make_study(folder: Path, sources: Sequence[Path], *, raters: int = 0) -> Stu
         "enrolment": "open",
         "consent": CONSENT,
     }
-    design = Design(kind="study", checks=CHECKS / TASKS, repeats=REPEATS / TASKS, settings=settings)
+    design = Design(
+        kind="study", questions=QUESTIONS, checks=CHECKS / TASKS, repeats=REPEATS / TASKS, settings=settings
+    )
     return new_study(folder, {source.name: source for source in sources}, design)
 
 
