@@ -268,6 +268,7 @@ def test_the_next_pair_is_named_ahead(tmp_path: Path) -> None:
         state = client.get(f"{link}/task").json()
         for number in range(5):
             ahead = state["preload"]
+            assert ahead == sorted(ahead), "their order comes from random names, and says nothing about sides"
             with browsing(make_app(tmp_path / "s")) as other:  # another process of the server
                 assert all(browser.get(address).status_code == 200 for browser in (client, other) for address in ahead)
             state = vote(client, link, state, "left", key=f"key-{number:08}").json()

@@ -16,7 +16,7 @@ class UnknownRater(SeedpoError):
 
 
 class NotShown(StoreError):
-    """This pair was never shown to this rater."""
+    """This was never shown to this rater."""
 
 
 class NotOffered(StoreError):
@@ -57,7 +57,7 @@ ENDED_LINK = "This link has ended. Please ask whoever sent it to you for a new o
 INVITATION = "This study is by invitation: please use your personal link."
 TOO_FAST = "That was a little too fast. It continues by itself in a moment."
 NO_CONSENT = "Please agree to take part first."
-NOT_YOURS = "This pair was not shown to you."
+NOT_YOURS = "This was not shown to you."
 NO_CHOICE = "This answer is not among the choices."
 OLD_PAGE = "This page is out of date. Please reload it."
 NO_RATER = "There is no such rater."

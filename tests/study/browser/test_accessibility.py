@@ -97,3 +97,17 @@ def test_letter_keys_can_be_switched_off(page: Page, site: Site) -> None:
     page.keyboard.press("ArrowLeft")
     expect(page.get_by_role("status")).to_contain_text("Saved.")
     assert [judgement.answer in ("first", "second") for judgement in site.judgements()] == [True]
+
+
+def test_nothing_moves_by_itself_for_those_who_ask_for_that(page: Page, site: Site) -> None:
+    page.goto(site.link())
+    page.locator("#consent-agree").click()
+    page.locator("#start").click()
+    shown(page)
+    moving = """() => [...document.querySelectorAll('*')].filter(element => {
+        const { transitionDuration, animationName } = getComputedStyle(element);
+        return transitionDuration !== '0s' || animationName !== 'none';
+    }).length"""
+    assert page.evaluate(moving) > 0
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate(moving) == 0
