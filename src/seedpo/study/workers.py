@@ -14,6 +14,8 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 
+from seedpo.errors import SeedpoError
+
 START_AGAIN = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds until a process that ended is started again, by how often it ended within :data:`STEADY` in a row."""
 
@@ -115,7 +117,11 @@ def _work(target: Callable[[socket.socket], None], listener: socket.socket) -> N
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), name="end with parent", daemon=True).start()
-    target(listener)
+    try:
+        target(listener)
+    except SeedpoError as error:
+        _log.error("error: %s", error)
+        raise SystemExit(error.exit_status) from None
 
 
 def _end_with(sentinel: int) -> None:
