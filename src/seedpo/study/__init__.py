@@ -9,7 +9,8 @@
 ``database``, ``tables``               SQLite or PostgreSQL below the store
 ``app``, ``site``, ``security``        the web application; ``rater_pages``, ``admin_pages``: its routes
 ``serving``, ``status``                the server, links for raters, progress
-``vote_statistics``, ``comparisons``   from votes to numbers; ``analysis``, ``analysis_page``: all of a study
+``vote_statistics``, ``comparisons``   from votes to numbers; ``likes``: of single images
+``analysis``, ``analysis_page``        all of a study; ``power``: how many raters and prompts it needs
 ``preferences``, ``export``            votes for training and for other programs
 ``simulated``                          raters over HTTP for the demonstration, tests and load measurements
 =====================================  ========================================================================

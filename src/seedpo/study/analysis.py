@@ -16,6 +16,7 @@ from statistics import median
 from seedpo.errors import DataError
 from seedpo.study.comparisons import Comparison, Family, Ranking, Strengths, compare, corrected, rankings, strengths
 from seedpo.study.folder import Study
+from seedpo.study.likes import Liked, liked
 from seedpo.study.records import Judgement
 from seedpo.study.registration import Aim, Registration, aim_of, split
 from seedpo.study.vote_statistics import (
@@ -52,6 +53,7 @@ class QuestionResult:
         comparisons: every pair of models; empty in a study without models.
         categories: the same by category, without tests; empty with fewer than two categories.
         strengths: of all models.
+        liked: the models by their share of likes; empty unless the question asks for likes.
         agreement: of raters.
         rankings: of the images of each prompt; empty in a study of models.
     """
@@ -64,6 +66,7 @@ class QuestionResult:
     comparisons: tuple[Comparison, ...]
     categories: tuple[Comparison, ...]
     strengths: Strengths
+    liked: tuple[Liked, ...]
     agreement: Agreement
     rankings: tuple[Ranking, ...]
 
@@ -318,6 +321,7 @@ def _question(
         comparisons=compare(votes, resampling, question=key, tested=bool(key)) if models else (),
         categories=tuple(by_category),
         strengths=strengths(votes, resampling) if models else Strengths(models=()),
+        liked=liked(votes, resampling) if models and key else (),
         agreement=agreement(votes, resampling),
         rankings=rankings(votes) if not models and key else (),
     )

@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seedpo.core.stats.classical import holm, wilson_interval
 from seedpo.core.stats.paired_comparisons import fit_strengths, is_connected, strength_intervals, tables
-from seedpo.core.stats.two_way import LEAST_PROMPTS, LEAST_RATERS, two_way_rate
+from seedpo.core.stats.two_way import LEAST_PROMPTS, LEAST_RATERS, rate_of
+from seedpo.study.likes import Contrast, contrasts
 from seedpo.study.records import Judgement
-from seedpo.study.vote_statistics import POINTS, Ends, Resampling, by_sources, columns
+from seedpo.study.vote_statistics import POINTS, Columns, Ends, Resampling, by_sources, columns, parts_of
 
+Array = NDArray[np.float64]
 Verdict = Literal["left", "right", "open"]
 
 Family = Literal["primary", "explored", ""]
@@ -28,10 +31,12 @@ class Comparison:
         question: its key; empty: all questions together.
         category: of the prompts; empty: all of them.
         left, right: the models.
-        wins, losses: votes for the left and for the right model.
-        ties, bad: votes for neither: "tie" and "both bad".
+        wins, losses: votes for the left and for the right model; likes of their images.
+        ties, bad: votes for neither: "tie" and "both bad"; dislikes of both count as bad.
+        liked: whether images were judged one by one, by like and dislike.
         raters, prompts: number of raters and prompts of the votes.
-        rate: share of votes for the left model; ties and "both bad" count half.
+        rate: share of votes for the left model; ties and "both bad" count half. Of likes: see
+            :class:`seedpo.study.likes.Contrast`.
         wilson: interval of the rate as if votes were independent.
         interval: interval of the rate over raters and prompts (:mod:`seedpo.core.stats.two_way`).
         error: standard error of the rate over raters and prompts.
@@ -63,6 +68,7 @@ class Comparison:
     prompts_right: int
     p: float | None = None
     untested: str = ""
+    liked: bool = False
     adjusted: float | None = None
     family: Family = ""
     verdict: Verdict = "open"
@@ -109,47 +115,114 @@ class Strengths:
 def compare(
     votes: Sequence[Judgement], resampling: Resampling, *, question: str, category: str = "", tested: bool = True
 ) -> tuple[Comparison, ...]:
-    """All pairs of models that were compared; :func:`corrected` corrects their p-values."""
+    """All pairs of models that were compared; :func:`corrected` corrects their p-values.
+
+    Models whose images were judged one by one are compared by their shares of likes (:mod:`seedpo.study.likes`), unless
+    the votes hold pairs too.
+    """
+    contests = {pair: _of_pairs(own) for pair, own in by_sources(votes).items()}
+    contests = contests or {pair: _of_likes(own) for pair, own in contrasts(votes).items()}
     return tuple(
-        _comparison(left, right, pair_votes, resampling, question=question, category=category, tested=tested)
-        for (left, right), pair_votes in by_sources(votes).items()
+        _comparison(contest, resampling, question=question, category=category, left=left, right=right, tested=tested)
+        for (left, right), contest in contests.items()
     )
 
 
-def _comparison(
-    left: str,
-    right: str,
-    votes: Sequence[Judgement],
-    resampling: Resampling,
-    *,
-    question: str,
-    category: str,
-    tested: bool,
-) -> Comparison:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Contest:
+    """What is counted of two models, whichever way they were compared.
+
+    Attributes:
+        wins, ties, bad, losses: see :class:`Comparison`.
+        liked: whether images were judged one by one.
+        votes: as columns.
+        rate: of the left model.
+        influences: of each vote on the rate (N,).
+        size: independent votes that would show the rate as sharply as these, were they independent.
+        leads: of each prompt, above 0 where the left model is ahead.
+    """
+
+    wins: int
+    ties: int
+    bad: int
+    losses: int
+    liked: bool
+    votes: Columns
+    rate: float
+    influences: Array
+    size: float
+    leads: Array
+
+
+def _of_pairs(votes: Sequence[Judgement]) -> _Contest:
     answers, table = Counter(vote.answer for vote in votes), columns(votes)
-    rate = two_way_rate(table.points, table.raters, table.prompts, level=resampling.level)
-    raters, prompts = (len(set(side.tolist())) for side in (table.raters, table.prompts))
-    prompts_left, prompts_right = _prompts_won(votes)
+    rate = float(table.points.mean())
+    return _Contest(
+        wins=answers["first"],
+        ties=answers["tie"],
+        bad=answers["bad"],
+        losses=answers["second"],
+        liked=False,
+        votes=table,
+        rate=rate,
+        influences=(table.points - rate) / len(votes),
+        size=len(votes),
+        leads=_by_prompt(table, np.ones(len(votes), dtype=np.bool_)) - 0.5,
+    )
+
+
+def _of_likes(contrast: Contrast) -> _Contest:
+    table, of_left, rate = contrast.votes, contrast.of_left, contrast.rate
+    likes, likes_left = (int(table.points[chosen].sum()) for chosen in (of_left | True, of_left))
+    variance = float((contrast.influences**2).sum())
+    return _Contest(
+        wins=likes_left,
+        ties=0,
+        bad=len(table.points) - likes,
+        losses=likes - likes_left,
+        liked=True,
+        votes=table,
+        rate=rate,
+        influences=contrast.influences,
+        size=rate * (1.0 - rate) / variance if variance > 0.0 else len(table.points) / 2.0,
+        leads=_by_prompt(table, of_left) - _by_prompt(table, ~of_left),
+    )
+
+
+def _by_prompt(votes: Columns, chosen: NDArray[np.bool_]) -> Array:
+    """Mean points of the chosen votes on each prompt; 0 without one."""
+    prompts, size = votes.prompts[chosen], int(votes.prompts.max()) + 1
+    points, amounts = np.bincount(prompts, votes.points[chosen], size), np.bincount(prompts, minlength=size)
+    return np.asarray(points / np.maximum(amounts, 1))
+
+
+def _comparison(
+    contest: _Contest, resampling: Resampling, *, question: str, category: str, left: str, right: str, tested: bool
+) -> Comparison:
+    votes = contest.votes
+    found = rate_of(contest.rate, contest.influences, votes.raters, votes.prompts, level=resampling.level)
+    raters, prompts = (len(set(side.tolist())) for side in (votes.raters, votes.prompts))
     untested = _reason(raters, prompts) if tested else "a description"
     return Comparison(
         question=question,
         category=category,
         left=left,
         right=right,
-        wins=answers["first"],
-        ties=answers["tie"],
-        bad=answers["bad"],
-        losses=answers["second"],
+        wins=contest.wins,
+        ties=contest.ties,
+        bad=contest.bad,
+        losses=contest.losses,
+        liked=contest.liked,
         raters=raters,
         prompts=prompts,
-        rate=rate.mean,
-        wilson=wilson_interval(float(table.points.sum()), len(votes), z=resampling.z),
-        interval=(rate.low, rate.high),
-        error=rate.error,
-        df=rate.df,
-        prompts_left=prompts_left,
-        prompts_right=prompts_right,
-        p=None if untested else rate.p,
+        rate=contest.rate,
+        wilson=wilson_interval(contest.rate * contest.size, contest.size, z=resampling.z),
+        interval=(found.low, found.high),
+        error=found.error,
+        df=found.df,
+        prompts_left=int((contest.leads > 0).sum()),
+        prompts_right=int((contest.leads < 0).sum()),
+        p=None if untested else found.p,
         untested=untested,
     )
 
@@ -159,14 +232,6 @@ def _reason(raters: int, prompts: int) -> str:
     if raters < LEAST_RATERS:
         return f"{raters} of at least {LEAST_RATERS} raters"
     return f"{prompts} of at least {LEAST_PROMPTS} prompts" if prompts < LEAST_PROMPTS else ""
-
-
-def _prompts_won(votes: Sequence[Judgement]) -> tuple[int, int]:
-    """Prompts with more votes for the first candidate, and prompts with more for the second."""
-    leads: Counter[str] = Counter()
-    for vote in votes:
-        leads[vote.prompt] += int(2 * POINTS[vote.answer] - 1)
-    return sum(lead > 0 for lead in leads.values()), sum(lead < 0 for lead in leads.values())
 
 
 def corrected(comparisons: Sequence[Comparison], resampling: Resampling) -> tuple[Comparison, ...]:
@@ -224,8 +289,8 @@ class Ranked:
     Attributes:
         source: what it comes from.
         image: id of its first image.
-        votes: in which it was compared.
-        share: of these votes for it; ties and "both bad" count half.
+        votes: in which it was judged.
+        share: of these votes for it; ties and "both bad" count half; of likes.
         strength: its Bradley-Terry log-strength among the candidates of the prompt; `None` where it is not defined.
         rank: from 1, by strength, else by share; equal candidates share the better rank.
     """
@@ -267,22 +332,29 @@ class Ranking:
 def rankings(votes: Sequence[Judgement]) -> tuple[Ranking, ...]:
     """The rankings of all groups, sorted by group id."""
     by_group: dict[str, list[Judgement]] = defaultdict(list)
-    for vote in votes:
+    for vote in parts_of(votes):
         by_group[vote.show.group].append(vote)
     return tuple(_ranking(by_group[group]) for group in sorted(by_group))
 
 
 def _ranking(votes: Sequence[Judgement]) -> Ranking:
-    candidates = {vote.show.first: vote.first for vote in votes} | {vote.show.second: vote.second for vote in votes}
+    candidates = {
+        index: which for vote in votes for index, which in zip(vote.show.members, vote.candidates, strict=True)
+    }
     place = {index: row for row, index in enumerate(sorted(candidates))}
-    first = np.array([place[vote.show.first] for vote in votes], dtype=np.int64)
-    second = np.array([place[vote.show.second] for vote in votes], dtype=np.int64)
-    points = np.array([POINTS[vote.answer] for vote in votes])
-    won, tied = tables(first, second, points, len(place))
-    connected = is_connected(won, tied)
-    fit = fit_strengths(won, tied) if connected else None
-    amounts = (won + won.T + tied).sum(1)
-    shares = (won + tied / 2.0).sum(1) / amounts
+    first = np.array([place[vote.show.members[0]] for vote in votes], dtype=np.int64)
+    second = np.array([place[vote.show.members[-1]] for vote in votes], dtype=np.int64)
+    points, liked = np.array([POINTS[vote.answer] for vote in votes]), len(votes[0].candidates) == 1
+    fit = None
+    if liked:
+        amounts = np.bincount(first)
+        shares, connected = np.bincount(first, weights=points) / amounts, True
+    else:
+        won, tied = tables(first, second, points, len(place))
+        connected = is_connected(won, tied)
+        fit = fit_strengths(won, tied) if connected else None
+        amounts = (won + won.T + tied).sum(1)
+        shares = (won + tied / 2.0).sum(1) / amounts
     # Rounded, so that candidates with the same votes are equal.
     worth = np.round(fit.values if fit else shares, 6)
     rows = [

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from seedpo.core.stats.agreement import Scale, agreement_with_others, alpha_of, coincidences
 from seedpo.core.stats.bootstrap import interval_ends
 from seedpo.core.stats.classical import wilson_interval
-from seedpo.study.records import Answer, Judgement, Unit
+from seedpo.study.records import Answer, Judgement, Unit, pairs_of
 
 Ends = tuple[float, float]
 Key = TypeVar("Key")
 
-POINTS: Mapping[Answer, float] = {"first": 1.0, "tie": 0.5, "bad": 0.5, "second": 0.0}
-"""What a vote is worth to the first candidate. "Both bad" counts as a tie; a skipped pair is not a vote."""
+POINTS: Mapping[Answer, float] = {"first": 1.0, "tie": 0.5, "bad": 0.5, "second": 0.0, "like": 1.0, "dislike": 0.0}
+"""What a vote is worth to the first candidate. "Both bad" counts as a tie; a skipped view is not a vote."""
 
-VALUES = ("first", "tie", "second")
-"""Answers whose agreement is measured, in order; "both bad" is a tie."""
+VALUES = (1.0, 0.5, 0.0)
+"""Points whose agreement is measured, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +92,8 @@ class Agreement:
     """How much raters agree on the same pair.
 
     Attributes:
-        pairs: pairs that two or more raters answered.
-        same: how often two raters of a pair say the same; `None` without such a pair.
+        pairs: pairs (or single images) that two or more raters answered.
+        same: how often two raters of one say the same; `None` without such a pair.
         nominal, ordinal: Krippendorff's alpha; `None` where it is not defined.
         nominal_interval, ordinal_interval: bootstrap over prompts.
     """
@@ -159,15 +159,28 @@ def sort_answers(judgements: Iterable[Judgement]) -> SortedAnswers:
 def by_sources(votes: Iterable[Judgement]) -> dict[tuple[str, str], list[Judgement]]:
     """Votes of each pair of sources, turned so that the source with the smaller name is the first candidate.
 
-    Pairs of two images of one source say nothing about sources and are left out.
+    The best and the worst of several count as the pairs that follow. Pairs of two images of one source say nothing
+    about sources and are left out, and so are likes.
     """
     by_pair: dict[tuple[str, str], list[Judgement]] = {}
-    for vote in votes:
+    for vote in (pair for answer in votes for pair in pairs_of(answer)):
         if vote.first.source != vote.second.source:
             if vote.first.source > vote.second.source:
                 vote = _exchanged(vote)
             by_pair.setdefault((vote.first.source, vote.second.source), []).append(vote)
     return dict(sorted(by_pair.items()))
+
+
+def parts_of(votes: Iterable[Judgement]) -> list[Judgement]:
+    """What votes say of pairs and of single images: the pairs of a best and a worst of several, all others as they are.
+
+    A rater who saw a pair in several views counts with the first.
+    """
+    parts: dict[tuple[str, Unit], Judgement] = {}
+    for vote in votes:
+        for part in [vote] if len(vote.candidates) == 1 else pairs_of(vote):
+            parts.setdefault((part.show.rater, part.show.unit), part)
+    return list(parts.values())
 
 
 def _exchanged(vote: Judgement) -> Judgement:
@@ -216,12 +229,8 @@ def consistency(repeats: Sequence[tuple[Judgement, Judgement]], resampling: Resa
 
 
 def _same(pair: tuple[Judgement, Judgement]) -> bool:
-    return _with_ties(pair[0].answer) == _with_ties(pair[1].answer)
-
-
-def _with_ties(answer: Answer) -> str:
-    """The answer, with "both bad" as a tie."""
-    return "tie" if answer == "bad" else answer
+    first, second = ((POINTS.get(vote.answer), vote.best, vote.worst) for vote in pair)
+    return first == second
 
 
 def inattentive(judgements: Sequence[Judgement], least: float) -> tuple[str, ...]:
@@ -232,17 +241,18 @@ def inattentive(judgements: Sequence[Judgement], least: float) -> tuple[str, ...
 
 
 def agreement(votes: Sequence[Judgement], resampling: Resampling) -> Agreement:
-    """Agreement on the same pair, with intervals that resample prompts.
+    """Agreement on the same pair or single image, with intervals that resample prompts.
 
     Raters are not resampled: a rater drawn twice would agree with himself. Which candidate of a pair comes first is
     arbitrary, so every pair counts in both orders, and alpha does not depend on the order.
     """
-    by_pair = {pair: group for pair, group in _by_pair(votes).items() if len(group) > 1}
+    by_pair = {pair: group for pair, group in _by_unit(parts_of(votes)).items() if len(group) > 1}
     if not by_pair:
         return Agreement(pairs=0)
-    answers = [[_with_ties(vote.answer) for vote in group] for group in by_pair.values()]
-    forward = coincidences([[group.count(value) for value in VALUES] for group in answers])
-    both = (forward + forward[:, ::-1, ::-1]) / 2.0
+    points = [[POINTS[vote.answer] for vote in group] for group in by_pair.values()]
+    forward = coincidences([[group.count(value) for value in VALUES] for group in points])
+    ordered = np.array([len(members) == 1 for _, members in by_pair])[:, None, None]
+    both = np.where(ordered, forward, (forward + forward[:, ::-1, ::-1]) / 2.0)
     prompts = _codes([group[0].prompt for group in by_pair.values()])
     size = int(prompts.max()) + 1
     per_prompt = np.zeros((size, len(VALUES), len(VALUES)))
@@ -283,7 +293,7 @@ def summaries(
         raters: further raters, who may have no answer.
     """
     by_rater = _grouped(judgements, lambda judgement: judgement.show.rater)
-    pairs = _by_pair(sort_answers(judgements).votes)
+    pairs = _by_unit(parts_of(sort_answers(judgements).votes))
     names = sorted({*by_rater, *raters})
     return tuple(_summary(name, by_rater.get(name, ()), pairs, left_out, fast_seconds) for name in names)
 
@@ -297,14 +307,14 @@ def _summary(
 ) -> RaterSummary:
     answers = sort_answers(judgements)
     same, others = [], []
-    for vote in answers.votes:
-        other_answers = Counter(
-            _with_ties(other.answer)
+    for vote in parts_of(answers.votes):
+        other_points = Counter(
+            POINTS[other.answer]
             for other in pairs[vote.show.unit]
             if other.show.rater != rater and other.show.rater not in left_out
         )
-        same.append(other_answers[_with_ties(vote.answer)])
-        others.append(other_answers.total())
+        same.append(other_points[POINTS[vote.answer]])
+        others.append(other_points.total())
     mean_agreement = agreement_with_others(same, others)
     lefts = _lefts(answers.votes)
     times = [judgement.seconds for judgement in judgements if judgement.seconds is not None]
@@ -324,7 +334,7 @@ def _summary(
     )
 
 
-def _by_pair(votes: Iterable[Judgement]) -> dict[Unit, list[Judgement]]:
+def _by_unit(votes: Iterable[Judgement]) -> dict[Unit, list[Judgement]]:
     return _grouped(votes, lambda vote: vote.show.unit)
 
 

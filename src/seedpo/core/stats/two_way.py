@@ -129,10 +129,35 @@ def two_way_rate(
         ValueError: if there is no vote, points are outside of [0, 1], lengths differ, or ``null`` is 0 or 1.
     """
     values = np.asarray(points, dtype=np.float64)
-    if not len(values) or not ((values >= 0.0) & (values <= 1.0)).all() or not 0.0 < null < 1.0:
-        raise ValueError(f"there must be points from 0 to 1, and null = {null} must lie between 0 and 1")
+    if not len(values) or not ((values >= 0.0) & (values <= 1.0)).all():
+        raise ValueError("there must be votes, and their points must lie between 0 and 1")
     mean = float(values.mean())
-    spread = two_way_spread((values - mean) / len(values), raters, prompts)
+    return rate_of(mean, (values - mean) / len(values), raters, prompts, level=level, null=null)
+
+
+def rate_of(
+    mean: float,
+    influences: ArrayLike,
+    raters: ArrayLike,
+    prompts: ArrayLike,
+    *,
+    level: float = 0.95,
+    null: float = 0.5,
+) -> Rate:
+    """Any figure from 0 to 1 with its interval and test, from the influences of the votes on it.
+
+    Args:
+        mean: the figure.
+        influences, raters, prompts: see :func:`two_way_spread`.
+        level: of the interval.
+        null: value that is tested, between 0 and 1.
+
+    Raises:
+        ValueError: if there is no vote, lengths differ, or ``null`` is 0 or 1.
+    """
+    if not 0.0 < null < 1.0:
+        raise ValueError(f"null = {null} must lie between 0 and 1")
+    spread = two_way_spread(influences, raters, prompts)
     size = mean * (1.0 - mean) / spread.variance if spread.variance > 0.0 else spread.cells
     low, high = wilson_interval(mean * size, size, z=student_quantile(level, spread.df))
     return Rate(
