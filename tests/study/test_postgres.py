@@ -46,7 +46,7 @@ def test_a_server_that_stops_and_comes_back_is_gone_on_with(postgres: Server, tm
         assert PASSWORD not in str(caught.value)
     finally:
         postgres.start()
-    assert store.vote(rater, show.token, "left", key="k") == "known"
+    assert store.vote(rater, show.token, "left", key="k").saved == "known"
     assert store.next(rater) is not None
     assert len(store.judgements()) == 1
     store.close()

@@ -31,7 +31,7 @@ def answer(store: Store) -> None:
 
 
 def test_the_aim_of_the_first_vote_stays_and_later_ones_are_added(tmp_path: Path) -> None:
-    study = small_study(tmp_path / "study", kind="study")
+    study = small_study(tmp_path / "study", kind="study", raters_per_pair=2)
     primary = changed(study, primary="preference")
     for opened in (study, primary, primary):
         Store.open(opened, clock=Clock()).close()

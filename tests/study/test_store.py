@@ -18,7 +18,7 @@ from seedpo.study.errors import UnknownRater
 from seedpo.study.folder import Study, append_groups, open_study
 from seedpo.study.records import Candidate, Group, Side
 from seedpo.study.status import rater_status
-from seedpo.study.store import LinkEnded, NoConsent, NotOffered, NotShown, Store, StoreError
+from seedpo.study.store import LinkEnded, NoConsent, NotOffered, NotShown, Store, StoreError, UnknownRater
 from tests.study.small_study import Clock, pairs_of, picture, small_study
 
 Opened = Callable[[Study, str], Store]
@@ -37,7 +37,7 @@ def judge_all(store: Store, rater: str, side: Side = "left") -> int:
     """Answers until nothing is left."""
     done = 0
     while (show := store.next(rater)) is not None:
-        assert store.vote(rater, show.token, side, key=f"key-{show.number}") == "saved"
+        assert store.vote(rater, show.token, side, key=f"key-{show.number}").saved == "saved"
         done += 1
     return done
 
@@ -48,7 +48,7 @@ def test_a_vote_is_found_by_another_store_with_all_that_it_says(tmp_path: Path, 
     rater, _ = store.add_rater("anna")
     show = store.next(rater)
     assert show is not None
-    assert store.vote(rater, show.token, "left", key="k", seconds=2.5) == "saved"
+    assert store.vote(rater, show.token, "left", key="k", seconds=2.5).saved == "saved"
     (judgement,) = opened(study, database).judgements()
     assert judgement.show == show
     assert judgement.answer == ("second" if show.flipped else "first")
@@ -88,7 +88,7 @@ def test_one_key_counts_once_and_a_later_key_corrects(tmp_path: Path, sqlite: st
     assert show is not None
     answers = [("left", "a", "saved"), ("left", "a", "known"), ("tie", "b", "saved"), ("left", "a", "known")]
     for side, key, expected in answers:
-        assert store.vote(rater, show.token, side, key=key) == expected  # type: ignore[arg-type]
+        assert store.vote(rater, show.token, side, key=key).saved == expected  # type: ignore[arg-type]
     assert [judgement.answer for judgement in store.judgements()] == ["tie"]
     assert rows(sqlite, "SELECT count(*) FROM seedpo_votes") == [(2,)]
 
@@ -243,8 +243,8 @@ def test_a_place_that_is_held_for_an_hour_is_freed(tmp_path: Path, sqlite: str, 
     assert taken is not None
     assert store.next(anna) is None
     assert store.next(clara) is None
-    assert store.vote(anna, show.token, "left", key="late") == "saved"  # work is never refused
-    assert store.vote(berta, taken.token, "left", key="k") == "saved"
+    assert store.vote(anna, show.token, "left", key="late").saved == "saved"  # work is never refused
+    assert store.vote(berta, taken.token, "left", key="k").saved == "saved"
 
 
 def test_a_stale_show_whose_place_is_free_is_given_again(
@@ -418,7 +418,7 @@ def test_two_tabs_that_ask_at_once_get_one_show(tmp_path: Path, database: str, o
         assert show is not None
         with ThreadPoolExecutor(8) as pool:
             token = show.token  # type: ignore[attr-defined]
-            said = list(pool.map(lambda n, t=token: stores[n % 2].vote(rater, t, "left", key="same"), range(8)))
+            said = list(pool.map(lambda n, t=token: stores[n % 2].vote(rater, t, "left", key="same").saved, range(8)))
         assert sorted(said) == ["known"] * 7 + ["saved"]
     assert stores[1].next(rater) is None
 
@@ -441,7 +441,6 @@ def test_many_raters_at_once_never_exceed_a_pair_and_lose_nothing(
     assert set(per_pair.values()) == {1}
     assert set(Counter(judgement.show.group for judgement in judgements).values()) == {3}
     assert rows(database, "SELECT count(*) FROM seedpo_counts WHERE raters = 3") == [(12,)]
-    stale = (
-        "SELECT count(*) FROM seedpo_shows s WHERE last_vote <> (SELECT max(id) FROM seedpo_votes WHERE show = s.token)"
-    )
+    latest = "SELECT key FROM seedpo_votes WHERE show = s.token ORDER BY id DESC LIMIT 1"
+    stale = f"SELECT count(*) FROM seedpo_shows s WHERE last_key <> ({latest})"
     assert rows(database, stale) == [(0,)]

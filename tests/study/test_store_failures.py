@@ -97,7 +97,7 @@ def test_a_full_disk_keeps_what_was_acknowledged_and_nothing_of_what_was_not(tmp
     limit = 0
     show = store.next(rater)
     assert show is not None
-    assert store.vote(rater, show.token, "left", key="later") == "saved"
+    assert store.vote(rater, show.token, "left", key="later").saved == "saved"
     assert len(store.judgements()) == len(saved) + 1
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from seedpo.study.engines import WAIT, WRITES, engine_of
+from seedpo.study.engines import WRITES, engine_of
 from seedpo.study.errors import StoreError
 
 _DRIVERS = {
@@ -58,7 +57,6 @@ class Database:
         self.write = write
         self.name = _name(self.url)
         """The file, or the URL without its password."""
-        self._turn = threading.Lock()
         self._engine = engine_of(self.url, write=write)
 
     @contextmanager
@@ -66,18 +64,14 @@ class Database:
         """A transaction that writes; it is on the disk when the block ends. SQLite runs one at a time.
 
         Raises:
-            StoreError: the database failed; nothing of the block is stored.
+            StoreError: the database failed, or was opened only for reading; nothing of the block is stored.
         """
-        # Threads of one process queue here: SQLite itself waits by sleeping, which can starve a thread.
-        if not self._turn.acquire(timeout=WAIT):
-            raise StoreError(f"the database {self.name}: it is busy with other requests; try again")
-        try:
-            with self.one_line_errors(), self._engine.connect() as connection:
-                connection = connection.execution_options(**{WRITES: True})
-                with connection.begin():
-                    yield connection
-        finally:
-            self._turn.release()
+        if not self.write:
+            raise StoreError(f"the database {self.name} was opened only for reading")
+        with self.one_line_errors(), self._engine.connect() as connection:
+            connection = connection.execution_options(**{WRITES: True})
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def reading(self, *, snapshot: bool = False) -> Iterator[Connection]:

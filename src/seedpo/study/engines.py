@@ -169,6 +169,10 @@ def _postgresql(url: URL, *, write: bool) -> Engine:
         "statement_timeout": f"{patience - 1}s",
         # A transaction whose process vanished lets go of its locks.
         "idle_in_transaction_session_timeout": f"{WAIT}s",
+        # The server notices that this host has died.
+        "tcp_keepalives_idle": "5",
+        "tcp_keepalives_interval": "2",
+        "tcp_keepalives_count": "3",
         "default_transaction_read_only": "off" if write else "on",
     }
     options = " ".join(f"-c {key}={value}" for key, value in settings.items())

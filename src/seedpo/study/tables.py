@@ -1,8 +1,8 @@
 """The tables of a study's database, the same in SQLite and PostgreSQL, and which study its rows belong to.
 
-Votes are only added: triggers refuse updates and deletes. ``shows.last_vote`` and ``counts`` follow from the votes
-and are written in the same transaction, so that no page has to read all votes. Times are ISO 8601 in UTC with
-microseconds, so that they sort as text.
+Votes are only added: triggers refuse updates and deletes, except of a rater who is forgotten in that transaction.
+``shows.last_key`` and ``counts`` follow from the votes and are written in the same transaction, so that no page has to
+read all votes. Times are ISO 8601 in UTC with microseconds, so that they sort as text.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ studies = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     # Digest of the first group. Groups are only appended, so it distinguishes two studies of one id.
     sa.Column("origin", sa.Text, nullable=False),
-    # Raised by each change of `counts`. Writers lock this row.
+    # Raised by each transaction that changes groups, shows, votes or counts. Writers lock this row.
     sa.Column("revision", sa.BigInteger, nullable=False),
+    # The last revision after which everything has to be read again: rows are gone, or a rater counts differently.
+    sa.Column("cleared", sa.BigInteger, nullable=False),
 )
 
 groups = sa.Table(
@@ -42,6 +44,8 @@ groups = sa.Table(
     sa.Column("study", sa.Text, sa.ForeignKey("seedpo_studies.id"), primary_key=True),
     sa.Column("group", sa.Text, primary_key=True),
     sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Index("seedpo_groups_revision", "study", "revision"),
 )
 
 raters = sa.Table(
@@ -73,13 +77,14 @@ shows = sa.Table(
     sa.Column("shown_at", sa.Text, nullable=False),
     # An open show holds its place for an hour from this time; null: its place was given up.
     sa.Column("held_at", sa.Text),
-    # The vote that counts; null: not answered yet.
-    sa.Column("last_vote", sa.BigInteger),
+    # Key of the vote that counts; null: not answered yet.
+    sa.Column("last_key", sa.Text),
+    # Of the study when this row was changed last.
+    sa.Column("revision", sa.BigInteger, nullable=False),
     sa.ForeignKeyConstraint(["study", "rater"], ["seedpo_raters.study", "seedpo_raters.id"]),
     sa.ForeignKeyConstraint(["study", "group"], ["seedpo_groups.study", "seedpo_groups.group"]),
     sa.UniqueConstraint("study", "rater", "number"),
-    sa.Index("seedpo_shows_unit", "study", "group", "members"),
-    sa.Index("seedpo_shows_held", "study", "last_vote", "held_at"),
+    sa.Index("seedpo_shows_revision", "study", "revision"),
 )
 
 votes = sa.Table(
@@ -188,6 +193,11 @@ def indices_of(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(",")))
 
 
+def is_storable(text: str) -> bool:
+    """Whether every database can store a text: PostgreSQL has no NUL, and none has half a surrogate pair."""
+    return "\0" not in text and text == text.encode(errors="ignore").decode()
+
+
 def as_text(time: datetime) -> str:
     """A time as it is stored."""
     return time.astimezone(UTC).isoformat(timespec="microseconds")
@@ -211,7 +221,7 @@ def register(connection: sa.Connection, study: Study) -> Study:
     """
     name = study.settings.id
     if connection.execute(sa.select(studies.c.id).where(studies.c.id == name)).first() is None:
-        connection.execute(sa.insert(studies).values(id=name, origin=_origin(study), revision=0))
+        connection.execute(sa.insert(studies).values(id=name, origin=_origin(study), revision=0, cleared=0))
     lock_study(connection, study)
     # Only now: while the row is locked, nobody is shown a group that is not read here.
     return _refreshed(connection, study)
@@ -233,15 +243,15 @@ def _refreshed(connection: sa.Connection, study: Study) -> Study:
                 f"{study.folder}: group {row.group!r} was shown to raters and is not in groups.jsonl; put it back, or "
                 "give this study another id in study.yaml if it is another study"
             )
-        _require_unchanged(study, study.by_id[row.group], row.digest)
+        require_unchanged(study, study.by_id[row.group], row.digest)
     return study
 
 
-def lock_study(connection: sa.Connection, study: Study) -> int:
+def lock_study(connection: sa.Connection, study: Study) -> tuple[int, int]:
     """Locks the study's row until the transaction ends.
 
     Returns:
-        The revision of its counts.
+        Its revision, and the last one after which everything has to be read again.
 
     Raises:
         StoreError: the row belongs to another study, or is gone.
@@ -252,7 +262,7 @@ def lock_study(connection: sa.Connection, study: Study) -> int:
         raise StoreError(f"{study.folder}: the database no longer knows this study; start again to register it")
     if not _require_origin(connection, study, row.origin):
         connection.execute(sa.update(studies).where(own_row).values(origin=_origin(study)))
-    return int(row.revision)
+    return int(row.revision), int(row.cleared)
 
 
 def _require_origin(connection: sa.Connection, study: Study, recorded: str) -> bool:
@@ -269,26 +279,16 @@ def _require_origin(connection: sa.Connection, study: Study, recorded: str) -> b
     return False
 
 
-def record_group(connection: sa.Connection, study: Study, group: Group) -> None:
-    """Records what a group looks like when it is shown for the first time.
-
-    Raises:
-        StoreError: it was shown before, and looked different then.
-    """
-    key = {"study": study.settings.id, "group": group.id}
-    same_group = [groups.c[name] == value for name, value in key.items()]
-    recorded = connection.execute(sa.select(groups.c.digest).where(*same_group)).scalar()
-    if recorded is None:
-        connection.execute(sa.insert(groups).values(**key, digest=digest(group)))
-    else:
-        _require_unchanged(study, group, recorded)
-
-
 def _origin(study: Study) -> str:
     return digest(study.groups[0]) if study.groups else ""
 
 
-def _require_unchanged(study: Study, group: Group, recorded: str) -> None:
+def require_unchanged(study: Study, group: Group, recorded: str) -> None:
+    """Checks that a group is the one that was recorded when it was shown for the first time.
+
+    Raises:
+        StoreError: it looked different then.
+    """
     if digest(group) != recorded:
         raise StoreError(
             f"{study.folder}: group {group.id!r} was changed after it had been shown to raters; undo the change and "
