@@ -14,7 +14,6 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from seedpo.study.database import Database
-from seedpo.study.errors import UnknownRater
 from seedpo.study.folder import Study, append_groups, open_study
 from seedpo.study.records import Candidate, Group, Side
 from seedpo.study.status import rater_status

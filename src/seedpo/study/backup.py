@@ -113,38 +113,18 @@ def _copy_rows(study: str, old: sa.Connection, new: sa.Connection, target: str) 
         raise StoreError(f"the database {target} has votes of this study already; restore into another one")
     counts: dict[str, int] = {}
     for table in metadata.sorted_tables:  # parents first
-        if table is votes:
-            counts[table.name] = _copy_answers(study, old, new)
-            continue
         key = studies.c.id if table is studies else table.c.get("study")
-        if key is None:
+        query = sa.select(table).where(key == study) if key is not None else None
+        if table is votes:
+            query = sa.select(votes).join(shows, shows.c.token == votes.c.show).where(shows.c.study == study)
+            query = query.order_by(votes.c.id)
+        if query is None:
             continue
-        rows = (dict(row._mapping) for row in old.execute(sa.select(table).where(key == study)))
-        # Answers get numbers of their own in the other database, and are not there yet.
-        clean = ({**row, "last_vote": None} if table is shows else row for row in rows)
-        counts[table.name] = _insert(new, table, clean)
+        rows = (dict(row._mapping) for row in old.execute(query))
+        # Answers get numbers of their own in the other database.
+        numbered = ({k: v for k, v in row.items() if k != "id"} if table is votes else row for row in rows)
+        counts[table.name] = _insert(new, table, numbered)
     return Copied(raters=counts[raters.name], shows=counts[shows.name], votes=counts[votes.name])
-
-
-def _copy_answers(study: str, old: sa.Connection, new: sa.Connection) -> int:
-    """The answers in their order, and which of them counts."""
-    rows = sa.select(votes).join(shows, shows.c.token == votes.c.show).where(shows.c.study == study)
-    counting = sa.select(shows.c.last_vote, shows.c.token).where(shows.c.study == study)
-    last = {row.last_vote: row.token for row in old.execute(counting)}
-    number = 0
-    statement = sa.insert(votes).returning(votes.c.id, sort_by_parameter_order=True)
-    for batch in _batches(dict(row._mapping) for row in old.execute(rows.order_by(votes.c.id))):
-        ids = new.execute(statement, [{k: v for k, v in row.items() if k != "id"} for row in batch]).scalars().all()
-        changes = [
-            {"show_token": last[row["id"]], "vote": new_id}
-            for row, new_id in zip(batch, ids, strict=True)
-            if row["id"] in last
-        ]
-        if changes:
-            same_show = shows.c.token == sa.bindparam("show_token")
-            new.execute(sa.update(shows).where(same_show).values(last_vote=sa.bindparam("vote")), changes)
-        number += len(batch)
-    return number
 
 
 def _insert(connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> int:

@@ -31,6 +31,7 @@ from seedpo.study.tables import (
     text_of,
     votes,
 )
+from seedpo.study.units import is_knockout
 
 HOLD = timedelta(hours=1)
 """How long an open show keeps its place."""
@@ -241,7 +242,8 @@ class Book:
 
     def _upcoming(self, own: Own, show: Show) -> tuple[Proposal, ...]:
         group, answers = group_of(self.study, show.group), list(own.answers.values())
-        decisions = _DECISIONS[: 1 if self.study.settings.compares_all(len(group.candidates)) else 2]
+        played = is_knockout(group, self.study.question(group.question), self.study.settings)
+        decisions = _DECISIONS if played else _DECISIONS[:1]
         proposals = [self._proposal(own, [*answers, judge(show, group, answer)], "") for answer in decisions]
         return tuple(dict.fromkeys(proposal for proposal in proposals if proposal is not None))
 
