@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from seedpo.cli import app
+from seedpo.core.stats.two_way import LEAST_RATERS
 from seedpo.errors import ConfigError, DataError
 from seedpo.study.analysis import Analysis, analyze
 from seedpo.study.analysis_page import (
@@ -156,6 +157,21 @@ def test_few_and_fast_raters_are_named_beside_what_they_concern() -> None:
     assert page.index('class="warning"') > page.index('id="q-1"')
 
 
+def test_with_few_raters_nothing_is_said_to_be_shown_or_not_shown() -> None:
+    given = simulated({"base": 0.0, "see": 1.0}, prompts=12, raters=LEAST_RATERS - 1, questions=["alignment"])
+    more = simulated({"base": 0.0, "see": 2.0}, prompts=20, questions=["preference"])
+    analysis = analyze(made_study(primary="alignment"), [*given, *more], resampling=Resampling(resamples=60))
+    page, why = render(analysis), f"{LEAST_RATERS - 1} of at least {LEAST_RATERS} raters"
+    rows = cells(page)
+    ((_, _, p, verdict),) = rows["primary", "base against see"]
+    assert (p, verdict) == ("\N{EN DASH}", f"no verdict {why}")
+    assert rows["explored", "base against see"][0][-1] == "see leads"
+    assert why in headline(analysis)
+    assert not re.search("shown|preferred", headline(analysis))
+    assert (analysis.tested, analysis.explored) == (0, 1)
+    assert page.count('class="warning"') == 1
+
+
 @pytest.mark.parametrize(
     ("title", "heading"),
     [
@@ -279,7 +295,7 @@ def test_the_command_writes_the_files(voted: tuple[Path, list[str]], tmp_path: P
     command = ["study", "analyze", str(folder), "--out", str(tmp_path / "out"), "--resamples", "100"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
-    assert "1 comparison, none" in result.output
+    assert "no verdict yet: 3 of at least 5 raters" in result.output
     found = json.loads((tmp_path / "out" / "analysis.json").read_text(encoding="utf-8"))
     (row,) = found["questions"][0]["comparisons"]
     assert (row["left"], row["right"], row["wins"], row["losses"]) == ("a", "b", 8, 4)

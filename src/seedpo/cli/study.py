@@ -304,15 +304,20 @@ def study_analyze_command(
     fast_seconds: Annotated[
         float, typer.Option(min=0.0, help="Flag raters whose median time per answer is below this; 0: nobody.")
     ] = 1.0,
-    resamples: Annotated[int, typer.Option(min=100, help="Bootstrap resamples of raters and prompts.")] = 1000,
+    resamples: Annotated[
+        int, typer.Option(min=100, help="Bootstrap resamples of prompts, for intervals of agreement.")
+    ] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     database: DatabaseUrl = None,
 ) -> None:
     """Analyse the votes: win rates, tests, strengths, agreement, raters, on one page with figures.
 
-    Ties and "both bad" count half. Intervals are over raters and prompts, tests are over prompts, and all p-values are
-    corrected together (Holm). Decide on --min-checks before you look at results. The page shows the results with and
-    without those raters.
+    Ties and "both bad" count half. Intervals and tests are over raters and prompts, by one rule. With fewer than five
+    raters or prompts there is no test. The p-values of what the study was made to answer (`primary` and `contrasts`, as
+    they were before the first vote) are corrected together (Holm). All else is explored, with a correction of its own.
+
+    Decide on --min-checks before you look at results. The page shows the results with and without those raters.
+    Nothing is written into the study.
 
     Examples:
         seedpo study analyze studies/pilot --out studies/pilot/analysis

@@ -91,19 +91,29 @@ def headline(analysis: Analysis) -> str:
     if not rows:
         return _nothing_asked(analysis)
     about = f"On the primary question ({analysis.aim.primary}), " if analysis.aim.primary else ""
+    tested = [row for row in rows if row.p is not None]
+    if not tested:
+        return sentence(f"{about}there is no verdict yet: {listing(sorted({row.untested for row in rows}))}.")
     shown = [row for row in rows if row.verdict != "open"]
-    equal = " A difference that is not shown may still be there." if len(shown) < len(rows) else ""
+    equal = " A difference that is not shown may still be there." if len(shown) < len(tested) else ""
     if analysis.aim.primary is not None and len(rows) <= MOST_SENTENCES:
         return f"{about}{listing(_verdict_words(rows, analysis))}.{equal}"
-    tests = count(len(rows), "comparison")
+    tests = count(len(tested), "comparison")
     verb = "shows" if len(shown) < 2 else "show"
     return sentence(f"{about}of {tests}, {len(shown) or 'none'} {verb} a preference after Holm's correction.{equal}")
 
 
 def _verdict_words(rows: Sequence[Comparison], analysis: Analysis) -> list[str]:
     shown = [f"{preference_words(row)} ({_rate_words(row, analysis)})" for row in rows if row.verdict != "open"]
-    pairs = [f"between {row.left} and {row.right}" for row in rows if row.verdict == "open"]
-    return [*shown, *([f"no preference is shown {', nor '.join(pairs)}"] if pairs else [])]
+    kinds = (("no preference is shown", True), ("there is no verdict yet", False))
+    for words, tested in kinds:
+        pairs = [_pair(row) for row in rows if row.verdict == "open" and (row.p is not None) is tested]
+        shown += [f"{words} {', nor '.join(pairs)}"] if pairs else []
+    return shown
+
+
+def _pair(row: Comparison) -> str:
+    return f"between {row.left} and {row.right}"
 
 
 def preference_words(row: Comparison) -> str:
