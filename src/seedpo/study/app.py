@@ -35,6 +35,7 @@ STATIC = {
     "saving.js": "text/javascript",
     "study.css": "text/css",
     "study.js": "text/javascript",
+    "view.js": "text/javascript",
 }
 
 REFUSALS: Mapping[type[Exception], Refusal] = {
