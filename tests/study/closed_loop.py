@@ -13,22 +13,29 @@ from PIL import Image
 
 from seedpo.scenes.taste import TIE, true_utility
 from seedpo.study.folder import open_study
-from seedpo.study.records import Side
 from seedpo.study.security import Limits
 from seedpo.study.serving import serving_aside
-from seedpo.study.simulated import Judge, SimulatedRater, Task
+from seedpo.study.simulated import Choice, Judge, SimulatedRater, Task
 from seedpo.study.store import Store
 
 BUSY = Limits(requests=1e6, requests_burst=1e6, images=1e6, images_burst=1e6)
 
 
-def by_the_truth(task: Task, items: Sequence[Sequence[Image.Image]]) -> Side:
-    """The annotator without noise: whichever image has the higher true utility, a tie if they are close."""
+LIKED = 1.0
+"""Utility above which a single image is liked: about half of careless drawings."""
+
+
+def by_the_truth(task: Task, items: Sequence[Sequence[Image.Image]]) -> Choice:
+    """The annotator without noise: whichever image has the higher true utility, a tie if two are close."""
     pixels = np.stack([np.asarray(image, dtype=np.float32) / 255.0 for image, *_ in items])
-    first, second = true_utility(torch.from_numpy(pixels).permute(0, 3, 1, 2), [task.prompt] * 2).tolist()
-    if abs(first - second) < TIE:
+    truth = true_utility(torch.from_numpy(pixels).permute(0, 3, 1, 2), [task.prompt] * len(items)).tolist()
+    if task.form == "single":
+        return "like" if truth[0] > LIKED else "dislike"
+    if task.form == "best-worst":
+        return truth.index(max(truth)), truth.index(min(truth))
+    if abs(truth[0] - truth[1]) < TIE:
         return "tie"
-    return "left" if first > second else "right"
+    return "left" if truth[0] > truth[1] else "right"
 
 
 @contextmanager

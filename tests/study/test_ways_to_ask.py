@@ -166,6 +166,20 @@ def test_a_page_shows_both_ways_to_ask() -> None:
     assert "no strengths" not in page
 
 
+def test_a_careless_rater_passes_a_check_of_a_view_by_naming_one_of_its_images() -> None:
+    question = Question(key="preference", text="Best and worst?", form="best-worst")
+    given = ranked(0, [1.0, 0.0, 0.0, -1.0], raters=2, prompts=2)
+    checks = [
+        view("ranked", range(4), question="preference", prompt=9 + at, best=0, worst=3 if at else 1) for at in range(4)
+    ]
+    given += [replace(check, expected="ranked", expected_worst=3) for check in checks]
+    analysis = analyze(made_study(questions=[question]), given, resampling=HOW, least_checks=0.5)
+    (careful, *_) = analysis.raters
+    assert (careful.checks, careful.checks_passed) == (4, 3)
+    # At least 2 of 4 by chance, each with probability 1/4.
+    assert analysis.careless == pytest.approx(1 - 0.75**4 - 0.75**3)
+
+
 def test_a_collection_orders_images_by_likes_and_by_best_and_worst() -> None:
     (by_likes,) = rankings([view("like", [1]), view("dislike", [0]), view("like", [2]), view("dislike", [2], rater=1)])
     assert [(row.source, row.rank) for row in by_likes.candidates] == [("b", 1), ("c", 2), ("a", 3)]

@@ -249,7 +249,12 @@ def _usual_checks(judgements: Iterable[Judgement]) -> int:
 def _careless(study: Study, judgements: Iterable[Judgement], checks: int, least: float | None) -> float | None:
     if least is None:
         return None
-    chances = [1.0 / len(study.question(vote.question).choices) for vote in judgements if vote.expected is not None]
+    # Whoever ranks at random calls one of the k images in view the worst.
+    chances = [
+        1.0 / (len(vote.candidates) if vote.expected == "ranked" else len(study.question(vote.question).choices))
+        for vote in judgements
+        if vote.expected is not None
+    ]
     return passing_chance(checks, least, math.fsum(chances) / len(chances))
 
 
