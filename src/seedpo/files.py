@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,49 @@ ASIDE = ".tmp"
 """Ending of files and folders that are not complete, or no longer wanted; always safe to delete."""
 
 _FULL = ("No space left on device", "Disk quota exceeded")
+
+
+LARGEST = 1 << 30
+"""Bytes of a file at most that is read whole."""
+
+
+def read_bytes(path: Path | str, *, largest: int | None = LARGEST, text: bool = False) -> bytes:
+    """The content of a file that anyone may have put there.
+
+    Whoever opens a pipe waits, a device never ends, and a file with holes, as a download leaves that broke off, can
+    seem larger than the disk.
+
+    Args:
+        path: of the file.
+        largest: bytes that it may have; ``None``: any number.
+        text: whether it must be text, so that it has no holes, which read as NUL.
+
+    Raises:
+        OSError: if it cannot be read, is no regular file, is larger or has a hole; ``strerror`` says which.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
+        status = os.fstat(file.fileno())
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "a pipe, socket or device, and no regular file", str(path))
+        if largest is not None and status.st_size > largest:
+            raise OSError(errno.EFBIG, f"its {status.st_size:,} bytes are more than {largest:,}", str(path))
+        if text and _has_hole(file.fileno(), status.st_size):
+            raise OSError(errno.EINVAL, "it has holes, as a download leaves that broke off", str(path))
+        return file.read()
+
+
+def _has_hole(descriptor: int, size: int) -> bool:
+    """Whether a part of a file was never written. File systems that do not know say no."""
+    if size == 0 or not hasattr(os, "SEEK_HOLE"):
+        return False
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_HOLE) < size
+    except OSError:
+        return False
+    finally:
+        os.lseek(descriptor, 0, os.SEEK_SET)
 
 
 def flush(path: Path) -> None:

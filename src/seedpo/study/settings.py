@@ -13,8 +13,9 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from seedpo.documents import parse_yaml
+from seedpo.documents import YAML_SIZE, compose_yaml, parse_yaml
 from seedpo.errors import ConfigError
+from seedpo.files import read_bytes
 from seedpo.settings import Section
 from seedpo.study.records import Form, Side
 
@@ -230,7 +231,7 @@ def read_settings(path: Path) -> StudySettings:
             line and key.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path, largest=4 * YAML_SIZE, text=True).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path} does not exist; name the folder of a study, or make one: seedpo study create"
@@ -245,7 +246,7 @@ def read_settings(path: Path) -> StudySettings:
         raise ConfigError(
             f"{path}{where} is not YAML ({getattr(error.__cause__, 'problem', None) or error})"
         ) from error
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root = compose_yaml(text)
     if not isinstance(values, dict) or not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"{path} holds no keys; fix it, or make a new study with seedpo study create")
     lines = dict(_lines(root, (), path))

@@ -30,6 +30,7 @@ from seedpo.data.text import read_text, shown, value_fault
 from seedpo.data.text.delimited import delimited, first_line
 from seedpo.data.text.objects import ROWS, is_open_list, json_value
 from seedpo.data.text.records import TABLE, has_object_line
+from seedpo.documents import parse_yaml_texts
 from seedpo.errors import ConfigError, DataError
 from seedpo.files import exists
 from seedpo.registry import unknown
@@ -201,20 +202,11 @@ def _json_line(number: int, line: str) -> _Record:
 
 
 def _yaml(path: Path, text: str) -> object:
-    """The content of YAML in which every scalar is text.
-
-    Aliases are refused: a few lines of them stand for any number of prompts.
-    """
-    import yaml
-
+    """The content of YAML in which every scalar is text; a few lines of references could stand for any number."""
     try:
-        if "*" in text and any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.BaseLoader)):
-            raise DataError(f"{path} holds an alias (*NAME); write each prompt out")
-        return yaml.BaseLoader(text).get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
-        reason = " ".join(str(error).split()) or type(error).__name__
+        return parse_yaml_texts(text)
+    except ValueError as error:
+        reason = " ".join(str(error).split())
         raise DataError(f"{path} is not a YAML list ({reason[:200]}); write '- ' before each prompt") from error
 
 
