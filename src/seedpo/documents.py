@@ -24,8 +24,11 @@ DIGITS = 250
 JSON_BYTES, JSON_VALUES = 1 << 26, 5 * 10**6
 """Bytes of a text of JSON, and values in it."""
 
-YAML_SIZE, YAML_VALUES = 1 << 20, 20_000
+YAML_SIZE, YAML_VALUES = 1 << 18, 20_000
 """Characters of a text of YAML, and values in it, of which each reference counts as all that it stands for."""
+
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+"""What reading a document raises if it is missing or damaged, and using it if it has another shape than expected."""
 
 _TEXT = "tag:yaml.org,2002:str"
 
@@ -132,11 +135,11 @@ class _Values(yaml.SafeLoader):
 
 
 class _Texts(_Values):
-    """Takes each scalar for text."""
+    """Takes each scalar for text, of which there may be more: prompts are many."""
 
     references = False
-    values = 10**6
-    size = 1 << 26
+    values = 10 * YAML_VALUES
+    size = 1 << 24
 
     def resolve(self, kind: type[yaml.Node], value: str, implicit: Any) -> str:
         """The tag of a value, which its looks do not change."""

@@ -10,6 +10,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 from seedpo.errors import RunFolderError
@@ -22,6 +23,9 @@ _FULL = ("No space left on device", "Disk quota exceeded")
 
 LARGEST = 1 << 30
 """Bytes of a file at most that is read whole."""
+
+LARGEST_DESCRIPTION = 1 << 28
+"""Bytes of a file at most that describes a model, such as its tokenizer."""
 
 
 def read_bytes(path: Path | str, *, largest: int | None = LARGEST, text: bool = False) -> bytes:
@@ -38,17 +42,34 @@ def read_bytes(path: Path | str, *, largest: int | None = LARGEST, text: bool = 
     Raises:
         OSError: if it cannot be read, is no regular file, is larger or has a hole; ``strerror`` says which.
     """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
-        status = os.fstat(file.fileno())
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "a pipe, socket or device, and no regular file", str(path))
-        if largest is not None and status.st_size > largest:
-            raise OSError(errno.EFBIG, f"its {status.st_size:,} bytes are more than {largest:,}", str(path))
-        if text and _has_hole(file.fileno(), status.st_size):
+    with _regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if largest is not None and size > largest:
+            raise OSError(errno.EFBIG, f"its {size:,} bytes are more than {largest:,}", str(path))
+        if text and _has_hole(file.fileno(), size):
             raise OSError(errno.EINVAL, "it has holes, as a download leaves that broke off", str(path))
         return file.read()
+
+
+def read_head(path: Path | str, size: int) -> bytes:
+    """The first bytes of a regular file; see :func:`read_bytes`.
+
+    Raises:
+        OSError: if it cannot be read, or is no regular file.
+    """
+    with _regular(path) as file:
+        return file.read(size)
+
+
+@contextmanager
+def _regular(path: Path | str) -> Iterator[BufferedReader]:
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
+        kind = os.fstat(file.fileno()).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "a pipe, socket or device, and no regular file", str(path))
+        yield file
 
 
 def _has_hole(descriptor: int, size: int) -> bool:
@@ -61,6 +82,22 @@ def _has_hole(descriptor: int, size: int) -> bool:
         return False
     finally:
         os.lseek(descriptor, 0, os.SEEK_SET)
+
+
+def require_regular(folder: Path) -> None:
+    """Looks at the files below a folder before a library opens them: it would wait for a pipe, and read what is vast.
+
+    Raises:
+        OSError: if one is no regular file, or a description (JSON, text) is larger than :data:`LARGEST_DESCRIPTION`.
+    """
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            continue
+        if not path.is_file():
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        size = path.stat().st_size
+        if path.suffix in (".json", ".txt", ".model") and size > LARGEST_DESCRIPTION:
+            raise OSError(errno.EFBIG, f"its {size:,} bytes are more than {LARGEST_DESCRIPTION:,}", str(path))
 
 
 def flush(path: Path) -> None:
@@ -91,7 +128,7 @@ def flush_below(folder: Path) -> None:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal digits."""
-    with path.open("rb") as file:
+    with _regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from seedpo.documents import parse_json, read_json
+from seedpo.documents import UNREADABLE, parse_json, read_json
 from seedpo.errors import ConfigError, RunFolderError
-from seedpo.files import sha256
+from seedpo.files import read_bytes, sha256
 from seedpo.settings import Settings, build_config, read_yaml
 
 MANIFEST = "checkpoint.json"
@@ -123,7 +123,7 @@ class RunFolder:
             return None
         try:
             return int(self._finished_record()["step"])
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
+        except UNREADABLE as error:
             raise self._damaged(error) from error
 
     def best_of_finished(self) -> BestStep | None:
@@ -133,7 +133,7 @@ class RunFolder:
         try:
             best = self._finished_record().get("best")
             return None if best is None else BestStep(**best)
-        except (ValueError, TypeError) as error:
+        except UNREADABLE as error:
             raise self._damaged(error) from error
 
     def _finished_record(self) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def read_manifest(folder: Path) -> Manifest:
         if document["sha256"] != manifest_digest(content):
             raise ValueError("its content does not have its SHA-256")
         manifest = Manifest(**content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise DamagedCheckpoint(f"{path} is damaged ({error})") from error
     for name, expected in manifest.files.items():
         try:
@@ -275,7 +275,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    lines = path.read_bytes().splitlines(keepends=True)
+    try:
+        lines = read_bytes(path, text=True).splitlines(keepends=True)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read ({error.strerror}); restore it") from error
     records: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -32,6 +32,9 @@ Settings = TypeVar("Settings", bound=Section)
 HUB = "hub:"
 """What a data set of the hub begins with, in place of a path."""
 
+PROBLEMS = 20
+"""Problems of a configuration that a message names at most."""
+
 NO_EFFECT = "changes no number of a run's results"
 """Marks a key, ``key: Annotated[int, NO_EFFECT]``: runs that differ in it alone have the same results."""
 
@@ -227,7 +230,10 @@ def build_config(kind: type[Settings], *layers: Mapping[str, Any]) -> Settings:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(problem, kind) for problem in error.errors())) from error
+        problems = error.errors()
+        more = [f"and {len(problems) - PROBLEMS:,} more"] if len(problems) > PROBLEMS else []
+        lines = [_explain(problem, kind) for problem in problems[:PROBLEMS]]
+        raise ConfigError("; ".join([*lines, *more])) from error
 
 
 def unknown_keys(kind: type[Section], tree: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from seedpo.errors import DataError
+from seedpo.files import read_head
 from seedpo.settings import Precision
 
 DTYPES: Mapping[Precision, torch.dtype] = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -63,6 +64,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: if there is no such file.
         safetensors.SafetensorError: if it is cut short or altered.
     """
+    read_head(path, 1)  # a pipe would be waited for
     return {name: aligned(value) for name, value in load_file(path).items()}
 
 

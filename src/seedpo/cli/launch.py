@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
 from seedpo.errors import ConfigError, SeedpoError
 
 _FOLDER, _LAUNCHER = "SEEDPO_LAUNCH_FOLDER", "SEEDPO_LAUNCHER"
@@ -190,10 +190,10 @@ def _explain(blamed: int, status: int, folder: Path, *, processes: int) -> None:
 
 def _read_error(folder: Path, rank: int) -> dict[str, str] | None:
     try:
-        error: dict[str, str] = read_json(folder / f"rank-{rank}.json")
-    except (OSError, ValueError):
+        error = read_json(folder / f"rank-{rank}.json")
+        return {key: str(error[key]) for key in ("message", "traceback")}
+    except UNREADABLE:
         return None
-    return error
 
 
 def tell_launcher(error: Exception) -> None:

@@ -23,7 +23,7 @@ from seedpo.data.prompts.reading import PromptRecord, read_prompts
 from seedpo.data.text import shown, value_fault
 from seedpo.documents import read_json
 from seedpo.errors import DataError
-from seedpo.files import exists
+from seedpo.files import exists, read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -227,7 +227,7 @@ def pixels_of(path: Path) -> Image.Image:
 
 def _read(path: Path, read: Callable[[bytes], Read]) -> Read:
     try:
-        return read(path.read_bytes())
+        return read(read_bytes(path))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
     except DataError as error:

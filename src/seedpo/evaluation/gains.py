@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from seedpo.core.stats.bootstrap import Interval, WinRate, paired_difference, prompt_means, tie_width, win_rate
 from seedpo.core.verdicts import LEAST_PROMPTS_OF_GAIN, Gain, judge_gain
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
 from seedpo.errors import RunFolderError
 from seedpo.evaluation.settings import ACCURACY, EvaluationConfig
 from seedpo.files import write_text
@@ -245,6 +245,6 @@ def read_scores(samples: Path, step: int) -> dict[str, Scores]:
         scores = {str(name): np.array(rows, dtype=np.float64) for name, rows in content.items()}
         if any(rows.ndim != 2 for rows in scores.values()):
             raise ValueError("scores must be prompts x images")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise RunFolderError(f"{path} cannot be read ({error}); remove it to leave this comparison out") from error
     return scores

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from seedpo.core.stats.bootstrap import Interval, mean_interval
 from seedpo.data.image_list import ListedImage, find_images, pixels_of
 from seedpo.data.images.pixels import to_tensor
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
 from seedpo.errors import ConfigError, DataError
 from seedpo.evaluation.drawing import as_samples
 from seedpo.evaluation.folder import Grid
@@ -218,5 +218,5 @@ def _read_sets(path: Path) -> tuple[str | None, list[Figure]]:
             for row in content["figures"]
         ]
         return content["reference"], [Figure(**row) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return None, []

@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 from seedpo.data.images.pixels import to_pil
 from seedpo.data.images.rgb import decoded
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
 from seedpo.errors import DataError
 from seedpo.evaluation.folder import EvaluationFolder
 from seedpo.evaluation.settings import EvaluationConfig
-from seedpo.files import write_aside, write_text
+from seedpo.files import read_bytes, write_aside, write_text
 from seedpo.metrics.records import Samples
 from seedpo.run_folders import RunFolder
 
@@ -91,7 +91,7 @@ def find_sheets(label: str, run: Path) -> Sheets:
     try:
         content: Any = read_json(index)
         prompts, columns, tile = list(content["prompts"]), int(content["columns"]), int(content["tile"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{index} cannot be read ({error!r}); copy the run again") from error
     return Sheets(
         label=label,
@@ -129,7 +129,7 @@ def _read(sheets: Sheets, step: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a sheet of large images, and our own
-            image = decoded(path.read_bytes())
+            image = decoded(read_bytes(path))
     except (OSError, DataError) as error:
         raise DataError(f"{path} cannot be read as an image ({error}); copy the run again") from error
     if image.size != size:

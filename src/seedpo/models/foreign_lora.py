@@ -26,7 +26,7 @@ from diffusers.models.normalization import AdaLayerNormContinuous
 from peft import LoraConfig
 from torch import Tensor, nn
 
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
 from seedpo.errors import DataError
 from seedpo.models.families import Family, widened
 from seedpo.models.lora import NAME
@@ -168,7 +168,7 @@ def _peft_config(file: Path) -> dict[str, Any] | None:
     path = file.with_name(PEFT_CONFIG)
     try:
         config = dict(read_json(path))
-    except (OSError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{path} cannot be read ({error}); copy it beside {file.name}, it holds the LoRA's alpha"
         ) from error

@@ -18,8 +18,9 @@ from huggingface_hub import hf_hub_download, snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
 from seedpo.errors import ConfigError, DataError
+from seedpo.files import read_head, require_regular
 from seedpo.models.adapter import WEIGHTS_FILE, load_network, require_same_tensors
 from seedpo.models.catalogue import MODELS
 from seedpo.models.families import Family, family_of, tokenizer_of, widened
@@ -267,6 +268,7 @@ def load_vae(name: str) -> Any:
         inside = folder / "vae"
         folder = inside if (inside / "config.json").is_file() else folder
         _require_safetensors(f"autoencoder {name}", [folder])
+        require_regular(folder)
         return align(AutoModel.from_pretrained(str(folder), use_safetensors=True, local_files_only=True))
 
 
@@ -302,6 +304,8 @@ def _from_folder(folder: Path, parts: dict[str, Any], *, half: torch.dtype | Non
             f"model folder {folder} has no {INDEX}; name a diffusers pipeline, or `scenes`, "
             "or owner/name for one on the hub"
         )
+    with _explained(f"model folder {folder} cannot be loaded", "copy it again"):
+        require_regular(folder)
     cls = _class_of(folder / INDEX)
     # What diffusers says of a missing folder does not name it.
     _require(folder, cls, lambda name: name in parts or (folder / name).is_dir())
@@ -362,7 +366,7 @@ def _part_name(folder: Path) -> str:
     """The class of the network that a folder holds; empty if it holds none."""
     try:
         return str(read_json(folder / "config.json")["_class_name"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return ""
 
 
@@ -447,6 +451,7 @@ def tensor_names(path: Path) -> set[str]:
         DataError: if it is not a safetensors file.
     """
     try:
+        read_head(path, 1)  # a pipe would be waited for
         with safe_open(path, framework="pt") as file:
             return set(file.keys())
     except (SafetensorError, OSError) as error:

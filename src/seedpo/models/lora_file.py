@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
-from seedpo.documents import parse_json
+from seedpo.documents import UNREADABLE, parse_json
 from seedpo.errors import DataError
+from seedpo.files import read_head
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -54,6 +55,7 @@ def read_lora(file: Path) -> dict[str, NDArray[np.floating[Any]]]:
         DataError: if it is missing or broken, or its numbers are of a kind that numpy does not have.
     """
     try:
+        read_head(file, 1)
         return dict(load_file(file))
     except (OSError, SafetensorError, TypeError, KeyError) as error:
         raise _unreadable(file, error) from error
@@ -66,6 +68,7 @@ def read_metadata(file: Path) -> dict[str, str]:
         DataError: if it cannot be read.
     """
     try:
+        read_head(file, 1)
         with safe_open(file, framework="numpy") as opened:
             return dict(opened.metadata() or {})
     except (SafetensorError, OSError) as error:
@@ -95,7 +98,7 @@ def read_description(file: Path, part: str) -> dict[str, Any]:
     """
     try:
         content = dict(parse_json(read_metadata(file).get(METADATA_KEY, "{}")))
-    except (ValueError, TypeError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{file}: what its header says of its LoRA cannot be read ({error}); copy it again") from error
     of_part = {key.removeprefix(f"{part}."): value for key, value in content.items() if key.startswith(f"{part}.")}
     if not of_part:
@@ -109,13 +112,23 @@ def alphas(layers: Iterable[str], content: Mapping[str, Any]) -> dict[str, float
     Args:
         layers: names of layers.
         content: of :func:`read_description`; a key of its pattern matches whole parts at the end of a name, as in peft.
+
+    Raises:
+        DataError: if it holds other patterns than names with few stars, which somebody could make endless, or no alpha.
     """
-    pattern = {re.compile(rf"(.*\.)?({key})"): value for key, value in content["alpha_pattern"].items()}
+    own = content["alpha_pattern"]
+    if unusual := next((key for key in own if not _PLAIN_PATTERN.fullmatch(key)), None):
+        raise DataError(f"alpha_pattern holds {unusual[:80]!r}; write names of layers or their ends into it")
+    try:
+        pattern = {re.compile(rf"(.*\.)?({key})"): float(value) for key, value in own.items()}
+        usual = float(content["lora_alpha"])
+    except (re.error, *UNREADABLE) as error:
+        raise DataError(f"the LoRA's lora_alpha and alpha_pattern cannot be read ({error!r}); copy it again") from error
+    return {name: next((value for key, value in pattern.items() if key.fullmatch(name)), usual) for name in layers}
 
-    def alpha(name: str) -> float:
-        return float(next((value for key, value in pattern.items() if key.fullmatch(name)), content["lora_alpha"]))
 
-    return {name: alpha(name) for name in layers}
+_PLAIN_PATTERN = re.compile(r"[\w.\\^$-]*(?:\*[\w.\\^$-]*){0,3}")
+"""A pattern that takes no time to match: without groups, and with few stars."""
 
 
 _FACTORS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
 from seedpo.errors import ConfigError, DataError
 from seedpo.files import exists
 
@@ -29,7 +29,7 @@ def pipeline_class_name(index: Path) -> str:
     """
     try:
         return str(read_json(index)["_class_name"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{index} does not name a pipeline class ({error!r})") from error
 
 

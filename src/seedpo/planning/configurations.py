@@ -5,7 +5,6 @@ Weights are never read and nothing is fetched.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -14,6 +13,7 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
+from seedpo.documents import parse_json
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.catalogue import MODELS
 from seedpo.models.families import Family
@@ -83,7 +83,7 @@ class ModelConfiguration:
 
 def published(name: str) -> dict[str, Any]:
     """A configuration that ships with the package; parts that several models share lie in files of their own."""
-    content: dict[str, Any] = json.loads((files("seedpo.planning") / "published" / f"{name}.json").read_text("utf-8"))
+    content: dict[str, Any] = parse_json((files("seedpo.planning") / "published" / f"{name}.json").read_text("utf-8"))
     return {
         key: published(value["file"]) if isinstance(value, dict) and "file" in value else value
         for key, value in content.items()

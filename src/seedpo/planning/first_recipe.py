@@ -13,7 +13,7 @@ import yaml
 from seedpo.data.catalogue import DATA
 from seedpo.data.reading import load_pairs
 from seedpo.data.settings import PairsConfig
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
 from seedpo.errors import ConfigError
 from seedpo.files import exists
 from seedpo.models.catalogue import MODELS
@@ -223,7 +223,7 @@ def own_resolution(model: str) -> int | None:
         blocks = vae.get("block_out_channels") or vae["encoder_block_out_channels"]
         pixels_per_latent: int = 2 ** (len(blocks) - 1)
         return int(side) * pixels_per_latent
-    except (OSError, ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from seedpo.data.settings import DataSet, data_label
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
 from seedpo.evaluation.gains import BaseComparison, RewardGain, compare_with_base
 from seedpo.evaluation.settings import LOSS
 from seedpo.methods.presets import METHODS, method_title
@@ -183,7 +183,7 @@ def _versions(folder: RunFolder) -> str:
     try:
         packages = read_json(folder.environment)["packages"]
         shown = [f"{name} {packages[name]}" for name in ("seedpo", "torch", "diffusers", "peft") if packages.get(name)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         return "unknown"
     return ", ".join(shown)
 

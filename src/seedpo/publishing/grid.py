@@ -9,7 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from seedpo.data.images.rgb import decoded
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
+from seedpo.files import read_bytes
 
 PROMPTS = 6
 """Most rows of the picture."""
@@ -44,7 +45,7 @@ def sample_grid(samples: Path, *, last: int | None = None) -> tuple[Image.Image,
         index = read_json(samples / "index.json")
         rows, columns = len(index["prompts"]), int(index["columns"])
         sides = [_side(samples / f"step-{step:06d}.png", rows, columns) for step in (steps[0], steps[-1])]
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+    except UNREADABLE:
         return None
     width, height = sides[0].size
     picture = Image.new("RGB", (2 * width + GAP, height), "white")
@@ -57,7 +58,7 @@ def _side(path: Path, rows: int, columns: int) -> Image.Image:
     """The top left corner of a sheet with a row for each prompt."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a sheet of large images, and our own
-        sheet = decoded(path.read_bytes())
+        sheet = decoded(read_bytes(path))
     width, height = sheet.width // columns, sheet.height // rows
     shown = min(COLUMNS, columns) * width, min(PROMPTS, rows) * height
     corner = sheet.crop((0, 0, *shown))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
 from seedpo.run_folders import RunFolder
 from seedpo.training.settings import RunConfig
 
@@ -32,6 +32,6 @@ def network_part(weights: Path) -> str:
     """
     try:
         name = str(read_json(weights / "config.json")["_class_name"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return "unet"
     return "transformer" if "Transformer" in name else "unet"

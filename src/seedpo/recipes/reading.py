@@ -45,13 +45,14 @@ def recipe_layers(
         ConfigError: if a file is missing, is not YAML or is not a mapping, or if recipes are their own base.
     """
     layers: list[tuple[str, dict[str, Any]]] = []
-    seen: list[Path] = []
+    seen: list[str] = []
     name = str(recipe)
     place = recipe_file(name, beside=beside)
     while True:
-        if place.resolve() in seen:
+        real = os.path.realpath(place)  # which never raises, as Path.resolve does for a link to itself
+        if real in seen:
             raise ConfigError(f"recipe {recipe}: its base leads back to {place}; remove the key `base` of one of them")
-        seen.append(place.resolve())
+        seen.append(real)
         tree = read_yaml(place, "recipe", hint="`seedpo list recipes` names those of the package")
         base = tree.pop(BASE, None)
         layers.append((name, tree if kind is None else anchored(tree, kind, place.parent)))

@@ -18,10 +18,11 @@ from seedpo.core.stats.bootstrap import (
     tie_width,
     win_rate,
 )
-from seedpo.documents import parse_json
+from seedpo.documents import UNREADABLE, parse_json
 from seedpo.errors import RunFolderError
 from seedpo.evaluation.folder import EvaluationFolder
 from seedpo.evaluation.tables import Place, Table, Values
+from seedpo.files import read_bytes
 from seedpo.reports.curves import Point, as_number
 from seedpo.reports.runs import read_mapping
 
@@ -159,7 +160,7 @@ def read_evaluation(folder: Path) -> Evaluation:
             for row in summary["pairs"]
             if row["difference"] is not None
         }
-    except (KeyError, TypeError, ValueError):
+    except UNREADABLE:
         figures, pairs = {}, {}
         notes.append("summary.json is missing or damaged: the figures here are computed from the scores alone.")
     return Evaluation(
@@ -175,8 +176,8 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 def _prompts(path: Path) -> list[str]:
     try:
-        return [str(parse_json(line)["prompt"]) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [str(parse_json(line)["prompt"]) for line in read_bytes(path, text=True).decode().splitlines()]
+    except UNREADABLE as error:
         raise RunFolderError(f"{path} is missing or damaged: the evaluation is not finished; {FIX}") from error
 
 

@@ -54,6 +54,8 @@ def read_preference_model(folder: Path) -> PreferenceModel:
     path = folder / "config.yaml"
     try:
         config: Mapping[str, Any] = read_yaml(path)
+        if not isinstance(config, dict):
+            raise ValueError("it holds no keys")
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise RunFolderError(f"{path} cannot be read as YAML ({reason}); restore it or leave this run out") from error

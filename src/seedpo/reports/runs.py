@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from seedpo.core.entropy import entropy_weights
-from seedpo.documents import parse_json, read_json, read_yaml
+from seedpo.documents import UNREADABLE, parse_json, read_json, read_yaml
 from seedpo.errors import RunFolderError
+from seedpo.files import read_bytes
 from seedpo.pages.wording import count
 from seedpo.settings import dotted
 from seedpo.training.settings import RunConfig
@@ -212,14 +213,14 @@ def read_metrics(path: Path) -> tuple[tuple[Record, ...], tuple[Record, ...], li
     kinds: dict[str, dict[int, Record]] = {"train": {}, "evaluation": {}}
     damaged: list[int] = []
     not_finite: list[int] = []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    for row, line in enumerate(lines, start=1):
+    for row, line in enumerate(_lines(path), start=1):
+        if not line.strip():
+            continue
         try:
             record = parse_json(line)
             kind, step = kinds[record["kind"]], int(record["step"])
-        except (ValueError, KeyError, TypeError):
-            if line.strip():
-                damaged.append(row)
+        except UNREADABLE:
+            damaged.append(row)
             continue
         numbers = {
             key: float(value)
@@ -247,13 +248,23 @@ def read_metrics(path: Path) -> tuple[tuple[Record, ...], tuple[Record, ...], li
 def _read_alarms(path: Path) -> tuple[str, ...]:
     """The alarms as texts; a line that is half-written or damaged is skipped, since a resumed run writes all anew."""
     texts = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+    for line in filter(str.strip, _lines(path)):
         try:
             alarm = parse_json(line)
             texts.append(f"alarm {alarm['name']} at step {int(alarm['step'])}: {alarm['message']}.")
-        except (ValueError, KeyError, TypeError):
+        except UNREADABLE:
             continue
     return tuple(texts)
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file; none where there is no such file."""
+    if not path.is_file():
+        return []
+    try:
+        return read_bytes(path, text=True).decode(errors="replace").splitlines()
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be read ({error.strerror}); restore it or leave this run out") from error
 
 
 def _read_samples(folder: Path) -> tuple[Samples | None, list[str]]:
@@ -263,7 +274,7 @@ def _read_samples(folder: Path) -> tuple[Samples | None, list[str]]:
     try:
         tile, columns = int(index["tile"]), int(index["columns"])
         prompts = tuple(str(prompt) for prompt in index["prompts"])
-    except (KeyError, TypeError, ValueError):
+    except UNREADABLE:
         return None, ["samples/index.json lacks tile, columns or prompts; its images are left out."]
     sheets = {int(match[1]): path for path in folder.glob("step-*.png") if (match := SHEET.fullmatch(path.name))}
     if not sheets or min(tile, columns, len(prompts)) < 1:
@@ -291,6 +302,6 @@ def read_mapping(path: Path) -> tuple[Any, list[str]]:
         return None, []
     try:
         content = read_json(path)
-    except (ValueError, OSError):
+    except UNREADABLE:
         content = None
     return (content, []) if isinstance(content, dict) else (None, [f"{path.name} cannot be read as a JSON object."])

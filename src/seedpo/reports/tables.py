@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import yaml
@@ -157,11 +158,15 @@ def _command(run: Run, shared: Mapping[str, Any], file: str) -> str:
     return " ".join(["seedpo train", shlex.quote(file), *changes, "--out", shlex.quote(f"runs/{run.name}")])
 
 
+ENTRIES = 500
+"""Entries of environments that are shown at most; a run writes about thirty."""
+
+
 def environments(runs: Sequence[Run]) -> Table | None:
-    """Every entry of the environments; where runs differ, each value with the runs that have it."""
+    """The entries of the environments; where runs differ, each value with the runs that have it."""
     known = [(run.name, dotted(run.environment)) for run in runs if run.environment]
     rows = []
-    for key in {key: None for _, environment in known for key in environment}:
+    for key in islice({key: None for _, environment in known for key in environment}, ENTRIES):
         values: dict[str, list[str]] = {}
         for name, environment in known:
             values.setdefault(written(environment.get(key, "")), []).append(name)

@@ -11,6 +11,7 @@ from PIL import Image
 from seedpo.data.images.rgb import decoded, size_of_file
 from seedpo.evaluation.folder import EvaluationFolder
 from seedpo.evaluation.tables import Place
+from seedpo.files import read_bytes
 from seedpo.pages.figures import style
 from seedpo.pages.wording import count
 from seedpo.reports.evaluations import Evaluation, place_name
@@ -160,7 +161,7 @@ def _tile(evaluation: Evaluation, place: Place) -> int | None:
     for prompt in range(prompts):
         for index in range(images):
             try:
-                return max(size_of_file(_file(evaluation, place, prompt, index).read_bytes()))
+                return max(size_of_file(read_bytes(_file(evaluation, place, prompt, index))))
             except (OSError, ValueError):
                 continue
     return None
@@ -181,7 +182,7 @@ def _packed(evaluation: Evaluation, place: Place, rows: int, tile: int, *, lossl
     for row in range(rows):
         for column in range(images):
             try:
-                image = decoded(_file(evaluation, place, row, column).read_bytes())
+                image = decoded(read_bytes(_file(evaluation, place, row, column)))
             except (OSError, ValueError):
                 missing += 1
                 continue

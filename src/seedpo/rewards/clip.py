@@ -22,6 +22,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from seedpo.documents import read_json
 from seedpo.errors import DataError
+from seedpo.files import require_regular
 from seedpo.protocols import Images
 from seedpo.rewards.checkpoints import located
 from seedpo.rewards.networks import RewardNetwork, on_meta
@@ -250,6 +251,7 @@ def load_clip(
         DataError: if the folder does not hold one, or weights are missing.
     """
     try:
+        require_regular(folder)
         model, report = network.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise DataError(f"{kind} {name} cannot be loaded as {as_what}: {' '.join(str(error).split())}") from error
@@ -280,6 +282,7 @@ def clip_tokenizer(name: str, folder: Path, *, repository: str | None, kind: str
             raise DataError(f"{kind} {name} has no tokenizer: {folder} has none of {', '.join(TOKENIZER_FILES)}")
         folder = located(name, None, repository=repository, files=["vocab.json"], optional=TOKENIZER_PARTS)
     try:
+        require_regular(folder)
         return CLIPTokenizer.from_pretrained(folder)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
 from seedpo.errors import DataError
+from seedpo.files import require_regular
 from seedpo.protocols import Images
 from seedpo.rewards.checkpoints import fill, located
 from seedpo.rewards.clip import PromptTable, read_configuration
@@ -240,6 +241,7 @@ def _tokenizer(folder: Path) -> BertTokenizer:
     if not any((folder / file).is_file() for file in ("tokenizer.json", "vocab.txt")):
         folder = located("imagereward", None, repository=TOKENIZER, files=["vocab.txt"], optional=[*TOKENIZER_FILES])
     try:
+        require_regular(folder)
         return BertTokenizer.from_pretrained(folder)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())

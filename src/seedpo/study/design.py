@@ -19,6 +19,7 @@ from PIL import Image
 from seedpo.data.images.rgb import decoded, size_of_file
 from seedpo.data.prompts.reading import read_prompts
 from seedpo.errors import ConfigError, DataError
+from seedpo.files import read_bytes
 from seedpo.study.folder import Study, create_study
 from seedpo.study.image_folders import PromptImages, evaluated_models, read_images
 from seedpo.study.images import Source, encode
@@ -395,7 +396,7 @@ def _require_comparable(groups: Sequence[Group], *, same_size: bool) -> None:
 
 def _content(path: Path) -> tuple[str, tuple[int, int]]:
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         return hashlib.sha256(content).hexdigest(), size_of_file(content)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); make it again or leave it out") from error

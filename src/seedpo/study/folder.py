@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from seedpo.documents import parse_json
 from seedpo.errors import ConfigError, DataError
+from seedpo.files import read_bytes
 from seedpo.study import settings as settings_file
 from seedpo.study.images import ID, Source, add_image, image_id
 from seedpo.study.records import Candidate, Form, Group
@@ -245,7 +246,7 @@ def read_groups(path: Path) -> tuple[dict[str, Group], int]:
         DataError: the file or a line is not valid; the message names line and key.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, text=True)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); is this the folder of a study?") from error
     complete = content[: _complete_size(content)]
@@ -399,7 +400,7 @@ def _require_image(path: Path, name: str, place: str, *, verify: bool) -> None:
     if not path.is_file():
         raise DataError(f"{place}: image {name} is missing; put {path} back")
     try:
-        intact = not verify or image_id(path.read_bytes()) == name
+        intact = not verify or image_id(read_bytes(path)) == name
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
     if not intact:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from seedpo.data.images.rgb import UnusualValues, decoded, upright_rgb
 from seedpo.errors import DataError
-from seedpo.files import write_aside
+from seedpo.files import read_bytes, write_aside
 
 Source = Path | bytes | Image.Image | Callable[[], Image.Image]
 """An image to store: a file, its bytes, pixels, or a function that draws it when it is needed."""
@@ -71,7 +71,7 @@ def add_image(folder: Path, source: Source) -> str:
 def _read(source: Path | bytes) -> Image.Image:
     what = str(source) if isinstance(source, Path) else "an image"
     try:
-        content = source.read_bytes() if isinstance(source, Path) else source
+        content = read_bytes(source) if isinstance(source, Path) else source
     except OSError as error:
         raise DataError(f"{what} cannot be read ({error.strerror})") from error
     try:

@@ -249,7 +249,7 @@ def read_settings(path: Path) -> StudySettings:
     root = compose_yaml(text)
     if not isinstance(values, dict) or not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"{path} holds no keys; fix it, or make a new study with seedpo study create")
-    lines = dict(_lines(root, (), path))
+    lines = dict(_lines(root, ()))
     try:
         settings = StudySettings.model_validate(values)
     except ValidationError as error:
@@ -281,21 +281,16 @@ def first_fault(error: ValidationError, known: Mapping[str, object]) -> tuple[Pl
     return place, f"{key} is {first['input']!r}: {first['msg'].lower()}"
 
 
-def _lines(node: yaml.Node, at: Place, path: Path) -> Iterator[tuple[Place, int]]:
+def _lines(node: yaml.Node, at: Place) -> Iterator[tuple[Place, int]]:
     """The line of every key and item below a node."""
     if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
         for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                raise ConfigError(f"{path} line {line}: {key.value} occurs twice; remove one")
-            seen.add(key.value)
-            yield (*at, key.value), line
-            yield from _lines(value, (*at, key.value), path)
+            yield (*at, key.value), key.start_mark.line + 1
+            yield from _lines(value, (*at, key.value))
     elif isinstance(node, yaml.SequenceNode):
         for row, item in enumerate(node.value):
             yield (*at, row), item.start_mark.line + 1
-            yield from _lines(item, (*at, row), path)
+            yield from _lines(item, (*at, row))
 
 
 def _faults(settings: StudySettings) -> Iterator[tuple[Place, str]]:

@@ -15,6 +15,7 @@ from seedpo.data.cache.pairs import MEMORY, EncodedPairs
 from seedpo.data.cache.reference import ReferenceScalars
 from seedpo.data.cache.store import Store
 from seedpo.data.cache.tensor_digests import network_digest, tensors_digest
+from seedpo.documents import parse_json
 from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.models.families import tokenizer_of
 from seedpo.models.policy import PipelinePolicy
@@ -169,13 +170,13 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """A network's configuration without what names its file or the library that wrote it."""
     leave_out = {"transformers_version", "dtype", "torch_dtype"}
     relevant = {key: value for key, value in config.items() if not key.startswith("_") and key not in leave_out}
-    plain: dict[str, Any] = json.loads(json.dumps(relevant, default=str))
+    plain: dict[str, Any] = parse_json(json.dumps(relevant, default=str))
     return plain
 
 
 def _tokenizer_digest(tokenizer: Any) -> str:
     """SHA-256 of what turns text into ids."""
-    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules = parse_json(tokenizer.backend_tokenizer.to_str())
     # These two are left behind by whoever called the tokenizer last.
     content = {key: value for key, value in rules.items() if key not in ("truncation", "padding")}
     content["model_max_length"] = tokenizer.model_max_length

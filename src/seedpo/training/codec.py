@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
 from seedpo.files import write_text
+from seedpo.run_folders import DamagedCheckpoint
 from seedpo.weights import read_tensors
 
 TENSOR_MARK = "__tensor__"
@@ -84,6 +86,13 @@ def save_tree(tree: Any, path: Path) -> None:
 
 
 def load_tree(path: Path) -> Any:
-    """Reads what :func:`save_tree` wrote."""
-    tensors = read_tensors(path.with_name(path.name + ".safetensors"))
-    return unflatten(tensors, read_json(path.with_name(path.name + ".json")))
+    """Reads what :func:`save_tree` wrote.
+
+    Raises:
+        DamagedCheckpoint: if one of the two files is missing or damaged, or they do not fit each other.
+    """
+    try:
+        tensors = read_tensors(path.with_name(path.name + ".safetensors"))
+        return unflatten(tensors, read_json(path.with_name(path.name + ".json")))
+    except (SafetensorError, *UNREADABLE) as error:
+        raise DamagedCheckpoint(f"{path}.safetensors and {path.name}.json cannot be read ({error!r})") from error

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
 from seedpo.errors import RunFolderError
 from seedpo.files import ASIDE, remove_folder, remove_leftovers, write_text, writing
 from seedpo.run_folders import RunFolder
@@ -123,10 +123,9 @@ def require_fresh(folder: RunFolder) -> None:
 def warn_of_new_versions(folder: RunFolder) -> None:
     """Logs a warning if packages changed since the start: the run may then not continue bit for bit."""
     try:
-        before = read_json(folder.environment)
-    except (OSError, ValueError):
+        changed = changed_packages(read_json(folder.environment), describe_environment())
+    except UNREADABLE:
         return
-    changed = changed_packages(before, describe_environment())
     if changed:
         logger.warning("%s continues with other versions: %s", folder.path, ", ".join(changed))
 

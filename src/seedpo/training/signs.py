@@ -16,7 +16,7 @@ from typing import Any
 from seedpo.core.entropy import clipped_margin
 from seedpo.core.losses import clipped_loss
 from seedpo.core.verdicts import Evaluation, Outcome, Reading, Rule, judge_run
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
 from seedpo.training.settings import RunConfig
 
 BY_PROMPT = "by_prompt"
@@ -100,7 +100,7 @@ def values_by_prompt(path: Path) -> dict[str, tuple[float, ...]]:
     """Values of every prompt by figure, as an evaluation stores them; NaN where there is none, empty if unreadable."""
     try:
         content = read_json(path)
-    except (OSError, ValueError):
+    except UNREADABLE:
         return {}
     rows = content.items() if isinstance(content, dict) else ()
     return {

@@ -14,8 +14,10 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
+from seedpo.documents import UNREADABLE
+from seedpo.errors import SeedpoError
 from seedpo.protocols import Batch, Fingerprint, Source, State, Trainable
-from seedpo.run_folders import AVERAGE, WEIGHTS, Manifest
+from seedpo.run_folders import AVERAGE, WEIGHTS, DamagedCheckpoint, Manifest
 from seedpo.training.checkpoint import Checkpoints
 from seedpo.training.codec import load_tree, save_tree
 from seedpo.training.layout import Layout, unwrapped
@@ -160,6 +162,19 @@ class Run(Generic[Batch]):
             RunFolderError: if the checkpoint belongs to other parameters.
         """
         folder = self.checkpoints.path(manifest.step)
+        try:
+            self._restore(folder)
+        except (SeedpoError, torch.OutOfMemoryError, OSError):
+            raise
+        except (RuntimeError, *UNREADABLE) as error:
+            raise DamagedCheckpoint(
+                f"{folder} holds another state than this run writes ({error!r}); restore it, or choose another --out"
+            ) from error
+        self.position = Position(step=manifest.step, pairs_seen=manifest.pairs_seen)
+        self.clock = Clock(before=manifest.seconds)
+        self.saved_step = manifest.step
+
+    def _restore(self, folder: Path) -> None:
         shared = load_tree(folder / "optimizer")
         restore_optimizer(self.optimizer, self.parameters, shared)
         if self.accelerator.scaler is not None and "scaler" in shared:
@@ -168,9 +183,6 @@ class Run(Generic[Batch]):
         self.source.restore(own["source"])
         self.generator.set_state(own["generator"])
         restore_random_state(own["random"], self.accelerator.device)
-        self.position = Position(step=manifest.step, pairs_seen=manifest.pairs_seen)
-        self.clock = Clock(before=manifest.seconds)
-        self.saved_step = manifest.step
 
     def _shared_state(self) -> State:
         """The whole state of the optimiser and of the gradient scaler; every process must ask together."""

@@ -17,8 +17,8 @@ from typing import Any
 
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 
-from seedpo.documents import read_json
-from seedpo.errors import ConfigError
+from seedpo.documents import UNREADABLE, read_json
+from seedpo.errors import ConfigError, RunFolderError
 from seedpo.files import write_text
 from seedpo.settings import dotted
 from seedpo.training.settings import TrainingConfig
@@ -128,4 +128,7 @@ def _identity(folder: Path) -> str:
     path = folder / IDENTITY_FILE
     if not path.exists():
         write_text(path, json.dumps({"id": uuid.uuid4().hex[:12]}) + "\n")
-    return str(read_json(path)["id"])
+    try:
+        return str(read_json(path)["id"])
+    except UNREADABLE as error:
+        raise RunFolderError(f"{path} cannot be read ({error!r}); remove it, then the tracker begins anew") from error

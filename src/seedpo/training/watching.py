@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
 from seedpo.errors import StoppedByAlarm
 from seedpo.files import write_folder_aside, write_text, writing
 from seedpo.run_folders import BestStep, RunFolder
@@ -127,7 +127,7 @@ class Watch:
             return None
         try:
             kept = BestStep(**read_json(self._folder.best / BEST_FILE))
-        except (OSError, ValueError, TypeError):
+        except UNREADABLE:
             kept = None
         if kept is None or kept.step != best["step"]:
             logger.warning(

@@ -9,7 +9,6 @@ Reading and verifying need no torch; :mod:`seedpo.data.cache.entries` makes tens
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from seedpo.data.cache.digests import Array, arrays_digest, digest
+from seedpo.documents import UNREADABLE, parse_json
 
 KEY_BYTES = 32
 NAME_DIGITS = 40
@@ -132,12 +132,17 @@ def open_shard(path: Path, store: str) -> Shard:
         raise Damaged(f"the keys of {path} are not what was written")
     with path.open("rb") as file:  # in safetensors' format: the length of the header, the header, the tensors
         length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
+        header = file.read(length)
+    try:
+        tensors = parse_json(header)
+        columns = [_column(name, 8 + length, entry) for name, entry in tensors.items() if name.startswith(VALUE)]
+    except UNREADABLE as error:
+        raise Damaged(f"the header of {path} cannot be read ({error!r})") from error
     return Shard(
         path=path,
         keys=[keys[begin : begin + KEY_BYTES] for begin in range(0, len(keys), KEY_BYTES)],
         digests=digests,
-        columns=[_column(name, 8 + length, entry) for name, entry in header.items() if name.startswith(VALUE)],
+        columns=columns,
     )
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from seedpo.files import read_head
+
 HEAD = 4096
 """Bytes from the beginning of a file that are looked at."""
 
@@ -53,8 +55,7 @@ def head_of(path: Path) -> bytes:
     Raises:
         OSError: if it cannot be read.
     """
-    with path.open("rb") as file:
-        return file.read(HEAD)
+    return read_head(path, HEAD)
 
 
 def kind_of(name: str, head: bytes, *, named: bool = False) -> str | None:

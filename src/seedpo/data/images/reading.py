@@ -5,7 +5,6 @@ Colour profiles are not applied, as in the usual training code: the stored numbe
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from PIL import Image
 from seedpo.data.images.places import embedded_file, located, named
 from seedpo.data.images.rgb import decoded
 from seedpo.errors import DataError
+from seedpo.files import read_bytes
 
 
 def read_image(content: object, *, folder: Path | None = None) -> Image.Image:
@@ -40,10 +40,7 @@ def read_file(content: object, *, folder: Path | None = None) -> bytes:
         source = _source(content, folder)
         if isinstance(source, bytes):
             return source
-        kind = source.stat().st_mode
-        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # whoever opens a pipe waits, and devices never end
-            raise DataError(f"{named(source)} is no file")
-        return source.read_bytes()
+        return read_bytes(source)
     except OSError as error:
         raise DataError(f"not an image that can be read ({named(str(error.filename))}: {error.strerror})") from error
     except DataError as error:

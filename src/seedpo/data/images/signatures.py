@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from types import MappingProxyType
 
+from seedpo.files import read_head
+
 HEAD = 512
 """Bytes from the beginning of a file that tell its kind."""
 
@@ -140,7 +142,6 @@ def _begins(head: bytes, pattern: bytes) -> bool:
 
 def _head(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(HEAD)
+        return read_head(path, HEAD)
     except OSError:
         return b""

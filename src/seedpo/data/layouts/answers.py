@@ -6,13 +6,13 @@ that names no image is half a vote for each.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from seedpo.data.layouts.layout import Layout, Marks, Names, PairRule, Verdicts
 from seedpo.data.layouts.marks import is_empty, unjudged, verdicts_of
+from seedpo.documents import parse_json
 
 _FIRST = ("image_1", "image1", "image_a", "left_image", "left")
 _SECOND = ("image_2", "image2", "image_b", "right_image", "right")
@@ -40,8 +40,8 @@ def _listed(value: object) -> list[object]:
     """The entries of a list, also of one that CSV holds as JSON; a single value as a list of it."""
     if isinstance(value, str) and value.strip().startswith(("[", "{")):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = parse_json(value)
+        except ValueError:
             return [value]
     if is_empty(value):
         return []

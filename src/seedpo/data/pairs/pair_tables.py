@@ -24,6 +24,7 @@ from seedpo.data.images.signatures import FORMATS, HEAD, image_format
 from seedpo.data.pairs.sets import StoredImage
 from seedpo.data.text import csv_lines, spreadsheet_text, value_fault
 from seedpo.errors import ConfigError, DataError
+from seedpo.files import read_head
 
 
 class TextRow(NamedTuple):
@@ -242,8 +243,7 @@ def _image(image: StoredImage, side: str) -> dict[str, Any]:
 def _is_known_image(path: Path) -> bool:
     """Whether the first bytes of a file tell that it is an image."""
     try:
-        with path.open("rb") as file:
-            return image_format(file.read(HEAD)) is not None
+        return image_format(read_head(path, HEAD)) is not None
     except OSError:
         return False
 

@@ -32,7 +32,7 @@ from seedpo.data.text.objects import ROWS, is_open_list, json_value
 from seedpo.data.text.records import TABLE, has_object_line
 from seedpo.documents import parse_yaml_texts
 from seedpo.errors import ConfigError, DataError
-from seedpo.files import exists
+from seedpo.files import exists, read_head
 from seedpo.registry import unknown
 
 logger = logging.getLogger(__name__)
@@ -158,8 +158,7 @@ def _recognised(path: Path) -> tuple[str, list[_Record]]:
 
 def _head(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(4)
+        return read_head(path, 4)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from seedpo.data.tables.stream_rows import StreamRow
+from seedpo.documents import parse_json
 from seedpo.errors import StreamError
 from seedpo.protocols import State
 
@@ -78,7 +79,7 @@ class ArchivePass:
         Raises:
             StreamError: if a file is damaged, or shorter than it was.
         """
-        self._generator.bit_generator.state = json.loads(mark["generator"])
+        self._generator.bit_generator.state = parse_json(mark["generator"])
         self._waiting = [self._row(*source) for source in mark["waiting"]]
         self._is_read = bool(mark["is_read"])
         if mark["last"] is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seedpo.errors import DataError
+from seedpo.files import read_bytes
 
 _WIDE = (b"\xff\xfe", b"\xfe\xff")
 """Byte order marks of UTF-16 and UTF-32."""
@@ -49,7 +50,7 @@ def read_text(path: Path, *, damaged: bool = False) -> str:
         DataError: if it is missing or is not such a file.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, largest=None, text=True)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist") from error
     except (OSError, ValueError) as error:  # a folder, no right to read it; NUL in its name

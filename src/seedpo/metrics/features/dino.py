@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformers import Dinov2Model
 
-from seedpo.documents import read_json
+from seedpo.documents import UNREADABLE, read_json
 from seedpo.errors import DataError
+from seedpo.files import require_regular
 from seedpo.metrics.features.batches import features_in_batches
 from seedpo.protocols import Images
 from seedpo.rewards.checkpoints import located
@@ -93,6 +94,7 @@ def dino(place: str | None = None) -> DinoFeatures:
     folder = located("dino", place, repository=DINO, files=FILES, kind="features", usage="METRIC@FOLDER")
     preparation = _preparation(folder / "preprocessor_config.json")
     try:
+        require_regular(folder)
         model, report = Dinov2Model.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         why = " ".join(str(error).split())
@@ -108,7 +110,7 @@ def _preparation(path: Path) -> dict[str, Any]:
         settings = read_json(path)
         resized, crop = int(settings["size"]["shortest_edge"]), settings["crop_size"]
         mean, std = (tuple(float(value) for value in settings[key]) for key in ("image_mean", "image_std"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} does not say how images are resized, cropped and normalised; copy it again") from error
     if (
         not crop.get("height") == crop.get("width") <= resized
