@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,11 @@ from safetensors import SafetensorError
 
 from seedpo.errors import RunFolderError
 from seedpo.files import (
+    LARGEST,
     is_disk_full,
     publish_folder,
+    read_bytes,
+    read_head,
     remove_leftovers,
     sha256,
     write_aside,
@@ -102,3 +107,35 @@ def test_other_errors_of_the_file_system_name_the_folder() -> None:
 def test_faults_in_the_code_are_not_disguised() -> None:
     with pytest.raises(ZeroDivisionError), writing("the weights", Path("runs/a"), fix="try again"):
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        os.mkfifo,
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to(path),
+        lambda path: path.mkdir(),
+        lambda path: os.truncate(path.touch() or path, LARGEST + 1),
+    ],
+    ids=["pipe", "device", "loop", "folder", "vast"],
+)
+def test_what_never_ends_is_not_read(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "a")
+    with pytest.raises(OSError, match=r"."):
+        read_bytes(tmp_path / "a")
+    (tmp_path / "b").write_bytes(b"abc")
+    assert (read_bytes(tmp_path / "b"), read_head(tmp_path / "b", 2)) == (b"abc", b"ab")
+
+
+def test_a_text_has_no_holes(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"a")
+    os.truncate(path, 1 << 20)
+    assert len(read_bytes(path)) == 1 << 20
+    with path.open("rb") as file:
+        knows_holes = os.lseek(file.fileno(), 0, os.SEEK_HOLE) < 1 << 20
+    if not knows_holes:
+        pytest.skip("this file system does not tell holes")
+    with pytest.raises(OSError, match="holes"):
+        read_bytes(path, text=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seedpo.data.images.pixels import to_pil
-from seedpo.data.images.rgb import decoded
+from seedpo.data.images.rgb import SHEET_PIXELS, decoded
 from seedpo.documents import UNREADABLE, read_json
 from seedpo.errors import DataError
 from seedpo.evaluation.folder import EvaluationFolder
@@ -127,9 +126,7 @@ def _read(sheets: Sheets, step: int) -> Image.Image:
     path = sheet_file(sheets.run.samples, step)
     size = (sheets.columns * sheets.tile, len(sheets.prompts) * sheets.tile)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a sheet of large images, and our own
-            image = decoded(read_bytes(path))
+        image = decoded(read_bytes(path), largest=SHEET_PIXELS)
     except (OSError, DataError) as error:
         raise DataError(f"{path} cannot be read as an image ({error}); copy the run again") from error
     if image.size != size:

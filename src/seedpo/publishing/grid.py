@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 
 from PIL import Image
 
-from seedpo.data.images.rgb import decoded
+from seedpo.data.images.rgb import SHEET_PIXELS, decoded
 from seedpo.documents import UNREADABLE, read_json
 from seedpo.files import read_bytes
 
@@ -56,9 +55,7 @@ def sample_grid(samples: Path, *, last: int | None = None) -> tuple[Image.Image,
 
 def _side(path: Path, rows: int, columns: int) -> Image.Image:
     """The top left corner of a sheet with a row for each prompt."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a sheet of large images, and our own
-        sheet = decoded(read_bytes(path))
+    sheet = decoded(read_bytes(path), largest=SHEET_PIXELS)
     width, height = sheet.width // columns, sheet.height // rows
     shown = min(COLUMNS, columns) * width, min(PROMPTS, rows) * height
     corner = sheet.crop((0, 0, *shown))

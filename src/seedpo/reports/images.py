@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from seedpo.data.images.rgb import decoded
+from seedpo.data.images.rgb import SHEET_PIXELS, decoded
 from seedpo.files import read_bytes
 from seedpo.reports.curves import Curve
 from seedpo.reports.families import Family, Setting
@@ -195,7 +195,7 @@ def pack(path: Path, samples: Samples, rows: int) -> str:
         ValueError: if the sheet does not have the size that the index says.
         OSError: if it cannot be read as an image.
     """
-    sheet = decoded(read_bytes(path))
+    sheet = decoded(read_bytes(path), largest=SHEET_PIXELS)
     expected = (samples.columns * samples.tile, len(samples.prompts) * samples.tile)
     if sheet.size != expected:
         raise ValueError(f"it is {sheet.size[0]} x {sheet.size[1]} px, index.json says {expected[0]} x {expected[1]}")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import MappingProxyType
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from seedpo.data.images.metadata import without_metadata
-from seedpo.data.images.signatures import FORMATS, HEAD, explanation, image_format
+from seedpo.data.images.signatures import HEAD, explanation, image_format
 from seedpo.errors import DataError
 
 _ORIENTATION = 0x0112
@@ -43,17 +44,28 @@ _PREVIEW = 0x00FE
 """TIFF's number of the tag whose lowest bit says that an image is a small copy of another one in the file."""
 
 
+PIXELS = 89_478_485
+"""Pixels of an image at most: 268 MB in RGB, from where on Pillow warns of files that unfold to more than memory."""
+
+SHEET_PIXELS = 2 * PIXELS
+"""Pixels of a sheet of several images at most, which is as far as Pillow goes."""
+
+
 class UnusualValues(DataError):
     """Pixels that are neither of 8 nor of 16 bits; the message says of which mode, the caller adds where."""
 
 
-def decoded(file: bytes) -> Image.Image:
+def decoded(file: bytes, *, largest: int = PIXELS) -> Image.Image:
     """An image file in 8-bit RGB, upright, transparent parts over white; of several frames the first.
+
+    Args:
+        file: its bytes.
+        largest: pixels that it may have; it is refused by its head if it has more.
 
     Raises:
         DataError: if it cannot be read; the message says why, and the caller adds where.
     """
-    with _opened(file) as image:
+    with _opened(file, largest) as image:
         try:
             with _quiet(image.format):
                 image.load()
@@ -70,21 +82,30 @@ def size_of_file(file: bytes) -> tuple[int, int]:
     Raises:
         DataError: if it is no image; the message says why, and the caller adds where.
     """
-    with _opened(file) as image:
+    with _opened(file, PIXELS) as image:
         return upright_size(image)
 
 
-def _opened(file: bytes) -> Image.Image:
-    """An image whose head is read, by its content: of a format in :data:`FORMATS`, without its metadata.
+def _opened(file: bytes, largest: int) -> Image.Image:
+    """An image whose head is read, of the format that its first bytes tell, without its metadata.
+
+    A format that the first bytes do not tell is never tried: Pillow has some that start programs.
 
     Left in its ``info`` is what tells how the camera was held. This is the only place where Pillow opens files.
     """
-    bare, info = without_metadata(file)
     known = image_format(file[:HEAD])
+    Image.preinit()  # the usual formats, without the time that all of them take
+    if known is not None and known not in Image.OPEN:
+        Image.init()
+    if known not in Image.OPEN:
+        raise DataError(f"not an image that can be read ({_unknown(file, known)})")
+    bare, info = without_metadata(file)
     try:
-        Image.preinit()  # the usual formats, without the time that all of them take
         with _quiet(known):
-            image = Image.open(io.BytesIO(bare), formats=[known] if known in Image.OPEN else _readable_formats())
+            image = Image.open(io.BytesIO(bare), formats=[known])
+        if image.width * image.height > largest:
+            size = f"{image.width:,} x {image.height:,} pixels"
+            raise ValueError(f"{size} are more than {largest:,}: make it smaller")
         if image.format == "TIFF" and int(getattr(image, "tag_v2", {}).get(_PREVIEW, 0)) & 1:
             raise ValueError("its first page is only a small copy of another, as in a camera's raw file: convert it")
     except UnidentifiedImageError as error:
@@ -95,15 +116,14 @@ def _opened(file: bytes) -> Image.Image:
     return image
 
 
-def _quiet(kind: str | None) -> AbstractContextManager[object]:
-    """Holds back Pillow's warnings of damaged tags, which only TIFF's reader gives once metadata are taken out."""
-    return warnings.catch_warnings(action="ignore", category=UserWarning) if kind == "TIFF" else nullcontext()
-
-
-def _readable_formats() -> list[str]:
-    """The formats of :data:`FORMATS` that this Pillow has."""
-    Image.init()
-    return [name for name in FORMATS if name in Image.OPEN]
+@contextmanager
+def _quiet(kind: str | None) -> Iterator[None]:
+    """Holds back Pillow's warnings: of large images, and of damaged tags, of which TIFF's reader warns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        if kind == "TIFF":
+            warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _unknown(file: bytes, known: str | None) -> str:

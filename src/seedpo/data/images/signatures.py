@@ -14,40 +14,21 @@ HEAD = 512
 FORMATS = MappingProxyType(
     {
         "AVIF": (".avif", ".avifs"),
-        "BLP": (".blp",),
         "BMP": (".bmp",),
-        "CUR": (".cur",),
-        "DCX": (".dcx",),
-        "DDS": (".dds",),
-        "DIB": (".dib",),
-        "FLI": (".flc", ".fli"),
-        "FTEX": (".ftc", ".ftu"),
         "GIF": (".gif",),
-        "ICNS": (".icns",),
-        "ICO": (".ico",),
         "JPEG": (".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".mpo"),
         "JPEG2000": (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),
-        "MSP": (".msp",),
-        "PCD": (".pcd",),
-        "PCX": (".pcx",),
-        "PIXAR": (".pxr",),
         "PNG": (".apng", ".png"),
         "PPM": (".pbm", ".pfm", ".pgm", ".pnm", ".ppm"),
-        "PSD": (".psd",),
         "QOI": (".qoi",),
-        "SGI": (".bw", ".rgb", ".rgba", ".sgi"),
-        "SUN": (".ras",),
-        "TGA": (".icb", ".tga", ".vda", ".vst"),
         "TIFF": (".tif", ".tiff"),
         "WEBP": (".webp",),
-        "XBM": (".xbm",),
-        "XPM": (".xpm",),
     }
 )
 """Formats that are read, by Pillow's names, with the endings of such files.
 
-Pillow decodes them by itself. Left out are formats for which it starts a program (EPS), needs a library of the system
-(WMF), only knows the head (MPEG, HDF5, GRIB), or holds measurements rather than pictures (FITS, SPIDER).
+The list is closed and short: formats that the first bytes tell, so that no file is handed to a decoder by guess. Left
+out are those for which Pillow starts a program (EPS) and those in which nobody keeps pictures of a model.
 """
 
 ENDINGS = frozenset(ending for endings in FORMATS.values() for ending in endings)
@@ -64,11 +45,13 @@ _IMAGES = MappingProxyType(
         "AVIF": rb"....ftyp(?:avi[fs]|....(?:....){1,12}?avi[fs])",
         "JPEG2000": rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51\0",
         "QOI": rb"qoif\0",
+        "PPM": rb"P[1-6]\s+(?:#[^\n]*\n\s*)*\d+\s+\d+\s",
     }
 )
-"""First bytes that tell a format whatever the name of the file; those of the other formats could be text as well."""
+"""First bytes that tell a format, whatever the name of the file."""
 
 _RAW_ENDINGS = (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw")
+_RARE_ENDINGS = (".dds", ".dib", ".pcx", ".sgi", ".tga", ".xbm", ".xpm")
 _MARKUP = rb"(?:\xef\xbb\xbf)?\s*(?:<!--.*?-->\s*)*"
 _CONVERT = "convert it to PNG or JPEG"
 _FOREIGN_IMAGES = (
@@ -83,6 +66,9 @@ _FOREIGN_IMAGES = (
     ("a PDF document", (".pdf",), rb"%PDF"),
     ("a GIMP image", (".xcf",), rb"gimp xcf"),
     ("a raw file of a camera", _RAW_ENDINGS, rb"....ftypcrx|FUJI"),
+    ("a drawing of Photoshop", (".psd",), rb"8BPS"),
+    ("an icon", (".cur", ".icns", ".ico"), rb"icns|\0\0[\1\2]\0[^\0]\0"),
+    ("an image of a rare format", _RARE_ENDINGS, rb"DDS |BLP[12]|FTC[\0-\x20]|\x01\xda[\0\1][\1\2]"),
 )
 """Images that are not read: what they are called, endings, first bytes."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from seedpo.data.images.rgb import decoded
+from seedpo.data.images.rgb import SHEET_PIXELS, decoded
 from seedpo.errors import ConfigError, DataError, RunFolderError
 from seedpo.files import read_bytes
 from seedpo.pages.wording import count, listing
@@ -152,7 +152,7 @@ def _sheet(view: _View) -> Image.Image:
     samples = view.run.samples
     path = samples.sheets[view.step] if samples else view.run.folder
     try:
-        sheet = decoded(read_bytes(path))
+        sheet = decoded(read_bytes(path), largest=SHEET_PIXELS)
     except (OSError, DataError) as error:
         raise RunFolderError(f"{path} cannot be read as an image; leave this run or step out") from error
     if samples and sheet.size != (samples.columns * samples.tile, len(samples.prompts) * samples.tile):
