@@ -37,7 +37,7 @@ def test_values_are_those_of_the_packages(tmp_path):
         "",
         "{",
         "[" * 100_000,
-        "[" * (DEPTH + 1) + "]" * (DEPTH + 1),
+        "[" * (DEPTH + 2) + "]" * (DEPTH + 2),
         '{"a":' * 900 + "1" + "}" * 900,
         "9" * 400,
         "9" * 5000,
