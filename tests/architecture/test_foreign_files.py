@@ -12,7 +12,10 @@ PACKAGE = Path(__file__).parents[2] / "src" / "seedpo"
 
 PLACES = {
     "an image file": ({"Image.open"}, {"data/images/rgb.py"}),
-    "JSON": ({"json.load", "json.loads", "json.JSONDecoder"}, {"documents.py", "data/text/objects.py"}),
+    "JSON": (
+        {"json.load", "json.loads", "json.JSONDecoder"},
+        {"documents.py", "data/text/objects.py", "study/bodies.py"},
+    ),
     "YAML": (
         {f"yaml.{name}" for name in ("load", "load_all", "safe_load", "safe_load_all", "full_load", "unsafe_load")}
         | {

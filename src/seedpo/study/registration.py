@@ -14,6 +14,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from seedpo.documents import parse_json
 from seedpo.study.folder import Study
 from seedpo.study.settings import StudySettings
 from seedpo.study.tables import as_text, metadata, shows, votes
@@ -143,5 +144,5 @@ def read_registrations(connection: sa.Connection, study: str) -> list[Registrati
 
 
 def _aim_from(text: str) -> Aim:
-    values = json.loads(text)
+    values = parse_json(text)
     return Aim(primary=values["primary"], contrasts=tuple((first, second) for first, second in values["contrasts"]))
