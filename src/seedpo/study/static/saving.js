@@ -64,7 +64,8 @@ function serverOf(address, trouble) {
       }
       if (result.body) { if (attempt) trouble(""); return result.body; }
       if (result.sentence) trouble(result.sentence, true);
-      await pause(result.wait || Math.min(15, 2 ** attempt));
+      // Not all pages at the same moment: a server that was away has to serve them all.
+      await pause((result.wait || Math.min(15, 2 ** attempt)) * (1 + Math.random() / 2));
     }
   }
   function pause(seconds) {
