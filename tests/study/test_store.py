@@ -315,13 +315,13 @@ def test_progress_and_overview(tmp_path: Path, sqlite: str, opened: Opened) -> N
     assert after.done == after.total == len(store.judgements())
     assert max(totals) <= after.done + 2
     idle, _ = store.add_rater("idle")
-    status = {line.rater.id: line for line in rater_status(store.raters(), store.judgements(excluded=True))}
-    line, summary = status[rater], status[rater].summary
-    assert (line.rater.label, line.answered, summary.skipped) == ("anna", after.done, 0)
-    assert summary.checks == summary.checks_passed >= 1
-    assert summary.repeats == summary.repeats_same >= 1
-    assert summary.seconds == (after.done - 1) / 2
-    assert (status[idle].answered, status[idle].last, status[idle].summary.seconds) == (0, "", None)
+    status = {line.rater.id: line for line in rater_status(store, store.figures())}
+    line = status[rater]
+    assert (line.rater.label, line.answered, line.skipped) == ("anna", after.done, 0)
+    assert line.checks == line.checks_passed >= 1
+    assert line.repeats == line.repeats_same >= 1
+    assert line.seconds == (after.done - 1) / 2
+    assert (status[idle].answered, status[idle].last, status[idle].seconds) == (0, "", None)
 
 
 def test_groups_that_are_appended_are_shown(tmp_path: Path, sqlite: str, opened: Opened) -> None:

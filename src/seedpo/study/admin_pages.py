@@ -89,13 +89,13 @@ async def _owned_form(site: Site, request: Request, expected: type[Form]) -> For
 
 
 def _overview(site: Site, form_token: str, links: list[str]) -> str:
-    raters = rater_status(site.store.raters(), site.store.judgements(excluded=True))
+    figures = site.store.figures()
     return site.page(
         "admin",
         settings=site.settings,
         form_token=form_token,
-        raters=[rater_row(rater) for rater in raters],
-        questions=question_status(site.store.study, site.store.judgements()),
+        raters=[rater_row(status) for status in rater_status(site.store, figures)],
+        questions=question_status(site.store.study, figures),
         links=links,
     )
 

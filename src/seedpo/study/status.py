@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seedpo.study.figures import Figures, RaterFigures
 from seedpo.study.folder import Study, open_study
-from seedpo.study.records import Judgement, Rater, Unit
+from seedpo.study.records import Rater, Show, Unit
 from seedpo.study.store import Store
-from seedpo.study.vote_statistics import RaterSummary, summaries
+from seedpo.study.tables import indices_of
+from seedpo.study.vote_statistics import summaries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,49 +42,61 @@ class RaterStatus:
 
     Attributes:
         rater: the rater.
-        summary: counts of the rater's answers.
         answered: number of answered shows, checks and repetitions included.
+        skipped: how many units the rater skipped; checks and repetitions do not count.
+        checks, checks_passed: answered attention checks, and those answered as expected.
+        repeats, repeats_same: units answered twice, and those answered twice alike.
+        seconds: median time per answer; `None` if unknown.
         last: time of the last answer, ISO 8601, UTC; empty if there is none.
     """
 
     rater: Rater
-    summary: RaterSummary
     answered: int
+    skipped: int
+    checks: int
+    checks_passed: int
+    repeats: int
+    repeats_same: int
+    seconds: float | None
     last: str
 
 
-def rater_status(raters: Sequence[Rater], judgements: Sequence[Judgement]) -> list[RaterStatus]:
-    """The status of each rater, including raters without an answer.
-
-    Args:
-        raters: all raters of the study.
-        judgements: all answers, also those of excluded raters.
-    """
+def rater_status(store: Store, figures: Figures) -> list[RaterStatus]:
+    """The status of each rater, including raters without an answer and excluded ones."""
+    raters = store.raters()
+    checks = {group.id for group in store.study.groups if group.expected is not None}
+    skipped: Counter[str] = Counter()
+    for row in figures.skips:
+        skipped[row.rater] += row.number if row.group not in checks else 0
     names = [rater.id for rater in raters]
-    times: dict[str, list[str]] = defaultdict(list)
-    for judgement in judgements:
-        times[judgement.show.rater].append(judgement.at)
-    by_name = {summary.rater: summary for summary in summaries(judgements, left_out=(), fast_seconds=0.0, raters=names)}
+    attention = summaries(store.attention(), left_out=(), fast_seconds=0.0, raters=names)
+    by_name = {summary.rater: summary for summary in attention}
+    nothing = RaterFigures(answered=0, last="", seconds=None)
     return [
         RaterStatus(
             rater=rater,
-            summary=by_name[rater.id],
-            answered=len(times[rater.id]),
-            last=max(times[rater.id], default=""),
+            skipped=skipped[rater.id],
+            **vars(figures.raters.get(rater.id, nothing)),
+            **{
+                name: getattr(by_name[rater.id], name)
+                for name in ("checks", "checks_passed", "repeats", "repeats_same")
+            },
         )
         for rater in raters
     ]
 
 
-def question_status(study: Study, judgements: Sequence[Judgement]) -> list[QuestionStatus]:
+def question_status(study: Study, figures: Figures) -> list[QuestionStatus]:
     """The status of each question, in the order of ``study.yaml``."""
     groups = Counter(group.question for group in study.groups if group.expected is None)
-    raters: dict[str, dict[Unit, set[str]]] = defaultdict(lambda: defaultdict(set))
+    raters: dict[str, Counter[Unit]] = defaultdict(Counter)
     sides: dict[str, Counter[str]] = defaultdict(Counter)
-    for judgement in judgements:
-        if judgement.regular:
-            raters[judgement.question][judgement.show.unit].add(judgement.show.rater)
-            sides[judgement.question][judgement.show.side(judgement.answer)] += 1
+    for row in figures.answers:
+        group = study.group(row.group)
+        if group.expected is None:
+            show = Show(token="", rater="", group=row.group, order=indices_of(row.places), number=0)
+            raters[group.question][show.unit] += row.number
+            sides[group.question][show.side(row.answer)] += row.number
     return [
         QuestionStatus(
             key=question.key,
@@ -91,7 +104,7 @@ def question_status(study: Study, judgements: Sequence[Judgement]) -> list[Quest
             groups=groups[question.key],
             answers=sides[question.key].total(),
             pairs=len(raters[question.key]),
-            complete=sum(len(names) >= study.settings.raters_per_pair for names in raters[question.key].values()),
+            complete=sum(number >= study.settings.raters_per_pair for number in raters[question.key].values()),
             sides=dict(sides[question.key]),
         )
         for question in study.settings.questions
@@ -110,8 +123,9 @@ def status_lines(folder: Path, *, url: str | None = None) -> list[str]:
     """
     study = open_study(folder, verify=False)
     with Store.open(study, url, write=False) as store:
-        questions = question_status(study, store.judgements())
-        raters = rater_status(store.raters(), store.judgements(excluded=True))
+        figures = store.figures()
+        questions = question_status(store.study, figures)
+        raters = rater_status(store, figures)
     lines = [f"{study.settings.title} ({study.settings.kind}, {len(study.groups)} groups)"]
     lines += [
         f"  {line.key}: {line.answers} answers; {line.complete} of {line.pairs} begun pairs are complete"
@@ -122,19 +136,20 @@ def status_lines(folder: Path, *, url: str | None = None) -> list[str]:
 
 
 def rater_row(status: RaterStatus) -> dict[str, str | bool]:
-    """A line of the admin page: texts by column, and whether the link is revoked."""
-    rater, summary = status.rater, status.summary
+    """A line of the admin page: texts by column, and whether the link is revoked and the rater excluded."""
+    rater = status.rater
     return {
         "id": rater.id,
         "label": rater.label,
         "answered": str(status.answered),
-        "skipped": str(summary.skipped),
-        "checks": f"{summary.checks_passed} of {summary.checks}" if summary.checks else "",
-        "repeats": f"{summary.repeats_same} of {summary.repeats}" if summary.repeats else "",
-        "seconds": "" if summary.seconds is None else f"{summary.seconds:.1f}",
+        "skipped": str(status.skipped),
+        "checks": f"{status.checks_passed} of {status.checks}" if status.checks else "",
+        "repeats": f"{status.repeats_same} of {status.repeats}" if status.repeats else "",
+        "seconds": "" if status.seconds is None else f"{status.seconds:.1f}",
         "last": status.last[:16].replace("T", " "),
         "link": ", ".join(_states(rater)) or (f"ends {rater.expires[:10]}" if rater.expires else "valid"),
         "revoked": rater.revoked,
+        "excluded": rater.excluded,
     }
 
 
@@ -143,11 +158,11 @@ def _states(rater: Rater) -> list[str]:
 
 
 def _rater_line(status: RaterStatus) -> str:
-    rater, summary = status.rater, status.summary
+    rater = status.rater
     name = f"{rater.id} ({rater.label})" if rater.label else rater.id
     parts = [f"{status.answered} answers"]
-    if summary.checks:
-        parts.append(f"checks {summary.checks_passed}/{summary.checks}")
-    if summary.repeats:
-        parts.append(f"repeats {summary.repeats_same}/{summary.repeats}")
+    if status.checks:
+        parts.append(f"checks {status.checks_passed}/{status.checks}")
+    if status.repeats:
+        parts.append(f"repeats {status.repeats_same}/{status.repeats}")
     return f"{name}: {', '.join(parts + _states(rater))}"

@@ -30,6 +30,7 @@ from seedpo.study.book import HOLD, Book, Progress, Turn
 from seedpo.study.commits import Commits
 from seedpo.study.database import Database
 from seedpo.study.errors import LinkEnded, NoConsent, NotOffered, NotShown, StoreError, UnknownRater
+from seedpo.study.figures import Figures, attention, read_figures
 from seedpo.study.folder import Study, refreshed
 from seedpo.study.ledger import Ledger, counted_vote, group_of, judgement_of, of_rater, rater_of, show_of
 from seedpo.study.records import Judgement, Rater, Show, Side
@@ -308,6 +309,18 @@ class Store:
             query = query.join(raters, of_rater).where(raters.c.excluded_at.is_(None))
         with self._reading() as connection:
             rows = connection.execute(query).all()
+        return self._judgements(rows)
+
+    def figures(self) -> Figures:
+        """What the database counts about all answers."""
+        with self._reading() as connection:
+            return read_figures(connection, self._id)
+
+    def attention(self) -> list[Judgement]:
+        """Answers to attention checks and repetitions, and those that are repeated; of excluded raters too."""
+        checks = [group.id for group in self.study.groups if group.expected is not None]
+        with self._reading() as connection:
+            rows = [row for query in attention(self._judged(), self._id, checks) for row in connection.execute(query)]
         return self._judgements(rows)
 
     def registrations(self) -> list[Registration]:

@@ -1,0 +1,104 @@
+"""Figures of a study that its database counts, so that a page about thousands of answers reads few of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, or_, select
+
+from seedpo.study.tables import raters, shows, votes
+from seedpo.study.tally import of_rater
+
+_NAMES = 1000
+"""Names in one query; databases bound their number."""
+
+_counted = votes.c.id == shows.c.last_vote
+
+
+@dataclass(frozen=True, kw_only=True)
+class RaterFigures:
+    """The answers of one rater, checks and repetitions included.
+
+    Attributes:
+        answered: number of answered shows.
+        last: time of the last answer, ISO 8601, UTC.
+        seconds: median time per answer; `None` if unknown.
+    """
+
+    answered: int
+    last: str
+    seconds: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What the database counted.
+
+    Attributes:
+        raters: the figures of each rater who has answered something.
+        skips: rows of rater, group and number: what each rater skipped, repetitions apart.
+        answers: rows of group, places, answer and number: how each order of each group was answered; excluded raters
+            and repetitions apart.
+    """
+
+    raters: Mapping[str, RaterFigures]
+    skips: Sequence[Row[Any]]
+    answers: Sequence[Row[Any]]
+
+
+def read_figures(connection: Connection, study: str) -> Figures:
+    """The figures of the study with this id."""
+    here = shows.c.study == study
+    first_time = shows.c.repeat_of.is_(None)
+    number = func.count().label("number")
+    counts = select(shows.c.rater, number, func.max(votes.c.at)).join(votes, _counted).where(here)
+    seconds = {row.rater: row.seconds for row in connection.execute(_medians(study))}
+    skips = select(shows.c.rater, shows.c.group, number).join(votes, _counted).where(here, first_time)
+    answers = select(shows.c.group, shows.c.places, votes.c.answer, number).join(votes, _counted).join(raters, of_rater)
+    return Figures(
+        raters={
+            rater: RaterFigures(answered=answered, last=last, seconds=seconds.get(rater))
+            for rater, answered, last in connection.execute(counts.group_by(shows.c.rater))
+        },
+        skips=connection.execute(skips.where(votes.c.answer == "skip").group_by(shows.c.rater, shows.c.group)).all(),
+        answers=connection.execute(
+            answers.where(here, first_time, raters.c.excluded_at.is_(None)).group_by(
+                shows.c.group, shows.c.places, votes.c.answer
+            )
+        ).all(),
+    )
+
+
+def _medians(study: str) -> Select[Any]:
+    """The median time of each rater: the mean of the one or two times in the middle."""
+    timed = (
+        select(
+            shows.c.rater,
+            votes.c.seconds,
+            func.row_number().over(partition_by=shows.c.rater, order_by=votes.c.seconds).label("place"),
+            func.count().over(partition_by=shows.c.rater).label("number"),
+        )
+        .join(votes, _counted)
+        .where(shows.c.study == study, votes.c.seconds.is_not(None))
+        .subquery()
+    )
+    middle = (2 * timed.c.place).in_([timed.c.number, timed.c.number + 1, timed.c.number + 2])
+    return select(timed.c.rater, func.avg(timed.c.seconds).label("seconds")).where(middle).group_by(timed.c.rater)
+
+
+def attention(query: Select[Any], study: str, checks: Collection[str]) -> Iterator[Select[Any]]:
+    """Queries of attention checks, of repetitions, and of what these repeat; no row is in two of them.
+
+    Args:
+        query: of shows.
+        study: its id.
+        checks: ids of the groups that are attention checks.
+    """
+    repeated = select(shows.c.repeat_of).where(shows.c.study == study, shows.c.repeat_of.is_not(None))
+    repeats = or_(shows.c.repeat_of.is_not(None), shows.c.token.in_(repeated))
+    yield query.where(repeats)
+    names = sorted(checks)
+    for start in range(0, len(names), _NAMES):
+        yield query.where(shows.c.group.in_(names[start : start + _NAMES]), ~repeats)
