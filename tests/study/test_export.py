@@ -263,7 +263,7 @@ def test_the_table_of_votes_names_candidates_of_every_form(tmp_path: Path) -> No
         answered(study, "p0-like", (3,), "like"),
         answered(study, "p0-best", (0, 1, 2, 3), "ranked", best=2, worst=0),
     ]
-    like, ranked = csv.DictReader(io.StringIO(votes_csv(judged)))
+    like, ranked = csv.DictReader(io.StringIO(votes_csv(judged, widest=4)))
     assert (like["first"], like["second"], like["order"], like["answer"], like["best"]) == (
         "b",
         "",

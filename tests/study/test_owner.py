@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from seedpo.study.export import votes_csv
 from seedpo.study.security import Limits
-from tests.study.web_studies import ADDRESS, ADMIN, FAST, browsing, make_app, make_study, new_link
+from tests.study.web_studies import ADDRESS, ADMIN, FAST, browsing, make_app, make_study, new_link, vote
 
 BEARER = {"authorization": f"Bearer {ADMIN}"}
 SLOW = replace(FAST, guesses=1e-6, guesses_burst=3, all_guesses=1e-6, all_guesses_burst=5)
@@ -161,3 +163,36 @@ def test_a_rater_is_excluded_and_included_again(app: Starlette) -> None:
             assert client.post(f"/admin/{action}", data=data | {"form_token": form_token}).status_code == 303
             assert app.state.site.store.raters()[0].excluded is excluded
             assert client.get(link).status_code == 200
+
+
+def test_many_raters_are_listed_in_pages(app: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seedpo.study.admin_pages.RATERS", 4)
+    names = [name for name, _ in app.state.site.store.add_raters([f"rater {number}" for number in range(10)])]
+    order = [rater.id for rater in app.state.site.store.raters()]
+    with browsing(app) as client:
+        pages = [client.get("/admin", params={"page": page}, headers=BEARER).text for page in (1, 2, 3)]
+        listed = [re.findall(r'<th scope="row">(r[0-9a-f]{16})</th>', page) for page in pages]
+        assert [len(page) for page in listed] == [4, 4, 2]
+        assert [name for page in listed for name in page] == order
+        assert sorted(order) == sorted(names)
+        assert client.get("/admin", params={"page": 99}, headers=BEARER).text == pages[2]
+        for page in ("0", "-1", "x", "1e3", "9" * 400):
+            assert client.get("/admin", params={"page": page}, headers=BEARER).status_code == 422, page
+        assert 'href="/admin?page=2"' in pages[0]
+        assert "?page=0" not in pages[0]
+        assert "?page=4" not in pages[2]
+
+
+def test_a_large_table_of_votes_comes_in_pages(app: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
+    links = [new_link(app) for _ in range(3)]
+    with browsing(app) as client:
+        for number in range(18):
+            link = links[number % 3]
+            state = client.get(f"{link}/task").json()
+            vote(client, link, state, "left", key=f"key-{number:08}")
+        store = app.state.site.store
+        whole = client.get("/admin/votes.csv", headers=BEARER)
+        monkeypatch.setattr(store, "pages", partial(store.pages, number=4))
+        paged = client.get("/admin/votes.csv", headers=BEARER)
+    assert whole.text == paged.text == votes_csv(store.judgements())
+    assert whole.text.count("\r\n") == 19

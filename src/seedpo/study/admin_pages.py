@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from seedpo.study.bodies import Posted, read_form
+from seedpo.study.bodies import Posted, read_form, read_query
 from seedpo.study.errors import NO_ADMIN, Refusal
 from seedpo.study.export import votes_csv
-from seedpo.study.records import rater_labels
+from seedpo.study.records import Judgement, rater_labels
 from seedpo.study.sessions import SESSION_SECONDS
 from seedpo.study.site import Site
 from seedpo.study.status import question_status, rater_row, rater_status
@@ -22,7 +23,16 @@ from seedpo.study.status import question_status, rater_row, rater_status
 COOKIE = "seedpo_admin"
 WRONG_TOKEN = "This is not the token that the server printed when it started."
 
+RATERS = 200
+"""Raters on one page."""
+
 _PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+
+
+class Paged(Posted):
+    """Which raters are listed."""
+
+    page: int = Field(default=1, ge=1, le=10**6)
 
 
 class Login(Posted):
@@ -88,16 +98,30 @@ async def _owned_form(site: Site, request: Request, expected: type[Form]) -> For
     return form
 
 
-def _overview(site: Site, form_token: str, links: list[str]) -> str:
+def _overview(site: Site, form_token: str, *, links: Sequence[str] = (), page: int = 1) -> str:
     figures = site.store.figures()
+    status = rater_status(site.store, figures)
+    pages = max(1, math.ceil(len(status) / RATERS))
+    page = min(page, pages)
     return site.page(
         "admin",
         settings=site.settings,
         form_token=form_token,
-        raters=[rater_row(status) for status in rater_status(site.store, figures)],
+        raters=[rater_row(line) for line in status[(page - 1) * RATERS : page * RATERS]],
+        page=page,
+        pages=pages,
         questions=question_status(site.store.study, figures),
         links=links,
     )
+
+
+async def _csv(
+    site: Site, widest: int, pages: Iterator[list[Judgement]], page: Sequence[Judgement]
+) -> AsyncIterator[str]:
+    """A table of all answers, page by page, so that a large study needs no more memory than a small one."""
+    yield votes_csv(page, widest=widest)
+    while page := await site.read(next, pages, ()):
+        yield await site.reads.run(partial(votes_csv, page, widest=widest, head=False))
 
 
 def _login_routes(site: Site) -> list[Route]:
@@ -112,7 +136,8 @@ def _login_routes(site: Site) -> list[Route]:
         except Refusal as refusal:  # whoever is slowed down may still log in
             return closed(refusal, refusal.sentence if refusal.wait else "")
         form_token = site.secret.form_token(_session(request))
-        return HTMLResponse(await site.read(_overview, site, form_token, []))
+        page = read_query(request, Paged).page
+        return HTMLResponse(await site.read(partial(_overview, site, form_token, page=page)))
 
     async def login(request: Request) -> Response:
         token = (await read_form(request, Login)).token
@@ -156,7 +181,7 @@ def _action_routes(site: Site) -> list[Route]:
         new_links = [f"{str(request.base_url).rstrip('/')}/r/{token}" for _, token in raters]
         if "text/html" in request.headers.get("accept", ""):
             form_token = site.secret.form_token(_session(request))
-            return HTMLResponse(await site.read(_overview, site, form_token, new_links))
+            return HTMLResponse(await site.read(partial(_overview, site, form_token, links=new_links)))
         return JSONResponse({"links": new_links})
 
     def rater_action(act: Callable[[str], object]) -> Callable[[Request], Awaitable[Response]]:
@@ -170,9 +195,11 @@ def _action_routes(site: Site) -> list[Route]:
 
     async def votes(request: Request) -> Response:
         _require_admin(site, request)
-        text = await site.read(lambda: votes_csv(site.store.judgements()))
+        widest = await site.read(site.store.widest_view)
+        pages = site.store.pages()
+        page = await site.read(next, pages, ())
         headers = {"content-disposition": 'attachment; filename="votes.csv"'}
-        return Response(text, media_type="text/csv", headers=headers)
+        return StreamingResponse(_csv(site, widest, pages, page), media_type="text/csv", headers=headers)
 
     return [
         Route("/admin/links", links, methods=["POST"]),

@@ -13,7 +13,7 @@ import io
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -305,24 +305,27 @@ _ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth")
 """Names of the candidates of a unit in their order in the group."""
 
 
-def votes_csv(judgements: Sequence[Judgement]) -> str:
-    """All counted answers as CSV, checks and repetitions included.
+def votes_csv(judgements: Iterable[Judgement], *, widest: int = 2, head: bool = True) -> str:
+    """Counted answers as CSV, checks and repetitions included.
 
     ``first``, ``second`` and so on are the sources of the candidates, as many as were shown at most, and at least two.
     ``order`` names them as they were on the screen. ``answer`` is one of these words, or what was pressed; ``best`` and
     ``worst`` are two of them if the answer is "ranked".
+
+    Args:
+        judgements: all answers, or a part of them.
+        widest: candidates in one view at most, of all parts.
+        head: begin with the names of the columns.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    most = max((len(judgement.candidates) for judgement in judgements), default=2)
-    names = _ORDINALS[: max(most, 2)]
-    writer.writerow(
-        (
-            *("at", "rater", "number", "question", "category", "prompt", "group", *names),
-            *(f"{name}_images" for name in names),
-            *("order", "answer", "best", "worst", "expected", "repeated", "seconds"),
+    names = _ORDINALS[: max(widest, 2)]
+    if head:
+        images = [f"{name}_images" for name in names]
+        answered = ("order", "answer", "best", "worst", "expected", "repeated", "seconds")
+        writer.writerow(
+            ("at", "rater", "number", "question", "category", "prompt", "group", *names, *images, *answered)
         )
-    )
     for judgement in judgements:
         writer.writerow([spreadsheet_text(cell) for cell in _csv_row(judgement, len(names))])
     return text.getvalue()

@@ -14,6 +14,9 @@ from seedpo.study.tally import of_rater
 _NAMES = 1000
 """Names in one query; databases bound their number."""
 
+ANSWER = (votes.c.answer, votes.c.best, votes.c.worst, votes.c.seconds, votes.c.at)
+"""What a vote says."""
+
 _counted = votes.c.id == shows.c.last_vote
 
 
@@ -102,3 +105,31 @@ def attention(query: Select[Any], study: str, checks: Collection[str]) -> Iterat
     names = sorted(checks)
     for start in range(0, len(names), _NAMES):
         yield query.where(shows.c.group.in_(names[start : start + _NAMES]), ~repeats)
+
+
+def widest_view(connection: Connection, study: str) -> int:
+    """Candidates in one view at most; 0 if nothing was shown."""
+    commas = func.length(shows.c.members) - func.length(func.replace(shows.c.members, ",", ""))
+    most = connection.execute(select(func.max(commas)).where(shows.c.study == study)).scalar()
+    return 0 if most is None else int(most) + 1
+
+
+def page_of_votes(study: str, *, after: int, newest: int, number: int) -> Select[Any]:
+    """A page of all shows with their answers, excluded raters apart, in the order of these answers.
+
+    Args:
+        study: its id.
+        after: the vote with which the page before ended; 0: the first page.
+        newest: the newest vote that counts, so that all pages show the same moment.
+        number: of rows.
+    """
+    counted = select(func.max(votes.c.id)).where(votes.c.show == shows.c.token, votes.c.id <= newest)
+    return (
+        select(shows, votes.c.id.label("vote"), *ANSWER)
+        .join(votes, votes.c.show == shows.c.token)
+        .join(raters, of_rater)
+        .where(shows.c.study == study, raters.c.excluded_at.is_(None))
+        .where(votes.c.id > after, votes.c.id == counted.correlate(shows).scalar_subquery())
+        .order_by(votes.c.id)
+        .limit(number)
+    )

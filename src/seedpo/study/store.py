@@ -30,7 +30,7 @@ from seedpo.study.book import HOLD, Book, Progress, Turn
 from seedpo.study.commits import Commits
 from seedpo.study.database import Database
 from seedpo.study.errors import LinkEnded, NoConsent, NotOffered, NotShown, StoreError, UnknownRater
-from seedpo.study.figures import Figures, attention, read_figures
+from seedpo.study.figures import Figures, attention, page_of_votes, read_figures, widest_view
 from seedpo.study.folder import Study, refreshed
 from seedpo.study.ledger import Ledger, counted_vote, group_of, judgement_of, of_rater, rater_of, show_of
 from seedpo.study.records import Judgement, Rater, Show, Side
@@ -310,6 +310,29 @@ class Store:
         with self._reading() as connection:
             rows = connection.execute(query).all()
         return self._judgements(rows)
+
+    def pages(self, *, number: int = 2000) -> Iterator[list[Judgement]]:
+        """The judgements of now, in pages that are read when they are asked for. Answers that come later are left out.
+
+        Args:
+            number: of judgements on a page.
+        """
+        with self._reading() as connection:
+            newest = connection.execute(select(func.max(votes.c.id))).scalar() or 0
+        last = 0
+        while True:
+            with self._reading() as connection:
+                query = page_of_votes(self._id, after=last, newest=newest, number=number)
+                rows = connection.execute(query).all()
+            if not rows:
+                return
+            last = rows[-1].vote
+            yield self._judgements(rows)
+
+    def widest_view(self) -> int:
+        """Candidates in one view at most; 0 if nothing was shown."""
+        with self._reading() as connection:
+            return widest_view(connection, self._id)
 
     def figures(self) -> Figures:
         """What the database counts about all answers."""

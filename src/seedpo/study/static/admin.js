@@ -1,8 +1,9 @@
 "use strict";
 // The admin page works without this file; it adds copying and a question before a link is revoked.
-for (const form of document.querySelectorAll("form[data-confirm]")) {
+for (const form of document.forms) {
   form.addEventListener("submit", (event) => {
-    if (!window.confirm(form.dataset.confirm)) event.preventDefault();
+    const question = event.submitter?.dataset.confirm;
+    if (question && !window.confirm(question)) event.preventDefault();
   });
 }
 for (const button of document.querySelectorAll("button[data-copy]")) {
