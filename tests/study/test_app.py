@@ -224,10 +224,13 @@ def test_nothing_that_tells_the_sides_apart_reaches_a_rater(tmp_path: Path) -> N
         client.post(f"{link}/vote", content=b"{")
         vote(client, link, {"task": {"show": "none"}}, "left", key="key-00000009")
         group = study.groups[0]
-        app.state.site.store.next = lambda rater: (_ for _ in ()).throw(StoreError(f"group {group.id} of {MODELS[0]}"))
-        assert client.get(f"{link}/task").status_code == 503
-        app.state.site.store.next = lambda rater: (_ for _ in ()).throw(RuntimeError(f"{group} {tmp_path}"))
-        assert client.get(f"{link}/task").status_code == 500
+        store = app.state.site.store
+        for error, status in (
+            (StoreError(f"group {group.id} of {MODELS[0]}"), 503),
+            (RuntimeError(f"{group} {tmp_path}"), 500),
+        ):
+            store.turn_soon = lambda rater, error=error: (_ for _ in ()).throw(error)
+            assert client.get(f"{link}/task").status_code == status
     assert len(responses) > 30
     secrets = [*MODELS, CATEGORY, "gruppe-", "frage-", *study.images, str(tmp_path), "flipped", "expected", ".png"]
     for secret in secrets:

@@ -8,16 +8,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, or_, select
 
+from seedpo.study.ledger import counted_vote, of_rater
 from seedpo.study.tables import raters, shows, votes
-from seedpo.study.tally import of_rater
 
 _NAMES = 1000
 """Names in one query; databases bound their number."""
 
 ANSWER = (votes.c.answer, votes.c.best, votes.c.worst, votes.c.seconds, votes.c.at)
 """What a vote says."""
-
-_counted = votes.c.id == shows.c.last_vote
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,21 +54,18 @@ def read_figures(connection: Connection, study: str) -> Figures:
     here = shows.c.study == study
     first_time = shows.c.repeat_of.is_(None)
     number = func.count().label("number")
-    counts = select(shows.c.rater, number, func.max(votes.c.at)).join(votes, _counted).where(here)
+    counts = select(shows.c.rater, number, func.max(votes.c.at)).join(votes, counted_vote).where(here)
     seconds = {row.rater: row.seconds for row in connection.execute(_medians(study))}
-    skips = select(shows.c.rater, shows.c.group, number).join(votes, _counted).where(here, first_time)
-    answers = select(shows.c.group, shows.c.places, votes.c.answer, number).join(votes, _counted).join(raters, of_rater)
+    skips = select(shows.c.rater, shows.c.group, number).join(votes, counted_vote).where(here, first_time)
+    answers = select(shows.c.group, shows.c.places, votes.c.answer, number).join(votes, counted_vote)
+    answers = answers.join(raters, of_rater).where(here, first_time, raters.c.excluded_at.is_(None))
     return Figures(
         raters={
             rater: RaterFigures(answered=answered, last=last, seconds=seconds.get(rater))
             for rater, answered, last in connection.execute(counts.group_by(shows.c.rater))
         },
         skips=connection.execute(skips.where(votes.c.answer == "skip").group_by(shows.c.rater, shows.c.group)).all(),
-        answers=connection.execute(
-            answers.where(here, first_time, raters.c.excluded_at.is_(None)).group_by(
-                shows.c.group, shows.c.places, votes.c.answer
-            )
-        ).all(),
+        answers=connection.execute(answers.group_by(shows.c.group, shows.c.places, votes.c.answer)).all(),
     )
 
 
@@ -83,7 +78,7 @@ def _medians(study: str) -> Select[Any]:
             func.row_number().over(partition_by=shows.c.rater, order_by=votes.c.seconds).label("place"),
             func.count().over(partition_by=shows.c.rater).label("number"),
         )
-        .join(votes, _counted)
+        .join(votes, counted_vote)
         .where(shows.c.study == study, votes.c.seconds.is_not(None))
         .subquery()
     )

@@ -15,6 +15,7 @@ from seedpo.study.bodies import Posted, read_form, read_json, read_query
 from seedpo.study.errors import INVITATION, NO_CONSENT, Refusal
 from seedpo.study.records import Show, Side
 from seedpo.study.site import Site
+from seedpo.study.store import Turn
 
 SHOW = r"^[A-Za-z0-9_-]{1,100}$"
 """What tokens of shows look like."""
@@ -94,7 +95,9 @@ def rater_tasks(site: Site) -> list[Route]:
 
     async def task(request: Request) -> Response:
         token = request.path_params["token"]
-        state = await _state(site, await site.rater_id(token), token)
+        rater_id = await site.rater_id(token)
+        turn = await site.turn(site.store.turn_soon(rater_id))
+        state = await _state(site, rater_id, turn, f"/r/{token}")
         return JSONResponse(state | {"csrf": site.secret.form_token(token)})
 
     async def vote(request: Request) -> Response:
@@ -103,8 +106,8 @@ def rater_tasks(site: Site) -> list[Route]:
         site.require_form_token(token, request.headers.get("x-csrf-token", ""))
         answer = dict(await read_json(request, Vote))
         show, side = answer.pop("show"), answer.pop("side")
-        await site.write(partial(site.store.vote, rater_id, show, side, **answer))
-        return JSONResponse({"saved": True} | await _state(site, rater_id, token))
+        turn = await site.turn(site.store.vote_soon(rater_id, show, side, **answer))
+        return JSONResponse({"saved": True} | await _state(site, rater_id, turn, f"/r/{token}"))
 
     async def previous(request: Request) -> Response:
         token = request.path_params["token"]
@@ -161,25 +164,15 @@ def _addresses(site: Site, rater_id: str, images: Iterable[str], address: str) -
     return [f"{address}/image/{site.secret.image_name(rater_id, image)}" for image in images]
 
 
-async def _state(site: Site, rater_id: str, token: str) -> dict[str, Any]:
+async def _state(site: Site, rater_id: str, turn: Turn, address: str) -> dict[str, Any]:
     """What to judge, the rater's progress, and the images that probably come next."""
-    address = f"/r/{token}"
-    show = await site.write(site.store.next, rater_id)
-    progress = await site.read(site.store.progress, rater_id)
+    images: set[str] = set()
+    for proposal in turn.upcoming:
+        group = (await site.study_with(group=proposal.group)).group(proposal.group)
+        images.update(image for index in proposal.order for image in group.candidates[index].images)
     return {
-        "task": show and await task_of(site, show, address=address),
-        "progress": {"done": progress.done, "total": progress.total},
-        "preload": await _preload(site, rater_id, address),
+        "task": turn.show and await task_of(site, turn.show, address=address),
+        "progress": {"done": turn.progress.done, "total": turn.progress.total},
+        # The order of the next images must not tell their sides.
+        "preload": sorted(_addresses(site, rater_id, images, address)),
     }
-
-
-async def _preload(site: Site, rater_id: str, address: str) -> list[str]:
-    """Addresses of images that a rater will probably see next; their order says nothing about sides."""
-    groups = site.store.known_study.by_id
-    images = {
-        image
-        for proposal in await site.read(site.store.upcoming, rater_id)
-        for index in proposal.order
-        for image in groups[proposal.group].candidates[index].images
-    }
-    return sorted(_addresses(site, rater_id, images, address))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,7 +12,7 @@ import jinja2
 from starlette.requests import Request
 
 from seedpo.errors import DataError
-from seedpo.study.errors import ENDED_LINK, NO_IMAGE, OLD_PAGE, TOO_FAST, UNKNOWN_LINK, Refusal
+from seedpo.study.errors import ENDED_LINK, NO_IMAGE, OLD_PAGE, TOO_FAST, UNKNOWN_LINK, Refusal, UnknownRater
 from seedpo.study.folder import Study
 from seedpo.study.gallery import Gallery
 from seedpo.study.paragraphs import blocks
@@ -18,7 +20,7 @@ from seedpo.study.records import Rater
 from seedpo.study.security import Limits, Pace, Secret, is_same, network
 from seedpo.study.sessions import Sessions
 from seedpo.study.settings import StudySettings
-from seedpo.study.store import Store
+from seedpo.study.store import Store, Turn
 from seedpo.study.threads import Outage, Threads
 from seedpo.study.visitors import Visitors
 
@@ -85,6 +87,19 @@ class Site:
         result = await self.writes.run(call, *arguments)
         self.outage.succeeded()
         return result
+
+    async def turn(self, future: Future[Turn]) -> Turn:
+        """What a rater's page shows, as soon as the store knows it.
+
+        Raises:
+            Refusal: the rater's data were deleted.
+        """
+        try:
+            turn = await asyncio.wrap_future(future)
+        except UnknownRater:
+            raise Refusal(404, UNKNOWN_LINK) from None
+        self.outage.succeeded()
+        return turn
 
     async def study_with(self, *, group: str = "", image: str = "") -> Study:
         """The study, read again if the groups that this process knows lack a group or an image."""
