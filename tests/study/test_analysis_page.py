@@ -9,6 +9,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -34,7 +35,9 @@ from seedpo.study.analysis_wording import (
     titled,
 )
 from seedpo.study.folder import open_study
+from seedpo.study.records import Candidate, Judgement, Show
 from seedpo.study.registration import Aim, Registration
+from seedpo.study.settings import Question
 from seedpo.study.store import Store
 from seedpo.study.vote_statistics import Resampling
 from tests.study.made_votes import QUESTIONS, check, judgement, made_study, simulated
@@ -170,6 +173,44 @@ def test_with_few_raters_nothing_is_said_to_be_shown_or_not_shown() -> None:
     assert not re.search("shown|preferred", headline(analysis))
     assert (analysis.tested, analysis.explored) == (0, 1)
     assert page.count('class="warning"') == 1
+
+
+def liked(share: dict[str, float], *, raters: int = 8, prompts: int = 12) -> list[Judgement]:
+    """Likes of one image of each model for each prompt; shares are exact, and which ones is drawn."""
+    cells = [(rater, prompt) for rater in range(raters) for prompt in range(prompts)]
+    likes = []
+    for at, (model, wanted) in enumerate(share.items()):
+        order = np.random.default_rng(at).permutation(len(cells))
+        likes += [
+            single(order[row] < wanted * len(cells), model, rater=f"r{rater}", prompt=f"p{prompt}", at=at, number=row)
+            for row, (rater, prompt) in enumerate(cells)
+        ]
+    return likes
+
+
+def single(like: bool, model: str, *, rater: str, prompt: str, at: int, number: int) -> Judgement:
+    show = Show(token=f"{rater}-{model}-{prompt}", rater=rater, group=prompt, order=(at,), number=number)
+    image = Candidate(source=model, images=(f"{model}-{prompt}",))
+    answer = "like" if like else "dislike"
+    return Judgement(
+        show=show, question="liking", prompt=prompt, category="", candidates=(image,), answer=answer, seconds=3.0
+    )
+
+
+def test_likes_are_shares_by_model_and_their_differences() -> None:
+    question = Question(key="liking", text="Do you like it?", form="single", choices=("like", "dislike"))
+    study = made_study(questions=[question], primary="liking")
+    analysis = analyze(study, liked({"base": 0.25, "see": 0.75}), resampling=Resampling(resamples=60))
+    page = render(analysis)
+    parsed(page)
+    ((votes, rate, _, verdict),) = cells(page)["primary", "base against see"]
+    assert (rate.split()[:2], verdict) == (["\N{MINUS SIGN}50", "points"], "see preferred")
+    assert votes == str(len(liked({"base": 0, "see": 0})))
+    assert "see is preferred to base (+50 points in the share of likes" in headline(analysis)
+    assert page.count('<div class="forest"') == 2
+    assert [f"{row.model} {percent(row.share)}" for row in analysis.questions[0].liked] == ["see 75%", "base 25%"]
+    alone = render(analyze(study, liked({"base": 0.25}), resampling=Resampling(resamples=60)))
+    assert alone.count('<div class="forest"') == 1
 
 
 @pytest.mark.parametrize(

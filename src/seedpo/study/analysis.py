@@ -259,13 +259,14 @@ def _careless(study: Study, judgements: Iterable[Judgement], checks: int, least:
 
 
 def _by_question(study: Study, votes: Sequence[Judgement]) -> list[tuple[str, str, list[Judgement]]]:
-    """Key, text and votes of each question that has votes, and of all together if there are several."""
+    """Key, text and votes of each question that has votes, and of all that compare images if there are several."""
     parts = [
         (question.key, question.text, [vote for vote in votes if vote.question == question.key])
         for question in study.settings.questions
     ]
-    parts = [part for part in parts if part[2]]
-    return parts if len(parts) < 2 else [*parts, ("", "All questions together", list(votes))]
+    together = [vote for vote in votes if len(vote.candidates) > 1]
+    several = len({vote.question for vote in together}) > 1
+    return [part for part in parts if part[2]] + ([("", "All questions together", together)] if several else [])
 
 
 def _questions(

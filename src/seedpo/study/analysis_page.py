@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from seedpo.study.analysis_wording import (
     p_value,
     percent,
     percents,
+    rate_words,
     share_words,
     titled,
 )
@@ -178,6 +179,7 @@ def render(analysis: Analysis) -> str:
         "p": p_value,
         "percent": percent,
         "percents": percents,
+        "rate": rate_words,
     }
     title = analysis.title
     return templates.get_template("analysis.html.j2").render(
@@ -190,7 +192,7 @@ def render(analysis: Analysis) -> str:
         counts=counts_words(analysis),
         families=_families(analysis),
         findings=findings(analysis),
-        parts=[_part(result, analysis) for result in analysis.questions],
+        parts=[_part(result) for result in analysis.questions],
         most_rankings=MOST_RANKINGS,
         least_raters=LEAST_RATERS,
         least_prompts=LEAST_PROMPTS,
@@ -210,19 +212,36 @@ def _families(analysis: Analysis) -> list[dict[str, Any]]:
     return [family for family in families if family["size"]]
 
 
-def _part(result: QuestionResult, analysis: Analysis) -> dict[str, Any]:
+def _part(result: QuestionResult) -> dict[str, Any]:
     title = result.text or result.key
     return {
         "result": result,
         "title": title,
         "name": result.key or "all",
+        "unit": "image" if result.liked else "pair",
         "limits": limits_words(result),
+        "pairs": sum(row.votes for row in result.comparisons) > result.votes and not result.liked,
+        **dict.fromkeys(("rates", "strengths", "shares", "differences")),
+        **(_like_charts(result, title) if result.liked else _pair_charts(result, title)),
+    }
+
+
+def _pair_charts(result: QuestionResult, title: str) -> dict[str, Any]:
+    rates, strengths = _rate_rows(result), _strength_rows(result)
+    return {
         "rates": chart(
-            _rate_rows(result), title=titled(title, "win rates"), x_label="win rate of the first", reference=0.5
+            rates, title=titled(title, "win rates"), x_label="win rate of the first", reference=0.5, shares=True
         ),
-        "strengths": chart(
-            _strength_rows(result), title=titled(title, "strengths"), x_label="log-strength", reference=0.0
-        ),
+        "strengths": chart(strengths, title=titled(title, "strengths"), x_label="log-strength", reference=0.0),
+    }
+
+
+def _like_charts(result: QuestionResult, title: str) -> dict[str, Any]:
+    shares, label = _like_rows(result), "difference, percentage points"
+    differences = [_difference(row) for row in _rate_rows(result)]
+    return {
+        "shares": chart(shares, title=titled(title, "likes"), x_label="share of likes", reference=None, shares=True),
+        "differences": chart(differences, title=titled(title, "differences"), x_label=label, reference=0.0),
     }
 
 
@@ -267,11 +286,29 @@ def _rate_rows(result: QuestionResult) -> list[Row]:
             value=row.rate,
             ends=row.interval,
             inner=row.wilson,
-            tone="open" if row.verdict == "open" else "good",
-            tip=f"{row.left} against {row.right}: {percent(row.rate)}, interval {percents(row.interval)}",
+            tone="good" if row.verdict != "open" and row.family == "primary" else "open",
+            tip="{} against {}: {}, interval {}".format(row.left, row.right, *rate_words(row)),
         )
         for row in result.comparisons
     ]
+
+
+def _like_rows(result: QuestionResult) -> list[Row]:
+    return [
+        Row(
+            label=row.model,
+            value=row.share,
+            ends=row.interval,
+            tip=f"{row.model}: {percent(row.share)}, interval {percents(row.interval)}",
+        )
+        for row in result.liked
+    ]
+
+
+def _difference(row: Row) -> Row:
+    """The same comparison in percentage points of likes."""
+    value, *ends = (200.0 * share - 100.0 for share in (row.value, *(row.ends or ())))
+    return replace(row, value=value, ends=(ends[0], ends[1]) if ends else None, inner=None)
 
 
 def _strength_rows(result: QuestionResult) -> list[Row]:
@@ -283,27 +320,30 @@ def _strength_rows(result: QuestionResult) -> list[Row]:
     return rows
 
 
-def chart(rows: Sequence[Row], *, title: str, x_label: str, reference: float) -> dict[str, Any] | None:
+def chart(
+    rows: Sequence[Row], *, title: str, x_label: str, reference: float | None, shares: bool = False
+) -> dict[str, Any] | None:
     """What the template draws; `None` without rows.
 
     Args:
         rows: from top to bottom.
         title: for screen readers.
         x_label: of the axis.
-        reference: place of the dashed line. If it is 0.5, values are shares and the axis is from 0% to 100%.
+        reference: place of the dashed line; `None`: there is none.
+        shares: values are shares, and the axis is from 0% to 100%.
     """
     if not rows:
         return None
-    values = [reference, *(value for row in rows for value in (row.value, *(row.ends or ())))]
+    values = [reference or 0.0, *(value for row in rows for value in (row.value, *(row.ends or ())))]
     margin = 0.05 * (max(values) - min(values)) or 0.5
-    low, high = (0.0, 1.0) if reference == 0.5 else (min(values) - margin, max(values) + margin)
-    places = [0.0, 0.25, 0.5, 0.75, 1.0] if reference == 0.5 else ticks(low, high, 5)
+    low, high = (0.0, 1.0) if shares else (min(values) - margin, max(values) + margin)
+    places = [0.0, 0.25, 0.5, 0.75, 1.0] if shares else ticks(low, high, 5)
     spacing = places[1] - places[0] if len(places) > 1 else 1.0
     return {
         "x": Axis(low=low, high=high, start=12.0, end=328.0),
         "x_label": x_label,
         "reference": reference,
-        "ticks": [(value, f"{value:.0%}" if reference == 0.5 else tick_label(value, spacing)) for value in places],
+        "ticks": [(value, f"{value:.0%}" if shares else tick_label(value, spacing)) for value in places],
         "rows": rows,
         "words": f"{title}. {'; '.join(row.tip for row in rows)}.",
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from seedpo.core.stats.two_way import LEAST_PROMPTS, LEAST_RATERS
 from seedpo.pages.wording import MINUS, count, listing, sentence
@@ -37,6 +37,19 @@ def percent(share: float) -> str:
 def percents(ends: Ends) -> str:
     """``41% to 58%``."""
     return f"{percent(ends[0])} to {percent(ends[1])}"
+
+
+def points(share: float) -> str:
+    """A difference of shares in whole percentage points: ``+12``."""
+    return f"{round(100 * share):+d}".replace("-", MINUS)
+
+
+def rate_words(row: Comparison) -> tuple[str, str]:
+    """The rate of a comparison and its interval; of likes, the difference of the shares of likes."""
+    if not row.liked:
+        return percent(row.rate), percents(row.interval)
+    low, high = (points(2.0 * end - 1.0) for end in row.interval)
+    return f"{points(2.0 * row.rate - 1.0)} points", f"{low} to {high}"
 
 
 def p_value(p: float | None) -> str:
@@ -124,10 +137,10 @@ def preference_words(row: Comparison) -> str:
 
 def _rate_words(row: Comparison, analysis: Analysis) -> str:
     """The rate of the preferred model."""
-    (low, high), rate = row.interval, row.rate
     if row.verdict == "right":
-        low, high, rate = 1.0 - high, 1.0 - low, 1.0 - rate
-    return f"{percent(rate)} of votes, {level_words(analysis)} interval {percents((low, high))}"
+        row = replace(row, rate=1.0 - row.rate, interval=(1.0 - row.interval[1], 1.0 - row.interval[0]))
+    rate, interval = rate_words(row)
+    return f"{rate} {'in the share of likes' if row.liked else 'of votes'}, {level_words(analysis)} interval {interval}"
 
 
 def _nothing_asked(analysis: Analysis) -> str:
