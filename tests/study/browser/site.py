@@ -30,6 +30,9 @@ QUESTIONS = (
     Question(key="diversity", text="Which three differ more from the first?", shows="set"),
 )
 
+LIKE = Question(key="like", text="Do you like it?", form="single")
+BEST = Question(key="best", text="Which is best, which worst?", form="best-worst", choices=("ranked", "bad", "skip"))
+
 
 def picture(number: int, *, ratio: float = 1.0) -> bytes:
     """A PNG that differs from any other: a numbered colour, 256 pixels high."""

@@ -10,11 +10,8 @@ import pytest
 pytest.importorskip("playwright", reason="needs Playwright's Python client: pip install playwright")
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
-from seedpo.study.settings import Question
-from tests.study.browser.site import QUESTIONS, Asked, Site, served, study_of
+from tests.study.browser.site import BEST, LIKE, QUESTIONS, Asked, Site, served, study_of
 
-LIKE = Question(key="like", text="Do you like it?", form="single")
-BEST = Question(key="best", text="Which is best, which worst?", form="best-worst", choices=("ranked", "bad", "skip"))
 BEST_OF_SIX = BEST.model_copy(update={"key": "six", "per_view": 6})
 
 ALL_THERE = """() => {

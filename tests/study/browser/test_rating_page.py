@@ -13,7 +13,7 @@ pytest.importorskip("playwright", reason="needs Playwright's Python client: pip 
 from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from benchmarks.study_servers import StudyServer
-from tests.study.browser.site import SECRET, Site, make_study
+from tests.study.browser.site import BEST, LIKE, QUESTIONS, SECRET, Asked, Site, make_study, served, study_of
 
 TOTAL = 6
 LEFT, RIGHT, TIE, SKIP = (f"button[data-side={side}]" for side in ("left", "right", "tie", "skip"))
@@ -25,10 +25,11 @@ BOXES = """() => ['[data-side=left]', '[data-side=right]', '#question'].map(id =
 
 LOADED = """() => {
     const images = [...document.querySelectorAll('#items img')];
-    return images.length > 1 && images.every(image => image.complete && image.naturalWidth > 0);
+    return images.length > 0 && images.every(image => image.complete && image.naturalWidth > 0);
 }"""
 
-ENABLED = "() => [...document.querySelectorAll('button[data-side]:not([hidden])')].every(button => !button.disabled)"
+ENABLED = """() => [...document.querySelectorAll('#task button:not([hidden])')].every(
+    button => !button.disabled || button.dataset.side === 'ranked')"""
 """Functions, not expressions: those Playwright would evaluate again and again by ``eval``, which the page forbids."""
 
 
@@ -227,24 +228,22 @@ def test_a_slow_double_click_does_not_vote_on_the_next_pair(page: Page, site: Si
     assert len(site.judgements()) == 2
 
 
-def test_nothing_tells_the_models(page: Page, site: Site) -> None:
-    """Pages, scripts, JSON, addresses, headers and images: everything that the browser gets."""
+def test_nothing_tells_the_models(page: Page, tmp_path: Path) -> None:
+    """Pages, scripts, JSON, addresses, headers and images: everything that the browser gets, in every form."""
     received: list[bytes] = []
     page.on("response", lambda response: received.append(f"{response.url} {response.headers}".encode()))
     page.on("requestfinished", lambda request: received.append(request.response().body()))
-    link = site.link()
-    page.goto(link)
-    page.locator("#consent-agree").click()
-    page.locator("#start").click()
-    shown(page)
-    answer(page, lambda: page.keyboard.press("ArrowLeft"))
-    shown(page)
-    assert any(b"\x89PNG" in content for content in received), "images were among what was looked at"
+    asked = [Asked(QUESTIONS[0]), Asked(QUESTIONS[1]), Asked(LIKE, 1), Asked(BEST, 4)]
+    with served(study_of(tmp_path / "study", asked)) as site:
+        begin(page, site.link())
+        assert "<b>signs</b>" in page.locator("#prompt").inner_text(), "prompts are text, not HTML"
+        answer_all(page, key="s")
+        assert len(site.judgements()) == len(asked)
+    assert sum(b"\x89PNG" in content for content in received) >= 2 + 8 + 1 + 4
     for secret in (SECRET.encode(), b"last-modified", b".png"):
         assert not any(secret in content for content in received), secret
     for image in {image for group in site.study.groups for c in group.candidates for image in c.images}:
         assert not any(image.encode() in content for content in received), "the id of an image names its file"
-    assert "<b>signs</b>" in page.locator("#prompt").inner_text(), "prompts are text, not HTML"
 
 
 def test_nothing_moves_when_images_arrive(page: Page, site: Site) -> None:
