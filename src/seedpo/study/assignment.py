@@ -19,11 +19,15 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
 
 from seedpo.study.folder import Study
 from seedpo.study.records import Answer, Judgement, Unit
+from seedpo.study.unit_counts import Units, numbers_of
 from seedpo.study.units import Counts, Members, finished, is_knockout, knockout_order, next_match, units_of
 
 REPEAT_AFTER = 5
@@ -71,7 +75,12 @@ def scheduled(share: float, number: int, seed: str) -> int:
         return 0
     block = int(number * share)
     start, end = math.ceil(block / share), math.ceil((block + 1) / share)
-    return block + (random.Random(f"{seed}|{block}").randrange(start, end) <= number)
+    return block + (_place(f"{seed}|{block}", start, end) <= number)
+
+
+@lru_cache(maxsize=100_000)
+def _place(seed: str, start: int, end: int) -> int:
+    return random.Random(seed).randrange(start, end)
 
 
 def _due(study: Study, kind: str, number: int, rater: str) -> int:
@@ -141,6 +150,11 @@ class _Plan:
     knockouts: Mapping[str, Sequence[int]]
     checks: Sequence[Unit]
 
+    @cached_property
+    def begins(self) -> Units:
+        """The units, and the first comparisons of the knockouts."""
+        return Units([*self.units, *(_opening(name, entries) for name, entries in self.knockouts.items())])
+
 
 @dataclass(frozen=True)
 class _State:
@@ -165,6 +179,14 @@ class _State:
     def is_open(self, unit: Unit) -> bool:
         """Whether the rater has not answered a unit."""
         return unit[1] not in self.answers.get(unit[0], ())
+
+    def wanted(self) -> NDArray[np.bool_]:
+        """Which of ``plan.begins`` have too few raters and are not answered, (n,)."""
+        wanted: NDArray[np.bool_] = numbers_of(self.counts, self.plan.begins) < self.study.settings.raters_per_pair
+        places = self.plan.begins.places
+        answered = (places.get((group, members)) for group, answers in self.answers.items() for members in answers)
+        wanted[[place for place in answered if place is not None]] = False
+        return wanted
 
     def is_free(self, group: str) -> bool:
         """Whether a knockout has not been played by enough raters."""
@@ -224,7 +246,7 @@ def total(study: Study, own: Sequence[Judgement], counts: Counts, *, rater: str)
     """
     settings, plan = study.settings, _plans(study)[None]
     state = _State(study, plan, counts, {}, _by_group(own), random.Random(), random.Random())
-    left = sum(counts.get(unit, 0) < settings.raters_per_pair and state.is_open(unit) for unit in plan.units)
+    left = int(np.count_nonzero(state.wanted()[: len(plan.units)]))
     for name, entries in plan.knockouts.items():
         match = next_match(entries, state.answers.get(name, {}))
         if match and (match[0] or state.is_free(name)):
@@ -340,13 +362,12 @@ def _untouched(state: _State) -> Unit | None:
 
 def _rarest(state: _State) -> Unit | None:
     """A unit with the fewest raters."""
-    by_count: dict[int, list[Unit]] = {}
-    openings = [_opening(name, entries) for name, entries in state.plan.knockouts.items()]
-    for unit in [*state.plan.units, *openings]:
-        count = state.counts.get(unit, 0)
-        if count < state.study.settings.raters_per_pair and state.is_open(unit):
-            by_count.setdefault(count, []).append(unit)
-    return state.draw.choice(by_count[min(by_count)]) if by_count else None
+    wanted, numbers = state.wanted(), numbers_of(state.counts, state.plan.begins)
+    if not wanted.any():
+        return None
+    rarest = np.flatnonzero(wanted & (numbers == numbers[wanted].min()))
+    unit: Unit = state.plan.begins.units[state.draw.choice(rarest)]
+    return unit
 
 
 def _opening(group: str, entries: Sequence[int]) -> Unit:

@@ -55,10 +55,17 @@ class Commits(Generic[Book]):
 
     Args:
         transaction: is entered for each group of requests, and gives what they work on; its end is the commit.
+        fatal: errors that end the transaction, whichever request met them.
     """
 
-    def __init__(self, transaction: Callable[[], AbstractContextManager[Book]]) -> None:
+    def __init__(
+        self,
+        transaction: Callable[[], AbstractContextManager[Book]],
+        *,
+        fatal: tuple[type[Exception], ...] = (),
+    ) -> None:
         self._transaction = transaction
+        self._fatal = fatal
         self._waiting: deque[_Request[Book]] = deque()
         self._news = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -134,6 +141,8 @@ class Commits(Generic[Book]):
                     outcomes.append(request.work(book))
                 except SeedpoError as refusal:
                     outcomes.append(refusal)
+                except self._fatal:
+                    raise
                 except Exception as error:
                     raise _Broken(request, error) from error
         return outcomes

@@ -22,6 +22,9 @@ _DRIVERS = {
 """By the kind that a URL names: kind and driver that are used."""
 _EXPECTED = "write sqlite:////folder/votes.db or postgresql://user:password@host/name"
 
+ERRORS: tuple[type[Exception], ...] = (SQLAlchemyError, sqlite3.Error)
+"""What a database raises; :class:`Database` makes one line of it at the end of a transaction."""
+
 _LOCAL = ("", "localhost", "127.0.0.1")
 
 _CAUSES = (
@@ -94,7 +97,7 @@ class Database:
         """Turns errors of the database into one line without the password."""
         try:
             yield
-        except (SQLAlchemyError, sqlite3.Error) as error:
+        except ERRORS as error:
             raise StoreError(f"the database {self.name}: {self._cause(error)}") from None
 
     def is_outside(self, folder: Path) -> bool:

@@ -14,6 +14,7 @@ from seedpo.study.errors import StoreError, UnknownRater
 from seedpo.study.folder import Study
 from seedpo.study.records import Group, Judgement, Rater, Show, Unit, judge
 from seedpo.study.tables import counts, groups, indices_of, raters, shows, votes
+from seedpo.study.unit_counts import UnitCounts
 
 MOST_ANSWERS = 50_000
 """Answers of raters that are kept in memory; the raters who were away longest are read again when they come back."""
@@ -97,7 +98,7 @@ class Ledger:
     def clear(self) -> None:
         """Forgets everything; the next transaction reads it again."""
         self.revision = -1
-        self.counts: Counter[Unit] = Counter()
+        self.counts = UnitCounts()
         self.flips: Counter[Unit] = Counter()
         self.digests: dict[str, str] = {}
         self._answered: dict[Unit, tuple[int, int]] = {}

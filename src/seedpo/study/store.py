@@ -28,7 +28,7 @@ from seedpo.errors import SeedpoError
 from seedpo.study.assignment import Proposal
 from seedpo.study.book import HOLD, Book, Progress, Turn
 from seedpo.study.commits import Commits
-from seedpo.study.database import Database
+from seedpo.study.database import ERRORS, Database
 from seedpo.study.errors import LinkEnded, NoConsent, NotOffered, NotShown, StoreError, UnknownRater
 from seedpo.study.figures import Figures, attention, page_of_votes, read_figures, widest_view
 from seedpo.study.folder import Study, refreshed
@@ -83,7 +83,7 @@ class Store:
         self._database = database
         self._clock = clock
         self._ledger = Ledger(self._id)
-        self._commits = Commits(self._transaction)
+        self._commits = Commits(self._transaction, fatal=ERRORS)
         self._refreshing = threading.Lock()
 
     @classmethod
