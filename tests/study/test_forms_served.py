@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from seedpo.study.folder import create_study, open_study
 from seedpo.study.records import Candidate, Group, Judgement
 from seedpo.study.settings import Question, StudySettings
+from seedpo.study.status import status_lines
 from seedpo.study.store import Store
 from tests.study.web_studies import browsing, make_app, new_link, png, vote
 
@@ -111,3 +112,12 @@ def test_what_is_answered_is_what_was_at_that_place(asked: tuple[Question, TestC
             assert (files[judgement.best], files[judgement.worst]) == (contents[2], contents[0])  # type: ignore[index]
         else:
             assert (judgement.answer, judgement.best) == ("like", None)
+
+
+def test_the_status_counts_what_is_judged_at_a_time(asked: tuple[Question, TestClient, str, Path]) -> None:
+    question, client, link, folder = asked
+    state = client.get(f"{link}/task").json()
+    side, places = ("like", {}) if question.form == "single" else ("ranked", {"best": 1, "worst": 3})
+    assert vote(client, link, state, side, key="only-key", **places).status_code == 200
+    line = status_lines(folder)[1]
+    assert f"1 answers; 1 of 1 begun {'images' if question.form == 'single' else 'views'}" in line

@@ -6,17 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from seedpo.study.records import Candidate, Form, Group
+from seedpo.study.records import UNITS, Candidate, Form, Group
 from seedpo.study.settings import StudySettings
 from seedpo.study.units import is_knockout, units_of
 from seedpo.training.settings import RunConfig
 
-_WORDS: Mapping[Form, tuple[str, str]] = {
-    "pair": ("every pair", "pairs"),
-    "single": ("every image", "images"),
-    "best-worst": ("best and worst", "views"),
-}
-"""What people judge, and what at a time, by the form of the question."""
+_WORDS: Mapping[Form, str] = {"pair": "every pair", "single": "every image", "best-worst": "best and worst"}
+"""What people judge, by the form of the question."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +92,8 @@ def questions_to_people(config: RunConfig, study: StudySettings | None, *, round
     per_round = Questions(groups=groups, pairs=pairs, votes=pairs * study.raters_per_pair)
     return People(
         study=str(config.feedback.study),
-        tournament="a knockout" if knockout else _WORDS[question.form][0],
-        unit=_WORDS[question.form][1],
+        tournament="a knockout" if knockout else _WORDS[question.form],
+        unit=UNITS[question.form],
         raters=study.raters_per_pair,
         extra=study.repeats + study.checks,
         per_round=per_round,

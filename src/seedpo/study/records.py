@@ -10,6 +10,9 @@ from typing import Literal
 Form = Literal["pair", "single", "best-worst"]
 """How a question is asked: which of two, like or dislike of one, or best and worst of several in one view."""
 
+UNITS: Mapping[Form, str] = {"pair": "pairs", "single": "images", "best-worst": "views"}
+"""What is judged at a time, in the plural, by form."""
+
 Side = Literal["left", "right", "tie", "bad", "skip", "like", "dislike", "ranked"]
 """An answer as the page gives it. ``ranked`` comes with the places of the best and the worst candidate."""
 

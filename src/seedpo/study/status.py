@@ -8,7 +8,7 @@ from pathlib import Path
 
 from seedpo.study.figures import Figures, RaterFigures
 from seedpo.study.folder import Study, open_study
-from seedpo.study.records import Rater, Show, Unit
+from seedpo.study.records import UNITS, Rater, Show, Unit
 from seedpo.study.store import Store
 from seedpo.study.tables import indices_of
 from seedpo.study.vote_statistics import summaries
@@ -22,8 +22,8 @@ class QuestionStatus:
         key, text: of the question.
         groups: number of groups.
         answers: number of counted answers.
-        pairs: pairs with at least one answer.
-        complete: pairs with as many raters as wanted.
+        pairs: pairs, images or views with at least one answer.
+        complete: how many of them have as many raters as wanted.
         sides: how often each side or answer was chosen.
     """
 
@@ -128,8 +128,8 @@ def status_lines(folder: Path, *, url: str | None = None) -> list[str]:
         raters = rater_status(store, figures)
     lines = [f"{study.settings.title} ({study.settings.kind}, {len(study.groups)} groups)"]
     lines += [
-        f"  {line.key}: {line.answers} answers; {line.complete} of {line.pairs} begun pairs are complete"
-        for line in questions
+        f"  {line.key}: {line.answers} answers; {line.complete} of {line.pairs} begun {UNITS[question.form]} complete"
+        for line, question in zip(questions, study.settings.questions, strict=True)
     ]
     lines.append(f"{len(raters)} raters, {sum(status.answered > 0 for status in raters)} have answered")
     return lines + [f"  {_rater_line(status)}" for status in raters]
