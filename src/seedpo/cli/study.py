@@ -344,6 +344,76 @@ def study_analyze_command(
     typer.echo(f"analysis: {page.resolve()}")
 
 
+@study_app.command("plan")
+def study_plan_command(
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.501, max=0.999, help="Share of votes for the better model, ties as half; default: 0.6."),
+    ] = None,
+    points: Annotated[
+        float | None, typer.Option(min=0.1, max=49.9, help="The same in points above 50; 10 is a rate of 0.6.")
+    ] = None,
+    power: Annotated[float, typer.Option(min=0.05, max=0.999, help="Probability to show the difference.")] = 0.8,
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="1 - level is the chance of any false one.")] = 0.95,
+    models: Annotated[int, typer.Option(min=2, max=100, help="Models; each pair is compared on each prompt.")] = 2,
+    contrasts: Annotated[
+        int | None, typer.Option(min=1, help="Pairs of models x questions that are tested; default: all pairs.")
+    ] = None,
+    per_pair: Annotated[int, typer.Option(min=1, help="Raters who compare each pair of images.")] = 3,
+    raters: Annotated[
+        list[int] | None, typer.Option(min=1, help="Number of raters. Repeatable; default: a table from 5 to 50.")
+    ] = None,
+    ties: Annotated[float | None, typer.Option(min=0.0, max=0.95, help="Share of ties; default: 0.1.")] = None,
+    rater_sd: Annotated[
+        float | None, typer.Option(min=0.0, max=10.0, help="How far raters differ, in logits; default: 0.5.")
+    ] = None,
+    prompt_sd: Annotated[
+        float | None, typer.Option(min=0.0, max=10.0, help="How far prompts differ, in logits; default: 0.7.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.0, help="Per vote; default: 8, or the median of the pilot.")
+    ] = None,
+    pilot: Annotated[
+        Path | None, typer.Option(metavar="STUDY", help="Study whose votes say how far raters and prompts differ.")
+    ] = None,
+    question: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Question of the pilot; default: its primary or first one.")
+    ] = None,
+    database: DatabaseUrl = None,
+) -> None:
+    """Say how many raters and prompts a difference needs, with votes and minutes per rater.
+
+    Raters and prompts limit what a study can show, not votes alone: ten raters who differ stay ten raters.
+
+    Examples:
+        seedpo study plan --rate 0.6
+
+        seedpo study plan --points 8 --models 3 --ties 0.2 --raters 12 --raters 24
+
+        seedpo study plan --rate 0.6 --pilot studies/pilot
+    """
+    require_extra()
+    from seedpo.study.plans import USUAL_RATERS, assumptions_of, plan_lines
+    from seedpo.study.power import Goal
+
+    if rate is not None and points is not None:
+        raise ConfigError("--rate and --points say the same: give one of them")
+    wanted = rate if rate is not None else 0.5 + (10.0 if points is None else points) / 100.0
+    goal = Goal(rate=wanted, power=power, level=level, contrasts=contrasts or models * (models - 1) // 2)
+    given = assumptions_of(
+        goal,
+        pilot=pilot,
+        question=question,
+        url=database,
+        ties=ties,
+        rater_sd=rater_sd,
+        prompt_sd=prompt_sd,
+        seconds=seconds,
+    )
+    for line in plan_lines(goal, given, raters=raters or USUAL_RATERS, per_pair=per_pair, models=models):
+        typer.echo(line)
+
+
 @study_app.command("demo")
 def study_demo_command(
     out: Annotated[Path, typer.Option(help="Folder for the images, the study and the analysis.")] = Path("out/study"),

@@ -10,7 +10,8 @@
 ``app``, ``site``, ``security``        the web application; ``rater_pages``, ``admin_pages``: its routes
 ``serving``, ``status``                the server, links for raters, progress
 ``vote_statistics``, ``comparisons``   from votes to numbers; ``likes``: of single images
-``analysis``, ``analysis_page``        all of a study; ``power``: how many raters and prompts it needs
+``analysis``, ``analysis_page``        all of a study
+``power``, ``plans``                   how many raters and prompts a difference needs
 ``preferences``, ``export``            votes for training and for other programs
 ``simulated``                          raters over HTTP for the demonstration, tests and load measurements
 =====================================  ========================================================================
