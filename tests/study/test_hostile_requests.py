@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from seedpo.study.security import HEADERS, host_of, is_address, network
+from seedpo.study.serving import serving_aside
 from tests.study.web_studies import ADMIN, browsing, make_app, make_study, new_link
 
 BEARER = {"authorization": f"Bearer {ADMIN}"}
@@ -78,6 +80,37 @@ def test_no_host_two_hosts_and_targets_with_a_host_of_their_own_are_refused(app:
     assert answer_to(app, headers=[host, (b"host", b"evil.com")])[0] == 400
     for path in ("http://evil.com/", "http://localhost/", "*", "", "evil.com:80", "user@localhost"):
         assert answer_to(app, headers=[host], path=path)[0] == 400, path
+
+
+def test_a_server_refuses_what_is_not_for_it(tmp_path: Path) -> None:
+    """Through a real socket: what the server's parser makes of a request is what the application judges."""
+    make_study(tmp_path / "s")
+    good = "Host: 127.0.0.1\r\n"
+    requests = {
+        f"GET / HTTP/1.1\r\n{good}": 200,
+        f"GET http://evil.com/ HTTP/1.1\r\n{good}": 400,
+        f"GET http://127.0.0.1/ HTTP/1.1\r\n{good}": 400,
+        f"GET //evil.com/ HTTP/1.1\r\n{good}": 404,
+        f"GET * HTTP/1.1\r\n{good}": 400,
+        f"OPTIONS * HTTP/1.1\r\n{good}": 400,
+        f"CONNECT evil.com:443 HTTP/1.1\r\n{good}": 400,
+        f"GET / HTTP/1.1\r\n{good}{good}": 400,
+        f"GET / HTTP/1.1\r\n{good}host: evil.com\r\n": 400,
+        f"GET / HTTP/1.1\r\nHost: evil.com\r\n{good}": 400,
+        "GET / HTTP/1.1\r\n": 400,
+        "GET / HTTP/1.0\r\n": 400,
+        "GET / HTTP/1.1\r\nHost:\r\n": 400,
+        "GET / HTTP/1.1\r\nHost: [::1]evil.com\r\n": 400,
+        "GET / HTTP/1.1\r\nHost: user@127.0.0.1\r\n": 400,
+        f"GET / HTTP/1.1\r\n{good}X-Forwarded-Host: evil.com\r\n": 200,
+    }
+    with serving_aside(tmp_path / "s") as address:
+        for text, status in requests.items():
+            with socket.create_connection(("127.0.0.1", int(address.rsplit(":", 1)[1])), timeout=30) as connection:
+                connection.sendall(f"{text}Connection: close\r\n\r\n".encode())
+                answer = connection.makefile("rb").read()
+            assert answer.split()[1] == str(status).encode(), text
+            assert b"evil" not in answer
 
 
 def test_hosts_and_networks_are_read_strictly() -> None:

@@ -150,7 +150,7 @@ def _login_routes(site: Site) -> list[Route]:
         answer = RedirectResponse("/admin", 303)
         answer.set_cookie(
             COOKIE,
-            await site.writes.run(site.sessions.begin),
+            await site.files.run(site.sessions.begin),
             max_age=SESSION_SECONDS,
             path="/admin",
             secure=request.url.scheme == "https",
@@ -161,7 +161,7 @@ def _login_routes(site: Site) -> list[Route]:
 
     async def logout(request: Request) -> Response:
         await _owned_form(site, request, Owned)
-        await site.writes.run(site.sessions.end, _session(request))
+        await site.files.run(site.sessions.end, _session(request))
         answer = RedirectResponse("/admin", 303)
         answer.delete_cookie(COOKIE, path="/admin", httponly=True, samesite="strict")
         return answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -71,7 +71,7 @@ def build_app(
         SeedpoError: the study or its database cannot be used.
     """
     limits = limits or Limits()
-    static = {name: files("seedpo.study").joinpath("static", name).read_bytes() for name in STATIC}
+    static = {name: resources.files("seedpo.study").joinpath("static", name).read_bytes() for name in STATIC}
     site = _site(study_folder, url, admin_token, limits, version=hashlib.sha256(b"".join(static.values())).hexdigest())
 
     @asynccontextmanager
@@ -103,7 +103,7 @@ def _site(folder: Path, url: str | None, admin_token: str | None, limits: Limits
     study = open_study(folder)
     secret = read_secret(folder)
     store = Store.open(study, url)
-    reads = Threads("reads", number=8, queue=256)
+    reads, files = Threads("reads", number=8, queue=256), Threads("files", number=4, queue=1024)
     token = admin_token or secret.admin_token()
     return Site(
         store=store,
@@ -116,7 +116,8 @@ def _site(folder: Path, url: str | None, admin_token: str | None, limits: Limits
         version=version[:12],
         reads=reads,
         writes=Threads("writes", number=4, queue=64),
-        gallery=Gallery(),
+        files=files,
+        gallery=Gallery(files),
         visitors=Visitors(store, reads),
         outage=Outage(),
     )

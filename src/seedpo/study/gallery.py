@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from pathlib import Path
 
@@ -21,16 +20,16 @@ class Gallery:
     """Image files. They never change: the name of each is a digest of its content.
 
     Args:
+        threads: that read files.
         memory: bytes to remember at most; the images that were asked for last.
     """
 
-    def __init__(self, memory: int = MEMORY) -> None:
+    def __init__(self, threads: Threads, *, memory: int = MEMORY) -> None:
+        self._threads = threads
         self._memory = memory
-        self._threads = Threads("images", number=4, queue=1000)
         self._files: OrderedDict[str, bytes] = OrderedDict()
         self._ratios: OrderedDict[str, float] = OrderedDict()
         self._size = 0
-        self._lock = threading.Lock()
 
     async def file(self, path: Path) -> bytes:
         """The content of an image file.
@@ -65,7 +64,3 @@ class Gallery:
         self._size += len(content)
         while self._size > self._memory:
             self._size -= len(self._files.popitem(last=False)[1])
-
-    def close(self) -> None:
-        """Ends the threads that read files."""
-        self._threads.close()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -49,6 +49,8 @@ HEADERS = {
 
 SEALED = {**HEADERS, "cache-control": "no-store"}
 """Headers of an answer that says nothing else about its storage."""
+
+_SEALED = [(name.encode(), value.encode()) for name, value in SEALED.items()]
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ class Secret:
 
     def _covered(self, rater: str, tag: bytes, content: bytes) -> bytes:
         """Covers 16 bytes, or uncovers them."""
-        cover = self.mac("image cover", rater, tag.hex())
-        return bytes(one ^ other for one, other in zip(content, cover, strict=False))
+        cover = self.mac("image cover", rater, tag.hex())[:16]
+        return (int.from_bytes(content) ^ int.from_bytes(cover)).to_bytes(16)
 
 
 def is_same(given: str, secret: str) -> bool:
@@ -263,10 +265,9 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                del headers["last-modified"], headers["server"]
-                for name, value in SEALED.items():
-                    headers.setdefault(name, value)
+                own = [pair for pair in message["headers"] if pair[0] not in (b"last-modified", b"server")]
+                names = {name for name, _ in own}
+                message["headers"] = own + [pair for pair in _SEALED if pair[0] not in names]
             await send(message)
 
         if self._is_here(scope):

@@ -51,7 +51,7 @@ class Site:
         paces: limits on requests.
         pages: the templates.
         version: of the static files, part of their addresses.
-        reads, writes: threads in which the store is read and written, apart: a read need not wait for writes.
+        reads, writes, files: threads in which the store is read and written, and files are. None waits for another.
         gallery: the images.
         visitors: raters who were here lately.
         outage: what the log says when the store fails.
@@ -67,6 +67,7 @@ class Site:
     version: str
     reads: Threads
     writes: Threads
+    files: Threads
     gallery: Gallery
     visitors: Visitors
     outage: Outage
@@ -203,7 +204,7 @@ class Site:
 
     def close(self) -> None:
         """Ends the threads, and closes the store."""
-        for threads in (self.reads, self.writes, self.gallery):
+        for threads in (self.reads, self.writes, self.files):
             threads.close()
         self.store.close()
 

@@ -60,7 +60,7 @@ class Visitors:
         visit = self._visits.get(token)
         if visit is None:
             return await self.look_up(token)
-        if self.clock() - visit.at < FRESH:
+        if self.clock() - visit.at < FRESH or token in self._lookups:  # one image waits, the others follow
             return visit.rater
         try:
             return await asyncio.wait_for(asyncio.shield(self._lookup(token)), PATIENCE)
