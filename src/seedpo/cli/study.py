@@ -502,6 +502,29 @@ def study_export_command(
         typer.echo("left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
 
 
+@study_app.command("forget")
+def study_forget_command(
+    study: StudyFolder,
+    raters: Annotated[list[str], typer.Argument(metavar="RATER...", help="Ids, as `seedpo study status` lists them.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    database: DatabaseUrl = None,
+) -> None:
+    """Delete raters at their request: links, labels, everything they saw, all answers.
+
+    A server may run meanwhile. What was deleted is overwritten in the database's files. Backups, exports and analyses
+    that you made before still hold the answers: delete those too.
+
+    Example:
+        seedpo study forget studies/pilot r0f3a9c2b7d4e6a18
+    """
+    require_extra()
+    from seedpo.study.erasure import forget_raters
+
+    lines = forget_raters(study, raters, url=database, agreed=lambda question: yes or typer.confirm(question))
+    for line in lines or ["nothing was deleted"]:
+        typer.echo(line)
+
+
 @study_app.command("backup")
 def study_backup_command(
     study: StudyFolder,

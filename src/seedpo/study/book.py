@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Executable, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Executable, Row, delete, func, insert, select, update
 
 from seedpo.errors import SeedpoError
 from seedpo.study.assignment import Proposal, next_show, total
@@ -22,6 +22,7 @@ from seedpo.study.tables import (
     as_text,
     counts,
     digest,
+    erasures,
     groups,
     is_storable,
     raters,
@@ -70,6 +71,21 @@ class Turn:
     progress: Progress
     upcoming: tuple[Proposal, ...]
     saved: Literal["saved", "known"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgotten:
+    """What was deleted.
+
+    Attributes:
+        rater, label: who was forgotten.
+        shows, answers: how many.
+    """
+
+    rater: str
+    label: str
+    shows: int
+    answers: int
 
 
 _NEW_GROUPS = Bulk(groups, "study", "group", "digest", "revision")
@@ -261,8 +277,11 @@ class Book:
     # Raters.
 
     def add_raters(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Adds rows of raters."""
-        self.execute(insert(raters), rows)
+        """Adds rows of raters; each gets its turn."""
+        latest = select(func.max(raters.c.turn)).where(raters.c.study == self._id)
+        last = self.connection.execute(latest).scalar()
+        turn = 0 if last is None else last + 1
+        self.execute(insert(raters), [{**row, "turn": turn + place} for place, row in enumerate(rows)])
 
     def consent(self, rater_id: str) -> None:
         """Stores that a rater agreed to the study's text."""
@@ -281,15 +300,36 @@ class Book:
             recount(self.connection, self._id, self._revision)
             self.read_again()
 
-    def _mark(self, rater_id: str, **times: str | None) -> bool:
-        """Sets or clears times of a rater, and says whether that changed anything; a time that is set stays."""
-        is_rater = (raters.c.study == self._id) & (raters.c.id == rater_id)
-        row = self.connection.execute(select(raters).where(is_rater)).first()
+    def forget(self, rater_id: str) -> Forgotten:
+        """Deletes a rater and everything that the rater saw and answered."""
+        self.flush()
+        row = self._rater_row(rater_id)
+        own = (shows.c.study == self._id) & (shows.c.rater == rater_id)
+        self.execute(insert(erasures), [{"study": self._id, "rater": rater_id}])
+        tokens = select(shows.c.token).where(own)
+        answers = self.connection.execute(delete(votes).where(votes.c.show.in_(tokens))).rowcount
+        seen = self.connection.execute(delete(shows).where(own)).rowcount
+        self.connection.execute(delete(raters).where(self._is(rater_id)))
+        self.connection.execute(delete(erasures))
+        recount(self.connection, self._id, self._revision)
+        self.read_again()
+        return Forgotten(rater=rater_id, label=row.label, shows=seen, answers=answers)
+
+    def _is(self, rater_id: str) -> ColumnElement[bool]:
+        return (raters.c.study == self._id) & (raters.c.id == rater_id)
+
+    def _rater_row(self, rater_id: str) -> Row[Any]:
+        row = self.connection.execute(select(raters).where(self._is(rater_id))).first()
         if row is None:
             raise UnknownRater(f"the study has no rater {rater_id!r}; the admin page lists them")
+        return row
+
+    def _mark(self, rater_id: str, **times: str | None) -> bool:
+        """Sets or clears times of a rater, and says whether that changed anything; a time that is set stays."""
+        row = self._rater_row(rater_id)
         changes = {name: time for name, time in times.items() if (row._mapping[name] is None) != (time is None)}
         if changes:
-            self.execute(update(raters).where(is_rater).values(**changes))
+            self.execute(update(raters).where(self._is(rater_id)).values(**changes))
         return bool(changes)
 
     # Writing.

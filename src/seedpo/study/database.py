@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL, make_url
@@ -99,6 +100,35 @@ class Database:
             yield
         except ERRORS as error:
             raise StoreError(f"the database {self.name}: {self._cause(error)}") from None
+
+    def wipe(self, tables: Sequence[str]) -> bool:
+        """Writes the database's files anew, so that no bytes of deleted rows are left in them.
+
+        A server's own log and backups keep what was deleted for as long as they are kept.
+
+        Args:
+            tables: that held the rows.
+
+        Returns:
+            Whether it was done; not while others read or write all the time. It can be repeated.
+        """
+        on_file = self.url.get_backend_name() == "sqlite"
+        commands = ["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"] if on_file else [f"VACUUM FULL {', '.join(tables)}"]
+        try:
+            with closing(self._engine.raw_connection()) as pooled:
+                connection: Any = pooled.driver_connection
+                if not on_file:
+                    connection.rollback()
+                    connection.autocommit = True
+                try:
+                    last = [connection.execute(command) for command in commands][-1]
+                    return not on_file or last.fetchone()[0] == 0
+                finally:
+                    pooled.invalidate()
+        except Exception as error:
+            if not isinstance(error, ERRORS) and not hasattr(error, "sqlstate"):
+                raise
+            return False
 
     def is_outside(self, folder: Path) -> bool:
         """Whether this is a file outside a folder, or a server on another host."""

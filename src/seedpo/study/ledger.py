@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, literal, or_, select, text
+from sqlalchemy import Connection, Row, literal, select, text
 
 from seedpo.study.errors import StoreError, UnknownRater
 from seedpo.study.folder import Study
@@ -209,12 +209,6 @@ def _own(connection: Connection, study: Study, rater_id: str) -> Own:
     row = connection.execute(select(raters).where(is_rater)).first()
     if row is None:
         raise UnknownRater(f"the study has no rater {rater_id!r}; the admin page lists them")
-    turn = 0
-    if study.settings.order != "mixed":
-        same_time = and_(raters.c.created_at == row.created_at, raters.c.id < rater_id)
-        earlier = or_(raters.c.created_at < row.created_at, same_time)
-        count = select(func.count()).where(raters.c.study == study.settings.id, earlier)
-        turn = connection.execute(count).scalar_one()
     query = (
         select(shows, votes.c.id, votes.c.answer, votes.c.best, votes.c.worst, votes.c.seconds, votes.c.at)
         .outerjoin(votes, counted_vote)
@@ -225,7 +219,7 @@ def _own(connection: Connection, study: Study, rater_id: str) -> Own:
     answered = sorted((item for item in rows if item.last_key is not None), key=lambda item: item.id)
     return Own(
         rater=rater_of(row, now=""),
-        turn=turn,
+        turn=row.turn,
         shows={item.token: shown_of(item) for item in rows},
         answers={item.token: judgement_of(item, group_of(study, item.group)) for item in answered},
     )

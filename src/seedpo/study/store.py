@@ -26,7 +26,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from seedpo.errors import SeedpoError
 from seedpo.study.assignment import Proposal
-from seedpo.study.book import HOLD, Book, Progress, Turn
+from seedpo.study.book import HOLD, Book, Forgotten, Progress, Turn
 from seedpo.study.commits import Commits
 from seedpo.study.database import ERRORS, Database
 from seedpo.study.errors import LinkEnded, NoConsent, NotOffered, NotShown, StoreError, UnknownRater
@@ -50,6 +50,7 @@ from seedpo.study.tables import (
 )
 
 __all__ = [
+    "Forgotten",
     "LinkEnded",
     "NoConsent",
     "NotOffered",
@@ -194,7 +195,7 @@ class Store:
 
     def raters(self) -> list[Rater]:
         """All raters in the order in which they were made."""
-        query = select(raters).where(raters.c.study == self._id).order_by(raters.c.created_at, raters.c.id)
+        query = select(raters).where(raters.c.study == self._id).order_by(raters.c.turn)
         with self._reading() as connection:
             return [rater_of(row, now=self._now()) for row in connection.execute(query)]
 
@@ -209,6 +210,17 @@ class Store:
     def exclude(self, rater_id: str, excluded: bool = True) -> None:
         """Leaves a rater's answers out of counts, analyses and exports, or includes them again; they stay stored."""
         self._commits.submit(lambda book: book.exclude(rater_id, excluded)).result()
+
+    def forget(self, rater_id: str) -> Forgotten:
+        """Deletes a rater with the label, the link, all shows and all answers; nothing else deletes answers.
+
+        Copies that were made before (backups, exports, analyses) still hold them. Call :meth:`wipe` afterwards.
+        """
+        return self._commits.submit(lambda book: book.forget(rater_id)).result()
+
+    def wipe(self) -> bool:
+        """Overwrites what was deleted in the database's files; see :meth:`seedpo.study.database.Database.wipe`."""
+        return self._database.wipe([table.name for table in (votes, shows, raters)])
 
     # Shows and votes.
 

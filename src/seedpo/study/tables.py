@@ -53,6 +53,8 @@ raters = sa.Table(
     metadata,
     sa.Column("study", sa.Text, sa.ForeignKey("seedpo_studies.id"), primary_key=True),
     sa.Column("id", sa.Text, primary_key=True),
+    # Number of raters before this one when it was made.
+    sa.Column("turn", sa.Integer, nullable=False),
     sa.Column("token_hash", sa.Text, nullable=False, unique=True),
     sa.Column("label", sa.Text, nullable=False),
     sa.Column("created_at", sa.Text, nullable=False),
@@ -117,20 +119,40 @@ counts = sa.Table(
     sa.Index("seedpo_counts_revision", "study", "revision"),
 )
 
+# Raters who are forgotten; rows are here only inside the transaction that deletes everything of these raters.
+erasures = sa.Table(
+    "seedpo_erasures",
+    metadata,
+    sa.Column("study", sa.Text, primary_key=True),
+    sa.Column("rater", sa.Text, primary_key=True),
+)
+
+_FORGOTTEN = """EXISTS (
+    SELECT 1 FROM seedpo_shows s JOIN seedpo_erasures e ON e.study = s.study AND e.rater = s.rater
+    WHERE s.token = OLD.show
+)"""
+
 _APPEND_ONLY = {
     "sqlite": tuple(
-        f"CREATE TRIGGER seedpo_votes_no_{what} BEFORE {what} ON seedpo_votes "
+        f"CREATE TRIGGER seedpo_votes_no_{what} BEFORE {what} ON seedpo_votes {unless} "
         "BEGIN SELECT RAISE(ABORT, 'votes are only added'); END"
-        for what in ("update", "delete")
+        for what, unless in (("update", ""), ("delete", f"WHEN NOT {_FORGOTTEN}"))
     ),
     "postgresql": (
-        """
+        f"""
         CREATE FUNCTION seedpo_votes_append_only() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN RAISE EXCEPTION 'votes are only added'; END $$
+        $$ BEGIN
+            IF TG_OP = 'DELETE' THEN IF {_FORGOTTEN} THEN RETURN OLD; END IF; END IF;
+            RAISE EXCEPTION 'votes are only added';
+        END $$
         """,
         """
-        CREATE TRIGGER seedpo_votes_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON seedpo_votes
+        CREATE TRIGGER seedpo_votes_no_change BEFORE UPDATE OR TRUNCATE ON seedpo_votes
         FOR EACH STATEMENT EXECUTE FUNCTION seedpo_votes_append_only()
+        """,
+        """
+        CREATE TRIGGER seedpo_votes_no_delete BEFORE DELETE ON seedpo_votes
+        FOR EACH ROW EXECUTE FUNCTION seedpo_votes_append_only()
         """,
     ),
 }

@@ -1,0 +1,45 @@
+"""Raters who ask that everything of them be deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from seedpo.errors import ConfigError
+from seedpo.study.folder import open_study
+from seedpo.study.store import Store
+
+
+def forget_raters(
+    folder: Path, names: Sequence[str], *, url: str | None = None, agreed: Callable[[str], bool]
+) -> list[str]:
+    """Deletes raters with everything that they saw and answered; nothing can bring it back.
+
+    Args:
+        folder: of the study.
+        names: ids of raters.
+        url: of the database; `None`: the study's own.
+        agreed: asks a question, once, before anything is deleted.
+
+    Returns:
+        What was deleted, in words; nothing if it was not agreed to.
+
+    Raises:
+        ConfigError: the study has no rater of one of these ids; nothing is deleted then.
+    """
+    names = list(dict.fromkeys(names))
+    with Store.open(open_study(folder, verify=False), url) as store:
+        labels = {rater.id: rater.label for rater in store.raters()}
+        unknown = next((name for name in names if name not in labels), None)
+        if unknown is not None:
+            raise ConfigError(f"study {folder} has no rater {unknown!r}; `seedpo study status` lists them")
+        listed = ", ".join(f"{name} ({labels[name]})" if labels[name] else name for name in names)
+        if not agreed(f"Delete {listed} with all answers? Nothing can bring them back."):
+            return []
+        done = [store.forget(name) for name in names]
+        lines = [f"forgotten: {item.rater}, {item.shows} tasks, {item.answers} answers" for item in done]
+        if not store.wipe():
+            lines.append(
+                "the rows are deleted, and the database was too busy to overwrite their bytes: run VACUUM in it later"
+            )
+        return [*lines, "backups, exports and analyses that were made before still hold these answers"]
