@@ -37,7 +37,7 @@ from seedpo.study.analysis_wording import (
 from seedpo.study.folder import open_study
 from seedpo.study.records import Candidate, Judgement, Show
 from seedpo.study.registration import Aim, Registration
-from seedpo.study.settings import Question
+from seedpo.study.settings import NAME, Question
 from seedpo.study.store import Store
 from seedpo.study.vote_statistics import Resampling
 from tests.study.made_votes import QUESTIONS, check, judgement, made_study, simulated
@@ -345,6 +345,17 @@ def test_the_command_writes_the_files(voted: tuple[Path, list[str]], tmp_path: P
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "out" / "analysis.json").read_text(encoding="utf-8"))
     assert (found["questions"][0]["comparisons"][0]["losses"], found["excluded"]) == (0, [names[2]])
+
+
+def test_the_command_names_a_later_change_of_the_aim(voted: tuple[Path, list[str]], tmp_path: Path) -> None:
+    folder, _ = voted
+    text = (folder / NAME).read_text(encoding="utf-8")
+    (folder / NAME).write_text(text.replace("primary: null", "primary: diversity"), encoding="utf-8")
+    result = CliRunner().invoke(app, ["study", "analyze", str(folder), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "warning: study.yaml was changed after 12 answers (to: diversity" in result.output
+    found = json.loads((tmp_path / "out" / "analysis.json").read_text(encoding="utf-8"))
+    assert (found["aim"]["primary"], found["changes"][0]["aim"]["primary"]) == (None, "diversity")
 
 
 def test_the_command_leaves_out_who_the_owner_excluded(voted: tuple[Path, list[str]], tmp_path: Path) -> None:

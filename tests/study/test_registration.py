@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from seedpo.errors import ConfigError
+from seedpo.study.database import Database
 from seedpo.study.folder import Study, open_study
 from seedpo.study.registration import Aim, Registration, aim_of, registrations, split
 from seedpo.study.settings import NAME, StudySettings
@@ -30,17 +31,17 @@ def answer(store: Store) -> None:
     store.vote(rater, show.token, "left", key="k")
 
 
-def test_the_aim_of_the_first_vote_stays_and_later_ones_are_added(tmp_path: Path) -> None:
+def test_the_aim_of_the_first_vote_stays_and_later_ones_are_added(tmp_path: Path, database: str) -> None:
     study = small_study(tmp_path / "study", kind="study", raters_per_pair=2)
     primary = changed(study, primary="preference")
     for opened in (study, primary, primary):
-        Store.open(opened, clock=Clock()).close()
-    with Store.open(primary) as store:
+        Store.open(opened, database, clock=Clock()).close()
+    with Store.open(primary, database) as store:
         answer(store)
-    with Store.open(changed(study, primary="diversity", contrasts=(("b", "a"),))) as store:
+    with Store.open(changed(study, primary="diversity", contrasts=(("b", "a"),)), database) as store:
         answer(store)
-    Store.open(primary).close()
-    with Store.open(changed(study, primary="diversity"), write=False) as store:  # only writers are remembered
+    Store.open(primary, database).close()
+    with Store.open(changed(study, primary="diversity"), database, write=False) as store:  # only writers are remembered
         history = store.registrations()
     assert [(row.aim.primary, row.votes) for row in history] == [
         (None, 0),
@@ -55,11 +56,10 @@ def test_the_aim_of_the_first_vote_stays_and_later_ones_are_added(tmp_path: Path
 
 
 @pytest.mark.parametrize("statement", [sa.delete(registrations), sa.update(registrations).values(votes=0)])
-def test_the_database_refuses_to_forget(tmp_path: Path, statement: sa.Delete | sa.Update) -> None:
-    study = small_study(tmp_path / "study")
-    Store.open(study).close()
-    engine = sa.create_engine(study.database_url)
-    with engine.connect() as connection, pytest.raises(IntegrityError, match="only added"):
+def test_the_database_refuses_to_forget(tmp_path: Path, database: str, statement: sa.Delete | sa.Update) -> None:
+    Store.open(small_study(tmp_path / "study"), database).close()
+    engine = sa.create_engine(Database(database).url)
+    with engine.connect() as connection, pytest.raises(DBAPIError, match="only added"):
         connection.execute(statement)
     engine.dispose()
 
