@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from seedpo.cli.main import app
 from seedpo.cli.study import study_app
 from seedpo.data.reading import read_pairs
 from seedpo.data.settings import PairsConfig
@@ -113,6 +114,9 @@ def test_the_pairs_for_training_are_those_of_the_truth(tmp_path: Path, form: For
     )
     found = sorted(zip([pair.prompt for pair in read], chosen, rejected, strict=True))
     assert found == expected_pairs(study, form)
+    checked = CliRunner().invoke(app, ["data", "check", str(out)])
+    assert checked.exit_code == 0, checked.output
+    assert f"checked: {len(found)} pairs" in checked.output
 
 
 @pytest.mark.slow
