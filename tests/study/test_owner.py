@@ -196,3 +196,35 @@ def test_a_large_table_of_votes_comes_in_pages(app: Starlette, monkeypatch: pyte
         paged = client.get("/admin/votes.csv", headers=BEARER)
     assert whole.text == paged.text == votes_csv(store.judgements())
     assert whole.text.count("\r\n") == 19
+
+
+def test_a_rater_is_deleted_after_a_question(app: Starlette) -> None:
+    link, other = new_link(app, label="<anna>"), new_link(app)
+    store = app.state.site.store
+    rater = store.rater(link.removeprefix("/r/")).id
+    with browsing(app) as client:
+        for number, path in enumerate((link, link, other)):
+            vote(client, path, client.get(f"{path}/task").json(), "left", key=f"key-{number:08}")
+        address = client.get(f"{link}/task").json()["task"]["items"][0][0]
+        assert client.get("/admin/forget", params={"rater": rater}).status_code == 401
+        form_token = log_in(client)
+        assert f'href="/admin/forget?rater={rater}"' in client.get("/admin").text
+        question = client.get("/admin/forget", params={"rater": rater}).text
+        assert "&lt;anna&gt;" in question
+        assert "2 answers" in question
+        assert len(store.judgements()) == 3, "the question deletes nothing"
+        fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', question))
+        for missing in fields:
+            wrong = {name: value for name, value in fields.items() if name != missing}
+            assert client.post("/admin/forget", data=wrong).status_code in (403, 422), missing
+        assert len(store.judgements()) == 3
+        page = client.post("/admin/forget", data=fields, headers={"accept": "text/html"})
+        assert page.status_code == 200
+        assert f"{rater} is deleted, with 2 answers to 3 tasks." in page.text
+        assert form_token_of(page.text) == form_token
+        assert [judgement.show.rater for judgement in store.judgements()] == [store.raters()[0].id]
+        for path in (link, f"{link}/task", f"{link}/previous", address):
+            assert client.get(path).status_code == 404, path
+        assert client.get(f"{other}/task").status_code == 200
+        assert client.post("/admin/forget", data=fields).status_code == 404
+        assert client.get("/admin/forget", params={"rater": rater}).status_code == 404

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import Field
 from starlette.requests import Request
@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from seedpo.study.bodies import Posted, read_form, read_query
-from seedpo.study.errors import NO_ADMIN, Refusal
+from seedpo.study.errors import NO_ADMIN, Refusal, UnknownRater
 from seedpo.study.export import votes_csv
 from seedpo.study.records import Judgement, rater_labels
 from seedpo.study.sessions import SESSION_SECONDS
@@ -47,6 +47,12 @@ class Owned(Posted):
     form_token: str = Field(default="", max_length=100)
 
 
+class Asked(Posted):
+    """The rater about whom something is asked."""
+
+    rater: str = Field(max_length=200, pattern=_PRINTABLE)
+
+
 class NewLinks(Owned):
     """How many links are made, and the note beside them."""
 
@@ -58,6 +64,12 @@ class Chosen(Owned):
     """The rater to whom something is done."""
 
     rater: str = Field(max_length=200, pattern=_PRINTABLE)
+
+
+class Deleted(Chosen):
+    """The rater whose data are deleted; the form that says so comes after a question."""
+
+    sure: Literal["yes"]
 
 
 Form = TypeVar("Form", bound=Owned)
@@ -98,7 +110,7 @@ async def _owned_form(site: Site, request: Request, expected: type[Form]) -> For
     return form
 
 
-def _overview(site: Site, form_token: str, *, links: Sequence[str] = (), page: int = 1) -> str:
+def _overview(site: Site, form_token: str, *, links: Sequence[str] = (), page: int = 1, note: str = "") -> str:
     figures = site.store.figures()
     status = rater_status(site.store, figures)
     pages = max(1, math.ceil(len(status) / RATERS))
@@ -112,7 +124,24 @@ def _overview(site: Site, form_token: str, *, links: Sequence[str] = (), page: i
         pages=pages,
         questions=question_status(site.store.study, figures),
         links=links,
+        note=note,
     )
+
+
+def _question(site: Site, form_token: str, name: str) -> str:
+    """The page that asks whether a rater's data shall be deleted."""
+    rater = next((rater for rater in site.store.raters() if rater.id == name), None)
+    if rater is None:
+        raise UnknownRater(f"the study has no rater {name!r}")
+    figures = site.store.figures().raters.get(name)
+    return site.page("forget", form_token=form_token, rater=rater, answered=figures.answered if figures else 0)
+
+
+def _forget(site: Site, name: str) -> str:
+    """Deletes a rater's data; says what was deleted."""
+    gone = site.store.forget(name)
+    note = f"{gone.rater} is deleted, with {gone.answers} answers to {gone.shows} tasks."
+    return note if site.store.wipe() else f"{note} The database was busy: run VACUUM in it to overwrite the bytes."
 
 
 async def _csv(
@@ -193,6 +222,20 @@ def _action_routes(site: Site) -> list[Route]:
 
         return handle
 
+    async def question(request: Request) -> Response:
+        _require_admin(site, request)
+        form_token = site.secret.form_token(_session(request))
+        return HTMLResponse(await site.read(_question, site, form_token, read_query(request, Asked).rater))
+
+    async def forget(request: Request) -> Response:
+        rater = (await _owned_form(site, request, Deleted)).rater
+        note = await site.write(_forget, site, rater)
+        site.visitors.forget(rater)
+        if "text/html" in request.headers.get("accept", ""):
+            form_token = site.secret.form_token(_session(request))
+            return HTMLResponse(await site.read(partial(_overview, site, form_token, note=note)))
+        return JSONResponse({"deleted": note})
+
     async def votes(request: Request) -> Response:
         _require_admin(site, request)
         widest = await site.read(site.store.widest_view)
@@ -206,5 +249,7 @@ def _action_routes(site: Site) -> list[Route]:
         Route("/admin/revoke", rater_action(site.store.revoke), methods=["POST"]),
         Route("/admin/exclude", rater_action(site.store.exclude), methods=["POST"]),
         Route("/admin/include", rater_action(partial(site.store.exclude, excluded=False)), methods=["POST"]),
+        Route("/admin/forget", question),
+        Route("/admin/forget", forget, methods=["POST"]),
         Route("/admin/votes.csv", votes),
     ]
