@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.study_scenarios import Array, Index, Scenario, Votes, study, truth
+from benchmarks.study_scenarios import Array, Index, Scenario, Votes, rate, study, truth
 from benchmarks.table import aligned
 from seedpo.core.stats.bootstrap import interval_ends
 from seedpo.core.stats.classical import holm, wilson_interval
 from seedpo.core.stats.paired_comparisons import fit_strengths, is_connected, strength_intervals, tables
-from seedpo.core.stats.two_way import LEAST_PROMPTS, LEAST_RATERS, two_way_rate
+from seedpo.core.stats.two_way import LEAST_PROMPTS, LEAST_RATERS, rate_of
 
 LEVEL = 0.95
 RESAMPLES = 400
@@ -73,8 +73,11 @@ SCENARIOS = (
     S(name="3 models, true .61 .71 .61", worths=(0.5, 0.0, -0.5), prompts=40),
     S(name="3 models, sd 1, one best", worths=(1.0, 0.0, 0.0), prompts=40, rater_sd=1.0),
     S(name="2 questions, true .65", worths=(0.69, 0.0), questions=2, prompts=60),
-    S(name="best and worst of 4, equal", worths=(0.0,) * 4, ranked=True, per_pair=2),
-    S(name="best and worst of 4", worths=(0.6, 0.2, 0.0, -0.2), ranked=True, per_pair=2),
+    S(name="best and worst of 4, equal", worths=(0.0,) * 4, form="best-worst", per_pair=2),
+    S(name="best and worst of 4", worths=(0.6, 0.2, 0.0, -0.2), form="best-worst", per_pair=2),
+    S(name="likes, equal", form="single", prompts=40),
+    S(name="likes, 5 raters, sd 1, equal", form="single", raters=5, rater_sd=1.0, prompts=40),
+    S(name="likes, true .59", form="single", worths=(1.0, 0.2), prompts=60),
 )
 
 
@@ -114,9 +117,9 @@ class Outcome:
 
 def now(votes: Votes, seed: int) -> Outcome:
     """The rule of the package."""
-    rate = two_way_rate(votes.points, votes.raters, votes.prompts, level=LEVEL)
+    found = rate_of(*rate(votes), votes.raters, votes.prompts, level=LEVEL)
     enough = len(np.unique(votes.raters)) >= LEAST_RATERS and len(np.unique(votes.prompts)) >= LEAST_PROMPTS
-    return Outcome(rate.low, rate.high, rate.p, tested=enough)
+    return Outcome(found.low, found.high, found.p, tested=enough)
 
 
 def before(votes: Votes, seed: int) -> Outcome:
@@ -198,7 +201,7 @@ def measure(scenario: Scenario, rule: str, *, studies: int, seed: int = 0) -> Fi
         shown += right[rates != 0.5].tolist()
         rows.append(((low <= rates) & (rates <= high), high - low, p <= 1.0 - LEVEL))
         # The bootstrap of strengths takes a fifth of a second.
-        if models > 2 and (rule == "now" or number < studies / 5):
+        if models > 2 and scenario.form != "single" and (rule == "now" or number < studies / 5):
             low, high = strengths_of(votes.of_question(0), models, number)
             strong += ((low <= true.strengths) & (true.strengths <= high)).tolist()
     coverage, width, rejected = np.mean(rows, axis=(0, 2)).tolist()
@@ -244,6 +247,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows, measured = [HEADING], []
     for scenario in tqdm(chosen, disable=None):
         for rule in options.rules:
+            if rule == "before" and scenario.form == "single":  # there were no likes
+                continue
             figures = measure(scenario, rule, studies=options.studies, seed=options.seed)
             rows.append(_row(scenario.name, rule, figures))
             rates = list(truth(scenario).rates.values())

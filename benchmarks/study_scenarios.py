@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from seedpo.core.stats.paired_comparisons import fit_strengths, tables
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
+Form = Literal["pair", "best-worst", "single"]
 
 DESIGNS = 8
 """Assignments of raters to prompts that the studies of a scenario use in turn, with raters and prompts in any order."""
@@ -42,7 +44,8 @@ class Scenario:
         questions: each with effects of its own, which share half of their variance with those of the others.
         careless: share of raters who answer at random.
         checked: whether raters who fail attention checks are left out.
-        ranked: whether a view has all models, and the answer is the best and the worst of them.
+        form: pair: which of two. best-worst: the best and the worst of all models in one view. single: like or dislike
+            of one; raters also differ in how much they like at all.
     """
 
     name: str
@@ -59,7 +62,7 @@ class Scenario:
     questions: int = 1
     careless: float = 0.0
     checked: bool = False
-    ranked: bool = False
+    form: Form = "pair"
 
     @property
     def contrasts(self) -> list[tuple[int, int]]:
@@ -69,7 +72,10 @@ class Scenario:
 
 @dataclass(frozen=True, eq=False)
 class Votes:
-    """Votes as columns of equal length: question, models, points of the first one, rater, prompt."""
+    """Votes as columns of equal length: question, models, points of the first one, rater, prompt.
+
+    A like has one model; its second one is -1.
+    """
 
     questions: Index
     first: Index
@@ -84,7 +90,9 @@ class Votes:
 
     def of(self, question: int, first: int, second: int) -> Votes:
         """The votes on one question and pair of models."""
-        return self.only((self.questions == question) & (self.first == first) & (self.second == second))
+        pair = (self.first == first) & (self.second == second)
+        likes = (self.second < 0) & ((self.first == first) | (self.first == second))
+        return self.only((self.questions == question) & (pair | likes))
 
     def of_question(self, question: int) -> Votes:
         """The votes on one question."""
@@ -96,9 +104,9 @@ def study(scenario: Scenario, generator: np.random.Generator) -> Votes:
     views = _views(scenario, int(generator.integers(DESIGNS)))
     if scenario.skips:
         views = views[:, generator.random(views.shape[1]) >= scenario.skips]
-    pairs, raters, prompts = views
-    raters = generator.permutation(scenario.raters)[raters]
-    prompts = generator.permutation(scenario.prompts)[prompts]
+    raters = generator.permutation(scenario.raters)[views[1]]
+    prompts = generator.permutation(scenario.prompts)[views[2]]
+    views = np.stack([views[0], raters, prompts])
     careless = generator.random(scenario.raters) < scenario.careless
     shared = _effects(scenario, generator, raters, prompts)
     parts = []
@@ -106,10 +114,24 @@ def study(scenario: Scenario, generator: np.random.Generator) -> Votes:
         own = _effects(scenario, generator, raters, prompts)
         utilities = np.asarray(scenario.worths) + (shared + own) / math.sqrt(2.0)
         utilities[careless[raters]] = 0.0
-        first, second, points, view = (_ranked if scenario.ranked else _compared)(scenario, generator, utilities, pairs)
+        first, second, points, view = _FORMS[scenario.form](scenario, generator, utilities, views)
         parts.append((np.full(len(points), question), first, second, points, raters[view], prompts[view]))
     votes = Votes(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     return _attentive(votes, careless, generator) if scenario.checked else votes
+
+
+def rate(votes: Votes) -> tuple[float, Array]:
+    """The rate of a contrast from its votes, and the influence of each vote on it (N,).
+
+    Of likes it is 1/2 and half the difference of the two shares, as in :class:`seedpo.study.likes.Contrast`.
+    """
+    if votes.second[0] >= 0:
+        mean = float(votes.points.mean())
+        return mean, (votes.points - mean) / len(votes.points)
+    left = votes.first == votes.first.min()
+    here, there = votes.points[left].mean(), votes.points[~left].mean()
+    influences = np.where(left, (votes.points - here) / left.sum(), (there - votes.points) / (~left).sum())
+    return float(0.5 + (here - there) / 2.0), influences / 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +160,10 @@ def truth(scenario: Scenario, *, seed: int = 0, votes: int = 1_000_000) -> Truth
         return Truth(dict.fromkeys(contrasts, 0.5), np.zeros(models))
     population = replace(scenario, raters=votes, prompts=votes, per_pair=0, questions=1, skips=0.0)
     drawn = study(population, np.random.default_rng(seed))
-    rates = {contrast: float(drawn.of(0, *contrast).points.mean()) for contrast in contrasts}
+    rates = {contrast: rate(drawn.of(0, *contrast))[0] for contrast in contrasts}
     rates |= {(i, j): 0.5 for i, j in contrasts if scenario.worths[i] == scenario.worths[j]}
+    if scenario.form == "single":
+        return Truth(rates, np.zeros(models))
     return Truth(rates, fit_strengths(*tables(drawn.first, drawn.second, drawn.points, models)).values)
 
 
@@ -161,28 +185,40 @@ Answers = tuple[Index, Index, Array, Index]
 """Models, points of the first one, and the view of each vote."""
 
 
-def _compared(scenario: Scenario, generator: np.random.Generator, utilities: Array, pairs: Index) -> Answers:
+def _compared(scenario: Scenario, generator: np.random.Generator, utilities: Array, views: Index) -> Answers:
     """One pair of models per view."""
-    first, second = np.array(scenario.contrasts)[pairs].T
-    views = np.arange(len(pairs))
-    half = (utilities[views, first] - utilities[views, second]) / 2.0
+    first, second = np.array(scenario.contrasts)[views[0]].T
+    rows = np.arange(len(first))
+    half = (utilities[rows, first] - utilities[rows, second]) / 2.0
     win, loss = np.exp(half), np.exp(-half)
-    drawn = generator.random(len(pairs)) * (win + scenario.ties + loss)
-    return first, second, np.where(drawn < win, 1.0, np.where(drawn < win + scenario.ties, 0.5, 0.0)), views
+    drawn = generator.random(len(rows)) * (win + scenario.ties + loss)
+    return first, second, np.where(drawn < win, 1.0, np.where(drawn < win + scenario.ties, 0.5, 0.0)), rows
 
 
-def _ranked(scenario: Scenario, generator: np.random.Generator, utilities: Array, pairs: Index) -> Answers:
+def _liked(scenario: Scenario, generator: np.random.Generator, utilities: Array, views: Index) -> Answers:
+    """One model per view."""
+    model, raters, _ = views
+    rows = np.arange(len(model))
+    kind = generator.normal(0.0, scenario.rater_sd, scenario.raters)[raters]
+    points = generator.random(len(rows)) < 1.0 / (1.0 + np.exp(-utilities[rows, model] - kind))
+    return model, np.full(len(rows), -1), points.astype(np.float64), rows
+
+
+def _ranked(scenario: Scenario, generator: np.random.Generator, utilities: Array, views: Index) -> Answers:
     """All models in one view: the best and the worst after Gumbel's noise, as 2 k - 3 votes."""
     noisy = utilities + generator.gumbel(size=utilities.shape)
     best, worst = noisy.argmax(1), noisy.argmin(1)
     parts = []
     for first, second in scenario.contrasts:
         won = (best == first) | (worst == second)
-        views = np.flatnonzero(won | (best == second) | (worst == first))
-        models = (np.full(len(views), first), np.full(len(views), second))
-        parts.append((*models, won[views].astype(np.float64), views))
-    first_, second_, points, views = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return first_, second_, points, views
+        rows = np.flatnonzero(won | (best == second) | (worst == first))
+        models = (np.full(len(rows), first), np.full(len(rows), second))
+        parts.append((*models, won[rows].astype(np.float64), rows))
+    first_, second_, points, rows = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return first_, second_, points, rows
+
+
+_FORMS = {"pair": _compared, "best-worst": _ranked, "single": _liked}
 
 
 def _attentive(votes: Votes, careless: NDArray[np.bool_], generator: np.random.Generator) -> Votes:
@@ -193,9 +229,9 @@ def _attentive(votes: Votes, careless: NDArray[np.bool_], generator: np.random.G
 
 @cache
 def _views(scenario: Scenario, design: int) -> Index:
-    """Pair of models, rater and prompt of each view, (3, N): raters with the fewest views first, ties by chance."""
+    """What is shown, rater and prompt of each view, (3, N): raters with the fewest views first, ties by chance."""
     raters, prompts = scenario.raters, scenario.prompts
-    pairs = 1 if scenario.ranked else len(scenario.contrasts)
+    pairs = {"pair": len(scenario.contrasts), "best-worst": 1, "single": len(scenario.worths)}[scenario.form]
     if not scenario.per_pair:
         return np.stack([np.arange(raters) % pairs, np.arange(raters), np.arange(prompts)])
     generator = np.random.default_rng([design, raters, prompts, scenario.per_pair])

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from benchmarks.study_calibration import SCENARIOS, main, measure, sign_test
-from benchmarks.study_scenarios import Scenario, study, truth
+from benchmarks.study_scenarios import Scenario, rate, study, truth
 
 
 def test_a_study_has_the_raters_prompts_and_votes_of_its_scenario() -> None:
@@ -25,9 +25,22 @@ def test_a_study_has_the_raters_prompts_and_votes_of_its_scenario() -> None:
 
 
 def test_best_and_worst_of_four_are_five_votes_of_one_view() -> None:
-    votes = study(Scenario(name="", worths=(3.0, 0.0, 0.0, -3.0), ranked=True, prompts=50), np.random.default_rng(0))
+    votes = study(
+        Scenario(name="", worths=(3.0, 0.0, 0.0, -3.0), form="best-worst", prompts=50), np.random.default_rng(0)
+    )
     assert len(votes.points) == 50 * 3 * 5
     assert votes.of(0, 0, 3).points.mean() > 0.95
+
+
+def test_likes_are_compared_by_half_the_difference_of_their_shares() -> None:
+    scenario = Scenario(name="", worths=(1.5, 0.0), rater_sd=0.0, prompt_sd=0.0, form="single", prompts=200)
+    votes = study(scenario, np.random.default_rng(0)).of(0, 0, 1)
+    assert len(votes.points) == 200 * 3 * 2
+    found, influences = rate(votes)
+    shares = [votes.points[votes.first == model].mean() for model in (0, 1)]
+    assert found == pytest.approx(0.5 + (shares[0] - shares[1]) / 2)
+    assert truth(scenario, votes=200_000).rates[0, 1] == pytest.approx(found, abs=0.03)
+    assert influences.sum() == pytest.approx(0.0, abs=1e-12)
 
 
 def test_skips_careless_raters_and_checks_leave_fewer_votes() -> None:
@@ -77,8 +90,8 @@ def test_the_sign_test_before_is_scipys() -> None:
 
 def test_the_command_writes_a_table_and_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "figures.json"
-    assert main(["5 raters, sd 1", "--studies", "5", "--out", str(out)]) == 0
-    assert "5 raters, sd 1" in capsys.readouterr().out
+    assert main(["uneven", "best and worst of 4, equal", "--studies", "5", "--out", str(out)]) == 0
+    assert "uneven work" in capsys.readouterr().out
     figures = json.loads(out.read_text("utf-8"))["figures"]
     assert [row["rule"] for row in figures] == ["before", "now"] * 2
     with pytest.raises(SystemExit):
