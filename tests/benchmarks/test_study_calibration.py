@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.study_calibration import SCENARIOS, main, measure, sign_test
+from benchmarks.study_calibration import SCENARIOS, main, measure, now, sign_test
 from benchmarks.study_scenarios import Scenario, rate, study, truth
+from seedpo.study.analysis import analyze
+from seedpo.study.records import Answer
+from tests.study.made_votes import QUESTIONS, check, judgement, made_study, repetition
 
 
 def test_a_study_has_the_raters_prompts_and_votes_of_its_scenario() -> None:
@@ -96,3 +99,28 @@ def test_the_command_writes_a_table_and_a_file(tmp_path: Path, capsys: pytest.Ca
     assert [row["rule"] for row in figures] == ["before", "now"] * 2
     with pytest.raises(SystemExit):
         main(["no such scenario"])
+
+
+def test_an_analysis_says_what_the_columns_say() -> None:
+    """As judgements, with skips, repetitions, checks and a rater who fails them, the numbers are the same."""
+    scenario = Scenario(name="", worths=(0.8, 0.0, 0.3), ties=0.5, prompts=12)
+    votes, models = study(scenario, np.random.default_rng(5)), ("a", "b", "c")
+    words: dict[float, Answer] = {1.0: "first", 0.5: "tie", 0.0: "second"}
+    given = [
+        judgement(
+            words[points], rater=f"r{rater:02d}", prompt=f"p{prompt:02d}", sources=(models[i], models[j]), number=number
+        )
+        for number, (points, rater, prompt, i, j) in enumerate(
+            zip(votes.points, votes.raters, votes.prompts, votes.first, votes.second, strict=True)
+        )
+    ]
+    others = [repetition(row, "second", number=5000 + at) for at, row in enumerate(given[::7])]
+    others += [check(True, rater=f"r{rater:02d}", number=6000) for rater in range(12)]
+    others += [judgement("skip", rater="r03", prompt="p99", number=7000)]
+    poor = [judgement("second", rater="poor", prompt=f"p{at:02d}", sources=("a", "b"), number=at) for at in range(12)]
+    poor += [check(False, rater="poor", number=8000 + at) for at in range(3)]
+    analysis = analyze(made_study(questions=QUESTIONS[:1]), [*given, *others, *poor], least_checks=0.75)
+    for row in analysis.comparisons:
+        expected = now(votes.of(0, models.index(row.left), models.index(row.right)), 0)
+        assert (*row.interval, row.p) == pytest.approx((expected.low, expected.high, expected.p), rel=1e-9)
+        assert row.votes == 36
