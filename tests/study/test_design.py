@@ -196,6 +196,14 @@ def test_the_command_registers_what_the_study_is_made_for(tmp_path: Path) -> Non
     assert "no primary question" in result.output
 
 
+def test_an_aim_that_does_not_fit_is_said_in_the_words_of_the_command(tmp_path: Path) -> None:
+    places = {name: samples(tmp_path / name, seed=seed) for seed, name in enumerate(("x", "y"))}
+    collected, compared = {"primary": "preference"}, {"primary": "beauty"}
+    fails(tmp_path, places, "--primary and --contrast are for", settings=collected)
+    fails(tmp_path, places, "--primary and --contrast are for", settings={"contrasts": (("x", "y"),)})
+    fails(tmp_path, places, "--primary beauty: .*preference, appeal", kind="study", settings=compared)
+
+
 @pytest.mark.parametrize("text", ["base", "base:other", ":see", "base-see", "base:see:dpo"])
 def test_a_contrast_names_two_models(text: str) -> None:
     with pytest.raises(ConfigError, match="--contrast"):

@@ -89,6 +89,7 @@ def new_study(folder: Path, places: Mapping[str, Path], design: Design, *, progr
         DataError: images or prompts are missing, cannot be read, or cannot be compared.
     """
     questions = _questions(design)
+    _require_aim(design, [question.key for question in questions])
     prompts = read_prompts(design.prompts) if design.prompts else None
     models = {name: read_images(place, prompts)[: design.limit_prompts] for name, place in places.items()}
     if design.kind == "study":
@@ -313,6 +314,15 @@ def _require_views(groups: Sequence[Group], design: Design) -> None:
     most = max(len(group.candidates) for group in groups)
     if design.per_view is not None and design.per_view > most:
         raise ConfigError(f"--per-view {design.per_view}: no prompt has more than {most} images; give at most {most}")
+
+
+def _require_aim(design: Design, questions: Sequence[str]) -> None:
+    """Checks what the study is made to answer in the words of the command line."""
+    primary = design.settings.get("primary")
+    if design.kind != "study" and (primary is not None or design.settings.get("contrasts")):
+        raise ConfigError("--primary and --contrast are for comparisons of models; add --kind study, or leave them out")
+    if primary is not None and primary not in questions:
+        raise ConfigError(f"--primary {primary}: this study asks {', '.join(questions)}; choose one of them")
 
 
 def _merged(models: Mapping[str, Sequence[PromptImages]]) -> list[PromptImages]:
