@@ -228,9 +228,9 @@ def verdict(study: Study, given: Sequence[dict[str, Any]]) -> dict[str, int]:
     """What the database holds of the acknowledged votes."""
     with Store.open(study) as store:
         stored = {judgement.show.token: judgement for judgement in store.judgements()}
-    first_time = [row.show for row in stored.values() if row.show.repeat_of is None]
-    asked = Counter((show.rater, show.unit) for show in first_time)
-    pairs = Counter(show.unit for show in first_time)
+    first_time = [row for row in stored.values() if row.show.repeat_of is None]
+    asked = Counter((row.show.rater, row.show.unit) for row in first_time)
+    pairs = Counter(row.show.unit for row in first_time if row.answer != "skip")
     acknowledged = [(stored[vote["show"]], vote["side"]) for vote in given if vote["show"] in stored]
     return {
         "lost": len(given) - len(acknowledged),

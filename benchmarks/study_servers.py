@@ -56,7 +56,8 @@ class StudyServer:
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.02)
-        raise RuntimeError(f"the server did not start:\n{self.log.read_text('utf-8', errors='replace')[-2000:]}")
+        output = self.log.read_text("utf-8", errors="replace")[-2000:]
+        raise RuntimeError(f"the server did not start (exit status {self._process.poll()}):\n{output}")
 
     def used(self) -> float:
         """Processor time of all its processes so far, in seconds."""
