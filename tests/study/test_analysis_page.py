@@ -310,6 +310,8 @@ def test_a_collection_has_rankings_instead_of_comparisons(tmp_path: Path) -> Non
     text = page.read_text(encoding="utf-8")
     parsed(text)
     assert "Holm" not in text
+    assert 'class="warning"' not in text
+    assert "\N{MINUS SIGN}0.00" not in text
     assert text.count('<ol class="rank">') == MOST_RANKINGS
     rows = (tmp_path / "analysis.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 1 + 2 * len(given)

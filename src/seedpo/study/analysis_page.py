@@ -175,7 +175,7 @@ def render(analysis: Analysis) -> str:
     templates.filters |= {
         "alpha": alpha_words,
         "count": count,
-        "decimal": lambda value: f"{value:.2f}".replace("-", MINUS),
+        "decimal": lambda value: f"{round(value, 2) + 0.0:.2f}".replace("-", MINUS),
         "p": p_value,
         "percent": percent,
         "percents": percents,

@@ -186,7 +186,9 @@ def counts_words(analysis: Analysis) -> str:
 
 
 def limits_words(result: QuestionResult) -> tuple[str, ...]:
-    """What the votes on one question cannot show."""
+    """What the votes on one question cannot show; nothing where no verdict is due."""
+    if not result.comparisons or not result.key:
+        return ()
     if result.raters == 1:
         return ("All votes are from one rater: they say nothing about others. Intervals are over prompts only.",)
     amounts = ((result.raters, LEAST_RATERS, "rater"), (result.prompts, LEAST_PROMPTS, "prompt"))
