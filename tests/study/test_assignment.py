@@ -311,7 +311,7 @@ def _all_answered(store: Store, study: Study, rater: str) -> Sequence[str]:
     questions = []
     while (show := store.next(rater)) is not None:
         questions.append(study.group(show.group).question)
-        foretold = {(proposal.group, min(proposal.order)) for proposal in store.upcoming(rater)}
+        foretold = {(proposal.group, min(proposal.order)) for proposal in store.turn(rater).upcoming}
         store.vote(rater, show.token, "left", key=f"key-{len(questions)}")
         following = store.next(rater)
         assert foretold == ({(following.group, following.first)} if following else set())

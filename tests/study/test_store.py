@@ -304,14 +304,14 @@ def test_progress_and_overview(tmp_path: Path, sqlite: str, opened: Opened) -> N
     study = small_study(tmp_path / "s", groups, checks=0.25, repeats=0.2, seed=3)
     store = opened(study, sqlite)
     rater, _ = store.add_rater("anna")
-    before = store.progress(rater)
+    before = store.turn(rater).progress
     assert (before.done, before.total >= 8) == (0, True)
     totals = set()
     while (show := store.next(rater)) is not None:
-        totals.add(store.progress(rater).total)
+        totals.add(store.turn(rater).progress.total)
         side: Side = "left" if show.flipped else "right"  # always the second candidate
         store.vote(rater, show.token, side, key="k", seconds=float(show.number))
-    after = store.progress(rater)
+    after = store.turn(rater).progress
     assert after.done == after.total == len(store.judgements())
     assert max(totals) <= after.done + 2
     idle, _ = store.add_rater("idle")

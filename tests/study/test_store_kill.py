@@ -41,7 +41,7 @@ for thread in [threading.Thread(target=work, args=(name,)) for name in sys.argv[
     thread.start()
 """
 
-PAIRS, RATERS = 60, 3
+PAIRS, RATERS = 60, 8
 
 
 def start(study: Study, url: str, quota: int, names: list[str], log: Path) -> subprocess.Popen[bytes]:

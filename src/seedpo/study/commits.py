@@ -18,12 +18,12 @@ from seedpo.study.errors import StoreError
 Book = TypeVar("Book")
 Result = TypeVar("Result")
 
-MOST_WAITING = 1000
+MOST_WAITING = 4000
 """Requests that may wait; further ones are refused at once."""
 MOST_TOGETHER = 200
 """Requests that are committed together."""
 LONGEST = 20.0
-"""Seconds after which a commit that has not come back counts as stuck: further requests are refused at once."""
+"""Seconds after which a commit that has not come back counts as stuck: all others are refused at once."""
 
 _BUSY = "the database takes no more at the moment; try again"
 
@@ -84,13 +84,18 @@ class Commits(Generic[Book]):
         future: Future[Result] = Future()
         with self._news:
             stuck = self._begun is not None and time.monotonic() - self._begun > LONGEST
-            if self._closed or stuck or len(self._waiting) >= MOST_WAITING:
-                raise StoreError("the votes are closed" if self._closed else _BUSY)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="commits", daemon=True)
-                self._thread.start()
-            self._waiting.append(_Request(work, future))
-            self._news.notify()
+            late = self._drained() if stuck else []
+            refused = self._closed or stuck or len(self._waiting) >= MOST_WAITING
+            if not refused:
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="commits", daemon=True)
+                    self._thread.start()
+                self._waiting.append(_Request(work, future))
+                self._news.notify()
+        for request in late:
+            request.refuse(StoreError(_BUSY))
+        if refused:
+            raise StoreError("the votes are closed" if self._closed else _BUSY)
         return future
 
     def close(self) -> None:
@@ -150,6 +155,12 @@ class Commits(Generic[Book]):
     def _refuse_all(self, requests: Sequence[_Request[Book]], error: Exception) -> None:
         """Those that came meanwhile have waited as long: they are refused too, instead of waiting once more."""
         with self._news:
-            late = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        for request in [*requests, *(item for item in late if item.future.set_running_or_notify_cancel())]:
+            late = self._drained()
+        for request in [*requests, *late]:
             request.refuse(error)
+
+    def _drained(self) -> list[_Request[Book]]:
+        """All requests that wait; none of them waits any more."""
+        late = [request for request in self._waiting if request.future.set_running_or_notify_cancel()]
+        self._waiting.clear()
+        return late

@@ -167,8 +167,8 @@ def _postgresql(url: URL, *, write: bool) -> Engine:
         "lock_timeout": f"{WAIT}s",
         # The server answers before this side gives up, if it is there.
         "statement_timeout": f"{patience - 1}s",
-        # A transaction whose process vanished lets go of its locks.
-        "idle_in_transaction_session_timeout": f"{WAIT}s",
+        # A transaction whose process vanished lets go of its locks before others give up. A reader may think for long.
+        "idle_in_transaction_session_timeout": f"{WAIT * 3 // 4 if write else 10 * READER_PATIENCE}s",
         # The server notices that this host has died.
         "tcp_keepalives_idle": "5",
         "tcp_keepalives_interval": "2",

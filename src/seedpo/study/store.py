@@ -25,7 +25,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from seedpo.errors import SeedpoError
-from seedpo.study.assignment import Proposal
 from seedpo.study.book import HOLD, Book, Forgotten, Progress, Turn
 from seedpo.study.commits import Commits
 from seedpo.study.database import ERRORS, Database
@@ -362,14 +361,6 @@ class Store:
         """What the study was made to answer, and each later change, the oldest first."""
         with self._reading() as connection:
             return read_registrations(connection, self._id)
-
-    def progress(self, rater_id: str) -> Progress:
-        """The progress of :meth:`turn`."""
-        return self.turn(rater_id).progress
-
-    def upcoming(self, rater_id: str) -> list[Proposal]:
-        """What :meth:`turn` foretells."""
-        return list(self.turn(rater_id).upcoming)
 
     # Parts of transactions.
 
