@@ -51,6 +51,8 @@ SCENARIOS = (
     S(name="5 raters", raters=5, rater_sd=0.5, prompts=60),
     S(name="5 raters, sd 1", raters=5, rater_sd=1.0, prompts=60),
     S(name="6 raters, sd 1", raters=6, rater_sd=1.0, prompts=60),
+    S(name="5 raters, sd 2", raters=5, rater_sd=2.0, prompts=60),
+    S(name="12 raters, sd 2", rater_sd=2.0, prompts=60),
     S(name="8 raters, sd 1", raters=8, rater_sd=1.0, prompts=60, per_pair=2),
     S(name="30 raters", raters=30, prompts=100),
     S(name="50 raters, sd 1", raters=50, prompts=100, rater_sd=1.0),

@@ -10,6 +10,7 @@ from statistics import median
 
 from seedpo.core.stats.two_way import LEAST_RATERS
 from seedpo.errors import ConfigError, DataError
+from seedpo.pages.wording import count
 from seedpo.study.folder import open_study
 from seedpo.study.power import MOST_PROMPTS, Components, Goal, Plan, components_of, effect_of, plan
 from seedpo.study.store import Store
@@ -136,7 +137,7 @@ def plan_lines(goal: Goal, given: Assumptions, *, raters: Sequence[int], per_pai
     plans = [plan(goal, given.components, raters=number, per_pair=per_pair, models=models) for number in raters]
     each = f"each of {goal.contrasts} contrasts" if goal.contrasts > 1 else "one contrast"
     aim = f"To show {goal.rate:.3g} against 0.5 in {each} with power {goal.power:g}, errors at {1 - goal.level:.3g}"
-    lines = [f"{aim}, {per_pair} raters per pair, {models} models:"]
+    lines = [f"{aim}, {count(per_pair, 'rater')} per pair, {models} models:"]
     lines += _aligned([HEADING, *(_cells(row, given.seconds) for row in plans)])
     lines.append(given.words)
     if any(row.prompts is None for row in plans):
@@ -149,8 +150,8 @@ def _cells(row: Plan, seconds: float) -> tuple[str, ...]:
     if row.prompts is None:
         return (str(row.raters), "-", "-", "-", "-")
     votes = row.votes_per_rater
-    total, minutes = round(votes * row.raters), votes * seconds / 60.0
-    return (str(row.raters), str(row.prompts), str(total), str(math.ceil(votes - 1e-9)), f"{minutes:.0f}")
+    total, minutes = round(votes * row.raters), round(votes * seconds / 60.0)
+    return (str(row.raters), str(row.prompts), str(total), str(math.ceil(votes - 1e-9)), str(minutes or "<1"))
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -163,6 +163,7 @@ def power_of(goal: Goal, components: Components, *, raters: int, prompts: int, p
         per_pair: raters who compare each pair of images; all of them if there are no more.
     """
     votes = min(per_pair, raters) * prompts
+    raters = min(raters, votes)
     total = components.raters + components.prompts + components.rest
     excess = components.raters * (1.0 / raters - 1.0 / votes), components.prompts * (1.0 / prompts - 1.0 / votes)
     variance = total / votes + sum(excess)
