@@ -171,3 +171,17 @@ def test_the_command_asks_first_and_names_what_is_wrong(tmp_path: Path) -> None:
     assert f"{anna}, 3 tasks, 4 answers" in said
     with Store.open(study, write=False) as store:
         assert (store.judgements(), store.raters()) == ([], [])
+
+
+def test_a_rater_may_be_named_by_the_personal_link(tmp_path: Path) -> None:
+    study = small_study(tmp_path / "s", pairs_of(3), raters_per_pair=2)
+    with Store.open(study) as store:
+        (anna, link), (berta, _) = (store.add_rater(name) for name in ("anna", "berta"))
+        for rater in (anna, berta):
+            judge_some(store, rater, 1)
+    arguments = ["study", "forget", str(study.folder), "--yes", f"https://study.example.org/r/{link}"]
+    assert anna in CliRunner().invoke(app, arguments).output
+    again = CliRunner().invoke(app, arguments)
+    assert again.exit_code != 0, "the link is gone too"
+    with Store.open(study, write=False) as store:
+        assert [rater.id for rater in store.raters()] == [berta]

@@ -505,7 +505,10 @@ def study_export_command(
 @study_app.command("forget")
 def study_forget_command(
     study: StudyFolder,
-    raters: Annotated[list[str], typer.Argument(metavar="RATER...", help="Ids, as `seedpo study status` lists them.")],
+    raters: Annotated[
+        list[str],
+        typer.Argument(metavar="RATER...", help="Ids, as `seedpo study status` lists them, or personal links."),
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     database: DatabaseUrl = None,
 ) -> None:
@@ -514,8 +517,10 @@ def study_forget_command(
     A server may run meanwhile. What was deleted is overwritten in the database's files. Backups, exports and analyses
     that you made before still hold the answers: delete those too.
 
-    Example:
+    Examples:
         seedpo study forget studies/pilot r0f3a9c2b7d4e6a18
+
+        seedpo study forget studies/pilot https://study.example.org/r/THE_RATERS_LINK
     """
     require_extra()
     from seedpo.study.erasure import forget_raters

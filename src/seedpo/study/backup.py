@@ -110,7 +110,7 @@ def _copy_votes(study: Study, source_url: str, target_url: str) -> Copied:
 
 def _copy_rows(study: str, old: sa.Connection, new: sa.Connection, target: str) -> Copied:
     if new.execute(sa.select(studies.c.id).where(studies.c.id == study)).first() is not None:
-        raise StoreError(f"the database {target} has votes of this study already; restore into another one")
+        raise StoreError(f"the database {target} holds this study already; restore into another one")
     counts: dict[str, int] = {}
     for table in metadata.sorted_tables:  # parents first
         key = studies.c.id if table is studies else table.c.get("study")

@@ -17,7 +17,7 @@ def forget_raters(
 
     Args:
         folder: of the study.
-        names: ids of raters.
+        names: ids of raters, or their personal links.
         url: of the database; `None`: the study's own.
         agreed: asks a question, once, before anything is deleted.
 
@@ -25,11 +25,11 @@ def forget_raters(
         What was deleted, in words; nothing if it was not agreed to.
 
     Raises:
-        ConfigError: the study has no rater of one of these ids; nothing is deleted then.
+        ConfigError: the study has no rater of one of these ids or links; nothing is deleted then.
     """
-    names = list(dict.fromkeys(names))
     with Store.open(open_study(folder, verify=False), url) as store:
         labels = {rater.id: rater.label for rater in store.raters()}
+        names = list(dict.fromkeys(_id_of(name, store) for name in names))
         unknown = next((name for name in names if name not in labels), None)
         if unknown is not None:
             raise ConfigError(f"study {folder} has no rater {unknown!r}; `seedpo study status` lists them")
@@ -43,3 +43,10 @@ def forget_raters(
                 "the rows are deleted, and the database was too busy to overwrite their bytes: run VACUUM in it later"
             )
         return [*lines, "backups, exports and analyses that were made before still hold these answers"]
+
+
+def _id_of(name: str, store: Store) -> str:
+    """The id of a rater who is named by it or by a personal link, which only the rater has."""
+    _, mark, token = name.rpartition("/r/")
+    rater = store.rater(token) if mark else None
+    return name if rater is None else rater.id
