@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,16 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from seedpo.study.export import votes_csv
 from seedpo.study.security import Limits
+from seedpo.study.site import SLOWED
 from tests.study.web_studies import ADDRESS, ADMIN, FAST, browsing, make_app, make_study, new_link, vote
 
 BEARER = {"authorization": f"Bearer {ADMIN}"}
-SLOW = replace(FAST, guesses=1e-6, guesses_burst=3, all_guesses=1e-6, all_guesses_burst=5)
+SLOW = replace(FAST, guesses=1e-6, guesses_burst=3, all_guesses=1e-6, all_guesses_burst=5, guess_seconds=0.0)
 
 
 @pytest.fixture
@@ -82,6 +85,26 @@ def test_guesses_from_many_networks_are_slowed_down_together(app: Starlette) -> 
     assert tries("198.51.100.1", 1) == [429], "too many from all networks together"
     for address in ("192.0.2.1", "198.51.100.1", "203.0.113.1"):
         assert log_in(at(address))
+
+
+def test_a_wrong_token_waits_and_a_right_one_does_not(tmp_path: Path) -> None:
+    """Wrong tokens wait for their answers; the right one is accepted while all of them still wait."""
+    make_study(tmp_path / "s")
+    app = make_app(tmp_path / "s", limits=replace(SLOW, guess_seconds=30.0))
+
+    async def scenario() -> None:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url=ADDRESS) as client, asyncio.timeout(20):
+            wrong = [asyncio.create_task(client.post("/admin/login", data={"token": "x"})) for _ in range(90)]
+            await asyncio.sleep(1)
+            assert [task.result().status_code for task in wrong if task.done()].count(429) == 90 - 3 - SLOWED
+            assert (await client.post("/admin/login", data={"token": ADMIN})).status_code == 303
+            assert (await client.get("/admin", headers=BEARER)).status_code == 200
+            assert sum(not task.done() for task in wrong) == SLOWED
+            for task in wrong:
+                task.cancel()
+
+    asyncio.run(scenario())
 
 
 def test_who_is_slowed_down_still_gets_the_log_in_page(app: Starlette) -> None:

@@ -93,17 +93,17 @@ def _is_admin(site: Site, request: Request) -> bool:
     return site.is_admin_token(_bearer(request)) or site.sessions.holds(_session(request))
 
 
-def _require_admin(site: Site, request: Request) -> None:
+async def _require_admin(site: Site, request: Request) -> None:
     """Refuses whoever is not the owner, and takes a wrong token or session from the pace of guesses."""
     if not _is_admin(site, request):
         if _bearer(request) or _session(request):
-            site.slow_down_guess(request)
+            await site.slow_down_guess(request)
         raise Refusal(401, NO_ADMIN)
 
 
 async def _owned_form(site: Site, request: Request, expected: type[Form]) -> Form:
     """A form that the owner sent from the admin page, or from a script that knows the token."""
-    _require_admin(site, request)
+    await _require_admin(site, request)
     form = await read_form(request, expected)
     if not site.is_admin_token(_bearer(request)):
         site.require_form_token(_session(request), form.form_token)
@@ -161,7 +161,7 @@ def _login_routes(site: Site) -> list[Route]:
 
     async def page(request: Request) -> Response:
         try:
-            _require_admin(site, request)
+            await _require_admin(site, request)
         except Refusal as refusal:  # whoever is slowed down may still log in
             return closed(refusal, refusal.sentence if refusal.wait else "")
         form_token = site.secret.form_token(_session(request))
@@ -172,7 +172,7 @@ def _login_routes(site: Site) -> list[Route]:
         token = (await read_form(request, Login)).token
         if not site.is_admin_token(token):
             try:
-                site.slow_down_guess(request)
+                await site.slow_down_guess(request)
             except Refusal as refusal:
                 return closed(refusal, refusal.sentence)
             return closed(Refusal(401, NO_ADMIN), WRONG_TOKEN)
@@ -223,7 +223,7 @@ def _action_routes(site: Site) -> list[Route]:
         return handle
 
     async def question(request: Request) -> Response:
-        _require_admin(site, request)
+        await _require_admin(site, request)
         form_token = site.secret.form_token(_session(request))
         return HTMLResponse(await site.read(_question, site, form_token, read_query(request, Asked).rater))
 
@@ -237,7 +237,7 @@ def _action_routes(site: Site) -> list[Route]:
         return JSONResponse({"deleted": note})
 
     async def votes(request: Request) -> Response:
-        _require_admin(site, request)
+        await _require_admin(site, request)
         widest = await site.read(site.store.widest_view)
         pages = site.store.pages()
         page = await site.read(next, pages, ())

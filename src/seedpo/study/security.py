@@ -156,7 +156,8 @@ class Limits:
         images, images_burst: images of a rater.
         strangers, strangers_burst: all requests without a valid link: joining, wrong tokens.
         guesses, guesses_burst: wrong admin tokens from one network (see :func:`network`).
-        all_guesses, all_guesses_burst: wrong admin tokens from everywhere. A right one is always accepted.
+        all_guesses, all_guesses_burst: wrong admin tokens from everywhere. A right one is always accepted, at once.
+        guess_seconds: how long a wrong token over these limits waits for its answer.
         body: bytes of a request's body.
     """
 
@@ -170,6 +171,7 @@ class Limits:
     guesses_burst: float = 10.0
     all_guesses: float = 1.0
     all_guesses_burst: float = 50.0
+    guess_seconds: float = 2.0
     body: int = 16_384
 
 

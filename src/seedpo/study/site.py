@@ -27,6 +27,10 @@ from seedpo.study.visitors import Visitors
 Result = TypeVar("Result")
 
 
+SLOWED = 64
+"""Wrong admin tokens that wait for their answers at the same time."""
+
+
 class Paces:
     """One pace for each kind of request; see :class:`Limits`."""
 
@@ -36,6 +40,8 @@ class Paces:
         self.strangers = Pace(limits.strangers, limits.strangers_burst)
         self.guesses = Pace(limits.guesses, limits.guesses_burst)
         self.all_guesses = Pace(limits.all_guesses, limits.all_guesses_burst)
+        self.guess_seconds = limits.guess_seconds
+        self.slowed = asyncio.Semaphore(SLOWED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,17 +196,22 @@ class Site:
         """Whether a token opens the admin page."""
         return is_same(token, self.admin_token)
 
-    def slow_down_guess(self, request: Request) -> None:
-        """Takes a wrong admin token from the paces of its network and of everybody.
+    async def slow_down_guess(self, request: Request) -> None:
+        """Takes a wrong admin token from the paces of its network and of everybody; over them, it waits.
 
         A right token is accepted before, so nobody can keep the owner out.
 
         Raises:
             Refusal: 429, with the time to wait.
         """
-        origin = network(request.client.host if request.client else "")
-        self.slow_down(self.paces.guesses, origin)
-        self.slow_down(self.paces.all_guesses)
+        try:
+            self.slow_down(self.paces.guesses, network(request.client.host if request.client else ""))
+            self.slow_down(self.paces.all_guesses)
+        except Refusal:
+            if not self.paces.slowed.locked():  # a flood must not hold connections that raters need
+                async with self.paces.slowed:
+                    await asyncio.sleep(self.paces.guess_seconds)
+            raise
 
     def close(self) -> None:
         """Ends the threads, and closes the store."""
