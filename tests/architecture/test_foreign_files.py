@@ -16,6 +16,10 @@ PLACES = {
         {"json.load", "json.loads", "json.JSONDecoder"},
         {"documents.py", "data/text/objects.py", "study/bodies.py"},
     ),
+    "a table, or writes one that no spreadsheet takes for formulas": (
+        {"csv.reader", "csv.DictReader", "csv.writer", "csv.DictWriter"},
+        {"data/text/delimited.py"},
+    ),
     "YAML": (
         {f"yaml.{name}" for name in ("load", "load_all", "safe_load", "safe_load_all", "full_load", "unsafe_load")}
         | {
@@ -24,7 +28,7 @@ PLACES = {
         {"documents.py"},
     ),
 }
-"""Names that read what somebody else wrote, and the modules that may use them."""
+"""Names that read what somebody else wrote, or write what others open, and the modules that may use them."""
 
 
 def names(text: str) -> Iterator[str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,7 +27,7 @@ from seedpo.data.pairs.pair_tables import (
 from seedpo.data.pairs.sets import PairSet, StoredPair
 from seedpo.data.pairs.streams import StreamedPairs
 from seedpo.data.settings import PairsConfig
-from seedpo.data.text import spreadsheet_text
+from seedpo.data.text import write_csv
 from seedpo.errors import ConfigError, DataError
 from seedpo.files import exists, write_aside, write_folder_aside
 
@@ -290,14 +289,15 @@ def _outcome(place: str, written: Sequence[int | str], reason: str | None) -> Ro
 
 
 def _write_rows(rows: Iterator[RowOutcome], conversion: Conversion, path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(ROWS_COLUMNS)
+    def cells() -> Iterator[Iterable[str]]:
+        yield ROWS_COLUMNS
         for row in rows:
             conversion.rows += 1
             if row.reason is not None:
                 conversion.left_out[row.reason] += 1
             elif not row.faults:
                 conversion.used += 1
-            cells = (row.place, " ".join(map(str, row.pairs)), row.outcome)
-            writer.writerow([spreadsheet_text(printable(cell)) for cell in cells])
+            yield map(printable, (row.place, " ".join(map(str, row.pairs)), row.outcome))
+
+    with path.open("w", encoding="utf-8", newline="") as file:
+        write_csv(file, cells())

@@ -6,8 +6,6 @@ grid.csv    column, row, step, strength, folder
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from seedpo.data.images.pixels import to_pil
+from seedpo.data.text import csv_text
 from seedpo.files import write_aside, write_text
 
 SMALLEST, LARGEST = 96, 384
@@ -58,13 +57,17 @@ def save_grid(cells: Sequence[Cell], prompts: Sequence[str], out: Path) -> None:
     """
     steps = list(dict.fromkeys(cell.step for cell in cells))
     strengths = list(dict.fromkeys(cell.strength for cell in cells))
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(("column", "row", "step", "strength", "folder"))
-    for cell in cells:
-        place = steps.index(cell.step), strengths.index(cell.strength)
-        writer.writerow((*place, "end" if cell.step is None else cell.step, cell.strength, cell.folder))
-    write_text(out / "grid.csv", table.getvalue())
+    rows = [
+        (
+            steps.index(cell.step),
+            strengths.index(cell.strength),
+            "end" if cell.step is None else cell.step,
+            cell.strength,
+            str(cell.folder),
+        )
+        for cell in cells
+    ]
+    write_text(out / "grid.csv", csv_text([("column", "row", "step", "strength", "folder"), *rows]))
     strips = {(cell.step, cell.strength): [_strip(images) for images in cell.images] for cell in cells}
     width, height = next(iter(strips.values()))[0].size
     block = LINE + len(strengths) * (height + GAP)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from seedpo.core.stats.bootstrap import Interval, mean_interval, paired_difference, prompt_means, tie_width, win_rate
+from seedpo.data.text import csv_text
 from seedpo.evaluation.folder import FORMAT, EvaluationFolder
 from seedpo.evaluation.tables import FIX, Place, Table, Values
 from seedpo.files import write_text, writing
@@ -214,11 +213,7 @@ def _csv(summary: Summary) -> str:
         rows.append(pair | rate | {name: pair[key] for name, key in renamed.items()})
     columns = ["target", "step", "other", "other_step", "figure", "kind", "mean", "low", "high", "count", "unit"]
     columns += ["direction", "win", "tie", "loss", "rate", "rate_low", "rate_high", "tie_width"]
-    content = io.StringIO(newline="")
-    writer = csv.DictWriter(content, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
-    return content.getvalue()
+    return csv_text([columns, *([row.get(column) for column in columns] for row in rows)])
 
 
 FIGURE_TITLES = ("target", "figure", "mean", "95 % interval", "prompts", "unit", "better")

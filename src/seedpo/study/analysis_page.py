@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from seedpo.core.stats.two_way import LEAST_PROMPTS, LEAST_RATERS
-from seedpo.data.text import spreadsheet_text
+from seedpo.data.text import csv_text
 from seedpo.errors import ConfigError
 from seedpo.pages.figures import Axis, tick_label, ticks
 from seedpo.pages.rendering import environment
@@ -125,17 +124,16 @@ def write_csv(analysis: Analysis, path: Path) -> None:
     """One row per comparison, also by category; in a collection one row per image of a prompt."""
     header = COMPARISON_COLUMNS if analysis.models else RANKING_COLUMNS
     rows = _comparison_rows(analysis) if analysis.models else _ranking_rows(analysis)
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows([_cell(value) for value in row] for row in rows)
+    path.write_text(
+        csv_text([header, *([_cell(value) for value in row] for row in rows)], line_end="\r\n"),
+        encoding="utf-8",
+        newline="",
+    )
 
 
 def _cell(value: str | float | None) -> str:
     if value is None:
         return ""
-    if isinstance(value, str):
-        return spreadsheet_text(value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

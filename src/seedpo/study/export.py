@@ -8,8 +8,6 @@ the first candidate of its group, wherever it was on the screen.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
 from collections import Counter
@@ -21,7 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from seedpo.data.text import spreadsheet_text
+from seedpo.data.text import csv_text
 from seedpo.errors import ConfigError, DataError
 from seedpo.files import write_aside
 from seedpo.study.folder import Study
@@ -317,18 +315,12 @@ def votes_csv(judgements: Iterable[Judgement], *, widest: int = 2, head: bool = 
         widest: candidates in one view at most, of all parts.
         head: begin with the names of the columns.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\r\n")
     names = _ORDINALS[: max(widest, 2)]
-    if head:
-        images = [f"{name}_images" for name in names]
-        answered = ("order", "answer", "best", "worst", "expected", "repeated", "seconds")
-        writer.writerow(
-            ("at", "rater", "number", "question", "category", "prompt", "group", *names, *images, *answered)
-        )
-    for judgement in judgements:
-        writer.writerow([spreadsheet_text(cell) for cell in _csv_row(judgement, len(names))])
-    return text.getvalue()
+    images = [f"{name}_images" for name in names]
+    answered = ("order", "answer", "best", "worst", "expected", "repeated", "seconds")
+    columns = ("at", "rater", "number", "question", "category", "prompt", "group", *names, *images, *answered)
+    rows = (_csv_row(judgement, len(names)) for judgement in judgements)
+    return csv_text([*([columns] if head else []), *rows], line_end="\r\n")
 
 
 def _csv_row(judgement: Judgement, width: int) -> tuple[str, ...]:

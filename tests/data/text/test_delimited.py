@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pytest
 
-from seedpo.data.text import csv_lines, spreadsheet_text
+from seedpo.data.text import csv_lines, csv_text
 
-CELLS = ["=1+1", "+x", "-y", "@z", "'=quoted", "''=twice", "'plain", "plain", "", "'", "a=b"]
+CELLS = ["=1+1", "+x", "-y", "@z", "'=quoted", "''=twice", "'plain", "plain", "", "'", "a=b", "-1", "+1.5e-3", "'-1"]
 
 
-def test_cells_come_back_as_they_were(tmp_path: Path) -> None:
+def test_cells_and_names_of_columns_come_back_as_they_were(tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["cell", "number"], *([spreadsheet_text(cell), "1"] for cell in CELLS)])
-    assert [line.values["cell"] for line in csv_lines(path)] == CELLS
+    path.write_text(csv_text([["=cell", "number"], *([cell, 1] for cell in CELLS)]), encoding="utf-8", newline="")
+    assert [line.values["=cell"] for line in csv_lines(path)] == CELLS
 
 
 @pytest.mark.parametrize("cell", CELLS[:6])
-def test_no_cell_begins_like_a_formula(cell: str) -> None:
-    assert spreadsheet_text(cell) == f"'{cell}"
+def test_no_text_begins_like_a_formula(cell: str) -> None:
+    assert csv_text([[cell]]) == f"'{cell}\n"
+    assert csv_text([["a", cell]], line_end="\r\n") == f"a,'{cell}\r\n"
+
+
+def test_numbers_stay_numbers_and_nothing_stays_empty() -> None:
+    assert csv_text([["-0.5", -0.5, None, "-1e-07"]]) == "-0.5,-0.5,,-1e-07\n"

@@ -6,7 +6,6 @@ before anything of it is written, so that one that cannot be used costs itself a
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -22,7 +21,7 @@ from seedpo.data.files.inventory import printable
 from seedpo.data.images.reading import read_file, read_image, stored_path
 from seedpo.data.images.signatures import FORMATS, HEAD, image_format
 from seedpo.data.pairs.sets import StoredImage
-from seedpo.data.text import csv_lines, spreadsheet_text, value_fault
+from seedpo.data.text import csv_lines, value_fault, write_csv
 from seedpo.errors import ConfigError, DataError
 from seedpo.files import read_head
 
@@ -266,9 +265,7 @@ def _write_json_lines(rows: Sequence[TextRow], path: Path) -> None:
 
 def _write_csv(rows: Sequence[TextRow], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # blanks within quotes are kept
-        writer.writerow(COLUMNS)
-        writer.writerows([spreadsheet_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+        write_csv(file, [COLUMNS, *rows], quotes_texts=True)
     back = csv_lines(path)
     wrong = [
         row.source

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +13,7 @@ import pyarrow.parquet as pq
 
 from seedpo.data.image_list import ListedImage
 from seedpo.data.settings import SCORE_COLUMNS
-from seedpo.data.text import spreadsheet_text
+from seedpo.data.text import csv_text
 from seedpo.errors import ConfigError
 from seedpo.files import write_aside
 
@@ -83,12 +81,7 @@ def _rows(columns: Mapping[str, list[Any]]) -> list[list[Any]]:
 
 
 def _write_csv(columns: Mapping[str, list[Any]], path: Path) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in _rows(columns):
-        writer.writerow([spreadsheet_text(cell) if isinstance(cell, str) else cell for cell in row])
-    path.write_text(text.getvalue(), encoding="utf-8", newline="")
+    path.write_text(csv_text([list(columns), *_rows(columns)]), encoding="utf-8", newline="")
 
 
 def _write_jsonl(columns: Mapping[str, list[Any]], path: Path) -> None:

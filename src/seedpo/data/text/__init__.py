@@ -4,7 +4,7 @@
 :mod:`.objects` reads JSON, :mod:`.delimited` reads CSV and TSV, and :mod:`.records` tells one from the other.
 """
 
-from seedpo.data.text.delimited import csv_lines, spreadsheet_text
+from seedpo.data.text.delimited import csv_lines, csv_text, write_csv
 from seedpo.data.text.lines import Line, read_text
 from seedpo.data.text.objects import json_lines
 from seedpo.data.text.records import records
@@ -13,10 +13,11 @@ from seedpo.data.text.values import shown, value_fault
 __all__ = [
     "Line",
     "csv_lines",
+    "csv_text",
     "json_lines",
     "read_text",
     "records",
     "shown",
-    "spreadsheet_text",
     "value_fault",
+    "write_csv",
 ]

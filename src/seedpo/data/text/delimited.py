@@ -6,12 +6,15 @@ field may run over line ends only if the lines in it do not look like records th
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from typing import TextIO
 
 from seedpo.data.text.lines import Line, read_text, some
 from seedpo.data.text.values import shown, value_fault
@@ -60,7 +63,7 @@ def delimited(path: Path, text: str) -> list[Line]:
         return []
     if header.fault:
         raise DataError(f"{path} is not {EXPECTED}: line {header.number} {header.fault}")
-    names = header.fields
+    names = list(map(_cell_text, header.fields))
     if fault := value_fault(names) or _name_fault(names):
         raise DataError(f"{path} line {header.number} {fault}; name each column once, on the first line")
     lines = some([_line(path, names, record) for record in records], EXPECTED)
@@ -69,17 +72,44 @@ def delimited(path: Path, text: str) -> list[Line]:
     return lines
 
 
-def spreadsheet_text(cell: str) -> str:
-    """A cell of a CSV file that no spreadsheet takes for a formula: such a cell gets an apostrophe in front.
+def write_csv(
+    file: TextIO, rows: Iterable[Iterable[object]], *, line_end: str = "\n", quotes_texts: bool = False
+) -> None:
+    """Writes rows as CSV of which no spreadsheet takes a text for a formula: the only writer of CSV in the package.
 
-    Whoever reads the file takes it away again. So a cell that looks like one of these already gets a further one.
+    A text that begins like a formula gets an apostrophe in front, which :func:`csv_lines` takes away again. So a text
+    that looks like one of these already gets a further one. `None` becomes an empty cell.
+
+    Args:
+        file: opened with ``newline=""``.
+        rows: the names of the columns first.
+        line_end: of each row.
+        quotes_texts: whether each text is quoted, so that readers keep the blanks at its ends.
     """
-    return f"'{cell}" if _FORMULA.match(cell) else cell
+    writer = csv.writer(
+        file, lineterminator=line_end, quoting=csv.QUOTE_NONNUMERIC if quotes_texts else csv.QUOTE_MINIMAL
+    )
+    writer.writerows([_spreadsheet_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+
+
+def csv_text(rows: Iterable[Iterable[object]], *, line_end: str = "\n") -> str:
+    """Rows as the text of a CSV file; see :func:`write_csv`."""
+    text = io.StringIO(newline="")
+    write_csv(text, rows, line_end=line_end)
+    return text.getvalue()
+
+
+def _spreadsheet_text(cell: str) -> str:
+    return f"'{cell}" if _is_formula(cell) else cell
+
+
+def _is_formula(cell: str) -> bool:
+    return _FORMULA.match(cell) is not None and _NUMBER.fullmatch(cell) is None
 
 
 def _cell_text(cell: str) -> str:
-    """What :func:`spreadsheet_text` was given."""
-    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell) else cell
+    """What :func:`_spreadsheet_text` was given."""
+    return cell[1:] if cell[:1] == "'" and _is_formula(cell) else cell
 
 
 @dataclass

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from seedpo.data.text import csv_text
 from seedpo.errors import ConfigError, RunFolderError
 from seedpo.files import write_text
 from seedpo.pages.figures import Panel
@@ -130,8 +129,4 @@ def _families(folders: Sequence[Path], folder_names: bool | None) -> list[Family
 
 
 def _csv(rows: Sequence[series.Row]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text([list(rows[0]) if rows else [], *(row.values() for row in rows)])
