@@ -1,4 +1,9 @@
-"""``python -m seedpo``."""
+"""``python -m seedpo``. The current folder, which Python puts first for it, is no place of code: see `--code`."""
+
+import sys
+
+if not sys.flags.safe_path:
+    del sys.path[0]
 
 from seedpo.cli import main
 

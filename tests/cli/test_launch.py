@@ -23,6 +23,7 @@ import os, signal, sys, time
 from pathlib import Path
 from seedpo.cli import launch
 from seedpo.errors import SeedpoError
+from seedpo.lifelines import end_with_parent
 rank, out = int(os.environ["RANK"]), Path(sys.argv[1])
 
 def end_as(error):
@@ -141,7 +142,7 @@ def test_signals_reach_all(tmp_path: Path, number: signal.Signals) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux tells a process of its parent's death")
 def test_processes_are_told_when_the_launcher_dies(tmp_path: Path) -> None:
     script = tmp_path / "worker.py"
-    script.write_text(WORKER + "launch.end_with_launcher()\nwait_for_signal(signal.SIGTERM)")
+    script.write_text(WORKER + "end_with_parent()\nwait_for_signal(signal.SIGTERM)")
     call = f"launch([{str(tmp_path)!r}], processes=2, command=[sys.executable, {str(script)!r}])"
     code = f"import sys; from seedpo.cli.launch import launch; {call}"
     launcher = subprocess.Popen([sys.executable, "-c", code])

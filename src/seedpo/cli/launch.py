@@ -7,7 +7,6 @@ need to write a checkpoint; an error is one line; and the processes end when the
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -24,10 +23,10 @@ from types import FrameType
 
 from seedpo.documents import UNREADABLE, read_json
 from seedpo.errors import ConfigError, SeedpoError
+from seedpo.lifelines import tied_to_this
 
-_FOLDER, _LAUNCHER = "SEEDPO_LAUNCH_FOLDER", "SEEDPO_LAUNCHER"
+_FOLDER = "SEEDPO_LAUNCH_FOLDER"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 
 GRACE = 10.0
 """Seconds that the other processes have to end by themselves after one has failed."""
@@ -64,7 +63,7 @@ def launch(
     *,
     processes: int,
     shard: bool = False,
-    command: Sequence[str] = (sys.executable, "-m", "seedpo"),
+    command: Sequence[str] = (sys.executable, "-P", "-m", "seedpo"),
 ) -> int:
     """Runs ``seedpo`` with these arguments in several processes and waits for them.
 
@@ -125,7 +124,7 @@ def _environment(rank: int, processes: int, *, port: int, folder: Path, shard: b
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         _FOLDER: str(folder),
-        _LAUNCHER: str(os.getpid()),
+        **tied_to_this(),
     }  # fmt: skip
 
 
@@ -201,19 +200,13 @@ def tell_launcher(error: Exception) -> None:
 
     The file holds the ``message`` in one line, and the ``traceback`` of a fault that no user can fix.
     """
-    content = {
-        "message": " ".join(str(error).split()) or type(error).__name__,
-        "traceback": "" if isinstance(error, SeedpoError) else "".join(traceback.format_exception(error)),
-    }
+    message = " ".join(str(error).split()) or type(error).__name__
+    leave_error(message, "" if isinstance(error, SeedpoError) else "".join(traceback.format_exception(error)))
+
+
+def leave_error(message: str, traceback: str = "") -> None:
+    """Leaves one line for the launcher; see :func:`tell_launcher`."""
+    content = {"message": message, "traceback": traceback}
     path = Path(os.environ[_FOLDER]) / f"rank-{os.environ['RANK']}.json"
     with suppress(OSError):  # The launcher is gone, and its folder with it.
         path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def end_with_launcher() -> None:
-    """From now on this process gets SIGTERM when the launcher dies: it saves a checkpoint and ends (Linux)."""
-    if not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
-    if os.getppid() != int(os.environ[_LAUNCHER]):
-        raise SystemExit(1)

@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -22,10 +24,13 @@ from seedpo.cli.reward import reward_app
 from seedpo.cli.scenes import scenes_app
 from seedpo.cli.scoring import score_command
 from seedpo.cli.shared import is_first_process
+from seedpo.cli.stopping import ended_in_one_line
 from seedpo.cli.study import study_app
 from seedpo.cli.sweeping import bench_app, sweep_command
 from seedpo.cli.training import demo_command, plan_command, train_command
 from seedpo.errors import SeedpoError
+from seedpo.lifelines import end_with_parent
+from seedpo.rewards.code_places import follow
 
 COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     "Begin": {"demo": demo_command, "init": init_command, "list": list_command, "config": config_app},
@@ -75,8 +80,21 @@ def _options(
         bool,
         typer.Option("--version", callback=print_versions, is_eager=True, help="Print the versions, of libraries too."),
     ] = False,
+    code: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            exists=True,
+            file_okay=False,
+            help="Folder whose Python code rewards `module:function` may run, beside installed modules.",
+        ),
+    ] = None,
 ) -> None:
-    """Options of no command; each acts when it is read."""
+    """Options of all commands."""
+    if code is not None:
+        from seedpo.rewards.code_places import allow
+
+        allow(code)
 
 
 for panel, commands in COMMANDS.items():
@@ -87,7 +105,7 @@ for panel, commands in COMMANDS.items():
             app.command(name, rich_help_panel=panel)(command)
 
 
-def main(arguments: list[str] | None = None) -> Any:
+def main(arguments: list[str] | None = None) -> None:
     """Runs the command line.
 
     An error that a user can fix is printed as one line, with exit status 1 (3: an alarm stopped the run).
@@ -102,8 +120,17 @@ def main(arguments: list[str] | None = None) -> Any:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", BAR_SECONDS)  # read when tqdm is imported, which a command does
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that nothing here asks for
-    if launch.is_launched():
-        launch.end_with_launcher()
+    end_with_parent()
+    command = sys.argv[1:] if arguments is None else arguments
+    tell = launch.leave_error if launch.is_launched() else None
+    # A study is served by processes that handle signals themselves.
+    with follow(command), nullcontext() if "study" in command[:1] else ended_in_one_line(tell):
+        _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> None:
+    from seedpo.cli import launch
+
     try:
         app(arguments, obj=arguments)
     except Exception as error:

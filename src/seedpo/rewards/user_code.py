@@ -1,7 +1,7 @@
 """Rewards that a user writes: a Python function ``module:function``.
 
-Importing a module runs its code. That is why a name of this form is looked up only where the user wrote it himself, in
-a configuration or on the command line, and why a line says which file it is.
+Importing a module runs its code. That is why a line says which file it is before it is imported, and why the current
+folder is searched only if the command line asks for it: see :mod:`seedpo.rewards.code_places`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import import_module, invalidate_caches
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ from torch import Tensor
 from seedpo.errors import DataError, SeedpoError
 from seedpo.protocols import Images
 from seedpo.registry import unknown
+from seedpo.rewards.code_places import code_folder
 from seedpo.rewards.scoring import byte_batches, check_counts, checked_scores
 
 logger = logging.getLogger(__name__)
@@ -84,7 +86,7 @@ class UserReward:
 
 @cache
 def user_reward(name: str) -> UserReward:
-    """A user's own function, ``module:function``; the current folder is searched last. Imported once per process.
+    """A user's own function, ``module:function``; its folder is searched last. Imported once per process.
 
     Raises:
         DataError: if it cannot be imported, or is not a function; the message names it and the fix.
@@ -104,7 +106,6 @@ def user_reward(name: str) -> UserReward:
             f"reward {name} is {kind}, not a function; write `def {attribute}(images, prompts)` in {file}; it must "
             "return a score for each image"
         )
-    logger.info("reward %s: the code of %s is run", name, file)
     return UserReward(name, function, file)
 
 
@@ -119,20 +120,44 @@ def takes_timestep(call: Callable[..., Any]) -> bool:
 
 
 def _imported(name: str, path: str) -> ModuleType:
-    here = str(Path.cwd())
+    folder = code_folder(name)
+    places = [] if folder is None else [str(folder)]
     invalidate_caches()
-    sys.path.append(here)
+    sys.path += places
     try:
+        _announce(name, path, folder)
         return import_module(path)
     except ModuleNotFoundError as error:
         if error.name and (path == error.name or path.startswith(f"{error.name}.")):
-            raise DataError(
-                f"reward {name}: there is no module {path}; write {path.replace('.', '/')}.py in {here}, or install it"
-            ) from error
+            raise DataError(f"reward {name}: there is no module {path}; {_way_out(path, folder)}") from error
         raise DataError(f"reward {name}: its module {path} needs {error.name}, which is not installed") from error
     except (Exception, SystemExit) as error:
         raise DataError(
             f"reward {name}: importing {path} failed with {type(error).__name__}: {error}; fix the module"
         ) from error
     finally:
-        del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
+        for place in places:
+            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(place)]
+
+
+def _announce(name: str, path: str, folder: Path | None) -> None:
+    """Says whose code is about to run.
+
+    Raises:
+        ModuleNotFoundError: if there is none.
+    """
+    top = path.partition(".")[0]
+    spec = find_spec(top)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {top!r}", name=top)
+    file = spec.origin or ", ".join(spec.submodule_search_locations or ())
+    logger.info("reward %s: the code of %s is run", name, file)
+
+
+def _way_out(path: str, folder: Path | None) -> str:
+    file = f"{path.replace('.', '/')}.py"
+    if folder is not None:
+        return f"write {file} in {folder}, or install it"
+    if Path(file).is_file():
+        return f"if you trust {Path(file).absolute()}, write `seedpo --code . ...`, since a file names this reward"
+    return "install it, or name its folder with `seedpo --code FOLDER ...`"

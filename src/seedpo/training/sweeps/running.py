@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from seedpo.errors import RunFolderError, SeedpoError
 from seedpo.files import write_text
+from seedpo.lifelines import tied_to_this
 from seedpo.run_folders import RunFolder
 from seedpo.settings import changes_results, differences
 from seedpo.training.settings import RunConfig
@@ -275,14 +276,17 @@ def start(out: Path, cell: Cell, device: str | None = None) -> subprocess.Popen[
     resumes = has_checkpoint(out, cell)
     if not resumes:
         shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-m", "seedpo", "train", str(out / f"{cell.name}.yaml"), "--out", str(folder), "--quiet"]
+    command = [sys.executable, "-P", "-m", "seedpo", "train", str(out / f"{cell.name}.yaml"), "--out", str(folder)]
     with (out / f"{cell.name}.log").open("ab") as log:
         return subprocess.Popen(
-            [*command, *(["--resume", "latest"] if resumes else [])],
+            [*command, "--quiet", *(["--resume", "latest"] if resumes else [])],
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device}),
+            env=os.environ
+            | tied_to_this()
+            | {"OMP_NUM_THREADS": "1"}
+            | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device}),
         )
 
 

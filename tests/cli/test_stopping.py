@@ -1,0 +1,63 @@
+"""Signals that come where no training loop waits for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from seedpo.cli import main
+from seedpo.cli.stopping import SIGNALS, ended_in_one_line
+
+
+def strike(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(60.0)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_train_that_is_not_in_its_loop_ends_in_one_line(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("seedpo.training.configuration.resolve_config", lambda *_: strike(number))
+    before = [signal.getsignal(known) for known in SIGNALS]
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "diffusion-dpo", "--out", "never"])
+    assert ended.value.code == 128 + number
+    (line,) = capsys.readouterr().err.splitlines()
+    assert number.name in line
+    assert [signal.getsignal(known) for known in SIGNALS] == before
+
+
+def test_a_launched_process_tells_its_launcher() -> None:
+    lines: list[str] = []
+    with pytest.raises(SystemExit), ended_in_one_line(lines.append):
+        strike(signal.SIGTERM)
+    assert len(lines) == 1
+
+
+def test_who_ignores_a_signal_still_does() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with ended_in_one_line():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_other_threads_change_no_handler() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen: list[object] = []
+
+    def enter() -> None:
+        with ended_in_one_line():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [before]
