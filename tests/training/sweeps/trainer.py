@@ -19,7 +19,7 @@ from seedpo.training.sweeps.running import recipe_text
 SCRIPT = """#!{python}
 # Notes how it was called, writes what a run would, and finishes, or fails as a run does.
 import json, pathlib, shutil, sys
-recipe, out = pathlib.Path(sys.argv[4]), pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
+recipe, out = pathlib.Path(sys.argv[sys.argv.index("train") + 1]), pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
 with open("{calls}", "a") as file:
     file.write(json.dumps(sys.argv[1:]) + chr(10))
 out.mkdir(parents=True, exist_ok=True)

@@ -6,13 +6,19 @@ tags. Training needs none of them but the tag that says how the camera was held.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+Part = TypeVar("Part")
 
 LARGEST_TEXT = 1 << 20
 """Bytes of compressed text that are looked at: Pillow's own limit."""
+
+PARTS, TEXTS = 200_000, 8
+"""Chunks of a PNG or segments of a JPEG at most, and texts of a PNG that are looked at."""
 
 Info = dict[str, Any]
 """What tells how the camera was held, under the keys of Pillow's ``Image.info``: ``exif`` and ``xmp``."""
@@ -25,6 +31,7 @@ _EXIF_TEXT, _XMP_TEXT = b"Raw profile type exif", b"XML:com.adobe.xmp"
 _JPEG = b"\xff\xd8"
 _SCAN = 0xDA
 _COMMENT = 0xFE
+_FILLING = re.compile(rb"\xff+")
 _LONE_MARKERS = frozenset({0x01, *range(0xD0, 0xD8)})
 """Markers that no content follows."""
 _JFIF, _EXIF, _XMP, _ADOBE = b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"Adobe"
@@ -52,6 +59,9 @@ def without_metadata(file: bytes) -> tuple[bytes, Info]:
 
     Returns:
         The file, and what was taken out of it that tells how the camera was held.
+
+    Raises:
+        ValueError: if it has more than :data:`PARTS` parts, each of which takes time.
     """
     if file.startswith(_PNG):
         return _png(file)
@@ -63,16 +73,25 @@ def without_metadata(file: bytes) -> tuple[bytes, Info]:
 def _png(file: bytes) -> tuple[bytes, Info]:
     parts: list[bytes | memoryview] = [_PNG]
     info: Info = {}
-    for kind, start, end in _chunks(file):
+    texts = 0
+    for kind, start, end in _limited(_chunks(file)):
         if kind in _PIXEL_CHUNKS or kind == b"":
             parts.append(memoryview(file)[start:end])
         elif kind == b"eXIf":
             content = file[start + 8 : end - 4]
             if zlib.crc32(kind + content) == int.from_bytes(file[end - 4 : end], "big"):
                 info["exif"] = _EXIF + content
-        elif kind in _TEXT_CHUNKS:
+        elif kind in _TEXT_CHUNKS and file.startswith((_EXIF_TEXT, _XMP_TEXT), start + 8) and texts < TEXTS:
+            texts += 1
             info |= _text_info(kind, file[start + 8 : end - 4])
     return b"".join(parts), info
+
+
+def _limited(parts: Iterable[Part]) -> Iterator[Part]:
+    for number, part in enumerate(parts):
+        if number >= PARTS:
+            raise ValueError(f"more than {PARTS:,} parts")
+        yield part
 
 
 def _chunks(file: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -117,7 +136,7 @@ def _unpacked(content: bytes) -> bytes:
 def _jpeg(file: bytes) -> tuple[bytes, Info]:
     parts: list[bytes | memoryview] = [_JPEG]
     info: Info = {}
-    for marker, start, end in _segments(file):
+    for marker, start, end in _limited(_segments(file)):
         content = file[start + 4 : end]
         if marker == 0xE1 and content.startswith(_EXIF):
             info["exif"] = info["exif"] + content[len(_EXIF) :] if "exif" in info else content
@@ -140,8 +159,8 @@ def _segments(file: bytes) -> Iterator[tuple[int, int, int]]:
     start = len(_JPEG)
     while start + 4 <= len(file) and file[start] == 0xFF:
         marker = file[start + 1]
-        if marker == 0xFF:  # filling
-            start += 1
+        if marker == 0xFF:
+            start = _FILLING.match(file, start).end() - 1  # type: ignore[union-attr]
             continue
         end = start + 2 if marker in _LONE_MARKERS else start + 2 + int.from_bytes(file[start + 2 : start + 4], "big")
         if marker in (0, _SCAN) or end > len(file) or end < start + 2:

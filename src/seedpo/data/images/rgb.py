@@ -44,11 +44,18 @@ _PREVIEW = 0x00FE
 """TIFF's number of the tag whose lowest bit says that an image is a small copy of another one in the file."""
 
 
-PIXELS = 89_478_485
-"""Pixels of an image at most: 268 MB in RGB, from where on Pillow warns of files that unfold to more than memory."""
+PIXELS = 1 << 26
+"""Pixels of an image at most, 8192 x 8192: a small file can stand for any number, which are 200 MB here in RGB."""
 
-SHEET_PIXELS = 2 * PIXELS
+SHEET_PIXELS = 178_956_970
 """Pixels of a sheet of several images at most, which is as far as Pillow goes."""
+
+SCANS = 10
+"""Passes over :data:`PIXELS` pixels at most that a progressive JPEG takes, or as many more as it has fewer pixels."""
+
+
+_SCAN = b"\xff\xda"
+"""What each pass of a JPEG begins with, and nothing else in it is."""
 
 
 class UnusualValues(DataError):
@@ -99,13 +106,16 @@ def _opened(file: bytes, largest: int) -> Image.Image:
         Image.init()
     if known not in Image.OPEN:
         raise DataError(f"not an image that can be read ({_unknown(file, known)})")
-    bare, info = without_metadata(file)
     try:
+        bare, info = without_metadata(file)
         with _quiet(known):
             image = Image.open(io.BytesIO(bare), formats=[known])
         if image.width * image.height > largest:
             size = f"{image.width:,} x {image.height:,} pixels"
             raise ValueError(f"{size} are more than {largest:,}: make it smaller")
+        scans = bare.count(_SCAN) if known == "JPEG" else 1
+        if scans * image.width * image.height > SCANS * PIXELS:
+            raise ValueError(f"{scans:,} passes over its pixels: save it anew")
         if image.format == "TIFF" and int(getattr(image, "tag_v2", {}).get(_PREVIEW, 0)) & 1:
             raise ValueError("its first page is only a small copy of another, as in a camera's raw file: convert it")
     except UnidentifiedImageError as error:
