@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import subprocess
@@ -49,7 +50,7 @@ KILLS, RESTARTS = 6, 4
 EXAMPLES = """
 examples:
   python -m benchmarks.study_load --runs "flat out"
-  python -m benchmarks.study_load --runs steady --raters 1000 --votes 12 --every 10
+  python -m benchmarks.study_load --runs steady --raters 1000 --every 10
   python -m benchmarks.study_load --runs chaos --out chaos.json
 """
 
@@ -62,8 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--raters", type=int, default=200, help="at the same time (default: 200)")
-    parser.add_argument("--votes", type=int, default=20, help="of each rater (default: 20)")
+    parser.add_argument("--votes", type=int, default=20, help="of each rater, flat out and in chaos (default: 20)")
     parser.add_argument("--every", type=float, default=10.0, help="mean seconds per vote in a steady run (default: 10)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of a steady run (default: 60)")
     parser.add_argument("--workers", type=int, default=2, help="processes of the server (default: 2)")
     parser.add_argument("--databases", nargs="+", choices=["sqlite", "postgresql"], default=["sqlite", "postgresql"])
     parser.add_argument("--runs", nargs="+", choices=["flat out", "steady", "chaos"], default=["flat out", "chaos"])
@@ -85,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measured(run: str, database: Postgres | None, options: argparse.Namespace) -> dict[str, Any]:
     """One run: figures of speed, and what became of the acknowledged votes."""
-    raters, each = options.raters, options.votes
+    raters, steady = options.raters, run == "steady"
+    each = 2 * math.ceil(options.seconds / options.every) if steady else options.votes
     with tempfile.TemporaryDirectory(prefix="seedpo-load-") as name:
         folder = Path(name)
         pairs = raters * each // RATERS_PER_PAIR + raters
@@ -101,8 +104,8 @@ def measured(run: str, database: Postgres | None, options: argparse.Namespace) -
         try:
             seen = simulated(
                 [server.url, str(folder / "tokens"), str(folder / "seen.json"), "--votes", str(each)]
-                + (["--every", str(options.every)] if run == "steady" else [])
-                + ["--spread", str(options.every if run == "steady" else 2.0)],
+                + ["--spread", str(options.every if steady else 2.0)]
+                + (["--every", str(options.every), "--seconds", str(options.seconds)] if steady else []),
                 strikes,
             )
         finally:

@@ -41,7 +41,8 @@ class Pace:
     """How raters come and go.
 
     Attributes:
-        votes: of each rater.
+        votes: of each rater, at most.
+        seconds: after which raters stop looking; infinite: never.
         every: mean seconds between a task on the screen and its vote, exponentially distributed; 0: at once.
         spread: seconds over which the raters begin, at random.
         patience: seconds for which a request is repeated.
@@ -49,6 +50,7 @@ class Pace:
     """
 
     votes: int
+    seconds: float = float("inf")
     every: float = 0.0
     spread: float = 0.0
     patience: float = 120.0
@@ -171,7 +173,10 @@ class Browser:
             await self.load(state["preload"])
             if self.pace.every:
                 look = self.draws.expovariate(1.0 / self.pace.every)
-                await asyncio.sleep(max(0.0, shown + look - time.monotonic()))
+                end = self.run.begun + self.pace.seconds
+                await asyncio.sleep(max(0.0, min(shown + look, end) - time.monotonic()))
+                if time.monotonic() >= end:
+                    return
             state = await self.vote(task, time.monotonic() - shown)
 
     async def open_page(self) -> None:
@@ -286,7 +291,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("url", help="of the server")
     parser.add_argument("tokens", type=Path, help="file with a rater's token on each line")
     parser.add_argument("out", type=Path, help="JSON file to write votes and waits to")
-    parser.add_argument("--votes", type=int, required=True, help="of each rater")
+    parser.add_argument("--votes", type=int, required=True, help="of each rater, at most")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="of the run (default: until all is done)")
     parser.add_argument("--every", type=float, default=0.0, help="mean seconds per vote of a rater (default: at once)")
     parser.add_argument("--spread", type=float, default=0.0, help="seconds over which raters begin (default: 0)")
     parser.add_argument("--patience", type=float, default=120.0, help="seconds of repeated requests (default: 120)")
@@ -294,7 +300,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tokens = options.tokens.read_text().split()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, len(tokens) + 100), hard), hard))
-    pace = Pace(votes=options.votes, every=options.every, spread=options.spread, patience=options.patience)
+    pace = Pace(
+        votes=options.votes,
+        seconds=options.seconds,
+        every=options.every,
+        spread=options.spread,
+        patience=options.patience,
+    )
     run = asyncio.run(rate(options.url, tokens, pace))
     used = resource.getrusage(resource.RUSAGE_SELF)
     content = {

@@ -78,7 +78,7 @@ def rater_pages(site: Site) -> list[Route]:
         token = request.path_params["token"]
         rater = await site.rater(token)
         site.require_form_token(token, (await read_form(request, Consent)).form_token)
-        await site.write(site.store.consent, rater.id)
+        await site.stored(site.store.consent_soon(rater.id))
         site.visitors.forget(rater.id)
         return RedirectResponse(f"/r/{token}", 303)
 
@@ -96,7 +96,7 @@ def rater_tasks(site: Site) -> list[Route]:
     async def task(request: Request) -> Response:
         token = request.path_params["token"]
         rater_id = await site.rater_id(token)
-        turn = await site.turn(site.store.turn_soon(rater_id))
+        turn = await site.stored(site.store.turn_soon(rater_id))
         state = await _state(site, rater_id, turn, f"/r/{token}")
         return JSONResponse(state | {"csrf": site.secret.form_token(token)})
 
@@ -106,7 +106,7 @@ def rater_tasks(site: Site) -> list[Route]:
         site.require_form_token(token, request.headers.get("x-csrf-token", ""))
         answer = dict(await read_json(request, Vote))
         show, side = answer.pop("show"), answer.pop("side")
-        turn = await site.turn(site.store.vote_soon(rater_id, show, side, **answer))
+        turn = await site.stored(site.store.vote_soon(rater_id, show, side, **answer))
         return JSONResponse({"saved": True} | await _state(site, rater_id, turn, f"/r/{token}"))
 
     async def previous(request: Request) -> Response:

@@ -20,7 +20,7 @@ from seedpo.study.records import Rater
 from seedpo.study.security import Limits, Pace, Secret, is_same, network
 from seedpo.study.sessions import Sessions
 from seedpo.study.settings import StudySettings
-from seedpo.study.store import Store, Turn
+from seedpo.study.store import Store
 from seedpo.study.threads import Outage, Threads
 from seedpo.study.visitors import Visitors
 
@@ -95,18 +95,18 @@ class Site:
         self.outage.succeeded()
         return result
 
-    async def turn(self, future: Future[Turn]) -> Turn:
-        """What a rater's page shows, as soon as the store knows it.
+    async def stored(self, future: Future[Result]) -> Result:
+        """What comes of a rater's request, as soon as it is on the disk.
 
         Raises:
             Refusal: the rater's data were deleted.
         """
         try:
-            turn = await asyncio.wrap_future(future)
+            result = await asyncio.wrap_future(future)
         except UnknownRater:
             raise Refusal(404, UNKNOWN_LINK) from None
         self.outage.succeeded()
-        return turn
+        return result
 
     async def study_with(self, *, group: str = "", image: str = "") -> Study:
         """The study, read again if the groups that this process knows lack a group or an image."""

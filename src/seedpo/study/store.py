@@ -200,7 +200,11 @@ class Store:
 
     def consent(self, rater_id: str) -> None:
         """Stores that a rater agreed to the study's text."""
-        self._commits.submit(lambda book: book.consent(rater_id)).result()
+        self.consent_soon(rater_id).result()
+
+    def consent_soon(self, rater_id: str) -> Future[None]:
+        """See :meth:`consent`."""
+        return self._commits.submit(lambda book: book.consent(rater_id))
 
     def revoke(self, rater_id: str) -> None:
         """Ends a rater's link. Answers stay; an open show frees its place."""
