@@ -294,3 +294,21 @@ def test_a_database_that_fails_while_one_request_asks_it_refuses_all(
         "saved",
         "saved",
     ]
+
+
+def test_a_vote_takes_few_statements_and_many_votes_hardly_more(tmp_path: Path, database: str, opened: Opened) -> None:
+    store = opened(small_study(tmp_path / "s", pairs_of(30), raters_per_pair=20), database)
+    shown = some_raters(store, 12)
+    statements: list[str] = []
+    event.listen(store._database._engine, "before_cursor_execute", lambda *rest: statements.append(rest[2]))
+    name, token = next(iter(shown.items()))
+    following = store.vote(name, token, "left", key="k")
+    assert following.show is not None
+    assert len(statements) <= 9
+    shown[name] = following.show.token
+    free = held_up(store)
+    futures = [store.vote_soon(name, token, "left", key="k") for name, token in shown.items()]
+    statements.clear()
+    free.set()
+    assert {future.result(30).saved for future in futures} == {"saved"}
+    assert len(statements) <= 9

@@ -17,6 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from seedpo.cli import app
+from seedpo.study import engines
 from seedpo.study.database import Database
 from seedpo.study.folder import Study, open_study
 from seedpo.study.store import Store, StoreError
@@ -224,3 +225,52 @@ def test_what_is_outside_a_folder() -> None:
         database = Database(url, write=False)
         assert database.is_outside(Path("/a/study")) is expected, url
         database.close()
+
+
+def test_what_is_no_file_or_no_database_is_refused_at_once(tmp_path: Path) -> None:
+    study = small_study(tmp_path / "s")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "text").write_bytes(b"SQLite format 2")
+    (tmp_path / "empty").touch()
+    for name in (tmp_path / "pipe", tmp_path, Path("/dev/zero"), tmp_path / "text"):
+        with pytest.raises(StoreError, match="not a SQLite database"):
+            read(study, f"sqlite:///{name}")
+    assert read(study, f"sqlite:///{tmp_path / 'empty'}") == 0
+    os.mkfifo(tmp_path / "empty-wal")
+    (tmp_path / "empty").write_bytes(b"SQLite format 3\0")
+    with pytest.raises(StoreError, match="cannot be read"):
+        read(study, f"sqlite:///{tmp_path / 'empty'}")
+
+
+ODD_ROWS = (
+    "UPDATE seedpo_shows SET places = 'x'",
+    "UPDATE seedpo_shows SET places = ''",
+    "UPDATE seedpo_shows SET places = '0,-1'",
+    "UPDATE seedpo_shows SET places = '0,7'",
+    "UPDATE seedpo_votes SET answer = 'banana'",
+    "UPDATE seedpo_votes SET answer = 'ranked', best = 0, worst = 5",
+    "UPDATE seedpo_votes SET answer = 'ranked'",
+)
+
+
+@pytest.mark.parametrize("statement", ODD_ROWS)
+def test_rows_that_no_seedpo_has_written_are_one_line(statement: str, tmp_path: Path) -> None:
+    with_votes(tmp_path / "s").close()
+    with sqlite3.connect(tmp_path / "s" / "votes.db") as connection:
+        connection.execute("DROP TRIGGER seedpo_votes_no_update")
+        connection.execute(statement)
+    connection.close()
+    with pytest.raises(StoreError):
+        read(open_study(tmp_path / "s"))
+
+
+def test_a_query_without_end_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_votes(tmp_path / "s").close()
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) AS version FROM n"
+    with sqlite3.connect(tmp_path / "s" / "votes.db") as connection:
+        connection.execute("DROP TABLE seedpo_schema")
+        connection.execute(f"CREATE VIEW seedpo_schema AS {endless}")
+    connection.close()
+    monkeypatch.setattr(engines, "READER_PATIENCE", 0.5)
+    with pytest.raises(StoreError, match="too long"):
+        read(open_study(tmp_path / "s"))

@@ -39,6 +39,7 @@ _CAUSES = (
         ("readonly database", "read-only", "unable to open database file", "attempt to write"),
         "it cannot be opened; check that the folder exists, and is writable if votes are to be stored",
     ),
+    (("interrupted",), "a query took too long; is it a database of seedpo?"),
     (("locked", "lock timeout", "statement timeout", "queuepool limit"), "it is busy with other requests; try again"),
 )
 """Phrases in the drivers' messages, and what a person can do."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -13,7 +15,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from seedpo.study.errors import StoreError
 
@@ -29,7 +31,14 @@ CONNECT = 5
 WRITES = "seedpo_writes"
 """Execution option of a connection whose next transaction writes."""
 
+_END = "seedpo_end"
+"""Key of the time at which a query of a reader is interrupted."""
+
 _POOL = {"pool_size": 8, "max_overflow": 24, "pool_timeout": WAIT}
+
+
+_BEGIN = b"SQLite format 3\0"
+"""First bytes of every SQLite file."""
 
 
 def engine_of(url: URL, *, write: bool) -> Engine:
@@ -95,8 +104,21 @@ def _still_sqlite(file: Path) -> Engine:
     """An engine that reads a file and leaves it and its folder as they are; a file that is missing is empty."""
     engine = create_engine("sqlite://", creator=lambda: _opened(file), poolclass=NullPool)
     event.listen(engine, "connect", _own_transactions)
+    event.listen(engine, "connect", _distrust)
+    event.listen(engine, "before_cursor_execute", _limit_query)
     event.listen(engine, "begin", _begin_sqlite)  # all queries of a transaction see one moment
     return engine
+
+
+def _distrust(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
+    """The file may be somebody else's: no function of its schema is trusted, and no query goes on for ever."""
+    connection.execute("PRAGMA trusted_schema = OFF")
+    record.info[_END] = math.inf
+    connection.set_progress_handler(lambda: int(time.monotonic() > record.info[_END]), 100_000)
+
+
+def _limit_query(connection: Connection, *_: object) -> None:
+    connection.info[_END] = time.monotonic() + READER_PATIENCE
 
 
 def _opened(file: Path) -> sqlite3.Connection:
@@ -106,6 +128,7 @@ def _opened(file: Path) -> sqlite3.Connection:
     """
     if not file.exists():
         return sqlite3.connect(":memory:", check_same_thread=False)
+    _require_sqlite(file)
     if _beside(file, "-wal").exists() and _beside(file, "-shm").exists():
         try:
             address = f"file:{quote(str(file.absolute()))}?mode=ro"
@@ -116,6 +139,17 @@ def _opened(file: Path) -> sqlite3.Connection:
             if "locked" in str(error):
                 raise
     return _copied(file)
+
+
+def _require_sqlite(file: Path) -> None:
+    """Checks that a file is one and begins like a database: the study may be somebody else's, and name a device."""
+    try:
+        with (file if file.is_file() else Path(os.devnull)).open("rb") as stream:
+            begin = stream.read(len(_BEGIN))
+    except OSError as error:
+        raise StoreError(f"the database {file} cannot be read ({error.strerror})") from error
+    if not file.is_file() or begin not in (b"", _BEGIN):
+        raise StoreError(f"the database {file}: it is not a SQLite database; put a backup in its place")
 
 
 def _copied(file: Path) -> sqlite3.Connection:

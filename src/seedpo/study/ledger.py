@@ -6,18 +6,20 @@ import heapq
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import Connection, Row, literal, select, text
 
 from seedpo.study.errors import StoreError, UnknownRater
 from seedpo.study.folder import Study
-from seedpo.study.records import Group, Judgement, Rater, Show, Unit, judge
+from seedpo.study.records import Answer, Group, Judgement, Rater, Show, Unit, judge
 from seedpo.study.tables import counts, groups, indices_of, raters, shows, votes
 from seedpo.study.unit_counts import UnitCounts
 
 MOST_ANSWERS = 50_000
 """Answers of raters that are kept in memory; the raters who were away longest are read again when they come back."""
+
+_ANSWERS = frozenset(get_args(Answer))
 
 of_rater = (raters.c.study == shows.c.study) & (raters.c.id == shows.c.rater)
 """Joins shows with their raters."""
@@ -262,8 +264,16 @@ def shown_of(row: Row[Any]) -> Shown:
 
 
 def judgement_of(row: Row[Any], group: Group) -> Judgement:
-    """A judgement from the rows of a show and of the vote that counts."""
-    return judge(show_of(row), group, row.answer, best=row.best, worst=row.worst, seconds=row.seconds, at=row.at)
+    """A judgement from the rows of a show and of the vote that counts.
+
+    Raises:
+        StoreError: the rows say what no seedpo has written.
+    """
+    show = show_of(row)
+    ranked = {row.best, row.worst} if row.answer == "ranked" else set()
+    if row.answer not in _ANSWERS or not ranked <= {*show.order} or max(show.order) >= len(group.candidates):
+        raise StoreError(f"the answer to show {row.token} fits neither group {group.id!r} nor its question")
+    return judge(show, group, row.answer, best=row.best, worst=row.worst, seconds=row.seconds, at=row.at)
 
 
 _RECOUNT = text(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -211,7 +212,13 @@ def text_of(indices: Iterable[int]) -> str:
 
 
 def indices_of(text: str) -> tuple[int, ...]:
-    """The inverse of :func:`text_of`."""
+    """The inverse of :func:`text_of`.
+
+    Raises:
+        StoreError: the text is none of its.
+    """
+    if not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", text):
+        raise StoreError(f"the database holds {text[:50]!r} where numbers of candidates should be")
     return tuple(map(int, text.split(",")))
 
 
