@@ -357,11 +357,13 @@ def study_plan_command(
     level: Annotated[float, typer.Option(min=0.5, max=0.999, help="1 - level is the chance of any false one.")] = 0.95,
     models: Annotated[int, typer.Option(min=2, max=100, help="Models; each pair is compared on each prompt.")] = 2,
     contrasts: Annotated[
-        int | None, typer.Option(min=1, help="Pairs of models x questions that are tested; default: all pairs.")
+        int | None,
+        typer.Option(min=1, max=10000, help="Pairs of models x questions that are tested; default: all pairs."),
     ] = None,
-    per_pair: Annotated[int, typer.Option(min=1, help="Raters who compare each pair of images.")] = 3,
+    per_pair: Annotated[int, typer.Option(min=1, max=100000, help="Raters who compare each pair.")] = 3,
     raters: Annotated[
-        list[int] | None, typer.Option(min=1, help="Number of raters. Repeatable; default: a table from 5 to 50.")
+        list[int] | None,
+        typer.Option(min=1, max=100000, help="Number of raters. Repeatable; default: a table from 5 to 50."),
     ] = None,
     ties: Annotated[float | None, typer.Option(min=0.0, max=0.95, help="Share of ties; default: 0.1.")] = None,
     rater_sd: Annotated[
@@ -371,7 +373,7 @@ def study_plan_command(
         float | None, typer.Option(min=0.0, max=10.0, help="How far prompts differ, in logits; default: 0.7.")
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=0.0, help="Per vote; default: 8, or the median of the pilot.")
+        float | None, typer.Option(min=0.0, max=3600.0, help="Per vote; default: 8, or the median of the pilot.")
     ] = None,
     pilot: Annotated[
         Path | None, typer.Option(metavar="STUDY", help="Study whose votes say how far raters and prompts differ.")
