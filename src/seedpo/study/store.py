@@ -20,6 +20,8 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
@@ -114,7 +116,7 @@ class Store:
                     record_aim(connection, study, clock())
             else:
                 if url is None and database.is_outside(study.folder):
-                    logger.warning("%s: its votes are read from %s, as study.yaml says", study.folder, database.name)
+                    _warn_of_elsewhere(study.folder, database.name)
                 with store._reading() as connection:
                     store._study = recognized(connection, study)
         except BaseException:
@@ -426,6 +428,11 @@ class Store:
 
     def _now(self) -> str:
         return as_text(self._clock())
+
+
+@lru_cache(maxsize=1000)  # once: training opens the votes again and again
+def _warn_of_elsewhere(folder: Path, name: str) -> None:
+    logger.warning("%s: its votes are read from %s, as study.yaml says", folder, name)
 
 
 def _token_hash(token: str) -> str:
