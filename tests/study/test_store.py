@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
+from seedpo.errors import DataError
 from seedpo.study.database import Database
 from seedpo.study.folder import Study, append_groups, open_study
 from seedpo.study.records import Candidate, Group, Side
@@ -334,6 +335,24 @@ def test_groups_that_are_appended_are_shown(tmp_path: Path, sqlite: str, opened:
     assert show is not None
     other.vote(rater, show.token, "left", key="k")
     assert [judgement.show.group for judgement in store.judgements()] == ["p0", new.id]
+
+
+def test_an_answer_is_stored_while_the_folder_is_in_disorder(tmp_path: Path, sqlite: str, opened: Opened) -> None:
+    study = small_study(tmp_path / "s", pairs_of(3))
+    store = opened(study, sqlite)
+    rater, _ = store.add_rater()
+    show = store.turn(rater).show
+    assert show is not None
+    file = tmp_path / "s" / "groups.jsonl"
+    whole = file.read_text()
+    file.write_text(whole + "{nonsense}\n")
+    with pytest.raises(DataError):
+        store.vote(rater, show.token, "left", key="k")
+    assert [judgement.show for judgement in store.judgements()] == [show]
+    file.write_text(whole)
+    again = store.vote(rater, show.token, "left", key="k")
+    assert (again.saved, again.progress.done) == ("known", 1)
+    assert again.show is not None
 
 
 def test_a_study_that_was_read_before_others_appended_and_voted_is_read_again(
