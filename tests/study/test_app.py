@@ -331,7 +331,7 @@ def test_scripts_use_the_admin_token_and_get_json(tmp_path: Path) -> None:
 
 
 def test_votes_as_csv_name_the_models_and_run_no_formula(tmp_path: Path) -> None:
-    make_study(tmp_path / "s", prompts=('=cmd|"calc"', "+1"))
+    make_study(tmp_path / "s", prompts=('=cmd|"calc"', "+a"))
     app = make_app(tmp_path / "s")
     link = new_link(app)
     with browsing(app) as client:
@@ -339,7 +339,7 @@ def test_votes_as_csv_name_the_models_and_run_no_formula(tmp_path: Path) -> None
         answer = client.get("/admin/votes.csv", headers=BEARER)
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     assert len(rows) == 4
-    assert {row["prompt"] for row in rows} == {'\'=cmd|"calc"', "'+1"}
+    assert {row["prompt"] for row in rows} == {'\'=cmd|"calc"', "'+a"}
     assert {row["first"] for row in rows} | {row["second"] for row in rows} == set(MODELS)
     # Everything was answered "left": the answer is what stood there.
     assert all(row["answer"] == row["order"].split()[0] for row in rows)
