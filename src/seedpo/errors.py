@@ -8,15 +8,27 @@ LONGEST = 2000
 """Characters of a message at most."""
 
 
+def escaped(text: str, *, keep: str = "") -> str:
+    """A text without signs that a terminal would obey, which become escapes.
+
+    Args:
+        text: may quote names and values of any hand.
+        keep: signs that stay as they are, such as line ends.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or sign in keep else sign.encode("unicode_escape").decode() for sign in text
+    )
+
+
 def one_line(text: str) -> str:
     """A text as one bounded line that every terminal and file can show, whatever names and values it quotes.
 
     Breaks of lines become blanks. Control characters and halves of characters are written as escapes, and of a text
     that is too long the middle is left out.
     """
-    line = re.sub(r"\s*[\r\n]+\s*", " ", text.strip())
-    if not line.isprintable():
-        line = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in line)
+    line = escaped(re.sub(r"\s*[\r\n]+\s*", " ", text.strip()))
     if len(line) <= LONGEST:
         return line
     return f"{line[: LONGEST // 2]} ... ({len(line):,} characters) ... {line[-LONGEST // 4 :]}"

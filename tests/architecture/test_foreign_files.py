@@ -20,6 +20,7 @@ PLACES = {
         {"csv.reader", "csv.DictReader", "csv.writer", "csv.DictWriter"},
         {"data/text/delimited.py"},
     ),
+    "what a terminal shows": ({"typer.echo"}, {"cli/shared.py"}),
     "YAML": (
         {f"yaml.{name}" for name in ("load", "load_all", "safe_load", "safe_load_all", "full_load", "unsafe_load")}
         | {

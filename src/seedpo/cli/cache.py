@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seedpo.cli.shared import Changes, is_first_process, quieten_libraries, read_changes
+from seedpo.cli.shared import Changes, is_first_process, quieten_libraries, read_changes, say
 
 cache_app = typer.Typer(
     no_args_is_help=True,
@@ -44,7 +44,7 @@ def cache_build_command(
 
     summary = build_cache(config, progress=not quiet)
     if is_first_process():
-        typer.echo(summary)
+        say(summary)
 
 
 @cache_app.command("check")
@@ -61,4 +61,4 @@ def cache_check_command(
     """
     from seedpo.cli.cache_checks import check_cache
 
-    typer.echo(check_cache(folder, progress=not quiet))
+    say(check_cache(folder, progress=not quiet))

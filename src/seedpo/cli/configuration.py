@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedpo.cli.shared import Changes, read_changes
+from seedpo.cli.shared import Changes, read_changes, say
 from seedpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ def print_versions(wanted: bool) -> None:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
             version = "not installed"
-        typer.echo(f"{name} {version}")
+        say(f"{name} {version}")
         if name == "seedpo":
-            typer.echo(f"Python {platform.python_version()}")
+            say(f"Python {platform.python_version()}")
     raise typer.Exit
 
 
@@ -58,7 +58,7 @@ def explain_command(
         seedpo config explain
     """
     width = min(max(shutil.get_terminal_size((80, 24)).columns, 40), 110)
-    typer.echo(overview(width) if key is None else explanation(key, width))
+    say(overview(width) if key is None else explanation(key, width))
 
 
 @config_app.command("show")
@@ -79,7 +79,7 @@ def show_command(
 
         seedpo config show my-recipe.yaml --all
     """
-    typer.echo(shown(place, read_changes(changes), everything=everything))
+    say(shown(place, read_changes(changes), everything=everything))
 
 
 def overview(width: int) -> str:

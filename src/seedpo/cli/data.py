@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seedpo.cli.shared import read_changes
+from seedpo.cli.shared import read_changes, say
 from seedpo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -115,12 +115,12 @@ def check_command(
         sets = [pairs, measured.validation]
         written = [] if out is None else _write(sets, findings, out if len(paths) == 1 else out / str(number))
         if not as_json:
-            typer.echo(findings_text(findings))
+            say(findings_text(findings))
             if written:
-                typer.echo(f"written: {', '.join(map(str, written))}")
+                say(f"written: {', '.join(map(str, written))}")
     if as_json:
         values = [findings.as_json() for findings in all_findings]
-        typer.echo(json.dumps(values[0] if len(values) == 1 else values, indent=1))
+        say(json.dumps(values[0] if len(values) == 1 else values, indent=1))
     if stops := [stop for findings in all_findings for stop in findings.stops]:
         raise DataError("; ".join(stops))
 
@@ -176,7 +176,7 @@ def convert_command(
         conversion = convert(pairs, out, source=source, overwrite=overwrite, progress=not quiet)
     except OSError as error:
         raise ConfigError(f"--out {out} cannot be written: {error}") from error
-    typer.echo(json.dumps(conversion.as_json(), indent=1) if as_json else "\n".join(conversion.lines()))
+    say(json.dumps(conversion.as_json(), indent=1) if as_json else "\n".join(conversion.lines()))
 
 
 def _evaluation_prompts(tree: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seedpo.cli.shared import quieten_libraries, split_names
+from seedpo.cli.shared import quieten_libraries, say, split_names
 from seedpo.errors import ConfigError
 
 
@@ -163,5 +163,5 @@ def evaluate_command(
     if summary is None:
         return
     if summary.figures:
-        typer.echo(text(summary))
-    typer.echo(f"evaluation: {out}")
+        say(text(summary))
+    say(f"evaluation: {out}")

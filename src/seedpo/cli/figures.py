@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from seedpo.cli.shared import say
+
 figure_app = typer.Typer(
     no_args_is_help=True,
     help="Draw figures of runs for print: PDF, SVG or PNG, with a CSV of the very numbers beside each.",
@@ -57,7 +59,7 @@ def _draw(
         stacked=stacked,
     )
     table = write_figure(kind, runs, out, options)
-    typer.echo(f"figure: {out}; its numbers: {table}")
+    say(f"figure: {out}; its numbers: {table}")
 
 
 def _numbers(name: str, text: str) -> tuple[int, ...]:
@@ -167,4 +169,4 @@ def paper_command(
     from seedpo.cli.paper_figures import make_paper_figures
 
     for path in make_paper_figures(out, seeds=seeds, format=format, processes=processes):
-        typer.echo(f"figure: {path}; its numbers: {path.with_suffix('.csv')}")
+        say(f"figure: {path}; its numbers: {path.with_suffix('.csv')}")

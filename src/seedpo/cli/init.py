@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from seedpo.cli.shared import say
 from seedpo.errors import ConfigError
 
 USUAL_MODEL = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -50,8 +51,8 @@ def init_command(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, recipe.text)
     for note in recipe.notes:
-        typer.echo(note)
-    typer.echo(f"\n{path}:\n\n{recipe.text}\nnext:")
+        say(note)
+    say(f"\n{path}:\n\n{recipe.text}\nnext:")
     filling = [(f"seedpo cache build {path}", "latents, prompts and reference, once")] if recipe.caches else []
     for command, why in (
         (f"seedpo data check {data} --out check", "counts, bad rows, a sheet of pairs to look at"),
@@ -60,7 +61,7 @@ def init_command(
         (f"seedpo train {path} --out runs/{path.stem}", "killed? add --resume latest"),
         (f"seedpo report runs/{path.stem} --out report.html", "pictures first; is it better than its base?"),
     ):
-        typer.echo(f"  {command:62} # {why}")
+        say(f"  {command:62} # {why}")
 
 
 def _answer(option: str, question: str, default: str | None) -> str:

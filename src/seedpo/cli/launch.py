@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from seedpo.documents import UNREADABLE, read_json
-from seedpo.errors import ConfigError, SeedpoError
+from seedpo.errors import ConfigError, SeedpoError, escaped
 from seedpo.lifelines import tied_to_this
 
 _FOLDER = "SEEDPO_LAUNCH_FOLDER"
@@ -184,7 +184,7 @@ def _explain(blamed: int, status: int, folder: Path, *, processes: int) -> None:
         log = folder / f"rank-{blamed}.log"
         output = log.read_text(errors="replace") if log.exists() else ""
         text = f"{output[-4000:]}error: process {blamed} ended with status {status}"
-    print(text, file=sys.stderr)  # noqa: T201
+    print(escaped(text, keep="\n\t"), file=sys.stderr)  # noqa: T201
 
 
 def _read_error(folder: Path, rank: int) -> dict[str, str] | None:

@@ -23,7 +23,7 @@ from seedpo.cli.results import card_command, export_command, push_command, repor
 from seedpo.cli.reward import reward_app
 from seedpo.cli.scenes import scenes_app
 from seedpo.cli.scoring import score_command
-from seedpo.cli.shared import is_first_process
+from seedpo.cli.shared import PlainFormatter, is_first_process
 from seedpo.cli.stopping import ended_in_one_line
 from seedpo.cli.study import study_app
 from seedpo.cli.sweeping import bench_app, sweep_command
@@ -114,7 +114,9 @@ def main(arguments: list[str] | None = None) -> None:
     """
     from seedpo.cli import launch
 
-    logging.basicConfig(level=logging.INFO if is_first_process() else logging.ERROR, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter())
+    logging.basicConfig(level=logging.INFO if is_first_process() else logging.ERROR, handlers=[handler])
     for noisy in ("httpx", "accelerate", "matplotlib", "fontTools"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if not sys.stderr.isatty():

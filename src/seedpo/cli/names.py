@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from seedpo.cli.shared import say
 from seedpo.errors import ConfigError
 from seedpo.metrics.catalogue import FEATURES, MetricEntry
 from seedpo.models.catalogue import MODELS
@@ -65,17 +66,17 @@ def list_command(
         raise ConfigError(f"unknown kind {kind!r}; there are: {', '.join(registries())}")
     width = shutil.get_terminal_size((80, 24)).columns
     if kind == "models":
-        typer.echo(model_text(width=width))
+        say(model_text(width=width))
         return
     if kind == "rewards":
-        typer.echo(reward_table(REWARDS.entries, width=width))
-        typer.echo("")
-        typer.echo(textwrap.fill(OTHER_FORMS, min(max(width, 30), 120)))
+        say(reward_table(REWARDS.entries, width=width))
+        say("")
+        say(textwrap.fill(OTHER_FORMS, min(max(width, 30), 120)))
         return
     for word in [kind] if kind else registries():
-        typer.echo(f"{word}:")
+        say(f"{word}:")
         for entry in registries()[word].entries:
-            typer.echo(f"  {entry.name:24} {entry.summary}{_brackets(entry)}")
+            say(f"  {entry.name:24} {entry.summary}{_brackets(entry)}")
 
 
 def _brackets(entry: Entry) -> str:

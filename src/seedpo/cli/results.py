@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from seedpo.cli.shared import quieten_libraries, split_names
+from seedpo.cli.shared import quieten_libraries, say, split_names
 from seedpo.errors import ConfigError
 
 Number = TypeVar("Number", int, float)
@@ -102,10 +102,10 @@ def sample_command(
     )
     if grid:
         cells = sample_grid(request, out, steps=steps, strengths=strengths or STRENGTHS)
-        typer.echo(f"{len(cells)} cells on {out / 'grid.png'}; {out / 'grid.csv'} says what each of them is")
+        say(f"{len(cells)} cells on {out / 'grid.png'}; {out / 'grid.csv'} says what each of them is")
         return
     files = sample_images(request, out, step=next(iter(steps), None), strength=next(iter(strengths), 1.0))
-    typer.echo(f"{len(files)} images in {out}; all of them on {out / 'sheet.png'}")
+    say(f"{len(files)} images in {out}; all of them on {out / 'sheet.png'}")
 
 
 def _numbers(option: str, text: str | None, kind: Callable[[str], Number]) -> list[Number]:
@@ -160,7 +160,7 @@ def report_command(
     from seedpo.reports import write_report
 
     path = write_report(folders, out, title=title, format=format)
-    typer.echo(f"report: {path.resolve()}")
+    say(f"report: {path.resolve()}")
 
 
 def export_command(
@@ -187,7 +187,7 @@ def export_command(
         quieten_libraries()
     from seedpo.publishing.export import export_run
 
-    typer.echo(f"written: {export_run(run, out, format=format, step=step, half=half)}")
+    say(f"written: {export_run(run, out, format=format, step=step, half=half)}")
 
 
 License = Annotated[
@@ -216,7 +216,7 @@ def card_command(
     from seedpo.publishing.card import write_card
 
     card = write_card(run, repository=repository, license=license, base_model=base_model)
-    typer.echo(f"card: {card}")
+    say(f"card: {card}")
 
 
 def push_command(
@@ -236,4 +236,4 @@ def push_command(
     from seedpo.publishing.push import push_run
 
     address = push_run(run, repository, private=not public, license=license, base_model=base_model)
-    typer.echo(f"uploaded: {address}")
+    say(f"uploaded: {address}")

@@ -17,6 +17,7 @@ from seedpo.cli.shared import (
     quieten_libraries,
     read_changes,
     read_resume,
+    say,
 )
 
 reward_app = typer.Typer(no_args_is_help=True, help="Train a preference model on labelled pairs, and measure one.")
@@ -67,11 +68,11 @@ def reward_train_command(
     train_reward(config, out, resume=resumed, progress=not quiet)
     if not is_first_process():
         return
-    typer.echo(accuracy_table(last_evaluation(out)))
-    typer.echo(f"preference model: {out / config.weights_folder}")
+    say(accuracy_table(last_evaluation(out)))
+    say(f"preference model: {out / config.weights_folder}")
     method = "spo" if config.model is not None else "d3po"
-    typer.echo(f"train with it: seedpo train {method} --set reward={out / config.weights_folder} --out ...")
-    typer.echo(f"score with it: seedpo score IMAGES --prompts FILE --reward {out / config.weights_folder} --out ...")
+    say(f"train with it: seedpo train {method} --set reward={out / config.weights_folder} --out ...")
+    say(f"score with it: seedpo score IMAGES --prompts FILE --reward {out / config.weights_folder} --out ...")
 
 
 @reward_app.command("measure")
@@ -96,7 +97,7 @@ def reward_measure_command(
     quieten_libraries()
     from seedpo.training.reward_run import measure_reward
 
-    typer.echo(accuracy_table(measure_reward(config, progress=not quiet)))
+    say(accuracy_table(measure_reward(config, progress=not quiet)))
 
 
 def accuracy_table(figures: Mapping[str, float]) -> str:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from seedpo.cli.shared import say
+
 scenes_app = typer.Typer(no_args_is_help=True, help="The embedded world: write its pairs.")
 
 
@@ -23,4 +25,4 @@ def scenes_pairs_command(
 
     out.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(preference_table(count=count, seed=seed), out)
-    typer.echo(f"{count} pairs: {out}")
+    say(f"{count} pairs: {out}")

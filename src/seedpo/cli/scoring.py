@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedpo.cli.shared import quieten_libraries, split_names
+from seedpo.cli.shared import quieten_libraries, say, split_names
 from seedpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def score_command(
 
     def keep(table: ScoreTable) -> None:
         write_table(table, partial)
-        typer.echo(f"kept: {', '.join(table.scores)} in {partial}", err=True)
+        say(f"kept: {', '.join(table.scores)} in {partial}", err=True)
 
     table = score_images(
         listed_images(images, prompts=prompts, prompt=prompt),
@@ -91,10 +91,10 @@ def score_command(
     )
     write_table(table, out)
     summaries = summarise_scores(table)
-    typer.echo(summary_text(table, summaries))
-    typer.echo(f"table: {out}")
+    say(summary_text(table, summaries))
+    say(f"table: {out}")
     if as_sum:
-        typer.echo(sum_text(summaries, definitions))
+        say(sum_text(summaries, definitions))
 
 
 def checked_device(name: str | None) -> str | None:

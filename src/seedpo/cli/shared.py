@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
 import typer
 
-from seedpo.errors import ConfigError
+from seedpo.errors import ConfigError, escaped
 
 Changes = Annotated[
     list[str] | None,
@@ -38,6 +39,25 @@ Processes = Annotated[
 ]
 
 
+def say(text: str = "", *, err: bool = False) -> None:
+    """Prints a text in which a terminal obeys no sign of a name, prompt or value; the way of all commands to print.
+
+    Args:
+        text: one line or several.
+        err: whether it goes to the error output.
+    """
+    typer.echo(escaped(text, keep="\n\t"), err=err)
+
+
+class PlainFormatter(logging.Formatter):
+    """Lines of a log in which a terminal obeys no sign of a name or value; one of the package is one line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The message, without what is said of an exception."""
+        record.message = escaped(record.message, keep="" if record.name.startswith("seedpo") else "\n\t")
+        return super().formatMessage(record)
+
+
 def read_resume(resume: str | None) -> Literal["latest"] | None:
     """What ``--resume`` says.
 
@@ -64,9 +84,9 @@ def split_names(text: str) -> list[str]:
 def quieten_libraries(*names: str) -> None:
     """Keeps the own progress bars and notices of libraries off the screen; of diffusers and transformers by default."""
     for name in names or ("diffusers", "transformers"):
-        logging = import_module(f"{name}.utils.logging")
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+        library = import_module(f"{name}.utils.logging")
+        library.set_verbosity_error()
+        library.disable_progress_bar()
 
 
 def is_first_process() -> bool:

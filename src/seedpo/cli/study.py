@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from seedpo.cli.shared import say
 from seedpo.errors import ConfigError
 
 study_app = typer.Typer(
@@ -163,7 +164,7 @@ def study_create_command(
         unplanned = (
             f"no primary question: verdicts are corrected for all {len(made.settings.questions)} (--primary KEY)"
         )
-    typer.echo(
+    say(
         f"{len(tasks)} groups of {prompt_count} prompts, {len(made.images)} images: {study}\n"
         f"texts and questions: {study / 'study.yaml'}\n"
         + (f"{unplanned}\n" if unplanned else "")
@@ -221,7 +222,7 @@ def study_serve_command(
         admin_token=admin_token,
         names=tuple(names or ()),
         workers=workers,
-        say=typer.echo,
+        say=say,
     )
 
 
@@ -257,15 +258,13 @@ def study_links_command(
     address = known or DEFAULT_BASE
     links = make_links(study, number=number, label=label, days=days, base=address, url=database, out=out)
     if known is None:
-        typer.echo(
-            f"note: no server of this study has run yet: links begin with {address}; --base changes it", err=True
-        )
+        say(f"note: no server of this study has run yet: links begin with {address}; --base changes it", err=True)
     if out is None:
         for link in links:
-            typer.echo(link)
+            say(link)
     else:
         write_links(out, links)
-        typer.echo(f"{len(links)} links: {out}")
+        say(f"{len(links)} links: {out}")
 
 
 @study_app.command("status")
@@ -279,7 +278,7 @@ def study_status_command(study: StudyFolder, database: DatabaseUrl = None) -> No
     from seedpo.study.status import status_lines
 
     for line in status_lines(study, url=database):
-        typer.echo(line)
+        say(line)
 
 
 @study_app.command("analyze")
@@ -338,10 +337,10 @@ def study_analyze_command(
         fast_seconds=fast_seconds,
         leave_out=tuple(leave_out or ()),
     )
-    typer.echo(headline(analysis))
+    say(headline(analysis))
     if analysis.changes:
-        typer.echo(f"warning: {change_words(analysis)}")
-    typer.echo(f"analysis: {page.resolve()}")
+        say(f"warning: {change_words(analysis)}")
+    say(f"analysis: {page.resolve()}")
 
 
 @study_app.command("plan")
@@ -413,7 +412,7 @@ def study_plan_command(
         seconds=seconds,
     )
     for line in plan_lines(goal, given, raters=raters or USUAL_RATERS, per_pair=per_pair, models=models):
-        typer.echo(line)
+        say(line)
 
 
 @study_app.command("demo")
@@ -447,7 +446,7 @@ def study_demo_command(
     quieten_libraries()
     from seedpo.cli.study_demo import run_study_demo
 
-    run_study_demo(out, raters=votes, port=port, show=opened, say=typer.echo)
+    run_study_demo(out, raters=votes, port=port, show=opened, say=say)
 
 
 @study_app.command("export")
@@ -499,9 +498,9 @@ def study_export_command(
     left_out = dict(written.left_out)
     if answers > len(judgements):
         left_out["of excluded raters"] = answers - len(judgements)
-    typer.echo(f"written: {written.path}, {written.rows} rows")
+    say(f"written: {written.path}, {written.rows} rows")
     if left_out:
-        typer.echo("left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
+        say("left out: " + ", ".join(f"{count} {reason}" for reason, count in left_out.items()))
 
 
 @study_app.command("forget")
@@ -529,7 +528,7 @@ def study_forget_command(
 
     lines = forget_raters(study, raters, url=database, agreed=lambda question: yes or typer.confirm(question))
     for line in lines or ["nothing was deleted"]:
-        typer.echo(line)
+        say(line)
 
 
 @study_app.command("backup")
@@ -552,7 +551,7 @@ def study_backup_command(
     from seedpo.study.backup import back_up
 
     copied = back_up(study, out, url=database)
-    typer.echo(f"copied: {copied.raters} raters, {copied.shows} tasks, {copied.votes} answers: {out}")
+    say(f"copied: {copied.raters} raters, {copied.shows} tasks, {copied.votes} answers: {out}")
 
 
 @study_app.command("restore")
@@ -573,4 +572,4 @@ def study_restore_command(
     from seedpo.study.backup import restore
 
     copied = restore(backup, database)
-    typer.echo(f"restored: {copied.raters} raters, {copied.shows} tasks, {copied.votes} answers")
+    say(f"restored: {copied.raters} raters, {copied.shows} tasks, {copied.votes} answers")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from seedpo.cli.shared import Changes, read_changes
+from seedpo.cli.shared import Changes, read_changes, say
 
 Processes = Annotated[
     int | None,
@@ -61,8 +61,8 @@ def sweep_command(
     sweep = read_sweep(source, changes=read_changes(changes), vary=vary or [], controls=controls)
     outcome = run_sweep(sweep, out, shard=shard, processes=processes, fresh=fresh)
     amount = len(outcome.folders)
-    typer.echo(f"finished: {amount} {'run' if amount == 1 else 'runs'} in {out}; states: {outcome.record}")
-    require_all([outcome], typer.echo)
+    say(f"finished: {amount} {'run' if amount == 1 else 'runs'} in {out}; states: {outcome.record}")
+    require_all([outcome], say)
 
 
 bench_app = typer.Typer(no_args_is_help=True, help="Benchmarks of the entropy term on the embedded model.")
@@ -125,8 +125,8 @@ def hacking_command(
         last = "run the command without --shard at the end, for the analysis"
         lines = [f"finished: {amount} runs of shard {shard} in {out}; {last}"]
     for line in lines:
-        typer.echo(line)
-    require_all(outcomes, typer.echo)
+        say(line)
+    require_all(outcomes, say)
 
 
 def _hacking_command_line(

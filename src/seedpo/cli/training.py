@@ -16,6 +16,7 @@ from seedpo.cli.shared import (
     quieten_libraries,
     read_changes,
     read_resume,
+    say,
 )
 from seedpo.errors import ConfigError
 
@@ -91,7 +92,7 @@ def train_command(
     if dry_run:
         rehearse(config, progress=not quiet)
         if is_first_process():
-            typer.echo("a run can start: leave out --dry-run")
+            say("a run can start: leave out --dry-run")
         return
     last = train(config, out, resume=resumed, progress=not quiet)
     if not is_first_process():
@@ -100,18 +101,18 @@ def train_command(
     from seedpo.evaluation.gains import compare_with_base
     from seedpo.run_folders import RunFolder
 
-    typer.echo("finished: " + ", ".join(f"{key} {value:.4g}" for key, value in shown.items()))
+    say("finished: " + ", ".join(f"{key} {value:.4g}" for key, value in shown.items()))
     if (comparison := compare_with_base(RunFolder.open(out))) is not None:
         for sentence in comparison.sentences:
-            typer.echo(sentence)
-    typer.echo(f"run folder: {out}")
-    typer.echo("next:")
+            say(sentence)
+    say(f"run folder: {out}")
+    say("next:")
     for command, why in next_commands(out):
-        typer.echo(f"  {command:{NEXT_WIDTH}} # {why}")
+        say(f"  {command:{NEXT_WIDTH}} # {why}")
     if push_to_hub is not None:
         from seedpo.publishing.push import push_run
 
-        typer.echo(f"uploaded: {push_run(out, push_to_hub)}")
+        say(f"uploaded: {push_run(out, push_to_hub)}")
 
 
 NEXT_WIDTH = 60
@@ -164,7 +165,7 @@ def plan_command(
     from seedpo.planning.command import plan_text
     from seedpo.planning.dry_run import Guesses
 
-    typer.echo(
+    say(
         plan_text(
             config,
             gpu=kind,
@@ -197,4 +198,4 @@ def demo_command(
     from seedpo.cli.demo import run_demo
 
     path = run_demo(out, seeds=seeds, only=only or [], processes=processes, fresh=fresh)
-    typer.echo(f"report: {path.resolve()}")
+    say(f"report: {path.resolve()}")
