@@ -131,6 +131,7 @@ class TestRunning:
         for arguments in stand_in.started():
             name = names([arguments])[0]
             assert arguments == [
+                "-P",
                 "-m",
                 "seedpo",
                 "train",
