@@ -6,6 +6,6 @@ import sys
 if sys.path[0] in ("", os.getcwd()) and not sys.flags.safe_path:  # noqa: PTH109
     del sys.path[0]
 
-from seedpo.cli import main  # noqa: E402
+from seedpo.cli import main
 
 main()
