@@ -112,6 +112,7 @@ COMMANDS = (
     Command(line="study serve nowhere", status=1),
     Command(line="study links study -n 1"),
     Command(line="study status study"),
+    Command(line="study forget study nobody --yes", status=1),
     Command(line="study plan"),
     Command(line="study analyze study --out {out}", status=1),
     Command(line="study export study --out {out}.parquet", status=1),
