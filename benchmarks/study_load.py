@@ -39,8 +39,8 @@ from benchmarks.table import aligned
 from seedpo.study.folder import Study, create_study
 from seedpo.study.records import Candidate, Group
 from seedpo.study.settings import Question, StudySettings
-from seedpo.study.store import Store
-from seedpo.study.tables import votes
+from seedpo.study.votes.store import Store
+from seedpo.study.votes.tables import votes
 
 RATERS_PER_PAIR = 10
 IMAGES = 400

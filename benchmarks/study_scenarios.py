@@ -123,7 +123,7 @@ def study(scenario: Scenario, generator: np.random.Generator) -> Votes:
 def rate(votes: Votes) -> tuple[float, Array]:
     """The rate of a contrast from its votes, and the influence of each vote on it (N,).
 
-    Of likes it is 1/2 and half the difference of the two shares, as in :class:`seedpo.study.likes.Contrast`.
+    Of likes it is 1/2 and half the difference of the two shares, as in :class:`seedpo.study.analysis.likes.Contrast`.
     """
     if votes.second[0] >= 0:
         mean = float(votes.points.mean())

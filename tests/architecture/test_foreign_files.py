@@ -14,7 +14,7 @@ PLACES = {
     "an image file": ({"Image.open"}, {"data/images/rgb.py"}),
     "JSON": (
         {"json.load", "json.loads", "json.JSONDecoder"},
-        {"documents.py", "data/text/objects.py", "study/bodies.py"},
+        {"documents.py", "data/text/objects.py", "study/web/bodies.py"},
     ),
     "a table, or writes one that no spreadsheet takes for formulas": (
         {"csv.reader", "csv.DictReader", "csv.writer", "csv.DictWriter"},

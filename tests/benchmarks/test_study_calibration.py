@@ -11,7 +11,7 @@ from scipy import stats
 
 from benchmarks.study_calibration import SCENARIOS, main, measure, now, sign_test
 from benchmarks.study_scenarios import Scenario, rate, study, truth
-from seedpo.study.analysis import analyze
+from seedpo.study.analysis.analyze import analyze
 from seedpo.study.records import Answer
 from tests.study.made_votes import QUESTIONS, check, judgement, made_study, repetition
 

@@ -16,8 +16,8 @@ pytest.importorskip("fastapi")
 
 from benchmarks.study_load import KILLS, RESTARTS, Strikes, latencies, make_study, table, verdict
 from benchmarks.study_raters import Pace, Run, rate
-from seedpo.study.serving import serving_aside
-from seedpo.study.store import Store
+from seedpo.study.votes.store import Store
+from seedpo.study.web.serving import serving_aside
 
 
 def test_raters_load_each_image_once_and_their_votes_are_found(

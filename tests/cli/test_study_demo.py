@@ -15,13 +15,13 @@ from scipy import stats
 
 from seedpo.cli import study_demo
 from seedpo.cli.study_demo import CHECKS, LEAST_CHECKS, TASKS
-from seedpo.study.analysis import analyze, passing_chance
+from seedpo.study.analysis.analyze import analyze, passing_chance
+from seedpo.study.analysis.vote_statistics import Resampling
 from seedpo.study.assignment import next_show
 from seedpo.study.folder import Study, open_study
 from seedpo.study.records import Judgement, Show, judge
 from seedpo.study.simulated import Task
-from seedpo.study.store import Store
-from seedpo.study.vote_statistics import Resampling
+from seedpo.study.votes.store import Store
 
 HONEST = 0.95
 """Chance at least with which an honest simulated rater passes a check; a test below measures it."""

@@ -13,10 +13,10 @@ from PIL import Image
 
 from seedpo.scenes.taste import TIE, true_utility
 from seedpo.study.folder import open_study
-from seedpo.study.security import Limits
-from seedpo.study.serving import serving_aside
 from seedpo.study.simulated import Choice, Judge, SimulatedRater, Task
-from seedpo.study.store import Store
+from seedpo.study.votes.store import Store
+from seedpo.study.web.security import Limits
+from seedpo.study.web.serving import serving_aside
 
 BUSY = Limits(requests=1e6, requests_burst=1e6, images=1e6, images_burst=1e6)
 

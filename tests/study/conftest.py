@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("sqlalchemy")
 
 from seedpo.study.folder import Study
-from seedpo.study.store import Store
+from seedpo.study.votes.store import Store
 from tests.study.postgres_server import Server, find_binaries, running_server
 from tests.study.small_study import Clock
 

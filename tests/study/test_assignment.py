@@ -24,7 +24,7 @@ from seedpo.study.assignment import (
 from seedpo.study.folder import Study, open_study
 from seedpo.study.records import Answer, Candidate, Group, Judgement, Show, Unit, judge
 from seedpo.study.settings import Question, StudySettings
-from seedpo.study.store import Store
+from seedpo.study.votes.store import Store
 from tests.study.small_study import pairs_of, small_study
 
 FEW = settings(max_examples=12, deadline=None, derandomize=True)

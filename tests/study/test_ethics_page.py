@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from seedpo.study.tables import erasures, metadata, raters, shows, votes
+from seedpo.study.votes.tables import erasures, metadata, raters, shows, votes
 
 PAGE = Path(__file__).parents[2] / "docs" / "study-ethics.md"
 

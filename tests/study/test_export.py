@@ -24,7 +24,7 @@ from seedpo.study.export import export_votes, votes_csv
 from seedpo.study.folder import Study
 from seedpo.study.records import Answer, Candidate, Group, Judgement, Show, judge
 from seedpo.study.settings import Question
-from seedpo.study.store import Store
+from seedpo.study.votes.store import Store
 from tests.study.small_study import pairs_of, picture, small_study
 
 ANSWERS: tuple[Answer, ...] = ("first", "second", "tie", "bad", "skip")

@@ -17,7 +17,7 @@ from seedpo.study.assignment import next_show
 from seedpo.study.folder import Study
 from seedpo.study.records import Candidate, Group, Judgement, Show, Unit, judge
 from seedpo.study.settings import Question, StudySettings
-from seedpo.study.store import Store
+from seedpo.study.votes.store import Store
 from tests.study.small_study import pairs_of, small_study
 
 DESIGNS = {

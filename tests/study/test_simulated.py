@@ -13,7 +13,7 @@ from PIL import Image
 
 from seedpo.study.records import Side
 from seedpo.study.simulated import SimulatedRater, SimulationError, Task, Vote, simulate
-from tests.study.browser.site import Site, make_study, served
+from tests.study.web.browser.site import Site, make_study, served
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from statistics import median
 
 import pytest
 
-from seedpo.study import figures
+from seedpo.study.analysis.vote_statistics import sort_answers
 from seedpo.study.folder import Study
 from seedpo.study.records import Side
 from seedpo.study.status import question_status, rater_status
-from seedpo.study.store import Store
-from seedpo.study.vote_statistics import sort_answers
+from seedpo.study.votes import figures
+from seedpo.study.votes.store import Store
 from tests.study.small_study import Clock, pairs_of, small_study
 
 PLAIN = {"bad": "tie"}

@@ -22,9 +22,9 @@ from seedpo.scenes.prompts import TRAINING_PROMPTS
 from seedpo.scenes.taste import TIE, true_utility
 from seedpo.study.folder import Study, open_study
 from seedpo.study.records import Form
-from seedpo.study.serving import serving_aside
 from seedpo.study.simulated import simulate
-from seedpo.study.store import Store
+from seedpo.study.votes.store import Store
+from seedpo.study.web.serving import serving_aside
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run import train
 from tests.small_runs import metrics

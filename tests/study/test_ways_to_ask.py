@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from seedpo.core.stats.two_way import two_way_rate
-from seedpo.study.analysis import analyze
-from seedpo.study.analysis_page import render
-from seedpo.study.comparisons import compare, rankings, strengths
-from seedpo.study.likes import contrasts, liked
+from seedpo.study.analysis.analyze import analyze
+from seedpo.study.analysis.comparisons import compare, rankings, strengths
+from seedpo.study.analysis.likes import contrasts, liked
+from seedpo.study.analysis.page import render
+from seedpo.study.analysis.vote_statistics import Resampling, agreement, parts_of
 from seedpo.study.records import Answer, Candidate, Judgement, Show
 from seedpo.study.settings import Question
-from seedpo.study.vote_statistics import Resampling, agreement, parts_of
 from tests.study.made_votes import made_study
 
 HOW = Resampling(resamples=50)

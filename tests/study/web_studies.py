@@ -12,11 +12,11 @@ from PIL import Image
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from seedpo.study.app import build_app
 from seedpo.study.folder import Study, create_study
 from seedpo.study.records import Candidate, Group
-from seedpo.study.security import Limits
 from seedpo.study.settings import Question, StudySettings
+from seedpo.study.web.app import build_app
+from seedpo.study.web.security import Limits
 
 MODELS = ("zebra-xl-v3", "okapi-turbo")
 CATEGORY = "kategorie-geheim"

@@ -207,8 +207,8 @@ def study_serve_command(
         seedpo study serve studies/pilot --host 0.0.0.0 --database postgresql+psycopg://seedpo@db/votes --workers 4
     """
     require_extra()
-    from seedpo.study.security import LEAST_TOKEN
-    from seedpo.study.serving import serve
+    from seedpo.study.web.security import LEAST_TOKEN
+    from seedpo.study.web.serving import serve
 
     if admin_token is not None and len(admin_token) < LEAST_TOKEN:
         raise ConfigError(
@@ -252,7 +252,7 @@ def study_links_command(
         seedpo study links studies/pilot --label annotators --days 14
     """
     require_extra()
-    from seedpo.study.serving import DEFAULT_BASE, last_address, make_links, write_links
+    from seedpo.study.web.serving import DEFAULT_BASE, last_address, make_links, write_links
 
     known = base or last_address(study)
     address = known or DEFAULT_BASE
@@ -324,9 +324,9 @@ def study_analyze_command(
         seedpo study analyze studies/pilot --out analysis --min-checks 0.8
     """
     require_extra()
-    from seedpo.study.analysis_page import analyze_folder
-    from seedpo.study.analysis_wording import change_words, headline
-    from seedpo.study.vote_statistics import Resampling
+    from seedpo.study.analysis.page import analyze_folder
+    from seedpo.study.analysis.vote_statistics import Resampling
+    from seedpo.study.analysis.wording import change_words, headline
 
     analysis, page = analyze_folder(
         study,
@@ -394,8 +394,8 @@ def study_plan_command(
         seedpo study plan --rate 0.6 --pilot studies/pilot
     """
     require_extra()
-    from seedpo.study.plans import USUAL_RATERS, assumptions_of, plan_lines
-    from seedpo.study.power import Goal
+    from seedpo.study.analysis.plans import USUAL_RATERS, assumptions_of, plan_lines
+    from seedpo.study.analysis.power import Goal
 
     if rate is not None and points is not None:
         raise ConfigError("--rate and --points say the same: give one of them")
@@ -487,7 +487,7 @@ def study_export_command(
     require_extra()
     from seedpo.study.export import export_votes
     from seedpo.study.folder import open_study
-    from seedpo.study.store import Store
+    from seedpo.study.votes.store import Store
 
     opened = open_study(study)
     with Store.open(opened, database, write=False) as store:
@@ -524,7 +524,7 @@ def study_forget_command(
         seedpo study forget studies/pilot https://study.example.org/r/THE_RATERS_LINK
     """
     require_extra()
-    from seedpo.study.erasure import forget_raters
+    from seedpo.study.votes.erasure import forget_raters
 
     lines = forget_raters(study, raters, url=database, agreed=lambda question: yes or typer.confirm(question))
     for line in lines or ["nothing was deleted"]:
@@ -548,7 +548,7 @@ def study_backup_command(
         seedpo study serve backups/2026-03-01
     """
     require_extra()
-    from seedpo.study.backup import back_up
+    from seedpo.study.votes.backup import back_up
 
     copied = back_up(study, out, url=database)
     say(f"copied: {copied.raters} raters, {copied.shows} tasks, {copied.votes} answers: {out}")
@@ -569,7 +569,7 @@ def study_restore_command(
         seedpo study restore backups/2026-03-01 --database postgresql://seedpo@localhost/votes
     """
     require_extra()
-    from seedpo.study.backup import restore
+    from seedpo.study.votes.backup import restore
 
     copied = restore(backup, database)
     say(f"restored: {copied.raters} raters, {copied.shows} tasks, {copied.votes} answers")

@@ -5,6 +5,7 @@
 ``groups.jsonl``   one group per line, only appended to
 ``images/ID.png``  copies without metadata, named by their content (:mod:`seedpo.study.images`)
 ``votes.db``       the votes, unless ``study.yaml`` names another database
+``.server-key``    the key of the web application (:mod:`seedpo.study.web.security`)
 =================  ===============================================================================
 """
 
@@ -32,6 +33,7 @@ from seedpo.study.settings import Question, StudySettings
 
 GROUPS = "groups.jsonl"
 VOTES = "votes.db"
+KEY_FILE = ".server-key"
 
 
 @dataclass(frozen=True, eq=False)

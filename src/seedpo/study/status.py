@@ -6,12 +6,12 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedpo.study.figures import Figures, RaterFigures
+from seedpo.study.analysis.vote_statistics import summaries
 from seedpo.study.folder import Study, open_study
 from seedpo.study.records import UNITS, Rater, Show, Unit
-from seedpo.study.store import Store
-from seedpo.study.tables import indices_of
-from seedpo.study.vote_statistics import summaries
+from seedpo.study.votes.figures import Figures, RaterFigures
+from seedpo.study.votes.store import Store
+from seedpo.study.votes.tables import indices_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 from seedpo.errors import ConfigError
 from seedpo.study.folder import create_study, open_study
 from seedpo.study.settings import Question, StudySettings
-from seedpo.study.store import Store
+from seedpo.study.votes.store import Store
 from seedpo.training.configuration import resolve_config
 from seedpo.training.feedback.people import HumanFeedback
 from seedpo.training.feedback.waiting import NoVotes, Wait

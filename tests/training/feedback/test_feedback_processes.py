@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from seedpo.study.folder import open_study
-from seedpo.study.store import Store
+from seedpo.study.votes.store import Store
 from seedpo.training.configuration import resolve_config
 from seedpo.training.feedback.wiring import ensure_study
 from tests.small_runs import as_options, metrics, small

@@ -14,7 +14,7 @@ import pytest
 
 from seedpo.errors import DataError
 from seedpo.study.folder import open_study
-from seedpo.study.store import Store
+from seedpo.study.votes.store import Store
 from seedpo.training.feedback import waiting
 from seedpo.training.feedback.people import ImageGroup, pixels_of
 from seedpo.training.feedback.waiting import NoVotes, Wait

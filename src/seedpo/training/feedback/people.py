@@ -175,7 +175,7 @@ class HumanFeedback:
 
     def _votes(self, groups: Sequence[Group], study: Study) -> Mapping[str, Sequence[Judgement]]:
         """All judgements on these groups, by group; waits until every wanted vote has arrived."""
-        from seedpo.study.store import Store
+        from seedpo.study.votes.store import Store
 
         wait = Wait(groups, study, poll_seconds=self.poll_seconds, timeout_hours=self.timeout_hours)
         store = Store.open(study, write=False)

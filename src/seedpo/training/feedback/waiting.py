@@ -19,7 +19,7 @@ from seedpo.study.settings import NAME as SETTINGS
 from seedpo.training.interrupt import StopRequest, TrainingInterrupted
 
 if TYPE_CHECKING:
-    from seedpo.study.store import Store
+    from seedpo.study.votes.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What the votes of a study say, and how many votes a study needs."""

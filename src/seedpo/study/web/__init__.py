@@ -1,0 +1,1 @@
+"""The web application of a study: its server, its pages, and what protects them."""
