@@ -39,3 +39,18 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     for file in (cut, tmp_path / "absent.safetensors", whole):
         with pytest.raises(DataError, match=file.name):
             read_description(file, "unet")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"alpha_pattern": {"(a+)+$": 1.0}, "lora_alpha": 8.0},
+        {"alpha_pattern": {".*.*.*.*.*x": 1.0}, "lora_alpha": 8.0},
+        {"alpha_pattern": {"to_q\\": 1.0}, "lora_alpha": 8.0},
+        {"alpha_pattern": {"to_q": "much"}, "lora_alpha": 8.0},
+        {"alpha_pattern": {}},
+    ],
+)
+def test_patterns_that_could_take_forever_are_refused(content: dict[str, object]) -> None:
+    with pytest.raises(DataError, match="alpha"):
+        alphas(["a" * 100 + "!"], content)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from seedpo.run_folders import DamagedCheckpoint
 from seedpo.training.codec import flatten, load_tree, save_tree, unflatten
 
 DTYPES = (
@@ -97,3 +98,12 @@ def test_tensors_are_copies_even_of_shared_and_strided_storage(tmp_path: Path) -
 def test_what_would_not_come_back_is_refused_with_its_path(tree: Any, path: str) -> None:
     with pytest.raises(TypeError, match=f"state at '{path}'"):
         flatten(tree)
+
+
+@pytest.mark.parametrize("ending", [".json", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff" * 100, bytes(100)])
+def test_a_damaged_half_is_named(tmp_path: Path, ending: str, content: bytes) -> None:
+    save_tree({"a": torch.ones(2)}, tmp_path / "state")
+    (tmp_path / f"state{ending}").write_bytes(content)
+    with pytest.raises(DamagedCheckpoint, match="state"):
+        load_tree(tmp_path / "state")

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from seedpo.data.tables.parquet import require_rows
 from seedpo.errors import RunFolderError
 from seedpo.files import write_aside, writing
 
@@ -113,6 +114,7 @@ def read_table(path: Path, prompts: Sequence[str], *, images: int | None) -> Tab
     if not path.is_file():
         return table
     try:
+        require_rows(path)
         content = pq.read_table(path).to_pydict()
         places = list(zip(content["target"], content["step"], strict=True))
         cells = list(zip(places, content["prompt_index"], content.get("image_index", [0] * len(places)), strict=True))

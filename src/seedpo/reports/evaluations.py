@@ -18,6 +18,7 @@ from seedpo.core.stats.bootstrap import (
     tie_width,
     win_rate,
 )
+from seedpo.data.tables.parquet import require_rows
 from seedpo.documents import UNREADABLE, parse_json
 from seedpo.errors import RunFolderError
 from seedpo.evaluation.folder import EvaluationFolder
@@ -190,8 +191,9 @@ def _images(path: Path) -> int:
     if not path.is_file():
         raise RunFolderError(f"{path} does not exist: the evaluation is not finished; {FIX}")
     try:
+        require_rows(path)
         return 1 + int(pc.max(pq.read_table(path, columns=["image_index"])["image_index"]).as_py())
-    except (pa.ArrowException, OSError, TypeError, KeyError) as error:
+    except (pa.ArrowException, *UNREADABLE) as error:
         reason = " ".join(str(error).split())[:120]
         raise RunFolderError(f"{path} cannot be read ({reason}); delete it, and {FIX}") from error
 

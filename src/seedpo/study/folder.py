@@ -399,6 +399,8 @@ def _require_models(folder: Path, settings: StudySettings, groups: Iterable[Grou
 
 
 def _require_image(path: Path, name: str, place: str, *, verify: bool) -> None:
+    if path.is_symlink():
+        raise DataError(f"{path} is a link, which could show any file to raters; put the image itself there")
     if not path.is_file():
         raise DataError(f"{place}: image {name} is missing; put {path} back")
     try:

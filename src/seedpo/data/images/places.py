@@ -107,9 +107,10 @@ def located(content: str | Path, folder: Path | None) -> Path:
 
 
 def existing(text: str, folder: Path) -> Path | None:
-    """The file that a list beside images names, in whatever form; `None` if there is none."""
+    """The file that a list beside images names, in whatever form; `None` if there is none within the folder."""
     try:
-        path = folder / text if (folder / text).is_file() else located(text, folder)
+        path = _within(folder, text, text)
+        path = path if path.is_file() else located(text, folder)
         return path if path.is_file() else None
     except (DataError, OSError, ValueError):
         return None

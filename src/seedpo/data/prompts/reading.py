@@ -235,9 +235,11 @@ def _parquet(path: Path) -> list[_Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from seedpo.data.tables.parquet import require_rows
     from seedpo.data.tables.rows import is_light
 
     try:
+        require_rows(path)
         file = pq.ParquetFile(path)
         names = [column.name for column in file.schema_arrow if is_light(column.type)]
         rows = file.read(columns=names).to_pylist()

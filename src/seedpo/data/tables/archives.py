@@ -23,7 +23,8 @@ from seedpo.data.tables.rows import is_file
 from seedpo.data.tables.stream_rows import StreamRow
 from seedpo.data.text import shown, value_fault
 from seedpo.data.text.objects import json_value
-from seedpo.errors import DataError, StreamError
+from seedpo.errors import DataError, SeedpoError, StreamError
+from seedpo.files import LARGEST, read_head
 from seedpo.protocols import Fingerprint, State
 
 logger = logging.getLogger(__name__)
@@ -178,13 +179,17 @@ def _samples(
 @contextmanager
 def _opened(path: Path, *, start: int = 0) -> Iterator[tarfile.TarFile]:
     try:
+        read_head(path, 1)  # a pipe would be waited for
         with path.open("rb") as file:
             file.seek(start)
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 yield archive
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, RecursionError, MemoryError, ValueError) as error:
+        if isinstance(error, SeedpoError):
+            raise
         raise StreamError(
-            f"{path} cannot be read as a tar archive without compression: {error}; fetch or write it again"
+            f"{path} cannot be read as a tar archive without compression: {str(error) or type(error).__name__}; "
+            "fetch or write it again"
         ) from error
 
 
@@ -220,6 +225,9 @@ def _sample(
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The bytes of a file; a sparse one could stand for any number."""
+    if member.issparse() or member.size > LARGEST:
+        raise StreamError(f"{printable(member.name)} claims {member.size:,} bytes; write the archive again")
     file = archive.extractfile(member)
     return file.read() if file else b""
 

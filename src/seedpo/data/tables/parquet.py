@@ -19,6 +19,7 @@ from seedpo.data.layouts.columns import Shape
 from seedpo.data.tables.blocks import Blocks
 from seedpo.data.tables.rows import cell, is_light, lengths_of, shape_of
 from seedpo.errors import DataError
+from seedpo.files import read_head
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,23 @@ BLOCK_ROWS = 32
 
 UNREADABLE = (pa.ArrowException, OSError, EOFError, ValueError, LookupError, OverflowError)
 """What damaged files, and values that Python cannot hold (a date of the year 20000), end in."""
+
+ROWS = 2 * 10**7
+"""Rows of a table at most: a file of some bytes can claim any number."""
+
+
+def require_rows(path: Path) -> None:
+    """Looks at the head of a parquet file before its columns are read whole.
+
+    Raises:
+        ValueError: if it says that there are more than :data:`ROWS` rows.
+        OSError: if it cannot be read, or is no regular file.
+        pyarrow.ArrowException: if it is no parquet file.
+    """
+    read_head(path, 4)
+    rows = pq.read_metadata(path).num_rows
+    if rows > ROWS:
+        raise ValueError(f"its {rows:,} rows are more than {ROWS:,}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +109,7 @@ class ParquetRows:
         self._shape = Shape()
         for number, path in enumerate(self.files):
             try:
+                require_rows(path)
                 metadata = pq.read_metadata(path)
                 schema = metadata.schema.to_arrow_schema()
             except UNREADABLE as error:
