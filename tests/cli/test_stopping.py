@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +33,20 @@ def test_a_train_that_is_not_in_its_loop_ends_in_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert number.name in line
     assert [signal.getsignal(known) for known in SIGNALS] == before
+
+
+def test_what_a_module_swallows_still_ends_the_process(tmp_path: Path) -> None:
+    module = (
+        "import os, time\ntry:\n    os.kill(os.getpid(), 15)\n    time.sleep(60)\nexcept BaseException:\n    pass\n"
+    )
+    (tmp_path / "swallowing.py").write_text(module, encoding="utf-8")
+    code = (
+        f"import sys; from seedpo.cli.stopping import ended_in_one_line\nsys.path.append({str(tmp_path)!r})\n"
+        "with ended_in_one_line():\n    import swallowing\nprint('it went on')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (128 + signal.SIGTERM, "")
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_a_launched_process_tells_its_launcher() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -38,7 +39,17 @@ def ended_in_one_line(tell: Callable[[str], None] | None = None) -> Iterator[Non
         yield
         return
 
+    def say(number: int) -> None:
+        line = f"ended by {signal.Signals(number).name}; run the command again to continue (training: --resume latest)"
+        if tell is None:
+            print(f"error: {line}", file=sys.stderr, flush=True)  # noqa: T201
+        else:
+            tell(line)
+
     def end(number: int, frame: FrameType | None) -> None:
+        if _imports(frame):  # modules swallow what is raised there, or stay half imported; nothing is to be cleared up
+            say(number)
+            os._exit(128 + number)
         raise Interrupted(number)
 
     usual = (signal.SIG_DFL, signal.default_int_handler)
@@ -46,13 +57,15 @@ def ended_in_one_line(tell: Callable[[str], None] | None = None) -> Iterator[Non
     try:
         yield
     except Interrupted as interrupted:
-        name = signal.Signals(interrupted.number).name
-        line = f"ended by {name}; run the command again to continue (training: with --resume latest)"
-        if tell is None:
-            print(f"error: {line}", file=sys.stderr)  # noqa: T201
-        else:
-            tell(line)
+        say(interrupted.number)
         raise SystemExit(128 + interrupted.number) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a frame runs while a module is imported."""
+    while frame is not None and "importlib._bootstrap" not in frame.f_code.co_filename:
+        frame = frame.f_back
+    return frame is not None
