@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("fastapi")
+pytest.importorskip("starlette")
 
 from benchmarks.study_load import KILLS, RESTARTS, Strikes, latencies, make_study, table, verdict
 from benchmarks.study_raters import Pace, Run, rate

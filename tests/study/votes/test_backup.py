@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -90,6 +92,18 @@ def test_a_study_without_votes_has_a_backup(tmp_path: Path) -> None:
     assert not (study.folder / "votes.db").exists()
     with Store.open(open_study(tmp_path / "copy")) as store:
         assert store.next(store.add_rater()[0]) is not None
+
+
+def test_the_command_copies_every_table(tmp_path: Path) -> None:
+    """In a process of its own, which has loaded no more than the command needs."""
+    study = small_study(tmp_path / "study")
+    with Store.open(study) as store:
+        registered = store.registrations()
+        store.add_rater()
+    command = [sys.executable, "-m", "seedpo", "study", "backup", str(study.folder), "--out", str(tmp_path / "copy")]
+    subprocess.run(command, check=True, capture_output=True)
+    with Store.open(open_study(tmp_path / "copy")) as store:
+        assert (store.registrations(), len(store.raters())) == (registered, 1)
 
 
 def test_a_backup_is_of_one_moment(tmp_path: Path, database: str) -> None:

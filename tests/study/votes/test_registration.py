@@ -13,8 +13,9 @@ from seedpo.errors import ConfigError
 from seedpo.study.folder import Study, open_study
 from seedpo.study.settings import NAME, StudySettings
 from seedpo.study.votes.database import Database
-from seedpo.study.votes.registration import Aim, Registration, aim_of, registrations, split
+from seedpo.study.votes.registration import Aim, Registration, aim_of, split
 from seedpo.study.votes.store import Store
+from seedpo.study.votes.tables import registrations
 from tests.study.made_votes import QUESTIONS
 from tests.study.small_study import Clock, pairs_of, small_study
 

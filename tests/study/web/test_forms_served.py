@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
+from starlette.testclient import TestClient
 
 from seedpo.study.folder import create_study, open_study
 from seedpo.study.records import Candidate, Group, Judgement

@@ -6,7 +6,7 @@ A backup is a study of its own: the folder with a SQLite file, whichever databas
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from seedpo.study.errors import StoreError
 from seedpo.study.folder import GROUPS, KEY_FILE, VOTES, Study, open_study
 from seedpo.study.settings import NAME, settings_text
 from seedpo.study.votes.database import Database
-from seedpo.study.votes.tables import have_tables, metadata, prepare_tables, raters, shows, studies, votes
+from seedpo.study.votes.tables import have_tables, metadata, prepare_tables, raters, schema, shows, studies, votes
 
 _BATCH = 1000
 
@@ -112,29 +112,22 @@ def _copy_rows(study: str, old: sa.Connection, new: sa.Connection, target: str) 
         raise StoreError(f"the database {target} holds this study already; restore into another one")
     counts: dict[str, int] = {}
     for table in metadata.sorted_tables:  # parents first
-        key = studies.c.id if table is studies else table.c.get("study")
-        query = sa.select(table).where(key == study) if key is not None else None
         if table is votes:
-            query = sa.select(votes).join(shows, shows.c.token == votes.c.show).where(shows.c.study == study)
-            query = query.order_by(votes.c.id)
-        if query is None:
+            # Answers get numbers of their own in the other database.
+            columns = [column for column in votes.c if column is not votes.c.id]
+            query = sa.select(*columns).join(shows, shows.c.token == votes.c.show).order_by(votes.c.id)
+            query = query.where(shows.c.study == study)
+        elif table is not schema:
+            query = sa.select(table).where((studies.c.id if table is studies else table.c.study) == study)
+        else:
             continue
-        rows = (dict(row._mapping) for row in old.execute(query))
-        # Answers get numbers of their own in the other database.
-        numbered = ({k: v for k, v in row.items() if k != "id"} if table is votes else row for row in rows)
-        counts[table.name] = _insert(new, table, numbered)
+        counts[table.name] = _insert(new, table, (dict(row._mapping) for row in old.execute(query)))
     return Copied(raters=counts[raters.name], shows=counts[shows.name], votes=counts[votes.name])
 
 
-def _insert(connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[str, Any]]) -> int:
+def _insert(connection: sa.Connection, table: sa.Table, rows: Iterator[Mapping[str, Any]]) -> int:
     number = 0
-    for batch in _batches(rows):
+    while batch := list(islice(rows, _BATCH)):
         connection.execute(sa.insert(table), batch)
         number += len(batch)
     return number
-
-
-def _batches(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    remaining = iter(rows)
-    while batch := list(islice(remaining, _BATCH)):
-        yield batch

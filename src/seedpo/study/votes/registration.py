@@ -1,8 +1,8 @@
 """What a study is made to answer, as its database remembers it: the primary question and the contrasts.
 
-``study.yaml`` can be edited after results are known. The table of this module only grows: it keeps the aim that was in
-force when the first vote came, and each later one with the number of answers that were there already. Analyses follow
-the first and name the others.
+``study.yaml`` can be edited after results are known. So the database keeps the aim that was in force when the first
+vote came, and each later one with the number of answers that were there already. Analyses follow the first and name
+the others.
 """
 
 from __future__ import annotations
@@ -17,43 +17,7 @@ import sqlalchemy as sa
 from seedpo.documents import parse_json
 from seedpo.study.folder import Study
 from seedpo.study.settings import StudySettings
-from seedpo.study.votes.tables import as_text, metadata, shows, votes
-
-registrations = sa.Table(
-    "seedpo_registrations",
-    metadata,
-    sa.Column("study", sa.Text, sa.ForeignKey("seedpo_studies.id"), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
-    # Answers of the study at that time, checks and repetitions included.
-    sa.Column("votes", sa.Integer, nullable=False),
-    # JSON with the attributes of `Aim`.
-    sa.Column("aim", sa.Text, nullable=False),
-    sa.Column("at", sa.Text, nullable=False),
-)
-
-_GROWS_ONLY = {
-    "sqlite": tuple(
-        f"CREATE TRIGGER seedpo_registrations_no_{what} BEFORE {what} ON seedpo_registrations "
-        "BEGIN SELECT RAISE(ABORT, 'registrations are only added'); END"
-        for what in ("update", "delete")
-    ),
-    "postgresql": (
-        """
-        CREATE FUNCTION seedpo_registrations_grow_only() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN RAISE EXCEPTION 'registrations are only added'; END $$
-        """,
-        """
-        CREATE TRIGGER seedpo_registrations_grow_only BEFORE UPDATE OR DELETE OR TRUNCATE ON seedpo_registrations
-        FOR EACH STATEMENT EXECUTE FUNCTION seedpo_registrations_grow_only()
-        """,
-    ),
-}
-
-
-@sa.event.listens_for(registrations, "after_create")
-def _protect(table: sa.Table, connection: sa.Connection, **options: object) -> None:
-    for statement in _GROWS_ONLY[connection.dialect.name]:
-        connection.execute(sa.text(statement))
+from seedpo.study.votes.tables import as_text, registrations, shows, votes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,9 @@
 """The tables of a study's database, the same in SQLite and PostgreSQL, and which study its rows belong to.
 
-Votes are only added: triggers refuse updates and deletes, except of a rater who is forgotten in that transaction.
-``shows.last_key`` and ``counts`` follow from the votes and are written in the same transaction, so that no page has to
-read all votes. Times are ISO 8601 in UTC with microseconds, so that they sort as text.
+Votes and registrations are only added: triggers refuse updates and deletes, except of the votes of a rater who is
+forgotten in that transaction. ``shows.last_key`` and ``counts`` follow from the votes and are written in the same
+transaction, so that no page has to read all votes. Times are ISO 8601 in UTC with microseconds, so that they
+sort as text.
 """
 
 from __future__ import annotations
@@ -128,6 +129,19 @@ erasures = sa.Table(
     sa.Column("rater", sa.Text, primary_key=True),
 )
 
+# What the study was made to answer: see `registration`.
+registrations = sa.Table(
+    "seedpo_registrations",
+    metadata,
+    sa.Column("study", sa.Text, sa.ForeignKey("seedpo_studies.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    # Answers of the study at that time, checks and repetitions included.
+    sa.Column("votes", sa.Integer, nullable=False),
+    # JSON with the attributes of `Aim`.
+    sa.Column("aim", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+)
+
 _FORGOTTEN = """EXISTS (
     SELECT 1 FROM seedpo_shows s JOIN seedpo_erasures e ON e.study = s.study AND e.rater = s.rater
     WHERE s.token = OLD.show
@@ -135,9 +149,14 @@ _FORGOTTEN = """EXISTS (
 
 _APPEND_ONLY = {
     "sqlite": tuple(
-        f"CREATE TRIGGER seedpo_votes_no_{what} BEFORE {what} ON seedpo_votes {unless} "
-        "BEGIN SELECT RAISE(ABORT, 'votes are only added'); END"
-        for what, unless in (("update", ""), ("delete", f"WHEN NOT {_FORGOTTEN}"))
+        f"CREATE TRIGGER seedpo_{rows}_no_{what} BEFORE {what} ON seedpo_{rows} {unless} "
+        f"BEGIN SELECT RAISE(ABORT, '{rows} are only added'); END"
+        for rows, what, unless in (
+            ("votes", "update", ""),
+            ("votes", "delete", f"WHEN NOT {_FORGOTTEN}"),
+            ("registrations", "update", ""),
+            ("registrations", "delete", ""),
+        )
     ),
     "postgresql": (
         f"""
@@ -154,6 +173,14 @@ _APPEND_ONLY = {
         """
         CREATE TRIGGER seedpo_votes_no_delete BEFORE DELETE ON seedpo_votes
         FOR EACH ROW EXECUTE FUNCTION seedpo_votes_append_only()
+        """,
+        """
+        CREATE FUNCTION seedpo_registrations_grow_only() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN RAISE EXCEPTION 'registrations are only added'; END $$
+        """,
+        """
+        CREATE TRIGGER seedpo_registrations_grow_only BEFORE UPDATE OR DELETE OR TRUNCATE ON seedpo_registrations
+        FOR EACH STATEMENT EXECUTE FUNCTION seedpo_registrations_grow_only()
         """,
     ),
 }
