@@ -226,6 +226,7 @@ def templates() -> jinja2.Environment:
         loader=jinja2.PackageLoader("seedpo.study.web", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -16,7 +16,7 @@ from types import FrameType
 
 from seedpo.errors import SeedpoError
 
-START_AGAIN = (0.0, 1.0, 2.0, 5.0, 10.0, 30.0)
+START_AGAIN = (0.0, 1.0, 2.0, 5.0, 10.0)
 """Seconds until a process that ended is started again, by how often it ended within :data:`STEADY` in a row."""
 
 STEADY = 60.0
