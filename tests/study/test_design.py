@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from seedpo.cli.study import study_app
 from seedpo.errors import ConfigError, DataError, SeedpoError
-from seedpo.study.design import Design, compare, contrast_of, models_of, new_study
+from seedpo.study.design import Design, asked_lines, asked_units, compare, contrast_of, models_of, new_study
 from seedpo.study.folder import Study, open_study
 from seedpo.study.image_folders import read_images
 from seedpo.study.settings import QUESTIONS
@@ -177,11 +177,26 @@ def test_the_command_makes_a_study(tmp_path: Path) -> None:
     result = CliRunner().invoke(study_app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     assert "36 groups of 3 prompts" in result.output
+    assert result.output.count("9 pairs x 5 raters = 45 answers") == 4
     settings = open_study(Path(folder)).settings
     assert (settings.raters_per_pair, settings.checks, settings.kind) == (5, 0.05, "study")
     assert settings.consent
     with pytest.raises(ConfigError, match="not empty"):
         CliRunner().invoke(study_app, arguments, catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("tournament", "form", "units", "checks"),
+    [("full", "pair", 18, 6), ("knockout", "pair", 9, 3), ("full", "single", 12, 4), ("full", "best-worst", 12, 4)],
+)
+def test_what_is_asked_is_counted(tmp_path: Path, tournament: str, form: str, units: int, checks: int) -> None:
+    place = samples(tmp_path / "x", images=4)
+    per_view = 3 if form == "best-worst" else None
+    settings = {"tournament": tournament, "raters_per_pair": 2}
+    study = made(tmp_path, {"x": place}, form=form, per_view=per_view, checks=0.25, settings=settings)
+    assert asked_units(study.groups, study.settings) == {"preference": units}
+    assert f"= {2 * units} answers" in asked_lines(study)[0]
+    assert sum(group.expected is not None for group in study.groups) == min(checks, 3)
 
 
 def test_the_command_registers_what_the_study_is_made_for(tmp_path: Path) -> None:

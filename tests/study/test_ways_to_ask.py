@@ -14,8 +14,8 @@ from seedpo.study.analysis.analyze import analyze
 from seedpo.study.analysis.comparisons import compare, rankings, strengths
 from seedpo.study.analysis.likes import contrasts, liked
 from seedpo.study.analysis.page import render
-from seedpo.study.analysis.vote_statistics import Resampling, agreement, parts_of
-from seedpo.study.records import Answer, Candidate, Judgement, Show
+from seedpo.study.analysis.vote_statistics import Resampling, agreement
+from seedpo.study.records import Answer, Candidate, Judgement, Show, parts_of
 from seedpo.study.settings import Question
 from tests.study.made_votes import made_study
 

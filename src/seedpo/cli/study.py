@@ -123,7 +123,7 @@ def study_create_command(
 
         seedpo study create studies/two --kind study --images base=out/base --images see=out/see --prompts prompts.csv
     """
-    from seedpo.study.design import Design, contrast_of, models_of, new_study
+    from seedpo.study.design import Design, asked_lines, contrast_of, models_of, new_study
 
     compared = kind == "study"
     for option, value, known in (
@@ -166,7 +166,8 @@ def study_create_command(
         )
     say(
         f"{len(tasks)} groups of {prompt_count} prompts, {len(made.images)} images: {study}\n"
-        f"texts and questions: {study / 'study.yaml'}\n"
+        + "".join(f"  {line}\n" for line in asked_lines(made))
+        + f"texts and questions: {study / 'study.yaml'}\n"
         + (f"{unplanned}\n" if unplanned else "")
         + f"next: seedpo study serve {study}"
     )
@@ -269,7 +270,7 @@ def study_links_command(
 
 @study_app.command("status")
 def study_status_command(study: StudyFolder, database: DatabaseUrl = None) -> None:
-    """Show how far a study is: answers, raters, pairs.
+    """Show how far a study is: answers, raters, pairs, and what it was made to answer.
 
     Example:
         seedpo study status studies/pilot
@@ -294,7 +295,7 @@ def study_analyze_command(
             "--min-checks",
             min=0.0,
             max=1.0,
-            help="Leave out raters who passed less than this share of their attention checks; default: nobody.",
+            help="Leave out raters who passed less than this share of the checks that they answered; default: nobody.",
         ),
     ] = None,
     leave_out: Annotated[
@@ -339,7 +340,7 @@ def study_analyze_command(
     )
     say(headline(analysis))
     if analysis.changes:
-        say(f"warning: {change_words(analysis)}")
+        say(f"warning: {change_words(analysis.aim, analysis.changes)}")
     say(f"analysis: {page.resolve()}")
 
 

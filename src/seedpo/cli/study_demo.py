@@ -75,11 +75,11 @@ CONTRASTS = (("guidance-3", "guidance-1"),)
 TASKS, CHECKS, REPEATS = 60, 12, 4
 """Shows of each rater, and how many of them are attention checks and repetitions."""
 
-LEAST_CHECKS = 0.6
+LEAST_CHECKS = 0.8
 """Raters who pass less than this share of the attention checks are left out of the analysis.
 
-Of twelve checks that is eight. Honest raters pass one with a chance above 0.95, careless ones with a chance of 1/4 at
-most. So less than 0.1% of honest raters fail, and less than 0.3% of careless ones pass.
+Of twelve checks that is ten. Honest raters pass one with a chance above 0.95, so less than 2% of them fail. Careless
+ones leave at most two in five checks undecided, and pass one of the others with a chance of 1/3: less than 1.2% pass.
 """
 
 SPREAD = 40.0

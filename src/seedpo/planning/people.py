@@ -8,7 +8,7 @@ from typing import Any
 
 from seedpo.study.records import UNITS, Candidate, Form, Group
 from seedpo.study.settings import StudySettings
-from seedpo.study.units import is_knockout, units_of
+from seedpo.study.units import is_knockout, units_per_rater
 from seedpo.training.settings import RunConfig
 
 _WORDS: Mapping[Form, str] = {"pair": "every pair", "single": "every image", "best-worst": "best and worst"}
@@ -85,14 +85,12 @@ def questions_to_people(config: RunConfig, study: StudySettings | None, *, round
     count = config.trajectories.images_per_prompt
     group = Group(id="", question="", prompt="", candidates=(Candidate(source="", images=()),) * count)
     question = next((item for item in study.questions if item.key == config.feedback.question), study.questions[0])
-    knockout = is_knockout(group, question, study)
-    each = count - 1 if knockout else len(units_of(group, question, seed=study.seed))
     groups = gpus * config.trajectories.prompts_per_rollout
-    pairs = groups * each
+    pairs = groups * units_per_rater(group, question, study)
     per_round = Questions(groups=groups, pairs=pairs, votes=pairs * study.raters_per_pair)
     return People(
         study=str(config.feedback.study),
-        tournament="a knockout" if knockout else _WORDS[question.form],
+        tournament="a knockout" if is_knockout(group, question, study) else _WORDS[question.form],
         unit=UNITS[question.form],
         raters=study.raters_per_pair,
         extra=study.repeats + study.checks,

@@ -20,12 +20,13 @@ from seedpo.data.images.rgb import decoded, size_of_file
 from seedpo.data.prompts.reading import read_prompts
 from seedpo.errors import ConfigError, DataError
 from seedpo.files import read_bytes
+from seedpo.pages.wording import count
 from seedpo.study.folder import Study, create_study
 from seedpo.study.image_folders import PromptImages, evaluated_models, read_images
 from seedpo.study.images import Source, encode
-from seedpo.study.records import Candidate, Form, Group
+from seedpo.study.records import UNITS, Candidate, Form, Group
 from seedpo.study.settings import CONSENT, QUESTIONS, TITLES, Kind, Question, StudySettings, instructions, questions_of
-from seedpo.study.units import units_of
+from seedpo.study.units import units_per_rater
 
 SET = 4
 """Images of a model in a question about sets: a reference and three others."""
@@ -98,12 +99,6 @@ def new_study(folder: Path, places: Mapping[str, Path], design: Design, *, progr
         layout = collect(_merged(models), questions)
     _require_comparable(layout.groups, same_size=design.kind == "study")
     _require_views(layout.groups, design)
-    if design.checks > 0:
-        # As many checks as a rater who does everything would see.
-        share = design.checks / (1.0 - design.checks - design.repeats)
-        by_key = {question.key: question for question in questions}
-        units = sum(len(units_of(group, by_key[group.question], seed=design.seed)) for group in layout.groups)
-        layout = with_checks(layout, questions, math.ceil(units * share), seed=design.seed)
     values = {
         "id": secrets.token_hex(8),
         "title": "Comparing images" if design.kind == "study" else TITLES[design.form],
@@ -118,7 +113,37 @@ def new_study(folder: Path, places: Mapping[str, Path], design: Design, *, progr
         **{key: value for key, value in design.settings.items() if value is not None},
     }
     settings = StudySettings.model_validate(values)
+    if design.checks > 0:
+        # As many checks as a rater who does everything would see.
+        share = design.checks / (1.0 - design.checks - design.repeats)
+        units = sum(asked_units(layout.groups, settings).values())
+        layout = with_checks(layout, questions, math.ceil(units * share), seed=design.seed)
     return create_study(folder, settings, layout.groups, layout.images, progress=progress)
+
+
+def asked_units(groups: Sequence[Group], settings: StudySettings) -> Mapping[str, int]:
+    """How many pairs, images or views of each question a rater is asked who answers all; without attention checks."""
+    questions = {question.key: question for question in settings.questions}
+    asked = dict.fromkeys(questions, 0)
+    for group in groups:
+        if group.expected is None:
+            asked[group.question] += units_per_rater(group, questions[group.question], settings)
+    return asked
+
+
+def asked_lines(study: Study) -> list[str]:
+    """What a study asks, and how many answers that takes, in words; a line for each question."""
+    settings, lines = study.settings, []
+    asked, raters = asked_units(study.groups, settings), settings.raters_per_pair
+    for question in settings.questions:
+        units = asked[question.key]
+        lines.append(
+            f"{question.key}: {units} {UNITS[question.form]} x {count(raters, 'rater')} = {units * raters} answers"
+        )
+    share = settings.checks + settings.repeats
+    if share > 0.0:
+        lines.append(f"attention checks and repetitions: {share:.0%} of what a rater sees, on top of these")
+    return lines
 
 
 def models_of(images: Sequence[str], evaluation: Path | None) -> dict[str, Path]:
@@ -221,18 +246,17 @@ def compare(models: Mapping[str, Sequence[PromptImages]], questions: Sequence[Qu
     return _layout(groups)
 
 
-def with_checks(layout: Layout, questions: Sequence[Question], count: int, *, seed: int) -> Layout:
+def with_checks(layout: Layout, questions: Sequence[Question], number: int, *, seed: int) -> Layout:
     """Adds attention checks, in turn for each question.
 
-    An image is shown beside a wrong one; in views of several, images of the group are; a single wrong image comes
-    alone. For *alignment* this is the image of the prompt that shares the fewest words
-    with this one; for other questions it is the image itself in 8 x 8 coloured cells with noise. A set is shown beside
-    copies of its reference.
+    An image is shown beside a wrong one, in views of several with others of its group. A single wrong image comes
+    alone. For *alignment* the wrong image is that of the prompt that shares the fewest words. For other questions it is
+    the image itself in 8 x 8 coloured cells with noise. A set is shown beside copies of its reference.
 
     Args:
         layout: the study without checks.
         questions: of the study.
-        count: number of checks; fewer if there are fewer groups.
+        number: of checks; fewer if there are fewer groups.
         seed: which groups and images.
     """
     draw = random.Random(f"{seed}|checks")
@@ -242,8 +266,8 @@ def with_checks(layout: Layout, questions: Sequence[Question], count: int, *, se
     for groups in remaining.values():
         draw.shuffle(groups)
     images, checks = dict(layout.images), []
-    for number in range(count):
-        question = questions[number % len(questions)]
+    for row in range(number):
+        question = questions[row % len(questions)]
         if not remaining[question.key]:
             continue
         group = remaining[question.key].pop()
@@ -254,7 +278,7 @@ def with_checks(layout: Layout, questions: Sequence[Question], count: int, *, se
         expected = draw.randrange(size)
         shown = [good, *draw.sample(others, size - 2)] if size > 1 else []
         shown.insert(1 - expected if question.form == "pair" else expected, bad)
-        checks.append(replace(group, id=f"check-{number:04d}", candidates=tuple(shown), expected=expected))
+        checks.append(replace(group, id=f"check-{row:04d}", candidates=tuple(shown), expected=expected))
     return Layout(groups=(*layout.groups, *checks), images=images)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from seedpo.study.records import Answer, Group, Judgement, pairs_of
+from seedpo.study.records import Answer, Group, Judgement, parts_of
 from seedpo.study.settings import StudySettings
 from seedpo.study.units import finished, is_knockout, knockout_order, units_of
 
@@ -22,7 +22,8 @@ VALUES: Mapping[Answer, float] = {"first": 1.0, "second": -1.0, "tie": 0.0, "bad
 def preferences(judgements: Iterable[Judgement], *, candidates: int) -> Matrix:
     """Share of raters who prefer the first of two candidates minus the share who prefer the second.
 
-    Attention checks and repetitions do not count; see :data:`VALUES` for the others. Pairs that nobody judged, as in a
+    Attention checks and repetitions do not count, and a rater counts once for a pair
+    (:func:`seedpo.study.records.parts_of`); see :data:`VALUES` for the others. Pairs that nobody judged, as in a
     knockout or between those that are neither best nor worst, follow from the other pairs: a chain of preferences is as
     strong as its weakest link, and the strongest chain counts (widest path, M. Schulze, Social Choice and Welfare 36,
     2011) minus the strongest chain in the other direction.
@@ -36,7 +37,7 @@ def preferences(judgements: Iterable[Judgement], *, candidates: int) -> Matrix:
     """
     total, raters = np.zeros((candidates, candidates)), np.zeros((candidates, candidates))
     shown = np.eye(candidates, dtype=bool)
-    for vote in (pair for judgement in judgements if judgement.regular for pair in pairs_of(judgement)):
+    for vote in parts_of(judgement for judgement in judgements if judgement.regular):
         first, second = vote.show.first, vote.show.second
         shown[first, second] = shown[second, first] = True
         if vote.answer in VALUES:

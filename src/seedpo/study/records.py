@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
@@ -18,6 +18,9 @@ Side = Literal["left", "right", "tie", "bad", "skip", "like", "dislike", "ranked
 
 Answer = Literal["first", "second", "tie", "bad", "skip", "like", "dislike", "ranked"]
 """An answer as it is stored: which candidate, wherever it was on the screen."""
+
+UNDECIDED: frozenset[Answer] = frozenset({"bad", "skip"})
+"""Answers that choose nothing. They are no answer to an attention check, whose unspoiled image may be bad too."""
 
 Unit = tuple[str, tuple[int, ...]]
 """What is judged in one view: id of a group and the ascending indices of one or more of its candidates."""
@@ -175,8 +178,10 @@ class Judgement:
         return self.expected is None and self.show.repeat_of is None
 
     @property
-    def passed(self) -> bool:
-        """Whether an attention check was answered as expected."""
+    def passed(self) -> bool | None:
+        """Whether an attention check was answered as expected; `None` if it was not answered, or this is no check."""
+        if self.expected is None or self.answer in UNDECIDED:
+            return None
         right = self.expected_worst is None or self.worst == self.expected_worst
         return self.answer == self.expected and right
 
@@ -273,6 +278,18 @@ def pairs_of(judgement: Judgement) -> list[Judgement]:
         for pair in combinations(show.members, 2)
         if best in pair or worst in pair
     ]
+
+
+def parts_of(judgements: Iterable[Judgement]) -> list[Judgement]:
+    """What answers say of pairs and of single images: the pairs of a best and a worst of several, others as they are.
+
+    A rater who saw a pair in several views counts with the first.
+    """
+    parts: dict[tuple[str, Unit], Judgement] = {}
+    for judgement in judgements:
+        for part in [judgement] if len(judgement.candidates) == 1 else pairs_of(judgement):
+            parts.setdefault((part.show.rater, part.show.unit), part)
+    return list(parts.values())
 
 
 def rater_labels(label: str, number: int) -> list[str]:

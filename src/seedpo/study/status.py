@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedpo.study.analysis.vote_statistics import summaries
+from seedpo.study.analysis.wording import change_words
 from seedpo.study.folder import Study, open_study
 from seedpo.study.records import UNITS, Rater, Show, Unit
 from seedpo.study.votes.figures import Figures, RaterFigures
+from seedpo.study.votes.registration import Registration, aim_of, split
 from seedpo.study.votes.store import Store
 from seedpo.study.votes.tables import indices_of
 
@@ -111,6 +113,16 @@ def question_status(study: Study, figures: Figures) -> list[QuestionStatus]:
     ]
 
 
+def aim_words(store: Store, figures: Figures) -> str:
+    """What a comparison of models was made to answer, as the database remembers it; empty for a collection."""
+    settings = store.study.settings
+    if settings.kind != "study":
+        return ""
+    answers = sum(rater.answered for rater in figures.raters.values())
+    aim, changes = split(store.registrations(), Registration(aim=aim_of(settings), votes=answers, at=""))
+    return change_words(aim, changes) or f"Made to answer: {aim}."
+
+
 def status_lines(folder: Path, *, url: str | None = None) -> list[str]:
     """The status of a study in words.
 
@@ -125,8 +137,8 @@ def status_lines(folder: Path, *, url: str | None = None) -> list[str]:
     with Store.open(study, url, write=False) as store:
         figures = store.figures()
         questions = question_status(store.study, figures)
-        raters = rater_status(store, figures)
-    lines = [f"{study.settings.title} ({study.settings.kind}, {len(study.groups)} groups)"]
+        raters, aim = rater_status(store, figures), aim_words(store, figures)
+    lines = [f"{study.settings.title} ({study.settings.kind}, {len(study.groups)} groups)", *([aim] if aim else [])]
     lines += [
         f"  {line.key}: {line.answers} answers; {line.complete} of {line.pairs} begun {UNITS[question.form]} complete"
         for line, question in zip(questions, study.settings.questions, strict=True)

@@ -46,6 +46,13 @@ def is_knockout(group: Group, question: Question, settings: StudySettings) -> bo
     return question.form == "pair" and settings.tournament == "knockout" and several
 
 
+def units_per_rater(group: Group, question: Question, settings: StudySettings) -> int:
+    """How many units of a group a rater judges who judges all: those of a knockout are k - 1 pairs."""
+    if is_knockout(group, question, settings):
+        return len(group.candidates) - 1
+    return len(units_of(group, question, seed=settings.seed))
+
+
 def all_matches(group: Group) -> Sequence[Match]:
     """All k (k - 1) / 2 pairs of k candidates. They show how all candidates rank, ties and cycles included."""
     return list(combinations(range(len(group.candidates)), 2))

@@ -169,7 +169,11 @@ def test_questions_that_repeat_each_other_cost_no_power() -> None:
     keys = ["preference", *(f"copy-{number}" for number in range(14))]
     questions = [Question(key=key, text="Which?") for key in keys]
     given = simulated({"a": 0.6, "b": 0.0}, seed=3, prompts=30, questions=["preference"])
-    copies = [replace(vote, question=key, show=replace(vote.show, group=key)) for key in keys for vote in given]
+    copies = [
+        replace(vote, question=key, show=replace(vote.show, group=f"{key} {vote.show.group}"))
+        for key in keys
+        for vote in given
+    ]
     with_primary = analyze(made_study(questions=questions, primary="preference"), copies, **FEW).comparisons[0]
     without = analyze(made_study(questions=questions), copies, **FEW).comparisons[0]
     assert with_primary.verdict == "left"
@@ -236,6 +240,23 @@ def test_raters_who_fail_checks_are_left_out_and_named() -> None:
     assert lax.everybody == ()
     assert (strict.counts.inattentive, strict.counts.checks, strict.counts.votes) == (10, 2, 8)
     assert [row.kept for row in strict.raters] == [True, False]
+
+
+def test_both_bad_and_skip_are_no_answer_to_a_check_but_one_must_be_answered() -> None:
+    given = [vote for rater in ("good", "poor", "mute") for vote in votes("f" * 8, rater=rater)]
+    right, wrong = check(True, rater="good", number=50), check(False, rater="poor", number=50)
+    undecided = [check(True, rater=rater, number=51) for rater in ("good", "poor", "mute") for _ in range(2)]
+    given += [right, wrong, *(replace(row, answer=("bad", "skip")[at % 2]) for at, row in enumerate(undecided))]
+    analysis = analyze(ONE, given, least_checks=0.75, raters=["poor", "good", "silent"], **FEW)
+    assert [(row.rater, row.checks, row.checks_passed) for row in analysis.raters] == [
+        ("poor", 1, 0),
+        ("good", 1, 1),
+        ("mute", 0, 0),
+    ]
+    assert analysis.inattentive == ("poor", "mute")
+    assert (analysis.checks.cases, analysis.checks.share, analysis.counts.checks) == (1, 1.0, 3)
+    # One check, whose answers are left, right and tie.
+    assert (analysis.usual_checks, analysis.careless) == (1, pytest.approx(1 / 3))
 
 
 def test_excluded_raters_are_counted_apart() -> None:

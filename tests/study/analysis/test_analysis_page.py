@@ -144,7 +144,7 @@ def test_a_later_change_of_the_aim_is_on_the_page() -> None:
     registered = Registration(aim=Aim(primary="alignment"), votes=0, at="1")
     given = simulated({"base": 0.0, "see": 0.3}, prompts=10)
     analysis = analyze(made_study(), given, history=[registered], resampling=Resampling(resamples=60))
-    line = change_words(analysis)
+    line = change_words(analysis.aim, analysis.changes)
     assert f"after {len(given)} answers" in line
     assert html.escape(line) in render(analysis)
     assert "primary question (alignment)" in headline(analysis)

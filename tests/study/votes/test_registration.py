@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from seedpo.errors import ConfigError
 from seedpo.study.folder import Study, open_study
 from seedpo.study.settings import NAME, StudySettings
+from seedpo.study.status import aim_words
 from seedpo.study.votes.database import Database
 from seedpo.study.votes.registration import Aim, Registration, aim_of, split
 from seedpo.study.votes.store import Store
@@ -44,12 +45,14 @@ def test_the_aim_of_the_first_vote_stays_and_later_ones_are_added(tmp_path: Path
     Store.open(primary, database).close()
     with Store.open(changed(study, primary="diversity"), database, write=False) as store:  # only writers are remembered
         history = store.registrations()
+        words = aim_words(store, store.figures())
     assert [(row.aim.primary, row.votes) for row in history] == [
         (None, 0),
         ("preference", 0),
         ("diversity", 1),
         ("preference", 2),
     ]
+    assert all(str(row.aim) in words for row in history[1:])
     assert history[2].aim.contrasts == (("a", "b"),)
     aim, changes = split(history, Registration(aim=aim_of(primary.settings), votes=2, at=""))
     assert aim == Aim(primary="preference")

@@ -55,11 +55,6 @@ def alpha_of(coincidence: Array, *, scale: Scale = "nominal") -> float:
     return 1.0 - (total - 1.0) * float((coincidence * distance).sum()) / expected
 
 
-def krippendorff_alpha(counts: ArrayLike, *, scale: Scale = "nominal") -> float:
-    """Krippendorff's alpha of counts (U, K): see :func:`coincidences` and :func:`alpha_of`."""
-    return alpha_of(coincidences(counts).sum(0), scale=scale)
-
-
 def agreement_with_others(same: ArrayLike, others: ArrayLike) -> float:
     """Mean over units of the share of other raters who gave the same answer.
 

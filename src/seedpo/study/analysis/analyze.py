@@ -33,13 +33,14 @@ from seedpo.study.analysis.vote_statistics import (
     agreement,
     consistency,
     inattentive,
+    passes,
     share_of,
     side_bias,
     sort_answers,
     summaries,
 )
 from seedpo.study.folder import Study
-from seedpo.study.records import Judgement
+from seedpo.study.records import UNDECIDED, Judgement
 from seedpo.study.votes.registration import Aim, Registration, aim_of, split
 
 FAST_SECONDS = 1.0
@@ -118,8 +119,8 @@ class Analysis:
         everybody: comparisons that include the inattentive raters; empty if nobody was left out for that.
         tested: number of comparisons that the study was made for, corrected together.
         explored: number of the other tested comparisons, corrected together.
-        excluded, inattentive: raters who were left out, by pseudonym.
-        usual_checks: median number of attention checks per rater.
+        excluded, inattentive: raters who were left out.
+        usual_checks: median number of answered attention checks per rater.
         careless: chance that a rater with so many checks passes ``least_checks`` by answering at random; `None` without
             a limit or without checks.
         raters: one summary for every rater.
@@ -165,6 +166,7 @@ def analyze(
     least_checks: float | None = None,
     fast_seconds: float = FAST_SECONDS,
     excluded: Collection[str] = (),
+    raters: Sequence[str] = (),
     history: Sequence[Registration] = (),
     step: Step = lambda: None,
 ) -> Analysis:
@@ -177,6 +179,7 @@ def analyze(
         least_checks: leave out raters who passed less than this share of their attention checks; `None`: nobody.
         fast_seconds: flag raters whose median time per answer is below this; they still count.
         excluded: raters who are left out.
+        raters: in the order in which they are listed; those who are missing here follow by pseudonym.
         history: what the study was made to answer, as its database remembers it; empty: what its settings say.
         step: called after each question.
 
@@ -198,6 +201,13 @@ def analyze(
     everybody = _everybody(study, sort_answers(allowed).votes, aim, resampling) if failed and models else ()
     families = Counter(row.family for result in questions for row in result.comparisons if row.p is not None)
     usual_checks = _usual_checks(allowed)
+    answered = {vote.show.rater for vote in judgements}
+    rows = summaries(
+        judgements,
+        left_out={*excluded, *failed},
+        fast_seconds=fast_seconds,
+        raters=[rater for rater in raters if rater in answered],
+    )
     times = [vote.seconds for vote in counted if vote.seconds is not None]
     return Analysis(
         title=study.settings.title,
@@ -220,14 +230,14 @@ def analyze(
         everybody=everybody,
         tested=families["primary"],
         explored=families["explored"],
-        excluded=tuple(sorted({vote.show.rater for vote in judgements} & set(excluded))),
-        inattentive=failed,
+        excluded=tuple(row.rater for row in rows if row.rater in excluded),
+        inattentive=tuple(row.rater for row in rows if row.rater in failed),
         usual_checks=usual_checks,
         careless=_careless(study, allowed, usual_checks, least_checks) if usual_checks else None,
-        raters=summaries(judgements, left_out={*excluded, *failed}, fast_seconds=fast_seconds),
+        raters=rows,
         consistency=consistency(answers.repeats, resampling),
         side=side_bias(answers.votes, resampling),
-        checks=share_of(sum(check.passed for check in answers.checks), len(answers.checks), resampling),
+        checks=share_of(sum(passes(answers.checks)), len(passes(answers.checks)), resampling),
         seconds=median(times) if times else None,
     )
 
@@ -251,20 +261,20 @@ def passing_chance(checks: int, least: float, chance: float) -> float:
 
 def _usual_checks(judgements: Iterable[Judgement]) -> int:
     """Median number of answered checks over raters who answered any; 0 if nobody did."""
-    amounts = Counter(vote.show.rater for vote in judgements if vote.expected is not None)
+    amounts = Counter(vote.show.rater for vote in judgements if vote.passed is not None)
     return int(median(amounts.values())) if amounts else 0
 
 
 def _careless(study: Study, judgements: Iterable[Judgement], checks: int, least: float | None) -> float | None:
     if least is None:
         return None
+    answered = [vote for vote in judgements if vote.passed is not None]
     # Whoever ranks at random calls one of the k images in view the worst.
-    chances = [
-        1.0 / (len(vote.candidates) if vote.expected == "ranked" else len(study.question(vote.question).choices))
-        for vote in judgements
-        if vote.expected is not None
+    answers = [
+        vote.candidates if vote.expected == "ranked" else {*study.question(vote.question).choices} - UNDECIDED
+        for vote in answered
     ]
-    return passing_chance(checks, least, math.fsum(chances) / len(chances))
+    return passing_chance(checks, least, math.fsum(1.0 / len(possible) for possible in answers) / len(answers))
 
 
 def _by_question(study: Study, votes: Sequence[Judgement]) -> list[tuple[str, str, list[Judgement]]]:

@@ -14,8 +14,8 @@ from seedpo.core.stats.classical import holm, wilson_interval
 from seedpo.core.stats.paired_comparisons import fit_strengths, is_connected, strength_intervals, tables
 from seedpo.core.stats.two_way import LEAST_PROMPTS, LEAST_RATERS, rate_of
 from seedpo.study.analysis.likes import Contrast, contrasts
-from seedpo.study.analysis.vote_statistics import POINTS, Columns, Ends, Resampling, by_sources, columns, parts_of
-from seedpo.study.records import Judgement
+from seedpo.study.analysis.vote_statistics import POINTS, Columns, Ends, Resampling, by_sources, columns
+from seedpo.study.records import Judgement, parts_of
 
 Array = NDArray[np.float64]
 Verdict = Literal["left", "right", "open"]

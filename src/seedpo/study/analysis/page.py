@@ -96,6 +96,7 @@ def analyze_folder(
             least_checks=least_checks,
             fast_seconds=fast_seconds,
             excluded={*leave_out, *(rater.id for rater in raters if rater.excluded)},
+            raters=[rater.id for rater in raters],
             history=history,
             step=bar.update,
         )
@@ -186,7 +187,7 @@ def render(analysis: Analysis) -> str:
         heading=titled(title, "what the votes say"),
         level=level_words(analysis),
         headline=headline(analysis),
-        changed=change_words(analysis),
+        changed=change_words(analysis.aim, analysis.changes),
         counts=counts_words(analysis),
         families=_families(analysis),
         findings=findings(analysis),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from seedpo.core.stats.agreement import Scale, agreement_with_others, alpha_of, coincidences
 from seedpo.core.stats.bootstrap import interval_ends
 from seedpo.core.stats.classical import wilson_interval
-from seedpo.study.records import Answer, Judgement, Unit, pairs_of
+from seedpo.study.records import Answer, Judgement, Unit, parts_of
 
 Ends = tuple[float, float]
 Key = TypeVar("Key")
@@ -53,7 +53,7 @@ class SortedAnswers:
 
     Attributes:
         votes: answers to regular shows; everything is counted from these.
-        checks: answers to attention checks.
+        checks: answers to attention checks, undecided ones included.
         repeats: the first and second answer of a rater to the same pair, neither skipped.
         skipped: number of skipped regular shows.
     """
@@ -159,28 +159,16 @@ def sort_answers(judgements: Iterable[Judgement]) -> SortedAnswers:
 def by_sources(votes: Iterable[Judgement]) -> dict[tuple[str, str], list[Judgement]]:
     """Votes of each pair of sources, turned so that the source with the smaller name is the first candidate.
 
-    The best and the worst of several count as the pairs that follow. Pairs of two images of one source say nothing
-    about sources and are left out, and so are likes.
+    Answers count as :func:`seedpo.study.records.parts_of` says. Pairs of two images of one source say nothing about
+    sources and are left out, and so are likes.
     """
     by_pair: dict[tuple[str, str], list[Judgement]] = {}
-    for vote in (pair for answer in votes for pair in pairs_of(answer)):
-        if vote.first.source != vote.second.source:
+    for vote in parts_of(votes):
+        if len(vote.candidates) == 2 and vote.first.source != vote.second.source:
             if vote.first.source > vote.second.source:
                 vote = _exchanged(vote)
             by_pair.setdefault((vote.first.source, vote.second.source), []).append(vote)
     return dict(sorted(by_pair.items()))
-
-
-def parts_of(votes: Iterable[Judgement]) -> list[Judgement]:
-    """What votes say of pairs and of single images: the pairs of a best and a worst of several, all others as they are.
-
-    A rater who saw a pair in several views counts with the first.
-    """
-    parts: dict[tuple[str, Unit], Judgement] = {}
-    for vote in votes:
-        for part in [vote] if len(vote.candidates) == 1 else pairs_of(vote):
-            parts.setdefault((part.show.rater, part.show.unit), part)
-    return list(parts.values())
 
 
 def _exchanged(vote: Judgement) -> Judgement:
@@ -233,10 +221,18 @@ def _same(pair: tuple[Judgement, Judgement]) -> bool:
     return first == second
 
 
+def passes(checks: Iterable[Judgement]) -> list[bool]:
+    """For each attention check that was answered (:attr:`seedpo.study.records.Judgement.passed`), whether rightly."""
+    return [check.passed for check in checks if check.passed is not None]
+
+
 def inattentive(judgements: Sequence[Judgement], least: float) -> tuple[str, ...]:
-    """Raters who passed less than the share ``least`` of the attention checks that they answered."""
+    """Raters who passed less than the share ``least`` of the attention checks that they answered.
+
+    Who saw checks and answered none of them has passed none.
+    """
     by_rater = _grouped(sort_answers(judgements).checks, lambda check: check.show.rater)
-    shares = {rater: sum(check.passed for check in checks) / len(checks) for rater, checks in by_rater.items()}
+    shares = {rater: sum(passes(checks)) / max(len(passes(checks)), 1) for rater, checks in by_rater.items()}
     return tuple(sorted(rater for rater, share in shares.items() if share < least - 1e-12))
 
 
@@ -284,17 +280,17 @@ def agreement(votes: Sequence[Judgement], resampling: Resampling) -> Agreement:
 def summaries(
     judgements: Sequence[Judgement], *, left_out: Collection[str], fast_seconds: float, raters: Iterable[str] = ()
 ) -> tuple[RaterSummary, ...]:
-    """One summary per rater, sorted by pseudonym.
+    """One summary per rater.
 
     Args:
         judgements: all answers.
         left_out: raters whose votes do not count; agreement is with the others.
         fast_seconds: flag raters whose median time per answer is below this.
-        raters: further raters, who may have no answer.
+        raters: in the order of the summaries, also if they have no answer. All others follow by pseudonym.
     """
     by_rater = _grouped(judgements, lambda judgement: judgement.show.rater)
     pairs = _by_unit(parts_of(sort_answers(judgements).votes))
-    names = sorted({*by_rater, *raters})
+    names = dict.fromkeys([*raters, *sorted(by_rater)])
     return tuple(_summary(name, by_rater.get(name, ()), pairs, left_out, fast_seconds) for name in names)
 
 
@@ -322,8 +318,8 @@ def _summary(
         rater=rater,
         votes=len(answers.votes),
         skipped=answers.skipped,
-        checks=len(answers.checks),
-        checks_passed=sum(check.passed for check in answers.checks),
+        checks=len(passes(answers.checks)),
+        checks_passed=sum(passes(answers.checks)),
         repeats=len(answers.repeats),
         repeats_same=sum(map(_same, answers.repeats)),
         agreement=None if math.isnan(mean_agreement) else mean_agreement,

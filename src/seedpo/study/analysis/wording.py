@@ -10,6 +10,7 @@ from seedpo.pages.wording import MINUS, count, listing, sentence
 from seedpo.study.analysis.analyze import Analysis, QuestionResult
 from seedpo.study.analysis.comparisons import Comparison
 from seedpo.study.analysis.vote_statistics import Agreement, Ends, Share
+from seedpo.study.votes.registration import Aim, Registration
 
 MOST_SENTENCES = 3
 """With more comparisons than this the first sentence counts them, and the table names them."""
@@ -158,13 +159,12 @@ def _ranking_words(analysis: Analysis) -> str:
     )
 
 
-def change_words(analysis: Analysis) -> str:
+def change_words(aim: Aim, changes: Sequence[Registration]) -> str:
     """What the study was made to answer and that this was changed after its first vote; empty if it was not."""
-    if not analysis.changes:
+    if not changes:
         return ""
-    changes = [f"after {count(change.votes, 'answer')} (to: {change.aim})" for change in analysis.changes]
-    first = f"Verdicts follow what was asked before the first vote: {analysis.aim}."
-    return f"study.yaml was changed {listing(changes)}. {first}"
+    times = [f"after {count(change.votes, 'answer')} (to: {change.aim})" for change in changes]
+    return f"study.yaml was changed {listing(times)}. Verdicts follow what was asked before the first vote: {aim}."
 
 
 def counts_words(analysis: Analysis) -> str:
@@ -221,7 +221,7 @@ def findings(analysis: Analysis) -> tuple[Finding, ...]:
 def _attention_words(analysis: Analysis) -> tuple[str, ...]:
     if analysis.least_checks is None:
         return ()
-    limit = f"less than {percent(analysis.least_checks)} of their checks"
+    limit = f"less than {percent(analysis.least_checks)} of the checks that they answered"
     lines = [f"Nobody passed {limit}."]
     if analysis.inattentive:
         lines = [f"Left out, with {limit} passed: {listing(analysis.inattentive)}."]

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from seedpo.study.errors import NO_ADMIN, Refusal, UnknownRater
 from seedpo.study.export import votes_csv
 from seedpo.study.records import Judgement, rater_labels
-from seedpo.study.status import question_status, rater_row, rater_status
+from seedpo.study.status import aim_words, question_status, rater_row, rater_status
 from seedpo.study.web.bodies import Posted, read_form, read_query
 from seedpo.study.web.sessions import SESSION_SECONDS
 from seedpo.study.web.site import Site
@@ -123,6 +123,7 @@ def _overview(site: Site, form_token: str, *, links: Sequence[str] = (), page: i
         page=page,
         pages=pages,
         questions=question_status(site.store.study, figures),
+        aim=aim_words(site.store, figures),
         links=links,
         note=note,
     )
