@@ -75,9 +75,9 @@ def test_questions_are_counted_as_the_answers_say(tmp_path: Path, database: str,
     assert first.sides == Counter(judgement.show.side(judgement.answer) for judgement in regular)
     assert first.answers == len(regular) > 20
     raters = Counter(judgement.show.unit for judgement in regular)
-    assert (first.pairs, first.complete) == (len(raters), sum(number >= 4 for number in raters.values()))
+    assert (first.begun, first.complete) == (len(raters), sum(number >= 4 for number in raters.values()))
     assert first.groups == 9
-    assert (second.answers, second.pairs, second.groups, second.sides) == (0, 0, 0, {})
+    assert (second.answers, second.begun, second.groups, second.sides) == (0, 0, 0, {})
 
 
 def test_pages_of_votes_show_one_moment(tmp_path: Path, database: str, opened: Opened, clock: Clock) -> None:

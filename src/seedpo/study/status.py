@@ -24,7 +24,7 @@ class QuestionStatus:
         key, text: of the question.
         groups: number of groups.
         answers: number of counted answers.
-        pairs: pairs, images or views with at least one answer.
+        begun: pairs, images or views with at least one answer.
         complete: how many of them have as many raters as wanted.
         sides: how often each side or answer was chosen.
     """
@@ -33,7 +33,7 @@ class QuestionStatus:
     text: str
     groups: int
     answers: int
-    pairs: int
+    begun: int
     complete: int
     sides: dict[str, int]
 
@@ -105,7 +105,7 @@ def question_status(study: Study, figures: Figures) -> list[QuestionStatus]:
             text=question.text,
             groups=groups[question.key],
             answers=sides[question.key].total(),
-            pairs=len(raters[question.key]),
+            begun=len(raters[question.key]),
             complete=sum(number >= study.settings.raters_per_pair for number in raters[question.key].values()),
             sides=dict(sides[question.key]),
         )
@@ -140,7 +140,7 @@ def status_lines(folder: Path, *, url: str | None = None) -> list[str]:
         raters, aim = rater_status(store, figures), aim_words(store, figures)
     lines = [f"{study.settings.title} ({study.settings.kind}, {len(study.groups)} groups)", *([aim] if aim else [])]
     lines += [
-        f"  {line.key}: {line.answers} answers; {line.complete} of {line.pairs} begun {UNITS[question.form]} complete"
+        f"  {line.key}: {line.answers} answers; {line.complete} of {line.begun} begun {UNITS[question.form]} complete"
         for line, question in zip(questions, study.settings.questions, strict=True)
     ]
     lines.append(f"{len(raters)} raters, {sum(status.answered > 0 for status in raters)} have answered")

@@ -108,7 +108,7 @@ class TestInterval:
         found = gap_interval(shifted_seeds(1, 2, 3), shifted_seeds(0, 0, 0), resamples=4000)
         assert found.mean == pytest.approx(2)
         assert (found.low, found.high) == pytest.approx((1, 3), abs=0.35)
-        assert (found.t_low, found.t_high) == pytest.approx((2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5))
+        assert (found.t_low, found.t_high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
         assert found.low > 0 > found.t_low
         assert found.sign == 0
 

@@ -179,7 +179,7 @@ class TestLastStep:
         control = rows["its control", "truth"]
         assert control.settings == 5
         assert control.by_seed == pytest.approx({0: -1.0, 1: -2.0, 2: -3.0})
-        half = 4.303 / 3**0.5
+        half = 4.302653 / 3**0.5
         assert (control.low, control.mean, control.high) == pytest.approx((-2 - half, -2.0, -2 + half), abs=1e-3)
         assert control.verdict is Difference.NOT_SHOWN, "three seeds that scatter so much show nothing"
         higher = sum(a - beta for beta, a in ((10, 20), (10, 30), (10, 40), (20, 40), (20, 80))) / 5

@@ -58,7 +58,7 @@ def assumptions_of(
 
     Args:
         goal: of the study.
-        pilot: folder of a study whose votes take the place of the next but one arguments.
+        pilot: folder of a study whose votes say what ``ties``, ``rater_sd`` and ``prompt_sd`` would.
         question, url: of the pilot, see :func:`of_pilot`.
         ties, rater_sd, prompt_sd: see :func:`seedpo.study.analysis.power.effect_of`; `None`: :data:`USUAL`.
         seconds: per vote; `None`: the pilot's median, else :data:`SECONDS`.
