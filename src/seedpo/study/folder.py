@@ -215,13 +215,8 @@ def append_groups(folder: Path, groups: Sequence[Group], images: Mapping[str, So
     return stored_groups
 
 
-_LEAST: Mapping[tuple[Form, bool], int] = {
-    **{("pair", check): 2 for check in (False, True)},
-    **{("single", check): 1 for check in (False, True)},
-    ("best-worst", False): 2,
-    ("best-worst", True): 3,
-}
-"""Fewest candidates by form, of groups that are attention checks (`True`) and of others."""
+_LEAST: Mapping[Form, tuple[int, int]] = {"pair": (2, 2), "single": (1, 1), "best-worst": (2, 3)}
+"""Fewest candidates by form: of a group, and of one that is an attention check."""
 
 
 class _CandidateLine(BaseModel, extra="forbid", frozen=True):
@@ -371,7 +366,7 @@ def _require_valid(
         if group.question not in questions:
             listed = ", ".join(questions)
             raise DataError(f"{place}: question {group.question!r} is not in {settings_file.NAME}, which has {listed}")
-        least = _LEAST[questions[group.question].form, group.expected is not None]
+        least = _LEAST[questions[group.question].form][group.expected is not None]
         if len(group.candidates) < least:
             form = f"{questions[group.question].form}{', an attention check' if group.expected is not None else ''}"
             raise DataError(f"{place}: candidates has {len(group.candidates)}; a group ({form}) needs at least {least}")

@@ -50,6 +50,18 @@ def test_views_without_a_token_cost_the_owner_nothing(app: Starlette) -> None:
         assert log_in(client)
 
 
+@pytest.mark.parametrize("kind", ["study", "collect"])
+def test_only_the_owner_reads_what_a_study_is_made_to_answer(tmp_path: Path, kind: str) -> None:
+    settings = {"primary": "frage-zwei"} if kind == "study" else {}
+    make_study(tmp_path / "s", kind=kind, **settings)
+    app = make_app(tmp_path / "s")
+    with browsing(app) as client:
+        assert log_in(client)
+        aim = re.findall(r'<p id="aim"[^>]*>(.*?)</p>', client.get("/admin").text)
+        assert [("frage-zwei" in line, "frage-eins" in line) for line in aim] == [(True, False)] * (kind == "study")
+        assert 'id="aim"' not in client.get(new_link(app)).text
+
+
 GUESSES: dict[str, Callable[[TestClient], Any]] = {
     "log-in": lambda client: client.post("/admin/login", data={"token": "wrong"}),
     "bearer": lambda client: client.get("/admin", headers={"authorization": "Bearer wrong"}),
