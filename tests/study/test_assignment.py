@@ -309,11 +309,11 @@ def test_raters_of_a_store_begin_with_different_questions(tmp_path: Path) -> Non
 def _all_answered(store: Store, study: Study, rater: str) -> Sequence[str]:
     """Answers everything; gives the questions in their order. What was foretold each time comes next."""
     questions = []
-    while (show := store.next(rater)) is not None:
+    while (show := store.turn(rater).show) is not None:
         questions.append(study.group(show.group).question)
         foretold = {(proposal.group, min(proposal.order)) for proposal in store.turn(rater).upcoming}
         store.vote(rater, show.token, "left", key=f"key-{len(questions)}")
-        following = store.next(rater)
+        following = store.turn(rater).show
         assert foretold == ({(following.group, following.first)} if following else set())
     return [question for question, _ in groupby(questions)]
 

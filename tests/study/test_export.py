@@ -152,10 +152,10 @@ def test_the_command_exports_and_says_what_it_left_out(tmp_path: Path) -> None:
     store = Store.open(study)
     for side in ("left", "skip"):
         rater, _ = store.add_rater()
-        while (show := store.next(rater)) is not None:
+        while (show := store.turn(rater).show) is not None:
             store.vote(rater, show.token, side, key="k")  # type: ignore[arg-type]
     excluded, _ = store.add_rater()
-    show = store.next(excluded)
+    show = store.turn(excluded).show
     assert show is not None
     store.vote(excluded, show.token, "left", key="k")
     store.exclude(excluded)

@@ -179,7 +179,7 @@ def test_the_coin_of_a_store_is_the_secret_token_of_the_show(tmp_path: Path, mon
         monkeypatch.setattr(secrets, "token_urlsafe", lambda size: next(tokens))
         for number in range(30):
             own = store.judgements()
-            show = store.next(rater)
+            show = store.turn(rater).show
             assert show is not None
             answered = {judgement.show.unit: 1 for judgement in own}
             proposal = next_show(study, own, answered, {}, rater=rater, token=f"token-{number}")

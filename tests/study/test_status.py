@@ -31,7 +31,7 @@ def answered_study(folder: Path, url: str, opened: Opened, clock: Clock) -> Stor
     raters = [store.add_rater(f"rater {number}")[0] for number in range(10)]
     for number, rater in enumerate(raters[1:]):
         for step in range(6 + number):
-            show = store.next(rater)
+            show = store.turn(rater).show
             if show is None:
                 break
             clock.pass_(seconds=1)
@@ -87,7 +87,7 @@ def test_pages_of_votes_show_one_moment(tmp_path: Path, database: str, opened: O
     first = next(pages)
     corrected = now[-1].show
     for rater in store.raters():
-        show = store.next(rater.id)
+        show = store.turn(rater.id).show
         if show is not None:
             store.vote(rater.id, show.token, "left", key="later")
     store.vote(corrected.rater, corrected.token, "skip", key="later")

@@ -325,7 +325,7 @@ def voted(tmp_path: Path) -> tuple[Path, list[str]]:
     for chosen in ("first", "first", "second"):
         name, _ = store.add_rater()
         store.consent(name)
-        while (show := store.next(name)) is not None:
+        while (show := store.turn(name).show) is not None:
             side = "left" if (chosen == "first") != show.flipped else "right"
             store.vote(name, show.token, side, key=f"{show.token}-key", seconds=0.4)
         names.append(name)

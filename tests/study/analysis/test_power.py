@@ -150,7 +150,7 @@ def test_a_plan_from_a_pilot(tmp_path: Path) -> None:
     for _ in range(4):
         name, _ = store.add_rater()
         store.consent(name)
-        while (show := store.next(name)) is not None:
+        while (show := store.turn(name).show) is not None:
             side = "left" if generator.random() < 0.6 else "right"
             store.vote(name, show.token, side, key=f"{show.token}-key", seconds=3.0)
     votes = store.judgements()

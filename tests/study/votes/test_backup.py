@@ -28,11 +28,11 @@ def voted(study: Study, url: str, *, raters: int = 3, answers: int = 4) -> list[
             rater, token = store.add_rater(f"rater {number}", days=5.0)
             tokens.append(token)
             for answer in range(answers):
-                show = store.next(rater)
+                show = store.turn(rater).show
                 assert show is not None
                 store.vote(rater, show.token, "left", key=f"{number}-{answer}", seconds=1.5)
             store.vote(rater, show.token, "right", key=f"{number}-corrected")
-            store.next(rater)
+            store.turn(rater)
         store.exclude(rater)
     return tokens
 
@@ -59,7 +59,7 @@ def test_a_backup_is_the_study_with_all_its_votes(tmp_path: Path, database: str)
     with Store.open(copy) as store:  # it goes on: the link works, the open show is still open, votes are added
         rater = store.rater(tokens[0])
         assert rater is not None
-        show = store.next(rater.id)
+        show = store.turn(rater.id).show
         assert show is not None
         assert show.number == 4
         store.vote(rater.id, show.token, "tie", key="new")
@@ -78,7 +78,7 @@ def test_votes_move_to_another_database_beside_other_studies(tmp_path: Path, dat
     assert state(other, database) == before
     with Store.open(study, database) as store:  # numbers of new answers follow those of the restored ones
         rater = store.raters()[0]
-        show = store.next(rater.id)
+        show = store.turn(rater.id).show
         assert show is not None
         store.vote(rater.id, show.token, "left", key="later")
         assert store.judgements()[-1].show.token == show.token
@@ -91,7 +91,7 @@ def test_a_study_without_votes_has_a_backup(tmp_path: Path) -> None:
     assert back_up(study.folder, tmp_path / "copy") == Copied(raters=0, shows=0, votes=0)
     assert not (study.folder / "votes.db").exists()
     with Store.open(open_study(tmp_path / "copy")) as store:
-        assert store.next(store.add_rater()[0]) is not None
+        assert store.turn(store.add_rater()[0]).show is not None
 
 
 def test_the_command_copies_every_table(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_backup_is_of_one_moment(tmp_path: Path, database: str) -> None:
         with Store.open(study, database) as store:
             rater, _ = store.add_rater()
             number = 0
-            while not stop.is_set() and (show := store.next(rater)):
+            while not stop.is_set() and (show := store.turn(rater).show):
                 store.vote(rater, show.token, "left", key=f"{number}")
                 number += 1
 

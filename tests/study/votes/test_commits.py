@@ -13,13 +13,13 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import OperationalError
 
 from seedpo.errors import SeedpoError
-from seedpo.study.errors import StoreError
+from seedpo.study.errors import NotOffered, NotShown, StoreError
 from seedpo.study.folder import Study
 from seedpo.study.votes import commits
 from seedpo.study.votes.book import Book
 from seedpo.study.votes.commits import Commits
 from seedpo.study.votes.database import Database
-from seedpo.study.votes.store import NotOffered, NotShown, Store
+from seedpo.study.votes.store import Store
 from tests.study.small_study import pairs_of, small_study
 
 Opened = Callable[[Study, str], Store]

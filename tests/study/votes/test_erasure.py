@@ -13,9 +13,10 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from seedpo.cli import app
+from seedpo.study.errors import StoreError, UnknownRater
 from seedpo.study.folder import Study
 from seedpo.study.votes.database import Database
-from seedpo.study.votes.store import Store, StoreError, UnknownRater
+from seedpo.study.votes.store import Store
 from tests.study.small_study import pairs_of, small_study
 
 Opened = Callable[[Study, str], Store]
@@ -25,13 +26,13 @@ def judge_some(store: Store, rater: str, number: int) -> list[str]:
     """Answers some shows; gives everything that is stored of them and could be looked for."""
     traces = [rater]
     for _ in range(number):
-        show = store.next(rater)
+        show = store.turn(rater).show
         assert show is not None
         key = f"key-of-{show.token}"
         store.vote(rater, show.token, "left", key=key)
         store.vote(rater, show.token, "tie", key=f"{key}-again")
         traces += [show.token, key]
-    last = store.next(rater)
+    last = store.turn(rater).show
     return traces if last is None else [*traces, last.token]
 
 
@@ -89,7 +90,7 @@ def test_everybody_else_goes_on_and_the_counts_are_right(tmp_path: Path, databas
     anna, berta, clara, dora = (name for name, _ in store.add_raters(["anna", "berta", "clara", "dora"]))
     for name in (anna, berta):
         judge_some(store, name, 4)
-    assert other.next(clara) is None
+    assert other.turn(clara).show is None
     before = [row for row in store.judgements() if row.show.rater == berta]
     store.forget(anna)
     assert store.judgements() == before
@@ -100,7 +101,7 @@ def test_everybody_else_goes_on_and_the_counts_are_right(tmp_path: Path, databas
         with pytest.raises(UnknownRater):
             each.forget(anna)
     judge_some(other, clara, 4)  # the places are free, in every process
-    assert store.next(dora) is None
+    assert store.turn(dora).show is None
     assert set(Counter(row.show.group for row in store.judgements()).values()) == {2}
     assert table(database, "SELECT DISTINCT raters FROM seedpo_counts") == [(2,)]
     assert table(database, "SELECT * FROM seedpo_erasures") == []

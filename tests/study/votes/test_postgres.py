@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from seedpo.study.errors import StoreError
 from seedpo.study.votes.database import Database
-from seedpo.study.votes.store import Store, StoreError
+from seedpo.study.votes.store import Store
 from tests.study.postgres_server import PASSWORD, Server
 from tests.study.small_study import pairs_of, small_study
 
@@ -36,7 +37,7 @@ def test_options_of_the_url_are_kept(postgres: Server) -> None:
 def test_a_server_that_stops_and_comes_back_is_gone_on_with(postgres: Server, tmp_path: Path) -> None:
     store = Store.open(small_study(tmp_path / "s", pairs_of(3)), postgres.new_database())
     rater, _ = store.add_rater()
-    show = store.next(rater)
+    show = store.turn(rater).show
     assert show is not None
     store.vote(rater, show.token, "left", key="k")
     postgres.stop()
@@ -47,6 +48,6 @@ def test_a_server_that_stops_and_comes_back_is_gone_on_with(postgres: Server, tm
     finally:
         postgres.start()
     assert store.vote(rater, show.token, "left", key="k").saved == "known"
-    assert store.next(rater) is not None
+    assert store.turn(rater).show is not None
     assert len(store.judgements()) == 1
     store.close()

@@ -17,10 +17,11 @@ import yaml
 from typer.testing import CliRunner
 
 from seedpo.cli import app
+from seedpo.study.errors import StoreError
 from seedpo.study.folder import Study, open_study
 from seedpo.study.votes import engines
 from seedpo.study.votes.database import Database
-from seedpo.study.votes.store import Store, StoreError
+from seedpo.study.votes.store import Store
 from tests.study.small_study import pairs_of, small_study
 
 Opened = Callable[[Study, str], Store]
@@ -37,7 +38,7 @@ def with_votes(folder: Path, count: int = 3) -> Store:
     store = Store.open(small_study(folder, pairs_of(count + 1)))
     rater, _ = store.add_rater("anna")
     for number in range(count):
-        show = store.next(rater)
+        show = store.turn(rater).show
         assert show is not None
         store.vote(rater, show.token, "left", key=f"k{number}")
     return store
@@ -125,7 +126,7 @@ def test_a_reader_sees_votes_that_arrive_later(tmp_path: Path) -> None:
         with Store.open(study) as writer:
             count = len(reader.judgements())
             rater, _ = writer.add_rater()
-            show = writer.next(rater)
+            show = writer.turn(rater).show
             assert show is not None
             writer.vote(rater, show.token, "left", key="k")
             assert len(reader.judgements()) == count + 1

@@ -28,7 +28,7 @@ def changed(study: Study, **keys: object) -> Study:
 
 def answer(store: Store) -> None:
     rater, _ = store.add_rater()
-    show = store.next(rater)
+    show = store.turn(rater).show
     assert show is not None
     store.vote(rater, show.token, "left", key="k")
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from seedpo.study.errors import StoreError
 from seedpo.study.records import Side
 from seedpo.study.votes import engines
 from seedpo.study.votes.database import Database
-from seedpo.study.votes.store import Store, StoreError
+from seedpo.study.votes.store import Store
 from tests.study.postgres_server import PASSWORD, USER, Server
 from tests.study.silent_proxy import SilentProxy
 from tests.study.small_study import pairs_of, small_study
@@ -59,7 +60,7 @@ def test_votes_go_on_after_all_connections_fell_silent(proxy: SilentProxy, postg
     def work(rater: str) -> None:
         while not end.is_set():
             try:
-                show = store.next(rater)
+                show = store.turn(rater).show
                 assert show is not None
                 store.vote(rater, show.token, SIDES[show.number % 3], key=f"key-{show.number}")
             except StoreError:
@@ -112,7 +113,7 @@ def test_a_silent_connection_is_given_up_and_all_others_with_it(proxy: SilentPro
 def test_a_file_that_another_program_holds_is_refused_and_then_gone_on_with(sqlite: str, tmp_path: Path) -> None:
     store = Store.open(small_study(tmp_path / "s"), sqlite)
     rater, _ = store.add_rater()
-    show = store.next(rater)
+    show = store.turn(rater).show
     assert show is not None
     other = sqlite3.connect(sqlite.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -14,11 +14,12 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 from seedpo.errors import DataError
+from seedpo.study.errors import LinkEnded, NoConsent, NotOffered, NotShown, StoreError, UnknownRater
 from seedpo.study.folder import Study, append_groups, open_study
 from seedpo.study.records import Candidate, Group, Side
 from seedpo.study.status import rater_status
 from seedpo.study.votes.database import Database
-from seedpo.study.votes.store import LinkEnded, NoConsent, NotOffered, NotShown, Store, StoreError, UnknownRater
+from seedpo.study.votes.store import Store
 from tests.study.small_study import Clock, pairs_of, picture, small_study
 
 Opened = Callable[[Study, str], Store]
@@ -36,7 +37,7 @@ def rows(url: str, query: str) -> list[tuple[object, ...]]:
 def judge_all(store: Store, rater: str, side: Side = "left") -> int:
     """Answers until nothing is left."""
     done = 0
-    while (show := store.next(rater)) is not None:
+    while (show := store.turn(rater).show) is not None:
         assert store.vote(rater, show.token, side, key=f"key-{show.number}").saved == "saved"
         done += 1
     return done
@@ -46,7 +47,7 @@ def test_a_vote_is_found_by_another_store_with_all_that_it_says(tmp_path: Path, 
     study = small_study(tmp_path / "s", pairs_of(1, category="people"))
     store = opened(study, database)
     rater, _ = store.add_rater("anna")
-    show = store.next(rater)
+    show = store.turn(rater).show
     assert show is not None
     assert store.vote(rater, show.token, "left", key="k", seconds=2.5).saved == "saved"
     (judgement,) = opened(study, database).judgements()
@@ -61,7 +62,7 @@ def test_an_impossible_time_is_not_stored_and_the_vote_is(tmp_path: Path, sqlite
     store = opened(small_study(tmp_path / "s", pairs_of(4)), sqlite)
     rater, _ = store.add_rater()
     for seconds in (-1.0, float("nan"), float("inf"), None):
-        show = store.next(rater)
+        show = store.turn(rater).show
         assert show is not None
         store.vote(rater, show.token, "tie", key="k", seconds=seconds)
     assert [(judgement.seconds, judgement.answer) for judgement in store.judgements()] == [(None, "tie")] * 4
@@ -70,21 +71,21 @@ def test_an_impossible_time_is_not_stored_and_the_vote_is(tmp_path: Path, sqlite
 def test_the_open_show_is_given_again_until_it_is_answered(tmp_path: Path, sqlite: str, opened: Opened) -> None:
     store = opened(small_study(tmp_path / "s"), sqlite)
     rater, _ = store.add_rater()
-    first = store.next(rater)
+    first = store.turn(rater).show
     assert first is not None
-    assert store.next(rater) == first
+    assert store.turn(rater).show == first
     store.vote(rater, first.token, "right", key="k")
-    second = store.next(rater)
+    second = store.turn(rater).show
     assert second is not None
     assert (second.number, second.group != first.group) == (1, True)
     store.vote(rater, second.token, "bad", key="k")
-    assert store.next(rater) is None
+    assert store.turn(rater).show is None
 
 
 def test_one_key_counts_once_and_a_later_key_corrects(tmp_path: Path, sqlite: str, opened: Opened) -> None:
     store = opened(small_study(tmp_path / "s"), sqlite)
     rater, _ = store.add_rater()
-    show = store.next(rater)
+    show = store.turn(rater).show
     assert show is not None
     answers = [("left", "a", "saved"), ("left", "a", "known"), ("tie", "b", "saved"), ("left", "a", "known")]
     for side, key, expected in answers:
@@ -116,7 +117,7 @@ def test_nothing_that_can_be_done_changes_an_earlier_vote(tmp_path: Path, sqlite
         before[:] = after
 
     shown = []
-    while (show := store.next(anna)) is not None:
+    while (show := store.turn(anna).show) is not None:
         store.vote(anna, show.token, "left", key="k")
         shown.append(show)
         require_only_added()
@@ -139,7 +140,7 @@ def test_a_vote_for_what_was_never_shown_is_refused(tmp_path: Path, sqlite: str,
     store = opened(small_study(tmp_path / "s"), sqlite)
     other_study = opened(small_study(tmp_path / "t", id="other"), sqlite)
     anna, berta = store.add_rater()[0], store.add_rater()[0]
-    shown = store.next(anna)
+    shown = store.turn(anna).show
     assert shown is not None
     for rater, token in ((berta, shown.token), (anna, "invented"), (anna, "")):
         with pytest.raises(NotShown, match="never shown to this rater"):
@@ -161,7 +162,7 @@ def test_answers_that_the_question_does_not_offer_are_refused(tmp_path: Path, sq
     )
     store = opened(small_study(tmp_path / "s", [sets]), sqlite)
     rater, _ = store.add_rater()
-    show = store.next(rater)
+    show = store.turn(rater).show
     assert show is not None
     for side, key in (("bad", "k"), ("nonsense", "k"), ("left", ""), ("left", "k" * 201)):
         with pytest.raises(NotOffered):
@@ -189,7 +190,7 @@ def test_links_are_found_by_their_token_alone_and_only_a_hash_is_kept(
 def test_links_that_have_ended_neither_show_nor_vote(tmp_path: Path, sqlite: str, opened: Opened, clock: Clock) -> None:
     store = opened(small_study(tmp_path / "s"), sqlite)
     (short, token), (revoked, _) = store.add_rater(days=1.5), store.add_rater()
-    shows = {rater: store.next(rater) for rater in (short, revoked)}
+    shows = {rater: store.turn(rater).show for rater in (short, revoked)}
     store.revoke(revoked)
     clock.pass_(days=1.6)
     rater = store.rater(token)
@@ -198,10 +199,10 @@ def test_links_that_have_ended_neither_show_nor_vote(tmp_path: Path, sqlite: str
     for name, show in shows.items():
         assert show is not None
         with pytest.raises(LinkEnded):
-            store.next(name)
+            store.turn(name)
         with pytest.raises(LinkEnded):
             store.vote(name, show.token, "left", key="k")
-    for act in (store.revoke, store.consent, store.exclude, store.next):
+    for act in (store.revoke, store.consent, store.exclude, store.turn):
         with pytest.raises(UnknownRater, match="no rater 'nobody'"):
             act("nobody")
     with pytest.raises(StoreError, match="days"):
@@ -212,13 +213,13 @@ def test_consent_comes_first_where_it_is_asked(tmp_path: Path, sqlite: str, open
     store = opened(small_study(tmp_path / "s", consent="I agree."), sqlite)
     rater, token = store.add_rater()
     with pytest.raises(NoConsent):
-        store.next(rater)
+        store.turn(rater)
     store.consent(rater)
     store.consent(rater)
     found = store.rater(token)
     assert found is not None
     assert found.consented
-    assert store.next(rater) is not None
+    assert store.turn(rater).show is not None
 
 
 def test_pairs_get_as_many_raters_as_they_shall_have(tmp_path: Path, sqlite: str, opened: Opened) -> None:
@@ -231,18 +232,18 @@ def test_pairs_get_as_many_raters_as_they_shall_have(tmp_path: Path, sqlite: str
 def test_a_place_that_is_held_for_an_hour_is_freed(tmp_path: Path, sqlite: str, opened: Opened, clock: Clock) -> None:
     store = opened(small_study(tmp_path / "s", pairs_of(1)), sqlite)
     anna, berta, clara = (store.add_rater()[0] for _ in range(3))
-    show = store.next(anna)
+    show = store.turn(anna).show
     assert show is not None
     clock.pass_(minutes=40)
-    assert store.next(berta) is None
-    assert store.next(anna) == show  # she is still there: her hour begins again
+    assert store.turn(berta).show is None
+    assert store.turn(anna).show == show  # she is still there: her hour begins again
     clock.pass_(minutes=40)
-    assert store.next(berta) is None
+    assert store.turn(berta).show is None
     clock.pass_(minutes=21)
-    taken = store.next(berta)
+    taken = store.turn(berta).show
     assert taken is not None
-    assert store.next(anna) is None
-    assert store.next(clara) is None
+    assert store.turn(anna).show is None
+    assert store.turn(clara).show is None
     assert store.vote(anna, show.token, "left", key="late").saved == "saved"  # work is never refused
     assert store.vote(berta, taken.token, "left", key="k").saved == "saved"
 
@@ -252,30 +253,30 @@ def test_a_stale_show_whose_place_is_free_is_given_again(
 ) -> None:
     store = opened(small_study(tmp_path / "s", pairs_of(1)), sqlite)
     anna, berta = (store.add_rater()[0] for _ in range(2))
-    show = store.next(anna)
+    show = store.turn(anna).show
     clock.pass_(hours=30)
-    assert store.next(anna) == show
-    assert store.next(berta) is None
+    assert store.turn(anna).show == show
+    assert store.turn(berta).show is None
 
 
 def test_revoked_skipped_and_excluded_places_are_free_again(tmp_path: Path, database: str, opened: Opened) -> None:
     study = small_study(tmp_path / "s", pairs_of(1))
     store, other = opened(study, database), opened(study, database)
     names = [store.add_rater()[0] for _ in range(4)]
-    shows = [store.next(names[0])]
-    assert other.next(names[1]) is None
+    shows = [store.turn(names[0]).show]
+    assert other.turn(names[1]).show is None
     store.revoke(names[0])
-    shows.append(other.next(names[1]))
+    shows.append(other.turn(names[1]).show)
     assert shows[1] is not None
     other.vote(names[1], shows[1].token, "skip", key="k")
-    third = store.next(names[2])
+    third = store.turn(names[2]).show
     assert third is not None
     store.vote(names[2], third.token, "left", key="k")
-    assert other.next(names[3]) is None
+    assert other.turn(names[3]).show is None
     store.exclude(names[2])
     assert [judgement.show.rater for judgement in store.judgements()] == [names[1]]
     assert len(store.judgements(excluded=True)) == 2
-    assert other.next(names[3]) is not None
+    assert other.turn(names[3]).show is not None
     store.exclude(names[2], False)
     assert len(other.judgements()) == 2
 
@@ -286,17 +287,17 @@ def test_going_back(tmp_path: Path, sqlite: str, opened: Opened) -> None:
     assert store.previous(rater) is None
     shows = []
     for _ in range(2):
-        show = store.next(rater)
+        show = store.turn(rater).show
         assert show is not None
         store.vote(rater, show.token, "left", key="k")
         shows.append(show)
-    open_ = store.next(rater)
+    open_ = store.turn(rater).show
     assert open_ is not None
     assert store.previous(rater) == store.previous(rater, open_.token) == shows[1]
     assert store.previous(rater, shows[1].token) == shows[0]
     assert store.previous(rater, shows[0].token) is None
     store.vote(rater, shows[0].token, "tie", key="again")
-    assert store.next(rater) == open_
+    assert store.turn(rater).show == open_
     assert store.previous(rater, open_.token) == shows[1]
 
 
@@ -308,7 +309,7 @@ def test_progress_and_overview(tmp_path: Path, sqlite: str, opened: Opened) -> N
     before = store.turn(rater).progress
     assert (before.done, before.total >= 8) == (0, True)
     totals = set()
-    while (show := store.next(rater)) is not None:
+    while (show := store.turn(rater).show) is not None:
         totals.add(store.turn(rater).progress.total)
         side: Side = "left" if show.flipped else "right"  # always the second candidate
         store.vote(rater, show.token, side, key="k", seconds=float(show.number))
@@ -331,7 +332,7 @@ def test_groups_that_are_appended_are_shown(tmp_path: Path, sqlite: str, opened:
     assert judge_all(store, rater) == 1
     (new,) = append_groups(tmp_path / "s", [pairs_of(2)[1]], {"2": picture(2), "3": picture(3)})
     other = opened(open_study(tmp_path / "s"), sqlite)
-    show = other.next(rater)
+    show = other.turn(rater).show
     assert show is not None
     other.vote(rater, show.token, "left", key="k")
     assert [judgement.show.group for judgement in store.judgements()] == ["p0", new.id]
@@ -395,9 +396,9 @@ def test_a_study_that_took_the_id_meanwhile_is_noticed(tmp_path: Path, sqlite: s
     store = opened(study, sqlite)
     other = opened(replace(study, groups=study.groups[::-1]), sqlite)
     rater, _ = store.add_rater()
-    other.next(rater)
+    other.turn(rater)
     with pytest.raises(StoreError, match="another study"):
-        store.next(store.add_rater()[0])
+        store.turn(store.add_rater()[0])
 
 
 def test_two_studies_share_a_database(tmp_path: Path, database: str, opened: Opened) -> None:
@@ -428,7 +429,7 @@ def test_two_tabs_that_ask_at_once_get_one_show(tmp_path: Path, database: str, o
 
         def ask(number: int, barrier: threading.Barrier = barrier) -> object:
             barrier.wait()
-            return stores[number % 2].next(rater)
+            return stores[number % 2].turn(rater).show
 
         with ThreadPoolExecutor(8) as pool:
             shown = set(pool.map(ask, range(8)))
@@ -438,7 +439,7 @@ def test_two_tabs_that_ask_at_once_get_one_show(tmp_path: Path, database: str, o
             token = show.token  # type: ignore[attr-defined]
             said = list(pool.map(lambda n, t=token: stores[n % 2].vote(rater, t, "left", key="same").saved, range(8)))
         assert sorted(said) == ["known"] * 7 + ["saved"]
-    assert stores[1].next(rater) is None
+    assert stores[1].turn(rater).show is None
 
 
 def test_many_raters_at_once_never_exceed_a_pair_and_lose_nothing(

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
+from seedpo.study.errors import StoreError
 from seedpo.study.folder import Study
 from seedpo.study.records import Show
 from seedpo.study.votes.database import Database
-from seedpo.study.votes.store import Store, StoreError
+from seedpo.study.votes.store import Store
 from tests.study.small_study import pairs_of, small_study
 
 Opened = Callable[[Study, str], Store]
@@ -76,11 +77,11 @@ def test_a_full_disk_keeps_what_was_acknowledged_and_nothing_of_what_was_not(tmp
 
     event.listen(store._database._engine, "checkout", limited)
     saved = []
-    show = store.next(rater)
+    show = store.turn(rater).show
     while show is not None and not limit:
         store.vote(rater, show.token, "left", key="k" * 150)
         saved.append(show.token)
-        show = store.next(rater)
+        show = store.turn(rater).show
         limit = 1 if len(saved) == 3 else 0  # SQLite takes the pages that are in use already as the least
     assert show is not None
 
@@ -88,14 +89,14 @@ def test_a_full_disk_keeps_what_was_acknowledged_and_nothing_of_what_was_not(tmp
         while show is not None:
             store.vote(rater, show.token, "left", key="k" * 150)
             saved.append(show.token)
-            show = store.next(rater)
+            show = store.turn(rater).show
 
     with pytest.raises(StoreError, match="the disk is full"):
         go_on(show)
     kept = [judgement.show.token for judgement in opened(study, study.database_url).judgements()]
     assert kept == saved
     limit = 0
-    show = store.next(rater)
+    show = store.turn(rater).show
     assert show is not None
     assert store.vote(rater, show.token, "left", key="later").saved == "saved"
     assert len(store.judgements()) == len(saved) + 1
@@ -105,13 +106,14 @@ CHILD = """
 import resource, sys
 from pathlib import Path
 from seedpo.study.folder import open_study
-from seedpo.study.votes.store import Store, StoreError
+from seedpo.study.errors import StoreError
+from seedpo.study.votes.store import Store
 study = open_study(Path(sys.argv[1]))
 store = Store.open(study)
 rater, _ = store.add_rater()
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 try:
-    while (show := store.next(rater)) is not None:
+    while (show := store.turn(rater).show) is not None:
         store.vote(rater, show.token, "left", key="k" * 100)
         print(show.token, flush=True)
 except StoreError as error:

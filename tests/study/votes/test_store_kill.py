@@ -30,7 +30,7 @@ from seedpo.study.votes.store import Store
 store = Store.open(open_study(Path(sys.argv[1])), sys.argv[2])
 def work(rater):
     for _ in range(int(sys.argv[3])):
-        show = store.next(rater)
+        show = store.turn(rater).show
         key = "key-" + show.token
         store.vote(rater, show.token, "left", key=key)
         sys.stdout.write(show.token + "\\n")
@@ -96,4 +96,4 @@ def test_no_acknowledged_vote_is_lost_and_none_counts_twice(
         assert {row[0]: row[1] for row in counted} == dict(per_group)
     raw.close()
     for name in names:  # and each goes on where it stopped
-        assert store.next(name) is not None
+        assert store.turn(name).show is not None

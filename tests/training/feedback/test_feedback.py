@@ -64,7 +64,7 @@ def voter(study: Path, *, votes: int | None = None) -> Iterator[list[str]]:
 
     def vote() -> None:
         while not over.wait(0.01) and (votes is None or len(shown) < votes):
-            show = store.next(rater)
+            show = store.turn(rater).show
             if show is None:
                 continue
             group = store.study.group(show.group)

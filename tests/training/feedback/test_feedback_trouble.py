@@ -37,7 +37,7 @@ def vote(study: Path, *, votes: int = 1) -> None:
     store = Store.open(open_study(study))
     for _ in range(votes):
         rater, _ = store.add_rater()
-        show = store.next(rater)
+        show = store.turn(rater).show
         assert show is not None
         store.vote(rater, show.token, "left" if show.flipped else "right", key=show.token)
     store.close()

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Executable, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Executable, delete, func, insert, select, update
 
 from seedpo.errors import SeedpoError
 from seedpo.study.assignment import Proposal, next_show, total
-from seedpo.study.errors import LinkEnded, NoConsent, NotOffered, NotShown, UnknownRater
+from seedpo.study.errors import LinkEnded, NoConsent, NotOffered, NotShown
 from seedpo.study.folder import Study
 from seedpo.study.records import Answer, Group, Show, Side, Unit, judge
 from seedpo.study.units import is_knockout
 from seedpo.study.votes.bulk_rows import Bulk
-from seedpo.study.votes.ledger import Ledger, Own, Shown, group_of, recount
+from seedpo.study.votes.ledger import Ledger, Own, Shown, group_of, is_rater, rater_row, recount, shown_to
 from seedpo.study.votes.tables import (
     as_text,
     counts,
@@ -159,7 +159,7 @@ class Book:
         own = self._allowed(rater_id)
         shown = own.shows.get(token)
         if shown is None:
-            raise NotShown("this pair was never shown to this rater; load the page again")
+            raise NotShown("this was never shown to this rater; load the page again")
         if shown.last_key is not None and (shown.last_key == key or self._has_vote(token, key)):
             return "known"
         show, group = shown.show, group_of(self.study, shown.show.group)
@@ -265,14 +265,14 @@ class Book:
 
     def _progress(self, own: Own, shown: Shown | None) -> Progress:
         number, answers = self._ledger.counts, list(own.answers.values())
-        still_to_do = shown is not None and self._ledger.holds(shown.show.token)
-        if still_to_do and shown is not None:
-            number[shown.show.unit] -= 1
+        held = shown.show.unit if shown is not None and self._ledger.holds(shown.show.token) else None
+        if held is not None:
+            number[held] -= 1
         try:
             return Progress(done=len(answers), total=total(self.study, answers, number, rater=own.rater.id))
         finally:
-            if still_to_do and shown is not None:
-                number[shown.show.unit] += 1
+            if held is not None:
+                number[held] += 1
 
     # Raters.
 
@@ -290,7 +290,7 @@ class Book:
     def revoke(self, rater_id: str) -> None:
         """Ends a rater's link, and frees the place of an open show."""
         if self._mark(rater_id, revoked_at=self._now):
-            open_shows = (shows.c.study == self._id) & (shows.c.rater == rater_id) & shows.c.last_key.is_(None)
+            open_shows = shown_to(self._id, rater_id) & shows.c.last_key.is_(None)
             self.execute(update(shows).where(open_shows).values(held_at=None))
             self.read_again()
 
@@ -303,33 +303,24 @@ class Book:
     def forget(self, rater_id: str) -> Forgotten:
         """Deletes a rater and everything that the rater saw and answered."""
         self.flush()
-        row = self._rater_row(rater_id)
-        own = (shows.c.study == self._id) & (shows.c.rater == rater_id)
+        row = rater_row(self.connection, self._id, rater_id)
+        own = shown_to(self._id, rater_id)
         self.execute(insert(erasures), [{"study": self._id, "rater": rater_id}])
         tokens = select(shows.c.token).where(own)
         answers = self.connection.execute(delete(votes).where(votes.c.show.in_(tokens))).rowcount
         seen = self.connection.execute(delete(shows).where(own)).rowcount
-        self.connection.execute(delete(raters).where(self._is(rater_id)))
+        self.connection.execute(delete(raters).where(is_rater(self._id, rater_id)))
         self.connection.execute(delete(erasures))
         recount(self.connection, self._id, self._revision)
         self.read_again()
         return Forgotten(rater=rater_id, label=row.label, shows=seen, answers=answers)
 
-    def _is(self, rater_id: str) -> ColumnElement[bool]:
-        return (raters.c.study == self._id) & (raters.c.id == rater_id)
-
-    def _rater_row(self, rater_id: str) -> Row[Any]:
-        row = self.connection.execute(select(raters).where(self._is(rater_id))).first()
-        if row is None:
-            raise UnknownRater(f"the study has no rater {rater_id!r}; the admin page lists them")
-        return row
-
     def _mark(self, rater_id: str, **times: str | None) -> bool:
         """Sets or clears times of a rater, and says whether that changed anything; a time that is set stays."""
-        row = self._rater_row(rater_id)
+        row = rater_row(self.connection, self._id, rater_id)
         changes = {name: time for name, time in times.items() if (row._mapping[name] is None) != (time is None)}
         if changes:
-            self.execute(update(raters).where(self._is(rater_id)).values(**changes))
+            self.execute(update(raters).where(is_rater(self._id, rater_id)).values(**changes))
         return bool(changes)
 
     # Writing.

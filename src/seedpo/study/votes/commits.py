@@ -50,7 +50,7 @@ class _Broken(Exception):
 class Commits(Generic[Book]):
     """Group commit.
 
-    A request that is refused (a :class:`SeedpoError`, raised before it changed anything) or fails does not spoil those
+    A request that is refused (a :class:`SeedpoError`; what it wrote before is kept) or fails does not spoil those
     beside it. If the database fails, all that wait are refused, and nothing of them is stored.
 
     Args:

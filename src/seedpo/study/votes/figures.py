@@ -8,14 +8,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, or_, select
 
-from seedpo.study.votes.ledger import counted_vote, of_rater
+from seedpo.study.votes.ledger import ANSWER, counted_vote, of_rater
 from seedpo.study.votes.tables import raters, shows, votes
 
 _NAMES = 1000
 """Names in one query; databases bound their number."""
-
-ANSWER = (votes.c.answer, votes.c.best, votes.c.worst, votes.c.seconds, votes.c.at)
-"""What a vote says."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from sqlalchemy import Connection, Row, literal, select, text
+from sqlalchemy import ColumnElement, Connection, Row, literal, select, text
 
 from seedpo.study.errors import StoreError, UnknownRater
 from seedpo.study.folder import Study
@@ -21,11 +21,36 @@ MOST_ANSWERS = 50_000
 
 _ANSWERS = frozenset(get_args(Answer))
 
+ANSWER = (votes.c.answer, votes.c.best, votes.c.worst, votes.c.seconds, votes.c.at)
+"""What a vote says."""
+
 of_rater = (raters.c.study == shows.c.study) & (raters.c.id == shows.c.rater)
 """Joins shows with their raters."""
 
 counted_vote = (votes.c.show == shows.c.token) & (votes.c.key == shows.c.last_key)
 """Joins shows with the votes that count."""
+
+
+def is_rater(study: str, rater_id: str) -> ColumnElement[bool]:
+    """The condition for a rater."""
+    return (raters.c.study == study) & (raters.c.id == rater_id)
+
+
+def shown_to(study: str, rater_id: str) -> ColumnElement[bool]:
+    """The condition for all shows of a rater."""
+    return (shows.c.study == study) & (shows.c.rater == rater_id)
+
+
+def rater_row(connection: Connection, study: str, rater_id: str) -> Row[Any]:
+    """The row of a rater.
+
+    Raises:
+        UnknownRater: the study has none of this id.
+    """
+    row = connection.execute(select(raters).where(is_rater(study, rater_id))).first()
+    if row is None:
+        raise UnknownRater(f"the study has no rater {rater_id!r}; the admin page lists them")
+    return row
 
 
 @dataclass
@@ -207,16 +232,9 @@ class Ledger:
 
 
 def _own(connection: Connection, study: Study, rater_id: str) -> Own:
-    is_rater = (raters.c.study == study.settings.id) & (raters.c.id == rater_id)
-    row = connection.execute(select(raters).where(is_rater)).first()
-    if row is None:
-        raise UnknownRater(f"the study has no rater {rater_id!r}; the admin page lists them")
-    query = (
-        select(shows, votes.c.id, votes.c.answer, votes.c.best, votes.c.worst, votes.c.seconds, votes.c.at)
-        .outerjoin(votes, counted_vote)
-        .where(shows.c.study == study.settings.id, shows.c.rater == rater_id)
-        .order_by(shows.c.number)
-    )
+    row = rater_row(connection, study.settings.id, rater_id)
+    query = select(shows, votes.c.id, *ANSWER).outerjoin(votes, counted_vote)
+    query = query.where(shown_to(study.settings.id, rater_id)).order_by(shows.c.number)
     rows = connection.execute(query).all()
     answered = sorted((item for item in rows if item.last_key is not None), key=lambda item: item.id)
     return Own(

@@ -24,17 +24,27 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, func, select
 
 from seedpo.errors import SeedpoError
-from seedpo.study.errors import LinkEnded, NoConsent, NotOffered, NotShown, StoreError, UnknownRater
+from seedpo.study.errors import NotShown, StoreError
 from seedpo.study.folder import Study, refreshed
 from seedpo.study.records import Judgement, Rater, Show, Side
-from seedpo.study.votes.book import HOLD, Book, Forgotten, Progress, Turn
+from seedpo.study.votes.book import HOLD, Book, Forgotten, Turn
 from seedpo.study.votes.commits import Commits
 from seedpo.study.votes.database import ERRORS, Database
 from seedpo.study.votes.figures import Figures, attention, page_of_votes, read_figures, widest_view
-from seedpo.study.votes.ledger import Ledger, counted_vote, group_of, judgement_of, of_rater, rater_of, show_of
+from seedpo.study.votes.ledger import (
+    ANSWER,
+    Ledger,
+    counted_vote,
+    group_of,
+    judgement_of,
+    of_rater,
+    rater_of,
+    show_of,
+    shown_to,
+)
 from seedpo.study.votes.registration import Registration, read_registrations, record_aim
 from seedpo.study.votes.tables import (
     as_text,
@@ -49,19 +59,6 @@ from seedpo.study.votes.tables import (
     shows,
     votes,
 )
-
-__all__ = [
-    "Forgotten",
-    "LinkEnded",
-    "NoConsent",
-    "NotOffered",
-    "NotShown",
-    "Progress",
-    "Store",
-    "StoreError",
-    "Turn",
-    "UnknownRater",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -242,10 +239,6 @@ class Store:
         """See :meth:`turn`."""
         return self._commits.submit(lambda book: book.turn(rater_id))
 
-    def next(self, rater_id: str) -> Show | None:
-        """The show of :meth:`turn`."""
-        return self.turn(rater_id).show
-
     def vote(
         self,
         rater_id: str,
@@ -271,7 +264,7 @@ class Store:
             NotShown: this rater never saw such a show.
             NotOffered: the question does not offer that answer, or the key does not have 1 to 200 characters.
             LinkEnded, NoConsent: the rater may not vote.
-            StoreError: the answer may not be stored; it is safe to send it again with the same key.
+            StoreError: whether the answer is stored is not known; it is safe to send it again with the same key.
         """
         return self.vote_soon(rater_id, token, side, key=key, seconds=seconds, best=best, worst=worst).result()
 
@@ -290,13 +283,14 @@ class Store:
 
         def work(book: Book) -> Turn:
             saved = book.vote(rater_id, token, side, key=key, seconds=seconds, best=best, worst=worst)
+            # Where nothing can be shown next, this refuses: the answer is stored all the same.
             return replace(book.turn(rater_id), saved=saved)
 
         return self._commits.submit(work)
 
     def shows(self, rater_id: str) -> list[Show]:
         """All shows of a rater, the latest first."""
-        query = select(shows).where(self._of(rater_id)).order_by(shows.c.number.desc())
+        query = select(shows).where(shown_to(self._id, rater_id)).order_by(shows.c.number.desc())
         with self._reading() as connection:
             return [show_of(row) for row in connection.execute(query)]
 
@@ -306,10 +300,14 @@ class Store:
         Raises:
             NotShown: this rater never saw the show ``before``.
         """
+        own = shown_to(self._id, rater_id)
+        answered = select(shows).where(own, shows.c.last_key.is_not(None))
         with self._reading() as connection:
-            answered = select(shows).where(self._of(rater_id), shows.c.last_key.is_not(None))
             if before is not None:
-                answered = answered.where(shows.c.number < self._shown(connection, rater_id, before).number)
+                number = connection.execute(select(shows.c.number).where(own, shows.c.token == before)).scalar()
+                if number is None:
+                    raise NotShown("this was never shown to this rater; load the page again")
+                answered = answered.where(shows.c.number < number)
             row = connection.execute(answered.order_by(shows.c.number.desc()).limit(1)).first()
         return None if row is None else show_of(row)
 
@@ -400,18 +398,9 @@ class Store:
             self._ledger.clear()
             raise
 
-    def _of(self, rater_id: str) -> ColumnElement[bool]:
-        """The condition for all shows of a rater."""
-        return (shows.c.study == self._id) & (shows.c.rater == rater_id)
-
     def _judged(self) -> Select[Any]:
         """All answered shows, each with the vote that counts, in the order of these votes."""
-        return (
-            select(shows, votes.c.answer, votes.c.best, votes.c.worst, votes.c.seconds, votes.c.at)
-            .join(votes, counted_vote)
-            .where(shows.c.study == self._id)
-            .order_by(votes.c.id)
-        )
+        return select(shows, *ANSWER).join(votes, counted_vote).where(shows.c.study == self._id).order_by(votes.c.id)
 
     def _judgements(self, rows: Iterable[Row[Any]]) -> list[Judgement]:
         return [judgement_of(row, group_of(self._with_group(row.group), row.group)) for row in rows]
@@ -419,12 +408,6 @@ class Store:
     def _with_group(self, name: str) -> Study:
         """The study; read again if it lacks a group."""
         return self._study if name in self._study.by_id else self.study
-
-    def _shown(self, connection: Connection, rater_id: str, token: str) -> Row[Any]:
-        row = connection.execute(select(shows).where(self._of(rater_id), shows.c.token == token)).first()
-        if row is None:
-            raise NotShown("this pair was never shown to this rater; load the page again")
-        return row
 
     def _now(self) -> str:
         return as_text(self._clock())

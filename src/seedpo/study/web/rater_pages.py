@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from seedpo.study.errors import INVITATION, NO_CONSENT, Refusal
 from seedpo.study.records import Show, Side
-from seedpo.study.votes.store import Turn
+from seedpo.study.votes.book import Turn
 from seedpo.study.web.bodies import Posted, read_form, read_json, read_query
 from seedpo.study.web.site import Site
 
