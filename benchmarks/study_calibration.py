@@ -119,9 +119,9 @@ class Outcome:
 
 def now(votes: Votes, seed: int) -> Outcome:
     """The rule of the package."""
-    found = rate_of(*rate(votes), votes.raters, votes.prompts, level=LEVEL)
+    result = rate_of(*rate(votes), votes.raters, votes.prompts, level=LEVEL)
     enough = len(np.unique(votes.raters)) >= LEAST_RATERS and len(np.unique(votes.prompts)) >= LEAST_PROMPTS
-    return Outcome(found.low, found.high, found.p, tested=enough)
+    return Outcome(result.low, result.high, result.p, tested=enough)
 
 
 def before(votes: Votes, seed: int) -> Outcome:
@@ -145,10 +145,10 @@ def before(votes: Votes, seed: int) -> Outcome:
 
 def strengths_now(votes: Votes, models: int, seed: int) -> tuple[Array, Array]:
     """Ends of the intervals of the log-strengths by the rule of the package."""
-    found = strength_intervals(
+    ends = strength_intervals(
         votes.first, votes.second, votes.points, competitors=models, raters=votes.raters, prompts=votes.prompts
     )
-    return found.low, found.high
+    return ends.low, ends.high
 
 
 def strengths_before(votes: Votes, models: int, seed: int) -> tuple[Array, Array]:

@@ -265,11 +265,11 @@ class Browser:
         self.connection = None
 
 
-async def rate(url: str, tokens: Sequence[str], pace: Pace, *, tell: float = 0.1) -> Run:
+async def rate(url: str, tokens: Sequence[str], pace: Pace) -> Run:
     """Lets one rater per token answer, all at the same time; says the number of votes on stdout while they do."""
     run = Run()
 
-    async def one(number: int, token: str) -> None:
+    async def visit(number: int, token: str) -> None:
         browser = Browser(url, token, pace, run, random.Random(f"{pace.seed}:{number}"))
         try:
             await browser.rate()
@@ -278,10 +278,10 @@ async def rate(url: str, tokens: Sequence[str], pace: Pace, *, tell: float = 0.1
         finally:
             browser.close()
 
-    raters = asyncio.gather(*(one(number, token) for number, token in enumerate(tokens)))
+    raters = asyncio.gather(*(visit(number, token) for number, token in enumerate(tokens)))
     while not raters.done():
         print(len(run.votes), flush=True)
-        await asyncio.wait([raters], timeout=tell)
+        await asyncio.wait([raters], timeout=0.1)
     await raters
     return run
 

@@ -109,9 +109,9 @@ def read_status(path: Path) -> tuple[int, int, int]:
 
 def postgres_binaries() -> Path | None:
     """Folder of initdb and pg_ctl: on the PATH, else the newest under Debian's place; none if there is none."""
-    found = shutil.which("initdb")
-    if found is not None:
-        return Path(found).resolve().parent
+    on_path = shutil.which("initdb")
+    if on_path is not None:
+        return Path(on_path).resolve().parent
     versions = sorted(Path(POSTGRES_FOLDERS).glob("*/bin/initdb"), key=lambda path: float(path.parts[-3]))
     return versions[-1].parent if versions else None
 

@@ -9,15 +9,16 @@ import pytest
 
 pytest.importorskip("sqlalchemy")
 
+from benchmarks.study_servers import postgres_binaries
 from seedpo.study.folder import Study
 from seedpo.study.votes.store import Store
-from tests.study.postgres_server import Server, find_binaries, running_server
+from tests.study.postgres_server import Server, running_server
 from tests.study.small_study import Clock
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Server]:
-    if find_binaries() is None:
+    if postgres_binaries() is None:
         pytest.skip("PostgreSQL is not installed here")
     pytest.importorskip("psycopg")
     with running_server() as server:

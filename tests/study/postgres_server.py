@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -13,15 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.study_servers import postgres_binaries
+
 USER, PASSWORD = "seedpo", "s3cret-word"
-
-
-def find_binaries() -> Path | None:
-    """The folder of initdb and postgres; none: there are none."""
-    on_path = shutil.which("initdb")
-    folders = [Path(on_path).resolve().parent] if on_path else []
-    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((folder for folder in folders if (folder / "initdb").exists() and (folder / "postgres").exists()), None)
 
 
 class Server:
@@ -41,17 +34,8 @@ class Server:
 
     def start(self) -> None:
         data, log = self.folder / "data", self.folder / "log"
-        command = [
-            str(self.binaries / "postgres"),
-            "-D",
-            str(data),
-            "-k",
-            str(self.folder),
-            "-c",
-            "listen_addresses=",
-            "-c",
-            "fsync=off",
-        ]
+        options = ["-D", str(data), "-k", str(self.folder), "-c", "listen_addresses=", "-c", "fsync=off"]
+        command = [str(self.binaries / "postgres"), *options]
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
                 command, stdout=stream, stderr=stream, cwd=self.folder, start_new_session=True, **self.account
@@ -89,7 +73,7 @@ def _account() -> dict[str, object]:
 
 @contextmanager
 def running_server() -> Iterator[Server]:
-    binaries = find_binaries()
+    binaries = postgres_binaries()
     assert binaries is not None
     with tempfile.TemporaryDirectory(prefix="seedpo-pg-", dir="/tmp", ignore_cleanup_errors=True) as name:
         folder = Path(name)

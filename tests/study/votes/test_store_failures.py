@@ -23,7 +23,6 @@ Opened = Callable[[Study, str], Store]
 
 ROOT = Path(__file__).resolve().parents[3]
 
-
 URLS = {
     "no url at all": "cannot be read",
     "mysql://me:s3cret-word@host/db": "mysql",

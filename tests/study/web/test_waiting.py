@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from seedpo.study.errors import Refusal, StoreError
 from seedpo.study.web import threads as threads_module
 from seedpo.study.web.gallery import Gallery
-from seedpo.study.web.threads import Outage, Threads
+from seedpo.study.web.threads import Threads
 from seedpo.study.web.visitors import FRESH
 from tests.study.web_studies import ADDRESS, ADMIN, make_app, make_study, new_link, png
 
@@ -223,17 +223,6 @@ def test_an_outage_is_one_line_when_it_begins_and_one_when_it_ends(
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"] * 2
     assert "the database host is gone" in caplog.messages[0]
     assert "30 requests" in caplog.messages[1]
-
-
-def test_outages_are_told_apart() -> None:
-    now = [0.0]
-    outage = Outage(clock=lambda: now[0])
-    outage.succeeded()
-    outage.failed(ValueError())
-    outage.failed(ValueError())
-    assert outage.failures == 2
-    outage.succeeded()
-    assert outage.failures == 0
 
 
 def test_threads_send_away_who_comes_too_late() -> None:

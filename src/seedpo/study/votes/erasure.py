@@ -36,8 +36,8 @@ def forget_raters(
         listed = ", ".join(f"{name} ({labels[name]})" if labels[name] else name for name in names)
         if not agreed(f"Delete {listed} with all answers? Nothing can bring them back."):
             return []
-        done = [store.forget(name) for name in names]
-        lines = [f"forgotten: {item.rater}, {item.shows} tasks, {item.answers} answers" for item in done]
+        forgotten = [store.forget(name) for name in names]
+        lines = [f"forgotten: {item.rater}, {item.shows} tasks, {item.answers} answers" for item in forgotten]
         if not store.wipe():
             lines.append(
                 "the rows are deleted, and the database was too busy to overwrite their bytes: run VACUUM in it later"

@@ -252,7 +252,7 @@ def group_of(study: Study, name: str) -> Group:
         StoreError: the study's folder no longer has it.
     """
     if name not in study.by_id:
-        raise StoreError(f"{study.folder}: group {name!r} was shown to raters and is not in groups.jsonl")
+        raise StoreError(f"{study.folder}: group {name!r} was shown to raters and is not in groups.jsonl; put it back")
     return study.by_id[name]
 
 
@@ -290,7 +290,10 @@ def judgement_of(row: Row[Any], group: Group) -> Judgement:
     show = show_of(row)
     ranked = {row.best, row.worst} if row.answer == "ranked" else set()
     if row.answer not in _ANSWERS or not ranked <= {*show.order} or max(show.order) >= len(group.candidates):
-        raise StoreError(f"the answer to show {row.token} fits neither group {group.id!r} nor its question")
+        raise StoreError(
+            f"the answer to show {row.token} fits neither group {group.id!r} nor its question; put a backup in the "
+            "database's place"
+        )
     return judge(show, group, row.answer, best=row.best, worst=row.worst, seconds=row.seconds, at=row.at)
 
 

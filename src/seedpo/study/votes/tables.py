@@ -245,7 +245,9 @@ def indices_of(text: str) -> tuple[int, ...]:
         StoreError: the text is none of its.
     """
     if not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", text):
-        raise StoreError(f"the database holds {text[:50]!r} where numbers of candidates should be")
+        raise StoreError(
+            f"the database holds {text[:50]!r} where numbers of candidates should be; put a backup in its place"
+        )
     return tuple(map(int, text.split(",")))
 
 

@@ -12,13 +12,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from seedpo.study.errors import NO_ADMIN, Refusal, UnknownRater
+from seedpo.study.errors import NO_ADMIN, NO_RATER, Refusal
 from seedpo.study.export import votes_csv
 from seedpo.study.records import Judgement, rater_labels
 from seedpo.study.status import aim_words, question_status, rater_row, rater_status
 from seedpo.study.web.bodies import Posted, read_form, read_query
 from seedpo.study.web.sessions import SESSION_SECONDS
-from seedpo.study.web.site import Site
+from seedpo.study.web.site import Site, wants_page
 
 COOKIE = "seedpo_admin"
 WRONG_TOKEN = "This is not the token that the server printed when it started."
@@ -110,38 +110,54 @@ async def _owned_form(site: Site, request: Request, expected: type[Form]) -> For
     return form
 
 
-def _overview(site: Site, form_token: str, *, links: Sequence[str] = (), page: int = 1, note: str = "") -> str:
-    figures = site.store.figures()
-    status = rater_status(site.store, figures)
-    pages = max(1, math.ceil(len(status) / RATERS))
-    page = min(page, pages)
-    return site.page(
-        "admin",
-        settings=site.settings,
-        form_token=form_token,
-        raters=[rater_row(line) for line in status[(page - 1) * RATERS : page * RATERS]],
-        page=page,
-        pages=pages,
-        questions=question_status(site.store.study, figures),
-        aim=aim_words(site.store, figures),
-        links=links,
-        note=note,
-    )
+def _form_token(site: Site, request: Request) -> str:
+    return site.secret.form_token(_session(request))
+
+
+async def _overview(
+    site: Site, request: Request, *, links: Sequence[str] = (), page: int = 1, note: str = ""
+) -> Response:
+    """The admin page."""
+
+    def draw() -> str:
+        figures = site.store.figures()
+        status = rater_status(site.store, figures)
+        pages = max(1, math.ceil(len(status) / RATERS))
+        here = min(page, pages)
+        return site.page(
+            "admin",
+            settings=site.settings,
+            form_token=_form_token(site, request),
+            raters=[rater_row(line) for line in status[(here - 1) * RATERS : here * RATERS]],
+            page=here,
+            pages=pages,
+            questions=question_status(site.store.study, figures),
+            aim=aim_words(site.store, figures),
+            links=links,
+            note=note,
+        )
+
+    return HTMLResponse(await site.read(draw))
 
 
 def _question(site: Site, form_token: str, name: str) -> str:
     """The page that asks whether a rater's data shall be deleted."""
     rater = next((rater for rater in site.store.raters() if rater.id == name), None)
     if rater is None:
-        raise UnknownRater(f"the study has no rater {name!r}")
+        raise Refusal(404, NO_RATER)
     figures = site.store.figures().raters.get(name)
     return site.page("forget", form_token=form_token, rater=rater, answered=figures.answered if figures else 0)
 
 
+def _without_cookie(answer: Response) -> Response:
+    answer.delete_cookie(COOKIE, path="/admin", httponly=True, samesite="strict")
+    return answer
+
+
 def _forget(site: Site, name: str) -> str:
     """Deletes a rater's data; says what was deleted."""
-    gone = site.store.forget(name)
-    note = f"{gone.rater} is deleted, with {gone.answers} answers to {gone.shows} tasks."
+    forgotten = site.store.forget(name)
+    note = f"{forgotten.rater} is deleted, with {forgotten.answers} answers to {forgotten.shows} tasks."
     return note if site.store.wipe() else f"{note} The database was busy: run VACUUM in it to overwrite the bytes."
 
 
@@ -156,18 +172,15 @@ async def _csv(
 
 def _login_routes(site: Site) -> list[Route]:
     def closed(refusal: Refusal, sentence: str = "") -> Response:
-        answer = HTMLResponse(site.page("login", error=sentence), refusal.status, headers=refusal.headers)
-        answer.delete_cookie(COOKIE, path="/admin", httponly=True, samesite="strict")
-        return answer
+        page = site.page("login", error=sentence)
+        return _without_cookie(HTMLResponse(page, refusal.status, headers=refusal.headers))
 
     async def page(request: Request) -> Response:
         try:
             await _require_admin(site, request)
         except Refusal as refusal:  # whoever is slowed down may still log in
             return closed(refusal, refusal.sentence if refusal.wait else "")
-        form_token = site.secret.form_token(_session(request))
-        page = read_query(request, Paged).page
-        return HTMLResponse(await site.read(partial(_overview, site, form_token, page=page)))
+        return await _overview(site, request, page=read_query(request, Paged).page)
 
     async def login(request: Request) -> Response:
         token = (await read_form(request, Login)).token
@@ -192,9 +205,7 @@ def _login_routes(site: Site) -> list[Route]:
     async def logout(request: Request) -> Response:
         await _owned_form(site, request, Owned)
         await site.files.run(site.sessions.end, _session(request))
-        answer = RedirectResponse("/admin", 303)
-        answer.delete_cookie(COOKIE, path="/admin", httponly=True, samesite="strict")
-        return answer
+        return _without_cookie(RedirectResponse("/admin", 303))
 
     return [
         Route("/admin", page),
@@ -209,9 +220,8 @@ def _action_routes(site: Site) -> list[Route]:
         labels = rater_labels(form.label, form.number)
         raters = await site.write(partial(site.store.add_raters, labels, days=site.settings.link_days))
         new_links = [f"{str(request.base_url).rstrip('/')}/r/{token}" for _, token in raters]
-        if "text/html" in request.headers.get("accept", ""):
-            form_token = site.secret.form_token(_session(request))
-            return HTMLResponse(await site.read(partial(_overview, site, form_token, links=new_links)))
+        if wants_page(request):
+            return await _overview(site, request, links=new_links)
         return JSONResponse({"links": new_links})
 
     def rater_action(act: Callable[[str], object]) -> Callable[[Request], Awaitable[Response]]:
@@ -225,16 +235,15 @@ def _action_routes(site: Site) -> list[Route]:
 
     async def question(request: Request) -> Response:
         await _require_admin(site, request)
-        form_token = site.secret.form_token(_session(request))
-        return HTMLResponse(await site.read(_question, site, form_token, read_query(request, Asked).rater))
+        rater = read_query(request, Asked).rater
+        return HTMLResponse(await site.read(_question, site, _form_token(site, request), rater))
 
     async def forget(request: Request) -> Response:
         rater = (await _owned_form(site, request, Deleted)).rater
         note = await site.write(_forget, site, rater)
         site.visitors.forget(rater)
-        if "text/html" in request.headers.get("accept", ""):
-            form_token = site.secret.form_token(_session(request))
-            return HTMLResponse(await site.read(partial(_overview, site, form_token, note=note)))
+        if wants_page(request):
+            return await _overview(site, request, note=note)
         return JSONResponse({"deleted": note})
 
     async def votes(request: Request) -> Response:

@@ -25,7 +25,7 @@ from seedpo.study.web.gallery import Gallery
 from seedpo.study.web.rater_pages import rater_pages, rater_tasks
 from seedpo.study.web.security import SEALED, Guard, Limits, read_secret
 from seedpo.study.web.sessions import Sessions
-from seedpo.study.web.site import Paces, Site, templates
+from seedpo.study.web.site import Paces, Site, templates, wants_page
 from seedpo.study.web.threads import Outage, Threads
 from seedpo.study.web.visitors import Visitors
 
@@ -128,7 +128,7 @@ def _answer_errors(app: Starlette, site: Site) -> None:
 
     def answer(request: Request, refusal: Refusal) -> Response:
         headers = SEALED | refusal.headers  # an error of the program itself does not pass the guard
-        if "text/html" in request.headers.get("accept", ""):
+        if wants_page(request):
             template = site.pages.get_template("message.html.j2")
             page = template.render(title="", version=site.version, sentence=refusal.sentence)
             return HTMLResponse(page, refusal.status, headers=headers)

@@ -253,7 +253,7 @@ class Guard:
         body: bytes that a request may bring.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str] = (), body: int = Limits.body) -> None:
+    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], body: int) -> None:
         self.names = frozenset(name.lower() + dot for name in ("localhost", *hosts) for dot in ("", "."))
         self.app = app
         self.body = body

@@ -26,7 +26,6 @@ from seedpo.study.web.visitors import Visitors
 
 Result = TypeVar("Result")
 
-
 SLOWED = 64
 """Wrong admin tokens that wait for their answers at the same time."""
 
@@ -218,6 +217,11 @@ class Site:
         for threads in (self.reads, self.writes, self.files):
             threads.close()
         self.store.close()
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a browser asks for a page; scripts get JSON."""
+    return "text/html" in request.headers.get("accept", "")
 
 
 def templates() -> jinja2.Environment:

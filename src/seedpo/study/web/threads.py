@@ -60,11 +60,9 @@ class Outage:
     """Whether the study's votes are out of reach. The log gets a line when that begins, and one when it ends.
 
     Attributes:
-        clock: seconds, monotonic.
         failures: requests that failed since it began.
     """
 
-    clock: Callable[[], float] = time.monotonic
     failures: int = 0
     _since: float | None = None
 
@@ -72,12 +70,12 @@ class Outage:
         """A request failed."""
         self.failures += 1
         if self._since is None:
-            self._since = self.clock()
+            self._since = time.monotonic()
             _log.error("error: %s", error)
 
     def succeeded(self) -> None:
         """A request did not."""
         if self._since is not None:
-            seconds = self.clock() - self._since
+            seconds = time.monotonic() - self._since
             _log.warning("the study works again; %d requests failed in %.0f s", self.failures, seconds)
             self._since, self.failures = None, 0
