@@ -90,6 +90,7 @@ def voter(study: Path, *, votes: int | None = None) -> Iterator[list[str]]:
     finally:
         over.set()
         thread.join()
+        store.revoke(rater)  # who has left holds no place: an answer brings the next show at once
         store.close()
 
 
