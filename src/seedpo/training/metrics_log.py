@@ -38,11 +38,12 @@ def _line(record: Mapping[str, Any]) -> str:
 class MetricsLog:
     """The metrics file of a run, open for more lines; every line is handed to the system at once."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens the file, which may exist already."""
-        self._records = read_metrics(path)
-        self._file = path.open("a", buffering=1, encoding="utf-8")
-        self._folder = path.parent
+    def __init__(self, path: Path | None) -> None:
+        """Opens the file, which may exist already; ``None``: the lines are remembered and lead nowhere."""
+        self._records = [] if path is None else read_metrics(path)
+        place = Path(os.devnull) if path is None else path
+        self._file = place.open("a", buffering=1, encoding="utf-8")
+        self._folder = place.parent
 
     def write(self, step: int, kind: Kind, figures: Mapping[str, float]) -> None:
         """Adds one line.

@@ -14,11 +14,9 @@ accelerate). A run that was killed and resumed gives the weights and metrics of 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from shutil import copytree
 from typing import Any, Generic, Literal
 
@@ -233,7 +231,7 @@ class Trainer(Generic[Batch]):
         is_main, config = self.accelerator.is_main_process, self.config
         names = config.trackers if is_main else ()
         with ExitStack() as stack:
-            log = stack.enter_context(closing(MetricsLog(self.folder.metrics if is_main else Path(os.devnull))))
+            log = stack.enter_context(closing(MetricsLog(self.folder.metrics if is_main else None)))
             if (watch := self.watch) is not None:
                 self._on_main(lambda: watch.start(log.records))
             trackers = on_every_process(

@@ -27,7 +27,7 @@ SWITCHES = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright runs an event loop in this thread: tests of other modules want their own
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no browser on the PATH: neither chromium, chromium-browser nor google-chrome")
