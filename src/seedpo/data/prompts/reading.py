@@ -232,10 +232,9 @@ def _entries(path: Path, content: object) -> list[_Record]:
 
 def _parquet(path: Path) -> list[_Record]:
     """The light columns of a parquet file; images beside prompts are not read."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from seedpo.data.tables.parquet import require_rows
+    from seedpo.data.tables.parquet import UNREADABLE, require_rows
     from seedpo.data.tables.rows import is_light
 
     try:
@@ -243,7 +242,7 @@ def _parquet(path: Path) -> list[_Record]:
         file = pq.ParquetFile(path)
         names = [column.name for column in file.schema_arrow if is_light(column.type)]
         rows = file.read(columns=names).to_pylist()
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} cannot be read as parquet ({error}); write it again") from error
     return [_Record(number, row, "row") for number, row in enumerate(rows)]
 
