@@ -19,7 +19,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +32,7 @@ import torch._dynamo  # noqa: F401  (accelerate imports it late: once here, inst
 import seedpo.models.policy
 import seedpo.scenes.metrics
 import seedpo.training.trainer
+from benchmarks.study_servers import free_port
 from seedpo.cli.cache_builds import build_cache
 from seedpo.data.cache import store
 from seedpo.training.checkpoint import Checkpoints
@@ -175,12 +175,6 @@ def start(folder: Path, kind: Kind, activity: Activity) -> list[int]:
     activity.forget()
     port = free_port()
     return [fork(folder, kind, activity if rank == 0 else Activity(), rank, port) for rank in range(kind.processes)]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def fork(folder: Path, kind: Kind, activity: Activity, rank: int, port: int) -> int:

@@ -22,6 +22,7 @@ import pytest
 import yaml
 from packaging.utils import canonicalize_name
 
+from benchmarks.study_servers import free_port
 from seedpo.study.web.serving import make_links
 from tests.architecture.pins import pins
 from tests.study.postgres_server import PASSWORD, Server
@@ -145,12 +146,6 @@ def answered(client: httpx.Client, path: str, *, log: Path, seconds: float = 60.
             pass
         assert time.monotonic() < end, log.read_text("utf-8", "replace")
         time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def may_listen_on_80() -> bool:

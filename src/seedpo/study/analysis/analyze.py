@@ -30,6 +30,7 @@ from seedpo.study.analysis.vote_statistics import (
     RaterSummary,
     Resampling,
     Share,
+    SortedAnswers,
     agreement,
     consistency,
     inattentive,
@@ -200,7 +201,7 @@ def analyze(
     questions = _questions(study, answers.votes, aim, resampling, models=models, step=step)
     everybody = _everybody(study, sort_answers(allowed).votes, aim, resampling) if failed and models else ()
     families = Counter(row.family for result in questions for row in result.comparisons if row.p is not None)
-    usual_checks = _usual_checks(allowed)
+    usual_checks, passed = _usual_checks(allowed), passes(answers.checks)
     answered = {vote.show.rater for vote in judgements}
     rows = summaries(
         judgements,
@@ -217,15 +218,7 @@ def analyze(
         fast_seconds=fast_seconds,
         aim=aim,
         changes=changes,
-        counts=Counts(
-            answers=len(judgements),
-            votes=len(answers.votes),
-            checks=len(answers.checks),
-            repeats=sum(vote.expected is None and vote.show.repeat_of is not None for vote in counted),
-            skipped=answers.skipped,
-            excluded=len(judgements) - len(allowed),
-            inattentive=len(allowed) - len(counted),
-        ),
+        counts=_counts(answers, judgements, allowed, counted),
         questions=questions,
         everybody=everybody,
         tested=families["primary"],
@@ -237,8 +230,23 @@ def analyze(
         raters=rows,
         consistency=consistency(answers.repeats, resampling),
         side=side_bias(answers.votes, resampling),
-        checks=share_of(sum(passes(answers.checks)), len(passes(answers.checks)), resampling),
+        checks=share_of(sum(passed), len(passed), resampling),
         seconds=median(times) if times else None,
+    )
+
+
+def _counts(
+    answers: SortedAnswers, judgements: Sequence[Judgement], allowed: Sequence[Judgement], counted: Sequence[Judgement]
+) -> Counts:
+    """Counts of all judgements, of those of raters who were not excluded, and of those that count."""
+    return Counts(
+        answers=len(judgements),
+        votes=len(answers.votes),
+        checks=len(answers.checks),
+        repeats=sum(vote.expected is None and vote.show.repeat_of is not None for vote in counted),
+        skipped=answers.skipped,
+        excluded=len(judgements) - len(allowed),
+        inattentive=len(allowed) - len(counted),
     )
 
 

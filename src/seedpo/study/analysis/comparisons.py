@@ -200,7 +200,7 @@ def _comparison(
     contest: _Contest, resampling: Resampling, *, question: str, category: str, left: str, right: str, tested: bool
 ) -> Comparison:
     votes = contest.votes
-    found = rate_of(contest.rate, contest.influences, votes.raters, votes.prompts, level=resampling.level)
+    rate = rate_of(contest.rate, contest.influences, votes.raters, votes.prompts, level=resampling.level)
     raters, prompts = (len(set(side.tolist())) for side in (votes.raters, votes.prompts))
     untested = _reason(raters, prompts) if tested else "a description"
     return Comparison(
@@ -217,12 +217,12 @@ def _comparison(
         prompts=prompts,
         rate=contest.rate,
         wilson=wilson_interval(contest.rate * contest.size, contest.size, z=resampling.z),
-        interval=(found.low, found.high),
-        error=found.error,
-        df=found.df,
+        interval=(rate.low, rate.high),
+        error=rate.error,
+        df=rate.df,
         prompts_left=int((contest.leads > 0).sum()),
         prompts_right=int((contest.leads < 0).sum()),
-        p=None if untested else found.p,
+        p=None if untested else rate.p,
         untested=untested,
     )
 
