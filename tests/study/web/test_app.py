@@ -9,9 +9,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from seedpo.study import folder as folder_module
 from seedpo.study.errors import StoreError
 from seedpo.study.folder import append_groups
 from seedpo.study.records import Candidate, Group
@@ -343,3 +345,14 @@ def test_votes_as_csv_name_the_models_and_run_no_formula(tmp_path: Path) -> None
     assert {row["first"] for row in rows} | {row["second"] for row in rows} == set(MODELS)
     # Everything was answered "left": the answer is what stood there.
     assert all(row["answer"] == row["order"].split()[0] for row in rows)
+
+
+def test_a_worker_does_not_read_all_images_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_study(tmp_path / "s")
+    read: list[bytes] = []
+    whole = folder_module.image_id
+    monkeypatch.setattr(folder_module, "image_id", lambda content: read.append(content) or whole(content))
+    make_app(tmp_path / "s", verify=False).state.site.close()
+    assert not read
+    make_app(tmp_path / "s").state.site.close()
+    assert read

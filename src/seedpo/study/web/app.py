@@ -18,7 +18,7 @@ from starlette.routing import Route
 from seedpo.errors import SeedpoError
 from seedpo.study import errors
 from seedpo.study.errors import Refusal
-from seedpo.study.folder import open_study
+from seedpo.study.folder import Study, open_study
 from seedpo.study.votes.store import Store
 from seedpo.study.web.admin_pages import admin_pages
 from seedpo.study.web.gallery import Gallery
@@ -57,6 +57,7 @@ def build_app(
     admin_token: str | None = None,
     hosts: Sequence[str] = (),
     limits: Limits | None = None,
+    verify: bool = True,
 ) -> Starlette:
     """The application that serves one study.
 
@@ -66,13 +67,16 @@ def build_app(
         admin_token: opens the admin page; `None`: derived from the key in the study's folder.
         hosts: names under which the server is reached, besides localhost and addresses.
         limits: on the pace and size of requests.
+        verify: compare all images with their ids; see :func:`seedpo.study.folder.open_study`.
 
     Raises:
         SeedpoError: the study or its database cannot be used.
     """
     limits = limits or Limits()
     static = {name: resources.files("seedpo.study.web").joinpath("static", name).read_bytes() for name in STATIC}
-    site = _site(study_folder, url, admin_token, limits, version=hashlib.sha256(b"".join(static.values())).hexdigest())
+    version = hashlib.sha256(b"".join(static.values())).hexdigest()
+    study = open_study(study_folder, verify=verify)
+    site = _site(study, url, admin_token, limits, version=version)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -99,9 +103,8 @@ def build_app(
     return app
 
 
-def _site(folder: Path, url: str | None, admin_token: str | None, limits: Limits, *, version: str) -> Site:
-    study = open_study(folder)
-    secret = read_secret(folder)
+def _site(study: Study, url: str | None, admin_token: str | None, limits: Limits, *, version: str) -> Site:
+    secret = read_secret(study.folder)
     store = Store.open(study, url)
     reads, files = Threads("reads", number=8, queue=256), Threads("files", number=4, queue=1024)
     token = admin_token or secret.admin_token()
@@ -110,7 +113,7 @@ def _site(folder: Path, url: str | None, admin_token: str | None, limits: Limits
         settings=study.settings,
         secret=secret,
         admin_token=token,
-        sessions=Sessions(folder=folder, secret=secret, admin_token=token),
+        sessions=Sessions(folder=study.folder, secret=secret, admin_token=token),
         paces=Paces(limits),
         pages=templates(),
         version=version[:12],

@@ -69,8 +69,9 @@ def serve(
     try:
         local = is_loopback(host)
         hosts = [*names, *([] if local else [host])]
-        run = partial(_run, folder, url=url, admin_token=admin_token, hosts=hosts)
-        with Store.open(open_study(folder), url):  # errors are told here, before any process starts
+        # Errors are told here, before any process starts; the processes do not read all images once more.
+        run = partial(_run, folder, url=url, admin_token=admin_token, hosts=hosts, verify=False)
+        with Store.open(open_study(folder), url):
             token = admin_token or read_secret(folder).admin_token()
         address = base_address(host, listener.getsockname()[1], names)
         say(f"study:  {address}/")
