@@ -32,13 +32,13 @@ def test_the_three_methods() -> None:
 @pytest.mark.parametrize("row", METHODS.entries, ids=lambda row: row.name)
 def test_objective_and_section_are_there(row: Preset) -> None:
     config = resolve_config(row.name)
-    assert row.objective(config).reduction == "mean"
+    assert row.build_objective(config).reduction == "mean"
     assert row.source.section is None or hasattr(config, row.source.section)
 
 
 def test_a_source_is_one_function_and_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a run supplies reaches the builder that the row names."""
-    kind = SourceKind(target="tests.methods.test_presets:echo", judged="images", section="trajectories")
+    kind = SourceKind(target="tests.methods.test_presets:echo", judged="images", gives="steps", section="trajectories")
     row = replace(METHODS["d3po"], name="echo", source=kind)
     registry = replace(METHODS, entries=(*METHODS.entries, row))
     for module in (configuration, run, scopes):

@@ -107,6 +107,8 @@ class ImagePairs(TensorRows):
             its means and are to be drawn; ``None``: the latents are those to train on.
         content: SHA-256 of all that latents and conditioning were made from, (B, 32) uint8; ``None`` if
             unknown.
+        gap: reward of the preferred image less that of the other, (B,); ``None`` if unknown.
+        prior_noise: x_T from which the policy drew both images, (B, 2, ...); ``None`` if it did not.
     """
 
     chosen_latents: Tensor
@@ -117,6 +119,46 @@ class ImagePairs(TensorRows):
     visit: Tensor | None = None
     stds: Tensor | None = None
     content: Tensor | None = None
+    gap: Tensor | None = None
+    prior_noise: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likes(TensorRows):
+    """Single images that somebody liked or did not like.
+
+    Attributes:
+        latents: clean latents, (B, ...).
+        conditioning: the embedded prompts.
+        liked: (B,) bool.
+        pair: number of the row in its set, (B,) int64; with ``visit`` it keys what is drawn for the row.
+        visit: how often the row was handed out before, (B,) int64.
+    """
+
+    latents: Tensor
+    conditioning: Conditioning
+    liked: Tensor
+    pair: Tensor | None = None
+    visit: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageGroups(TensorRows):
+    """P groups of G images of one prompt, which the policy drew and a reward judged.
+
+    Attributes:
+        latents: clean latents, (P, G, ...).
+        conditioning: the embedded prompts, P rows.
+        rewards: (P, G).
+        advantages: of each image in its group, (P, G).
+        prior_noise: x_T from which each was drawn, (P, G, ...); ``None`` if unknown.
+    """
+
+    latents: Tensor
+    conditioning: Conditioning
+    rewards: Tensor
+    advantages: Tensor
+    prior_noise: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,33 +17,26 @@ from torch import Tensor
 from seedpo.core.draws import PairDraws
 from seedpo.core.noise_weights import MIN_SNR_GAMMA, NOISE_WEIGHTS
 from seedpo.core.objectives import see_loss
-from seedpo.core.processes import Process
-from seedpo.core.sampling import draw_noise
 from seedpo.core.transitions import Reduction, noise_log_prob
 from seedpo.core.types import Conditioning, ImagePairs, LossOutput
+from seedpo.methods.noising import Noised, drawn, noised
 from seedpo.methods.settings import MethodConfig
 from seedpo.protocols import Policy, ReferenceCache
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Noised:
-    """Both images of B pairs with the same noise at the same time step: rows 0 to B - 1 chosen, B to 2B - 1 rejected.
+class _NoisedPairs:
+    """Both images of B pairs with the same noise at the same time step.
 
     Attributes:
-        latents: noisy latents, (2B, ...).
-        timestep: (2B,).
-        target: what the network is to predict, (2B, ...).
-        conditioning: of 2B rows.
-        drawn_timestep: (B,), on the CPU.
-        drawn_noise: (B, ...), on the CPU.
+        rows: 2B rows; 0 to B - 1 chosen, B to 2B - 1 rejected.
+        timestep: that was drawn for each pair, (B,), on the CPU.
+        noise: that was drawn for each pair, (B, ...), on the CPU.
     """
 
-    latents: Tensor
+    rows: Noised
     timestep: Tensor
-    target: Tensor
-    conditioning: Conditioning
-    drawn_timestep: Tensor
-    drawn_noise: Tensor
+    noise: Tensor
 
 
 class NoiseDPO:
@@ -104,16 +97,16 @@ class NoiseDPO:
         Raises:
             ValueError: if the batch lacks what the draws or the cache need.
         """
-        noised = self._noised(policy, batch, generator)
-        log_prob = self._log_prob(policy, noised)
-        reference_log_prob = self._known(batch, noised)
+        pairs = self._noised(policy, batch, generator)
+        log_prob = self._log_prob(policy, pairs)
+        reference_log_prob = self._known(batch, pairs)
         if reference_log_prob is None:
             with policy.reference():
-                reference_log_prob = self._log_prob(policy, noised)
+                reference_log_prob = self._log_prob(policy, pairs)
         chosen, rejected = log_prob.chunk(2)
         chosen_reference, rejected_reference = reference_log_prob.to(log_prob).chunk(2)
         # Caches hold log-probabilities without the weight, so that runs with other weights share them.
-        factors = policy.process.error_weights(noised.drawn_timestep)
+        factors = policy.process.error_weights(pairs.timestep)
         weight = self.noise_weight.weight(*factors, self.min_snr_gamma).to(log_prob)
         output = see_loss(
             weight * chosen,
@@ -149,45 +142,32 @@ class NoiseDPO:
         """
         if self.cache is None:
             raise ValueError("there is no cache to store log-probabilities in")
-        noised = self._noised(policy, batch, torch.Generator())
-        if self._known(batch, noised) is None:
+        pairs = self._noised(policy, batch, torch.Generator())
+        if self._known(batch, pairs) is None:
             with policy.reference():
-                log_prob = self._log_prob(policy, noised)
-            self.cache.keep(_content(batch), noised.drawn_timestep, noised.drawn_noise, log_prob.view(2, -1))
+                log_prob = self._log_prob(policy, pairs)
+            self.cache.keep(_content(batch), pairs.timestep, pairs.noise, log_prob.view(2, -1))
 
-    def _noised(self, policy: Policy, batch: ImagePairs, generator: torch.Generator) -> _Noised:
-        process, device = policy.process, batch.chosen_latents.device
-        drawn_timestep, drawn_noise = self._draw(batch, process, generator)
-        timestep, noise = (torch.cat([drawn, drawn]).to(device) for drawn in (drawn_timestep, drawn_noise))
+    def _noised(self, policy: Policy, batch: ImagePairs, generator: torch.Generator) -> _NoisedPairs:
         clean = torch.cat([batch.chosen_latents, batch.rejected_latents])
-        return _Noised(
-            latents=process.noisy(clean, noise, timestep),
-            timestep=timestep,
-            target=process.target(clean, noise, timestep),
+        timestep, noise = drawn(batch, policy.process, clean.shape[1:], draws=self.draws, generator=generator)
+        rows = noised(
+            policy.process,
+            clean,
+            noise=torch.cat([noise, noise]),
+            timestep=torch.cat([timestep, timestep]),
             conditioning=Conditioning.cat([batch.conditioning, batch.conditioning]),
-            drawn_timestep=drawn_timestep,
-            drawn_noise=drawn_noise,
         )
+        return _NoisedPairs(rows=rows, timestep=timestep, noise=noise)
 
-    def _log_prob(self, policy: Policy, noised: _Noised) -> Tensor:
-        prediction = policy.predict(noised.latents, noised.timestep, noised.conditioning)
-        return noise_log_prob(prediction, noised.target, reduction=self.reduction)
+    def _log_prob(self, policy: Policy, pairs: _NoisedPairs) -> Tensor:
+        return noise_log_prob(pairs.rows.prediction(policy), pairs.rows.target, reduction=self.reduction)
 
-    def _draw(self, batch: ImagePairs, process: Process, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """A time step and a noise for each pair, on the CPU."""
-        shape = batch.chosen_latents.shape
-        if self.draws is None:
-            timestep = process.draw_timesteps(len(batch), generator=generator)
-            return timestep, draw_noise(shape, generator=generator)
-        if batch.pair is None or batch.visit is None:
-            raise ValueError("keyed draws need to know the pairs of a batch and their visits")
-        return self.draws.timestep_and_noise(batch.pair, batch.visit, process=process, shape=shape[1:])
-
-    def _known(self, batch: ImagePairs, noised: _Noised) -> Tensor | None:
+    def _known(self, batch: ImagePairs, pairs: _NoisedPairs) -> Tensor | None:
         """The reference's log-probabilities, chosen first, (2B,), if the cache has them all."""
         if self.cache is None:
             return None
-        log_probs = self.cache.find(_content(batch), noised.drawn_timestep, noised.drawn_noise)
+        log_probs = self.cache.find(_content(batch), pairs.timestep, pairs.noise)
         return None if log_probs is None else log_probs.flatten()
 
 

@@ -27,12 +27,15 @@ class SourceKind:
             again and again.
         section: key of the configuration's section for this source; ``None`` if it has none.
         why_no_people: why people cannot judge in place of a reward, and what to do instead; ``None`` if they can.
+        gives: kind of its batches: ``pairs`` of images, single ``likes``, ``groups`` of images, pairs of ``steps``, or
+            ``step-groups``.
     """
 
     target: str
     judged: Literal["images", "previews"] | None
     section: str | None = None
     why_no_people: str | None = None
+    gives: Literal["pairs", "likes", "groups", "steps", "step-groups"]
 
     @property
     def fixed_pairs(self) -> bool:
@@ -47,16 +50,18 @@ class SourceKind:
 DATA_SET = SourceKind(
     target="seedpo.methods.sources.offline:build_source",
     judged=None,
+    gives="pairs",
     why_no_people="draws no images; `seedpo study export` makes data for it from votes",
 )
 
 TRAJECTORIES = SourceKind(
-    target="seedpo.methods.sources.trajectories:build_source", judged="images", section="trajectories"
+    target="seedpo.methods.sources.trajectories:build_source", judged="images", gives="steps", section="trajectories"
 )
 
 STEPS = SourceKind(
     target="seedpo.methods.sources.steps:build_source",
     judged="previews",
+    gives="steps",
     section="steps",
     why_no_people="judges previews of every step; use method d3po with people",
 )
@@ -70,17 +75,21 @@ class Preset(Entry):
         title: its name in reports and cards.
         paper: where it was published.
         log_prob: which log-probability is compared: of predicted ``noise`` or of denoising ``steps``.
+        objective: what is made of it: ``dpo``, a loss of the margin of a pair, or one of its own.
         source: where the pairs come from.
         defaults: configuration keys that differ from the general defaults.
+        why_no_gamma: why the entropy term has no meaning in its objective; ``None`` if it has one.
     """
 
     title: str
     paper: str
     log_prob: Literal["noise", "steps"]
+    objective: Literal["dpo", "dspo", "mapo", "kto", "dgpo", "nft", "grpo"] = "dpo"
     source: SourceKind
     defaults: Mapping[str, Any]
+    why_no_gamma: str | None = None
 
-    def objective(self, config: Any, **parts: Any) -> Any:
+    def build_objective(self, config: Any, **parts: Any) -> Any:
         """The objective of a run; see the builder for its parts."""
         return self.load()(config, **parts)
 

@@ -39,6 +39,10 @@ class FlowConfig(Section):
     clean image is deterministic."""
 
 
+class ObjectiveConfig(Section):
+    """Settings of single objectives; each is refused where another one is trained (docs/objectives.md)."""
+
+
 class TrajectoryConfig(Section):
     """Pairs of whole trajectories (D3PO)."""
 
@@ -98,6 +102,10 @@ class MethodConfig(Protocol):
     @property
     def loss(self) -> str:
         """Name of the loss of a pair."""
+
+    @property
+    def objective(self) -> ObjectiveConfig:
+        """Settings of single objectives."""
 
     @property
     def noise_weight(self) -> str:

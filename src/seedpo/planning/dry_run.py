@@ -131,7 +131,7 @@ def _validation(
     recorder, some = Recorder(), min(count, config.batch_size)
     policy, pairs = StandInPolicy(process, recorder), BlankPairs(some)
     draws = config.pairs.validation_draws
-    method = METHODS[config.method].objective(config, draws=StratifiedDraws(seed=0, strata=draws))
+    method = METHODS[config.method].build_objective(config, draws=StratifiedDraws(seed=0, strata=draws))
     prompts = [f"prompt {row}" for row in range(some)]
     measured = PairValidation(
         EncodedPairs(pairs, policy),

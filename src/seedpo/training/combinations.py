@@ -27,6 +27,8 @@ def check_combinations(config: RunConfig, preset: Preset) -> None:
     check_validation(config)
     check_best_steps(config)
     refuse_idle_keys(config)
+    if config.gamma and preset.why_no_gamma is not None:
+        raise ConfigError(f"gamma = {config.gamma} must be 0 for {config.method}: {preset.why_no_gamma}")
     if config.lora_dropout and preset.log_prob == "steps":
         raise ConfigError(
             f"lora_dropout = {config.lora_dropout} must be 0 for {config.method}: it compares the densities of sampled "

@@ -111,7 +111,7 @@ def build_caches(config: RunConfig, policy: PipelinePolicy) -> Caches:
 def build_method(config: RunConfig, caches: Caches | None = None) -> Method[Any]:
     """The objective of the run's method."""
     known = {"draws": caches.draws, "cache": caches.reference} if caches else {}
-    method: Method[Any] = METHODS[config.method].objective(config, **known)
+    method: Method[Any] = METHODS[config.method].build_objective(config, **known)
     return method
 
 

@@ -57,7 +57,8 @@ def idle_keys(config: RunConfig) -> list[IdleKey]:
     preset = METHODS[config.method]
     layers = [layer.keys for layer in default_layers(preset, config.model)]
     usual = dotted(build_config(RunConfig, *layers, {"method": config.method, "model": config.model}).tree())
-    facts, values = {**_facts_of(preset), "adapter": config.adapter}, dotted(config.tree())
+    facts = {**_facts_of(preset), "adapter": config.adapter, "loss": config.loss}
+    values = dotted(config.tree())
     return [
         IdleKey(name=name, value=values[name], scope=scope)
         for name, scope in scoped_keys(RunConfig)
@@ -84,4 +85,10 @@ def warnings_of_idle_keys(config: RunConfig) -> list[str]:
 
 def _facts_of(preset: Preset) -> Mapping[str, str | None]:
     """What of a method decides which keys act."""
-    return {"log_prob": preset.log_prob, "judged": preset.source.judged, "section": preset.source.section}
+    return {
+        "log_prob": preset.log_prob,
+        "objective": preset.objective,
+        "judged": preset.source.judged,
+        "section": preset.source.section,
+        "gives": preset.source.gives,
+    }

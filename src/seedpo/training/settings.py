@@ -15,7 +15,7 @@ from seedpo.core.noise_weights import NOISE_WEIGHTS
 from seedpo.data.settings import CacheConfig, DataSet, DataSets, PairsConfig
 from seedpo.errors import ConfigError
 from seedpo.evaluation.settings import EvaluationConfig
-from seedpo.methods.settings import FlowConfig, SamplingConfig, StepPoolConfig, TrajectoryConfig
+from seedpo.methods.settings import FlowConfig, ObjectiveConfig, SamplingConfig, StepPoolConfig, TrajectoryConfig
 from seedpo.models.settings import ModelSettings
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.settings import WeightedSum, refuse_cycles
@@ -76,6 +76,7 @@ FIXED_PAIRS = Scope(fact="judged", values=(None,))
 DRAWN_PAIRS = Scope(fact="judged", values=("images", "previews"))
 NOISE = Scope(fact="log_prob", values=("noise",), strict=True)
 STEPS = Scope(fact="log_prob", values=("steps",))
+OF_MARGINS = Scope(fact="objective", values=("dpo",), strict=True)
 OF_TRAJECTORIES = Scope(fact="section", values=("trajectories",))
 OF_STEPS = Scope(fact="section", values=("steps",))
 
@@ -151,9 +152,10 @@ class RunConfig(ModelSettings, TrainingConfig):
     """Weight of the self-entropy term; 0 is the base method."""
     entropy_convention: Literal["relative", "absolute"] = "relative"
     """`relative`: a = beta (1 + gamma). `absolute`: a = beta + gamma."""
-    loss: str = "sigmoid"
+    loss: Annotated[str, OF_MARGINS] = "sigmoid"
     """Loss of a pair, of the margin m of implicit rewards: `sigmoid`, -log sigma(m), as published; `ipo`, a squared
     distance of m from 1/2; `hinge`, max(0, 1 - m)."""
+    objective: ObjectiveConfig = ObjectiveConfig()
     reduction: Literal["sum", "mean"] = "mean"
     """How a log-probability is reduced over the latent dimensions; the published betas are for `mean`."""
     noise_weight: Annotated[str, NOISE] = "constant"

@@ -109,7 +109,7 @@ def build_validation(config: RunConfig, pairs: SkippingPairs, caches: Caches) ->
     return PairValidation(
         caches.encoder(pairs),
         lambda rows: [pairs.prompt(row) for row in rows],
-        METHODS[config.method].objective(config, draws=draws),
+        METHODS[config.method].build_objective(config, draws=draws),
         rows=range(len(pairs) if limit is None else min(len(pairs), limit)),
         draws=settings.validation_draws,
         batch_size=config.batch_size,

@@ -1,0 +1,95 @@
+"""Clean latents with noise at a time step, as the objectives on the noise-prediction surrogate compare them.
+
+The surrogate of log pi(x_0) is -1/2 of the squared error of what the network predicts, at one time and one noise: the
+noise of Diffusion-DPO (arXiv 2311.12908, eq. 14), the velocity for flow matching (Flow-DPO, arXiv 2501.13918). What is
+compared shares its time and its noise: the two images of a pair, the images of a group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from seedpo.core.draws import PairDraws
+from seedpo.core.processes import Process
+from seedpo.core.sampling import draw_noise
+from seedpo.core.types import Conditioning
+from seedpo.protocols import Policy
+
+
+class Numbered(Protocol):
+    """Rows that keyed draws can tell apart."""
+
+    @property
+    def pair(self) -> Tensor | None:
+        """Number of each row in its set, (B,) int64."""
+
+    @property
+    def visit(self) -> Tensor | None:
+        """How often each was handed out before, (B,) int64."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noised:
+    """R noisy latents, and what the network is to predict of them.
+
+    Attributes:
+        latents: (R, ...).
+        timestep: (R,).
+        target: (R, ...).
+        conditioning: of R rows.
+    """
+
+    latents: Tensor
+    timestep: Tensor
+    target: Tensor
+    conditioning: Conditioning
+
+    def prediction(self, policy: Policy) -> Tensor:
+        """What the policy predicts, (R, ...); inside ``policy.reference()`` what the reference does."""
+        return policy.predict(self.latents, self.timestep, self.conditioning)
+
+
+def noised(process: Process, clean: Tensor, noise: Tensor, timestep: Tensor, conditioning: Conditioning) -> Noised:
+    """Clean latents (R, ...) with noise (R, ...) at time steps (R,), which are moved to where the latents are."""
+    noise, timestep = noise.to(clean.device), timestep.to(clean.device)
+    return Noised(
+        latents=process.noisy(clean, noise, timestep),
+        timestep=timestep,
+        target=process.target(clean, noise, timestep),
+        conditioning=conditioning,
+    )
+
+
+def drawn(
+    rows: Numbered,
+    process: Process,
+    shape: torch.Size,
+    *,
+    draws: PairDraws | None,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """A time step and a noise for each of B rows, (B,) and (B, *shape), on the CPU.
+
+    Args:
+        rows: that are to be noised.
+        process: draws the time steps.
+        shape: of one latent image.
+        draws: as a function of row and visit; ``None``: from the generator.
+        generator: a CPU generator, which keyed draws leave alone.
+
+    Raises:
+        ValueError: if the draws are keyed and the rows have no numbers.
+    """
+    if draws is None:
+        timestep = process.draw_timesteps(len(rows), generator=generator)
+        return timestep, draw_noise((len(rows), *shape), generator=generator)
+    if rows.pair is None or rows.visit is None:
+        raise ValueError("keyed draws need to know the pairs of a batch and their visits")
+    return draws.timestep_and_noise(rows.pair, rows.visit, process=process, shape=shape)
