@@ -166,6 +166,12 @@ class Sampler:
         prediction = self.predict(latents, timestep, conditioning, negative)
         return self.model.process.step(prediction, latents, timestep, next_timestep, eta=self.eta)
 
+    def gaussians(self, steps: Steps) -> Gaussian:
+        """The Gaussians of N guided steps, with the gradient; an x_t from which several start is predicted once."""
+        return self.step(
+            steps.latents, steps.timestep, steps.next_timestep, steps.conditioning, steps.negative_conditioning
+        )[steps.start]
+
     def log_probs(self, steps: Steps) -> Tensor:
         """Log-densities of guided steps; an x_t from which several steps start is predicted once.
 
@@ -175,10 +181,8 @@ class Sampler:
         Returns:
             (N,), in nats, summed over the latent dimensions, float64, with the gradient of the prediction.
         """
-        step = self.step(
-            steps.latents, steps.timestep, steps.next_timestep, steps.conditioning, steps.negative_conditioning
-        )
-        return gaussian_log_prob(steps.next_latents, step.mean[steps.start], step.std[steps.start])
+        step = self.gaussians(steps)
+        return gaussian_log_prob(steps.next_latents, step.mean, step.std)
 
     def trajectory(
         self,

@@ -75,6 +75,28 @@ def drawn_log_prob(step: Gaussian, drawn: Tensor) -> Tensor:
     return log_prob.masked_fill(~random, torch.nan)
 
 
+def squared_distance(values: Tensor, others: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """|values - others|^2 of each row, (B,), float64 where the device has it; ``mean``: over the entries of a row."""
+    return _reduce((values - others).square(), reduction)
+
+
+def gaussian_kl(step: Gaussian, other: Gaussian, *, reduction: Reduction) -> Tensor:
+    """KL(step || other) of Gaussians of equal deviations: |mean - other mean|^2 / (2 std^2), in nats.
+
+    It is symmetric, and infinite between different deterministic steps.
+
+    Args:
+        step: B steps.
+        other: as many, with the same standard deviations.
+        reduction: ``sum`` is the divergence, ``mean`` its share of one entry of the latents.
+
+    Returns:
+        (B,), float64 (float32 on devices without it).
+    """
+    distance = squared_distance(step.mean, other.mean, reduction=reduction)
+    return distance / (2 * step.std.to(distance.dtype).square())
+
+
 def scaled_square(log_prob: Tensor, std: Tensor, dimensions: int) -> Tensor:
     """-|x - mean|^2 = 2 std^2 (log p + D (log std + log(2 pi) / 2)), which CPS's published code calls log p.
 

@@ -216,6 +216,23 @@ class StepBatch(Steps):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StepGroups(Steps):
+    """N denoising steps of images that were judged in groups, each with the advantage of its image.
+
+    Attributes:
+        advantage: of the image in its group, (N,).
+        rollout_log_prob: log of the policy that drew the step, summed, in nats, (N,) float64.
+    """
+
+    advantage: Tensor
+    rollout_log_prob: Tensor
+
+    def __len__(self) -> int:
+        """Number of steps."""
+        return len(self.advantage)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trajectory(TensorRows):
     """A whole denoising trajectory of T steps for B rows.
 
