@@ -88,6 +88,25 @@ class StepPoolConfig(Section):
     ranks a pair the same way; without `preview_vae` it does nothing. 0 measures nothing."""
 
 
+class GroupConfig(Section):
+    """Groups of images of one prompt, which a reward judges."""
+
+    images_per_prompt: int = Field(8, ge=2)
+    """Images of a group."""
+    prompts_per_rollout: int = Field(16, ge=1)
+    """Prompts sampled together by one process."""
+    updates_per_rollout: int = Field(1, ge=1)
+    """Passes over what one roll-out gave."""
+    min_gap: float = Field(0.0, ge=0.0)
+    """What is kept: pairs, or groups whose best and worst image, with rewards that differ by more than this, in the
+    reward's own unit. 0: all but ties."""
+    normalise: Literal["std", "pooled", "mean", "none"] = "std"
+    """What an image's advantage is. `std`: its reward less the mean of its group, in the group's standard deviations;
+    `pooled`: in those of all rewards of the roll-out; `mean`: its reward less the mean; `none`: its reward."""
+    shared_noise: bool = False
+    """Whether the images of a group start from one x_T."""
+
+
 class MethodConfig(Protocol):
     """The settings of a run that objectives and sources read; see :class:`seedpo.training.settings.RunConfig`."""
 
@@ -146,3 +165,7 @@ class MethodConfig(Protocol):
     @property
     def steps(self) -> StepPoolConfig:
         """Pairs of single steps."""
+
+    @property
+    def groups(self) -> GroupConfig:
+        """Groups of images."""

@@ -15,7 +15,14 @@ from seedpo.core.noise_weights import NOISE_WEIGHTS
 from seedpo.data.settings import CacheConfig, DataSet, DataSets, PairsConfig
 from seedpo.errors import ConfigError
 from seedpo.evaluation.settings import EvaluationConfig
-from seedpo.methods.settings import FlowConfig, ObjectiveConfig, SamplingConfig, StepPoolConfig, TrajectoryConfig
+from seedpo.methods.settings import (
+    FlowConfig,
+    GroupConfig,
+    ObjectiveConfig,
+    SamplingConfig,
+    StepPoolConfig,
+    TrajectoryConfig,
+)
 from seedpo.models.settings import ModelSettings
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.settings import WeightedSum, refuse_cycles
@@ -79,6 +86,7 @@ STEPS = Scope(fact="log_prob", values=("steps",))
 OF_MARGINS = Scope(fact="objective", values=("dpo",), strict=True)
 OF_TRAJECTORIES = Scope(fact="section", values=("trajectories",))
 OF_STEPS = Scope(fact="section", values=("steps",))
+OF_GROUPS = Scope(fact="section", values=("groups",))
 
 
 def _strict(scope: Scope) -> Scope:
@@ -179,6 +187,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     flow: FlowConfig = FlowConfig()
     trajectories: Annotated[TrajectoryConfig, OF_TRAJECTORIES] = TrajectoryConfig()
     steps: Annotated[StepPoolConfig, OF_STEPS] = StepPoolConfig()
+    groups: Annotated[GroupConfig, OF_GROUPS] = GroupConfig()
     feedback: Annotated[FeedbackConfig, OF_TRAJECTORIES] = FeedbackConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     alarms: Annotated[AlarmsConfig, NO_EFFECT] = AlarmsConfig()
