@@ -9,7 +9,7 @@ from seedpo.core.mapo import bounded_fit, mapo_losses, mapo_margin
 
 
 def test_the_fit_is_the_published_one_where_that_is_finite() -> None:
-    error = torch.linspace(1e-3, 50, 200, dtype=torch.float64)
+    error = torch.linspace(1e-3, 50, 2000, dtype=torch.float64)
     torch.testing.assert_close(
         bounded_fit(error, scale=0.5), 0.5 * error / ((0.5 * error).exp() - 1), rtol=1e-9, atol=0
     )
@@ -26,6 +26,7 @@ def test_the_fit_falls_from_1_to_0_with_finite_gradients(dtype: torch.dtype) -> 
     assert error.grad is not None
     assert error.grad.isfinite().all()
     assert (error.grad <= 0).all()
+    torch.testing.assert_close(error.grad[:3], torch.full((3,), -1.0, dtype=dtype), rtol=1e-5, atol=0)
 
 
 def test_equal_errors_have_margin_0_and_a_swap_turns_the_sign() -> None:

@@ -12,11 +12,12 @@ Kept: the loss of the official code, with its s = 0.5, T = 1000 and beta = 0.1. 
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-_TINY = 1e-12
-"""Scaled errors below it count as it: f is 1 there to double precision."""
+_NEAR = 1e-2
+"""Scaled errors below it take the series around 0, which has no quotient of small numbers."""
 
 
 def bounded_fit(error: Tensor, *, scale: float) -> Tensor:
@@ -26,9 +27,11 @@ def bounded_fit(error: Tensor, *, scale: float) -> Tensor:
         error: 0 or more, (B,).
         scale: s, above 0.
     """
-    scaled = (scale * error).clamp(min=_TINY)
+    scaled = scale * error
+    near, far = scaled.clamp(max=_NEAR), scaled.clamp(min=_NEAR)
+    series = 1 - near / 2 + near.square() / 12 - near.pow(4) / 720
     # Written with exp(-x), which underflows to the limit 0 where exp(x) would overflow.
-    return -scaled * (-scaled).exp() / (-scaled).expm1()
+    return torch.where(scaled < _NEAR, series, -far * (-far).exp() / (-far).expm1())
 
 
 def mapo_margin(chosen_error: Tensor, rejected_error: Tensor, *, scale: float, steps: float) -> Tensor:

@@ -9,7 +9,7 @@ the log-probability; the frozen reference. For flow matching it is the error of 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,25 +18,10 @@ from seedpo.core.draws import PairDraws
 from seedpo.core.noise_weights import MIN_SNR_GAMMA, NOISE_WEIGHTS
 from seedpo.core.objectives import see_loss
 from seedpo.core.transitions import Reduction, noise_log_prob
-from seedpo.core.types import Conditioning, ImagePairs, LossOutput
-from seedpo.methods.noising import Noised, drawn, noised
+from seedpo.core.types import ImagePairs, LossOutput
+from seedpo.methods.noising import NoisedPairs, noised_pairs
 from seedpo.methods.settings import MethodConfig
 from seedpo.protocols import Policy, ReferenceCache
-
-
-@dataclass(frozen=True, kw_only=True)
-class _NoisedPairs:
-    """Both images of B pairs with the same noise at the same time step.
-
-    Attributes:
-        rows: 2B rows; 0 to B - 1 chosen, B to 2B - 1 rejected.
-        timestep: that was drawn for each pair, (B,), on the CPU.
-        noise: that was drawn for each pair, (B, ...), on the CPU.
-    """
-
-    rows: Noised
-    timestep: Tensor
-    noise: Tensor
 
 
 class NoiseDPO:
@@ -148,22 +133,13 @@ class NoiseDPO:
                 log_prob = self._log_prob(policy, pairs)
             self.cache.keep(_content(batch), pairs.timestep, pairs.noise, log_prob.view(2, -1))
 
-    def _noised(self, policy: Policy, batch: ImagePairs, generator: torch.Generator) -> _NoisedPairs:
-        clean = torch.cat([batch.chosen_latents, batch.rejected_latents])
-        timestep, noise = drawn(batch, policy.process, clean.shape[1:], draws=self.draws, generator=generator)
-        rows = noised(
-            policy.process,
-            clean,
-            noise=torch.cat([noise, noise]),
-            timestep=torch.cat([timestep, timestep]),
-            conditioning=Conditioning.cat([batch.conditioning, batch.conditioning]),
-        )
-        return _NoisedPairs(rows=rows, timestep=timestep, noise=noise)
+    def _noised(self, policy: Policy, batch: ImagePairs, generator: torch.Generator) -> NoisedPairs:
+        return noised_pairs(batch, policy.process, draws=self.draws, generator=generator)
 
-    def _log_prob(self, policy: Policy, pairs: _NoisedPairs) -> Tensor:
+    def _log_prob(self, policy: Policy, pairs: NoisedPairs) -> Tensor:
         return noise_log_prob(pairs.rows.prediction(policy), pairs.rows.target, reduction=self.reduction)
 
-    def _known(self, batch: ImagePairs, pairs: _NoisedPairs) -> Tensor | None:
+    def _known(self, batch: ImagePairs, pairs: NoisedPairs) -> Tensor | None:
         """The reference's log-probabilities, chosen first, (2B,), if the cache has them all."""
         if self.cache is None:
             return None

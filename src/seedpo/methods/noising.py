@@ -16,7 +16,7 @@ from torch import Tensor
 from seedpo.core.draws import PairDraws
 from seedpo.core.processes import Process
 from seedpo.core.sampling import draw_noise
-from seedpo.core.types import Conditioning
+from seedpo.core.types import Conditioning, ImagePairs
 from seedpo.protocols import Policy
 
 
@@ -93,3 +93,34 @@ def drawn(
     if rows.pair is None or rows.visit is None:
         raise ValueError("keyed draws need to know the pairs of a batch and their visits")
     return draws.timestep_and_noise(rows.pair, rows.visit, process=process, shape=shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisedPairs:
+    """Both images of B pairs with the same noise at the same time step.
+
+    Attributes:
+        rows: 2B rows; 0 to B - 1 chosen, B to 2B - 1 rejected.
+        timestep: that was drawn for each pair, (B,), on the CPU.
+        noise: that was drawn for each pair, (B, ...), on the CPU.
+    """
+
+    rows: Noised
+    timestep: Tensor
+    noise: Tensor
+
+
+def noised_pairs(
+    pairs: ImagePairs, process: Process, *, draws: PairDraws | None, generator: torch.Generator
+) -> NoisedPairs:
+    """Draws a time step and a noise for each pair, and noises both images with them; see :func:`drawn`."""
+    clean = torch.cat([pairs.chosen_latents, pairs.rejected_latents])
+    timestep, noise = drawn(pairs, process, clean.shape[1:], draws=draws, generator=generator)
+    rows = noised(
+        process,
+        clean,
+        noise=torch.cat([noise, noise]),
+        timestep=torch.cat([timestep, timestep]),
+        conditioning=Conditioning.cat([pairs.conditioning, pairs.conditioning]),
+    )
+    return NoisedPairs(rows=rows, timestep=timestep, noise=noise)
