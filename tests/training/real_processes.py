@@ -105,7 +105,7 @@ TRANSITIONS = TransitionDPO(**WEIGHTS, sampling=SAMPLING)
 class DealtTransitions:
     """Steps of trajectories that both processes sample alike from the policy; each trains on its rows of every 4."""
 
-    source: RolloutSource
+    source: RolloutSource[Any, Any]
     rows: Callable[[int], list[int]]
 
     @classmethod

@@ -23,8 +23,7 @@ from seedpo.data.cache.pairs import EncodedPairs
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.pair_validation import PairValidation
 from seedpo.methods.presets import METHODS
-from seedpo.methods.sources.rollouts import Rollout
-from seedpo.methods.sources.step_pairs import StepPairs
+from seedpo.methods.sources.rollouts import Drawn, Rollout
 from seedpo.methods.sources.supplies import Supplies
 from seedpo.planning.stand_ins import (
     BlankPairs,
@@ -181,7 +180,7 @@ def _evaluations(config: RunConfig, process: Process) -> tuple[dict[str, Fractio
 class _CountedRollout:
     """A roll-out that records its rows and its units."""
 
-    def __init__(self, rollout: Rollout, recorder: Recorder) -> None:
+    def __init__(self, rollout: Rollout[Drawn], recorder: Recorder) -> None:
         self.rollout = rollout
         self.recorder = recorder
         self.rows: list[Counter[Key]] = []
@@ -189,12 +188,12 @@ class _CountedRollout:
 
     def __call__(
         self, prompts: Sequence[str], *, generator: torch.Generator, number: int
-    ) -> tuple[StepPairs | None, Mapping[str, float]]:
+    ) -> tuple[Drawn | None, Mapping[str, float]]:
         with self.recorder.separately() as rows:
-            pairs, observed = self.rollout(prompts, generator=generator, number=number)
+            drawn, observed = self.rollout(prompts, generator=generator, number=number)
         self.rows.append(rows)
-        self.units.append(0 if pairs is None else pairs.units())
-        return pairs, observed
+        self.units.append(0 if drawn is None else drawn.units())
+        return drawn, observed
 
 
 def _from_rollouts(config: RunConfig, process: Process, kept: Fraction) -> Workload:

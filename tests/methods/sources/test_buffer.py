@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.rollouts import PairBuffer
+from seedpo.methods.sources.rollouts import UnitBuffer
 from seedpo.methods.sources.step_pairs import StepPairs, step_batch
 from seedpo.training.codec import flatten, load_tree, save_tree
 from tests.methods.pair_rows import pair_rows
@@ -18,7 +18,7 @@ def numbers(taken: StepPairs) -> list[int]:
 
 
 def test_what_is_put_in_comes_out_once() -> None:
-    buffer = PairBuffer(passes=1)
+    buffer = UnitBuffer(StepPairs, passes=1)
     assert len(buffer) == 0
     buffer.fill(numbered(*range(20)), generator=seeded())
     assert len(buffer) == 20
@@ -29,7 +29,7 @@ def test_what_is_put_in_comes_out_once() -> None:
 
 
 def test_passes_repeat_every_pair_each_in_another_order() -> None:
-    buffer = PairBuffer(passes=3)
+    buffer = UnitBuffer(StepPairs, passes=3)
     buffer.fill(numbered(*range(12)), generator=seeded())
     passes = [numbers(buffer.take(12)) for _ in range(3)]
     assert all(sorted(one) == list(range(12)) for one in passes)
@@ -37,13 +37,13 @@ def test_passes_repeat_every_pair_each_in_another_order() -> None:
 
 
 def test_a_batch_across_two_passes_may_hold_a_pair_twice() -> None:
-    buffer = PairBuffer(passes=2)
+    buffer = UnitBuffer(StepPairs, passes=2)
     buffer.fill(numbered(1, 2, 3), generator=seeded())
     assert sorted(numbers(buffer.take(6))) == [1, 1, 2, 2, 3, 3]
 
 
 def test_what_is_left_comes_before_what_is_new() -> None:
-    buffer = PairBuffer(passes=1)
+    buffer = UnitBuffer(StepPairs, passes=1)
     buffer.fill(numbered(0, 1, 2, 3), generator=seeded())
     first = numbers(buffer.take(3))
     buffer.fill(numbered(10, 11, 12), generator=seeded())
@@ -53,7 +53,7 @@ def test_what_is_left_comes_before_what_is_new() -> None:
 
 
 def test_pairs_of_one_unit_stay_together() -> None:
-    buffer = PairBuffer(passes=2)
+    buffer = UnitBuffer(StepPairs, passes=2)
     buffer.fill(numbered(0, 1, 10, 11, 12, 20, unit=[0, 0, 1, 1, 1, 2]), generator=seeded())
     assert len(buffer) == 6
     units = [numbers(buffer.take(1)) for _ in range(6)]
@@ -61,7 +61,7 @@ def test_pairs_of_one_unit_stay_together() -> None:
 
 
 def test_pairs_in_batches_are_those_one_by_one() -> None:
-    whole, single = PairBuffer(passes=2), PairBuffer(passes=2)
+    whole, single = UnitBuffer(StepPairs, passes=2), UnitBuffer(StepPairs, passes=2)
     for buffer in (whole, single):
         buffer.fill(numbered(*range(9)), generator=seeded())
     assert numbers(whole.take(8)) == [number for _ in range(8) for number in numbers(single.take(1))]
@@ -70,14 +70,14 @@ def test_pairs_in_batches_are_those_one_by_one() -> None:
 @pytest.mark.parametrize("passes", [1, 2])
 @pytest.mark.parametrize("taken", [0, 3, 7])
 def test_state_survives_the_disk(tmp_path: Path, taken: int, passes: int) -> None:
-    buffer = PairBuffer(passes=passes)
+    buffer = UnitBuffer(StepPairs, passes=passes)
     buffer.fill(numbered(*range(8)), generator=seeded())
     if taken:
         buffer.take(taken)
     save_tree(buffer.state(), tmp_path / "state")
     left = 8 * passes - taken
 
-    other = PairBuffer(passes=passes)
+    other = UnitBuffer(StepPairs, passes=passes)
     other.fill(numbered(100, 101), generator=seeded())
     other.restore(load_tree(tmp_path / "state"))
     assert len(other) == left
@@ -85,12 +85,12 @@ def test_state_survives_the_disk(tmp_path: Path, taken: int, passes: int) -> Non
 
 
 def test_state_of_an_empty_buffer(tmp_path: Path) -> None:
-    emptied = PairBuffer(passes=1)
+    emptied = UnitBuffer(StepPairs, passes=1)
     emptied.fill(numbered(1, 2), generator=seeded())
     emptied.take(2)
-    for number, buffer in enumerate((PairBuffer(passes=1), emptied)):
+    for number, buffer in enumerate((UnitBuffer(StepPairs, passes=1), emptied)):
         save_tree(buffer.state(), tmp_path / f"state{number}")
-        other = PairBuffer(passes=1)
+        other = UnitBuffer(StepPairs, passes=1)
         other.fill(numbered(1, 2), generator=seeded())
         other.restore(load_tree(tmp_path / f"state{number}"))
         assert len(other) == 0
@@ -99,7 +99,7 @@ def test_state_of_an_empty_buffer(tmp_path: Path) -> None:
 
 class TestMemory:
     def test_state_holds_what_waits_once_and_prompts_as_text(self) -> None:
-        buffer = PairBuffer(passes=3)
+        buffer = UnitBuffer(StepPairs, passes=3)
         buffer.fill(numbered(*range(10)), generator=seeded())
         buffer.take(25)
         state = buffer.state()
@@ -112,13 +112,13 @@ class TestMemory:
     def test_passes_hold_no_copies(self) -> None:
         sizes = []
         for passes in (1, 5):
-            buffer = PairBuffer(passes=passes)
+            buffer = UnitBuffer(StepPairs, passes=passes)
             buffer.fill(numbered(*range(10)), generator=seeded())
             sizes.append(len(buffer.state()["latents"]))
         assert sizes == [40, 40]
 
     def test_a_roll_out_frees_what_was_handed_out(self) -> None:
-        buffer = PairBuffer(passes=1)
+        buffer = UnitBuffer(StepPairs, passes=1)
         for start in range(0, 50, 10):
             buffer.fill(numbered(*range(start, start + 10)), generator=seeded())
             buffer.take(9)

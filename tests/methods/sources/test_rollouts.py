@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from seedpo.core.types import StepBatch
 from seedpo.errors import SeedpoError
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.rollouts import RolloutSource, preference
-from seedpo.methods.sources.step_pairs import StepPairs
+from seedpo.methods.sources.step_pairs import StepPairs, step_batch
 from seedpo.training.codec import load_tree, save_tree
 from tests.methods.pair_rows import pair_rows
 from tests.methods.sources.toys import PROMPTS, NumberEmbedder, numbered, numbers_of
@@ -40,8 +41,15 @@ class Rollout:
         return (None if number in self.empty else numbered(*drawn)), observed
 
 
-def source(rollout: Rollout | None = None, **settings: Any) -> RolloutSource:
-    defaults = {"prompts_per_rollout": 2, "updates_per_rollout": 1, "batch_size": 3, "seed": 0}
+def source(rollout: Rollout | None = None, **settings: Any) -> RolloutSource[StepPairs, StepBatch]:
+    defaults = {
+        "record": StepPairs,
+        "batch": partial(step_batch, share_between_pairs=False),
+        "prompts_per_rollout": 2,
+        "updates_per_rollout": 1,
+        "batch_size": 3,
+        "seed": 0,
+    }
     embeddings = PromptEmbeddings(settings.pop("embedder", NumberEmbedder()))
     return RolloutSource(rollout or Rollout(), PROMPTS, embeddings, **(defaults | settings))
 

@@ -296,7 +296,7 @@ def described(batch: StepBatch) -> list[tuple[float, ...]]:
 
 def source_of(
     model: ToyDenoiser, *, batch_size: int = 4, prompts: Sequence[str] = PROMPTS, **settings: Any
-) -> RolloutSource:
+) -> RolloutSource[StepPairs, StepBatch]:
     return trajectory_source(
         model,
         ToyReward(),
@@ -311,7 +311,7 @@ def source_of(
 @pytest.mark.parametrize("update_per", ["pair", "group"])
 @pytest.mark.parametrize("taken", [0, 2, 5])
 def test_restored_source_goes_on(tmp_path: Path, taken: int, update_per: str) -> None:
-    def source() -> RolloutSource:
+    def source() -> RolloutSource[StepPairs, StepBatch]:
         return source_of(
             ToyPolicy(), images_per_prompt=3, prompts_per_rollout=2, updates_per_rollout=2, update_per=update_per
         )

@@ -1,33 +1,56 @@
-"""What the online sources share: prompts in, pairs of steps out, batch after batch."""
+"""What the online sources share: prompts in, units of training out, batch after batch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Protocol
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from seedpo.core.types import StepBatch
 from seedpo.data.pairs.fingerprints import prompts_fingerprint
 from seedpo.errors import SeedpoError
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.step_pairs import StepPairs, join, step_batch
 from seedpo.methods.sources.stream import IndexStream
-from seedpo.protocols import Fingerprint, State
+from seedpo.protocols import BatchOut, Fingerprint, State
 
 _EMPTY_ROLLOUTS = 20
 """Consecutive roll-outs without a clear pair after which a run gives up."""
 
 
-class Rollout(Protocol):
-    """Samples from the policy and makes pairs of what it drew."""
+class Drawn(Protocol):
+    """What a roll-out makes: a dataclass of tensors and of prompts as text, in units that are handed out whole."""
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts, each once."""
+
+    def units(self) -> int:
+        """Number of units; they are numbered from 0 without gaps."""
+
+    def take(self, units: Tensor) -> Self:
+        """Some units, (U,) int64, in that order and numbered anew, with only what they need of everything else."""
+
+    def with_latents_on(self, device: torch.device | str) -> Self:
+        """The same with the latents on another device; numbers stay on the CPU."""
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Several roll-outs, or parts of one, as one; their units follow each other."""
+
+
+Record = TypeVar("Record", bound=Drawn)
+RecordOut = TypeVar("RecordOut", bound=Drawn, covariant=True)
+
+
+class Rollout(Protocol[RecordOut]):
+    """Samples from the policy and makes units of what it drew."""
 
     def __call__(
         self, prompts: Sequence[str], *, generator: torch.Generator, number: int
-    ) -> tuple[StepPairs | None, Mapping[str, float]]:
-        """Pairs, or ``None`` if no pair is clear enough, and what was observed.
+    ) -> tuple[RecordOut | None, Mapping[str, float]]:
+        """Units, or ``None`` if none is clear enough, and what was observed.
 
         Args:
             prompts: what to sample.
@@ -36,18 +59,20 @@ class Rollout(Protocol):
         """
 
 
-class PairBuffer:
-    """Pairs waiting to be trained on, in the CPU's memory.
+class UnitBuffer(Generic[Record]):
+    """Units waiting to be trained on, in the CPU's memory.
 
     A pass over a roll-out is an order of its units, so several passes hold no copy of the latents.
 
     Args:
+        record: what roll-outs make.
         passes: how often each unit is handed out.
     """
 
-    def __init__(self, *, passes: int) -> None:
+    def __init__(self, record: type[Record], *, passes: int) -> None:
+        self.record = record
         self.passes = passes
-        self._pairs: StepPairs | None = None
+        self._drawn: Record | None = None
         self._queue: Tensor = torch.zeros(0, dtype=torch.int64)
         """Units in the order in which they are handed out."""
 
@@ -56,64 +81,64 @@ class PairBuffer:
         return len(self._queue)
 
     def prompts(self) -> tuple[str, ...]:
-        """Prompts of the waiting pairs."""
-        return () if self._pairs is None else self._pairs.prompts
+        """Prompts of the waiting units."""
+        return () if self._drawn is None else self._drawn.prompts
 
-    def fill(self, pairs: StepPairs, *, generator: torch.Generator) -> None:
+    def fill(self, drawn: Record, *, generator: torch.Generator) -> None:
         """Appends a roll-out to what is left of the last one; each pass is shuffled by itself."""
-        pairs = pairs.with_latents_on("cpu")
+        drawn = drawn.with_latents_on("cpu")
         self._drop_finished()
-        waiting = 0 if self._pairs is None else self._pairs.units()
-        shuffled = [torch.randperm(pairs.units(), generator=generator) + waiting for _ in range(self.passes)]
-        self._pairs = pairs if self._pairs is None else join([self._pairs, pairs])
+        waiting = 0 if self._drawn is None else self._drawn.units()
+        shuffled = [torch.randperm(drawn.units(), generator=generator) + waiting for _ in range(self.passes)]
+        self._drawn = drawn if self._drawn is None else self.record.join([self._drawn, drawn])
         self._queue = torch.cat([self._queue, *shuffled])
 
-    def take(self, count: int) -> StepPairs:
-        """The pairs of the next units; there must be as many."""
-        pairs = self._pairs
-        assert pairs is not None
+    def take(self, count: int) -> Record:
+        """The next units; there must be as many."""
+        assert self._drawn is not None
         units, self._queue = self._queue[:count], self._queue[count:]
-        return pairs.select(torch.cat([(pairs.unit == unit).nonzero()[:, 0] for unit in units]))
+        return self._drawn.take(units)
 
     def _drop_finished(self) -> None:
-        """Frees the memory of pairs that will not be handed out again."""
-        if self._pairs is None:
+        """Frees the memory of units that will not be handed out again."""
+        if self._drawn is None:
             return
         waiting, self._queue = torch.unique(self._queue, return_inverse=True)
-        rows = torch.isin(self._pairs.unit, waiting).nonzero()[:, 0]
-        self._pairs = self._pairs.select(rows) if len(rows) else None
+        self._drawn = self._drawn.take(waiting) if len(waiting) else None
 
     def state(self) -> State:
         """The waiting latents, numbers and prompts, each once."""
         self._drop_finished()
-        if self._pairs is None:
+        if self._drawn is None:
             return {}
-        values = {entry.name: getattr(self._pairs, entry.name) for entry in fields(self._pairs)}
-        return {**values, "prompts": list(self._pairs.prompts), "queue": self._queue}
+        drawn: Any = self._drawn
+        values = {entry.name: getattr(drawn, entry.name) for entry in fields(drawn)}
+        return {**values, "prompts": list(drawn.prompts), "queue": self._queue}
 
     def restore(self, state: State) -> None:
         """Takes back what :meth:`state` gave."""
         if not state:
-            self._pairs, self._queue = None, torch.zeros(0, dtype=torch.int64)
+            self._drawn, self._queue = None, torch.zeros(0, dtype=torch.int64)
             return
         values = {name: value for name, value in state.items() if name not in ("queue", "prompts")}
-        self._pairs = StepPairs(**values, prompts=tuple(state["prompts"]))
+        self._drawn = self.record(**values, prompts=tuple(state["prompts"]))
         self._queue = state["queue"]
 
 
-class RolloutSource:
-    """Batches of pairs that the policy makes itself, with a roll-out whenever they run out.
+class RolloutSource(Generic[Record, BatchOut]):
+    """Batches of what the policy makes itself, with a roll-out whenever it runs out.
 
-    A batch holds ``batch_size`` units. A unit is what the roll-out gave one number: a single pair, or a group of pairs.
+    A batch holds ``batch_size`` units. A unit is what the roll-out gave one number: a single pair, or a group.
 
     Args:
-        rollout: makes the pairs.
+        rollout: makes the units.
+        record: what it makes them as.
+        batch: packs units for the objective, with embedded prompts and on the policy's device.
         prompts: prompts to draw from, shuffled in every epoch.
         embeddings: looks up embedded prompts; batches are on its device.
         prompts_per_rollout: prompts of one roll-out.
         updates_per_rollout: how often each unit is handed out.
         batch_size: units per batch.
-        share_between_pairs: whether pairs of one batch share the x_t that they start from, as groups do.
         seed: seed of the prompts' order and, with the rank, of the roll-outs.
         rank: number of this process.
         world: number of processes.
@@ -121,14 +146,15 @@ class RolloutSource:
 
     def __init__(
         self,
-        rollout: Rollout,
+        rollout: Rollout[Record],
         prompts: Sequence[str],
         embeddings: PromptEmbeddings,
         *,
+        record: type[Record],
+        batch: Callable[[Record, PromptEmbeddings], BatchOut],
         prompts_per_rollout: int,
         updates_per_rollout: int,
         batch_size: int,
-        share_between_pairs: bool = False,
         seed: int,
         rank: int = 0,
         world: int = 1,
@@ -138,45 +164,44 @@ class RolloutSource:
         self.embeddings = embeddings
         self.prompts_per_rollout = prompts_per_rollout
         self.batch_size = batch_size
-        self.share_between_pairs = share_between_pairs
+        self.batch = batch
         self._stream = IndexStream(len(prompts), seed=seed, rank=rank, world=world)
-        self._buffer = PairBuffer(passes=updates_per_rollout)
+        self._buffer = UnitBuffer(record, passes=updates_per_rollout)
         self._generator = torch.Generator().manual_seed(seed * 1_000_003 + rank + 1)
         self._number = 0
         """Roll-outs so far."""
         self._observed: list[Mapping[str, float]] = []
 
-    def next_batch(self) -> StepBatch:
-        """The next pairs, after as many roll-outs as they need.
+    def next_batch(self) -> BatchOut:
+        """The next units, after as many roll-outs as they need.
 
         Raises:
-            SeedpoError: if many consecutive roll-outs give no pair.
+            SeedpoError: if many consecutive roll-outs give none.
         """
         empty = 0
         while len(self._buffer) < self.batch_size:
-            pairs = self._roll_out()
-            empty = 0 if pairs is not None else empty + 1
+            drawn = self._roll_out()
+            empty = 0 if drawn is not None else empty + 1
             if empty == _EMPTY_ROLLOUTS:
                 raise SeedpoError(
                     f"{empty} roll-outs in succession gave no pair whose preference is clear enough; "
                     "lower min_gap, or look at the samples: they may all be alike"
                 )
-            if pairs is not None:
-                self._buffer.fill(pairs, generator=self._generator)
+            if drawn is not None:
+                self._buffer.fill(drawn, generator=self._generator)
                 self.embeddings.forget_all_but(self._buffer.prompts())
-        pairs = self._buffer.take(self.batch_size)
-        return step_batch(pairs, self.embeddings, share_between_pairs=self.share_between_pairs)
+        return self.batch(self._buffer.take(self.batch_size), self.embeddings)
 
     def rolls_out_within(self, batches: int) -> bool:
         """Whether so many batches need another roll-out."""
         return len(self._buffer) < batches * self.batch_size
 
-    def _roll_out(self) -> StepPairs | None:
+    def _roll_out(self) -> Record | None:
         prompts = [self.prompts[row] for row in self._stream.take(self.prompts_per_rollout)]
-        pairs, observed = self.rollout(prompts, generator=self._generator, number=self._number)
+        drawn, observed = self.rollout(prompts, generator=self._generator, number=self._number)
         self._number += 1
         self._observed.append(observed)
-        return pairs
+        return drawn
 
     def fingerprints(self) -> Mapping[str, Fingerprint]:
         """That of the prompts."""
@@ -192,7 +217,7 @@ class RolloutSource:
         return {name: sum(some) / len(some) for name, some in values.items()}
 
     def state(self) -> State:
-        """Position in the prompts, generator, number of roll-outs, waiting pairs, and what was observed since."""
+        """Position in the prompts, generator, number of roll-outs, waiting units, and what was observed since."""
         return {
             "stream": self._stream.state(),
             "generator": self._generator.get_state(),

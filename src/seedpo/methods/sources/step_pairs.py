@@ -90,38 +90,44 @@ class StepPairs:
             prompts=tuple(self.prompts[index] for index in prompts.tolist()),
         )
 
+    def take(self, units: Tensor) -> StepPairs:
+        """The pairs of some units, (U,) int64, in that order."""
+        return self.select(torch.cat([(self.unit == unit).nonzero()[:, 0] for unit in units]))
+
     def with_latents_on(self, device: torch.device | str) -> StepPairs:
         """The same with the latents on another device; numbers stay on the CPU."""
         return replace(self, latents=self.latents.to(device))
 
+    @classmethod
+    def join(cls, parts: Sequence[StepPairs]) -> StepPairs:
+        """Several roll-outs, or parts of one, as one; their units follow each other."""
+        prompts = tuple(dict.fromkeys(prompt for part in parts for prompt in part.prompts))
+        number = {prompt: index for index, prompt in enumerate(prompts)}
+        weights = [part.weight for part in parts if part.weight is not None]
+        references = [part.reference_log_prob for part in parts if part.reference_log_prob is not None]
 
-def join(parts: Sequence[StepPairs]) -> StepPairs:
-    """Several roll-outs, or parts of one, as one; their units follow each other."""
-    prompts = tuple(dict.fromkeys(prompt for part in parts for prompt in part.prompts))
-    number = {prompt: index for index, prompt in enumerate(prompts)}
-    weights = [part.weight for part in parts if part.weight is not None]
-    references = [part.reference_log_prob for part in parts if part.reference_log_prob is not None]
+        def renumbered(name: str, counts: Sequence[int]) -> Tensor:
+            """Numbers of each part, shifted by how many rows the parts before it have."""
+            offsets = [sum(counts[:index]) for index in range(len(counts))]
+            return torch.cat([getattr(part, name) + offset for part, offset in zip(parts, offsets, strict=True)])
 
-    def renumbered(name: str, counts: Sequence[int]) -> Tensor:
-        """Numbers of each part, shifted by how many rows the parts before it have."""
-        offsets = [sum(counts[:index]) for index in range(len(counts))]
-        return torch.cat([getattr(part, name) + offset for part, offset in zip(parts, offsets, strict=True)])
-
-    rows, steps = [len(part.latents) for part in parts], [len(part.start) for part in parts]
-    return StepPairs(
-        latents=torch.cat([part.latents for part in parts]),
-        start=renumbered("start", rows),
-        end=renumbered("end", rows),
-        timestep=torch.cat([part.timestep for part in parts]),
-        next_timestep=torch.cat([part.next_timestep for part in parts]),
-        prompt=torch.cat([torch.tensor([number[prompt] for prompt in part.prompts])[part.prompt] for part in parts]),
-        reference_log_prob=torch.cat(references) if len(references) == len(parts) else None,
-        chosen=renumbered("chosen", steps),
-        rejected=renumbered("rejected", steps),
-        weight=torch.cat(weights) if len(weights) == len(parts) else None,
-        unit=renumbered("unit", [part.units() for part in parts]),
-        prompts=prompts,
-    )
+        rows, steps = [len(part.latents) for part in parts], [len(part.start) for part in parts]
+        return cls(
+            latents=torch.cat([part.latents for part in parts]),
+            start=renumbered("start", rows),
+            end=renumbered("end", rows),
+            timestep=torch.cat([part.timestep for part in parts]),
+            next_timestep=torch.cat([part.next_timestep for part in parts]),
+            prompt=torch.cat(
+                [torch.tensor([number[prompt] for prompt in part.prompts])[part.prompt] for part in parts]
+            ),
+            reference_log_prob=torch.cat(references) if len(references) == len(parts) else None,
+            chosen=renumbered("chosen", steps),
+            rejected=renumbered("rejected", steps),
+            weight=torch.cat(weights) if len(weights) == len(parts) else None,
+            unit=renumbered("unit", [part.units() for part in parts]),
+            prompts=prompts,
+        )
 
 
 def step_batch(pairs: StepPairs, embeddings: PromptEmbeddings, *, share_between_pairs: bool) -> StepBatch:

@@ -6,15 +6,17 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from seedpo.core.sampling import Sampler, draw_noise, step_candidates
+from seedpo.core.types import StepBatch
 from seedpo.methods.settings import MethodConfig, SamplingConfig, StepPoolConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.rollouts import RolloutSource, preference
-from seedpo.methods.sources.step_pairs import StepPairs, join, with_reference
+from seedpo.methods.sources.step_pairs import StepPairs, step_batch, with_reference
 from seedpo.methods.sources.supplies import Decode, Supplies
 from seedpo.protocols import Denoiser, StepAwareReward
 
@@ -136,7 +138,9 @@ class StepRollout:
         if not pairs:
             return None, observed
         rows_at_once = len(prompts) * self.config.candidates
-        whole = with_reference(join(pairs), policy, self.embeddings, sampling=self.sampling, rows_at_once=rows_at_once)
+        whole = with_reference(
+            StepPairs.join(pairs), policy, self.embeddings, sampling=self.sampling, rows_at_once=rows_at_once
+        )
         return whole, observed
 
     def _walk(
@@ -269,7 +273,7 @@ def step_source(
     world: int = 1,
     decode: Decode | None = None,
     preview_decode: Decode | None = None,
-) -> RolloutSource:
+) -> RolloutSource[StepPairs, StepBatch]:
     """SPO's source of pairs; see :class:`StepRollout` and :class:`seedpo.methods.sources.rollouts.RolloutSource`."""
     embeddings = PromptEmbeddings(policy)
     return RolloutSource(
@@ -284,6 +288,8 @@ def step_source(
         ),
         prompts,
         embeddings,
+        record=StepPairs,
+        batch=partial(step_batch, share_between_pairs=False),
         prompts_per_rollout=config.prompts_per_rollout,
         updates_per_rollout=config.updates_per_rollout,
         batch_size=batch_size,
@@ -293,7 +299,7 @@ def step_source(
     )
 
 
-def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource:
+def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource[StepPairs, StepBatch]:
     """SPO's source of pairs for one process of a run."""
     return step_source(
         supplies.policy,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from seedpo.core.sampling import Sampler, draw_noise
-from seedpo.core.types import Trajectory
+from seedpo.core.types import StepBatch, Trajectory
 from seedpo.methods.settings import MethodConfig, SamplingConfig, TrajectoryConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.rollouts import RolloutSource, preference
-from seedpo.methods.sources.step_pairs import StepPairs, with_reference
+from seedpo.methods.sources.step_pairs import StepPairs, step_batch, with_reference
 from seedpo.methods.sources.supplies import Supplies
 from seedpo.protocols import Comparisons, Denoiser, Reward
 
@@ -179,7 +180,7 @@ def trajectory_source(
     rank: int = 0,
     world: int = 1,
     empty_pairs: bool = False,
-) -> RolloutSource:
+) -> RolloutSource[StepPairs, StepBatch]:
     """D3PO's source of pairs; see :class:`TrajectoryRollout` and :class:`RolloutSource`."""
     embeddings = PromptEmbeddings(policy)
     return RolloutSource(
@@ -188,17 +189,18 @@ def trajectory_source(
         ),
         prompts,
         embeddings,
+        record=StepPairs,
+        batch=partial(step_batch, share_between_pairs=config.update_per == "group"),
         prompts_per_rollout=config.prompts_per_rollout,
         updates_per_rollout=config.updates_per_rollout,
         batch_size=batch_size,
-        share_between_pairs=config.update_per == "group",
         seed=seed,
         rank=rank,
         world=world,
     )
 
 
-def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource:
+def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource[StepPairs, StepBatch]:
     """D3PO's source of pairs for one process of a run."""
     return trajectory_source(
         supplies.policy,
