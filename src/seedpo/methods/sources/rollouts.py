@@ -121,7 +121,8 @@ class UnitBuffer(Generic[Record]):
             self._drawn, self._queue = None, torch.zeros(0, dtype=torch.int64)
             return
         values = {name: value for name, value in state.items() if name not in ("queue", "prompts")}
-        self._drawn = self.record(**values, prompts=tuple(state["prompts"]))
+        record: Any = self.record
+        self._drawn = record(**values, prompts=tuple(state["prompts"]))
         self._queue = state["queue"]
 
 
