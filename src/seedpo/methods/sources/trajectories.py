@@ -13,7 +13,8 @@ from seedpo.core.sampling import Sampler, draw_noise
 from seedpo.core.types import StepBatch, Trajectory
 from seedpo.methods.settings import MethodConfig, SamplingConfig, TrajectoryConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.rollouts import RolloutSource, preference
+from seedpo.methods.sources.judging import clear_pairs, judge
+from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.step_pairs import StepPairs, step_batch, with_reference
 from seedpo.methods.sources.supplies import Supplies
 from seedpo.protocols import Comparisons, Denoiser, Reward
@@ -70,49 +71,20 @@ class TrajectoryRollout:
             self.embeddings.negative(len(repeated)),
             generator=generator,
         )
-        images = policy.decode(trajectory.latents[:, -1])
-        chosen, rejected, weight, observed = self._judged(images, repeated)
+        judgement = judge(self.reward, policy.decode(trajectory.latents[:, -1]), repeated, count=count)
+        preferred = clear_pairs(judgement, pairing="all", min_gap=self.config.min_gap, with_equal=self.empty_pairs)
+        chosen, rejected = preferred.chosen, preferred.rejected
+        observed = {**judgement.observed, "pairs_kept": len(chosen) / (len(repeated) * (count - 1) / 2)}
         if not len(chosen):
             return None, observed
         pair, step = self._drawn_steps(chosen, generator=generator)
         pairs = self._step_pairs(trajectory, chosen[pair], rejected[pair], step, prompts)
         if self.empty_pairs:
-            pairs = replace(pairs, weight=weight[pair])
+            pairs = replace(pairs, weight=(~preferred.equal).double()[pair])
         if self.config.reference == "refreshed":
             return pairs, observed
         pairs = with_reference(pairs, policy, self.embeddings, sampling=self.sampling, rows_at_once=len(repeated))
         return pairs, observed
-
-    def _judged(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor, Mapping[str, float]]:
-        """What :meth:`_preferred` gives, and what was observed."""
-        count = self.config.images_per_prompt
-        possible = len(prompts) * (count - 1) / 2
-        if isinstance(self.reward, Comparisons):
-            preferred = self._preferred(self.reward.compare(images, prompts))
-            return *preferred, {"pairs_kept": len(preferred[0]) / possible}
-        scores = self.reward(images, prompts).cpu().view(-1, count)
-        preferred = self._preferred(preference(scores[:, :, None], scores[:, None, :]))
-        observed = {
-            "reward": scores.mean().item(),
-            "reward_std": scores.std(1).mean().item(),
-            "pairs_kept": len(preferred[0]) / possible,
-        }
-        return *preferred, observed
-
-    def _preferred(self, preferences: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows of the winner and the loser of every two images of a prompt with a clear preference, and weights."""
-        prompts, count, _ = preferences.shape
-        first, second = torch.triu_indices(count, count, offset=1)
-        rows = torch.arange(prompts)[:, None] * count
-        image, other = (rows + first).flatten(), (rows + second).flatten()
-        difference = preferences[:, first, second].flatten()
-        clear = difference.abs() > self.config.min_gap
-        if self.empty_pairs:
-            clear |= difference == 0
-        image, other, difference = image[clear], other[clear], difference[clear]
-        swap = difference < 0
-        weight = (difference != 0).double()
-        return torch.where(swap, other, image), torch.where(swap, image, other), weight
 
     def _drawn_steps(self, chosen: Tensor, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Pair and step of every pair of steps: all that have a density, or some of them.

@@ -1,0 +1,99 @@
+"""What a judge says of the images of each prompt, and the clear pairs among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from seedpo.methods.sources.rollouts import preference
+from seedpo.protocols import Comparisons, Reward
+
+Pairing = Literal["all", "best-worst"]
+"""Which two images of a prompt make a pair."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What a reward, or people, say of K images of each of P prompts.
+
+    Attributes:
+        preferences: probability that the first of two images is preferred less that of the second, (P, K, K) in
+            [-1, 1], antisymmetric.
+        scores: rewards (P, K); of people, an image's mean preference over the others.
+        observed: figures to log.
+    """
+
+    preferences: Tensor
+    scores: Tensor
+    observed: Mapping[str, float]
+
+    def clear(self, min_gap: float) -> Tensor:
+        """Prompts whose best image is preferred to its worst by more than a gap, (P,) bool."""
+        rows = torch.arange(len(self.scores))
+        return self.preferences[rows, self.scores.argmax(1), self.scores.argmin(1)] > min_gap
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePairing:
+    """Pairs of images, numbered from 0 over all prompts: image k of prompt p is p K + k.
+
+    Attributes:
+        chosen: the preferred image of each pair, (N,) int64.
+        rejected: the other image, (N,) int64.
+        equal: whether neither is preferred, (N,) bool.
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+    equal: Tensor
+
+
+def judge(judge: Reward | Comparisons, images: Tensor, prompts: Sequence[str], *, count: int) -> Judgement:
+    """Asks a reward, or people, about images.
+
+    Args:
+        judge: scores images, or says of every two which is preferred.
+        images: ``count`` of each prompt in succession.
+        prompts: one for each image.
+        count: images of a prompt, K.
+    """
+    if isinstance(judge, Comparisons):
+        preferences = judge.compare(images, prompts)
+        return Judgement(preferences=preferences, scores=preferences.sum(2) / (count - 1), observed={})
+    scores = judge(images, prompts).cpu().view(-1, count)
+    observed = {"reward": scores.mean().item(), "reward_std": scores.std(1).mean().item()}
+    return Judgement(preferences=preference(scores[:, :, None], scores[:, None, :]), scores=scores, observed=observed)
+
+
+def clear_pairs(judgement: Judgement, *, pairing: Pairing, min_gap: float, with_equal: bool = False) -> ImagePairing:
+    """The pairs whose winner is preferred by more than a gap.
+
+    Args:
+        judgement: of K images of each prompt.
+        pairing: ``all``: every two images of a prompt; ``best-worst``: the image with the highest score and the one
+            with the lowest.
+        min_gap: a pair is kept if the preference exceeds this.
+        with_equal: whether pairs without any preference are kept, too.
+    """
+    prompts, count, _ = judgement.preferences.shape
+    rows = torch.arange(prompts)[:, None]
+    if pairing == "all":
+        first, second = (places.expand(prompts, -1) for places in torch.triu_indices(count, count, offset=1))
+    else:
+        first, second = judgement.scores.argmax(1, keepdim=True), judgement.scores.argmin(1, keepdim=True)
+    difference = judgement.preferences[rows, first, second].flatten()
+    image, other = ((rows * count + places).flatten() for places in (first, second))
+    clear = difference.abs() > min_gap
+    if with_equal:
+        clear |= difference == 0
+    image, other, difference = image[clear], other[clear], difference[clear]
+    swap = difference < 0
+    return ImagePairing(
+        chosen=torch.where(swap, other, image),
+        rejected=torch.where(swap, image, other),
+        equal=difference == 0,
+    )
