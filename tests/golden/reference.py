@@ -43,6 +43,16 @@ def loss_and_pull(margin: Array, b: float, loss: str) -> tuple[Array, Array]:
         return (margin / b - 1 / (2 * b)) ** 2, -2 * (margin / b - 1 / (2 * b)) / b
     if loss == "hinge":  # arXiv 2305.10425, in implicit rewards: max(0, 1 - margin)
         return np.maximum(0, 1 - margin), (margin < 1).astype(float)
+    if loss == "linear":  # arXiv 2605.21123: the weight clip(1/2 - 0.4 m, eta, 1 - eta), and its integral
+        weight = np.clip(0.5 - 0.4 * margin, 0.001, 0.999)
+        reach = (0.5 - 0.001) / 0.4
+        middle, low, high = 0.2 * (1.25 - margin) ** 2, 0.999**2 / 0.8, 0.001**2 / 0.8
+        left, right = low - 0.999 * (margin + reach), high - 0.001 * (margin - reach)
+        return np.where(margin < -reach, left, np.where(margin > reach, right, middle)), weight
+    if loss == "dmpo":  # arXiv 2507.07510: KL(p || q) of Bernoulli p = sigma(m) and q = 1 - alpha
+        p, q = sigmoid(margin), 0.99
+        divergence = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+        return divergence, -p * (1 - p) * (np.log(p / (1 - p)) - np.log(q / (1 - q)))
     return -np.log(sigmoid(margin)), sigmoid(-margin)
 
 
@@ -61,6 +71,7 @@ def see_diffusion_dpo(sides: dict[str, Array], a: float, b: float, loss: str = "
 
 
 PREDICTIONS = ("model_w", "model_l", "ref_w", "ref_l")
+OTHER_LOSSES = ("ipo", "hinge", "linear", "dmpo")
 
 
 # --- D3PO, arXiv 2311.13231, and SPO, arXiv 2406.04314: DDIM steps, mean log-probability, clipped ratio ---------------
@@ -144,7 +155,7 @@ def noise_case(generator: np.random.Generator) -> dict[str, Any]:
     ]
     case["other_losses"] = [
         {"loss": loss, **see_record(gamma, convention, a, see_diffusion_dpo(sides, a, case["beta"], loss))}
-        for loss in ("ipo", "hinge")
+        for loss in OTHER_LOSSES
         for gamma, convention, a in settings(case["beta"])[:2]
     ]
     return case
@@ -187,7 +198,7 @@ def step_case(
     ]
     case["other_losses"] = [
         {"loss": loss, **see_record(gamma, convention, a, see_step_dpo(case, sides, a, beta, loss))}
-        for loss in ("ipo", "hinge")
+        for loss in OTHER_LOSSES
         for gamma, convention, a in settings(beta)[:2]
     ]
     return case

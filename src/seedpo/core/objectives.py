@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from seedpo.core.entropy import EntropyConvention, entropy_weights
-from seedpo.core.losses import LOSSES
+from seedpo.core.losses import LINEAR_SLOPE, LOSSES, LossConstants
 from seedpo.core.types import LossOutput
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "clip_log_ratio",
     "entropy_weights",
     "implicit_reward",
+    "margin_slope",
     "preference_loss",
     "preference_metrics",
     "see_loss",
@@ -102,24 +104,49 @@ def implicit_reward(
     return policy_weight * log_ratio + (policy_weight - reference_weight) * reference_log_prob.detach()
 
 
-def sigmoid_loss(margin: Tensor, beta: float) -> Tensor:
+def sigmoid_loss(margin: Tensor, constants: LossConstants) -> Tensor:
     """-log sigma(m): Bradley-Terry's log-likelihood (DPO)."""
     return -logsigmoid(margin)
 
 
-def ipo_loss(margin: Tensor, beta: float) -> Tensor:
+def ipo_loss(margin: Tensor, constants: LossConstants) -> Tensor:
     """(h - 1 / (2 b))^2 of h = m / b.
 
     At a = b = beta, h is Delta log(policy / reference), and this is the paper's loss (eq. 17, whose tau is beta). With
     the entropy term the optimum of a linear preference reward r is a Delta log policy - b Delta log reference = Delta
     r, so that m is what is regressed on 1/2; h = m / b keeps the paper's scale. Its gradient vanishes at m = 1/2.
     """
-    return (margin / beta - 1 / (2 * beta)).square()
+    return (margin / constants.beta - 1 / (2 * constants.beta)).square()
 
 
-def hinge_loss(margin: Tensor, beta: float) -> Tensor:
+def hinge_loss(margin: Tensor, constants: LossConstants) -> Tensor:
     """max(0, 1 - m): SLiC's rank calibration with the margin of implicit rewards, as RSO (arXiv 2309.06657) has it."""
     return (1 - margin).clamp(min=0)
+
+
+def linear_loss(margin: Tensor, constants: LossConstants) -> Tensor:
+    """The convex loss whose slope is -w(m), w(m) = clip(1/2 - 0.4 m, eta, 1 - eta): Linear-DPO's weight.
+
+    Linear-DPO (arXiv 2605.21123) replaces the sigmoid in DPO's gradient by this line; with its D = -2 m / beta the
+    published code reads clip(1/2 + 0.2 beta D, eta, 1 - eta). That code leaves out the factor beta/2 that DPO's gradient
+    has; here it stays, so that learning rates compare. The integral is 0.2 (5/4 - m)^2 where nothing is clipped, and
+    goes on as a line: with eta = 0 it is 0 from m = 5/4 on, with eta > 0 it falls for ever.
+    """
+    top = 0.5 / LINEAR_SLOPE
+    near = margin.clamp(-constants.linear_reach, constants.linear_reach)
+    return LINEAR_SLOPE / 2 * (top - near).square() - LINEAR_SLOPE * (top - near) * (margin - near)
+
+
+def dmpo_loss(margin: Tensor, constants: LossConstants) -> Tensor:
+    """KL(Bern(sigma(m)) || Bern(1 - alpha)): the reverse of the KL that label smoothing minimises (DMPO).
+
+    arXiv 2507.07510, as Diffusion-SDPO's code has it. Its slope is sigma(m) sigma(-m) (m - log((1 - alpha) / alpha)):
+    unlike the sigmoid's it also vanishes where a pair is far on the wrong side, and it turns round at sigma(m) = 1 -
+    alpha. With a probability p the label is that of the expectation p L(m) + (1 - p) L(-m).
+    """
+    wrong = constants.dmpo_smoothing
+    likely = margin.sigmoid() * (logsigmoid(margin) - math.log1p(-wrong))
+    return likely + (-margin).sigmoid() * (logsigmoid(-margin) - math.log(wrong))
 
 
 def preference_loss(
@@ -128,7 +155,7 @@ def preference_loss(
     chosen_probability: Tensor | None = None,
     *,
     loss: str = "sigmoid",
-    beta: float = 1.0,
+    constants: LossConstants = LossConstants(),
 ) -> Tensor:
     """Losses p L(m) + (1 - p) L(-m) of m = chosen_reward - rejected_reward, L from :data:`seedpo.core.losses.LOSSES`.
 
@@ -141,17 +168,45 @@ def preference_loss(
         rejected_reward: (B,).
         chosen_probability: p, the probability that the first is preferred, in [0, 1], (B,); ``None``: 1 throughout.
         loss: which loss.
-        beta: weight of the reference, the scale of IPO's loss.
+        constants: numbers of the losses.
 
     Returns:
         Losses, (B,).
     """
-    function: Callable[[Tensor, float], Tensor] = LOSSES[loss].function
+    function: Callable[[Tensor, LossConstants], Tensor] = LOSSES[loss].function
     margin = chosen_reward - rejected_reward
     if chosen_probability is None:
-        return function(margin, beta)
+        return function(margin, constants)
     probability = chosen_probability.to(margin)
-    return probability * function(margin, beta) + (1 - probability) * function(-margin, beta)
+    return probability * function(margin, constants) + (1 - probability) * function(-margin, constants)
+
+
+def margin_slope(
+    margin: Tensor,
+    chosen_probability: Tensor | None = None,
+    *,
+    loss: str = "sigmoid",
+    constants: LossConstants = LossConstants(),
+) -> Tensor:
+    """dL/dm of :func:`preference_loss` at each margin: -sigma(-m) for the sigmoid and a certain label.
+
+    The gradient of a pair is a times this times (grad log policy(chosen) - grad log policy(rejected)): below 0 it pulls
+    the chosen side up and pushes the rejected one away.
+
+    Args:
+        margin: m, (B,).
+        chosen_probability: as in :func:`preference_loss`.
+        loss: as in :func:`preference_loss`.
+        constants: as in :func:`preference_loss`.
+
+    Returns:
+        Slopes, (B,), without gradient.
+    """
+    with torch.enable_grad():
+        leaf = margin.detach().requires_grad_()
+        losses = preference_loss(leaf, torch.zeros_like(leaf), chosen_probability, loss=loss, constants=constants)
+        (slope,) = torch.autograd.grad(losses.sum(), leaf)
+    return slope
 
 
 def see_loss(
@@ -165,6 +220,7 @@ def see_loss(
     clip_range: float | None = None,
     chosen_probability: Tensor | None = None,
     loss: str = "sigmoid",
+    constants: LossConstants = LossConstants(),
 ) -> LossOutput:
     """The loss and its metrics, of log-probabilities of predicted noise or of denoising steps.
 
@@ -178,9 +234,11 @@ def see_loss(
         clip_range: as in :func:`clip_log_ratio`.
         chosen_probability: as in :func:`preference_loss`.
         loss: as in :func:`preference_loss`.
+        constants: numbers of the losses; their beta is b, whatever it says.
 
     Returns:
-        Losses (B,) and the metrics of :func:`preference_metrics`.
+        Losses (B,), the metrics of :func:`preference_metrics`, and ``gradient_factor``: |dL/dm|, sigma(-m) for the
+        sigmoid and a certain label.
 
     Raises:
         ValueError: if ``clip_range`` is outside (0, 1).
@@ -199,17 +257,20 @@ def see_loss(
         )
     )
     reference = chosen_reference_log_prob - rejected_reference_log_prob
+    constants = replace(constants, beta=reference_weight)
+    slope = margin_slope(chosen_reward - rejected_reward, chosen_probability, loss=loss, constants=constants)
+    metrics = preference_metrics(
+        chosen_reward,
+        rejected_reward,
+        chosen_log_ratio=chosen_log_prob - chosen_reference_log_prob,
+        rejected_log_ratio=rejected_log_prob - rejected_reference_log_prob,
+        offset=(policy_weight - reference_weight) * reference.detach(),
+        clip_range=clip_range,
+        chosen_probability=chosen_probability,
+    )
     return LossOutput(
-        losses=preference_loss(chosen_reward, rejected_reward, chosen_probability, loss=loss, beta=reference_weight),
-        metrics=preference_metrics(
-            chosen_reward,
-            rejected_reward,
-            chosen_log_ratio=chosen_log_prob - chosen_reference_log_prob,
-            rejected_log_ratio=rejected_log_prob - rejected_reference_log_prob,
-            offset=(policy_weight - reference_weight) * reference.detach(),
-            clip_range=clip_range,
-            chosen_probability=chosen_probability,
-        ),
+        losses=preference_loss(chosen_reward, rejected_reward, chosen_probability, loss=loss, constants=constants),
+        metrics={**metrics, "gradient_factor": slope.abs()},
         spreads=("offset",),
     )
 

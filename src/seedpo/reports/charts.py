@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from seedpo.core.losses import LOSSES, clipped_loss
+from seedpo.core.losses import LOSSES, LossConstants, clipped_loss
 from seedpo.pages.figures import Line, Panel
 from seedpo.pages.wording import sentence
 from seedpo.reports.curves import Curve
@@ -249,7 +249,7 @@ def _of_loss(health: Health, run: Run) -> Health:
     name = str(run.get("loss") or "sigmoid")
     if health.key != "loss" or name == "sigmoid":
         return health
-    start = LOSSES[name].start_value(float(run.get("beta") or 1.0))
+    start = LOSSES[name].start_value(LossConstants(beta=float(run.get("beta") or 1.0)))
     healthy = f"Starts near {start:.3g} without the entropy term and falls slowly. A spike that stays is trouble."
     return replace(health, healthy=healthy, mark=(start, "start"))
 

@@ -7,7 +7,7 @@ all. The bounds follow from the settings. The usual ranges are those of the embe
 from __future__ import annotations
 
 from seedpo.core.entropy import clipped_margin
-from seedpo.core.losses import LOSSES, clipped_loss
+from seedpo.core.losses import LOSSES, LossConstants, clipped_loss
 from seedpo.training.settings import RunConfig
 
 FLAT = 0.1
@@ -45,7 +45,7 @@ def expected_loss(a: float, b: float, clip_range: float | None, loss: str = "sig
         clip_range: of the ratio policy/reference; `None` without clipping.
         loss: name of the loss of a pair.
     """
-    start_value = f"{LOSSES[loss].start_value(b):.3g}"
+    start_value = f"{LOSSES[loss].start_value(LossConstants(beta=b)):.3g}"
     if a != b:
         return (
             f"starts away from {start_value}, mostly above it, because the entropy term's offset spreads the margins; "
