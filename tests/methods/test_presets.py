@@ -17,13 +17,15 @@ from seedpo.training.settings import RunConfig
 from tests.methods.sources.toys import ToyDenoiser
 
 
-def test_the_three_methods() -> None:
+def test_the_methods() -> None:
     facts = {
         row.name: (row.log_prob, row.source.judged, row.source.fixed_pairs, row.source.why_no_people is None)
         for row in METHODS.entries
     }
     assert facts == {
         "diffusion-dpo": ("noise", None, True, False),
+        "linear-dpo": ("noise", None, True, False),
+        "dmpo": ("noise", None, True, False),
         "d3po": ("steps", "images", False, True),
         "spo": ("steps", "previews", False, False),
     }
@@ -55,7 +57,14 @@ def echo(config: Any, supplies: Supplies) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("name", "beta", "clip_range"), [("diffusion-dpo", 2000.0, None), ("d3po", 0.1, 0.1), ("spo", 10.0, 0.1)]
+    ("name", "beta", "clip_range"),
+    [
+        ("diffusion-dpo", 2000.0, None),
+        ("linear-dpo", 100.0, None),
+        ("dmpo", 2000.0, None),
+        ("d3po", 0.1, 0.1),
+        ("spo", 10.0, 0.1),
+    ],
 )
 def test_published_settings(name: str, beta: float, clip_range: float | None) -> None:
     config = build_config(RunConfig, METHODS[name].defaults, {"method": name})

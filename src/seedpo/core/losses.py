@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -43,6 +43,9 @@ class LossConstants:
     def dmpo_margin(self) -> float:
         """The margin at which sigma(m) is the smoothed label of `dmpo`."""
         return math.log1p(-self.dmpo_smoothing) - math.log(self.dmpo_smoothing)
+
+
+DEFAULT_CONSTANTS = LossConstants()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,11 +133,17 @@ LOSSES = {
 
 
 def clipped_loss(
-    policy_weight: float, clip_range: float, *, loss: str = "sigmoid", constants: LossConstants | None = None
+    policy_weight: float, clip_range: float, *, loss: str = "sigmoid", constants: LossConstants = DEFAULT_CONSTANTS
 ) -> tuple[float, float]:
     """Least and greatest loss of a base method (gamma = 0) whose ratios are held in [1 - clip_range, 1 + clip_range].
 
     At beta = 0.1 and clip_range = 0.1, as published for D3PO, [0.683, 0.703]: such a loss looks flat, always.
+
+    Args:
+        policy_weight: beta, which is that of the constants, too.
+        clip_range: in (0, 1).
+        loss: name of the loss of a pair.
+        constants: numbers of the losses.
     """
-    constants = constants or LossConstants(beta=policy_weight)
+    constants = replace(constants, beta=policy_weight)
     return LOSSES[loss].bounds(clipped_margin(policy_weight, clip_range), constants)

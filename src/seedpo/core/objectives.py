@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from seedpo.core.entropy import EntropyConvention, entropy_weights
-from seedpo.core.losses import LINEAR_SLOPE, LOSSES, LossConstants
+from seedpo.core.losses import DEFAULT_CONSTANTS, LINEAR_SLOPE, LOSSES, LossConstants
 from seedpo.core.types import LossOutput
 
 __all__ = [
@@ -128,8 +128,8 @@ def linear_loss(margin: Tensor, constants: LossConstants) -> Tensor:
     """The convex loss whose slope is -w(m), w(m) = clip(1/2 - 0.4 m, eta, 1 - eta): Linear-DPO's weight.
 
     Linear-DPO (arXiv 2605.21123) replaces the sigmoid in DPO's gradient by this line; with its D = -2 m / beta the
-    published code reads clip(1/2 + 0.2 beta D, eta, 1 - eta). That code leaves out the factor beta/2 that DPO's gradient
-    has; here it stays, so that learning rates compare. The integral is 0.2 (5/4 - m)^2 where nothing is clipped, and
+    published code reads clip(1/2 + 0.2 beta D, eta, 1 - eta). That code leaves out the factor beta/2 of DPO's gradient,
+    which stays here, so that learning rates compare. The integral is 0.2 (5/4 - m)^2 where nothing is clipped, and
     goes on as a line: with eta = 0 it is 0 from m = 5/4 on, with eta > 0 it falls for ever.
     """
     top = 0.5 / LINEAR_SLOPE
@@ -155,7 +155,7 @@ def preference_loss(
     chosen_probability: Tensor | None = None,
     *,
     loss: str = "sigmoid",
-    constants: LossConstants = LossConstants(),
+    constants: LossConstants = DEFAULT_CONSTANTS,
 ) -> Tensor:
     """Losses p L(m) + (1 - p) L(-m) of m = chosen_reward - rejected_reward, L from :data:`seedpo.core.losses.LOSSES`.
 
@@ -186,7 +186,7 @@ def margin_slope(
     chosen_probability: Tensor | None = None,
     *,
     loss: str = "sigmoid",
-    constants: LossConstants = LossConstants(),
+    constants: LossConstants = DEFAULT_CONSTANTS,
 ) -> Tensor:
     """dL/dm of :func:`preference_loss` at each margin: -sigma(-m) for the sigmoid and a certain label.
 
@@ -220,7 +220,7 @@ def see_loss(
     clip_range: float | None = None,
     chosen_probability: Tensor | None = None,
     loss: str = "sigmoid",
-    constants: LossConstants = LossConstants(),
+    constants: LossConstants = DEFAULT_CONSTANTS,
 ) -> LossOutput:
     """The loss and its metrics, of log-probabilities of predicted noise or of denoising steps.
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from seedpo.core.draws import PairDraws
+from seedpo.core.losses import DEFAULT_CONSTANTS, LossConstants
 from seedpo.core.noise_weights import MIN_SNR_GAMMA, NOISE_WEIGHTS
 from seedpo.core.objectives import see_loss
 from seedpo.core.transitions import Reduction, noise_log_prob
@@ -32,6 +33,7 @@ class NoiseDPO:
         reference_weight: b of the same.
         reduction: ``mean`` over the latent dimensions as published, or ``sum``.
         loss: a name in :data:`seedpo.core.losses.LOSSES`.
+        constants: numbers of the losses.
         noise_weight: a name in :data:`seedpo.core.noise_weights.NOISE_WEIGHTS`: w of the pair's time step, which weighs
             the log-probabilities of both images, of policy and reference alike.
         min_snr_gamma: limit of `min-snr`.
@@ -50,6 +52,7 @@ class NoiseDPO:
         reference_weight: float,
         reduction: Reduction = "mean",
         loss: str = "sigmoid",
+        constants: LossConstants = DEFAULT_CONSTANTS,
         noise_weight: str = "constant",
         min_snr_gamma: float = MIN_SNR_GAMMA,
         draws: PairDraws | None = None,
@@ -61,6 +64,7 @@ class NoiseDPO:
         self.reference_weight = reference_weight
         self.reduction: Reduction = reduction
         self.loss_name = loss
+        self.constants = constants
         self.noise_weight = NOISE_WEIGHTS[noise_weight]
         self.min_snr_gamma = min_snr_gamma
         self.draws = draws
@@ -102,6 +106,7 @@ class NoiseDPO:
             reference_weight=self.reference_weight,
             chosen_probability=batch.chosen_probability,
             loss=self.loss_name,
+            constants=self.constants,
         )
         dimensions = math.prod(batch.chosen_latents.shape[1:]) if self.reduction == "sum" else 1
         log_probs = {
@@ -164,6 +169,7 @@ def noise_objective(
         reference_weight=scale * reference_weight,
         reduction=config.reduction,
         loss=config.loss,
+        constants=config.objective.loss_constants,
         noise_weight=config.noise_weight,
         min_snr_gamma=config.min_snr_gamma or MIN_SNR_GAMMA,
         draws=draws,

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
+from seedpo.core.losses import LossConstants
 from seedpo.settings import Scope, Section
 
 
@@ -41,6 +42,18 @@ class FlowConfig(Section):
 
 class ObjectiveConfig(Section):
     """Settings of single objectives; each is refused where another one is trained (docs/objectives.md)."""
+
+    linear_floor: Annotated[float, Scope(fact="loss", values=("linear",), strict=True)] = Field(0.001, ge=0.0, lt=0.5)
+    """Least weight of a pair with `loss: linear`, eta of Linear-DPO; its greatest is 1 less this. Published: 0.001 for
+    SD1.5 and 0 for SDXL, with which pairs of a margin above 5/4 have no gradient."""
+    dmpo_smoothing: Annotated[float, Scope(fact="loss", values=("dmpo",), strict=True)] = Field(0.01, gt=0.0, lt=0.5)
+    """Probability that a label is wrong, alpha of DMPO, with `loss: dmpo`: the margin of a pair is drawn to
+    log((1 - alpha) / alpha), 4.6 at 0.01."""
+
+    @property
+    def loss_constants(self) -> LossConstants:
+        """The numbers of the losses of a margin."""
+        return LossConstants(linear_floor=self.linear_floor, dmpo_smoothing=self.dmpo_smoothing)
 
 
 class TrajectoryConfig(Section):

@@ -15,6 +15,7 @@ import math
 import torch
 
 from seedpo.core.draws import PairDraws
+from seedpo.core.losses import DEFAULT_CONSTANTS, LossConstants
 from seedpo.core.objectives import see_loss
 from seedpo.core.sampling import Sampler, SamplingSettings
 from seedpo.core.transitions import Reduction, scaled_square
@@ -33,6 +34,7 @@ class TransitionDPO:
         clip_range: range of the ratio policy/reference; ``None``: no clipping.
         reduction: ``mean`` over the latent dimensions as published, or ``sum``.
         loss: a name in :data:`seedpo.core.losses.LOSSES`.
+        constants: numbers of the losses.
         square: whether -|x' - mean|^2 stands for the log-probability, as in the published code of CPS.
 
     Raises:
@@ -48,6 +50,7 @@ class TransitionDPO:
         clip_range: float | None = None,
         reduction: Reduction = "mean",
         loss: str = "sigmoid",
+        constants: LossConstants = DEFAULT_CONSTANTS,
         square: bool = False,
     ) -> None:
         if sampling.eta is not None and not sampling.eta > 0:
@@ -58,6 +61,7 @@ class TransitionDPO:
         self.clip_range = clip_range
         self.reduction: Reduction = reduction
         self.loss_name = loss
+        self.constants = constants
         self.square = square
 
     def loss(self, policy: Policy, batch: StepBatch, *, generator: torch.Generator) -> LossOutput:
@@ -89,6 +93,7 @@ class TransitionDPO:
             reference_weight=self.reference_weight,
             clip_range=self.clip_range,
             loss=self.loss_name,
+            constants=self.constants,
         )
 
 
@@ -104,5 +109,6 @@ def transition_objective(
         clip_range=config.clip_range,
         reduction=config.reduction,
         loss=config.loss,
+        constants=config.objective.loss_constants,
         square=config.fidelity.cps_square,
     )

@@ -71,6 +71,12 @@ def _of_scenes(*, guidance_scale: float, eta: float) -> Mapping[str, Any]:
     }
 
 
+def _of_pairs(*, max_steps: int, evaluate_every: int) -> dict[str, dict[str, Any]]:
+    """What the losses of a margin on labelled pairs change for an embedded model: all of them the same."""
+    changes = {"beta": 50.0, "learning_rate": 1e-3, "max_steps": max_steps, "evaluate_every": evaluate_every}
+    return {method: changes for method in ("diffusion-dpo", "linear-dpo", "dmpo")}
+
+
 MODELS = Registry(
     "model",
     (
@@ -84,7 +90,9 @@ MODELS = Registry(
             settings=_of_scenes(guidance_scale=3.0, eta=1.0),
             # Rates at which the truth rises within two minutes on two cores; docs/embedded-world.md has the figures.
             by_method={
-                "diffusion-dpo": {"beta": 50.0, "learning_rate": 1e-3, "max_steps": 64, "evaluate_every": 16},
+                **dict.fromkeys(
+                    PAIR_METHODS, {"beta": 50.0, "learning_rate": 1e-3, "max_steps": 64, "evaluate_every": 16}
+                ),
                 "spo": {
                     "learning_rate": 6e-4,
                     "batch_size": 32,
@@ -116,7 +124,9 @@ MODELS = Registry(
             loading={"max_sequence_length": 1},  # zeros in place of the T5's states; more of them cost time only
             settings=_of_scenes(guidance_scale=1.6, eta=0.5),  # less guidance leaves colours more of their spread
             by_method={
-                "diffusion-dpo": {"beta": 50.0, "learning_rate": 1e-3, "max_steps": 24, "evaluate_every": 12},
+                **dict.fromkeys(
+                    PAIR_METHODS, {"beta": 50.0, "learning_rate": 1e-3, "max_steps": 24, "evaluate_every": 12}
+                ),
                 "spo": {
                     "beta": 10.0,
                     "learning_rate": 1e-3,

@@ -249,9 +249,16 @@ def _of_loss(health: Health, run: Run) -> Health:
     name = str(run.get("loss") or "sigmoid")
     if health.key != "loss" or name == "sigmoid":
         return health
-    start = LOSSES[name].start_value(LossConstants(beta=float(run.get("beta") or 1.0)))
+    start = LOSSES[name].start_value(_constants(run))
     healthy = f"Starts near {start:.3g} without the entropy term and falls slowly. A spike that stays is trouble."
     return replace(health, healthy=healthy, mark=(start, "start"))
+
+
+def _constants(run: Run) -> LossConstants:
+    """The numbers of the run's loss."""
+    objective = run.config.get("objective") or {}
+    own = {key: float(objective[key]) for key in ("linear_floor", "dmpo_smoothing") if key in objective}
+    return LossConstants(beta=float(run.get("beta") or 1.0), **own)
 
 
 def _marks(health: Health, run: Run) -> tuple[tuple[float, str], ...]:
@@ -295,10 +302,8 @@ def _clip_note(setting: Setting) -> list[str]:
     clip = setting.runs[0].config.get("clip_range") if setting.runs else None
     if not clip or setting.gamma != 0:
         return []
+    weight, constants = setting.policy_weight, _constants(setting.runs[0])
     loss = str(setting.runs[0].config.get("loss", "sigmoid"))
-    low, high = clipped_loss(setting.policy_weight, float(clip), loss=loss)
-    return (
-        [f"{setting.name}: the loss {expected_loss(setting.policy_weight, setting.beta, float(clip), loss)}"]
-        if high - low < FLAT
-        else []
-    )
+    low, high = clipped_loss(weight, float(clip), loss=loss, constants=constants)
+    expected = expected_loss(weight, setting.beta, float(clip), loss, constants)
+    return [f"{setting.name}: the loss {expected}"] if high - low < FLAT else []

@@ -6,8 +6,10 @@ all. The bounds follow from the settings. The usual ranges are those of the embe
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from seedpo.core.entropy import clipped_margin
-from seedpo.core.losses import LOSSES, LossConstants, clipped_loss
+from seedpo.core.losses import DEFAULT_CONSTANTS, LOSSES, LossConstants, clipped_loss
 from seedpo.training.settings import RunConfig
 
 FLAT = 0.1
@@ -24,7 +26,7 @@ def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
     a, b = config.weights
     clip = "no clipping" if config.clip_range is None else f"clip_range {config.clip_range:g}"
     lines = [
-        f"loss: {expected_loss(a, b, config.clip_range, config.loss)}",
+        f"loss: {expected_loss(a, b, config.clip_range, config.loss, config.objective.loss_constants)}",
         f"rewards/accuracies: {_accuracy(a == b, fixed_pairs)}",
         f"margin_abs: {_margins(a, b, config.clip_range)}",
     ]
@@ -37,15 +39,22 @@ def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
     return [head, *(f"  {line}" for line in lines)]
 
 
-def expected_loss(a: float, b: float, clip_range: float | None, loss: str = "sigmoid") -> str:
+def expected_loss(
+    a: float,
+    b: float,
+    clip_range: float | None,
+    loss: str = "sigmoid",
+    constants: LossConstants = DEFAULT_CONSTANTS,
+) -> str:
     """What the loss does in a healthy run.
 
     Args:
         a, b: weights of the policy's and the reference's log-probability.
         clip_range: of the ratio policy/reference; `None` without clipping.
         loss: name of the loss of a pair.
+        constants: numbers of the losses; their beta is b, whatever it says.
     """
-    start_value = f"{LOSSES[loss].start_value(LossConstants(beta=b)):.3g}"
+    start_value = f"{LOSSES[loss].start_value(replace(constants, beta=b)):.3g}"
     if a != b:
         return (
             f"starts away from {start_value}, mostly above it, because the entropy term's offset spreads the margins; "
@@ -57,7 +66,7 @@ def expected_loss(a: float, b: float, clip_range: float | None, loss: str = "sig
             "0.6 to 0.69 is usual for long, and single steps may rise" if loss == "sigmoid" else "single steps may rise"
         )
         return f"{start} and falls slowly; {usual}"
-    low, high = clipped_loss(a, clip_range, loss=loss)
+    low, high = clipped_loss(a, clip_range, loss=loss, constants=constants)
     bounds = f"{start} and cannot leave [{low:.3f}, {high:.3f}]"
     if high - low >= FLAT:
         return f"{bounds}; 0.6 to 0.7 is usual" if loss == "sigmoid" else bounds

@@ -162,7 +162,8 @@ class RunConfig(ModelSettings, TrainingConfig):
     """`relative`: a = beta (1 + gamma). `absolute`: a = beta + gamma."""
     loss: Annotated[str, OF_MARGINS] = "sigmoid"
     """Loss of a pair, of the margin m of implicit rewards: `sigmoid`, -log sigma(m), as published; `ipo`, a squared
-    distance of m from 1/2; `hinge`, max(0, 1 - m)."""
+    distance of m from 1/2; `hinge`, max(0, 1 - m); `linear`, whose slope rises linearly to 0 (Linear-DPO); `dmpo`, the
+    reverse KL from a smoothed label (DMPO)."""
     objective: ObjectiveConfig = ObjectiveConfig()
     reduction: Literal["sum", "mean"] = "mean"
     """How a log-probability is reduced over the latent dimensions; the published betas are for `mean`."""

@@ -141,7 +141,9 @@ def inert(lines: Sequence[Mapping[str, Any]], config: RunConfig, threshold: floa
     if config.clip_range is not None and policy_weight == reference_weight:
         bound = clipped_margin(policy_weight, config.clip_range)
         if bound < threshold:
-            low, high = clipped_loss(policy_weight, config.clip_range, loss=config.loss)
+            low, high = clipped_loss(
+                policy_weight, config.clip_range, loss=config.loss, constants=config.objective.loss_constants
+            )
             return Sign(
                 value=bound,
                 seen=f"|m| cannot exceed {bound:.2g} at beta = {config.beta:g} and clip_range = {config.clip_range:g}, "
