@@ -67,11 +67,8 @@ def test_bounds_are_the_extremes(loss: str, bound: float) -> None:
     low, high = LOSSES[loss].bounds(bound, CONSTANTS)
     assert (low, high) == pytest.approx((float(losses.min()), float(losses.max())), rel=1e-6, abs=1e-6)
     assert LOSSES[loss].start_value(CONSTANTS) == pytest.approx(float(losses[10000]))
-    assert (
-        clipped_loss(BETA, 0.1, loss=loss, constants=CONSTANTS)[0]
-        < LOSSES[loss].start_value(CONSTANTS)
-        < clipped_loss(BETA, 0.1, loss=loss, constants=CONSTANTS)[1]
-    )
+    least, greatest = clipped_loss(BETA, 0.1, loss=loss, constants=CONSTANTS)
+    assert least < LOSSES[loss].start_value(CONSTANTS) < greatest
 
 
 @EVERY

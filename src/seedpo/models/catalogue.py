@@ -74,7 +74,7 @@ def _of_scenes(*, guidance_scale: float, eta: float) -> Mapping[str, Any]:
 def _of_pairs(*, max_steps: int, evaluate_every: int) -> dict[str, dict[str, Any]]:
     """What the losses of a margin on labelled pairs change for an embedded model: all of them the same."""
     changes = {"beta": 50.0, "learning_rate": 1e-3, "max_steps": max_steps, "evaluate_every": evaluate_every}
-    return {method: changes for method in ("diffusion-dpo", "linear-dpo", "dmpo")}
+    return dict.fromkeys(("diffusion-dpo", "linear-dpo", "dmpo"), changes)
 
 
 MODELS = Registry(
@@ -90,9 +90,7 @@ MODELS = Registry(
             settings=_of_scenes(guidance_scale=3.0, eta=1.0),
             # Rates at which the truth rises within two minutes on two cores; docs/embedded-world.md has the figures.
             by_method={
-                **dict.fromkeys(
-                    PAIR_METHODS, {"beta": 50.0, "learning_rate": 1e-3, "max_steps": 64, "evaluate_every": 16}
-                ),
+                **_of_pairs(max_steps=64, evaluate_every=16),
                 "spo": {
                     "learning_rate": 6e-4,
                     "batch_size": 32,
@@ -124,9 +122,7 @@ MODELS = Registry(
             loading={"max_sequence_length": 1},  # zeros in place of the T5's states; more of them cost time only
             settings=_of_scenes(guidance_scale=1.6, eta=0.5),  # less guidance leaves colours more of their spread
             by_method={
-                **dict.fromkeys(
-                    PAIR_METHODS, {"beta": 50.0, "learning_rate": 1e-3, "max_steps": 24, "evaluate_every": 12}
-                ),
+                **_of_pairs(max_steps=24, evaluate_every=12),
                 "spo": {
                     "beta": 10.0,
                     "learning_rate": 1e-3,
