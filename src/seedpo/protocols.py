@@ -93,10 +93,34 @@ class Trainable(Protocol):
 
 @runtime_checkable
 class Policy(Denoiser, Trainable, Protocol):
-    """A denoiser that is trained, together with the frozen reference that it started from."""
+    """A denoiser that is trained, together with its reference and the model that it started from."""
 
     def reference(self) -> AbstractContextManager[None]:
-        """Within this context ``predict`` answers as the reference does, without gradient."""
+        """Within this context ``predict`` answers as the present reference does, without gradient."""
+
+    def initial(self) -> AbstractContextManager[None]:
+        """Within this context ``predict`` answers as the model before training does, without gradient."""
+
+
+class MovableReference(Trainable, Protocol):
+    """A model whose reference can follow it."""
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Within this context ``save`` writes the weights of the reference, once it was moved."""
+
+    def move_reference(self) -> None:
+        """Makes the present weights the reference."""
+
+    def average_reference(self, decay: float) -> None:
+        """reference <- decay reference + (1 - decay) weights; the reference must have been moved before."""
+
+
+@runtime_checkable
+class RollsOut(Protocol):
+    """A source that draws what it judges."""
+
+    def rolls_out_within(self, batches: int) -> bool:
+        """Whether so many batches need another roll-out."""
 
 
 class Method(Protocol[BatchIn]):

@@ -19,6 +19,7 @@ from seedpo.models.lora import add_layers, description, set_dropout, unread_laye
 from seedpo.models.lora_file import LORA_FILE, METADATA_KEY, PART, described, read_layers
 from seedpo.models.lora_tensors import fill_layers, layers_of, written_layers
 from seedpo.models.settings import LoraForm
+from seedpo.models.weight_copy import WeightCopy
 from seedpo.weights import read_weights
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -34,7 +35,14 @@ class Adapter(Protocol):
         """Names and tensors of the trained weights, in a fixed order."""
 
     def reference(self, module: nn.Module) -> AbstractContextManager[nn.Module]:
-        """Within this context the network that is yielded answers as the reference does.
+        """Within this context the network that is yielded answers as the present reference does.
+
+        Args:
+            module: the trained network, possibly wrapped for several processes.
+        """
+
+    def initial(self, module: nn.Module) -> AbstractContextManager[nn.Module]:
+        """Within this context the network that is yielded answers as the model before training does.
 
         Args:
             module: the trained network, possibly wrapped for several processes.
@@ -43,8 +51,14 @@ class Adapter(Protocol):
     def move_reference(self) -> None:
         """Makes the present weights the reference."""
 
+    def average_reference(self, decay: float) -> None:
+        """The reference takes in the present weights: see :meth:`WeightCopy.average`. It must have been moved once."""
+
+    def copies(self) -> tuple[WeightCopy, ...]:
+        """All other values of the trained weights that are held beside them."""
+
     def reference_weights(self) -> Mapping[str, Tensor]:
-        """Weights that the reference has beside those of the loaded model, by name."""
+        """Values of the trained weights that the reference has, by name; empty if it needs none of its own."""
 
     @property
     def form(self) -> str:
@@ -64,23 +78,29 @@ class Adapter(Protocol):
 class LoraAdapter:
     """A low-rank adapter; the networks with the adapter switched off are the reference, so there is no second one.
 
+    A reference that moved has an adapter of its own, beside the same networks.
+
     Args:
         networks: parts of a pipeline that carry the adapter, by name; their weights are in float32.
         family: of the pipeline.
         dropout: share of the adapter's inputs that is left out in passes that have a gradient.
+        continued: whether the model before training is that with the adapter as it is now.
     """
 
     frozen: nn.Module | None = None
 
-    def __init__(self, networks: Mapping[str, Any], family: Family, *, dropout: float = 0.0) -> None:
+    def __init__(
+        self, networks: Mapping[str, Any], family: Family, *, dropout: float = 0.0, continued: bool = False
+    ) -> None:
         self.networks, self.family = dict(networks), family
-        self._moved: dict[str, Tensor] = {}
         for network in self.networks.values():
             network.requires_grad_(False)
             set_dropout(network, dropout)
         for parameter in self.parameters().values():
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
+        self._initial = WeightCopy(self.parameters) if continued else None
+        self._moved: WeightCopy | None = None
 
     @classmethod
     def new(cls, networks: Mapping[str, Any], family: Family, form: LoraForm, *, seed: int = 0) -> Self:
@@ -110,41 +130,46 @@ class LoraAdapter:
                     found[lead + name] = value
         return found
 
-    @contextmanager
-    def reference(self, module: nn.Module) -> Iterator[nn.Module]:
-        """The networks without the adapter, or with the adapter that :meth:`move_reference` kept."""
-        self._to_reference()
-        try:
-            yield module
-        finally:
-            self._to_policy()
+    def reference(self, module: nn.Module) -> AbstractContextManager[nn.Module]:
+        """The networks with the adapter that was kept last, or as before training."""
+        return self._with(self._moved or self._initial, module)
 
-    def _to_reference(self) -> None:
-        if self._moved:
-            self._exchange()
-            return
+    def initial(self, module: nn.Module) -> AbstractContextManager[nn.Module]:
+        """The networks without the adapter, or with the one that training continues."""
+        return self._with(self._initial, module)
+
+    @contextmanager
+    def _with(self, copy: WeightCopy | None, module: nn.Module) -> Iterator[nn.Module]:
+        with self._switched_off() if copy is None else copy.in_place():
+            yield module
+
+    @contextmanager
+    def _switched_off(self) -> Iterator[None]:
         for network in self.networks.values():
             network.disable_adapters()
-
-    def _to_policy(self) -> None:
-        if self._moved:
-            self._exchange()
-            return
-        for network in self.networks.values():
-            network.enable_adapters()
+        try:
+            yield
+        finally:
+            for network in self.networks.values():
+                network.enable_adapters()
 
     def move_reference(self) -> None:
         """Keeps a copy of the adapter."""
-        self._moved = {name: value.detach().clone() for name, value in self.parameters().items()}
+        self._moved = WeightCopy(self.parameters)
+
+    def average_reference(self, decay: float) -> None:
+        """Averages factors: their product is not the average of the products."""
+        assert self._moved is not None
+        self._moved.average(decay)
+
+    def copies(self) -> tuple[WeightCopy, ...]:
+        """Of the adapter that training continues, and of that of the reference."""
+        return tuple(copy for copy in (self._initial, self._moved) if copy is not None)
 
     def reference_weights(self) -> Mapping[str, Tensor]:
-        """What :meth:`move_reference` kept."""
-        return self._moved
-
-    def _exchange(self) -> None:
-        """Swaps the trained adapter and that of the reference."""
-        for name, parameter in self.parameters().items():
-            parameter.data, self._moved[name] = self._moved[name].to(parameter.device), parameter.data
+        """The adapter of the reference, if it has one."""
+        copy = self._moved or self._initial
+        return {} if copy is None else copy.values
 
     @property
     def form(self) -> str:
@@ -169,6 +194,9 @@ class LoraAdapter:
 class FullAdapter:
     """All weights of a network, beside a frozen copy that is the reference.
 
+    A reference that moved is a copy of the weights in their own number format: an average in half precision would
+    not move at all.
+
     Args:
         network: in float32.
     """
@@ -176,6 +204,7 @@ class FullAdapter:
     def __init__(self, network: Any) -> None:
         self.network = network
         self.frozen: nn.Module | None = deepcopy(network).requires_grad_(False).eval()
+        self._moved: WeightCopy | None = None
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """All weights."""
@@ -183,17 +212,34 @@ class FullAdapter:
 
     @contextmanager
     def reference(self, module: nn.Module) -> Iterator[nn.Module]:
+        """The network with the weights that were kept last, or the frozen copy."""
+        if self._moved is None:
+            yield module if self.frozen is None else self.frozen
+            return
+        with self._moved.in_place():
+            yield module
+
+    @contextmanager
+    def initial(self, module: nn.Module) -> Iterator[nn.Module]:
         """The frozen copy."""
         yield module if self.frozen is None else self.frozen
 
     def move_reference(self) -> None:
-        """Copies the present weights into the frozen copy."""
-        if self.frozen is not None:
-            self.frozen.load_state_dict(self.network.state_dict())
+        """Keeps a copy of the weights."""
+        self._moved = WeightCopy(self.parameters)
+
+    def average_reference(self, decay: float) -> None:
+        """Averages all weights."""
+        assert self._moved is not None
+        self._moved.average(decay)
+
+    def copies(self) -> tuple[WeightCopy, ...]:
+        """The weights of a reference that moved."""
+        return () if self._moved is None else (self._moved,)
 
     def reference_weights(self) -> Mapping[str, Tensor]:
-        """None: the frozen copy is of the loaded model."""
-        return {}
+        """Those of a reference that moved; the frozen copy is of the loaded model."""
+        return {} if self._moved is None else self._moved.values
 
     @property
     def form(self) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,9 +78,11 @@ class PipelinePolicy(PipelineDenoiser):
             self.adapter = FullAdapter(network)
         elif carried := networks.keys() & carriers(pipeline, family):
             self.adapter = LoraAdapter(
-                {name: networks[name] for name in names if name in carried}, family, dropout=lora.dropout
+                {name: networks[name] for name in names if name in carried},
+                family,
+                dropout=lora.dropout,
+                continued=True,
             )
-            self.adapter.move_reference()
         else:
             self.adapter = LoraAdapter.new(networks, family, lora, seed=seed)
         super().__init__(
@@ -131,15 +133,33 @@ class PipelinePolicy(PipelineDenoiser):
         if self.adapter.frozen is not None:
             self.adapter.frozen.to(device)
 
+    def reference(self) -> AbstractContextManager[None]:
+        """Within this context :meth:`predict` answers as the present reference does, without gradient.
+
+        :meth:`save` then writes the weights of a reference that was moved.
+        """
+        return self._answering(self.adapter.reference)
+
+    def initial(self) -> AbstractContextManager[None]:
+        """Within this context :meth:`predict` answers as the model before training does, without gradient."""
+        return self._answering(self.adapter.initial)
+
     @contextmanager
-    def reference(self) -> Iterator[None]:
-        """Within this context :meth:`predict` answers as the reference does, without gradient."""
+    def _answering(self, network: Callable[[nn.Module], AbstractContextManager[nn.Module]]) -> Iterator[None]:
         trained = self.module
-        with self.adapter.reference(trained) as self.module, torch.no_grad():
+        with network(trained) as self.module, torch.no_grad():
             try:
                 yield
             finally:
                 self.module = trained
+
+    def move_reference(self) -> None:
+        """Makes the present weights the reference; the model before training stays known."""
+        self.adapter.move_reference()
+
+    def average_reference(self, decay: float) -> None:
+        """reference <- decay reference + (1 - decay) weights; the reference must have been moved before."""
+        self.adapter.average_reference(decay)
 
     def save(self, folder: Path) -> None:
         """Writes the trained weights in diffusers' format: an adapter's file, or the whole network."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -110,6 +110,10 @@ class StandInPolicy:
                 yield
         finally:
             self._on_reference = False
+
+    def initial(self) -> AbstractContextManager[None]:
+        """The model before training costs what the reference costs."""
+        return self.reference()
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Nothing is trained."""

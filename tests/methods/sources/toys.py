@@ -81,6 +81,8 @@ class ToyPolicy(ToyDenoiser):
         finally:
             self.on_reference = False
 
+    initial = reference
+
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: TextConditioning) -> Tensor:
         if not self.on_reference:
             return super().predict(latents, timestep, conditioning)
