@@ -112,7 +112,7 @@ class MovableReference(Trainable, Protocol):
         """Makes the present weights the reference."""
 
     def average_reference(self, decay: float) -> None:
-        """reference <- decay reference + (1 - decay) weights; the reference must have been moved before."""
+        """The reference becomes ``decay`` times itself plus the rest of the weights; it must have been moved before."""
 
 
 @runtime_checkable

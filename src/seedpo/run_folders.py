@@ -4,6 +4,7 @@ A checkpoint is a folder with::
 
     policy/             the trained weights, in diffusers' format
     average/            their moving average in the same format, with `ema_decay`
+    reference/          those of the reference in the same format, where it moves
     optimizer.*         the optimiser's state by parameter name (and the gradient scaler's)
     rank-<i>.*          random states and the source's state of process i
     checkpoint.json     the manifest: position, configuration, SHA-256 of every file above
@@ -30,6 +31,9 @@ WEIGHTS = "policy"
 
 AVERAGE = "average"
 """Folder of a checkpoint that holds the moving average of those weights, if the run keeps one."""
+
+REFERENCE = "reference"
+"""Folder of a checkpoint that holds the weights of the reference, if it moves."""
 
 _CHECKPOINT = re.compile(r"checkpoint-(\d{6,})")
 

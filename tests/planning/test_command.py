@@ -97,8 +97,10 @@ def test_advice_names_the_key() -> None:
 def with_people(folder: Path, reference: str, *, gpus: int = 1, as_json: bool = False) -> str:
     """A hundred steps of 12 pairs: 25 rounds of 48 pairs, since each pair is trained on at one step."""
     asked = {"method": "d3po", "batch_size": 12, "max_steps": 100, "feedback": {"study": str(folder / "study")}}
-    rounds = {"images_per_prompt": 4, "prompts_per_rollout": 8, "steps_per_pair": 1, "reference": reference}
-    return planned(folder, asked | {"trajectories": rounds}, gpus=gpus, as_json=as_json)
+    rounds = {"images_per_prompt": 4, "prompts_per_rollout": 8, "steps_per_pair": 1}
+    return planned(
+        folder, asked | {"trajectories": rounds, "reference": {"kind": reference}}, gpus=gpus, as_json=as_json
+    )
 
 
 def test_people_are_counted_in_place_of_a_scorer(tmp_path: Path) -> None:
@@ -116,8 +118,8 @@ def test_people_are_counted_in_place_of_a_scorer(tmp_path: Path) -> None:
     assert not (tmp_path / "study").exists(), "a plan makes nothing"
 
 
-def test_a_refreshed_reference_costs_no_pass(tmp_path: Path) -> None:
-    plan = json.loads(with_people(tmp_path, "refreshed", as_json=True))
+def test_the_policy_of_the_roll_out_as_reference_costs_no_pass(tmp_path: Path) -> None:
+    plan = json.loads(with_people(tmp_path, "rollout", as_json=True))
     assert "reference" not in plan["activities"]
     assert "reference" not in plan["memory"]["phases"]
     assert plan["reward"] == ""

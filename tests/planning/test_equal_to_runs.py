@@ -48,7 +48,7 @@ def test_an_average_of_the_weights_is_one_more_copy_of_them(tmp_path: Path) -> N
         ("d3po", {"batch_size": 12, "trajectories": {"images_per_prompt": 3}}),
         ("d3po", {"batch_size": 4, "trajectories": {"images_per_prompt": 3, "update_per": "group"}}),
         ("d3po", {"batch_size": 4, "lora_text_encoder": True}),
-        pytest.param("d3po", {"batch_size": 4, "trajectories": {"reference": "refreshed"}}, marks=slow),
+        pytest.param("d3po", {"batch_size": 4, "reference": {"kind": "rollout"}}, marks=slow),
         pytest.param("d3po", {"batch_size": 8, "max_steps": 4, "trajectories": {"updates_per_rollout": 2}}, marks=slow),
         pytest.param("d3po", {"batch_size": 4, "sampling": {"guidance_scale": 1.0}, "lora_rank": 2}, marks=slow),
         pytest.param("spo", {"batch_size": 3, "steps": {"candidates": 3}}, marks=slow),
@@ -64,13 +64,11 @@ def test_roll_outs(tmp_path: Path, method: str, changes: dict[str, Any]) -> None
     assert planned(config) == counted(lambda: train(config))
 
 
-@pytest.mark.parametrize("reference", ["refreshed", pytest.param("frozen", marks=slow)])
+@pytest.mark.parametrize("reference", ["rollout", pytest.param("frozen", marks=slow)])
 def test_people_in_place_of_a_reward(tmp_path: Path, reference: str) -> None:
     """Two rounds; everybody prefers what is on the left, so that every pair is kept."""
     study = {"study": str(tmp_path / "study"), "poll_seconds": 0.02}
-    config = settings(
-        tmp_path, "d3po", batch_size=6, max_steps=2, feedback=study, trajectories={"reference": reference}
-    )
+    config = settings(tmp_path, "d3po", batch_size=6, max_steps=2, feedback=study, reference={"kind": reference})
     ensure_study(config)
     with people(tmp_path / "study", lambda *_: "left"):
         assert planned(config) == counted(lambda: train(config))

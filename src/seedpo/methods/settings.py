@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from seedpo.core.losses import LossConstants
 from seedpo.settings import Scope, Section
@@ -56,6 +56,52 @@ class ObjectiveConfig(Section):
         return LossConstants(linear_floor=self.linear_floor, dmpo_smoothing=self.dmpo_smoothing)
 
 
+ReferenceKind = Literal["frozen", "rollout", "ema", "reset"]
+"""When the reference moves."""
+
+
+class ReferenceConfig(Section):
+    """What the policy is compared with, and what holds it there: docs/running.md."""
+
+    kind: ReferenceKind = "frozen"
+    """`frozen`: the model before training. `rollout`: the policy as it was at each roll-out, as D3PO's code does with
+    human feedback; each roll-out then starts with all margins at 0. `ema`: an exponential moving average of the policy.
+    `reset`: the policy of some update, which it becomes anew when `distance` or `every` says so. Nothing but the anchor
+    holds the policy near the model before training unless it is `frozen`."""
+    decay: float | None = Field(None, gt=0.0, lt=1.0)
+    """Of `ema`: after each update the average becomes `decay` times itself plus the rest of the policy; Linear-DPO
+    writes 0.95 to 0.995. An average of N updates has a decay of about 1 - 1 / N."""
+    decay_rise: float | None = Field(None, gt=0.0)
+    """Of `ema`: after update t the decay is at most `decay_rise` t; DiffusionNFT writes 0.001, with a `decay` of 0.5.
+    None: `decay` from the first update on."""
+    distance: float | None = Field(None, gt=0.0)
+    """Of `reset`: the reference becomes the policy after an update whose pairs were further apart than this: the figure
+    `distance`, the mean squared difference of both predictions, or of the means of both steps. None: never for that
+    reason."""
+    every: int | None = Field(None, ge=1)
+    """Of `reset`: the reference becomes the policy at the latest after so many updates; GARDO writes 100. Of `ema`:
+    updates between two steps of the average, for example those of one roll-out, as in DiffusionNFT. None: never for
+    that reason; the average takes every update in."""
+
+    @model_validator(mode="after")
+    def _keys_act(self) -> Self:
+        keys = {"ema": ("decay", "decay_rise", "every"), "reset": ("distance", "every")}
+        for key in ("decay", "decay_rise", "distance", "every"):
+            if getattr(self, key) is not None and key not in keys.get(self.kind, ()):
+                kinds = " or ".join(kind for kind, acting in keys.items() if key in acting)
+                raise ValueError(
+                    f"reference.{key} = {getattr(self, key)} has no effect with reference.kind = {self.kind}; leave it "
+                    f"out, or set reference.kind to {kinds}"
+                )
+        if self.kind == "ema" and self.decay is None:
+            raise ValueError("reference.kind = ema needs reference.decay; set it, for example to 0.99")
+        if self.kind == "reset" and self.distance is None and self.every is None:
+            raise ValueError(
+                "reference.kind = reset needs reference.distance or reference.every; set one, for example every to 100"
+            )
+        return self
+
+
 class TrajectoryConfig(Section):
     """Pairs of whole trajectories (D3PO)."""
 
@@ -74,10 +120,6 @@ class TrajectoryConfig(Section):
     """What `batch_size` counts. `pair`: single pairs of steps, as published. `group`: all pairs of a prompt at one
     denoising step, whose images run through the network once for all their pairs; with k images per prompt an update
     at the same `batch_size` sees up to k (k - 1) / 2 times as many pairs, and there are as many times fewer updates."""
-    reference: Literal["frozen", "refreshed"] = "frozen"
-    """`frozen`: the untrained model, as published for automatic rewards. `refreshed`: the policy as it was when it drew
-    the images, as D3PO's code does with human feedback; each roll-out then starts with all margins at 0, and nothing
-    holds the policy near the untrained model."""
 
 
 class StepPoolConfig(Section):
@@ -170,6 +212,10 @@ class MethodConfig(Protocol):
     @property
     def sampling(self) -> SamplingConfig:
         """How images are drawn."""
+
+    @property
+    def reference(self) -> ReferenceConfig:
+        """What the policy is compared with."""
 
     @property
     def trajectories(self) -> TrajectoryConfig:

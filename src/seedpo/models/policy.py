@@ -158,7 +158,7 @@ class PipelinePolicy(PipelineDenoiser):
         self.adapter.move_reference()
 
     def average_reference(self, decay: float) -> None:
-        """reference <- decay reference + (1 - decay) weights; the reference must have been moved before."""
+        """The reference becomes ``decay`` times itself plus the rest of the weights; it must have been moved before."""
         self.adapter.average_reference(decay)
 
     def save(self, folder: Path) -> None:

@@ -25,7 +25,7 @@ class WeightCopy:
 
     @torch.no_grad()
     def average(self, decay: float) -> None:
-        """copy <- decay copy + (1 - decay) weights, tensor by tensor.
+        """The copy becomes ``decay`` times itself plus ``1 - decay`` times the weights, tensor by tensor.
 
         Args:
             decay: in [0, 1].

@@ -4,6 +4,7 @@ A checkpoint is written into a folder beside its place, flushed, and renamed. It
 
     policy/             what the policy's own ``save`` writes
     average/            the same of the moving average of the weights, with `ema_decay`
+    reference/          the same of the reference, where it moves
     optimizer.*         the optimiser's state by parameter name (and the gradient scaler's)
     rank-<i>.*          random states and the source's state of process i
     checkpoint.json     the manifest: position, configuration, SHA-256 of every file above

@@ -27,6 +27,11 @@ def check_combinations(config: RunConfig, preset: Preset) -> None:
     check_validation(config)
     check_best_steps(config)
     refuse_idle_keys(config)
+    if config.reference.kind == "rollout" and preset.source.fixed_pairs:
+        raise ConfigError(
+            f"reference.kind = rollout has no effect on {config.method}, which draws no images; set it to frozen, ema "
+            "or reset"
+        )
     if config.gamma and preset.why_no_gamma is not None:
         raise ConfigError(f"gamma = {config.gamma} must be 0 for {config.method}: {preset.why_no_gamma}")
     if config.lora_dropout and preset.log_prob == "steps":

@@ -31,7 +31,7 @@ from seedpo.metrics.named import build_prompt_metric
 from seedpo.models.catalogue import warn_of_unknown_words
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.processes import on_every_process, on_main_process
-from seedpo.protocols import Comparisons, Method, PairEncoder, Reward, Source
+from seedpo.protocols import Comparisons, Method, MovableReference, PairEncoder, Reward, Source
 from seedpo.rewards.named import CheckedReward, build_reward
 from seedpo.run_folders import RunFolder
 from seedpo.settings import differences
@@ -41,6 +41,7 @@ from seedpo.training.checks import check_guidance, check_run
 from seedpo.training.expectations import what_to_expect
 from seedpo.training.feedback.wiring import asks_people, ensure_study, human_feedback, patience
 from seedpo.training.opening import likely_mistakes, opening_lines
+from seedpo.training.reference import ReferenceRule, has_weights
 from seedpo.training.resume import start_folder
 from seedpo.training.settings import RunConfig, reward_of
 from seedpo.training.trackers import require_trackers
@@ -275,6 +276,28 @@ def build_parts(
     )
 
 
+def refuse_shards(config: RunConfig) -> None:
+    """Refuses what needs other values in the place of the trained weights: their shards have no such place.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    if config.initial_lora is not None:
+        raise ConfigError("initial_lora cannot be trained in shards, which have no second adapter; leave --shard out")
+    if has_weights(config):
+        raise ConfigError(
+            f"reference.kind = {config.reference.kind} cannot be trained in shards, which have no place for the "
+            "reference's own weights; leave --shard out, or set it to frozen"
+        )
+
+
+def reference_rule(config: RunConfig, policy: MovableReference, source: Source[Any]) -> ReferenceRule | None:
+    """What moves the reference of a run; ``None`` if it has no weights of its own."""
+    if not has_weights(config):
+        return None
+    return ReferenceRule(policy, config.reference, source, batches=config.gradient_accumulation_steps)
+
+
 def rehearse(config: RunConfig, *, progress: bool = True) -> None:
     """Checks a run as :func:`train` does and takes its first batch, forward and backward; writes nothing.
 
@@ -334,8 +357,8 @@ def train(
     """
     accelerator = accelerator or build_accelerator(config.mixed_precision, timeout=patience(config))
     require_trackers(config.trackers)
-    if config.initial_lora is not None and sharding_is_asked_for():
-        raise ConfigError("initial_lora cannot be trained in shards, which have no second adapter; leave --shard out")
+    if sharding_is_asked_for():
+        refuse_shards(config)
     kept = RunFolder(Path(out)).initial_lora if resume is not None else None
     parts = build_parts(config, accelerator, progress=progress, kept_lora=kept if kept and kept.is_dir() else None)
     folder, resume = start_folder(out, config, accelerator, resume=resume)
@@ -353,6 +376,7 @@ def train(
         progress=progress,
         after_restoring=parts.policy.adapter.move_reference if config.fidelity.reference_moves_on_resume else None,
         save_before_step=asks_people(config, parts.source),
+        rule=reference_rule(config, parts.policy, parts.source),
     )
     _say_what_is_trained(config, parts, accelerator, results=str(folder.path))
     return trainer.train(resume=resume)

@@ -19,6 +19,7 @@ from seedpo.methods.settings import (
     FlowConfig,
     GroupConfig,
     ObjectiveConfig,
+    ReferenceConfig,
     SamplingConfig,
     StepPoolConfig,
     TrajectoryConfig,
@@ -165,6 +166,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     distance of m from 1/2; `hinge`, max(0, 1 - m); `linear`, whose slope rises linearly to 0 (Linear-DPO); `dmpo`, the
     reverse KL from a smoothed label (DMPO)."""
     objective: ObjectiveConfig = ObjectiveConfig()
+    reference: ReferenceConfig = ReferenceConfig()
     reduction: Literal["sum", "mean"] = "mean"
     """How a log-probability is reduced over the latent dimensions; the published betas are for `mean`."""
     noise_weight: Annotated[str, NOISE] = "constant"
@@ -239,6 +241,22 @@ class RunConfig(ModelSettings, TrainingConfig):
     @model_validator(mode="after")
     def _weights_are_usable(self) -> Self:
         _ = self.weights  # raises if beta and gamma give none
+        return self
+
+    @model_validator(mode="after")
+    def _the_frozen_reference_stays(self) -> Self:
+        if self.reference.kind == "frozen":
+            return self
+        if self.cache.reference:
+            raise ValueError(
+                f"reference.kind = {self.reference.kind} needs cache.reference = false, which holds what the frozen "
+                "reference says"
+            )
+        if self.fidelity.reference_moves_on_resume:
+            raise ValueError(
+                f"fidelity.reference_moves_on_resume needs reference.kind = frozen, not {self.reference.kind}; leave "
+                "one out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from seedpo.documents import UNREADABLE
 from seedpo.errors import SeedpoError
 from seedpo.protocols import Batch, Fingerprint, Source, State, Trainable
-from seedpo.run_folders import AVERAGE, WEIGHTS, DamagedCheckpoint, Manifest
+from seedpo.run_folders import AVERAGE, REFERENCE, WEIGHTS, DamagedCheckpoint, Manifest
 from seedpo.training.checkpoint import Checkpoints
 from seedpo.training.codec import load_tree, save_tree
 from seedpo.training.layout import Layout, unwrapped
 from seedpo.training.optimizers import optimizer_state, restore_optimizer
 from seedpo.training.random_state import capture_random_state, restore_random_state
+from seedpo.training.reference import ReferenceRule
 from seedpo.training.settings import TrainingConfig
 from seedpo.training.weight_average import WeightAverage, exchanged
 
@@ -101,6 +102,7 @@ class Run(Generic[Batch]):
         reference: SHA-256 of the weights that the run started from.
         inputs: fingerprints of the data that the run reads, by the configuration key that names them.
         average: the moving average of the parameters; ``None`` without `ema_decay`.
+        rule: moves the reference; ``None`` if it has no weights of its own.
         position: how far the run is.
         clock: time spent.
         saved_step: the step of the last checkpoint; ``None`` if there is none.
@@ -118,6 +120,7 @@ class Run(Generic[Batch]):
     reference: str
     inputs: Mapping[str, Fingerprint]
     average: WeightAverage | None = None
+    rule: ReferenceRule | None = None
     position: Position = field(default_factory=Position)
     clock: Clock = field(default_factory=Clock)
     saved_step: int | None = None
@@ -181,6 +184,8 @@ class Run(Generic[Batch]):
             self.accelerator.scaler.load_state_dict(shared["scaler"])
         own = load_tree(self._own_file(folder))
         self.source.restore(own["source"])
+        if self.rule is not None:
+            self.rule.restore(own["reference"])
         self.generator.set_state(own["generator"])
         restore_random_state(own["random"], self.accelerator.device)
 
@@ -192,7 +197,7 @@ class Run(Generic[Batch]):
         return state
 
     def _write_shared(self, folder: Path, state: State, average: Mapping[str, Tensor] | None) -> None:
-        """Writes what all processes have in common: plain weights, their average, and :meth:`_shared_state`."""
+        """Writes what all processes have in common: plain weights, average and reference, and the optimiser's state."""
         with unwrapped(self.policy, self.accelerator):
             (folder / WEIGHTS).mkdir()
             self.policy.save(folder / WEIGHTS)
@@ -200,14 +205,18 @@ class Run(Generic[Batch]):
                 (folder / AVERAGE).mkdir()
                 with exchanged(self.policy.trainable_parameters(), average):
                     self.policy.save(folder / AVERAGE)
+            if self.rule is not None:
+                (folder / REFERENCE).mkdir()
+                self.rule.save(folder / REFERENCE)
         save_tree(state, folder / "optimizer")
 
     def _own_state(self) -> State:
-        """What only this process has: its random states and its source's state."""
+        """What only this process has: its random states and its source's state; and the rule's, the same on all."""
         return {
             "random": capture_random_state(self.accelerator.device),
             "generator": self.generator.get_state(),
             "source": self.source.state(),
+            **({} if self.rule is None else {"reference": self.rule.state()}),
         }
 
     def _own_file(self, folder: Path) -> Path:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from shutil import copytree
 from typing import Any, Generic, Literal
 
@@ -27,7 +27,7 @@ from seedpo.errors import ConfigError
 from seedpo.files import write_folder_aside, write_text, writing
 from seedpo.processes import Result, gather_all, on_every_process, on_main_process, shared
 from seedpo.protocols import Batch, Evaluator, Fingerprint, Method, Source, Trainable
-from seedpo.run_folders import Manifest, RunFolder
+from seedpo.run_folders import REFERENCE, Manifest, RunFolder
 from seedpo.training.accelerator import build_accelerator, require_plain, sharding_is_asked_for
 from seedpo.training.checkpoint import Checkpoints
 from seedpo.training.evaluating import evaluate_together
@@ -36,6 +36,7 @@ from seedpo.training.layout import Layout, distributed, unwrapped
 from seedpo.training.metrics_log import Kind, MetricsLog, ProgressBar
 from seedpo.training.optimizers import build_optimizer
 from seedpo.training.random_state import seed_process
+from seedpo.training.reference import ReferenceRule
 from seedpo.training.resume import (
     choose_checkpoint,
     input_fingerprints,
@@ -90,6 +91,7 @@ class Trainer(Generic[Batch]):
         progress: bool = True,
         after_restoring: Callable[[], None] | None = None,
         save_before_step: Callable[[], bool] | None = None,
+        rule: ReferenceRule | None = None,
     ) -> None:
         """Joins the parts of a run; nothing is trained or written yet.
 
@@ -109,6 +111,7 @@ class Trainer(Generic[Batch]):
             after_restoring: called on every process when a resumed run has restored its state.
             save_before_step: called on every process before each step; if one returns true, a checkpoint is written
                 first, so that a run that is killed within the step can begin it again.
+            rule: moves the reference of the policy; ``None`` if it has no weights of its own.
 
         Raises:
             ConfigError: if the accelerator does not fit the configuration, or shards the model.
@@ -124,6 +127,7 @@ class Trainer(Generic[Batch]):
         self.progress = progress
         self.after_restoring = after_restoring
         self.save_before_step = save_before_step
+        self.rule = rule
         self._checkpoints = Checkpoints(folder, config.checkpoints_limit)
         require_plain(self.accelerator, config.mixed_precision)
 
@@ -173,7 +177,7 @@ class Trainer(Generic[Batch]):
     def _load_checkpoint(
         self, reference: str, inputs: Mapping[str, Fingerprint]
     ) -> tuple[Manifest, Mapping[str, Tensor] | None]:
-        """Loads the weights of the newest checkpoint into the policy, and their average if the run keeps one."""
+        """Loads the weights of the newest checkpoint into the policy, its reference, and the average that it keeps."""
         processes = self.accelerator.num_processes
         manifest = self._on_main(
             lambda: choose_checkpoint(
@@ -189,6 +193,8 @@ class Trainer(Generic[Batch]):
         average = None
         if self.config.ema_decay is not None:
             average = on_every_process(self.accelerator, lambda: load_average(self.policy, checkpoint))
+        if (rule := self.rule) is not None:
+            on_every_process(self.accelerator, lambda: rule.load(checkpoint / REFERENCE))
         on_every_process(self.accelerator, lambda: load_weights(self.policy, checkpoint))
         return manifest, average
 
@@ -218,7 +224,10 @@ class Trainer(Generic[Batch]):
             reference=reference,
             inputs=inputs,
             average=None if decay is None else WeightAverage(parameters, decay=decay, start=average),
+            rule=self.rule,
         )
+        if self.rule is not None and manifest is None:
+            self.rule.start()
         if manifest is not None:
             run.restore(manifest)
             if self.after_restoring is not None:
@@ -251,11 +260,16 @@ class Trainer(Generic[Batch]):
             if self.save_before_step is not None and any(gather_all(self.save_before_step())):
                 self._save(run, outputs)
             with run.clock.step():
+                if run.rule is not None:
+                    run.rule.before_update()
                 result = updater.take_step(stop=stop)
             run.position = run.position.after_step(pairs=result.pairs)
             run.clock.count(result.pairs)
             if run.average is not None:
                 run.average.update(run.position.step)
+            if run.rule is not None:
+                more = run.rule.after_update(run.position.step, result.figures)
+                result = replace(result, figures=result.figures | more)
             outputs.bar.advance(result.figures)
             self._log_if_due(run, outputs, result)
             self._evaluate_if_due(run, outputs)

@@ -239,16 +239,16 @@ class TestSettings:
 
 
 def trained(folder: Path, run: str, *, reference: str, **settings: Any) -> Path:
-    trajectories = {"images_per_prompt": 3, "prompts_per_rollout": 1, "reference": reference}
-    # Refreshed: of a round's nine pairs of steps one is left for the next, with the reference of its own round.
-    size = {"max_steps": 5, "batch_size": 4} if reference == "refreshed" else {"max_steps": 3, "batch_size": 9}
-    config = config_of(folder, trajectories=trajectories, **size)
+    trajectories = {"images_per_prompt": 3, "prompts_per_rollout": 1}
+    # Of a round's nine pairs of steps one is left for the next, with the reference of its own round.
+    size = {"max_steps": 5, "batch_size": 4} if reference == "rollout" else {"max_steps": 3, "batch_size": 9}
+    config = config_of(folder, trajectories=trajectories, reference={"kind": reference}, **size)
     train(config, folder / run, accelerator=cpu_accelerator(config), progress=False, **settings)
     return folder / run
 
 
 class TestRuns:
-    @pytest.mark.parametrize("reference", ["frozen", pytest.param("refreshed", marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("reference", ["frozen", pytest.param("rollout", marks=pytest.mark.slow)])
     def test_people_over_http_train_a_model_and_a_run_that_stopped_goes_on_as_if_it_had_not(
         self, tmp_path: Path, reference: str
     ) -> None:

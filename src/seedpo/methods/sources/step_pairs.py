@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from seedpo.core.sampling import Sampler, SamplingSettings
 from seedpo.core.transitions import widest_dtype
 from seedpo.core.types import StepBatch, Steps
+from seedpo.methods.settings import ReferenceKind
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.protocols import Denoiser, Policy
 
@@ -178,11 +180,13 @@ def with_reference(
     *,
     sampling: SamplingSettings,
     rows_at_once: int,
+    kind: ReferenceKind = "frozen",
 ) -> StepPairs:
     """The same pairs with the reference's log-probability of every step, computed once for all pairs and passes.
 
-    One forward per x_t, however many steps start from it. The reference never moves, so these are the numbers that the
-    loss would compute, up to the rounding of a network that sees other rows beside them.
+    One forward per x_t, however many steps start from it. Neither the model before training nor the policy of the
+    roll-out changes any more, so these are the numbers that the loss would compute, up to the rounding of a network
+    that sees other rows beside them. What a moving average or a reset reference says is left to the loss.
 
     Args:
         pairs: steps and pairs; all of its steps have a density.
@@ -190,8 +194,9 @@ def with_reference(
         embeddings: of the policy's prompts.
         sampling: guidance and eta of the roll-out.
         rows_at_once: x_t that the network sees together (twice as many rows with guidance).
+        kind: of the reference; with `rollout` it is the policy as it is now.
     """
-    if not isinstance(policy, Policy):
+    if kind not in ("frozen", "rollout") or not isinstance(policy, Policy):
         return pairs
     first, start = first_of_each(pairs.start)
     log_prob = torch.zeros(len(start), dtype=torch.float64)
@@ -202,7 +207,7 @@ def with_reference(
             next_latents=pairs.latents[pairs.end[numbers]].to(embeddings.device),
             start=(start[numbers] - begin).to(embeddings.device),
         )
-        with policy.reference():
+        with policy.reference() if kind == "frozen" else nullcontext():
             log_prob[numbers] = Sampler(policy, sampling).log_probs(steps).to(device="cpu", dtype=torch.float64)
     return replace(pairs, reference_log_prob=log_prob)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from seedpo.core.sampling import Sampler, draw_noise, step_candidates
 from seedpo.core.types import StepBatch
-from seedpo.methods.settings import MethodConfig, SamplingConfig, StepPoolConfig
+from seedpo.methods.settings import MethodConfig, ReferenceKind, SamplingConfig, StepPoolConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.rollouts import RolloutSource, preference
 from seedpo.methods.sources.step_pairs import StepPairs, step_batch, with_reference
@@ -67,7 +67,7 @@ class StepRollout:
     block before it). The prediction that judges a candidate is the next step's own if that candidate continues, so
     judging costs no extra forward for it.
 
-    The reference's log-probabilities are computed once for every x_t of the kept pairs.
+    The reference's log-probabilities are computed once for every x_t of the kept pairs, unless it moves in between.
 
     Args:
         policy: the model that is sampled.
@@ -78,6 +78,7 @@ class StepRollout:
         decode: decodes the previews with the policy's own autoencoder; ``None``: as the policy decodes images.
         preview_decode: decodes the previews in place of the policy; for the first ``config.preview_checks`` roll-outs
             both do, and how often they agree is observed.
+        reference: kind of the reference.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class StepRollout:
         embeddings: PromptEmbeddings | None = None,
         decode: Decode | None = None,
         preview_decode: Decode | None = None,
+        reference: ReferenceKind = "frozen",
     ) -> None:
         self.policy = policy
         self.reward = reward
@@ -99,6 +101,7 @@ class StepRollout:
         self.embeddings = embeddings or PromptEmbeddings(policy)
         self.decode = decode or policy.decode
         self.preview_decode = preview_decode
+        self.reference: ReferenceKind = reference
 
     @torch.no_grad()
     def __call__(
@@ -137,9 +140,13 @@ class StepRollout:
             )
         if not pairs:
             return None, observed
-        rows_at_once = len(prompts) * self.config.candidates
         whole = with_reference(
-            StepPairs.join(pairs), policy, self.embeddings, sampling=self.sampling, rows_at_once=rows_at_once
+            StepPairs.join(pairs),
+            policy,
+            self.embeddings,
+            sampling=self.sampling,
+            rows_at_once=len(prompts) * self.config.candidates,
+            kind=self.reference,
         )
         return whole, observed
 
@@ -273,6 +280,7 @@ def step_source(
     world: int = 1,
     decode: Decode | None = None,
     preview_decode: Decode | None = None,
+    reference: ReferenceKind = "frozen",
 ) -> RolloutSource[StepPairs, StepBatch]:
     """SPO's source of pairs; see :class:`StepRollout` and :class:`seedpo.methods.sources.rollouts.RolloutSource`."""
     embeddings = PromptEmbeddings(policy)
@@ -285,6 +293,7 @@ def step_source(
             embeddings=embeddings,
             decode=decode,
             preview_decode=preview_decode,
+            reference=reference,
         ),
         prompts,
         embeddings,
@@ -313,4 +322,5 @@ def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource[Step
         world=supplies.world,
         decode=supplies.decode,
         preview_decode=supplies.preview_decode(),
+        reference=config.reference.kind,
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seedpo.core.sampling import Sampler, draw_noise
 from seedpo.core.types import StepBatch, Trajectory
-from seedpo.methods.settings import MethodConfig, SamplingConfig, TrajectoryConfig
+from seedpo.methods.settings import MethodConfig, ReferenceKind, SamplingConfig, TrajectoryConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.judging import clear_pairs, judge
 from seedpo.methods.sources.rollouts import RolloutSource
@@ -27,9 +27,9 @@ class TrajectoryRollout:
     Its two images per prompt become k, of which every two make a pair.
 
     The reference's log-probability is computed once for every image and step, and once for the x_T that images
-    share. All pairs of an image and all passes over the roll-out use that number. A refreshed reference is the
-    policy at the roll-out (D3PO's code for human feedback copies it at each), whose log-probabilities are those of
-    drawing the images.
+    share. All pairs of an image and all passes over the roll-out use that number. With the reference `rollout`, the
+    policy at the roll-out (D3PO's code for human feedback copies it at each), these are the log-probabilities of
+    drawing the images. Of a reference that moves in between the loss computes them anew.
 
     Args:
         policy: the model that is sampled.
@@ -38,6 +38,7 @@ class TrajectoryRollout:
         config: images and prompts per roll-out, the least gap, and what is handed out together.
         embeddings: of the policy's prompts.
         empty_pairs: whether two images with equal rewards make a pair, too, of weight 0, as in D3PO's code.
+        reference: kind of the reference.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class TrajectoryRollout:
         config: TrajectoryConfig,
         embeddings: PromptEmbeddings | None = None,
         empty_pairs: bool = False,
+        reference: ReferenceKind = "frozen",
     ) -> None:
         self.policy = policy
         self.reward = reward
@@ -57,6 +59,7 @@ class TrajectoryRollout:
         self.sampler = Sampler(policy, sampling)
         self.embeddings = embeddings or PromptEmbeddings(policy)
         self.empty_pairs = empty_pairs
+        self.reference: ReferenceKind = reference
 
     def __call__(
         self, prompts: Sequence[str], *, generator: torch.Generator, number: int = 0
@@ -81,9 +84,15 @@ class TrajectoryRollout:
         pairs = self._step_pairs(trajectory, chosen[pair], rejected[pair], step, prompts)
         if self.empty_pairs:
             pairs = replace(pairs, weight=(~preferred.equal).double()[pair])
-        if self.config.reference == "refreshed":
-            return pairs, observed
-        pairs = with_reference(pairs, policy, self.embeddings, sampling=self.sampling, rows_at_once=len(repeated))
+        if self.reference != "rollout":
+            pairs = with_reference(
+                pairs,
+                policy,
+                self.embeddings,
+                sampling=self.sampling,
+                rows_at_once=len(repeated),
+                kind=self.reference,
+            )
         return pairs, observed
 
     def _drawn_steps(self, chosen: Tensor, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -131,7 +140,7 @@ class TrajectoryRollout:
             timestep=timesteps[index],
             next_timestep=next_timesteps[index],
             prompt=image // count,
-            reference_log_prob=drawn if self.config.reference == "refreshed" else None,
+            reference_log_prob=drawn if self.reference == "rollout" else None,
             chosen=chosen * steps + step,
             rejected=rejected * steps + step,
             unit=unit,
@@ -152,12 +161,19 @@ def trajectory_source(
     rank: int = 0,
     world: int = 1,
     empty_pairs: bool = False,
+    reference: ReferenceKind = "frozen",
 ) -> RolloutSource[StepPairs, StepBatch]:
     """D3PO's source of pairs; see :class:`TrajectoryRollout` and :class:`RolloutSource`."""
     embeddings = PromptEmbeddings(policy)
     return RolloutSource(
         TrajectoryRollout(
-            policy, reward, sampling=sampling, config=config, embeddings=embeddings, empty_pairs=empty_pairs
+            policy,
+            reward,
+            sampling=sampling,
+            config=config,
+            embeddings=embeddings,
+            empty_pairs=empty_pairs,
+            reference=reference,
         ),
         prompts,
         embeddings,
@@ -185,4 +201,5 @@ def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource[Step
         rank=supplies.rank,
         world=supplies.world,
         empty_pairs=config.fidelity.empty_updates,
+        reference=config.reference.kind,
     )
