@@ -56,6 +56,8 @@ class PackedFlow:
             yield
         self.on_reference = False
 
+    initial = reference
+
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         return {}
 
