@@ -70,6 +70,18 @@ def see_diffusion_dpo(sides: dict[str, Array], a: float, b: float, loss: str = "
     )
 
 
+def safeguarded(
+    sides: dict[str, Array], a: float, b: float, mu: float, per: str
+) -> tuple[tuple[Array, Array, Array], Array]:
+    """Diffusion-SDPO, arXiv 2511.03317: the same losses, the loser's gradient times the scale, and the scale."""
+    losses, chosen, rejected = see_diffusion_dpo(sides, a, b)
+    axes = (1, 2, 3) if per == "pair" else (0, 1, 2, 3)
+    winner, loser = sides["model_w"] - sides["target_w"], sides["model_l"] - sides["target_l"]
+    size, overlap = (winner**2).sum(axis=axes, keepdims=True), (winner * loser).sum(axis=axes, keepdims=True)
+    scale = np.where(overlap > 0, np.clip((1 - mu) * size / overlap, 0, 1), 1.0)
+    return (losses, chosen, scale * rejected), np.broadcast_to(scale.reshape(-1), losses.shape)
+
+
 PREDICTIONS = ("model_w", "model_l", "ref_w", "ref_l")
 OTHER_LOSSES = ("ipo", "hinge", "linear", "dmpo")
 
@@ -141,12 +153,18 @@ def see_step_dpo(
 # --- recording -------------------------------------------------------------------------------------------------------
 
 
-def noise_case(generator: np.random.Generator) -> dict[str, Any]:
-    """Four pairs of predictions and targets, with losses at gamma = 0 and at two others."""
+def noise_case(generator: np.random.Generator, *, alike: float = 0.0) -> dict[str, Any]:
+    """Four pairs of predictions and targets, with losses at gamma = 0 and at two others.
+
+    ``alike`` is how much the loser's error is like the winner's, as it is where both share their noise.
+    """
     shape = (4, 2, 3, 3)
     sides = {name: generator.normal(size=shape) for name in ("target_w", "target_l", "ref_w", "ref_l")}
     sides["model_w"] = sides["ref_w"] + 0.1 * generator.normal(size=shape)
     sides["model_l"] = sides["ref_l"] + 0.1 * generator.normal(size=shape)
+    if alike:
+        winner, loser = sides["model_w"] - sides["target_w"], sides["model_l"] - sides["target_l"]
+        sides["target_l"] = sides["model_l"] - alike * winner - np.sqrt(1 - alike**2) * loser
     case: dict[str, Any] = {"kind": "noise", "beta": 5.0, "clip_range": None, "sides": listed(sides)}
     case["base"] = diffusion_dpo(sides, case["beta"]).tolist()
     case["see"] = [
@@ -158,6 +176,12 @@ def noise_case(generator: np.random.Generator) -> dict[str, Any]:
         for loss in OTHER_LOSSES
         for gamma, convention, a in settings(case["beta"])[:2]
     ]
+    if alike:
+        case["safeguarded"] = [
+            safeguarded_record(per, mu, gamma, convention, a, safeguarded(sides, a, case["beta"], mu, per))
+            for per, mu in (("pair", 0.9), ("pair", 0.6), ("batch", 0.9), ("batch", 0.6))
+            for gamma, convention, a in settings(case["beta"])[:2]
+        ]
     return case
 
 
@@ -226,6 +250,13 @@ def see_record(gamma: float, convention: str, a: float, result: tuple[Array, Arr
     }
 
 
+def safeguarded_record(
+    per: str, mu: float, gamma: float, convention: str, a: float, result: tuple[tuple[Array, Array, Array], Array]
+) -> dict[str, Any]:
+    gradients, scale = result
+    return {"per": per, "mu": mu, "scale": scale.tolist(), **see_record(gamma, convention, a, gradients)}
+
+
 def listed(sides: dict[str, Array]) -> dict[str, Any]:
     return {name: value.tolist() for name, value in sides.items()}
 
@@ -234,6 +265,7 @@ def cases() -> dict[str, Any]:
     """Every case, from fixed seeds."""
     return {
         "diffusion-dpo": noise_case(np.random.default_rng(1)),
+        "alike": noise_case(np.random.default_rng(5), alike=0.6),
         "d3po": step_case(np.random.default_rng(2), shared=False, beta=0.1, clip_range=0.1, spread=0.3),
         "spo": step_case(np.random.default_rng(3), shared=True, beta=10.0, clip_range=0.1, spread=0.4),
         "unclipped": step_case(np.random.default_rng(4), shared=True, beta=2.0, clip_range=None, spread=0.3),

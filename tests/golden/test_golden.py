@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from seedpo.core.entropy import entropy_weights
+from seedpo.core.loser_scale import LoserScale
 from seedpo.core.processes import DiffusionProcess
 from seedpo.core.sampling import Sampling
 from seedpo.core.types import Conditioning, ImagePairs, LossOutput, StepBatch
@@ -47,14 +48,21 @@ class Answers:
 
 
 def loss_of(
-    case: dict[str, Any], sides: dict[str, Tensor], gamma: float, convention: Any, loss: str = "sigmoid"
+    case: dict[str, Any],
+    sides: dict[str, Tensor],
+    gamma: float,
+    convention: Any,
+    loss: str = "sigmoid",
+    loser_scale: LoserScale | None = None,
 ) -> LossOutput:
     """The loss of the objective that trains, one row per side; x_0-prediction makes the targets the clean latents."""
     policy_weight, reference_weight = entropy_weights(case["beta"], gamma, convention=convention)
     rows = len(sides["model_w"])
     prompts = TextConditioning(prompt_embeds=torch.zeros(rows, 1, 1))
     if case["kind"] == "noise":
-        noise = NoiseDPO(policy_weight=policy_weight, reference_weight=reference_weight, loss=loss)
+        noise = NoiseDPO(
+            policy_weight=policy_weight, reference_weight=reference_weight, loss=loss, loser_scale=loser_scale
+        )
         schedule = DiffusionProcess(alphas_cumprod=torch.tensor([0.9, 0.5]), prediction_type="sample")
         pairs = ImagePairs(chosen_latents=sides["target_w"], rejected_latents=sides["target_l"], conditioning=prompts)
         return noise.loss(Answers(schedule, sides), pairs, generator=torch.Generator())  # type: ignore[arg-type]
@@ -120,6 +128,11 @@ def test_see_losses_and_gradients(case: dict[str, Any], record: dict[str, Any]) 
         record["convention"],
         record.get("loss", "sigmoid"),
     )
+    compare(output, record, chosen, rejected)
+
+
+def compare(output: LossOutput, record: dict[str, Any], chosen: Tensor, rejected: Tensor) -> None:
+    """Losses and the gradients for both predictions against what was recorded."""
     output.losses.sum().backward()
     for found, wanted in (
         (output.losses.detach(), record["losses"]),
@@ -127,6 +140,25 @@ def test_see_losses_and_gradients(case: dict[str, Any], record: dict[str, Any]) 
         (rejected.grad, record["rejected_gradient"]),
     ):
         torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "record",
+    RECORDED["alike"]["safeguarded"],
+    ids=lambda record: f"{record['per']}-mu={record['mu']}-gamma={record['gamma']}",
+)
+def test_the_loser_s_gradient_is_scaled_and_the_loss_stays(record: dict[str, Any]) -> None:
+    case = RECORDED["alike"]
+    sides = tensors(case)
+    chosen, rejected = (sides[name].clone().requires_grad_() for name in ("model_w", "model_l"))
+    leaves = sides | {"model_w": chosen, "model_l": rejected}
+    rule = LoserScale(mu=record["mu"], per=record["per"])
+    output = loss_of(case, leaves, record["gamma"], record["convention"], loser_scale=rule)
+    assert torch.equal(output.losses, loss_of(case, sides, record["gamma"], record["convention"]).losses)
+    scale = torch.tensor(record["scale"], dtype=torch.float64)
+    torch.testing.assert_close(output.metrics["loser_scale"], scale)
+    assert 0 < float(scale.min()) < 1
+    compare(output, record, chosen, rejected)
 
 
 def test_the_recorded_settings_differ() -> None:

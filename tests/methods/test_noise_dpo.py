@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from seedpo.core.draws import KeyedDraws
+from seedpo.core.loser_scale import LoserScale
 from seedpo.core.types import ImagePairs, LossOutput
-from seedpo.methods.noise_dpo import NoiseDPO
+from seedpo.methods.noise_dpo import NoiseDPO, error_metrics
 from seedpo.models.policy import PipelinePolicy
 from tests.methods.batches import image_pairs
 from tests.methods.direct import Reduction, noise_dpo_losses, noise_draws, noise_errors, scheduler_of
@@ -22,6 +23,7 @@ from tests.models.tiny import move, rows_seen, seeded, tiny_policy
 BETA = {"mean": 200.0, "sum": 0.5}
 REDUCTIONS = pytest.mark.parametrize("reduction", ["mean", "sum"])
 SEED = 3
+SIDES = ("chosen", "rejected")
 
 
 def trained(**settings: Any) -> PipelinePolicy:
@@ -303,6 +305,43 @@ class TestKeyedDraws:
         pairs = replace(self.pairs(policy), **{missing: None})
         with pytest.raises(ValueError, match="know"):
             self.method(cache=KnownReference()).loss(policy, pairs, generator=seeded())
+
+
+class TestErrorMetrics:
+    def test_relative_errors_and_the_share_of_the_loser_s_push(self) -> None:
+        policy = moved()
+        metrics = loss(policy).metrics
+        for side in ("chosen", "rejected"):
+            relative = metrics[f"error/policy_{side}"] - metrics[f"error/reference_{side}"]
+            assert torch.equal(metrics[f"error/relative_{side}"], relative)
+        winner, loser = metrics["error/policy_chosen"].sqrt(), metrics["error/policy_rejected"].sqrt()
+        torch.testing.assert_close(metrics["loser_share"], loser / (winner + loser))
+        assert "loser_scale" not in metrics
+
+    def test_a_scaled_loser_has_a_smaller_share(self) -> None:
+        policy = moved()
+        method = NoiseDPO(policy_weight=200.0, reference_weight=200.0, loser_scale=LoserScale(mu=0.9, per="pair"))
+        metrics = method.loss(policy, image_pairs(policy), generator=seeded(SEED)).metrics
+        winner, loser = metrics["error/policy_chosen"].sqrt(), metrics["error/policy_rejected"].sqrt()
+        scaled = metrics["loser_scale"] * loser
+        torch.testing.assert_close(metrics["loser_share"], scaled / (winner + scaled))
+        assert float(metrics["loser_scale"].max()) < 1
+
+    def test_no_error_is_no_push_of_either_side(self) -> None:
+        errors = {f"{network}_{side}": torch.zeros(2) for network in ("policy", "reference") for side in SIDES}
+        assert error_metrics(errors, (torch.ones(2), torch.ones(2)))["loser_share"].tolist() == [0.5, 0.5]
+
+    def test_the_policy_s_gradient_is_that_of_the_scaled_sides(self) -> None:
+        """Through the whole network: -a sigma(-m) (grad log p(chosen) - lam grad log p(rejected))."""
+        results = []
+        for rule in (None, LoserScale(mu=0.9, per="pair")):
+            policy = trained()
+            method = NoiseDPO(policy_weight=200.0, reference_weight=200.0, loser_scale=rule)
+            output = method.loss(policy, image_pairs(policy), generator=seeded(SEED))
+            output.losses.sum().backward()
+            results.append((output.losses.detach(), gradients(policy)))
+        assert torch.equal(results[0][0], results[1][0])
+        assert not torch.allclose(results[0][1], results[1][1], rtol=1e-2)
 
 
 class TestTies:

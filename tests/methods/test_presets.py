@@ -26,6 +26,7 @@ def test_the_methods() -> None:
         "diffusion-dpo": ("noise", None, True, False),
         "linear-dpo": ("noise", None, True, False),
         "dmpo": ("noise", None, True, False),
+        "sdpo": ("noise", None, True, False),
         "d3po": ("steps", "images", False, True),
         "spo": ("steps", "previews", False, False),
     }
@@ -62,6 +63,7 @@ def echo(config: Any, supplies: Supplies) -> Any:
         ("diffusion-dpo", 2000.0, None),
         ("linear-dpo", 100.0, None),
         ("dmpo", 2000.0, None),
+        ("sdpo", 5000.0, None),
         ("d3po", 0.1, 0.1),
         ("spo", 10.0, 0.1),
     ],

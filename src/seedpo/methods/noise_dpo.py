@@ -9,19 +9,21 @@ the log-probability; the frozen reference. For flow matching it is the error of 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from seedpo.core.draws import PairDraws
+from seedpo.core.loser_scale import LOSER_SCALE_MU, LoserScale, with_scaled_gradient
 from seedpo.core.losses import DEFAULT_CONSTANTS, LossConstants
 from seedpo.core.noise_weights import MIN_SNR_GAMMA, NOISE_WEIGHTS
 from seedpo.core.objectives import see_loss
 from seedpo.core.transitions import Reduction, noise_log_prob
 from seedpo.core.types import ImagePairs, LossOutput
 from seedpo.methods.noising import NoisedPairs, noised_pairs
-from seedpo.methods.settings import MethodConfig
+from seedpo.methods.settings import MethodConfig, ObjectiveConfig
 from seedpo.protocols import Policy, ReferenceCache
 
 
@@ -37,6 +39,7 @@ class NoiseDPO:
         noise_weight: a name in :data:`seedpo.core.noise_weights.NOISE_WEIGHTS`: w of the pair's time step, which weighs
             the log-probabilities of both images, of policy and reference alike.
         min_snr_gamma: limit of `min-snr`.
+        loser_scale: how much of the loser's gradient is kept; ``None``: all of it.
         draws: time steps and noise as a function of pair and visit, so that runs share them; ``None``: drawn from
             the run's generator.
         cache: log-probabilities under the reference that were computed before; only with ``draws``.
@@ -55,6 +58,7 @@ class NoiseDPO:
         constants: LossConstants = DEFAULT_CONSTANTS,
         noise_weight: str = "constant",
         min_snr_gamma: float = MIN_SNR_GAMMA,
+        loser_scale: LoserScale | None = None,
         draws: PairDraws | None = None,
         cache: ReferenceCache | None = None,
     ) -> None:
@@ -67,6 +71,7 @@ class NoiseDPO:
         self.constants = constants
         self.noise_weight = NOISE_WEIGHTS[noise_weight]
         self.min_snr_gamma = min_snr_gamma
+        self.loser_scale = loser_scale
         self.draws = draws
         self.cache = cache
 
@@ -74,8 +79,8 @@ class NoiseDPO:
         """Losses of pairs, with one forward of 2B rows for the policy and one for the reference.
 
         The reference is not called if the cache has its log-probabilities of every pair. The metrics also hold
-        ``error/policy_chosen``, ``error/policy_rejected``, ``error/reference_chosen`` and ``error/reference_rejected``,
-        (B,): the mean squared error of the prediction over the latent dimensions, at the step's own times and noise.
+        those of :func:`error_metrics`, of mean squared errors over the latent dimensions at the step's own times and
+        noise, and with a scale of the loser's gradient ``loser_scale``.
 
         Args:
             policy: the trained model and its reference.
@@ -87,7 +92,8 @@ class NoiseDPO:
             ValueError: if the batch lacks what the draws or the cache need.
         """
         pairs = self._noised(policy, batch, generator)
-        log_prob = self._log_prob(policy, pairs)
+        prediction = pairs.rows.prediction(policy)
+        log_prob = noise_log_prob(prediction, pairs.rows.target, reduction=self.reduction)
         reference_log_prob = self._known(batch, pairs)
         if reference_log_prob is None:
             with policy.reference():
@@ -97,9 +103,10 @@ class NoiseDPO:
         # Caches hold log-probabilities without the weight, so that runs with other weights share them.
         factors = policy.process.error_weights(pairs.timestep)
         weight = self.noise_weight.weight(*factors, self.min_snr_gamma).to(log_prob)
+        kept = self._kept_gradient(prediction - pairs.rows.target, weight)
         output = see_loss(
-            weight * chosen,
-            weight * rejected,
+            weight * with_scaled_gradient(chosen, kept[0]),
+            weight * with_scaled_gradient(rejected, kept[1]),
             weight * chosen_reference,
             weight * rejected_reference,
             policy_weight=self.policy_weight,
@@ -108,16 +115,33 @@ class NoiseDPO:
             loss=self.loss_name,
             constants=self.constants,
         )
-        dimensions = math.prod(batch.chosen_latents.shape[1:]) if self.reduction == "sum" else 1
         log_probs = {
             "policy_chosen": chosen,
             "policy_rejected": rejected,
             "reference_chosen": chosen_reference,
             "reference_rejected": rejected_reference,
         }
+        dimensions = math.prod(batch.chosen_latents.shape[1:]) if self.reduction == "sum" else 1
         # A log-probability is -1/2 of the squared error.
-        errors = {f"error/{name}": -2 * value.detach() / dimensions for name, value in log_probs.items()}
-        return replace(output, metrics={**output.metrics, **errors})
+        errors = {name: -2 * value.detach() / dimensions for name, value in log_probs.items()}
+        scales = {} if self.loser_scale is None else {"loser_scale": torch.minimum(*kept)}
+        return replace(output, metrics={**output.metrics, **error_metrics(errors, kept), **scales})
+
+    def _kept_gradient(self, residual: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Share of the gradient through each side that is kept, (B,) each: chosen, rejected.
+
+        Args:
+            residual: prediction less target, chosen first, (2B, ...).
+            weight: of each pair's margin, (B,); below 0 the second side is the winner.
+        """
+        whole = torch.ones_like(weight)
+        if self.loser_scale is None:
+            return whole, whole
+        chosen, rejected = residual.detach().chunk(2)
+        straight = weight >= 0
+        rows = straight.view(-1, *[1] * (chosen.ndim - 1))
+        scale = self.loser_scale.of(torch.where(rows, chosen, rejected), torch.where(rows, rejected, chosen)).to(whole)
+        return torch.where(straight, whole, scale), torch.where(straight, scale, whole)
 
     @torch.no_grad()
     def store_reference(self, policy: Policy, batch: ImagePairs) -> None:
@@ -158,6 +182,35 @@ def _content(batch: ImagePairs) -> Tensor:
     return batch.content
 
 
+def error_metrics(errors: Mapping[str, Tensor], kept: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """What the errors of the predictions say of a pair, (B,) each.
+
+    Args:
+        errors: mean squared errors by network and side, (B,) each.
+        kept: shares of the gradients of both sides, (B,) each.
+
+    Returns:
+        ``error/...`` of each, ``error/relative_chosen`` and ``error/relative_rejected`` (policy less reference), and
+        ``loser_share``: |g_l| / (|g_w| + |g_l|) of the gradients at the network's output, of which as much is kept as
+        the step keeps. It is 0.5 where both sides push alike, and above it where the loser's error is the larger.
+    """
+    relative = {
+        f"error/relative_{side}": errors[f"policy_{side}"] - errors[f"reference_{side}"]
+        for side in ("chosen", "rejected")
+    }
+    pull, push = kept[0] * errors["policy_chosen"].sqrt(), kept[1] * errors["policy_rejected"].sqrt()
+    total = pull + push
+    share = torch.where(total > 0, push / total, torch.full_like(total, 0.5))
+    return {**{f"error/{name}": value for name, value in errors.items()}, **relative, "loser_share": share}
+
+
+def _loser_scale(objective: ObjectiveConfig) -> LoserScale | None:
+    if objective.loser_scale is None:
+        return None
+    mu = LOSER_SCALE_MU if objective.loser_scale_mu is None else objective.loser_scale_mu
+    return LoserScale(mu=mu, per=objective.loser_scale)
+
+
 def noise_objective(
     config: MethodConfig, *, draws: PairDraws | None = None, cache: ReferenceCache | None = None
 ) -> NoiseDPO:
@@ -172,6 +225,7 @@ def noise_objective(
         constants=config.objective.loss_constants,
         noise_weight=config.noise_weight,
         min_snr_gamma=config.min_snr_gamma or MIN_SNR_GAMMA,
+        loser_scale=_loser_scale(config.objective),
         draws=draws,
         cache=cache,
     )

@@ -128,6 +128,16 @@ METHODS = Registry(
             defaults={"beta": 2000.0, "learning_rate": 1e-5, "loss": "dmpo"},
         ),
         Preset(
+            name="sdpo",
+            title="Diffusion-SDPO",
+            paper="arXiv 2511.03317",
+            summary="Diffusion-DPO whose loser may not make the winner worse (arXiv 2511.03317)",
+            target="seedpo.methods.noise_dpo:noise_objective",
+            log_prob="noise",
+            source=DATA_SET,
+            defaults={"beta": 5000.0, "learning_rate": 1e-5, "objective": {"loser_scale": "pair"}},
+        ),
+        Preset(
             name="d3po",
             title="D3PO",
             paper="arXiv 2311.13231",

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 from seedpo.core.losses import LossConstants
 from seedpo.settings import Scope, Section
 
+NOISE = Scope(fact="log_prob", values=("noise",), strict=True)
+OF_MARGINS = Scope(fact="objective", values=("dpo",), strict=True)
+
 
 class SamplingConfig(Section):
     """How the policy draws images, in roll-outs and in training alike."""
@@ -49,6 +52,22 @@ class ObjectiveConfig(Section):
     dmpo_smoothing: Annotated[float, Scope(fact="loss", values=("dmpo",), strict=True)] = Field(0.01, gt=0.0, lt=0.5)
     """Probability that a label is wrong, alpha of DMPO, with `loss: dmpo`: the margin of a pair is drawn to
     log((1 - alpha) / alpha), 4.6 at 0.01."""
+
+    loser_scale: Annotated[Literal["pair", "batch"] | None, NOISE, OF_MARGINS] = None
+    """How the gradient through the loser is scaled down, so that the winner's error does not rise (Diffusion-SDPO).
+    `pair`: each pair by itself. `batch`: one scale for a micro-batch, as in the published code. None: not at all."""
+    loser_scale_mu: Annotated[float | None, NOISE, OF_MARGINS] = Field(None, ge=0.0, le=1.0)
+    """Share of the winner's fall that `loser_scale` keeps at least. None: 0.9, as published for SD1.5; 0.6 is published
+    for SDXL."""
+
+    @model_validator(mode="after")
+    def _settings_have_what_they_set(self) -> Self:
+        if self.loser_scale_mu is not None and self.loser_scale is None:
+            raise ValueError(
+                f"loser_scale_mu = {self.loser_scale_mu} has no effect without loser_scale; leave it out, or set "
+                "objective.loser_scale to pair"
+            )
+        return self
 
     @property
     def loss_constants(self) -> LossConstants:

@@ -74,7 +74,7 @@ def _of_scenes(*, guidance_scale: float, eta: float) -> Mapping[str, Any]:
 def _of_pairs(*, max_steps: int, evaluate_every: int) -> dict[str, dict[str, Any]]:
     """What the losses of a margin on labelled pairs change for an embedded model: all of them the same."""
     changes = {"beta": 50.0, "learning_rate": 1e-3, "max_steps": max_steps, "evaluate_every": evaluate_every}
-    return dict.fromkeys(("diffusion-dpo", "linear-dpo", "dmpo"), changes)
+    return dict.fromkeys(("diffusion-dpo", "linear-dpo", "dmpo", "sdpo"), changes)
 
 
 MODELS = Registry(

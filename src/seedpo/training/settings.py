@@ -16,6 +16,8 @@ from seedpo.data.settings import CacheConfig, DataSet, DataSets, PairsConfig
 from seedpo.errors import ConfigError
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.methods.settings import (
+    NOISE,
+    OF_MARGINS,
     FlowConfig,
     GroupConfig,
     ObjectiveConfig,
@@ -82,9 +84,7 @@ class TrainingConfig(NetworkSettings):
 
 FIXED_PAIRS = Scope(fact="judged", values=(None,))
 DRAWN_PAIRS = Scope(fact="judged", values=("images", "previews"))
-NOISE = Scope(fact="log_prob", values=("noise",), strict=True)
 STEPS = Scope(fact="log_prob", values=("steps",))
-OF_MARGINS = Scope(fact="objective", values=("dpo",), strict=True)
 OF_TRAJECTORIES = Scope(fact="section", values=("trajectories",))
 OF_STEPS = Scope(fact="section", values=("steps",))
 OF_GROUPS = Scope(fact="section", values=("groups",))
