@@ -50,6 +50,8 @@ SAME: Mapping[str, tuple[str, ...]] = {
         "group_size num_images num_images_per_prompt": ("trajectories.images_per_prompt", "steps.candidates"),
         "snr_gamma": ("noise_weight", "min_snr_gamma"),
         "use_ema ema": ("ema_decay",),
+        "use_ema_ref ref_model_sync_steps sync_ref_model reset_freq": ("reference.kind",),
+        "decay_ema ema_ref_decay ref_model_mixup_alpha": ("reference.decay",),
         "cfg_scale cfg guidance": ("sampling.guidance_scale",),
         "num_steps sample_num_steps ddim_steps": ("sampling.num_inference_steps",),
         "checkpointing_steps save_every_n_steps save_steps": ("checkpoint_every",),

@@ -16,6 +16,7 @@ from seedpo.models.policy import build_policy
 from seedpo.settings import merge
 from seedpo.training.caches import open_caches
 from seedpo.training.configuration import resolve_config
+from seedpo.training.reference import has_weights
 from seedpo.training.run import build_method, build_source
 from seedpo.training.settings import RunConfig
 from tests.models.published import pipeline_of
@@ -66,6 +67,8 @@ def counted(action: Callable[[], object]) -> int:
 def train(config: RunConfig) -> dict[str, float]:
     """All micro-batches of a run: pairs, losses and gradients, without updates. What the source observed."""
     policy = build_policy(config)
+    if has_weights(config):
+        policy.move_reference()
     caches = open_caches(config, policy)
     source, method = build_source(config, policy, caches=caches), build_method(config, caches)
     generator = torch.Generator().manual_seed(0)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from seedpo.cli.cache_builds import build_cache
+from seedpo.methods.settings import ReferenceConfig
 from seedpo.planning.dry_run import Guesses
 from seedpo.planning.gpus import find_gpu
 from seedpo.planning.pair_sets import PairSets
@@ -42,6 +43,16 @@ def test_an_average_of_the_weights_is_one_more_copy_of_them(tmp_path: Path) -> N
     assert 2 * more[name] == plain["optimiser state"], "AdamW has two moments of the same size"
 
 
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_a_reference_that_moves_is_one_more_copy_of_the_trained_weights(tmp_path: Path, adapter: str) -> None:
+    config = settings(tmp_path, "diffusion-dpo", adapter=adapter)
+    moving = config.model_copy(update={"reference": ReferenceConfig(kind="ema", decay=0.99)})
+    plain, more = (plan_run(some, gpu=find_gpu("T4")).memory.held for some in (config, moving))
+    (name,) = more.keys() - plain.keys()
+    assert 2 * more[name] == plain["optimiser state"], "AdamW has two moments of the same size"
+    assert planned(moving) == counted(lambda: train(moving))
+
+
 @pytest.mark.parametrize(
     ("method", "changes"),
     [
@@ -49,6 +60,9 @@ def test_an_average_of_the_weights_is_one_more_copy_of_them(tmp_path: Path) -> N
         ("d3po", {"batch_size": 4, "trajectories": {"images_per_prompt": 3, "update_per": "group"}}),
         ("d3po", {"batch_size": 4, "lora_text_encoder": True}),
         pytest.param("d3po", {"batch_size": 4, "reference": {"kind": "rollout"}}, marks=slow),
+        pytest.param("spo", {"batch_size": 4, "reference": {"kind": "rollout"}}, marks=slow),
+        ("spo", {"batch_size": 3, "reference": {"kind": "ema", "decay": 0.9}}),
+        pytest.param("d3po", {"batch_size": 4, "reference": {"kind": "reset", "every": 2}}, marks=slow),
         pytest.param("d3po", {"batch_size": 8, "max_steps": 4, "trajectories": {"updates_per_rollout": 2}}, marks=slow),
         pytest.param("d3po", {"batch_size": 4, "sampling": {"guidance_scale": 1.0}, "lora_rank": 2}, marks=slow),
         pytest.param("spo", {"batch_size": 3, "steps": {"candidates": 3}}, marks=slow),

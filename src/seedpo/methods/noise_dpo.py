@@ -20,7 +20,7 @@ from seedpo.core.loser_scale import LOSER_SCALE_MU, LoserScale, with_scaled_grad
 from seedpo.core.losses import DEFAULT_CONSTANTS, LossConstants
 from seedpo.core.noise_weights import MIN_SNR_GAMMA, NOISE_WEIGHTS
 from seedpo.core.objectives import see_loss
-from seedpo.core.transitions import Reduction, noise_log_prob
+from seedpo.core.transitions import Reduction, noise_log_prob, squared_distance
 from seedpo.core.types import ImagePairs, LossOutput
 from seedpo.methods.noising import NoisedPairs, noised_pairs
 from seedpo.methods.settings import MethodConfig, ObjectiveConfig
@@ -80,7 +80,8 @@ class NoiseDPO:
 
         The reference is not called if the cache has its log-probabilities of every pair. The metrics also hold
         those of :func:`error_metrics`, of mean squared errors over the latent dimensions at the step's own times and
-        noise, and with a scale of the loser's gradient ``loser_scale``.
+        noise, and with a scale of the loser's gradient ``loser_scale``. Where the reference is called ``distance``, (B,),
+        is the mean squared difference of both predictions, over both images.
 
         Args:
             policy: the trained model and its reference.
@@ -93,11 +94,13 @@ class NoiseDPO:
         """
         pairs = self._noised(policy, batch, generator)
         prediction = pairs.rows.prediction(policy)
-        log_prob = noise_log_prob(prediction, pairs.rows.target, reduction=self.reduction)
-        reference_log_prob = self._known(batch, pairs)
+        log_prob = self._log_prob(prediction, pairs)
+        reference_log_prob, apart = self._known(batch, pairs), {}
         if reference_log_prob is None:
             with policy.reference():
-                reference_log_prob = self._log_prob(policy, pairs)
+                reference = pairs.rows.prediction(policy)
+            reference_log_prob = self._log_prob(reference, pairs)
+            apart = {"distance": squared_distance(prediction.detach(), reference).view(2, -1).mean(0)}
         chosen, rejected = log_prob.chunk(2)
         chosen_reference, rejected_reference = reference_log_prob.to(log_prob).chunk(2)
         # Caches hold log-probabilities without the weight, so that runs with other weights share them.
@@ -125,7 +128,7 @@ class NoiseDPO:
         # A log-probability is -1/2 of the squared error.
         errors = {name: -2 * value.detach() / dimensions for name, value in log_probs.items()}
         scales = {} if self.loser_scale is None else {"loser_scale": torch.minimum(*kept)}
-        return replace(output, metrics={**output.metrics, **error_metrics(errors, kept), **scales})
+        return replace(output, metrics={**output.metrics, **error_metrics(errors, kept), **scales, **apart})
 
     def _kept_gradient(self, residual: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Share of the gradient through each side that is kept, (B,) each: chosen, rejected.
@@ -159,14 +162,14 @@ class NoiseDPO:
         pairs = self._noised(policy, batch, torch.Generator())
         if self._known(batch, pairs) is None:
             with policy.reference():
-                log_prob = self._log_prob(policy, pairs)
+                log_prob = self._log_prob(pairs.rows.prediction(policy), pairs)
             self.cache.keep(_content(batch), pairs.timestep, pairs.noise, log_prob.view(2, -1))
 
     def _noised(self, policy: Policy, batch: ImagePairs, generator: torch.Generator) -> NoisedPairs:
         return noised_pairs(batch, policy.process, draws=self.draws, generator=generator)
 
-    def _log_prob(self, policy: Policy, pairs: NoisedPairs) -> Tensor:
-        return noise_log_prob(pairs.rows.prediction(policy), pairs.rows.target, reduction=self.reduction)
+    def _log_prob(self, prediction: Tensor, pairs: NoisedPairs) -> Tensor:
+        return noise_log_prob(prediction, pairs.rows.target, reduction=self.reduction)
 
     def _known(self, batch: ImagePairs, pairs: NoisedPairs) -> Tensor | None:
         """The reference's log-probabilities, chosen first, (2B,), if the cache has them all."""

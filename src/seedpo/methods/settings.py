@@ -102,6 +102,21 @@ class ReferenceConfig(Section):
     updates between two steps of the average, for example those of one roll-out, as in DiffusionNFT. None: never for
     that reason; the average takes every update in."""
 
+    @property
+    def words(self) -> str:
+        """What becomes of the model before training, in a few words that follow its name."""
+        reasons = [
+            "" if self.every is None else f"every {self.every} updates",
+            "" if self.distance is None else f"beyond a distance of {self.distance:g}",
+        ]
+        rise = "" if self.decay_rise is None else f" that rises by {self.decay_rise:g}"
+        return {
+            "frozen": "",
+            "rollout": ", then the policy at each roll-out",
+            "ema": f", then an average of the policy, decay {self.decay}{rise}",
+            "reset": f", then the policy anew {' or '.join(filter(None, reasons))}",
+        }[self.kind]
+
     @model_validator(mode="after")
     def _keys_act(self) -> Self:
         keys = {"ema": ("decay", "decay_rise", "every"), "reset": ("distance", "every")}

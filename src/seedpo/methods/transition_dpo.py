@@ -11,6 +11,7 @@ gradients.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -18,7 +19,7 @@ from seedpo.core.draws import PairDraws
 from seedpo.core.losses import DEFAULT_CONSTANTS, LossConstants
 from seedpo.core.objectives import see_loss
 from seedpo.core.sampling import Sampler, SamplingSettings
-from seedpo.core.transitions import Reduction, scaled_square
+from seedpo.core.transitions import Reduction, gaussian_log_prob, scaled_square, squared_distance
 from seedpo.core.types import LossOutput, StepBatch
 from seedpo.methods.settings import MethodConfig
 from seedpo.protocols import Policy, ReferenceCache
@@ -67,17 +68,24 @@ class TransitionDPO:
     def loss(self, policy: Policy, batch: StepBatch, *, generator: torch.Generator) -> LossOutput:
         """Losses of pairs of steps: one forward of the policy, and one of the reference unless the batch carries it.
 
+        Without it the metrics also hold ``distance``, (P,): the mean squared difference of the means of both networks'
+        steps, over both sides of a pair.
+
         Args:
             policy: the trained model and its reference.
             batch: pairs of steps, all of which have a density.
             generator: not used; nothing is drawn here.
         """
         sampler = Sampler(policy, self.sampling)
-        log_prob = sampler.log_probs(batch)
-        reference = batch.reference_log_prob
+        step = sampler.gaussians(batch)
+        log_prob = gaussian_log_prob(batch.next_latents, step.mean, step.std)
+        reference, apart = batch.reference_log_prob, {}
         if reference is None:
             with policy.reference():
-                reference = sampler.log_probs(batch)
+                other = sampler.gaussians(batch)
+            reference = gaussian_log_prob(batch.next_latents, other.mean, other.std)
+            squares = squared_distance(step.mean.detach(), other.mean)
+            apart = {"distance": (squares[batch.chosen] + squares[batch.rejected]) / 2}
         entries = math.prod(batch.next_latents.shape[1:])
         if self.square:
             std = policy.process.step_std(batch.timestep, batch.next_timestep, eta=sampler.eta)[batch.start]
@@ -87,7 +95,7 @@ class TransitionDPO:
         sides = [values[side] for values in (log_prob, reference) for side in (batch.chosen, batch.rejected)]
         if batch.weight is not None:
             sides = [batch.weight * values for values in sides]
-        return see_loss(
+        output = see_loss(
             *sides,
             policy_weight=self.policy_weight,
             reference_weight=self.reference_weight,
@@ -95,6 +103,7 @@ class TransitionDPO:
             loss=self.loss_name,
             constants=self.constants,
         )
+        return replace(output, metrics={**output.metrics, **apart})
 
 
 def transition_objective(

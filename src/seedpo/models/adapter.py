@@ -19,7 +19,7 @@ from seedpo.models.lora import add_layers, description, set_dropout, unread_laye
 from seedpo.models.lora_file import LORA_FILE, METADATA_KEY, PART, described, read_layers
 from seedpo.models.lora_tensors import fill_layers, layers_of, written_layers
 from seedpo.models.settings import LoraForm
-from seedpo.models.weight_copy import WeightCopy
+from seedpo.models.weight_copy import WeightCopy, copied
 from seedpo.weights import read_weights
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -155,7 +155,7 @@ class LoraAdapter:
 
     def move_reference(self) -> None:
         """Keeps a copy of the adapter."""
-        self._moved = WeightCopy(self.parameters)
+        self._moved = copied(self.parameters, into=self._moved)
 
     def average_reference(self, decay: float) -> None:
         """Averages factors: their product is not the average of the products."""
@@ -226,7 +226,7 @@ class FullAdapter:
 
     def move_reference(self) -> None:
         """Keeps a copy of the weights."""
-        self._moved = WeightCopy(self.parameters)
+        self._moved = copied(self.parameters, into=self._moved)
 
     def average_reference(self, decay: float) -> None:
         """Averages all weights."""

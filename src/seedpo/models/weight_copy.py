@@ -24,6 +24,12 @@ class WeightCopy:
         self.values: dict[str, Tensor] = {name: value.detach().clone() for name, value in weights().items()}
 
     @torch.no_grad()
+    def take(self) -> None:
+        """The copy becomes the weights as they are now, in the memory that it has."""
+        for name, weight in self._weights().items():
+            self.values[name].copy_(weight)
+
+    @torch.no_grad()
     def average(self, decay: float) -> None:
         """The copy becomes ``decay`` times itself plus ``1 - decay`` times the weights, tensor by tensor.
 
@@ -45,3 +51,11 @@ class WeightCopy:
     def _exchange(self) -> None:
         for name, weight in self._weights().items():
             weight.data, self.values[name] = self.values[name].to(weight.device), weight.data
+
+
+def copied(weights: Callable[[], Mapping[str, nn.Parameter]], *, into: WeightCopy | None) -> WeightCopy:
+    """A copy of the weights as they are now, in the memory of an older one if there is one."""
+    if into is None:
+        return WeightCopy(weights)
+    into.take()
+    return into

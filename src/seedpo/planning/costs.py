@@ -72,11 +72,12 @@ class Networks:
 
     @cached_property
     def tensors(self) -> list[Tensor]:
-        """Weights and buffers of all networks."""
+        """Weights and buffers of all networks, and other values that trained weights can have."""
         parts = [part for part in self.policy.pipeline.components.values() if isinstance(part, nn.Module)]
         others = [self.policy.adapter.frozen, self.preview, *(scorer.networks for scorer in self.scorers.values())]
         networks = [*parts, *(network for network in others if network is not None)]
-        return [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
+        held = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
+        return [*held, *(value for copy in self.policy.adapter.copies() for value in copy.values.values())]
 
 
 def measure(

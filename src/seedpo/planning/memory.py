@@ -80,6 +80,9 @@ def estimate(
         "preview autoencoder": weight_bytes(networks.preview),
         "reward models": sum(weight_bytes(part.network) for part in parts.values() if part is not None),
         "optimiser state": round(optimizer.state_bytes * trained),
+        "reference's own weights": sum(
+            value.nbytes for copy in policy.adapter.copies() for value in copy.values.values()
+        ),
         "average of the weights": 0 if config.ema_decay is None else 4 * trained,
         "gradient buckets": 4 * trained if gpus > 1 else 0,
         "reserve": RESERVE,

@@ -21,6 +21,7 @@ from seedpo.planning.people import People, questions_to_people
 from seedpo.planning.scorers import Scorer, build_scorer
 from seedpo.training.checks import absent_data, check_guidance, check_run
 from seedpo.training.feedback.wiring import study_settings
+from seedpo.training.reference import has_weights
 from seedpo.training.run import process_of
 from seedpo.training.scopes import warnings_of_idle_keys
 from seedpo.training.settings import RunConfig, reward_of
@@ -173,6 +174,8 @@ def count(
     model = model_configuration(config)
     policy = build_policy(config, model)
     policy.process = process_of(config, policy)
+    if has_weights(config):
+        policy.move_reference()
     check_run(config, policy.process, policy.image_size)
     check_guidance(config, policy)
     scorers = {name: _scorer(config, name) for name in config.evaluation.rewards}

@@ -160,6 +160,11 @@ def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> li
         ("beta", f"{config.beta:g} (log-probabilities reduced by {config.reduction})"),
         ("gamma", f"{config.gamma:g} ({config.entropy_convention})"),
         ("weights of the loss", f"a = {policy_weight:g} (policy), b = {reference_weight:g} (reference)"),
+        *(
+            []
+            if config.reference.kind == "frozen"
+            else [("reference", f"the model before training{config.reference.words}")]
+        ),
         ("clip range", "none" if config.clip_range is None else f"{config.clip_range:g}"),
         ("steps", f"{last.get('step', 0)} of {config.max_steps}"),
         ("pairs seen", _pairs_seen(last)),

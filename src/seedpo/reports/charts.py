@@ -114,9 +114,15 @@ HEALTH = (
         )
         for model, healthy in (
             ("policy", "May rise on both sides. The difference of the two sides is what is trained."),
-            ("reference", "Changes with the time steps drawn only, since the reference is frozen."),
+            ("reference", "Changes with the time steps drawn only, unless the reference moves (`reference.kind`)."),
         )
         for side in ("chosen", "rejected")
+    ),
+    Health(
+        key="distance",
+        title="Distance from the reference",
+        healthy="Rises slowly, and falls where the reference follows. A jump means that the policy left it.",
+        unit="mean squared difference",
     ),
     Health(key="learning_rate", title="Learning rate", healthy="As the schedule has it."),
     Health(

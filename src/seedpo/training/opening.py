@@ -31,6 +31,7 @@ def opening_lines(
     reference = "the same model, adapter off" if policy.adapter.frozen is None else "a frozen copy of the model"
     if config.initial_lora is not None:
         reference = "the model with the LoRA that it starts from"
+    reference += config.reference.words
     name = type(policy.pipeline).__name__
     return [
         f"model: {config.model} ({name}), {height} x {width} px, {precision}, on {policy.device}",
