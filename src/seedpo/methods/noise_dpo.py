@@ -80,8 +80,8 @@ class NoiseDPO:
 
         The reference is not called if the cache has its log-probabilities of every pair. The metrics also hold
         those of :func:`error_metrics`, of mean squared errors over the latent dimensions at the step's own times and
-        noise, and with a scale of the loser's gradient ``loser_scale``. Where the reference is called ``distance``, (B,),
-        is the mean squared difference of both predictions, over both images.
+        noise, and with a scale of the loser's gradient ``loser_scale``. Where the reference is called, ``distance``
+        (B,) is the mean squared difference of both predictions, over both images.
 
         Args:
             policy: the trained model and its reference.
