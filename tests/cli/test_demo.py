@@ -12,7 +12,6 @@ import yaml
 from seedpo.cli import demo
 from seedpo.core.verdicts import Outcome
 from seedpo.errors import ConfigError, SeedpoError
-from seedpo.methods.presets import METHODS
 from seedpo.recipes.reading import read_recipe
 from seedpo.reports.families import group
 from seedpo.reports.runs import read_runs
@@ -42,7 +41,8 @@ with open("{calls}", "a") as file:
 """
 
 
-EXAMPLES = ("hacking", "learning", "flow-learning", *METHODS.names(), *(f"flow-{name}" for name in METHODS.names()))
+SHOWN = ("diffusion-dpo", "d3po", "spo")
+EXAMPLES = ("hacking", "learning", "flow-learning", *SHOWN, *(f"flow-{name}" for name in SHOWN))
 
 
 class StandIn:

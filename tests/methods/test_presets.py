@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from seedpo.errors import ConfigError
 from seedpo.methods.presets import METHODS, Preset, SourceKind
 from seedpo.methods.sources.supplies import Supplies
 from seedpo.settings import build_config
@@ -27,9 +28,21 @@ def test_the_methods() -> None:
         "linear-dpo": ("noise", None, True, False),
         "dmpo": ("noise", None, True, False),
         "sdpo": ("noise", None, True, False),
+        "dspo": ("noise", None, True, False),
+        "mapo": ("noise", None, True, False),
         "d3po": ("steps", "images", False, True),
         "spo": ("steps", "previews", False, False),
     }
+
+
+@pytest.mark.parametrize("row", METHODS.entries, ids=lambda row: row.name)
+def test_gamma_is_refused_with_a_reason_where_it_has_no_meaning(row: Preset) -> None:
+    if row.why_no_gamma is None:
+        assert resolve_config(row.name, {"gamma": 0.5}).gamma == 0.5
+        return
+    with pytest.raises(ConfigError, match=rf"gamma = 0.5 .* {row.name}: ") as refusal:
+        resolve_config(row.name, {"gamma": 0.5})
+    assert row.why_no_gamma in str(refusal.value)
 
 
 @pytest.mark.parametrize("row", METHODS.entries, ids=lambda row: row.name)
@@ -64,6 +77,8 @@ def echo(config: Any, supplies: Supplies) -> Any:
         ("linear-dpo", 100.0, None),
         ("dmpo", 2000.0, None),
         ("sdpo", 5000.0, None),
+        ("dspo", 0.001, None),
+        ("mapo", 0.1, None),
         ("d3po", 0.1, 0.1),
         ("spo", 10.0, 0.1),
     ],

@@ -17,14 +17,16 @@ from seedpo.training.scopes import idle_keys
 from seedpo.training.settings import FidelityConfig
 
 DATA = {row.name for row in METHODS.entries if row.source.fixed_pairs}
-ROLLOUTS = {row.name for row in METHODS.entries if row.source.judged}
+ROLLOUTS = set(METHODS.names()) - DATA
+PAIRS = {row.name for row in METHODS.entries if row.source.gives == "pairs"}
 NOISE = {row.name for row in METHODS.entries if row.log_prob == "noise"}
-STEPS = {row.name for row in METHODS.entries if row.log_prob == "steps"}
+STEPS = set(METHODS.names()) - NOISE
+MARGINS = {row.name for row in METHODS.entries if row.objective == "dpo"}
 SWITCHES = {
     "gradients_never_clipped": DATA | ROLLOUTS,
-    "ties_as_wins": DATA,
-    "independent_flips": DATA,
-    "beta_without_half": NOISE,
+    "ties_as_wins": DATA & PAIRS,
+    "independent_flips": DATA & PAIRS,
+    "beta_without_half": NOISE & MARGINS,
     "sampled_latents": DATA,
     "square_time_ids": DATA,
     "reference_moves_on_resume": DATA | ROLLOUTS,

@@ -6,8 +6,8 @@ r"""Diffusion-KTO (arXiv 2404.04465): the expected utility of single images that
 e is the squared error of the prediction, without Diffusion-DPO's factor 1/2. Q is a constant: what images gain on
 average. sigma is the utility that the paper found best, risk-averse in gains and risk-seeking in losses.
 
-Kept: the loss of the official code, with its mean over all processes. Left out: its other utilities; its draw of 80 %
-liked images, whose place the weights w_y can take (in expectation; Q is then of the images as they come).
+Kept: the loss of the official code. Left out: its other utilities; its mean of Q over processes, since a loss exchanges
+nothing; its draw of 80 % liked images, whose place the weights w_y can take (Q is then of the images as they come).
 """
 
 from __future__ import annotations

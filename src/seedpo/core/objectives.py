@@ -36,7 +36,9 @@ __all__ = [
     "EntropyConvention",
     "clip_log_ratio",
     "entropy_weights",
+    "expected_losses",
     "implicit_reward",
+    "margin_metrics",
     "margin_slope",
     "preference_loss",
     "preference_metrics",
@@ -304,21 +306,52 @@ def preference_metrics(
         :data:`SATURATION_MARGIN`), ``clipped`` (0, 0.5 or 1: how many of the two ratios are outside the clip range),
         ``log_ratio/chosen`` and ``log_ratio/rejected`` (unclipped, nats).
     """
-    margin = chosen_reward - rejected_reward
     outside = [_outside(log_ratio, clip_range) for log_ratio in (chosen_log_ratio, rejected_log_ratio)]
     metrics = {
-        "rewards/chosen": chosen_reward,
-        "rewards/rejected": rejected_reward,
-        "rewards/margins": margin,
-        "rewards/accuracies": _agreement(margin, chosen_probability),
+        **margin_metrics(chosen_reward, rejected_reward, chosen_probability),
         "offset": offset,
-        "margin_abs": margin.abs(),
-        "saturated": (margin.abs() > SATURATION_MARGIN).to(margin.dtype),
         "clipped": (outside[0] + outside[1]) / 2,
         "log_ratio/chosen": chosen_log_ratio,
         "log_ratio/rejected": rejected_log_ratio,
     }
     return {name: value.detach() for name, value in metrics.items()}
+
+
+@torch.no_grad()
+def margin_metrics(
+    chosen_reward: Tensor, rejected_reward: Tensor, chosen_probability: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Those of :func:`preference_metrics` that any two numbers for a pair have, (B,): rewards, margins and accuracies.
+
+    Args:
+        chosen_reward: of the preferred side, (B,).
+        rejected_reward: of the other side, (B,).
+        chosen_probability: as in :func:`preference_loss`.
+    """
+    margin = chosen_reward - rejected_reward
+    metrics = {
+        "rewards/chosen": chosen_reward,
+        "rewards/rejected": rejected_reward,
+        "rewards/margins": margin,
+        "rewards/accuracies": _agreement(margin, chosen_probability),
+        "margin_abs": margin.abs(),
+        "saturated": (margin.abs() > SATURATION_MARGIN).to(margin.dtype),
+    }
+    return {name: value.detach() for name, value in metrics.items()}
+
+
+def expected_losses(losses: Tensor, swapped: Tensor, chosen_probability: Tensor | None) -> Tensor:
+    """The expectation p L + (1 - p) L' over which side is preferred, (B,).
+
+    Args:
+        losses: L, of pairs whose first side is preferred, (B,).
+        swapped: L', of the same pairs with the second side preferred, (B,).
+        chosen_probability: p, as in :func:`preference_loss`.
+    """
+    if chosen_probability is None:
+        return losses
+    probability = chosen_probability.to(losses)
+    return probability * losses + (1 - probability) * swapped
 
 
 def _agreement(margin: Tensor, chosen_probability: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from seedpo.settings import NO_EFFECT, Place, Section
+from seedpo.settings import NO_EFFECT, Place, Scope, Section
 
 SCORE_COLUMNS = ("file", "prompt")
 """Columns of a table of scores before those of the rewards, which may not have these names."""
@@ -172,7 +172,7 @@ class CacheConfig(Section):
     """Whether latents are kept in `folder`."""
     prompts: Annotated[bool, NO_EFFECT] = True
     """Whether embedded prompts are kept in `folder`."""
-    reference: bool = False
+    reference: Annotated[bool, Scope(fact="objective", values=("dpo",), strict=True)] = False
     """Whether the reference's log-probabilities are kept in `folder`, two numbers for each visit of a pair. Time steps,
     noise and mirroring then follow from `draws_seed`, pair and visit, so that runs with other settings share them."""
     draws_seed: int = Field(0, ge=0)

@@ -16,6 +16,7 @@ from torch import Tensor
 from seedpo.core.draws import PairDraws
 from seedpo.core.processes import Process
 from seedpo.core.sampling import draw_noise
+from seedpo.core.transitions import noise_log_prob
 from seedpo.core.types import Conditioning, ImagePairs
 from seedpo.protocols import Policy
 
@@ -54,6 +55,10 @@ class Noised:
     def prediction(self, policy: Policy) -> Tensor:
         """What the policy predicts, (R, ...); inside ``policy.reference()`` what the reference does."""
         return policy.predict(self.latents, self.timestep, self.conditioning)
+
+    def errors(self, prediction: Tensor) -> Tensor:
+        """Mean squared errors of a prediction over the latent dimensions, (R,), without gradient."""
+        return -2 * noise_log_prob(prediction.detach(), self.target, reduction="mean")
 
 
 def noised(process: Process, clean: Tensor, noise: Tensor, timestep: Tensor, conditioning: Conditioning) -> Noised:
@@ -124,3 +129,23 @@ def noised_pairs(
         conditioning=Conditioning.cat([pairs.conditioning, pairs.conditioning]),
     )
     return NoisedPairs(rows=rows, timestep=timestep, noise=noise)
+
+
+def pair_errors(rows: Noised, **predictions: Tensor) -> dict[str, Tensor]:
+    """The metrics ``error/<name>_chosen`` and ``error/<name>_rejected``, (B,): mean squared errors of predictions.
+
+    Args:
+        rows: 2B rows, first the chosen images, then the rejected ones.
+        predictions: of a model (``policy``, ``reference``) for these rows, (2B, ...).
+    """
+    errors = {name: rows.errors(prediction).chunk(2) for name, prediction in predictions.items()}
+    return {
+        f"error/{name}_{side}": value
+        for name, sides in errors.items()
+        for side, value in zip(("chosen", "rejected"), sides, strict=True)
+    }
+
+
+def distance(prediction: Tensor, reference: Tensor) -> Tensor:
+    """Mean squared difference of two predictions (R, ...) over the latent dimensions, (R,), without gradient."""
+    return -2 * noise_log_prob(prediction.detach(), reference.detach(), reduction="mean")

@@ -138,6 +138,32 @@ METHODS = Registry(
             defaults={"beta": 5000.0, "learning_rate": 1e-5, "objective": {"loser_scale": "pair"}},
         ),
         Preset(
+            name="dspo",
+            title="DSPO",
+            paper="ICLR 2025, openreview.net xyfb9HHvMe",
+            summary="diffusion loss on preferred images with the preference's score in it (ICLR 2025, "
+            "openreview.net xyfb9HHvMe)",
+            target="seedpo.methods.dspo:dspo_objective",
+            log_prob="noise",
+            objective="dspo",
+            source=DATA_SET,
+            defaults={"beta": 0.001, "learning_rate": 2e-5},
+            why_no_gamma="its second term is the difference of the policy's and the reference's prediction, which have "
+            "one weight; raise beta, or use diffusion-dpo",
+        ),
+        Preset(
+            name="mapo",
+            title="MaPO",
+            paper="arXiv 2406.06424",
+            summary="diffusion loss and a margin of the policy's own errors, without a reference (arXiv 2406.06424)",
+            target="seedpo.methods.mapo:mapo_objective",
+            log_prob="noise",
+            objective="mapo",
+            source=DATA_SET,
+            defaults={"beta": 0.1, "learning_rate": 1e-5},
+            why_no_gamma="it has no reference, from whose weight gamma would set the policy's apart; use diffusion-dpo",
+        ),
+        Preset(
             name="d3po",
             title="D3PO",
             paper="arXiv 2311.13231",

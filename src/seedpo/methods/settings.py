@@ -11,6 +11,8 @@ from seedpo.settings import Scope, Section
 
 NOISE = Scope(fact="log_prob", values=("noise",), strict=True)
 OF_MARGINS = Scope(fact="objective", values=("dpo",), strict=True)
+OF_MAPO = Scope(fact="objective", values=("mapo",), strict=True)
+OF_KTO = Scope(fact="objective", values=("kto",), strict=True)
 
 
 class SamplingConfig(Section):
@@ -59,6 +61,17 @@ class ObjectiveConfig(Section):
     loser_scale_mu: Annotated[float | None, NOISE, OF_MARGINS] = Field(None, ge=0.0, le=1.0)
     """Share of the winner's fall that `loser_scale` keeps at least. None: 0.9, as published for SD1.5; 0.6 is published
     for SDXL."""
+    error_scale: Annotated[float, OF_MAPO] = Field(0.5, gt=0.0)
+    """MaPO: s, what squared errors are multiplied by before they are bounded; `snr_value` of its code. Larger ones make
+    f(e) = s e / (exp(s e) - 1) tell small errors apart better, and large ones worse."""
+    margin_steps: Annotated[float, OF_MAPO] = Field(1000.0, gt=0.0)
+    """MaPO: T, what the difference of f(e) of both images is multiplied by; the number of the process's time steps, as
+    published."""
+    liked_weight: Annotated[float, OF_KTO] = Field(1.0, ge=0.0)
+    """Diffusion-KTO: weight of the losses of liked images; 0 leaves them out. 1.6, with 0.4 for the others, stands for
+    the published draw of 80 % liked images where half of them are liked."""
+    disliked_weight: Annotated[float, OF_KTO] = Field(1.0, ge=0.0)
+    """Diffusion-KTO: weight of the losses of images that are not liked; 0 leaves them out."""
 
     @model_validator(mode="after")
     def _settings_have_what_they_set(self) -> Self:
@@ -198,6 +211,10 @@ class GroupConfig(Section):
 
 class MethodConfig(Protocol):
     """The settings of a run that objectives and sources read; see :class:`seedpo.training.settings.RunConfig`."""
+
+    @property
+    def beta(self) -> float:
+        """Weight of the KL term, or what the objective has in its place."""
 
     @property
     def weights(self) -> tuple[float, float]:

@@ -72,9 +72,10 @@ def _of_scenes(*, guidance_scale: float, eta: float) -> Mapping[str, Any]:
 
 
 def _of_pairs(*, max_steps: int, evaluate_every: int) -> dict[str, dict[str, Any]]:
-    """What the losses of a margin on labelled pairs change for an embedded model: all of them the same."""
+    """What the objectives on labelled pairs change for an embedded model: all of them the same but for beta."""
     changes = {"beta": 50.0, "learning_rate": 1e-3, "max_steps": max_steps, "evaluate_every": evaluate_every}
-    return dict.fromkeys(("diffusion-dpo", "linear-dpo", "dmpo", "sdpo"), changes)
+    own = {"dspo": changes | {"beta": 1.0}, "mapo": changes | {"beta": 0.1}}
+    return dict.fromkeys(("diffusion-dpo", "linear-dpo", "dmpo", "sdpo"), changes) | own
 
 
 MODELS = Registry(

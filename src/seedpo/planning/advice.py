@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from seedpo.methods.presets import METHODS
 from seedpo.planning.gpus import Gpu
 from seedpo.planning.memory import Memory
 from seedpo.training.settings import RunConfig
@@ -67,7 +68,7 @@ def _smaller(config: RunConfig, phase: str) -> list[str]:
             ("mixed_precision=bf16 (or fp16)", config.mixed_precision == "no"),
             (
                 "a smaller trajectories.prompts_per_rollout or steps.prompts_per_rollout",
-                config.method != "diffusion-dpo",
+                not METHODS[config.method].source.fixed_pairs,
             ),
             ("a smaller evaluation.batch_size", True),
             ("adapter=lora", config.adapter == "full"),

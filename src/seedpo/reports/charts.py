@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from seedpo.core.losses import LOSSES, LossConstants, clipped_loss
+from seedpo.methods.presets import METHODS
 from seedpo.pages.figures import Line, Panel
 from seedpo.pages.wording import sentence
 from seedpo.reports.curves import Curve
 from seedpo.reports.families import Family, Setting
 from seedpo.reports.names import figure_name, metrics_in_order, of_kind, unit_of
 from seedpo.reports.runs import Run
-from seedpo.training.expectations import FLAT, expected_loss
+from seedpo.training.expectations import EXPECTATIONS, FLAT, expected_loss
 
 MOST_POINTS = 60
 """Training curves are averaged into at most this many points."""
@@ -251,8 +252,11 @@ def _records(run: Run, key: str) -> Sequence[Mapping[str, float]]:
 
 
 def _of_loss(health: Health, run: Run) -> Health:
-    """The chart of the loss as the run's own kind of loss has it."""
-    name = str(run.get("loss") or "sigmoid")
+    """The chart of the loss as the run's own objective and kind of loss have it."""
+    method, name = str(run.get("method")), str(run.get("loss") or "sigmoid")
+    own = EXPECTATIONS.get(METHODS[method].objective) if method in METHODS else None
+    if health.key == "loss" and own is not None:
+        return replace(health, healthy=f"{own.loss[0].upper()}{own.loss[1:]}.", mark=None)
     if health.key != "loss" or name == "sigmoid":
         return health
     start = LOSSES[name].start_value(_constants(run))

@@ -6,14 +6,47 @@ all. The bounds follow from the settings. The usual ranges are those of the embe
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from seedpo.core.entropy import clipped_margin
 from seedpo.core.losses import DEFAULT_CONSTANTS, LOSSES, LossConstants, clipped_loss
+from seedpo.methods.presets import METHODS
 from seedpo.training.settings import RunConfig
 
 FLAT = 0.1
 """A loss whose whole range is narrower than this looks flat."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """What curves of an objective that is no loss of a pair's margin look like in a healthy run.
+
+    Attributes:
+        loss: of the loss.
+        accuracy: of ``rewards/accuracies``.
+        margins: of ``margin_abs``.
+    """
+
+    loss: str
+    accuracy: str
+    margins: str
+
+
+EXPECTATIONS: Mapping[str, Expectation] = {
+    "dspo": Expectation(
+        loss="starts at the error of the preferred images and falls slowly, through the noise of the time steps drawn",
+        accuracy="0 at step 1, where every margin is 0, then about 0.5, rising slowly",
+        margins="0 at first, and small at the published betas, where sigma(-m) is 1/2 for every pair",
+    ),
+    "mapo": Expectation(
+        loss="starts near the error of the preferred images plus beta times about 0.7, and falls slowly",
+        accuracy="share of pairs whose preferred image the model fits better; it starts where the model stands, often "
+        "near 0.5, and rises",
+        margins="not 0 at first, since there is no reference; above 6 (`saturated`) lower objective.margin_steps",
+    ),
+}
+"""By objective of a method."""
 
 
 def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
@@ -25,11 +58,12 @@ def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
     """
     a, b = config.weights
     clip = "no clipping" if config.clip_range is None else f"clip_range {config.clip_range:g}"
-    lines = [
-        f"loss: {expected_loss(a, b, config.clip_range, config.loss, config.objective.loss_constants)}",
-        f"rewards/accuracies: {_accuracy(a == b, fixed_pairs)}",
-        f"margin_abs: {_margins(a, b, config.clip_range)}",
-    ]
+    own = EXPECTATIONS.get(METHODS[config.method].objective) or Expectation(
+        loss=expected_loss(a, b, config.clip_range, config.loss, config.objective.loss_constants),
+        accuracy=_accuracy(a == b, fixed_pairs),
+        margins=_margins(a, b, config.clip_range),
+    )
+    lines = [f"loss: {own.loss}", f"rewards/accuracies: {own.accuracy}", f"margin_abs: {own.margins}"]
     if config.feedback.study is not None:
         lines.append("source/pairs_kept: share of pairs on which people have a preference; the others train nothing")
     elif not fixed_pairs:

@@ -112,7 +112,8 @@ def build_caches(config: RunConfig, policy: PipelinePolicy) -> Caches:
 def build_method(config: RunConfig, caches: Caches | None = None) -> Method[Any]:
     """The objective of the run's method."""
     known = {"draws": caches.draws, "cache": caches.reference} if caches else {}
-    method: Method[Any] = METHODS[config.method].build_objective(config, **known)
+    parts = {name: part for name, part in known.items() if part is not None}
+    method: Method[Any] = METHODS[config.method].build_objective(config, **parts)
     return method
 
 

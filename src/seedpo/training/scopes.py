@@ -21,19 +21,32 @@ class IdleKey:
     Attributes:
         name: dotted.
         value: that was set.
-        scope: where it would act.
+        scopes: where it would act: in all of them together.
+        shut: those of them that the run is not in.
     """
 
     name: str
     value: Any
-    scope: Scope
+    scopes: tuple[Scope, ...]
+    shut: tuple[Scope, ...]
+
+    @property
+    def strict(self) -> bool:
+        """Whether it is refused."""
+        return any(scope.strict for scope in self.shut)
 
     @property
     def where(self) -> str:
-        """What it acts with, in words."""
-        methods = [preset.name for preset in METHODS.entries if _facts_of(preset).get(self.scope.fact) in self.scope]
-        values = [f"{self.scope.fact} = {value}" for value in self.scope.values]
-        return " and ".join(methods if self.scope.fact in _facts_of(METHODS.entries[0]) else values)
+        """What it acts with, in words: values of other keys, else the methods that all its scopes allow."""
+        of_method = _facts_of(METHODS.entries[0])
+        values = [
+            f"{scope.fact} = {value}" for scope in self.shut if scope.fact not in of_method for value in scope.values
+        ]
+        scopes = [scope for scope in self.scopes if scope.fact in of_method]
+        methods = [
+            preset.name for preset in METHODS.entries if all(_facts_of(preset)[scope.fact] in scope for scope in scopes)
+        ]
+        return " and ".join(values or methods)
 
     @property
     def words(self) -> str:
@@ -59,10 +72,14 @@ def idle_keys(config: RunConfig) -> list[IdleKey]:
     usual = dotted(build_config(RunConfig, *layers, {"method": config.method, "model": config.model}).tree())
     facts = {**_facts_of(preset), "adapter": config.adapter, "loss": config.loss}
     values = dotted(config.tree())
+    scopes: dict[str, tuple[Scope, ...]] = {}
+    for name, scope in scoped_keys(RunConfig):
+        scopes[name] = (*scopes.get(name, ()), scope)
     return [
-        IdleKey(name=name, value=values[name], scope=scope)
-        for name, scope in scoped_keys(RunConfig)
-        if facts[scope.fact] not in scope and values.get(name) != usual.get(name)
+        IdleKey(name=name, value=values[name], scopes=own, shut=shut)
+        for name, own in scopes.items()
+        if (shut := tuple(scope for scope in own if facts[scope.fact] not in scope))
+        and values.get(name) != usual.get(name)
     ]
 
 
@@ -73,7 +90,7 @@ def refuse_idle_keys(config: RunConfig) -> None:
         ConfigError: naming the key, and the methods on which it acts.
     """
     for key in idle_keys(config):
-        if key.scope.strict:
+        if key.strict:
             raise ConfigError(f"{key.words} has no effect on {config.method}: it acts with {key.where}; leave it out")
 
 

@@ -85,6 +85,7 @@ class TrainingConfig(NetworkSettings):
 FIXED_PAIRS = Scope(fact="judged", values=(None,))
 DRAWN_PAIRS = Scope(fact="judged", values=("images", "previews"))
 STEPS = Scope(fact="log_prob", values=("steps",))
+OF_PAIRS = Scope(fact="gives", values=("pairs",), strict=True)
 OF_TRAJECTORIES = Scope(fact="section", values=("trajectories",))
 OF_STEPS = Scope(fact="section", values=("steps",))
 OF_GROUPS = Scope(fact="section", values=("groups",))
@@ -99,13 +100,13 @@ class FidelityConfig(Section):
 
     gradients_never_clipped: bool = False
     """SPO: its gradient clipping sees no parameters; `optimizer.max_grad_norm` has no effect."""
-    ties_as_wins: Annotated[bool, _strict(FIXED_PAIRS)] = False
+    ties_as_wins: Annotated[bool, _strict(FIXED_PAIRS), OF_PAIRS] = False
     """diffusers' Diffusion-DPO scripts for SD1.5 and SDXL: a tie is a preference for the first image; `pairs.ties` has
     no effect."""
-    independent_flips: Annotated[bool, _strict(FIXED_PAIRS)] = False
+    independent_flips: Annotated[bool, _strict(FIXED_PAIRS), OF_PAIRS] = False
     """Official Diffusion-DPO, by default, and diffusers' script for SD1.5: the two images of a pair are mirrored
     independently, at half of their visits each."""
-    beta_without_half: Annotated[bool, NOISE] = False
+    beta_without_half: Annotated[bool, NOISE, OF_MARGINS] = False
     """diffusers' Diffusion-DPO script for SD1.5: beta multiplies the squared errors without the 1/2 of the official
     code, as if it were twice as large."""
     sampled_latents: Annotated[bool, _strict(FIXED_PAIRS)] = False
@@ -169,7 +170,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     reference: ReferenceConfig = ReferenceConfig()
     reduction: Literal["sum", "mean"] = "mean"
     """How a log-probability is reduced over the latent dimensions; the published betas are for `mean`."""
-    noise_weight: Annotated[str, NOISE] = "constant"
+    noise_weight: Annotated[str, NOISE, OF_MARGINS] = "constant"
     """Weight of a pair by its noising level, in Diffusion-DPO's margin. `constant`, as published: of the error of what
     the network predicts, for flow matching the velocity. `noise` and `clean`: of the error of the predicted noise or
     clean image. `min-snr`: min(SNR, `min_snr_gamma`) on the latter (arXiv 2303.09556)."""
