@@ -95,7 +95,10 @@ ReferenceKind = Literal["frozen", "rollout", "ema", "reset"]
 class ReferenceConfig(Section):
     """What the policy is compared with, and what holds it there: docs/running.md."""
 
-    kind: ReferenceKind = "frozen"
+    kind: Annotated[
+        ReferenceKind,
+        Scope(fact="objective", values=("dpo", "dspo", "kto", "dgpo", "nft", "grpo"), strict=True),
+    ] = "frozen"
     """`frozen`: the model before training. `rollout`: the policy as it was at each roll-out, as D3PO's code does with
     human feedback; each roll-out then starts with all margins at 0. `ema`: an exponential moving average of the policy.
     `reset`: the policy of some update, which it becomes anew when `distance` or `every` says so. Nothing but the anchor
