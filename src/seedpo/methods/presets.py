@@ -67,6 +67,11 @@ STEPS = SourceKind(
 )
 
 
+STEP_GROUPS = SourceKind(
+    target="seedpo.methods.sources.step_groups:build_source", judged="images", gives="step-groups", section="groups"
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preset(Entry):
     """One method; its ``target`` builds the objective from the run's settings.
@@ -182,6 +187,26 @@ METHODS = Registry(
             log_prob="steps",
             source=STEPS,
             defaults={"beta": 10.0, "clip_range": 0.1, "learning_rate": 6e-5, "evaluation": {"guidance_scale": 5.0}},
+        ),
+        Preset(
+            name="flow-grpo",
+            title="Flow-GRPO",
+            paper="arXiv 2505.05470",
+            summary="clipped policy gradient on random steps of groups of images (arXiv 2505.05470)",
+            target="seedpo.methods.grpo:group_policy_objective",
+            log_prob="steps",
+            objective="grpo",
+            source=STEP_GROUPS,
+            defaults={
+                "beta": 0.004,
+                "clip_range": 1e-4,
+                "learning_rate": 3e-4,
+                "sampling": {"num_inference_steps": 10, "guidance_scale": 4.5},
+                "flow": {"sde": "flow-grpo"},
+                "groups": {"images_per_prompt": 24, "normalise": "pooled"},
+                "evaluation": {"guidance_scale": 4.5},
+            },
+            why_no_gamma="the entropy of a step does not depend on the parameters, so that the term has no gradient",
         ),
     ),
 )

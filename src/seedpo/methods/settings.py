@@ -45,6 +45,10 @@ class FlowConfig(Section):
     clean image is deterministic."""
 
 
+def _of(*objectives: str) -> Scope:
+    return Scope(fact="objective", values=objectives, strict=True)
+
+
 class ObjectiveConfig(Section):
     """Settings of single objectives; each is refused where another one is trained (docs/objectives.md)."""
 
@@ -54,6 +58,8 @@ class ObjectiveConfig(Section):
     dmpo_smoothing: Annotated[float, Scope(fact="loss", values=("dmpo",), strict=True)] = Field(0.01, gt=0.0, lt=0.5)
     """Probability that a label is wrong, alpha of DMPO, with `loss: dmpo`: the margin of a pair is drawn to
     log((1 - alpha) / alpha), 4.6 at 0.01."""
+    advantage_limit: Annotated[float | None, _of("grpo")] = Field(5.0, gt=0.0)
+    """Flow-GRPO: advantages are held in [-advantage_limit, advantage_limit]; None: they are not."""
 
     loser_scale: Annotated[Literal["pair", "batch"] | None, NOISE, OF_MARGINS] = None
     """How the gradient through the loser is scaled down, so that the winner's error does not rise (Diffusion-SDPO).
@@ -212,6 +218,22 @@ class GroupConfig(Section):
     """Whether the images of a group start from one x_T."""
 
 
+class StepGroupConfig(Section):
+    """Which denoising steps of grouped images are random, and so trained (Flow-GRPO, MixGRPO)."""
+
+    trained_steps: int | None = Field(None, ge=1)
+    """Steps of a roll-out that are random, one after another; the others follow the ODE (DDIM without noise), and have
+    no density. None: all of them, as in Flow-GRPO; 1 or 2 in its fast form, 4 in MixGRPO."""
+    window: Literal["first", "random"] = "first"
+    """Where the `trained_steps` lie: `first`, at the noisiest steps; `random`, drawn anew for each roll-out."""
+    window_range: int | None = Field(None, ge=1)
+    """With `window` random: they lie among so many first steps; None: in the first half, as in the fast form."""
+    update_per: Literal["step", "group"] = "step"
+    """What `batch_size` counts. `step`: single steps of single images, as published. `group`: a step of all images of a
+    group. Where they start from one x_t (the first random step with `groups.shared_noise`), it runs through the network
+    once for all of them."""
+
+
 class MethodConfig(Protocol):
     """The settings of a run that objectives and sources read; see :class:`seedpo.training.settings.RunConfig`."""
 
@@ -222,6 +244,10 @@ class MethodConfig(Protocol):
     @property
     def weights(self) -> tuple[float, float]:
         """The weights a and b of the policy's and the reference's log-probability."""
+
+    @property
+    def beta(self) -> float:
+        """Weight of the KL term."""
 
     @property
     def reduction(self) -> Literal["sum", "mean"]:
@@ -282,3 +308,7 @@ class MethodConfig(Protocol):
     @property
     def groups(self) -> GroupConfig:
         """Groups of images."""
+
+    @property
+    def step_groups(self) -> StepGroupConfig:
+        """Random steps of grouped images."""

@@ -23,6 +23,7 @@ from seedpo.methods.settings import (
     ObjectiveConfig,
     ReferenceConfig,
     SamplingConfig,
+    StepGroupConfig,
     StepPoolConfig,
     TrajectoryConfig,
 )
@@ -89,6 +90,7 @@ OF_PAIRS = Scope(fact="gives", values=("pairs",), strict=True)
 OF_TRAJECTORIES = Scope(fact="section", values=("trajectories",))
 OF_STEPS = Scope(fact="section", values=("steps",))
 OF_GROUPS = Scope(fact="section", values=("groups",))
+OF_STEP_GROUPS = Scope(fact="gives", values=("step-groups",))
 
 
 def _strict(scope: Scope) -> Scope:
@@ -192,6 +194,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     trajectories: Annotated[TrajectoryConfig, OF_TRAJECTORIES] = TrajectoryConfig()
     steps: Annotated[StepPoolConfig, OF_STEPS] = StepPoolConfig()
     groups: Annotated[GroupConfig, OF_GROUPS] = GroupConfig()
+    step_groups: Annotated[StepGroupConfig, OF_STEP_GROUPS] = StepGroupConfig()
     feedback: Annotated[FeedbackConfig, OF_TRAJECTORIES] = FeedbackConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     alarms: Annotated[AlarmsConfig, NO_EFFECT] = AlarmsConfig()
