@@ -84,6 +84,7 @@ class Preset(Entry):
         source: where the pairs come from.
         defaults: configuration keys that differ from the general defaults.
         why_no_gamma: why the entropy term has no meaning in its objective; ``None`` if it has one.
+        kl_is_optional: whether beta may be 0, which leaves out the KL term and the reference.
     """
 
     title: str
@@ -93,6 +94,7 @@ class Preset(Entry):
     source: SourceKind
     defaults: Mapping[str, Any]
     why_no_gamma: str | None = None
+    kl_is_optional: bool = False
 
     def build_objective(self, config: Any, **parts: Any) -> Any:
         """The objective of a run; see the builder for its parts."""
@@ -207,6 +209,7 @@ METHODS = Registry(
                 "evaluation": {"guidance_scale": 4.5},
             },
             why_no_gamma="the entropy of a step does not depend on the parameters, so that the term has no gradient",
+            kl_is_optional=True,
         ),
     ),
 )

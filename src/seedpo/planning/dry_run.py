@@ -202,7 +202,7 @@ def _from_rollouts(config: RunConfig, process: Process, kept: Fraction) -> Workl
     passes = getattr(config, str(kind.section)).updates_per_rollout
     # The first roll-outs differ: the negative prompt is embedded, and previews are checked.
     first = max(1, config.steps.preview_checks if kind.judged == "previews" and config.preview_vae else 1)
-    by_chance = kept < 1 or config.trajectories.steps_per_pair is not None
+    by_chance = kept < 1 or _draws_its_steps(config)
     enough = first + (ROLLOUTS if by_chance else 1)
     policy = StandInPolicy(process, recorder, checks=kind.judged == "previews")
     source = _rollout_source(config, policy, kept)
@@ -231,7 +231,7 @@ def _from_rollouts(config: RunConfig, process: Process, kept: Fraction) -> Workl
         _scaled(training, Fraction(units)),
     )
     return Workload(
-        unit="group of pairs at one step" if pairs > trained else "pair of steps",
+        unit=_UNITS[kind.gives][pairs > trained],
         units=units,
         pairs_per_unit=Fraction(pairs, trained),
         rollouts=rollouts,
@@ -239,6 +239,20 @@ def _from_rollouts(config: RunConfig, process: Process, kept: Fraction) -> Workl
         rows_per_unit=_sum(_scaled(steady, 1 / units_per_rollout), training),
         rows_at_once=recorder.rows_at_once,
     )
+
+
+_UNITS = {
+    "steps": ("pair of steps", "group of pairs at one step"),
+    "step-groups": ("step", "step of a group"),
+}
+"""What ``batch_size`` counts, by what a source gives: units with one loss, and units with several."""
+
+
+def _draws_its_steps(config: RunConfig) -> bool:
+    """Whether chance decides at which steps is trained, and so what runs through the network."""
+    if METHODS[config.method].source.gives == "step-groups":
+        return config.step_groups.window == "random"
+    return config.trajectories.steps_per_pair is not None
 
 
 def _rollout_source(config: RunConfig, policy: StandInPolicy, kept: Fraction) -> Any:

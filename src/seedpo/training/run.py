@@ -67,7 +67,7 @@ def process_of(config: RunConfig, policy: PipelinePolicy) -> Process:
     process = policy.process
     if isinstance(process, FlowProcess):
         process = replace(process, density=config.flow.density, sde=config.flow.sde)
-    elif idle := differences(FlowConfig().model_dump(), config.flow.model_dump()):
+    elif idle := differences(_published_flow(config.method), config.flow.model_dump()):
         key, (_, value) = next(iter(idle.items()))
         raise ConfigError(f"flow.{key} = {value}: model {config.model} is no flow-matching model; leave it out")
     if not config.fidelity.last_step_clamped:
@@ -76,6 +76,11 @@ def process_of(config: RunConfig, policy: PipelinePolicy) -> Process:
         return with_last_step_clamped(process)
     except ValueError as error:
         raise ConfigError(f"fidelity.last_step_clamped: {error}; leave it out") from error
+
+
+def _published_flow(method: str) -> dict[str, Any]:
+    """The keys of `flow` as the method sets them, which say nothing about a model without flow matching."""
+    return FlowConfig(**METHODS[method].defaults.get("flow", {})).model_dump()
 
 
 def named_prompts(name: str, *, model: str, count: int | None = None) -> list[str]:

@@ -15,6 +15,7 @@ from seedpo.core.noise_weights import NOISE_WEIGHTS
 from seedpo.data.settings import CacheConfig, DataSet, DataSets, PairsConfig
 from seedpo.errors import ConfigError
 from seedpo.evaluation.settings import EvaluationConfig
+from seedpo.methods.presets import METHODS
 from seedpo.methods.settings import (
     NOISE,
     OF_MARGINS,
@@ -157,9 +158,10 @@ class RunConfig(ModelSettings, TrainingConfig):
     the previews for SPO's scorer, at a fraction of the cost; None: the model's own."""
 
     beta: float = 0.1
-    """Weight of the KL term, above 0; its unit depends on `reduction`. With `mean`, as in presets and recipes, squared
-    errors and log-probabilities are means over the entries of the latents. A beta for sums, such as SimpleTuner's for
-    Flow-DPO, times their number (65,536 for Stable Diffusion 3.5 at 512 px) is the same for means."""
+    """Weight of the KL term, above 0; with `flow-grpo` 0 leaves it out, and the reference with it. Its unit depends on
+    `reduction`. With `mean`, as in presets and recipes, squared errors and log-probabilities are means over the entries
+    of the latents. A beta for sums, such as SimpleTuner's for Flow-DPO, times their number (65,536 for Stable Diffusion
+    3.5 at 512 px) is the same for means."""
     gamma: float = 0.0
     """Weight of the self-entropy term; 0 is the base method."""
     entropy_convention: Literal["relative", "absolute"] = "relative"
@@ -179,7 +181,8 @@ class RunConfig(ModelSettings, TrainingConfig):
     min_snr_gamma: float | None = Field(None, gt=0.0)
     """Limit of `noise_weight: min-snr`, a signal-to-noise ratio; None: 5, as published. It is not SEE's `gamma`."""
     clip_range: Annotated[float | None, STEPS] = Field(None, gt=0.0, lt=1.0)
-    """The ratio policy/reference of one step is held in [1 - clip_range, 1 + clip_range]; None: no clipping."""
+    """The ratio policy/reference of one step is held in [1 - clip_range, 1 + clip_range]; with `flow-grpo` that of the
+    policy to the one that drew the step. None: no clipping."""
 
     keep_best: str | None = None
     """Figure by which the result is chosen, named like `early_stopping.metric`: at the end the weights folder holds
@@ -244,7 +247,8 @@ class RunConfig(ModelSettings, TrainingConfig):
 
     @model_validator(mode="after")
     def _weights_are_usable(self) -> Self:
-        _ = self.weights  # raises if beta and gamma give none
+        if not (self.beta == 0 and self.method in METHODS and METHODS[self.method].kl_is_optional):
+            _ = self.weights  # raises if beta and gamma give none
         return self
 
     @model_validator(mode="after")

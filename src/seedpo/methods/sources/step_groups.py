@@ -259,7 +259,7 @@ def trainable_steps(sampler: Sampler, config: StepGroupConfig) -> list[int]:
         steps = steps[: config.window_range or max(wanted, len(sampler.timesteps[0]) // 2)]
     if wanted > len(steps):
         raise ConfigError(
-            f"step_groups.trained_steps = {wanted} is more than the {len(steps)} steps of a roll-out that may be random; "
+            f"step_groups.trained_steps = {wanted} is more than the {len(steps)} steps that may be random; "
             "lower it, or raise sampling.num_inference_steps or step_groups.window_range"
         )
     return steps
