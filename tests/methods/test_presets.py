@@ -32,6 +32,7 @@ def test_the_methods() -> None:
         "mapo": ("noise", None, True, False),
         "d3po": ("steps", "images", False, True),
         "spo": ("steps", "previews", False, False),
+        "flow-grpo": ("steps", "images", False, False),
     }
 
 
@@ -96,6 +97,20 @@ def test_published_settings(name: str, beta: float, clip_range: float | None) ->
     assert config.optimizer.weight_decay == 1e-4
     assert config.optimizer.max_grad_norm == 1.0
     assert METHODS[name].paper in METHODS[name].summary
+
+
+def test_published_settings_of_flow_grpo() -> None:
+    config = build_config(RunConfig, METHODS["flow-grpo"].defaults, {"method": "flow-grpo"})
+    assert (config.clip_range, config.objective.advantage_limit, config.learning_rate) == (1e-4, 5.0, 3e-4)
+    assert (config.sampling.num_inference_steps, config.sampling.guidance_scale, config.flow.sde) == (
+        10,
+        4.5,
+        "flow-grpo",
+    )
+    assert (config.groups.images_per_prompt, config.groups.normalise) == (24, "pooled")
+    assert config.step_groups.trained_steps is None, "all"
+    # The published 0.04 leaves out the length of the step, about 0.1.
+    assert config.beta == pytest.approx(0.04 * 0.1)
 
 
 def test_step_pool_of_spo() -> None:

@@ -30,6 +30,9 @@ from tests.study.closed_loop import people
 slow = pytest.mark.slow
 
 
+SMALL_GROUPS = {"images_per_prompt": 3, "prompts_per_rollout": 2}
+
+
 def planned(config: RunConfig, **guesses: Any) -> float:
     """FLOPs of the training of one process."""
     return float(count(config, guesses=Guesses(**guesses)).flops())
@@ -65,6 +68,16 @@ def test_a_reference_that_moves_is_one_more_copy_of_the_trained_weights(tmp_path
         pytest.param("d3po", {"batch_size": 4, "reference": {"kind": "reset", "every": 2}}, marks=slow),
         pytest.param("d3po", {"batch_size": 8, "max_steps": 4, "trajectories": {"updates_per_rollout": 2}}, marks=slow),
         pytest.param("d3po", {"batch_size": 4, "sampling": {"guidance_scale": 1.0}, "lora_rank": 2}, marks=slow),
+        ("flow-grpo", {"batch_size": 8, "groups": SMALL_GROUPS}),
+        pytest.param("flow-grpo", {"batch_size": 6, "beta": 0.0, "groups": SMALL_GROUPS}, marks=slow),
+        (
+            "flow-grpo",
+            {
+                "batch_size": 4,
+                "groups": {**SMALL_GROUPS, "shared_noise": True},
+                "step_groups": {"trained_steps": 2, "update_per": "group"},
+            },
+        ),
         pytest.param("spo", {"batch_size": 3, "steps": {"candidates": 3}}, marks=slow),
         ("spo", {"batch_size": 4, "max_steps": 4, "sampling": {"num_inference_steps": 5}, "steps": {"inner_steps": 1}}),
         pytest.param(

@@ -68,7 +68,11 @@ STEPS = SourceKind(
 
 
 STEP_GROUPS = SourceKind(
-    target="seedpo.methods.sources.step_groups:build_source", judged="images", gives="step-groups", section="groups"
+    target="seedpo.methods.sources.step_groups:build_source",
+    judged="images",
+    gives="step-groups",
+    section="groups",
+    why_no_people="needs the rewards of whole groups at every update; use method d3po with people",
 )
 
 

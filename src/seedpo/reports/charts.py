@@ -105,6 +105,19 @@ HEALTH = (
         healthy="A part at most. At 1 every pair is clipped and learning stops.",
         limit="alarms.clipping.threshold",
     ),
+    Health(
+        key="ratio/mean",
+        title="Ratio to the roll-out's policy",
+        healthy="Its mean stays at 1. The band widens with every update on one roll-out.",
+        mark=(1.0, ""),
+        spread="ratio/std",
+    ),
+    Health(
+        key="kl",
+        title="KL to the reference",
+        healthy="Rises from 0 and levels off. A leap means that the policy left the reference.",
+        unit="nats",
+    ),
     Health(key="grad_norm", title="Gradient norm", healthy="Steady, without a trend. Spikes mean instability."),
     *(
         Health(
@@ -254,9 +267,9 @@ def _records(run: Run, key: str) -> Sequence[Mapping[str, float]]:
 def _of_loss(health: Health, run: Run) -> Health:
     """The chart of the loss as the run's own objective and kind of loss have it."""
     method, name = str(run.get("method")), str(run.get("loss") or "sigmoid")
-    own = EXPECTATIONS.get(METHODS[method].objective) if method in METHODS else None
-    if health.key == "loss" and own is not None:
-        return replace(health, healthy=f"{own.loss[0].upper()}{own.loss[1:]}.", mark=None)
+    own = EXPECTATIONS.get(METHODS[method].objective, {}) if method in METHODS else {}
+    if health.key == "loss" and "loss" in own:
+        return replace(health, healthy=f"{own['loss'][0].upper()}{own['loss'][1:]}.", mark=None)
     if health.key != "loss" or name == "sigmoid":
         return health
     start = LOSSES[name].start_value(_constants(run))

@@ -7,7 +7,7 @@ all. The bounds follow from the settings. The usual ranges are those of the embe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from seedpo.core.entropy import clipped_margin
 from seedpo.core.losses import DEFAULT_CONSTANTS, LOSSES, LossConstants, clipped_loss
@@ -18,35 +18,26 @@ FLAT = 0.1
 """A loss whose whole range is narrower than this looks flat."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Expectation:
-    """What curves of an objective that is no loss of a pair's margin look like in a healthy run.
-
-    Attributes:
-        loss: of the loss.
-        accuracy: of ``rewards/accuracies``.
-        margins: of ``margin_abs``.
-    """
-
-    loss: str
-    accuracy: str
-    margins: str
-
-
-EXPECTATIONS: Mapping[str, Expectation] = {
-    "dspo": Expectation(
-        loss="starts at the error of the preferred images and falls slowly, through the noise of the time steps drawn",
-        accuracy="0 at step 1, where every margin is 0, then about 0.5, rising slowly",
-        margins="0 at first, and small at the published betas, where sigma(-m) is 1/2 for every pair",
-    ),
-    "mapo": Expectation(
-        loss="starts near the error of the preferred images plus beta times about 0.7, and falls slowly",
-        accuracy="share of pairs whose preferred image the model fits better; it starts where the model stands, often "
-        "near 0.5, and rises",
-        margins="not 0 at first, since there is no reference; above 6 (`saturated`) lower objective.margin_steps",
-    ),
+EXPECTATIONS: Mapping[str, Mapping[str, str]] = {
+    "dspo": {
+        "loss": "starts at the error of the preferred images and falls slowly, through the noise of the time steps drawn",
+        "rewards/accuracies": "0 at step 1, where every margin is 0, then about 0.5, rising slowly",
+        "margin_abs": "0 at first, and small at the published betas, where sigma(-m) is 1/2 for every pair",
+    },
+    "mapo": {
+        "loss": "starts near the error of the preferred images plus beta times about 0.7, and falls slowly",
+        "rewards/accuracies": "share of pairs whose preferred image the model fits better; it starts where the model "
+        "stands, often near 0.5, and rises",
+        "margin_abs": "not 0 at first, since there is no reference; above 6 (`saturated`) lower objective.margin_steps",
+    },
+    "grpo": {
+        "loss": "about 0 throughout, since advantages average to 0; it does not show whether the model learns",
+        "ratio/mean": "1, exactly so in the first update after each roll-out",
+        "clipped": "0 in that update, then a part at most; lower learning_rate, or raise clip_range, if it nears 1",
+        "kl": "0 at first, then rising slowly; if it leaps, lower learning_rate or raise beta (not computed at beta 0)",
+    },
 }
-"""By objective of a method."""
+"""By objective of a method that is no loss of a pair's margin: what its figures look like in a healthy run."""
 
 
 def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
@@ -56,14 +47,9 @@ def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
         config: the run's settings.
         fixed_pairs: whether the pairs come from a data set, seen again and again, instead of from roll-outs.
     """
-    a, b = config.weights
     clip = "no clipping" if config.clip_range is None else f"clip_range {config.clip_range:g}"
-    own = EXPECTATIONS.get(METHODS[config.method].objective) or Expectation(
-        loss=expected_loss(a, b, config.clip_range, config.loss, config.objective.loss_constants),
-        accuracy=_accuracy(a == b, fixed_pairs),
-        margins=_margins(a, b, config.clip_range),
-    )
-    lines = [f"loss: {own.loss}", f"rewards/accuracies: {own.accuracy}", f"margin_abs: {own.margins}"]
+    curves = EXPECTATIONS.get(METHODS[config.method].objective) or _of_margins(config, fixed_pairs)
+    lines = [f"{figure}: {curve}" for figure, curve in curves.items()]
     if config.feedback.study is not None:
         lines.append("source/pairs_kept: share of pairs on which people have a preference; the others train nothing")
     elif not fixed_pairs:
@@ -71,6 +57,15 @@ def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
     lines.append("metrics.jsonl in the run folder holds every figure; `seedpo report RUN --out report.html` draws them")
     head = f"what to expect of {config.method} at beta {config.beta:g}, gamma {config.gamma:g}, {clip}:"
     return [head, *(f"  {line}" for line in lines)]
+
+
+def _of_margins(config: RunConfig, fixed_pairs: bool) -> Mapping[str, str]:
+    a, b = config.weights
+    return {
+        "loss": expected_loss(a, b, config.clip_range, config.loss, config.objective.loss_constants),
+        "rewards/accuracies": _accuracy(a == b, fixed_pairs),
+        "margin_abs": _margins(a, b, config.clip_range),
+    }
 
 
 def expected_loss(
