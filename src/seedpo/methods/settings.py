@@ -246,10 +246,6 @@ class MethodConfig(Protocol):
         """The weights a and b of the policy's and the reference's log-probability."""
 
     @property
-    def beta(self) -> float:
-        """Weight of the KL term."""
-
-    @property
     def reduction(self) -> Literal["sum", "mean"]:
         """Over the latent dimensions."""
 

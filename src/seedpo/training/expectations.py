@@ -20,7 +20,8 @@ FLAT = 0.1
 
 EXPECTATIONS: Mapping[str, Mapping[str, str]] = {
     "dspo": {
-        "loss": "starts at the error of the preferred images and falls slowly, through the noise of the time steps drawn",
+        "loss": "starts at the error of the preferred images and falls slowly, through the noise of the time steps "
+        "drawn",
         "rewards/accuracies": "0 at step 1, where every margin is 0, then about 0.5, rising slowly",
         "margin_abs": "0 at first, and small at the published betas, where sigma(-m) is 1/2 for every pair",
     },
