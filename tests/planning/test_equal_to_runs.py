@@ -91,6 +91,24 @@ def test_roll_outs(tmp_path: Path, method: str, changes: dict[str, Any]) -> None
     assert planned(config) == counted(lambda: train(config))
 
 
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("diffusion-dpo", {"batch_size": 3, "anchor": {"kl": 1.0, "winner": 1.0}}),
+        pytest.param("diffusion-dpo", {"batch_size": 3, "anchor": {"data": 1.0}}, marks=slow),
+        ("spo", {"batch_size": 3, "anchor": {"kl": 1.0, "steps": "early", "data": 1.0}}),
+        pytest.param("d3po", {"batch_size": 4, "anchor": {"winner": 1.0}}, marks=slow),
+    ],
+)
+def test_anchors(tmp_path: Path, method: str, changes: dict[str, Any]) -> None:
+    plain = settings(tmp_path, method, batch_size=changes["batch_size"])
+    keys = changes["anchor"] | ({"data_set": plain.data} if "data" in changes["anchor"] else {})
+    config = settings(tmp_path, method, **changes | {"anchor": keys})
+    assert planned(config) == counted(lambda: train(config))
+    more = plan_run(config, gpu=find_gpu("T4")), plan_run(plain, gpu=find_gpu("T4"))
+    assert (more[0].memory.phases["training step"] > more[1].memory.phases["training step"]) == ("data" in keys)
+
+
 @pytest.mark.parametrize("reference", ["rollout", pytest.param("frozen", marks=slow)])
 def test_people_in_place_of_a_reward(tmp_path: Path, reference: str) -> None:
     """Two rounds; everybody prefers what is on the left, so that every pair is kept."""

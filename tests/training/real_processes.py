@@ -25,8 +25,10 @@ from seedpo.core.types import ImagePairs, LossOutput, StepBatch
 from seedpo.errors import SeedpoError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.settings import EvaluationConfig
+from seedpo.methods.anchors import Anchored, NoiseForm
 from seedpo.methods.noise_dpo import NoiseDPO
-from seedpo.methods.settings import SamplingConfig, TrajectoryConfig
+from seedpo.methods.settings import AnchorConfig, SamplingConfig, TrajectoryConfig
+from seedpo.methods.sources.data_anchor import SourceWithData
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.trajectories import trajectory_source
 from seedpo.methods.transition_dpo import TransitionDPO
@@ -247,6 +249,30 @@ TEXT: dict[str, Any] = {
     "build": lambda: tiny_policy(lora=LoraForm(text_encoder=True)),
     "evaluator": Evaluation(),
 }
+
+
+class NamedPairs(DealtPairs):
+    """The same as a set of its own."""
+
+    def fingerprints(self) -> Mapping[str, dict[str, int | str]]:
+        return {"data": {"pairs": "dealt"}}
+
+
+def with_other_pairs(policy: PipelinePolicy, rows: Callable[[int], list[int]]) -> SourceWithData:
+    """The pairs, and those of the anchor `data` beside them, which are later ones of the same kind."""
+    data: Any = NamedPairs(policy, lambda batch: rows(batch + 10))
+    return SourceWithData(source=DealtPairs(policy, rows), data=data)
+
+
+ANCHORED: dict[str, Any] = {
+    "method": Anchored(
+        method=KEYED,
+        config=AnchorConfig(kl=50.0, winner=0.5, data=2.0, data_set="scenes-pairs"),
+        form=NoiseForm(),
+        draws=KeyedDraws(seed=2),
+    ),
+    "source": with_other_pairs,
+}
 USER = SeedpoError("the second process has no reward")
 
 
@@ -257,6 +283,7 @@ def whole(accelerator: Accelerator, root: Path) -> dict[str, Any]:
     train(accelerator, root / "lora-uneven", method=OneByOne(), **UNEVEN)
     train(accelerator, root / "online-uneven", rows=rows_unevenly, **ONLINE)
     train(accelerator, root / "text-even", **TEXT)
+    train(accelerator, root / "anchored-uneven", rows=rows_unevenly, **ANCHORED)
     fault, broken = fail_in_step_2(ZeroDivisionError("by zero")), Evaluation(broken_rank=1)
     return {
         "toys": toy_runs(accelerator, root / "toys"),
@@ -286,6 +313,7 @@ def shards(accelerator: Accelerator, root: Path) -> dict[str, str]:
     with sharded():
         train(accelerator, root / "full-accumulated", adapter="full", **accumulated)
         train(accelerator, root / "online-even", **ONLINE)
+        train(accelerator, root / "anchored-even", **ANCHORED)
         train(accelerator, root / "text-even", **TEXT)
         train(accelerator, root / "text-stopped", **TEXT, max_steps=1)
         train(accelerator, root / "text-stopped", **TEXT, resume=True)

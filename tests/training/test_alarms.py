@@ -115,6 +115,10 @@ CURVES: dict[str, tuple[Change, Change]] = {
         {"rewards/accuracies": after(100, 0.96, 0.6), "log_ratio/chosen": after(100, -0.02, 0.01)},
         {"rewards/accuracies": after(100, 0.96, 0.6)},
     ),
+    "winner_error": (
+        {"error/policy_chosen": after(100, 0.5, 0.3), "error/reference_chosen": lambda step: 0.3},
+        {"error/policy_chosen": after(100, 0.44, 0.3), "error/reference_chosen": lambda step: 0.3},
+    ),
     "spike": ({"loss": lambda step: 3.0 if step == 150 else 0.68}, {"loss": lambda step: 1.0 if step == 150 else 0.68}),
 }
 
@@ -161,6 +165,22 @@ def test_an_inert_anchor_without_a_clip_needs_evidence_after_the_warm_up() -> No
 def test_displacement_needs_more_than_noise() -> None:
     wavering = {"rewards/accuracies": lambda step: 0.97, "log_ratio/chosen": lambda step: 0.02 * (-1) ** step - 1e-3}
     assert names(training(100, wavering)) == []
+
+
+def test_the_winner_s_error_counts_against_that_of_the_reference() -> None:
+    """Both grow with the time steps that are drawn; one line far above is no alarm, five of them are."""
+
+    def errors(policy: Any) -> Change:
+        drawn = {"error/reference_chosen": lambda step: 0.3 + 0.25 * (-1) ** step}
+        return drawn | {"error/policy_chosen": lambda step: policy(step) * drawn["error/reference_chosen"](step)}
+
+    assert names(training(100, errors(lambda step: 1.3))) == []
+    assert names(training(100, errors(lambda step: 1.8 if step == 50 else 1.05))) == []
+    exploding = training(100, errors(lambda step: 1.1 ** max(step - 40, 0)))
+    ((step, name),) = names(exploding)
+    assert (name, 45 <= step <= 48) == ("winner_error", True)
+    late = config(alarms={"winner_error": {"threshold": 3.0}})
+    assert names(exploding, late)[0][0] > step + 5
 
 
 def test_once_per_episode() -> None:
@@ -217,7 +237,14 @@ def test_best_weights_are_kept_only_where_they_are_asked_for() -> None:
 
 
 def test_thresholds_out_of_range() -> None:
-    values = {"diversity": 1.5, "saturation": 0.0, "displacement": 0.4, "spike": -1.0, "inert": 2.0}
+    values = {
+        "diversity": 1.5,
+        "saturation": 0.0,
+        "displacement": 0.4,
+        "spike": -1.0,
+        "inert": 2.0,
+        "winner_error": 0.0,
+    }
     for key, value in values.items():
         with pytest.raises(ConfigError, match=rf"alarms\.{key}\.threshold = {value}"):
             config(alarms={key: {"threshold": value}})
@@ -229,4 +256,5 @@ def test_the_documented_thresholds_are_the_defaults() -> None:
         (row,) = [line for line in text.splitlines() if line.startswith(f"| `{rule.name}` |")]
         assert f"| {rule.threshold(config()):g}" in row, rule.name
     assert f"`alarms.window` ({config().alarms.window})" in text
-    assert f"`alarms.inert.patience` ({config().alarms.inert.patience})" in text
+    for name in ("inert", "winner_error"):
+        assert f"`alarms.{name}.patience` ({getattr(config().alarms, name).patience})" in text

@@ -42,7 +42,10 @@ METHODS = ("diffusion-dpo", "d3po", "spo")
 
 
 def run(path: Path, method: str, *, resume: Any = None, **changes: Any) -> dict[str, Any]:
-    config = resolve_config(method, small(path.parent, **changes))
+    keys = small(path.parent, **changes)
+    if "data_set" in keys.get("anchor", {}):
+        keys["anchor"] |= {"data_set": keys["data"]}
+    config = resolve_config(method, keys)
     return train(config, path, resume=resume, accelerator=cpu_accelerator(config), progress=False)
 
 
@@ -261,6 +264,7 @@ RESUMED = {
         ("spo", RolloutSource, {"steps": {"updates_per_rollout": 2}, "batch_size": 3}),
         ("d3po", RolloutSource, {"trajectories": {"steps_per_pair": 3}, "adapter": "full", "batch_size": 4}),
         ("diffusion-dpo", OfflinePairs, {"batch_size": 5}),
+        ("spo", RolloutSource, {"anchor": {"kl": 10.0, "steps": "early", "data": 0.1, "data_set": "pairs.parquet"}}),
     ],
 )
 def test_a_crashed_run_that_is_resumed_is_the_run_that_never_stopped(

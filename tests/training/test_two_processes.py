@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.real_processes import ONLINE, TEXT, Evaluation, forms, one_by_one, train
+from tests.training.real_processes import ANCHORED, ONLINE, TEXT, Evaluation, forms, one_by_one, train
 from tests.training.test_crashes import ROOT, child_environment
 from tests.training.toys import (
     WEIGHTS,
@@ -137,6 +137,19 @@ def test_two_processes_give_those_of_one_with_text_encoders(root: Path, text: Pa
     assert_same_images(root / "text-even", text)
 
 
+@pytest.fixture(scope="module")
+def anchored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process with all anchors."""
+    path = tmp_path_factory.mktemp("one") / "anchored"
+    train(cpu_accelerator(toy_config()), path, **ANCHORED)
+    return path
+
+
+def test_two_processes_give_those_of_one_with_anchors(root: Path, anchored: Path) -> None:
+    assert all(lines(anchored)[-1][f"anchor/{name}"] > 1e-6 for name in ("kl", "winner", "data"))
+    assert_same_run(root / "anchored-uneven", anchored)
+
+
 def assert_same_images(path: Path, one: Path) -> None:
     sheets = [(run / "samples" / "step-000000.png").read_bytes() for run in (path, one)]
     assert sheets[0] == sheets[1]
@@ -254,6 +267,9 @@ class TestShards:
 
     def test_give_the_same_with_sampled_transitions(self, sharded_root: Path, online: Path) -> None:
         assert_same_run(sharded_root / "online-even", online, rounding=1e-3)
+
+    def test_give_the_same_with_anchors(self, sharded_root: Path, anchored: Path) -> None:
+        assert_same_run(sharded_root / "anchored-even", anchored)
 
     def test_give_the_same_with_text_encoders(self, sharded_root: Path, text: Path) -> None:
         assert_same_run(sharded_root / "text-even", text)

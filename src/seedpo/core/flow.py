@@ -146,6 +146,11 @@ class FlowProcess:
         return SDE_RULES[self.sde].usual_eta
 
     @property
+    def pure_noise_time(self) -> float:
+        """1."""
+        return 1.0
+
+    @property
     def embedded_times(self) -> int:
         """Stable Diffusion's 1000."""
         return len(_EMBEDDED)

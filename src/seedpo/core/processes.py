@@ -34,6 +34,10 @@ class Process(Protocol):
     def usual_eta(self) -> float:
         """How random steps usually are in roll-outs."""
 
+    @property
+    def pure_noise_time(self) -> float:
+        """The end of the time scale, where nothing but noise is left."""
+
     def draw_timesteps(self, count: int, *, generator: torch.Generator) -> Tensor:
         """Time steps to train on, (count,), drawn on the CPU."""
 
@@ -177,6 +181,11 @@ class DiffusionProcess:
     def usual_eta(self) -> float:
         """1, the ancestral sampler."""
         return 1.0
+
+    @property
+    def pure_noise_time(self) -> float:
+        """T."""
+        return float(len(self))
 
     @property
     def _parameterisation(self) -> Parameterisation:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Protocol, Self
 from pydantic import Field, model_validator
 
 from seedpo.core.losses import LossConstants
+from seedpo.data.settings import DataSets
 from seedpo.settings import Scope, Section
 
 NOISE = Scope(fact="log_prob", values=("noise",), strict=True)
@@ -96,6 +97,46 @@ class ObjectiveConfig(Section):
 
 ReferenceKind = Literal["frozen", "rollout", "ema", "reset"]
 """When the reference moves."""
+
+
+class AnchorConfig(Section):
+    """Terms beside the objective that hold the policy near something. The weights are 0: no term, and no cost."""
+
+    kl: float = Field(0.0, ge=0.0)
+    """Weight of the mean squared distance of the policy's means from those of `toward` (DiverseGRPO): of what the
+    network predicts, or of the means of denoising steps, without 1 / std^2. It is a mean over the latent entries, often
+    1e-4 to 1e-2, so that weights of 10 to 1000 are felt. It needs a forward pass of `toward` where the objective makes
+    none, or has its log-probabilities only."""
+    steps: Literal["all", "early"] = "all"
+    """Where `kl` acts. `early`: at the noisiest third of the times, or in the first third of the sampler's steps."""
+    toward: Literal["reference", "initial"] = "reference"
+    """What `kl` holds the policy near: the present reference, or the model as it was before the run."""
+    winner: Annotated[float, Scope(fact="gives", values=("pairs", "likes", "steps"), strict=True)] = Field(0.0, ge=0.0)
+    """Weight of the squared error of what is preferred (a supervised term): of the prediction for preferred images, or
+    of preferred next latents from the mean of their step. It costs no forward pass."""
+    data: float = Field(0.0, ge=0.0)
+    """Weight of the diffusion loss on images of `data_set` (DDRL's forward KL), which does not depend on what the
+    policy draws. It costs a forward and a backward pass of `batch_size` images in every micro-batch."""
+    data_set: DataSets | None = None
+    """Labelled pairs whose preferred images are the data of `data`, named like the key `data` of a run and read as
+    `pairs` says."""
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The anchors that act, by name."""
+        weights = {"kl": self.kl, "winner": self.winner, "data": self.data}
+        return {name: weight for name, weight in weights.items() if weight}
+
+    @model_validator(mode="after")
+    def _keys_have_their_weights(self) -> Self:
+        usual = type(self).model_fields
+        for weight, names in (("kl", ("steps", "toward")), ("data", ("data_set",))):
+            for name in names:
+                if not getattr(self, weight) and (value := getattr(self, name)) != usual[name].default:
+                    raise ValueError(f"{name} = {value} has no effect with {weight} = 0; leave it out, or set {weight}")
+        if self.data and self.data_set is None:
+            raise ValueError(f"data = {self.data:g} needs images; set anchor.data_set to a set of pairs")
+        return self
 
 
 class ReferenceConfig(Section):
@@ -256,6 +297,10 @@ class MethodConfig(Protocol):
     @property
     def objective(self) -> ObjectiveConfig:
         """Settings of single objectives."""
+
+    @property
+    def anchor(self) -> AnchorConfig:
+        """Terms beside the objective."""
 
     @property
     def noise_weight(self) -> str:

@@ -19,10 +19,12 @@ from torch import Tensor
 
 from seedpo.core.draws import StratifiedDraws
 from seedpo.core.processes import Process
+from seedpo.core.types import LossOutput
 from seedpo.data.cache.pairs import EncodedPairs
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.pair_validation import PairValidation
 from seedpo.methods.presets import METHODS
+from seedpo.methods.sources.data_anchor import with_data
 from seedpo.methods.sources.rollouts import Drawn, Rollout
 from seedpo.methods.sources.supplies import Supplies
 from seedpo.planning.stand_ins import (
@@ -205,17 +207,18 @@ def _from_rollouts(config: RunConfig, process: Process, kept: Fraction) -> Workl
     by_chance = kept < 1 or _draws_its_steps(config)
     enough = first + (ROLLOUTS if by_chance else 1)
     policy = StandInPolicy(process, recorder, checks=kind.judged == "previews")
-    source = _rollout_source(config, policy, kept)
-    rollout = source.rollout = _CountedRollout(source.rollout, recorder)
+    drawing = _rollout_source(config, policy, kept)
+    rollout = drawing.rollout = _CountedRollout(drawing.rollout, recorder)
+    source = _with_anchor_data(drawing, config, policy)
     method, generator = build_method(config), torch.Generator().manual_seed(0)
     length = config.max_steps * config.gradient_accumulation_steps
     batches = trained = pairs = waiting = 0
     whole_run: Counter[Key] | None = None
     while len(rollout.rows) < enough or (waiting and batches < LOSSES):
-        batch = source.next_batch()
+        batch = (source if batches < LOSSES else drawing).next_batch()
         batches += 1
         if batches <= LOSSES:
-            pairs += len(method.loss(policy, batch, generator=generator).losses)
+            pairs += len(_loss(method, policy, batch, generator).losses)
             trained += config.batch_size
         if batches == length <= LOSSES:
             whole_run = sum(rollout.rows, Counter(recorder.rows))
@@ -278,6 +281,23 @@ def _rollout_source(config: RunConfig, policy: StandInPolicy, kept: Fraction) ->
     return kind.build(settings, supplies)
 
 
+def _with_anchor_data(source: Any, config: RunConfig, policy: StandInPolicy) -> Any:
+    """A run's source with the pairs of its anchor `data`, of which none is assumed to be met twice."""
+    pairs = BlankPairs(2**16)
+    supplies = Supplies(policy=policy, pairs=lambda: (pairs, EncodedPairs(pairs, policy)))
+    return with_data(source, config, supplies)
+
+
+def _loss(method: Any, policy: StandInPolicy, batch: Any, generator: torch.Generator) -> LossOutput:
+    """The losses of a micro-batch, all of whose passes with gradient are alive at once."""
+    recorder = policy.recorder
+    before = recorder.rows["policy", "policy"]
+    output: LossOutput = method.loss(policy, batch, generator=generator)
+    together = recorder.rows["policy", "policy"] - before
+    recorder.rows_at_once["policy"] = max(together, recorder.rows_at_once.get("policy", 0))
+    return output
+
+
 def _rollouts(units: int, made: Sequence[int], steady: Fraction) -> int:
     """Roll-outs until enough units are made: first the known ones, then steady ones."""
     for number, total in enumerate(accumulate(made), start=1):
@@ -299,12 +319,13 @@ def _from_pairs(config: RunConfig, process: Process, guesses: Guesses, gpus: int
         "fidelity": config.fidelity.model_copy(update={"independent_flips": False}),
     }
     supplies = Supplies(policy=policy, pairs=lambda: (pairs, EncodedPairs(pairs, policy)))
-    source = METHODS[config.method].source.build(config.model_copy(update=unmirrored), supplies)
+    settings = config.model_copy(update=unmirrored)
+    source = _with_anchor_data(METHODS[config.method].source.build(settings, supplies), settings, policy)
     method, generator = build_method(config), torch.Generator().manual_seed(0)
     counts: list[Counter[Key]] = []
     for _ in range(2):
         with recorder.separately() as counted:
-            method.loss(policy, source.next_batch(), generator=generator)
+            _loss(method, policy, source.next_batch(), generator)
         counts.append(counted)
     units = config.max_steps * config.gradient_accumulation_steps * batch
     new = _first_visits(units, guesses.pairs, gpus=gpus, directions=2 if config.pairs.flip else 1)

@@ -70,6 +70,15 @@ class DisplacementAlarm(AlarmConfig):
     """Accuracy on the training pairs, mean over the window; none switches the alarm off."""
 
 
+class WinnerErrorAlarm(AlarmConfig):
+    """The error on the preferred images grows beyond that of the reference."""
+
+    threshold: float | None = Field(0.5, gt=0.0)
+    """Growth as a share of the reference's error; none switches the alarm off."""
+    patience: int = Field(5, ge=1)
+    """Lines of training metrics over which both errors are averaged."""
+
+
 class SpikeAlarm(AlarmConfig):
     """The loss spikes."""
 
@@ -92,4 +101,5 @@ class AlarmsConfig(Section):
     clipping: ClippingAlarm = ClippingAlarm()
     inert: InertAlarm = InertAlarm()
     displacement: DisplacementAlarm = DisplacementAlarm()
+    winner_error: WinnerErrorAlarm = WinnerErrorAlarm()
     spike: SpikeAlarm = SpikeAlarm()

@@ -172,6 +172,17 @@ RULES: tuple[Rule, ...] = (
         sign=lambda lines, config, threshold: signs.displaced(lines, threshold, window=config.alarms.window),
     ),
     Rule(
+        name="winner_error",
+        kind="train",
+        reads=("error/policy_chosen", "error/reference_chosen"),
+        meaning="the policy forgets how preferred images look while it moves away from rejected ones, and its images "
+        "break down. Use earlier weights; scale the rejected side down (objective.loser_scale), hold the policy with "
+        "anchor.kl or anchor.winner, lower learning_rate, or raise beta",
+        sign=lambda lines, config, threshold: signs.winner_error_grew(
+            lines, threshold, count=config.alarms.winner_error.patience
+        ),
+    ),
+    Rule(
         name="spike",
         kind="train",
         reads=("loss",),
@@ -221,7 +232,8 @@ def keeps_best(config: RunConfig) -> bool:
 
 def reach(config: RunConfig) -> int:
     """How many of the last lines of training metrics the rules look at."""
-    return max(config.alarms.window + 1, config.alarms.inert.patience) + config.alarms.window
+    alarms = config.alarms
+    return max(alarms.window + 1, alarms.inert.patience, alarms.winner_error.patience) + alarms.window
 
 
 def raised_by_last(lines: Sequence[Record], config: RunConfig) -> list[Alarm]:

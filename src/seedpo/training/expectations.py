@@ -55,6 +55,9 @@ def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
         lines.append("source/pairs_kept: share of pairs on which people have a preference; the others train nothing")
     elif not fixed_pairs:
         lines.append("source/reward: the reward that is trained; it should rise over many roll-outs, through noise")
+    if config.anchor.weights:
+        names = ", ".join(f"{weight:g} anchor/{name}" for name, weight in config.anchor.weights.items())
+        lines.append(f"the logged loss also contains {names}")
     lines.append("metrics.jsonl in the run folder holds every figure; `seedpo report RUN --out report.html` draws them")
     head = f"what to expect of {config.method} at beta {config.beta:g}, gamma {config.gamma:g}, {clip}:"
     return [head, *(f"  {line}" for line in lines)]

@@ -24,8 +24,10 @@ from seedpo.data.prompts.reading import load_prompts
 from seedpo.errors import ConfigError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.pair_validation import JoinedEvaluation
+from seedpo.methods.anchors import anchored
 from seedpo.methods.presets import METHODS
 from seedpo.methods.settings import FlowConfig
+from seedpo.methods.sources.data_anchor import with_data
 from seedpo.methods.sources.supplies import Decode, Supplies
 from seedpo.metrics.named import build_prompt_metric
 from seedpo.models.catalogue import warn_of_unknown_words
@@ -48,6 +50,7 @@ from seedpo.training.trackers import require_trackers
 from seedpo.training.trainer import Trainer
 from seedpo.training.validation import (
     DividedPairs,
+    build_anchor_pairs,
     build_divided_pairs,
     build_validation,
     warn_of_shared_images,
@@ -115,11 +118,11 @@ def build_caches(config: RunConfig, policy: PipelinePolicy) -> Caches:
 
 
 def build_method(config: RunConfig, caches: Caches | None = None) -> Method[Any]:
-    """The objective of the run's method."""
+    """The objective of the run's method, with the run's anchors."""
+    preset = METHODS[config.method]
     known = {"draws": caches.draws, "cache": caches.reference} if caches else {}
     parts = {name: part for name, part in known.items() if part is not None}
-    method: Method[Any] = METHODS[config.method].build_objective(config, **parts)
-    return method
+    return anchored(preset.build_objective(config, **parts), config, log_prob=preset.log_prob)
 
 
 def build_source(
@@ -151,7 +154,12 @@ def build_source(
         world=world,
     )
     source: Source[Any] = METHODS[config.method].source.build(config, supplies)
-    return source
+
+    def data() -> tuple[SkippingPairs, PairEncoder]:
+        reader = build_anchor_pairs(config)
+        return reader, caches.encoder(reader)
+
+    return with_data(source, config, replace(supplies, pairs=data))
 
 
 def _judge(config: RunConfig, policy: PipelinePolicy, *, progress: bool) -> Reward | Comparisons:

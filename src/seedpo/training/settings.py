@@ -19,6 +19,7 @@ from seedpo.methods.presets import METHODS
 from seedpo.methods.settings import (
     NOISE,
     OF_MARGINS,
+    AnchorConfig,
     FlowConfig,
     GroupConfig,
     ObjectiveConfig,
@@ -172,6 +173,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     reverse KL from a smoothed label (DMPO)."""
     objective: ObjectiveConfig = ObjectiveConfig()
     reference: ReferenceConfig = ReferenceConfig()
+    anchor: AnchorConfig = AnchorConfig()
     reduction: Literal["sum", "mean"] = "mean"
     """How a log-probability is reduced over the latent dimensions; the published betas are for `mean`."""
     noise_weight: Annotated[str, NOISE, OF_MARGINS] = "constant"
@@ -264,6 +266,15 @@ class RunConfig(ModelSettings, TrainingConfig):
             raise ValueError(
                 f"fidelity.reference_moves_on_resume needs reference.kind = frozen, not {self.reference.kind}; leave "
                 "one out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_cache_has_no_means(self) -> Self:
+        if self.cache.reference and self.anchor.kl:
+            raise ValueError(
+                f"anchor.kl = {self.anchor.kl:g} needs cache.reference = false, which holds log-probabilities of the "
+                "reference and not what it predicts"
             )
         return self
 

@@ -175,6 +175,21 @@ def displaced(lines: Sequence[Mapping[str, Any]], threshold: float, *, window: i
     )
 
 
+def winner_error_grew(lines: Sequence[Mapping[str, Any]], threshold: float, *, count: int) -> Sign | None:
+    """The policy's error on the preferred images is above the reference's by more than a share of it.
+
+    Both are means over the last ``count`` lines, in which policy and reference saw the same times and noises.
+    """
+    policy, reference = (_mean(lines, f"error/{who}_chosen", count) for who in ("policy", "reference"))
+    if policy is None or reference is None or reference <= 0 or policy <= (1 + threshold) * reference:
+        return None
+    return Sign(
+        value=policy / reference - 1,
+        seen=f"the error on preferred images is {policy:.3g}, under the reference {reference:.3g} (means of {count} "
+        "lines)",
+    )
+
+
 def loss_spiked(lines: Sequence[Mapping[str, Any]], figure: str, threshold: float, *, window: int) -> Sign | None:
     """A figure is above the median of the window before it by many robust deviations."""
     now, before = lines[-1].get(figure), _last(lines[:-1], figure, window)

@@ -66,6 +66,17 @@ def build_divided_pairs(config: RunConfig) -> DividedPairs:
     )
 
 
+def build_anchor_pairs(config: RunConfig) -> SkippingPairs:
+    """The labelled pairs whose preferred images are the data of the anchor `data`.
+
+    Raises:
+        ConfigError: if a name is neither registered nor looks like a path.
+        DataError: if pairs cannot be read.
+    """
+    assert config.anchor.data_set is not None
+    return _changed(config, _opened(config, config.anchor.data_set, config.pairs))
+
+
 def _opened(
     config: RunConfig, name: str | tuple[DataSet, ...], settings: PairsConfig, wish: SplitWish | None = None
 ) -> PreferencePairs:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seedpo.errors import ConfigError
+from seedpo.methods.sources.data_anchor import SourceWithData
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.protocols import Source
 from seedpo.study.folder import create_study
@@ -103,9 +104,10 @@ def _new_settings(config: RunConfig) -> StudySettings:
 
 def asks_people(config: RunConfig, source: Source[Any]) -> Callable[[], bool] | None:
     """A function that says whether the next step needs votes on new images; ``None`` if no step ever does."""
-    if config.feedback.study is None or not isinstance(source, RolloutSource):
+    drawing = source.source if isinstance(source, SourceWithData) else source
+    if config.feedback.study is None or not isinstance(drawing, RolloutSource):
         return None
-    return lambda: source.rolls_out_within(config.gradient_accumulation_steps)
+    return lambda: drawing.rolls_out_within(config.gradient_accumulation_steps)
 
 
 def patience(config: RunConfig) -> timedelta:
