@@ -28,6 +28,7 @@ SMALL: dict[str, Any] = {
         "candidates": 2,
         "plain_steps": 1,
         "min_gap": 0.0,
+        "min_gap_noisiest": None,
         "updates_per_rollout": 1,
     },
     "evaluation": {

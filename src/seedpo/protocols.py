@@ -313,6 +313,24 @@ class StepAwareReward(Protocol):
         """
 
 
+@runtime_checkable
+class LatentReward(Protocol):
+    """A scorer of the noisy latents themselves: nothing is predicted and decoded for it."""
+
+    def score_latents(self, latents: Tensor, prompts: Sequence[str], *, timestep: Tensor) -> Tensor:
+        """Scores (B,) float32 of B noisy latents, higher is better; differences count within a prompt and a time.
+
+        Args:
+            latents: as the policy that is sampled has them, (B, ...).
+            prompts: one for each.
+            timestep: of the latents, (B,) int64, as :meth:`seedpo.core.processes.Process.embedded_time` counts; 0 or
+                less: clean latents.
+        """
+
+    def misfit(self, policy: Denoiser) -> str | None:
+        """Why it cannot read a policy's latents, in words; ``None`` if it can."""
+
+
 class Evaluator(Protocol):
     """What the trainer calls at evaluations."""
 

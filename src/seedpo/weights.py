@@ -77,15 +77,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         DataError: if the file is missing or broken, or holds anything else.
     """
-    if not path.is_file():
-        raise DataError(f"there are no weights at {path}; copy the file there")
-    try:
-        content = read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
-    except _BROKEN as error:
-        raise DataError(
-            f"{path} cannot be read as weights ({type(error).__name__}): it is broken, or holds more than tensors; "
-            "download it again from where it is published"
-        ) from error
+    content = _content(path)
     weights = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if (
         not isinstance(weights, Mapping)
@@ -94,6 +86,39 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     ):
         raise DataError(f"{path} holds no weights by name; download it again from where it is published")
     return {name: aligned(value) for name, value in weights.items()}
+
+
+def read_nested_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file whose state dictionaries lie in a dictionary, by dotted names; a bare number is a scalar.
+
+    Raises:
+        DataError: as :func:`read_weights`.
+    """
+    weights = _flat(_content(path))
+    if not weights:
+        raise DataError(f"{path} holds no weights by name; download it again from where it is published")
+    return weights
+
+
+def _flat(content: object, name: str = "") -> dict[str, Tensor]:
+    if isinstance(content, Mapping):
+        parts = [_flat(value, f"{name}.{key}" if name else str(key)) for key, value in content.items()]
+        return {key: value for part in parts for key, value in part.items()}
+    if isinstance(content, int | float):
+        content = torch.tensor(float(content))
+    return {name: aligned(content)} if isinstance(content, Tensor) and name else {}
+
+
+def _content(path: Path) -> object:
+    if not path.is_file():
+        raise DataError(f"there are no weights at {path}; copy the file there")
+    try:
+        return read_tensors(path) if path.suffix == ".safetensors" else _unpickled(path)
+    except _BROKEN as error:
+        raise DataError(
+            f"{path} cannot be read as weights ({type(error).__name__}): it is broken, or holds more than tensors; "
+            "download it again from where it is published"
+        ) from error
 
 
 def _unpickled(path: Path) -> object:

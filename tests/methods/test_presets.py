@@ -32,6 +32,7 @@ def test_the_methods() -> None:
         "mapo": ("noise", None, True, False),
         "d3po": ("steps", "images", False, True),
         "spo": ("steps", "previews", False, False),
+        "lpo": ("steps", "previews", False, False),
         "flow-grpo": ("steps", "images", False, False),
     }
 
@@ -82,6 +83,7 @@ def echo(config: Any, supplies: Supplies) -> Any:
         ("mapo", 0.1, None),
         ("d3po", 0.1, 0.1),
         ("spo", 10.0, 0.1),
+        ("lpo", 500.0, 0.1),
     ],
 )
 def test_published_settings(name: str, beta: float, clip_range: float | None) -> None:

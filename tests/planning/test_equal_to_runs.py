@@ -25,6 +25,7 @@ from seedpo.training.settings import RunConfig
 from tests.data.test_in_training import shaped
 from tests.models.test_preview import autoencoder
 from tests.planning.real_runs import counted, settings, train
+from tests.rewards.plain_lrm import publish
 from tests.study.closed_loop import people
 
 slow = pytest.mark.slow
@@ -89,6 +90,19 @@ def test_a_reference_that_moves_is_one_more_copy_of_the_trained_weights(tmp_path
 def test_roll_outs(tmp_path: Path, method: str, changes: dict[str, Any]) -> None:
     config = settings(tmp_path, method, **changes)
     assert planned(config) == counted(lambda: train(config))
+
+
+def test_a_latent_reward_has_passes_of_its_own_and_no_decoding(tmp_path: Path) -> None:
+    reward = f"lrm-sd15@{publish(tmp_path / 'lrm', 'sd15').parent}"
+    config = settings(tmp_path, "lpo", reward=reward, batch_size=3)
+    whole = count(config)
+    assert float(whole.flops()) == counted(lambda: train(config))
+    assert {part for _, part in whole.workload.rows} == {"sampling", "policy", "reference", "text"} | {
+        "scorer_latent",
+        "scorer_text",
+    }
+    plan = plan_run(config, gpu=find_gpu("T4"))
+    assert not {"previews", "decoding"} & {line.name for line in plan.lines}
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,9 @@ MILLIONS = {
     "imagereward": 446.0,
     "spm-sd15": 1306.2,
     "spm-sdxl": 1306.2,
+    "lrm-sd15": 559.7,
+    "lrm-sd21": 780.2,
+    "lrm-sdxl": 2149.2,
 }
 """Weights of the networks at their published sizes, in millions."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +15,9 @@ from torch import Tensor
 from seedpo.errors import DataError
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.named import CheckedReward, build_reward
+from seedpo.rewards.names import latent_leaves
 from seedpo.rewards.spm import SD15_WEIGHTS, SDXL_WEIGHTS
-from tests.rewards import plain_blip, plain_spm
+from tests.rewards import plain_blip, plain_lrm, plain_spm
 from tests.rewards.small_checkpoints import write_aesthetic, write_clip, write_hps
 from tests.rewards.tiny_clip import tiny_tokenizer
 from tests.scenes.drawings import some_drawings
@@ -51,6 +52,7 @@ PUBLISHED: dict[str, Callable[[Path], object]] = {
     "aesthetic": write_aesthetic,
     "spm-sd15": _spm(SD15_WEIGHTS),
     "spm-sdxl": _spm(SDXL_WEIGHTS),
+    **{f"lrm-{kind}": partial(plain_lrm.publish, kind=kind) for kind in plain_lrm.KINDS},
 }
 """How small checkpoints are written, by the names of rewards that come from the hub."""
 
@@ -169,6 +171,19 @@ def test_what_is_said_of_time_steps(reward: CheckedReward, images: Tensor) -> No
     early, none = (reward(images, PROMPTS, timestep=torch.full((4,), time)) for time in (900, 0))
     torch.testing.assert_close(none, finished)
     assert torch.equal(early, finished) != entry.step_aware
+
+
+def test_what_is_said_of_latents(reward: CheckedReward) -> None:
+    name = name_of(reward)
+    latent = reward.latent
+    assert (latent is not None) == REWARDS[name].latent == bool(latent_leaves(name))
+    if latent is not None:
+        noisy = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+        scores = latent.score_latents(noisy, PROMPTS, timestep=torch.full((4,), 501))
+        assert scores.shape == (4,)
+        assert torch.isfinite(scores).all()
+        early = latent.score_latents(noisy, PROMPTS, timestep=torch.full((4,), 901))
+        assert (early - scores).abs().min() > 1e-4
 
 
 def test_half_precision_stays_near_and_goes_back(reward: CheckedReward, images: Tensor) -> None:

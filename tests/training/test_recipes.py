@@ -34,6 +34,7 @@ from seedpo.training.settings import RunConfig
 from tests.models import language_pipelines, qwen_pipelines
 from tests.models.flow_pipelines import FLUX_KINDS, SD3_KINDS, flow_pipeline
 from tests.models.published import pipeline_of
+from tests.rewards import plain_lrm
 from tests.rewards.plain_spm import checkpoint, publish
 from tests.rewards.tiny_clip import tiny_config, tiny_model, tiny_tokenizer
 from tests.small_runs import few_pairs, few_prompts
@@ -45,6 +46,7 @@ RECIPES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem not in REWA
 BASES = [path for path in RECIPES if not path.name.startswith(("see-", "lora-"))]
 """The published runs, each of which has its SEE variant."""
 ONE_OF_EACH = {"diffusion-dpo-sd15", "see-diffusion-dpo-sdxl", "d3po-pickscore", "see-spo-sd15", "spo-sdxl"}
+ONE_OF_EACH |= {"see-lpo-sd15", "lpo-sdxl"}
 """Every method, every model class and a gamma with each method but D3PO; the others differ from these in settings."""
 
 SIZES: dict[str, Any] = {
@@ -54,7 +56,7 @@ SIZES: dict[str, Any] = {
     "lora_rank": 4,
     "base_precision": "full",
     "trajectories": {"prompts_per_rollout": 1},
-    "steps": {"prompts_per_rollout": 1, "min_gap": 0.0},
+    "steps": {"prompts_per_rollout": 1, "min_gap": 0.0, "min_gap_noisiest": None},
     "sampling": {"num_inference_steps": 8},
     "evaluation": {"num_prompts": 1, "images_per_prompt": 2, "num_inference_steps": 2},
 }
@@ -74,6 +76,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(RatingMlp((8, 16, 8, 8, 4, 1)).state_dict(), folder / "clip" / "aesthetic-model.pth")
     for file in (SD15_WEIGHTS, SDXL_WEIGHTS):
         publish(folder / "spm", checkpoint(len(tokenizer)), tokenizer, file=file)
+    for kind in ("sd15", "sdxl"):
+        plain_lrm.publish(folder / "lrm", kind)
     return folder
 
 
@@ -104,6 +108,7 @@ def kind_of(config: RunConfig) -> str:
 
 
 PLACES = {"pickscore": "clip", "aesthetic": "clip", "spm-sd15": "spm", "spm-sdxl": "spm"}
+PLACES |= {"lrm-sd15": "lrm", "lrm-sdxl": "lrm"}
 """Which small checkpoint a reward is read from."""
 
 
@@ -114,6 +119,7 @@ def stand_in(models: Path, reward: str) -> str:
 
 def test_there_is_one_for_every_method_and_model_and_each_with_gamma() -> None:
     wanted = {"diffusion-dpo-sd15", "diffusion-dpo-sdxl", "spo-sd15", "spo-sdxl"}
+    wanted |= {"lpo-sd15", "lpo-sdxl"}
     wanted |= {f"d3po-{reward}" for reward in ("aesthetic", "compressibility", "pickscore")}
     assert {path.stem for path in BASES} == wanted
     published = {path.stem for path in RECIPES if not path.name.startswith("lora-")}
@@ -124,6 +130,8 @@ def test_there_is_one_for_every_method_and_model_and_each_with_gamma() -> None:
         ("d3po", "sd15"),
         ("spo", "sd15"),
         ("spo", "sdxl"),
+        ("lpo", "sd15"),
+        ("lpo", "sdxl"),
     }
 
 
@@ -166,6 +174,7 @@ D3PO = ONLINE | {
     "trajectories.update_per": "pair",
 }
 SPO = ONLINE | {"beta": 10.0, "steps.plain_steps": 4}
+LPO = ONLINE | {"beta": 500.0, "steps.plain_steps": 0, "steps.candidates": 4, "steps.inner_steps": 0}
 PUBLISHED: dict[str, dict[str, Any]] = {
     "diffusion-dpo-sd15": DIFFUSION_DPO
     | {"beta": 2000.0, "optimizer.name": "adamw", "optimizer.warmup_steps": 500, "pairs.resolution": 512},
@@ -182,6 +191,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     | {"reward": "spm-sdxl"}
     | {"total": 16, "learning_rate": 1e-5, "lora_rank": 64, "steps.candidates": 2, "steps.min_gap": 0.4}
     | {"steps.inner_steps": 3},
+    "lpo-sd15": LPO
+    | {"reward": "lrm-sd15", "total": 40, "learning_rate": 6e-5, "lora_rank": 4}
+    | {"steps.min_gap": 0.35, "steps.min_gap_noisiest": 0.5},
+    "lpo-sdxl": LPO
+    | {"reward": "lrm-sdxl", "total": 16, "learning_rate": 1e-5, "lora_rank": 64}
+    | {"steps.min_gap": 0.45, "steps.min_gap_noisiest": 0.6},
 }
 """The table of published settings, written a second time; `total` are the pairs of an update."""
 
@@ -253,7 +268,7 @@ def test_first_steps(path: Path, models: Path, tmp_path: Path) -> None:
 class TestWhatIsNotThere:
     """One line that names it and the mend, before anything is loaded."""
 
-    @pytest.mark.parametrize("recipe", ["spo-sd15", "spo-sdxl", "d3po-aesthetic"])
+    @pytest.mark.parametrize("recipe", ["spo-sd15", "spo-sdxl", "d3po-aesthetic", "lpo-sdxl"])
     def test_weights_that_the_hub_does_not_give(self, recipe: str) -> None:
         config = resolve_config(recipe)
         with pytest.raises(DataError, match=rf"reward {config.reward}: .*@FOLDER") as caught:

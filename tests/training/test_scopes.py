@@ -33,9 +33,13 @@ SWITCHES = {
     "empty_updates": {"d3po"},
     "last_step_clamped": STEPS,
     "cps_square": STEPS,
-    "previews_clamped_late": {"spo"},
+    "previews_clamped_late": {"spo", "lpo"},
+    "judged_at_start": {"spo", "lpo"},
 }
-NEEDED: dict[str, dict[str, Any]] = {"cps_square": {"flow": {"sde": "cps"}}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "cps_square": {"flow": {"sde": "cps"}},
+    "judged_at_start": {"reward": "lrm-sd15"},
+}
 OWN: dict[str, Any] = {"model": "owner/name", "data": "pairs/", "reward": "pickscore"}
 
 
@@ -58,11 +62,11 @@ def test_a_switch_acts_or_is_refused(switch: str, method: str) -> None:
         ("clip_range=0.2", STEPS),
         ("reward=scenes-plain", ROLLOUTS),
         ("prompts=vehicles.txt", ROLLOUTS),
-        ("preview_vae=small/", {"spo"}),
+        ("preview_vae=small/", {"spo", "lpo"}),
         ("sampling.eta=0.5", ROLLOUTS),
         ("flow.density=uniform", NOISE),
         ("flow.sde=cps", STEPS),
-        ("steps.candidates=3", {"spo"}),
+        ("steps.candidates=3", {"spo", "lpo"}),
         ("trajectories.min_gap=0.2", {"d3po"}),
         ("feedback.poll_seconds=9", {"d3po"}),
         ("data=scenes-held-out-pairs", DATA),

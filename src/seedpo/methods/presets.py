@@ -195,6 +195,22 @@ METHODS = Registry(
             defaults={"beta": 10.0, "clip_range": 0.1, "learning_rate": 6e-5, "evaluation": {"guidance_scale": 5.0}},
         ),
         Preset(
+            name="lpo",
+            title="LPO",
+            paper="arXiv 2502.01051",
+            summary="SPO whose candidates a latent reward model ranks, without decoding them (arXiv 2502.01051)",
+            target="seedpo.methods.transition_dpo:transition_objective",
+            log_prob="steps",
+            source=STEPS,
+            defaults={
+                "beta": 500.0,
+                "clip_range": 0.1,
+                "learning_rate": 6e-5,
+                "steps": {"plain_steps": 0, "min_gap": 0.35, "min_gap_noisiest": 0.5},
+                "evaluation": {"guidance_scale": 5.0},
+            },
+        ),
+        Preset(
             name="flow-grpo",
             title="Flow-GRPO",
             paper="arXiv 2505.05470",

@@ -231,6 +231,9 @@ class StepPoolConfig(Section):
     first shares x_t. 0: judged at once, as for SD1.5; 3 is published for SDXL."""
     min_gap: float = Field(0.3, ge=0.0, lt=1.0)
     """A pair is kept if the preference probability of its winner exceeds that of its loser by more than this."""
+    min_gap_noisiest: float | None = Field(None, ge=0.0, lt=1.0)
+    """`min_gap` at the step that draws the most noise; `min_gap` itself is that of the step that draws the least, and
+    between them it grows linearly with the noise's standard deviation (LPO). None: `min_gap` at all steps."""
     prompts_per_rollout: int = Field(16, ge=1)
     """Prompts sampled together by one process."""
     updates_per_rollout: int = Field(1, ge=1)

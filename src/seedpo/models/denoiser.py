@@ -117,6 +117,12 @@ class PipelineDenoiser:
         return getattr(self.pipeline, self.family.network)
 
     @property
+    def latent_scale(self) -> float | None:
+        """What the autoencoder's latents are multiplied by; ``None`` where it does not say."""
+        scale: float | None = self.pipeline.vae.config.get("scaling_factor")
+        return scale
+
+    @property
     def device(self) -> torch.device:
         """Where latents are expected."""
         device: torch.device = next(self.network.parameters()).device

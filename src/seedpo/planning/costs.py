@@ -145,8 +145,11 @@ def _call(
     kind, _, name = part.partition(":")
     if kind.startswith("scorer_"):
         scorer = networks.scorers[name]
-        calls = scorer.calls("images" if kind == "scorer_image" else "prompts")
         dtype = next((value.dtype for value in scorer.networks.parameters()), torch.float32)
+        if kind == "scorer_latent":
+            noisy = torch.empty(rows, *networks.latent_shape, device="meta")
+            return (lambda: [call(noisy) for call in scorer.latent_calls]), rows, dtype
+        calls = scorer.calls("images" if kind == "scorer_image" else "prompts")
         return (lambda: [call(rows) for call in calls]), rows, dtype
     if kind == "text":
         return (lambda: policy.encode_prompts([str(row) for row in range(rows)])), rows, None

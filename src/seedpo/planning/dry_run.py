@@ -33,11 +33,13 @@ from seedpo.planning.stand_ins import (
     Key,
     Recorder,
     StandInJudge,
+    StandInLatentJudge,
     StandInPolicy,
     blank_images,
 )
+from seedpo.rewards.names import latent_leaves
 from seedpo.training.run import build_method
-from seedpo.training.settings import RunConfig
+from seedpo.training.settings import RunConfig, reward_of
 
 ROLLOUTS = 20
 """Steady roll-outs that are run if chance decides which pairs are kept, or at which steps they are trained on."""
@@ -174,8 +176,9 @@ def _evaluations(config: RunConfig, process: Process) -> tuple[dict[str, Fractio
     rows = {part: Fraction(times * count) for (_, part), count in recorder.rows.items()}
     images = settings.num_prompts * settings.images_per_prompt
     for name in settings.rewards:
-        rows |= {f"scorer_image:{name}": Fraction(times * images), f"scorer_text:{name}": Fraction(len(prompts))}
-        recorder.rows_at_once |= {f"scorer_image:{name}": images, f"scorer_text:{name}": len(prompts)}
+        texts = len(prompts) + len(latent_leaves(name, config.rewards))  # which read the empty prompt, too
+        rows |= {f"scorer_image:{name}": Fraction(times * images), f"scorer_text:{name}": Fraction(texts)}
+        recorder.rows_at_once |= {f"scorer_image:{name}": images, f"scorer_text:{name}": texts}
     return rows, recorder.rows_at_once
 
 
@@ -270,12 +273,16 @@ def _rollout_source(config: RunConfig, policy: StandInPolicy, kept: Fraction) ->
         recorder.add("previews", "preview_decode" if config.preview_vae else "vae_decode", len(latents))
         return blank_images(len(latents))
 
+    if kind.section == "steps":
+        changes["min_gap_noisiest"] = None
     section = str(kind.section)
     settings = config.model_copy(update={section: getattr(config, section).model_copy(update=changes)})
+    judge = StandInJudge(recorder, kept=kept, scores=config.feedback.study is None)
+    latent = kind.judged == "previews" and latent_leaves(reward_of(config), config.rewards)
     supplies = Supplies(
         policy=policy,
         prompts=BlankPrompts,
-        judge=lambda: StandInJudge(recorder, kept=kept, scores=config.feedback.study is None),
+        judge=lambda: StandInLatentJudge(judge) if latent else judge,
         preview_decode=lambda: decode_previews,
     )
     return kind.build(settings, supplies)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from seedpo.registry import load_target
 from seedpo.rewards.clip import clip_network, is_step_aware, read_configuration
+from seedpo.rewards.lrm import LAYOUTS, latent_network
 from seedpo.rewards.names import Definitions, RewardSource, leaves, source_of
 from seedpo.rewards.networks import NO_NETWORK, RewardNetwork
 from seedpo.rewards.step_aware_clip import step_aware_network
@@ -45,6 +46,12 @@ class Scorer:
     def calls(self, kind: str) -> list[Call]:
         """The calls for ``images`` or ``prompts``; empty if no network has any."""
         calls = [getattr(part, kind) for part in self.parts.values() if part is not None]
+        return [call for call in calls if call is not None]
+
+    @property
+    def latent_calls(self) -> list[Callable[[Tensor], object]]:
+        """The calls for noisy latents; empty if no network reads them."""
+        calls = [part.latents for part in self.parts.values() if part is not None]
         return [call for call in calls if call is not None]
 
 
@@ -86,6 +93,8 @@ def _network(source: RewardSource) -> RewardNetwork | None:
             return NO_NETWORK
         network: RewardNetwork = load_target(source.entry.network)(source.place)
         return network
+    if source.is_latent_folder:
+        return latent_network(Path(source.name), LAYOUTS["lrm-sd15"])
     file = Path(source.name) / "config.json"
     if source.is_code or not file.is_file():
         return None

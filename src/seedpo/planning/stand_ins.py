@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from seedpo.core.processes import Process
 from seedpo.core.types import Conditioning
-from seedpo.protocols import Images, LabelledPair, State
+from seedpo.protocols import Denoiser, Images, LabelledPair, State
 
 Key = tuple[str, str]
 """An activity, as a plan shows it, and the part that does it; see :mod:`seedpo.planning.costs`."""
@@ -150,14 +150,18 @@ class StandInJudge:
 
     def __call__(self, images: Images, prompts: Sequence[str], *, timestep: Tensor | None = None) -> Tensor:
         """Scores (B,), equal for all images of a prompt without a preference."""
-        self._count(prompts)
+        return self.ranks(prompts, part="scorer_image")
+
+    def ranks(self, prompts: Sequence[str], *, part: str) -> Tensor:
+        """Scores (B,) of what a part of the reward sees: images, or latents."""
+        self._count(prompts, part)
         count = len(set(prompts))
         ranks = torch.arange(len(prompts) // count, dtype=torch.float32) * 100.0
         return (self._clear(count)[:, None] * ranks).flatten()
 
     def compare(self, images: Images, prompts: Sequence[str]) -> Tensor:
         """Preferences (P, K, K); 0 for a pair without one."""
-        self._count(prompts)
+        self._count(prompts, "scorer_image")
         count = len(set(prompts))
         size = len(prompts) // count
         first, second = torch.triu_indices(size, size, offset=1)
@@ -165,10 +169,14 @@ class StandInJudge:
         preferences[:, first, second] = self._clear(count * len(first)).view(count, -1)
         return preferences - preferences.transpose(1, 2)
 
-    def _count(self, prompts: Sequence[str]) -> None:
+    def _count(self, prompts: Sequence[str], part: str) -> None:
         if not self.scores:
             return
-        self.recorder.add(self.recorder.scoring, "scorer_image", len(prompts))
+        self.recorder.add(self.recorder.scoring, part, len(prompts))
+        self.count_text(prompts)
+
+    def count_text(self, prompts: Sequence[str]) -> None:
+        """Counts each prompt once, as rewards embed them."""
         if new := set(prompts) - self._prompts:
             self.recorder.add(self.recorder.scoring, "scorer_text", len(new))
             self._prompts |= new
@@ -179,6 +187,26 @@ class StandInJudge:
         clear = math.floor(self._due)
         self._due -= clear
         return (torch.randperm(count, generator=self._generator) < clear).float()
+
+
+class StandInLatentJudge:
+    """The same judge of noisy latents, which reads the empty prompt too: it guides by it.
+
+    Args:
+        judge: ranks, and counts.
+    """
+
+    def __init__(self, judge: StandInJudge) -> None:
+        self.judge = judge
+
+    def misfit(self, policy: Denoiser) -> str | None:
+        """It fits."""
+        return None
+
+    def score_latents(self, latents: Tensor, prompts: Sequence[str], *, timestep: Tensor) -> Tensor:
+        """Scores (B,), equal for all latents of a prompt without a preference."""
+        self.judge.count_text([""])
+        return self.judge.ranks(prompts, part="scorer_latent")
 
 
 class BlankPrompts(Sequence[str]):

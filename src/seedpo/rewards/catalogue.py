@@ -27,6 +27,7 @@ class RewardEntry(Entry):
         network: ``module:function`` that returns its :class:`seedpo.rewards.networks.RewardNetwork`, from
             the place of the weights or `None`. `None` if it computes without a network.
         step_aware: whether it can judge previews of noisy images at their time step.
+        latent: whether it judges noisy latents, so that nothing is decoded (:class:`seedpo.protocols.LatentReward`).
         direction: whether more is better.
     """
 
@@ -37,6 +38,7 @@ class RewardEntry(Entry):
     place: str | None = None
     network: str | None = None
     step_aware: bool = False
+    latent: bool = False
     direction: Literal["higher"] = "higher"
 
 
@@ -176,6 +178,42 @@ REWARDS = Registry(
             source="arXiv 2406.04314",
             place="SPO-Diffusion-Models/Step-Aware_Preference_Models",
             step_aware=True,
+        ),
+        RewardEntry(
+            name="lrm-sd15",
+            target="seedpo.rewards.lrm:lrm_sd15",
+            network="seedpo.rewards.lrm:sd15_network",
+            summary="LPO's latent reward model of Stable Diffusion 1.5: judges noisy latents of it and of 2.1",
+            scale="log-odds: a scaled cosine",
+            licence="MIT",
+            size="at most 3.9 GB",
+            source="arXiv 2502.01051",
+            place="casiatao/LRM",
+            latent=True,
+        ),
+        RewardEntry(
+            name="lrm-sd21",
+            target="seedpo.rewards.lrm:lrm_sd21",
+            network="seedpo.rewards.lrm:sd21_network",
+            summary="LPO's latent reward model of Stable Diffusion 2.1: judges noisy latents",
+            scale="log-odds: a scaled cosine",
+            licence="MIT",
+            size="at most 4.8 GB",
+            source="arXiv 2502.01051",
+            place="casiatao/LRM",
+            latent=True,
+        ),
+        RewardEntry(
+            name="lrm-sdxl",
+            target="seedpo.rewards.lrm:lrm_sdxl",
+            network="seedpo.rewards.lrm:sdxl_network",
+            summary="LPO's latent reward model of Stable Diffusion XL: judges noisy latents",
+            scale="log-odds: a scaled cosine",
+            licence="MIT",
+            size="at most 13.5 GB",
+            source="arXiv 2502.01051",
+            place="casiatao/LRM",
+            latent=True,
         ),
     ),
 )

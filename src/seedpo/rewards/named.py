@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from seedpo.protocols import Images
+from seedpo.protocols import Denoiser, Images, LatentReward
 from seedpo.rewards.names import Definitions, source_of
 from seedpo.rewards.scoring import checked_scores
 from seedpo.rewards.settings import RewardTerm
@@ -41,6 +41,15 @@ class CheckedReward:
     def step_aware(self) -> bool:
         """Whether all parts judge previews at their time step."""
         return not self.step_blind
+
+    @property
+    def latent(self) -> LatentReward | None:
+        """The reward as a judge of noisy latents; ``None`` if it, or any term of a sum, judges images alone."""
+        if isinstance(self.reward, SummedReward):
+            parts = [(reward.latent, term) for reward, term in self.reward.parts]
+            latent = [(reward, term) for reward, term in parts if reward is not None]
+            return SummedLatents(latent) if len(latent) == len(parts) else None
+        return CheckedLatents(self.name, self.reward) if isinstance(self.reward, LatentReward) else None
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Moves the network, if there is one, to a device and to a number format."""
@@ -90,6 +99,52 @@ class SummedReward:
         return added(
             [reward(images, prompts, timestep=timestep) for reward, _ in self.parts], [term for _, term in self.parts]
         )
+
+
+class CheckedLatents:
+    """A latent reward whose scores are checked before anything is ranked by them.
+
+    Args:
+        name: as the user wrote it.
+        reward: returns the scores.
+    """
+
+    def __init__(self, name: str, reward: LatentReward) -> None:
+        self.name = name
+        self.reward = reward
+
+    def misfit(self, policy: Denoiser) -> str | None:
+        """Why it cannot read a policy's latents; it names the reward."""
+        reason = self.reward.misfit(policy)
+        return None if reason is None else f"reward {self.name}: {reason}"
+
+    def score_latents(self, latents: Tensor, prompts: Sequence[str], *, timestep: Tensor) -> Tensor:
+        """Scores (B,) float32.
+
+        Raises:
+            DataError: if the scores have another shape, are not real or are not finite.
+        """
+        return checked_scores(self.reward.score_latents(latents, prompts, timestep=timestep), prompts, reward=self.name)
+
+
+class SummedLatents:
+    """A weighted sum of latent rewards.
+
+    Args:
+        parts: the reward and the settings of each term.
+    """
+
+    def __init__(self, parts: Sequence[tuple[LatentReward, RewardTerm]]) -> None:
+        self.parts = parts
+
+    def misfit(self, policy: Denoiser) -> str | None:
+        """That of the first term that cannot read them."""
+        return next((reason for reward, _ in self.parts if (reason := reward.misfit(policy)) is not None), None)
+
+    def score_latents(self, latents: Tensor, prompts: Sequence[str], *, timestep: Tensor) -> Tensor:
+        """Scores (B,); see :class:`CheckedLatents`."""
+        scores = [reward.score_latents(latents, prompts, timestep=timestep) for reward, _ in self.parts]
+        return added(scores, [term for _, term in self.parts])
 
 
 def build_reward(

@@ -34,7 +34,8 @@ _CODE = re.compile(r"(?P<module>[^\W\d]\w*(\.[^\W\d]\w*)*):(?P<attribute>[^\W\d]
 
 _OTHER_FORMS = "; or name@place, a folder or owner/name with a CLIP, module:function, or a name defined in `rewards`"
 
-_USER_CODE, _CLIP = "seedpo.rewards.user_code:user_reward", "seedpo.rewards.clip_score:load_reward"
+_USER_CODE = "seedpo.rewards.user_code:user_reward"
+_CLIP, _LATENT = "seedpo.rewards.clip_score:load_reward", "seedpo.rewards.lrm:load_latent_scorer"
 """What loads rewards that no row of the registry knows."""
 
 
@@ -57,12 +58,22 @@ class RewardSource:
         """Whether it is the user's own code."""
         return self.entry is None and _is_code(self.name)
 
+    @property
+    def is_latent_folder(self) -> bool:
+        """Whether it is a latent reward model in a folder of the user's."""
+        return self.entry is None and not self.is_code and exists(f"{self.name}/unet/config.json")
+
+    @property
+    def reads_latents(self) -> bool:
+        """Whether it judges noisy latents, so that nothing is decoded."""
+        return self.entry.latent if self.entry is not None else self.is_latent_folder
+
     def loader(self) -> Callable[..., Reward]:
         """What loads the reward: once per process, and only when it is called."""
         if self.entry is not None:
             loader: Callable[..., Reward] = self.entry.load()
             return loader if self.place is None else partial(loader, self.place)
-        loader = load_target(_USER_CODE if self.is_code else _CLIP)
+        loader = load_target(_USER_CODE if self.is_code else _LATENT if self.is_latent_folder else _CLIP)
         return partial(loader, self.name)
 
 
@@ -99,6 +110,11 @@ def leaves(name: str, definitions: Definitions | None = None) -> list[str]:
     if name not in definitions:
         return [name]
     return list(dict.fromkeys(leaf for term in definitions[name].terms for leaf in leaves(term, definitions)))
+
+
+def latent_leaves(name: str, definitions: Definitions | None = None) -> list[str]:
+    """Those of a reward's :func:`leaves` that judge noisy latents."""
+    return [leaf for leaf in leaves(name, definitions) if source_of(leaf, definitions).reads_latents]
 
 
 def check_definitions(definitions: Definitions) -> None:

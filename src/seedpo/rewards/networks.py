@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +19,13 @@ class RewardNetwork:
         images: runs what a number of images need; in a network that reads prompt and image together, the prompt too;
             `None` if no network reads images.
         prompts: runs what a number of prompts need, once for each prompt; `None` if there is no such part.
+        latents: runs what noisy latents (B, ...) need; `None` if the reward reads images alone.
     """
 
     network: nn.Module
     images: Callable[[int], object] | None
     prompts: Callable[[int], object] | None = None
+    latents: Callable[[Tensor], object] | None = None
 
 
 NO_NETWORK = RewardNetwork(network=nn.Module(), images=None)

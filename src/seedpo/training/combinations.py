@@ -5,7 +5,7 @@ from __future__ import annotations
 from seedpo.data.files.splits import TRAIN
 from seedpo.errors import ConfigError
 from seedpo.methods.presets import METHODS, Preset
-from seedpo.rewards.names import check_definitions
+from seedpo.rewards.names import check_definitions, latent_leaves, leaves
 from seedpo.training.best_steps import check_best_steps
 from seedpo.training.scopes import refuse_idle_keys
 from seedpo.training.settings import RunConfig, data_of, reward_of
@@ -25,6 +25,7 @@ def check_combinations(config: RunConfig, preset: Preset) -> None:
     check_definitions(config.rewards)
     check_feedback(config, preset)
     check_validation(config)
+    check_latent_rewards(config, preset)
     check_best_steps(config)
     refuse_idle_keys(config)
     if config.reference.kind == "rollout" and preset.source.fixed_pairs:
@@ -60,6 +61,33 @@ def check_feedback(config: RunConfig, preset: Preset) -> None:
         raise ConfigError(f"feedback.study: {config.method} {preset.source.why_no_people}")
     if config.trajectories.min_gap >= 1:
         raise ConfigError("feedback.study: no preference is above 1; set trajectories.min_gap below it")
+
+
+def check_latent_rewards(config: RunConfig, preset: Preset) -> None:
+    """Refuses sums of rewards of latents and of images where steps are ranked, and keys of what is not used then.
+
+    Raises:
+        ConfigError: naming the key and the fix.
+    """
+    if preset.source.judged != "previews":
+        return
+    name = reward_of(config)
+    latent, images = latent_leaves(name, config.rewards), leaves(name, config.rewards)
+    if latent and len(latent) < len(images):
+        others = ", ".join(leaf for leaf in images if leaf not in latent)
+        raise ConfigError(
+            f"reward = {name} adds {', '.join(latent)}, which scores latents, to {others}, which scores images; "
+            f"{config.method} ranks its candidates by one or the other: leave one kind out"
+        )
+    idle = {
+        f"preview_vae = {config.preview_vae}": bool(latent and config.preview_vae),
+        "fidelity.previews_clamped_late = true": bool(latent and config.fidelity.previews_clamped_late),
+        "fidelity.judged_at_start = true": config.fidelity.judged_at_start and not latent,
+    }
+    for key, is_idle in idle.items():
+        if is_idle:
+            what = "scores latents, so that no preview is decoded" if latent else "scores images"
+            raise ConfigError(f"{key} has no effect: reward {name} {what}; leave it out")
 
 
 def check_validation(config: RunConfig) -> None:

@@ -33,7 +33,7 @@ from seedpo.metrics.named import build_prompt_metric
 from seedpo.models.catalogue import warn_of_unknown_words
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.processes import on_every_process, on_main_process
-from seedpo.protocols import Comparisons, Method, MovableReference, PairEncoder, Reward, Source
+from seedpo.protocols import Comparisons, LatentReward, Method, MovableReference, PairEncoder, Reward, Source
 from seedpo.rewards.named import CheckedReward, build_reward
 from seedpo.run_folders import RunFolder
 from seedpo.settings import differences
@@ -162,11 +162,15 @@ def build_source(
     return with_data(source, config, replace(supplies, pairs=data))
 
 
-def _judge(config: RunConfig, policy: PipelinePolicy, *, progress: bool) -> Reward | Comparisons:
+def _judge(config: RunConfig, policy: PipelinePolicy, *, progress: bool) -> Reward | LatentReward | Comparisons:
     """The people or the reward that the run asks."""
     if (people := human_feedback(config, progress=progress)) is not None:
         return people
     reward = named_reward(reward_of(config), config).to(policy.device)
+    if METHODS[config.method].source.judged == "previews" and (latent := reward.latent) is not None:
+        if (reason := latent.misfit(policy)) is not None:
+            raise ConfigError(f"{reason}; name the reward of model {config.model}, or one that scores images")
+        return latent
     if reward.step_blind and config.fidelity.previews_clamped_late:
         raise ConfigError(
             f"fidelity.previews_clamped_late: {', '.join(reward.step_blind)} takes images in [0, 1] only; name a "

@@ -103,7 +103,7 @@ class FidelityConfig(Section):
     """Faults of the reference code that change results, to reproduce it; docs/fidelity.md explains each. All off."""
 
     gradients_never_clipped: bool = False
-    """SPO: its gradient clipping sees no parameters; `optimizer.max_grad_norm` has no effect."""
+    """SPO and LPO: their gradient clipping sees no parameters; `optimizer.max_grad_norm` has no effect."""
     ties_as_wins: Annotated[bool, _strict(FIXED_PAIRS), OF_PAIRS] = False
     """diffusers' Diffusion-DPO scripts for SD1.5 and SDXL: a tie is a preference for the first image; `pairs.ties` has
     no effect."""
@@ -131,6 +131,8 @@ class FidelityConfig(Section):
     `clip_range` count 2 std^2 times as much at each step, with the standard deviation std of its noise."""
     previews_clamped_late: Annotated[bool, _strict(OF_STEPS)] = False
     """SPO: the decoder's output is resized for the scorer before it is clamped to [0, 1], not after it."""
+    judged_at_start: Annotated[bool, _strict(OF_STEPS)] = False
+    """LPO: a latent reward is told the time of x_t, from which the candidates were drawn, in place of their own."""
 
 
 class RunConfig(ModelSettings, TrainingConfig):

@@ -1,11 +1,11 @@
-"""Pairs of denoising steps from a shared x_t, ranked by a step-aware scorer (SPO)."""
+"""Pairs of denoising steps from a shared x_t, ranked by a step-aware scorer (SPO) or a latent reward (LPO)."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -18,7 +18,7 @@ from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.rollouts import RolloutSource, preference
 from seedpo.methods.sources.step_pairs import StepPairs, step_batch, with_reference
 from seedpo.methods.sources.supplies import Decode, Supplies
-from seedpo.protocols import Denoiser, StepAwareReward
+from seedpo.protocols import Denoiser, LatentReward, StepAwareReward
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +30,15 @@ class _Block:
     Attributes:
         steps: numbers of the sampler's steps, L of them.
         latents: x_t, and each candidate after every step, (B, K, L + 1, ...).
-        predictions: the network's guided prediction at the last of them, (B, K, ...).
-        previews: the clean latents that it predicts, (B, K, ...).
+        predictions: the network's guided prediction at the last of them, (B, K, ...); ``None`` if it is not known yet.
+        previews: the clean latents that it predicts, (B, K, ...); ``None`` if the candidates themselves are judged.
         timestep: time at which scorers judge the candidates, (); 0 for clean ones.
     """
 
     steps: range
     latents: Tensor
-    predictions: Tensor
-    previews: Tensor
+    predictions: Tensor | None
+    previews: Tensor | None
     timestep: Tensor
 
 
@@ -67,13 +67,17 @@ class StepRollout:
     block before it). The prediction that judges a candidate is the next step's own if that candidate continues, so
     judging costs no extra forward for it.
 
+    A latent reward judges the candidates themselves, as in LPO (arXiv 2502.01051): nothing is predicted or decoded for
+    it. The policy then predicts only for the candidate that continues, one row in place of K.
+
     The reference's log-probabilities are computed once for every x_t of the kept pairs, unless it moves in between.
 
     Args:
         policy: the model that is sampled.
-        reward: the step-aware scorer.
+        reward: the step-aware scorer, or a latent reward.
         sampling: number of steps, guidance and eta.
         config: candidates, plain and inner steps, the least gap.
+        judged_at_start: whether a latent reward is told the time of x_t in place of the candidates' own.
         embeddings: of the policy's prompts.
         decode: decodes the previews with the policy's own autoencoder; ``None``: as the policy decodes images.
         preview_decode: decodes the previews in place of the policy; for the first ``config.preview_checks`` roll-outs
@@ -84,11 +88,12 @@ class StepRollout:
     def __init__(
         self,
         policy: Denoiser,
-        reward: StepAwareReward,
+        reward: StepAwareReward | LatentReward,
         *,
         sampling: SamplingConfig,
         config: StepPoolConfig,
         embeddings: PromptEmbeddings | None = None,
+        judged_at_start: bool = False,
         decode: Decode | None = None,
         preview_decode: Decode | None = None,
         reference: ReferenceKind = "frozen",
@@ -98,6 +103,8 @@ class StepRollout:
         self.sampling = sampling
         self.sampler = Sampler(policy, sampling)
         self.config = config
+        self.min_gaps = min_gaps(self.sampler, config)
+        self.judged_at_start = judged_at_start
         self.embeddings = embeddings or PromptEmbeddings(policy)
         self.decode = decode or policy.decode
         self.preview_decode = preview_decode
@@ -127,8 +134,11 @@ class StepRollout:
                     pairs.append(self._pairs(block, verdict, prompts))
                     agreed += self._agreement(block, verdict, prompts) if checked else []
                 continued = torch.randint(self.config.candidates, (len(prompts),), generator=generator)
-            latents, prediction = block.latents[rows, continued, -1], block.predictions[rows, continued]
-            step = block.steps.stop
+            latents, step = block.latents[rows, continued, -1], block.steps.stop
+            if block.predictions is not None:
+                prediction = block.predictions[rows, continued]
+            elif step < len(timesteps):
+                prediction = self._predict(latents, timesteps[step], prompts)
         observed = _observed(verdicts)
         if agreed:
             observed["preview_agreement"] = sum(agreed) / len(agreed)
@@ -167,21 +177,25 @@ class StepRollout:
             drawn = step_candidates(gaussian, count=count if index == step else 1, generator=generator)
             flat = drawn.flatten(0, 1)
             path.append(flat.view_as(path[0]))
-            if index + 1 < len(timesteps):
+            if index + 1 < (steps.stop if self._judges_latents else len(timesteps)):
                 prediction = self._predict(flat, timesteps[index + 1], prompts)
         following = timesteps[steps.stop] if steps.stop < len(timesteps) else torch.zeros_like(timesteps[0])
+        judged_at = timesteps[steps.stop - 1] if self.judged_at_start else following
+        block = _Block(
+            steps=steps,
+            latents=torch.stack(path, 2),
+            predictions=None,
+            previews=None,
+            timestep=process.embedded_time(judged_at),
+        )
+        if self._judges_latents:
+            return block
         previews = flat
         if steps.stop < len(timesteps):
             previews = process.clean(prediction, flat, following.expand(len(flat)).to(flat.device))
         else:
             prediction = flat  # no step follows a clean image
-        return _Block(
-            steps=steps,
-            latents=torch.stack(path, 2),
-            predictions=prediction.view_as(path[0]),
-            previews=previews.view_as(path[0]),
-            timestep=process.embedded_time(following),
-        )
+        return replace(block, predictions=prediction.view_as(path[0]), previews=previews.view_as(path[0]))
 
     def _predict(self, latents: Tensor, timestep: Tensor, prompts: Sequence[str]) -> Tensor:
         """Guided prediction at one time step (); ``latents`` holds k consecutive rows per prompt."""
@@ -194,19 +208,34 @@ class StepRollout:
         )
 
     def _judge(self, block: _Block, prompts: Sequence[str]) -> _Verdict:
-        """Scores every candidate by its decoded preview."""
-        decode = self.preview_decode or self.decode
-        scores = self._score(block.previews, prompts, block.timestep, decode)
+        """Scores every candidate: by its decoded preview, or as it is."""
+        if block.previews is None:
+            scores = self._score_latents(block.latents[:, :, -1], prompts, block.timestep)
+        else:
+            scores = self._score(block.previews, prompts, block.timestep, self.preview_decode or self.decode)
         rows = torch.arange(len(prompts))
         best, worst = scores.argmax(1), scores.argmin(1)
-        clear = preference(scores[rows, best], scores[rows, worst]) > self.config.min_gap
+        clear = preference(scores[rows, best], scores[rows, worst]) > self.min_gaps[block.steps.start]
         return _Verdict(best=best, worst=worst, clear=clear, scores=scores)
+
+    @property
+    def _judges_latents(self) -> bool:
+        return isinstance(self.reward, LatentReward)
+
+    def _score_latents(self, latents: Tensor, prompts: Sequence[str], timestep: Tensor) -> Tensor:
+        """Scores (B, K) of noisy latents (B, K, ...)."""
+        count = latents.shape[1]
+        repeated = [prompt for prompt in prompts for _ in range(count)]
+        assert isinstance(self.reward, LatentReward)
+        times = timestep.expand(len(repeated)).to(latents.device)
+        return self.reward.score_latents(latents.flatten(0, 1), repeated, timestep=times).cpu().view(-1, count)
 
     def _score(self, previews: Tensor, prompts: Sequence[str], timestep: Tensor, decode: Decode) -> Tensor:
         """Scores (B, K) of previews (B, K, ...)."""
         count = previews.shape[1]
         repeated = [prompt for prompt in prompts for _ in range(count)]
         images = decode(previews.flatten(0, 1))
+        assert not isinstance(self.reward, LatentReward)
         scores = self.reward(images, repeated, timestep=timestep.expand(len(repeated)).to(images.device))
         return scores.cpu().view(-1, count)
 
@@ -215,6 +244,7 @@ class StepRollout:
         rows = verdict.clear.nonzero()[:, 0]
         sides = torch.stack([verdict.best, verdict.worst], 1)[rows]
         clear_prompts = [prompts[row] for row in rows.tolist()]
+        assert block.previews is not None
         own = self._score(block.previews[rows[:, None], sides], clear_prompts, block.timestep, self.decode)
         previews = verdict.scores[rows[:, None], sides]
         return ((own[:, 0] > own[:, 1]) == (previews[:, 0] > previews[:, 1])).tolist()
@@ -255,6 +285,24 @@ class StepRollout:
         return pairs.select(has_density.repeat(count).nonzero()[:, 0])
 
 
+def min_gaps(sampler: Sampler, config: StepPoolConfig) -> list[float]:
+    """The least gap of a pair at each of the sampler's N steps.
+
+        gap_t = min_gap + (std_t - least) / (most - least) (min_gap_noisiest - min_gap)
+
+    with the standard deviation of step t and its least and most value among the steps that have a density. LPO's code
+    has these numbers as a table for 20 steps of Stable Diffusion's DDIM at eta 1; there a step to the clean image has a
+    density, too (`fidelity.last_step_clamped` for models that give it none).
+    """
+    if config.min_gap_noisiest is None:
+        return [config.min_gap] * len(sampler.has_density)
+    stds = sampler.model.process.step_std(*sampler.timesteps, eta=sampler.eta).double().cpu()
+    drawn = stds[sampler.has_density]
+    spread = float(drawn.max() - drawn.min()) if len(drawn) else 0.0
+    shares = (stds - drawn.min()).clamp(min=0) / spread if spread else torch.zeros_like(stds)
+    return [config.min_gap + share * (config.min_gap_noisiest - config.min_gap) for share in shares.tolist()]
+
+
 def _observed(verdicts: Sequence[_Verdict]) -> dict[str, float]:
     """Mean and spread of the last scores, those of the least noisy images, and the share of pairs kept."""
     if not verdicts:
@@ -269,7 +317,7 @@ def _observed(verdicts: Sequence[_Verdict]) -> dict[str, float]:
 
 def step_source(
     policy: Denoiser,
-    reward: StepAwareReward,
+    reward: StepAwareReward | LatentReward,
     prompts: Sequence[str],
     *,
     sampling: SamplingConfig,
@@ -278,11 +326,12 @@ def step_source(
     seed: int,
     rank: int = 0,
     world: int = 1,
+    judged_at_start: bool = False,
     decode: Decode | None = None,
     preview_decode: Decode | None = None,
     reference: ReferenceKind = "frozen",
 ) -> RolloutSource[StepPairs, StepBatch]:
-    """SPO's source of pairs; see :class:`StepRollout` and :class:`seedpo.methods.sources.rollouts.RolloutSource`."""
+    """The source of SPO and LPO: :class:`StepRollout` in a :class:`seedpo.methods.sources.rollouts.RolloutSource`."""
     embeddings = PromptEmbeddings(policy)
     return RolloutSource(
         StepRollout(
@@ -291,6 +340,7 @@ def step_source(
             sampling=sampling,
             config=config,
             embeddings=embeddings,
+            judged_at_start=judged_at_start,
             decode=decode,
             preview_decode=preview_decode,
             reference=reference,
@@ -309,7 +359,7 @@ def step_source(
 
 
 def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource[StepPairs, StepBatch]:
-    """SPO's source of pairs for one process of a run."""
+    """SPO's and LPO's source of pairs for one process of a run."""
     return step_source(
         supplies.policy,
         supplies.judge(),
@@ -320,6 +370,7 @@ def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource[Step
         seed=config.seed,
         rank=supplies.rank,
         world=supplies.world,
+        judged_at_start=config.fidelity.judged_at_start,
         decode=supplies.decode,
         preview_decode=supplies.preview_decode(),
         reference=config.reference.kind,
