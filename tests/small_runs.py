@@ -31,6 +31,7 @@ SMALL: dict[str, Any] = {
         "min_gap_noisiest": None,
         "updates_per_rollout": 1,
     },
+    "groups": {"prompts_per_rollout": 2, "images_per_prompt": 2, "min_gap": 0.0},
     "evaluation": {
         "prompts": "scenes-evaluation",
         "num_prompts": 2,

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,18 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from seedpo.core.draws import KeyedDraws
-from seedpo.core.types import ImagePairs, LossOutput, StepBatch
+from seedpo.core.types import ImagePairs, LossOutput, StepBatch, StepGroups
 from seedpo.errors import SeedpoError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.methods.anchors import Anchored, NoiseForm
+from seedpo.methods.grpo import GRPO
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.settings import AnchorConfig, SamplingConfig, TrajectoryConfig
+from seedpo.methods.sources import step_groups
 from seedpo.methods.sources.data_anchor import SourceWithData
 from seedpo.methods.sources.rollouts import RolloutSource
+from seedpo.methods.sources.supplies import Supplies
 from seedpo.methods.sources.trajectories import trajectory_source
 from seedpo.methods.transition_dpo import TransitionDPO
 from seedpo.models.policy import PipelinePolicy, build_policy
@@ -38,6 +41,7 @@ from seedpo.processes import on_main_process
 from seedpo.run_folders import RunFolder
 from seedpo.settings import build_config
 from seedpo.training.run_folder import create_run_folder
+from seedpo.training.settings import RunConfig
 from seedpo.training.trainer import Trainer
 from tests.methods.pair_rows import pair_rows, step_batch
 from tests.models.tiny import PROMPTS, move, tiny_policy
@@ -125,6 +129,42 @@ class DealtTransitions:
 
     def next_batch(self) -> StepBatch:
         return step_batch(pair_rows(self.source.next_batch())[torch.tensor(self.rows(0))])
+
+    def metrics(self) -> Mapping[str, float]:
+        return self.source.metrics()
+
+    def state(self) -> dict[str, Any]:
+        return dict(self.source.state())
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.source.restore(state)
+
+
+@dataclass
+class DealtStepGroups:
+    """Steps of groups of images that both processes sample alike; each trains on its rows of every 4."""
+
+    source: RolloutSource[Any, StepGroups]
+    rows: Callable[[int], list[int]]
+
+    @classmethod
+    def of(cls, policy: PipelinePolicy, rows: Callable[[int], list[int]]) -> DealtStepGroups:
+        config = build_config(
+            RunConfig,
+            {
+                "method": "flow-grpo",
+                "batch_size": 4,
+                "sampling": SAMPLING.model_dump(),
+                "groups": {"images_per_prompt": 2, "prompts_per_rollout": 2},
+                "step_groups": {"trained_steps": 2},
+            },
+        )
+        supplies = Supplies(policy=policy, prompts=lambda: PROMPTS, judge=lambda: brightness)
+        return cls(step_groups.build_source(config, supplies), rows)
+
+    def next_batch(self) -> StepGroups:
+        rows = torch.tensor(self.rows(0))
+        return replace(self.source.next_batch()[rows], start=torch.arange(len(rows)))
 
     def metrics(self) -> Mapping[str, float]:
         return self.source.metrics()
@@ -273,6 +313,10 @@ ANCHORED: dict[str, Any] = {
     ),
     "source": with_other_pairs,
 }
+GROUPS: dict[str, Any] = {
+    "source": DealtStepGroups.of,
+    "method": GRPO(kl_weight=0.1, sampling=SAMPLING, clip_range=0.01),
+}
 USER = SeedpoError("the second process has no reward")
 
 
@@ -282,6 +326,7 @@ def whole(accelerator: Accelerator, root: Path) -> dict[str, Any]:
         train(accelerator, root / f"{adapter}-even", adapter=adapter, evaluator=Evaluation())
     train(accelerator, root / "lora-uneven", method=OneByOne(), **UNEVEN)
     train(accelerator, root / "online-uneven", rows=rows_unevenly, **ONLINE)
+    train(accelerator, root / "groups-uneven", rows=rows_unevenly, **GROUPS)
     train(accelerator, root / "text-even", **TEXT)
     train(accelerator, root / "anchored-uneven", rows=rows_unevenly, **ANCHORED)
     fault, broken = fail_in_step_2(ZeroDivisionError("by zero")), Evaluation(broken_rank=1)

@@ -263,6 +263,16 @@ RESUMED = {
     [
         ("spo", RolloutSource, {"steps": {"updates_per_rollout": 2}, "batch_size": 3}),
         ("d3po", RolloutSource, {"trajectories": {"steps_per_pair": 3}, "adapter": "full", "batch_size": 4}),
+        (
+            "flow-grpo",
+            RolloutSource,
+            {
+                "gamma": 0.0,
+                "groups": {"updates_per_rollout": 2},
+                "step_groups": {"trained_steps": 2, "window": "random"},
+                "batch_size": 5,
+            },
+        ),
         ("diffusion-dpo", OfflinePairs, {"batch_size": 5}),
         ("spo", RolloutSource, {"anchor": {"kl": 10.0, "steps": "early", "data": 0.1, "data_set": "pairs.parquet"}}),
     ],

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.real_processes import ANCHORED, ONLINE, TEXT, Evaluation, forms, one_by_one, train
+from tests.training.real_processes import ANCHORED, GROUPS, ONLINE, TEXT, Evaluation, forms, one_by_one, train
 from tests.training.test_crashes import ROOT, child_environment
 from tests.training.toys import (
     WEIGHTS,
@@ -121,6 +121,12 @@ def test_two_processes_give_those_of_one_with_sampled_transitions(root: Path, on
     assert lines(online)[-1]["grad_norm"] > 0
     # Here rounding in one step's weights reaches the pairs that the next one samples.
     assert_same_run(root / "online-uneven", online, rounding=1e-3)
+
+
+def test_two_processes_give_those_of_one_with_steps_of_groups(root: Path, tmp_path: Path) -> None:
+    train(cpu_accelerator(toy_config()), tmp_path / "groups", **GROUPS)
+    assert lines(tmp_path / "groups")[-1]["kl"] > 0
+    assert_same_run(root / "groups-uneven", tmp_path / "groups", rounding=1e-3)
 
 
 @pytest.fixture(scope="module")

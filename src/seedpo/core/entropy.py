@@ -8,13 +8,16 @@ from typing import Literal
 EntropyConvention = Literal["relative", "absolute"]
 
 
-def entropy_weights(beta: float, gamma: float, *, convention: EntropyConvention) -> tuple[float, float]:
+def entropy_weights(
+    beta: float, gamma: float, *, convention: EntropyConvention, kl_is_optional: bool = False
+) -> tuple[float, float]:
     """The weights (a, b) of the policy's and the reference's log-probability.
 
     Args:
         beta: weight of the KL term, finite and above 0.
         gamma: weight of the self-entropy term; 0 is the base method, negative values sharpen instead of flatten.
         convention: ``relative``: a = beta (1 + gamma), gamma > -1; ``absolute``: a = beta + gamma, gamma > -beta.
+        kl_is_optional: whether beta may be 0 where gamma is, so that both weights are.
 
     Returns:
         ``(policy_weight, reference_weight)`` = (a, b), with b = beta.
@@ -22,6 +25,8 @@ def entropy_weights(beta: float, gamma: float, *, convention: EntropyConvention)
     Raises:
         ValueError: if the convention is unknown, or beta or a is not a finite number above 0.
     """
+    if kl_is_optional and beta == gamma == 0:
+        return 0.0, 0.0
     if not (math.isfinite(beta) and beta > 0):
         raise ValueError(f"beta = {beta} must be a finite number above 0, or the objective vanishes; try beta = 0.1")
     if not math.isfinite(gamma):

@@ -13,6 +13,7 @@ from seedpo.core.entropy import entropy_weights
 from seedpo.documents import UNREADABLE, parse_json, read_json, read_yaml
 from seedpo.errors import RunFolderError
 from seedpo.files import read_bytes
+from seedpo.methods.presets import METHODS
 from seedpo.pages.wording import count
 from seedpo.settings import dotted
 from seedpo.training.settings import RunConfig
@@ -102,9 +103,7 @@ class Run:
     @property
     def weights(self) -> tuple[float, float]:
         """The weights (a, b) of the policy's and the reference's log-probability."""
-        return entropy_weights(
-            float(self.config["beta"]), float(self.config["gamma"]), convention=self.get("entropy_convention")
-        )
+        return _weights(self.config)
 
     def get(self, key: str) -> Any:
         """The value of a dotted key, or its default where the configuration of the run lacks it."""
@@ -202,10 +201,20 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
         if isinstance(config[key], bool) or not isinstance(config[key], int | float):
             raise RunFolderError(f"{path}: {key} = {config[key]!r} is not a number; write one or leave this run out")
     try:
-        entropy_weights(config["beta"], config["gamma"], convention=config.get("entropy_convention", "relative"))
+        _weights(config)
     except ValueError as error:
         raise RunFolderError(f"{path}: {error}; restore it or leave this run out") from error
     return dict(config)
+
+
+def _weights(config: Mapping[str, Any]) -> tuple[float, float]:
+    method = str(config.get("method"))
+    return entropy_weights(
+        float(config["beta"]),
+        float(config["gamma"]),
+        convention=config.get("entropy_convention", "relative"),
+        kl_is_optional=method in METHODS and METHODS[method].kl_is_optional,
+    )
 
 
 def read_metrics(path: Path) -> tuple[tuple[Record, ...], tuple[Record, ...], list[str]]:

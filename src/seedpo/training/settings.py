@@ -215,7 +215,8 @@ class RunConfig(ModelSettings, TrainingConfig):
     @property
     def weights(self) -> tuple[float, float]:
         """The weights (a, b) of the policy's and the reference's log-probability."""
-        return entropy_weights(self.beta, self.gamma, convention=self.entropy_convention)
+        optional = self.method in METHODS and METHODS[self.method].kl_is_optional
+        return entropy_weights(self.beta, self.gamma, convention=self.entropy_convention, kl_is_optional=optional)
 
     @field_validator("loss")
     @classmethod
@@ -251,8 +252,7 @@ class RunConfig(ModelSettings, TrainingConfig):
 
     @model_validator(mode="after")
     def _weights_are_usable(self) -> Self:
-        if not (self.beta == 0 and self.method in METHODS and METHODS[self.method].kl_is_optional):
-            _ = self.weights  # raises if beta and gamma give none
+        _ = self.weights  # raises if beta and gamma give none
         return self
 
     @model_validator(mode="after")

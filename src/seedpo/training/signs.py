@@ -134,7 +134,7 @@ def mean_above(
 
 def inert(lines: Sequence[Mapping[str, Any]], config: RunConfig, threshold: float) -> Sign | None:
     """No margin comes near 1: none can, because of the clip, or none did for as long as the patience lasts."""
-    trained = [line for line in lines if line["step"] > config.optimizer.warmup_steps]
+    trained = [line for line in lines if line["step"] > config.optimizer.warmup_steps and "margin_abs" in line]
     if not trained:
         return None
     policy_weight, reference_weight = config.weights
