@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch.nn import functional
 
 from seedpo.core.types import LossOutput
 from seedpo.errors import SeedpoError
+from seedpo.models.weight_copy import WeightCopy, copied
 from seedpo.run_folders import RunFolder
 from seedpo.settings import build_config
 from seedpo.training.accelerator import build_accelerator
@@ -42,6 +44,7 @@ class ToyPolicy:
         network[3].bias.requires_grad_(False)
         self.module: nn.Module = network
         self._trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
+        self.copy: WeightCopy | None = None
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         return dict(self._trained)
@@ -53,6 +56,19 @@ class ToyPolicy:
         with torch.no_grad():
             for name, value in load_file(folder / WEIGHTS).items():
                 self._trained[name].copy_(value)
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        assert self.copy is not None
+        with self.copy.in_place(), torch.no_grad():
+            yield
+
+    def move_reference(self) -> None:
+        self.copy = copied(self.trainable_parameters, into=self.copy)
+
+    def average_reference(self, decay: float) -> None:
+        assert self.copy is not None
+        self.copy.average(decay)
 
     def weights(self) -> Tensor:
         return torch.cat([value.detach().flatten() for value in self._trained.values()])
@@ -80,6 +96,10 @@ class ToySource:
         rows = 3 * torch.rand(self.batch_size * self.processes, 4, generator=self.generator) - 1.5
         self.since.append(float(rows.mean()))
         return rows[self.rank * self.batch_size :][: self.batch_size]
+
+    def rolls_out_within(self, batches: int) -> bool:
+        """Whether one of the next batches is the first of three."""
+        return any((self.drawn + number) % 3 == 0 for number in range(batches))
 
     def metrics(self) -> Mapping[str, float]:
         mean = sum(self.since) / len(self.since)
@@ -111,6 +131,21 @@ class ToyMethod:
         losses = self.scale * functional.softplus(-score)
         metrics = {"margin": score.detach(), "offset": batch[:, 0]}
         return LossOutput(losses=losses, metrics=metrics, spreads=("offset",))
+
+
+@dataclass(frozen=True)
+class ComparingMethod:
+    """Another method, and how far the scores are from those of the reference."""
+
+    method: ToyMethod = ToyMethod()
+
+    def loss(self, policy: ToyPolicy, batch: Tensor, *, generator: torch.Generator) -> LossOutput:
+        output = self.method.loss(policy, batch, generator=generator)
+        with policy.reference():
+            theirs = policy.module(batch)[:, 0]
+        apart = (policy.module(batch)[:, 0] - theirs).square()
+        metrics = {**output.metrics, "distance": apart.detach()}
+        return LossOutput(losses=output.losses + apart, metrics=metrics, spreads=output.spreads)
 
 
 @dataclass
