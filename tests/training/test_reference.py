@@ -40,7 +40,7 @@ MOVING: dict[str, dict[str, Any]] = {
     "ema": {"kind": "ema", "decay": 0.9},
     "rising": {"kind": "ema", "decay": 0.5, "decay_rise": 0.1, "every": 2},
     "every": {"kind": "reset", "every": 3},
-    "distance": {"kind": "reset", "distance": 0.4},
+    "distance": {"kind": "reset", "distance": 0.1},
     "either": {"kind": "reset", "distance": 0.5, "every": 2},
 }
 
