@@ -194,6 +194,8 @@ class TestRule:
         assert weights(kind="ema", decay=0.9)
         assert weights(kind="reset", every=5)
         assert weights(kind="rollout") == (METHODS[method].source.gives != "steps")
+        anchored = {"method": method, "reference": {"kind": "rollout"}, "anchor": {"kl": 1.0}}
+        assert has_weights(build_config(RunConfig, anchored))
 
 
 class TestSettings:
@@ -240,6 +242,16 @@ class TestSettings:
         else:
             with pytest.raises(ConfigError, match=r"^reference\.kind = rollout has no effect on "):
                 resolve_config(method, keys)
+
+    @pytest.mark.parametrize(
+        ("method", "keys"), [("mapo", {}), ("flow-grpo", {"beta": 0.0, "model": "scenes-flow"})], ids=["mapo", "grpo"]
+    )
+    def test_nothing_asks_it(self, method: str, keys: dict[str, Any]) -> None:
+        moving = {**ROWS, **keys, "reference": {"kind": "ema", "decay": 0.9}}
+        with pytest.raises(ConfigError, match=rf"^reference\.kind = ema has no effect: {method} has no reference.*;"):
+            resolve_config(method, moving)
+        anchored = resolve_config(method, {**moving, "anchor": {"kl": 1.0}})
+        assert anchored.reference.kind == "ema"
 
     @pytest.mark.parametrize("method", ["diffusion-dpo", "d3po", "spo"])
     @pytest.mark.parametrize("kind", MOVING)

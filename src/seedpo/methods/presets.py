@@ -88,6 +88,7 @@ class Preset(Entry):
         source: where the pairs come from.
         defaults: configuration keys that differ from the general defaults.
         why_no_gamma: why the entropy term has no meaning in its objective; ``None`` if it has one.
+        has_reference: whether its objective compares the policy with a reference.
         kl_is_optional: whether beta may be 0, which leaves out the KL term and the reference.
     """
 
@@ -98,6 +99,7 @@ class Preset(Entry):
     source: SourceKind
     defaults: Mapping[str, Any]
     why_no_gamma: str | None = None
+    has_reference: bool = True
     kl_is_optional: bool = False
 
     def build_objective(self, config: Any, **parts: Any) -> Any:
@@ -172,6 +174,7 @@ METHODS = Registry(
             objective="mapo",
             source=DATA_SET,
             defaults={"beta": 0.1, "learning_rate": 1e-5},
+            has_reference=False,
             why_no_gamma="it has no reference, from whose weight gamma would set the policy's apart; use diffusion-dpo",
         ),
         Preset(

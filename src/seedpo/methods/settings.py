@@ -122,6 +122,11 @@ class AnchorConfig(Section):
     `pairs` says."""
 
     @property
+    def asks_reference(self) -> bool:
+        """Whether an anchor holds the policy near the present reference."""
+        return self.kl > 0 and self.toward == "reference"
+
+    @property
     def weights(self) -> dict[str, float]:
         """The anchors that act, by name."""
         weights = {"kl": self.kl, "winner": self.winner, "data": self.data}
@@ -142,10 +147,7 @@ class AnchorConfig(Section):
 class ReferenceConfig(Section):
     """What the policy is compared with, and what holds it there: docs/running.md."""
 
-    kind: Annotated[
-        ReferenceKind,
-        Scope(fact="objective", values=("dpo", "dspo", "kto", "dgpo", "nft", "grpo"), strict=True),
-    ] = "frozen"
+    kind: ReferenceKind = "frozen"
     """`frozen`: the model before training. `rollout`: the policy as it was at each roll-out, as D3PO's code does with
     human feedback; each roll-out then starts with all margins at 0. `ema`: an exponential moving average of the policy.
     `reset`: the policy of some update, which it becomes anew when `distance` or `every` says so. Nothing but the anchor

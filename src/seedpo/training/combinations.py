@@ -28,11 +28,7 @@ def check_combinations(config: RunConfig, preset: Preset) -> None:
     check_latent_rewards(config, preset)
     check_best_steps(config)
     refuse_idle_keys(config)
-    if config.reference.kind == "rollout" and preset.source.fixed_pairs:
-        raise ConfigError(
-            f"reference.kind = rollout has no effect on {config.method}, which draws no images; set it to frozen, ema "
-            "or reset"
-        )
+    check_reference(config, preset)
     if config.gamma and preset.why_no_gamma is not None:
         raise ConfigError(f"gamma = {config.gamma} must be 0 for {config.method}: {preset.why_no_gamma}")
     if config.lora_dropout and preset.log_prob == "steps":
@@ -88,6 +84,27 @@ def check_latent_rewards(config: RunConfig, preset: Preset) -> None:
         if is_idle:
             what = "scores latents, so that no preview is decoded" if latent else "scores images"
             raise ConfigError(f"{key} has no effect: reward {name} {what}; leave it out")
+
+
+def check_reference(config: RunConfig, preset: Preset) -> None:
+    """Refuses a reference that moves where nothing asks it, or nothing moves it.
+
+    Raises:
+        ConfigError: naming the key and the fix.
+    """
+    kind = config.reference.kind
+    if kind == "rollout" and preset.source.fixed_pairs:
+        raise ConfigError(
+            f"reference.kind = rollout has no effect on {config.method}, which draws no images; set it to frozen, ema "
+            "or reset"
+        )
+    compared = preset.has_reference and (config.beta > 0 or not preset.kl_is_optional)
+    if kind != "frozen" and not (compared or config.anchor.asks_reference):
+        without = f" at beta = {config.beta:g}" if preset.has_reference else ""
+        raise ConfigError(
+            f"reference.kind = {kind} has no effect: {config.method} has no reference{without}; set it to frozen, or "
+            "anchor.kl above 0"
+        )
 
 
 def check_validation(config: RunConfig) -> None:

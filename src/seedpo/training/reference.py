@@ -23,10 +23,12 @@ DISTANCE = "distance"
 def has_weights(config: RunConfig) -> bool:
     """Whether the reference of a run has weights of its own beside those of the loaded model.
 
-    Pairs of steps carry the log-probabilities of the policy that drew them, which is their reference of each roll-out.
+    Pairs of steps carry the log-probabilities of the policy that drew them, which is their reference of each roll-out;
+    only an anchor asks that policy again.
     """
     kind = config.reference.kind
-    return kind in ("ema", "reset") or (kind == "rollout" and METHODS[config.method].source.gives != "steps")
+    carried = METHODS[config.method].source.gives == "steps" and not config.anchor.asks_reference
+    return kind in ("ema", "reset") or (kind == "rollout" and not carried)
 
 
 def decay_at(step: int, config: ReferenceConfig) -> float:

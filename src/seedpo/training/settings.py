@@ -87,7 +87,6 @@ class TrainingConfig(NetworkSettings):
 
 FIXED_PAIRS = Scope(fact="judged", values=(None,))
 DRAWN_PAIRS = Scope(fact="judged", values=("images", "previews"))
-COMPARED = Scope(fact="objective", values=("dpo", "dspo", "kto", "dgpo", "nft", "grpo"), strict=True)
 STEPS = Scope(fact="log_prob", values=("steps",))
 OF_PAIRS = Scope(fact="gives", values=("pairs",), strict=True)
 OF_TRAJECTORIES = Scope(fact="section", values=("trajectories",))
@@ -175,7 +174,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     distance of m from 1/2; `hinge`, max(0, 1 - m); `linear`, whose slope rises linearly to 0 (Linear-DPO); `dmpo`, the
     reverse KL from a smoothed label (DMPO)."""
     objective: ObjectiveConfig = ObjectiveConfig()
-    reference: Annotated[ReferenceConfig, COMPARED] = ReferenceConfig()
+    reference: ReferenceConfig = ReferenceConfig()
     anchor: AnchorConfig = AnchorConfig()
     reduction: Literal["sum", "mean"] = "mean"
     """How a log-probability is reduced over the latent dimensions; the published betas are for `mean`."""
