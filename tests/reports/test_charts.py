@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,24 @@ def test_thresholds_of_the_alarms_are_drawn_as_the_run_has_them(tmp_path: Path) 
     assert usual["Clipped share"] == ((0.9, "alarm"),)
     changed = marks("changed", alarms={"saturation": {"threshold": 0.25}, "clipping": {"threshold": None}})
     assert (changed["Saturated share"], changed["Clipped share"]) == (((0.25, "alarm"),), ())
+
+
+def test_errors_are_drawn_as_their_growth_over_the_reference_s(tmp_path: Path) -> None:
+    """Of means: single steps draw their own times, so that a mean of ratios would be that of the quietest."""
+    folder = write_run(tmp_path / "run", samples=False)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "train":
+            drawn = 0.1 if line["step"] % 2 else 0.9
+            line |= {"error/policy_chosen": 1.5 * drawn, "error/reference_chosen": drawn}
+            line |= {"error/policy_rejected": 3.0 * drawn if line["step"] % 2 else drawn}
+            line |= {"error/reference_rejected": drawn}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    panels = {panel.title: panel for panel in health_panels(one_family(folder))}
+    winner, loser = (panels[f"Error on {side} images, growth over the reference's"] for side in ("chosen", "rejected"))
+    assert winner.lines[0].y == pytest.approx([0.5] * 50)
+    assert winner.marks == ((0.5, "alarm"),)
+    assert loser.lines[0].y == pytest.approx([(3 * 0.1 + 0.9) / 1.0 - 1] * 50)
 
 
 def test_alarms_are_notes(tmp_path: Path) -> None:

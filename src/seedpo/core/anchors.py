@@ -1,7 +1,8 @@
-"""What holds a policy near something: distances between means, and which times count as early.
+"""What holds a policy near something: errors of a prediction, and which times count as early.
 
 The KL divergence of two Gaussian steps with one standard deviation is |mean - mean'|^2 / (2 std^2). In mean space the
-factor 1 / (2 std^2) is left out (DiverseGRPO, arXiv 2512.21514), which weighs early steps more: their std is large.
+factor 1 / (2 std^2) is left out (DiverseGRPO, arXiv 2512.21514): :func:`seedpo.core.transitions.squared_distance`. So
+early steps weigh more, whose std is large.
 """
 
 from __future__ import annotations
@@ -11,26 +12,11 @@ import math
 from torch import Tensor
 
 from seedpo.core.processes import Process
-from seedpo.core.transitions import mean_square
+from seedpo.core.transitions import squared_distance
 
 EARLY = 1 / 3
 """Share of the times, or of a sampler's steps, that are early. The first third of the steps decides most of an image's
 diversity (arXiv 2512.21514)."""
-
-
-def mean_distance(mean: Tensor, anchor: Tensor) -> Tensor:
-    """Mean over the D latent entries of (mean - anchor)^2.
-
-        gradient: 2 (mean - anchor) / D
-
-    Args:
-        mean: the policy's prediction or mean of a step, (R, ...), with gradient.
-        anchor: the same of what it is held near, (R, ...), taken as a constant.
-
-    Returns:
-        (R,), float64 (float32 on devices without it).
-    """
-    return mean_square(mean - anchor.detach())
 
 
 def target_error(prediction: Tensor, clean: Tensor, latents: Tensor, timestep: Tensor, process: Process) -> Tensor:
@@ -47,7 +33,7 @@ def target_error(prediction: Tensor, clean: Tensor, latents: Tensor, timestep: T
         (R,), float64 (float32 on devices without it).
     """
     _, clean_factor = process.error_weights(timestep)
-    error = mean_square(process.clean(prediction, latents, timestep) - clean)
+    error = squared_distance(process.clean(prediction, latents, timestep), clean)
     return error / clean_factor.to(error)
 
 

@@ -130,11 +130,6 @@ def noise_log_prob(prediction: Tensor, target: Tensor, *, reduction: Reduction) 
     return -0.5 * _reduce((target.to(wide) - prediction).square(), reduction)
 
 
-def mean_square(difference: Tensor) -> Tensor:
-    """Mean of the squares over the latent dimensions: (B, ...) to (B,), float64 (float32 on devices without it)."""
-    return _reduce(difference.square(), "mean")
-
-
 def widest_dtype(device: torch.device) -> torch.dtype:
     """float64, or float32 on devices without it."""
     return torch.float32 if device.type == "mps" else torch.float64

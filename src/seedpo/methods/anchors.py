@@ -18,11 +18,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from seedpo.core.anchors import is_early_step, is_early_time, mean_distance, target_error
+from seedpo.core.anchors import is_early_step, is_early_time, target_error
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.processes import Process
 from seedpo.core.sampling import Sampler, SamplingSettings
-from seedpo.core.transitions import mean_square
+from seedpo.core.transitions import squared_distance
 from seedpo.core.types import Conditioning, ImagePairs, Likes, LossOutput, StepBatch, Steps
 from seedpo.methods.noising import drawn, noised
 from seedpo.methods.settings import AnchorConfig, MethodConfig
@@ -176,7 +176,7 @@ class StepForm:
     def winner_errors(self, process: Process, batch: StepBatch, asked: ForwardPass) -> Tensor:
         """Mean squared distance of the preferred next latents from the mean of their step, (P,)."""
         means = self.means(process, batch, asked, asked.prediction)
-        error = mean_square(means[batch.start][batch.chosen] - batch.next_latents[batch.chosen])
+        error = squared_distance(means[batch.start][batch.chosen], batch.next_latents[batch.chosen])
         return error if batch.weight is None else error * (batch.weight != 0)
 
 
@@ -218,7 +218,7 @@ def _kl(sight: Sight) -> Tensor:
         means, anchors = (
             form.means(policy.process, batch, asked, prediction) for prediction in (asked.prediction, theirs)
         )
-        distance = mean_distance(means, anchors)
+        distance = squared_distance(means, anchors)
         if sight.config.steps == "early":
             distance = distance * form.is_early(policy.process, batch, asked)
         distances.append(distance)
@@ -238,7 +238,7 @@ def _data(sight: Sight) -> Tensor:
     clean = pairs.chosen_latents
     timestep, noise = drawn(pairs, policy.process, clean.shape[1:], draws=sight.draws, generator=torch.Generator())
     rows = noised(policy.process, clean, noise, timestep, pairs.conditioning)
-    return mean_square(rows.prediction(policy) - rows.target)
+    return squared_distance(rows.prediction(policy), rows.target)
 
 
 ANCHORS: Mapping[str, Callable[[Sight], Tensor]] = {"kl": _kl, "winner": _winner, "data": _data}

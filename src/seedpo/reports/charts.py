@@ -40,6 +40,7 @@ class Health:
         spread: figure that is drawn as a band around it.
         limit: dotted key of the alarm's threshold, drawn as a reference line.
         unit: label of the y axis; the heading if it is empty.
+        over: figure over which it has grown: what is drawn is their ratio less 1.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Health:
     spread: str = ""
     limit: str = ""
     unit: str = ""
+    over: str = ""
 
 
 ACCURACIES = ("validation/accuracy", "rewards/accuracies")
@@ -121,16 +123,47 @@ HEALTH = (
     Health(key="grad_norm", title="Gradient norm", healthy="Steady, without a trend. Spikes mean instability."),
     *(
         Health(
-            key=f"error/{model}_{side}",
-            title=f"Error of the {model}, {side} images",
-            healthy=healthy,
+            key=f"error/policy_{side}",
+            title=f"Error on {side} images",
+            healthy="Follows the time steps drawn. Its growth over the reference's, beside it, is what training does.",
             unit="squared error",
         )
-        for model, healthy in (
-            ("policy", "May rise on both sides. The difference of the two sides is what is trained."),
-            ("reference", "Changes with the time steps drawn only, unless the reference moves (`reference.kind`)."),
-        )
         for side in ("chosen", "rejected")
+    ),
+    Health(
+        key="error/policy_chosen",
+        over="error/reference_chosen",
+        title="Error on chosen images, growth over the reference's",
+        healthy="Near 0, better below. Growth without end means that the model forgets good images: it breaks down.",
+        limit="alarms.winner_error.threshold",
+        unit="growth, as a share",
+    ),
+    Health(
+        key="error/policy_rejected",
+        over="error/reference_rejected",
+        title="Error on rejected images, growth over the reference's",
+        healthy="Rises above that on chosen images. Both far above 0 together is likelihood displacement.",
+        mark=(0.0, "reference"),
+        unit="growth, as a share",
+    ),
+    Health(
+        key="gradient_factor",
+        title="Gradient factor",
+        healthy="0.5 at first for the sigmoid, falling as pairs are learned. Near 0 nothing pulls any more.",
+    ),
+    Health(
+        key="loser_share",
+        title="Loser's share of the push",
+        healthy="About one half without `objective.loser_scale`, below it with. Near 1 only rejected images push.",
+        mark=(0.5, ""),
+    ),
+    *(
+        Health(key=f"anchor/{name}", title=f"Anchor {name}", healthy=healthy, unit="squared error")
+        for name, healthy in (
+            ("kl", "Rises from 0 and levels off, where objective and anchor balance."),
+            ("winner", "Follows the time steps drawn, without a trend upwards."),
+            ("data", "Follows the time steps drawn, without a trend upwards: the model still knows the data."),
+        )
     ),
     Health(
         key="distance",
@@ -290,7 +323,7 @@ def _marks(health: Health, run: Run) -> tuple[tuple[float, str], ...]:
 
 
 def _training(setting: Setting, train: Sequence[Mapping[str, float]], health: Health) -> Line | None:
-    lines = [record for record in train if health.key in record]
+    lines = [record for record in train if health.key in record and (not health.over or health.over in record)]
     if not lines:
         return None
     size = -(-len(lines) // MOST_POINTS)
@@ -300,6 +333,8 @@ def _training(setting: Setting, train: Sequence[Mapping[str, float]], health: He
         return sum(record.get(key, math.nan) for record in part) / len(part)
 
     middle = [mean(part, health.key) for part in parts]
+    if health.over:
+        middle = [value / mean(part, health.over) - 1 for value, part in zip(middle, parts, strict=True)]
     spread = [mean(part, health.spread) for part in parts] if health.spread else []
     return Line(
         label=setting.legend,
