@@ -123,6 +123,13 @@ def test_settings_and_measurements(tmp_path: Path) -> None:
     assert "| versions | seedpo 0.1.0, torch 2.13.0 |" in text
 
 
+def test_keys_that_an_objective_does_not_have_are_left_out(tmp_path: Path) -> None:
+    _, text = card(tmp_path / "run", method="flow-grpo", gamma=0.0, beta=0.0)
+    assert "aligned with Flow-GRPO" in text
+    assert "| beta | 0 (log-probabilities reduced by mean) |" in text
+    assert not [name for name in ("loss", "gamma", "weights of the loss") if f"| {name} |" in text]
+
+
 def test_folders_of_this_machine_are_not_named(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     header, text = card(

@@ -143,6 +143,7 @@ def _use(config: RunConfig, base: str | None, repository: str | None, part: str)
 
 
 def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> list[tuple[str, str]]:
+    preset = METHODS[config.method]
     policy_weight, reference_weight = config.weights
     offline = [("preference pairs", "not named" if config.data is None else _data(config.data))]
     judge = "votes of people" if config.feedback.study is not None else _shown(config.reward or "not named")
@@ -155,11 +156,17 @@ def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> li
         *([] if config.vae is None else [("autoencoder", _shown(config.vae))]),
         *([] if config.max_sequence_length is None else [("tokens of text", str(config.max_sequence_length))]),
         *([] if config.embedded_guidance is None else [("embedded guidance", f"{config.embedded_guidance:g}")]),
-        *(offline if METHODS[config.method].source.fixed_pairs else online),
-        ("loss", config.loss),
+        *(offline if preset.source.fixed_pairs else online),
+        *([("loss", config.loss)] if preset.objective == "dpo" else []),
         ("beta", f"{config.beta:g} (log-probabilities reduced by {config.reduction})"),
-        ("gamma", f"{config.gamma:g} ({config.entropy_convention})"),
-        ("weights of the loss", f"a = {policy_weight:g} (policy), b = {reference_weight:g} (reference)"),
+        *(
+            []
+            if preset.why_no_gamma is not None
+            else [
+                ("gamma", f"{config.gamma:g} ({config.entropy_convention})"),
+                ("weights of the loss", f"a = {policy_weight:g} (policy), b = {reference_weight:g} (reference)"),
+            ]
+        ),
         *(
             []
             if config.reference.kind == "frozen"
