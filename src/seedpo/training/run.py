@@ -33,7 +33,16 @@ from seedpo.metrics.named import build_prompt_metric
 from seedpo.models.catalogue import warn_of_unknown_words
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.processes import on_every_process, on_main_process
-from seedpo.protocols import Comparisons, LatentReward, Method, MovableReference, PairEncoder, Reward, Source
+from seedpo.protocols import (
+    Comparisons,
+    Evaluator,
+    LatentReward,
+    Method,
+    MovableReference,
+    PairEncoder,
+    Reward,
+    Source,
+)
 from seedpo.rewards.named import CheckedReward, build_reward
 from seedpo.run_folders import RunFolder
 from seedpo.settings import differences
@@ -356,6 +365,7 @@ def train(
     *,
     resume: Literal["latest"] | None = None,
     accelerator: Accelerator | None = None,
+    evaluator: Evaluator | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Trains a model and writes the run folder.
@@ -365,6 +375,7 @@ def train(
         out: the run folder; it must not exist unless a run is resumed.
         resume: ``latest`` continues from the last checkpoint, and begins anew where there is none.
         accelerator: of this process; built from the configuration if it is not given.
+        evaluator: measures in place of what ``evaluation`` and validation pairs set; ``None``: these do.
         progress: whether to show a progress bar.
 
     Returns:
@@ -388,7 +399,7 @@ def train(
         source=parts.source,
         config=config,
         folder=folder,
-        evaluator=parts.evaluation,
+        evaluator=evaluator or parts.evaluation,
         watch=Watch(folder, config),
         accelerator=accelerator,
         progress=progress,
