@@ -24,6 +24,9 @@ gradients of the weights). Evaluations are not counted."""
 
 PROXY = "scenes-scorer"
 
+DRAWING_STEPS = 6
+"""Denoising steps of roll-outs and evaluations: images are about as good as with ten."""
+
 SHARED: Mapping[str, Any] = {
     "prompts": "scenes-training",
     "reward": PROXY,
@@ -31,7 +34,6 @@ SHARED: Mapping[str, Any] = {
     "clip_range": None,
     "log_every": 1,
     "checkpoint_every": 0,
-    "sampling": {"num_inference_steps": 6},
 }
 """What all runs share; other settings are those of the world's row in the catalogue of models."""
 
@@ -123,6 +125,14 @@ SPO_KEYS: Mapping[str, Any] = {
     "steps.updates_per_rollout": 3,
 }
 
+GRPO_KEYS: Mapping[str, Any] = {
+    "batch_size": 32,
+    "clip_range": 1e-3,
+    "groups.images_per_prompt": 8,
+    "groups.prompts_per_rollout": 8,
+    "step_groups.trained_steps": 2,
+}
+
 D3PO_KEYS: Mapping[str, Any] = {
     "trajectories.images_per_prompt": 4,
     "trajectories.prompts_per_rollout": 12,
@@ -141,8 +151,13 @@ CONTENDERS: Mapping[str, Contender] = {
         _labelled("ema", "diffusion-dpo", settings={"reference.kind": "ema", "reference.decay": 0.9}),
         _labelled("linear-dpo", "linear-dpo"),
         _labelled("dmpo", "dmpo"),
+        _labelled("sdpo", "sdpo"),
+        _labelled("dspo", "dspo", centre=0.3),
+        _labelled("mapo", "mapo", centre=0.1),
+        _labelled("sft", "dspo", settings={"beta": 1e-6}, centre=None),
         _own("spo", "spo", settings=SPO_KEYS, centre=10.0, kept=0.55),
         _own("d3po", "d3po", settings=D3PO_KEYS, centre=10.0, kept=0.7),
+        _own("flow-grpo", "flow-grpo", settings=GRPO_KEYS, centre=0.01),
     )
 }
 
@@ -178,8 +193,9 @@ def run_keys(
         seed: of the run.
         folder: with the pairs and the cache that :func:`benchmarks.objectives.running.prepare` makes.
     """
-    drawing = {"guidance_scale": WORLDS[world], "num_inference_steps": SHARED["sampling"]["num_inference_steps"]}
-    own: dict[str, Any] = {"model": world, "method": contender.method, "seed": seed, "evaluation": drawing}
+    own: dict[str, Any] = {"model": world, "method": contender.method, "seed": seed}
     if contender.reads == "pairs":
         own |= {"data": str(folder / PAIRS), "cache": {"folder": str(folder / CACHE)}}
+    else:
+        own |= {"sampling": {"guidance_scale": WORLDS[world], "num_inference_steps": DRAWING_STEPS}}
     return merge(merge(SHARED, own), nested(list(changes.items())))

@@ -19,11 +19,11 @@ import torch
 from benchmarks.objectives.contenders import (
     BUDGET,
     CONTENDERS,
+    DRAWING_STEPS,
     METRICS,
     PAIRS,
     PHASES,
     PROXY,
-    SHARED,
     WORLDS,
     Contender,
     run_keys,
@@ -92,7 +92,7 @@ def image_evaluation(world: str, phase: str) -> ImageEvaluation:
     config = EvaluationConfig(
         num_prompts=len(prompts),
         images_per_prompt=settings.images,
-        num_inference_steps=SHARED["sampling"]["num_inference_steps"],
+        num_inference_steps=DRAWING_STEPS,
         guidance_scale=WORLDS[world],
         seed=settings.seed,
         batch_size=96,
