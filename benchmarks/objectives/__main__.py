@@ -32,9 +32,7 @@ def search_tasks(worlds: Sequence[str], contenders: Sequence[Contender], trials:
         for world in worlds:
             for index in range(0 if contender.twin else trials):
                 rate, second = trial(contender, index)
-                yield Task(
-                    world=world, contender=contender, phase="search", index=index, rate=rate, second=second
-                )
+                yield Task(world=world, contender=contender, phase="search", index=index, rate=rate, second=second)
 
 
 def comparison_tasks(
@@ -69,7 +67,9 @@ def chosen_values(world: str, contender: Contender, trials: int, out: Path) -> t
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.objectives", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.objectives",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs; finished ones are kept")
     parser.add_argument("--trials", type=int, default=5, help="trials of each contender in each world (default: 5)")

@@ -135,7 +135,7 @@ GRPO_KEYS: Mapping[str, Any] = {
 
 D3PO_KEYS: Mapping[str, Any] = {
     "trajectories.images_per_prompt": 4,
-    "trajectories.prompts_per_rollout": 12,
+    "trajectories.prompts_per_rollout": 8,
     "trajectories.min_gap": 0.1,
     "trajectories.steps_per_pair": 1,
 }

@@ -57,12 +57,12 @@ def _lines(content: dict[str, Any], worlds: dict[str, Any]) -> str:
         rows = []
         for name, phases in contenders.items():
             runs = ",\n".join(
-                f'{json.dumps(phase)}: [\n{",".join(chr(10) + json.dumps(run) for run in members)}]'
+                f"{json.dumps(phase)}: [\n{','.join(chr(10) + json.dumps(run) for run in members)}]"
                 for phase, members in phases.items()
             )
             rows.append(f"{json.dumps(name)}: {{{runs}}}")
         parts.append(f"{json.dumps(world)}: {{\n{(',' + chr(10)).join(rows)}}}")
     head = json.dumps(content)[:-1]
-    text = f'{head}, "worlds": {{\n{(',' + chr(10)).join(parts)}}}}}\n'
+    text = f'{head}, "worlds": {{\n{("," + chr(10)).join(parts)}}}}}\n'
     json.loads(text)
     return text
