@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,44 +27,61 @@ def read_result(out: Path, world: str, contender: str, phase: str, index: int) -
 
 
 def collect(out: Path, *, trials: int, seeds: int) -> Path:
-    """Writes ``results.json``: by world, contender and phase the runs in their order, one a line."""
-    worlds: dict[str, dict[str, dict[str, list[Any]]]] = {}
-    for world in WORLDS:
-        for name in CONTENDERS:
-            for phase, count in (("search", trials), ("comparison", seeds)):
-                runs = [read_result(out, world, name, phase, index) for index in range(count)]
-                if any(runs):
-                    found = worlds.setdefault(world, {}).setdefault(name, {})
-                    found[phase] = [None if run is None else _short(run) for run in runs]
-    content = {"budget": BUDGET, "trials": trials, "seeds": seeds}
+    """Writes ``results.json``: the finished runs of both phases, one a line."""
+    rows = {
+        f"{world} {name} {phase} {index}": read_result(out, world, name, phase, index)
+        for world in WORLDS
+        for name in CONTENDERS
+        for phase, count in (("search", trials), ("comparison", seeds))
+        for index in range(count)
+    }
     path = out / "results.json"
-    path.write_text(_lines(content, worlds), "utf-8")
+    lines = [f"{json.dumps(key)}: {json.dumps(_short(run))}" for key, run in rows.items() if run is not None]
+    head = json.dumps({"budget": BUDGET, "trials": trials, "seeds": seeds})
+    text = ",\n".join(lines)
+    path.write_text(f'{head[:-1]}, "runs": {{\n{text}\n}}}}\n', "utf-8")
     return path
 
 
 def _short(run: dict[str, Any]) -> dict[str, Any]:
-    short = {name: run[name] for name in ("rate", "second", "steps", "planned", "failure") if run[name] != ""}
-    lines = [{key: _rounded(value) for key, value in line.items()} for line in run["lines"]]
-    return short | {"lines": lines}
+    short = {name: run[name] for name in ("rate", "second", "steps", "planned")}
+    short |= {"failure": run["failure"]} if run["failure"] else {}
+    return short | {"lines": [{key: _rounded(value) for key, value in line.items()} for line in run["lines"]]}
 
 
 def _rounded(value: float) -> float:
     return value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")
 
 
-def _lines(content: dict[str, Any], worlds: dict[str, Any]) -> str:
-    """JSON with one run a line."""
-    parts = []
-    for world, contenders in worlds.items():
-        rows = []
-        for name, phases in contenders.items():
-            runs = ",\n".join(
-                f"{json.dumps(phase)}: [\n{','.join(chr(10) + json.dumps(run) for run in members)}]"
-                for phase, members in phases.items()
-            )
-            rows.append(f"{json.dumps(name)}: {{{runs}}}")
-        parts.append(f"{json.dumps(world)}: {{\n{(',' + chr(10)).join(rows)}}}")
-    head = json.dumps(content)[:-1]
-    text = f'{head}, "worlds": {{\n{("," + chr(10)).join(parts)}}}}}\n'
-    json.loads(text)
-    return text
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """All runs.
+
+    Attributes:
+        budget: units of cost of a run.
+        trials, seeds: how many runs a contender has in each phase.
+        runs: by "world contender phase index".
+    """
+
+    budget: int
+    trials: int
+    seeds: int
+    runs: Mapping[str, dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path = PUBLISHED) -> Results:
+        """From a file that :func:`collect` wrote."""
+        return cls(**json.loads(path.read_text("utf-8")))
+
+    def search(self, world: str, contender: str) -> list[dict[str, Any]]:
+        """The trials of a contender; empty if one is missing."""
+        return self._phase(world, contender, "search", self.trials)
+
+    def comparison(self, world: str, contender: str) -> list[dict[str, Any]]:
+        """Its runs by seed; empty if one is missing."""
+        return self._phase(world, contender, "comparison", self.seeds)
+
+    def _phase(self, world: str, contender: str, phase: str, count: int) -> list[dict[str, Any]]:
+        runs = [self.runs.get(f"{world} {contender} {phase} {index}") for index in range(count)]
+        known = [run for run in runs if run is not None]
+        return known if len(known) == count else []

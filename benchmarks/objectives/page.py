@@ -1,0 +1,169 @@
+"""The tables of each world as Markdown, and a figure: ``python -m benchmarks.objectives.page --out FOLDER``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.objectives.analysis import Contrast, Mean, Row, rows
+from benchmarks.objectives.contenders import WORLDS
+from benchmarks.objectives.results import PUBLISHED, Results
+from seedpo.core.verdicts import Difference
+from seedpo.pages.rendering import COLOURS
+from seedpo.pages.tables import markdown_table
+from seedpo.pages.wording import compact, interval, number, signed
+
+WORDS: Mapping[Difference, str] = {
+    Difference.HIGHER: "more",
+    Difference.LOWER: "less",
+    Difference.NOT_SHOWN: "not shown",
+    Difference.NOT_COMPARABLE: "no common proxies",
+}
+
+COST_HEADER = (
+    "objective",
+    "rate",
+    "β",
+    "proxy",
+    "truth",
+    "truth less Diffusion-DPO's",
+    "it has",
+    "images right",
+    "spread of right images",
+    "it has more or less than Diffusion-DPO",
+    "units",
+    "core s",
+)
+
+PROXY_HEADER = ("objective", "rival", "truth", "it has", "spread of right images", "it has")
+
+
+def cost_table(members: Sequence[Row]) -> str:
+    """The ends of all runs, by falling truth."""
+    lines = [_before(members[0])] if members else []
+    for row in sorted(members, key=lambda row: -row.ends["truth"].value):
+        truth, spread = row.against.get("truth"), row.against.get("free_spread_right")
+        lines.append(
+            (
+                row.contender.name,
+                compact(row.rate),
+                "–" if row.second is None else f"{row.second:.3g}",
+                _mean(row.ends["proxy"]),
+                _mean(row.ends["truth"]),
+                _gap(truth),
+                _word(truth),
+                number(row.ends["attribute_accuracy"].value),
+                _mean(row.ends["free_spread_right"]),
+                _word(spread),
+                f"{row.units:,.0f}",
+                f"{row.seconds:.0f}",
+            )
+        )
+    return markdown_table(COST_HEADER, lines)
+
+
+def _before(row: Row) -> tuple[str, ...]:
+    start = row.start
+    names = ("proxy", "truth", "attribute_accuracy", "free_spread_right")
+    proxy, truth, right, spread = (number(start[name]) for name in names)
+    return ("before training", "", "", proxy, truth, "", "", right, spread, "", "0", "0")
+
+
+def proxy_table(members: Sequence[Row]) -> str:
+    """Each contender against its rival at equal proxy."""
+    lines = []
+    for row in members:
+        if row.at_proxy:
+            truth, spread = row.at_proxy["truth"], row.at_proxy["free_spread_right"]
+            cells = (_gap(truth), _word(truth), _gap(spread), _word(spread))
+            lines.append((row.contender.name, row.contender.rival, *cells))
+    return markdown_table(PROXY_HEADER, lines)
+
+
+def _mean(mean: Mean) -> str:
+    return f"{number(mean.value)} {interval(mean.low, mean.high)}".strip()
+
+
+def _gap(contrast: Contrast | None) -> str:
+    return "–" if contrast is None else f"{signed(contrast.mean)} {interval(contrast.low, contrast.high)}".strip()
+
+
+def _word(contrast: Contrast | None) -> str:
+    return "–" if contrast is None else WORDS[contrast.difference]
+
+
+FAMILIES = {"pairs": ("reads labelled pairs", "base", "o"), "own": ("reads its own images", "see", "D")}
+"""Of the figure: legend, colour and marker by what a contender reads."""
+
+
+def draw(worlds: Mapping[str, Sequence[Row]], path: Path) -> None:
+    """Truth against proxy, a panel for each world: mean of the seeds at the end, with intervals."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    from seedpo.reports.figures.drawing import STYLE
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.0, 4.6), layout="constrained")
+        for index, (world, members) in enumerate(worlds.items()):
+            axes = figure.add_subplot(1, len(worlds), index + 1)
+            axes.set_title(world, loc="left", fontweight="bold")
+            axes.set_xlabel("proxy at the end (scenes-scorer)")
+            axes.set_ylabel("truth at the end")
+            if members:
+                start = members[0].start
+                axes.plot(start["proxy"], start["truth"], "k*", markersize=8)
+                axes.annotate("before", (start["proxy"], start["truth"]), (4, -9), textcoords="offset points", size=6)
+            for row in members:
+                _, role, marker = FAMILIES[row.contender.reads]
+                proxy, truth = row.ends["proxy"], row.ends["truth"]
+                axes.errorbar(
+                    proxy.value,
+                    truth.value,
+                    xerr=[[proxy.value - proxy.low], [proxy.high - proxy.value]],
+                    yerr=[[truth.value - truth.low], [truth.high - truth.value]],
+                    fmt=marker,
+                    color=COLOURS[role],
+                    markersize=3.5,
+                    elinewidth=0.5,
+                    alpha=0.85,
+                )
+                axes.annotate(
+                    row.contender.name,
+                    (proxy.value, truth.value),
+                    (3, 3),
+                    textcoords="offset points",
+                    size=6,
+                    color=COLOURS[role],
+                )
+        handles = [
+            Line2D([], [], linestyle="", marker=marker, color=COLOURS[role], label=label)
+            for label, role, marker in FAMILIES.values()
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+        figure.savefig(path, metadata={"Date": None})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.objectives.page", description=__doc__)
+    parser.add_argument("--results", type=Path, default=PUBLISHED, help="file of the runs (default: the published one)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for objectives.md and objectives.svg")
+    options = parser.parse_args(arguments)
+    results = Results.read(options.results)
+    worlds = {world: rows(results, world) for world in WORLDS}
+    options.out.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for world, members in worlds.items():
+        parts += [f"### {world}, at equal cost", cost_table(members)]
+        parts += [f"### {world}, at equal proxy", proxy_table(members)]
+    (options.out / "objectives.md").write_text("\n\n".join(parts) + "\n", "utf-8")
+    draw(worlds, options.out / "objectives.svg")
+    print(options.out / "objectives.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
