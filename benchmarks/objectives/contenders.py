@@ -109,7 +109,7 @@ def _labelled(name: str, method: str, *, rival: str = "diffusion-dpo", **other: 
     return Contender(name=name, method=method, reads="pairs", rival=rival, **other)
 
 
-def _own(name: str, method: str, *, rival: str = "online-dpo", **other: Any) -> Contender:
+def _own(name: str, method: str, *, rival: str = "spo", **other: Any) -> Contender:
     return Contender(name=name, method=method, reads="own", rival=rival, **other)
 
 
@@ -155,7 +155,7 @@ CONTENDERS: Mapping[str, Contender] = {
         _labelled("dspo", "dspo", centre=0.3),
         _labelled("mapo", "mapo", centre=0.1),
         _labelled("sft", "dspo", settings={"beta": 1e-6}, centre=None),
-        _own("spo", "spo", settings=SPO_KEYS, centre=10.0, kept=0.55),
+        _own("spo", "spo", rival="diffusion-dpo", settings=SPO_KEYS, centre=10.0, kept=0.55),
         _own("d3po", "d3po", settings=D3PO_KEYS, centre=10.0, kept=0.7),
         _own("flow-grpo", "flow-grpo", settings=GRPO_KEYS, centre=0.01),
     )

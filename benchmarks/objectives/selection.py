@@ -21,7 +21,7 @@ def chosen(trials: Sequence[Result]) -> int | None:
     Returns:
         Its index; `None` if every trial diverged.
     """
-    ends = {index: trial["lines"][-1] for index, trial in enumerate(trials) if not trial["failure"]}
+    ends = {index: trial["lines"][-1] for index, trial in enumerate(trials) if not trial.get("failure")}
     if not ends:
         return None
     least = trials[next(iter(ends))]["lines"][0]["attribute_accuracy"] - ALLOWANCE
@@ -33,5 +33,5 @@ def chosen(trials: Sequence[Result]) -> int | None:
 
 def by_truth(trials: Sequence[Result]) -> int | None:
     """The trial with the most truth at its end: what nobody can choose who does not know the truth."""
-    ends = {index: trial["lines"][-1] for index, trial in enumerate(trials) if not trial["failure"]}
+    ends = {index: trial["lines"][-1] for index, trial in enumerate(trials) if not trial.get("failure")}
     return max(ends, key=lambda index: ends[index]["truth"]) if ends else None
