@@ -17,7 +17,7 @@ REWARDS = np.random.default_rng(0).normal(size=(5, 4)) * np.array([1.0, 5.0, 0.1
         ("std", (REWARDS - REWARDS.mean(1, keepdims=True)) / REWARDS.std(1, keepdims=True)),
         ("pooled", (REWARDS - REWARDS.mean(1, keepdims=True)) / REWARDS.std()),
         ("mean", REWARDS - REWARDS.mean(1, keepdims=True)),
-        ("none", REWARDS),
+        ("raw", REWARDS),
     ],
 )
 def test_follows_its_formula(normalise: str, expected: np.ndarray) -> None:

@@ -33,8 +33,16 @@ def test_the_methods() -> None:
         "d3po": ("steps", "images", False, True),
         "spo": ("steps", "previews", False, False),
         "lpo": ("steps", "previews", False, False),
-        "flow-grpo": ("steps", "images", False, False),
+        "flow-grpo": ("steps", "images", False, True),
+        "online-dpo": ("noise", "images", False, True),
+        "dgpo": ("noise", "images", False, True),
+        "nft": ("noise", "images", False, True),
     }
+
+
+def test_an_objective_reads_what_its_source_gives() -> None:
+    with pytest.raises(ValueError, match="objective dgpo reads groups, and its source gives pairs"):
+        replace(METHODS["dgpo"], source=METHODS["online-dpo"].source)
 
 
 @pytest.mark.parametrize("row", METHODS.entries, ids=lambda row: row.name)
@@ -118,3 +126,25 @@ def test_published_settings_of_flow_grpo() -> None:
 def test_step_pool_of_spo() -> None:
     config = build_config(RunConfig, METHODS["spo"].defaults)
     assert (config.steps.candidates, config.steps.plain_steps, config.steps.min_gap) == (4, 4, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "beta", "steps", "guidance_scale", "normalise", "reference"),
+    [
+        ("online-dpo", 100.0, 40, 4.5, "std", {"kind": "reset", "every": 40}),
+        ("dgpo", 100.0, 10, 4.5, "std", {"kind": "frozen"}),
+        ("nft", 1.0, 10, 1.0, "pooled", {"kind": "ema", "decay": 0.5, "decay_rise": 0.001}),
+    ],
+)
+def test_published_settings_of_images_drawn_online(
+    name: str, beta: float, steps: int, guidance_scale: float, normalise: str, reference: dict[str, Any]
+) -> None:
+    config = build_config(RunConfig, METHODS[name].defaults, {"method": name})
+    assert (config.beta, config.groups.images_per_prompt, config.groups.normalise) == (beta, 24, normalise)
+    assert (config.sampling.num_inference_steps, config.sampling.guidance_scale) == (steps, guidance_scale)
+    assert config.reference.model_dump(exclude_none=True) == reference
+    anchors = {"online-dpo": (0.0, "reference"), "dgpo": (0.02, "reference"), "nft": (1e-4, "initial")}
+    assert (config.anchor.kl, config.anchor.toward) == anchors[name]
+    assert config.objective.advantage_limit == 5.0
+    assert config.learning_rate == 3e-4
+    assert METHODS[name].paper in METHODS[name].summary

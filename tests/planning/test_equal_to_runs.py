@@ -80,6 +80,10 @@ def test_a_reference_that_moves_is_one_more_copy_of_the_trained_weights(tmp_path
             },
         ),
         pytest.param("spo", {"batch_size": 3, "steps": {"candidates": 3}}, marks=slow),
+        ("online-dpo", {"batch_size": 6, "groups": {"images_per_prompt": 3, "pairs": "all"}}),
+        pytest.param("online-dpo", {"batch_size": 2, "groups": {"images_per_prompt": 3}}, marks=slow),
+        ("dgpo", {"batch_size": 2, "groups": {"images_per_prompt": 3}}),
+        ("nft", {"batch_size": 1, "groups": {"images_per_prompt": 3, "updates_per_rollout": 2}}),
         ("spo", {"batch_size": 4, "max_steps": 4, "sampling": {"num_inference_steps": 5}, "steps": {"inner_steps": 1}}),
         pytest.param(
             "spo", {"batch_size": 3, "gradient_accumulation_steps": 2, "steps": {"inner_steps": 2}}, marks=slow

@@ -28,9 +28,10 @@ from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.methods.anchors import Anchored, NoiseForm
 from seedpo.methods.grpo import GRPO
 from seedpo.methods.noise_dpo import NoiseDPO
-from seedpo.methods.settings import AnchorConfig, SamplingConfig, TrajectoryConfig
+from seedpo.methods.settings import AnchorConfig, GroupConfig, SamplingConfig, TrajectoryConfig
 from seedpo.methods.sources import step_groups
 from seedpo.methods.sources.data_anchor import SourceWithData
+from seedpo.methods.sources.online import image_source
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.supplies import Supplies
 from seedpo.methods.sources.trajectories import trajectory_source
@@ -176,8 +177,31 @@ class DealtStepGroups:
         self.source.restore(state)
 
 
+@dataclass
+class DealtImages(DealtTransitions):
+    """Pairs of images that both processes sample alike from the policy; each trains on its rows of every 4."""
+
+    @classmethod
+    def of(cls, policy: PipelinePolicy, rows: Callable[[int], list[int]]) -> DealtImages:
+        source = image_source(
+            policy,
+            brightness,
+            PROMPTS,
+            packing="pairs",
+            sampling=SAMPLING,
+            config=GroupConfig(images_per_prompt=3, prompts_per_rollout=2, pairs="all"),
+            batch_size=4,
+            seed=3,
+        )
+        return cls(source, rows)
+
+    def next_batch(self) -> ImagePairs:  # type: ignore[override]
+        numbers = torch.tensor(self.rows(0))
+        return replace(self.source.next_batch()[numbers], pair=numbers, visit=0 * numbers)
+
+
 class OneByOne:
-    """The same, with a call of the network for each pair."""
+    """Diffusion-DPO, with a call of the network for each pair."""
 
     def loss(self, policy: PipelinePolicy, batch: ImagePairs, *, generator: torch.Generator) -> LossOutput:
         outputs = [KEYED.loss(policy, batch[row : row + 1], generator=generator) for row in range(len(batch))]
@@ -285,6 +309,7 @@ def fail_in_step_2(error: Exception) -> Any:
 
 UNEVEN: dict[str, Any] = {"rows": rows_unevenly, "look": look_unevenly}
 ONLINE: dict[str, Any] = {"source": DealtTransitions.of, "method": TRANSITIONS}
+IMAGES: dict[str, Any] = {"source": DealtImages.of}
 TEXT: dict[str, Any] = {
     "build": lambda: tiny_policy(lora=LoraForm(text_encoder=True)),
     "evaluator": Evaluation(),
@@ -327,6 +352,7 @@ def whole(accelerator: Accelerator, root: Path) -> dict[str, Any]:
     train(accelerator, root / "lora-uneven", method=OneByOne(), **UNEVEN)
     train(accelerator, root / "online-uneven", rows=rows_unevenly, **ONLINE)
     train(accelerator, root / "groups-uneven", rows=rows_unevenly, **GROUPS)
+    train(accelerator, root / "images-uneven", rows=rows_unevenly, **IMAGES)
     train(accelerator, root / "text-even", **TEXT)
     train(accelerator, root / "anchored-uneven", rows=rows_unevenly, **ANCHORED)
     fault, broken = fail_in_step_2(ZeroDivisionError("by zero")), Evaluation(broken_rank=1)

@@ -15,8 +15,11 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from seedpo.errors import ConfigError, DataError, RunFolderError, SeedpoError, TrainingDiverged
+from seedpo.methods.dgpo import DGPO
+from seedpo.methods.nft import DiffusionNFT
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.sources.offline import OfflinePairs
+from seedpo.methods.sources.online import ImageRollout
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.steps import StepRollout
 from seedpo.methods.sources.trajectories import TrajectoryRollout
@@ -60,6 +63,9 @@ class TestParts:
             ("diffusion-dpo", NoiseDPO, OfflinePairs, None),
             ("d3po", TransitionDPO, RolloutSource, TrajectoryRollout),
             ("spo", TransitionDPO, RolloutSource, StepRollout),
+            ("online-dpo", NoiseDPO, RolloutSource, ImageRollout),
+            ("dgpo", DGPO, RolloutSource, ImageRollout),
+            ("nft", DiffusionNFT, RolloutSource, ImageRollout),
         ],
     )
     def test_methods_are_built_as_their_presets_say(
@@ -275,6 +281,9 @@ RESUMED = {
         ),
         ("diffusion-dpo", OfflinePairs, {"batch_size": 5}),
         ("spo", RolloutSource, {"anchor": {"kl": 10.0, "steps": "early", "data": 0.1, "data_set": "pairs.parquet"}}),
+        ("online-dpo", RolloutSource, {"groups": {"updates_per_rollout": 2, "pairs": "all"}, "batch_size": 3}),
+        ("dgpo", RolloutSource, {"groups": {"updates_per_rollout": 2}, "batch_size": 3, "model": "scenes-flow"}),
+        ("nft", RolloutSource, {"groups": {"updates_per_rollout": 2}, "batch_size": 3, "gamma": 0.0}),
     ],
 )
 def test_a_crashed_run_that_is_resumed_is_the_run_that_never_stopped(

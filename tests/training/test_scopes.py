@@ -22,6 +22,7 @@ PAIRS = {row.name for row in METHODS.entries if row.source.gives == "pairs"}
 NOISE = {row.name for row in METHODS.entries if row.log_prob == "noise"}
 STEPS = set(METHODS.names()) - NOISE
 MARGINS = {row.name for row in METHODS.entries if row.objective == "dpo"}
+IMAGES = {row.name for row in METHODS.entries if row.source.judged == "images"}
 SWITCHES = {
     "gradients_never_clipped": DATA | ROLLOUTS,
     "ties_as_wins": DATA & PAIRS,
@@ -36,7 +37,9 @@ SWITCHES = {
     "previews_clamped_late": {"spo", "lpo"},
     "judged_at_start": {"spo", "lpo"},
 }
+FROZEN = {"kind": "frozen", "decay": None, "decay_rise": None, "every": None}
 NEEDED: dict[str, dict[str, Any]] = {
+    "reference_moves_on_resume": {"reference": FROZEN},
     "cps_square": {"flow": {"sde": "cps"}},
     "judged_at_start": {"reward": "lrm-sd15"},
 }
@@ -63,12 +66,14 @@ def test_a_switch_acts_or_is_refused(switch: str, method: str) -> None:
         ("reward=scenes-plain", ROLLOUTS),
         ("prompts=vehicles.txt", ROLLOUTS),
         ("preview_vae=small/", {"spo", "lpo"}),
-        ("sampling.eta=0.5", ROLLOUTS),
+        ("sampling.eta=0.5", STEPS),
+        ("sampling.num_inference_steps=7", ROLLOUTS),
         ("flow.density=uniform", NOISE),
         ("flow.sde=cps", STEPS),
         ("steps.candidates=3", {"spo", "lpo"}),
         ("trajectories.min_gap=0.2", {"d3po"}),
-        ("feedback.poll_seconds=9", {"d3po"}),
+        ("groups.min_gap=0.2", IMAGES - {"d3po"}),
+        ("feedback.poll_seconds=9", IMAGES),
         ("data=scenes-held-out-pairs", DATA),
         ("pairs.flip=true", DATA),
         ("cache.folder=cache", DATA),
@@ -81,6 +86,34 @@ def test_a_key_acts_or_is_named(method: str, text: str, methods: set[str]) -> No
     assert len(lines) == (method not in methods)
     for line in lines:
         assert all(name in line for name in methods)
+
+
+@pytest.mark.parametrize(
+    ("text", "methods"),
+    [
+        ("groups.pairs=all", {"online-dpo"}),
+        ("groups.drawn_by=reference", {"online-dpo", "dgpo", "nft"}),
+        ("groups.normalise=mean", {"dgpo", "nft"}),
+        ("objective.error_clip=0.1", {"dgpo"}),
+        ("objective.prior_noise=true", {"online-dpo"}),
+        ("objective.advantage_limit=2", {"dgpo", "nft"}),
+        ("noise_weight=clean", NOISE - {"nft"}),
+        ("loss=ipo", MARGINS),
+    ],
+)
+@pytest.mark.parametrize("method", METHODS.names())
+def test_a_key_of_an_objective_acts_or_is_refused(method: str, text: str, methods: set[str]) -> None:
+    changes = nested([parse_override(text)])
+    key = text.partition("=")[0]
+    offline_pairs = method in DATA and METHODS[method].source.gives == "pairs"
+    if method in methods or (offline_pairs and key in ("groups.pairs", "groups.drawn_by")):  # of a section without use
+        idle = {entry.name for entry in idle_keys(resolve_config(method, changes))}
+        assert (key in idle) == (method not in methods)
+        return
+    with pytest.raises(ConfigError, match=rf"^{key} = .* has no effect on {method}: ") as failure:
+        resolve_config(method, changes)
+    named = str(failure.value).partition("it acts with ")[2]
+    assert set(named.removesuffix("; leave it out").split(" and ")) == methods
 
 
 @pytest.mark.parametrize(

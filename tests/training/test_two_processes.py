@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.real_processes import ANCHORED, GROUPS, ONLINE, TEXT, Evaluation, forms, one_by_one, train
+from tests.training.real_processes import ANCHORED, GROUPS, IMAGES, ONLINE, TEXT, Evaluation, forms, one_by_one, train
 from tests.training.test_crashes import ROOT, child_environment
 from tests.training.toys import (
     WEIGHTS,
@@ -127,6 +127,12 @@ def test_two_processes_give_those_of_one_with_steps_of_groups(root: Path, tmp_pa
     train(cpu_accelerator(toy_config()), tmp_path / "groups", **GROUPS)
     assert lines(tmp_path / "groups")[-1]["kl"] > 0
     assert_same_run(root / "groups-uneven", tmp_path / "groups", rounding=1e-3)
+
+
+def test_two_processes_give_those_of_one_with_sampled_images(root: Path, tmp_path: Path) -> None:
+    train(cpu_accelerator(toy_config()), tmp_path / "images", **IMAGES)
+    assert lines(tmp_path / "images")[-1]["grad_norm"] > 0
+    assert_same_run(root / "images-uneven", tmp_path / "images", rounding=1e-3)
 
 
 @pytest.fixture(scope="module")

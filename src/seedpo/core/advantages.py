@@ -1,6 +1,6 @@
 """Advantages: how much better than the others of its group an image is, from the rewards of the group.
 
-Torch and rewards of any scale in, numbers without unit out (but for ``mean`` and ``none``). Every group is of one
+Torch and rewards of any scale in, numbers without unit out (but for ``mean`` and ``raw``). Every group is of one
 prompt, so that a prompt whose images all score high teaches no more than another.
 """
 
@@ -18,7 +18,7 @@ def group_advantages(rewards: Tensor, *, normalise: str) -> Tensor:
         std:     (r - mean of the group) / deviation of the group           GRPO, arXiv 2402.03300
         pooled:  (r - mean of the group) / deviation of all P G rewards     Flow-GRPO's code, arXiv 2505.05470
         mean:     r - mean of the group                                     Dr. GRPO, arXiv 2503.20783
-        none:     r
+        raw:      r
 
     Deviations are the population's, without the published 1e-4 that is added to them: two images of different rewards
     have advantages 1 and -1, however little they differ. Where a deviation is 0, the advantages are 0.
@@ -55,6 +55,6 @@ NORMALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "std": lambda rewards: _in_deviations(rewards.std(1, keepdim=True, correction=0), rewards),
     "pooled": lambda rewards: _in_deviations(rewards.std(correction=0), rewards),
     "mean": _centred,
-    "none": lambda rewards: rewards,
+    "raw": lambda rewards: rewards,
 }
 """By the value of the key ``groups.normalise``."""

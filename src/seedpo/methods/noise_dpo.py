@@ -43,6 +43,8 @@ class NoiseDPO:
         draws: time steps and noise as a function of pair and visit, so that runs share them; ``None``: drawn from
             the run's generator.
         cache: log-probabilities under the reference that were computed before; only with ``draws``.
+        prior_noise: whether images are noised with what they were drawn from; see
+            :func:`seedpo.methods.noising.noised_pairs`.
 
     Raises:
         ValueError: if there is a cache, but no draws that could come again.
@@ -61,6 +63,7 @@ class NoiseDPO:
         loser_scale: LoserScale | None = None,
         draws: PairDraws | None = None,
         cache: ReferenceCache | None = None,
+        prior_noise: bool = False,
     ) -> None:
         if cache is not None and draws is None:
             raise ValueError("a cache of reference log-probabilities needs draws that are the same in every run")
@@ -74,6 +77,7 @@ class NoiseDPO:
         self.loser_scale = loser_scale
         self.draws = draws
         self.cache = cache
+        self.prior_noise = prior_noise
 
     def loss(self, policy: Policy, batch: ImagePairs, *, generator: torch.Generator) -> LossOutput:
         """Losses of pairs, with one forward of 2B rows for the policy and one for the reference.
@@ -166,7 +170,7 @@ class NoiseDPO:
             self.cache.keep(_content(batch), pairs.timestep, pairs.noise, log_prob.view(2, -1))
 
     def _noised(self, policy: Policy, batch: ImagePairs, generator: torch.Generator) -> NoisedPairs:
-        return noised_pairs(batch, policy.process, draws=self.draws, generator=generator)
+        return noised_pairs(batch, policy.process, draws=self.draws, generator=generator, prior_noise=self.prior_noise)
 
     def _log_prob(self, prediction: Tensor, pairs: NoisedPairs) -> Tensor:
         return noise_log_prob(prediction, pairs.rows.target, reduction=self.reduction)
@@ -231,4 +235,5 @@ def noise_objective(
         loser_scale=_loser_scale(config.objective),
         draws=draws,
         cache=cache,
+        prior_noise=config.objective.prior_noise,
     )

@@ -116,15 +116,32 @@ class NoisedPairs:
 
 
 def noised_pairs(
-    pairs: ImagePairs, process: Process, *, draws: PairDraws | None, generator: torch.Generator
+    pairs: ImagePairs,
+    process: Process,
+    *,
+    draws: PairDraws | None,
+    generator: torch.Generator,
+    prior_noise: bool = False,
 ) -> NoisedPairs:
-    """Draws a time step and a noise for each pair, and noises both images with them; see :func:`drawn`."""
+    """Draws a time step and a noise for each pair, and noises both images with them; see :func:`drawn`.
+
+    Args:
+        pairs: whose images are noised.
+        process: draws the time steps.
+        draws: as for :func:`drawn`.
+        generator: as for :func:`drawn`.
+        prior_noise: whether each image gets the noise that it was drawn from instead (DDIM-InPO, arXiv 2503.18454;
+            PNAPO, arXiv 2605.09433).
+
+    Raises:
+        ValueError: if the pairs do not know theirs, or as :func:`drawn`.
+    """
     clean = torch.cat([pairs.chosen_latents, pairs.rejected_latents])
     timestep, noise = drawn(pairs, process, clean.shape[1:], draws=draws, generator=generator)
     rows = noised(
         process,
         clean,
-        noise=torch.cat([noise, noise]),
+        noise=_prior_noise(pairs) if prior_noise else torch.cat([noise, noise]),
         timestep=torch.cat([timestep, timestep]),
         conditioning=Conditioning.cat([pairs.conditioning, pairs.conditioning]),
     )
@@ -149,3 +166,10 @@ def pair_errors(rows: Noised, **predictions: Tensor) -> dict[str, Tensor]:
 def distance(prediction: Tensor, reference: Tensor) -> Tensor:
     """Mean squared difference of two predictions (R, ...) over the latent dimensions, (R,), without gradient."""
     return -2 * noise_log_prob(prediction.detach(), reference.detach(), reduction="mean")
+
+
+def _prior_noise(pairs: ImagePairs) -> Tensor:
+    """That of the preferred images, then that of the others, (2B, ...)."""
+    if pairs.prior_noise is None:
+        raise ValueError("only images that the policy drew know the noise that they were drawn from")
+    return pairs.prior_noise.transpose(0, 1).flatten(0, 1)

@@ -42,6 +42,10 @@ class SourceKind:
         """Whether the pairs are a fixed set, from which things can be computed once and stored."""
         return self.judged is None
 
+    def settings(self, config: Any) -> Any:
+        """The source's section of a run's settings."""
+        return getattr(config, str(self.section))
+
     def build(self, config: Any, supplies: Any) -> Any:
         """The source of pairs of a run."""
         return load_target(self.target)(config, supplies)
@@ -66,13 +70,31 @@ STEPS = SourceKind(
     why_no_people="judges previews of every step; use method d3po with people",
 )
 
+ONLINE_PAIRS = SourceKind(
+    target="seedpo.methods.sources.online:build_pairs", judged="images", gives="pairs", section="groups"
+)
+
+IMAGE_GROUPS = SourceKind(
+    target="seedpo.methods.sources.online:build_groups", judged="images", gives="groups", section="groups"
+)
+
+READS: Mapping[str, tuple[str, ...]] = {
+    "dpo": ("pairs", "steps"),
+    "dspo": ("pairs",),
+    "mapo": ("pairs",),
+    "kto": ("likes",),
+    "dgpo": ("groups",),
+    "nft": ("groups",),
+    "grpo": ("step-groups",),
+}
+"""Kinds of batches, as sources give them, that each objective can be trained on."""
+
 
 STEP_GROUPS = SourceKind(
     target="seedpo.methods.sources.step_groups:build_source",
     judged="images",
     gives="step-groups",
     section="groups",
-    why_no_people="needs the rewards of whole groups at every update; use method d3po with people",
 )
 
 
@@ -101,6 +123,14 @@ class Preset(Entry):
     why_no_gamma: str | None = None
     has_reference: bool = True
     kl_is_optional: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses an objective that cannot read what the source gives."""
+        if self.source.gives not in (readable := READS[self.objective]):
+            raise ValueError(
+                f"{self.name}: objective {self.objective} reads {' or '.join(readable)}, and its source gives "
+                f"{self.source.gives}; name another source"
+            )
 
     def build_objective(self, config: Any, **parts: Any) -> Any:
         """The objective of a run; see the builder for its parts."""
@@ -233,6 +263,66 @@ METHODS = Registry(
             },
             why_no_gamma="the entropy of a step does not depend on the parameters, so that the term has no gradient",
             kl_is_optional=True,
+        ),
+        Preset(
+            name="online-dpo",
+            title="Online DPO",
+            paper="arXiv 2505.05470",
+            summary="Diffusion-DPO on pairs that the policy has just drawn and a reward judged (arXiv 2505.05470)",
+            target="seedpo.methods.noise_dpo:noise_objective",
+            log_prob="noise",
+            source=ONLINE_PAIRS,
+            defaults={
+                "beta": 100.0,
+                "learning_rate": 3e-4,
+                "sampling": {"num_inference_steps": 40, "guidance_scale": 4.5},
+                "groups": {"images_per_prompt": 24, "prompts_per_rollout": 2},
+                "reference": {"kind": "reset", "every": 40},
+                "evaluation": {"guidance_scale": 4.5},
+            },
+        ),
+        Preset(
+            name="dgpo",
+            title="DGPO",
+            paper="arXiv 2510.08425",
+            summary="DPO among all images of a group, weighed by their advantages (arXiv 2510.08425)",
+            target="seedpo.methods.dgpo:group_objective",
+            log_prob="noise",
+            objective="dgpo",
+            source=IMAGE_GROUPS,
+            defaults={
+                "beta": 100.0,
+                "learning_rate": 3e-4,
+                "sampling": {"num_inference_steps": 10, "guidance_scale": 4.5},
+                "groups": {"images_per_prompt": 24, "prompts_per_rollout": 2},
+                "anchor": {"kl": 0.02},
+                "evaluation": {"guidance_scale": 4.5},
+            },
+        ),
+        Preset(
+            name="nft",
+            title="DiffusionNFT",
+            paper="arXiv 2509.16117",
+            summary="towards good images and away from bad ones, as seen from an average policy (arXiv 2509.16117)",
+            target="seedpo.methods.nft:nft_objective",
+            log_prob="noise",
+            objective="nft",
+            source=IMAGE_GROUPS,
+            defaults={
+                "beta": 1.0,
+                "learning_rate": 3e-4,
+                "sampling": {"num_inference_steps": 10, "guidance_scale": 1.0},
+                "groups": {
+                    "images_per_prompt": 24,
+                    "prompts_per_rollout": 2,
+                    "normalise": "pooled",
+                    "drawn_by": "reference",
+                },
+                "reference": {"kind": "ema", "decay": 0.5, "decay_rise": 0.001},
+                "anchor": {"kl": 1e-4, "toward": "initial"},
+                "evaluation": {"guidance_scale": 1.0},
+            },
+            why_no_gamma="it follows a guided velocity, not a density whose entropy a term could weigh",
         ),
     ),
 )

@@ -16,6 +16,14 @@ OF_MAPO = Scope(fact="objective", values=("mapo",), strict=True)
 OF_KTO = Scope(fact="objective", values=("kto",), strict=True)
 
 
+def _of(*objectives: str) -> Scope:
+    return Scope(fact="objective", values=objectives, strict=True)
+
+
+def _gives(*batches: str) -> Scope:
+    return Scope(fact="gives", values=batches, strict=True)
+
+
 class SamplingConfig(Section):
     """How the policy draws images, in roll-outs and in training alike."""
 
@@ -23,10 +31,10 @@ class SamplingConfig(Section):
     """Denoising steps of a trajectory."""
     guidance_scale: float = Field(5.0, ge=1.0)
     """Classifier-free guidance; 1 switches it off and halves the cost."""
-    eta: float | None = Field(None, gt=0.0, le=1.0)
-    """How random the steps of roll-outs are. DDIM's eta, where 1 gives the ancestral sampler; for a flow-matching model
-    the strength a of the rule `flow.sde`. 0 has no density and cannot be trained on. None: 1 for DDIM; for `dance` 0.3,
-    for `flow-grpo` 0.7, for `cps` 0.8."""
+    eta: Annotated[float | None, Scope(fact="log_prob", values=("steps",))] = Field(None, gt=0.0, le=1.0)
+    """How random the steps of roll-outs are, where steps are trained; other methods draw without. DDIM's eta, where 1
+    gives the ancestral sampler; for a flow-matching model the strength a of the rule `flow.sde`. 0 has no density and
+    cannot be trained on. None: 1 for DDIM; for `dance` 0.3, for `flow-grpo` 0.7, for `cps` 0.8."""
 
 
 class FlowConfig(Section):
@@ -59,9 +67,16 @@ class ObjectiveConfig(Section):
     dmpo_smoothing: Annotated[float, Scope(fact="loss", values=("dmpo",), strict=True)] = Field(0.01, gt=0.0, lt=0.5)
     """Probability that a label is wrong, alpha of DMPO, with `loss: dmpo`: the margin of a pair is drawn to
     log((1 - alpha) / alpha), 4.6 at 0.01."""
-    advantage_limit: Annotated[float | None, _of("grpo")] = Field(5.0, gt=0.0)
-    """Flow-GRPO: advantages are held in [-advantage_limit, advantage_limit]; None: they are not."""
-
+    advantage_limit: Annotated[float | None, _of("grpo", "dgpo", "nft")] = Field(5.0, gt=0.0)
+    """Advantages are held in [-advantage_limit, advantage_limit]. For DiffusionNFT it also is the advantage from which
+    on an image counts as wholly good or bad. None: they are not held, which DiffusionNFT cannot do without."""
+    error_clip: Annotated[float | None, _of("dgpo")] = Field(None, gt=0.0, lt=1.0)
+    """DGPO: an image has no gradient any more where exp(reference's error - policy's error) is above 1 + error_clip,
+    or for a negative advantage below 1 - error_clip. It is made for `reference.kind: ema`; published are 1e-5 with it,
+    and 1e-3 to 5e-2 against another average. None: all images have one."""
+    prior_noise: Annotated[bool, Scope(fact="section", values=("groups",), strict=True), _gives("pairs")] = False
+    """Whether the images of a pair are noised with the noise that each was drawn from, as in DDIM-InPO and PNAPO, in
+    place of a fresh noise that both share."""
     loser_scale: Annotated[Literal["pair", "batch"] | None, NOISE, OF_MARGINS] = None
     """How the gradient through the loser is scaled down, so that the winner's error does not rise (Diffusion-SDPO).
     `pair`: each pair by itself. `batch`: one scale for a micro-batch, as in the published code. None: not at all."""
@@ -246,22 +261,28 @@ class StepPoolConfig(Section):
 
 
 class GroupConfig(Section):
-    """Groups of images of one prompt, which a reward judges."""
+    """Images of one prompt that the policy draws, and a reward or people judge: their pairs, or groups of all."""
 
     images_per_prompt: int = Field(8, ge=2)
-    """Images of a group."""
+    """Images drawn for each prompt: those of a group, or those that pairs are made of."""
     prompts_per_rollout: int = Field(16, ge=1)
     """Prompts sampled together by one process."""
     updates_per_rollout: int = Field(1, ge=1)
     """Passes over what one roll-out gave."""
     min_gap: float = Field(0.0, ge=0.0)
-    """What is kept: pairs, or groups whose best and worst image, with rewards that differ by more than this, in the
-    reward's own unit. 0: all but ties."""
-    normalise: Literal["std", "pooled", "mean", "none"] = "std"
+    """A pair is kept if the preference probability of its winner exceeds that of its loser by more than this; a group,
+    if that of its best image exceeds that of its worst. 0: all but ties."""
+    pairs: Annotated[Literal["best-worst", "all"], _gives("pairs")] = "best-worst"
+    """Which images of a prompt make pairs: the one with the highest reward and the one with the lowest, or every
+    two."""
+    drawn_by: Annotated[Literal["policy", "reference"], _gives("pairs", "groups")] = "policy"
+    """Who draws the images: the policy as it is, or the reference, as in DiffusionNFT, whose reference is an average of
+    the policy. A frozen reference always draws the same."""
+    normalise: Annotated[Literal["std", "pooled", "mean", "raw"], _gives("groups", "step-groups")] = "std"
     """What an image's advantage is. `std`: its reward less the mean of its group, in the group's standard deviations;
-    `pooled`: in those of all rewards of the roll-out; `mean`: its reward less the mean; `none`: its reward."""
-    shared_noise: bool = False
-    """Whether the images of a group start from one x_T."""
+    `pooled`: in those of all rewards of the roll-out; `mean`: its reward less the mean; `raw`: its reward."""
+    shared_noise: Annotated[bool, _gives("step-groups")] = False
+    """Whether the images of a group start from one x_T; without random steps they would be one image."""
 
 
 class StepGroupConfig(Section):

@@ -78,6 +78,17 @@ def _of_pairs(*, max_steps: int, evaluate_every: int) -> dict[str, dict[str, Any
     return dict.fromkeys(("diffusion-dpo", "linear-dpo", "dmpo", "sdpo"), changes) | own
 
 
+def _of_images(*, max_steps: int, evaluate_every: int) -> dict[str, dict[str, Any]]:
+    """What the objectives on images that the policy draws change for an embedded model."""
+    changes = {"learning_rate": 1e-3, "batch_size": 4, "max_steps": max_steps, "evaluate_every": evaluate_every}
+    groups = {"images_per_prompt": 8, "prompts_per_rollout": 8}
+    return {
+        "online-dpo": {**changes, "beta": 50.0, "batch_size": 16, "groups": {**groups, "prompts_per_rollout": 16}},
+        "dgpo": {**changes, "beta": 50.0, "groups": groups},
+        "nft": {**changes, "groups": groups},
+    }
+
+
 MODELS = Registry(
     "model",
     (
@@ -92,6 +103,7 @@ MODELS = Registry(
             # Rates at which the truth rises within two minutes on two cores; docs/embedded-world.md has the figures.
             by_method={
                 **_of_pairs(max_steps=64, evaluate_every=16),
+                **_of_images(max_steps=32, evaluate_every=8),
                 "spo": {
                     "learning_rate": 6e-4,
                     "batch_size": 32,
@@ -124,6 +136,7 @@ MODELS = Registry(
             settings=_of_scenes(guidance_scale=1.6, eta=0.5),  # less guidance leaves colours more of their spread
             by_method={
                 **_of_pairs(max_steps=24, evaluate_every=12),
+                **_of_images(max_steps=16, evaluate_every=8),
                 "spo": {
                     "beta": 10.0,
                     "learning_rate": 1e-3,

@@ -204,7 +204,7 @@ class _CountedRollout:
 def _from_rollouts(config: RunConfig, process: Process, kept: Fraction) -> Workload:
     """Runs roll-outs and the losses of their pairs, until all pairs of the last roll-out are used."""
     kind, recorder = METHODS[config.method].source, Recorder()
-    passes = getattr(config, str(kind.section)).updates_per_rollout
+    passes = kind.settings(config).updates_per_rollout
     # The first roll-outs differ: the negative prompt is embedded, and previews are checked.
     first = max(1, config.steps.preview_checks if kind.judged == "previews" and config.preview_vae else 1)
     by_chance = kept < 1 or _draws_its_steps(config)
@@ -248,6 +248,8 @@ def _from_rollouts(config: RunConfig, process: Process, kept: Fraction) -> Workl
 
 
 _UNITS = {
+    "pairs": ("pair of images", "pair of images"),
+    "groups": ("group of images", "group of images"),
     "steps": ("pair of steps", "group of pairs at one step"),
     "step-groups": ("step", "step of a group"),
 }
@@ -275,8 +277,7 @@ def _rollout_source(config: RunConfig, policy: StandInPolicy, kept: Fraction) ->
 
     if kind.section == "steps":
         changes["min_gap_noisiest"] = None
-    section = str(kind.section)
-    settings = config.model_copy(update={section: getattr(config, section).model_copy(update=changes)})
+    settings = config.model_copy(update={str(kind.section): kind.settings(config).model_copy(update=changes)})
     judge = StandInJudge(recorder, kept=kept, scores=config.feedback.study is None)
     latent = kind.judged == "previews" and latent_leaves(reward_of(config), config.rewards)
     supplies = Supplies(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from seedpo.methods.presets import METHODS
 from seedpo.study.records import UNITS, Candidate, Form, Group
 from seedpo.study.settings import StudySettings
 from seedpo.study.units import is_knockout, units_per_rater
@@ -82,10 +83,11 @@ def questions_to_people(config: RunConfig, study: StudySettings | None, *, round
     """
     if study is None:
         return None
-    count = config.trajectories.images_per_prompt
+    drawing = METHODS[config.method].source.settings(config)
+    count = drawing.images_per_prompt
     group = Group(id="", question="", prompt="", candidates=(Candidate(source="", images=()),) * count)
     question = next((item for item in study.questions if item.key == config.feedback.question), study.questions[0])
-    groups = gpus * config.trajectories.prompts_per_rollout
+    groups = gpus * drawing.prompts_per_rollout
     pairs = groups * units_per_rater(group, question, study)
     per_round = Questions(groups=groups, pairs=pairs, votes=pairs * study.raters_per_pair)
     return People(

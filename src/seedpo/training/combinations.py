@@ -31,6 +31,15 @@ def check_combinations(config: RunConfig, preset: Preset) -> None:
     check_reference(config, preset)
     if config.gamma and preset.why_no_gamma is not None:
         raise ConfigError(f"gamma = {config.gamma} must be 0 for {config.method}: {preset.why_no_gamma}")
+    if preset.objective == "dgpo" and config.groups.normalise == "raw":
+        raise ConfigError(
+            f"groups.normalise = raw: {config.method} needs advantages that add up to 0 in a group; write std, pooled "
+            "or mean"
+        )
+    if preset.objective == "nft" and config.objective.advantage_limit is None:
+        raise ConfigError(
+            f"objective.advantage_limit = null: {config.method} measures advantages by it; write a number, such as 5"
+        )
     if config.lora_dropout and preset.log_prob == "steps":
         raise ConfigError(
             f"lora_dropout = {config.lora_dropout} must be 0 for {config.method}: it compares the densities of sampled "
@@ -55,8 +64,8 @@ def check_feedback(config: RunConfig, preset: Preset) -> None:
         return
     if preset.source.why_no_people is not None:
         raise ConfigError(f"feedback.study: {config.method} {preset.source.why_no_people}")
-    if config.trajectories.min_gap >= 1:
-        raise ConfigError("feedback.study: no preference is above 1; set trajectories.min_gap below it")
+    if preset.source.settings(config).min_gap >= 1:
+        raise ConfigError(f"feedback.study: no preference is above 1; set {preset.source.section}.min_gap below it")
 
 
 def check_latent_rewards(config: RunConfig, preset: Preset) -> None:

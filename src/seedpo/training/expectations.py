@@ -31,6 +31,18 @@ EXPECTATIONS: Mapping[str, Mapping[str, str]] = {
         "stands, often near 0.5, and rises",
         "margin_abs": "not 0 at first, since there is no reference; above 6 (`saturated`) lower objective.margin_steps",
     },
+    "dgpo": {
+        "loss": "starts at 0.693 / beta (policy = reference) and falls slowly; single steps may rise",
+        "rewards/accuracies": "share of groups whose better images the policy prefers to the reference: 0 at step 1, "
+        "then 0.5 to 0.8 without a steady rise, since every roll-out brings new groups",
+        "gradient_factor": "0.5 at first; near 0 a group teaches nothing any more: lower beta",
+    },
+    "nft": {
+        "loss": "starts at the errors of the old policy's clean images, and changes little; it does not show whether "
+        "the model learns",
+        "distance": "from the old policy: 0 at first, then small, as the old policy follows; if it leaps, lower "
+        "learning_rate",
+    },
     "grpo": {
         "loss": "about 0 throughout, since advantages average to 0; it does not show whether the model learns",
         "ratio/mean": "1, exactly so in the first update after each roll-out",

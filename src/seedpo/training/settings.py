@@ -87,8 +87,10 @@ class TrainingConfig(NetworkSettings):
 
 FIXED_PAIRS = Scope(fact="judged", values=(None,))
 DRAWN_PAIRS = Scope(fact="judged", values=("images", "previews"))
+DRAWN_IMAGES = Scope(fact="judged", values=("images",))
 STEPS = Scope(fact="log_prob", values=("steps",))
 OF_PAIRS = Scope(fact="gives", values=("pairs",), strict=True)
+WEIGHED = Scope(fact="objective", values=("dpo", "dgpo"), strict=True)
 OF_TRAJECTORIES = Scope(fact="section", values=("trajectories",))
 OF_STEPS = Scope(fact="section", values=("steps",))
 OF_GROUPS = Scope(fact="section", values=("groups",))
@@ -139,7 +141,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     """One training run of a diffusion model."""
 
     method: str = "diffusion-dpo"
-    """Preset: `diffusion-dpo`, `d3po` or `spo`."""
+    """Preset; `seedpo list methods` names them all."""
     data: Annotated[DataSets | None, FIXED_PAIRS] = None
     """Preference pairs of offline methods: a registered name, a file, folder or glob of shards, or `hub:owner/name`;
     docs/data.md lists the formats. Several sets are a list of names, or of names with weights,
@@ -161,10 +163,11 @@ class RunConfig(ModelSettings, TrainingConfig):
     the previews for SPO's scorer, at a fraction of the cost; None: the model's own."""
 
     beta: float = 0.1
-    """Weight of the KL term, above 0; with `flow-grpo` 0 leaves it out, and the reference with it. Its unit depends on
-    `reduction`. With `mean`, as in presets and recipes, squared errors and log-probabilities are means over the entries
-    of the latents. A beta for sums, such as SimpleTuner's for Flow-DPO, times their number (65,536 for Stable Diffusion
-    3.5 at 512 px) is the same for means."""
+    """Weight of the KL term, above 0; with `flow-grpo` 0 leaves it out, and the reference with it. With `nft` it is how
+    far the good and the bad policy are from the old one. Its unit depends on `reduction`. With `mean`, as in presets
+    and recipes, squared errors and log-probabilities are means over the entries of the latents. A beta for sums, such
+    as SimpleTuner's for Flow-DPO, times their number (65,536 for Stable Diffusion 3.5 at 512 px) is the same for
+    means."""
     gamma: float = 0.0
     """Weight of the self-entropy term; 0 is the base method."""
     entropy_convention: Literal["relative", "absolute"] = "relative"
@@ -178,7 +181,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     anchor: AnchorConfig = AnchorConfig()
     reduction: Literal["sum", "mean"] = "mean"
     """How a log-probability is reduced over the latent dimensions; the published betas are for `mean`."""
-    noise_weight: Annotated[str, NOISE, OF_MARGINS] = "constant"
+    noise_weight: Annotated[str, NOISE, WEIGHED] = "constant"
     """Weight of a pair by its noising level, in Diffusion-DPO's margin. `constant`, as published: of the error of what
     the network predicts, for flow matching the velocity. `noise` and `clean`: of the error of the predicted noise or
     clean image. `min-snr`: min(SNR, `min_snr_gamma`) on the latter (arXiv 2303.09556)."""
@@ -202,7 +205,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     steps: Annotated[StepPoolConfig, OF_STEPS] = StepPoolConfig()
     groups: Annotated[GroupConfig, OF_GROUPS] = GroupConfig()
     step_groups: Annotated[StepGroupConfig, OF_STEP_GROUPS] = StepGroupConfig()
-    feedback: Annotated[FeedbackConfig, OF_TRAJECTORIES] = FeedbackConfig()
+    feedback: Annotated[FeedbackConfig, DRAWN_IMAGES] = FeedbackConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     alarms: Annotated[AlarmsConfig, NO_EFFECT] = AlarmsConfig()
     fidelity: FidelityConfig = FidelityConfig()

@@ -10,7 +10,7 @@ from seedpo.settings import NO_EFFECT, Place, Section
 
 
 class FeedbackConfig(Section):
-    """D3PO's images, judged by people through a study (`seedpo study serve`); docs/human-feedback.md."""
+    """Images that the policy draws, judged by people through a study (`seedpo study serve`); docs/human-feedback.md."""
 
     study: Annotated[str | None, Place(output=True)] = None
     """Folder of the study in which people judge the images of roll-outs, in place of `reward`; it is made if there is

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seedpo.errors import ConfigError
+from seedpo.methods.presets import METHODS
 from seedpo.methods.sources.data_anchor import SourceWithData
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.protocols import Source
@@ -46,7 +47,7 @@ def human_feedback(config: RunConfig, *, progress: bool = True) -> HumanFeedback
         return None
     return HumanFeedback(
         Path(config.feedback.study),
-        images_per_prompt=config.trajectories.images_per_prompt,
+        images_per_prompt=METHODS[config.method].source.settings(config).images_per_prompt,
         question=config.feedback.question,
         form=config.feedback.form,
         poll_seconds=config.feedback.poll_seconds,
@@ -89,14 +90,15 @@ def study_settings(config: RunConfig) -> StudySettings | None:
 
 
 def _new_settings(config: RunConfig) -> StudySettings:
-    images = config.trajectories.images_per_prompt
+    source = METHODS[config.method].source
+    images = source.settings(config).images_per_prompt
     if config.feedback.form != "best-worst":
         tournament: Literal["full", "knockout"] = "full" if images <= FULL_UP_TO else "knockout"
         return StudySettings(id=uuid.uuid4().hex, questions=(QUESTION,), tournament=tournament, seed=config.seed)
     if images < 3:
         raise ConfigError(
-            f"feedback.form = best-worst chooses among at least three images, and trajectories.images_per_prompt is "
-            f"{images}; raise it, or leave the form out"
+            "feedback.form = best-worst chooses among at least three images, and "
+            f"{source.section}.images_per_prompt is {images}; raise it, or leave the form out"
         )
     question = BEST_WORST.model_copy(update={"per_view": images}) if images <= IN_ONE_VIEW else BEST_WORST
     return StudySettings(id=uuid.uuid4().hex, questions=(question,), title=TITLES["best-worst"], seed=config.seed)
