@@ -54,10 +54,6 @@ class FlowConfig(Section):
     clean image is deterministic."""
 
 
-def _of(*objectives: str) -> Scope:
-    return Scope(fact="objective", values=objectives, strict=True)
-
-
 class ObjectiveConfig(Section):
     """Settings of single objectives; each is refused where another one is trained (docs/objectives.md)."""
 
