@@ -165,6 +165,7 @@ class LabelledPair:
         chosen_probability: 1 for a preference, 0.5 for a tie.
         original_size: height and width of the preferred image before it was resized, in pixels.
         crop: rows and columns that were cut away above and to the left, in pixels of the resized image.
+        gap: reward of the preferred image less that of the other; ``None`` if nothing scored them.
     """
 
     prompt: str
@@ -173,6 +174,7 @@ class LabelledPair:
     chosen_probability: float = 1.0
     original_size: tuple[int, int]
     crop: tuple[int, int] = (0, 0)
+    gap: float | None = None
 
 
 class PreferencePairs(Protocol):

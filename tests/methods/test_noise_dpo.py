@@ -13,7 +13,9 @@ from torch.nn.functional import logsigmoid
 
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.loser_scale import LoserScale
+from seedpo.core.margin_scale import GapScale
 from seedpo.core.types import ImagePairs, LossOutput
+from seedpo.methods.beta_rule import BetaRule
 from seedpo.methods.noise_dpo import NoiseDPO, error_metrics
 from seedpo.models.policy import PipelinePolicy
 from tests.methods.batches import image_pairs
@@ -342,6 +344,70 @@ class TestErrorMetrics:
             results.append((output.losses.detach(), gradients(policy)))
         assert torch.equal(results[0][0], results[1][0])
         assert not torch.allclose(results[0][1], results[1][1], rtol=1e-2)
+
+
+class TestFactorsOfTheMargin:
+    GAP = torch.tensor([3.0, -0.5, 0.0])
+
+    def scaled(self, policy: PipelinePolicy, **settings: Any) -> LossOutput:
+        method = NoiseDPO(
+            policy_weight=300.0, reference_weight=200.0, gap_scale=GapScale(strength=4.0, temperature=2.0), **settings
+        )
+        return method.loss(policy, replace(image_pairs(policy), gap=self.GAP), generator=seeded(SEED))
+
+    def test_the_gap_multiplies_the_margin(self) -> None:
+        policy = moved()
+        plain = NoiseDPO(policy_weight=300.0, reference_weight=200.0)
+        margin = plain.loss(policy, image_pairs(policy), generator=seeded(SEED)).metrics["rewards/margins"]
+        output = self.scaled(policy)
+        factor = 4 * (2 * (self.GAP.double() / 2).sigmoid() - 1)
+        torch.testing.assert_close(output.metrics["rewards/margins"], factor * margin)
+        torch.testing.assert_close(output.losses.detach(), -logsigmoid(factor * margin))
+        assert output.metrics["turned"].tolist() == [0, 1, 0]
+        assert output.metrics["gradient_factor"][2] == 0.5
+
+    def test_a_turned_pair_is_the_pair_with_its_sides_exchanged(self) -> None:
+        policy = moved()
+        pairs = image_pairs(policy)
+        rule = LoserScale(mu=0.9, per="pair")
+        method = NoiseDPO(
+            policy_weight=300.0,
+            reference_weight=200.0,
+            gap_scale=GapScale(strength=4.0, temperature=2.0),
+            loser_scale=rule,
+        )
+        exchanged = replace(
+            pairs, chosen_latents=pairs.rejected_latents, rejected_latents=pairs.chosen_latents, gap=-self.GAP
+        )
+        results = []
+        for batch in (replace(pairs, gap=self.GAP), exchanged):
+            network = trained()
+            output = method.loss(network, batch[:2], generator=seeded(SEED))
+            output.losses.sum().backward()
+            results.append((output, gradients(network)))
+        torch.testing.assert_close(results[0][0].losses, results[1][0].losses)
+        torch.testing.assert_close(
+            results[0][0].metrics["loser_scale"], results[1][0].metrics["loser_scale"], msg="the loser changes too"
+        )
+        torch.testing.assert_close(results[0][1], results[1][1])
+
+    def test_pairs_without_a_gap_are_refused(self) -> None:
+        policy = moved()
+        method = NoiseDPO(policy_weight=1.0, reference_weight=1.0, gap_scale=GapScale(strength=1.0, temperature=1.0))
+        with pytest.raises(ValueError, match="gap"):
+            method.loss(policy, image_pairs(policy), generator=seeded(SEED))
+
+    def test_a_rule_s_factor_is_another_beta(self) -> None:
+        policy = moved()
+        rule = BetaRule(decay=(0, 1), updates=5)
+        output = NoiseDPO(policy_weight=300.0, reference_weight=200.0, beta=rule).loss(
+            policy, image_pairs(policy), generator=seeded(SEED)
+        )
+        half = NoiseDPO(policy_weight=150.0, reference_weight=100.0).loss(
+            policy, image_pairs(policy), generator=seeded(SEED)
+        )
+        torch.testing.assert_close(output.losses, half.losses)
+        assert output.metrics["beta"].tolist() == [100.0] * 3
 
 
 class TestTies:

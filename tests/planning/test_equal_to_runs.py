@@ -179,6 +179,19 @@ def test_a_set_of_pairs_met_twice(tmp_path: Path, changes: dict[str, Any], monke
         assert planned(config, pairs=pairs, cached=True) == counted(lambda: train(config))
 
 
+@pytest.mark.parametrize("cached", [False, pytest.param(True, marks=slow)])
+def test_pairs_that_a_reward_scores(tmp_path: Path, cached: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes = {"pairs": {"gap_reward": "scenes-scorer"}, "objective": {"gap_scale": 10.0}}
+    folder = {"cache": {"folder": "cache"}} if cached else {}
+    config = settings(tmp_path, "diffusion-dpo", batch_size=1, max_steps=12, **changes, **folder)
+    pairs = len(build_pairs(config))
+    if cached:
+        build_cache(config, progress=False)
+    assert planned(config, pairs=pairs, cached=cached) == counted(lambda: train(config))
+    assert planned(config) > planned(settings(tmp_path, "diffusion-dpo", batch_size=1, max_steps=12))
+
+
 @pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=slow)])
 def test_trained_text_encoders(tmp_path: Path, checkpointing: bool) -> None:
     plain = settings(tmp_path, "diffusion-dpo", kind="sdxl", batch_size=3, gradient_checkpointing=checkpointing)

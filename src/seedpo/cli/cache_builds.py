@@ -60,7 +60,7 @@ def build_cache(config: RunConfig, *, progress: bool = True) -> str:
     root = Path(config.cache.folder).expanduser()
     accelerator = build_accelerator(config.mixed_precision)
     config = config.model_copy(update={"adapter": "lora"})  # without a frozen copy of what is trained
-    divided = build_divided_pairs(config)
+    divided = build_divided_pairs(config, device=accelerator.device)
     labelled = divided.training
     if labelled.sequential and config.cache.reference:
         raise ConfigError(

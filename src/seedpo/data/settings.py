@@ -116,6 +116,9 @@ class PairsConfig(Section):
     """Whether both images of a pair are mirrored together, at half of its visits."""
     ties: Literal["drop", "half"] = "drop"
     """Pairs in which neither image is preferred: left out, or trained on with probability 0.5 for each image."""
+    gap_reward: Annotated[str | None, Place(names="rewards")] = None
+    """Reward, named like `reward`, whose scores of both images `objective.gap_scale` compares. Each pair is scored
+    once, when its images are first read; `cache.folder` keeps the gap with the latents. None: no pair is scored."""
     empty_prompts: float = Field(0.0, ge=0.0, le=1.0)
     """Prompt dropout: share of the visits at which a pair is trained on with the empty prompt. It is drawn anew at
     every visit, alike for the pair's two images; 0.2 in the official code of Diffusion-DPO. 0 keeps all prompts."""

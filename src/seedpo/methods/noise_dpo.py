@@ -18,10 +18,12 @@ from torch import Tensor
 from seedpo.core.draws import PairDraws
 from seedpo.core.loser_scale import LOSER_SCALE_MU, LoserScale, with_scaled_gradient
 from seedpo.core.losses import DEFAULT_CONSTANTS, LossConstants
+from seedpo.core.margin_scale import GapScale
 from seedpo.core.noise_weights import MIN_SNR_GAMMA, NOISE_WEIGHTS
 from seedpo.core.objectives import see_loss
 from seedpo.core.transitions import Reduction, noise_log_prob, squared_distance
 from seedpo.core.types import ImagePairs, LossOutput
+from seedpo.methods.beta_rule import BetaRule
 from seedpo.methods.noising import NoisedPairs, noised_pairs
 from seedpo.methods.settings import MethodConfig, ObjectiveConfig
 from seedpo.protocols import Policy, ReferenceCache
@@ -40,6 +42,8 @@ class NoiseDPO:
             the log-probabilities of both images, of policy and reference alike.
         min_snr_gamma: limit of `min-snr`.
         loser_scale: how much of the loser's gradient is kept; ``None``: all of it.
+        gap_scale: factor of a pair's margin by the gap of its rewards; ``None``: 1.
+        beta: factor of all margins, which changes in the course of the run; ``None``: 1.
         draws: time steps and noise as a function of pair and visit, so that runs share them; ``None``: drawn from
             the run's generator.
         cache: log-probabilities under the reference that were computed before; only with ``draws``.
@@ -61,6 +65,8 @@ class NoiseDPO:
         noise_weight: str = "constant",
         min_snr_gamma: float = MIN_SNR_GAMMA,
         loser_scale: LoserScale | None = None,
+        gap_scale: GapScale | None = None,
+        beta: BetaRule | None = None,
         draws: PairDraws | None = None,
         cache: ReferenceCache | None = None,
         prior_noise: bool = False,
@@ -75,6 +81,8 @@ class NoiseDPO:
         self.noise_weight = NOISE_WEIGHTS[noise_weight]
         self.min_snr_gamma = min_snr_gamma
         self.loser_scale = loser_scale
+        self.gap_scale = gap_scale
+        self.beta = beta
         self.draws = draws
         self.cache = cache
         self.prior_noise = prior_noise
@@ -84,8 +92,9 @@ class NoiseDPO:
 
         The reference is not called if the cache has its log-probabilities of every pair. The metrics also hold
         those of :func:`error_metrics`, of mean squared errors over the latent dimensions at the step's own times and
-        noise, and with a scale of the loser's gradient ``loser_scale``. Where the reference is called, ``distance``
-        (B,) is the mean squared difference of both predictions, over both images.
+        noise. Where the reference is called, ``distance`` is the mean squared difference of both predictions, over both
+        images. With what sets them there are ``loser_scale`` (share of the loser's gradient that is kept), ``turned``
+        (1 where the rewards prefer the other image) and ``beta`` (that of this update).
 
         Args:
             policy: the trained model and its reference.
@@ -109,7 +118,7 @@ class NoiseDPO:
         chosen_reference, rejected_reference = reference_log_prob.to(log_prob).chunk(2)
         # Caches hold log-probabilities without the weight, so that runs with other weights share them.
         factors = policy.process.error_weights(pairs.timestep)
-        weight = self.noise_weight.weight(*factors, self.min_snr_gamma).to(log_prob)
+        weight = self._scaled(self.noise_weight.weight(*factors, self.min_snr_gamma).to(log_prob), batch)
         kept = self._kept_gradient(prediction - pairs.rows.target, weight)
         output = see_loss(
             weight * with_scaled_gradient(chosen, kept[0]),
@@ -131,8 +140,25 @@ class NoiseDPO:
         dimensions = math.prod(batch.chosen_latents.shape[1:]) if self.reduction == "sum" else 1
         # A log-probability is -1/2 of the squared error.
         errors = {name: -2 * value.detach() / dimensions for name, value in log_probs.items()}
-        scales = {} if self.loser_scale is None else {"loser_scale": torch.minimum(*kept)}
+        scales = self._scale_metrics(kept, weight)
         return replace(output, metrics={**output.metrics, **error_metrics(errors, kept), **scales, **apart})
+
+    def _scaled(self, weight: Tensor, batch: ImagePairs) -> Tensor:
+        """The weight of each margin, (B,), times its other factors."""
+        if self.gap_scale is not None:
+            if batch.gap is None:
+                raise ValueError("a scale by the gap of rewards needs pairs that know theirs")
+            weight = weight * self.gap_scale.of(batch.gap.to(weight))
+        return weight if self.beta is None else weight * self.beta.factor
+
+    def _scale_metrics(self, kept: tuple[Tensor, Tensor], weight: Tensor) -> dict[str, Tensor]:
+        """What the factors that the run has set are, (B,) each."""
+        metrics = {} if self.loser_scale is None else {"loser_scale": torch.minimum(*kept)}
+        if self.gap_scale is not None:
+            metrics["turned"] = (weight < 0).to(weight)
+        if self.beta is not None:
+            metrics["beta"] = torch.full_like(weight, self.reference_weight * self.beta.factor)
+        return metrics
 
     def _kept_gradient(self, residual: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Share of the gradient through each side that is kept, (B,) each: chosen, rejected.
@@ -218,10 +244,27 @@ def _loser_scale(objective: ObjectiveConfig) -> LoserScale | None:
     return LoserScale(mu=mu, per=objective.loser_scale)
 
 
+def _gap_scale(objective: ObjectiveConfig) -> GapScale | None:
+    if objective.gap_scale is None:
+        return None
+    return GapScale(strength=objective.gap_scale, temperature=objective.gap_temperature or 1.0)
+
+
 def noise_objective(
-    config: MethodConfig, *, draws: PairDraws | None = None, cache: ReferenceCache | None = None
+    config: MethodConfig,
+    *,
+    draws: PairDraws | None = None,
+    cache: ReferenceCache | None = None,
+    beta: BetaRule | None = None,
 ) -> NoiseDPO:
-    """The objective of a run."""
+    """The objective of a run.
+
+    Args:
+        config: of the run.
+        draws: as for :class:`NoiseDPO`.
+        cache: as for :class:`NoiseDPO`.
+        beta: of :func:`seedpo.methods.beta_rule.beta_rule`, which the trainer tells of every update.
+    """
     policy_weight, reference_weight = config.weights
     scale = 2.0 if config.fidelity.beta_without_half else 1.0
     return NoiseDPO(
@@ -233,6 +276,8 @@ def noise_objective(
         noise_weight=config.noise_weight,
         min_snr_gamma=config.min_snr_gamma or MIN_SNR_GAMMA,
         loser_scale=_loser_scale(config.objective),
+        gap_scale=_gap_scale(config.objective),
+        beta=beta,
         draws=draws,
         cache=cache,
         prior_noise=config.objective.prior_noise,

@@ -91,12 +91,48 @@ class ObjectiveConfig(Section):
     disliked_weight: Annotated[float, OF_KTO] = Field(1.0, ge=0.0)
     """Diffusion-KTO: weight of the losses of images that are not liked; 0 leaves them out."""
 
+    gap_scale: Annotated[float | None, NOISE, OF_MARGINS] = Field(None, gt=0.0)
+    """Factor c of a pair's margin, c (2 p - 1), with p the probability that a reward prefers its winner; a pair that
+    the reward sees the other way round is trained on the other way round. Published: 10 (SmPO), 1 (PNAPO). The reward
+    is that of the roll-outs, and `pairs.gap_reward` for a set of pairs. None: 1 for every pair."""
+    gap_temperature: Annotated[float | None, NOISE, OF_MARGINS] = Field(None, gt=0.0)
+    """Unit T of the gap of two rewards in p = sigma(gap / T) of `gap_scale`. Published: 16.7 for PickScore in log-odds
+    (SmPO: the range of the scores of Pick-a-Pic v2). None: 1, right for rewards in log-odds."""
+    beta_decay: Annotated[tuple[int, int] | None, NOISE, OF_MARGINS] = None
+    """Updates [n1, n2] between which `beta` falls to its half along a cosine (PNAPO). None: it stays."""
+    gradient_factor: Annotated[
+        float | None, NOISE, OF_MARGINS, Scope(fact="loss", values=("sigmoid",), strict=True)
+    ] = Field(None, gt=0.0, lt=0.5)
+    """Weight sigma(-|m|) in the gradient at which `beta` holds the mean pair (SimpleTuner's Flow-DPO: 0.2): it falls
+    as the margins grow. The key `beta` is its greatest value, with which a run begins. None: `beta` stays."""
+    gradient_factor_memory: Annotated[float, NOISE, OF_MARGINS] = Field(0.99, ge=0.0, lt=1.0)
+    """Decay of the moving average of |m| that `gradient_factor` reads, for each update. 0: the last update alone."""
+    least_beta: Annotated[float, NOISE, OF_MARGINS] = Field(1e-3, gt=0.0, le=1.0)
+    """Least `beta` that `gradient_factor` sets, as a share of the key `beta`."""
+
     @model_validator(mode="after")
     def _settings_have_what_they_set(self) -> Self:
-        if self.loser_scale_mu is not None and self.loser_scale is None:
+        needs = (
+            ("loser_scale_mu", "loser_scale", self.loser_scale_mu is not None and self.loser_scale is None, "pair"),
+            ("gap_temperature", "gap_scale", self.gap_temperature is not None and self.gap_scale is None, "10"),
+            (
+                "gradient_factor_memory",
+                "gradient_factor",
+                self.gradient_factor is None and self.gradient_factor_memory != 0.99,
+                "0.2",
+            ),
+            ("least_beta", "gradient_factor", self.gradient_factor is None and self.least_beta != 1e-3, "0.2"),
+        )
+        for key, other, is_idle, example in needs:
+            if is_idle:
+                raise ValueError(
+                    f"{key} = {getattr(self, key)} has no effect without {other}; leave it out, or set "
+                    f"objective.{other}, for example to {example}"
+                )
+        if self.beta_decay is not None and not 0 <= self.beta_decay[0] < self.beta_decay[1]:
             raise ValueError(
-                f"loser_scale_mu = {self.loser_scale_mu} has no effect without loser_scale; leave it out, or set "
-                "objective.loser_scale to pair"
+                f"beta_decay = {list(self.beta_decay)} must be two numbers of updates, the second above the first; "
+                "[200, 400], for example"
             )
         return self
 

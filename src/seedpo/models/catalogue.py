@@ -71,10 +71,15 @@ def _of_scenes(*, guidance_scale: float, eta: float) -> Mapping[str, Any]:
     }
 
 
-def _of_pairs(*, max_steps: int, evaluate_every: int) -> dict[str, dict[str, Any]]:
+def _of_pairs(*, max_steps: int, evaluate_every: int) -> dict[str, Mapping[str, Any]]:
     """What the objectives on labelled pairs change for an embedded model: all of them the same but for beta."""
     changes = {"beta": 50.0, "learning_rate": 1e-3, "max_steps": max_steps, "evaluate_every": evaluate_every}
-    own = {"dspo": changes | {"beta": 1.0}, "mapo": changes | {"beta": 0.1}}
+    own: dict[str, Mapping[str, Any]] = {
+        "dspo": changes | {"beta": 1.0},
+        "mapo": changes | {"beta": 0.1},
+        # The scores of both scorers, of the drawings and PickScore, span about 17 units: T stays as published.
+        "smpo": {**changes, "pairs": {"gap_reward": "scenes-scorer"}},
+    }
     return dict.fromkeys(("diffusion-dpo", "linear-dpo", "dmpo", "sdpo"), changes) | own
 
 

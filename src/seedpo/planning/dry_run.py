@@ -21,6 +21,7 @@ from seedpo.core.draws import StratifiedDraws
 from seedpo.core.processes import Process
 from seedpo.core.types import LossOutput
 from seedpo.data.cache.pairs import EncodedPairs
+from seedpo.data.pairs.changes import ChangedPairs, with_gap
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.pair_validation import PairValidation
 from seedpo.methods.presets import METHODS
@@ -37,6 +38,7 @@ from seedpo.planning.stand_ins import (
     StandInPolicy,
     blank_images,
 )
+from seedpo.protocols import PreferencePairs
 from seedpo.rewards.names import latent_leaves
 from seedpo.training.run import build_method
 from seedpo.training.settings import RunConfig, reward_of
@@ -159,7 +161,7 @@ def _validation(
 def _cached_parts(config: RunConfig, guesses: Guesses) -> set[str]:
     """Parts that a filled cache replaces."""
     filled = guesses.cached and config.cache.folder is not None
-    return {part for key, part in _CACHED.items() if filled and getattr(config.cache, key)}
+    return {part for key, parts in _CACHED.items() if filled and getattr(config.cache, key) for part in parts}
 
 
 def _evaluations(config: RunConfig, process: Process) -> tuple[dict[str, Fraction], dict[str, int]]:
@@ -314,19 +316,31 @@ def _rollouts(units: int, made: Sequence[int], steady: Fraction) -> int:
     return len(made) + math.ceil((units - sum(made)) / steady)
 
 
-_CACHED = {"latents": "vae_encode", "prompts": "text", "reference": "reference"}
-"""The part that a filled cache replaces, by the key of ``cache`` that switches it on."""
+_CACHED = {
+    "latents": ("vae_encode", "scorer_image", "scorer_text"),
+    "prompts": ("text",),
+    "reference": ("reference",),
+}
+"""The parts that a filled cache replaces, by the key of ``cache`` that switches it on."""
+
+
+def _scored(pairs: BlankPairs, config: RunConfig, recorder: Recorder) -> PreferencePairs:
+    """The pairs, scored as in the run."""
+    if (name := config.pairs.gap_reward) is None:
+        return pairs
+    return ChangedPairs(pairs, [with_gap(StandInJudge(recorder, kept=Fraction(1), scores=True), name=name)])
 
 
 def _from_pairs(config: RunConfig, process: Process, guesses: Guesses, gpus: int) -> Workload:
     """Runs one batch of pairs that are new, and one of pairs that were met before."""
     recorder, batch = Recorder(), config.batch_size
     policy, pairs = StandInPolicy(process, recorder), BlankPairs(batch)
+    scored = _scored(pairs, config, recorder)
     unmirrored = {
         "pairs": config.pairs.model_copy(update={"flip": False}),
         "fidelity": config.fidelity.model_copy(update={"independent_flips": False}),
     }
-    supplies = Supplies(policy=policy, pairs=lambda: (pairs, EncodedPairs(pairs, policy)))
+    supplies = Supplies(policy=policy, pairs=lambda: (pairs, EncodedPairs(scored, policy)))
     settings = config.model_copy(update=unmirrored)
     source = _with_anchor_data(METHODS[config.method].source.build(settings, supplies), settings, policy)
     method, generator = build_method(config), torch.Generator().manual_seed(0)

@@ -29,6 +29,10 @@ class PairSets:
     shapes: Mapping[Size, int] = field(default_factory=dict)
 
 
+def _unscored(config: RunConfig) -> RunConfig:
+    return config.model_copy(update={"pairs": config.pairs.model_copy(update={"gap_reward": None})})
+
+
 def pair_sets(config: RunConfig, pairs: int | None) -> PairSets:
     """The pairs of a run: of a set in buckets that lies here the images' heads are read, else nothing is.
 
@@ -45,7 +49,7 @@ def pair_sets(config: RunConfig, pairs: int | None) -> PairSets:
     kept_out = round(name * pairs) if isinstance(name, float) and pairs is not None else None
     shapes: Counter[Size] = Counter()
     if config.pairs.buckets and not absent_data(config) and not str(config.data).startswith(HUB):
-        divided = build_divided_pairs(config)
+        divided = build_divided_pairs(_unscored(config))
         shapes.update(divided.training.buckets() or ())
         if divided.validation is not None:
             kept_out = len(divided.validation)

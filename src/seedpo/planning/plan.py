@@ -179,7 +179,9 @@ def count(
     check_run(config, policy.process, policy.image_size)
     check_guidance(config, policy)
     scorers = {name: _scorer(config, name) for name in config.evaluation.rewards}
-    if not METHODS[config.method].source.fixed_pairs and config.feedback.study is None:
+    if METHODS[config.method].source.fixed_pairs:
+        scorers |= {} if config.pairs.gap_reward is None else {"": _scorer(config, config.pairs.gap_reward)}
+    elif config.feedback.study is None:
         scorers[""] = _scorer(config, reward_of(config))
     networks = Networks(policy=policy, preview=build_preview(config), scorers=scorers)
     try:

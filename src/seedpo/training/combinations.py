@@ -29,6 +29,7 @@ def check_combinations(config: RunConfig, preset: Preset) -> None:
     check_best_steps(config)
     refuse_idle_keys(config)
     check_reference(config, preset)
+    check_pair_factors(config, preset)
     if config.gamma and preset.why_no_gamma is not None:
         raise ConfigError(f"gamma = {config.gamma} must be 0 for {config.method}: {preset.why_no_gamma}")
     if preset.objective == "dgpo" and config.groups.normalise == "raw":
@@ -113,6 +114,34 @@ def check_reference(config: RunConfig, preset: Preset) -> None:
         raise ConfigError(
             f"reference.kind = {kind} has no effect: {config.method} has no reference{without}; set it to frozen, or "
             "anchor.kl above 0"
+        )
+
+
+def check_pair_factors(config: RunConfig, preset: Preset) -> None:
+    """Checks that pairs have the rewards that the factors of their margins read.
+
+    Raises:
+        ConfigError: if they do not, or are scored for nothing.
+    """
+    objective, reward, of_data = config.objective, config.pairs.gap_reward, preset.source.fixed_pairs
+    if objective.gap_scale is None and reward is not None and of_data:
+        raise ConfigError(
+            f"pairs.gap_reward = {reward} has no effect without objective.gap_scale; leave it out, or set "
+            "objective.gap_scale, for example to 10"
+        )
+    if reward is not None and of_data and (latent := latent_leaves(reward, config.rewards)):
+        raise ConfigError(
+            f"pairs.gap_reward = {reward}: {', '.join(latent)} scores noisy latents, and pairs are images; name a "
+            "reward of images"
+        )
+    if objective.gap_scale is not None and of_data and reward is None:
+        raise ConfigError(
+            f"objective.gap_scale = {objective.gap_scale:g} compares rewards, which labelled pairs do not have; set "
+            "pairs.gap_reward to what scores them, for example to pickscore"
+        )
+    if objective.gap_scale is not None and config.feedback.study is not None:
+        raise ConfigError(
+            f"objective.gap_scale = {objective.gap_scale:g} compares rewards, and people give none; leave it out"
         )
 
 

@@ -25,6 +25,7 @@ from seedpo.errors import ConfigError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.pair_validation import JoinedEvaluation
 from seedpo.methods.anchors import anchored
+from seedpo.methods.beta_rule import BetaRule, beta_rule
 from seedpo.methods.presets import METHODS
 from seedpo.methods.settings import FlowConfig
 from seedpo.methods.sources.data_anchor import with_data
@@ -126,11 +127,17 @@ def build_caches(config: RunConfig, policy: PipelinePolicy) -> Caches:
     return open_caches(config, policy) if fixed_pairs or config.cache.folder is None else Caches(policy=policy)
 
 
-def build_method(config: RunConfig, caches: Caches | None = None) -> Method[Any]:
-    """The objective of the run's method, with the run's anchors."""
+def build_method(config: RunConfig, caches: Caches | None = None, beta: BetaRule | None = None) -> Method[Any]:
+    """The objective of the run's method, with the run's anchors.
+
+    Args:
+        config: of the run.
+        caches: what it reads instead of computing it.
+        beta: changes the objective's beta; the trainer tells it of every update.
+    """
     preset = METHODS[config.method]
     known = {"draws": caches.draws, "cache": caches.reference} if caches else {}
-    parts = {name: part for name, part in known.items() if part is not None}
+    parts = {name: part for name, part in {**known, "beta": beta}.items() if part is not None}
     return anchored(preset.build_objective(config, **parts), config, log_prob=preset.log_prob)
 
 
@@ -229,6 +236,7 @@ class RunParts:
         policy: the model that is trained, on its device.
         method: the loss.
         source: the pairs of this process.
+        beta: what changes the beta of the loss; ``None`` if it stays.
         evaluation: what is generated and measured, and the validation pairs.
         pairs: that are trained on in one pass over a data set; ``None`` for streams and methods that draw their own.
     """
@@ -236,6 +244,7 @@ class RunParts:
     policy: PipelinePolicy
     method: Method[Any]
     source: Source[Any]
+    beta: BetaRule | None
     evaluation: ImageEvaluation | JoinedEvaluation
     pairs: int | None
 
@@ -279,7 +288,7 @@ def build_parts(
         on_main_process(accelerator, lambda: ensure_study(config))
     divided: DividedPairs | None = None
     if METHODS[config.method].source.fixed_pairs:
-        divided = pairs = on_every_process(accelerator, lambda: build_divided_pairs(config))
+        divided = pairs = on_every_process(accelerator, lambda: build_divided_pairs(config, device=policy.device))
         on_main_process(accelerator, lambda: warn_of_shared_images(pairs))
     source = on_every_process(
         accelerator,
@@ -293,11 +302,13 @@ def build_parts(
             progress=progress,
         ),
     )
+    beta = beta_rule(config.objective)
     validation = [build_validation(config, divided.validation, caches)] if divided and divided.validation else []
     return RunParts(
         policy=policy,
-        method=build_method(config, caches),
+        method=build_method(config, caches, beta),
         source=source,
+        beta=beta,
         evaluation=JoinedEvaluation([evaluation, *validation]) if validation else evaluation,
         pairs=len(divided.training) if divided and not divided.training.sequential else None,
     )
@@ -406,6 +417,7 @@ def train(
         after_restoring=parts.policy.adapter.move_reference if config.fidelity.reference_moves_on_resume else None,
         save_before_step=asks_people(config, parts.source),
         rule=reference_rule(config, parts.policy, parts.source),
+        beta=parts.beta,
     )
     _say_what_is_trained(config, parts, accelerator, results=str(folder.path))
     return trainer.train(resume=resume)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from seedpo.documents import UNREADABLE
 from seedpo.errors import SeedpoError
+from seedpo.methods.beta_rule import BetaRule
 from seedpo.protocols import Batch, Fingerprint, Source, State, Trainable
 from seedpo.run_folders import AVERAGE, REFERENCE, WEIGHTS, DamagedCheckpoint, Manifest
 from seedpo.training.checkpoint import Checkpoints
@@ -103,6 +104,7 @@ class Run(Generic[Batch]):
         inputs: fingerprints of the data that the run reads, by the configuration key that names them.
         average: the moving average of the parameters; ``None`` without `ema_decay`.
         rule: moves the reference; ``None`` if it has no weights of its own.
+        beta: changes the method's beta; ``None`` if it stays.
         position: how far the run is.
         clock: time spent.
         saved_step: the step of the last checkpoint; ``None`` if there is none.
@@ -121,6 +123,7 @@ class Run(Generic[Batch]):
     inputs: Mapping[str, Fingerprint]
     average: WeightAverage | None = None
     rule: ReferenceRule | None = None
+    beta: BetaRule | None = None
     position: Position = field(default_factory=Position)
     clock: Clock = field(default_factory=Clock)
     saved_step: int | None = None
@@ -186,6 +189,8 @@ class Run(Generic[Batch]):
         self.source.restore(own["source"])
         if self.rule is not None:
             self.rule.restore(own["reference"])
+        if self.beta is not None:
+            self.beta.restore(own["beta"])
         self.generator.set_state(own["generator"])
         restore_random_state(own["random"], self.accelerator.device)
 
@@ -211,12 +216,13 @@ class Run(Generic[Batch]):
         save_tree(state, folder / "optimizer")
 
     def _own_state(self) -> State:
-        """What only this process has: its random states and its source's state; and the rule's, the same on all."""
+        """What only this process has: its random states and its source's state; and the rules', the same on all."""
         return {
             "random": capture_random_state(self.accelerator.device),
             "generator": self.generator.get_state(),
             "source": self.source.state(),
             **({} if self.rule is None else {"reference": self.rule.state()}),
+            **({} if self.beta is None else {"beta": self.beta.state()}),
         }
 
     def _own_file(self, folder: Path) -> Path:

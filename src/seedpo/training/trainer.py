@@ -25,6 +25,7 @@ from torch import Tensor
 
 from seedpo.errors import ConfigError
 from seedpo.files import write_folder_aside, write_text, writing
+from seedpo.methods.beta_rule import BetaRule
 from seedpo.processes import Result, gather_all, on_every_process, on_main_process, shared
 from seedpo.protocols import Batch, Evaluator, Fingerprint, Method, Source, Trainable
 from seedpo.run_folders import REFERENCE, Manifest, RunFolder
@@ -92,6 +93,7 @@ class Trainer(Generic[Batch]):
         after_restoring: Callable[[], None] | None = None,
         save_before_step: Callable[[], bool] | None = None,
         rule: ReferenceRule | None = None,
+        beta: BetaRule | None = None,
     ) -> None:
         """Joins the parts of a run; nothing is trained or written yet.
 
@@ -112,6 +114,7 @@ class Trainer(Generic[Batch]):
             save_before_step: called on every process before each step; if one returns true, a checkpoint is written
                 first, so that a run that is killed within the step can begin it again.
             rule: moves the reference of the policy; ``None`` if it has no weights of its own.
+            beta: changes the beta of the method, which reads it; ``None`` if it stays.
 
         Raises:
             ConfigError: if the accelerator does not fit the configuration, or shards the model.
@@ -128,6 +131,7 @@ class Trainer(Generic[Batch]):
         self.after_restoring = after_restoring
         self.save_before_step = save_before_step
         self.rule = rule
+        self.beta = beta
         self._checkpoints = Checkpoints(folder, config.checkpoints_limit)
         require_plain(self.accelerator, config.mixed_precision)
 
@@ -225,6 +229,7 @@ class Trainer(Generic[Batch]):
             inputs=inputs,
             average=None if decay is None else WeightAverage(parameters, decay=decay, start=average),
             rule=self.rule,
+            beta=self.beta,
         )
         if self.rule is not None and manifest is None:
             self.rule.start()
@@ -267,6 +272,8 @@ class Trainer(Generic[Batch]):
             run.clock.count(result.pairs)
             if run.average is not None:
                 run.average.update(run.position.step)
+            if run.beta is not None:
+                run.beta.after_update(result.figures)
             if run.rule is not None:
                 more = run.rule.after_update(run.position.step, result.figures)
                 result = replace(result, figures=result.figures | more)

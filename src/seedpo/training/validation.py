@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 
+import torch
+
 from seedpo.core.draws import StratifiedDraws
 from seedpo.data.files.splits import SplitWish
-from seedpo.data.pairs.changes import SQUARE_TIME_IDS, TIES_AS_WINS, ChangedPairs
+from seedpo.data.pairs.changes import SQUARE_TIME_IDS, TIES_AS_WINS, Change, ChangedPairs, with_gap
 from seedpo.data.pairs.readers import pairs_ahead
 from seedpo.data.pairs.selection import SkippingPairs, divided_by_prompt, shared_images
 from seedpo.data.reading import load_data, opening_lines
@@ -16,6 +19,7 @@ from seedpo.errors import ConfigError
 from seedpo.evaluation.pair_validation import PairValidation
 from seedpo.methods.presets import METHODS
 from seedpo.protocols import PreferencePairs
+from seedpo.rewards.named import build_reward
 from seedpo.training.caches import Caches
 from seedpo.training.combinations import check_validation
 from seedpo.training.settings import RunConfig, data_of
@@ -36,8 +40,12 @@ class DividedPairs:
     validation: SkippingPairs | None
 
 
-def build_divided_pairs(config: RunConfig) -> DividedPairs:
+def build_divided_pairs(config: RunConfig, *, device: torch.device | str | None = None) -> DividedPairs:
     """The labelled pairs of an offline method.
+
+    Args:
+        config: of the run.
+        device: where `pairs.gap_reward` computes, which scores the pairs that are trained on.
 
     Raises:
         ConfigError: if a name is neither registered nor looks like a path, or a stream is to be divided.
@@ -61,7 +69,7 @@ def build_divided_pairs(config: RunConfig) -> DividedPairs:
         training, validation = divided_by_prompt(training, name, key="pairs.validation", other="pairs.validation")
         logger.info("pairs.validation = %g: %d pairs kept out, %d trained on", name, len(validation), len(training))
     return DividedPairs(
-        training=_changed(config, training),
+        training=_changed(config, training, gap=_gap(config, device)),
         validation=None if validation is None else _changed(config, validation),
     )
 
@@ -88,12 +96,22 @@ def _opened(
     return pairs_ahead(pairs, readers=settings.readers)
 
 
-def _changed(config: RunConfig, pairs: PreferencePairs) -> SkippingPairs:
+def _gap(config: RunConfig, device: torch.device | str | None) -> Change | None:
+    """What scores pairs, with all that its scores depend on as far as the settings say."""
+    if (name := config.pairs.gap_reward) is None:
+        return None
+    reward = build_reward(name, definitions=config.rewards, precision=config.reward_precision, device=device)
+    defined = {key: value.model_dump(mode="json") for key, value in sorted(config.rewards.items())}
+    definition = json.dumps([config.reward_precision, defined if name in config.rewards else {}])
+    return with_gap(reward, name=name, definition=definition)
+
+
+def _changed(config: RunConfig, pairs: PreferencePairs, *, gap: Change | None = None) -> SkippingPairs:
     possible = (
         (config.fidelity.ties_as_wins, TIES_AS_WINS),
         (config.fidelity.square_time_ids, SQUARE_TIME_IDS),
     )
-    changes = [change for wanted, change in possible if wanted]
+    changes = [change for wanted, change in possible if wanted] + ([] if gap is None else [gap])
     return SkippingPairs(ChangedPairs(pairs, changes) if changes else pairs, limit=config.pairs.bad_rows_limit)
 
 
@@ -112,6 +130,12 @@ def warn_of_shared_images(pairs: DividedPairs) -> None:
         )
 
 
+def _unscaled(config: RunConfig) -> RunConfig:
+    """The same run without the factors of single pairs: what is kept out is measured by its labels alone."""
+    objective = config.objective.model_copy(update={"gap_scale": None, "gap_temperature": None})
+    return config.model_copy(update={"objective": objective})
+
+
 def build_validation(config: RunConfig, pairs: SkippingPairs, caches: Caches) -> PairValidation:
     """What is measured on validation pairs, with draws that are the same in every run."""
     settings = config.pairs
@@ -120,7 +144,7 @@ def build_validation(config: RunConfig, pairs: SkippingPairs, caches: Caches) ->
     return PairValidation(
         caches.encoder(pairs),
         lambda rows: [pairs.prompt(row) for row in rows],
-        METHODS[config.method].build_objective(config, draws=draws),
+        METHODS[config.method].build_objective(_unscaled(config), draws=draws),
         rows=range(len(pairs) if limit is None else min(len(pairs), limit)),
         draws=settings.validation_draws,
         batch_size=config.batch_size,

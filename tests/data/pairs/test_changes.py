@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from seedpo.data.pairs.changes import SQUARE_TIME_IDS, TIES_AS_WINS, Change, ChangedPairs, relabel
+from seedpo.data.pairs.changes import SQUARE_TIME_IDS, TIES_AS_WINS, Change, ChangedPairs, relabel, with_gap
 from seedpo.data.pairs.sets import PairSet
 from seedpo.data.settings import PairsConfig
 from seedpo.errors import DataError
@@ -97,3 +97,27 @@ class TestRelabelling:
         )
         with pytest.raises(DataError, match=r"reward r gives pair 2 \('a green cross'\) a score that is not finite"):
             new[2]
+
+
+class TestGap:
+    def test_the_label_stays_and_the_gap_has_the_reward_s_sign(self) -> None:
+        pairs = BrightPairs(8)
+        new = ChangedPairs(pairs, [with_gap(brightness, name="brightness")])
+        gaps = []
+        for row in range(8):
+            first, second = brightness(torch.stack([pairs[row].chosen, pairs[row].rejected]), []).tolist()
+            assert new[row].gap == pytest.approx(first - second)
+            assert torch.equal(new[row].chosen, pairs[row].chosen)
+            assert new[row].chosen_probability == pairs[row].chosen_probability
+            assert pairs[row].gap is None
+            gaps.append(new[row].gap)
+        assert len(set(gaps)) > 1
+
+    def test_contents_tell_rewards_and_definitions_apart(self) -> None:
+        changes = [with_gap(brightness, name=name, definition=text) for name in ("a", "b") for text in ("", "{}")]
+        assert len({ChangedPairs(BrightPairs(4), [change]).content(1) for change in changes}) == 4
+
+    def test_scores_that_are_not_finite_are_refused(self) -> None:
+        change = with_gap(lambda images, prompts: torch.tensor([torch.inf, 1.0]), name="r")
+        with pytest.raises(DataError, match=r"reward r gives pair 2 \('a green cross'\) a score that is not finite"):
+            ChangedPairs(BrightPairs(4), [change])[2]

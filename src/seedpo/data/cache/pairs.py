@@ -121,6 +121,7 @@ class EncodedPairs:
             conditioning=conditioning.with_sizes(torch.stack([entry["sizes"] for entry in entries])),
             chosen_probability=probabilities.to(self.model.device, torch.float32),
             stds=torch.stack([entry["stds"] for entry in entries]).to(self.model.device) if self.spread else None,
+            gap=torch.stack([entry["gap"] for entry in entries]) if "gap" in entries[0] else None,
             content=None if self.identity is None else self._contents_of(rows, mirrored, emptied, self.identity),
         )
 
@@ -161,7 +162,10 @@ class EncodedPairs:
             self._texts.clear()
 
     def _entry(self, row: int, mirrored: bool) -> Entry:
-        """Latents (2, ...), probability (), sizes (6,) and the prompt's digest (32,) of one pair, on the CPU."""
+        """Latents (2, ...), probability (), sizes (6,) and the prompt's digest (32,) of one pair, on the CPU.
+
+        Pairs that were scored also have a gap (); what scored them is part of their content.
+        """
         if (row, mirrored) in self._in_memory:
             return self._in_memory[row, mirrored]
         if (entry := self._stored(row, mirrored)) is not None:
@@ -179,6 +183,8 @@ class EncodedPairs:
             "sizes": size_ids(pair),
             "prompt": torch.frombuffer(bytearray(hashlib.sha256(pair.prompt.encode()).digest()), dtype=torch.uint8),
         }
+        if pair.gap is not None:
+            entry["gap"] = torch.tensor(pair.gap, dtype=torch.float64)
         self._remember(row, mirrored, entry)
         return entry
 

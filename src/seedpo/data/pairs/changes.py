@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 import torch
+from torch import Tensor
 
 from seedpo.data.pairs.readers import expect
 from seedpo.data.pairs.views import PairsView
@@ -54,10 +55,7 @@ def relabel(reward: Reward, *, name: str, gap: float) -> Change:
     """
 
     def pair(row: int, pair: LabelledPair) -> LabelledPair:
-        scores = reward(torch.stack([pair.chosen, pair.rejected]), [pair.prompt] * 2).detach().double().cpu()
-        if not torch.isfinite(scores).all():
-            raise DataError(f"reward {name} gives pair {row} ({shown(pair.prompt)}) a score that is not finite")
-        first, second = torch.softmax(scores, 0).tolist()
+        first, second = torch.softmax(_scores(reward, name, row, pair), 0).tolist()
         if first - second > gap:
             return replace(pair, chosen_probability=1.0)
         if second - first > gap:
@@ -65,6 +63,34 @@ def relabel(reward: Reward, *, name: str, gap: float) -> Change:
         return replace(pair, chosen_probability=0.5)
 
     return Change(label=f"relabel={name} {gap!r}", pair=pair)
+
+
+def with_gap(reward: Reward, *, name: str, definition: str = "") -> Change:
+    """The gap of a reward between both images of a pair, which keeps its label.
+
+    The images are scored in the size that is trained on, each pair by itself, so that the gap does not depend on the
+    rest of a batch.
+
+    Args:
+        reward: the scorer.
+        name: what the reward is called.
+        definition: what else tells it from others of its name.
+    """
+
+    def pair(row: int, pair: LabelledPair) -> LabelledPair:
+        chosen, rejected = _scores(reward, name, row, pair).tolist()
+        return replace(pair, gap=chosen - rejected)
+
+    return Change(label=f"gap={name}{definition}", pair=pair)
+
+
+@torch.no_grad()
+def _scores(reward: Reward, name: str, row: int, pair: LabelledPair) -> Tensor:
+    """Scores of both images, (2,) float64 on the CPU."""
+    scores = reward(torch.stack([pair.chosen, pair.rejected]), [pair.prompt] * 2).detach().double().cpu()
+    if not torch.isfinite(scores).all():
+        raise DataError(f"reward {name} gives pair {row} ({shown(pair.prompt)}) a score that is not finite")
+    return scores
 
 
 class ChangedPairs(PairsView):
