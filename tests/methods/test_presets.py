@@ -36,6 +36,7 @@ def test_the_methods() -> None:
         "lpo": ("steps", "previews", False, False),
         "flow-grpo": ("steps", "images", False, True),
         "online-dpo": ("noise", "images", False, True),
+        "pnapo": ("noise", "images", False, True),
         "dgpo": ("noise", "images", False, True),
         "nft": ("noise", "images", False, True),
     }
@@ -150,3 +151,18 @@ def test_published_settings_of_images_drawn_online(
     assert config.objective.advantage_limit == 5.0
     assert config.learning_rate == 3e-4
     assert METHODS[name].paper in METHODS[name].summary
+
+
+def test_pnapo_is_online_dpo_of_the_untrained_model_s_images() -> None:
+    config = build_config(RunConfig, METHODS["pnapo"].defaults, {"method": "pnapo"})
+    assert (config.beta, config.groups.images_per_prompt, config.groups.drawn_by) == (5000.0, 2, "reference")
+    assert (config.objective.gap_scale, config.objective.prior_noise, config.reference.kind) == (1.0, True, "frozen")
+    assert (config.sampling.num_inference_steps, config.sampling.guidance_scale) == (50, 1.0)
+
+
+def test_smpo_compares_pickscores_by_their_range() -> None:
+    config = build_config(RunConfig, METHODS["smpo"].defaults, {"method": "smpo"})
+    assert (config.pairs.gap_reward, config.objective.gap_scale) == ("pickscore", 10.0)
+    assert config.objective.gap_temperature == pytest.approx(
+        100 * (0.28201571106910706 - 0.11543526500463486), rel=3e-3
+    )

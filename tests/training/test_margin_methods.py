@@ -24,6 +24,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("linear-dpo", {"gamma": 0.05}),
     "dmpo": ("dmpo", {"model": "scenes-flow", "objective": {"dmpo_smoothing": 0.1}}),
     "smpo": ("smpo", {"pairs": {"flip": True}, "objective": {"loser_scale": "pair"}}),
+    "pnapo": ("pnapo", {"objective": {"beta_decay": [1, 3]}, "groups": {"updates_per_rollout": 2}}),
     "automatic": ("diffusion-dpo", {"beta": 5000.0, "objective": AUTOMATIC}),
 }
 TIMED = ("seconds", "pairs_per_second", "peak_memory_gib")

@@ -91,11 +91,11 @@ def test_a_key_acts_or_is_named(method: str, text: str, methods: set[str]) -> No
 @pytest.mark.parametrize(
     ("text", "methods"),
     [
-        ("groups.pairs=all", {"online-dpo"}),
-        ("groups.drawn_by=reference", {"online-dpo", "dgpo", "nft"}),
+        ("groups.pairs=all", {"online-dpo", "pnapo"}),
+        ("groups.drawn_by=reference", {"online-dpo", "pnapo", "dgpo", "nft"}),
         ("groups.normalise=mean", {"dgpo", "nft", "flow-grpo"}),
         ("objective.error_clip=0.1", {"dgpo"}),
-        ("objective.prior_noise=true", {"online-dpo"}),
+        ("objective.prior_noise=true", {"online-dpo", "pnapo"}),
         ("objective.advantage_limit=2", {"dgpo", "nft", "flow-grpo"}),
         ("noise_weight=clean", NOISE & MARGINS | {"dgpo"}),
         ("loss=ipo", MARGINS),

@@ -89,6 +89,7 @@ def _of_images(*, max_steps: int, evaluate_every: int) -> dict[str, dict[str, An
     groups = {"images_per_prompt": 8, "prompts_per_rollout": 8}
     return {
         "online-dpo": {**changes, "beta": 50.0, "batch_size": 16, "groups": {**groups, "prompts_per_rollout": 16}},
+        "pnapo": {**changes, "beta": 50.0, "batch_size": 16, "groups": {"prompts_per_rollout": 64}},
         "dgpo": {**changes, "beta": 50.0, "groups": groups},
         "nft": {**changes, "groups": groups},
     }
