@@ -41,6 +41,7 @@ from seedpo.models.settings import LoraForm, ModelSettings
 from seedpo.processes import on_main_process
 from seedpo.run_folders import RunFolder
 from seedpo.settings import build_config
+from seedpo.training.run import reference_rule
 from seedpo.training.run_folder import create_run_folder
 from seedpo.training.settings import RunConfig
 from seedpo.training.trainer import Trainer
@@ -70,6 +71,10 @@ class DealtPairs:
     rows: Callable[[int], list[int]]
     look: Callable[[int], None] = field(default=lambda batch: None)
     batch: int = 0
+    rolls_out: Callable[[int], bool] = field(default=lambda batch: False)
+
+    def rolls_out_within(self, batches: int) -> bool:
+        return any(self.rolls_out(self.batch + number) for number in range(batches))
 
     def next_batch(self) -> ImagePairs:
         rows = self.rows(self.batch)
@@ -271,15 +276,19 @@ def train(
         on_main_process(accelerator, lambda: create_run_folder(path, config))
     dealt = rows(rank, world)
     pairs = DealtPairs(policy, dealt, look(policy, rank) if look else lambda batch: None)
+    # One of two processes rolls out for batch 0, the other for batch 2.
+    pairs.rolls_out = lambda batch: batch == 2 * rank or (world == 1 and batch == 2)
+    trained_on = source(policy, dealt) if source else pairs
     trainer: Trainer[Any] = Trainer(
         policy=policy,
         method=method,
-        source=source(policy, dealt) if source else pairs,
+        source=trained_on,
         config=config,
         folder=RunFolder.open(path),
         evaluator=evaluator,
         accelerator=accelerator,
         progress=False,
+        rule=reference_rule(config, policy, trained_on),
     )
     trainer.train(resume="latest" if resume else None)
     return policy
@@ -423,10 +432,31 @@ def adapters(accelerator: Accelerator, root: Path) -> dict[str, Any]:
     return {}
 
 
+REFERENCES: dict[str, dict[str, Any]] = {
+    "ema": {"reference": {"kind": "ema", "decay": 0.5}},
+    "full": {"reference": {"kind": "ema", "decay": 0.5, "decay_rise": 0.2}, "adapter": "full"},
+    "rollout": {"reference": {"kind": "rollout"}},
+    "reset": {"reference": {"kind": "reset", "every": 2}},
+    "distance": {"reference": {"kind": "reset", "distance": 1e-7}, "rows": rows_unevenly, "look": look_unevenly},
+}
+"""Runs whose reference moves."""
+
+
+def references(accelerator: Accelerator, root: Path) -> dict[str, Any]:
+    """The run of each kind, and the same stopped and resumed."""
+    for name, changes in REFERENCES.items():
+        train(accelerator, root / f"{name}-whole", **changes)
+        train(accelerator, root / f"{name}-stopped", max_steps=2, **changes)
+        train(accelerator, root / f"{name}-stopped", resume=True, **changes)
+    return {}
+
+
 def main(layout: str, root: Path) -> None:
     torch.use_deterministic_algorithms(True)
     accelerator = cpu_accelerator(toy_config())
-    results = {"whole": whole, "shards": shards, "adapters": adapters}[layout](accelerator, root)
+    results = {"whole": whole, "shards": shards, "adapters": adapters, "references": references}[layout](
+        accelerator, root
+    )
     (root / f"results-{accelerator.process_index}.json").write_text(json.dumps(results))
 
 

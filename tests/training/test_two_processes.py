@@ -12,7 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.real_processes import ANCHORED, GROUPS, IMAGES, ONLINE, TEXT, Evaluation, forms, one_by_one, train
+from tests.training.real_processes import (
+    ANCHORED,
+    GROUPS,
+    IMAGES,
+    ONLINE,
+    REFERENCES,
+    TEXT,
+    Evaluation,
+    forms,
+    one_by_one,
+    train,
+)
 from tests.training.test_crashes import ROOT, child_environment
 from tests.training.toys import (
     WEIGHTS,
@@ -59,6 +70,11 @@ def adapters_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_two("adapters", tmp_path_factory.mktemp("adapters"))
 
 
+@pytest.fixture(scope="module")
+def references_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_two("references", tmp_path_factory.mktemp("references"))
+
+
 @pytest.fixture(scope="module", params=["lora", "full"])
 def adapter(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -77,9 +93,10 @@ def lines(path: Path, kind: str = "train") -> list[dict[str, Any]]:
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
-    """Those of the last step and their average."""
-    files = [*(path / LAST / "policy").glob("*.safetensors"), *(path / LAST / "average").glob("*.safetensors")]
-    assert len(files) == 2
+    """Those of the last step, their average, and those of the reference if it moves."""
+    parts = [part for part in ("policy", "average", "reference") if (path / LAST / part).exists()]
+    files = [file for part in parts for file in (path / LAST / part).glob("*.safetensors")]
+    assert len(files) == len(parts) >= 2
     return {f"{file.parent.name}/{name}": value for file in files for name, value in load_file(file).items()}
 
 
@@ -268,6 +285,26 @@ class TestAdapters:
         assert (stopped / LAST / "optimizer.safetensors").read_bytes() == (
             whole / LAST / "optimizer.safetensors"
         ).read_bytes()
+        assert all(torch.equal(value, weights(whole)[key]) for key, value in weights(stopped).items())
+
+
+@pytest.mark.slow
+class TestReferences:
+    """A reference moves on both processes at the same update, whichever of them asks for it."""
+
+    @pytest.mark.parametrize("name", REFERENCES)
+    def test_give_the_same(self, references_root: Path, name: str, tmp_path: Path) -> None:
+        train(cpu_accelerator(toy_config()), tmp_path / "one", **REFERENCES[name])
+        assert any(key.startswith("reference/") for key in weights(tmp_path / "one"))
+        assert max(line["distance"] for line in lines(tmp_path / "one")) > 1e-8
+        assert_same_run(references_root / f"{name}-whole", tmp_path / "one")
+
+    @pytest.mark.parametrize("name", REFERENCES)
+    def test_go_on_bit_for_bit(self, references_root: Path, name: str) -> None:
+        stopped, whole = (references_root / f"{name}-{kind}" for kind in ("stopped", "whole"))
+        assert lines(stopped) == lines(whole)
+        for file in ("optimizer.safetensors", "rank-0.json", "rank-1.json"):
+            assert (stopped / LAST / file).read_bytes() == (whole / LAST / file).read_bytes(), file
         assert all(torch.equal(value, weights(whole)[key]) for key, value in weights(stopped).items())
 
 
