@@ -1,10 +1,11 @@
 """Runs of the embedded model that are killed (SIGKILL) at random moments until they get through: ``make kill``.
 
 Three kinds of run take turns: Diffusion-DPO, whose caches are built first and whose reference comes from one; SPO,
-which samples its pairs, against an average of itself; and SPO in two processes. Each has a folder of its own. A child process trains; at a random
-moment it is killed, and another one goes on, to be killed again. Of two processes one is killed and then the other, as
-the launcher does when it has lost one. Once a run gets to the end, everything that it wrote must be what a run wrote
-that was never killed. This repeats until enough kills have happened. What each of them hit is written down.
+which samples its pairs, against an average of itself; and SPO in two processes. Each has a folder of its own. A child
+process trains; at a random moment it is killed, and another one goes on, to be killed again. Of two processes one is
+killed and then the other, as the launcher does when it has lost one. Once a run gets to the end, everything that it
+wrote must be what a run wrote that was never killed. This repeats until enough kills have happened. What each of them
+hit is written down.
 
 A child is a fork of this process, which has imported everything and computed nothing.
 """
