@@ -95,6 +95,24 @@ def _of_images(*, max_steps: int, evaluate_every: int) -> dict[str, dict[str, An
     }
 
 
+def _of_step_groups(*, max_steps: int, evaluate_every: int) -> dict[str, dict[str, Any]]:
+    """What Flow-GRPO changes for an embedded model.
+
+    The ratio of a policy that moves as fast spreads 11 times as far at 512 entries as at Stable Diffusion 3's 65,536.
+    """
+    return {
+        "flow-grpo": {
+            "learning_rate": 3e-3,
+            "clip_range": 0.01,
+            "batch_size": 32,
+            "max_steps": max_steps,
+            "evaluate_every": evaluate_every,
+            "groups": {"images_per_prompt": 8, "prompts_per_rollout": 12},
+            "step_groups": {"trained_steps": 3},
+        }
+    }
+
+
 MODELS = Registry(
     "model",
     (
@@ -110,6 +128,7 @@ MODELS = Registry(
             by_method={
                 **_of_pairs(max_steps=64, evaluate_every=16),
                 **_of_images(max_steps=32, evaluate_every=8),
+                **_of_step_groups(max_steps=32, evaluate_every=8),
                 "spo": {
                     "learning_rate": 6e-4,
                     "batch_size": 32,
@@ -143,6 +162,7 @@ MODELS = Registry(
             by_method={
                 **_of_pairs(max_steps=24, evaluate_every=12),
                 **_of_images(max_steps=16, evaluate_every=8),
+                **_of_step_groups(max_steps=24, evaluate_every=12),
                 "spo": {
                     "beta": 10.0,
                     "learning_rate": 1e-3,
