@@ -151,9 +151,9 @@ class AnchorConfig(Section):
 
     kl: float = Field(0.0, ge=0.0)
     """Weight of the mean squared distance of the policy's means from those of `toward` (DiverseGRPO): of what the
-    network predicts, or of the means of denoising steps, without 1 / std^2. It is a mean over the latent entries, often
-    1e-4 to 1e-2, so that weights of 10 to 1000 are felt. It needs a forward pass of `toward` where the objective makes
-    none, or has its log-probabilities only."""
+    network predicts, or of the means of denoising steps, without 1 / std^2. It is a mean over the latent entries, 1e-4
+    to 1e-1 as the figure `anchor/kl` tells, so that weights of 1 to 1000 are felt. It needs a forward pass of `toward`
+    where the objective makes none, or has its log-probabilities only."""
     steps: Literal["all", "early"] = "all"
     """Where `kl` acts. `early`: at the noisiest third of the times, or in the first third of the sampler's steps."""
     toward: Literal["reference", "initial"] = "reference"
