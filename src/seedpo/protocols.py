@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # whoever reads data to look at them needs no torch
     from torch import Tensor, nn
 
     from seedpo.core.processes import Process
-    from seedpo.core.types import Conditioning, ImagePairs, LossOutput
+    from seedpo.core.types import Conditioning, ImagePairs, Likes, LossOutput
 
 Batch = TypeVar("Batch")
 BatchIn = TypeVar("BatchIn", contravariant=True)
@@ -156,13 +156,13 @@ class DataReader(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledPair:
-    """Two images of one prompt, as a person judged them.
+    """Two images of one prompt, as a person judged them; or one, which somebody liked or not.
 
     Attributes:
-        prompt: what both images were made for.
-        chosen: the preferred image, (3, H, W) in [0, 1].
-        rejected: the other image, of the same size.
-        chosen_probability: 1 for a preference, 0.5 for a tie.
+        prompt: what the images were made for.
+        chosen: the preferred image, or the only one, (3, H, W) in [0, 1].
+        rejected: the other image, of the same size; ``None`` for a like.
+        chosen_probability: 1 for a preference, 0.5 for a tie; of a like 1, or 0 if the image is not liked.
         original_size: height and width of the preferred image before it was resized, in pixels.
         crop: rows and columns that were cut away above and to the left, in pixels of the resized image.
         gap: reward of the preferred image less that of the other; ``None`` if nothing scored them.
@@ -170,11 +170,16 @@ class LabelledPair:
 
     prompt: str
     chosen: Tensor
-    rejected: Tensor
+    rejected: Tensor | None = None
     chosen_probability: float = 1.0
     original_size: tuple[int, int]
     crop: tuple[int, int] = (0, 0)
     gap: float | None = None
+
+    @property
+    def images(self) -> tuple[Tensor, ...]:
+        """The preferred image and the other one; of a like its one."""
+        return (self.chosen,) if self.rejected is None else (self.chosen, self.rejected)
 
 
 class PreferencePairs(Protocol):
@@ -218,20 +223,34 @@ class PreferencePairs(Protocol):
         """
 
 
-class PairEncoder(Protocol):
-    """A set of labelled pairs, seen as latents and embedded prompts."""
+class RowEncoder(Protocol[BatchOut]):
+    """A set of labelled pairs or of likes, seen as latents and embedded prompts."""
 
     def __len__(self) -> int:
-        """Number of pairs."""
+        """Number of rows."""
 
-    def encode(self, rows: Sequence[int], mirrored: Sequence[bool], emptied: Sequence[bool] = ()) -> ImagePairs:
-        """Pairs ready for training.
+    def encode(self, rows: Sequence[int], mirrored: Sequence[bool], emptied: Sequence[bool] = ()) -> BatchOut:
+        """Rows ready for training.
 
         Args:
             rows: their numbers.
-            mirrored: whether both images of each are mirrored left to right.
+            mirrored: whether the images of each are mirrored left to right.
             emptied: whether each has the empty prompt in place of its own; of no length: none has.
         """
+
+
+PairEncoder: TypeAlias = "RowEncoder[ImagePairs]"
+"""A set of labelled pairs, seen as latents and embedded prompts."""
+
+
+class LikesEncoder(Protocol):
+    """A set of likes, seen as latents and embedded prompts."""
+
+    def __len__(self) -> int:
+        """Number of likes."""
+
+    def encode_likes(self, rows: Sequence[int], mirrored: Sequence[bool], emptied: Sequence[bool] = ()) -> Likes:
+        """Single images ready for training; see :meth:`RowEncoder.encode`."""
 
 
 class ReferenceCache(Protocol):

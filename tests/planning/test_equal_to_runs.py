@@ -192,6 +192,20 @@ def test_pairs_that_a_reward_scores(tmp_path: Path, cached: bool, monkeypatch: p
     assert planned(config) > planned(settings(tmp_path, "diffusion-dpo", batch_size=1, max_steps=12))
 
 
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("dspo", {}),
+        ("mapo", {"gradient_accumulation_steps": 2}),
+        ("kto", {"batch_size": 1, "pairs": {"from_scores": "likes-of-pairs"}}),  # a batch embeds a prompt once
+    ],
+)
+def test_other_objectives_on_labelled_images(tmp_path: Path, method: str, changes: dict[str, Any]) -> None:
+    config = settings(tmp_path, method, **{"batch_size": 2, "max_steps": 24, **changes})
+    rows = len(build_pairs(config))
+    assert planned(config, pairs=rows) == counted(lambda: train(config))
+
+
 @pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=slow)])
 def test_trained_text_encoders(tmp_path: Path, checkpointing: bool) -> None:
     plain = settings(tmp_path, "diffusion-dpo", kind="sdxl", batch_size=3, gradient_checkpointing=checkpointing)

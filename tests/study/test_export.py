@@ -213,6 +213,9 @@ def test_likes_become_rows_and_pairs_of_liked_and_disliked_images(tmp_path: Path
         for pair in (pairs[index] for index in range(len(pairs)))  # type: ignore[index, arg-type]
     ]
     assert sorted(read) == [(0, 1), (0, 2), (1, 2)], "shares of likes are 1, 1/2 and 0"
+    likes_alone = read_pairs(done.path, PairsConfig(from_scores="likes"))
+    assert isinstance(likes_alone, PairSet)
+    assert likes_alone.liked() == (4, 3), "each like by itself"
     if format == "jsonl":
         row = json.loads(done.path.read_text("utf-8").splitlines()[1])
         assert {key: row[key] for key in ("prompt", "liked", "model", "rater", "question")} == {

@@ -21,12 +21,15 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from seedpo.core.draws import KeyedDraws
-from seedpo.core.types import ImagePairs, LossOutput, StepBatch, StepGroups
+from seedpo.core.types import ImagePairs, Likes, LossOutput, StepBatch, StepGroups
 from seedpo.errors import SeedpoError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.methods.anchors import Anchored, NoiseForm
+from seedpo.methods.dspo import DSPO
 from seedpo.methods.grpo import GRPO
+from seedpo.methods.kto import DiffusionKTO
+from seedpo.methods.mapo import MaPO
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.settings import AnchorConfig, GroupConfig, SamplingConfig, TrajectoryConfig
 from seedpo.methods.sources import step_groups
@@ -101,6 +104,42 @@ class DealtPairs:
 
     def restore(self, state: dict[str, Any]) -> None:
         self.batch = state["batch"]
+
+
+@dataclass
+class DealtLikes:
+    """The preferred images of pairs as single images, half of which are liked."""
+
+    pairs: DealtPairs
+
+    @classmethod
+    def of(cls, policy: PipelinePolicy, rows: Callable[[int], list[int]]) -> DealtLikes:
+        return cls(DealtPairs(policy, rows))
+
+    def next_batch(self) -> Likes:
+        batch = self.pairs.next_batch()
+        assert batch.pair is not None
+        return Likes(
+            latents=batch.chosen_latents,
+            conditioning=batch.conditioning,
+            liked=batch.pair % 4 < 2,
+            pair=batch.pair,
+            visit=batch.visit,
+        )
+
+    def metrics(self) -> Mapping[str, float]:
+        return self.pairs.metrics()
+
+    def state(self) -> dict[str, Any]:
+        return self.pairs.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.pairs.restore(state)
+
+
+def in_turn(rank: int, world: int) -> Callable[[int], list[int]]:
+    """Micro-batches of one process that are the batches of two processes, one after the other."""
+    return lambda batch: rows_in_turn(rank if world > 1 else batch % 2, 2)(batch if world > 1 else batch // 2)
 
 
 WEIGHTS = {"policy_weight": 40.0, "reference_weight": 20.0}
@@ -338,6 +377,12 @@ def with_other_pairs(policy: PipelinePolicy, rows: Callable[[int], list[int]]) -
     return SourceWithData(source=DealtPairs(policy, rows), data=data)
 
 
+OWN: dict[str, dict[str, Any]] = {
+    "dspo": {"method": DSPO(beta=0.5, draws=KeyedDraws(seed=1))},
+    "mapo": {"method": MaPO(beta=0.1, scale=0.5, steps=20.0, draws=KeyedDraws(seed=1))},
+    "kto": {"method": DiffusionKTO(beta=20.0, draws=KeyedDraws(seed=1)), "source": DealtLikes.of},
+}
+"""Objectives of their own; the baseline of likes is of a micro-batch, which must be the same on one process."""
 ANCHORED: dict[str, Any] = {
     "method": Anchored(
         method=KEYED,
@@ -364,6 +409,8 @@ def whole(accelerator: Accelerator, root: Path) -> dict[str, Any]:
     train(accelerator, root / "images-uneven", rows=rows_unevenly, **IMAGES)
     train(accelerator, root / "text-even", **TEXT)
     train(accelerator, root / "anchored-uneven", rows=rows_unevenly, **ANCHORED)
+    for name, own in OWN.items():
+        train(accelerator, root / f"{name}-own", **own, rows=in_turn)
     fault, broken = fail_in_step_2(ZeroDivisionError("by zero")), Evaluation(broken_rank=1)
     return {
         "toys": toy_runs(accelerator, root / "toys"),

@@ -17,10 +17,12 @@ from tests.training.real_processes import (
     GROUPS,
     IMAGES,
     ONLINE,
+    OWN,
     REFERENCES,
     TEXT,
     Evaluation,
     forms,
+    in_turn,
     one_by_one,
     train,
 )
@@ -150,6 +152,14 @@ def test_two_processes_give_those_of_one_with_sampled_images(root: Path, tmp_pat
     train(cpu_accelerator(toy_config()), tmp_path / "images", **IMAGES)
     assert lines(tmp_path / "images")[-1]["grad_norm"] > 0
     assert_same_run(root / "images-uneven", tmp_path / "images", rounding=1e-3)
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_two_processes_give_those_of_one_with_other_objectives(root: Path, tmp_path: Path, name: str) -> None:
+    accumulated: dict[str, Any] = {"batch_size": 2, "gradient_accumulation_steps": 2}
+    train(cpu_accelerator(toy_config()), tmp_path / name, **OWN[name], **accumulated, rows=in_turn)
+    assert lines(tmp_path / name)[-1]["grad_norm"] > 0
+    assert_same_run(root / f"{name}-own", tmp_path / name)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 import torch
@@ -122,6 +122,15 @@ class ImagePairs(TensorRows):
     gap: Tensor | None = None
     prior_noise: Tensor | None = None
 
+    def moved(self, offsets: Tensor) -> ImagePairs:
+        """The same with offsets (B, 2, ...) added to the latents, which are then no longer to be drawn."""
+        return replace(
+            self,
+            chosen_latents=self.chosen_latents + offsets[:, 0],
+            rejected_latents=self.rejected_latents + offsets[:, 1],
+            stds=None,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Likes(TensorRows):
@@ -133,6 +142,7 @@ class Likes(TensorRows):
         liked: (B,) bool.
         pair: number of the row in its set, (B,) int64; with ``visit`` it keys what is drawn for the row.
         visit: how often the row was handed out before, (B,) int64.
+        stds: standard deviations of the autoencoder's distribution of the latents, (B, ...), as of :class:`ImagePairs`.
     """
 
     latents: Tensor
@@ -140,6 +150,11 @@ class Likes(TensorRows):
     liked: Tensor
     pair: Tensor | None = None
     visit: Tensor | None = None
+    stds: Tensor | None = None
+
+    def moved(self, offsets: Tensor) -> Likes:
+        """The same with offsets (B, ...) added to the latents, which are then no longer to be drawn."""
+        return replace(self, latents=self.latents + offsets, stds=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -185,7 +185,15 @@ def conversion_config(config: PairsConfig) -> PairsConfig:
     """How a set is opened to be converted: in its own order, and with its ties unless ``pairs.ties`` was set.
 
     A stream wants a resolution, which has no effect here.
+
+    Raises:
+        ConfigError: if likes are to be read, of which no pairs are made.
     """
+    if config.reads_likes:
+        raise ConfigError(
+            f"pairs.from_scores = {config.from_scores}: pairs are written, and likes are trained on as they lie; leave "
+            "it out"
+        )
     ties = config.ties if "ties" in config.model_fields_set else "half"
     changes = {"ties": ties, "shuffle_buffer": 1, "buckets": False, "resolution": config.resolution or 64}
     return config.model_copy(update=changes)

@@ -13,6 +13,13 @@ SCORE_COLUMNS = ("file", "prompt")
 """Columns of a table of scores before those of the rewards, which may not have these names."""
 
 
+FromScores = Literal["all", "best-worst", "margin", "likes", "likes-of-pairs"]
+"""What is made of scores, ranks and likes: pairs of images, or single images that are liked or not."""
+
+LIKES: tuple[FromScores, ...] = ("likes", "likes-of-pairs")
+"""Those that make single images."""
+
+
 class DataSet(Section):
     """One of several sets of pairs."""
 
@@ -95,10 +102,11 @@ class PairsConfig(Section):
     """Own names of columns, by the usual ones: `{prompt: text, chosen: win, rejected: lose}`, with
     `chosen_probability: p` if there is one. A value within a structure is named with a dot, `meta.text`. The usual
     names are those of any layout that is read, such as `jpg_0`, `jpg_1`, `label_0`. `null`: the usual names."""
-    from_scores: Literal["all", "best-worst", "margin"] = "all"
+    from_scores: FromScores = "all"
     """Pairs that are made where each image has a score, a rank or a like. `all`: every two images of a prompt, equal
     ones as ties; `margin`: every two images that are not a tie; `best-worst`: the best image of a prompt and its worst
-    one. No effect where the data hold pairs."""
+    one. They have no effect where the data hold pairs. Single images for `kto`, which sets it: `likes`, as data of
+    likes say; `likes-of-pairs`, each image of a pair, liked if it is preferred in one."""
     min_gap: float = Field(0.0, ge=0.0)
     """Scores or ranks of one prompt that differ by less than this are a tie. 0: only equal ones are. No effect where
     the data hold pairs."""
@@ -116,7 +124,9 @@ class PairsConfig(Section):
     """Whether both images of a pair are mirrored together, at half of its visits."""
     ties: Literal["drop", "half"] = "drop"
     """Pairs in which neither image is preferred: left out, or trained on with probability 0.5 for each image."""
-    gap_reward: Annotated[str | None, Place(names="rewards")] = None
+    gap_reward: Annotated[str | None, Place(names="rewards"), Scope(fact="objective", values=("dpo",), strict=True)] = (
+        None
+    )
     """Reward, named like `reward`, whose scores of both images `objective.gap_scale` compares. Each pair is scored
     once, when its images are first read; `cache.folder` keeps the gap with the latents. None: no pair is scored."""
     empty_prompts: float = Field(0.0, ge=0.0, le=1.0)
@@ -145,6 +155,20 @@ class PairsConfig(Section):
             raise ValueError(
                 f"pairs.buckets needs a pairs.resolution that is a multiple of 64, and it is {self.resolution}; set it "
                 "to 512 for Stable Diffusion 1.5, to 1024 for XL"
+            )
+        return self
+
+    @property
+    def reads_likes(self) -> bool:
+        """Whether single images are read, each liked or not."""
+        return self.from_scores in LIKES
+
+    @model_validator(mode="after")
+    def _likes_are_usable(self) -> Self:
+        if self.reads_likes and self.ties == "half":
+            raise ValueError(
+                f"pairs.ties = half: with pairs.from_scores = {self.from_scores} an image is liked or it is not; leave "
+                "it out"
             )
         return self
 

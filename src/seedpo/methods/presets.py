@@ -58,6 +58,13 @@ DATA_SET = SourceKind(
     why_no_people="draws no images; `seedpo study export` makes data for it from votes",
 )
 
+LIKES = SourceKind(
+    target="seedpo.methods.sources.offline:build_likes",
+    judged=None,
+    gives="likes",
+    why_no_people="draws no images; `seedpo study export` makes data for it from likes",
+)
+
 TRAJECTORIES = SourceKind(
     target="seedpo.methods.sources.trajectories:build_source", judged="images", gives="steps", section="trajectories"
 )
@@ -221,6 +228,19 @@ METHODS = Registry(
                 "pairs": {"gap_reward": "pickscore"},
                 "objective": {"gap_scale": 10.0, "gap_temperature": 16.7},
             },
+        ),
+        Preset(
+            name="kto",
+            title="Diffusion-KTO",
+            paper="arXiv 2404.04465",
+            summary="the expected utility of single images that people like or not (arXiv 2404.04465)",
+            target="seedpo.methods.kto:kto_objective",
+            log_prob="noise",
+            objective="kto",
+            source=LIKES,
+            defaults={"beta": 5000.0, "learning_rate": 1e-5, "pairs": {"from_scores": "likes"}},
+            why_no_gamma="of a single image the log-probability is known but for a constant, which only equal weights "
+            "of policy and reference cancel; raise beta, or use diffusion-dpo",
         ),
         Preset(
             name="d3po",

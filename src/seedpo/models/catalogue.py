@@ -79,6 +79,7 @@ def _of_pairs(*, max_steps: int, evaluate_every: int) -> dict[str, Mapping[str, 
         "mapo": changes | {"beta": 0.1},
         # The scores of both scorers, of the drawings and PickScore, span about 17 units: T stays as published.
         "smpo": {**changes, "pairs": {"gap_reward": "scenes-scorer"}},
+        "kto": {**changes, "pairs": {"from_scores": "likes-of-pairs"}},
     }
     return dict.fromkeys(("diffusion-dpo", "linear-dpo", "dmpo", "sdpo"), changes) | own
 

@@ -334,13 +334,15 @@ def _scored(pairs: BlankPairs, config: RunConfig, recorder: Recorder) -> Prefere
 def _from_pairs(config: RunConfig, process: Process, guesses: Guesses, gpus: int) -> Workload:
     """Runs one batch of pairs that are new, and one of pairs that were met before."""
     recorder, batch = Recorder(), config.batch_size
-    policy, pairs = StandInPolicy(process, recorder), BlankPairs(batch)
+    gives = METHODS[config.method].source.gives
+    policy, pairs = StandInPolicy(process, recorder), BlankPairs(batch, images=1 if gives == "likes" else 2)
     scored = _scored(pairs, config, recorder)
     unmirrored = {
         "pairs": config.pairs.model_copy(update={"flip": False}),
         "fidelity": config.fidelity.model_copy(update={"independent_flips": False}),
     }
-    supplies = Supplies(policy=policy, pairs=lambda: (pairs, EncodedPairs(scored, policy)))
+    encoded = EncodedPairs(scored, policy)
+    supplies = Supplies(policy=policy, pairs=lambda: (pairs, encoded), likes=lambda: (pairs, encoded))
     settings = config.model_copy(update=unmirrored)
     source = _with_anchor_data(METHODS[config.method].source.build(settings, supplies), settings, policy)
     method, generator = build_method(config), torch.Generator().manual_seed(0)
@@ -355,7 +357,7 @@ def _from_pairs(config: RunConfig, process: Process, guesses: Guesses, gpus: int
     rows = _sum(_scaled(counts[0], new / batch), _scaled(counts[1], (units - new) / batch))
     rows = {(activity, part): count for (activity, part), count in rows.items() if part not in cached}
     return Workload(
-        unit="pair",
+        unit="like" if gives == "likes" else "pair",
         units=units,
         pairs_per_unit=Fraction(1),
         rows=rows,

@@ -222,16 +222,18 @@ class BlankPrompts(Sequence[str]):
 
 
 class BlankPairs:
-    """Labelled pairs of one pixel, all prompts different.
+    """Labelled pairs or likes of one pixel, all prompts different.
 
     Args:
         count: number of pairs.
+        images: of each, 2 or 1.
     """
 
     sequential = False
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, images: int = 2) -> None:
         self.count = count
+        self.images = images
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -244,7 +246,8 @@ class BlankPairs:
     def __getitem__(self, row: int) -> LabelledPair:
         """One pair."""
         blank = blank_images(1)[0]
-        return LabelledPair(prompt=self.prompt(row), chosen=blank, rejected=blank, original_size=(1, 1))
+        other = blank if self.images > 1 else None
+        return LabelledPair(prompt=self.prompt(row), chosen=blank, rejected=other, original_size=(1, 1))
 
     def prompt(self, row: int) -> str:
         """Its prompt."""

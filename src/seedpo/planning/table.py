@@ -38,7 +38,7 @@ def _heading(plan: Plan) -> str:
 
 
 def _work(plan: Plan) -> str:
-    rows = [("", "forwards per pair", "TFLOP per pair", "share", "hours")]
+    rows = [("", f"forwards per {_thing(plan)}", f"TFLOP per {_thing(plan)}", "share", "hours")]
     rows += [
         (
             line.name,
@@ -53,11 +53,16 @@ def _work(plan: Plan) -> str:
     return text_table(rows, align=">")
 
 
+def _thing(plan: Plan) -> str:
+    """What a loss is of."""
+    return "like" if plan.unit == "like" else "pair"
+
+
 def _totals(plan: Plan) -> str:
     config = plan.config
     batch = config.batch_size * config.gradient_accumulation_steps * plan.gpus
-    unit = "" if plan.unit == "pair" else f" ({plan.unit})"
-    total = f"{plan.pairs:,.0f} pairs, {_flops(plan.flops)}, {_hours(plan.hours)} hours"
+    unit = "" if plan.unit == _thing(plan) else f" ({plan.unit})"
+    total = f"{plan.pairs:,.0f} {_thing(plan)}s, {_flops(plan.flops)}, {_hours(plan.hours)} hours"
     if plan.gpus > 1:
         total += f" ({_hours(plan.hours * plan.gpus)} GPU-hours)"
     lines = [f"{config.max_steps} steps of {batch}{unit}: {total}"]

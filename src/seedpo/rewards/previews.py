@@ -88,8 +88,10 @@ class PixelPairs:
             DataError: if a row cannot be read.
         """
         read = [self.pairs[row] for row in rows]
-        chosen = [self._prepared(pair.chosen, mirror) for pair, mirror in zip(read, mirrored, strict=True)]
-        rejected = [self._prepared(pair.rejected, mirror) for pair, mirror in zip(read, mirrored, strict=True)]
+        chosen, rejected = (
+            [self._prepared(pair.images[side], mirror) for pair, mirror in zip(read, mirrored, strict=True)]
+            for side in (0, 1)
+        )
         return ImagePairs(
             chosen_latents=torch.cat(chosen),
             rejected_latents=torch.cat(rejected),

@@ -49,6 +49,13 @@ def check_combinations(config: RunConfig, preset: Preset) -> None:
 
 
 def _require_supplies(config: RunConfig, preset: Preset) -> None:
+    reads_likes, value = preset.source.gives == "likes", f"pairs.from_scores = {config.pairs.from_scores}"
+    if reads_likes and not config.pairs.reads_likes:
+        raise ConfigError(f"{value} makes pairs, and {config.method} trains on single images; set it to likes")
+    if config.pairs.reads_likes and not reads_likes:
+        raise ConfigError(
+            f"{value} makes single images, and {config.method} trains on pairs; set it to all, or use method kto"
+        )
     if preset.source.fixed_pairs:
         data_of(config)
     elif config.feedback.study is None:
@@ -154,6 +161,11 @@ def check_validation(config: RunConfig) -> None:
     name = config.pairs.validation
     if name is None:
         return
+    if METHODS[config.method].source.gives == "likes":
+        raise ConfigError(
+            f"pairs.validation = {name}: {config.method} trains on single images, which are ranked against none, and "
+            "its loss depends on the mean of a batch; set pairs.validation to null, and look at evaluation.rewards"
+        )
     if not METHODS[config.method].source.fixed_pairs:
         raise ConfigError(
             f"pairs.validation = {name}: {config.method} makes its own pairs, and none are kept out; its held-out "

@@ -25,6 +25,12 @@ EXPECTATIONS: Mapping[str, Mapping[str, str]] = {
         "rewards/accuracies": "0 at step 1, where every margin is 0, then about 0.5, rising slowly",
         "margin_abs": "0 at first, and small at the published betas, where sigma(-m) is 1/2 for every pair",
     },
+    "kto": {
+        "loss": "starts at 1/2 of the weights objective.liked_weight and objective.disliked_weight, and falls slowly",
+        "rewards/accuracies": "share of images that moved as people wished, from Q on; 0 at step 1, then about 0.5, "
+        "rising",
+        "margin_abs": "0 at first, best near 1; above 6 (`saturated`) lower beta",
+    },
     "mapo": {
         "loss": "starts near the error of the preferred images plus beta times about 0.7, and falls slowly",
         "rewards/accuracies": "share of pairs whose preferred image the model fits better; it starts where the model "

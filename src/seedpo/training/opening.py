@@ -46,8 +46,8 @@ def likely_mistakes(config: RunConfig, *, pairs: int | None, processes: int) -> 
     lines = warnings_of_idle_keys(config)
     if pairs and (visits := visits_of_a_pair(config, pairs, processes)) > OFTEN:
         lines.append(
-            f"each of the {pairs} pairs is seen about {visits:.0f} times, and is then learnt by heart; lower max_steps "
-            f"to {max(int(config.max_steps * OFTEN / visits), 1)} or fewer, or add pairs"
+            f"each of the {pairs} {_things(config)} is seen about {visits:.0f} times, and is then learnt by heart; "
+            f"lower max_steps to {max(int(config.max_steps * OFTEN / visits), 1)} or fewer, or add {_things(config)}"
         )
     warmup = config.optimizer.warmup_steps
     if warmup and warmup >= config.max_steps:
@@ -67,7 +67,14 @@ def _data(config: RunConfig, pairs: int | None, processes: int) -> str:
     label = data_label(data_of(config))
     if pairs is None:
         return f"{label}, a stream"
-    return f"{label}, {pairs:,} pairs, each seen about {visits_of_a_pair(config, pairs, processes):.3g} times"
+    return (
+        f"{label}, {pairs:,} {_things(config)}, each seen about {visits_of_a_pair(config, pairs, processes):.3g} times"
+    )
+
+
+def _things(config: RunConfig) -> str:
+    """What the data hold."""
+    return "likes" if config.pairs.reads_likes else "pairs"
 
 
 def _prompts(config: RunConfig) -> str:

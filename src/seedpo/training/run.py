@@ -19,6 +19,7 @@ from accelerate import Accelerator
 
 from seedpo.core.flow import FlowProcess
 from seedpo.core.processes import Process, with_last_step_clamped
+from seedpo.data.cache.pairs import EncodedPairs
 from seedpo.data.pairs.selection import SkippingPairs
 from seedpo.data.prompts.reading import load_prompts
 from seedpo.errors import ConfigError
@@ -154,7 +155,7 @@ def build_source(
     """The source of pairs of the run's method, for one process of several; ``progress`` shows votes coming in."""
     caches = caches or Caches(policy=policy, spread=config.fidelity.sampled_latents)
 
-    def labelled() -> tuple[SkippingPairs, PairEncoder]:
+    def labelled() -> tuple[SkippingPairs, EncodedPairs]:
         training = pairs or build_pairs(config)
         return training, caches.encoder(training)
 
@@ -163,6 +164,7 @@ def build_source(
         prompts=lambda: named_prompts(config.prompts, model=config.model),
         judge=lambda: _judge(config, policy, progress=progress and rank == 0),
         pairs=labelled,
+        likes=labelled,
         draws=caches.draws,
         preview_decode=lambda: _preview_decoder(config, policy),
         decode=partial(policy.decode, clamp=False) if config.fidelity.previews_clamped_late else None,

@@ -13,9 +13,11 @@ from seedpo.data.files.splits import SplitWish
 from seedpo.data.pairs.changes import SQUARE_TIME_IDS, TIES_AS_WINS, Change, ChangedPairs, with_gap
 from seedpo.data.pairs.readers import pairs_ahead
 from seedpo.data.pairs.selection import SkippingPairs, divided_by_prompt, shared_images
+from seedpo.data.pairs.sets import one_kind_of_likes
+from seedpo.data.pairs.streams import StreamedPairs
 from seedpo.data.reading import load_data, opening_lines
 from seedpo.data.settings import DataSet, PairsConfig, data_label
-from seedpo.errors import ConfigError
+from seedpo.errors import ConfigError, DataError
 from seedpo.evaluation.pair_validation import PairValidation
 from seedpo.methods.presets import METHODS
 from seedpo.protocols import PreferencePairs
@@ -82,7 +84,9 @@ def build_anchor_pairs(config: RunConfig) -> SkippingPairs:
         DataError: if pairs cannot be read.
     """
     assert config.anchor.data_set is not None
-    return _changed(config, _opened(config, config.anchor.data_set, config.pairs))
+    # Pairs also beside an objective on likes.
+    changes = {"from_scores": "all"} if config.pairs.reads_likes else {}
+    return _changed(config, _opened(config, config.anchor.data_set, config.pairs.model_copy(update=changes)))
 
 
 def _opened(
@@ -93,6 +97,8 @@ def _opened(
     pairs = load_data(name, settings, seed=config.seed, wish=wish)
     for line in opening_lines(pairs):
         logger.info("%s", line)
+    if settings.reads_likes and not isinstance(pairs, StreamedPairs) and not all(liked := pairs.liked()):
+        raise DataError(one_kind_of_likes(f"data = {data_label(name)}", *liked))
     return pairs_ahead(pairs, readers=settings.readers)
 
 

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pytest
+from PIL import Image
+
 from seedpo.data.check.findings import Findings, check_pairs, least_tokens
+from seedpo.data.check.sheet import write_contact_sheet
 from seedpo.data.check.text import SHOWN, findings_text
 from seedpo.data.pairs.sets import PairSet
 from seedpo.data.pairs.streams import StreamedPairs
@@ -54,6 +60,57 @@ class TestCounts:
         assert findings.prompts == 4
         assert findings.empty_prompts == ["set.parquet row 2"]
         assert findings.long_prompts == ["set.parquet row 4"]
+
+
+class TestLikes:
+    FILES = (image_file(RED), image_file(BLUE), image_file(GREEN), image_file(RED))
+    CONFIG = PairsConfig(from_scores="likes")
+
+    def findings(self, *liked: object, prompts: tuple[str, ...] = ("a", "a", "b", "a")) -> Findings:
+        columns = {"prompt": list(prompts), "image": list(self.FILES), "liked": list(liked)}
+        return check_pairs(
+            PairSet.of_table(pa.table(columns), origin="likes.parquet", config=self.CONFIG), progress=False
+        )
+
+    def test_both_kinds_and_each_image_once_are_counted(self) -> None:
+        findings = self.findings(1, 0, 1, 1)
+        assert (findings.unit, findings.liked, findings.pairs, findings.checked) == ("likes", (3, 1), 4, 4)
+        assert (findings.compared, findings.shapes.sizes.total(), findings.shapes.different_sizes) == (4, 4, 0)
+        assert findings.repeated == ["likes.parquet row 3 = likes.parquet row 0"]
+        assert not findings.contradictions
+        assert not findings.same_image
+        assert not findings.stops
+        assert not findings.omitted
+        assert "checked: 4 likes" in findings_text(findings)
+        json.dumps(findings.as_json())
+
+    def test_other_labels_of_one_image_are_listed(self) -> None:
+        findings = self.findings(1, 0, 1, 0)
+        assert findings.contradictions == ["likes.parquet row 3 != likes.parquet row 0"]
+        other_prompt = self.findings(1, 0, 1, 0, prompts=("a", "a", "b", "c"))
+        assert not other_prompt.contradictions
+        assert [entry.second.place for entry in other_prompt.alike.other_prompts] == ["likes.parquet row 3"]
+        assert str(other_prompt.alike.other_prompts[0].second) == "likes.parquet row 3 not liked"
+
+    def test_likes_that_look_alike_are_listed_with_their_labels(self) -> None:
+        near = [noise_file("JPEG", size=(64, 64), seed=0), noise_file(size=(64, 64), seed=0)]
+        columns = {"prompt": ["a"] * 2, "image": near, "liked": [True, False]}
+        pairs = PairSet.of_table(pa.table(columns), origin="likes.parquet", config=self.CONFIG)
+        (alike,) = check_pairs(pairs, progress=False).alike.pairs
+        assert alike.is_turned
+
+    @pytest.mark.parametrize(("liked", "counts"), [(1, (4, 0)), (0, (0, 4))])
+    def test_one_kind_alone_stops_a_run(self, liked: int, counts: tuple[int, int]) -> None:
+        findings = self.findings(*[liked] * 4)
+        assert findings.liked == counts
+        assert len(findings.stops) == 1
+
+    def test_sheets_show_single_images(self, tmp_path: Path) -> None:
+        columns = {"prompt": ["a", "b"], "image": list(self.FILES[:2]), "liked": [True, False]}
+        pairs = PairSet.of_table(pa.table(columns), origin="likes.parquet", config=self.CONFIG)
+        write_contact_sheet(pairs, [0, 1], tmp_path / "sheet.png", title="likes")
+        with Image.open(tmp_path / "sheet.png") as sheet:
+            assert sheet.width > 0
 
 
 class TestUnreadable:

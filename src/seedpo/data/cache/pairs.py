@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from seedpo.core.types import Conditioning, ImagePairs
+from seedpo.core.types import Conditioning, ImagePairs, Likes
 from seedpo.data.cache.digests import digest
 from seedpo.data.cache.entries import Entry
 from seedpo.data.cache.store import Store
@@ -28,14 +28,14 @@ Part = Literal["vae", "text_encoder"]
 
 @torch.no_grad()
 def encode_pair(pair: LabelledPair, model: Denoiser, *, mirrored: bool, spread: bool = False) -> Entry:
-    """``latents`` of both images, (2, ...), on the CPU; with ``spread`` also their standard deviations, ``stds``.
+    """``latents`` of the K images, (K, ...), on the CPU; with ``spread`` also their standard deviations, ``stds``.
 
     Each pair is encoded alone, so that its latents do not depend on the rest of a batch.
 
     Raises:
         DataError: if the model's autoencoder gives no distribution.
     """
-    images = torch.stack([pair.chosen, pair.rejected])
+    images = torch.stack(pair.images)
     images = images.flip(-1) if mirrored else images
     if not spread:
         return {"latents": model.encode_images(images).cpu()}
@@ -108,22 +108,40 @@ class EncodedPairs:
         Raises:
             DataError: if a row that must be encoded cannot be read.
         """
-        self._begin()
         emptied = emptied or [False] * len(rows)
-        entries = [self._entry(row, flipped) for row, flipped in zip(rows, mirrored, strict=True)]
-        conditioning = self._conditioning(rows, entries, emptied).to(self.model.device)
-        self._release_unused()
-        latents = torch.stack([entry["latents"] for entry in entries]).to(self.model.device)
-        probabilities = torch.stack([entry["chosen_probability"] for entry in entries])
+        entries, conditioning = self._encoded(rows, mirrored, emptied)
+        latents = self._stacked("latents", entries)
         return ImagePairs(
             chosen_latents=latents[:, 0],
             rejected_latents=latents[:, 1],
-            conditioning=conditioning.with_sizes(torch.stack([entry["sizes"] for entry in entries])),
-            chosen_probability=probabilities.to(self.model.device, torch.float32),
-            stds=torch.stack([entry["stds"] for entry in entries]).to(self.model.device) if self.spread else None,
+            conditioning=conditioning,
+            chosen_probability=self._stacked("chosen_probability", entries, torch.float32),
+            stds=self._stacked("stds", entries) if self.spread else None,
             gap=torch.stack([entry["gap"] for entry in entries]) if "gap" in entries[0] else None,
             content=None if self.identity is None else self._contents_of(rows, mirrored, emptied, self.identity),
         )
+
+    def encode_likes(self, rows: Sequence[int], mirrored: Sequence[bool], emptied: Sequence[bool] = ()) -> Likes:
+        """Single images ready for training, of a set of likes; see :meth:`encode`."""
+        entries, conditioning = self._encoded(rows, mirrored, emptied or [False] * len(rows))
+        return Likes(
+            latents=self._stacked("latents", entries)[:, 0],
+            conditioning=conditioning,
+            liked=self._stacked("chosen_probability", entries, torch.float32) > 0.5,
+            stds=self._stacked("stds", entries)[:, 0] if self.spread else None,
+        )
+
+    def _encoded(
+        self, rows: Sequence[int], mirrored: Sequence[bool], emptied: Sequence[bool]
+    ) -> tuple[list[Entry], Conditioning]:
+        self._begin()
+        entries = [self._entry(row, flipped) for row, flipped in zip(rows, mirrored, strict=True)]
+        conditioning = self._conditioning(rows, entries, emptied).to(self.model.device)
+        self._release_unused()
+        return entries, conditioning.with_sizes(torch.stack([entry["sizes"] for entry in entries]))
+
+    def _stacked(self, name: str, entries: Sequence[Entry], dtype: torch.dtype | None = None) -> Tensor:
+        return torch.stack([entry[name] for entry in entries]).to(self.model.device, dtype)
 
     def expect(self, rows: Sequence[int], mirrored: Sequence[bool]) -> None:
         """Says which pairs are encoded next: they can be read ahead, unless their latents are known or may be."""
@@ -162,7 +180,7 @@ class EncodedPairs:
             self._texts.clear()
 
     def _entry(self, row: int, mirrored: bool) -> Entry:
-        """Latents (2, ...), probability (), sizes (6,) and the prompt's digest (32,) of one pair, on the CPU.
+        """Latents (K, ...), probability (), sizes (6,) and the prompt's digest (32,) of one pair, on the CPU.
 
         Pairs that were scored also have a gap (); what scored them is part of their content.
         """

@@ -45,5 +45,5 @@ def _plain(name: str) -> str:
 def pair_digest(pair: LabelledPair) -> str:
     """SHA-256 of a labelled pair as it was read, in hexadecimal digits."""
     context = f"{pair.chosen_probability!r} {tuple(pair.original_size)} {tuple(pair.crop)}"
-    images = {"chosen": pair.chosen, "rejected": pair.rejected}
+    images = dict(zip(("chosen", "rejected"), pair.images, strict=False))
     return tensors_digest(images, pair.prompt.encode(), context.encode()).hex()

@@ -31,7 +31,7 @@ from seedpo.data.files.inventory import Inventory
 from seedpo.data.images.buckets import Size, cropped_share
 from seedpo.data.images.near_duplicates import MOST_BITS, MOST_LEVELS
 from seedpo.data.pairs.selection import is_apart
-from seedpo.data.pairs.sets import OpenedPair, PairSet, check_size, open_pair
+from seedpo.data.pairs.sets import OpenedPair, PairSet, check_size, one_kind_of_likes, open_pair
 from seedpo.data.pairs.streams import StreamedPairs
 from seedpo.errors import DataError
 
@@ -66,6 +66,7 @@ class Findings:
 
     Attributes:
         origin: what was checked.
+        unit: what is counted: ``pairs`` or ``likes``.
         summary: pairs and what is left out.
         inventory: files and rows, and what was passed over.
         folder_rows: rows of each folder, found and used; none if all files lie in one folder, or of a stream.
@@ -74,6 +75,7 @@ class Findings:
         pairs: number of pairs; `None` for a stream.
         ties: pairs in which neither image is preferred, whether they are left out or not; `None` for a stream.
         unlabelled: pairs that nobody judged, which are left out; `None` for a stream.
+        liked: images that are liked, and that are not; `None` for pairs and streams.
         bad_rows_limit: share of unreadable pairs over which a run stops.
         checked: pairs whose images were read.
         unreadable: what is wrong with those that cannot be read, with file and row.
@@ -97,6 +99,7 @@ class Findings:
     """
 
     origin: str
+    unit: str
     summary: str
     inventory: Inventory
     folder_rows: dict[str, tuple[int, int]]
@@ -105,6 +108,7 @@ class Findings:
     pairs: int | None
     ties: int | None
     unlabelled: int | None
+    liked: tuple[int, int] | None
     bad_rows_limit: float
     checked: int = 0
     unreadable: list[str] = field(default_factory=list)
@@ -129,11 +133,13 @@ class Findings:
     @property
     def stops(self) -> list[str]:
         """What would stop a run."""
-        bad = len(self.unreadable)
-        if bad <= self.bad_rows_limit * self.checked:
-            return []
-        share = f"{bad} of {self.checked} pairs cannot be used ({bad / self.checked:.2%})"
-        return [f"{share}, and pairs.bad_rows_limit allows {self.bad_rows_limit:.2%}"]
+        bad, reasons = len(self.unreadable), []
+        if bad > self.bad_rows_limit * self.checked:
+            share = f"{bad} of {self.checked} {self.unit} cannot be used ({bad / self.checked:.2%})"
+            reasons.append(f"{share}, and pairs.bad_rows_limit allows {self.bad_rows_limit:.2%}")
+        if self.liked is not None and not all(self.liked):
+            reasons.append(one_kind_of_likes(self.origin, *self.liked))
+        return reasons
 
     @property
     def leaks(self) -> list[Overlap]:
@@ -181,7 +187,7 @@ def check_pairs(
     share = measured.validation if isinstance(measured.validation, float) else 0.0
     findings.prompts = _note_all_prompts(texts, pairs, share)
     size = pairs.size() if pairs.config.resolution is None else None
-    seen: dict[tuple[bytes, bytes, bytes], tuple[str, int]] = {}
+    seen: dict[tuple[bytes, ...], tuple[str, int]] = {}
     written: set[str] = set()
     for number, index in enumerate(tqdm(_indices(pairs, rows), desc="pairs", unit="pair", disable=not progress)):
         findings.checked += 1
@@ -219,6 +225,7 @@ def _known_before(pairs: Opened) -> Findings:
     """What is known of a set before its images are read."""
     return Findings(
         origin=pairs.origin,
+        unit="likes" if pairs.config.reads_likes else "pairs",
         summary=pairs.summary,
         inventory=pairs.inventory,
         folder_rows=_folder_rows(pairs),
@@ -227,6 +234,7 @@ def _known_before(pairs: Opened) -> Findings:
         pairs=None if pairs.sequential else len(pairs),
         ties=pairs.tied,
         unlabelled=pairs.unlabelled,
+        liked=pairs.liked() if isinstance(pairs, PairSet) and pairs.config.reads_likes else None,
         bad_rows_limit=pairs.config.bad_rows_limit,
     )
 
@@ -323,7 +331,7 @@ def _compare(findings: Findings, texts: Prompts, images: Images) -> None:
     )
     findings.overlaps = overlaps(texts, findings.alike.across)
     findings.parts = {part: count for part in PARTS if (count := texts.count(part))}
-    if len(images) < 2 * len(findings.readable):
+    if len(images) < len(findings.readable) * (1 if findings.unit == "likes" else 2):
         findings.omitted.append(
             f"near-duplicates among all images: those of {MOST_PAIRS} pairs of a set at most are compared, "
             + ("the first ones" if findings.pairs is None else "evenly spread")
@@ -332,7 +340,7 @@ def _compare(findings: Findings, texts: Prompts, images: Images) -> None:
 
 def _note_sizes(findings: Findings, pair: OpenedPair, resolution: int | None) -> None:
     findings.shapes.add(pair)
-    sides = [min(image.size) for image in (pair.chosen, pair.rejected)]
+    sides = [min(image.size) for image in pair.images]
     findings.too_small += sum(resolution is not None and side < resolution for side in sides)
 
 
@@ -340,7 +348,7 @@ def _note_bucket(findings: Findings, pair: OpenedPair) -> None:
     if pair.bucket is None:
         return
     findings.buckets[pair.bucket] += 1
-    for image in (pair.chosen, pair.rejected):
+    for image in pair.images:
         findings.cropped.append(cropped_share((image.height, image.width), pair.bucket))
 
 
@@ -356,16 +364,14 @@ def least_tokens(prompt: str) -> int:
     return len(_PIECE.findall(prompt)) + 2
 
 
-def _note_repetition(
-    findings: Findings, pair: OpenedPair, seen: dict[tuple[bytes, bytes, bytes], tuple[str, int]]
-) -> None:
-    chosen, rejected = _pixels(pair.chosen), _pixels(pair.rejected)
-    if chosen == rejected:
+def _note_repetition(findings: Findings, pair: OpenedPair, seen: dict[tuple[bytes, ...], tuple[str, int]]) -> None:
+    images = [_pixels(image) for image in pair.images]
+    if len(set(images)) < len(images):
         findings.same_image.append(pair.place)
         return
-    low, high = sorted((chosen, rejected))
-    verdict = 0 if pair.probability == 0.5 else 1 if chosen == low else -1
-    key = (hashlib.blake2b(pair.prompt.encode(), digest_size=16).digest(), low, high)
+    # Of which image is preferred or liked, the one whose digest comes first in the order.
+    verdict = int(np.sign(pair.probability - 0.5)) * (1 if images[0] == min(images) else -1)
+    key = (hashlib.blake2b(pair.prompt.encode(), digest_size=16).digest(), *sorted(images))
     place, earlier = seen.setdefault(key, (pair.place, verdict))
     if place == pair.place:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import accumulate, combinations
 
 from seedpo.data.images.near_duplicates import (
     MOST_COMPARED,
@@ -21,6 +21,14 @@ TRAINING, VALIDATION, EVALUATION = PARTS = ("training", "validation", "evaluatio
 
 SIDES = ("chosen", "rejected")
 
+
+def labels_of(pair: OpenedPair) -> tuple[str, ...]:
+    """What the images of a pair are called, or the one of a like."""
+    if len(pair.images) > 1:
+        return SIDES
+    return ("liked" if pair.probability > 0.5 else "not liked",)
+
+
 MOST_PAIRS = MOST_COMPARED // 4
 """Pairs of each set whose images are compared with one another at most; of more, some that are evenly spread."""
 
@@ -33,7 +41,8 @@ class ImagePlace:
         part: training or validation.
         source: number of the set that it was read from.
         pair: number of its pair in that set.
-        side: 0 for the chosen image, 1 for the rejected one.
+        side: 0 for the chosen image or the one of a like, 1 for the rejected one.
+        label: what it is called.
         place: file and row of the pair.
         prompt: of the pair.
     """
@@ -42,11 +51,12 @@ class ImagePlace:
     source: int
     pair: int
     side: int
+    label: str
     place: str
     prompt: str
 
     def __str__(self) -> str:
-        return f"{self.place} {SIDES[self.side]}"
+        return f"{self.place} {self.label}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,11 +175,11 @@ class Alike:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pair:
-    """What is remembered of a pair."""
+    """What is remembered of a pair. Its label: 0 for a tie, 1 for a preference or a like, -1 for an image not liked."""
 
-    places: tuple[ImagePlace, ImagePlace]
-    impressions: tuple[Impression, Impression]
-    is_tie: bool
+    places: tuple[ImagePlace, ...]
+    impressions: tuple[Impression, ...]
+    label: int
 
 
 class Images:
@@ -179,19 +189,21 @@ class Images:
         self._pairs: list[_Pair] = []
 
     def __len__(self) -> int:
-        return 2 * len(self._pairs)
+        return sum(len(pair.places) for pair in self._pairs)
 
     def add(self, pair: OpenedPair, *, part: str, source: int, number: int) -> None:
-        """Notes both images of a pair."""
-        first, second = (
-            ImagePlace(part=part, source=source, pair=number, side=side, place=pair.place, prompt=pair.prompt)
-            for side in range(2)
+        """Notes the images of a pair."""
+        places = (
+            ImagePlace(
+                part=part, source=source, pair=number, side=side, label=label, place=pair.place, prompt=pair.prompt
+            )
+            for side, label in enumerate(labels_of(pair))
         )
         self._pairs.append(
             _Pair(
-                places=(first, second),
-                impressions=(impression(pair.chosen), impression(pair.rejected)),
-                is_tie=pair.probability == 0.5,
+                places=tuple(places),
+                impressions=tuple(map(impression, pair.images)),
+                label=(pair.probability > 0.5) - (pair.probability < 0.5),
             )
         )
 
@@ -211,7 +223,7 @@ class Images:
             within_pairs=[
                 AlikeImages(first=pair.places[0], second=pair.places[1], distance=bits)
                 for pair in pairs
-                if (bits := distance(*pair.impressions)) is not None
+                if len(pair.places) > 1 and (bits := distance(*pair.impressions)) is not None
             ],
             pairs=_alike_pairs(pairs, _groups(len(places), matches)),
         )
@@ -220,15 +232,16 @@ class Images:
 def _alike_pairs(pairs: Sequence[_Pair], likeness: Sequence[int]) -> list[AlikePairs]:
     """Pairs of one prompt whose images are alike, each with the first such pair."""
     seen: dict[tuple[str, str, frozenset[int]], int] = {}
-    found = []
+    found: list[AlikePairs] = []
+    ends = list(accumulate((len(pair.places) for pair in pairs), initial=0))
     for number, pair in enumerate(pairs):
-        place, groups = pair.places[0], likeness[2 * number : 2 * number + 2]
+        place, groups = pair.places[0], likeness[ends[number] : ends[number + 1]]
         first = seen.setdefault((place.part, normalised(place.prompt), frozenset(groups)), number)
-        if first == number or groups[0] == groups[1]:
+        if first == number or len(set(groups)) < len(groups):
             continue
         earlier = pairs[first]
-        side = int(likeness[2 * first] != groups[0])
-        is_turned = pair.is_tie != earlier.is_tie or (not pair.is_tie and side == 1)
+        side = int(likeness[ends[first]] != groups[0])
+        is_turned = pair.label != earlier.label or (pair.label != 0 and side == 1)
         found.append(AlikePairs(first=earlier.places[0], second=pair.places[side], is_turned=is_turned))
     return found
 

@@ -53,15 +53,14 @@ class Shapes:
     """Sizes of the images of a set.
 
     Attributes:
-        pairs: pairs by the height and width of their two images.
+        pairs: pairs by the height and width of their images; likes have one.
     """
 
-    pairs: Counter[tuple[Size, Size]] = field(default_factory=Counter)
+    pairs: Counter[tuple[Size, ...]] = field(default_factory=Counter)
 
     def add(self, pair: OpenedPair) -> None:
-        """Counts both images of a pair."""
-        chosen, rejected = pair.chosen, pair.rejected
-        self.pairs[(chosen.height, chosen.width), (rejected.height, rejected.width)] += 1
+        """Counts the images of a pair."""
+        self.pairs[tuple((image.height, image.width) for image in pair.images)] += 1
 
     @property
     def sizes(self) -> Counter[Size]:
@@ -75,7 +74,7 @@ class Shapes:
     @property
     def different_sizes(self) -> int:
         """Pairs whose two images differ in size."""
-        return sum(count for (first, second), count in self.pairs.items() if first != second)
+        return sum(count for images, count in self.pairs.items() if len(set(images)) > 1)
 
     @property
     def shorter_sides(self) -> Mapping[str, int]:

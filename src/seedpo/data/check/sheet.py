@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from seedpo.data.check.findings import Findings, Opened
-from seedpo.data.check.overlaps import SIDES, AlikeImages, AlikePairs, ImagePlace
+from seedpo.data.check.overlaps import AlikeImages, AlikePairs, ImagePlace, labels_of
 from seedpo.data.pairs.sets import OpenedPair, PairSet, fitted, open_pair
 
 SIDE = 224
@@ -21,6 +21,7 @@ COLUMNS = 3
 MARGIN, GAP, FRAME, LINE = 16, 6, 4, 17
 CHOSEN, REJECTED, TIE, INK, QUIET = "#1a7f37", "#b42318", "#8a6d00", "#1f2328", "#656d76"
 ALIKE = "#5b4bb5"
+_COLOURS = {"chosen": CHOSEN, "liked": CHOSEN, "rejected": REJECTED, "not liked": REJECTED, "tie": TIE}
 
 _NOTES = 4
 """Lines below two images."""
@@ -31,7 +32,7 @@ _WIDTH = 62
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """Two images side by side.
+    """Two images side by side, or one.
 
     Attributes:
         images: at any size.
@@ -41,9 +42,9 @@ class Cell:
         notes: further lines.
     """
 
-    images: tuple[Image.Image, Image.Image]
-    labels: tuple[str, str]
-    colours: tuple[str, str]
+    images: Sequence[Image.Image]
+    labels: Sequence[str]
+    colours: Sequence[str]
     facts: str
     notes: Sequence[str]
 
@@ -114,13 +115,14 @@ def _draw(count: int, cells: Iterable[Cell], path: Path, *, title: str) -> None:
 def _pair_cell(pairs: Opened, row: int, size: tuple[int, int] | None) -> Cell:
     pair = open_pair(pairs.stored(row))
     images, _ = fitted(pair, pairs.config, size=size)
-    is_tie = pair.probability == 0.5
+    labels = ("tie", "tie") if pair.probability == 0.5 else labels_of(pair)
     prompt = textwrap.shorten(pair.prompt, 2 * _WIDTH - 6, placeholder=" ...") or "(no prompt)"
     return Cell(
         images=images,
-        labels=("tie", "tie") if is_tie else SIDES,
-        colours=(TIE, TIE) if is_tie else (CHOSEN, REJECTED),
-        facts=f"pair {row}, stored as {pair.chosen.width} x {pair.chosen.height}, "
+        labels=labels,
+        colours=[_COLOURS[label] for label in labels],
+        facts=f"{'pair' if len(images) > 1 else 'like'} {row}, stored as {pair.images[0].width} x "
+        f"{pair.images[0].height}, "
         f"trained on as {images[0].width} x {images[0].height}",
         notes=textwrap.wrap(prompt, _WIDTH)[:2],
     )
@@ -143,11 +145,11 @@ def _alike_cell(sources: Mapping[int, PairSet], entry: AlikeImages | AlikePairs)
 
 
 def _image(pair: OpenedPair, place: ImagePlace) -> Image.Image:
-    return (pair.chosen, pair.rejected)[place.side]
+    return pair.images[place.side]
 
 
 def _label(place: ImagePlace) -> str:
-    return f"{place.part}, {SIDES[place.side]}"
+    return f"{place.part}, {place.label}"
 
 
 def _short(prompt: str) -> str:

@@ -27,9 +27,9 @@ def findings_text(findings: Findings) -> str:
     """A page for people: counts, leaks, shapes, what is odd, and whether a run could use the set."""
     lines = [f"{findings.origin}", *(f"  {line}" for line in _inventory(findings)), f"  {findings.summary}"]
     if findings.pairs is not None and findings.checked < findings.pairs:
-        lines.append(f"  checked: {findings.checked} of {findings.pairs} pairs, evenly spread")
+        lines.append(f"  checked: {findings.checked} of {findings.pairs} {findings.unit}, evenly spread")
     else:
-        lines.append(f"  checked: {findings.checked} pairs")
+        lines.append(f"  checked: {findings.checked} {findings.unit}")
     for overlap in findings.overlaps:
         lines += _overlap(overlap)
     lines += _parts(findings)
@@ -37,10 +37,10 @@ def findings_text(findings: Findings) -> str:
     lines += _buckets(findings)
     lines += _prompts(findings)
     lines += _places("pairs that show one image twice", findings.same_image)
-    lines += _places("repeated pairs", findings.repeated)
-    lines += _places("repeated pairs with other labels", findings.contradictions)
+    lines += _places(f"repeated {findings.unit}", findings.repeated)
+    lines += _places(f"repeated {findings.unit} with other labels", findings.contradictions)
     lines += _alike(findings)
-    lines += _places("pairs that cannot be used", findings.unreadable)
+    lines += _places(f"{findings.unit} that cannot be used", findings.unreadable)
     lines += [f"  not checked: {line}" for line in findings.omitted]
     lines += [f"A run would stop: {reason}" for reason in findings.stops] or ["A run can use this set."]
     return "\n".join(lines)
@@ -137,7 +137,7 @@ def _buckets(findings: Findings) -> list[str]:
     ]
     mean, most = float(np.mean(findings.cropped)), max(findings.cropped)
     away = f"    cut away of an image: {mean:.1%} on average, {most:.1%} at most"
-    return ["  pairs in buckets (width x height):", *table, away]
+    return [f"  {findings.unit} in buckets (width x height):", *table, away]
 
 
 def _prompts(findings: Findings) -> list[str]:
@@ -156,8 +156,8 @@ def _alike(findings: Findings) -> list[str]:
     lines = [
         *_places("pairs whose two images are alike", [str(entry) for entry in alike.within_pairs]),
         *_places("images alike under other prompts", [str(entry) for entry in alike.other_prompts]),
-        *_places("pairs alike", [str(entry) for entry in alike.pairs if not entry.is_turned]),
-        *_places("pairs alike with other labels", [str(entry) for entry in alike.pairs if entry.is_turned]),
+        *_places(f"{findings.unit} alike", [str(entry) for entry in alike.pairs if not entry.is_turned]),
+        *_places(f"{findings.unit} alike with other labels", [str(entry) for entry in alike.pairs if entry.is_turned]),
     ]
     if not lines:
         return []

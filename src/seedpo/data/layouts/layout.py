@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seedpo.data.layouts.columns import Columns
+from seedpo.data.settings import LIKES, FromScores
 
 PROMPT_COLUMNS = ("prompt", "caption")
 """Names of the column of prompts."""
@@ -28,7 +29,7 @@ Names = Sequence[str]
 class PairRule:
     """How scores and ranks become pairs; see ``pairs.from_scores`` and ``pairs.min_gap``."""
 
-    from_scores: Literal["all", "best-worst", "margin"] = "all"
+    from_scores: FromScores = "all"
     min_gap: float = 0.0
 
 
@@ -53,9 +54,12 @@ ALONE = Reason("alone", "no other image of its prompt has another mark")
 class Verdicts:
     """The pairs that some rows make, sorted by the row of the first image, and why the other rows make none.
 
+    A pair has K = 2 images. A like has K = 1, and its probability is 1 if the image is liked and 0 if it is not.
+
     Attributes:
-        rows: rows of the two images of each pair, (N, 2).
-        items: their places in a list of images, (N, 2); -1 where a cell holds one image.
+        rows: rows of the images of each pair, (N, K).
+        items: their places in a list of images, (N, K); -1 where a cell holds one image.
+        sides: which of the layout's two columns of images each lies in, (N, K); ``None``: 0 and 1.
         probability: that the first image is preferred, (N,); 0.5 for a tie.
         reason: of each row, its place in ``reasons``; -1 for a row that needs none.
         reasons: why rows make no pair.
@@ -66,6 +70,12 @@ class Verdicts:
     probability: NDArray[np.float64]
     reason: NDArray[np.int16]
     reasons: Sequence[Reason]
+    sides: NDArray[np.int8] | None = None
+
+    def columns(self) -> NDArray[np.int8]:
+        """The sides, also where they are 0 and 1, (N, K)."""
+        own = np.arange(self.rows.shape[1], dtype=np.int8)
+        return np.broadcast_to(own, self.rows.shape) if self.sides is None else self.sides
 
     def count(self, kind: str) -> int:
         """Rows that make no pair for a kind of reason."""
@@ -93,6 +103,7 @@ class Layout:
         optional: further such columns that may be missing.
         lists: whether the first and the second column of images hold lists of images.
         judge: the pairs that rows make; the marks come by their usual names.
+        likes: the single images that rows make; ``None`` if the marks are of no image by itself.
         rule: what is right for the marks, in words.
         counted: usual names of marks of which the judge is given the lengths of lists; -1 for a cell without one.
         several_rows: whether the images of a pair lie in different rows, so that all rows must be known.
@@ -106,6 +117,7 @@ class Layout:
     optional: Sequence[Names] = ((JUDGED,),)
     lists: tuple[bool, bool] = (False, False)
     judge: Judge
+    likes: Judge | None = None
     rule: str
     counted: Collection[str] = ()
     several_rows: bool = False
@@ -167,7 +179,7 @@ class Reading:
         return {self.marks[usual] for usual in self.layout.counted}
 
     def judge(self, marks: Sequence[Sequence[object]], count: int, rule: PairRule) -> Verdicts:
-        """The pairs that rows make.
+        """The pairs that rows make, or the single images that are liked or not.
 
         Args:
             marks: one sequence of ``count`` values for each of ``self.marks``, in their order.
@@ -175,7 +187,38 @@ class Reading:
             rule: how scores and ranks become pairs.
         """
         columns = dict(zip(self.marks, marks, strict=True))
-        return self.layout.judge(columns, count, rule)
+        if rule.from_scores == "likes" and self.layout.likes is not None:
+            return self.layout.likes(columns, count, rule)
+        if rule.from_scores not in LIKES:
+            return self.layout.judge(columns, count, rule)
+        verdicts = self.layout.judge(columns, count, replace(rule, from_scores="margin"))
+        return likes_of_pairs(verdicts, one_column=self.images[0] == self.images[1])
+
+
+def likes_of_pairs(verdicts: Verdicts, *, one_column: bool) -> Verdicts:
+    """Each image once: liked if it is preferred in a pair, else not liked if another is preferred to it.
+
+    So Diffusion-KTO's authors read Pick-a-Pic. An image of ties alone keeps the probability 0.5.
+
+    Args:
+        verdicts: pairs.
+        one_column: whether both images of a pair lie in one column, so that row and item tell an image.
+    """
+    count = len(verdicts.rows)
+    outcome = np.sign(verdicts.probability - 0.5)
+    sides = np.repeat([0, 0 if one_column else 1], count)
+    places = np.stack([verdicts.rows.T.ravel(), sides, verdicts.items.T.ravel()], axis=1)
+    images, number = np.unique(places, axis=0, return_inverse=True)
+    best, worst = np.full(len(images), -1.0), np.full(len(images), 1.0)
+    for order, extreme in ((np.maximum, best), (np.minimum, worst)):
+        order.at(extreme, number.ravel(), np.concatenate([outcome, -outcome]))
+    return replace(
+        verdicts,
+        rows=images[:, :1].astype(np.int64),
+        sides=images[:, 1:2].astype(np.int8),
+        items=images[:, 2:].astype(np.int32),
+        probability=np.where(best > 0, 1.0, np.where(worst < 0, 0.0, 0.5)),
+    )
 
 
 def _present(names: Names, columns: Collection[str]) -> str:

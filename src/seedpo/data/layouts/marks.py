@@ -47,19 +47,20 @@ def unjudged(marks: Marks, count: int) -> NDArray[np.bool_]:
     return numbers(marks[JUDGED]) == 0 if JUDGED in marks else np.zeros(count, dtype=bool)
 
 
-def verdicts_of(probability: NDArray[np.float64], rule: str) -> Verdicts:
-    """Verdicts where each row holds one pair.
+def verdicts_of(probability: NDArray[np.float64], rule: str, *, images: int = 2) -> Verdicts:
+    """Verdicts where each row holds one pair, or one image by itself.
 
     Args:
         probability: that the first image is preferred, (N,); NaN where nobody judged, infinite where marks are wrong.
         rule: what would be right.
+        images: of each row, 2 or 1.
     """
     is_pair = np.isfinite(probability)
     rows = np.flatnonzero(is_pair)
     reason = np.where(np.isnan(probability), 0, 1)
     return Verdicts(
-        rows=np.stack([rows, rows], axis=1),
-        items=np.full((len(rows), 2), -1, dtype=np.int32),
+        rows=np.stack([rows] * images, axis=1),
+        items=np.full((len(rows), images), -1, dtype=np.int32),
         probability=probability[rows],
         reason=np.where(is_pair, -1, reason).astype(np.int16),
         reasons=(UNLABELLED, Reason("fault", rule)),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seedpo.data.layouts.layout import Judge, Layout, Marks, PairRule, Reason, Verdicts
-from seedpo.data.layouts.marks import grouped_verdicts, is_empty, numbers, unjudged
+from seedpo.data.layouts.marks import grouped_verdicts, is_empty, numbers, unjudged, verdicts_of
 from seedpo.data.layouts.prompts import prompt_text
 
 Scores = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -77,6 +77,14 @@ def _of_like(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isin(values, (0.0, 1.0)), values, np.nan)
 
 
+def _likes(marks: Marks, count: int, _: PairRule) -> Verdicts:
+    """Each row is a like of its own, whoever else judged the image."""
+    left_out = unjudged(marks, count) | np.array([is_empty(cell) for cell in marks["liked"]], dtype=bool)
+    values = _of_like(numbers(marks["liked"]))
+    right = np.where(np.isnan(values), np.inf, values)
+    return verdicts_of(np.where(left_out, np.nan, right), _LIKE, images=1)
+
+
 _RANK = "rank must be a number, the best image lowest"
 _SCORE = "score must be a number, the best image highest"
 _LIKE = "liked must be 1 or true for a liked image, 0 or false for another"
@@ -107,6 +115,7 @@ LAYOUTS = (
         marks=(("liked", "like", "label"), *_PROMPT),
         optional=(("prompt_id",), ("has_label",), (IMAGE_ID,)),
         judge=_judge("liked", _of_like, _LIKE, ties=False),
+        likes=_likes,
         rule=_LIKE,
         several_rows=True,
     ),

@@ -55,11 +55,12 @@ def relabel(reward: Reward, *, name: str, gap: float) -> Change:
     """
 
     def pair(row: int, pair: LabelledPair) -> LabelledPair:
+        chosen, rejected = pair.images
         first, second = torch.softmax(_scores(reward, name, row, pair), 0).tolist()
         if first - second > gap:
             return replace(pair, chosen_probability=1.0)
         if second - first > gap:
-            return replace(pair, chosen=pair.rejected, rejected=pair.chosen, chosen_probability=1.0)
+            return replace(pair, chosen=rejected, rejected=chosen, chosen_probability=1.0)
         return replace(pair, chosen_probability=0.5)
 
     return Change(label=f"relabel={name} {gap!r}", pair=pair)
@@ -87,7 +88,7 @@ def with_gap(reward: Reward, *, name: str, definition: str = "") -> Change:
 @torch.no_grad()
 def _scores(reward: Reward, name: str, row: int, pair: LabelledPair) -> Tensor:
     """Scores of both images, (2,) float64 on the CPU."""
-    scores = reward(torch.stack([pair.chosen, pair.rejected]), [pair.prompt] * 2).detach().double().cpu()
+    scores = reward(torch.stack(pair.images), [pair.prompt] * 2).detach().double().cpu()
     if not torch.isfinite(scores).all():
         raise DataError(f"reward {name} gives pair {row} ({shown(pair.prompt)}) a score that is not finite")
     return scores

@@ -67,7 +67,13 @@ class JoinedPairs:
             f"({len(part) * entry.weight / sum(visits):.0%} of the visits)"
             for part, entry in zip(self.parts, self.sets, strict=True)
         ]
-        return f"{len(self)} pairs of {len(self.parts)} sets; " + "; ".join(lines)
+        unit = "likes" if self.config.reads_likes else "pairs"
+        return f"{len(self)} {unit} of {len(self.parts)} sets; " + "; ".join(lines)
+
+    def liked(self) -> tuple[int, int]:
+        """How many images are liked, and how many are not, of all sets."""
+        liked, others = zip(*(part.liked() for part in self.parts), strict=True)
+        return sum(liked), sum(others)
 
     def __len__(self) -> int:
         return self._ends[-1]

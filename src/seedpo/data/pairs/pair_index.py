@@ -37,13 +37,14 @@ class Fate:
 
 @dataclass(frozen=True, kw_only=True)
 class PairIndex:
-    """Where the images of each pair lie; pairs that cannot be read included.
+    """Where the images of each pair lie, or of each like, which has one; those that cannot be read included.
 
     Attributes:
         reading: the table's layout.
-        rows: rows of the two images, (N, 2).
-        items: their places in a list of images, (N, 2); -1 where a cell holds one image.
-        probability: that the first image is preferred, (N,).
+        rows: rows of the images, (N, K).
+        items: their places in a list of images, (N, K); -1 where a cell holds one image.
+        sides: which of the layout's two columns of images each lies in, (N, K).
+        probability: that the first image is preferred, or that the only one is liked, (N,).
         reason: of each row of the table, its place in ``reasons``; -1 for a row that needs none.
         reasons: why rows make no pair.
         in_tie: whether a row is part of a tie, whether ties are left out or not.
@@ -54,6 +55,7 @@ class PairIndex:
     reading: Reading
     rows: NDArray[np.int64]
     items: NDArray[np.int32]
+    sides: NDArray[np.int8]
     probability: NDArray[np.float64]
     reason: NDArray[np.int16]
     reasons: Sequence[Reason]
@@ -110,7 +112,7 @@ class PairIndex:
         order = np.argsort(members, kind="stable")
         ends = np.searchsorted(members[order], np.arange(len(self.reason) + 1)).tolist()
         for row in range(len(self.reason)):
-            pairs = sorted(set((order[ends[row] : ends[row + 1]] // 2).tolist()))
+            pairs = sorted(set((order[ends[row] : ends[row + 1]] // self.rows.shape[1]).tolist()))
             reason = self._reason(row, pairs)
             is_fault = row in self.unreadable or self.fault(row) is not None
             yield Fate(row=row, pairs=() if reason else pairs, reason=reason, is_fault=is_fault)
@@ -132,6 +134,7 @@ def index_pairs(table: Table, config: PairsConfig) -> PairIndex:
         DataError: if no layout fits, or no pair is left.
     """
     reading = find_layout(table.columns, origin=table.origin, shape=table.shape(), own=config.columns)
+    check_likes(reading, config, origin=table.origin)
     marks = [
         table.lengths(name) if name in reading.counted else column_values(table, name)
         for name in reading.marks.values()
@@ -149,12 +152,16 @@ def index_pairs(table: Table, config: PairsConfig) -> PairIndex:
     in_tie[verdicts.rows[is_tie].ravel()] = True
     used = sound & ~is_tie if config.ties == "drop" else sound
     bad = np.flatnonzero(lost)
-    rows = np.concatenate([verdicts.rows[used], np.stack([bad, bad], axis=1)])
+    images = verdicts.rows.shape[1]
+    rows = np.concatenate([verdicts.rows[used], np.stack([bad] * images, axis=1)])
     order = np.argsort(rows[:, 0], kind="stable")
     index = PairIndex(
         reading=reading,
         rows=rows[order],
-        items=np.concatenate([verdicts.items[used], np.full((len(bad), 2), -1, dtype=np.int32)])[order],
+        items=np.concatenate([verdicts.items[used], np.full((len(bad), images), -1, dtype=np.int32)])[order],
+        sides=np.concatenate([verdicts.columns()[used], np.tile(np.arange(images, dtype=np.int8), (len(bad), 1))])[
+            order
+        ],
         probability=np.concatenate([verdicts.probability[used], np.ones(len(bad))])[order],
         reason=reason,
         reasons=verdicts.reasons,
@@ -175,12 +182,30 @@ def _check_some(index: PairIndex, table: Table) -> None:
         raise DataError(f"{table.place(row)}: {wrong_marks(index, table, row)}{others}")
     if not len(index):
         unlabelled, alone = (left_out.get(kind, 0) for kind in ("unlabelled", "alone"))
+        kind = "pair with a preference" if index.rows.shape[1] > 1 else "image that is liked or not"
         raise DataError(
-            f"{table.origin} holds no pair with a preference: {index.tied} ties in {len(table)} rows"
+            f"{table.origin} holds no {kind}: {index.tied} ties in {len(table)} rows"
             + (f", {unlabelled} without a label" if unlabelled else "")
             + (f", {alone} without a partner" if alone else "")
-            + ("; set pairs.ties=half to train on ties" if index.tied else "")
+            + ("; set pairs.ties=half to train on ties" if index.tied and index.rows.shape[1] > 1 else "")
+            + ("; method kto trains on likes of single images" if alone and index.reading.layout.likes else "")
         )
+
+
+def check_likes(reading: Reading, config: PairsConfig, *, origin: str) -> None:
+    """Refuses data that hold pairs or scores where likes are due, and the other way round.
+
+    Raises:
+        DataError: naming the layout and the fix.
+    """
+    title, holds_likes = reading.layout.title, reading.layout.likes is not None
+    if config.from_scores == "likes" and not holds_likes:
+        raise DataError(
+            f"{origin} holds «{title}», no likes of single images; set pairs.from_scores=likes-of-pairs to take "
+            "preferred images as liked and the others as not, or name a table with prompt, image and liked"
+        )
+    if config.from_scores == "likes-of-pairs" and holds_likes:
+        raise DataError(f"{origin} holds «{title}» already; set pairs.from_scores=likes")
 
 
 def wrong_marks(index: PairIndex, table: Table, row: int) -> str:

@@ -83,8 +83,7 @@ class PixelPair:
     """A :class:`seedpo.protocols.LabelledPair` without torch: images (H, W, 3) uint8."""
 
     prompt: str
-    chosen: NDArray[np.uint8]
-    rejected: NDArray[np.uint8]
+    images: tuple[NDArray[np.uint8], ...]
     probability: float
     original_size: tuple[int, int]
     crop: tuple[int, int]
@@ -93,10 +92,11 @@ class PixelPair:
         """The pair as tensors."""
         from seedpo.data.images.pixels import to_tensor  # imports torch, which a reader does not need
 
+        images = [to_tensor(image) for image in self.images]
         return LabelledPair(
             prompt=self.prompt,
-            chosen=to_tensor(self.chosen),
-            rejected=to_tensor(self.rejected),
+            chosen=images[0],
+            rejected=images[1] if len(images) > 1 else None,
             chosen_probability=self.probability,
             original_size=self.original_size,
             crop=self.crop,
@@ -110,13 +110,12 @@ def pixel_pair(stored: StoredPair, config: PairsConfig, size: tuple[int, int] | 
         DataError: if it cannot be read.
     """
     pair = open_pair(stored)
-    (chosen, rejected), crop = fitted(pair, config, size=size)
+    images, crop = fitted(pair, config, size=size)
     return PixelPair(
         prompt=pair.prompt,
-        chosen=np.asarray(chosen),
-        rejected=np.asarray(rejected),
+        images=tuple(np.asarray(image) for image in images),
         probability=pair.probability,
-        original_size=(pair.chosen.height, pair.chosen.width),
+        original_size=(pair.images[0].height, pair.images[0].width),
         crop=crop,
     )
 

@@ -53,19 +53,19 @@ class StoredImage:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredPair:
-    """A pair as it is stored.
+    """A pair as it is stored, or a like, which has one image.
 
     Attributes:
         text: the cell of its prompt, and the name of the column.
-        images: the two images.
-        probability: that the first image is preferred; 0.5 for a tie.
+        images: the two images, or the one.
+        probability: that the first image is preferred; 0.5 for a tie; of a like 1 or 0.
         place: file and row, for messages.
         key: number that seeds the window of a random crop.
         bucket: height and width that both images are brought to; ``None``: the square of the resolution.
     """
 
     text: tuple[Any, str]
-    images: tuple[StoredImage, StoredImage]
+    images: tuple[StoredImage, ...]
     probability: float
     place: str
     key: int
@@ -98,21 +98,19 @@ def checked_prompt(prompt: object, name: str, place: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedPair:
-    """A pair as it is stored, decoded, in the order of preference.
+    """A pair as it is stored, decoded, in the order of preference; or a like.
 
     Attributes:
-        prompt: what both images were made for.
-        chosen: the preferred image.
-        rejected: the other image.
-        probability: that the first is preferred; 0.5 for a tie.
+        prompt: what the images were made for.
+        images: the preferred image and the other one; of a like its one.
+        probability: that the first is preferred; 0.5 for a tie; of a like 1 or 0.
         place: file and row.
         key: number that seeds the window of a random crop.
         bucket: height and width that both images are brought to; ``None``: the square of the resolution.
     """
 
     prompt: str
-    chosen: Image
-    rejected: Image
+    images: tuple[Image, ...]
     probability: float
     place: str
     key: int
@@ -120,7 +118,7 @@ class OpenedPair:
 
 
 def open_pair(pair: StoredPair) -> OpenedPair:
-    """Decodes a pair.
+    """Decodes a pair or a like.
 
     Raises:
         DataError: if the prompt is not text or an image cannot be read.
@@ -131,12 +129,11 @@ def open_pair(pair: StoredPair) -> OpenedPair:
             images.append(read_image(image.content, folder=image.folder))
         except DataError as error:
             raise DataError(f"{pair.place}: {image.name} is {error}; remove the row") from error
-    chosen, rejected = images if pair.probability >= 0.5 else reversed(images)
+    is_swapped = len(images) > 1 and pair.probability < 0.5
     return OpenedPair(
         prompt=prompt,
-        chosen=chosen,
-        rejected=rejected,
-        probability=max(pair.probability, 1.0 - pair.probability),
+        images=tuple(reversed(images) if is_swapped else images),
+        probability=1.0 - pair.probability if is_swapped else pair.probability,
         place=pair.place,
         key=pair.key,
         bucket=pair.bucket,
@@ -182,7 +179,7 @@ def stored_image(content: Any, name: str, item: int, folder: Path | None) -> Sto
 
 def fitted(
     pair: OpenedPair, config: PairsConfig, *, size: tuple[int, int] | None = None
-) -> tuple[tuple[Image, Image], tuple[int, int]]:
+) -> tuple[tuple[Image, ...], tuple[int, int]]:
     """The images of a pair in the size that is trained on, and the rows and columns cut away of the first.
 
     Args:
@@ -195,35 +192,37 @@ def fitted(
     """
     if config.resolution is None:
         check_size(pair, size)
-        return (pair.chosen, pair.rejected), (0, 0)
+        return pair.images, (0, 0)
     window = _window(pair, config)
     wanted = pair.bucket or (config.resolution, config.resolution)
-    (first, cut), (second, _) = (fit(image, wanted, window) for image in (pair.chosen, pair.rejected))
-    return (first, second), cut
+    images, cuts = zip(*(fit(image, wanted, window) for image in pair.images), strict=True)
+    return images, cuts[0]
 
 
 def labelled(pair: OpenedPair, config: PairsConfig, *, size: tuple[int, int] | None = None) -> LabelledPair:
     """A decoded pair in the size that is trained on, as tensors; see :func:`fitted`."""
     from seedpo.data.images.pixels import to_tensor  # imports torch, which a look at the data does not need
 
-    (chosen, rejected), cut = fitted(pair, config, size=size)
+    fitting, cut = fitted(pair, config, size=size)
+    images = [to_tensor(image) for image in fitting]
     return LabelledPair(
         prompt=pair.prompt,
-        chosen=to_tensor(chosen),
-        rejected=to_tensor(rejected),
+        chosen=images[0],
+        rejected=images[1] if len(images) > 1 else None,
         chosen_probability=pair.probability,
-        original_size=(pair.chosen.height, pair.chosen.width),
+        original_size=(pair.images[0].height, pair.images[0].width),
         crop=cut,
     )
 
 
 def check_size(pair: OpenedPair, size: tuple[int, int] | None) -> None:
-    """Checks that both images of a pair have one size, that of the set.
+    """Checks that the images of a pair have one size, that of the set.
 
     Raises:
         DataError: naming the sizes.
     """
-    wanted = ((pair.rejected, pair.chosen.size, "other"), (pair.chosen, size, "first pair"))
+    first, *others = pair.images
+    wanted = [*((image, first.size, "other") for image in others), (first, size, "first pair")]
     for image, expected, whose in wanted:
         if expected is not None and image.size != expected:
             raise DataError(
@@ -232,13 +231,15 @@ def check_size(pair: OpenedPair, size: tuple[int, int] | None) -> None:
             )
 
 
+def one_kind_of_likes(origin: str, liked: int, others: int) -> str:
+    """Why a run cannot learn from likes of one kind alone."""
+    kind = f"{liked} liked images and none that is not" if liked else f"{others} images that are not liked and no other"
+    return f"{origin} holds {kind}: what is liked shows only beside what is not; add the other kind"
+
+
 def image_folder(config: PairsConfig, folder: Path | None) -> Path | None:
     """Where paths of images begin: as configured, else where the data lie."""
     return folder if config.image_folder is None else Path(config.image_folder)
-
-
-def _paths(values: Sequence[Any], rows: Sequence[int], items: Sequence[int]) -> list[Any]:
-    return [stored_image(values[row], "", item, None).content for row, item in zip(rows, items, strict=True)]
 
 
 def _text_or_none(prompt: object) -> str | None:
@@ -310,7 +311,12 @@ class PairSet:
     @property
     def summary(self) -> str:
         """How many pairs there are and what is left out, for the log."""
-        notes = [f"{len(self)} pairs", f"{self.ties} ties left out"]
+        if self.config.reads_likes:
+            liked, others = self.liked()
+            notes = [f"{len(self)} likes: {liked} liked, {others} not"]
+            notes += [f"{self.ties} of ties alone left out"] if self.ties else []
+        else:
+            notes = [f"{len(self)} pairs", f"{self.ties} ties left out"]
         notes += [f"{self.unlabelled} without a label left out"] if self.unlabelled else []
         notes += [f"{self.alone} without a partner left out"] if self.alone else []
         notes += [f"{self.tied} ties among them"] if self.tied > self.ties else []
@@ -318,6 +324,12 @@ class PairSet:
         notes += [f"{faulty} faulty among them"] if faulty else []
         notes += [f"in {len(set(self._buckets))} buckets"] if self._buckets else []
         return ", ".join(notes)
+
+    def liked(self) -> tuple[int, int]:
+        """How many images are liked, and how many are not; of pairs, in how many each side is preferred."""
+        is_sound = ~self.index.faulty()[self.index.rows[:, 0]]
+        first = self.index.probability > 0.5
+        return int((first & is_sound).sum()), int((~first & is_sound).sum())
 
     @property
     def ties(self) -> int:
@@ -336,26 +348,34 @@ class PairSet:
 
         Images that lie within the table's own files are told by the sizes of those files.
         """
-        prompts, *images = self.layout.content
-        rows = [self.index.rows[:, side].tolist() for side in (0, 1)]
-        items = [self.index.items[:, side].tolist() for side in (0, 1)]
-        prompt_cells = column_values(self.table, prompts)
-        texts, labels = [prompt_cells[row] for row in rows[0]], self.index.probability.tolist()
-        if not all(self.table.is_light(column_root(name, self.table.columns) or name) for name in images):
+        prompt_cells = column_values(self.table, self.layout.prompt)
+        texts = [prompt_cells[row] for row in self.index.rows[:, 0].tolist()]
+        labels = self.index.probability.tolist()
+        columns = self.layout.images
+        if not all(self.table.is_light(column_root(name, self.table.columns) or name) for name in columns):
             sizes = self.table.file_sizes()
             facts = rows_fingerprint({"prompts": texts, "labels": labels})
             return facts | ({"files": len(sizes), "bytes": sum(sizes)} if sizes else {})
-        first, second = (
-            image_names(_paths(column_values(self.table, name), own_rows, own_items), self._folders(own_rows))
-            for name, own_rows, own_items in zip(images, rows, items, strict=True)
-        )
+        cells = [column_values(self.table, name) for name in columns]
+        names = list(zip(*(self._names(cells, place) for place in range(self.index.rows.shape[1])), strict=True))
         # The label is that of the image whose name comes first, so that a swap changes labels and no images.
-        columns = {
+        own_columns = {
             "prompts": texts,
-            "labels": [p if a <= b else 1.0 - p for a, b, p in zip(first, second, labels, strict=True)],
-            "images": [sorted(names) for names in zip(first, second, strict=True)],
+            "labels": [p if own[0] == min(own) else 1.0 - p for own, p in zip(names, labels, strict=True)],
+            "images": [sorted(own) for own in names],
         }
-        return rows_fingerprint(columns)
+        return rows_fingerprint(own_columns)
+
+    def _names(self, cells: Sequence[Sequence[Any]], place: int) -> list[str]:
+        """What identifies one image of each pair, the first or the second, from the cells of both columns."""
+        rows, items, sides = (
+            values[:, place].tolist() for values in (self.index.rows, self.index.items, self.index.sides)
+        )
+        paths = [
+            stored_image(cells[side][row], "", item, None).content
+            for row, item, side in zip(rows, items, sides, strict=True)
+        ]
+        return image_names(paths, self._folders(rows))
 
     def one_pass(self) -> Iterable[int]:
         """Numbers of all pairs."""
@@ -447,24 +467,21 @@ class PairSet:
 
     def stored(self, index: int) -> StoredPair:
         """One pair as it is stored."""
-        first, second = self._row(index), int(self.index.rows[index, 1])
-        prompt, *names = self.layout.content
-        columns = [prompt, *names] if first == second else [prompt, names[0]]
-        values = self._values(first, columns)
-        others = values if first == second else self._values(second, names[1:])
-        items = self.index.items[index].tolist()
-        images = [
-            stored_image(cells[name], name, item, folder)
-            for cells, name, item, folder in zip(
-                (values, others), names, items, self._folders([first, second]), strict=True
-            )
-        ]
-        place = self.table.place(first)
+        first, prompt = self._row(index), self.layout.prompt
+        rows, items = self.index.rows[index].tolist(), self.index.items[index].tolist()
+        names = [self.layout.images[side] for side in self.index.sides[index].tolist()]
+        columns = {row: [prompt] * (row == first) for row in rows}
+        for row, name in zip(rows, names, strict=True):
+            columns[row].append(name)
+        cells = {row: self._values(row, own) for row, own in columns.items()}
         return StoredPair(
-            text=(values[prompt], prompt),
-            images=(images[0], images[1]),
+            text=(cells[first][prompt], prompt),
+            images=tuple(
+                stored_image(cells[row][name], name, item, folder)
+                for row, name, item, folder in zip(rows, names, items, self._folders(rows), strict=True)
+            ),
             probability=float(self.index.probability[index]),
-            place=place if first == second else f"{place} and {self.table.place(second)}",
+            place=" and ".join(map(self.table.place, columns)),
             key=first,
             bucket=None if self._buckets is None else self._buckets[index],
         )
@@ -515,7 +532,7 @@ class PairSet:
                 pair = self.open(index)
             except DataError:
                 continue
-            if pair.chosen.size == pair.rejected.size:
-                self._size = pair.chosen.size
+            if len({image.size for image in pair.images}) == 1:
+                self._size = pair.images[0].size
                 break
         return self._size

@@ -13,7 +13,7 @@ from seedpo.data.files.inventory import Inventory
 from seedpo.data.layouts import find_layout
 from seedpo.data.layouts.columns import value_at
 from seedpo.data.layouts.layout import ALONE, UNLABELLED
-from seedpo.data.pairs.pair_index import fault_text, pair_rule
+from seedpo.data.pairs.pair_index import check_likes, fault_text, pair_rule
 from seedpo.data.pairs.sets import StoredPair, content_hash, image_folder, labelled, open_pair, stored_image
 from seedpo.data.settings import PairsConfig
 from seedpo.data.tables.rows import list_length
@@ -71,12 +71,14 @@ class StreamPair:
     Attributes:
         row: the row.
         items: places of its images in a list of images; -1 where a cell holds one image.
+        sides: which of the layout's two columns of images each lies in.
         probability: that the first image is preferred.
         fault: why it cannot be read; `None` if it can.
     """
 
     row: StreamRow
-    items: tuple[int, int] = (-1, -1)
+    items: Sequence[int] = (-1, -1)
+    sides: Sequence[int] = (0, 1)
     probability: float = 1.0
     fault: str | None = None
 
@@ -132,7 +134,8 @@ class StreamedPairs:
         self.config = config
         self._files = inventory or Inventory(origin=stream.origin)
         self.layout = find_layout(stream.columns, origin=stream.origin, shape=stream.shape, own=config.columns)
-        if self.layout.layout.several_rows:
+        check_likes(self.layout, config, origin=stream.origin)
+        if self.layout.layout.several_rows and config.from_scores != "likes":
             raise DataError(
                 f"{stream.origin} holds {self.layout.layout.title}, which are compared with each other, and a stream "
                 "shows one row at a time; fetch the set and make pairs of it with `seedpo data convert`"
@@ -160,7 +163,8 @@ class StreamedPairs:
     @property
     def summary(self) -> str:
         """What is read, for the log."""
-        return f"{self.origin}: a stream of pairs, shuffled among {self.config.shuffle_buffer}"
+        unit = "likes" if self.config.reads_likes else "pairs"
+        return f"{self.origin}: a stream of {unit}, shuffled among {self.config.shuffle_buffer}"
 
     @property
     def inventory(self) -> Inventory:
@@ -247,15 +251,14 @@ class StreamedPairs:
     def _stored(self, pair: StreamPair, place: str, key: int) -> StoredPair:
         if pair.fault:
             raise DataError(f"{place}: {pair.fault}")
-        prompt, *names = self.layout.content
+        prompt, names = self.layout.prompt, [self.layout.images[side] for side in pair.sides]
         folder = image_folder(self.config, self._stream.folder)
-        first, second = (
-            stored_image(value_at(pair.row.values, name), name, item, folder)
-            for name, item in zip(names, pair.items, strict=True)
-        )
         return StoredPair(
             text=(value_at(pair.row.values, prompt), prompt),
-            images=(first, second),
+            images=tuple(
+                stored_image(value_at(pair.row.values, name), name, item, folder)
+                for name, item in zip(names, pair.items, strict=True)
+            ),
             probability=pair.probability,
             place=place,
             key=key,
@@ -317,10 +320,11 @@ class StreamedPairs:
         if len(verdicts.faults()):
             fault = fault_text(reason, marks)
             return [StreamPair(row=row, fault=fault)], fault
-        entries = zip(verdicts.items.tolist(), verdicts.probability.tolist(), strict=True)
+        columns = (verdicts.items, verdicts.columns(), verdicts.probability)
+        entries = zip(*(values.tolist() for values in columns), strict=True)
         pairs = [
-            StreamPair(row=row, items=(first, second), probability=probability)
-            for (first, second), probability in entries
+            StreamPair(row=row, items=items, sides=own, probability=probability)
+            for items, own, probability in entries
             if probability != 0.5 or self.config.ties != "drop"
         ]
         return pairs, reason

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from seedpo.core.types import ImagePairs
 from seedpo.methods.anchors import BatchWithData
 from seedpo.methods.settings import MethodConfig
 from seedpo.methods.sources.offline import OfflinePairs, build_source
@@ -23,7 +24,7 @@ class SourceWithData:
     """
 
     source: Source[Any]
-    data: OfflinePairs
+    data: OfflinePairs[ImagePairs]
 
     def next_batch(self) -> BatchWithData:
         """The next batch of both."""

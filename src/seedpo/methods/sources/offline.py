@@ -1,14 +1,15 @@
-"""Pairs from a fixed set of labelled images (Diffusion-DPO)."""
+"""Pairs from a fixed set of labelled images (Diffusion-DPO), and single images from one of likes (Diffusion-KTO)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 
 from seedpo.core.draws import KeyedDraws
-from seedpo.core.types import ImagePairs
+from seedpo.core.types import ImagePairs, Likes
 from seedpo.data.images.buckets import buckets_of
 from seedpo.data.pairs.fingerprints import fingerprint_of
 from seedpo.data.pairs.joined import repeats_of
@@ -17,7 +18,9 @@ from seedpo.data.tables.blocks import blocks_of
 from seedpo.methods.settings import MethodConfig
 from seedpo.methods.sources.stream import BucketStream, IndexStream
 from seedpo.methods.sources.supplies import Supplies
-from seedpo.protocols import Fingerprint, PairEncoder, State, StatefulPairs
+from seedpo.protocols import Fingerprint, LikesEncoder, RowEncoder, State, StatefulPairs
+
+Rows = TypeVar("Rows", ImagePairs, Likes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +39,19 @@ class VisitDraws:
     empty_prompts: float = 0.0
     latents: KeyedDraws | None = None
 
-    def batch(self, pairs: PairEncoder, visits: Sequence[tuple[int, int]]) -> ImagePairs:
-        """Pairs as they are at some visits.
+    def batch(self, encoder: RowEncoder[Rows], visits: Sequence[tuple[int, int]]) -> Rows:
+        """Pairs or likes as they are at some visits.
 
         Args:
-            pairs: the set.
-            visits: number of each pair, and how often it was handed out before.
+            encoder: the set.
+            visits: number of each row, and how often it was handed out before.
 
         Raises:
             DataError: if a pair cannot be read.
         """
         rows = [row for row, _ in visits]
-        batch = replace(
-            pairs.encode(rows, self.mirrored(visits), self._emptied(visits)),
+        batch: Rows = replace(
+            encoder.encode(rows, self.mirrored(visits), self._emptied(visits)),
             pair=torch.tensor(rows, dtype=torch.int64),
             visit=torch.tensor([visit for _, visit in visits], dtype=torch.int64),
         )
@@ -75,26 +78,20 @@ def visit_draws(config: MethodConfig, draws: KeyedDraws | None) -> VisitDraws:
     )
 
 
-def drawn_latents(pairs: ImagePairs, draws: KeyedDraws) -> ImagePairs:
-    """Latents mean + std noise of numbered pairs, whose noise follows from pair and visit.
+def drawn_latents(rows: Rows, draws: KeyedDraws) -> Rows:
+    """Latents mean + std noise of numbered pairs or likes, whose noise follows from number and visit.
 
     Raises:
-        ValueError: if the pairs have no distribution, or no numbers.
+        ValueError: if they have no distribution, or no numbers.
     """
-    if pairs.stds is None or pairs.pair is None or pairs.visit is None:
+    if rows.stds is None or rows.pair is None or rows.visit is None:
         raise ValueError("to draw latents, pairs need their distribution, their numbers and their visits")
-    noise = draws.latent_noise(pairs.pair, pairs.visit, shape=pairs.stds.shape[1:]).to(pairs.stds)
-    offsets = pairs.stds * noise
-    return replace(
-        pairs,
-        chosen_latents=pairs.chosen_latents + offsets[:, 0],
-        rejected_latents=pairs.rejected_latents + offsets[:, 1],
-        stds=None,
-    )
+    noise = draws.latent_noise(rows.pair, rows.visit, shape=rows.stds.shape[1:]).to(rows.stds)
+    return rows.moved(rows.stds * noise)
 
 
-class OfflinePairs:
-    """Endless batches of a pair set, shuffled in every epoch and dealt out among processes.
+class OfflinePairs(Generic[Rows]):
+    """Endless batches of a set of pairs or of likes, shuffled in every epoch and dealt out among processes.
 
     Each batch says which pairs it holds and how often each was handed out before (``pair`` and ``visit``, on the CPU).
 
@@ -114,7 +111,7 @@ class OfflinePairs:
 
     def __init__(
         self,
-        pairs: PairEncoder,
+        pairs: RowEncoder[Rows],
         *,
         batch_size: int,
         seed: int,
@@ -125,7 +122,7 @@ class OfflinePairs:
         reader: StatefulPairs | None = None,
         ahead: int = 0,
     ) -> None:
-        self.pairs = pairs
+        self.pairs: RowEncoder[Rows] = pairs
         self.batch_size = batch_size
         self.ahead = ahead
         self.draws = draws
@@ -149,7 +146,7 @@ class OfflinePairs:
                 buckets, batch_size=batch_size, seed=seed, rank=rank, world=world, repeats=repeats, blocks=blocks
             )
 
-    def next_batch(self) -> ImagePairs:
+    def next_batch(self) -> Rows:
         """The next pairs as latents.
 
         Raises:
@@ -159,12 +156,12 @@ class OfflinePairs:
             coming = self._stream.coming(self.batch_size + self.ahead)
             self.pairs.expect([row for row, _ in coming], self.draws.mirrored(coming))
         taken = self._stream.take_with_visits(self.batch_size)
-        batch = self.draws.batch(self.pairs, taken)
+        batch: Rows = self.draws.batch(self.pairs, taken)
         if self.mirror_rejected is None:
             return batch
-        apart = replace(self.draws, mirror=self.mirror_rejected, prompt=None).batch(self.pairs, taken)
+        apart: Any = replace(self.draws, mirror=self.mirror_rejected, prompt=None).batch(self.pairs, taken)
         # What a batch says of its content holds where both images are mirrored together.
-        return replace(batch, rejected_latents=apart.rejected_latents, content=None)
+        return cast("Rows", replace(cast("Any", batch), rejected_latents=apart.rejected_latents, content=None))
 
     def fingerprints(self) -> Mapping[str, Fingerprint]:
         """That of the set, as far as it can be told from others."""
@@ -186,15 +183,51 @@ class OfflinePairs:
             self.reader.restore(state["reader"])
 
 
-def build_source(config: MethodConfig, supplies: Supplies) -> OfflinePairs:
-    """Diffusion-DPO's source of pairs for one process of a run."""
+@dataclass(frozen=True)
+class EncodedLikes:
+    """A set of likes, encoded: a :class:`seedpo.protocols.RowEncoder` of single images."""
+
+    likes: LikesEncoder
+
+    def __len__(self) -> int:
+        return len(self.likes)
+
+    def encode(self, rows: Sequence[int], mirrored: Sequence[bool], emptied: Sequence[bool] = ()) -> Likes:
+        """Single images ready for training."""
+        return self.likes.encode_likes(rows, mirrored, emptied)
+
+    def expect(self, rows: Sequence[int], mirrored: Sequence[bool]) -> None:
+        """Says which images are asked for next."""
+        if isinstance(self.likes, ExpectingEncoder):
+            self.likes.expect(rows, mirrored)
+
+
+def build_source(config: MethodConfig, supplies: Supplies) -> OfflinePairs[ImagePairs]:
+    """The source of labelled pairs for one process of a run."""
     reader, encoded = supplies.pairs()
+    mirror_rejected = KeyedDraws(seed=config.seed + 1) if config.fidelity.independent_flips else None
+    return _source(encoded, config, supplies, reader, mirror_rejected)
+
+
+def build_likes(config: MethodConfig, supplies: Supplies) -> OfflinePairs[Likes]:
+    """The source of single images that are liked or not, for one process of a run."""
+    reader, encoded = supplies.likes()
+    return _source(EncodedLikes(encoded), config, supplies, reader)
+
+
+def _source(
+    encoded: RowEncoder[Rows],
+    config: MethodConfig,
+    supplies: Supplies,
+    reader: StatefulPairs,
+    mirror_rejected: KeyedDraws | None = None,
+) -> OfflinePairs[Rows]:
     return OfflinePairs(
         encoded,
         batch_size=config.batch_size,
         seed=config.seed,
         draws=visit_draws(config, supplies.draws),
-        mirror_rejected=KeyedDraws(seed=config.seed + 1) if config.fidelity.independent_flips else None,
+        mirror_rejected=mirror_rejected,
         rank=supplies.rank,
         world=supplies.world,
         reader=reader,

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from seedpo.core.draws import KeyedDraws
-from seedpo.protocols import Denoiser, PairEncoder, StatefulPairs
+from seedpo.protocols import Denoiser, LikesEncoder, PairEncoder, StatefulPairs
 
 Decode = Callable[[Tensor], Tensor]
 """Latents (B, ...) to images (B, 3, height, width) in [0, 1]."""
@@ -28,6 +28,7 @@ class Supplies:
         prompts: reads the prompts to draw images of.
         judge: builds what judges the images or previews: a reward, or people.
         pairs: reads the labelled pairs, as they are and encoded.
+        likes: reads the likes, as they are and encoded.
         draws: draws of pairs that runs share; ``None``: each run has its own.
         decode: decodes previews with the policy's own autoencoder; ``None``: as the policy decodes images.
         preview_decode: builds what decodes previews in place of the policy, if anything does.
@@ -39,6 +40,7 @@ class Supplies:
     prompts: Callable[[], Sequence[str]] = _missing
     judge: Callable[[], Any] = _missing
     pairs: Callable[[], tuple[StatefulPairs, PairEncoder]] = _missing
+    likes: Callable[[], tuple[StatefulPairs, LikesEncoder]] = _missing
     draws: KeyedDraws | None = None
     decode: Decode | None = None
     preview_decode: Callable[[], Decode | None] = lambda: None
