@@ -21,11 +21,13 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from seedpo.core.draws import KeyedDraws
+from seedpo.core.loser_scale import LoserScale
 from seedpo.core.types import ImagePairs, Likes, LossOutput, StepBatch, StepGroups
 from seedpo.errors import SeedpoError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.methods.anchors import Anchored, NoiseForm
+from seedpo.methods.beta_rule import BetaRule
 from seedpo.methods.dspo import DSPO
 from seedpo.methods.grpo import GRPO
 from seedpo.methods.kto import DiffusionKTO
@@ -301,6 +303,7 @@ def train(
     method: Any = KEYED,
     source: Callable[[PipelinePolicy, Callable[[int], list[int]]], Any] | None = None,
     build: Callable[[], PipelinePolicy] | None = None,
+    beta: BetaRule | None = None,
     **changes: Any,
 ) -> PipelinePolicy:
     """One run; its metrics and checkpoints lie in ``path``."""
@@ -328,6 +331,7 @@ def train(
         accelerator=accelerator,
         progress=False,
         rule=reference_rule(config, policy, trained_on),
+        beta=beta,
     )
     trainer.train(resume="latest" if resume else None)
     return policy
@@ -396,6 +400,15 @@ GROUPS: dict[str, Any] = {
     "source": DealtStepGroups.of,
     "method": GRPO(kl_weight=0.1, sampling=SAMPLING, clip_range=0.01),
 }
+
+
+def factored() -> dict[str, Any]:
+    """Scaled losers and a beta that falls with the margins of all processes."""
+    rule = BetaRule(gradient_factor=0.49, memory=0.5)
+    method = NoiseDPO(**WEIGHTS, draws=KeyedDraws(seed=1), loser_scale=LoserScale(mu=0.9, per="pair"), beta=rule)
+    return {"method": method, "beta": rule}
+
+
 USER = SeedpoError("the second process has no reward")
 
 
@@ -411,6 +424,7 @@ def whole(accelerator: Accelerator, root: Path) -> dict[str, Any]:
     train(accelerator, root / "anchored-uneven", rows=rows_unevenly, **ANCHORED)
     for name, own in OWN.items():
         train(accelerator, root / f"{name}-own", **own, rows=in_turn)
+    train(accelerator, root / "factored-uneven", rows=rows_unevenly, **factored())
     fault, broken = fail_in_step_2(ZeroDivisionError("by zero")), Evaluation(broken_rank=1)
     return {
         "toys": toy_runs(accelerator, root / "toys"),

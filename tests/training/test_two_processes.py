@@ -21,6 +21,7 @@ from tests.training.real_processes import (
     REFERENCES,
     TEXT,
     Evaluation,
+    factored,
     forms,
     in_turn,
     one_by_one,
@@ -187,6 +188,16 @@ def anchored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_give_those_of_one_with_anchors(root: Path, anchored: Path) -> None:
     assert all(lines(anchored)[-1][f"anchor/{name}"] > 1e-6 for name in ("kl", "winner", "data"))
     assert_same_run(root / "anchored-uneven", anchored)
+
+
+def test_two_processes_give_those_of_one_with_a_beta_that_follows_the_margins(root: Path, tmp_path: Path) -> None:
+    train(cpu_accelerator(toy_config()), tmp_path / "factored", **factored())
+    betas = [line["beta"] for line in lines(tmp_path / "factored")]
+    assert betas[0] == 20.0
+    assert 0 < betas[-1] < 20.0
+    assert_same_run(root / "factored-uneven", tmp_path / "factored")
+    states = [json.loads((root / "factored-uneven" / LAST / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    assert states[0]["beta"] == states[1]["beta"]
 
 
 def assert_same_images(path: Path, one: Path) -> None:

@@ -165,7 +165,12 @@ METHODS = Registry(
             target="seedpo.methods.noise_dpo:noise_objective",
             log_prob="noise",
             source=DATA_SET,
-            defaults={"beta": 100.0, "learning_rate": 1e-5, "loss": "linear"},
+            defaults={
+                "beta": 100.0,
+                "learning_rate": 1e-5,
+                "loss": "linear",
+                "reference": {"kind": "ema", "decay": 0.99},
+            },
         ),
         Preset(
             name="dmpo",
