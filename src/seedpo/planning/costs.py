@@ -22,7 +22,7 @@ from seedpo.planning.meter import Flops, metering
 from seedpo.planning.scorers import Scorer
 from seedpo.settings import Precision
 
-_OF_PAIRS = ("vae_encode", "policy", "reference", "validation")
+_OF_PAIRS = ("vae_encode", "policy", "reference", "initial", "validation")
 """Parts that see labelled pairs, whose shapes may differ from the model's own."""
 
 _AUTOENCODER = ("vae_encode", "vae_decode", "preview_decode")
@@ -153,8 +153,8 @@ def _call(
         return (lambda: [call(rows) for call in calls]), rows, dtype
     if kind == "text":
         return (lambda: policy.encode_prompts([str(row) for row in range(rows)])), rows, None
-    if kind in ("sampling", "reference", "validation"):
-        return _prediction(networks, rows, low=low, reference=kind == "reference"), rows, None
+    if kind in ("sampling", "reference", "initial", "validation"):
+        return _prediction(networks, rows, low=low, part=kind), rows, None
     some = min(rows, LATENTS_PER_CALL if kind == "preview_decode" else rows_per_call(*networks.image_size))
     if kind == "vae_encode":
         images = torch.empty(some, 3, *networks.image_size, device="meta")
@@ -166,18 +166,17 @@ def _call(
     return (lambda: images_of(preview, latents, rows=some)), some, preview.dtype
 
 
-def _prediction(
-    networks: Networks, rows: int, *, low: torch.dtype | None, reference: bool = False
-) -> Callable[[], Tensor]:
-    """A forward pass of a number of rows."""
+def _prediction(networks: Networks, rows: int, *, low: torch.dtype | None, part: str) -> Callable[[], Tensor]:
+    """A forward pass of a number of rows, by the reference or the model before training if the part is called so."""
     policy, shape = networks.policy, networks.latent_shape
+    others = {"reference": policy.reference, "initial": policy.initial}
     with metering(low=low):
         embedded = policy.encode_prompts(["a prompt"])
 
     def predict() -> Tensor:
         latents = torch.empty(rows, *shape, device="meta")
         times = torch.zeros(rows, dtype=torch.int64, device="meta")
-        with policy.reference() if reference else nullcontext():
+        with others.get(part, nullcontext)():
             return policy.predict(latents, times, embedded.repeat_interleave(rows))
 
     return predict
@@ -191,7 +190,7 @@ def _training(networks: Networks, rows: int, *, low: torch.dtype | None, with_gr
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
     gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-    predict, refer = (_prediction(networks, rows, low=low, reference=which) for which in (False, True))
+    predict, refer = (_prediction(networks, rows, low=low, part=part) for part in ("policy", "reference"))
     with torch.enable_grad(), metering(known=[*networks.tensors, *gradients], low=low) as meter:
         prediction = predict()
         forward = meter.flops()

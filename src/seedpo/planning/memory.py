@@ -22,6 +22,7 @@ RESERVE = 2**30
 _WORDS = {
     "sampling": "sampling",
     "reference": "reference",
+    "initial": "model before training",
     "vae_encode": "encoding images",
     "vae_decode": "decoding images",
     "preview_decode": "decoding previews",

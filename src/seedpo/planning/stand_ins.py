@@ -74,7 +74,7 @@ class StandInPolicy:
         self.process = process
         self.recorder = recorder
         self.checks = checks
-        self._on_reference = False
+        self._other: str | None = None
 
     def encode_prompts(self, prompts: Sequence[str]) -> Conditioning:
         """Counts each distinct prompt once, as policies embed them."""
@@ -83,8 +83,8 @@ class StandInPolicy:
 
     def predict(self, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
         """Zeros; with gradients the pass is one of training."""
-        if self._on_reference:
-            self.recorder.add("reference", "reference", len(latents))
+        if self._other is not None:
+            self.recorder.add("reference", self._other, len(latents))
         else:
             activity = "policy" if torch.is_grad_enabled() else "sampling"
             self.recorder.add(activity, activity, len(latents))
@@ -101,19 +101,22 @@ class StandInPolicy:
         self.recorder.add("checking previews" if self.checks else "decoding", "vae_decode", len(latents))
         return blank_images(len(latents))
 
-    @contextmanager
-    def reference(self) -> Iterator[None]:
+    def reference(self) -> AbstractContextManager[None]:
         """Within this context :meth:`predict` counts for the reference."""
-        self._on_reference = True
+        return self._answers("reference")
+
+    def initial(self) -> AbstractContextManager[None]:
+        """Within this context :meth:`predict` counts for the model before training, which may have no LoRA."""
+        return self._answers("initial")
+
+    @contextmanager
+    def _answers(self, part: str) -> Iterator[None]:
+        self._other = part
         try:
             with torch.no_grad():
                 yield
         finally:
-            self._on_reference = False
-
-    def initial(self) -> AbstractContextManager[None]:
-        """The model before training costs what the reference costs."""
-        return self.reference()
+            self._other = None
 
     def trainable_parameters(self) -> dict[str, nn.Parameter]:
         """Nothing is trained."""
