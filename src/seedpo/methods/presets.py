@@ -42,6 +42,11 @@ class SourceKind:
         """Whether the pairs are a fixed set, from which things can be computed once and stored."""
         return self.judged is None
 
+    @property
+    def noun(self) -> str:
+        """What one loss is of, in the singular."""
+        return {"likes": "like", "groups": "group", "step-groups": "step"}.get(self.gives, "pair")
+
     def settings(self, config: Any) -> Any:
         """The source's section of a run's settings."""
         return getattr(config, str(self.section))

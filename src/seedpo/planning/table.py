@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from seedpo.methods.presets import METHODS
 from seedpo.pages.tables import text_table
 from seedpo.planning.people import People
 from seedpo.planning.plan import Plan
@@ -55,7 +56,7 @@ def _work(plan: Plan) -> str:
 
 def _thing(plan: Plan) -> str:
     """What a loss is of."""
-    return "like" if plan.unit == "like" else "pair"
+    return METHODS[plan.config.method].source.noun
 
 
 def _totals(plan: Plan) -> str:
