@@ -127,11 +127,20 @@ def test_anchors(tmp_path: Path, method: str, changes: dict[str, Any]) -> None:
     assert (more[0].memory.phases["training step"] > more[1].memory.phases["training step"]) == ("data" in keys)
 
 
-@pytest.mark.parametrize("reference", ["rollout", pytest.param("frozen", marks=slow)])
-def test_people_in_place_of_a_reward(tmp_path: Path, reference: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("d3po", {"batch_size": 6, "reference": {"kind": "rollout"}}),
+        pytest.param("d3po", {"batch_size": 6, "reference": {"kind": "frozen"}}, marks=slow),
+        ("dgpo", {"batch_size": 2}),
+        pytest.param("online-dpo", {"batch_size": 2}, marks=slow),
+    ],
+    ids=lambda value: value if isinstance(value, str) else ",".join(map(str, value)),
+)
+def test_people_in_place_of_a_reward(tmp_path: Path, method: str, changes: dict[str, Any]) -> None:
     """Two rounds; everybody prefers what is on the left, so that every pair is kept."""
     study = {"study": str(tmp_path / "study"), "poll_seconds": 0.02}
-    config = settings(tmp_path, "d3po", batch_size=6, max_steps=2, feedback=study, reference={"kind": reference})
+    config = settings(tmp_path, method, max_steps=2, feedback=study, **changes)
     ensure_study(config)
     with people(tmp_path / "study", lambda *_: "left"):
         assert planned(config) == counted(lambda: train(config))
