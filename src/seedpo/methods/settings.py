@@ -146,6 +146,12 @@ ReferenceKind = Literal["frozen", "rollout", "ema", "reset"]
 """When the reference moves."""
 
 
+ABOVE_0 = "above 0"
+"""A weight that acts, as a value of a :class:`seedpo.settings.Scope`."""
+
+_OF_KL = Scope(fact="anchor.kl", values=(ABOVE_0,), strict=True)
+
+
 class AnchorConfig(Section):
     """Terms beside the objective that hold the policy near something. The weights are 0: no term, and no cost."""
 
@@ -154,9 +160,9 @@ class AnchorConfig(Section):
     network predicts, or of the means of denoising steps, without 1 / std^2. It is a mean over the latent entries, 1e-4
     to 1e-1 as the figure `anchor/kl` tells, so that weights of 1 to 1000 are felt. It needs a forward pass of `toward`
     where the objective makes none, or has its log-probabilities only."""
-    steps: Literal["all", "early"] = "all"
+    steps: Annotated[Literal["all", "early"], _OF_KL] = "all"
     """Where `kl` acts. `early`: at the noisiest third of the times, or in the first third of the sampler's steps."""
-    toward: Literal["reference", "initial"] = "reference"
+    toward: Annotated[Literal["reference", "initial"], _OF_KL] = "reference"
     """What `kl` holds the policy near: the present reference, or the model as it was before the run."""
     winner: Annotated[float, Scope(fact="gives", values=("pairs", "likes", "steps"), strict=True)] = Field(0.0, ge=0.0)
     """Weight of the squared error of what is preferred (a supervised term): of the prediction for preferred images, or
@@ -164,7 +170,7 @@ class AnchorConfig(Section):
     data: float = Field(0.0, ge=0.0)
     """Weight of the diffusion loss on images of `data_set` (DDRL's forward KL), which does not depend on what the
     policy draws. It costs a forward and a backward pass of `batch_size` images in every micro-batch."""
-    data_set: DataSets | None = None
+    data_set: Annotated[DataSets | None, Scope(fact="anchor.data", values=(ABOVE_0,), strict=True)] = None
     """Labelled pairs whose preferred images are the data of `data`, named like the key `data` of a run and read as
     `pairs` says."""
 
@@ -180,12 +186,7 @@ class AnchorConfig(Section):
         return {name: weight for name, weight in weights.items() if weight}
 
     @model_validator(mode="after")
-    def _keys_have_their_weights(self) -> Self:
-        usual = type(self).model_fields
-        for weight, names in (("kl", ("steps", "toward")), ("data", ("data_set",))):
-            for name in names:
-                if not getattr(self, weight) and (value := getattr(self, name)) != usual[name].default:
-                    raise ValueError(f"{name} = {value} has no effect with {weight} = 0; leave it out, or set {weight}")
+    def _data_are_named(self) -> Self:
         if self.data and self.data_set is None:
             raise ValueError(f"data = {self.data:g} needs images; set anchor.data_set to a set of pairs")
         return self

@@ -9,6 +9,7 @@ from typing import Any
 from seedpo.errors import ConfigError
 from seedpo.keys import yaml_text
 from seedpo.methods.presets import METHODS, Preset
+from seedpo.methods.settings import ABOVE_0
 from seedpo.settings import Scope, Section, build_config, dotted
 from seedpo.training.layers import default_layers
 from seedpo.training.settings import RunConfig
@@ -70,7 +71,8 @@ def idle_keys(config: RunConfig) -> list[IdleKey]:
     preset = METHODS[config.method]
     layers = [layer.keys for layer in default_layers(preset, config.model)]
     usual = dotted(build_config(RunConfig, *layers, {"method": config.method, "model": config.model}).tree())
-    facts = {**_facts_of(preset), "adapter": config.adapter, "loss": config.loss}
+    weights = {f"anchor.{name}": ABOVE_0 for name in config.anchor.weights}
+    facts = {**_facts_of(preset), **weights, "adapter": config.adapter, "loss": config.loss}
     values = dotted(config.tree())
     scopes: dict[str, tuple[Scope, ...]] = {}
     for name, scope in scoped_keys(RunConfig):
@@ -78,7 +80,7 @@ def idle_keys(config: RunConfig) -> list[IdleKey]:
     return [
         IdleKey(name=name, value=values[name], scopes=own, shut=shut)
         for name, own in scopes.items()
-        if (shut := tuple(scope for scope in own if facts[scope.fact] not in scope))
+        if (shut := tuple(scope for scope in own if facts.get(scope.fact) not in scope))
         and values.get(name) != usual.get(name)
     ]
 
