@@ -330,3 +330,49 @@ def test_the_command_trains_and_says_how_to_go_on(tmp_path: Path, capsys: pytest
 
 def test_the_registered_start_is_the_shipped_one() -> None:
     assert build_preference_model(resolve_reward_config()).image_size == 32
+
+
+@pytest.fixture(scope="module")
+def latent(tmp_path_factory: pytest.TempPathFactory) -> tuple[RewardRunConfig, Path]:
+    """A run of a latent reward model that never stopped."""
+    folder = tmp_path_factory.mktemp("latent")
+    config = small(folder, latent=True, pairs={"flip": True})
+    run(config, folder / "run")
+    return config, folder / "run"
+
+
+class TestLatent:
+    """A latent reward model in place of a CLIP."""
+
+    def test_gives_a_reward_of_latents_and_images(self, latent: tuple[RewardRunConfig, Path]) -> None:
+        reward = build_reward(str(latent[1] / "model"))
+        assert reward.latent is not None
+        noisy, prompts = torch.randn(2, 8, 8, 8), ["a large red circle on a gray background"] * 2
+        early, late = (
+            reward.latent.score_latents(noisy, prompts, timestep=torch.full((2,), step)) for step in (1, 951)
+        )
+        assert not torch.equal(early, late)
+        assert torch.isfinite(reward(torch.rand(2, 3, 32, 32), prompts)).all()
+        evaluations = [line for line in metrics(latent[1]) if line["kind"] == "evaluation"]
+        assert {"accuracy/t=0", "accuracy/t=501"} <= set(evaluations[0])
+
+    def test_resumed_and_never_stopped_are_the_same_bit_for_bit(
+        self, latent: tuple[RewardRunConfig, Path], tmp_path: Path
+    ) -> None:
+        config, done = latent
+        shutil.copytree(done, tmp_path / "run")
+        shutil.rmtree(tmp_path / "run/checkpoints/checkpoint-000004")
+        for name in ("finished.json", "model"):
+            path = tmp_path / "run" / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        run(config, tmp_path / "run", resume="latest")
+        assert metrics(tmp_path / "run") == metrics(done)
+        for file in sorted((done / "model").rglob("*.safetensors")):
+            one, other = load_file(file), load_file(tmp_path / "run/model" / file.relative_to(done / "model"))
+            assert all(torch.equal(one[name], other[name]) for name in one)
+
+    def test_needs_a_diffusion_model(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="latent = true needs model"):
+            small(tmp_path, latent=True, model=None)
+        with pytest.raises(ConfigError, match="latent = true"):
+            build_parts(small(tmp_path, latent=True, model="scenes-flow"), device=CPU)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTokenizer
 
 from seedpo.errors import ConfigError
@@ -16,17 +18,17 @@ from seedpo.training.reward_run import train_reward
 from tools.scenes.captions import build_captions_part
 from tools.scenes.pipeline import build_autoencoder_part, build_denoiser_part, build_flow_part, build_practice_part
 
-PARTS = ("autoencoder", "practice", "denoiser", "flow", "captions", "scorer", "plain")
+PARTS = ("autoencoder", "practice", "denoiser", "flow", "captions", "scorer", "plain", "latent")
 
 
 def build(out: Path, *, part: str = "all", seed: int = 0) -> None:
-    """Trains one part or all of them, in order, into folders of ``out``: pipeline, flow, clip, scorer and plain.
+    """Trains one part or all of them, in order, into folders of ``out``.
 
     Args:
-        out: folder for the weights.
-        part: ``autoencoder``, ``practice``, ``denoiser``, ``flow``, ``captions``, ``scorer``, ``plain`` or ``all``.
-            Each needs those before it; but ``flow`` needs the ``autoencoder`` only, the others no ``flow``, and
-            ``plain`` no ``scorer``.
+        out: folder for the weights: ``pipeline``, ``flow``, ``clip``, ``scorer``, ``plain`` and ``latent``.
+        part: ``autoencoder``, ``practice``, ``denoiser``, ``flow``, ``captions``, ``scorer``, ``plain``, ``latent``
+            or ``all``. Each needs those before it; but ``flow`` needs the ``autoencoder`` only, the others no ``flow``,
+            ``plain`` no ``scorer``, and ``latent`` the pipeline only.
         seed: seed of everything.
 
     Raises:
@@ -42,6 +44,7 @@ def build(out: Path, *, part: str = "all", seed: int = 0) -> None:
         "captions": lambda: build_captions_part(out / "clip", seed=seed),
         "scorer": lambda: build_scorer(out, seed=seed),
         "plain": lambda: build_scorer(out, step_aware=False, seed=seed),
+        "latent": lambda: build_latent_scorer(out, seed=seed),
     }
     for name in PARTS if part == "all" else (part,):
         builders[name]()
@@ -78,3 +81,33 @@ def build_scorer(
     kind = StepAwareCLIP if step_aware else CLIPModel
     kind.from_pretrained(trained).half().save_pretrained(out / name)
     CLIPTokenizer.from_pretrained(trained).save_pretrained(out / name)
+
+
+def build_latent_scorer(
+    out: Path, *, seed: int = 0, changes: Mapping[str, Any] | None = None, progress: bool = True
+) -> None:
+    """What ``seedpo reward train --set latent=true`` makes of ``out/pipeline`` in 400 updates, in half precision.
+
+    Args:
+        out: folder with it; the model is written to ``out/latent``, without the autoencoder's weights, and its run to
+            ``out/latent-run``.
+        seed: seed of the run.
+        changes: keys of the run that differ from the defaults.
+        progress: whether to show progress bars.
+
+    Raises:
+        SeedpoError: whatever the user can mend, in one line.
+    """
+    run = out / "latent-run"
+    remove_folder(run)
+    places = {"model": str(out / "pipeline"), "seed": seed, "latent": True}
+    length = {"max_steps": 400, "optimizer": {"warmup_steps": 40}}
+    config = resolve_reward_config(changes={**places, **length, **(changes or {})}, bfloat16=False)
+    train_reward(config, run, progress=progress)
+    for file in sorted(path for path in (run / config.weights_folder).rglob("*") if path.is_file()):
+        copy = out / "latent" / file.relative_to(run / config.weights_folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix != ".safetensors":
+            shutil.copyfile(file, copy)
+        elif file.parent.name != "vae":
+            save_file({name: value.half() for name, value in load_file(file).items()}, copy)

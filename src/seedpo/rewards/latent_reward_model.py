@@ -134,13 +134,14 @@ class LatentRewardModel(nn.Module):
 
         Args:
             latents: scaled as the UNet expects them.
-            timestep: (B,).
+            timestep: (B,); what is below 1 counts as 1.
             prompts: B rows.
             empty: the empty prompt, B rows.
         """
         count = len(latents)
         both = PromptReading.cat([prompts, empty])
-        states = self._states(torch.cat([latents, latents]).to(self.dtype), torch.cat([timestep, timestep]), both)
+        times = torch.cat([timestep, timestep]).clamp(min=FIRST_TIME)
+        states = self._states(torch.cat([latents, latents]).to(self.dtype), times, both)
         *scales, middle = (state.mean((2, 3)) for state in states)
         guided = middle[count:] + GUIDANCE_SCALE * (middle[:count] - middle[count:])
         pooled = torch.cat([*(scale[:count] for scale in scales), guided], -1)
@@ -264,7 +265,7 @@ class LatentScorer:
             prompts: B prompts, cut to the model's length.
             timestep: (B,) int64; below 1 they are scored as at 1.
         """
-        times = timestep.to(self.model.device).clamp(min=FIRST_TIME)
+        times = timestep.to(self.model.device)
         asked = PromptReading.cat([self._read(prompt) for prompt in prompts])
         empty = self._read("").repeat_interleave(len(prompts))
         features = self.model.features(latents.to(self.model.device), times, asked, empty)

@@ -201,7 +201,7 @@ def load_latent_scorer(folder: str | Path) -> LatentScorer:
     Raises:
         DataError: if it cannot be loaded; the message names files or tensors.
     """
-    return read_scorer(str(folder), Path(folder), base=None)
+    return read_scorer(str(folder), Path(folder))
 
 
 def _load(name: str, place: str | None) -> LatentScorer:
@@ -217,13 +217,39 @@ def _load(name: str, place: str | None) -> LatentScorer:
     return read_scorer(name, sorted(root.glob(layout.folder))[0], base=layout)
 
 
-def read_scorer(name: str, folder: Path, *, base: Layout | None) -> LatentScorer:
+def read_scorer(name: str, folder: Path, *, base: Layout | None = None, vae: Path | None = None) -> LatentScorer:
     """A latent reward model from its folder.
 
     Args:
         name: what the user named, for errors.
         folder: with ``unet`` and the other parts.
         base: where parts come from that lie elsewhere; ``None``: all but the autoencoder must be in the folder.
+        vae: folder of the autoencoder; ``None``: ``vae`` in the folder.
+
+    Raises:
+        DataError: if it cannot be loaded; the message names files or tensors.
+    """
+    model, own = read_network(folder), _configuration(folder / "vae")
+    scheduler = _configuration(folder / "scheduler")
+    space = LatentSpace(
+        channels=model.unet.config.in_channels,
+        scaling_factor=own["scaling_factor"] if own else base.scaling_factor if base else 0.18215,
+        alphas_cumprod=diffusion_process(DDIMScheduler.from_config(scheduler or NOISE)).alphas_cumprod,
+    )
+    parts = [part for part in _TEXT_MODELS if (folder / part).is_dir()]
+    readers = [_tokenizer(name, folder, part.replace("text_encoder", "tokenizer"), base) for part in parts]
+    return LatentScorer(
+        model,
+        lambda prompt: [
+            transformers_tokens(tokenizer, prompt, tokenizer.model_max_length)["input_ids"] for tokenizer in readers
+        ],
+        space=space,
+        autoencoder=lambda: _autoencoder(name, vae or folder / "vae", base),
+    )
+
+
+def read_network(folder: Path) -> LatentRewardModel:
+    """The network of a folder, in float32.
 
     Raises:
         DataError: if it cannot be loaded; the message names files or tensors.
@@ -231,7 +257,7 @@ def read_scorer(name: str, folder: Path, *, base: Layout | None) -> LatentScorer
     state, weights = _state(folder)
     texts = {part: _text_model(folder / part, kind) for part, kind in _TEXT_MODELS.items() if (folder / part).is_dir()}
     if "text_encoder" not in texts:
-        raise DataError(f"reward {name}: {folder} lacks the folder text_encoder; copy it there")
+        raise DataError(f"{folder} lacks the folder text_encoder; copy it there")
     unet = _unet(folder / "unet")
     vae = _configuration(folder / "vae")
     with torch.device("meta"):  # no time is spent on random weights
@@ -243,21 +269,7 @@ def read_scorer(name: str, folder: Path, *, base: Layout | None) -> LatentScorer
         )
     own = {key: value for key, value in model.state_dict().items() if not value.is_meta}
     fill(model, {**own, **weights}, origin=state)
-    scheduler = _configuration(folder / "scheduler")
-    space = LatentSpace(
-        channels=unet.config.in_channels,
-        scaling_factor=vae["scaling_factor"] if vae else base.scaling_factor if base else 0.18215,
-        alphas_cumprod=diffusion_process(DDIMScheduler.from_config(scheduler or NOISE)).alphas_cumprod,
-    )
-    readers = [_tokenizer(name, folder, part.replace("text_encoder", "tokenizer"), base) for part in texts]
-    return LatentScorer(
-        model,
-        lambda prompt: [
-            transformers_tokens(tokenizer, prompt, tokenizer.model_max_length)["input_ids"] for tokenizer in readers
-        ],
-        space=space,
-        autoencoder=lambda: _autoencoder(name, folder, base),
-    )
+    return model
 
 
 def _state(folder: Path) -> tuple[Path, dict[str, Tensor]]:
@@ -314,9 +326,8 @@ def _tokenizer(name: str, folder: Path, part: str, base: Layout | None) -> CLIPT
     return clip_tokenizer(name, folder / part, repository=None)
 
 
-def _autoencoder(name: str, folder: Path, base: Layout | None) -> Any:
-    """The autoencoder beside the weights, or else the base model's, in float32."""
-    own = folder / "vae"
+def _autoencoder(name: str, own: Path, base: Layout | None) -> Any:
+    """The autoencoder of a folder, or else the base model's, in float32."""
     if not own.is_dir():
         if base is None:
             raise DataError(

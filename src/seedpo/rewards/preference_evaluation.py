@@ -14,7 +14,7 @@ from seedpo.core.stats.classical import wilson_interval
 from seedpo.data.pairs.fingerprints import fingerprint_of
 from seedpo.errors import TrainingDiverged
 from seedpo.protocols import Fingerprint, PairEncoder, PreferencePairs, State
-from seedpo.rewards.preference_model import PreferenceModel
+from seedpo.rewards.preference_model import PairModel
 from seedpo.rewards.preference_objective import Prompts
 from seedpo.rewards.previews import Views
 
@@ -58,12 +58,12 @@ class PreferenceEvaluation:
         """What tells the held-out pairs from others."""
         return {} if self.reader is None else {"held_out": fingerprint_of(self.reader)}
 
-    def __call__(self, policy: PreferenceModel, *, step: int, folder: Path) -> Mapping[str, float]:
+    def __call__(self, policy: PairModel, *, step: int, folder: Path) -> Mapping[str, float]:
         """Measures on one process; see :meth:`measure`."""
         return self.measure([self.draw(policy, rank=0, world=1)], step=step, folder=folder)
 
     @torch.no_grad()
-    def draw(self, policy: PreferenceModel, *, rank: int, world: int) -> State:
+    def draw(self, policy: PairModel, *, rank: int, world: int) -> State:
         """Margins and labels of every ``world``-th batch: ``{"margins": (N, time steps), "chosen": (N,)}``."""
         starts = range(rank * self.batch_size, len(self.rows), world * self.batch_size)
         steps = self.views.timesteps

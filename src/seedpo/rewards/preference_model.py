@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTokenizer
 
 from seedpo.errors import ConfigError, DataError
+from seedpo.protocols import Trainable
 from seedpo.rewards.checkpoints import fill, located
 from seedpo.rewards.clip import (
     CLIP_FILES,
@@ -53,6 +55,13 @@ class Comparison:
     def logits(self) -> Tensor:
         """Scores of both images, (B, 2): the scaled cosines with their prompt, in log-odds."""
         return self.scale * (self.images * self.text[:, None]).sum(-1)
+
+
+class PairModel(Trainable, Protocol):
+    """A preference model in training."""
+
+    def compare(self, seen: SeenPairs, prompts: Sequence[str]) -> Comparison:
+        """Compares B pairs with their B prompts."""
 
 
 class PairNetwork(nn.Module):

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from seedpo.core.types import ImagePairs, LossOutput
-from seedpo.rewards.preference_model import Comparison, PreferenceModel
+from seedpo.rewards.preference_model import Comparison, PairModel
 from seedpo.rewards.previews import Views
 
 Prompts = Callable[[Sequence[int]], Sequence[str]]
@@ -42,7 +42,7 @@ class PreferenceObjective:
         self.prompts = prompts
         self.in_batch_negatives = in_batch_negatives
 
-    def loss(self, policy: PreferenceModel, batch: ImagePairs, *, generator: torch.Generator) -> LossOutput:
+    def loss(self, policy: PairModel, batch: ImagePairs, *, generator: torch.Generator) -> LossOutput:
         """Losses and metrics of a batch of numbered pairs; time steps and noise come from ``generator``."""
         if batch.pair is None:
             raise ValueError("the pairs of a batch must be numbered")

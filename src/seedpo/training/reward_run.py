@@ -31,9 +31,10 @@ from seedpo.processes import on_every_process
 from seedpo.protocols import PairEncoder, PreferencePairs
 from seedpo.registry import unknown
 from seedpo.rewards.catalogue import STARTS
+from seedpo.rewards.latent_training import LatentPreferenceModel, NoisyLatents, latent_start
 from seedpo.rewards.named import build_reward
 from seedpo.rewards.preference_evaluation import PreferenceEvaluation
-from seedpo.rewards.preference_model import PreferenceModel, load_start
+from seedpo.rewards.preference_model import PairModel, PreferenceModel, load_start
 from seedpo.rewards.preference_objective import PreferenceObjective, Prompts
 from seedpo.rewards.previews import FinishedImages, NoisyPreviews, PixelPairs, Views
 from seedpo.run_folders import RunFolder, read_metrics
@@ -72,18 +73,9 @@ def build_denoiser(config: RewardRunConfig) -> PipelineDenoiser | None:
     """
     if config.model is None:
         return None
-    denoiser = load_denoiser(
-        ModelSettings(
-            model=config.model,
-            vae=config.vae,
-            single_file_config=config.single_file_config,
-            resolution=config.resolution,
-            max_sequence_length=config.max_sequence_length,
-            embedded_guidance=config.embedded_guidance,
-            mixed_precision=config.mixed_precision,
-            **loading_keys(config.model),
-        )
-    )
+    keys = ("model", "vae", "single_file_config", "resolution", "max_sequence_length", "embedded_guidance")
+    own = {key: getattr(config, key) for key in (*keys, "mixed_precision") if getattr(config, key) is not None}
+    denoiser = load_denoiser(ModelSettings(**{**loading_keys(config.model), **own}))
     if max(config.timesteps) >= denoiser.process.embedded_times:
         raise ConfigError(
             f"timesteps: {max(config.timesteps)} is beyond the last time step of model {config.model}, "
@@ -93,10 +85,13 @@ def build_denoiser(config: RewardRunConfig) -> PipelineDenoiser | None:
     return denoiser
 
 
-def build_views(config: RewardRunConfig, model: PreferenceModel, denoiser: PipelineDenoiser | None) -> Views:
+def build_views(config: RewardRunConfig, model: PairModel, denoiser: PipelineDenoiser | None) -> Views:
     """How the pairs are shown to the preference model."""
     if denoiser is None:
         return FinishedImages()
+    if isinstance(model, LatentPreferenceModel):
+        return NoisyLatents(denoiser, timesteps=config.timesteps)
+    assert isinstance(model, PreferenceModel)
     return NoisyPreviews(
         denoiser,
         size=model.image_size,
@@ -167,7 +162,7 @@ class RewardParts:
         held_out: the pairs that the accuracy is measured on.
     """
 
-    model: PreferenceModel
+    model: PairModel
     views: Views
     caches: Caches | None
     training: SkippingPairs
@@ -175,7 +170,10 @@ class RewardParts:
 
     def encoder(self, pairs: SkippingPairs) -> PairEncoder:
         """Pairs as the views take them."""
-        return PixelPairs(pairs, size=self.model.image_size) if self.caches is None else self.caches.encoder(pairs)
+        if self.caches is None:
+            assert isinstance(self.model, PreferenceModel)
+            return PixelPairs(pairs, size=self.model.image_size)
+        return self.caches.encoder(pairs)
 
 
 def build_parts(config: RewardRunConfig, *, device: torch.device, progress: bool = False) -> RewardParts:
@@ -184,9 +182,10 @@ def build_parts(config: RewardRunConfig, *, device: torch.device, progress: bool
     Raises:
         SeedpoError: any problem that the user can fix, in one line.
     """
-    model = build_preference_model(config)
+    start = None if config.latent else build_preference_model(config)
     training, held_out = build_preference_pairs(config, device=device, progress=progress)
     denoiser = build_denoiser(config)
+    model = start or latent_start(_some(denoiser), seed=config.seed)
     if denoiser is not None:
         denoiser.pipeline.to(device)
     model.module.to(device)
@@ -197,6 +196,11 @@ def build_parts(config: RewardRunConfig, *, device: torch.device, progress: bool
         training=training,
         held_out=held_out,
     )
+
+
+def _some(denoiser: PipelineDenoiser | None) -> PipelineDenoiser:
+    assert denoiser is not None
+    return denoiser
 
 
 def build_evaluation(config: RewardRunConfig, parts: RewardParts, *, progress: bool = False) -> PreferenceEvaluation:

@@ -335,6 +335,10 @@ class RewardRunConfig(TrainingConfig):
     model: Annotated[str | None, Place(names="models")] = "scenes"
     """Diffusion model that predicts the previews which the preference model sees: a registered name, a folder, a
     `.safetensors` file, or `owner/name[@revision]`; None: a plain preference model of finished images is trained."""
+    latent: bool = False
+    """Train a latent reward model (LPO) in place of a CLIP: the encoder half of `model` and its text encoder learn to
+    judge noisy latents, of which no preview is made. `start`, `tokenizer`, `guidance_scale`, `clean_share` and
+    `preview_batch_size` then have no effect."""
     vae: Annotated[str | None, Place()] = None
     """Another autoencoder for `model`; None: its own."""
     single_file_config: Annotated[str | None, Place()] = None
@@ -391,6 +395,8 @@ class RewardRunConfig(TrainingConfig):
             raise ValueError("pairs.buckets must be false: a preference model sees images of one size")
         if self.pairs.empty_prompts:
             raise ValueError("pairs.empty_prompts must be 0: a preference model is to read the prompt")
+        if self.latent and self.model is None:
+            raise ValueError("latent = true needs model, a Stable Diffusion whose latents are judged")
         if min(self.timesteps) < 0 or len(set(self.timesteps)) < len(self.timesteps):
             raise ValueError("timesteps must be 0 or more, each once")
         return self

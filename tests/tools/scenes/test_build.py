@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 
 from seedpo.errors import ConfigError
 from seedpo.rewards.clip_score import load_reward
+from seedpo.rewards.lrm import read_network
 from seedpo.rewards.step_aware_clip import load_scorer
 from seedpo.scenes.assets import ASSETS
 from tests.small_runs import few_pairs
-from tools.scenes.build import build, build_scorer
+from tools.scenes.build import build, build_latent_scorer, build_scorer
 from tools.scenes.card import scorer_figures
 
 
@@ -48,8 +49,18 @@ def test_the_scorers_are_reward_runs_in_half_precision(tmp_path: Path, monkeypat
     assert 0 < figures["pairs"] <= 10
 
 
+def test_the_latent_scorer_is_one_too_without_the_autoencoder(tmp_path: Path) -> None:
+    shutil.copytree(ASSETS / "pipeline", tmp_path / "pipeline")
+    few = {"max_steps": 1, "batch_size": 2, "held_out_limit": 2, "held_out": str(few_pairs(tmp_path))}
+    build_latent_scorer(tmp_path, changes={**few, "timesteps": [501]}, progress=False)
+    run = read_network(tmp_path / "latent-run/model").state_dict()
+    kept = read_network(tmp_path / "latent").state_dict()
+    assert all(torch.equal(value.half().float(), kept[name]) for name, value in run.items())
+    assert [file.name for file in (tmp_path / "latent/vae").iterdir()] == ["config.json"]
+
+
 def test_an_unknown_part(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"unknown part 'caption'; there are: autoencoder, .*captions, scorer, plain, all"
+        ConfigError, match=r"unknown part 'caption'; there are: autoencoder, .*captions, scorer, plain, latent, all"
     ):
         build(tmp_path, part="caption")
