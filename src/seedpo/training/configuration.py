@@ -84,9 +84,10 @@ def resolve_reward_config(
     """
     read = {} if recipe is None else read_recipe(recipe, RewardRunConfig)
     named = {**read, **(changes or {})}
-    require_named_model(named, RewardRunConfig, sets=("data", "held_out"), models=("start", "model"))
+    models = ("model",) if named.get("latent") else ("start", "model")
+    require_named_model(named, RewardRunConfig, sets=("data", "held_out"), models=models)
     fields = RewardRunConfig.model_fields
-    places = [named.get(key, fields[key].default) for key in ("start", "model")]
+    places = [named.get(key, fields[key].default) for key in models]
     embedded = all(place is None or place == "none" or place in STARTS or place in MODELS for place in places)
     usual = {} if embedded else _usual_precision(bfloat16)
     preset = {} if "data" in named else SCENES
