@@ -42,15 +42,14 @@ def test_without_beta_there_is_no_kl(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @MODELS
 def test_the_reward_rises(tmp_path: Path, model: str) -> None:
-    """By 0.5 in 24 steps, with the images of the same latents; half of it holds with other rounding, too."""
-    settings = {"model": model, "max_steps": 24, "evaluation": {"metrics": ["truth"]}}
+    """By 0.3 to 0.4 in 16 steps, measured on images of the same latents; other processors round otherwise."""
+    settings = {"model": model, "max_steps": 16, "evaluate_every": 0, "evaluation": {"metrics": ["truth"]}}
     train(resolve_config("flow-grpo", settings), tmp_path / "run", progress=False)
-    first, last = (
-        line for line in metrics(tmp_path / "run") if line["kind"] == "evaluation" and line["step"] % 24 == 0
-    )
-    assert last["reward/scenes-scorer"] > first["reward/scenes-scorer"] + 0.2
+    first, last = (line for line in metrics(tmp_path / "run") if line["kind"] == "evaluation")
+    assert last["reward/scenes-scorer"] > first["reward/scenes-scorer"] + 0.15
     assert last["truth"] > first["truth"]
 
 

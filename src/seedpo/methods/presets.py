@@ -303,7 +303,7 @@ METHODS = Registry(
                 "learning_rate": 3e-4,
                 "sampling": {"num_inference_steps": 10, "guidance_scale": 4.5},
                 "flow": {"sde": "flow-grpo"},
-                "groups": {"images_per_prompt": 24, "normalise": "pooled"},
+                "groups": {"images_per_prompt": 24, "prompts_per_rollout": 2, "normalise": "pooled"},
                 "evaluation": {"guidance_scale": 4.5},
             },
             why_no_gamma="the entropy of a step does not depend on the parameters, so that the term has no gradient",

@@ -46,6 +46,7 @@ def advise(config: RunConfig, gpu: Gpu, memory: Memory, *, previews: float) -> l
 
 def _smaller(config: RunConfig, phase: str) -> list[str]:
     """Keys that make a phase need less, the cheapest first."""
+    source = METHODS[config.method].source
     if phase in ("training step", "optimiser step", "reference"):
         batch, accumulation = config.batch_size, config.gradient_accumulation_steps
         half = max(1, batch // 2)
@@ -66,10 +67,7 @@ def _smaller(config: RunConfig, phase: str) -> list[str]:
     else:
         options = [
             ("mixed_precision=bf16 (or fp16)", config.mixed_precision == "no"),
-            (
-                "a smaller trajectories.prompts_per_rollout or steps.prompts_per_rollout",
-                not METHODS[config.method].source.fixed_pairs,
-            ),
+            (f"a smaller {source.section}.prompts_per_rollout", not source.fixed_pairs),
             ("a smaller evaluation.batch_size", True),
             ("adapter=lora", config.adapter == "full"),
         ]
