@@ -11,7 +11,9 @@ from torch import Tensor
 
 from seedpo.cli.cache_builds import build_cache
 from seedpo.errors import ConfigError
-from seedpo.rewards.named import CheckedReward
+from seedpo.rewards.named import CheckedReward, build_reward
+from seedpo.rewards.settings import WeightedSum
+from seedpo.training.caches import reward_digests
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run import train
 from tests.small_runs import files_of, metrics, small
@@ -97,6 +99,20 @@ class TestGaps:
             for reward in ("scenes-scorer", "jpeg-compressibility")
         )
         assert one["rewards/margins"] != other["rewards/margins"]
+
+    def test_a_cache_knows_the_reward_s_weights_and_code(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        both = WeightedSum.model_validate({"terms": {"scenes-scorer": 1.0, "scenes-plain": 0.5}})
+        digests = reward_digests(build_reward("both", definitions={"both": both}))
+        assert len(set(digests)) == 2
+        assert reward_digests(build_reward("scenes-scorer")) == digests[:1]
+        code = tmp_path / "brightness_of_mine.py"
+        monkeypatch.syspath_prepend(str(tmp_path))
+        code.write_text("def score(images, prompts):\n    return images.mean((1, 2, 3))\n")
+        reward = build_reward("brightness_of_mine:score")
+        before = reward_digests(reward)
+        code.write_text(code.read_text() + "# changed\n")
+        assert len(before) == 1
+        assert reward_digests(reward) != before
 
     def test_what_is_kept_out_is_measured_by_its_labels(self, tmp_path: Path, scored: list[int]) -> None:
         settings = {"pairs": {"validation": 0.4}, "evaluation": {"rewards": [], "metrics": []}, "max_steps": 1}

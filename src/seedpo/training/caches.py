@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from seedpo.core.draws import KeyedDraws
 from seedpo.data.cache.digests import digest, settings_digest
 from seedpo.data.cache.pairs import MEMORY, EncodedPairs
@@ -20,6 +22,8 @@ from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.models.families import tokenizer_of
 from seedpo.models.policy import PipelinePolicy
 from seedpo.protocols import Denoiser, PreferencePairs
+from seedpo.rewards.named import CheckedReward, SummedReward
+from seedpo.rewards.user_code import UserReward
 from seedpo.training.settings import RewardRunConfig, RunConfig
 
 logger = logging.getLogger(__name__)
@@ -164,6 +168,16 @@ def reference_settings(policy: PipelinePolicy, config: RunConfig) -> dict[str, A
         "reduction": config.reduction,
         "mixed_precision": config.mixed_precision,
     }
+
+
+def reward_digests(reward: CheckedReward) -> list[str]:
+    """What a reward's scores depend on besides its name and settings: SHA-256 of its networks, or of your own code."""
+    scorer: Any = reward.reward
+    if isinstance(scorer, SummedReward):
+        return [value for part, _ in scorer.parts for value in reward_digests(part)]
+    if isinstance(scorer, UserReward):
+        return [digest(Path(scorer.file).read_bytes()).hex()]
+    return [network_digest(value) for value in getattr(scorer, "__dict__", {}).values() if isinstance(value, nn.Module)]
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

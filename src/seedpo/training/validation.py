@@ -22,7 +22,7 @@ from seedpo.evaluation.pair_validation import PairValidation
 from seedpo.methods.presets import METHODS
 from seedpo.protocols import PreferencePairs
 from seedpo.rewards.named import build_reward
-from seedpo.training.caches import Caches
+from seedpo.training.caches import Caches, reward_digests
 from seedpo.training.combinations import check_validation
 from seedpo.training.settings import RunConfig, data_of
 
@@ -103,12 +103,13 @@ def _opened(
 
 
 def _gap(config: RunConfig, device: torch.device | str | None) -> Change | None:
-    """What scores pairs, with all that its scores depend on as far as the settings say."""
+    """What scores pairs; with a cache, which may be that of another run, it says what its scores depend on."""
     if (name := config.pairs.gap_reward) is None:
         return None
     reward = build_reward(name, definitions=config.rewards, precision=config.reward_precision, device=device)
     defined = {key: value.model_dump(mode="json") for key, value in sorted(config.rewards.items())}
-    definition = json.dumps([config.reward_precision, defined if name in config.rewards else {}])
+    digests = [] if config.cache.folder is None else reward_digests(reward)
+    definition = json.dumps([config.reward_precision, defined if name in config.rewards else {}, digests])
     return with_gap(reward, name=name, definition=definition)
 
 
