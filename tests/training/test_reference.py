@@ -21,6 +21,7 @@ from seedpo.training.reference import ReferenceRule, decay_at, has_weights
 from seedpo.training.run import refuse_shards, train
 from seedpo.training.settings import RunConfig
 from tests.small_runs import metrics, small
+from tests.training.real_processes import published_lora
 from tests.training.toys import (
     WEIGHTS,
     ComparingMethod,
@@ -299,6 +300,13 @@ class TestSmallRuns:
             pytest.param("spo", {"reference": {"kind": "rollout"}}, marks=pytest.mark.slow),
             pytest.param("d3po", {"reference": {"kind": "reset", "distance": 1e-9}}, marks=pytest.mark.slow),
             pytest.param("d3po", {"reference": {"kind": "rollout"}, "adapter": "full"}, marks=pytest.mark.slow),
+            pytest.param("d3po", {"reference": {"kind": "rollout"}, "anchor": {"kl": 10.0}}, marks=pytest.mark.slow),
+            pytest.param("online-dpo", {"reference": {"kind": "rollout"}}, marks=pytest.mark.slow),
+            pytest.param(
+                "diffusion-dpo",
+                {"reference": {"kind": "ema", "decay": 0.8}, "anchor": {"kl": 10.0, "toward": "initial"}},
+                marks=pytest.mark.slow,
+            ),
         ],
     )
     def test_a_resumed_run_is_the_one_that_never_stopped(
@@ -309,11 +317,29 @@ class TestSmallRuns:
         parts = small_run(tmp_path, tmp_path / "parts", method, steps=4, resume=True, **changes)
         last = Path("checkpoints/checkpoint-000004")
         names = {str(file.relative_to(whole / last)) for file in (whole / last).rglob("*.safetensors")}
-        assert any("reference/" in name for name in names) == (changes["reference"]["kind"] != "rollout")
+        config = resolve_config(method, small(tmp_path, **changes))
+        assert any("reference/" in name for name in names) == has_weights(config)
         for name in names:
             assert (parts / last / name).read_bytes() == (whole / last / name).read_bytes(), name
         figures = [[line for line in metrics(folder) if line["kind"] == "train"] for folder in (whole, parts)]
         assert figures[0] == figures[1]
+
+    @pytest.mark.slow
+    def test_a_continued_adapter_keeps_where_it_began(self, tmp_path: Path) -> None:
+        """The model before training is the one with the adapter, also for the run that is resumed."""
+        published_lora(tmp_path / "theirs")
+        changes: dict[str, Any] = {
+            "initial_lora": str(tmp_path / "theirs"),
+            "reference": {"kind": "ema", "decay": 0.8},
+            "anchor": {"kl": 10.0, "toward": "initial"},
+        }
+        whole = small_run(tmp_path, tmp_path / "whole", "diffusion-dpo", steps=4, **changes)
+        small_run(tmp_path, tmp_path / "parts", "diffusion-dpo", steps=2, **changes)
+        parts = small_run(tmp_path, tmp_path / "parts", "diffusion-dpo", steps=4, resume=True, **changes)
+        figures = [[line for line in metrics(out) if line["kind"] == "train"] for out in (whole, parts)]
+        assert figures[0] == figures[1]
+        assert figures[0][0]["anchor/kl"] == pytest.approx(0.0, abs=1e-10)
+        assert figures[0][3]["anchor/kl"] > 1e-8
 
     @pytest.mark.parametrize("method", ["diffusion-dpo", pytest.param("spo", marks=pytest.mark.slow)])
     def test_margins_begin_anew_after_a_reset(self, tmp_path: Path, method: str) -> None:

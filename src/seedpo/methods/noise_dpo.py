@@ -21,10 +21,10 @@ from seedpo.core.losses import DEFAULT_CONSTANTS, LossConstants
 from seedpo.core.margin_scale import GapScale
 from seedpo.core.noise_weights import MIN_SNR_GAMMA, NOISE_WEIGHTS
 from seedpo.core.objectives import see_loss
-from seedpo.core.transitions import Reduction, noise_log_prob, squared_distance
+from seedpo.core.transitions import Reduction, noise_log_prob
 from seedpo.core.types import ImagePairs, LossOutput
 from seedpo.methods.beta_rule import BetaRule
-from seedpo.methods.noising import NoisedPairs, noised_pairs
+from seedpo.methods.noising import NoisedPairs, distance, noised_pairs
 from seedpo.methods.settings import MethodConfig, ObjectiveConfig
 from seedpo.protocols import Policy, ReferenceCache
 
@@ -113,7 +113,7 @@ class NoiseDPO:
             with policy.reference():
                 reference = pairs.rows.prediction(policy)
             reference_log_prob = self._log_prob(reference, pairs)
-            apart = {"distance": squared_distance(prediction.detach(), reference).view(2, -1).mean(0)}
+            apart = {"distance": distance(prediction, reference).view(2, -1).mean(0)}
         chosen, rejected = log_prob.chunk(2)
         chosen_reference, rejected_reference = reference_log_prob.to(log_prob).chunk(2)
         # Caches hold log-probabilities without the weight, so that runs with other weights share them.

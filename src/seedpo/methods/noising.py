@@ -16,7 +16,7 @@ from torch import Tensor
 from seedpo.core.draws import PairDraws
 from seedpo.core.processes import Process
 from seedpo.core.sampling import draw_noise
-from seedpo.core.transitions import noise_log_prob
+from seedpo.core.transitions import noise_log_prob, squared_distance
 from seedpo.core.types import Conditioning, ImagePairs
 from seedpo.protocols import Policy
 
@@ -165,7 +165,7 @@ def pair_errors(rows: Noised, **predictions: Tensor) -> dict[str, Tensor]:
 
 def distance(prediction: Tensor, reference: Tensor) -> Tensor:
     """Mean squared difference of two predictions (R, ...) over the latent dimensions, (R,), without gradient."""
-    return -2 * noise_log_prob(prediction.detach(), reference.detach(), reduction="mean")
+    return squared_distance(prediction.detach(), reference.detach())
 
 
 def _prior_noise(pairs: ImagePairs) -> Tensor:
