@@ -39,7 +39,7 @@ ROWS: dict[str, Any] = {"model": "owner/name", "data": "pairs/", "reward": "pick
 MOVING: dict[str, dict[str, Any]] = {
     "rollout": {"kind": "rollout"},
     "ema": {"kind": "ema", "decay": 0.9},
-    "rising": {"kind": "ema", "decay": 0.5, "decay_rise": 0.1, "every": 2},
+    "rising": {"kind": "ema", "decay": 0.5, "decay_rise": 0.1},
     "every": {"kind": "reset", "every": 3},
     "distance": {"kind": "reset", "distance": 0.1},
     "either": {"kind": "reset", "distance": 0.5, "every": 2},
@@ -205,11 +205,6 @@ class TestSettings:
         [
             ({"kind": "ema"}, r"reference\.decay"),
             ({"kind": "reset"}, r"reference\.distance or reference\.every"),
-            ({"decay": 0.9}, r"reference\.decay = 0\.9 .* set reference\.kind to ema"),
-            ({"kind": "reset", "every": 3, "decay": 0.9}, r"reference\.decay = 0\.9 .* reset"),
-            ({"kind": "rollout", "every": 3}, r"reference\.every = 3 .* rollout"),
-            ({"kind": "ema", "decay": 0.9, "distance": 0.1}, r"reference\.distance = 0\.1 .* ema"),
-            ({"kind": "reset", "every": 3, "decay_rise": 0.1}, r"reference\.decay_rise = 0\.1"),
             ({"kind": "ema", "decay": 1.0}, r"reference\.decay"),
             ({"kind": "ema", "decay": 0.9, "decay_rise": 0.0}, r"reference\.decay_rise"),
             ({"kind": "reset", "every": 0}, r"reference\.every"),
@@ -221,6 +216,25 @@ class TestSettings:
         with pytest.raises(ConfigError, match=named) as failure:
             build_config(RunConfig, {"reference": keys})
         assert "\n" not in str(failure.value)
+
+    @pytest.mark.parametrize(
+        ("keys", "named"),
+        [
+            ({"decay": 0.9}, r"^reference\.decay = 0\.9 .* reference\.kind = ema; leave it out$"),
+            ({"kind": "reset", "every": 3, "decay": 0.9}, r"^reference\.decay = 0\.9 .* ema; leave it out$"),
+            ({"kind": "reset", "every": 3, "decay_rise": 0.1}, r"^reference\.decay_rise = 0\.1 .* ema; leave it out$"),
+            ({"kind": "rollout", "every": 3}, r"^reference\.every = 3 .* reference\.kind = reset; leave it out$"),
+            ({"kind": "ema", "decay": 0.9, "distance": 0.1}, r"^reference\.distance = 0\.1 .* reset; leave it out$"),
+            ({"kind": "ema", "decay": 0.9, "every": 2}, r"^reference\.every = 2 .* reset; leave it out$"),
+        ],
+    )
+    def test_keys_that_do_nothing(self, keys: dict[str, Any], named: str) -> None:
+        with pytest.raises(ConfigError, match=named):
+            resolve_config("spo", {**ROWS, "reference": keys})
+
+    @pytest.mark.parametrize("method", METHODS.names())
+    def test_another_kind_leaves_the_keys_of_the_usual_one(self, method: str) -> None:
+        assert resolve_config(method, {**ROWS, "reference": {"kind": "frozen"}}).reference.kind == "frozen"
 
     @pytest.mark.parametrize("kind", MOVING)
     def test_cached_values_are_of_the_frozen_one(self, kind: str) -> None:

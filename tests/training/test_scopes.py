@@ -37,9 +37,8 @@ SWITCHES = {
     "previews_clamped_late": {"spo", "lpo"},
     "judged_at_start": {"spo", "lpo"},
 }
-FROZEN = {"kind": "frozen", "decay": None, "decay_rise": None, "every": None}
 NEEDED: dict[str, dict[str, Any]] = {
-    "reference_moves_on_resume": {"reference": FROZEN},
+    "reference_moves_on_resume": {"reference": {"kind": "frozen"}},
     "cps_square": {"flow": {"sde": "cps"}},
     "judged_at_start": {"reward": "lrm-sd15"},
 }

@@ -192,6 +192,10 @@ class AnchorConfig(Section):
         return self
 
 
+OF_EMA = Scope(fact="reference.kind", values=("ema",), strict=True)
+OF_RESET = Scope(fact="reference.kind", values=("reset",), strict=True)
+
+
 class ReferenceConfig(Section):
     """What the policy is compared with, and what holds it there: docs/running.md."""
 
@@ -200,20 +204,19 @@ class ReferenceConfig(Section):
     human feedback; each roll-out then starts with all margins at 0. `ema`: an exponential moving average of the policy.
     `reset`: the policy of some update, which it becomes anew when `distance` or `every` says so. Nothing but the anchor
     holds the policy near the model before training unless it is `frozen`."""
-    decay: float | None = Field(None, gt=0.0, lt=1.0)
+    decay: Annotated[float | None, OF_EMA] = Field(None, gt=0.0, lt=1.0)
     """Of `ema`: after each update the average becomes `decay` times itself plus the rest of the policy; Linear-DPO
     writes 0.95 to 0.995. An average of N updates has a decay of about 1 - 1 / N."""
-    decay_rise: float | None = Field(None, gt=0.0)
+    decay_rise: Annotated[float | None, OF_EMA] = Field(None, gt=0.0)
     """Of `ema`: after update t the decay is at most `decay_rise` t; DiffusionNFT writes 0.001, with a `decay` of 0.5.
     None: `decay` from the first update on."""
-    distance: float | None = Field(None, gt=0.0)
+    distance: Annotated[float | None, OF_RESET] = Field(None, gt=0.0)
     """Of `reset`: the reference becomes the policy after an update whose pairs were further apart than this: the figure
     `distance`, the mean squared difference of both predictions, or of the means of both steps. None: never for that
     reason."""
-    every: int | None = Field(None, ge=1)
-    """Of `reset`: the reference becomes the policy at the latest after so many updates; GARDO writes 100. Of `ema`:
-    updates between two steps of the average, for example those of one roll-out, as in DiffusionNFT. None: never for
-    that reason; the average takes every update in."""
+    every: Annotated[int | None, OF_RESET] = Field(None, ge=1)
+    """Of `reset`: the reference becomes the policy at the latest after so many updates; GARDO writes 100. None: never
+    for that reason."""
 
     @property
     def words(self) -> str:
@@ -231,15 +234,7 @@ class ReferenceConfig(Section):
         }[self.kind]
 
     @model_validator(mode="after")
-    def _keys_act(self) -> Self:
-        keys = {"ema": ("decay", "decay_rise", "every"), "reset": ("distance", "every")}
-        for key in ("decay", "decay_rise", "distance", "every"):
-            if getattr(self, key) is not None and key not in keys.get(self.kind, ()):
-                kinds = " or ".join(kind for kind, acting in keys.items() if key in acting)
-                raise ValueError(
-                    f"reference.{key} = {getattr(self, key)} has no effect with reference.kind = {self.kind}; leave it "
-                    f"out, or set reference.kind to {kinds}"
-                )
+    def _kinds_have_what_they_need(self) -> Self:
         if self.kind == "ema" and self.decay is None:
             raise ValueError("reference.kind = ema needs reference.decay; set it, for example to 0.99")
         if self.kind == "reset" and self.distance is None and self.every is None:

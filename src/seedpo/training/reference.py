@@ -85,7 +85,7 @@ class ReferenceRule:
             ConfigError: if `distance` is set and the objective measures none.
         """
         config = self.config
-        if config.kind == "ema" and step % (config.every or 1) == 0:
+        if config.kind == "ema":
             self.policy.average_reference(decay_at(step, config))
         if config.kind != "reset":
             return {}

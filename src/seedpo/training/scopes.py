@@ -72,7 +72,8 @@ def idle_keys(config: RunConfig) -> list[IdleKey]:
     layers = [layer.keys for layer in default_layers(preset, config.model)]
     usual = dotted(build_config(RunConfig, *layers, {"method": config.method, "model": config.model}).tree())
     weights = {f"anchor.{name}": ABOVE_0 for name in config.anchor.weights}
-    facts = {**_facts_of(preset), **weights, "adapter": config.adapter, "loss": config.loss}
+    others = {"adapter": config.adapter, "loss": config.loss, "reference.kind": config.reference.kind}
+    facts = {**_facts_of(preset), **weights, **others}
     values = dotted(config.tree())
     scopes: dict[str, tuple[Scope, ...]] = {}
     for name, scope in scoped_keys(RunConfig):
