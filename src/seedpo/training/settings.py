@@ -391,6 +391,10 @@ class RewardRunConfig(TrainingConfig):
             raise ValueError("cache.reference must be false: a preference model has no reference")
         if self.pairs.validation is not None:
             raise ValueError("pairs.validation must be null: a preference model has held_out and held_out_share")
+        if self.pairs.reads_likes:
+            raise ValueError(
+                "pairs.from_scores must make pairs: a preference model learns from two images; set it to all"
+            )
         if self.pairs.buckets:
             raise ValueError("pairs.buckets must be false: a preference model sees images of one size")
         if self.pairs.empty_prompts:

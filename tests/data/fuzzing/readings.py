@@ -69,8 +69,12 @@ def _row(pairs: Any, number: int) -> Sequence[Any]:
     assert prompt[0] == labelled.prompt
     labelled.prompt.encode()  # as tokenizers and files take it
     assert "\0" not in labelled.prompt
-    assert 0.5 <= labelled.chosen_probability <= 1.0
-    pixels = [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in (labelled.chosen, labelled.rejected)]
+    if pairs.config.reads_likes:
+        assert labelled.rejected is None
+        assert labelled.chosen_probability in (0.0, 1.0)
+    else:
+        assert 0.5 <= labelled.chosen_probability <= 1.0
+    pixels = [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in labelled.images]
     return [labelled.prompt, labelled.chosen_probability, labelled.original_size, pixels, content]
 
 

@@ -22,7 +22,13 @@ from tests.data.fuzzing.values import (
 
 ENDINGS = st.sampled_from([".jsonl", ".jsonl", ".json", ".csv", ".csv", ".tsv", ".txt", ".parquet", ".tar", ""])
 CONFIGS = st.sampled_from(
-    [PairsConfig(resolution=8), PairsConfig(ties="half"), PairsConfig(resolution=64, buckets=True)]
+    [
+        PairsConfig(resolution=8),
+        PairsConfig(ties="half"),
+        PairsConfig(resolution=64, buckets=True),
+        PairsConfig(resolution=8, from_scores="likes"),
+        PairsConfig(resolution=64, buckets=True, from_scores="likes-of-pairs"),
+    ]
 )
 
 
