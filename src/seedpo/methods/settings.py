@@ -328,6 +328,25 @@ class StepGroupConfig(Section):
     group. Where they start from one x_t (the first random step with `groups.shared_noise`), it runs through the network
     once for all of them."""
 
+    @model_validator(mode="after")
+    def _windows_have_a_place(self) -> Self:
+        if self.window == "random" and self.trained_steps is None:
+            raise ValueError(
+                "step_groups.window = random needs step_groups.trained_steps; set it, for example to 2, or leave the "
+                "window out"
+            )
+        if self.window_range is not None and self.window != "random":
+            raise ValueError(
+                f"step_groups.window_range = {self.window_range} has no effect with step_groups.window = "
+                f"{self.window}; leave it out, or set step_groups.window to random"
+            )
+        if self.window_range is not None and self.window_range < (self.trained_steps or 1):
+            raise ValueError(
+                f"step_groups.window_range = {self.window_range} is less than step_groups.trained_steps = "
+                f"{self.trained_steps}; raise it, or lower trained_steps"
+            )
+        return self
+
 
 class MethodConfig(Protocol):
     """The settings of a run that objectives and sources read; see :class:`seedpo.training.settings.RunConfig`."""
