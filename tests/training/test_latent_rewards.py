@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,20 @@ import pytest
 import torch
 
 from seedpo.errors import ConfigError
+from seedpo.models.denoiser import load_denoiser
 from seedpo.models.policy import PipelinePolicy, build_policy
+from seedpo.models.settings import ModelSettings
+from seedpo.rewards.latent_training import latent_start
 from seedpo.rewards.named import build_reward
 from seedpo.rewards.settings import WeightedSum
 from seedpo.settings import merge
 from seedpo.training.configuration import resolve_config
-from seedpo.training.run import build_source, process_of
+from seedpo.training.run import build_source, process_of, train
 from seedpo.training.settings import RunConfig
 from tests.planning.real_runs import model_folder, settings
 from tests.rewards.plain_lrm import publish
+from tests.small_runs import metrics, small
+from tests.training.toys import cpu_accelerator
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +138,14 @@ def test_the_preset_is_the_published_run() -> None:
     assert (config.steps.candidates, config.steps.plain_steps, config.steps.inner_steps) == (4, 0, 0)
     assert (config.steps.min_gap, config.steps.min_gap_noisiest) == (0.35, 0.5)
     assert (config.sampling.num_inference_steps, config.sampling.guidance_scale) == (20, 5.0)
+
+
+def test_lpo_on_the_embedded_world_with_a_reward_trained_on_it(tmp_path: Path) -> None:
+    denoiser = load_denoiser(ModelSettings(model="scenes"))
+    latent_start(denoiser, seed=0).save(tmp_path / "latent")
+    reward = str(tmp_path / "latent")
+    config = resolve_config("lpo", merge(small(tmp_path), {"reward": reward, "evaluation": {"rewards": [reward]}}))
+    train(config, tmp_path / "run", accelerator=cpu_accelerator(config), progress=False)
+    lines = metrics(tmp_path / "run")
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2]
+    assert all(math.isfinite(line[f"reward/{reward}"]) for line in lines if line["kind"] == "evaluation")

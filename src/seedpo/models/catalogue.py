@@ -137,6 +137,14 @@ MODELS = Registry(
                     "evaluate_every": 10,
                     "steps": {"plain_steps": 5, "min_gap": 0.1, "updates_per_rollout": 3},
                 },
+                "lpo": {
+                    "beta": 10.0,
+                    "learning_rate": 6e-4,
+                    "batch_size": 32,
+                    "max_steps": 40,
+                    "evaluate_every": 10,
+                    "steps": {"plain_steps": 2, "min_gap": 0.1, "min_gap_noisiest": 0.2, "updates_per_rollout": 3},
+                },
                 "d3po": {
                     "beta": 10.0,
                     "learning_rate": 1e-3,
