@@ -15,8 +15,10 @@ from seedpo.data.cache.pairs import EncodedPairs
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.policy import PipelinePolicy
 from seedpo.scenes.pairs import preference_table
+from seedpo.settings import build_config
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run import build_pairs, build_source, train
+from seedpo.training.settings import RewardRunConfig
 from tests.models.tiny import tiny_policy
 from tests.small_runs import metrics, small
 from tests.training.toys import cpu_accelerator
@@ -149,6 +151,10 @@ class TestRefusals:
         with pytest.raises(ConfigError, match=message) as refusal:
             resolve_config(method, small(tmp_path, **changes))
         assert "\n" not in str(refusal.value)
+
+    def test_preference_models_learn_from_pairs(self) -> None:
+        with pytest.raises(ConfigError, match=r"pairs\.from_scores must make pairs"):
+            build_config(RewardRunConfig, {"pairs": {"from_scores": "likes"}})
 
     @pytest.mark.parametrize(
         ("liked", "message"), [(True, "8 liked images and none"), (False, "8 images that are not")]
