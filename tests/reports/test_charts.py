@@ -79,7 +79,7 @@ def test_errors_are_drawn_as_their_growth_over_the_reference_s(tmp_path: Path) -
             line |= {"error/reference_rejected": drawn}
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     panels = {panel.title: panel for panel in health_panels(one_family(folder))}
-    winner, loser = (panels[f"Error on {side} images, growth over the reference's"] for side in ("chosen", "rejected"))
+    winner, loser = (panels[f"Growth of the error, {side} images"] for side in ("chosen", "rejected"))
     assert winner.lines[0].y == pytest.approx([0.5] * 50)
     assert winner.marks == ((0.5, "alarm"),)
     assert loser.lines[0].y == pytest.approx([(3 * 0.1 + 0.9) / 1.0 - 1] * 50)

@@ -133,18 +133,18 @@ HEALTH = (
     Health(
         key="error/policy_chosen",
         over="error/reference_chosen",
-        title="Error on chosen images, growth over the reference's",
+        title="Growth of the error, chosen images",
         healthy="Near 0, better below. Growth without end means that the model forgets good images: it breaks down.",
         limit="alarms.winner_error.threshold",
-        unit="growth, as a share",
+        unit="growth over the reference's",
     ),
     Health(
         key="error/policy_rejected",
         over="error/reference_rejected",
-        title="Error on rejected images, growth over the reference's",
+        title="Growth of the error, rejected images",
         healthy="Rises above that on chosen images. Both far above 0 together is likelihood displacement.",
         mark=(0.0, "reference"),
-        unit="growth, as a share",
+        unit="growth over the reference's",
     ),
     Health(
         key="gradient_factor",
