@@ -301,6 +301,14 @@ class TestKeyedDraws:
         with pytest.raises(ValueError, match="needs draws"):
             NoiseDPO(policy_weight=1.0, reference_weight=1.0, cache=KnownReference())
 
+    def test_the_figures_of_a_run_do_not_depend_on_what_its_cache_holds(self) -> None:
+        """Micro-batches of which the cache knows some only are figures of one step."""
+        policy, cache = moved(), KnownReference()
+        pairs, method = self.pairs(policy), self.method(cache=cache)
+        unknown = method.loss(policy, pairs, generator=seeded()).metrics
+        method.store_reference(policy, pairs)
+        assert set(method.loss(policy, pairs, generator=seeded()).metrics) == set(unknown)
+
     @pytest.mark.parametrize("missing", ["pair", "visit", "content"])
     def test_a_batch_that_does_not_say_what_it_holds(self, missing: str) -> None:
         policy = tiny_policy()
@@ -331,7 +339,8 @@ class TestErrorMetrics:
 
     def test_no_error_is_no_push_of_either_side(self) -> None:
         errors = {f"{network}_{side}": torch.zeros(2) for network in ("policy", "reference") for side in SIDES}
-        assert error_metrics(errors, (torch.ones(2), torch.ones(2)))["loser_share"].tolist() == [0.5, 0.5]
+        kept = torch.ones(2), torch.ones(2)
+        assert error_metrics(errors, kept, torch.ones(2))["loser_share"].tolist() == [0.5, 0.5]
 
     def test_the_policy_s_gradient_is_that_of_the_scaled_sides(self) -> None:
         """Through the whole network: -a sigma(-m) (grad log p(chosen) - lam grad log p(rejected))."""
@@ -390,6 +399,7 @@ class TestFactorsOfTheMargin:
             results[0][0].metrics["loser_scale"], results[1][0].metrics["loser_scale"], msg="the loser changes too"
         )
         torch.testing.assert_close(results[0][1], results[1][1])
+        torch.testing.assert_close(*(output.metrics["loser_share"] for output, _ in results))
 
     def test_pairs_without_a_gap_are_refused(self) -> None:
         policy = moved()
@@ -411,6 +421,36 @@ class TestFactorsOfTheMargin:
 
 
 class TestTies:
+    def test_a_tie_has_no_loser_whose_gradient_is_scaled(self) -> None:
+        """Else the pull of one image is scaled down, and the push of the other stays whole."""
+        rule = LoserScale(mu=0.9, per="pair")
+        results = []
+        for loser_scale in (None, rule):
+            policy = trained()
+            method = NoiseDPO(policy_weight=200.0, reference_weight=200.0, loser_scale=loser_scale)
+            pairs = replace(image_pairs(policy), chosen_probability=torch.full((3,), 0.5))
+            output = method.loss(policy, pairs, generator=seeded(SEED))
+            output.losses.sum().backward()
+            results.append(gradients(policy))
+        assert output.metrics["loser_scale"].tolist() == [1, 1, 1]
+        assert torch.equal(*results)
+
+    @pytest.mark.parametrize("per", ["pair", "batch"])
+    def test_a_label_below_one_half_makes_the_other_image_the_loser(self, per: Literal["pair", "batch"]) -> None:
+        policy = moved()
+        pairs = image_pairs(policy)
+        method = NoiseDPO(policy_weight=200.0, reference_weight=200.0, loser_scale=LoserScale(mu=0.9, per=per))
+        exchanged = replace(pairs, chosen_latents=pairs.rejected_latents, rejected_latents=pairs.chosen_latents)
+        one, other = (
+            method.loss(
+                policy, replace(some, chosen_probability=torch.full((3,), label)), generator=seeded(SEED)
+            ).metrics
+            for some, label in ((pairs, 0.25), (exchanged, 0.75))
+        )
+        for name in ("loser_scale", "loser_share"):
+            torch.testing.assert_close(one[name], other[name])
+        assert 0 < float(one["loser_scale"].max()) < 1
+
     def test_a_tie_pulls_towards_equal_rewards(self) -> None:
         policy = moved()
         pairs = image_pairs(policy)

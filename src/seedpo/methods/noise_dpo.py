@@ -21,7 +21,7 @@ from seedpo.core.losses import DEFAULT_CONSTANTS, LossConstants
 from seedpo.core.margin_scale import GapScale
 from seedpo.core.noise_weights import MIN_SNR_GAMMA, NOISE_WEIGHTS
 from seedpo.core.objectives import see_loss
-from seedpo.core.transitions import Reduction, noise_log_prob
+from seedpo.core.transitions import Reduction, noise_log_prob, over_latents
 from seedpo.core.types import ImagePairs, LossOutput
 from seedpo.methods.beta_rule import BetaRule
 from seedpo.methods.noising import NoisedPairs, distance, noised_pairs
@@ -92,9 +92,10 @@ class NoiseDPO:
 
         The reference is not called if the cache has its log-probabilities of every pair. The metrics also hold
         those of :func:`error_metrics`, of mean squared errors over the latent dimensions at the step's own times and
-        noise. Where the reference is called, ``distance`` is the mean squared difference of both predictions, over both
-        images. With what sets them there are ``loser_scale`` (share of the loser's gradient that is kept), ``turned``
-        (1 where the rewards prefer the other image) and ``beta`` (that of this update).
+        noise. Without a cache ``distance`` is the mean squared difference of both predictions, over both images; with
+        one it would be known of some batches only. With what sets them there are ``loser_scale`` (share of the loser's
+        gradient that is kept), ``turned`` (1 where the rewards prefer the other image) and ``beta`` (that of this
+        update).
 
         Args:
             policy: the trained model and its reference.
@@ -113,13 +114,15 @@ class NoiseDPO:
             with policy.reference():
                 reference = pairs.rows.prediction(policy)
             reference_log_prob = self._log_prob(reference, pairs)
-            apart = {"distance": distance(prediction, reference).view(2, -1).mean(0)}
+            if self.cache is None:
+                apart = {"distance": distance(prediction, reference).view(2, -1).mean(0)}
         chosen, rejected = log_prob.chunk(2)
         chosen_reference, rejected_reference = reference_log_prob.to(log_prob).chunk(2)
         # Caches hold log-probabilities without the weight, so that runs with other weights share them.
         factors = policy.process.error_weights(pairs.timestep)
         weight = self._scaled(self.noise_weight.weight(*factors, self.min_snr_gamma).to(log_prob), batch)
-        kept = self._kept_gradient(prediction - pairs.rows.target, weight)
+        side = winning_side(weight, batch.chosen_probability)
+        kept = self._kept_gradient(prediction - pairs.rows.target, side)
         output = see_loss(
             weight * with_scaled_gradient(chosen, kept[0]),
             weight * with_scaled_gradient(rejected, kept[1]),
@@ -141,7 +144,7 @@ class NoiseDPO:
         # A log-probability is -1/2 of the squared error.
         errors = {name: -2 * value.detach() / dimensions for name, value in log_probs.items()}
         scales = self._scale_metrics(kept, weight)
-        return replace(output, metrics={**output.metrics, **error_metrics(errors, kept), **scales, **apart})
+        return replace(output, metrics={**output.metrics, **error_metrics(errors, kept, side), **scales, **apart})
 
     def _scaled(self, weight: Tensor, batch: ImagePairs) -> Tensor:
         """The weight of each margin, (B,), times its other factors."""
@@ -160,21 +163,20 @@ class NoiseDPO:
             metrics["beta"] = torch.full_like(weight, self.reference_weight * self.beta.factor)
         return metrics
 
-    def _kept_gradient(self, residual: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def _kept_gradient(self, residual: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
         """Share of the gradient through each side that is kept, (B,) each: chosen, rejected.
 
         Args:
             residual: prediction less target, chosen first, (2B, ...).
-            weight: of each pair's margin, (B,); below 0 the second side is the winner.
+            side: of :func:`winning_side`, (B,); a tie has no loser, and keeps all of both gradients.
         """
-        whole = torch.ones_like(weight)
+        whole = torch.ones_like(side)
         if self.loser_scale is None:
             return whole, whole
         chosen, rejected = residual.detach().chunk(2)
-        straight = weight >= 0
-        rows = straight.view(-1, *[1] * (chosen.ndim - 1))
-        scale = self.loser_scale.of(torch.where(rows, chosen, rejected), torch.where(rows, rejected, chosen)).to(whole)
-        return torch.where(straight, whole, scale), torch.where(straight, scale, whole)
+        wins, loses = (over_latents(side == sign, chosen) for sign in (1, -1))
+        scale = self.loser_scale.of(wins * chosen + loses * rejected, wins * rejected + loses * chosen).to(whole)
+        return torch.where(side < 0, scale, whole), torch.where(side > 0, scale, whole)
 
     @torch.no_grad()
     def store_reference(self, policy: Policy, batch: ImagePairs) -> None:
@@ -215,24 +217,37 @@ def _content(batch: ImagePairs) -> Tensor:
     return batch.content
 
 
-def error_metrics(errors: Mapping[str, Tensor], kept: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+def winning_side(weight: Tensor, chosen_probability: Tensor | None) -> Tensor:
+    """Which image of each pair is preferred, (B,): 1 the chosen one, -1 the other, 0 neither.
+
+    Args:
+        weight: of each pair's margin, (B,); below 0 a reward turns the pair round.
+        chosen_probability: as in :func:`seedpo.core.objectives.preference_loss`.
+    """
+    side = weight.sign()
+    return side if chosen_probability is None else side * (chosen_probability.to(side) - 0.5).sign()
+
+
+def error_metrics(errors: Mapping[str, Tensor], kept: tuple[Tensor, Tensor], side: Tensor) -> dict[str, Tensor]:
     """What the errors of the predictions say of a pair, (B,) each.
 
     Args:
         errors: mean squared errors by network and side, (B,) each.
         kept: shares of the gradients of both sides, (B,) each.
+        side: of :func:`winning_side`, (B,).
 
     Returns:
         ``error/...`` of each, ``error/relative_chosen`` and ``error/relative_rejected`` (policy less reference), and
         ``loser_share``: |g_l| / (|g_w| + |g_l|) of the gradients at the network's output, of which as much is kept as
-        the step keeps. It is 0.5 where both sides push alike, and above it where the loser's error is the larger.
+        the step keeps. It is 0.5 where both sides push alike, and above it where the loser's error is the larger. Of a
+        tie it is the rejected image's share.
     """
     relative = {
-        f"error/relative_{side}": errors[f"policy_{side}"] - errors[f"reference_{side}"]
-        for side in ("chosen", "rejected")
+        f"error/relative_{name}": errors[f"policy_{name}"] - errors[f"reference_{name}"]
+        for name in ("chosen", "rejected")
     }
-    pull, push = kept[0] * errors["policy_chosen"].sqrt(), kept[1] * errors["policy_rejected"].sqrt()
-    total = pull + push
+    chosen, rejected = kept[0] * errors["policy_chosen"].sqrt(), kept[1] * errors["policy_rejected"].sqrt()
+    total, push = chosen + rejected, torch.where(side < 0, chosen, rejected)
     share = torch.where(total > 0, push / total, torch.full_like(total, 0.5))
     return {**{f"error/{name}": value for name, value in errors.items()}, **relative, "loser_share": share}
 
