@@ -85,6 +85,21 @@ def test_errors_are_drawn_as_their_growth_over_the_reference_s(tmp_path: Path) -
     assert loser.lines[0].y == pytest.approx([(3 * 0.1 + 0.9) / 1.0 - 1] * 50)
 
 
+def test_a_chart_says_what_its_own_objective_looks_like(tmp_path: Path) -> None:
+    def notes(method: str) -> dict[str, str]:
+        family = one_family(write_run(tmp_path / method, method=method, samples=False))
+        return {panel.title: panel.note for panel in health_panels(family)}
+
+    usual, others = notes("diffusion-dpo"), {method: notes(method) for method in ("kto", "dgpo", "mapo", "spo")}
+    assert "memorised" in usual["Accuracy in training"]
+    assert not any("memorised" in note["Accuracy in training"] for note in others.values())
+    assert others["mapo"]["Margin of implicit rewards"] != usual["Margin of implicit rewards"]
+
+
+def test_a_clip_of_ratios_to_the_roll_out_says_nothing_of_the_loss(tmp_path: Path) -> None:
+    assert health_notes(one_family(write_run(tmp_path / "run", method="flow-grpo", beta=0.004, samples=False))) == []
+
+
 def test_alarms_are_notes(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", samples=False)
     (folder / "alarms.jsonl").write_text('{"step": 30, "name": "spike", "message": "loss leapt"}\n')

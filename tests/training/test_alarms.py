@@ -133,6 +133,13 @@ def test_a_training_curve_that_must_raise_it_and_one_that_must_not(name: str) ->
     assert names(sick, config(alarms={name: {"threshold": None}})) == []
 
 
+@pytest.mark.parametrize("name", ["saturation", "inert"])
+@pytest.mark.parametrize(("method", "count"), [("kto", 1), ("dspo", 0), ("mapo", 0)])
+def test_an_alarm_is_silent_where_its_meaning_is_not_true(name: str, method: str, count: int) -> None:
+    sick, _ = (training(300, change) for change in CURVES[name])
+    assert names(sick, config(method=method)) == [(step, name) for step, _ in names(sick)] * count
+
+
 def test_every_rule_is_tested_on_a_curve() -> None:
     assert {rule.name for rule in RULES} == {*CURVES, "hacking", "collapse", "diversity"}
     assert {rule.name for rule in RULES} == set(type(config().alarms).model_fields) - {"held_out_rewards", "window"}

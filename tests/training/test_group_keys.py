@@ -23,7 +23,12 @@ from seedpo.training.configuration import resolve_config
         ("nft", r"reference\.kind = ema needs reference\.decay", {"reference": {"decay": None, "decay_rise": None}}),
         ("dgpo", r"groups\.shared_noise = true", {"groups": {"shared_noise": True}}),
         ("dgpo", r"pairs\.validation = 0\.1", {"pairs": {"validation": 0.1}}),
-        ("online-dpo", r"groups\.min_gap", {"groups": {"min_gap": 1.0}, "feedback": {"study": "study"}}),
+        *(
+            (method, rf"{section}\.min_gap = 1", {section: {"min_gap": 1.0}})
+            for method, section in (("online-dpo", "groups"), ("dgpo", "groups"), ("d3po", "trajectories"))
+        ),
+        ("flow-grpo", r"step_groups\.window_range|window_range = 2", {"step_groups": {"window_range": 2}}),
+        ("kto", "liked_weight", {"objective": {"liked_weight": 0, "disliked_weight": 0}}),
         ("dgpo", "reward", {"model": "owner/name", "reward": None}),
     ],
 )

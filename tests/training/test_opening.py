@@ -42,3 +42,18 @@ def test_what_the_first_lines_name(method: str, adapter: str, pairs: int | None,
     count = sum(value.numel() for value in policy.trainable_parameters().values())
     for part in ("scenes (StableDiffusionPipeline)", "32 x 32 px", "float32", "cpu", f"{count:,}", "runs/mine", *parts):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "reference"),
+    [
+        ("mapo", {}, "none"),
+        ("mapo", {"anchor": {"kl": 1.0}}, "the same model, adapter off"),
+        ("flow-grpo", {}, "the same model, adapter off"),
+        ("flow-grpo", {"beta": 0}, "none"),
+    ],
+)
+def test_a_reference_is_named_where_something_asks_it(method: str, changes: dict[str, Any], reference: str) -> None:
+    config = resolve_config(method, changes)
+    lines = opening_lines(config, build_policy(config), pairs=None, fixed_pairs=False, processes=1, results="runs/mine")
+    assert f"reference: {reference}" in "\n".join(lines)

@@ -55,7 +55,7 @@ def test_a_switch_acts_or_is_refused(switch: str, method: str) -> None:
     with pytest.raises(ConfigError, match=rf"^fidelity\.{switch} = true has no effect on {method}: ") as failure:
         resolve_config(method, changes)
     named = str(failure.value).partition("it acts with ")[2]
-    assert set(named.removesuffix("; leave it out").split(" and ")) == SWITCHES[switch]
+    assert set(named.removesuffix("; leave it out").replace(" or ", ", ").split(", ")) == SWITCHES[switch]
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_key_of_an_objective_acts_or_is_refused(method: str, text: str, method
     with pytest.raises(ConfigError, match=rf"^{key} = .* has no effect on {method}: ") as failure:
         resolve_config(method, changes)
     named = str(failure.value).partition("it acts with ")[2]
-    assert set(named.removesuffix("; leave it out").split(" and ")) == methods
+    assert set(named.removesuffix("; leave it out").replace(" or ", ", ").split(", ")) == methods
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,19 @@ def test_a_lora_s_keys_need_a_lora(key: str) -> None:
         idle = idle_keys(config)
         assert len(idle) == count
         assert all(entry.where == "adapter = lora" for entry in idle)
+
+
+def test_keys_of_pairs_act_on_the_data_of_an_anchor() -> None:
+    changes: dict[str, Any] = {"pairs": {"flip": True}}
+    assert [key.name for key in idle_keys(resolve_config("dgpo", changes))] == ["pairs.flip"]
+    changes["anchor"] = {"data": 1.0, "data_set": "scenes-pairs"}
+    assert idle_keys(resolve_config("dgpo", changes)) == []
+
+
+def test_keys_that_act_with_the_same_methods_are_named_together() -> None:
+    config = resolve_config("kto", {"groups": {"min_gap": 0.2, "prompts_per_rollout": 3}})
+    (line,) = likely_mistakes(config, pairs=None, processes=1)
+    assert line.count("online-dpo") == 1
 
 
 def test_what_nobody_set_is_not_named() -> None:

@@ -103,7 +103,8 @@ class TestValues:
 
     def test_weights_that_give_no_loss_are_refused_with_a_way_out(self) -> None:
         """The rules are those of ``seedpo.core.entropy``; here, that a configuration asks them."""
-        assert "try beta = 0.1" in refused(beta=-1)
+        assert "above 0; leave it out" in refused(beta=-1)
+        assert "0 or above" in refused(method="flow-grpo", beta=-1)
         assert "raise gamma above -1" in refused(beta=10.0, gamma=-1)
         assert "raise gamma above -0.5" in refused(beta=0.5, gamma=-0.5, entropy_convention="absolute")
         for name in ("beta", "gamma"):

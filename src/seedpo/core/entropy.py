@@ -28,7 +28,9 @@ def entropy_weights(
     if kl_is_optional and beta == gamma == 0:
         return 0.0, 0.0
     if not (math.isfinite(beta) and beta > 0):
-        raise ValueError(f"beta = {beta} must be a finite number above 0, or the objective vanishes; try beta = 0.1")
+        if kl_is_optional and gamma == 0:
+            raise ValueError(f"beta = {beta} must be a finite number, 0 or above; 0 leaves the KL out")
+        raise ValueError(f"beta = {beta} must be a finite number above 0; leave it out for the method's default")
     if not math.isfinite(gamma):
         raise ValueError(f"gamma = {gamma} must be a finite number; 0 is the base method")
     if convention == "relative":

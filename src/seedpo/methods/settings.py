@@ -129,6 +129,8 @@ class ObjectiveConfig(Section):
                     f"{key} = {getattr(self, key)} has no effect without {other}; leave it out, or set "
                     f"objective.{other}, for example to {example}"
                 )
+        if self.liked_weight == self.disliked_weight == 0:
+            raise ValueError("liked_weight = disliked_weight = 0 leave nothing to train on; set one above 0")
         if self.beta_decay is not None and not 0 <= self.beta_decay[0] < self.beta_decay[1]:
             raise ValueError(
                 f"beta_decay = {list(self.beta_decay)} must be two numbers of updates, the second above the first; "
@@ -253,7 +255,7 @@ class TrajectoryConfig(Section):
     """Prompts sampled together by one process."""
     updates_per_rollout: int = Field(1, ge=1)
     """Passes over the pairs of one roll-out."""
-    min_gap: float = Field(0.0, ge=0.0)
+    min_gap: float = Field(0.0, ge=0.0, lt=1.0)
     """A pair is kept if the preference probability of its winner exceeds that of its loser by more than this."""
     steps_per_pair: int | None = Field(None, ge=1)
     """Denoising steps that are trained on from each pair, drawn at random (with `update_per` group, one draw for all
@@ -297,7 +299,7 @@ class GroupConfig(Section):
     """Prompts sampled together by one process."""
     updates_per_rollout: int = Field(1, ge=1)
     """Passes over what one roll-out gave."""
-    min_gap: float = Field(0.0, ge=0.0)
+    min_gap: float = Field(0.0, ge=0.0, lt=1.0)
     """A pair is kept if the preference probability of its winner exceeds that of its loser by more than this; a group,
     if that of its best image exceeds that of its worst. 0: all but ties."""
     pairs: Annotated[Literal["best-worst", "all"], _gives("pairs")] = "best-worst"

@@ -71,7 +71,7 @@ HEALTH = (
     ),
     Health(
         key="rewards/accuracies",
-        title="Accuracy on training pairs",
+        title="Accuracy in training",
         healthy="Climbs from one half and stays below 1. At 1 the model has memorised the pairs.",
         mark=(0.5, "chance"),
     ),
@@ -262,13 +262,14 @@ def _frontier(setting: Setting, proxy_key: str, key: str, *, few: bool) -> Line 
 
 def health_panels(family: Family) -> list[Panel]:
     """Small charts of the training metrics, one line per run."""
-    panels = [_health_panel(family, _of_loss(health, family.settings[0].runs[0])) for health in HEALTH]
+    panels = [_health_panel(family, _of_method(health, family.settings[0].runs[0])) for health in HEALTH]
     return [panel for panel in panels if panel is not None]
 
 
 def training_panel(family: Family, key: str) -> Panel | None:
     """The chart of one figure of the training metrics; ``None`` if no run logged it."""
-    return _health_panel(family, next(health for health in HEALTH if health.key == key))
+    health = next(health for health in HEALTH if health.key == key)
+    return _health_panel(family, _of_method(health, family.settings[0].runs[0]))
 
 
 def _health_panel(family: Family, health: Health) -> Panel | None:
@@ -297,12 +298,16 @@ def _records(run: Run, key: str) -> Sequence[Mapping[str, float]]:
     return run.train if any(key in record for record in run.train) else run.evaluations
 
 
-def _of_loss(health: Health, run: Run) -> Health:
-    """The chart of the loss as the run's own objective and kind of loss have it."""
+def _of_method(health: Health, run: Run) -> Health:
+    """The chart as the run's own objective, source and kind of loss have it."""
     method, name = str(run.get("method")), str(run.get("loss") or "sigmoid")
     own = EXPECTATIONS.get(METHODS[method].objective, {}) if method in METHODS else {}
-    if health.key == "loss" and "loss" in own:
-        return replace(health, healthy=f"{own['loss'][0].upper()}{own['loss'][1:]}.", mark=None)
+    if health.key in own:
+        healthy = own[health.key]
+        mark = None if health.key == "loss" else health.mark
+        return replace(health, healthy=f"{healthy[0].upper()}{healthy[1:]}.", mark=mark)
+    if health.key == "rewards/accuracies" and method in METHODS and not METHODS[method].source.fixed_pairs:
+        return replace(health, healthy="0.5 to 0.8, without a steady rise, since every roll-out brings new pairs.")
     if health.key != "loss" or name == "sigmoid":
         return health
     start = LOSSES[name].start_value(_constants(run))
@@ -358,7 +363,8 @@ def health_notes(family: Family) -> list[str]:
 
 def _clip_note(setting: Setting) -> list[str]:
     clip = setting.runs[0].config.get("clip_range") if setting.runs else None
-    if not clip or setting.gamma != 0:
+    method = str(setting.runs[0].get("method")) if setting.runs else ""
+    if not clip or setting.gamma != 0 or (method in METHODS and METHODS[method].objective != "dpo"):
         return []
     weight, constants = setting.policy_weight, _constants(setting.runs[0])
     loss = str(setting.runs[0].config.get("loss", "sigmoid"))

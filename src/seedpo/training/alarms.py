@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from seedpo.core.verdicts import Outcome
 from seedpo.errors import ConfigError
+from seedpo.methods.presets import METHODS
 from seedpo.training import signs
 from seedpo.training.best_steps import best_line, figure_key
 from seedpo.training.settings import RunConfig
@@ -59,6 +60,7 @@ class Rule:
         meaning: what the sign means and what to do about it; the message starts with what was seen.
         sign: the sign at the last of some lines, if there is one; it looks back over the window or the patience, and
             over all evaluations.
+        objectives: of which the meaning is true; ``None``: of all.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Rule:
     reads: tuple[str, ...]
     meaning: str
     sign: Callable[[Sequence[Record], RunConfig, float], Sign | None]
+    objectives: tuple[str, ...] | None = None
 
     def threshold(self, config: RunConfig) -> float | None:
         """The threshold that is set; ``None`` if the alarm is switched off."""
@@ -76,6 +79,8 @@ class Rule:
         """The alarm that the last of the lines raises, if any; the lines are those of the rule's kind, in order."""
         threshold = self.threshold(config)
         if threshold is None or not lines:
+            return None
+        if self.objectives is not None and METHODS[config.method].objective not in self.objectives:
             return None
         # With as many quiet lines between two episodes, a figure that wavers about its threshold raises one alarm.
         quiet = config.alarms.window if self.kind == "train" else 1
@@ -106,6 +111,9 @@ def _fell(lines: Sequence[Record], config: RunConfig, outcome: Outcome) -> Sign 
         outcome=outcome,
     )
 
+
+OF_REWARD_MARGINS = ("dpo", "kto")
+"""Objectives whose whole gradient goes through a sigmoid of beta times log-ratios; DSPO and MaPO also have an error."""
 
 RULES: tuple[Rule, ...] = (
     Rule(
@@ -142,6 +150,7 @@ RULES: tuple[Rule, ...] = (
         sign=lambda lines, config, threshold: signs.mean_above(
             lines, "saturated", threshold, window=config.alarms.window, seen="{value:.0%} of the pairs have |m| above 6"
         ),
+        objectives=OF_REWARD_MARGINS,
     ),
     Rule(
         name="clipping",
@@ -161,6 +170,7 @@ RULES: tuple[Rule, ...] = (
         "published setting does this, with beta = 0.1 and log-probabilities averaged over the latent dimensions. For a "
         "reference that counts, raise beta until |m| comes near 1",
         sign=lambda lines, config, threshold: signs.inert(lines, config, threshold),
+        objectives=OF_REWARD_MARGINS,
     ),
     Rule(
         name="displacement",

@@ -72,8 +72,6 @@ def check_feedback(config: RunConfig, preset: Preset) -> None:
         return
     if preset.source.why_no_people is not None:
         raise ConfigError(f"feedback.study: {config.method} {preset.source.why_no_people}")
-    if preset.source.settings(config).min_gap >= 1:
-        raise ConfigError(f"feedback.study: no preference is above 1; set {preset.source.section}.min_gap below it")
 
 
 def check_latent_rewards(config: RunConfig, preset: Preset) -> None:
@@ -115,13 +113,17 @@ def check_reference(config: RunConfig, preset: Preset) -> None:
             f"reference.kind = rollout has no effect on {config.method}, which draws no images; set it to frozen, ema "
             "or reset"
         )
-    compared = preset.has_reference and (config.beta > 0 or not preset.kl_is_optional)
-    if kind != "frozen" and not (compared or config.anchor.asks_reference):
+    if kind != "frozen" and not (compares_with_reference(config, preset) or config.anchor.asks_reference):
         without = f" at beta = {config.beta:g}" if preset.has_reference else ""
         raise ConfigError(
             f"reference.kind = {kind} has no effect: {config.method} has no reference{without}; set it to frozen, or "
             "anchor.kl above 0"
         )
+
+
+def compares_with_reference(config: RunConfig, preset: Preset) -> bool:
+    """Whether the objective itself asks a reference."""
+    return preset.has_reference and (config.beta > 0 or not preset.kl_is_optional)
 
 
 def check_pair_factors(config: RunConfig, preset: Preset) -> None:

@@ -35,6 +35,7 @@ EXPECTATIONS: Mapping[str, Mapping[str, str]] = {
         "loss": "starts near the error of the preferred images plus beta times about 0.7, and falls slowly",
         "rewards/accuracies": "share of pairs whose preferred image the model fits better; it starts where the model "
         "stands, often near 0.5, and rises",
+        "rewards/margins": "of the policy's own errors, so that it need not start at 0; it rises and levels off",
         "margin_abs": "not 0 at first, since there is no reference; above 6 (`saturated`) lower objective.margin_steps",
     },
     "dgpo": {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from seedpo.data.settings import data_label
+from seedpo.methods.presets import METHODS
 from seedpo.models.policy import PipelinePolicy
+from seedpo.training.combinations import compares_with_reference
 from seedpo.training.scopes import warnings_of_idle_keys
 from seedpo.training.settings import RunConfig, data_of, reward_of
 
@@ -32,6 +34,8 @@ def opening_lines(
     if config.initial_lora is not None:
         reference = "the model with the LoRA that it starts from"
     reference += config.reference.words
+    if not (config.anchor.kl or compares_with_reference(config, METHODS[config.method])):
+        reference = "none"
     name = type(policy.pipeline).__name__
     return [
         f"model: {config.model} ({name}), {height} x {width} px, {precision}, on {policy.device}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,13 +41,16 @@ class IdleKey:
         """What it acts with, in words: values of other keys, else the methods that all its scopes allow."""
         of_method = _facts_of(METHODS.entries[0])
         values = [
-            f"{scope.fact} = {value}" for scope in self.shut if scope.fact not in of_method for value in scope.values
+            f"{scope.fact} {value}" if value == ABOVE_0 else f"{scope.fact} = {value}"
+            for scope in self.shut
+            if scope.fact not in of_method
+            for value in scope.values
         ]
         scopes = [scope for scope in self.scopes if scope.fact in of_method]
         methods = [
             preset.name for preset in METHODS.entries if all(_facts_of(preset)[scope.fact] in scope for scope in scopes)
         ]
-        return " and ".join(values or methods)
+        return " and ".join(values) if values else one_of(methods)
 
     @property
     def words(self) -> str:
@@ -75,14 +78,18 @@ def idle_keys(config: RunConfig) -> list[IdleKey]:
     others = {"adapter": config.adapter, "loss": config.loss, "reference.kind": config.reference.kind}
     facts = {**_facts_of(preset), **weights, **others}
     values = dotted(config.tree())
+
+    def is_shut(name: str, scope: Scope) -> bool:
+        of_anchor = bool(config.anchor.data) and name.startswith("pairs.") and scope.fact == "judged"
+        return facts.get(scope.fact) not in scope and not of_anchor
+
     scopes: dict[str, tuple[Scope, ...]] = {}
     for name, scope in scoped_keys(RunConfig):
         scopes[name] = (*scopes.get(name, ()), scope)
     return [
         IdleKey(name=name, value=values[name], scopes=own, shut=shut)
         for name, own in scopes.items()
-        if (shut := tuple(scope for scope in own if facts.get(scope.fact) not in scope))
-        and values.get(name) != usual.get(name)
+        if (shut := tuple(scope for scope in own if is_shut(name, scope))) and values.get(name) != usual.get(name)
     ]
 
 
@@ -99,8 +106,16 @@ def refuse_idle_keys(config: RunConfig) -> None:
 
 def warnings_of_idle_keys(config: RunConfig) -> list[str]:
     """One line that names all keys that were set and do nothing; none if there are none."""
-    keys = ", ".join(f"{key.words} (acts with {key.where})" for key in idle_keys(config))
+    words: dict[str, list[str]] = {}
+    for key in idle_keys(config):
+        words.setdefault(key.where, []).append(key.words)
+    keys = "; ".join(f"{', '.join(some)} (with {where})" for where, some in words.items())
     return [f"no effect on this run of {config.method}: {keys}; leave out what acts elsewhere"] if keys else []
+
+
+def one_of(names: Sequence[str]) -> str:
+    """Alternatives as they are written: a, b or c."""
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _facts_of(preset: Preset) -> Mapping[str, str | None]:

@@ -48,6 +48,7 @@ def source(rollout: Rollout | None = None, **settings: Any) -> RolloutSource[Ste
         "prompts_per_rollout": 2,
         "updates_per_rollout": 1,
         "batch_size": 3,
+        "clear_if": "groups.min_gap = 0.5",
         "seed": 0,
     }
     embeddings = PromptEmbeddings(settings.pop("embedder", NumberEmbedder()))
@@ -145,7 +146,7 @@ def test_a_prompt_is_embedded_once_per_roll_out_and_forgotten_after_it() -> None
 
 
 def test_rollouts_without_pairs_end_the_run_in_words() -> None:
-    with pytest.raises(SeedpoError, match=r"20 roll-outs in succession gave no pair .* lower min_gap"):
+    with pytest.raises(SeedpoError, match=r"^groups\.min_gap = 0\.5: 20 roll-outs .* lower it"):
         source(Rollout(empty=range(1000))).next_batch()
     assert len(source(Rollout(empty=range(19))).next_batch()) == 3
 

@@ -87,7 +87,7 @@ def test_an_ablation_has_its_controls(runs: Path, tmp_path: Path) -> None:
 
 def test_accuracy_on_held_out_pairs_comes_first(runs: Path, tmp_path: Path) -> None:
     rows = table(write_figure("accuracy", [runs], tmp_path / "a.pdf"))
-    assert {row["panel"] for row in rows} == {"Accuracy on training pairs"}
+    assert {row["panel"] for row in rows} == {"Accuracy in training"}
     assert all(float(row["low"]) <= float(row["y"]) <= float(row["high"]) for row in rows), "the range over seeds"
     run = write_run(tmp_path / "held-out", samples=False, evaluations=(0, 10))
     with (run / "metrics.jsonl").open("a") as lines:

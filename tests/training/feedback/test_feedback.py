@@ -187,7 +187,6 @@ class TestSettings:
         [
             ("diffusion-dpo", {}, "draws no images.*seedpo study export"),
             ("spo", {}, "use method d3po"),
-            ("d3po", {"trajectories": {"min_gap": 1.0}}, "min_gap below it"),
         ],
     )
     def test_what_people_cannot_judge_is_refused(self, method: str, changes: dict[str, Any], words: str) -> None:

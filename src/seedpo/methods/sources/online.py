@@ -131,6 +131,7 @@ def image_source(
         prompts_per_rollout=config.prompts_per_rollout,
         updates_per_rollout=config.updates_per_rollout,
         batch_size=batch_size,
+        clear_if=f"groups.min_gap = {config.min_gap:g}",
         seed=seed,
         rank=rank,
         world=world,

@@ -140,6 +140,7 @@ class RolloutSource(Generic[Record, BatchOut]):
         prompts_per_rollout: prompts of one roll-out.
         updates_per_rollout: how often each unit is handed out.
         batch_size: units per batch.
+        clear_if: key and value that say which units are clear enough, for messages.
         seed: seed of the prompts' order and, with the rank, of the roll-outs.
         rank: number of this process.
         world: number of processes.
@@ -156,6 +157,7 @@ class RolloutSource(Generic[Record, BatchOut]):
         prompts_per_rollout: int,
         updates_per_rollout: int,
         batch_size: int,
+        clear_if: str,
         seed: int,
         rank: int = 0,
         world: int = 1,
@@ -165,6 +167,7 @@ class RolloutSource(Generic[Record, BatchOut]):
         self.embeddings = embeddings
         self.prompts_per_rollout = prompts_per_rollout
         self.batch_size = batch_size
+        self.clear_if = clear_if
         self.batch = batch
         self._stream = IndexStream(len(prompts), seed=seed, rank=rank, world=world)
         self._buffer = UnitBuffer(record, passes=updates_per_rollout)
@@ -185,8 +188,8 @@ class RolloutSource(Generic[Record, BatchOut]):
             empty = 0 if drawn is not None else empty + 1
             if empty == _EMPTY_ROLLOUTS:
                 raise SeedpoError(
-                    f"{empty} roll-outs in succession gave no pair whose preference is clear enough; "
-                    "lower min_gap, or look at the samples: they may all be alike"
+                    f"{self.clear_if}: {empty} roll-outs in succession gave no preference above it; lower it, or look "
+                    "at the samples, which may all be alike"
                 )
             if drawn is not None:
                 self._buffer.fill(drawn, generator=self._generator)

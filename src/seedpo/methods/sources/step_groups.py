@@ -284,6 +284,7 @@ def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource[Judg
         prompts_per_rollout=config.groups.prompts_per_rollout,
         updates_per_rollout=config.groups.updates_per_rollout,
         batch_size=config.batch_size,
+        clear_if=f"groups.min_gap = {config.groups.min_gap:g}",
         seed=config.seed,
         rank=supplies.rank,
         world=supplies.world,

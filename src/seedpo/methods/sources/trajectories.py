@@ -182,6 +182,7 @@ def trajectory_source(
         prompts_per_rollout=config.prompts_per_rollout,
         updates_per_rollout=config.updates_per_rollout,
         batch_size=batch_size,
+        clear_if=f"trajectories.min_gap = {config.min_gap:g}",
         seed=seed,
         rank=rank,
         world=world,
