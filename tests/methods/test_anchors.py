@@ -143,6 +143,14 @@ class TestWinner:
         expected = (method.errors * liked).mean().expand(3)
         torch.testing.assert_close(output.metrics["anchor/winner"], expected, rtol=1e-5, atol=1e-7)
 
+    def test_leaves_out_ties(self) -> None:
+        policy = policy_apart()
+        labels = torch.tensor([1.0, 0.5, 0.8])
+        pairs = replace(image_pairs(policy), chosen_probability=labels)
+        metrics = on_noise(winner=1.0).loss(policy, pairs, generator=seeded(1)).metrics
+        expected = (metrics["error/policy_chosen"] * (labels > 0.5)).mean().expand(3)
+        torch.testing.assert_close(metrics["anchor/winner"], expected, rtol=1e-5, atol=1e-7)
+
     def test_leaves_out_pairs_without_a_preference(self) -> None:
         policy = policy_apart()
         batch = step_batch(transition_pairs(policy))

@@ -47,8 +47,8 @@ def _centred(rewards: Tensor) -> Tensor:
 
 def _in_deviations(deviations: Tensor, rewards: Tensor) -> Tensor:
     # Equal rewards may differ from their mean by rounding, which a division by nearly 0 would blow up.
-    equal = (rewards == rewards[:, :1]).all(1, keepdim=True)
-    return torch.where(equal, 0.0, _centred(rewards) / torch.where(equal | (deviations == 0), 1.0, deviations))
+    equal = (rewards == rewards[:, :1]).all(1, keepdim=True) | (deviations == 0)
+    return torch.where(equal, 0.0, _centred(rewards) / deviations)
 
 
 NORMALISATIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -137,7 +137,10 @@ class NoiseForm:
         clean = batch.latents if isinstance(batch, Likes) else batch.chosen_latents
         rows = slice(len(clean))
         error = target_error(asked.prediction[rows], clean, asked.latents[rows], asked.timestep[rows], process)
-        return error * batch.liked if isinstance(batch, Likes) else error
+        if isinstance(batch, Likes):
+            return error * batch.liked
+        label = batch.chosen_probability
+        return error if label is None else error * (label > 0.5)
 
 
 @dataclass(frozen=True)
