@@ -130,6 +130,23 @@ def test_keys_that_an_objective_does_not_have_are_left_out(tmp_path: Path) -> No
     assert not [name for name in ("loss", "gamma", "weights of the loss") if f"| {name} |" in text]
 
 
+def test_what_is_counted_is_named_as_the_method_counts_it(tmp_path: Path) -> None:
+    likes = {"gamma": 0.0, "pairs": {"from_scores": "likes"}}
+    _, text = card(tmp_path / "kto", method="kto", **likes)
+    assert "| likes of single images | scenes-pairs |" in text
+    assert "| likes seen | " in text
+    assert "| groups seen | " in card(tmp_path / "nft", method="nft", gamma=0.0)[1]
+    assert "| pairs seen | " in card(tmp_path / "spo")[1]
+
+
+def test_anchors_and_keys_of_the_objective_are_named(tmp_path: Path) -> None:
+    keys = {"objective": {"loser_scale": "pair"}, "anchor": {"kl": 0.5, "toward": "initial"}}
+    _, text = card(tmp_path / "run", method="diffusion-dpo", clip_range=None, **keys)
+    assert "| objective | loser_scale pair |" in text
+    assert "| anchors | 0.5 x distance to the model before training |" in text
+    assert "| anchors |" not in card(tmp_path / "usual")[1]
+
+
 def test_folders_of_this_machine_are_not_named(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     header, text = card(

@@ -227,7 +227,7 @@ class ReferenceConfig(Section):
             "" if self.every is None else f"every {self.every} updates",
             "" if self.distance is None else f"beyond a distance of {self.distance:g}",
         ]
-        rise = "" if self.decay_rise is None else f" that rises by {self.decay_rise:g}"
+        rise = "" if self.decay_rise is None else f", reached in rises of {self.decay_rise:g} an update"
         return {
             "frozen": "",
             "rollout": ", then the policy at each roll-out",

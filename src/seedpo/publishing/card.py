@@ -12,7 +12,7 @@ from seedpo.data.settings import DataSet, data_label
 from seedpo.documents import UNREADABLE, read_json
 from seedpo.evaluation.gains import BaseComparison, RewardGain, compare_with_base
 from seedpo.evaluation.settings import LOSS
-from seedpo.methods.presets import METHODS, method_title
+from seedpo.methods.presets import METHODS, Preset, method_title
 from seedpo.metrics.catalogue import find_metric
 from seedpo.models.catalogue import MODELS
 from seedpo.models.names import hub_place, is_hub_name
@@ -145,7 +145,8 @@ def _use(config: RunConfig, base: str | None, repository: str | None, part: str)
 def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> list[tuple[str, str]]:
     preset = METHODS[config.method]
     policy_weight, reference_weight = config.weights
-    offline = [("preference pairs", "not named" if config.data is None else _data(config.data))]
+    data = "likes of single images" if config.pairs.reads_likes else "preference pairs"
+    offline = [(data, "not named" if config.data is None else _data(config.data))]
     judge = "votes of people" if config.feedback.study is not None else _shown(config.reward or "not named")
     online = [("prompts", _shown(config.prompts)), ("reward", judge)]
     last = next((line for line in reversed(lines) if line["kind"] == "train"), {})
@@ -172,9 +173,10 @@ def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> li
             if config.reference.kind == "frozen"
             else [("reference", f"the model before training{config.reference.words}")]
         ),
+        *_own_keys(config),
         ("clip range", "none" if config.clip_range is None else f"{config.clip_range:g}"),
         ("steps", f"{last.get('step', 0)} of {config.max_steps}"),
-        ("pairs seen", _pairs_seen(last)),
+        (f"{_COUNTED.get(preset.source.gives, 'pairs')} seen", _seen(last, preset)),
         *([] if best is None else [("result", f"step {best.step}, the best by {best.figure} ({best.value:.4g})")]),
         ("learning rate", f"{config.learning_rate:g}"),
         ("trained", config.trained_words),
@@ -185,10 +187,25 @@ def _settings(config: RunConfig, folder: RunFolder, lines: Sequence[Line]) -> li
     ]
 
 
-def _pairs_seen(line: Line) -> str:
-    """How many pairs were trained on; of a fixed set also how many it holds, and how often each was seen."""
+_COUNTED = {"likes": "likes", "groups": "groups", "step-groups": "denoising steps"}
+"""What is trained on, where it is no pairs, by what the source gives."""
+
+
+def _seen(line: Line, preset: Preset) -> str:
+    """How much was trained on; of a fixed set also how much it holds, and how often each was seen."""
     seen, visits = line.get("pairs_seen", 0), line.get("source/visits")
-    return f"{seen} ({round(seen / visits)} pairs, each {visits:.3g} times)" if visits else f"{seen}"
+    things = _COUNTED.get(preset.source.gives, "pairs")
+    return f"{seen} ({round(seen / visits)} {things}, each {visits:.3g} times)" if visits else f"{seen}"
+
+
+def _own_keys(config: RunConfig) -> list[tuple[str, str]]:
+    """What is set of single objectives, and the anchors beside them."""
+    own = config.objective.model_dump(mode="json", exclude_defaults=True)
+    toward = {"initial": " to the model before training", "reference": " to the reference"}[config.anchor.toward]
+    named = {"kl": f"distance{toward}", "winner": "error on preferred images", "data": "diffusion loss on data"}
+    anchors = [f"{weight:g} x {named[name]}" for name, weight in config.anchor.weights.items()]
+    rows = {"objective": ", ".join(f"{key} {value}" for key, value in own.items()), "anchors": ", ".join(anchors)}
+    return [(name, text) for name, text in rows.items() if text]
 
 
 def _versions(folder: RunFolder) -> str:
