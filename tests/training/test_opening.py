@@ -26,6 +26,11 @@ def test_a_warm_up_as_long_as_the_run(warmup: int, mistakes: int) -> None:
     assert all(f"optimizer.warmup_steps = {warmup} " in line for line in lines)
 
 
+@pytest.mark.parametrize(("method", "size", "mistakes"), [("kto", 1, 1), ("kto", 2, 0), ("diffusion-dpo", 1, 0)])
+def test_a_single_like_is_compared_with_itself(method: str, size: int, mistakes: int) -> None:
+    assert len(likely_mistakes(resolve_config(method, {"batch_size": size}), pairs=None, processes=1)) == mistakes
+
+
 @pytest.mark.parametrize(
     ("method", "adapter", "pairs", "parts"),
     [

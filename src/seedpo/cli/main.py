@@ -67,8 +67,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help=(
-        "Align text-to-image diffusion models with human preferences: Diffusion-DPO, D3PO and SPO, "
-        "each with a gamma-weighted self-entropy term (SEE-DPO).\n\n"
+        "Align text-to-image diffusion models with human preferences: Diffusion-DPO, D3PO, SPO and a dozen other "
+        "objectives (`seedpo list methods`), with a gamma-weighted self-entropy term (SEE-DPO) where it has a "
+        "meaning.\n\n"
         "Start with `seedpo demo`, which trains on an embedded model and writes a report."
     ),
 )

@@ -22,7 +22,7 @@ Processes = Annotated[
 
 def sweep_command(
     source: Annotated[
-        str, typer.Argument(metavar="FILE|METHOD", help="A sweep file, a recipe, or `diffusion-dpo`, `d3po`, `spo`.")
+        str, typer.Argument(metavar="FILE|METHOD", help="A sweep file, a recipe, or one of `seedpo list methods`.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the runs, one folder each.")],
     vary: Annotated[

@@ -24,14 +24,16 @@ from seedpo.errors import ConfigError
 def train_command(
     context: typer.Context,
     method: Annotated[
-        str, typer.Argument(metavar="METHOD|RECIPE.yaml", help="`diffusion-dpo`, `d3po`, `spo`, or a recipe file.")
+        str, typer.Argument(metavar="METHOD|RECIPE.yaml", help="One of `seedpo list methods`, or a recipe.")
     ],
     out: Annotated[Path, typer.Option(help="Run folder to write; must be new unless a run is resumed.")],
     changes: Changes = None,
     resume: Resume = None,
     feedback: Annotated[
         Path | None,
-        typer.Option(metavar="STUDY", help="d3po: people judge the images, in this study; made if there is none."),
+        typer.Option(
+            metavar="STUDY", help="People judge the images that the policy draws, in this study; made if there is none."
+        ),
     ] = None,
     quiet: Quiet = False,
     processes: Processes = None,
@@ -66,8 +68,9 @@ def train_command(
     With `--feedback` the run stops after each round of images until raters have voted; `seedpo study serve
     studies/mine` shows them the images meanwhile, and Ctrl-C and `--resume latest` lose no vote.
 
-    `batch_size` counts pairs per process. `torchrun --nproc_per_node 8 -m seedpo train ...` and
-    `accelerate launch -m seedpo train ...` start the same run, on several machines too.
+    `batch_size` counts pairs per process, or likes, groups or steps where a method reads those. `torchrun
+    --nproc_per_node 8 -m seedpo train ...` and `accelerate launch -m seedpo train ...` start the same run, on several
+    machines too.
     """
     from seedpo.cli.launch import run_in_processes
     from seedpo.settings import merge
@@ -130,15 +133,15 @@ def next_commands(out: Path) -> list[tuple[str, str]]:
 
 def plan_command(
     method: Annotated[
-        str, typer.Argument(metavar="METHOD|RECIPE.yaml", help="`diffusion-dpo`, `d3po`, `spo`, or a recipe file.")
+        str, typer.Argument(metavar="METHOD|RECIPE.yaml", help="One of `seedpo list methods`, or a recipe.")
     ],
     gpu: Annotated[str, typer.Option(help="Kind of GPU: A10, A100-40, A100-80, H100, H200, L4, RTX-4090, T4, ...")],
     gpus: Annotated[int, typer.Option(metavar="N", help="How many; `batch_size` is per GPU.")] = 1,
     changes: Changes = None,
     utilisation: Annotated[float, typer.Option(help="Share of the GPU's peak that is assumed to be reached.")] = 0.35,
-    kept: Annotated[float, typer.Option(help="Online methods: share of a roll-out's pairs that are kept.")] = 1.0,
+    kept: Annotated[float, typer.Option(help="Online methods: share of what a roll-out gives that is kept.")] = 1.0,
     pairs: Annotated[
-        int | None, typer.Option(metavar="N", help="Offline: pairs in the preference set, where they are met again.")
+        int | None, typer.Option(metavar="N", help="Offline: pairs or likes in the set, where they are met again.")
     ] = None,
     cached: Annotated[
         bool, typer.Option("--cached", help="Offline: the cache in `cache.folder` is filled already.")

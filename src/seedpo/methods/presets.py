@@ -248,7 +248,7 @@ METHODS = Registry(
             log_prob="noise",
             objective="kto",
             source=LIKES,
-            defaults={"beta": 5000.0, "learning_rate": 1e-5, "pairs": {"from_scores": "likes"}},
+            defaults={"beta": 5000.0, "learning_rate": 1e-5, "batch_size": 8, "pairs": {"from_scores": "likes"}},
             why_no_gamma="of a single image the log-probability is known but for a constant, which only equal weights "
             "of policy and reference cancel; raise beta, or use diffusion-dpo",
         ),

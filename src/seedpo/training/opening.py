@@ -53,6 +53,11 @@ def likely_mistakes(config: RunConfig, *, pairs: int | None, processes: int) -> 
             f"each of the {pairs} {_things(config)} is seen about {visits:.0f} times, and is then learnt by heart; "
             f"lower max_steps to {max(int(config.max_steps * OFTEN / visits), 1)} or fewer, or add {_things(config)}"
         )
+    if METHODS[config.method].objective == "kto" and config.batch_size == 1:
+        lines.append(
+            "batch_size = 1: an image that gains is compared with its own gain, so that its weight never falls; set it "
+            "to 8 or more, and gradient_accumulation_steps lower"
+        )
     warmup = config.optimizer.warmup_steps
     if warmup and warmup >= config.max_steps:
         lines.append(

@@ -45,7 +45,8 @@ class TrainingConfig(NetworkSettings):
     max_steps: int = Field(200, ge=1)
     """Optimiser steps."""
     batch_size: int = Field(4, ge=1)
-    """Pairs per process and micro-step."""
+    """Pairs per process and micro-step; with `kto` single images, with `dgpo` and `nft` groups, with `flow-grpo` steps
+    of single images."""
     gradient_accumulation_steps: int = Field(4, ge=1)
     """Micro-steps per optimiser step."""
     learning_rate: float = Field(1e-4, gt=0.0)
