@@ -15,6 +15,12 @@ def test_the_fit_is_the_published_one_where_that_is_finite() -> None:
     )
 
 
+def test_the_series_near_0_meets_the_quotient() -> None:
+    """x / (exp(x) - 1) keeps all digits where exp(x) - 1 is computed as one; the series ends at x = 0.01."""
+    scaled = torch.tensor([1e-6, 1e-3, 0.005, 0.0099999, 0.0100001], dtype=torch.float64)
+    torch.testing.assert_close(bounded_fit(2 * scaled, scale=0.5), scaled / scaled.expm1(), rtol=1e-14, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_fit_falls_from_1_to_0_with_finite_gradients(dtype: torch.dtype) -> None:
     error = torch.tensor([0.0, 1e-15, 1e-9, 1e-3, 1.0, 10.0, 1e3, 1e6], dtype=dtype, requires_grad=True)

@@ -62,6 +62,29 @@ def test_the_size_of_an_error_has_no_gradient_and_a_floor() -> None:
     torch.testing.assert_close(losses.detach(), torch.zeros(5, dtype=torch.float64))
 
 
+@pytest.mark.parametrize(("size", "weight"), [(1e-2, 1e-2), (1e-4, 1e-4), (1e-7, 1e-5)])
+def test_errors_are_divided_by_their_size_or_by_the_floor(size: float, weight: float) -> None:
+    """At sigma = 1/2, where the clean image is wrong by half of what the velocity is; the size is a constant."""
+    clean, noise = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    half = torch.full((len(clean),), 0.5, dtype=torch.float64)
+    old = noise - clean
+    prediction = (old + 2 * size).requires_grad_()
+    positive, _ = nft_errors(FLOW, prediction, old, clean=clean, latents=(clean + noise) / 2, timestep=half, beta=1.0)
+    torch.testing.assert_close(positive.detach(), torch.full_like(half, size**2 / weight), rtol=1e-6, atol=0)
+    (gradient,) = torch.autograd.grad(positive.sum(), prediction)
+    expected = torch.full_like(gradient, size / weight / clean[0].numel())
+    torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=0)
+
+
+def test_the_old_policy_is_a_constant() -> None:
+    now = rows(FLOW)
+    old = now["old"].clone().requires_grad_()
+    errors = nft_errors(
+        FLOW, now["target"], old, clean=now["clean"], latents=now["latents"], timestep=now["timestep"], beta=1.0
+    )
+    assert not any(values.requires_grad for values in errors)
+
+
 def test_beta_sets_how_far_the_policies_are_and_not_the_first_pull() -> None:
     now = rows(FLOW)
 

@@ -60,6 +60,10 @@ class TestClippedPolicyLoss:
         (slope,) = torch.autograd.grad(losses.sum(), log_prob)
         assert slope.tolist() == (-advantage).tolist()
 
+    def test_the_policy_that_drew_is_a_constant(self) -> None:
+        drew = tensor(-1.0, -2.0).requires_grad_()
+        assert not clipped_policy_loss(tensor(-1.0, -2.0), drew, tensor(1.0, -1.0), clip_range=None).requires_grad
+
     def test_a_huge_ratio_that_is_clipped_has_the_gradient_0(self) -> None:
         log_prob = tensor(2000.0, -2000.0).requires_grad_()
         losses = clipped_policy_loss(log_prob, tensor(0.0, 0.0), tensor(1.0, -1.0), clip_range=CLIP)

@@ -31,9 +31,9 @@ def kto_margin(rewards: Tensor, liked: Tensor, *, baseline: Tensor) -> Tensor:
     Args:
         rewards: r, (B,), with gradient.
         liked: whether each image is liked, (B,) bool.
-        baseline: Q, ().
+        baseline: Q of :func:`kto_baseline`, ().
     """
-    return torch.where(liked, 1, -1) * (rewards - baseline.detach())
+    return torch.where(liked, 1, -1) * (rewards - baseline)
 
 
 def kto_losses(margin: Tensor, liked: Tensor, *, liked_weight: float = 1.0, disliked_weight: float = 1.0) -> Tensor:
