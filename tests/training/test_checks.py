@@ -12,7 +12,7 @@ from seedpo.errors import ConfigError, DataError, SeedpoError
 from seedpo.planning.gpus import find_gpu
 from seedpo.planning.plan import plan_run
 from seedpo.settings import merge
-from seedpo.training.checks import absent_data
+from seedpo.training.checks import absent_data, check_images
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run import rehearse, train
 from tests.small_runs import small
@@ -63,3 +63,16 @@ def test_a_plan_names_pairs_that_are_not_here(tmp_path: Path) -> None:
     gone = config.model_copy(update={"data": f"{tmp_path}/gone/"})
     assert len(absent_data(gone)) == 1
     assert not absent_data(config.model_copy(update={"data": "hub:owner/name"}))
+    anchored = resolve_config("dgpo", {"anchor": {"data": 1.0, "data_set": "gone/pairs.parquet"}})
+    assert absent_data(anchored) == ["anchor.data_set = gone/pairs.parquet does not exist here"]
+
+
+def test_an_anchor_s_data_have_the_size_of_the_model() -> None:
+    changes = {"pairs": {"resolution": 64}, "anchor": {"data": 1.0, "data_set": "scenes-pairs"}}
+    with pytest.raises(ConfigError, match=r"pairs\.resolution = 64"):
+        check_images(resolve_config("dgpo", changes), (32, 32))
+
+
+def test_likes_are_asked_for_where_likes_are_read() -> None:
+    with pytest.raises(ConfigError, match="likes of single images"):
+        resolve_config("kto", {"model": "owner/name"})

@@ -26,6 +26,15 @@ def test_a_warm_up_as_long_as_the_run(warmup: int, mistakes: int) -> None:
     assert all(f"optimizer.warmup_steps = {warmup} " in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("method", "reward", "mistakes"), [("lpo", "pickscore", 1), ("lpo", "lrm-sd15", 0), ("spo", "pickscore", 0)]
+)
+def test_lpo_without_a_reward_of_latents(method: str, reward: str, mistakes: int) -> None:
+    lines = likely_mistakes(resolve_config(method, {"reward": reward}), pairs=None, processes=1)
+    assert len(lines) == mistakes
+    assert all(f"reward = {reward} " in line for line in lines)
+
+
 @pytest.mark.parametrize(("method", "size", "mistakes"), [("kto", 1, 1), ("kto", 2, 0), ("diffusion-dpo", 1, 0)])
 def test_a_single_like_is_compared_with_itself(method: str, size: int, mistakes: int) -> None:
     assert len(likely_mistakes(resolve_config(method, {"batch_size": size}), pairs=None, processes=1)) == mistakes

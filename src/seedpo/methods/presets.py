@@ -124,6 +124,7 @@ class Preset(Entry):
         why_no_gamma: why the entropy term has no meaning in its objective; ``None`` if it has one.
         has_reference: whether its objective compares the policy with a reference.
         kl_is_optional: whether beta may be 0, which leaves out the KL term and the reference.
+        ranks_latents: whether a reward of noisy latents ranks its candidates, as published.
     """
 
     title: str
@@ -135,6 +136,7 @@ class Preset(Entry):
     why_no_gamma: str | None = None
     has_reference: bool = True
     kl_is_optional: bool = False
+    ranks_latents: bool = False
 
     def __post_init__(self) -> None:
         """Refuses an objective that cannot read what the source gives."""
@@ -287,6 +289,7 @@ METHODS = Registry(
                 "steps": {"plain_steps": 0, "min_gap": 0.35, "min_gap_noisiest": 0.5},
                 "evaluation": {"guidance_scale": 5.0},
             },
+            ranks_latents=True,
         ),
         Preset(
             name="flow-grpo",

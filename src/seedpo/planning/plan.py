@@ -325,6 +325,7 @@ def _evaluation_line(
 
 def _notes(config: RunConfig, counted: Counted, guesses: Guesses) -> list[str]:
     notes, workload, scorers = [], counted.workload, counted.networks.scorers
+    thing = METHODS[config.method].source.noun
     if counted.pairs.validation is None:
         notes.append("validation pairs are not counted; --pairs N says how many pairs there are")
     elif isinstance(config.pairs.validation, str) and counted.pairs.validation == config.pairs.validation_limit:
@@ -332,9 +333,9 @@ def _notes(config: RunConfig, counted: Counted, guesses: Guesses) -> list[str]:
     if config.pairs.buckets and not counted.pairs.shapes:
         notes.append("all pairs are counted in the square, the largest bucket: the data are not here to be looked at")
     if workload.rollouts is not None and guesses.kept == 1:
-        notes.append("all pairs of a roll-out are assumed to be kept; --kept 0.5 means twice as many roll-outs")
+        notes.append(f"all {thing}s of a roll-out are assumed to be kept; --kept 0.5 means twice as many roll-outs")
     if workload.rollouts is None and guesses.pairs is None:
-        notes.append("no pair is assumed to be met twice; --pairs N says how many there are")
+        notes.append(f"no {thing} is assumed to be met twice; --pairs N says how many there are")
     if workload.rollouts is None and config.cache.folder is not None and not guesses.cached:
         notes.append("the cache folder is assumed to be empty; --cached says that it is filled")
     if unknown := sorted({name for scorer in scorers.values() for name in scorer.unknown}):

@@ -69,7 +69,7 @@ def check_images(config: RunConfig, image_size: tuple[int, int]) -> None:
     height, width = image_size
     fixed_pairs = METHODS[config.method].source.fixed_pairs
     resolution = config.pairs.resolution
-    if fixed_pairs and resolution is not None and resolution != height:
+    if (fixed_pairs or config.anchor.data) and resolution is not None and resolution != height:
         raise ConfigError(
             f"pairs.resolution = {resolution}, but model {config.model} works at {height} x {width} px; set "
             f"pairs.resolution to {height}, or resolution to {resolution}"
@@ -109,8 +109,14 @@ def check_prompts(config: RunConfig) -> None:
 
 def absent_data(config: RunConfig) -> list[str]:
     """Sets of pairs that are paths and do not exist here, in words; for a plan, which reads no data."""
-    if not METHODS[config.method].source.fixed_pairs or config.data is None:
-        return []
-    names = [config.data] if isinstance(config.data, str) else [entry.name for entry in config.data]
-    paths = [name for name in names if "/" in name and not name.startswith(HUB) and not set("*?[{") & set(name)]
-    return [f"data = {name} does not exist here" for name in paths if not Path(name).expanduser().exists()]
+    sets = {"data": config.data} if METHODS[config.method].source.fixed_pairs else {}
+    sets |= {"anchor.data_set": config.anchor.data_set}
+    named = [
+        (key, name)
+        for key, data in sets.items()
+        for name in ((data,) if isinstance(data, str) else [entry.name for entry in data or ()])
+    ]
+    paths = [
+        (key, name) for key, name in named if "/" in name and not name.startswith(HUB) and not set("*?[{") & set(name)
+    ]
+    return [f"{key} = {name} does not exist here" for key, name in paths if not Path(name).expanduser().exists()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from seedpo.data.settings import data_label
 from seedpo.methods.presets import METHODS
 from seedpo.models.policy import PipelinePolicy
+from seedpo.rewards.names import latent_leaves
 from seedpo.training.combinations import compares_with_reference
 from seedpo.training.scopes import warnings_of_idle_keys
 from seedpo.training.settings import RunConfig, data_of, reward_of
@@ -53,7 +54,13 @@ def likely_mistakes(config: RunConfig, *, pairs: int | None, processes: int) -> 
             f"each of the {pairs} {_things(config)} is seen about {visits:.0f} times, and is then learnt by heart; "
             f"lower max_steps to {max(int(config.max_steps * OFTEN / visits), 1)} or fewer, or add {_things(config)}"
         )
-    if METHODS[config.method].objective == "kto" and config.batch_size == 1:
+    preset, reward = METHODS[config.method], config.reward
+    if preset.ranks_latents and reward is not None and not latent_leaves(reward, config.rewards):
+        lines.append(
+            f"reward = {reward} scores images: previews are predicted and decoded, as spo does; set reward to one of "
+            "latents, such as lrm-sd15, or train spo"
+        )
+    if preset.objective == "kto" and config.batch_size == 1:
         lines.append(
             "batch_size = 1: an image that gains is compared with its own gain, so that its weight never falls; set it "
             "to 8 or more, and gradient_accumulation_steps lower"

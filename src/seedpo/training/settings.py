@@ -304,9 +304,10 @@ def data_of(config: RunConfig) -> str | tuple[DataSet, ...]:
         ConfigError: if nothing is named.
     """
     if config.data is None:
+        what, files = ("likes of single images", "likes") if config.pairs.reads_likes else ("labelled pairs", "pairs")
         raise ConfigError(
-            f"{config.method} trains {config.model} on labelled pairs, and none are named; set data to a file or a "
-            "folder of pairs, or to hub:owner/name (docs/data.md)"
+            f"{config.method} trains {config.model} on {what}, and none are named; set data to a file or a folder of "
+            f"{files}, or to hub:owner/name (docs/data.md)"
         )
     return config.data
 
