@@ -13,7 +13,7 @@ from seedpo.recipes.reading import read_recipe
 from seedpo.settings import Section, nested, parse_override
 from seedpo.training.configuration import resolve_config
 from seedpo.training.opening import likely_mistakes
-from seedpo.training.scopes import idle_keys
+from seedpo.training.scopes import idle_keys, warnings_of_idle_keys
 from seedpo.training.settings import FidelityConfig
 
 DATA = {row.name for row in METHODS.entries if row.source.fixed_pairs}
@@ -81,7 +81,7 @@ def test_a_switch_acts_or_is_refused(switch: str, method: str) -> None:
 @pytest.mark.parametrize("method", METHODS.names())
 def test_a_key_acts_or_is_named(method: str, text: str, methods: set[str]) -> None:
     config = resolve_config(method, nested([parse_override(text)]))
-    lines = [line for line in likely_mistakes(config, pairs=None, processes=1) if text.partition("=")[0] in line]
+    lines = [line for line in warnings_of_idle_keys(config) if text.partition("=")[0] in line]
     assert len(lines) == (method not in methods)
     for line in lines:
         assert all(name in line for name in methods)
