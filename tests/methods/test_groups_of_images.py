@@ -82,7 +82,28 @@ def test_a_group_shares_its_noise_in_dgpo_only(name: str, shared: bool) -> None:
     assert len(times[:, 0].unique()) > 1, "every group has its own time"
 
 
-def test_dgpo_on_pairs_is_diffusion_dpo_divided_by_beta() -> None:
+def test_nft_is_its_formula_on_what_it_draws() -> None:
+    """Every image with the prompt of its group, a time and a noise of its own, and its own advantage."""
+    policy, generator = Trained(0.2), seeded(7)
+    batch, process = groups(policy), policy.process
+    output = objective("nft").loss(policy, batch, generator=seeded(7))
+    clean = batch.latents.flatten(0, 1)
+    time = process.draw_timesteps(P * G, generator=generator)
+    level = process.alpha_cumprod(time).view(-1, 1, 1, 1)
+    noisy = level.sqrt() * clean + (1 - level).sqrt() * torch.randn(clean.shape, generator=generator)
+    prompts = policy.encode_prompts([prompt for prompt in PROMPTS[:P] for _ in range(G)])
+    new = policy.predict(noisy, time, prompts)
+    with policy.reference():
+        old = policy.predict(noisy, time, prompts)
+    wrong = [(noisy - (1 - level).sqrt() * noise) / level.sqrt() - clean for noise in (new, 2 * old - new)]
+    positive, negative = (some.square().mean((1, 2, 3)) / some.abs().mean((1, 2, 3)) for some in wrong)
+    good = 0.5 + batch.advantages.flatten() / 10
+    losses = 5 * (good * positive + (1 - good) * negative)
+    torch.testing.assert_close(output.losses, losses.view(P, G).mean(1).double(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("weight", ["constant", "min-snr"])
+def test_dgpo_on_pairs_is_diffusion_dpo_divided_by_beta(weight: str) -> None:
     """Through the network, on the same draws: two images, the first of which is preferred."""
     batch = groups(Trained())
     first = torch.tensor([[1.0, -1.0]]).expand(P, 2)
@@ -92,8 +113,8 @@ def test_dgpo_on_pairs_is_diffusion_dpo_divided_by_beta() -> None:
     )
     gradients = []
     for method, rows in (
-        (DGPO(policy_weight=30.0, reference_weight=20.0), two),
-        (NoiseDPO(policy_weight=30.0, reference_weight=20.0), pairs),
+        (DGPO(policy_weight=30.0, reference_weight=20.0, noise_weight=weight, min_snr_gamma=0.5), two),
+        (NoiseDPO(policy_weight=30.0, reference_weight=20.0, noise_weight=weight, min_snr_gamma=0.5), pairs),
     ):
         policy = Trained(0.2)
         losses = method.loss(policy, rows, generator=seeded(5)).losses
