@@ -35,6 +35,12 @@ def test_lpo_without_a_reward_of_latents(method: str, reward: str, mistakes: int
     assert all(f"reward = {reward} " in line for line in lines)
 
 
+@pytest.mark.parametrize(("first", "mistakes"), [(10, 0), (64, 1)])
+def test_a_beta_that_falls_after_the_run(first: int, mistakes: int) -> None:
+    config = resolve_config("diffusion-dpo", {"max_steps": 64, "objective": {"beta_decay": [first, 100]}})
+    assert len(likely_mistakes(config, pairs=None, processes=1)) == mistakes
+
+
 @pytest.mark.parametrize(("method", "size", "mistakes"), [("kto", 1, 1), ("kto", 2, 0), ("diffusion-dpo", 1, 0)])
 def test_a_single_like_is_compared_with_itself(method: str, size: int, mistakes: int) -> None:
     assert len(likely_mistakes(resolve_config(method, {"batch_size": size}), pairs=None, processes=1)) == mistakes

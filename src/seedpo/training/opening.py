@@ -65,6 +65,11 @@ def likely_mistakes(config: RunConfig, *, pairs: int | None, processes: int) -> 
             "batch_size = 1: an image that gains is compared with its own gain, so that its weight never falls; set it "
             "to 8 or more, and gradient_accumulation_steps lower"
         )
+    if (decay := config.objective.beta_decay) is not None and decay[0] >= config.max_steps:
+        lines.append(
+            f"objective.beta_decay = {list(decay)} begins after the run (max_steps = {config.max_steps}): beta stays; "
+            "lower its first number"
+        )
     warmup = config.optimizer.warmup_steps
     if warmup and warmup >= config.max_steps:
         lines.append(
