@@ -3,7 +3,8 @@
 Kept: the implicit policies v+ and v- on both sides of the old policy, which is the reference; clean images as what is
 compared, each error divided by its own size; the share of good in an image from its advantage; images drawn without
 guidance and without noise in the steps. For networks that predict noise, clean images are linear in the prediction
-just so. Left out: all time steps of the sampler for each image and update (one is drawn), the second-order sampler.
+just so. Left out: all time steps of the sampler for each image and update (one is drawn), the second-order sampler. The
+published code averages the old policy once per roll-out; here it follows after every update.
 """
 
 from __future__ import annotations
