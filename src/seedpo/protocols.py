@@ -344,8 +344,7 @@ class LatentReward(Protocol):
         Args:
             latents: as the policy that is sampled has them, (B, ...).
             prompts: one for each.
-            timestep: of the latents, (B,) int64, as :meth:`seedpo.core.processes.Process.embedded_time` counts; 0 or
-                less: clean latents.
+            timestep: of the latents, (B,), as the policy's process counts; 0 or less: clean latents.
         """
 
     def misfit(self, policy: Denoiser) -> str | None:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from seedpo.errors import DataError
-from seedpo.rewards.latent_reward_model import LatentScorer
+from seedpo.rewards.latent_scorer import LatentScorer
 from seedpo.rewards.lrm import LAYOUTS, load_latent_scorer, read_scorer
 from seedpo.rewards.named import build_reward
 from seedpo.weights import read_nested_weights

@@ -123,6 +123,11 @@ class PipelineDenoiser:
         return scale
 
     @property
+    def latent_shift(self) -> float:
+        """What is taken from the autoencoder's latents before they are multiplied; 0 where it does not say."""
+        return float(self.pipeline.vae.config.get("shift_factor") or 0.0)
+
+    @property
     def device(self) -> torch.device:
         """Where latents are expected."""
         device: torch.device = next(self.network.parameters()).device

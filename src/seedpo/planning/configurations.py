@@ -97,23 +97,32 @@ def model_configuration(config: RunConfig) -> ModelConfiguration:
         ConfigError: if the configuration of the model is unknown; the message says how to name it.
         DataError: if a configuration file is missing or cannot be read.
     """
-    model = _model(config)
+    model = pipeline_configuration(config.model, single_file_config=config.single_file_config)
     if config.vae is None:
         return model
     parts = {**model.parts, "vae": autoencoder_configuration(config.vae, key="vae")}
     return replace(model, origin=f"{model.origin}, autoencoder {config.vae}", parts=parts)
 
 
-def _model(config: RunConfig) -> ModelConfiguration:
-    name = config.model
+def pipeline_configuration(name: str, *, single_file_config: str | None = None) -> ModelConfiguration:
+    """The configuration of a model.
+
+    Args:
+        name: registered, a folder, a single-file checkpoint, or a name on the hub.
+        single_file_config: folder of a pipeline like a single-file checkpoint.
+
+    Raises:
+        ConfigError: if the configuration is unknown; the message says how to name it.
+        DataError: if a configuration file is missing or cannot be read.
+    """
     if name in MODELS:
         return _from_folder(Path(MODELS.load(name)()), origin=f"embedded model {name}")
     path = Path(name)
     if path.is_dir():
         return _from_folder(path, origin=f"folder {name}")
     if path.is_file():
-        if config.single_file_config is not None:
-            return _from_folder(Path(config.single_file_config), origin=f"folder {config.single_file_config}")
+        if single_file_config is not None:
+            return _from_folder(Path(single_file_config), origin=f"folder {single_file_config}")
         known = _kind_of_checkpoint(path)
         return _from_package(known, origin=f"{name}, taken for a {known}")
     repository, _, revision = name.partition("@")

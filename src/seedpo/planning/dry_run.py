@@ -39,7 +39,7 @@ from seedpo.planning.stand_ins import (
     blank_images,
 )
 from seedpo.protocols import PreferencePairs
-from seedpo.rewards.names import latent_leaves
+from seedpo.rewards.names import latent_leaves, source_of
 from seedpo.training.run import build_method
 from seedpo.training.settings import RunConfig, reward_of
 
@@ -281,11 +281,12 @@ def _rollout_source(config: RunConfig, policy: StandInPolicy, kept: Fraction) ->
         changes["min_gap_noisiest"] = None
     settings = config.model_copy(update={str(kind.section): kind.settings(config).model_copy(update=changes)})
     judge = StandInJudge(recorder, kept=kept, scores=config.feedback.study is None)
-    latent = kind.judged == "previews" and latent_leaves(reward_of(config), config.rewards)
+    latent = latent_leaves(reward_of(config), config.rewards) if kind.judged == "previews" else []
+    guided = any(source_of(leaf, config.rewards).is_guided for leaf in latent)
     supplies = Supplies(
         policy=policy,
         prompts=BlankPrompts,
-        judge=lambda: StandInLatentJudge(judge) if latent else judge,
+        judge=lambda: StandInLatentJudge(judge, guided=guided) if latent else judge,
         preview_decode=lambda: decode_previews,
     )
     return kind.build(settings, supplies)

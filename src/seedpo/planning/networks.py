@@ -71,16 +71,9 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy
     """
     family, half = model.family, autocast_dtype(config.mixed_precision)
     parts: dict[str, Any] = {"vae": build_autoencoder(model.parts["vae"], model.origin)}
-    with _explained(family.network, model.origin):
-        network = model.parts[family.network]
-        parts[family.network] = getattr(diffusers, network["_class_name"]).from_config(dict(network))
-    encoders = [name for name in family.text_parts if name in model.parts]
-    for name in encoders:
-        with _explained(name, model.origin):
-            cls = getattr(transformers, model.parts[name]["architectures"][0])
-            parts[name] = cls(cls.config_class(**model.parts[name]))
-            # With other attention, masks are looked at, and meta tensors have no values.
-            parts[name].set_attn_implementation("eager")
+    parts[family.network] = build_network(model)
+    encoders = build_text_encoders(model)
+    parts |= encoders
     parts["scheduler"] = _scheduler(model.parts["scheduler"])
     _store_half(parts, config, family, half)
     pipeline = _pipeline(model, parts)
@@ -105,6 +98,33 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy
             store_rounded(part, half)
     nn.Module.to(parts["vae"], vae_dtype(parts["vae"], config.mixed_precision))
     return policy
+
+
+def build_network(model: ModelConfiguration) -> Any:
+    """A model's denoising network, where torch makes tensors.
+
+    Raises:
+        DataError: if it cannot be built.
+    """
+    network = model.parts[model.family.network]
+    with _explained(model.family.network, model.origin):
+        return getattr(diffusers, network["_class_name"]).from_config(dict(network))
+
+
+def build_text_encoders(model: ModelConfiguration) -> dict[str, Any]:
+    """A model's text encoders by their names, where torch makes tensors.
+
+    Raises:
+        DataError: if one cannot be built.
+    """
+    encoders = {}
+    for name in (name for name in model.family.text_parts if name in model.parts):
+        with _explained(name, model.origin):
+            cls = getattr(transformers, model.parts[name]["architectures"][0])
+            encoders[name] = cls(cls.config_class(**model.parts[name]))
+            # With other attention, masks are looked at, and meta tensors have no values.
+            encoders[name].set_attn_implementation("eager")
+    return encoders
 
 
 def _store_half(parts: dict[str, Any], config: RunConfig, family: Family, half: torch.dtype | None) -> None:

@@ -193,14 +193,16 @@ class StandInJudge:
 
 
 class StandInLatentJudge:
-    """The same judge of noisy latents, which reads the empty prompt too: it guides by it.
+    """The same judge of noisy latents.
 
     Args:
         judge: ranks, and counts.
+        guided: whether it reads the empty prompt, too.
     """
 
-    def __init__(self, judge: StandInJudge) -> None:
+    def __init__(self, judge: StandInJudge, *, guided: bool) -> None:
         self.judge = judge
+        self.guided = guided
 
     def misfit(self, policy: Denoiser) -> str | None:
         """It fits."""
@@ -208,7 +210,8 @@ class StandInLatentJudge:
 
     def score_latents(self, latents: Tensor, prompts: Sequence[str], *, timestep: Tensor) -> Tensor:
         """Scores (B,), equal for all latents of a prompt without a preference."""
-        self.judge.count_text([""])
+        if self.guided:
+            self.judge.count_text([""])
         return self.judge.ranks(prompts, part="scorer_latent")
 
 

@@ -28,6 +28,7 @@ class RewardEntry(Entry):
             the place of the weights or `None`. `None` if it computes without a network.
         step_aware: whether it can judge previews of noisy images at their time step.
         latent: whether it judges noisy latents, so that nothing is decoded (:class:`seedpo.protocols.LatentReward`).
+        guided: whether a judge of noisy latents reads the empty prompt, too.
         direction: whether more is better.
     """
 
@@ -39,6 +40,7 @@ class RewardEntry(Entry):
     network: str | None = None
     step_aware: bool = False
     latent: bool = False
+    guided: bool = True
     direction: Literal["higher"] = "higher"
 
 
@@ -214,6 +216,19 @@ REWARDS = Registry(
             source="arXiv 2502.01051",
             place="casiatao/LRM",
             latent=True,
+        ),
+        RewardEntry(
+            name="dina-lrm",
+            target="seedpo.rewards.dina_lrm:dina_lrm",
+            network="seedpo.planning.latent_rewards:dina_network",
+            summary="DiNa-LRM of Stable Diffusion 3.5 medium: judges noisy latents of 3 and 3.5",
+            scale="Thurstone: a difference of sqrt(4 sigma^2 + 0.1) is one standard deviation",
+            licence="code Apache-2.0; weights: see the model cards, also the base model's",
+            size="0.3 to 0.7 GB, and its base model",
+            source="arXiv 2602.11146",
+            place="liuhuohuo/DiNa-LRM-SD35M-12layers",
+            latent=True,
+            guided=False,
         ),
     ),
 )

@@ -16,32 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import normalize
 
-from seedpo.core.processes import DiffusionProcess
 from seedpo.core.types import TensorRows
-from seedpo.errors import DataError
-from seedpo.models.denoiser import rows_per_call
-from seedpo.models.families import encode_pixels
-from seedpo.protocols import Denoiser, Images
-from seedpo.rewards.scoring import byte_batches, check_counts
 
 GUIDANCE_SCALE = 7.5
 """Of the middle's features, in training and in use (LPO's code)."""
 
 FIRST_TIME = 1
 """The least noisy time step of LRM's training, 1, 51, ..., 951: clean latents are scored there."""
-
-KNOWN_PROMPTS = 512
-"""Prompts whose embeddings are kept."""
-
-_LEVELS_APART = 1e-3
-"""Signal levels that differ by more are those of another schedule."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +134,16 @@ class LatentRewardModel(nn.Module):
         pooled = torch.cat([*(scale[:count] for scale in scales), guided], -1)
         return normalize(self.visual_projection(pooled).float(), dim=-1)
 
+    def scores(
+        self, latents: Tensor, timestep: Tensor, prompts: Sequence[str], read: Callable[[str], PromptReading]
+    ) -> Tensor:
+        """Scores (B,) float32 of latents (B, C, H, W) at time steps (B,), from the prompts and what reads them."""
+        asked = PromptReading.cat([read(prompt) for prompt in prompts])
+        empty = read("").repeat_interleave(len(prompts))
+        features = self.features(latents, timestep, asked, empty)
+        scores: Tensor = self.logit_scale.float().exp() * (features * asked.features).sum(-1)
+        return scores
+
     def _states(self, latents: Tensor, timestep: Tensor, prompts: PromptReading) -> list[Tensor]:
         """The last hidden state of each resolution, before it is halved, and that of the middle."""
         unet = self.unet
@@ -180,130 +177,3 @@ class LatentRewardModel(nn.Module):
 def _text(block: Any, prompts: PromptReading) -> dict[str, Tensor]:
     """What a block takes of the prompts."""
     return {"encoder_hidden_states": prompts.states} if getattr(block, "has_cross_attention", False) else {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatentSpace:
-    """The latents that a model was trained on.
-
-    Attributes:
-        channels: of a latent image.
-        scaling_factor: what the autoencoder's latents are multiplied by.
-        alphas_cumprod: signal levels of the noise schedule, (T,).
-    """
-
-    channels: int
-    scaling_factor: float
-    alphas_cumprod: Tensor
-
-    def misfit(self, policy: Denoiser) -> str | None:
-        """Why a policy's latents are others, in words; ``None`` if they are the same."""
-        shape = policy.latent_shape
-        if len(shape) != 3 or shape[0] != self.channels:
-            size = " x ".join(map(str, shape))
-            return f"it reads latents of {self.channels} channels, and the model's are {size}"
-        scale = getattr(policy, "latent_scale", None)
-        if scale is not None and abs(scale / self.scaling_factor - 1) > _LEVELS_APART:
-            return (
-                f"it reads latents of an autoencoder with scaling_factor {self.scaling_factor:g}, and the model's has "
-                f"{scale:g}"
-            )
-        process, levels = policy.process, self.alphas_cumprod
-        if not isinstance(process, DiffusionProcess):
-            return f"it knows the noise of DDPM, and the model has a {type(process).__name__}"
-        own = process.alphas_cumprod.cpu()
-        if own.shape != levels.shape or (own - levels).abs().max() > _LEVELS_APART:
-            return "the noise levels of its time steps are not the model's"
-        return None
-
-
-class LatentScorer:
-    """A reward of noisy latents (:class:`seedpo.protocols.LatentReward`).
-
-    Finished images are encoded by the autoencoder of the base model, and their mean latents scored as clean ones. The
-    authors' validation is like it, but adds the noise of time step 1. Images of another size are resized to the
-    model's square, bilinearly, as the authors do.
-
-    Args:
-        model: the network.
-        tokens: token ids (1, L) of a prompt for each text encoder.
-        space: the latents that it reads.
-        autoencoder: loads the autoencoder when finished images are scored.
-    """
-
-    def __init__(
-        self,
-        model: LatentRewardModel,
-        tokens: Callable[[str], Sequence[Tensor]],
-        *,
-        space: LatentSpace,
-        autoencoder: Callable[[], Any],
-    ) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.tokens = tokens
-        self.space = space
-        self._load_autoencoder = autoencoder
-        self._autoencoder: Any | None = None
-        self._read = lru_cache(maxsize=KNOWN_PROMPTS)(self._reading)
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Moves the network to a device, or to a number format."""
-        self.model.to(device=device, dtype=dtype)
-        self._read.cache_clear()
-        return self
-
-    def misfit(self, policy: Denoiser) -> str | None:
-        """Why it cannot read a policy's latents, in words; ``None`` if it can."""
-        return self.space.misfit(policy)
-
-    @torch.no_grad()
-    def score_latents(self, latents: Tensor, prompts: Sequence[str], *, timestep: Tensor) -> Tensor:
-        """Scores (B,) float32; differences are log-odds of being preferred.
-
-        Args:
-            latents: (B, C, H, W), scored in one call.
-            prompts: B prompts, cut to the model's length.
-            timestep: (B,) int64; below 1 they are scored as at 1.
-        """
-        times = timestep.to(self.model.device)
-        asked = PromptReading.cat([self._read(prompt) for prompt in prompts])
-        empty = self._read("").repeat_interleave(len(prompts))
-        features = self.model.features(latents.to(self.model.device), times, asked, empty)
-        scores: Tensor = self.model.logit_scale.float().exp() * (features * asked.features).sum(-1)
-        return scores
-
-    def __call__(self, images: Images, prompts: Sequence[str]) -> Tensor:
-        """Scores (B,) float32 of finished images (B, 3, H, W) in [0, 1], or of B PIL images of any sizes.
-
-        Raises:
-            DataError: if the counts differ, an element is not an image, or there is no autoencoder.
-        """
-        check_counts(images, prompts)
-        rows_at_once = rows_per_call(self.model.image_size, self.model.image_size)
-        scores = torch.empty(len(prompts), device=self.model.device)
-        for rows, pixels in byte_batches(images, batch_size=rows_at_once, device=self.model.device):
-            latents = self._encoded(pixels)
-            scores[rows] = self.score_latents(
-                latents, [prompts[row] for row in rows], timestep=torch.zeros(len(rows), dtype=torch.int64)
-            )
-        return scores
-
-    @torch.no_grad()
-    def _encoded(self, pixels: Tensor) -> Tensor:
-        """Mean latents (B, C, H, W) of images (B, 3, H, W) uint8."""
-        if self._autoencoder is None:
-            self._autoencoder = self._load_autoencoder()
-            if self._autoencoder.config.latent_channels != self.space.channels:
-                raise DataError(
-                    f"the autoencoder has {self._autoencoder.config.latent_channels} latent channels, the reward reads "
-                    f"{self.space.channels}; copy the one of its base model"
-                )
-        size, vae = self.model.image_size, self._autoencoder.to(pixels.device)
-        values = pixels.float() / 255.0
-        if values.shape[-2:] != (size, size):
-            values = interpolate(values, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
-        return encode_pixels(vae, values * 2.0 - 1.0)[0]
-
-    @torch.no_grad()
-    def _reading(self, prompt: str) -> PromptReading:
-        return self.model.read(*(ids.to(self.model.device) for ids in self.tokens(prompt)))

@@ -34,13 +34,8 @@ from seedpo.models.families import encode_pixels
 from seedpo.models.pipelines.stable_diffusion import diffusion_process
 from seedpo.rewards.checkpoints import fill, located
 from seedpo.rewards.clip import clip_tokenizer, read_configuration, transformers_tokens
-from seedpo.rewards.latent_reward_model import (
-    LatentRewardModel,
-    LatentScorer,
-    LatentSpace,
-    PromptReading,
-    without_decoder,
-)
+from seedpo.rewards.latent_reward_model import LatentRewardModel, PromptReading, without_decoder
+from seedpo.rewards.latent_scorer import LatentScorer, LatentSpace
 from seedpo.rewards.networks import RewardNetwork, on_meta
 from seedpo.weights import align, read_nested_weights, read_weights
 

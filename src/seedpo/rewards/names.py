@@ -68,6 +68,11 @@ class RewardSource:
         """Whether it judges noisy latents, so that nothing is decoded."""
         return self.entry.latent if self.entry is not None else self.is_latent_folder
 
+    @property
+    def is_guided(self) -> bool:
+        """Whether it judges noisy latents and reads the empty prompt, too."""
+        return self.reads_latents and (self.entry is None or self.entry.guided)
+
     def loader(self) -> Callable[..., Reward]:
         """What loads the reward: once per process, and only when it is called."""
         if self.entry is not None:

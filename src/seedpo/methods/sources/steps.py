@@ -32,7 +32,8 @@ class _Block:
         latents: x_t, and each candidate after every step, (B, K, L + 1, ...).
         predictions: the network's guided prediction at the last of them, (B, K, ...); ``None`` if it is not known yet.
         previews: the clean latents that it predicts, (B, K, ...); ``None`` if the candidates themselves are judged.
-        timestep: time at which scorers judge the candidates, (); 0 for clean ones.
+        timestep: time at which scorers judge the candidates, (), as the process counts for a latent reward, else as
+            step-aware scorers do; 0 for clean ones.
     """
 
     steps: range
@@ -186,7 +187,7 @@ class StepRollout:
             latents=torch.stack(path, 2),
             predictions=None,
             previews=None,
-            timestep=process.embedded_time(judged_at),
+            timestep=judged_at if self._judges_latents else process.embedded_time(judged_at),
         )
         if self._judges_latents:
             return block
