@@ -25,6 +25,7 @@ from seedpo.training.settings import RunConfig
 from tests.data.test_in_training import shaped
 from tests.models.test_preview import autoencoder
 from tests.planning.real_runs import counted, settings, train
+from tests.rewards import plain_dina_lrm
 from tests.rewards.plain_lrm import publish
 from tests.study.closed_loop import people
 
@@ -107,6 +108,15 @@ def test_a_latent_reward_has_passes_of_its_own_and_no_decoding(tmp_path: Path) -
     }
     plan = plan_run(config, gpu=find_gpu("T4"))
     assert not {"previews", "decoding"} & {line.name for line in plan.lines}
+
+
+def test_a_latent_reward_of_a_flow_model_reads_no_empty_prompt(tmp_path: Path) -> None:
+    dina = plain_dina_lrm.publish(tmp_path / "dina")
+    keys = {"model": str(dina / "base"), "max_sequence_length": 16, "reward": f"dina-lrm@{dina}"}
+    config = settings(tmp_path, "lpo", batch_size=3, **keys)
+    whole = count(config)
+    assert float(whole.flops()) == counted(lambda: train(config))
+    assert {"scorer_latent", "scorer_text"} <= {part for _, part in whole.workload.rows}
 
 
 @pytest.mark.parametrize(

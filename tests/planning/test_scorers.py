@@ -10,15 +10,17 @@ import torch
 from torch import nn
 
 from seedpo.errors import DataError
+from seedpo.planning import latent_rewards
 from seedpo.planning.meter import metering
 from seedpo.planning.scorers import Scorer, build_scorer
 from seedpo.rewards.catalogue import REWARDS
+from seedpo.rewards.dina_lrm import dina_lrm
 from seedpo.rewards.imagereward import MAX_TOKENS, imagereward
 from seedpo.rewards.networks import RewardNetwork
 from seedpo.rewards.settings import WeightedSum
 from seedpo.rewards.spm import SD15_WEIGHTS, spm_sd15
 from tests.planning.real_runs import counted
-from tests.rewards import plain_blip, plain_spm
+from tests.rewards import plain_blip, plain_dina_lrm, plain_spm
 from tests.rewards.tiny_clip import tiny_tokenizer
 
 MILLIONS = {
@@ -34,6 +36,7 @@ MILLIONS = {
     "lrm-sd15": 559.7,
     "lrm-sd21": 780.2,
     "lrm-sdxl": 2149.2,
+    "dina-lrm": 7036.5,
 }
 """Weights of the networks at their published sizes, in millions."""
 
@@ -77,6 +80,25 @@ class TestEqualToScoring:
         prompts, images = ["a ring", "a star", "a ring"], torch.zeros(3, 3, 16, 16)
         planned = flops_of(part, "images", 3) + flops_of(part, "prompts", 2)
         assert planned == counted(lambda: scorer(images, prompts, timestep=torch.tensor([0, 1, 2])))
+        assert planned > 0
+
+    @pytest.mark.parametrize("kind", ["images", "latents"])
+    def test_a_latent_reward_of_a_flow_model(self, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = str(plain_dina_lrm.publish(tmp_path))
+        monkeypatch.setattr(latent_rewards, "USUAL_SIZE", 16)
+        part, scorer = only(build_scorer(f"dina-lrm@{folder}")), dina_lrm(folder)
+        prompts = ["a ring", "a star", "a ring"]
+        noisy = torch.zeros(3, 4, 8, 8)
+        if kind == "images":
+            planned = flops_of(part, "images", 3)
+            real = counted(lambda: scorer(torch.zeros(3, 3, 16, 16), prompts))
+        else:
+            assert part.latents is not None
+            with torch.no_grad(), metering() as meter:
+                part.latents(noisy.to("meta"))
+            planned = int(meter.flops().total)
+            real = counted(lambda: scorer.score_latents(noisy, prompts, timestep=torch.full((3,), 0.5)))
+        assert planned + flops_of(part, "prompts", 2) == real
         assert planned > 0
 
     def test_a_network_that_reads_prompt_and_image_together(self, tmp_path: Path) -> None:

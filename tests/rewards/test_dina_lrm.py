@@ -118,6 +118,14 @@ def test_safetensors_in_place_of_the_pickle(published: Path, tmp_path: Path) -> 
     assert torch.equal(*rows)
 
 
+def test_half_precision_is_close(tmp_path: Path) -> None:
+    scorer, levels = dina_lrm(str(publish(tmp_path))), torch.tensor([0.1, 0.4, 0.7, 0.99])
+    whole = scorer.score_latents(latents(), PROMPTS, timestep=levels)
+    half = scorer.to(dtype=torch.bfloat16).score_latents(latents(), PROMPTS, timestep=levels)
+    assert half.dtype == torch.float32
+    assert 0 < (half - whole).abs().max() < 0.1 * whole.abs().max()
+
+
 def test_the_global_random_state_is_left_alone(published: Path) -> None:
     before = torch.get_rng_state()
     dina_lrm.__wrapped__(str(published))

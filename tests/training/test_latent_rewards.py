@@ -14,6 +14,7 @@ from seedpo.errors import ConfigError
 from seedpo.models.denoiser import load_denoiser
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.models.settings import ModelSettings
+from seedpo.rewards.dina_lrm_model import DinaRewardModel
 from seedpo.rewards.latent_training import latent_start
 from seedpo.rewards.named import build_reward
 from seedpo.rewards.settings import WeightedSum
@@ -22,6 +23,7 @@ from seedpo.training.configuration import resolve_config
 from seedpo.training.run import build_source, process_of, train
 from seedpo.training.settings import RunConfig
 from tests.planning.real_runs import model_folder, settings
+from tests.rewards import plain_dina_lrm
 from tests.rewards.plain_lrm import publish
 from tests.small_runs import metrics, small
 from tests.training.toys import cpu_accelerator
@@ -30,6 +32,11 @@ from tests.training.toys import cpu_accelerator
 @pytest.fixture(scope="module")
 def lrm(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"lrm-sd15@{publish(tmp_path_factory.mktemp('lrm'), 'sd15').parent}"
+
+
+@pytest.fixture(scope="module")
+def dina(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return plain_dina_lrm.publish(tmp_path_factory.mktemp("dina"))
 
 
 def source_of(config: RunConfig, *, policy: PipelinePolicy | None = None) -> Any:
@@ -149,3 +156,74 @@ def test_lpo_on_the_embedded_world_with_a_reward_trained_on_it(tmp_path: Path) -
     lines = metrics(tmp_path / "run")
     assert [line["step"] for line in lines if line["kind"] == "train"] == [1, 2]
     assert all(math.isfinite(line[f"reward/{reward}"]) for line in lines if line["kind"] == "evaluation")
+
+
+class TestFlowModels:
+    """DiNa-LRM on a tiny Stable Diffusion 3.5 of the same latents."""
+
+    def settings(self, folder: Path, method: str, dina: Path, **changes: Any) -> RunConfig:
+        keys = {"model": str(dina / "base"), "max_sequence_length": 16, "reward": f"dina-lrm@{dina}", "batch_size": 3}
+        return settings(folder, method, **merge(keys, changes))
+
+    @pytest.mark.parametrize("method", ["lpo", "spo"])
+    def test_steps_are_ranked_at_their_own_levels_and_nothing_is_decoded(
+        self, dina: Path, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = self.settings(tmp_path, method, dina)
+        monkeypatch.setattr(PipelinePolicy, "decode", lambda *args, **more: pytest.fail("something was decoded"))
+        levels: list[float] = []
+        scored = DinaRewardModel.scores
+
+        def told(self: DinaRewardModel, latents: torch.Tensor, timestep: torch.Tensor, *more: Any) -> torch.Tensor:
+            levels.extend(set(timestep.tolist()))
+            return scored(self, latents, timestep, *more)
+
+        monkeypatch.setattr(DinaRewardModel, "scores", told)
+        policy = build_policy(config)
+        source = source_of(config, policy=policy)
+        batch = source.next_batch()
+        assert len(batch.chosen) == 3
+        assert source.metrics()["pairs_kept"] > 0
+        _, following = policy.process.timesteps(config.sampling.num_inference_steps)
+        assert set(levels) <= {level for level in following.tolist() if level > 0}
+
+    def test_finished_images_are_encoded(self, dina: Path, tmp_path: Path) -> None:
+        config = self.settings(tmp_path, "d3po", dina, batch_size=2)
+        assert len(source_of(config).next_batch().chosen) == 2
+
+    @pytest.mark.parametrize(
+        ("changes", "named"),
+        [
+            ({"scaling_factor": 0.3611}, "0.3611"),
+            ({"shift_factor": 0.1159}, "0.1159"),
+            ({"shift_factor": None}, "shift_factor"),
+        ],
+        ids=str,
+    )
+    def test_another_autoencoder(
+        self, dina: Path, tmp_path: Path, changes: dict[str, float | None], named: str
+    ) -> None:
+        policy = build_policy(self.settings(tmp_path, "lpo", dina))
+        latent = build_reward(f"dina-lrm@{dina}").latent
+        assert latent is not None
+        assert latent.misfit(policy) is None
+        policy.pipeline.vae.register_to_config(**changes)
+        assert named in str(latent.misfit(policy))
+
+    @pytest.mark.parametrize(("model", "named"), [("sd15", "DiffusionProcess"), ("scenes", "8 x 8 x 8")])
+    def test_another_model(self, dina: Path, tmp_path: Path, model: str, named: str) -> None:
+        place = model_folder(model) if model == "sd15" else model
+        config = settings(tmp_path, "lpo", model=place, reward=f"dina-lrm@{dina}")
+        policy = build_policy(config)
+        if model == "sd15":
+            policy.pipeline.vae.register_to_config(scaling_factor=1.5, shift_factor=0.1)
+        with pytest.raises(ConfigError, match=f"dina-lrm.*{named}") as caught:
+            source_of(config, policy=policy)
+        assert "\n" not in str(caught.value)
+
+    def test_latents_that_are_too_large(self, dina: Path, tmp_path: Path) -> None:
+        policy = build_policy(self.settings(tmp_path, "lpo", dina))
+        policy.latent_shape = (4, 8, 40)
+        latent = build_reward(f"dina-lrm@{dina}").latent
+        assert latent is not None
+        assert "8 x 40" in str(latent.misfit(policy))

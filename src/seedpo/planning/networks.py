@@ -80,6 +80,8 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy
     for name in encoders:
         tokenizer = _Tokenizer(getattr(parts[name].config, "max_position_embeddings", 0))
         object.__setattr__(pipeline, tokenizer_of(name), tokenizer)
+    if 0 < pipeline.tokenizer.model_max_length < getattr(pipeline, "tokenizer_max_length", 0):
+        pipeline.tokenizer_max_length = pipeline.tokenizer.model_max_length
     add_initial(pipeline, config)
     policy = PipelinePolicy(
         pipeline,
