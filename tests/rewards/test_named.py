@@ -56,7 +56,7 @@ class TestNames:
 
     def test_what_is_none(self) -> None:
         for name, message in [
-            ("pickscor", r"unknown reward 'pickscor'; did you mean 'pickscore'\? there are: mix, .*lrm-sdxl; or name@"),
+            ("pickscor", r"unknown reward 'pickscor'; did you mean 'pickscore'\? there are: mix, .*dina-lrm; or name@"),
             ("mixx", r"unknown reward 'mixx'; did you mean 'mix'\?"),
             ("jpeg-compressibility@models/x", r"jpeg-compressibility .*; write"),
             ("hpsv2.1@", r"hpsv2\.1@xswu/HPSv2"),
