@@ -78,7 +78,7 @@ def small_run(method: str, folder: Path) -> RunConfig:
     changes: dict[str, Any] = dict(SMALL)
     section = preset.source.section
     if section is not None:
-        gaps = {"min_gap": 0.0, **({"min_gap_noisiest": None} if section == "steps" else {})}
+        gaps = {"min_gap": 0.0, **({"min_gap_noisiest": None, "plain_steps": 1} if section == "steps" else {})}
         changes |= {section: {"prompts_per_rollout": 4, **gaps}}
     if preset.source.gives == "pairs" and preset.source.fixed_pairs:
         pq.write_table(preference_table(count=64, seed=1), folder / "pairs.parquet")

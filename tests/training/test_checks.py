@@ -44,6 +44,15 @@ def test_train_rehearsal_and_plan_refuse_the_same(
     assert not (tmp_path / "run").exists()
 
 
+def test_spo_refuses_to_have_no_step_for_pairs(tmp_path: Path) -> None:
+    changes = {"sampling": {"num_inference_steps": 4}, "steps": {"plain_steps": 4}}
+    config = resolve_config("spo", merge(small(tmp_path, model="scenes"), changes))
+    with pytest.raises(ConfigError, match="steps.plain_steps = 4"):
+        rehearse(config, progress=False)
+    with pytest.raises(ConfigError, match="steps.plain_steps = 4"):
+        plan_run(config, gpu=find_gpu("H100"))
+
+
 @pytest.mark.parametrize("method", ["diffusion-dpo", "spo", "d3po"])
 def test_a_rehearsal_takes_one_batch_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str

@@ -43,12 +43,21 @@ def check_run(config: RunConfig, process: Process, image_size: tuple[int, int]) 
 
 
 def check_steps(config: RunConfig, process: Process) -> None:
-    """Refuses step counts that the model's noise schedule does not have."""
+    """Refuses step counts that the model's noise schedule does not have, or that leave SPO no step for its pairs."""
     for section in ("sampling", "evaluation"):
         try:
             process.timesteps(getattr(config, section).num_inference_steps)
         except ValueError as error:
             raise ConfigError(f"{section}.{error}") from error
+    if METHODS[config.method].source.section == "steps":
+        sampling, plain = config.sampling, config.steps.plain_steps
+        eta = process.usual_eta if sampling.eta is None else sampling.eta
+        if not bool((process.step_std(*process.timesteps(sampling.num_inference_steps), eta=eta)[plain:] > 0).any()):
+            raise ConfigError(
+                f"steps.plain_steps = {plain}: after so many of sampling.num_inference_steps = "
+                f"{sampling.num_inference_steps} no random step is left that could make pairs; lower it, or raise "
+                "sampling.num_inference_steps"
+            )
 
 
 def check_guidance(config: RunConfig, policy: GuidedModel) -> None:
