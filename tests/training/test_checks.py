@@ -47,9 +47,9 @@ def test_train_rehearsal_and_plan_refuse_the_same(
 def test_spo_refuses_to_have_no_step_for_pairs(tmp_path: Path) -> None:
     changes = {"sampling": {"num_inference_steps": 4}, "steps": {"plain_steps": 4}}
     config = resolve_config("spo", merge(small(tmp_path, model="scenes"), changes))
-    with pytest.raises(ConfigError, match="steps.plain_steps = 4"):
+    with pytest.raises(ConfigError, match=r"steps\.plain_steps = 4"):
         rehearse(config, progress=False)
-    with pytest.raises(ConfigError, match="steps.plain_steps = 4"):
+    with pytest.raises(ConfigError, match=r"steps\.plain_steps = 4"):
         plan_run(config, gpu=find_gpu("H100"))
 
 
