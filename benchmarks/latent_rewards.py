@@ -29,7 +29,8 @@ from seedpo.cli.shared import quieten_libraries
 from seedpo.methods.settings import SamplingConfig, StepPoolConfig
 from seedpo.methods.sources.steps import StepRollout
 from seedpo.rewards.clip import ClipScorer, transformers_tokens
-from seedpo.rewards.latent_reward_model import LatentRewardModel, LatentScorer, LatentSpace
+from seedpo.rewards.latent_reward_model import LatentRewardModel
+from seedpo.rewards.latent_scorer import LatentScorer, LatentSpace
 from seedpo.rewards.named import CheckedReward
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
 
