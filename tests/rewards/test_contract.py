@@ -17,7 +17,7 @@ from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.named import CheckedReward, build_reward
 from seedpo.rewards.names import latent_leaves
 from seedpo.rewards.spm import SD15_WEIGHTS, SDXL_WEIGHTS
-from tests.rewards import plain_blip, plain_lrm, plain_spm
+from tests.rewards import plain_blip, plain_dina_lrm, plain_lrm, plain_spm
 from tests.rewards.small_checkpoints import write_aesthetic, write_clip, write_hps
 from tests.rewards.tiny_clip import tiny_tokenizer
 from tests.scenes.drawings import some_drawings
@@ -52,6 +52,7 @@ PUBLISHED: dict[str, Callable[[Path], object]] = {
     "aesthetic": write_aesthetic,
     "spm-sd15": _spm(SD15_WEIGHTS),
     "spm-sdxl": _spm(SDXL_WEIGHTS),
+    "dina-lrm": plain_dina_lrm.publish,
     **{f"lrm-{kind}": partial(plain_lrm.publish, kind=kind) for kind in plain_lrm.KINDS},
 }
 """How small checkpoints are written, by the names of rewards that come from the hub."""

@@ -33,19 +33,19 @@ KINDS = {(row.objective, row.log_prob, row.source.gives): row.name for row in re
         (
             "spo",
             {"anchor": {"steps": "early"}},
-            r"^anchor\.steps = early has no effect on spo: it acts with anchor\.kl = above 0",
+            r"^anchor\.steps = early has no effect on spo: it acts with anchor\.kl above 0",
         ),
         (
             "spo",
             {"anchor": {"toward": "initial"}},
-            r"^anchor\.toward = initial has no effect on spo: it acts with anchor\.kl = above 0",
+            r"^anchor\.toward = initial has no effect on spo: it acts with anchor\.kl above 0",
         ),
         ("spo", {"anchor": {"kl": 1.0, "steps": "late"}}, r"^anchor\.steps = 'late'"),
         ("spo", {"anchor": {"data": 0.1}}, r"^anchor.*data = 0\.1 needs images; set anchor\.data_set"),
         (
             "spo",
             {"anchor": {"data_set": "a/"}},
-            r"^anchor\.data_set = a/ has no effect on spo: it acts with anchor\.data = above 0",
+            r"^anchor\.data_set = a/ has no effect on spo: it acts with anchor\.data above 0",
         ),
         (
             "diffusion-dpo",

@@ -24,15 +24,16 @@ def run(folder: Path, **changes: Any) -> list[dict[str, Any]]:
 
 @MODELS
 def test_figures_of_a_run(tmp_path: Path, model: str) -> None:
-    """All updates on one roll-out: the first is on policy, the second is not."""
-    lines = [line for line in run(tmp_path, model=model, beta=0.1, clip_range=1e-6) if line["kind"] == "train"]
+    """All updates on one roll-out: the first is on policy, the later ones are not."""
+    settings = {"model": model, "beta": 0.1, "clip_range": 1e-6, "max_steps": 6, "groups": {"updates_per_rollout": 3}}
+    lines = [line for line in run(tmp_path, **settings) if line["kind"] == "train"]
     assert lines[0]["ratio/mean"] == pytest.approx(1.0, abs=1e-6)
     assert lines[0]["kl"] == lines[0]["distance"] == lines[0]["clipped"] == 0.0
     assert lines[0]["grad_norm"] > 0
     assert lines[1]["kl"] > 0
     assert lines[1]["distance"] > 0
     assert lines[1]["ratio/std"] > 0
-    assert lines[1]["clipped"] > 0
+    assert any(line["clipped"] > 0 for line in lines[1:])
     assert lines[0]["source/groups_kept"] > 0
 
 

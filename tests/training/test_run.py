@@ -15,6 +15,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from seedpo.errors import ConfigError, DataError, RunFolderError, SeedpoError, TrainingDiverged
+from seedpo.methods.anchors import Anchored
 from seedpo.methods.dgpo import DGPO
 from seedpo.methods.nft import DiffusionNFT
 from seedpo.methods.noise_dpo import NoiseDPO
@@ -72,7 +73,9 @@ class TestParts:
         self, tmp_path: Path, method: str, objective: type, source: type, rollout: type | None
     ) -> None:
         config = resolve_config(method, small(tmp_path))
-        assert type(build_method(config)) is objective
+        method_built = build_method(config)
+        assert type(method_built.method if isinstance(method_built, Anchored) else method_built) is objective
+        assert isinstance(method_built, Anchored) == bool(config.anchor.weights)
         built = build_source(config, build_policy(config))
         assert type(built) is source
         assert rollout is None or type(built.rollout) is rollout
