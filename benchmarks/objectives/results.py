@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.objectives.contenders import BUDGET, CONTENDERS, WORLDS
+from benchmarks.objectives.contenders import CONTENDERS, WORLDS
 
 PUBLISHED = Path(__file__).with_name("results.json")
 """The results behind docs/results.md."""
@@ -37,7 +37,7 @@ def collect(out: Path, *, trials: int, seeds: int) -> Path:
     }
     path = out / "results.json"
     lines = [f"{json.dumps(key)}: {json.dumps(_short(run))}" for key, run in rows.items() if run is not None]
-    head = json.dumps({"budget": BUDGET, "trials": trials, "seeds": seeds})
+    head = json.dumps({"trials": trials, "seeds": seeds})
     text = ",\n".join(lines)
     path.write_text(f'{head[:-1]}, "runs": {{\n{text}\n}}}}\n', "utf-8")
     return path
@@ -58,12 +58,10 @@ class Results:
     """All runs.
 
     Attributes:
-        budget: units of cost of a run.
         trials, seeds: how many runs a contender has in each phase.
         runs: by "world contender phase index".
     """
 
-    budget: int
     trials: int
     seeds: int
     runs: Mapping[str, dict[str, Any]]

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.objectives.contenders import (
-    BUDGET,
     CONTENDERS,
     DRAWING_STEPS,
     METRICS,
@@ -30,7 +29,7 @@ from benchmarks.objectives.contenders import (
 )
 from seedpo.cli.cache_builds import build_cache
 from seedpo.core.processes import Process
-from seedpo.errors import SeedpoError
+from seedpo.errors import TrainingDiverged
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.files import write_text
@@ -45,7 +44,7 @@ from seedpo.training.configuration import resolve_config
 from seedpo.training.run import process_of, train
 
 UNITS = {"policy": 2, "reference": 1, "sampling": 1}
-"""Cost of a row by what it is run for, as in :data:`benchmarks.objectives.contenders.BUDGET`."""
+"""Cost of a row by what it is run for, as in :class:`benchmarks.objectives.contenders.World`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +92,7 @@ def image_evaluation(world: str, phase: str) -> ImageEvaluation:
         num_prompts=len(prompts),
         images_per_prompt=settings.images,
         num_inference_steps=DRAWING_STEPS,
-        guidance_scale=WORLDS[world],
+        guidance_scale=WORLDS[world].guidance_scale,
         seed=settings.seed,
         batch_size=96,
     )
@@ -176,20 +175,20 @@ def prepare(folder: Path) -> None:
         )
 
 
-def run_task(task: Task, out: Path, *, budget: float = BUDGET) -> dict[str, Any]:
+def run_task(task: Task, out: Path, *, budget: float | None = None) -> dict[str, Any]:
     """Trains a task and writes its file; a run that diverges is a result too. A finished task is read.
 
     Args:
         task: what is trained.
         out: folder of all files.
-        budget: units of cost.
+        budget: units of cost; `None`: those of its world.
     """
     path = out / task.name
     if path.is_file():
         result: dict[str, Any] = json.loads(path.read_text("utf-8"))
         return result
     torch.set_num_threads(1)
-    steps, planned = steps_within(task, out, budget)
+    steps, planned = steps_within(task, out, budget or WORLDS[task.world].budget)
     every = math.ceil(steps / PHASES[task.phase].evaluations)
     keys = {**task.keys(out), "max_steps": steps, "evaluate_every": every}
     measurement, started = Measurement(task.world, task.phase), time.time()
@@ -205,7 +204,7 @@ def run_task(task: Task, out: Path, *, budget: float = BUDGET) -> dict[str, Any]
             evaluator=measurement,
             progress=False,
         )
-    except SeedpoError as error:
+    except TrainingDiverged as error:
         failure = str(error).replace(str(folder), "")
     finally:
         shutil.rmtree(folder, ignore_errors=True)

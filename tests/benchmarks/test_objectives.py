@@ -109,7 +109,7 @@ def synthetic(gain: float) -> Results:
             for phase in ("search", "comparison"):
                 run = {"rate": 0.001, "second": 100.0, "lines": [start, end]}
                 runs[f"scenes {name} {phase} {index}"] = run
-    return Results(budget=100, trials=3, seeds=3, runs=runs)
+    return Results(trials=3, seeds=3, runs=runs)
 
 
 def test_a_contender_with_more_truth_is_shown_to_have_it() -> None:
