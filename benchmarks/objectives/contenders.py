@@ -141,13 +141,13 @@ GRPO_KEYS: Mapping[str, Any] = {
     "batch_size": 32,
     "clip_range": 1e-3,
     "groups.images_per_prompt": 8,
-    "groups.prompts_per_rollout": 8,
+    "groups.prompts_per_rollout": 4,
     "step_groups.trained_steps": 2,
 }
 
 D3PO_KEYS: Mapping[str, Any] = {
     "trajectories.images_per_prompt": 4,
-    "trajectories.prompts_per_rollout": 8,
+    "trajectories.prompts_per_rollout": 4,
     "trajectories.min_gap": 0.1,
     "trajectories.steps_per_pair": 1,
 }
