@@ -93,14 +93,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(tasks: Sequence[Task], options: argparse.Namespace, label: str) -> None:
     waiting = [task for task in tasks if not (options.out / task.name).is_file()]
-    context = get_context("spawn")
-    with (
-        ProcessPoolExecutor(options.processes, mp_context=context) as pool,
-        tqdm(total=len(waiting), desc=label, unit="run") as bar,
-    ):
-        for future in as_completed([pool.submit(run_task, task, options.out) for task in waiting]):
-            future.result()
-            bar.update()
+    pool = ProcessPoolExecutor(options.processes, mp_context=get_context("spawn"))
+    try:
+        with tqdm(total=len(waiting), desc=label, unit="run") as bar:
+            for future in as_completed([pool.submit(run_task, task, options.out) for task in waiting]):
+                future.result()
+                bar.update()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 if __name__ == "__main__":
