@@ -122,7 +122,7 @@ def _labelled(name: str, method: str, *, rival: str = "diffusion-dpo", **other: 
     return Contender(name=name, method=method, reads="pairs", rival=rival, **other)
 
 
-def _own(name: str, method: str, *, rival: str = "spo", **other: Any) -> Contender:
+def _own(name: str, method: str, *, rival: str = "online-dpo", **other: Any) -> Contender:
     return Contender(name=name, method=method, reads="own", rival=rival, **other)
 
 
@@ -142,7 +142,23 @@ GRPO_KEYS: Mapping[str, Any] = {
     "clip_range": 1e-3,
     "groups.images_per_prompt": 8,
     "groups.prompts_per_rollout": 4,
-    "step_groups.trained_steps": 2,
+    "step_groups.trained_steps": 3,
+}
+
+ONLINE_KEYS: Mapping[str, Any] = {
+    "groups.images_per_prompt": 4,
+    "groups.prompts_per_rollout": 6,
+    "groups.updates_per_rollout": 3,
+    "groups.min_gap": 0.1,
+    "batch_size": 6,
+}
+
+GROUP_KEYS: Mapping[str, Any] = {
+    "groups.images_per_prompt": 8,
+    "groups.prompts_per_rollout": 4,
+    "groups.updates_per_rollout": 3,
+    "groups.min_gap": 0.1,
+    "batch_size": 4,
 }
 
 D3PO_KEYS: Mapping[str, Any] = {
@@ -169,6 +185,9 @@ CONTENDERS: Mapping[str, Contender] = {
         _labelled("sft", "dspo", settings={"beta": 1e-6}, centre=None),
         _own("spo", "spo", rival="diffusion-dpo", settings=SPO_KEYS, centre=10.0, kept=0.55),
         _own("d3po", "d3po", settings=D3PO_KEYS, centre=10.0, kept=0.7),
+        _own("online-dpo", "online-dpo", settings=ONLINE_KEYS, rival="diffusion-dpo"),
+        _own("dgpo", "dgpo", settings=GROUP_KEYS),
+        _own("nft", "nft", settings={**GROUP_KEYS, "groups.updates_per_rollout": 2}, centre=0.5, decades=0.7),
         _own("flow-grpo", "flow-grpo", settings=GRPO_KEYS, centre=0.01),
     )
 }
