@@ -1,4 +1,4 @@
-"""The tables of each world as Markdown, and a figure: ``python -m benchmarks.objectives.page --out FOLDER``."""
+"""Tables and figure of docs/results.md from the runs: ``python -m benchmarks.objectives.page``."""
 
 from __future__ import annotations
 
@@ -147,21 +147,43 @@ def draw(worlds: Mapping[str, Sequence[Row]], path: Path) -> None:
         figure.savefig(path, metadata={"Date": None})
 
 
+RESULTS_PAGE = Path(__file__).parents[2] / "docs" / "results.md"
+FIGURE = "objectives.svg"
+BEGIN, END = "<!-- objectives: begin -->", "<!-- objectives: end -->"
+"""Between these lines of the page stand the tables."""
+
+
+def tables(worlds: Mapping[str, Sequence[Row]]) -> str:
+    """All tables as Markdown."""
+    parts = []
+    for world, members in worlds.items():
+        parts += [
+            f"`{world}`, at equal cost:",
+            cost_table(members),
+            f"`{world}`, at equal proxy:",
+            proxy_table(members),
+        ]
+    return "\n\n".join(parts)
+
+
+def with_tables(page: str, text: str) -> str:
+    """The page with these tables in the place of those that it had."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.objectives.page", description=__doc__)
     parser.add_argument("--results", type=Path, default=PUBLISHED, help="file of the runs (default: the published one)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for objectives.md and objectives.svg")
+    parser.add_argument("--page", type=Path, default=RESULTS_PAGE, help="page whose tables are written anew")
     options = parser.parse_args(arguments)
     results = Results.read(options.results)
     worlds = {world: rows(results, world) for world in WORLDS}
-    options.out.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for world, members in worlds.items():
-        parts += [f"### {world}, at equal cost", cost_table(members)]
-        parts += [f"### {world}, at equal proxy", proxy_table(members)]
-    (options.out / "objectives.md").write_text("\n\n".join(parts) + "\n", "utf-8")
-    draw(worlds, options.out / "objectives.svg")
-    print(options.out / "objectives.md")
+    page = options.page.read_text("utf-8")
+    options.page.write_text(with_tables(page, tables(worlds)), "utf-8")
+    draw(worlds, options.page.parent / "images" / FIGURE)
+    print(options.page)
     return 0
 
 
