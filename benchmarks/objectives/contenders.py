@@ -139,7 +139,7 @@ SPO_KEYS: Mapping[str, Any] = {
 
 GRPO_KEYS: Mapping[str, Any] = {
     "batch_size": 32,
-    "clip_range": 1e-3,
+    "clip_range": 0.01,
     "groups.images_per_prompt": 8,
     "groups.prompts_per_rollout": 4,
     "step_groups.trained_steps": 3,
