@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,8 @@ from benchmarks.objectives.contenders import WORLDS
 from benchmarks.objectives.results import PUBLISHED, Results
 from seedpo.core.verdicts import Difference
 from seedpo.pages.rendering import COLOURS
-from seedpo.pages.tables import markdown_table
-from seedpo.pages.wording import compact, interval, number, signed
+from seedpo.pages.tables import DASH, markdown_table
+from seedpo.pages.wording import MINUS, compact
 
 WORDS: Mapping[Difference, str] = {
     Difference.HIGHER: "more",
@@ -49,12 +50,12 @@ def cost_table(members: Sequence[Row]) -> str:
             (
                 row.contender.name,
                 compact(row.rate),
-                "–" if row.second is None else f"{row.second:.3g}",
+                DASH if row.second is None else f"{row.second:.3g}",
                 _mean(row.ends["proxy"]),
                 _mean(row.ends["truth"]),
                 _gap(truth),
                 _word(truth),
-                number(row.ends["attribute_accuracy"].value),
+                two(row.ends["attribute_accuracy"].value),
                 _mean(row.ends["free_spread_right"]),
                 _word(spread),
                 f"{row.units:,.0f}",
@@ -67,7 +68,7 @@ def cost_table(members: Sequence[Row]) -> str:
 def _before(row: Row) -> tuple[str, ...]:
     start = row.start
     names = ("proxy", "truth", "attribute_accuracy", "free_spread_right")
-    proxy, truth, right, spread = (number(start[name]) for name in names)
+    proxy, truth, right, spread = (two(start[name]) for name in names)
     return ("before training", "", "", proxy, truth, "", "", right, spread, "", "0", "0")
 
 
@@ -83,15 +84,23 @@ def proxy_table(members: Sequence[Row]) -> str:
 
 
 def _mean(mean: Mean) -> str:
-    return f"{number(mean.value)} {interval(mean.low, mean.high)}".strip()
+    return f"{two(mean.value)} [{two(mean.low)}, {two(mean.high)}]"
 
 
 def _gap(contrast: Contrast | None) -> str:
-    return "–" if contrast is None else f"{signed(contrast.mean)} {interval(contrast.low, contrast.high)}".strip()
+    if contrast is None:
+        return DASH
+    sign = "+" if contrast.mean > 0 else ""
+    return f"{sign}{two(contrast.mean)} [{two(contrast.low)}, {two(contrast.high)}]"
 
 
 def _word(contrast: Contrast | None) -> str:
-    return "–" if contrast is None else WORDS[contrast.difference]
+    return DASH if contrast is None else WORDS[contrast.difference]
+
+
+def two(value: float) -> str:
+    """A number with two decimals and a real minus sign; a dash for NaN."""
+    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", MINUS) if math.isfinite(value) else DASH
 
 
 FAMILIES = {"pairs": ("reads labelled pairs", "base", "o"), "own": ("reads its own images", "see", "D")}
