@@ -18,15 +18,17 @@ class World:
         guidance_scale: at which images are drawn in roll-outs and evaluations.
         budget: units of cost of a run. A row through the network is 1, and its backward pass 1 more (that of an adapter
             needs no gradients of the weights). Evaluations are not counted.
+        evaluations: of a run of the comparison, after equal parts of it, the last one included.
     """
 
     guidance_scale: float
     budget: int
+    evaluations: int
 
 
 WORLDS: Mapping[str, World] = {
-    "scenes": World(guidance_scale=3.0, budget=3000),
-    "scenes-flow": World(guidance_scale=1.6, budget=2000),  # whose rows take twice as long
+    "scenes": World(guidance_scale=3.0, budget=3000, evaluations=2),
+    "scenes-flow": World(guidance_scale=1.6, budget=2000, evaluations=1),  # whose rows take twice as long
 }
 
 LEARNING_RATES = (5e-4, 8e-3)
@@ -67,7 +69,7 @@ class Phase:
         images: per prompt.
         seed: of the initial latents.
         first_seed: of the runs.
-        evaluations: after equal parts of a run, the last one included.
+        at_end: whether the end of a run alone is evaluated, and not what its world says.
     """
 
     first: int
@@ -75,11 +77,11 @@ class Phase:
     images: int
     seed: int
     first_seed: int
-    evaluations: int
+    at_end: bool
 
 
-SEARCH = Phase(first=0, last=24, images=2, seed=1234, first_seed=100, evaluations=1)
-COMPARISON = Phase(first=32, last=56, images=3, seed=4321, first_seed=0, evaluations=2)
+SEARCH = Phase(first=0, last=24, images=2, seed=1234, first_seed=100, at_end=True)
+COMPARISON = Phase(first=32, last=56, images=3, seed=4321, first_seed=0, at_end=False)
 PHASES: Mapping[str, Phase] = {"search": SEARCH, "comparison": COMPARISON}
 
 
@@ -176,7 +178,7 @@ CONTENDERS: Mapping[str, Contender] = {
         _labelled("control", "diffusion-dpo", twin="gamma", factor=1.0 + GAMMA),
         _labelled("ipo", "diffusion-dpo", settings={"loss": "ipo"}),
         _labelled("ema", "diffusion-dpo", settings={"reference.kind": "ema", "reference.decay": 0.9}),
-        _labelled("linear-dpo", "linear-dpo"),
+        _labelled("linear-dpo", "linear-dpo", settings={"reference": {"kind": "frozen", "decay": None}}),
         _labelled("dmpo", "dmpo"),
         _labelled("sdpo", "sdpo"),
         _labelled("smpo", "smpo", settings={"objective.gap_temperature": 5.0}),

@@ -189,7 +189,7 @@ def run_task(task: Task, out: Path, *, budget: float | None = None) -> dict[str,
         return result
     torch.set_num_threads(1)
     steps, planned = steps_within(task, out, budget or WORLDS[task.world].budget)
-    every = math.ceil(steps / PHASES[task.phase].evaluations)
+    every = 0 if PHASES[task.phase].at_end else math.ceil(steps / WORLDS[task.world].evaluations)
     keys = {**task.keys(out), "max_steps": steps, "evaluate_every": every}
     measurement, started = Measurement(task.world, task.phase), time.time()
     folder = Path(tempfile.mkdtemp(prefix="objectives-"))
