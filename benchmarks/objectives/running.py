@@ -43,7 +43,7 @@ from seedpo.training.accelerator import build_accelerator
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run import process_of, train
 
-UNITS = {"policy": 2, "reference": 1, "sampling": 1}
+UNITS = {"policy": 2, "reference": 1, "initial": 1, "sampling": 1}
 """Cost of a row by what it is run for, as in :class:`benchmarks.objectives.contenders.World`."""
 
 
