@@ -178,7 +178,7 @@ CONTENDERS: Mapping[str, Contender] = {
         _labelled("control", "diffusion-dpo", twin="gamma", factor=1.0 + GAMMA),
         _labelled("ipo", "diffusion-dpo", settings={"loss": "ipo"}),
         _labelled("ema", "diffusion-dpo", settings={"reference.kind": "ema", "reference.decay": 0.9}),
-        _labelled("linear-dpo", "linear-dpo", settings={"reference": {"kind": "frozen", "decay": None}}),
+        _labelled("linear-dpo", "linear-dpo", settings={"reference.kind": "frozen"}),
         _labelled("dmpo", "dmpo"),
         _labelled("sdpo", "sdpo"),
         _labelled("smpo", "smpo", settings={"objective.gap_temperature": 5.0}),
