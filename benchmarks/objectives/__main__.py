@@ -38,16 +38,15 @@ def search_tasks(worlds: Sequence[str], contenders: Sequence[Contender], trials:
 def comparison_tasks(
     worlds: Sequence[str], contenders: Sequence[Contender], trials: int, seeds: int, out: Path
 ) -> Iterator[Task]:
-    """The chosen trial of each contender with each seed, all contenders seed by seed.
+    """The chosen trial of each contender with each seed, contender by contender.
 
     Contenders whose search is not finished, or whose trials all diverged, are left out.
     """
-    for seed in range(seeds):
-        for contender in contenders:
-            for world in worlds:
-                values = chosen_values(world, contender, trials, out)
-                if values is not None:
-                    rate, second = values
+    for contender in contenders:
+        for world in worlds:
+            if (values := chosen_values(world, contender, trials, out)) is not None:
+                rate, second = values
+                for seed in range(seeds):
                     yield Task(
                         world=world, contender=contender, phase="comparison", index=seed, rate=rate, second=second
                     )
