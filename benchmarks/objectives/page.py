@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.objectives.analysis import Contrast, Mean, Row, rows
 from benchmarks.objectives.contenders import WORLDS
@@ -15,6 +16,9 @@ from seedpo.core.verdicts import Difference
 from seedpo.pages.rendering import COLOURS
 from seedpo.pages.tables import DASH, markdown_table
 from seedpo.pages.wording import MINUS, compact
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WORDS: Mapping[Difference, str] = {
     Difference.HIGHER: "more",
@@ -115,45 +119,52 @@ def draw(worlds: Mapping[str, Sequence[Row]], path: Path) -> None:
 
     from seedpo.reports.figures.drawing import STYLE
 
+    shown = {world: members for world, members in worlds.items() if members}
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.0, 4.6), layout="constrained")
-        for index, (world, members) in enumerate(worlds.items()):
-            axes = figure.add_subplot(1, len(worlds), index + 1)
-            axes.set_title(world, loc="left", fontweight="bold")
-            axes.set_xlabel("proxy at the end (scenes-scorer)")
-            axes.set_ylabel("truth at the end")
-            if members:
-                start = members[0].start
-                axes.plot(start["proxy"], start["truth"], "k*", markersize=8)
-                axes.annotate("before", (start["proxy"], start["truth"]), (4, -9), textcoords="offset points", size=6)
-            for row in members:
-                _, role, marker = FAMILIES[row.contender.reads]
-                proxy, truth = row.ends["proxy"], row.ends["truth"]
-                axes.errorbar(
-                    proxy.value,
-                    truth.value,
-                    xerr=[[proxy.value - proxy.low], [proxy.high - proxy.value]],
-                    yerr=[[truth.value - truth.low], [truth.high - truth.value]],
-                    fmt=marker,
-                    color=COLOURS[role],
-                    markersize=3.5,
-                    elinewidth=0.5,
-                    alpha=0.85,
-                )
-                axes.annotate(
-                    row.contender.name,
-                    (proxy.value, truth.value),
-                    (3, 3),
-                    textcoords="offset points",
-                    size=6,
-                    color=COLOURS[role],
-                )
+        figure = Figure(figsize=(9.0, 4.4), layout="constrained")
+        for index, (world, members) in enumerate(shown.items()):
+            _panel(figure.add_subplot(1, len(shown), index + 1), world, members)
         handles = [
             Line2D([], [], linestyle="", marker=marker, color=COLOURS[role], label=label)
             for label, role, marker in FAMILIES.values()
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
-        figure.savefig(path, metadata={"Date": None})
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _panel(axes: Axes, world: str, members: Sequence[Row]) -> None:
+    """One world; the names stand in a column beside it, by falling truth."""
+    axes.set_title(world, loc="left", fontweight="bold")
+    axes.set_xlabel("proxy at the end (scenes-scorer)")
+    axes.set_ylabel("truth at the end")
+    start = members[0].start
+    axes.plot(start["proxy"], start["truth"], "k*", markersize=8)
+    axes.annotate("before", (start["proxy"], start["truth"]), (4, -9), textcoords="offset points", size=6)
+    ranked = sorted(members, key=lambda row: -row.ends["truth"].value)
+    for place, row in enumerate(ranked):
+        _, role, marker = FAMILIES[row.contender.reads]
+        proxy, truth = row.ends["proxy"], row.ends["truth"]
+        axes.errorbar(
+            proxy.value,
+            truth.value,
+            xerr=[[proxy.value - proxy.low], [proxy.high - proxy.value]],
+            yerr=[[truth.value - truth.low], [truth.high - truth.value]],
+            fmt=marker,
+            color=COLOURS[role],
+            markersize=3.5,
+            elinewidth=0.4,
+            alpha=0.85,
+        )
+        axes.annotate(
+            row.contender.name,
+            (proxy.value, truth.value),
+            (1.03, 1.0 - (place + 0.5) / len(ranked)),
+            textcoords="axes fraction",
+            size=6,
+            va="center",
+            color=COLOURS[role],
+            arrowprops={"arrowstyle": "-", "linewidth": 0.3, "color": "#9aa3ad", "shrinkB": 2},
+        )
 
 
 RESULTS_PAGE = Path(__file__).parents[2] / "docs" / "results.md"

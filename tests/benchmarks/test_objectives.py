@@ -12,8 +12,8 @@ from benchmarks.objectives import __main__ as command
 from benchmarks.objectives import contenders, running
 from benchmarks.objectives.analysis import rows
 from benchmarks.objectives.contenders import CONTENDERS, LEARNING_RATES, PHASES, WORLDS, run_keys, trial
-from benchmarks.objectives.page import cost_table, proxy_table
-from benchmarks.objectives.results import Results, collect
+from benchmarks.objectives.page import RESULTS_PAGE, cost_table, draw, proxy_table, tables, with_tables
+from benchmarks.objectives.results import PUBLISHED, Results, collect
 from benchmarks.objectives.running import Task, run_task, steps_within
 from benchmarks.objectives.selection import by_truth, chosen
 from seedpo.core.verdicts import Difference
@@ -142,3 +142,17 @@ def test_the_comparison_waits_for_the_search_and_a_twin_takes_its_values(tmp_pat
     assert see.rate == control.rate
     assert see.second is not None
     assert control.second == pytest.approx(1.5 * see.second)
+
+
+def test_the_published_tables_follow_from_the_published_runs() -> None:
+    results, page = Results.read(PUBLISHED), RESULTS_PAGE.read_text(encoding="utf-8")
+    worlds = {world: rows(results, world) for world in WORLDS}
+    assert all(len(members) >= 5 for members in worlds.values())
+    assert with_tables(page, tables(worlds)) == page
+
+
+def test_a_figure_has_a_panel_for_each_world_with_runs(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    draw({"scenes": rows(synthetic(0.5), "scenes"), "scenes-flow": []}, tmp_path / "figure.svg")
+    text = (tmp_path / "figure.svg").read_text(encoding="utf-8")
+    assert text.count('id="axes_') == 1
