@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -12,11 +13,16 @@ from benchmarks.objectives.contenders import CONTENDERS, Contender
 from benchmarks.objectives.results import Results
 from benchmarks.objectives.selection import by_truth, chosen
 from seedpo.core.stats.classical import student_interval
-from seedpo.core.stats.frontiers import GapInterval, Trail, gap_interval
 from seedpo.core.verdicts import Difference, difference_of, matters
 
 QUANTITIES = ("truth", "free_spread_right")
 """What is compared at equal proxy."""
+
+LEAST_SEEDS = 3
+"""With fewer seeds nothing is compared."""
+
+Line = Mapping[str, float]
+"""The figures of an evaluation."""
 
 BASE = "diffusion-dpo"
 """What every contender is held against at equal cost."""
@@ -125,13 +131,11 @@ def _at_equal_cost(results: Results, world: str, name: str) -> dict[str, Contras
     sides = [results.comparison(world, side) for side in (name, BASE)]
     if not all(map(_whole, sides)):
         return {}
-    contrasts = {}
-    for key in QUANTITIES:
-        left, right = ([run["lines"][-1][key] for run in runs] for runs in sides)
-        mean = Mean.of([a - b for a, b in zip(left, right, strict=True)])
-        sign = int(mean.low > 0) - int(mean.high < 0)
-        contrasts[key] = _contrast(mean.value, mean.low, mean.high, sign, scale_of(results, world, key))
-    return contrasts
+    differences = {
+        key: [left["lines"][-1][key] - right["lines"][-1][key] for left, right in zip(*sides, strict=True)]
+        for key in QUANTITIES
+    }
+    return {key: _contrast(values, scale_of(results, world, key)) for key, values in differences.items()}
 
 
 def _at_equal_proxy(results: Results, world: str, contender: Contender) -> dict[str, Contrast]:
@@ -140,25 +144,33 @@ def _at_equal_proxy(results: Results, world: str, contender: Contender) -> dict[
         return {}
     contrasts = {}
     for key in QUANTITIES:
-        gap = gap_interval(*(_pool(runs, key) for runs in sides))
-        contrasts[key] = _of_gap(gap, scale_of(results, world, key))
+        pairs = [
+            difference_at_equal_proxy(left["lines"], right["lines"], key) for left, right in zip(*sides, strict=True)
+        ]
+        contrasts[key] = _contrast([value for value in pairs if value is not None], scale_of(results, world, key))
     return contrasts
 
 
-def _pool(runs: Sequence[dict[str, Any]], key: str) -> dict[int, list[Trail]]:
-    trails = {}
-    for seed, run in enumerate(runs):
-        lines = [line for line in run["lines"] if math.isfinite(line[key])]
-        trails[seed] = [Trail.of([line["proxy"] for line in lines], [line[key] for line in lines])]
-    return trails
+def difference_at_equal_proxy(left: Sequence[Line], right: Sequence[Line], key: str) -> float | None:
+    """Left less right where both first reach the highest proxy that both reach; `None` if one of them never rises."""
+    level = min(max(line["proxy"] for line in lines) for lines in (left, right))
+    if level <= max(lines[0]["proxy"] for lines in (left, right)):
+        return None
+    return value_at(left, key, level) - value_at(right, key, level)
 
 
-def _of_gap(gap: GapInterval, scale: float) -> Contrast:
-    if len(gap.by_seed) < 3:
-        return Contrast(mean=gap.mean, low=gap.t_low, high=gap.t_high, difference=Difference.NOT_COMPARABLE)
-    return _contrast(gap.mean, gap.t_low, gap.t_high, gap.sign, scale)
+def value_at(lines: Sequence[Line], key: str, level: float) -> float:
+    """A figure where the proxy first reaches a level above its start, straight between evaluations."""
+    for before, after in pairwise(lines):
+        if after["proxy"] >= level:
+            share = (level - before["proxy"]) / (after["proxy"] - before["proxy"])
+            return before[key] + share * (after[key] - before[key])
+    raise ValueError(f"the proxy never reaches {level}")
 
 
-def _contrast(mean: float, low: float, high: float, sign: int, scale: float) -> Contrast:
-    shown = matters(abs(mean), scale=scale)
-    return Contrast(mean=mean, low=low, high=high, difference=difference_of(sign, shown=shown))
+def _contrast(values: Sequence[float], scale: float) -> Contrast:
+    if len(values) < LEAST_SEEDS:
+        return Contrast(mean=math.nan, low=math.nan, high=math.nan, difference=Difference.NOT_COMPARABLE)
+    mean = Mean.of(values)
+    sign, shown = int(mean.low > 0) - int(mean.high < 0), matters(abs(mean.value), scale=scale)
+    return Contrast(mean=mean.value, low=mean.low, high=mean.high, difference=difference_of(sign, shown=shown))

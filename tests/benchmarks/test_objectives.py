@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.objectives import __main__ as command
 from benchmarks.objectives import contenders, running
-from benchmarks.objectives.analysis import rows
+from benchmarks.objectives.analysis import difference_at_equal_proxy, rows
 from benchmarks.objectives.contenders import CONTENDERS, LEARNING_RATES, PHASES, WORLDS, run_keys, trial
 from benchmarks.objectives.page import RESULTS_PAGE, cost_table, draw, proxy_table, tables, with_tables
 from benchmarks.objectives.results import PUBLISHED, Results, collect
@@ -122,6 +122,15 @@ def test_a_contender_with_more_truth_is_shown_to_have_it() -> None:
     table = cost_table([base, ipo]).splitlines()
     assert [line.split(" | ")[0].strip("| ") for line in table[2:]] == ["before training", "ipo", "diffusion-dpo"]
     assert "ipo" in proxy_table([base, ipo])
+
+
+def test_figures_are_compared_where_both_first_reach_the_same_proxy() -> None:
+    fast = [{"proxy": 0.0, "truth": 0.0}, {"proxy": 4.0, "truth": 2.0}, {"proxy": 3.0, "truth": 9.0}]
+    slow = [{"proxy": 0.0, "truth": 0.0}, {"proxy": 1.0, "truth": 3.0}, {"proxy": 2.0, "truth": 3.0}]
+    worse = [{"proxy": 0.0, "truth": 0.0}, {"proxy": -1.0, "truth": 5.0}]
+    assert difference_at_equal_proxy(fast, slow, "truth") == pytest.approx(1.0 - 3.0)
+    assert difference_at_equal_proxy(slow, fast, "truth") == pytest.approx(3.0 - 1.0)
+    assert difference_at_equal_proxy(worse, fast, "truth") is None
 
 
 def test_equal_contenders_show_nothing() -> None:
