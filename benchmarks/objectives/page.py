@@ -37,7 +37,7 @@ COST_HEADER = (
     "it has",
     "images right",
     "spread of right images",
-    "it has more or less than Diffusion-DPO",
+    "it has (against Diffusion-DPO)",
     "units",
     "core s",
 )
