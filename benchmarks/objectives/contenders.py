@@ -97,7 +97,7 @@ class Contender:
         centre: middle of the search's second key; ``None``: only the learning rate is searched.
         second: the second key that is searched.
         decades: on either side of the centre.
-        kept: share of the pairs of a roll-out that are kept, as seen in trials: for planning the number of steps.
+        kept: share of the pairs of a roll-out that are kept, by world, as pilots saw: for planning the number of steps.
         rival: what it is held against at equal proxy; empty: nothing.
         twin: a contender whose learning rate it takes, so that it needs no search.
         factor: of the twin's beta.
@@ -110,7 +110,7 @@ class Contender:
     centre: float | None = 100.0
     second: str = "beta"
     decades: float = DECADES
-    kept: float = 1.0
+    kept: Mapping[str, float] = field(default_factory=dict)
     rival: str = ""
     twin: str = ""
     factor: float = 1.0
@@ -186,8 +186,15 @@ CONTENDERS: Mapping[str, Contender] = {
         _labelled("mapo", "mapo", centre=0.1),
         _labelled("sft", "dspo", settings={"beta": 1e-6}, centre=None),
         _labelled("kto", "kto", settings={"batch_size": 32}),
-        _own("spo", "spo", rival="diffusion-dpo", settings=SPO_KEYS, centre=10.0, kept=0.32),
-        _own("d3po", "d3po", settings=D3PO_KEYS, centre=10.0, kept=0.6),
+        _own(
+            "spo",
+            "spo",
+            rival="diffusion-dpo",
+            settings=SPO_KEYS,
+            centre=10.0,
+            kept={"scenes": 0.32, "scenes-flow": 0.7},
+        ),
+        _own("d3po", "d3po", settings=D3PO_KEYS, centre=10.0, kept={"scenes": 0.6, "scenes-flow": 0.6}),
         _own("online-dpo", "online-dpo", settings=ONLINE_KEYS, rival="diffusion-dpo"),
         _own("pnapo", "pnapo", settings=ONLINE_KEYS),
         _own("dgpo", "dgpo", settings=GROUP_KEYS),

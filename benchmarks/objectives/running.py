@@ -138,7 +138,7 @@ class Measurement:
 
 def steps_within(task: Task, folder: Path, budget: float) -> tuple[int, float]:
     """The largest number of steps whose planned cost is within the budget, at least 1, and that cost."""
-    keys, guesses = task.keys(folder), replace(NO_GUESSES, kept=task.contender.kept)
+    keys, guesses = task.keys(folder), replace(NO_GUESSES, kept=task.contender.kept.get(task.world, 1.0))
     process = _process(task.world, json.dumps(keys.get("flow", {}), sort_keys=True))
 
     def cost(steps: int) -> float:
