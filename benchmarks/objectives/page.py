@@ -27,6 +27,9 @@ WORDS: Mapping[Difference, str] = {
     Difference.NOT_COMPARABLE: "no common proxies",
 }
 
+LEAST_ROWS = 2
+"""A world with fewer finished contenders is left out."""
+
 COST_HEADER = (
     "objective",
     "rate",
@@ -119,7 +122,7 @@ def draw(worlds: Mapping[str, Sequence[Row]], path: Path) -> None:
 
     from seedpo.reports.figures.drawing import STYLE
 
-    shown = {world: members for world, members in worlds.items() if members}
+    shown = {world: members for world, members in worlds.items() if len(members) >= LEAST_ROWS}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 4.4), layout="constrained")
         for index, (world, members) in enumerate(shown.items()):
