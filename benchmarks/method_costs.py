@@ -34,7 +34,7 @@ from seedpo.training.run import build_parts, process_of
 from seedpo.training.settings import RunConfig
 
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-PASSES = ("policy", "reference", "sampling")
+PASSES = ("policy", "reference", "initial", "sampling")
 
 SMALL: Mapping[str, Any] = {
     "model": "scenes",
@@ -47,7 +47,7 @@ SMALL: Mapping[str, Any] = {
 
 
 class RowCounter:
-    """Counts the rows of a policy's calls by who answers: the policy with gradient, as a sampler, or the reference."""
+    """Counts rows by who answers: the policy with gradient or as a sampler, the reference, or the untrained model."""
 
     def __init__(self, policy: Any) -> None:
         self.rows: Counter[str] = Counter()
@@ -59,7 +59,7 @@ class RowCounter:
 
     def _counted(self, latents: torch.Tensor, timestep: torch.Tensor, conditioning: Any) -> torch.Tensor:
         who = "sampling" if self._who == "policy" and not torch.is_grad_enabled() else self._who
-        self.rows["reference" if who == "initial" else who] += len(latents)
+        self.rows[who] += len(latents)
         prediction: torch.Tensor = self._predict(latents, timestep, conditioning)
         return prediction
 
