@@ -35,7 +35,8 @@ def lines(proxy: Sequence[float], half: float | None, figures: Mapping[str, Sequ
 
 FALLING = [0.5, 1.0, 0.2]
 CASES: dict[str, tuple[list[dict[str, Any]], Mapping[str, Any], Outcome]] = {
-    "a fall of one and a half intervals": (lines([0, 1, 2], 0.1, {"truth": [0.5, 1.0, 0.85]}), {}, Outcome.UNCLEAR),
+    "a fall of one and a half intervals": (lines([0, 1, 2], 0.1, {"truth": [0.8, 1.0, 0.85]}), {}, Outcome.UNCLEAR),
+    "such a fall after a rise": (lines([0, 1, 2], 0.1, {"truth": [0.5, 1.0, 0.85]}), {}, Outcome.LEARNING),
     "a proxy that holds its level": (lines([0, 0.5, 0.49], 0.1, {"truth": [0.5, 1.0, 0.5]}), {}, Outcome.HACKING),
     "hacking": (lines([0, 1, 2], 0.1, {"truth": FALLING}), {}, Outcome.HACKING),
     "collapse": (lines([0, 1, -1], 0.1, {"truth": FALLING}), {}, Outcome.COLLAPSE),
@@ -53,12 +54,12 @@ CASES: dict[str, tuple[list[dict[str, Any]], Mapping[str, Any], Outcome]] = {
     "the reward that falls is not held out": (
         lines([0, 1, 2], 0.1, {"truth": [0.0, 0.5, 1.0], "reward/other": FALLING}),
         {"alarms": {"held_out_rewards": ["truth"]}},
-        Outcome.HEALTHY,
+        Outcome.LEARNING,
     ),
     "the truth that falls is not held out": (
         lines([0, 1, 2], 0.1, {"truth": FALLING, "reward/other": [0.0, 0.5, 1.0]}),
         {"alarms": {"held_out_rewards": ["other"]}},
-        Outcome.HEALTHY,
+        Outcome.LEARNING,
     ),
     "nothing is held out": (
         lines([0, 1, 2], 0.1, {"truth": FALLING}),

@@ -102,7 +102,7 @@ def test_many_settings_are_counted_in_the_headline() -> None:
 def test_seeds_are_judged_one_by_one() -> None:
     found = shown(base(HACKING, HACKING, SAME_PROXY_BETTER_TRUTH), see(*[SAME_PROXY_BETTER_TRUTH] * 3))
     first = found.settings[0]
-    assert [verdict.outcome for verdict in first.verdicts] == [Outcome.HACKING, Outcome.HACKING, Outcome.HEALTHY]
+    assert [verdict.outcome for verdict in first.verdicts] == [Outcome.HACKING, Outcome.HACKING, Outcome.LEARNING]
     assert first.outcome is Outcome.HACKING
     assert found.badges[0][1].text == "reward hacking after step 10 (2 of 3 seeds)"
     assert effect(found).steps[1].wins == (2, 3)  # type: ignore[index]
@@ -122,9 +122,10 @@ def test_the_tables_hold_the_numbers() -> None:
             "0.500, step 10",
             "−1.00, step 20",
             "1.50, ± 0.081",
+            "−1.00, ± 0.071",
             "0.500 to 1.00",
         ],
-        ["SEE 3", "no hacking", "truth", "0.600, step 20", "0.600, step 20", "0", "1.00 to 1.00"],
+        ["SEE 3", "learning", "truth", "0.600, step 20", "0.600, step 20", "0", "+0.600, ± 0.071", "1.00 to 1.00"],
     ]
     assert words(found.effects_table.rows)[0] == [
         "SEE 3, against base",

@@ -34,7 +34,12 @@ class TradeOff(StrEnum):
     NOT_COMPARABLE = "not comparable"
 
 
-OUTCOME_TONES: dict[Outcome, Tone] = {Outcome.HEALTHY: "good", Outcome.HACKING: "bad", Outcome.COLLAPSE: "bad"}
+OUTCOME_TONES: dict[Outcome, Tone] = {
+    Outcome.LEARNING: "good",
+    Outcome.HEALTHY: "good",
+    Outcome.HACKING: "bad",
+    Outcome.COLLAPSE: "bad",
+}
 TRADE_OFF_TONES: dict[TradeOff, Tone] = {TradeOff.BETTER: "good", TradeOff.WORSE: "bad"}
 DIFFERENCE_TONES: dict[Difference, Tone] = {Difference.HIGHER: "good", Difference.LOWER: "bad"}
 
@@ -123,8 +128,8 @@ class Findings:
 
     @property
     def hacking_table(self) -> Table:
-        """One row per setting: peak and fall of the held-out figure, and what the proxy did meanwhile."""
-        header = ("setting", "verdict", "held-out figure", "peak", "last", "fall", "proxy, peak to last")
+        """One row per setting: peak, fall and rise of the held-out figure, and what the proxy did since the peak."""
+        header = ("setting", "verdict", "held-out figure", "peak", "last", "fall", "rise", "proxy, peak to last")
         return Table.of(header, map(_hacking_row, self.settings))
 
     @property
@@ -178,17 +183,17 @@ def _hacking_row(setting: Setting) -> Sequence[Cell | str]:
     name = Cell(text=setting.name, role=setting.role)
     known = [verdict for verdict in setting.verdicts if verdict.outcome is not Outcome.NOT_MEASURED]
     if not known:
-        return (name, Cell(badge=_outcome_badge(setting)), *[DASH] * 5)
-    first, *others = known
+        return (name, Cell(badge=_outcome_badge(setting)), *[DASH] * 6)
+    first = known[0]
     steps = sorted({verdict.peak_step for verdict in known})
-    half = f"\N{PLUS-MINUS SIGN} {number(first.half)}{', paired' if first.paired else ''}"
     return (
         name,
         Cell(badge=_outcome_badge(setting)),
         listing(list(dict.fromkeys(figure_name(verdict.judge) for verdict in known))),
         _mean_cell(known, "judge_peak", f"step {steps[0]}{f' to {steps[-1]}' if len(steps) > 1 else ''}"),
         _mean_cell(known, "judge_last", f"step {first.last_step}"),
-        _mean_cell(known, "fall", "mean over seeds" if others else half if first.fall and first.half else ""),
+        _change_cell(known, "fall", first.half),
+        _change_cell(known, "rise", first.rise_half),
         f"{_mean_cell(known, 'proxy_peak').text} to {_mean_cell(known, 'proxy_last').text}",
     )
 
@@ -197,6 +202,14 @@ def _mean_cell(verdicts: Sequence[Verdict], figure: str, small: str = "") -> Cel
     """The mean of a figure over the seeds."""
     mean = fmean(getattr(verdict, figure) for verdict in verdicts)
     return Cell(text=number(mean), small=(small,) if small else ())
+
+
+def _change_cell(verdicts: Sequence[Verdict], figure: str, half: float) -> Cell:
+    """A change of the held-out figure: of one run with its half-width, of several seeds their mean."""
+    mean = fmean(getattr(verdict, figure) for verdict in verdicts)
+    width = f"\N{PLUS-MINUS SIGN} {number(half)}{', paired' if verdicts[0].paired else ''}" if mean and half else ""
+    small = "mean over seeds" if len(verdicts) > 1 else width
+    return Cell(text=signed(mean) if figure == "rise" else number(mean), small=(small,) if small else ())
 
 
 def _effect_row(effect: Effect) -> Sequence[Cell | str]:

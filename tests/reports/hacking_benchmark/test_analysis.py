@@ -148,7 +148,7 @@ class TestPools:
 
         measured, _ = read_measured(write_runs(tmp_path, {"truth": value}), settings_of(GRID), seeds=3)
         outcomes = {member.setting.role: member.outcome for member in measured}
-        assert outcomes == {"base": Outcome.HACKING, "see": Outcome.HEALTHY}
+        assert outcomes == {"base": Outcome.HACKING, "see": Outcome.LEARNING}
 
     def test_the_frontier_that_is_drawn(self, tmp_path: Path) -> None:
         measured, _ = read_measured(write_runs(tmp_path, {"truth": hill}), settings_of(GRID), seeds=3)
