@@ -11,19 +11,16 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 
 # Before the first import of torch: one thread, on which the numbers depend neither on the machine nor on its load.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from tqdm import tqdm
-
 from benchmarks.objectives.contenders import CONTENDERS, WORLDS, Contender, trial
 from benchmarks.objectives.results import collect, read_result
 from benchmarks.objectives.running import Task, prepare, run_task
 from benchmarks.objectives.selection import chosen
+from benchmarks.runs import run_unfinished
 
 
 def search_tasks(worlds: Sequence[str], contenders: Sequence[Contender], trials: int) -> Iterator[Task]:
@@ -82,24 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     contenders = [CONTENDERS[name] for name in options.only or CONTENDERS]
     if options.phase in (None, "search"):
         prepare(options.out)
-        _run(list(search_tasks(worlds, contenders, options.trials)), options, "search")
+        searches = list(search_tasks(worlds, contenders, options.trials))
+        run_unfinished(searches, run_task, options.out, processes=options.processes, label="search")
     if options.phase in (None, "comparison"):
         tasks = list(comparison_tasks(worlds, contenders, options.trials, options.seeds, options.out))
-        _run(tasks, options, "comparison")
+        run_unfinished(tasks, run_task, options.out, processes=options.processes, label="comparison")
     print(f"results: {collect(options.out, trials=options.trials, seeds=options.seeds)}")
     return 0
-
-
-def _run(tasks: Sequence[Task], options: argparse.Namespace, label: str) -> None:
-    waiting = [task for task in tasks if not (options.out / task.name).is_file()]
-    pool = ProcessPoolExecutor(options.processes, mp_context=get_context("spawn"))
-    try:
-        with tqdm(total=len(waiting), desc=label, unit="run") as bar:
-            for future in as_completed([pool.submit(run_task, task, options.out) for task in waiting]):
-                future.result()
-                bar.update()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.phases import CHOICE, COMPARISON, Phase
 from seedpo.settings import merge, nested
 
 
@@ -60,29 +61,10 @@ PAIRS, CACHE = "scenes-pairs.parquet", "cache"
 """Where the embedded pairs and their latents are kept for all runs, in the folder of the results."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """How the runs of a phase are evaluated: the search sees other prompts, latents and seeds than the comparison.
+PHASES: Mapping[str, Phase] = {"search": CHOICE, "comparison": COMPARISON}
 
-    Attributes:
-        first, last: of the 64 held-out prompts, those from ``first`` on, before ``last``.
-        images: per prompt.
-        seed: of the initial latents.
-        first_seed: of the runs.
-        at_end: whether the end of a run alone is evaluated, and not what its world says.
-    """
-
-    first: int
-    last: int
-    images: int
-    seed: int
-    first_seed: int
-    at_end: bool
-
-
-SEARCH = Phase(first=0, last=24, images=2, seed=1234, first_seed=100, at_end=True)
-COMPARISON = Phase(first=32, last=56, images=3, seed=4321, first_seed=0, at_end=False)
-PHASES: Mapping[str, Phase] = {"search": SEARCH, "comparison": COMPARISON}
+AT_END = ("search",)
+"""Phases of whose runs the end alone is evaluated, and not what their world says."""
 
 
 @dataclass(frozen=True, kw_only=True)

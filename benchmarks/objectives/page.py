@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,20 +11,13 @@ from typing import TYPE_CHECKING
 from benchmarks.objectives.analysis import Contrast, Mean, Row, rows
 from benchmarks.objectives.contenders import WORLDS
 from benchmarks.objectives.results import PUBLISHED, Results
-from seedpo.core.verdicts import Difference
+from benchmarks.result_tables import WORDS, between_marks, two, with_interval
 from seedpo.pages.rendering import COLOURS
 from seedpo.pages.tables import DASH, markdown_table
-from seedpo.pages.wording import MINUS, compact
+from seedpo.pages.wording import compact
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-WORDS: Mapping[Difference, str] = {
-    Difference.HIGHER: "more",
-    Difference.LOWER: "less",
-    Difference.NOT_SHOWN: "not shown",
-    Difference.NOT_COMPARABLE: "no common proxies",
-}
 
 LEAST_ROWS = 2
 """A world with fewer finished contenders is left out."""
@@ -91,23 +83,17 @@ def proxy_table(members: Sequence[Row]) -> str:
 
 
 def _mean(mean: Mean) -> str:
-    return f"{two(mean.value)} [{two(mean.low)}, {two(mean.high)}]"
+    return with_interval(mean.value, mean.low, mean.high)
 
 
 def _gap(contrast: Contrast | None) -> str:
     if contrast is None:
         return DASH
-    sign = "+" if contrast.mean > 0 else ""
-    return f"{sign}{two(contrast.mean)} [{two(contrast.low)}, {two(contrast.high)}]"
+    return with_interval(contrast.mean, contrast.low, contrast.high, signed=True)
 
 
 def _word(contrast: Contrast | None) -> str:
     return DASH if contrast is None else WORDS[contrast.difference]
-
-
-def two(value: float) -> str:
-    """A number with two decimals and a real minus sign; a dash for NaN."""
-    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", MINUS) if math.isfinite(value) else DASH
 
 
 FAMILIES = {"pairs": ("reads labelled pairs", "base", "o"), "own": ("reads its own images", "see", "D")}
@@ -172,8 +158,8 @@ def _panel(axes: Axes, world: str, members: Sequence[Row]) -> None:
 
 RESULTS_PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 FIGURE = "objectives.svg"
-BEGIN, END = "<!-- objectives: begin -->", "<!-- objectives: end -->"
-"""Between these lines of the page stand the tables."""
+MARKS = "objectives"
+"""Between the lines of the page that name this stand the tables."""
 
 
 def tables(worlds: Mapping[str, Sequence[Row]]) -> str:
@@ -189,13 +175,6 @@ def tables(worlds: Mapping[str, Sequence[Row]]) -> str:
     return "\n\n".join(parts)
 
 
-def with_tables(page: str, text: str) -> str:
-    """The page with these tables in the place of those that it had."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.objectives.page", description=__doc__)
     parser.add_argument("--results", type=Path, default=PUBLISHED, help="file of the runs (default: the published one)")
@@ -204,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = Results.read(options.results)
     worlds = {world: rows(results, world) for world in WORLDS}
     page = options.page.read_text("utf-8")
-    options.page.write_text(with_tables(page, tables(worlds)), "utf-8")
+    options.page.write_text(between_marks(page, tables(worlds), MARKS), "utf-8")
     draw(worlds, options.page.parent / "images" / FIGURE)
     print(options.page)
     return 0

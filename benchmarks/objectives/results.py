@@ -9,21 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.objectives.contenders import CONTENDERS, WORLDS
+from benchmarks.run_files import read_run_file, rounded, write_all_runs
 
 PUBLISHED = Path(__file__).with_name("results.json")
 """The results behind docs/results.md."""
 
-DIGITS = 4
-"""Significant digits of each figure."""
-
 
 def read_result(out: Path, world: str, contender: str, phase: str, index: int) -> dict[str, Any] | None:
     """A finished run; `None` if it is not finished."""
-    path = out / world / contender / f"{phase}-{index}.json"
-    if not path.is_file():
-        return None
-    result: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return result
+    return read_run_file(out / world / contender / f"{phase}-{index}.json")
 
 
 def collect(out: Path, *, trials: int, seeds: int) -> Path:
@@ -35,22 +29,14 @@ def collect(out: Path, *, trials: int, seeds: int) -> Path:
         for phase, count in (("search", trials), ("comparison", seeds))
         for index in range(count)
     }
-    path = out / "results.json"
-    lines = [f"{json.dumps(key)}: {json.dumps(_short(run))}" for key, run in rows.items() if run is not None]
-    head = json.dumps({"trials": trials, "seeds": seeds})
-    text = ",\n".join(lines)
-    path.write_text(f'{head[:-1]}, "runs": {{\n{text}\n}}}}\n', "utf-8")
-    return path
+    runs = {key: _short(run) for key, run in rows.items() if run is not None}
+    return write_all_runs(out / "results.json", {"trials": trials, "seeds": seeds}, runs)
 
 
 def _short(run: dict[str, Any]) -> dict[str, Any]:
     short = {name: run[name] for name in ("rate", "second", "steps", "planned")}
     short |= {"failure": run["failure"]} if run["failure"] else {}
-    return short | {"lines": [{key: _rounded(value) for key, value in line.items()} for line in run["lines"]]}
-
-
-def _rounded(value: float) -> float:
-    return value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")
+    return short | {"lines": rounded(run["lines"])}
 
 
 @dataclass(frozen=True, kw_only=True)

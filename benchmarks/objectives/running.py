@@ -1,22 +1,18 @@
-"""One run in this process: trains with a budget, counts the rows through the network, and keeps the figures."""
+"""One run of the comparison: the number of its steps from its budget, and its file."""
 
 from __future__ import annotations
 
 import json
 import math
-import shutil
-import tempfile
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import torch
 
 from benchmarks.objectives.contenders import (
+    AT_END,
     CONTENDERS,
     DRAWING_STEPS,
     METRICS,
@@ -27,21 +23,18 @@ from benchmarks.objectives.contenders import (
     Contender,
     run_keys,
 )
+from benchmarks.run_files import read_run_file
+from benchmarks.runs import Measurement, image_evaluation, train_here
 from seedpo.cli.cache_builds import build_cache
 from seedpo.core.processes import Process
-from seedpo.errors import TrainingDiverged
 from seedpo.evaluation.image_evaluation import ImageEvaluation
-from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.files import write_text
-from seedpo.metrics.named import build_prompt_metric
 from seedpo.models.policy import build_policy
 from seedpo.planning.dry_run import NO_GUESSES, dry_run
 from seedpo.rewards.named import build_reward
 from seedpo.scenes.pairs import preference_table
-from seedpo.scenes.prompts import EVALUATION_PROMPTS
-from seedpo.training.accelerator import build_accelerator
 from seedpo.training.configuration import resolve_config
-from seedpo.training.run import process_of, train
+from seedpo.training.run import process_of
 
 UNITS = {"policy": 2, "reference": 1, "initial": 1, "sampling": 1}
 """Cost of a row by what it is run for, as in :class:`benchmarks.objectives.contenders.World`."""
@@ -69,71 +62,18 @@ class Task:
         return run_keys(self.world, self.contender, changes, seed=seed, folder=folder)
 
 
-class Counter:
-    """Counts rows through a network while it is open."""
-
-    def __init__(self) -> None:
-        self.open = True
-        self.units = 0
-
-    def hook(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> None:
-        """Called after each forward pass."""
-        if self.open:
-            first = next(value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
-            self.units += len(first) * (2 if torch.is_grad_enabled() else 1)
-
-
 @cache
-def image_evaluation(world: str, phase: str) -> ImageEvaluation:
+def evaluation(world: str, phase: str) -> ImageEvaluation:
     """What a phase measures; built once per process."""
-    settings = PHASES[phase]
-    prompts = EVALUATION_PROMPTS[settings.first : settings.last]
-    config = EvaluationConfig(
-        num_prompts=len(prompts),
-        images_per_prompt=settings.images,
-        num_inference_steps=DRAWING_STEPS,
-        guidance_scale=WORLDS[world].guidance_scale,
-        seed=settings.seed,
-        batch_size=96,
-    )
+    guidance = WORLDS[world].guidance_scale
     rewards = {PROXY: build_reward(PROXY)}
-    return ImageEvaluation(
-        prompts, config=config, rewards=rewards, metrics={name: build_prompt_metric(name) for name in METRICS}
+    return image_evaluation(
+        PHASES[phase], steps=DRAWING_STEPS, guidance_scale=guidance, rewards=rewards, metrics=METRICS
     )
 
 
-_BEFORE: dict[tuple[str, str], dict[str, float]] = {}
-"""Figures before training, by world and phase: no run has changed the model yet."""
-
-
-class Measurement:
-    """The evaluator of a run: figures by step, with the units and the processor time of training until then."""
-
-    def __init__(self, world: str, phase: str) -> None:
-        self.key = (world, phase)
-        self.counter = Counter()
-        self.lines: list[dict[str, float]] = []
-        self._seconds = 0.0
-        self._since = time.process_time()
-
-    def __call__(self, policy: Any, *, step: int, folder: Path) -> Mapping[str, float]:
-        """Draws and measures, outside the count."""
-        if step == 0:
-            policy.module.register_forward_hook(self.counter.hook, with_kwargs=True)
-        self._seconds += time.process_time() - self._since
-        self.counter.open = False
-        figures = _BEFORE.get(self.key) if step == 0 else None
-        if figures is None:
-            measured = image_evaluation(*self.key)(policy, step=step, folder=folder)
-            figures = {name.removeprefix("reward/"): value for name, value in measured.items() if "/low" not in name}
-            figures = {("proxy" if name == PROXY else name): figures[name] for name in (PROXY, *METRICS)}
-        if step == 0:
-            _BEFORE[self.key] = figures
-        line = {"step": step, "units": self.counter.units, "seconds": round(self._seconds, 2), **figures}
-        self.lines.append(line)
-        self.counter.open = True
-        self._since = time.process_time()
-        return figures
+NAMES = {f"reward/{PROXY}": "proxy", **{name: name for name in METRICS}}
+"""The figures of a line, by their names in an evaluation."""
 
 
 def steps_within(task: Task, folder: Path, budget: float) -> tuple[int, float]:
@@ -184,39 +124,23 @@ def run_task(task: Task, out: Path, *, budget: float | None = None) -> dict[str,
         budget: units of cost; `None`: those of its world.
     """
     path = out / task.name
-    if path.is_file():
-        result: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        return result
-    torch.set_num_threads(1)
+    known = read_run_file(path)
+    if known is not None:
+        return known
     steps, planned = steps_within(task, out, budget or WORLDS[task.world].budget)
-    every = 0 if PHASES[task.phase].at_end else math.ceil(steps / WORLDS[task.world].evaluations)
+    every = 0 if task.phase in AT_END else math.ceil(steps / WORLDS[task.world].evaluations)
+    measurement = Measurement(evaluation(task.world, task.phase), names=NAMES)
     keys = {**task.keys(out), "max_steps": steps, "evaluate_every": every}
-    measurement, started = Measurement(task.world, task.phase), time.time()
-    folder = Path(tempfile.mkdtemp(prefix="objectives-"))
-    last: Mapping[str, Any] = {}
-    failure = ""
-    try:
-        config = resolve_config(task.contender.method, keys)
-        last = train(
-            config,
-            folder / "run",
-            accelerator=build_accelerator("no"),
-            evaluator=measurement,
-            progress=False,
-        )
-    except TrainingDiverged as error:
-        failure = str(error).replace(str(folder), "")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    training = train_here(task.contender.method, keys, measurement)
     result = {
         "rate": task.rate,
         "second": task.second,
         "steps": steps,
         "planned": round(planned, 1),
-        "clock": round(time.time() - started, 1),
-        "failure": failure,
+        "clock": training.clock,
+        "failure": training.failure,
         "lines": measurement.lines,
-        "training": {name: last[name] for name in TRAINING if name in last},
+        "training": {name: training.last[name] for name in TRAINING if name in training.last},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(result) + "\n")

@@ -12,10 +12,11 @@ from benchmarks.objectives import __main__ as command
 from benchmarks.objectives import contenders, running
 from benchmarks.objectives.analysis import difference_at_equal_proxy, rows
 from benchmarks.objectives.contenders import CONTENDERS, LEARNING_RATES, PHASES, WORLDS, run_keys, trial
-from benchmarks.objectives.page import RESULTS_PAGE, cost_table, draw, proxy_table, tables, with_tables
+from benchmarks.objectives.page import MARKS, RESULTS_PAGE, cost_table, draw, proxy_table, tables
 from benchmarks.objectives.results import PUBLISHED, Results, collect
 from benchmarks.objectives.running import Task, run_task, steps_within
 from benchmarks.objectives.selection import by_truth, chosen
+from benchmarks.result_tables import between_marks
 from seedpo.core.verdicts import Difference
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
 from seedpo.training.configuration import resolve_config
@@ -79,7 +80,7 @@ def test_a_run_costs_what_was_planned_and_is_kept(tmp_path: Path, monkeypatch: p
     assert (first["steps"], first["planned"], first["failure"]) == (2, 24.0, "")
     assert [line["units"] for line in first["lines"]] == [0, 24]  # two pairs of 2 (2 + 1) units, twice
     assert first["lines"][0]["proxy"] != first["lines"][1]["proxy"]
-    monkeypatch.setattr(running, "train", None)
+    monkeypatch.setattr(running, "train_here", None)
     assert run_task(task(contender=plain), tmp_path, budget=30) == json.loads(json.dumps(first))
     kept = json.loads(collect(tmp_path, trials=1, seeds=1).read_text(encoding="utf-8"))["runs"]
     assert list(kept) == ["scenes diffusion-dpo search 0"]
@@ -157,7 +158,7 @@ def test_the_published_tables_follow_from_the_published_runs() -> None:
     results, page = Results.read(PUBLISHED), RESULTS_PAGE.read_text(encoding="utf-8")
     worlds = {world: rows(results, world) for world in WORLDS}
     assert [row.contender.name for row in worlds["scenes"]] == list(CONTENDERS)
-    assert with_tables(page, tables(worlds)) == page
+    assert between_marks(page, tables(worlds), MARKS) == page
 
 
 def test_a_figure_has_a_panel_for_each_world_with_runs(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""Words and numbers of the tables in docs/results.md, and where on the page they stand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from seedpo.core.verdicts import Difference
+from seedpo.pages.tables import DASH
+from seedpo.pages.wording import MINUS
+
+WORDS: Mapping[Difference, str] = {
+    Difference.HIGHER: "more",
+    Difference.LOWER: "less",
+    Difference.NOT_SHOWN: "not shown",
+    Difference.NOT_COMPARABLE: "no common proxies",
+}
+
+
+def two(value: float) -> str:
+    """A number with two decimals and a real minus sign; a dash for NaN."""
+    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", MINUS) if math.isfinite(value) else DASH
+
+
+def with_interval(value: float, low: float, high: float, *, signed: bool = False) -> str:
+    """A number and its interval, each with two decimals."""
+    sign = "+" if signed and value > 0 else ""
+    return f"{sign}{two(value)} [{two(low)}, {two(high)}]"
+
+
+def between_marks(page: str, text: str, name: str) -> str:
+    """The page with this text in the place of what stood between ``<!-- name: begin -->`` and ``<!-- name: end -->``.
+
+    Raises:
+        ValueError: if the page has no such lines.
+    """
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, found, rest = page.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"the page has no lines {begin} and {end}; write them where the tables belong")
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
