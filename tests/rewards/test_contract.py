@@ -28,7 +28,7 @@ PROMPTS = [
     "a large red circle on a gray background",
     "a small green ring on a navy background",
 ]
-IMAGE_ALONE = ("jpeg-compressibility", "jpeg-incompressibility", "aesthetic")
+IMAGE_ALONE = ("jpeg-compressibility", "jpeg-incompressibility", "scenes-vividness", "aesthetic")
 """Rewards in which the prompt plays no part."""
 
 DRAWINGS_ALONE = ("scenes-truth",)

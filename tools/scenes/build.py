@@ -16,19 +16,21 @@ from seedpo.rewards.step_aware_clip import StepAwareCLIP
 from seedpo.training.configuration import resolve_reward_config
 from seedpo.training.reward_run import train_reward
 from tools.scenes.captions import build_captions_part
+from tools.scenes.few_labels import build_few_labels
 from tools.scenes.pipeline import build_autoencoder_part, build_denoiser_part, build_flow_part, build_practice_part
 
-PARTS = ("autoencoder", "practice", "denoiser", "flow", "captions", "scorer", "plain", "latent")
+PARTS = ("autoencoder", "practice", "denoiser", "flow", "captions", "scorer", "plain", "few", "latent")
 
 
 def build(out: Path, *, part: str = "all", seed: int = 0) -> None:
     """Trains one part or all of them, in order, into folders of ``out``.
 
     Args:
-        out: folder for the weights: ``pipeline``, ``flow``, ``clip``, ``scorer``, ``plain`` and ``latent``.
-        part: ``autoencoder``, ``practice``, ``denoiser``, ``flow``, ``captions``, ``scorer``, ``plain``, ``latent``
-            or ``all``. Each needs those before it; but ``flow`` needs the ``autoencoder`` only, the others no ``flow``,
-            ``plain`` no ``scorer``, and ``latent`` the pipeline only.
+        out: folder for the weights: ``pipeline``, ``flow``, ``clip``, ``scorer``, ``plain`` and ``latent``, and
+            ``few.safetensors``.
+        part: ``autoencoder``, ``practice``, ``denoiser``, ``flow``, ``captions``, ``scorer``, ``plain``, ``few``,
+            ``latent`` or ``all``. Each needs those before it; but ``flow`` needs the ``autoencoder`` only, the others
+            no ``flow``, ``plain`` no ``scorer``, ``few`` the ``captions`` only, and ``latent`` the pipeline only.
         seed: seed of everything.
 
     Raises:
@@ -44,6 +46,7 @@ def build(out: Path, *, part: str = "all", seed: int = 0) -> None:
         "captions": lambda: build_captions_part(out / "clip", seed=seed),
         "scorer": lambda: build_scorer(out, seed=seed),
         "plain": lambda: build_scorer(out, step_aware=False, seed=seed),
+        "few": lambda: build_few_labels(out),
         "latent": lambda: build_latent_scorer(out, seed=seed),
     }
     for name in PARTS if part == "all" else (part,):

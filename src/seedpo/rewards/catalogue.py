@@ -67,6 +67,23 @@ REWARDS = Registry(
             source="docs/reward-training.md",
         ),
         RewardEntry(
+            name="scenes-few",
+            target="seedpo.scenes.shipped:few_labels_scorer",
+            network="seedpo.scenes.shipped:few_labels_network",
+            summary="the same, from about 100 noisy choices: 64 weights on a CLIP (easy to hack)",
+            scale="log-odds: differences between two images of a prompt count",
+            licence=OURS,
+            source="docs/embedded-world.md",
+        ),
+        RewardEntry(
+            name="scenes-vividness",
+            target="seedpo.rewards.vividness:vividness",
+            summary="how vivid an image is, whatever it shows: an aesthetic score of one aspect; reads no prompt",
+            scale="per cent of full chroma, in [0, 100]",
+            licence=OURS,
+            source="docs/embedded-world.md",
+        ),
+        RewardEntry(
             name="scenes-truth",
             target="seedpo.scenes.shipped:ScenesTruth",
             summary="the simulated annotator's true utility, read by the oracle (cannot be hacked)",

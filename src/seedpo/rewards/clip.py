@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -170,6 +170,9 @@ SCALED_COSINE = ClipRecipe(
 )
 """exp(logit_scale) cos(image, prompt), prepared by transformers: PickScore."""
 
+PLAIN_COSINE = replace(SCALED_COSINE, score=lambda cosine, _: cosine)
+"""cos(image, prompt), prepared by transformers."""
+
 
 class ClipScorer:
     """A reward from a CLIP.
@@ -180,6 +183,8 @@ class ClipScorer:
         model: the network.
         tokenizer: its tokenizer.
         recipe: how images and prompts are prepared, and how a cosine becomes a score.
+        weights: of the coordinates of both embeddings in their cosine, (D,): it becomes sum_i w_i e_i c_i. `None`
+            weighs them equally.
         batch_size: most images that the network sees at once.
     """
 
@@ -189,11 +194,13 @@ class ClipScorer:
         tokenizer: CLIPTokenizer,
         recipe: ClipRecipe = SCALED_COSINE,
         *,
+        weights: Tensor | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.recipe = recipe
+        self.weights = weights
         self.batch_size = batch_size
         self._text = PromptTable(self._embed)
 
@@ -212,9 +219,14 @@ class ClipScorer:
         return score_in_batches(images, prompts, self._score, batch_size=self.batch_size, device=self.model.device)
 
     def _score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        products = self.products(images, prompts)
+        weighted = products if self.weights is None else products * self.weights.to(products)
+        return self.recipe.score(weighted.sum(-1), self.model.logit_scale.float())
+
+    def products(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Terms e_i c_i (b, D) of the cosines of images (b, 3, H, W) uint8, on the network's device, and prompts."""
         pixels = self.recipe.pixels(images, self.model.config.vision_config.image_size)
-        cosine = (image_embeds(self.model, pixels) * self._text.of(prompts)).sum(-1)
-        return self.recipe.score(cosine, self.model.logit_scale.float())
+        return image_embeds(self.model, pixels) * self._text.of(prompts)
 
     def _embed(self, prompt: str) -> Tensor:
         length = self.model.config.text_config.max_position_embeddings

@@ -18,5 +18,8 @@ SCORER = ASSETS / "scorer"
 PLAIN_SCORER = ASSETS / "plain"
 """The same of finished images alone: a plain CLIP preference model."""
 
+FEW_LABELS = ASSETS / "few.safetensors"
+"""What about 100 choices teach: one weight for each coordinate of the CLIP's embeddings."""
+
 CLIP = ASSETS / "clip"
 """The CLIP that preference models of the world start from."""

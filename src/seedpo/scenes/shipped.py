@@ -13,15 +13,23 @@ from seedpo.data.pairs.sets import PairSet
 from seedpo.data.settings import PairsConfig
 from seedpo.metrics.features.clip import ClipFeatures
 from seedpo.protocols import Images
-from seedpo.rewards.clip import ClipScorer, clip_network, load_clip, read_configuration
+from seedpo.rewards.clip import (
+    PLAIN_COSINE,
+    ClipScorer,
+    clip_network,
+    clip_tokenizer,
+    load_clip,
+    read_configuration,
+)
 from seedpo.rewards.clip_score import load_clip_scorer
 from seedpo.rewards.networks import RewardNetwork
 from seedpo.rewards.scoring import byte_batches, check_counts
 from seedpo.rewards.step_aware_clip import StepAwareScorer, load_scorer, step_aware_network
-from seedpo.scenes.assets import CLIP, FLOW_PIPELINE, PIPELINE, PLAIN_SCORER, SCORER
+from seedpo.scenes.assets import CLIP, FEW_LABELS, FLOW_PIPELINE, PIPELINE, PLAIN_SCORER, SCORER
 from seedpo.scenes.pairs import preference_table
 from seedpo.scenes.prompts import EVALUATION_PROMPTS, TRAINING_PROMPTS
 from seedpo.scenes.taste import true_utility
+from seedpo.weights import read_tensors
 
 
 def scenes_folder() -> Path:
@@ -52,6 +60,23 @@ def scenes_clip(place: str | None = None) -> ClipFeatures:
     return ClipFeatures(load_clip("scenes-clip", CLIP, kind="features", as_what="a CLIP"), name="scenes-clip")
 
 
+@cache
+def few_labels_scorer() -> ClipScorer:
+    """The embedded scorer that learned from few choices: see :mod:`tools.scenes.few_labels`."""
+    return weighted_scorer(CLIP, read_tensors(FEW_LABELS)["weights"])
+
+
+def weighted_scorer(folder: Path, weights: Tensor | None = None) -> ClipScorer:
+    """A scorer sum_i w_i e_i c_i on a CLIP's embeddings e of the image and c of the prompt, both of length 1.
+
+    Args:
+        folder: of the CLIP.
+        weights: w, (D,); D = 64 for that of the embedded world. `None` weighs all equally.
+    """
+    tokenizer = clip_tokenizer("scenes-few", folder, repository=None)
+    return ClipScorer(load_clip("scenes-few", folder), tokenizer, PLAIN_COSINE, weights=weights)
+
+
 def scorer_network(_place: str | None = None) -> RewardNetwork:
     """The embedded step-aware scorer without weights."""
     return step_aware_network(read_configuration(SCORER / "config.json"))
@@ -60,6 +85,11 @@ def scorer_network(_place: str | None = None) -> RewardNetwork:
 def plain_network(_place: str | None = None) -> RewardNetwork:
     """The embedded scorer of finished images without weights."""
     return clip_network(read_configuration(PLAIN_SCORER / "config.json"))
+
+
+def few_labels_network(_place: str | None = None) -> RewardNetwork:
+    """The CLIP of the scorer of few labels without weights."""
+    return clip_network(read_configuration(CLIP / "config.json"))
 
 
 class ScenesTruth:
@@ -85,6 +115,11 @@ def scorer_pairs(config: PairsConfig | None = None) -> PairSet:
     """The pairs behind the embedded scorer: few, so that it is honest where it has data and can be hacked elsewhere."""
     table = preference_table(count=2500, seed=7)
     return PairSet.of_table(table, origin="scenes-scorer-pairs", config=config)
+
+
+def few_pairs(config: PairsConfig | None = None) -> PairSet:
+    """The pairs behind the scorer of few labels."""
+    return PairSet.of_table(preference_table(count=110, seed=70), origin="scenes-few-pairs", config=config)
 
 
 def held_out_pairs(config: PairsConfig | None = None) -> PairSet:
