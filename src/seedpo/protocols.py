@@ -68,6 +68,21 @@ class Denoiser(Protocol):
 
 
 @runtime_checkable
+class TrainedDenoiser(Denoiser, Protocol):
+    """A denoiser that was trained, and knows the model before training."""
+
+    def initial(self) -> AbstractContextManager[None]:
+        """Within this context the model answers as it did before training, without gradient."""
+
+    def at_strength(self, strength: float) -> AbstractContextManager[None]:
+        """Within this context the trained weights have another strength: 0 is the model before training, 1 as trained.
+
+        Raises:
+            ConfigError: if they are of a kind that has no strength but 1.
+        """
+
+
+@runtime_checkable
 class DistributionEncoder(Protocol):
     """A denoiser whose autoencoder gives a distribution of latents."""
 

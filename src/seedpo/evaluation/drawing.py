@@ -7,16 +7,21 @@ of its initial latent. The latent is a function of the seed, the index of the pr
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from seedpo.core.sampling import Denoise, Sampler, Sampling
+from seedpo.errors import ConfigError
+from seedpo.evaluation.controls import SamplingControl
 from seedpo.evaluation.settings import Drawing, Key
 from seedpo.metrics.records import Samples
 from seedpo.models.denoiser import PipelineDenoiser
-from seedpo.protocols import Denoiser
+from seedpo.models.mixing import MixedDenoiser
+from seedpo.protocols import Denoiser, Reward, TrainedDenoiser
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +47,29 @@ def warn_of_cut_prompts(denoiser: PipelineDenoiser, prompts: Sequence[str]) -> N
         logger.warning("prompt %r is longer than the model reads: %r is cut", prompt, rest)
     if len(cut) > SHOWN:
         logger.warning("%d more prompts are cut", len(cut) - SHOWN)
+
+
+@contextmanager
+def controlled(denoiser: Denoiser, control: SamplingControl) -> Iterator[Denoiser]:
+    """What draws with the strength and the mixing of a control; the denoiser itself is as before afterwards.
+
+    Args:
+        denoiser: a :class:`seedpo.protocols.TrainedDenoiser` where the control needs training.
+        control: how images are drawn.
+
+    Raises:
+        ConfigError: if an untrained model is to be drawn from between itself and what was trained, or the strength
+            of a DoRA is set.
+    """
+    if not control.needs_training:
+        yield denoiser
+        return
+    if not isinstance(denoiser, TrainedDenoiser):
+        raise ConfigError(
+            f"{control.name}: strength and mixing stand between the base model and a trained one; name a run or a LoRA"
+        )
+    with denoiser.at_strength(control.strength) if control.strength != 1 else nullcontext():
+        yield denoiser if control.mixing is None else MixedDenoiser(denoiser, control.mixing)
 
 
 @torch.no_grad()
@@ -76,17 +104,91 @@ def draw_batch(
     return denoiser.decode(clean).cpu()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Best of n: which of several images is kept.
+
+    Attributes:
+        best_of: n, images drawn for each that is kept.
+        reward: scores them.
+    """
+
+    best_of: int
+    reward: Reward
+
+
+def choice_by(reward: Reward | None, control: SamplingControl) -> Choice | None:
+    """The choice that a control asks for; ``None`` if it draws one image for each.
+
+    Raises:
+        ConfigError: if no reward is there to pick.
+    """
+    if control.best_of == 1:
+        return None
+    if reward is None:
+        raise ConfigError(f"best_of = {control.best_of} needs a reward that picks; name one, or set best_of to 1")
+    return Choice(best_of=control.best_of, reward=reward)
+
+
+def draw_best(
+    denoiser: Denoiser,
+    prompts: Sequence[str],
+    batch: Sequence[Key],
+    drawing: Drawing,
+    choice: Choice | None,
+    *,
+    negative_prompt: str = "",
+    denoise: Denoise | None = None,
+) -> Tensor:
+    """Of several images for each of a batch the one with the highest reward, (B, 3, height, width) on the CPU.
+
+    Of K images of a prompt, image k is the best of those numbered k, k + K, ..., k + (n - 1) K. So the best of 4 are
+    chosen among images that the best of 8 are chosen among, too. The first of equal ones is kept.
+
+    Args:
+        denoiser: draws them.
+        prompts: all prompts, of which the batch takes some.
+        batch: which images are kept.
+        drawing: how they are drawn; K is its number of images.
+        choice: how many are drawn, and what scores them; ``None`` draws one for each, as :func:`draw_batch`.
+        negative_prompt: what guidance leads away from.
+        denoise: draws the clean latents; ``None`` for the process's own sampler.
+
+    Returns:
+        The images. Where one that was drawn is not finite, it is among them, for the caller to refuse.
+    """
+
+    def draw(candidate: int) -> Tensor:
+        keys = [(prompt, image + candidate * drawing.images) for prompt, image in batch]
+        return draw_batch(denoiser, prompts, keys, drawing, negative_prompt=negative_prompt, denoise=denoise)
+
+    best = draw(0)
+    if choice is None or not torch.isfinite(best).all():
+        return best
+    texts = [prompts[prompt] for prompt, _ in batch]
+    highest = choice.reward(best, texts).detach().cpu()
+    for candidate in range(1, choice.best_of):
+        images = draw(candidate)
+        if not torch.isfinite(images).all():
+            return images
+        scores = choice.reward(images, texts).detach().cpu()
+        better = scores > highest
+        best[better], highest[better] = images[better], scores[better]
+    return best
+
+
 def draw_samples(
     denoiser: Denoiser,
     prompts: Sequence[str],
     drawing: Drawing,
+    choice: Choice | None = None,
     *,
     negative_prompt: str = "",
     denoise: Denoise | None = None,
 ) -> Samples:
-    """All images of some prompts; arguments as those of :func:`draw_batch`."""
+    """All images of some prompts; arguments as those of :func:`draw_best`."""
     batches = [
-        draw_batch(denoiser, prompts, batch, drawing, negative_prompt=negative_prompt, denoise=denoise)
+        draw_best(denoiser, prompts, batch, drawing, choice, negative_prompt=negative_prompt, denoise=denoise)
         for batch in drawing.batches(len(prompts))
     ]
     return as_samples(torch.cat(batches), prompts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 from seedpo.core.stats.bootstrap import mean_interval
 from seedpo.data.pairs.fingerprints import prompts_fingerprint
 from seedpo.errors import TrainingDiverged
-from seedpo.evaluation.drawing import as_samples, draw_batch
+from seedpo.evaluation.controls import SamplingControl
+from seedpo.evaluation.drawing import as_samples, choice_by, controlled, draw_best
 from seedpo.evaluation.gains import save_scores
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.evaluation.sheets import save_sheet, sheet_file, write_index
@@ -27,8 +29,8 @@ class ImageEvaluation:
 
     Args:
         prompts: prompts to draw for.
-        config: images per prompt, sampler and seed.
-        rewards: rewards by name.
+        config: images per prompt, sampler, seed and what is done to the model at sampling.
+        rewards: rewards by name; the first picks the best of several images, where several are drawn.
         metrics: metrics by name; those that need more images per prompt are left out.
     """
 
@@ -42,10 +44,17 @@ class ImageEvaluation:
     ) -> None:
         self.prompts = list(prompts)
         self.drawing = config.drawing
+        self.control = config.control
         self.rewards = rewards
         self.metrics = {
             name: metric for name, metric in metrics.items() if metric.facts.least_images <= self.drawing.images
         }
+
+    def under(self, control: SamplingControl) -> ImageEvaluation:
+        """The same evaluation of what the policy draws under another control."""
+        other = copy(self)
+        other.control = control
+        return other
 
     def fingerprints(self) -> Mapping[str, Fingerprint]:
         """What tells the prompts from others."""
@@ -56,9 +65,15 @@ class ImageEvaluation:
         return self.measure([self.draw(policy, rank=0, world=1)], step=step, folder=folder)
 
     def draw(self, policy: Denoiser, *, rank: int, world: int) -> State:
-        """Every ``world``-th batch of images, from batch ``rank`` on: ``{"batches": [(N, 3, H, W), ...]}``."""
+        """Every ``world``-th batch of images, from batch ``rank`` on: ``{"batches": [(N, 3, H, W), ...]}``.
+
+        Raises:
+            ConfigError: if the control does not fit the policy, or wants a reward to pick and there is none.
+        """
         batches = self.drawing.batches(len(self.prompts))[rank::world]
-        return {"batches": [draw_batch(policy, self.prompts, batch, self.drawing) for batch in batches]}
+        choice = choice_by(next(iter(self.rewards.values()), None), self.control)
+        with controlled(policy, self.control) as denoiser:
+            return {"batches": [draw_best(denoiser, self.prompts, batch, self.drawing, choice) for batch in batches]}
 
     def measure(self, parts: Sequence[State], *, step: int, folder: Path) -> Mapping[str, float]:
         """Means over prompts, each with the ends of its 95 % bootstrap interval as ``<name>/low`` and ``/high``.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from seedpo.evaluation.controls import MOST_CANDIDATES, SamplingControl
 from seedpo.settings import Place, Section
 
 ACCURACY, LOSS, MARGIN = "validation/accuracy", "validation/loss", "validation/margin"
@@ -72,6 +73,28 @@ class EvaluationConfig(Section):
     batch_size: int = Field(8, ge=1)
     """Images drawn at a time; smaller batches need less memory and are dealt out more evenly over several processes.
     Whoever draws a batch, its images are the same."""
+
+    strength: float = Field(1.0, allow_inf_nan=False)
+    """Strength of the trained weights in evaluations: 0 is the model before training, 1 the trained one; values outside
+    extrapolate. Training is not changed."""
+    mixing: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Power p of annealed importance guidance in evaluations (AIG, arXiv 2409.06493): a prediction is that of the
+    trained model with weight (1 - t/T)^p, and that of the model before training for the rest. 1 to 4 are usual; None
+    mixes nothing in. It takes twice the passes."""
+    best_of: int = Field(1, ge=1, le=MOST_CANDIDATES)
+    """Images drawn for each that evaluations keep; the first of `evaluation.rewards` picks it. 1 picks nothing."""
+
+    @model_validator(mode="after")
+    def _a_reward_picks(self) -> Self:
+        _ = self.control  # raises if strength and mixing contradict each other
+        if self.best_of > 1 and not self.rewards:
+            raise ValueError(f"evaluation.best_of = {self.best_of} needs a reward that picks; set evaluation.rewards")
+        return self
+
+    @property
+    def control(self) -> SamplingControl:
+        """What is done to the model at sampling."""
+        return SamplingControl(strength=self.strength, mixing=self.mixing, best_of=self.best_of)
 
     @property
     def drawing(self) -> Drawing:

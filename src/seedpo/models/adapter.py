@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from seedpo.documents import read_json
 from seedpo.errors import DataError
 from seedpo.models.families import Family
-from seedpo.models.lora import add_layers, description, set_dropout, unread_layers
+from seedpo.models.lora import add_layers, description, scaled_adapters, set_dropout, unread_layers
 from seedpo.models.lora_file import LORA_FILE, METADATA_KEY, PART, described, read_layers
 from seedpo.models.lora_tensors import fill_layers, layers_of, written_layers
 from seedpo.models.settings import LoraForm
-from seedpo.models.weight_copy import WeightCopy, copied
+from seedpo.models.weight_copy import WeightCopy, copied, interpolated
 from seedpo.weights import read_weights
 
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
@@ -46,6 +46,13 @@ class Adapter(Protocol):
 
         Args:
             module: the trained network, possibly wrapped for several processes.
+        """
+
+    def at_strength(self, strength: float) -> AbstractContextManager[None]:
+        """Within this context the trained weights have another strength: 0 is the model before training.
+
+        Raises:
+            ConfigError: if they are of a kind that has no strength but 1.
         """
 
     def move_reference(self) -> None:
@@ -138,6 +145,12 @@ class LoraAdapter:
         """The networks without the adapter, or with the one that training continues."""
         return self._with(self._initial, module)
 
+    def at_strength(self, strength: float) -> AbstractContextManager[None]:
+        """The product times ``strength``; of an adapter that training continues, its factors between first and last."""
+        if self._initial is not None:
+            return interpolated(self.parameters, self._initial.values, strength)
+        return scaled_adapters(self.networks.values(), strength)
+
     @contextmanager
     def _with(self, copy: WeightCopy | None, module: nn.Module) -> Iterator[nn.Module]:
         with self._switched_off() if copy is None else copy.in_place():
@@ -223,6 +236,11 @@ class FullAdapter:
     def initial(self, module: nn.Module) -> Iterator[nn.Module]:
         """The frozen copy."""
         yield module if self.frozen is None else self.frozen
+
+    def at_strength(self, strength: float) -> AbstractContextManager[None]:
+        """All weights between the frozen copy's and their own."""
+        assert self.frozen is not None
+        return interpolated(self.parameters, dict(self.frozen.named_parameters()), strength)
 
     def move_reference(self) -> None:
         """Keeps a copy of the weights."""

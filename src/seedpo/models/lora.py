@@ -5,8 +5,8 @@ The file itself is :mod:`seedpo.models.lora_file`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -152,6 +152,33 @@ def set_dropout(network: nn.Module, share: float) -> None:
     for _, layer in adapted_layers(network):
         if share:
             layer.lora_dropout[NAME] = GradientDropout(share)
+
+
+@contextmanager
+def scaled_adapters(networks: Iterable[nn.Module], strength: float) -> Iterator[None]:
+    """Inside, the product of every LoRA layer is multiplied by ``strength``; afterwards all is as before, bit for bit.
+
+    Args:
+        networks: parts of a pipeline.
+        strength: 0 is the model without the adapter, 1 that with it; values outside extrapolate.
+
+    Raises:
+        ConfigError: if a layer is one of DoRA, whose norm is not a multiple of its product.
+    """
+    layers = [layer for network in networks for _, layer in adapted_layers(network)]
+    if strength != 1 and any(layer.use_dora.get(name) for layer in layers for name in layer.active_adapters):
+        raise ConfigError(
+            "strength scales a LoRA's product, but this adapter is a DoRA, whose norms it cannot scale; leave the "
+            "strength at 1"
+        )
+    before = [dict(layer.scaling) for layer in layers]
+    for layer, scaling in zip(layers, before, strict=True):
+        layer.scaling.update({name: scale * strength for name, scale in scaling.items()})
+    try:
+        yield
+    finally:
+        for layer, scaling in zip(layers, before, strict=True):
+            layer.scaling.update(scaling)
 
 
 def description(network: Any) -> dict[str, Any]:

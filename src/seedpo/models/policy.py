@@ -144,6 +144,14 @@ class PipelinePolicy(PipelineDenoiser):
         """Within this context :meth:`predict` answers as the model before training does, without gradient."""
         return self._answering(self.adapter.initial)
 
+    def at_strength(self, strength: float) -> AbstractContextManager[None]:
+        """Within this context the trained weights have another strength: 0 is the model before training, 1 as trained.
+
+        Raises:
+            ConfigError: if the adapter is a DoRA.
+        """
+        return self.adapter.at_strength(strength)
+
     @contextmanager
     def _answering(self, network: Callable[[nn.Module], AbstractContextManager[nn.Module]]) -> Iterator[None]:
         trained = self.module

@@ -59,3 +59,21 @@ def copied(weights: Callable[[], Mapping[str, nn.Parameter]], *, into: WeightCop
         return WeightCopy(weights)
     into.take()
     return into
+
+
+@contextmanager
+def interpolated(
+    weights: Callable[[], Mapping[str, nn.Parameter]], start: Mapping[str, Tensor], strength: float
+) -> Iterator[None]:
+    """Inside, each trained tensor is ``start + strength (trained - start)`` (arXiv 2109.01903); afterwards as before.
+
+    Args:
+        weights: gives the trained weights by name.
+        start: what they were before training, by the same names.
+        strength: 0 is the start, 1 the trained weights; values outside extrapolate.
+    """
+    between = WeightCopy(weights)
+    for name, trained in between.values.items():
+        between.values[name] = torch.lerp(start[name].detach().to(trained), trained, strength)
+    with between.in_place():
+        yield

@@ -38,7 +38,7 @@ from seedpo.planning.stand_ins import (
     StandInPolicy,
     blank_images,
 )
-from seedpo.protocols import PreferencePairs
+from seedpo.protocols import Images, PreferencePairs
 from seedpo.rewards.names import latent_leaves, source_of
 from seedpo.training.run import build_method
 from seedpo.training.settings import RunConfig, reward_of
@@ -164,22 +164,28 @@ def _cached_parts(config: RunConfig, guesses: Guesses) -> set[str]:
     return {part for key, parts in _CACHED.items() if filled and getattr(config.cache, key) for part in parts}
 
 
+def _blank_scores(images: Images, prompts: Sequence[str]) -> Tensor:
+    return torch.zeros(len(prompts))
+
+
 def _evaluations(config: RunConfig, process: Process) -> tuple[dict[str, Fraction], dict[str, int]]:
     """Rows of all evaluations by part, and those of the largest call.
 
-    A scorer embeds each prompt once.
+    A scorer embeds each prompt once. Of several images the first scorer picks one, before it scores that again.
     """
     recorder, settings = Recorder(), config.evaluation
     prompts = [f"prompt {number}" for number in range(settings.num_prompts)]
     with torch.no_grad():
-        evaluation = ImageEvaluation(prompts, config=settings, rewards={}, metrics={})
+        evaluation = ImageEvaluation(prompts, config=settings, rewards={"picks": _blank_scores}, metrics={})
         evaluation.draw(StandInPolicy(process, recorder), rank=0, world=1)
     times = _evaluation_count(config)
     rows = {part: Fraction(times * count) for (_, part), count in recorder.rows.items()}
     images = settings.num_prompts * settings.images_per_prompt
     for name in settings.rewards:
         texts = len(prompts) + len(latent_leaves(name, config.rewards))  # which read the empty prompt, too
-        rows |= {f"scorer_image:{name}": Fraction(times * images), f"scorer_text:{name}": Fraction(texts)}
+        picked = settings.best_of if settings.best_of > 1 and name == settings.rewards[0] else 0
+        scored = Fraction(times * images * (1 + picked))
+        rows |= {f"scorer_image:{name}": scored, f"scorer_text:{name}": Fraction(texts)}
         recorder.rows_at_once |= {f"scorer_image:{name}": images, f"scorer_text:{name}": texts}
     return rows, recorder.rows_at_once
 

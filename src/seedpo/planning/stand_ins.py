@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -108,6 +108,10 @@ class StandInPolicy:
     def initial(self) -> AbstractContextManager[None]:
         """Within this context :meth:`predict` counts for the model before training, which may have no LoRA."""
         return self._answers("initial")
+
+    def at_strength(self, strength: float) -> AbstractContextManager[None]:
+        """A pass takes as long at any strength."""
+        return nullcontext()
 
     @contextmanager
     def _answers(self, part: str) -> Iterator[None]:

@@ -278,7 +278,8 @@ def build_parts(
     policy = on_every_process(accelerator, lambda: build_policy(model))
     policy.process = process_of(config, policy)
     policy.pipeline.to(accelerator.device)
-    if accelerator.is_main_process:  # which scores the images of evaluations
+    # The first process scores the images of evaluations; where the best of several is kept, each picks its own.
+    if accelerator.is_main_process or evaluation.control.best_of > 1:
         evaluation.place(accelerator.device)
     check_run(config, policy.process, policy.image_size)
     check_guidance(config, policy)
