@@ -31,12 +31,17 @@ def total_variation(first: Tensor, second: Tensor) -> float:
     return 0.5 * float((first - second).abs().sum())
 
 
-def trained(a: float, b: float) -> Tensor:
-    """A softmax policy trained on all ordered pairs, each weighted by its Bradley-Terry probability of that label."""
+def trained(a: float, b: float, *, winner_weight: Tensor | None = None) -> Tensor:
+    """A softmax policy trained on all ordered pairs, each weighted by its Bradley-Terry probability of that label.
+
+    Each pair is also weighted by ``winner_weight`` of its winner, (6,), if that is given.
+    """
     chosen, rejected = torch.meshgrid(torch.arange(6), torch.arange(6), indexing="ij")
     pairs = chosen != rejected
     chosen, rejected = chosen[pairs], rejected[pairs]
     label = torch.sigmoid(REWARD[chosen] - REWARD[rejected])
+    if winner_weight is not None:
+        label = label * winner_weight[chosen]
     logits = torch.zeros(6, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], lr=1.0, max_iter=200, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
 

@@ -152,6 +152,9 @@ def accuracy_command(runs: Runs, out: Out, metric: Metric = None, width: Width =
 def paper_command(
     out: Annotated[Path, typer.Option(help="Folder for the figures; the runs go into its subfolder runs.")],
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each run; the time grows with them.")] = 1,
+    long: Annotated[
+        bool, typer.Option("--long", help="Ten times as long, in which rewards are hacked to the end.")
+    ] = False,
     format: Annotated[str, typer.Option(help="`pdf`, `svg` or `png`.")] = "pdf",
     processes: Annotated[
         int | None,
@@ -168,5 +171,5 @@ def paper_command(
     """
     from seedpo.cli.paper_figures import make_paper_figures
 
-    for path in make_paper_figures(out, seeds=seeds, format=format, processes=processes):
+    for path in make_paper_figures(out, seeds=seeds, long=long, format=format, processes=processes):
         say(f"figure: {path}; its numbers: {path.with_suffix('.csv')}")
