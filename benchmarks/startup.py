@@ -94,6 +94,7 @@ COMMANDS = (
     Command(line=f"train diffusion-dpo {_SHORT} --dry-run --quiet --out {{out}}", needs_model=True),
     Command(line=f"sweep diffusion-dpo {_SHORT} --vary seed=0 --out {{out}} --shard 2/2"),
     Command(line="report run --out {out}.html"),
+    Command(line="frontier run --out {out}"),
     Command(line="figure grid run --out {out}.svg"),
     Command(line="figure curves run --out {out}.svg"),
     Command(line="figure ablation run --out {out}.svg", status=1),

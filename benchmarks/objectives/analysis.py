@@ -115,9 +115,15 @@ def _row(results: Results, world: str, contender: Contender) -> Row:
     )
 
 
-def scale_of(sides: Sequence[Sequence[dict[str, Any]]], key: str) -> float:
-    """Range of a quantity over the evaluations of both sides of a comparison."""
-    values = [line[key] for runs in sides for run in runs for line in run["lines"] if math.isfinite(line[key])]
+def scale_of(results: Results, world: str, key: str) -> float:
+    """Range of a quantity over the evaluations of all runs of the comparison."""
+    values = [
+        line[key]
+        for name in CONTENDERS
+        for run in results.comparison(world, name)
+        for line in run["lines"]
+        if math.isfinite(line[key])
+    ]
     return max(values) - min(values)
 
 
@@ -129,7 +135,7 @@ def _at_equal_cost(results: Results, world: str, name: str) -> dict[str, Contras
         key: [left["lines"][-1][key] - right["lines"][-1][key] for left, right in zip(*sides, strict=True)]
         for key in QUANTITIES
     }
-    return {key: _contrast(values, scale_of(sides, key)) for key, values in differences.items()}
+    return {key: _contrast(values, scale_of(results, world, key)) for key, values in differences.items()}
 
 
 def _at_equal_proxy(results: Results, world: str, contender: Contender) -> dict[str, Contrast]:
@@ -141,7 +147,7 @@ def _at_equal_proxy(results: Results, world: str, contender: Contender) -> dict[
         pairs = [
             difference_at_equal_proxy(left["lines"], right["lines"], key) for left, right in zip(*sides, strict=True)
         ]
-        contrasts[key] = _contrast([value for value in pairs if value is not None], scale_of(sides, key))
+        contrasts[key] = _contrast([value for value in pairs if value is not None], scale_of(results, world, key))
     return contrasts
 
 

@@ -130,9 +130,6 @@ def _panel(axes: Axes, world: str, members: Sequence[Row]) -> None:
     axes.plot(start["proxy"], start["truth"], "k*", markersize=8)
     axes.annotate("before", (start["proxy"], start["truth"]), (4, -9), textcoords="offset points", size=6)
     ranked = sorted(members, key=lambda row: -row.ends["truth"].value)
-    heights = [start["truth"], *(row.ends["truth"].value for row in members)]
-    room = 0.12 * (max(heights) - min(heights))
-    axes.set_ylim(min(heights) - room, max(heights) + room)  # an interval may leave the picture, a point may not
     for place, row in enumerate(ranked):
         _, role, marker = FAMILIES[row.contender.reads]
         proxy, truth = row.ends["proxy"], row.ends["truth"]

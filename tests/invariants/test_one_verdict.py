@@ -1,4 +1,4 @@
-"""The alarm of a run and the report on its folder say the same about the same lines."""
+"""The alarm of a run, the report on its folder and its frontier say the same about the same lines."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import yaml
 
 from seedpo.core.verdicts import Outcome
 from seedpo.reports.families import group
+from seedpo.reports.frontier.reading import read_courses
+from seedpo.reports.frontier.results import results_of
 from seedpo.reports.runs import read_runs
 from seedpo.settings import build_config
 from seedpo.training.alarms import raised_by_all
@@ -70,7 +72,7 @@ CASES: dict[str, tuple[list[dict[str, Any]], Mapping[str, Any], Outcome]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_alarm_and_report_agree(case: str, tmp_path: Path) -> None:
+def test_alarm_report_and_frontier_agree(case: str, tmp_path: Path) -> None:
     rows, changes, outcome = CASES[case]
     config = build_config(RunConfig, {"beta": 10.0, "evaluation": {"rewards": REWARDS, "metrics": ["truth"]}}, changes)
     alarms = {alarm.name for alarm in raised_by_all(rows, config) if alarm.step == rows[-1]["step"]}
@@ -81,3 +83,6 @@ def test_alarm_and_report_agree(case: str, tmp_path: Path) -> None:
     (family,) = group(read_runs([tmp_path]))
     (setting,) = family.settings
     assert setting.outcome is outcome
+    (trained,) = results_of(*read_courses([tmp_path])).trained
+    assert trained.outcome is outcome
+    assert trained.verdict == setting.verdicts[0]

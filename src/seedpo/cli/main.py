@@ -17,6 +17,7 @@ from seedpo.cli.configuration import config_app, print_versions
 from seedpo.cli.data import data_app
 from seedpo.cli.evaluation import evaluate_command
 from seedpo.cli.figures import figure_app
+from seedpo.cli.frontier import frontier_command
 from seedpo.cli.init import init_command
 from seedpo.cli.names import list_command
 from seedpo.cli.results import card_command, export_command, push_command, report_command, sample_command
@@ -44,6 +45,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     },
     "Look at results and hand them on": {
         "report": report_command,
+        "frontier": frontier_command,
         "figure": figure_app,
         "evaluate": evaluate_command,
         "sample": sample_command,

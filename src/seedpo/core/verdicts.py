@@ -211,17 +211,21 @@ def judge_run(
     Returns:
         The verdict of the judge that tells most, the first of equals: a clear fall, or else a clear rise.
     """
-    known = [judge for judge in judges if proxy is not None]
-    verdicts = [_judged_by(evaluations, str(proxy), judge, rule or Rule(), judges=len(known)) for judge in known]
+    known = {judge: _measured(evaluations, proxy, judge) for judge in judges if proxy is not None}
+    known = {judge: rows for judge, rows in known.items() if len(rows) > 1}
+    verdicts = [_judged_by(rows, str(proxy), judge, rule or Rule(), judges=len(known)) for judge, rows in known.items()]
     return max(
         verdicts, key=lambda verdict: _PRECEDENCE.index(verdict.outcome), default=Verdict(outcome=Outcome.NOT_MEASURED)
     )
 
 
-def _judged_by(evaluations: Sequence[Evaluation], proxy: str, judge: str, rule: Rule, *, judges: int) -> Verdict:
-    known = [evaluation for evaluation in evaluations if {proxy, judge} <= evaluation.figures.keys()]
-    if len(known) < 2:
-        return Verdict(outcome=Outcome.NOT_MEASURED)
+def _measured(evaluations: Sequence[Evaluation], *figures: str | None) -> list[Evaluation]:
+    """The evaluations that have all of some figures."""
+    return [evaluation for evaluation in evaluations if set(figures) <= evaluation.figures.keys()]
+
+
+def _judged_by(known: Sequence[Evaluation], proxy: str, judge: str, rule: Rule, *, judges: int) -> Verdict:
+    """The verdict of one of several judges, from the evaluations that have it and the proxy."""
     first, last = known[0].figures, known[-1].figures
     peak = max(known, key=lambda evaluation: evaluation.figures[judge].value)
     top = peak.figures

@@ -13,13 +13,14 @@ MARKERS = {
     "base": "M-3.4 0a3.4 3.4 0 1 0 6.8 0a3.4 3.4 0 1 0 -6.8 0Z",
     "see": "M0 -4.4L4.4 0L0 4.4L-4.4 0Z",
     "control": "M0 -4.2L4 3.2L-4 3.2Z",
+    "free": "M-2.6 -2.6H2.6V2.6H-2.6Z",
 }
-"""One marker per role, to tell them apart in grey prints: disc, diamond, triangle."""
+"""One marker per role, to tell them apart in grey prints: disc, diamond, triangle; a small square for the rest."""
 
-STYLES = tuple(MARKERS)
+STYLES = ("base", "see", "control")
 """Styles of curves that have no role, in turn."""
 
-ASIDE = {"base": (7, -5, "start"), "see": (-7, -5, "end"), "control": (6, 13, "start")}
+ASIDE = {"base": (7, -5, "start"), "see": (-7, -5, "end"), "control": (6, 13, "start"), "free": (6, 13, "start")}
 """Where a step is written beside a marker of each role, to keep the numbers of close curves apart."""
 
 LEFT, RIGHT, TOP, BOTTOM = 40.0, 14.0, 12.0, 40.0
@@ -47,6 +48,9 @@ class Line:
         points: names of the points for tooltips, where they are not steps; markers are drawn too.
         bars: whether ``low`` and ``high`` are drawn as a bar at each point instead of a band.
         joined: whether the points are joined by a line.
+        ringed: indices of the points that stand in a ring.
+        faint: whether the line that joins them is thin.
+        listed: whether the legend of a chart that is a file names it.
     """
 
     label: str
@@ -61,6 +65,9 @@ class Line:
     points: Sequence[str] = ()
     bars: bool = False
     joined: bool = True
+    ringed: Sequence[int] = ()
+    faint: bool = False
+    listed: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +200,7 @@ def _line(line: Line, x: Axis, y: Axis, panel: Panel, *, shift: float = 0.0) -> 
             "step": line.steps[index] if line.steps else None,
             "tip": f"{line.label}, {name}: {_values(panel, line.x[index], line.y[index])}",
             "name": str(line.steps[index]) if index in line.named else "",
+            "ringed": index in line.ringed,
         }
         for index, ((a, b), name) in enumerate(zip(points, called, strict=False))
     ]
@@ -200,6 +208,7 @@ def _line(line: Line, x: Axis, y: Axis, panel: Panel, *, shift: float = 0.0) -> 
     return {
         "style": f"{line.role} o{line.order % 4}",
         "stroke": _path(points) if line.joined else "",
+        "faint": line.faint,
         "band": f"{_path(band)}Z" if len(ends) > 1 and not line.bars else "",
         "bars": bars if line.bars else "",
         "marker": MARKERS[line.role],

@@ -12,7 +12,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 """Parts that pages share: charts, tables and the style sheet ``page.css``."""
 
 
-COLOURS = {"base": "#0072b2", "see": "#d55e00", "control": "#b0478a"}
+COLOURS = {"base": "#0072b2", "see": "#d55e00", "control": "#b0478a", "free": "#7d8791"}
 """Colours of a chart that is a file; on a page the style sheet chooses them."""
 
 TITLE_HEIGHT = 28.0
@@ -37,6 +37,6 @@ def environment(*folders: Path) -> jinja2.Environment:
 
 
 def figure_file(panel: Panel) -> str:
-    """A chart as an SVG file that stands by itself: light background, system font, legend at the lower left."""
+    """A chart as an SVG file that stands by itself: light background, system font, legend below."""
     template = environment().get_template("figure.svg.j2")
     return template.render(panel=panel, g=geometry(panel), colours=COLOURS, top=TITLE_HEIGHT)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, Literal
 
-from seedpo.core.verdicts import Outcome, Verdict, judge_run, shared_outcome
+from seedpo.core.verdicts import Outcome, Rule, Verdict, judge_run, shared_outcome
 from seedpo.methods.presets import method_title
 from seedpo.pages.wording import compact, listing, written
 from seedpo.reports.curves import Curves, evaluations_of, mean_curve, read_curves
@@ -154,8 +154,12 @@ def held_out(run: Run) -> tuple[str, ...]:
 
 def verdict_of(run: Run, curves: Curves) -> Verdict:
     """The verdict on reward hacking, with the held-out figures and thresholds of the run's own configuration."""
-    rule = verdict_rule({name: run.get(f"alarms.{name}.threshold") for name in ("hacking", "collapse")})
-    return judge_run(evaluations_of(curves), proxy=run.proxy, judges=held_out(run), rule=rule)
+    return judge_run(evaluations_of(curves), proxy=run.proxy, judges=held_out(run), rule=rule_of(run))
+
+
+def rule_of(run: Run) -> Rule:
+    """The thresholds of the run's own alarms."""
+    return verdict_rule({name: run.get(f"alarms.{name}.threshold") for name in ("hacking", "collapse")})
 
 
 def group(runs: Sequence[Run]) -> tuple[Family, ...]:
@@ -201,11 +205,9 @@ def _without(run: Run, keys: Collection[str]) -> str:
 
 def _family(members: Sequence[Run]) -> Family:
     runs, twins = distinct(members)
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(_without(run, ("seed",)), []).append(run)
-    see = [alike[0] for alike in groups.values() if float(alike[0].config["gamma"]) != 0]
-    settings = [_setting(alike, see) for alike in groups.values()]
+    groups = seeds_together(runs)
+    see = [alike[0] for alike in groups if float(alike[0].config["gamma"]) != 0]
+    settings = [_setting(alike, see) for alike in groups]
     settings.sort(key=lambda setting: (ROLES.index(setting.role), setting.beta, setting.gamma))
     seen: dict[Role, int] = {}
     for index, setting in enumerate(settings):
@@ -225,6 +227,14 @@ def _family(members: Sequence[Run]) -> Family:
         settings=tuple(settings),
         twins=twins,
     )
+
+
+def seeds_together(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that differ in nothing but their seed, in the order in which they are given."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_without(run, ("seed",)), []).append(run)
+    return list(groups.values())
 
 
 def _setting(runs: Sequence[Run], see: Sequence[Run]) -> Setting:

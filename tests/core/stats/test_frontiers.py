@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedpo.core.stats.frontiers import Trail, common_range, frontier, gap, gap_interval
+from seedpo.core.stats.frontiers import Trail, common_range, frontier, frontier_band, gap, gap_interval
 
 RISE_AND_FALL = Trail.of([0.0, 1.0, 2.0], [1.0, 3.0, 1.0])
 """Truth rises to 3 at a proxy of 1 and falls back to 1 at a proxy of 2."""
@@ -147,3 +148,51 @@ class TestInterval:
     def test_reproducible(self) -> None:
         arguments = shifted_seeds(1, 2, 4), shifted_seeds(0, 0, 0)
         assert gap_interval(*arguments, seed=3) == gap_interval(*arguments, seed=3)
+
+
+class TestPromptsAlone:
+    """Intervals over prompts for the very runs at hand, without drawing seeds."""
+
+    PROXY = np.array([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+
+    def test_a_gap_of_one_seed_against_every_resample_by_hand(self) -> None:
+        """The proxies are equal, so the gap of a resample is the mean of its prompts' gains, at any proxy."""
+        gains = np.array([1.0, 2.0, 6.0])
+        flat = Trail.of(self.PROXY, np.zeros((2, 3)))
+        higher = Trail.of(self.PROXY, np.broadcast_to(gains, (2, 3)))
+        found = gap_interval({4: [higher]}, {4: [flat]}, seed=3, resamples=500, over_seeds=False)
+        drawn = np.random.default_rng(3).integers(3, size=3)
+        assert gains[drawn].mean() in [np.mean(triple) for triple in itertools.product(gains, repeat=3)]
+        generator = np.random.default_rng(3)
+        means = [gains[generator.integers(3, size=3)].mean() for _ in range(500)]
+        assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+        assert found.mean == pytest.approx(3.0)
+        assert math.isnan(found.t_low)
+        assert found.sign == 1
+
+    def test_without_values_by_prompt_there_is_no_interval(self) -> None:
+        path = Trail.of([0.0, 1.0], [1.0, 1.0])
+        found = gap_interval({0: [path]}, {0: [path]}, over_seeds=False)
+        assert found.mean == 0
+        assert math.isnan(found.low)
+        assert found.sign == 0
+
+    def test_the_band_of_a_frontier(self) -> None:
+        """Equal proxies: the frontier of a resample is the mean of its prompts' values; none reach beyond 1."""
+        values = np.array([0.0, 3.0, 9.0])
+        path = Trail.of(self.PROXY, np.broadcast_to(values, (2, 3)))
+        low, high = frontier_band([path], [0.0, 0.5, 1.0, 1.5], seed=1, resamples=300)
+        generator = np.random.default_rng(1)
+        means = values[generator.integers(3, size=(300, 3))].mean(1)
+        ends = np.quantile(means, [0.025, 0.975])
+        assert low[:3] == pytest.approx([ends[0]] * 3)
+        assert high[:3] == pytest.approx([ends[1]] * 3)
+        assert math.isnan(low[3])
+        assert math.isnan(high[3])
+        assert np.isnan(frontier_band([path.mean()], [0.0])[0]).all()
+
+    def test_where_few_resamples_reach_there_is_no_band(self) -> None:
+        """The last proxy of a resample is above 2 only if it draws the third prompt more often than once."""
+        path = Trail.of([[0.0, 0.0, 0.0], [0.0, 0.0, 3.0]], np.ones((2, 3)))
+        low, _ = frontier_band([path], [0.9, 1.9], seed=0, resamples=400)
+        assert (math.isnan(low[0]), math.isnan(low[1])) == (False, True)

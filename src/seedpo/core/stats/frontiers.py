@@ -81,8 +81,8 @@ class GapInterval:
     Attributes:
         mean: mean over the seeds, in units of the value; NaN if no seed has a common range.
         low, high: 95 % percentile bootstrap interval over seeds, and prompts where there are values per prompt; NaN
-            with one seed.
-        t_low, t_high: 95 % interval of Student's t over seeds; NaN with one seed.
+            with one seed. Without seeds in the resampling: over prompts alone.
+        t_low, t_high: 95 % interval of Student's t over seeds; NaN with one seed, or if no seeds are drawn.
         by_seed: the gap of each seed that has a common range.
         without: seeds without a common range of proxies.
     """
@@ -97,14 +97,17 @@ class GapInterval:
 
     @property
     def sign(self) -> int:
-        """1 or -1 if both intervals lie above or below 0, else 0.
+        """1 or -1 if all intervals that there are lie above or below 0, else 0.
 
-        Both, since a percentile bootstrap of three seeds is no wider than their range, which three seeds of no effect
-        leave on one side of 0 once in four times.
+        Both of seeds, since a percentile bootstrap of three seeds is no wider than their range, which three seeds of
+        no effect leave on one side of 0 once in four times.
         """
-        if min(self.low, self.t_low) > 0:
+        if math.isnan(self.low):
+            return 0
+        drawn_seeds = not math.isnan(self.t_low)
+        if self.low > 0 and (self.t_low > 0 or not drawn_seeds):
             return 1
-        return -1 if max(self.high, self.t_high) < 0 else 0
+        return -1 if self.high < 0 and (self.t_high < 0 or not drawn_seeds) else 0
 
 
 def frontier(paths: Sequence[Trail], at: ArrayLike) -> Array:
@@ -131,6 +134,42 @@ def frontier(paths: Sequence[Trail], at: ArrayLike) -> Array:
             between = value[:-1] + (levels - before) / rise * (value[1:] - value[:-1])
             best = np.maximum(best, np.where(crossed, between, -np.inf).max(1))
     return np.where(np.isfinite(best), best, np.nan)
+
+
+def frontier_band(
+    paths: Sequence[Trail], at: ArrayLike, *, seed: int = 0, resamples: int = 400, level: float = 0.95
+) -> tuple[Array, Array]:
+    """Ends of the percentile bootstrap interval of a frontier over prompts, (G,) each.
+
+    Prompts are drawn with replacement, the same ones for all paths; proxies and values both move with them.
+
+    Args:
+        paths: the runs that are pooled, with one column per prompt.
+        at: proxies x, (G,).
+        seed: of the resampling.
+        resamples: how many are drawn.
+        level: of the interval.
+
+    Returns:
+        The ends; NaN where less than half of the resamples reach x, and everywhere without values per prompt.
+    """
+    levels = np.atleast_1d(np.asarray(at, dtype=np.float64))
+    shapes = {path.proxy.shape[1:] for path in paths}
+    if len(shapes) != 1 or shapes == {()}:
+        return np.full(levels.shape, np.nan), np.full(levels.shape, np.nan)
+    ((amount,),) = shapes
+    generator = np.random.default_rng(seed)
+    rows = np.stack(
+        [
+            frontier([path.mean(columns) for path in paths], levels)
+            for columns in generator.integers(amount, size=(resamples, amount))
+        ]
+    )
+    rows[:, np.isfinite(rows).sum(0) < resamples / 2] = np.nan
+    known = np.where(np.isnan(rows).all(0), 0.0, rows)  # a column without any number has no quantile
+    low, high = np.nanquantile(known, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    unknown = np.isnan(rows).all(0)
+    return np.where(unknown, np.nan, low), np.where(unknown, np.nan, high)
 
 
 def common_range(left: Sequence[Trail], right: Sequence[Trail]) -> tuple[float, float] | None:
@@ -166,6 +205,7 @@ def gap_interval(
     seed: int = 0,
     resamples: int = 1000,
     level: float = 0.95,
+    over_seeds: bool = True,
 ) -> GapInterval:
     """The gap between two pools of runs, compared within each seed that both have, with intervals.
 
@@ -175,6 +215,8 @@ def gap_interval(
         resamples: bootstrap resamples. Seeds are drawn with replacement; where the paths hold values per prompt,
             prompts are too, the same ones for all runs of a resample.
         level: of the bootstrap interval; Student's is for 0.95.
+        over_seeds: whether seeds are drawn. Without, the interval says how the gap of these very runs would vary with
+            other prompts; it needs values per prompt, and one seed suffices.
     """
     shared = sorted(set(left) & set(right))
     means = {number: [[path.mean() for path in pool[number]] for pool in (left, right)] for number in shared}
@@ -182,12 +224,12 @@ def gap_interval(
     without = tuple(number for number in shared if number not in by_seed)
     values = np.array([value.mean for value in by_seed.values()])
     middle = float(values.mean()) if len(values) else math.nan
-    if len(values) < 2:
+    if not len(values) or (len(values) < 2 if over_seeds else not _have_prompts(left, right, by_seed)):
         nan = math.nan
         return GapInterval(mean=middle, low=nan, high=nan, t_low=nan, t_high=nan, by_seed=by_seed, without=without)
-    drawn = _resampled(left, right, by_seed, seed=seed, resamples=resamples)
+    drawn = _resampled(left, right, by_seed, seed=seed, resamples=resamples, over_seeds=over_seeds)
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    t_low, t_high = student_interval(values)
+    t_low, t_high = student_interval(values) if over_seeds else (math.nan, math.nan)
     return GapInterval(
         mean=middle,
         low=float(low),
@@ -199,6 +241,12 @@ def gap_interval(
     )
 
 
+def _have_prompts(
+    left: Mapping[int, Sequence[Trail]], right: Mapping[int, Sequence[Trail]], by_seed: Mapping[int, Gap]
+) -> bool:
+    return all(path.proxy.ndim == 2 for number in by_seed for pool in (left, right) for path in pool[number])
+
+
 def _resampled(
     left: Mapping[int, Sequence[Trail]],
     right: Mapping[int, Sequence[Trail]],
@@ -206,6 +254,7 @@ def _resampled(
     *,
     seed: int,
     resamples: int,
+    over_seeds: bool,
 ) -> Array:
     """The mean gap of every resample."""
     generator, seeds = np.random.default_rng(seed), sorted(by_seed)
@@ -219,7 +268,7 @@ def _resampled(
     drawn = np.full(resamples, np.nan)
     for index in range(resamples):
         columns: NDArray[np.int64] = np.asarray(generator.integers(amount, size=amount))
-        chosen = [seeds[place] for place in generator.integers(len(seeds), size=len(seeds))]
+        chosen = [seeds[place] for place in generator.integers(len(seeds), size=len(seeds))] if over_seeds else seeds
         pools = [[[path.mean(columns) for path in pool[number]] for pool in (left, right)] for number in chosen]
         gaps = [value.mean for pool in pools if (value := gap(*pool)) is not None]
         drawn[index] = np.mean(gaps) if gaps else np.nan

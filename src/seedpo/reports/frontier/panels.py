@@ -1,0 +1,118 @@
+"""Frontiers as charts: what is wanted against the proxy, free baselines in grey, the best early stop in a ring."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from seedpo.pages.figures import Line, Panel, style
+from seedpo.pages.wording import sentence
+from seedpo.reports.frontier.courses import figure_word
+from seedpo.reports.frontier.results import Free, Results, Trained
+from seedpo.reports.frontier.series import Frontier, Series, drawn
+
+MOST_NAMED = 3
+"""With more settings than this, the steps beside the points would hide each other."""
+
+STEPS = 4
+"""Steps of a setting that are written beside its points, about."""
+
+FREE_ORDER = {"strength": 1, "mixing": 2, "best of n": 3}
+"""Dash patterns of the free baselines by what is varied."""
+
+
+def panels(results: Results) -> dict[str, Panel]:
+    """One chart for each held-out figure and each diversity, by its key; those without a point are left out."""
+    made = {}
+    for key in results.figures.wanted:
+        lines = [line for one in results.free for line in _free_lines(one, key)]
+        named = len(results.trained) <= MOST_NAMED
+        for index, one in enumerate(results.trained):
+            lines += _trained_lines(one, key, index, named=named, ringed=key in results.figures.held_out)
+        if any(line.x for line in lines):
+            made[key] = panel(figure_word(results.figures.proxy), figure_word(key), _listed_once(lines))
+    return made
+
+
+def panel(proxy: str, value: str, lines: Sequence[Line], *, title: str = "") -> Panel:
+    """A large chart of one figure against the proxy."""
+    return Panel(
+        title=title or f"{sentence(value)} against {proxy}",
+        x_label=f"{proxy} (proxy)",
+        y_label=value,
+        lines=lines,
+        by_step=False,
+        width=560.0,
+        height=380.0,
+    )
+
+
+def frontier_line(line: Frontier, *, label: str, role: str, order: int = 0, band: bool = True) -> Line:
+    """A frontier as a curve, with its band if it is known."""
+    known = band and any(math.isfinite(value) for value in line.low)
+    low, high = (line.low, line.high) if known else ((), ())
+    return Line(label=label, role=role, order=order, x=line.proxy, y=line.mean, low=low, high=high)
+
+
+def _trained_lines(one: Trained, key: str, index: int, *, named: bool, ringed: bool) -> list[Line]:
+    """The frontier of a setting with its band, and its evaluations, mean over the seeds, as points on a thin line."""
+    role, order = style(index)
+    label = one.series.label
+    lines = []
+    front = drawn([one.series], key)
+    if front is not None and front.proxy[-1] > front.proxy[0]:
+        lines.append(frontier_line(front, label=label, role=role, order=order))
+    across, up = one.curves.get(one.series.proxy), one.curves.get(key)
+    steps = [step for step in up.steps if step in across.steps] if across and up else []
+    if across and up and steps:
+        values = [up[step].value for step in steps]
+        stride = max(1, round((len(steps) - 1) / STEPS))
+        best = values.index(max(values))
+        shown = sorted({*range(len(steps) - 1, 0, -stride), best})
+        lines.append(
+            Line(
+                label=label,
+                role=role,
+                order=order,
+                x=[across[step].value for step in steps],
+                y=values,
+                steps=steps,
+                named=shown if named else (),
+                ringed=(best,) if ringed else (),
+                faint=bool(lines),
+                listed=not lines,
+            )
+        )
+    return lines
+
+
+def _free_lines(one: Free, key: str) -> list[Line]:
+    return [
+        Line(
+            label=f"free: {one.kind}",
+            role="free",
+            order=FREE_ORDER.get(one.kind, 0),
+            x=trail.proxy.tolist(),
+            y=trail.value.tolist(),
+            points=_names(one, key),
+        )
+        for trail in one.series.trails(key).values()
+    ]
+
+
+def _names(one: Free, key: str) -> list[str]:
+    curves: Series = one.series
+    own = next(iter(curves.curves.values()))
+    return [f"{curves.label}, {one.names[step]}" for step in own[curves.proxy].steps if step in own[key].steps]
+
+
+def _listed_once(lines: Sequence[Line]) -> list[Line]:
+    """The lines, of which each kind of free baseline stands in the legend once."""
+    seen: set[str] = set()
+    made = []
+    for line in lines:
+        again = line.role == "free" and line.label in seen
+        seen.add(line.label)
+        made.append(replace(line, listed=False) if again else line)
+    return made

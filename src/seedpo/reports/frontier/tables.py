@@ -1,0 +1,191 @@
+"""The tables of a page of frontiers, and its sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+
+from seedpo.core.verdicts import Difference, Outcome, Verdict
+from seedpo.pages.figures import style
+from seedpo.pages.tables import DASH, Badge, Cell, Table
+from seedpo.pages.wording import interval, listing, number, sentence, signed
+from seedpo.reports.curves import Curves, Point
+from seedpo.reports.findings import DIFFERENCE_TONES, OUTCOME_TONES
+from seedpo.reports.frontier.comparisons import Comparison, evidence
+from seedpo.reports.frontier.courses import figure_word
+from seedpo.reports.frontier.results import FREE, Results, Stop, Trained
+from seedpo.reports.frontier.series import Series, drawn
+
+ROWS = 5
+"""Proxies at which a frontier is written."""
+
+MEANINGS: Mapping[Outcome, str] = {
+    Outcome.LEARNING: "a held-out figure ends clearly above its start, and none has clearly fallen",
+    Outcome.HACKING: "a held-out figure fell clearly from its peak while the proxy rose or held its level",
+    Outcome.COLLAPSE: "a held-out figure and the proxy fell clearly: the run is unstable",
+    Outcome.HEALTHY: "no held-out figure falls, and none rises clearly: nothing is shown to be gained",
+    Outcome.UNCLEAR: "too few evaluations, or a fall within its interval: nothing is shown",
+    Outcome.NOT_MEASURED: "no held-out figure was measured twice beside the proxy",
+}
+"""What each verdict says."""
+
+
+def headline(results: Results) -> str:
+    """The verdicts in one sentence."""
+    by_outcome: dict[Outcome, list[str]] = {}
+    for one in results.trained:
+        by_outcome.setdefault(one.outcome, []).append(one.series.label)
+    return sentence("; ".join(f"{listing(labels)}: {outcome}" for outcome, labels in by_outcome.items())) + "."
+
+
+def verdict_table(results: Results) -> Table:
+    """One row per setting: its verdict and the figures that it rests on."""
+    header = ("setting", "verdict", "by", "first", "peak", "last", "fall", "rise", "proxy, first to peak to last")
+    return Table.of(header, [_verdict_row(one, index, results) for index, one in enumerate(results.trained)])
+
+
+def _verdict_row(one: Trained, index: int, results: Results) -> Sequence[Cell | str]:
+    name = Cell(text=one.series.label, role=style(index)[0])
+    verdict = one.verdict
+    agree = sum(own.outcome is one.outcome for own in one.verdicts.values())
+    seeds = f" ({agree} of {len(one.verdicts)} seeds)" if len(one.verdicts) > 1 else ""
+    badge = Badge(text=f"{one.outcome}{seeds}", tone=OUTCOME_TONES.get(one.outcome, "open"))
+    if verdict.outcome is Outcome.NOT_MEASURED:
+        return (name, Cell(badge=badge), *[DASH] * 7)
+    own = [row for row in one.verdicts.values() if row.judge == verdict.judge]
+    proxies = " to ".join(_mean(own, f"proxy_{when}") for when in ("first", "peak", "last"))
+    return (
+        name,
+        Cell(badge=badge),
+        figure_word(verdict.judge),
+        Cell(text=_mean(own, "judge_first"), small=(_steps(own, "first_step"),)),
+        Cell(text=_mean(own, "judge_peak"), small=(_steps(own, "peak_step"),)),
+        Cell(text=_mean(own, "judge_last"), small=(_steps(own, "last_step"),)),
+        _change(own, "fall", "half"),
+        _change(own, "rise", "rise_half"),
+        proxies,
+    )
+
+
+def _mean(verdicts: Sequence[Verdict], figure: str) -> str:
+    return number(fmean(getattr(verdict, figure) for verdict in verdicts))
+
+
+def _steps(verdicts: Sequence[Verdict], figure: str) -> str:
+    steps = sorted({getattr(verdict, figure) for verdict in verdicts})
+    return f"step {steps[0]}{f' to {steps[-1]}' if len(steps) > 1 else ''}"
+
+
+def _change(verdicts: Sequence[Verdict], figure: str, half: str) -> Cell:
+    mean, width = (fmean(getattr(verdict, name) for verdict in verdicts) for name in (figure, half))
+    known = math.isfinite(width) and width > 0
+    return Cell(
+        text=signed(mean) if figure == "rise" else number(mean),
+        small=(f"\N{PLUS-MINUS SIGN} {number(width)}",) if known else (),
+    )
+
+
+def stop_table(results: Results) -> Table:
+    """Where to stop each setting: the best evaluation by each held-out figure, and how the training went on."""
+    header = (
+        "setting",
+        "held-out figure",
+        "stop at",
+        "its value there",
+        "proxy there",
+        "at the end",
+        "proxy at the end",
+    )
+    return Table.of(header, map(_stop_row, results.stops))
+
+
+def _stop_row(stop: Stop) -> Sequence[Cell | str]:
+    at_end = stop.step == stop.last_step
+    return (
+        stop.label,
+        figure_word(stop.key),
+        f"step {stop.step}{', the last' if at_end else ''}",
+        point_text(stop.value),
+        point_text(stop.proxy),
+        DASH if at_end else point_text(stop.last_value),
+        DASH if at_end else point_text(stop.last_proxy),
+    )
+
+
+def point_text(point: Point) -> str:
+    """A value with its interval."""
+    return " ".join(part for part in (number(point.value), interval(point.low, point.high)) if part)
+
+
+def comparison_table(results: Results) -> Table:
+    """One row per comparison at equal proxy."""
+    header = ("setting", "against", "figure", "at equal proxy", "evidence")
+    return Table.of(header, map(_comparison_row, results.comparisons))
+
+
+def _comparison_row(row: Comparison) -> Sequence[Cell | str]:
+    return (
+        row.left,
+        row.right,
+        figure_word(row.key),
+        Cell(badge=Badge(text=row.verdict, tone=DIFFERENCE_TONES.get(row.verdict, "open"))),
+        evidence(row),
+    )
+
+
+def answers(results: Results) -> list[str]:
+    """What the comparisons show, a sentence each; nothing of those that show nothing."""
+    words = {Difference.HIGHER: "more", Difference.LOWER: "less"}
+    made = []
+    for row in results.comparisons:
+        if row.verdict in words:
+            over = "than all free baselines" if row.right == FREE else f"than {row.right}"
+            made.append(f"{row.left} gives {words[row.verdict]} {figure_word(row.key)} {over} at equal proxy.")
+    return made
+
+
+def frontier_table(pools: Mapping[str, Sequence[Series]], names: Mapping[str, str]) -> Table:
+    """Frontiers of pools at proxies that all seeds of all of them reach; without rows if there are none.
+
+    Args:
+        pools: settings by the name of their pool.
+        names: figures by key, in words.
+    """
+    header = ("best value, mean [range over seeds, or interval over prompts]", "proxy at least", *pools)
+    return Table.of(header, _frontier_rows(pools, names))
+
+
+def _frontier_rows(pools: Mapping[str, Sequence[Series]], names: Mapping[str, str]) -> Iterator[Sequence[str]]:
+    for key, name in names.items():
+        lines = [line for members in pools.values() if (line := drawn(members, key)) is not None]
+        low = max((line.proxy[0] for line in lines), default=math.inf)
+        high = min((line.proxy[-1] for line in lines), default=-math.inf)
+        if len(lines) < len(pools) or high <= low:
+            continue
+        levels = [low + (high - low) * row / (ROWS - 1) for row in range(ROWS)]
+        there = [line for members in pools.values() if (line := drawn(members, key, at=levels)) is not None]
+        for index, level in enumerate(levels):
+            values = [f"{number(line.mean[index])} {interval(line.low[index], line.high[index])}" for line in there]
+            yield (name, f"{level:.4g}", *values)
+
+
+def point_table(results: Results) -> Table:
+    """Every evaluation of every setting and every point of the free baselines, mean over the seeds."""
+    keys = [results.figures.proxy, *results.figures.wanted]
+    rows = [
+        (one.series.label, f"step {step}", *_cells(one.curves, keys, step))
+        for one in results.trained
+        for step in one.curves[results.figures.proxy].steps
+    ]
+    rows += [
+        (one.series.label, one.names[step], *_cells(curves, keys, step))
+        for one in results.free
+        for curves in one.series.curves.values()
+        for step in curves[results.figures.proxy].steps
+    ]
+    return Table.of(("setting", "at", *map(figure_word, keys)), rows)
+
+
+def _cells(curves: Curves, keys: Sequence[str], step: int) -> list[str]:
+    return [point_text(curves[key][step]) if key in curves and step in curves[key].steps else DASH for key in keys]
