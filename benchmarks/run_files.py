@@ -22,7 +22,8 @@ def read_run_file(path: Path) -> dict[str, Any] | None:
 def write_all_runs(path: Path, head: Mapping[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> Path:
     """Writes ``{**head, "runs": {...}}``, one run a line."""
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(run)}" for key, run in runs.items())
-    path.write_text(f'{json.dumps(head)[:-1]}, "runs": {{\n{lines}\n}}}}\n', "utf-8")
+    start = json.dumps({**head, "runs": {}})[:-2]
+    path.write_text(f"{start}\n{lines}\n}}}}\n", "utf-8")
     return path
 
 

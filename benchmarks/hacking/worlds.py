@@ -15,7 +15,7 @@ class World:
 
     Attributes:
         name: in files and tables.
-        proxy: the reward that is trained on: its name, or in a sum the weight of each name.
+        proxy: name of the reward that is trained on; a sum is defined by the key ``rewards`` of the settings.
         model: embedded model.
         method: of seedpo.
         settings: keys of the base method here, dotted; what else all runs share is in :mod:`.contenders`.
@@ -25,7 +25,7 @@ class World:
     """
 
     name: str
-    proxy: str | Mapping[str, float]
+    proxy: str
     model: str
     method: str
     settings: Mapping[str, Any]

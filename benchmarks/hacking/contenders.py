@@ -1,0 +1,211 @@
+"""What is compared, as data: controls, rivals from their papers and terms of our own, each with the settings tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from benchmarks.hacking.worlds import World
+from benchmarks.objectives.contenders import DRAWING_STEPS, GROUP_KEYS
+from benchmarks.objectives.contenders import WORLDS as MODELS
+from benchmarks.phases import CHOICE, COMPARISON, Phase
+from seedpo.settings import merge, nested
+
+PHASES: Mapping[str, Phase] = {"development": CHOICE, "final": COMPARISON}
+
+SHARED: Mapping[str, Any] = {
+    "prompts": "scenes-training",
+    "batch_size": 16,
+    "clip_range": None,
+    "log_every": 1,
+    "checkpoint_every": 0,
+}
+"""What all runs share."""
+
+SECOND_OPINION = "scenes-scorer"
+"""The held-out reward: learned from labels of the annotator, and no part of a proxy here."""
+
+METRICS = ("truth", "attribute_accuracy", "free_spread", "free_spread_right", "pairwise_diversity")
+"""What evaluations measure besides the rewards."""
+
+EVALUATIONS = 6
+"""Of a run, after equal parts of it, besides that before training."""
+
+SAMPLED = ("strength", "mixing", "best of n")
+"""Controls of sampling, which train nothing: what they make of the base method's runs."""
+
+Role = Literal["control", "rival", "own"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One setting of a contender.
+
+    Attributes:
+        beta, rate: multiples of the world's.
+        length: multiple of its steps.
+        keys: other keys, dotted.
+    """
+
+    beta: float = 1.0
+    rate: float = 1.0
+    length: float = 1.0
+    keys: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One row of the tables.
+
+    Attributes:
+        name: in files and tables.
+        role: a term of our own must be above every control.
+        options: the settings that are tried on the development seeds, by name; one of them is compared.
+        methods: that it fits; empty: all.
+        method: in place of the world's; empty: that.
+        beta: of the other method, in place of the world's.
+        sums_opinion: whether it trains on the sum of the proxy and the second opinion.
+        sampled_by: whether its runs are drawn from under every control of sampling, too.
+    """
+
+    name: str
+    role: Role
+    options: Mapping[str, Option]
+    methods: tuple[str, ...] = ()
+    method: str = ""
+    beta: float | None = None
+    sums_opinion: bool = False
+    sampled_by: bool = False
+
+    def fits(self, world: World) -> bool:
+        """Whether it can be trained there: a sum needs the scales of its terms."""
+        scaled = not self.sums_opinion or world.proxy in REWARD_SCALES[world.model]
+        return scaled and (not self.methods or world.method in self.methods)
+
+
+def _several(template: Mapping[str, Any], key: str, *values: Any) -> dict[str, Option]:
+    """An option for each value of a key, which names it."""
+    return {f"{key.split('.')[-1]}-{value}": Option(keys={**template, key: value}) for value in values}
+
+
+_OPINION: Mapping[str, Any] = {"weighting.second_opinion": [SECOND_OPINION]}
+_EARLY: Mapping[str, Any] = {"anchor.steps": "early"}
+_GROUPS: Mapping[str, Any] = {**GROUP_KEYS, "groups.min_gap": 0.0}
+
+STEPS_OR_PAIRS = ("spo", "d3po", "online-dpo")
+
+CONTENDERS: Mapping[str, Contender] = {
+    contender.name: contender
+    for contender in (
+        Contender(
+            name="base",
+            role="control",
+            options={"beta-1": Option(), "beta-4": Option(beta=4.0), "beta-16": Option(beta=16.0)},
+            sampled_by=True,
+        ),
+        Contender(
+            name="low rate",
+            role="control",
+            options={"half": Option(rate=0.5), "quarter": Option(rate=0.25, length=2.0)},
+        ),
+        Contender(name="anchor", role="control", options=_several({}, "anchor.kl", 10.0, 100.0)),
+        Contender(name="sum", role="control", options={"equal": Option()}, sums_opinion=True),
+        Contender(name="gamma", role="rival", options=_several({}, "gamma", 1.0, 3.0), methods=STEPS_OR_PAIRS),
+        Contender(name="early anchor", role="rival", options=_several(_EARLY, "anchor.kl", 10.0, 100.0)),
+        Contender(name="drift", role="rival", options=_several({}, "weighting.outliers", 0.1, 0.25)),
+        Contender(
+            name="gardo",
+            role="rival",
+            options=_several(
+                {
+                    **_OPINION,
+                    "weighting.novelty": 1.0,
+                    "weighting.gate_anchor": True,
+                    "reference.kind": "reset",
+                    "reference.every": 20,
+                },
+                "anchor.kl",
+                10.0,
+                100.0,
+            ),
+        ),
+        Contender(
+            name="sdpo",
+            role="rival",
+            options={"pair": Option(keys={"objective.loser_scale": "pair"})},
+            methods=("online-dpo",),
+        ),
+        Contender(
+            name="linear-dpo",
+            role="rival",
+            options={
+                "ema": Option(keys={"loss": "linear", "reference.kind": "ema", "reference.decay": 0.95}),
+                "frozen": Option(keys={"loss": "linear"}),
+            },
+            methods=("online-dpo",),
+        ),
+        Contender(
+            name="dgpo",
+            role="rival",
+            options={"beta-1": Option(keys=_GROUPS), "beta-4": Option(beta=4.0, keys=_GROUPS)},
+            methods=("online-dpo",),
+            method="dgpo",
+            beta=100.0,
+        ),
+        Contender(name="novelty", role="own", options=_several({}, "weighting.novelty", 1.0, 2.0)),
+        Contender(
+            name="drop",
+            role="own",
+            options=_several({**_OPINION, "weighting.drop_suspects": True}, "weighting.suspect_share", 0.1, 0.3),
+        ),
+        Contender(
+            name="opinion",
+            role="own",
+            options=_several({**_OPINION, "weighting.suspect_share": 0.3}, "weighting.suspect_anchor", 3.0, 15.0),
+        ),
+    )
+}
+
+REWARD_SCALES: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "scenes": {
+        "jpeg-compressibility": (-1.04, 0.0323),
+        "jpeg-incompressibility": (1.04, 0.0323),
+        "scenes-scorer": (12.8, 0.578),
+    },
+    "scenes-flow": {
+        "jpeg-compressibility": (-1.03, 0.0419),
+        "jpeg-incompressibility": (1.03, 0.0419),
+        "scenes-scorer": (12.6, 0.747),
+    },
+}
+"""Mean of rewards over images that a model draws before training, and their standard deviation within a prompt: of 64
+training prompts with 4 images each, drawn as in roll-outs."""
+
+
+def proxy_keys(world: World, contender: Contender) -> dict[str, Any]:
+    """What a contender trains on: the proxy, or its sum with the second opinion, in standard deviations of each."""
+    if not contender.sums_opinion:
+        return {"reward": world.proxy}
+    scales = REWARD_SCALES[world.model]
+    terms = {
+        name: {"weight": 1.0, "mean": scales[name][0], "std": scales[name][1]} for name in (world.proxy, SECOND_OPINION)
+    }
+    return {"reward": "both", "rewards": {"both": {"terms": terms}}}
+
+
+def run_keys(world: World, contender: Contender, option: Option, *, seed: int) -> dict[str, Any]:
+    """The configuration of a run, apart from how often it is evaluated."""
+    drawing = {"guidance_scale": MODELS[world.model].guidance_scale, "num_inference_steps": DRAWING_STEPS}
+    own = {
+        "model": world.model,
+        "method": contender.method or world.method,
+        "seed": seed,
+        "sampling": drawing,
+        "beta": (world.beta if contender.beta is None else contender.beta) * option.beta,
+        "learning_rate": world.rate * option.rate,
+        "max_steps": round(world.steps * option.length),
+    }
+    settings = {} if contender.method else world.settings
+    keys = merge(merge(SHARED, own), nested(list(settings.items())))
+    return merge(merge(keys, nested(list(option.keys.items()))), proxy_keys(world, contender))

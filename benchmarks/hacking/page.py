@@ -1,0 +1,207 @@
+"""Tables and figure of docs/results.md from the runs: ``python -m benchmarks.hacking.page``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.hacking.analysis import (
+    ENTRIES,
+    LEVELS,
+    SPREAD,
+    TRUTH,
+    Comparison,
+    Pool,
+    Row,
+    chosen,
+    final_rows,
+    pool,
+)
+from benchmarks.hacking.results import PUBLISHED, Results
+from benchmarks.hacking.worlds import WORLDS
+from benchmarks.result_tables import WORDS, between_marks, two, with_interval
+from seedpo.core.stats.frontiers import frontier
+from seedpo.core.verdicts import Outcome
+from seedpo.pages.rendering import COLOURS
+from seedpo.pages.tables import DASH, markdown_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+RUNS_HEADER = (
+    "contender",
+    "role",
+    "option",
+    "gain in development",
+    "proxy at the end",
+    "truth at the end",
+    "images right",
+    "spread of right images",
+    "runs that hack",
+)
+
+AGAINST_HEADER = (
+    "contender",
+    "nearest control",
+    "truth above it",
+    "it has",
+    "spread above it",
+    "it has",
+    "truth above base",
+    "it has",
+    "p",
+    "above all controls",
+)
+
+
+def runs_table(rows: Sequence[Row]) -> str:
+    """What was trained with which setting, and where it ended."""
+    if not rows:
+        return ""
+    lines = [("before training", "", "", "", *_figures(rows[0].start), "")]
+    lines += [
+        (
+            row.entry.name,
+            row.entry.role,
+            row.choice.option,
+            two(row.choice.gain),
+            *((DASH,) * 4 if row.entry.sampling else _figures(row.end)),
+            _share(row),
+        )
+        for row in rows
+    ]
+    return markdown_table(RUNS_HEADER, lines)
+
+
+def _figures(figures: Mapping[str, float]) -> tuple[str, ...]:
+    proxy = f"{figures['proxy']:.3f}"
+    rest = (two(figures.get(name, float("nan"))) for name in (TRUTH, "attribute_accuracy", SPREAD))
+    return (proxy, *rest)
+
+
+def _share(row: Row) -> str:
+    if not row.outcomes:
+        return DASH
+    return f"{sum(outcome is Outcome.HACKING for outcome in row.outcomes.values())} of {len(row.outcomes)}"
+
+
+def against_table(rows: Sequence[Row]) -> str:
+    """Every contender that is no control, by rising p."""
+    lines = []
+    for row in sorted((row for row in rows if row.entry.role != "control"), key=lambda row: row.adjusted):
+        near, base = row.against.get(row.nearest, {}), row.against.get("base", {})
+        lines.append(
+            (
+                row.entry.name,
+                row.nearest or DASH,
+                *_cells(near.get(TRUTH)),
+                *_cells(near.get(SPREAD)),
+                *_cells(base.get(TRUTH)),
+                f"{row.adjusted:.2g}",
+                "yes" if row.passes else "no",
+            )
+        )
+    return markdown_table(AGAINST_HEADER, lines)
+
+
+def _cells(comparison: Comparison | None) -> tuple[str, str]:
+    if comparison is None:
+        return DASH, DASH
+    gap = comparison.gap
+    return with_interval(gap.mean, gap.t_low, gap.t_high, signed=True), WORDS[comparison.difference]
+
+
+def tables(worlds: Mapping[str, Sequence[Row]]) -> str:
+    """All tables as Markdown."""
+    parts = []
+    for world, rows in worlds.items():
+        if rows:
+            parts += [f"`{world}`, where the runs end:", runs_table(rows)]
+            parts += [f"`{world}`, at equal proxy:", against_table(rows)]
+    return "\n\n".join(parts)
+
+
+ROLES: Mapping[str, tuple[str, str]] = {
+    "control": ("controls", "control"),
+    "rival": ("rivals", "base"),
+    "own": ("terms of our own", "see"),
+}
+"""Of the figure: legend and colour by role."""
+
+
+def draw(results: Results, phase: str, path: Path) -> None:
+    """Frontiers of truth, a panel for each world with runs: mean over the seeds, over the proxies that all reach."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    from seedpo.reports.figures.drawing import STYLE
+
+    shown = {world: pools for world in WORLDS if len(pools := _pools(results, world, phase)) > 1}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.5 * max(1, len(shown)), 4.2), layout="constrained")
+        for index, (world, pools) in enumerate(shown.items()):
+            _panel(figure.add_subplot(1, len(shown), index + 1), world, pools)
+        handles = [Line2D([], [], color=COLOURS[colour], label=label) for label, colour in ROLES.values()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _pools(results: Results, world: str, phase: str) -> dict[str, tuple[str, Pool]]:
+    pools: dict[str, tuple[str, Pool]] = {}
+    for entry in ENTRIES:
+        choice = chosen(results, world, entry)
+        runs = results.seeds(world, entry.contender, choice.option, phase) if choice else {}
+        if trails := pool(runs, TRUTH, entry.sampling):
+            pools[entry.name] = (entry.role, trails)
+    return pools
+
+
+def _panel(axes: Axes, world: str, pools: Mapping[str, tuple[str, Pool]]) -> None:
+    axes.set_title(world, loc="left", fontweight="bold")
+    axes.set_xlabel(f"proxy ({WORLDS[world].proxy}) of at least")
+    axes.set_ylabel("most truth")
+    for name, (role, trails) in pools.items():
+        means = [[trail.mean() for trail in row] for row in trails.values()]
+        low = max(min(float(trail.proxy[0]) for trail in row) for row in means)
+        high = min(max(float(trail.proxy.max()) for trail in row) for row in means)
+        if high <= low:
+            continue
+        levels = np.linspace(low, high, LEVELS)
+        heights = np.stack([frontier(row, levels) for row in means]).mean(0)
+        width = 2.0 if name == "base" else 0.9
+        axes.plot(levels, heights, color=COLOURS[ROLES[role][1]], linewidth=width, alpha=0.85)
+        axes.annotate(name, (levels[-1], heights[-1]), (3, 0), textcoords="offset points", size=6, va="center")
+
+
+RESULTS_PAGE = Path(__file__).parents[2] / "docs" / "results.md"
+FIGURE = "hacking.svg"
+MARKS = "hacking"
+"""Between the lines of the page that name this stand the tables."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.hacking.page", description=__doc__)
+    parser.add_argument("--results", type=Path, default=PUBLISHED, help="file of the runs (default: the published one)")
+    parser.add_argument("--page", type=Path, default=RESULTS_PAGE, help="page whose tables are written anew")
+    parser.add_argument("--development", type=Path, metavar="FILE", help="only draw the development's curves, here")
+    options = parser.parse_args(arguments)
+    results = Results.read(options.results)
+    if options.development:
+        draw(results, "development", options.development)
+        print(options.development)
+        return 0
+    page = options.page.read_text("utf-8")
+    options.page.write_text(between_marks(page, tables(final_rows(results, list(WORLDS))), MARKS), "utf-8")
+    draw(results, "final", options.page.parent / "images" / FIGURE)
+    print(options.page)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

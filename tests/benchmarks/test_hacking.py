@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.hacking import __main__ as command
+from benchmarks.hacking.analysis import ENTRIES, SPREAD, TRUTH, chosen, final_rows, pool
+from benchmarks.hacking.contenders import CONTENDERS, PHASES, run_keys
+from benchmarks.hacking.page import against_table, draw, runs_table, tables
+from benchmarks.hacking.results import Results, collect
+from benchmarks.hacking.worlds import WORLDS
+from seedpo.core.verdicts import Difference, Outcome
+from seedpo.scenes.prompts import EVALUATION_PROMPTS
+from seedpo.training.configuration import resolve_config
+
+WORLD = "scenes-spo-compressibility"
+PROMPTS = 12
+SEEDS = 5
+
+Shape = Callable[[float], tuple[float, float]]
+"""Truth and spread by the proxy that is reached."""
+
+
+def hacked(proxy: float) -> tuple[float, float]:
+    """Truth rises a little, then falls by two."""
+    return 1.0 + proxy - 3.0 * proxy**2, 0.8 - 0.3 * proxy
+
+
+def kept(proxy: float) -> tuple[float, float]:
+    """Truth falls by one less than that, and no spread is lost by it."""
+    truth, spread = hacked(proxy)
+    return truth + proxy, spread
+
+
+def dull(proxy: float) -> tuple[float, float]:
+    """More truth, bought with spread."""
+    truth, spread = kept(proxy)
+    return truth, spread - 0.3 * proxy
+
+
+def run(
+    seed: int, shape: Shape = hacked, *, top: float = 1.0, noise: float = 0.02, prompts: bool = True
+) -> dict[str, Any]:
+    """A run of six evaluations whose proxy rises to ``top`` in equal parts."""
+    generator = np.random.default_rng([seed, int(1000 * abs(top))])
+    hardness = np.random.default_rng(7).normal(size=PROMPTS)
+    lines = []
+    for step in range(7):
+        proxy = top * step / 6
+        truth, spread = shape(proxy)
+        jitter = generator.normal(size=2) * noise * min(step, 1)
+        values = {
+            "proxy": proxy + 0.2 * hardness,
+            TRUTH: truth + jitter[0] + 0.5 * hardness,
+            "pairwise_diversity": spread + 0.0 * hardness,
+        }
+        line = {name: float(row.mean()) for name, row in values.items()}
+        by_prompt = {"by_prompt": {name: row.tolist() for name, row in values.items()}} if prompts else {}
+        more = {SPREAD: spread + jitter[1] / 10, "attribute_accuracy": 0.9}
+        lines.append({"step": step, **line, **more, **by_prompt})
+    return {"steps": 6, "failure": "", "lines": lines}
+
+
+def study(**shapes: Callable[[int], dict[str, Any]]) -> Results:
+    """Runs of both phases by the name of the contender, with its first option."""
+    runs = {}
+    for name, make in shapes.items():
+        name = name.replace("_", " ")
+        option = next(iter(CONTENDERS[name].options))
+        for phase, first in (("development", 100), ("final", 0)):
+            for index in range(3 if first else SEEDS):
+                runs[f"{WORLD}/{name}/{option}/{phase}-{index}"] = make(first + index)
+    return Results(runs=runs)
+
+
+def row_of(results: Results, name: str) -> Any:
+    (row,) = [row for row in final_rows(results, [WORLD])[WORLD] if row.entry.name == name]
+    return row
+
+
+def test_a_term_that_has_more_truth_at_equal_proxy_is_above_all_controls() -> None:
+    results = study(base=run, low_rate=lambda seed: run(seed, top=0.5), novelty=lambda seed: run(seed, kept, top=0.9))
+    row = row_of(results, "novelty")
+    # From 0 to 0.9 the frontier of the base is 1.08 to its peak at 1/6, then its curve; the term's is higher by
+    # its own curve: the gap is the mean of the difference, by hand on a fine grid.
+    at = np.linspace(0, 0.9, 10001)
+    best = [np.maximum.accumulate([shape(x)[0] for x in at][::-1])[::-1] for shape in (kept, hacked)]
+    assert row.against["base"][TRUTH].gap.mean == pytest.approx(float((best[0] - best[1]).mean()), abs=0.03)
+    assert row.against["base"][TRUTH].difference is Difference.HIGHER
+    assert set(row.against) == {"base", "low rate"}
+    assert row.adjusted < 0.01
+    assert row.passes
+    assert set(row.outcomes.values()) == {Outcome.HACKING}
+
+
+def test_a_term_that_only_goes_slower_is_not() -> None:
+    """Its truth falls less than the base's in as many steps, and just as much at equal proxy."""
+    row = row_of(study(base=run, novelty=lambda seed: run(seed, top=0.5)), "novelty")
+    assert row.end[TRUTH] > -0.9 + 1.5
+    assert row.against["base"][TRUTH].difference is Difference.NOT_SHOWN
+    assert abs(row.against["base"][TRUTH].gap.mean) < 0.03
+    assert not row.passes
+
+
+def test_a_term_that_wins_in_one_seed_is_not() -> None:
+    row = row_of(study(base=run, novelty=lambda seed: run(seed, kept if seed == 0 else hacked, top=0.9)), "novelty")
+    assert row.against["base"][TRUTH].gap.mean > 0.05
+    assert row.adjusted > 0.1
+    assert not row.passes
+
+
+def test_a_term_that_pays_with_spread_is_not() -> None:
+    row = row_of(study(base=run, novelty=lambda seed: run(seed, dull, top=0.9)), "novelty")
+    assert row.against["base"][TRUTH].difference is Difference.HIGHER
+    assert row.against["base"][SPREAD].difference is Difference.LOWER
+    assert row.p > 0.5
+    assert not row.passes
+
+
+def test_one_control_that_does_as_well_is_enough_to_fail() -> None:
+    row = row_of(
+        study(base=run, anchor=lambda seed: run(seed + 50, kept), novelty=lambda seed: run(seed, kept)), "novelty"
+    )
+    assert row.against["base"][TRUTH].difference is Difference.HIGHER
+    assert row.nearest == "anchor"
+    assert not row.passes
+
+
+def test_a_control_that_never_climbs_is_no_control() -> None:
+    results = study(base=run, anchor=lambda seed: run(seed, top=-0.2), novelty=lambda seed: run(seed, kept))
+    assert set(row_of(results, "novelty").against) == {"base"}
+
+
+def test_more_tries_need_more_evidence() -> None:
+    weak = {"base": run, "novelty": lambda seed: run(seed, kept, top=0.9, noise=0.5)}
+    alone = row_of(study(**weak), "novelty")
+    others = {"gamma": run, "early_anchor": run, "drift": run}
+    among = row_of(study(**weak, **others), "novelty")
+    assert alone.adjusted == alone.p == among.p
+    assert among.adjusted == pytest.approx(min(1.0, 4 * alone.p))
+
+
+def test_hardly_any_term_without_effect_is_above_the_controls() -> None:
+    """With as much noise as there is in runs, of 60 terms that change nothing."""
+    hits = 0
+    for trial in range(60):
+        results = study(
+            base=lambda seed, t=1000 * trial: run(seed + t, noise=0.15, prompts=False),  # type: ignore[misc]
+            novelty=lambda seed, t=1000 * trial + 500: run(seed + t, noise=0.15, top=0.8, prompts=False),  # type: ignore[misc]
+        )
+        hits += row_of(results, "novelty").passes
+    assert hits <= 6  # 3 are expected at 5 %; more than 6 have a probability of 3 %
+
+
+def test_the_setting_with_the_most_truth_at_equal_proxy_is_chosen() -> None:
+    entry = ENTRIES[0]
+    assert entry.name == "base"
+    makes = {
+        "beta-1": run,
+        "beta-4": lambda seed: run(seed, kept, top=0.7),
+        "beta-16": lambda seed: run(seed, kept, top=0.2),
+    }
+    runs = {
+        f"{WORLD}/base/{option}/development-{index}": make(100 + index)
+        for option, make in makes.items()
+        for index in range(3)
+    }
+    choice = chosen(Results(runs=runs), WORLD, entry)
+    assert choice is not None
+    assert choice.option == "beta-4"
+    assert choice.tried["beta-1"] == 0
+    assert choice.tried["beta-4"] > choice.tried["beta-16"] > 0
+    assert chosen(Results(runs={}), WORLD, entry) is None
+
+
+def test_sampling_makes_paths_of_a_run_from_the_model_before_training() -> None:
+    lines: list[dict[str, Any]] = [
+        {"step": 0, "proxy": 0.0, TRUTH: 1.0},
+        {"step": 3, "proxy": 1.0, TRUTH: 0.5},
+        {"step": 3, "proxy": 0.4, TRUTH: 0.9, "control": "strength", "value": 0.5},
+        {"step": 6, "proxy": 2.0, TRUTH: -1.0},
+        {"step": 6, "proxy": 0.8, TRUTH: 0.7, "control": "strength", "value": 0.5},
+        {"step": 6, "proxy": 0.1, TRUTH: 1.1, "control": "best of n", "value": 2},
+        {"step": 6, "proxy": 0.2, TRUTH: 1.2, "control": "best of n", "value": 4},
+    ]
+    runs = {3: {"lines": lines}}
+    assert [trail.proxy.tolist() for trail in pool(runs, TRUTH)[3]] == [[0.0, 1.0, 2.0]]
+    strengths = pool(runs, TRUTH, "strength")[3]
+    assert [trail.proxy.tolist() for trail in strengths] == [[0.0, 0.4, 1.0], [0.0, 0.8, 2.0]]
+    assert [trail.value.tolist() for trail in pool(runs, TRUTH, "best of n")[3]] == [[1.0, 1.1, 1.2]]
+    assert pool(runs, TRUTH, "mixing") == {}
+    assert pool(runs, SPREAD) == {}
+
+
+def test_the_final_comparison_sees_no_prompt_latent_or_seed_of_the_development() -> None:
+    development, final = PHASES["development"], PHASES["final"]
+    assert not set(development.prompts) & set(final.prompts)
+    assert {*development.prompts, *final.prompts} <= set(EVALUATION_PROMPTS)
+    assert development.seed != final.seed
+    assert development.first_seed >= final.first_seed + 50
+
+
+@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_every_option_of_every_contender_can_be_trained(name: str, world: str) -> None:
+    contender = CONTENDERS[name]
+    for option in contender.options.values() if contender.fits(WORLDS[world]) else ():
+        keys = run_keys(WORLDS[world], contender, option, seed=3)
+        config = resolve_config(keys["method"], keys)
+        assert (config.model, config.seed) == (WORLDS[world].model, 3)
+        assert config.max_steps == round(WORLDS[world].steps * option.length)
+
+
+def names(tasks: Sequence[Any]) -> list[tuple[str, str, int]]:
+    return [(task.contender, task.option, task.index) for task in tasks]
+
+
+def test_the_final_comparison_trains_what_was_chosen(tmp_path: Path) -> None:
+    some = [CONTENDERS[name] for name in ("base", "novelty")]
+    tried = list(command.development_tasks([WORLD], some, 2))
+    assert len(tried) == 2 * sum(len(contender.options) for contender in some)
+    assert not list(command.final_tasks([WORLD], some, 1, Results(runs={})))
+    results = study(base=run, novelty=lambda seed: run(seed, kept), drift=run)
+    assert names(list(command.final_tasks([WORLD], some, 2, results))) == [
+        ("base", "beta-1", 0),
+        ("novelty", "novelty-1.0", 0),
+        ("base", "beta-1", 1),
+        ("novelty", "novelty-1.0", 1),
+    ]
+
+
+def test_all_runs_become_one_file(tmp_path: Path) -> None:
+    results = study(base=run)
+    for name, some in results.runs.items():
+        path = tmp_path / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(some), "utf-8")
+    again = Results.read(collect(tmp_path, [f"{name}.json" for name in results.runs], tmp_path / "results.json"))
+    assert again.runs.keys() == results.runs.keys()
+    final = next(name for name in again.runs if "final" in name)
+    assert again.runs[final] == results.runs[final]
+    assert all("by_prompt" not in line for name, some in again.runs.items() if "dev" in name for line in some["lines"])
+
+
+def test_tables_and_figure_hold_every_row(tmp_path: Path) -> None:
+    results = study(base=run, anchor=run, novelty=lambda seed: run(seed, kept))
+    rows = final_rows(results, [WORLD])[WORLD]
+    assert [line.split(" | ")[0].strip("| ") for line in runs_table(rows).splitlines()[2:]] == [
+        "before training",
+        "base",
+        "anchor",
+        "novelty",
+    ]
+    assert len(against_table(rows).splitlines()) == 3
+    assert WORLD in tables({WORLD: rows})
+    assert tables({WORLD: []}) == ""
+    pytest.importorskip("matplotlib")
+    draw(results, "final", tmp_path / "figure.svg")
+    assert (tmp_path / "figure.svg").read_text(encoding="utf-8").count('id="axes_') == 1
+
+
+def test_numbers_of_a_gap_stay_finite_where_nothing_is_shared() -> None:
+    row = row_of(study(base=run, novelty=lambda seed: run(seed, top=-0.1)), "novelty")
+    assert row.against["base"][TRUTH].difference is Difference.NOT_COMPARABLE
+    assert math.isnan(row.against["base"][TRUTH].gap.mean)
+    assert (row.p, row.passes) == (1.0, False)
