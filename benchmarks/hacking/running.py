@@ -10,14 +10,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from seedpo.evaluation.controls import SamplingControl
-
 from benchmarks.hacking.contenders import CONTENDERS, EVALUATIONS, METRICS, PHASES, SECOND_OPINION, run_keys
 from benchmarks.hacking.worlds import WORLDS
 from benchmarks.objectives.contenders import DRAWING_STEPS
 from benchmarks.objectives.contenders import WORLDS as MODELS
 from benchmarks.run_files import read_run_file, rounded
 from benchmarks.runs import Line, Measurement, image_evaluation, train_here
+from seedpo.evaluation.controls import SamplingControl
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.files import write_text
 from seedpo.rewards.named import build_reward
