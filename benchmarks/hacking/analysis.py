@@ -180,7 +180,7 @@ class Comparison:
 
     Attributes:
         gap: between the frontiers.
-        scale: range of the quantity in all evaluations of the world.
+        scale: range of the quantity over the evaluations of both.
     """
 
     gap: GapInterval
@@ -271,14 +271,12 @@ def _rows(results: Results, world: str) -> list[Row]:
         if (trails := pool(some, key, entry.sampling))
     }
     ready = [entry for entry in runs if (entry, TRUTH) in pools]
-    scales = {key: _scale([pools[entry, key] for entry in ready if (entry, key) in pools]) for key in QUANTITIES}
     controls = [entry for entry in ready if entry.role == "control" and any(map(climbs, pools[entry, TRUTH].values()))]
     rows = []
     for entry in ready:
         against = {
             control.name: {
-                key: _compared(pools.get((entry, key), {}), pools.get((control, key), {}), scales[key])
-                for key in QUANTITIES
+                key: _compared(pools.get((entry, key), {}), pools.get((control, key), {})) for key in QUANTITIES
             }
             for control in controls
             if control != entry and (entry.role != "control" or control.name == "base")
@@ -297,12 +295,9 @@ def _rows(results: Results, world: str) -> list[Row]:
     return rows
 
 
-def _scale(pools: Sequence[Pool]) -> float:
-    values = [trail.mean().value for some in pools for trails in some.values() for trail in trails]
-    return float(max(row.max() for row in values) - min(row.min() for row in values)) if values else math.nan
-
-
-def _compared(left: Pool, right: Pool, scale: float) -> Comparison:
+def _compared(left: Pool, right: Pool) -> Comparison:
+    values = [trail.mean().value for side in (left, right) for trails in side.values() for trail in trails]
+    scale = float(max(row.max() for row in values) - min(row.min() for row in values)) if values else math.nan
     return Comparison(gap=gap_interval(left, right, resamples=RESAMPLES), scale=scale)
 
 

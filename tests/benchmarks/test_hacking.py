@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.hacking import __main__ as command
+from benchmarks.hacking import analysis
 from benchmarks.hacking.analysis import ENTRIES, SPREAD, TRUTH, chosen, final_rows, pool
 from benchmarks.hacking.contenders import CONTENDERS, PHASES, run_keys
 from benchmarks.hacking.page import against_table, draw, runs_table, tables
@@ -19,9 +20,16 @@ from seedpo.core.verdicts import Difference, Outcome
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
 from seedpo.training.configuration import resolve_config
 
-WORLD = "scenes-spo-compressibility"
+WORLD = next(iter(WORLDS))
 PROMPTS = 12
 SEEDS = 5
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made of the resamples has tests of its own."""
+    monkeypatch.setattr(analysis, "RESAMPLES", 30)
+
 
 Shape = Callable[[float], tuple[float, float]]
 """Truth and spread by the proxy that is reached."""
@@ -85,8 +93,10 @@ def row_of(results: Results, name: str) -> Any:
 
 
 def test_a_term_that_has_more_truth_at_equal_proxy_is_above_all_controls() -> None:
-    results = study(base=run, low_rate=lambda seed: run(seed, top=0.5), novelty=lambda seed: run(seed, kept, top=0.9))
-    row = row_of(results, "novelty")
+    results = study(
+        base=run, low_rate=lambda seed: run(seed, top=0.5), early_reset=lambda seed: run(seed, kept, top=0.9)
+    )
+    row = row_of(results, "early reset")
     # From 0 to 0.9 the frontier of the base is 1.08 to its peak at 1/6, then its curve; the term's is higher by
     # its own curve: the gap is the mean of the difference, by hand on a fine grid.
     at = np.linspace(0, 0.9, 10001)
@@ -101,7 +111,7 @@ def test_a_term_that_has_more_truth_at_equal_proxy_is_above_all_controls() -> No
 
 def test_a_term_that_only_goes_slower_is_not() -> None:
     """Its truth falls less than the base's in as many steps, and just as much at equal proxy."""
-    row = row_of(study(base=run, novelty=lambda seed: run(seed, top=0.5)), "novelty")
+    row = row_of(study(base=run, early_reset=lambda seed: run(seed, top=0.5)), "early reset")
     assert row.end[TRUTH] > -0.9 + 1.5
     assert row.against["base"][TRUTH].difference is Difference.NOT_SHOWN
     assert abs(row.against["base"][TRUTH].gap.mean) < 0.03
@@ -109,14 +119,16 @@ def test_a_term_that_only_goes_slower_is_not() -> None:
 
 
 def test_a_term_that_wins_in_one_seed_is_not() -> None:
-    row = row_of(study(base=run, novelty=lambda seed: run(seed, kept if seed == 0 else hacked, top=0.9)), "novelty")
+    row = row_of(
+        study(base=run, early_reset=lambda seed: run(seed, kept if seed == 0 else hacked, top=0.9)), "early reset"
+    )
     assert row.against["base"][TRUTH].gap.mean > 0.05
     assert row.adjusted > 0.1
     assert not row.passes
 
 
 def test_a_term_that_pays_with_spread_is_not() -> None:
-    row = row_of(study(base=run, novelty=lambda seed: run(seed, dull, top=0.9)), "novelty")
+    row = row_of(study(base=run, early_reset=lambda seed: run(seed, dull, top=0.9)), "early reset")
     assert row.against["base"][TRUTH].difference is Difference.HIGHER
     assert row.against["base"][SPREAD].difference is Difference.LOWER
     assert row.p > 0.5
@@ -125,7 +137,8 @@ def test_a_term_that_pays_with_spread_is_not() -> None:
 
 def test_one_control_that_does_as_well_is_enough_to_fail() -> None:
     row = row_of(
-        study(base=run, anchor=lambda seed: run(seed + 50, kept), novelty=lambda seed: run(seed, kept)), "novelty"
+        study(base=run, anchor=lambda seed: run(seed + 50, kept), early_reset=lambda seed: run(seed, kept)),
+        "early reset",
     )
     assert row.against["base"][TRUTH].difference is Difference.HIGHER
     assert row.nearest == "anchor"
@@ -133,15 +146,15 @@ def test_one_control_that_does_as_well_is_enough_to_fail() -> None:
 
 
 def test_a_control_that_never_climbs_is_no_control() -> None:
-    results = study(base=run, anchor=lambda seed: run(seed, top=-0.2), novelty=lambda seed: run(seed, kept))
-    assert set(row_of(results, "novelty").against) == {"base"}
+    results = study(base=run, anchor=lambda seed: run(seed, top=-0.2), early_reset=lambda seed: run(seed, kept))
+    assert set(row_of(results, "early reset").against) == {"base"}
 
 
 def test_more_tries_need_more_evidence() -> None:
-    weak = {"base": run, "novelty": lambda seed: run(seed, kept, top=0.9, noise=0.5)}
-    alone = row_of(study(**weak), "novelty")
-    others = {"gamma": run, "early_anchor": run, "drift": run}
-    among = row_of(study(**weak, **others), "novelty")
+    weak = {"base": run, "early_reset": lambda seed: run(seed, kept, top=0.9, noise=0.5)}
+    alone = row_of(study(**weak), "early reset")
+    others = {"gamma": run, "early_anchor": run, "sdpo": run}
+    among = row_of(study(**weak, **others), "early reset")
     assert alone.adjusted == alone.p == among.p
     assert among.adjusted == pytest.approx(min(1.0, 4 * alone.p))
 
@@ -152,9 +165,9 @@ def test_hardly_any_term_without_effect_is_above_the_controls() -> None:
     for trial in range(60):
         results = study(
             base=lambda seed, t=1000 * trial: run(seed + t, noise=0.15, prompts=False),  # type: ignore[misc]
-            novelty=lambda seed, t=1000 * trial + 500: run(seed + t, noise=0.15, top=0.8, prompts=False),  # type: ignore[misc]
+            early_reset=lambda seed, t=1000 * trial + 500: run(seed + t, noise=0.15, top=0.8, prompts=False),  # type: ignore[misc]
         )
-        hits += row_of(results, "novelty").passes
+        hits += row_of(results, "early reset").passes
     assert hits <= 6  # 3 are expected at 5 %; more than 6 have a probability of 3 %
 
 
@@ -222,16 +235,16 @@ def names(tasks: Sequence[Any]) -> list[tuple[str, str, int]]:
 
 
 def test_the_final_comparison_trains_what_was_chosen(tmp_path: Path) -> None:
-    some = [CONTENDERS[name] for name in ("base", "novelty")]
+    some = [CONTENDERS[name] for name in ("base", "early reset")]
     tried = list(command.development_tasks([WORLD], some, 2))
     assert len(tried) == 2 * sum(len(contender.options) for contender in some)
     assert not list(command.final_tasks([WORLD], some, 1, Results(runs={})))
-    results = study(base=run, novelty=lambda seed: run(seed, kept), drift=run)
+    results = study(base=run, early_reset=lambda seed: run(seed, kept), gamma=run)
     assert names(list(command.final_tasks([WORLD], some, 2, results))) == [
         ("base", "beta-1", 0),
-        ("novelty", "novelty-1.0", 0),
+        ("early reset", "kl-10.0", 0),
         ("base", "beta-1", 1),
-        ("novelty", "novelty-1.0", 1),
+        ("early reset", "kl-10.0", 1),
     ]
 
 
@@ -249,13 +262,13 @@ def test_all_runs_become_one_file(tmp_path: Path) -> None:
 
 
 def test_tables_and_figure_hold_every_row(tmp_path: Path) -> None:
-    results = study(base=run, anchor=run, novelty=lambda seed: run(seed, kept))
+    results = study(base=run, anchor=run, early_reset=lambda seed: run(seed, kept))
     rows = final_rows(results, [WORLD])[WORLD]
     assert [line.split(" | ")[0].strip("| ") for line in runs_table(rows).splitlines()[2:]] == [
         "before training",
         "base",
         "anchor",
-        "novelty",
+        "early reset",
     ]
     assert len(against_table(rows).splitlines()) == 3
     assert WORLD in tables({WORLD: rows})
@@ -266,7 +279,7 @@ def test_tables_and_figure_hold_every_row(tmp_path: Path) -> None:
 
 
 def test_numbers_of_a_gap_stay_finite_where_nothing_is_shared() -> None:
-    row = row_of(study(base=run, novelty=lambda seed: run(seed, top=-0.1)), "novelty")
+    row = row_of(study(base=run, early_reset=lambda seed: run(seed, top=-0.1)), "early reset")
     assert row.against["base"][TRUTH].difference is Difference.NOT_COMPARABLE
     assert math.isnan(row.against["base"][TRUTH].gap.mean)
     assert (row.p, row.passes) == (1.0, False)
