@@ -9,16 +9,9 @@ from pathlib import Path
 import pytest
 
 from seedpo.core.verdicts import Difference, Outcome
-from seedpo.reports.hacking_benchmark.analysis import (
-    Comparison,
-    End,
-    compare,
-    drawn,
-    ends,
-    pool,
-    pools,
-    read_measured,
-)
+from seedpo.reports.frontier.comparisons import Comparison
+from seedpo.reports.frontier.series import drawn, pool
+from seedpo.reports.hacking_benchmark.analysis import End, compare, ends, pools, read_measured, series_of
 from seedpo.training.sweeps.hacking_grid import Grid, Setting, settings_of
 from tests.reports.hacking_benchmark.worlds import GRID, hill, see_gains, write_runs
 
@@ -130,7 +123,11 @@ class TestPools:
         assert members["control"] == [f"base-beta={beta}" for beta in (20, 30, 40, 80)]
         assert len(members["SEE"]) == 5
         assert members["SEE, absolute"] == ["see-beta=10-absolute=20", "see-beta=20-relative=1"]
-        assert {seed: len(trails) for seed, trails in pool(measured, "truth").items()} == {0: 10, 1: 10, 2: 10}
+        assert {seed: len(trails) for seed, trails in pool(series_of(measured), "truth").items()} == {
+            0: 10,
+            1: 10,
+            2: 10,
+        }
 
     def test_unfinished_runs_are_left_out_and_named(self, tmp_path: Path) -> None:
         folder = write_runs(tmp_path, {"truth": hill})
@@ -138,7 +135,7 @@ class TestPools:
         shutil.rmtree(folder / "see-beta=10-relative=1_seed=0")
         measured, missing = read_measured(folder, settings_of(GRID), seeds=3)
         assert missing == ["base-beta=10_seed=1", "see-beta=10-relative=1_seed=0"]
-        assert sorted(measured[0].curves) == [0, 2]
+        assert sorted(measured[0].series.curves) == [0, 2]
 
     def test_every_run_has_the_verdict_of_the_alarms(self, tmp_path: Path) -> None:
         """The hill falls to 0 while the proxy rises; with the term the truth rises to the end."""
@@ -152,12 +149,12 @@ class TestPools:
 
     def test_the_frontier_that_is_drawn(self, tmp_path: Path) -> None:
         measured, _ = read_measured(write_runs(tmp_path, {"truth": hill}), settings_of(GRID), seeds=3)
-        line = drawn(pools(measured)["SEE"], "truth")
+        line = drawn(series_of(pools(measured)["SEE"]), "truth")
         assert line is not None
         assert (line.proxy[0], line.proxy[-1]) == (0, 3)
         assert (line.low[0], line.high[0], line.mean[0]) == pytest.approx((2.0, 2.2, 2.1))
         assert line.mean[-1] == pytest.approx(0.1)
-        assert drawn(measured, "free_spread") is None
+        assert drawn(series_of(measured), "free_spread") is None
 
 
 def temperature_and_a_loss(setting: Setting, seed: int, proxy: float) -> float:

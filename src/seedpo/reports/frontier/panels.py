@@ -31,16 +31,18 @@ def panels(results: Results) -> dict[str, Panel]:
         for index, one in enumerate(results.trained):
             lines += _trained_lines(one, key, index, named=named, ringed=key in results.figures.held_out)
         if any(line.x for line in lines):
-            made[key] = panel(figure_word(results.figures.proxy), figure_word(key), _listed_once(lines))
+            proxy, value = figure_word(results.figures.proxy), figure_word(key)
+            title = f"{sentence(value)} against {proxy}"
+            made[key] = panel(title, f"{proxy} (proxy)", value, _listed_once(lines))
     return made
 
 
-def panel(proxy: str, value: str, lines: Sequence[Line], *, title: str = "") -> Panel:
+def panel(title: str, x_label: str, y_label: str, lines: Sequence[Line]) -> Panel:
     """A large chart of one figure against the proxy."""
     return Panel(
-        title=title or f"{sentence(value)} against {proxy}",
-        x_label=f"{proxy} (proxy)",
-        y_label=value,
+        title=title,
+        x_label=x_label,
+        y_label=y_label,
         lines=lines,
         by_step=False,
         width=560.0,

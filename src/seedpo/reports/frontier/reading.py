@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from seedpo.core.stats.bootstrap import prompt_means
 from seedpo.core.verdicts import is_mean_of
-from seedpo.documents import UNREADABLE, read_yaml
+from seedpo.documents import UNREADABLE, read_json, read_yaml
 from seedpo.errors import DataError, RunFolderError
+from seedpo.evaluation.controls import SamplingControl
 from seedpo.evaluation.tables import Place
 from seedpo.reports.contents import find_places
 from seedpo.reports.curves import Point, read_curves
 from seedpo.reports.evaluations import Evaluation, read_evaluation
 from seedpo.reports.families import distinct, folder_name, held_out, rule_of, seeds_together
 from seedpo.reports.frontier.courses import Course, Spot, courses_of
-from seedpo.reports.frontier.score_tables import ENDINGS, read_score_table
+from seedpo.reports.frontier.score_tables import CONTROLS, ENDINGS, read_score_table
 from seedpo.reports.runs import PerPrompt, Run, read_runs
 
 SEED = re.compile(r"[-_. ]*seed[-_= ]*(\d+)", re.IGNORECASE)
 """How the names of runs say their seed."""
 
-STEP = re.compile(r"(?:^|[-_/.])(?:checkpoint|step|iter|epoch)?[-_]?0*(\d+)(?=$|[-_/.])", re.IGNORECASE)
-"""How the names of checkpoints say their step."""
+STEP = re.compile(
+    r"(?:^|(?<=[-_/.]))(?:checkpoint|global_step|step|iter|epoch)s?[-_=]?(\d+)(?=$|[-_/.])", re.IGNORECASE
+)
+NUMBER = re.compile(r"(?:^|(?<=[-_.]))(\d+)(?=$|[-_.])")
+"""How the names of checkpoints say their step: a number behind such a word anywhere, or else the last number."""
 
 
 def read_courses(places: Sequence[Path]) -> tuple[list[Course], list[str]]:
@@ -45,8 +51,11 @@ def read_courses(places: Sequence[Path]) -> tuple[list[Course], list[str]]:
             "images; leave it out"
         )
     courses, notes = _of_runs(read_runs(found["run"]))
+    runs = {(course.label, course.seed) for course in courses}
     for folder in found["evaluation"]:
-        courses += _of_evaluation(read_evaluation(folder))
+        # Of a run that is named as a folder, too, its evaluations count, and an evaluation adds free baselines alone.
+        own = _of_evaluation(read_evaluation(folder))
+        courses += [course for course in own if course.controls or (course.label, course.seed) not in runs]
     for path in tables:
         own, said = read_score_table(path)
         courses += own
@@ -69,7 +78,7 @@ def _of_runs(runs: Sequence[Run]) -> tuple[list[Course], list[str]]:
     courses = []
     notes = [f"{twin.place} holds the same run as {run.place}: it counts once." for twin, run in twins]
     for alike in seeds_together(counted):
-        label = folder_name(alike) or alike[0].name
+        label = named_spot(folder_name(alike) or alike[0].name).label
         for run in alike:
             curves = read_curves(run.evaluations, run.per_prompt)
             if not curves:
@@ -127,43 +136,61 @@ def _point(evaluation: Evaluation, place: Place, name: str) -> Point | None:
 
 
 def _spots(place: Place, targets: Mapping[str, Mapping[str, Any]]) -> list[Spot]:
-    """Where a target of an evaluation stands: its run, and its step; the model before training in every run's place."""
+    """Where a target of an evaluation stands; the model before training stands at the start of every run."""
     label, step = place
     record = targets.get(label, {})
+    control = SamplingControl(**{name: record[name] for name in CONTROLS if name in record})
     if step is not None:
-        return [_named(label, step)]
-    kind, own = record.get("kind"), str(record.get("target", label))
-    if kind in ("base", "pipeline"):
-        follow = {name: row for name, row in targets.items() if row.get("kind") in ("run", "lora") and name != label}
-        same = {
-            name: row
-            for name, row in follow.items()
-            if (row.get("model") == record.get("model") and kind == "pipeline")
-            or str(row.get("target", "")).partition("@")[0] == own.partition("@")[0]
-        }
-        spots = dict.fromkeys(_named(_run_of(name, row)[0], 0) for name, row in same.items())
-        return list(spots) or [_named(label, 0)]
-    name, at = _run_of(label, record)
-    return [_named(name, at)]
+        return [named_spot(label, step)]
+    if record.get("kind") in ("run", "lora"):
+        return [replace(spot_of(label, record), control=control)]
+    starts = [spot_of(name, row) for name, row in targets.items() if _begins(row, record)]
+    starts = starts or [named_spot(label, 0)]
+    return list(dict.fromkeys(replace(spot, step=0, control=control) for spot in starts))
 
 
-def _run_of(label: str, record: Mapping[str, Any]) -> tuple[str, int | None]:
-    """Run and step of a target: RUN@STEP, or a checkpoint whose name holds its step; of a run its end."""
+def _begins(run: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
+    """Whether a run began with a model: RUN@base, or the pipeline that it was trained on."""
+    if run.get("kind") not in ("run", "lora"):
+        return False
+    if base.get("kind") == "base":
+        return str(run.get("target")).partition("@")[0] == str(base.get("target")).partition("@")[0]
+    return run.get("model") == base.get("model")
+
+
+def spot_of(label: str, record: Mapping[str, Any]) -> Spot:
+    """Run and step of a trained target, as it is: RUN@STEP, or a checkpoint whose name holds its step.
+
+    The step is ``None`` where no name says it.
+    """
     place = str(record.get("target", label))
-    head, at, step = place.rpartition("@")
     if record.get("kind") == "run":
-        name = Path(head if at else place).name
-        return name, int(step) if at and step.isdecimal() else None
-    match = next(iter(reversed(list(STEP.finditer(label)) or list(STEP.finditer(place)))), None)
+        head, at, step = place.rpartition("@")
+        folder = Path(head if at else place)
+        return _of_folder(folder, int(step) if at and step.isdecimal() else None)
+    label = re.sub(r"-(strength|mixing|best-of)-[-+.e\d]+.*$", "", label)
+    tried = ((STEP, label), (STEP, place), (NUMBER, label), (NUMBER, Path(place).name))
+    match = next((found[-1] for pattern, text in tried if (found := list(pattern.finditer(text)))), None)
     if match is None:
-        return label, None
-    rest = (match.string[: match.start()] + match.string[match.end() :]).strip("-_/.")
-    return Path(rest).name or "run", int(match[1])
+        return named_spot(label)
+    before, after = (part.strip("-_/.") for part in (match.string[: match.start()], match.string[match.end() :]))
+    seed = SEED.search(label) or SEED.search(place)
+    name = next((name for part in (Path(before).name, Path(after).stem) if (name := SEED.sub("", part))), "run")
+    return Spot(label=name, seed=int(seed[1]) if seed else 0, step=int(match[1]))
 
 
-def _named(label: str, step: int | None) -> Spot:
+def _of_folder(folder: Path, step: int | None) -> Spot:
+    """The spot of a run folder, by its name; seed and last step are read from it, if it is still there."""
+    spot = named_spot(folder.resolve().name, step)
+    with suppress(*UNREADABLE):
+        spot = replace(spot, seed=int(read_yaml(folder / "config.yaml")["seed"]))
+    if step is None:
+        with suppress(*UNREADABLE):
+            spot = replace(spot, step=int(read_json(folder / "finished.json")["step"]))
+    return spot
+
+
+def named_spot(label: str, step: int | None = None) -> Spot:
     """The spot of a run whose name may say its seed."""
     match = SEED.search(label)
-    if match is None:
-        return Spot(label=label, step=step)
-    return Spot(label=(label[: match.start()] + label[match.end() :]) or "run", seed=int(match[1]), step=step)
+    return Spot(label=SEED.sub("", label) or label, seed=int(match[1]) if match else 0, step=step)

@@ -1,4 +1,4 @@
-"""From run folders to frontiers, the gaps between them, and the differences at the last step."""
+"""Which settings of the benchmark are held against which, at equal proxy and at the last step."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 from tqdm import tqdm
 
 from seedpo.core.stats.classical import student_interval
-from seedpo.core.stats.frontiers import GapInterval, Trail, frontier, gap_interval
 from seedpo.core.verdicts import Difference, Outcome, difference_of, matters, shared_outcome
 from seedpo.pages.wording import is_interval
-from seedpo.reports.curves import Curves, Point, read_curves
+from seedpo.reports.curves import read_curves
 from seedpo.reports.families import verdict_of
+from seedpo.reports.frontier.comparisons import LEAST_SEEDS, RESAMPLES, Comparison, compared, scales
+from seedpo.reports.frontier.series import Series, spread_of
 from seedpo.reports.runs import read_run
 from seedpo.training.sweeps.hacking_grid import Setting
 
@@ -29,18 +29,6 @@ QUANTITIES: Mapping[str, str] = {
 }
 """What the benchmark asks about, higher is better: key in the metrics, and name."""
 
-LEVELS = 40
-"""Proxies at which frontiers are drawn."""
-
-RESAMPLES = 400
-"""Bootstrap resamples behind each interval: there are some forty comparisons."""
-
-LEAST_SEEDS = 3
-"""With fewer seeds no difference counts as shown: with two, both intervals rest on a single difference."""
-
-Pool = Mapping[int, Sequence[Trail]]
-"""The trails of each seed."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
@@ -48,109 +36,18 @@ class Measured:
 
     Attributes:
         setting: the configuration.
-        proxy: key of the optimised reward.
-        curves: the evaluations of each seed.
+        series: its evaluations.
         outcomes: the verdict on reward hacking of each seed.
     """
 
     setting: Setting
-    proxy: str
-    curves: Mapping[int, Curves]
+    series: Series
     outcomes: Mapping[int, Outcome]
 
     @property
     def outcome(self) -> Outcome:
         """What more than half of the seeds show."""
         return shared_outcome(list(self.outcomes.values()))
-
-    def trails(self, key: str, *, by_prompt: bool = False) -> dict[int, Trail]:
-        """Proxy and value at each evaluation that has both, by seed; seeds without any are left out.
-
-        Args:
-            key: the quantity.
-            by_prompt: every prompt by itself; see :meth:`has_prompts`.
-        """
-        number = _by_prompt if by_prompt else _mean
-        return {
-            seed: Trail.of([number(proxy) for proxy, _ in points], [number(value) for _, value in points])
-            for seed, points in self._points(key).items()
-        }
-
-    def has_prompts(self, key: str) -> bool:
-        """Whether proxy and value are known for every prompt at every evaluation, as means over the prompts are."""
-        points = [point for row in self._points(key).values() for pair in row for point in pair]
-        return bool(points) and not any(math.isnan(value) for point in points for value in _by_prompt(point))
-
-    def last(self, key: str) -> dict[int, float]:
-        """The last value of each seed that has one."""
-        return {
-            seed: curves[key].values[-1] for seed, curves in self.curves.items() if key in curves and curves[key].steps
-        }
-
-    def _points(self, key: str) -> dict[int, list[tuple[Point, Point]]]:
-        """Proxy and value at each evaluation that has both, by seed."""
-        points = {}
-        for seed, curves in self.curves.items():
-            proxy, value = curves.get(self.proxy), curves.get(key)
-            if proxy and value and (steps := [step for step in proxy.steps if step in value.steps]):
-                points[seed] = [(proxy[step], value[step]) for step in steps]
-        return points
-
-
-def _mean(point: Point) -> float:
-    return point.value
-
-
-def _by_prompt(point: Point) -> tuple[float, ...]:
-    return point.per_prompt.values if point.per_prompt else (math.nan,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One pool against another in one quantity.
-
-    Attributes:
-        left, right: the pools, in words.
-        key: the quantity.
-        gap: left minus right.
-        scale: range of the quantity in all evaluations of the method.
-        climb: how far the proxy rises in the right pool, mean over its seeds.
-        headline: whether it answers the benchmark's question.
-        over_prompts: whether the bootstrap draws prompts too, and not seeds alone.
-    """
-
-    left: str
-    right: str
-    key: str
-    gap: GapInterval
-    scale: float = math.nan
-    climb: float = math.nan
-    headline: bool = False
-    over_prompts: bool = False
-
-    @property
-    def covered(self) -> float:
-        """Share of the right pool's climb that the common range of proxies covers, mean over the seeds; NaN if none."""
-        widths = [gap.high - gap.low for gap in self.gap.by_seed.values()]
-        return fmean(widths) / self.climb if widths and self.climb > 0 else math.nan
-
-    @property
-    def verdict(self) -> Difference:
-        """What the left pool has: more or less only where the gap matters and both intervals lie on one side of 0."""
-        seeds = len(self.gap.by_seed)
-        certain = is_interval(self.gap.low, self.gap.high) and seeds >= LEAST_SEEDS
-        shown = certain and matters(abs(self.gap.mean), scale=self.scale)
-        return difference_of(self.gap.sign, shown=shown) if seeds else Difference.NOT_COMPARABLE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frontier:
-    """A frontier over the proxies that all its seeds reach: mean, least and greatest over the seeds."""
-
-    proxy: tuple[float, ...]
-    mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,22 +104,19 @@ def read_measured(folder: Path, settings: Sequence[Setting], *, seeds: int) -> t
             proxy = proxy or run.proxy
             curves[seed] = read_curves(run.evaluations, run.per_prompt)
             outcomes[seed] = verdict_of(run, curves[seed]).outcome
-        measured.append(Measured(setting=setting, proxy=proxy, curves=curves, outcomes=outcomes))
+        series = Series(label=setting.label, proxy=proxy, curves=curves)
+        measured.append(Measured(setting=setting, series=series, outcomes=outcomes))
     return measured, missing
-
-
-def pool(measured: Iterable[Measured], key: str, *, by_prompt: bool = False) -> Pool:
-    """All trails of some settings, by seed."""
-    trails: dict[int, list[Trail]] = {}
-    for member in measured:
-        for seed, trail in member.trails(key, by_prompt=by_prompt).items():
-            trails.setdefault(seed, []).append(trail)
-    return trails
 
 
 def published(measured: Iterable[Measured], role: str = "") -> list[Measured]:
     """The settings without the option of a trial, all or those of one role."""
     return [member for member in measured if not member.setting.option and (not role or member.setting.role == role)]
+
+
+def series_of(measured: Iterable[Measured]) -> list[Series]:
+    """The evaluations of some settings."""
+    return [member.series for member in measured]
 
 
 def pools(measured: Sequence[Measured]) -> dict[str, list[Measured]]:
@@ -286,55 +180,21 @@ def compare(
     measured: Sequence[Measured], *, resamples: int = RESAMPLES, progress: str | None = None
 ) -> list[Comparison]:
     """All comparisons of a method, see :func:`matches`; with a progress bar of that name, if one is given."""
-    keys = [key for key in QUANTITIES if any(member.trails(key) for member in measured)]
+    keys = [key for key in QUANTITIES if any(member.series.trails(key) for member in measured)]
+    scale = scales(series_of(measured), keys)
     bar = tqdm(matches(measured), desc=progress, unit="comparison", disable=progress is None, file=sys.stderr)
-    return [_compared(measured, left, right, key, resamples) for left, right in bar for key in keys]
-
-
-def _compared(measured: Sequence[Measured], left: Named, right: Named, key: str, resamples: int) -> Comparison:
-    """Left against right in one quantity."""
-    by_prompt = all(member.has_prompts(key) for member in (*left[1], *right[1]))
-    sides = (pool(members, key, by_prompt=by_prompt) for _, members in (left, right))
-    climbs = [
-        max(float(trail.proxy.max() - trail.proxy[0]) for trail in trails) for trails in pool(right[1], key).values()
+    return [
+        compared(
+            (left, series_of(ours)),
+            (right, series_of(theirs)),
+            key,
+            scale=scale[key],
+            resamples=resamples,
+            headline=(left, right) == PAIRS[0],
+        )
+        for (left, ours), (right, theirs) in bar
+        for key in keys
     ]
-    return Comparison(
-        left=left[0],
-        right=right[0],
-        key=key,
-        gap=gap_interval(*sides, resamples=resamples),
-        over_prompts=by_prompt,
-        scale=spread_of(measured, key),
-        climb=fmean(climbs) if climbs else math.nan,
-        headline=(left[0], right[0]) == PAIRS[0],
-    )
-
-
-def drawn(measured: Sequence[Measured], key: str, *, at: Sequence[float] = ()) -> Frontier | None:
-    """The frontier of a pool over the seeds, at given proxies or at :data:`LEVELS` that all seeds reach.
-
-    Returns:
-        The frontier; ``None`` if the seeds share no proxies.
-    """
-    seeds = list(pool(measured, key).values())
-    low = max((min(float(trail.proxy[0]) for trail in trails) for trails in seeds), default=math.inf)
-    high = min((max(float(trail.proxy.max()) for trail in trails) for trails in seeds), default=-math.inf)
-    if high < low:
-        return None
-    levels = np.array(at) if at else np.linspace(low, high, LEVELS)
-    values = np.stack([frontier(trails, levels) for trails in seeds])
-    return Frontier(
-        proxy=tuple(levels.tolist()),
-        mean=tuple(values.mean(0).tolist()),
-        low=tuple(values.min(0).tolist()),
-        high=tuple(values.max(0).tolist()),
-    )
-
-
-def spread_of(measured: Sequence[Measured], key: str) -> float:
-    """Greatest minus least value of a quantity in all evaluations: the scale on which a gap is large or small."""
-    values = [value for trails in pool(measured, key).values() for trail in trails for value in trail.value.tolist()]
-    return max(values) - min(values) if values else math.nan
 
 
 def ends(measured: Sequence[Measured]) -> Iterator[End]:
@@ -343,18 +203,18 @@ def ends(measured: Sequence[Measured]) -> Iterator[End]:
     for see, name, rival in rivals(measured):
         pairs.setdefault(name, []).append((see, rival))
     for name, members in pairs.items():
-        for key, words in {members[0][0].proxy: "proxy", **QUANTITIES}.items():
+        for key, words in {members[0][0].series.proxy: "proxy", **QUANTITIES}.items():
             by_seed = _end_by_seed(members, key)
             if by_seed:
                 low, high = student_interval(list(by_seed.values()))
-                scale = spread_of(measured, key)
+                scale = spread_of(series_of(measured), key)
                 yield End(
                     rival=name, name=words, settings=len(members), by_seed=by_seed, low=low, high=high, scale=scale
                 )
 
 
 def _end_by_seed(pairs: Sequence[tuple[Measured, Measured]], key: str) -> dict[int, float]:
-    lasts = [(see.last(key), rival.last(key)) for see, rival in pairs]
+    lasts = [(see.series.last(key), rival.series.last(key)) for see, rival in pairs]
     seeds = sorted(set.intersection(*(left.keys() & right.keys() for left, right in lasts)))
     means = {seed: fmean(left[seed] - right[seed] for left, right in lasts) for seed in seeds}
     return {seed: mean for seed, mean in means.items() if math.isfinite(mean)}

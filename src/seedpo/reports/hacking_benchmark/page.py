@@ -8,29 +8,20 @@ from statistics import fmean
 
 from seedpo.core.verdicts import Difference
 from seedpo.methods.presets import method_title
-from seedpo.pages.figures import Line, Panel
 from seedpo.pages.rendering import figure_file
 from seedpo.pages.tables import markdown_table
 from seedpo.pages.wording import compact, count, interval, listing, number, signed
-from seedpo.reports.hacking_benchmark.analysis import (
-    LEAST_SEEDS,
-    QUANTITIES,
-    WITHOUT,
-    Comparison,
-    Measured,
-    drawn,
-    ends,
-    pools,
-)
+from seedpo.reports.frontier.comparisons import LEAST_SEEDS, Comparison, evidence
+from seedpo.reports.frontier.panels import frontier_line, panel
+from seedpo.reports.frontier.series import drawn
+from seedpo.reports.frontier.tables import frontier_table
+from seedpo.reports.hacking_benchmark.analysis import QUANTITIES, WITHOUT, Measured, ends, pools, series_of
 
 SHOWN = {"base at any beta": ("base", 0), "control": ("control", 1), "SEE": ("see", 0)}
 """Pools in the table of frontiers and in the figures, with role and dash pattern of their line."""
 
 BANDS = ("base", "see")
 """Roles whose range over the seeds is drawn; the controls are part of the base pool and would cover it."""
-
-ROWS = 5
-"""Proxies at which the table of frontiers is written."""
 
 ENDS = (
     "After equally many steps, mean over the settings with the term: each against its control, which differs in the "
@@ -44,31 +35,6 @@ ANSWERS = {
     Difference.NOT_SHOWN: "no difference in {} is shown between SEE and the base method at any beta",
     Difference.NOT_COMPARABLE: "{} cannot be compared",
 }
-
-
-def evidence(comparison: Comparison) -> str:
-    """The mean gap with its intervals and seeds, in words."""
-    gap, amount = comparison.gap, len(comparison.gap.by_seed)
-    if not amount:
-        return "no seed has proxies that both reach"
-    text = (
-        f"mean gap {signed(gap.mean)}, {_share(gap.mean, comparison.scale)} of its range in all runs, over "
-        f"{_share(comparison.covered, 1.0)} of the other's climb in proxy"
-    )
-    if amount == 1:
-        return f"{text}; one seed, so no interval"
-    higher = sum(member.mean > 0 for member in gap.by_seed.values())
-    missing = f"; no common proxies in seed {listing([str(seed) for seed in gap.without])}" if gap.without else ""
-    few = "" if amount >= LEAST_SEEDS else f"; {amount} seeds are too few to show anything"
-    return (
-        f"{text}; bootstrap {interval(gap.low, gap.high)}, Student's t {interval(gap.t_low, gap.t_high)}, "
-        f"higher in {higher} of {amount} seeds{missing}{few}"
-    )
-
-
-def _share(part: float, whole: float) -> str:
-    """A part as a percentage of the whole; a dash where there is no whole."""
-    return f"{number(100 * abs(part) / whole if whole > 0 else math.nan)} %"
 
 
 def answer(method: str, comparison: Comparison) -> str:
@@ -195,32 +161,19 @@ def _end_table(measured: Sequence[Measured]) -> str:
 
 def _frontier_table(measured: Sequence[Measured]) -> str:
     """Mean and range over the seeds of each pool, at proxies that all seeds of all of these pools reach."""
-    named = {name: members for name, members in pools(measured).items() if name in SHOWN}
-    rows = []
-    for key, quantity in QUANTITIES.items():
-        lines = [line for members in named.values() if (line := drawn(members, key)) is not None]
-        low = max((line.proxy[0] for line in lines), default=math.inf)
-        high = min((line.proxy[-1] for line in lines), default=-math.inf)
-        if len(lines) < len(named) or high <= low:
-            continue
-        levels = [low + (high - low) * row / (ROWS - 1) for row in range(ROWS)]
-        there = [line for members in named.values() if (line := drawn(members, key, at=levels)) is not None]
-        for index, level in enumerate(levels):
-            values = [f"{number(line.mean[index])} {interval(line.low[index], line.high[index])}" for line in there]
-            rows.append((quantity, f"{level:.4g}", *values))
-    if not rows:
-        return "There are no proxies that all of them reach in every seed."
-    return markdown_table(("best value, mean [range over seeds]", "proxy at least", *named), rows)
+    named = {name: series_of(members) for name, members in pools(measured).items() if name in SHOWN}
+    table = frontier_table(named, QUANTITIES)
+    return table.markdown if table.rows else "There are no proxies that all of them reach in every seed."
 
 
 def _run_table(measured: Sequence[Measured]) -> str:
     rows = []
     for member in measured:
         gammas = ", ".join(f"{compact(gamma)} ({convention})" for convention, gamma in member.setting.gammas.items())
-        lasts = [member.last(key).values() for key in (member.proxy, *QUANTITIES)]
+        lasts = [member.series.last(key).values() for key in (member.series.proxy, *QUANTITIES)]
         values = [number(fmean(last)) if last else number(math.nan) for last in lasts]
         weights = (compact(member.setting.beta), gammas or "0", compact(member.setting.weight))
-        rows.append((member.setting.label, *weights, str(len(member.curves)), member.outcome, *values))
+        rows.append((member.setting.label, *weights, str(len(member.series.curves)), member.outcome, *values))
     names = ("proxy", *QUANTITIES.values())
     header = ("Setting", "β", "γ", "a", "seeds", "verdict", *(f"{name}, last" for name in names))
     return markdown_table(header, rows)
@@ -239,19 +192,10 @@ def frontier_figure(method: str, measured: Sequence[Measured], key: str) -> str 
     """
     lines = []
     for name, (role, order) in SHOWN.items():
-        line = drawn(pools(measured).get(name, []), key)
+        line = drawn(series_of(pools(measured).get(name, [])), key)
         if line is not None:
-            low, high = (line.low, line.high) if role in BANDS else ((), ())
-            lines.append(Line(label=name, role=role, order=order, x=line.proxy, y=line.mean, low=low, high=high))
+            lines.append(frontier_line(line, label=name, role=role, order=order, band=role in BANDS))
     if not lines:
         return None
-    panel = Panel(
-        title=f"{method}: best {QUANTITIES[key]} at a proxy of at least x",
-        x_label="proxy reward x",
-        y_label=f"best {QUANTITIES[key]}",
-        lines=lines,
-        by_step=False,
-        width=560.0,
-        height=380.0,
-    )
-    return figure_file(panel)
+    title = f"{method}: best {QUANTITIES[key]} at a proxy of at least x"
+    return figure_file(panel(title, "proxy reward x", f"best {QUANTITIES[key]}", lines))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,15 +10,17 @@ from typing import Any
 
 from seedpo.errors import RunFolderError
 from seedpo.methods.presets import method_title
+from seedpo.reports.frontier.comparisons import Comparison
+from seedpo.reports.frontier.series import drawn
+from seedpo.reports.frontier.writing import plain
 from seedpo.reports.hacking_benchmark.analysis import (
     QUANTITIES,
-    Comparison,
     Measured,
     compare,
-    drawn,
     ends,
     pools,
     read_measured,
+    series_of,
 )
 from seedpo.reports.hacking_benchmark.page import answer, frontier_figure, markdown, summary
 from seedpo.training.sweeps.hacking_grid import Grid, settings_of
@@ -51,7 +52,7 @@ def write_results(out: Path, chosen: Mapping[str, Grid], *, seeds: int, command:
         page = markdown(measured, comparisons, command=command, seeds=seeds, missing=missing, figures=figures)
         (out / "hacking.md").write_text(page, encoding="utf-8")
         data = {"command": command, "seeds": seeds, "missing": missing, **_data(measured, comparisons)}
-        (out / "hacking.json").write_text(json.dumps(_plain(data), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        (out / "hacking.json").write_text(json.dumps(plain(data), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise RunFolderError(f"the results cannot be written into {out} ({error.strerror})") from error
     answers = [answer(method, row) for method, rows in comparisons.items() for row in rows if row.headline]
@@ -81,7 +82,7 @@ def _data(
                     {
                         "label": member.setting.label,
                         **asdict(member.setting),
-                        "seeds": sorted(member.curves),
+                        "seeds": sorted(member.series.curves),
                         "outcomes": member.outcomes,
                     }
                     for member in members
@@ -89,19 +90,10 @@ def _data(
                 "comparisons": [{**asdict(row), "verdict": row.verdict} for row in comparisons[method]],
                 "ends": [{**asdict(end), "mean": end.mean} for end in ends(members)],
                 "frontiers": {
-                    name: {key: asdict(line) for key in QUANTITIES if (line := drawn(pool, key)) is not None}
+                    name: {key: asdict(line) for key in QUANTITIES if (line := drawn(series_of(pool), key)) is not None}
                     for name, pool in pools(members).items()
                 },
             }
             for method, members in measured.items()
         },
     }
-
-
-def _plain(tree: Any) -> Any:
-    """The tree as JSON can hold it: null for numbers that are not finite."""
-    if isinstance(tree, Mapping):
-        return {str(key): _plain(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [_plain(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
