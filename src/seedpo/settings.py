@@ -70,6 +70,10 @@ class Scope:
         return value in self.values
 
 
+ABOVE_0 = "above 0"
+"""A weight that acts, as a value of a :class:`Scope`."""
+
+
 def changes_results(kind: type[Section], key: str) -> bool:
     """Whether a dotted key may change a number of a run's results; keys that ``kind`` does not have count as if so.
 

@@ -12,9 +12,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seedpo.core.entropy import clipped_margin
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LINEAR_SLOPE = 0.4
 """By how much the weight of `linear` falls for each unit of the margin: 0.2 beta D of the published code is -0.4 m."""
@@ -25,12 +28,12 @@ class LossConstants:
     """Numbers that the losses of a pair read, each its own.
 
     Attributes:
-        beta: weight of the reference, the scale of IPO's loss; above 0.
+        beta: weight of the reference, the scale of IPO's loss; above 0; of pairs that differ in it, (B,).
         linear_floor: least weight of `linear`, eta of arXiv 2605.21123; its greatest is 1 less this. In [0, 0.5).
         dmpo_smoothing: probability that the label is wrong, alpha of arXiv 2507.07510; in (0, 0.5).
     """
 
-    beta: float = 1.0
+    beta: float | Tensor = 1.0
     linear_floor: float = 0.001
     dmpo_smoothing: float = 0.01
 

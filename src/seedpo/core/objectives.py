@@ -78,8 +78,8 @@ def implicit_reward(
     policy_log_prob: Tensor,
     reference_log_prob: Tensor,
     *,
-    policy_weight: float,
-    reference_weight: float,
+    policy_weight: float | Tensor,
+    reference_weight: float | Tensor,
     clip_range: float | None = None,
 ) -> Tensor:
     """The reward for which the policy is optimal, up to a constant of the prompt: a log policy - b log reference.
@@ -92,8 +92,8 @@ def implicit_reward(
     Args:
         policy_log_prob: nats, (B,), with gradient.
         reference_log_prob: nats, (B,), taken as a constant.
-        policy_weight: a of :func:`entropy_weights`.
-        reference_weight: b of :func:`entropy_weights`.
+        policy_weight: a of :func:`entropy_weights`; of rows that differ in it, (B,).
+        reference_weight: b of :func:`entropy_weights`; likewise.
         clip_range: as in :func:`clip_log_ratio`.
 
     Returns:
@@ -217,8 +217,8 @@ def see_loss(
     chosen_reference_log_prob: Tensor,
     rejected_reference_log_prob: Tensor,
     *,
-    policy_weight: float,
-    reference_weight: float,
+    policy_weight: float | Tensor,
+    reference_weight: float | Tensor,
     clip_range: float | None = None,
     chosen_probability: Tensor | None = None,
     loss: str = "sigmoid",
@@ -231,8 +231,8 @@ def see_loss(
         rejected_log_prob: log policy of the other side, nats, (B,), with gradient.
         chosen_reference_log_prob: log reference of the preferred side, nats, (B,).
         rejected_reference_log_prob: log reference of the other side, nats, (B,).
-        policy_weight: a of :func:`entropy_weights`.
-        reference_weight: b of :func:`entropy_weights`.
+        policy_weight: a of :func:`entropy_weights`; of pairs that differ in it, (B,).
+        reference_weight: b of :func:`entropy_weights`; likewise.
         clip_range: as in :func:`clip_log_ratio`.
         chosen_probability: as in :func:`preference_loss`.
         loss: as in :func:`preference_loss`.

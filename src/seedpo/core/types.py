@@ -109,6 +109,8 @@ class ImagePairs(TensorRows):
             unknown.
         gap: reward of the preferred image less that of the other, (B,); ``None`` if unknown.
         prior_noise: x_T from which the policy drew both images, (B, 2, ...); ``None`` if it did not.
+        loss_weight: what the loss of each pair is multiplied by, (B,); ``None``: 1 throughout.
+        suspect: whether second opinions doubt the reward of the preferred image, (B,) bool; ``None`` if there are none.
     """
 
     chosen_latents: Tensor
@@ -121,6 +123,8 @@ class ImagePairs(TensorRows):
     content: Tensor | None = None
     gap: Tensor | None = None
     prior_noise: Tensor | None = None
+    loss_weight: Tensor | None = None
+    suspect: Tensor | None = None
 
     def moved(self, offsets: Tensor) -> ImagePairs:
         """The same with offsets (B, 2, ...) added to the latents, which are then no longer to be drawn."""
@@ -167,6 +171,8 @@ class ImageGroups(TensorRows):
         rewards: (P, G).
         advantages: of each image in its group, (P, G).
         prior_noise: x_T from which each was drawn, (P, G, ...); ``None`` if unknown.
+        loss_weight: what the advantage of each image is multiplied by, (P, G); ``None``: 1 throughout.
+        suspect: whether second opinions doubt the reward of each image, (P, G) bool; ``None`` if there are none.
     """
 
     latents: Tensor
@@ -174,6 +180,8 @@ class ImageGroups(TensorRows):
     rewards: Tensor
     advantages: Tensor
     prior_noise: Tensor | None = None
+    loss_weight: Tensor | None = None
+    suspect: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,12 +226,16 @@ class StepBatch(Steps):
         rejected: step that is the other side, (P,) int64.
         reference_log_prob: log reference of every step, summed, in nats, (N,) float64; ``None`` if unknown.
         weight: what the log-probabilities of each pair are multiplied by, (P,); 0: no gradient; ``None``: 1 throughout.
+        loss_weight: what the loss of each pair is multiplied by, (P,); ``None``: 1 throughout.
+        suspect: whether second opinions doubt the reward of the preferred side, (P,) bool; ``None`` if there are none.
     """
 
     chosen: Tensor
     rejected: Tensor
     reference_log_prob: Tensor | None = None
     weight: Tensor | None = None
+    loss_weight: Tensor | None = None
+    suspect: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -237,10 +249,14 @@ class StepGroups(Steps):
     Attributes:
         advantage: of the image in its group, (N,).
         rollout_log_prob: log of the policy that drew the step, summed, in nats, (N,) float64.
+        loss_weight: what the advantage of each step is multiplied by, (N,); ``None``: 1 throughout.
+        suspect: whether second opinions doubt the reward of its image, (N,) bool; ``None`` if there are none.
     """
 
     advantage: Tensor
     rollout_log_prob: Tensor
+    loss_weight: Tensor | None = None
+    suspect: Tensor | None = None
 
     def __len__(self) -> int:
         """Number of steps."""

@@ -23,6 +23,7 @@ from seedpo.core.noise_weights import MIN_SNR_GAMMA, NOISE_WEIGHTS
 from seedpo.core.objectives import see_loss
 from seedpo.core.transitions import Reduction, noise_log_prob, over_latents
 from seedpo.core.types import ImagePairs, LossOutput
+from seedpo.core.weighting import temperature_factor, weighed
 from seedpo.methods.beta_rule import BetaRule
 from seedpo.methods.noising import NoisedPairs, distance, noised_pairs
 from seedpo.methods.settings import MethodConfig, ObjectiveConfig
@@ -49,6 +50,7 @@ class NoiseDPO:
         cache: log-probabilities under the reference that were computed before; only with ``draws``.
         prior_noise: whether images are noised with what they were drawn from; see
             :func:`seedpo.methods.noising.noised_pairs`.
+        suspect_anchor: kappa of :func:`seedpo.core.weighting.temperature_factor`.
 
     Raises:
         ValueError: if there is a cache, but no draws that could come again.
@@ -70,6 +72,7 @@ class NoiseDPO:
         draws: PairDraws | None = None,
         cache: ReferenceCache | None = None,
         prior_noise: bool = False,
+        suspect_anchor: float = 0.0,
     ) -> None:
         if cache is not None and draws is None:
             raise ValueError("a cache of reference log-probabilities needs draws that are the same in every run")
@@ -86,6 +89,7 @@ class NoiseDPO:
         self.draws = draws
         self.cache = cache
         self.prior_noise = prior_noise
+        self.suspect_anchor = suspect_anchor
 
     def loss(self, policy: Policy, batch: ImagePairs, *, generator: torch.Generator) -> LossOutput:
         """Losses of pairs, with one forward of 2B rows for the policy and one for the reference.
@@ -123,13 +127,14 @@ class NoiseDPO:
         weight = self._scaled(self.noise_weight.weight(*factors, self.min_snr_gamma).to(log_prob), batch)
         side = winning_side(weight, batch.chosen_probability)
         kept = self._kept_gradient(prediction - pairs.rows.target, side)
+        factor = temperature_factor(batch.suspect, self.suspect_anchor)
         output = see_loss(
             weight * with_scaled_gradient(chosen, kept[0]),
             weight * with_scaled_gradient(rejected, kept[1]),
             weight * chosen_reference,
             weight * rejected_reference,
-            policy_weight=self.policy_weight,
-            reference_weight=self.reference_weight,
+            policy_weight=self.policy_weight * factor,
+            reference_weight=self.reference_weight * factor,
             chosen_probability=batch.chosen_probability,
             loss=self.loss_name,
             constants=self.constants,
@@ -144,7 +149,8 @@ class NoiseDPO:
         # A log-probability is -1/2 of the squared error.
         errors = {name: -2 * value.detach() / dimensions for name, value in log_probs.items()}
         scales = self._scale_metrics(kept, weight)
-        return replace(output, metrics={**output.metrics, **error_metrics(errors, kept, side), **scales, **apart})
+        metrics = {**output.metrics, **error_metrics(errors, kept, side), **scales, **apart}
+        return replace(output, losses=weighed(output.losses / factor, batch.loss_weight), metrics=metrics)
 
     def _scaled(self, weight: Tensor, batch: ImagePairs) -> Tensor:
         """The weight of each margin, (B,), times its other factors."""
@@ -296,4 +302,5 @@ def noise_objective(
         draws=draws,
         cache=cache,
         prior_noise=config.objective.prior_noise,
+        suspect_anchor=config.weighting.suspect_anchor,
     )

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from seedpo.core.losses import LossConstants
 from seedpo.data.settings import DataSets
-from seedpo.settings import Scope, Section
+from seedpo.methods.weighting_settings import WeightingConfig
+from seedpo.settings import ABOVE_0, Scope, Section
 
 NOISE = Scope(fact="log_prob", values=("noise",), strict=True)
 OF_MARGINS = Scope(fact="objective", values=("dpo",), strict=True)
@@ -147,9 +148,6 @@ class ObjectiveConfig(Section):
 ReferenceKind = Literal["frozen", "rollout", "ema", "reset"]
 """When the reference moves."""
 
-
-ABOVE_0 = "above 0"
-"""A weight that acts, as a value of a :class:`seedpo.settings.Scope`."""
 
 _OF_KL = Scope(fact="anchor.kl", values=(ABOVE_0,), strict=True)
 
@@ -376,6 +374,10 @@ class MethodConfig(Protocol):
     @property
     def anchor(self) -> AnchorConfig:
         """Terms beside the objective."""
+
+    @property
+    def weighting(self) -> WeightingConfig:
+        """How much what the policy draws teaches."""
 
     @property
     def noise_weight(self) -> str:

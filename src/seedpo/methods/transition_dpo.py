@@ -21,6 +21,7 @@ from seedpo.core.objectives import see_loss
 from seedpo.core.sampling import Sampler, SamplingSettings
 from seedpo.core.transitions import Reduction, gaussian_log_prob, scaled_square, squared_distance
 from seedpo.core.types import LossOutput, StepBatch
+from seedpo.core.weighting import temperature_factor, weighed
 from seedpo.methods.settings import MethodConfig
 from seedpo.protocols import Policy, ReferenceCache
 
@@ -37,6 +38,7 @@ class TransitionDPO:
         loss: a name in :data:`seedpo.core.losses.LOSSES`.
         constants: numbers of the losses.
         square: whether -|x' - mean|^2 stands for the log-probability, as in the published code of CPS.
+        suspect_anchor: kappa of :func:`seedpo.core.weighting.temperature_factor`.
 
     Raises:
         ValueError: if ``eta`` is 0: deterministic steps have no density.
@@ -53,6 +55,7 @@ class TransitionDPO:
         loss: str = "sigmoid",
         constants: LossConstants = DEFAULT_CONSTANTS,
         square: bool = False,
+        suspect_anchor: float = 0.0,
     ) -> None:
         if sampling.eta is not None and not sampling.eta > 0:
             raise ValueError(f"eta = {sampling.eta} must be above 0: a deterministic step has no density")
@@ -64,6 +67,7 @@ class TransitionDPO:
         self.loss_name = loss
         self.constants = constants
         self.square = square
+        self.suspect_anchor = suspect_anchor
 
     def loss(self, policy: Policy, batch: StepBatch, *, generator: torch.Generator) -> LossOutput:
         """Losses of pairs of steps: one forward of the policy, and one of the reference unless the batch carries it.
@@ -95,15 +99,17 @@ class TransitionDPO:
         sides = [values[side] for values in (log_prob, reference) for side in (batch.chosen, batch.rejected)]
         if batch.weight is not None:
             sides = [batch.weight * values for values in sides]
+        factor = temperature_factor(batch.suspect, self.suspect_anchor)
         output = see_loss(
             *sides,
-            policy_weight=self.policy_weight,
-            reference_weight=self.reference_weight,
+            policy_weight=self.policy_weight * factor,
+            reference_weight=self.reference_weight * factor,
             clip_range=self.clip_range,
             loss=self.loss_name,
             constants=self.constants,
         )
-        return replace(output, metrics={**output.metrics, **apart})
+        losses = weighed(output.losses / factor, batch.loss_weight)
+        return replace(output, losses=losses, metrics={**output.metrics, **apart})
 
 
 def transition_objective(
@@ -120,4 +126,5 @@ def transition_objective(
         loss=config.loss,
         constants=config.objective.loss_constants,
         square=config.fidelity.cps_square,
+        suspect_anchor=config.weighting.suspect_anchor,
     )

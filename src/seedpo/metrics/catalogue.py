@@ -378,6 +378,23 @@ def find_metric(name: str) -> MetricEntry | None:
     return next((registry[head] for registry in (METRICS, SET_METRICS) if head in registry), None)
 
 
+def features_entry(name: str) -> tuple[FeaturesEntry, str | None]:
+    """The row of the name of features, and the place that follows it; nothing is loaded.
+
+    Raises:
+        ConfigError: if there are no such features, or they have no weights that could be elsewhere.
+    """
+    head, at, place = name.partition("@")
+    if head not in FEATURES:
+        raise unknown(FEATURES.kind, head, FEATURES.names())
+    entry = FEATURES[head]
+    if at and entry.place is None:
+        raise ConfigError(f"features {name}: {head} has no weights that could be elsewhere; write {head}")
+    if at and not place:
+        raise ConfigError(f"features {name}: after @ stands a folder or owner/name, for example {head}@{entry.place}")
+    return entry, place or None
+
+
 def metric_entry(name: str) -> tuple[MetricEntry, str | None]:
     """The row of a metric's name, and the place that follows it; nothing is loaded.
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from seedpo.errors import ConfigError
-from seedpo.metrics.catalogue import FEATURES, metric_entry
+from seedpo.metrics.catalogue import FEATURES, features_entry, metric_entry
 from seedpo.metrics.records import Metric, Samples, SetMetric
 from seedpo.protocols import Features
 from seedpo.registry import load_target
@@ -71,6 +71,18 @@ def build_features(name: str, *, device: torch.device | str | None = None) -> Fe
     extractor = load_features(entry.features, place)
     features: Features = extractor if device is None else extractor.to(device)
     return features
+
+
+def build_named_features(name: str, *, device: torch.device | str) -> Features:
+    """The extractor of features as the user named them, `name` or `name@place`, on a device.
+
+    Raises:
+        ConfigError: see :func:`seedpo.metrics.catalogue.features_entry`.
+        DataError: if the weights cannot be loaded.
+    """
+    entry, place = features_entry(name)
+    extractor: Features = load_features(entry.name, place).to(device)
+    return extractor
 
 
 def load_features(name: str, place: str | None = None) -> Any:

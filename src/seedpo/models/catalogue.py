@@ -54,6 +54,7 @@ def _of_scenes(*, guidance_scale: float, eta: float) -> Mapping[str, Any]:
         "data": "scenes-pairs",
         "prompts": "scenes-training",
         "reward": "scenes-scorer",
+        "weighting": {"features": "scenes-clip"},
         "lora_rank": 8,
         "clip_range": None,
         "batch_size": 16,

@@ -33,8 +33,10 @@ from seedpo.planning.stand_ins import (
     BlankPrompts,
     Key,
     Recorder,
+    StandInFeatures,
     StandInJudge,
     StandInLatentJudge,
+    StandInOpinion,
     StandInPolicy,
     blank_images,
 )
@@ -294,6 +296,8 @@ def _rollout_source(config: RunConfig, policy: StandInPolicy, kept: Fraction) ->
         prompts=BlankPrompts,
         judge=lambda: StandInLatentJudge(judge, guided=guided) if latent else judge,
         preview_decode=lambda: decode_previews,
+        features=lambda name: StandInFeatures(),
+        opinion=lambda name: StandInOpinion(recorder, name=name),
     )
     return kind.build(settings, supplies)
 

@@ -183,6 +183,7 @@ def count(
         scorers |= {} if config.pairs.gap_reward is None else {"": _scorer(config, config.pairs.gap_reward)}
     elif config.feedback.study is None:
         scorers[""] = _scorer(config, reward_of(config))
+        scorers |= {name: _scorer(config, name) for name in config.weighting.second_opinion}
     networks = Networks(policy=policy, preview=build_preview(config), scorers=scorers)
     try:
         policy.process.timesteps(config.sampling.num_inference_steps)
@@ -338,6 +339,11 @@ def _notes(config: RunConfig, counted: Counted, guesses: Guesses) -> list[str]:
         notes.append(f"no {thing} is assumed to be met twice; --pairs N says how many there are")
     if workload.rollouts is None and config.cache.folder is not None and not guesses.cached:
         notes.append("the cache folder is assumed to be empty; --cached says that it is filled")
+    if config.weighting.asks_features:
+        notes.append(
+            f"the network behind weighting.features = {config.weighting.features} is not counted: one forward pass of "
+            "each image or preview that is scored"
+        )
     if unknown := sorted({name for scorer in scorers.values() for name in scorer.unknown}):
         notes.append(
             f"rewards whose network is unknown are not counted: {', '.join(unknown)}; a CLIP is known by the "

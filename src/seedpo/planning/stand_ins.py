@@ -219,6 +219,37 @@ class StandInLatentJudge:
         return self.judge.ranks(prompts, part="scorer_latent")
 
 
+class StandInOpinion:
+    """A reward that is not optimised, and prefers nothing.
+
+    Args:
+        recorder: counts its rows.
+        name: of the reward.
+    """
+
+    def __init__(self, recorder: Recorder, *, name: str) -> None:
+        self.recorder = recorder
+        self.name = name
+        self._prompts: set[str] = set()
+
+    def __call__(self, images: Images, prompts: Sequence[str], *, timestep: Tensor | None = None) -> Tensor:
+        """Zeros (B,)."""
+        self.recorder.add("second opinions", f"scorer_image:{self.name}", len(prompts))
+        if new := set(prompts) - self._prompts:
+            self.recorder.add("second opinions", f"scorer_text:{self.name}", len(new))
+            self._prompts |= new
+        return torch.zeros(len(prompts))
+
+
+class StandInFeatures:
+    """Features of images; their network is not counted."""
+
+    def __call__(self, images: Images) -> Tensor:
+        """Vectors (B, 2), no two of which are alike."""
+        angles = torch.arange(len(images)) / len(images)
+        return torch.stack([angles.cos(), angles.sin()], 1)
+
+
 class BlankPrompts(Sequence[str]):
     """More prompts than are needed, all different."""
 

@@ -90,6 +90,7 @@ def check_images(config: RunConfig, image_size: tuple[int, int]) -> None:
     asks_reward = not fixed_pairs and config.feedback.study is None
     needed: Mapping[str, tuple[Registry[Any], Mapping[str, int | None]]] = {
         "reward": (REWARDS, sizes([reward_of(config)] if asks_reward else [])),
+        "weighting.second_opinion": (REWARDS, sizes(config.weighting.second_opinion)),
         "evaluation.rewards": (REWARDS, sizes(config.evaluation.rewards)),
         "evaluation.metrics": (METRICS, {name: metric_entry(name)[0].image_size for name in config.evaluation.metrics}),
     }

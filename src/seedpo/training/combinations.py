@@ -5,7 +5,9 @@ from __future__ import annotations
 from seedpo.data.files.splits import TRAIN
 from seedpo.errors import ConfigError
 from seedpo.methods.presets import METHODS, Preset
-from seedpo.rewards.names import check_definitions, latent_leaves, leaves
+from seedpo.methods.weighting_settings import LEAST_IMAGES
+from seedpo.metrics.catalogue import FEATURES, features_entry
+from seedpo.rewards.names import check_definitions, check_name, latent_leaves, leaves
 from seedpo.training.best_steps import check_best_steps
 from seedpo.training.scopes import refuse_idle_keys
 from seedpo.training.settings import RunConfig, data_of, reward_of
@@ -30,6 +32,7 @@ def check_combinations(config: RunConfig, preset: Preset) -> None:
     refuse_idle_keys(config)
     check_reference(config, preset)
     check_pair_factors(config, preset)
+    check_weighting(config, preset)
     if config.gamma and preset.why_no_gamma is not None:
         raise ConfigError(f"gamma = {config.gamma} must be 0 for {config.method}: {preset.why_no_gamma}")
     if preset.objective == "dgpo" and config.groups.normalise == "raw":
@@ -152,6 +155,70 @@ def check_pair_factors(config: RunConfig, preset: Preset) -> None:
         raise ConfigError(
             f"objective.gap_scale = {objective.gap_scale:g} compares rewards, and people give none; leave it out"
         )
+
+
+def check_weighting(config: RunConfig, preset: Preset) -> None:
+    """Checks that roll-outs have what their weights look at.
+
+    Raises:
+        ConfigError: naming the key and the fix.
+    """
+    weighting = config.weighting
+    if preset.source.fixed_pairs or not weighting.is_active:
+        return
+    if config.feedback.study is not None:
+        key = next(name for name in ("novelty", "outliers", "second_opinion") if getattr(weighting, name))
+        raise ConfigError(f"weighting.{key} compares rewards, and people give none; leave it out")
+    if weighting.asks_features:
+        _check_novelty(config, preset)
+    for name in weighting.second_opinion:
+        _check_opinion(name, config)
+    if weighting.suspect_anchor and not compares_with_reference(config, preset):
+        raise ConfigError(
+            f"weighting.suspect_anchor = {weighting.suspect_anchor:g} has no effect at beta = {config.beta:g}: there "
+            "is no weight of a reference that it could raise; set beta above 0, or use weighting.gate_anchor"
+        )
+    if weighting.gate_anchor and not config.anchor.kl:
+        raise ConfigError(
+            "weighting.gate_anchor = true has no effect without anchor.kl; leave it out, or set anchor.kl, for example "
+            "to 1"
+        )
+
+
+def _check_novelty(config: RunConfig, preset: Preset) -> None:
+    """Refuses novelty of images that nobody looks at, or that have no more than one neighbour."""
+    weighting, source = config.weighting, preset.source
+    what = f"weighting.novelty = {weighting.novelty:g}"
+    if weighting.features is None:
+        raise ConfigError(
+            f"{what} compares images, and weighting.features names nothing to do it with; set it to one of "
+            f"{', '.join(FEATURES.names())}"
+        )
+    try:
+        features_entry(weighting.features)
+    except ConfigError as error:
+        raise ConfigError(f"weighting.features: {error}") from error
+    if source.judged == "previews" and latent_leaves(reward_of(config), config.rewards):
+        raise ConfigError(f"{what} looks at previews, and reward {config.reward} scores latents; leave it out")
+    images = "candidates" if source.section == "steps" else "images_per_prompt"
+    count = getattr(source.settings(config), images)
+    if count < LEAST_IMAGES:
+        raise ConfigError(
+            f"{what} has no effect with {source.section}.{images} = {count}: of two images neither is rarer; set it to "
+            f"{LEAST_IMAGES} or more"
+        )
+
+
+def _check_opinion(name: str, config: RunConfig) -> None:
+    """Refuses a second opinion that is none, or that cannot be asked about images."""
+    key = f"weighting.second_opinion = {name}"
+    check_name(name, config.rewards)
+    if name == reward_of(config):
+        raise ConfigError(f"{key} is the reward that is optimised, which never contradicts itself; name another one")
+    if latent := latent_leaves(name, config.rewards):
+        raise ConfigError(f"{key}: {', '.join(latent)} scores noisy latents, and images are judged; name another one")
+    if METHODS[config.method].source.judged == "previews" and latent_leaves(reward_of(config), config.rewards):
+        raise ConfigError(f"{key} looks at previews, and reward {config.reward} scores latents; leave it out")
 
 
 def check_validation(config: RunConfig) -> None:

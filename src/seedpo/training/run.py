@@ -31,7 +31,7 @@ from seedpo.methods.presets import METHODS
 from seedpo.methods.settings import FlowConfig
 from seedpo.methods.sources.data_anchor import with_data
 from seedpo.methods.sources.supplies import Decode, Supplies
-from seedpo.metrics.named import build_prompt_metric
+from seedpo.metrics.named import build_named_features, build_prompt_metric
 from seedpo.models.catalogue import warn_of_unknown_words
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.processes import on_every_process, on_main_process
@@ -163,6 +163,8 @@ def build_source(
         policy=policy,
         prompts=lambda: named_prompts(config.prompts, model=config.model),
         judge=lambda: _judge(config, policy, progress=progress and rank == 0),
+        features=lambda name: build_named_features(name, device=policy.device),
+        opinion=lambda name: named_reward(name, config).to(policy.device),
         pairs=labelled,
         likes=labelled,
         draws=caches.draws,

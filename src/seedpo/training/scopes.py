@@ -9,8 +9,8 @@ from typing import Any
 from seedpo.errors import ConfigError
 from seedpo.keys import yaml_text
 from seedpo.methods.presets import METHODS, Preset
-from seedpo.methods.settings import ABOVE_0
-from seedpo.settings import Scope, Section, build_config, dotted
+from seedpo.methods.weighting_settings import NOVELTY
+from seedpo.settings import ABOVE_0, Scope, Section, build_config, dotted
 from seedpo.training.layers import default_layers
 from seedpo.training.settings import RunConfig
 
@@ -75,6 +75,7 @@ def idle_keys(config: RunConfig) -> list[IdleKey]:
     layers = [layer.keys for layer in default_layers(preset, config.model)]
     usual = dotted(build_config(RunConfig, *layers, {"method": config.method, "model": config.model}).tree())
     weights = {f"anchor.{name}": ABOVE_0 for name in config.anchor.weights}
+    weights |= {NOVELTY: ABOVE_0} if config.weighting.novelty else {}
     others = {"adapter": config.adapter, "loss": config.loss, "reference.kind": config.reference.kind}
     facts = {**_facts_of(preset), **weights, **others}
     values = dotted(config.tree())

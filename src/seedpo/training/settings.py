@@ -29,6 +29,7 @@ from seedpo.methods.settings import (
     StepPoolConfig,
     TrajectoryConfig,
 )
+from seedpo.methods.weighting_settings import WeightingConfig
 from seedpo.models.settings import ModelSettings
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.settings import WeightedSum, refuse_cycles
@@ -206,6 +207,7 @@ class RunConfig(ModelSettings, TrainingConfig):
     steps: Annotated[StepPoolConfig, OF_STEPS] = StepPoolConfig()
     groups: Annotated[GroupConfig, OF_GROUPS] = GroupConfig()
     step_groups: Annotated[StepGroupConfig, OF_STEP_GROUPS] = StepGroupConfig()
+    weighting: Annotated[WeightingConfig, _strict(DRAWN_PAIRS)] = WeightingConfig()
     feedback: Annotated[FeedbackConfig, DRAWN_IMAGES] = FeedbackConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     alarms: Annotated[AlarmsConfig, NO_EFFECT] = AlarmsConfig()

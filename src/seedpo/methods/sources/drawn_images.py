@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seedpo.core.types import ImageGroups, ImagePairs
 from seedpo.methods.sources.embeddings import PromptEmbeddings
+from seedpo.methods.sources.stored_steps import joined_fields, on_device, rows_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,9 @@ class DrawnImages:
         prior_noise: x_T that each was drawn from, (N, ...).
         reward: (N,).
         advantage: of each image in its group, (N,); ``None`` for pairs.
+        loss_weight: what the loss of pairs that each image wins, or its advantage, is multiplied by, (N,) float64;
+            ``None``: 1 throughout.
+        suspect: whether second opinions doubt the reward of each, (N,) bool; ``None`` if there are none.
         prompt: row of ``prompts`` of each image, (N,) int64.
         member: images of each unit, (U, M) int64; of a pair the preferred one first.
         prompts: the prompts.
@@ -37,6 +41,8 @@ class DrawnImages:
     prior_noise: Tensor
     reward: Tensor
     advantage: Tensor | None = None
+    loss_weight: Tensor | None = None
+    suspect: Tensor | None = None
     prompt: Tensor
     member: Tensor
     prompts: tuple[str, ...]
@@ -56,7 +62,7 @@ class DrawnImages:
             latents=self.latents[images],
             prior_noise=self.prior_noise[images],
             reward=self.reward[images],
-            advantage=None if self.advantage is None else self.advantage[images],
+            **rows_of(self, _OPTIONAL, images),
             prompt=prompt,
             member=member,
             prompts=tuple(self.prompts[index] for index in prompts.tolist()),
@@ -71,17 +77,21 @@ class DrawnImages:
         """Several roll-outs, or parts of one, as one; their units follow each other."""
         prompts = tuple(dict.fromkeys(prompt for part in parts for prompt in part.prompts))
         row_of = {prompt: index for index, prompt in enumerate(prompts)}
-        advantages = [part.advantage for part in parts if part.advantage is not None]
         before = [sum(len(part.latents) for part in parts[:index]) for index in range(len(parts))]
         return cls(
             latents=torch.cat([part.latents for part in parts]),
             prior_noise=torch.cat([part.prior_noise for part in parts]),
             reward=torch.cat([part.reward for part in parts]),
-            advantage=torch.cat(advantages) if advantages else None,
+            **joined_fields(parts, _OPTIONAL),
             prompt=torch.cat([torch.tensor([row_of[text] for text in part.prompts])[part.prompt] for part in parts]),
             member=torch.cat([part.member + offset for part, offset in zip(parts, before, strict=True)]),
             prompts=prompts,
         )
+
+
+_OF_TEACHING = ("loss_weight", "suspect")
+_OPTIONAL = ("advantage", *_OF_TEACHING)
+"""What not all roll-outs have, one value for each image."""
 
 
 def image_pairs(drawn: DrawnImages, embeddings: PromptEmbeddings) -> ImagePairs:
@@ -93,6 +103,7 @@ def image_pairs(drawn: DrawnImages, embeddings: PromptEmbeddings) -> ImagePairs:
         conditioning=embeddings.of(drawn.prompts)[drawn.prompt[chosen]],
         gap=(drawn.reward[chosen] - drawn.reward[rejected]).to(device),
         prior_noise=drawn.prior_noise[drawn.member].to(device),
+        **on_device(rows_of(drawn, _OF_TEACHING, chosen), device),
     )
 
 
@@ -111,4 +122,5 @@ def image_groups(drawn: DrawnImages, embeddings: PromptEmbeddings) -> ImageGroup
         rewards=drawn.reward[member].to(device),
         advantages=drawn.advantage[member].to(device),
         prior_noise=drawn.prior_noise[member].to(device),
+        **on_device(rows_of(drawn, _OF_TEACHING, member), device),
     )

@@ -16,12 +16,14 @@ from torch import Tensor
 from seedpo.core.advantages import group_advantages
 from seedpo.core.sampling import Sampler, Sampling, draw_noise
 from seedpo.core.types import ImageGroups, ImagePairs
+from seedpo.core.weighting import excess
 from seedpo.methods.settings import GroupConfig, MethodConfig, SamplingConfig
 from seedpo.methods.sources.drawn_images import DrawnImages, image_groups, image_pairs
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.judging import Judgement, clear_pairs, judge
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.supplies import Supplies
+from seedpo.methods.sources.weighing import Weigher, build_weigher, teaching_of_winners
 from seedpo.protocols import Comparisons, Policy, Reward
 
 Packing = Literal["pairs", "groups"]
@@ -42,6 +44,7 @@ class ImageRollout:
         config: images and prompts per roll-out, the least gap, advantages, and who draws.
         packing: pairs or groups.
         embeddings: of the policy's prompts.
+        weigher: says how much each image teaches; ``None``: all alike.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class ImageRollout:
         config: GroupConfig,
         packing: Packing,
         embeddings: PromptEmbeddings | None = None,
+        weigher: Weigher | None = None,
     ) -> None:
         self.policy = policy
         self.reward = reward
@@ -60,6 +64,7 @@ class ImageRollout:
         self.packing = packing
         self.sampler = Sampler(policy, deterministic(sampling))
         self.embeddings = embeddings or PromptEmbeddings(policy)
+        self.weigher = weigher
 
     def __call__(
         self, prompts: Sequence[str], *, generator: torch.Generator, number: int = 0
@@ -70,9 +75,17 @@ class ImageRollout:
         noise = draw_noise((len(repeated), *policy.latent_shape), generator=generator, device=policy.device)
         with policy.reference() if self.config.drawn_by == "reference" else nullcontext():
             latents = self.sampler.sample(noise, self.embeddings.of(repeated), self.embeddings.negative(len(repeated)))
-        judgement = judge(self.reward, policy.decode(latents), repeated, count=count)
+        pictures = policy.decode(latents)
+        judgement = judge(self.reward, pictures, repeated, count=count)
         member, possible = self._members(judgement)
-        observed = {**judgement.observed, f"{self.packing}_kept": len(member) / possible}
+        of_pairs = self.packing == "pairs"
+        winners = member[:, 0] if of_pairs else member[excess(judgement.scores).flatten()[member] > 0]
+        teaching = teaching_of_winners(
+            self.weigher, pictures, repeated, judgement, winners=winners, generator=generator
+        )
+        if of_pairs:
+            member = member[teaching.included(member[:, 0])]
+        observed = {**judgement.observed, f"{self.packing}_kept": len(member) / possible, **teaching.observed}
         if not len(member):
             return None, observed
         drawn = DrawnImages(
@@ -80,6 +93,7 @@ class ImageRollout:
             prior_noise=noise,
             reward=judgement.scores.flatten(),
             advantage=self._advantages(judgement.scores),
+            **teaching.of(torch.arange(len(repeated))),
             prompt=torch.arange(len(prompts)).repeat_interleave(count),
             member=member,
             prompts=tuple(prompts),
@@ -119,11 +133,14 @@ def image_source(
     seed: int,
     rank: int = 0,
     world: int = 1,
+    weigher: Weigher | None = None,
 ) -> RolloutSource[DrawnImages, Any]:
     """A source of images that the policy draws; see :class:`ImageRollout` and :class:`RolloutSource`."""
     embeddings = PromptEmbeddings(policy)
     return RolloutSource(
-        ImageRollout(policy, reward, sampling=sampling, config=config, packing=packing, embeddings=embeddings),
+        ImageRollout(
+            policy, reward, sampling=sampling, config=config, packing=packing, embeddings=embeddings, weigher=weigher
+        ),
         prompts,
         embeddings,
         record=DrawnImages,
@@ -161,4 +178,5 @@ def _source(config: MethodConfig, supplies: Supplies, *, packing: Packing) -> Ro
         seed=config.seed,
         rank=supplies.rank,
         world=supplies.world,
+        weigher=build_weigher(config.weighting, supplies),
     )

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from seedpo.core.sampling import Sampler, SamplingSettings
-from seedpo.core.transitions import widest_dtype
 from seedpo.core.types import StepBatch, Steps
 from seedpo.methods.settings import ReferenceKind
 from seedpo.methods.sources.embeddings import PromptEmbeddings
@@ -18,7 +17,10 @@ from seedpo.methods.sources.stored_steps import (
     StoredSteps,
     first_of_each,
     joined,
+    joined_fields,
+    on_device,
     renumbered,
+    rows_of,
     rows_of_units,
     selected,
     starts,
@@ -39,6 +41,8 @@ class StepPairs(StoredSteps):
         chosen: step that is the preferred side of each pair, (P,) int64.
         rejected: step that is the other side, (P,) int64.
         weight: what the log-probabilities of each pair are multiplied by, (P,); ``None``: 1 throughout.
+        loss_weight: what the loss of each pair is multiplied by, (P,) float64; ``None``: 1 throughout.
+        suspect: whether second opinions doubt the reward of the preferred side, (P,) bool; ``None`` if there are none.
         unit: pairs with the same number are handed out together, (P,) int64, from 0 without gaps.
     """
 
@@ -46,6 +50,8 @@ class StepPairs(StoredSteps):
     chosen: Tensor
     rejected: Tensor
     weight: Tensor | None = None
+    loss_weight: Tensor | None = None
+    suspect: Tensor | None = None
     unit: Tensor
 
     def __len__(self) -> int:
@@ -64,10 +70,10 @@ class StepPairs(StoredSteps):
         steps, step = torch.unique(torch.cat([self.chosen[pairs], self.rejected[pairs]]), return_inverse=True)
         return StepPairs(
             **selected(self, steps),
-            reference_log_prob=None if self.reference_log_prob is None else self.reference_log_prob[steps],
+            **rows_of(self, _OF_STEPS, steps),
             chosen=step[: len(pairs)],
             rejected=step[len(pairs) :],
-            weight=None if self.weight is None else self.weight[pairs],
+            **rows_of(self, _OF_PAIRS, pairs),
             unit=torch.unique(self.unit[pairs], return_inverse=True)[1],
         )
 
@@ -78,17 +84,21 @@ class StepPairs(StoredSteps):
     @classmethod
     def join(cls, parts: Sequence[StepPairs]) -> StepPairs:
         """Several roll-outs, or parts of one, as one; their units follow each other."""
-        weights = [part.weight for part in parts if part.weight is not None]
-        references = [part.reference_log_prob for part in parts if part.reference_log_prob is not None]
         steps = [len(part.start) for part in parts]
         return cls(
             **joined(parts),
-            reference_log_prob=torch.cat(references) if len(references) == len(parts) else None,
+            **joined_fields(parts, (*_OF_STEPS, *_OF_PAIRS)),
             chosen=renumbered([part.chosen for part in parts], steps),
             rejected=renumbered([part.rejected for part in parts], steps),
-            weight=torch.cat(weights) if len(weights) == len(parts) else None,
             unit=renumbered([part.unit for part in parts], [part.units() for part in parts]),
         )
+
+
+_OF_STEPS = ("reference_log_prob",)
+"""What not all roll-outs have, one value for each step."""
+
+_OF_PAIRS = ("weight", "loss_weight", "suspect")
+"""What not all roll-outs have, one value for each pair."""
 
 
 def step_batch(pairs: StepPairs, embeddings: PromptEmbeddings, *, share_between_pairs: bool) -> StepBatch:
@@ -119,15 +129,14 @@ def step_batch(pairs: StepPairs, embeddings: PromptEmbeddings, *, share_between_
         shared = pairs.start[pairs.chosen] == pairs.start[pairs.rejected]
         key = torch.cat([chosen, torch.where(shared, chosen, rejected)])
     first, start = first_of_each(key)
-    reference = pairs.reference_log_prob
+    everything = torch.arange(len(pairs))
     return StepBatch(
         **starts(pairs, steps[first], embeddings),
         next_latents=pairs.latents[pairs.end[steps]].to(device),
         start=start.to(device),
         chosen=chosen.to(device),
         rejected=rejected.to(device),
-        reference_log_prob=None if reference is None else reference[steps].to(device, widest_dtype(device)),
-        weight=None if pairs.weight is None else pairs.weight.to(device),
+        **on_device(rows_of(pairs, _OF_STEPS, steps) | rows_of(pairs, _OF_PAIRS, everything), device),
     )
 
 

@@ -18,6 +18,7 @@ from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.rollouts import RolloutSource, preference
 from seedpo.methods.sources.step_pairs import StepPairs, step_batch, with_reference
 from seedpo.methods.sources.supplies import Decode, Supplies
+from seedpo.methods.sources.weighing import Views, Weigher, build_weigher
 from seedpo.protocols import Denoiser, LatentReward, StepAwareReward
 
 logger = logging.getLogger(__name__)
@@ -49,12 +50,20 @@ class _Verdict:
 
     Attributes:
         scores: rewards of all candidates, (B, K).
+        views: what else is seen of them; ``None`` if nobody looks.
     """
 
     best: Tensor
     worst: Tensor
     clear: Tensor
     scores: Tensor
+    views: Views | None = None
+
+    @property
+    def winners(self) -> Tensor:
+        """The best candidates of prompts where they are clear; candidate k of prompt i has the number i K + k."""
+        rows = self.clear.nonzero()[:, 0]
+        return rows * self.scores.shape[1] + self.best[rows]
 
 
 class StepRollout:
@@ -84,6 +93,7 @@ class StepRollout:
         preview_decode: decodes the previews in place of the policy; for the first ``config.preview_checks`` roll-outs
             both do, and how often they agree is observed.
         reference: kind of the reference.
+        weigher: says how much each candidate teaches, by its preview; ``None``: all alike.
     """
 
     def __init__(
@@ -98,6 +108,7 @@ class StepRollout:
         decode: Decode | None = None,
         preview_decode: Decode | None = None,
         reference: ReferenceKind = "frozen",
+        weigher: Weigher | None = None,
     ) -> None:
         self.policy = policy
         self.reward = reward
@@ -110,6 +121,7 @@ class StepRollout:
         self.decode = decode or policy.decode
         self.preview_decode = preview_decode
         self.reference: ReferenceKind = reference
+        self.weigher = weigher
 
     @torch.no_grad()
     def __call__(
@@ -122,6 +134,7 @@ class StepRollout:
         prediction = self._predict(latents, timesteps[0], prompts)
         checked = self.preview_decode is not None and number < self.config.preview_checks
         pairs: list[StepPairs] = []
+        winners: list[Tensor] = []
         verdicts: list[_Verdict] = []
         agreed: list[bool] = []
         step = 0
@@ -130,10 +143,13 @@ class StepRollout:
             continued = torch.zeros(len(prompts), dtype=torch.int64)
             if block.latents.shape[1] > 1:
                 verdict = self._judge(block, prompts)
-                verdicts.append(verdict)
                 if verdict.clear.any():
                     pairs.append(self._pairs(block, verdict, prompts))
+                    before = sum(other.scores.numel() for other in verdicts)
+                    steps_of_each = int(self.sampler.has_density[list(block.steps)].sum())
+                    winners.append((before + verdict.winners).repeat_interleave(steps_of_each))
                     agreed += self._agreement(block, verdict, prompts) if checked else []
+                verdicts.append(verdict)
                 continued = torch.randint(self.config.candidates, (len(prompts),), generator=generator)
             latents, step = block.latents[rows, continued, -1], block.steps.stop
             if block.predictions is not None:
@@ -151,8 +167,12 @@ class StepRollout:
             )
         if not pairs:
             return None, observed
+        weighed, teaching = self._weighed(StepPairs.join(pairs), verdicts, torch.cat(winners), generator=generator)
+        observed |= teaching
+        if not len(weighed):
+            return None, observed
         whole = with_reference(
-            StepPairs.join(pairs),
+            weighed,
             policy,
             self.embeddings,
             sampling=self.sampling,
@@ -212,12 +232,33 @@ class StepRollout:
         """Scores every candidate: by its decoded preview, or as it is."""
         if block.previews is None:
             scores = self._score_latents(block.latents[:, :, -1], prompts, block.timestep)
+            views = None if self.weigher is None else Views(scores=scores)
         else:
-            scores = self._score(block.previews, prompts, block.timestep, self.preview_decode or self.decode)
+            images = (self.preview_decode or self.decode)(block.previews.flatten(0, 1))
+            scores = self._score(images, prompts, block.timestep)
+            views = self._views(images, prompts, scores, block.timestep)
         rows = torch.arange(len(prompts))
         best, worst = scores.argmax(1), scores.argmin(1)
         clear = preference(scores[rows, best], scores[rows, worst]) > self.min_gaps[block.steps.start]
-        return _Verdict(best=best, worst=worst, clear=clear, scores=scores)
+        return _Verdict(best=best, worst=worst, clear=clear, scores=scores, views=views)
+
+    def _weighed(
+        self, pairs: StepPairs, verdicts: Sequence[_Verdict], winners: Tensor, *, generator: torch.Generator
+    ) -> tuple[StepPairs, Mapping[str, float]]:
+        """The pairs of a roll-out with how much each teaches, without those that are left out, and what was observed.
+
+        Args:
+            pairs: of all verdicts.
+            verdicts: one after the other; candidate k of prompt i of n in verdict j has the number (j n + i) K + k.
+            winners: number of the candidate that wins each pair, (P,).
+            generator: of the roll-out.
+        """
+        views = [verdict.views for verdict in verdicts if verdict.views is not None]
+        if self.weigher is None or not views:
+            return pairs, {}
+        teaching = self.weigher.weigh(Views.join(views), winners, generator=generator)
+        included = teaching.included(winners).nonzero()[:, 0]
+        return replace(pairs, **teaching.of(winners)).select(included), teaching.observed
 
     @property
     def _judges_latents(self) -> bool:
@@ -231,14 +272,20 @@ class StepRollout:
         times = timestep.expand(len(repeated)).to(latents.device)
         return self.reward.score_latents(latents.flatten(0, 1), repeated, timestep=times).cpu().view(-1, count)
 
-    def _score(self, previews: Tensor, prompts: Sequence[str], timestep: Tensor, decode: Decode) -> Tensor:
-        """Scores (B, K) of previews (B, K, ...)."""
-        count = previews.shape[1]
-        repeated = [prompt for prompt in prompts for _ in range(count)]
-        images = decode(previews.flatten(0, 1))
+    def _score(self, images: Tensor, prompts: Sequence[str], timestep: Tensor) -> Tensor:
+        """Scores (B, K) of previews as images, K of each prompt in succession."""
+        repeated = [prompt for prompt in prompts for _ in range(len(images) // len(prompts))]
         assert not isinstance(self.reward, LatentReward)
         scores = self.reward(images, repeated, timestep=timestep.expand(len(repeated)).to(images.device))
-        return scores.cpu().view(-1, count)
+        return scores.cpu().view(len(prompts), -1)
+
+    def _views(self, images: Tensor, prompts: Sequence[str], scores: Tensor, timestep: Tensor) -> Views | None:
+        """What else is seen of previews as images."""
+        if self.weigher is None:
+            return None
+        repeated = [prompt for prompt in prompts for _ in range(scores.shape[1])]
+        times = timestep.expand(len(repeated)).to(images.device)
+        return self.weigher.look(images, repeated, scores, timestep=times)
 
     def _agreement(self, block: _Block, verdict: _Verdict, prompts: Sequence[str]) -> list[bool]:
         """Whether the policy's own decoding gives each clear pair the same order of rewards."""
@@ -246,7 +293,8 @@ class StepRollout:
         sides = torch.stack([verdict.best, verdict.worst], 1)[rows]
         clear_prompts = [prompts[row] for row in rows.tolist()]
         assert block.previews is not None
-        own = self._score(block.previews[rows[:, None], sides], clear_prompts, block.timestep, self.decode)
+        images = self.decode(block.previews[rows[:, None], sides].flatten(0, 1))
+        own = self._score(images, clear_prompts, block.timestep)
         previews = verdict.scores[rows[:, None], sides]
         return ((own[:, 0] > own[:, 1]) == (previews[:, 0] > previews[:, 1])).tolist()
 
@@ -331,6 +379,7 @@ def step_source(
     decode: Decode | None = None,
     preview_decode: Decode | None = None,
     reference: ReferenceKind = "frozen",
+    weigher: Weigher | None = None,
 ) -> RolloutSource[StepPairs, StepBatch]:
     """The source of SPO and LPO: :class:`StepRollout` in a :class:`seedpo.methods.sources.rollouts.RolloutSource`."""
     embeddings = PromptEmbeddings(policy)
@@ -345,6 +394,7 @@ def step_source(
             decode=decode,
             preview_decode=preview_decode,
             reference=reference,
+            weigher=weigher,
         ),
         prompts,
         embeddings,
@@ -376,4 +426,5 @@ def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource[Step
         decode=supplies.decode,
         preview_decode=supplies.preview_decode(),
         reference=config.reference.kind,
+        weigher=build_weigher(config.weighting, supplies),
     )

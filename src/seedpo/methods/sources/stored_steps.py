@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from seedpo.core.transitions import widest_dtype
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 
 
@@ -82,6 +83,27 @@ def renumbered(numbers: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
     """Numbers of the rows of each part, shifted by how many rows the parts before it have."""
     offsets = [sum(counts[:index]) for index in range(len(counts))]
     return torch.cat([some + offset for some, offset in zip(numbers, offsets, strict=True)])
+
+
+def rows_of(record: Any, names: Sequence[str], rows: Tensor) -> dict[str, Any]:
+    """Some rows of the fields of these names, each of which may be ``None``."""
+    fields = {name: getattr(record, name) for name in names}
+    return {name: None if values is None else values[rows] for name, values in fields.items()}
+
+
+def on_device(fields: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Fields on a device, float64 as the widest type that it has."""
+    types = {torch.float64: widest_dtype(device)}
+    return {
+        name: None if values is None else values.to(device, types.get(values.dtype, values.dtype))
+        for name, values in fields.items()
+    }
+
+
+def joined_fields(parts: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+    """The fields of these names of several records in succession; ``None`` unless all of them have one."""
+    fields = {name: [getattr(part, name) for part in parts] for name in names}
+    return {name: None if any(value is None for value in some) else torch.cat(some) for name, some in fields.items()}
 
 
 def rows_of_units(unit: Tensor, units: Tensor) -> Tensor:

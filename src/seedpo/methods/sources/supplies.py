@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from seedpo.core.draws import KeyedDraws
-from seedpo.protocols import Denoiser, LikesEncoder, PairEncoder, StatefulPairs
+from seedpo.protocols import Denoiser, Features, LikesEncoder, PairEncoder, StatefulPairs
 
 Decode = Callable[[Tensor], Tensor]
 """Latents (B, ...) to images (B, 3, height, width) in [0, 1]."""
 
 
-def _missing() -> Any:
+def _missing(name: str = "") -> Any:
     raise ValueError("the source asks for something that its run does not supply")
 
 
@@ -27,6 +27,8 @@ class Supplies:
         policy: the model that is trained.
         prompts: reads the prompts to draw images of.
         judge: builds what judges the images or previews: a reward, or people.
+        features: loads the features of a name, on the policy's device.
+        opinion: builds the reward of a name, on the policy's device.
         pairs: reads the labelled pairs, as they are and encoded.
         likes: reads the likes, as they are and encoded.
         draws: draws of pairs that runs share; ``None``: each run has its own.
@@ -39,6 +41,8 @@ class Supplies:
     policy: Denoiser
     prompts: Callable[[], Sequence[str]] = _missing
     judge: Callable[[], Any] = _missing
+    features: Callable[[str], Features] = _missing
+    opinion: Callable[[str], Any] = _missing
     pairs: Callable[[], tuple[StatefulPairs, PairEncoder]] = _missing
     likes: Callable[[], tuple[StatefulPairs, LikesEncoder]] = _missing
     draws: KeyedDraws | None = None

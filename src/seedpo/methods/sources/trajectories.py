@@ -17,6 +17,7 @@ from seedpo.methods.sources.judging import clear_pairs, judge
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.step_pairs import StepPairs, step_batch, with_reference
 from seedpo.methods.sources.supplies import Supplies
+from seedpo.methods.sources.weighing import Weigher, build_weigher, teaching_of_winners
 from seedpo.protocols import Comparisons, Denoiser, Reward
 
 
@@ -39,6 +40,7 @@ class TrajectoryRollout:
         embeddings: of the policy's prompts.
         empty_pairs: whether two images with equal rewards make a pair, too, of weight 0, as in D3PO's code.
         reference: kind of the reference.
+        weigher: says how much each image teaches; ``None``: all alike.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class TrajectoryRollout:
         embeddings: PromptEmbeddings | None = None,
         empty_pairs: bool = False,
         reference: ReferenceKind = "frozen",
+        weigher: Weigher | None = None,
     ) -> None:
         self.policy = policy
         self.reward = reward
@@ -60,6 +63,7 @@ class TrajectoryRollout:
         self.embeddings = embeddings or PromptEmbeddings(policy)
         self.empty_pairs = empty_pairs
         self.reference: ReferenceKind = reference
+        self.weigher = weigher
 
     def __call__(
         self, prompts: Sequence[str], *, generator: torch.Generator, number: int = 0
@@ -74,16 +78,23 @@ class TrajectoryRollout:
             self.embeddings.negative(len(repeated)),
             generator=generator,
         )
-        judgement = judge(self.reward, policy.decode(trajectory.latents[:, -1]), repeated, count=count)
+        pictures = policy.decode(trajectory.latents[:, -1])
+        judgement = judge(self.reward, pictures, repeated, count=count)
         preferred = clear_pairs(judgement, pairing="all", min_gap=self.config.min_gap, with_equal=self.empty_pairs)
-        chosen, rejected = preferred.chosen, preferred.rejected
-        observed = {**judgement.observed, "pairs_kept": len(chosen) / (len(repeated) * (count - 1) / 2)}
+        teaching = teaching_of_winners(
+            self.weigher, pictures, repeated, judgement, winners=preferred.chosen, generator=generator
+        )
+        included = teaching.included(preferred.chosen)
+        chosen, rejected = preferred.chosen[included], preferred.rejected[included]
+        kept = len(chosen) / (len(repeated) * (count - 1) / 2)
+        observed = {**judgement.observed, "pairs_kept": kept, **teaching.observed}
         if not len(chosen):
             return None, observed
         pair, step = self._drawn_steps(chosen, generator=generator)
         pairs = self._step_pairs(trajectory, chosen[pair], rejected[pair], step, prompts)
+        pairs = replace(pairs, **teaching.of(chosen[pair]))
         if self.empty_pairs:
-            pairs = replace(pairs, weight=(~preferred.equal).double()[pair])
+            pairs = replace(pairs, weight=(~preferred.equal[included]).double()[pair])
         if self.reference != "rollout":
             pairs = with_reference(
                 pairs,
@@ -162,6 +173,7 @@ def trajectory_source(
     world: int = 1,
     empty_pairs: bool = False,
     reference: ReferenceKind = "frozen",
+    weigher: Weigher | None = None,
 ) -> RolloutSource[StepPairs, StepBatch]:
     """D3PO's source of pairs; see :class:`TrajectoryRollout` and :class:`RolloutSource`."""
     embeddings = PromptEmbeddings(policy)
@@ -174,6 +186,7 @@ def trajectory_source(
             embeddings=embeddings,
             empty_pairs=empty_pairs,
             reference=reference,
+            weigher=weigher,
         ),
         prompts,
         embeddings,
@@ -203,4 +216,5 @@ def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource[Step
         world=supplies.world,
         empty_pairs=config.fidelity.empty_updates,
         reference=config.reference.kind,
+        weigher=build_weigher(config.weighting, supplies),
     )
