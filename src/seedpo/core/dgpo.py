@@ -66,7 +66,7 @@ def group_margin(
     return 2 * (advantages * rewards).mean(1)
 
 
-def dgpo_loss(margin: Tensor, *, reference_weight: float) -> Tensor:
+def dgpo_loss(margin: Tensor, *, reference_weight: float | Tensor) -> Tensor:
     """DGPO (arXiv 2510.08425): the loss of groups whose margin is m.
 
         L = -log sigma(m) / b,        dL/dtheta = sigma(S) mean_i A_i grad e_i,    S = -m
@@ -76,7 +76,7 @@ def dgpo_loss(margin: Tensor, *, reference_weight: float) -> Tensor:
 
     Args:
         margin: of :func:`group_margin`, (P,).
-        reference_weight: b.
+        reference_weight: b; of groups that differ in it, (P,).
 
     Returns:
         (P,).

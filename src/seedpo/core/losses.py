@@ -12,12 +12,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from seedpo.core.entropy import clipped_margin
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 LINEAR_SLOPE = 0.4
 """By how much the weight of `linear` falls for each unit of the margin: 0.2 beta D of the published code is -0.4 m."""
@@ -33,7 +30,7 @@ class LossConstants:
         dmpo_smoothing: probability that the label is wrong, alpha of arXiv 2507.07510; in (0, 0.5).
     """
 
-    beta: float | Tensor = 1.0
+    beta: Any = 1.0
     linear_floor: float = 0.001
     dmpo_smoothing: float = 0.01
 

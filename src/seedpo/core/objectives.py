@@ -118,7 +118,8 @@ def ipo_loss(margin: Tensor, constants: LossConstants) -> Tensor:
     the entropy term the optimum of a linear preference reward r is a Delta log policy - b Delta log reference = Delta
     r, so that m is what is regressed on 1/2; h = m / b keeps the paper's scale. Its gradient vanishes at m = 1/2.
     """
-    return (margin / constants.beta - 1 / (2 * constants.beta)).square()
+    losses: Tensor = (margin / constants.beta - 1 / (2 * constants.beta)).square()
+    return losses
 
 
 def hinge_loss(margin: Tensor, constants: LossConstants) -> Tensor:

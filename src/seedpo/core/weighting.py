@@ -87,6 +87,30 @@ def weighed(values: Tensor, loss_weight: Tensor | None) -> Tensor:
     return values if loss_weight is None else values * loss_weight.to(values)
 
 
+def balanced(advantages: Tensor) -> Tensor:
+    """Advantages above 0 scaled to add up to as much as those below 0 do, (P, G); all 0 where either side is empty.
+
+    An objective that compares the images of a group with each other needs a sum of 0: only then what every image of
+    the prompt has in common cancels.
+    """
+    above, below = advantages.clamp(min=0), advantages.clamp(max=0)
+    up, down = above.sum(1, keepdim=True), -below.sum(1, keepdim=True)
+    scaled = above * (down / torch.where(up > 0, up, 1.0)) + below
+    return torch.where((up > 0) & (down > 0), scaled, 0.0)
+
+
+def suspect_share(advantages: Tensor, suspect: Tensor) -> Tensor:
+    """Share of the advantages above 0 that suspect images have, (P,) in [0, 1]; 0 where none is above 0.
+
+    Args:
+        advantages: (P, G).
+        suspect: (P, G) bool.
+    """
+    above = advantages.clamp(min=0)
+    total = above.sum(1)
+    return (above * suspect).sum(1) / torch.where(total > 0, total, 1.0)
+
+
 def win_rates(scores: Tensor) -> Tensor:
     """Share of the other images of the group that each image beats, a tie counting half, (P, K) float64 in [0, 1]."""
     sign = (scores[:, :, None] - scores[:, None, :]).sign().double()

@@ -4,8 +4,9 @@ Each row of :data:`ANCHORS` is one term. :class:`Anchored` hands the objective a
 passes, so that the terms read the predictions that the objective made anyway, whatever the objective is.
 
 Kept: DiverseGRPO's distance of means without 1 / std^2, on the first steps alone if wanted (arXiv 2512.21514); DDRL's
-forward KL as the diffusion loss on data (arXiv 2512.04332). A supervised term on winners is usual beside DPO. Left out:
-DiverseGRPO's reward for rare images, and DDRL's guidance in the data term.
+forward KL as the diffusion loss on data (arXiv 2512.04332); GARDO's KL of suspects alone (arXiv 2512.24138). A
+supervised term on winners is usual beside DPO. Left out: DiverseGRPO's reward for rare images, and DDRL's guidance in
+the data term.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from seedpo.core.draws import KeyedDraws
 from seedpo.core.processes import Process
 from seedpo.core.sampling import Sampler, SamplingSettings
 from seedpo.core.transitions import squared_distance
-from seedpo.core.types import Conditioning, ImagePairs, Likes, LossOutput, StepBatch, Steps
+from seedpo.core.types import Conditioning, ImageGroups, ImagePairs, Likes, LossOutput, StepBatch, StepGroups, Steps
 from seedpo.methods.noising import drawn, noised
 from seedpo.methods.settings import AnchorConfig, MethodConfig
 from seedpo.protocols import Method, Policy
@@ -117,6 +118,9 @@ class Form(Protocol):
     def is_early(self, process: Process, batch: Any, asked: ForwardPass) -> Tensor:
         """Which of the means are at early times, (S,) bool."""
 
+    def is_suspect(self, batch: Any) -> Tensor:
+        """Which of the means are of suspects, (S,) bool."""
+
     def winner_errors(self, process: Process, batch: Any, asked: ForwardPass) -> Tensor:
         """Errors of what is preferred, one for each pair or like; 0 where nothing is."""
 
@@ -131,6 +135,11 @@ class NoiseForm:
     def is_early(self, process: Process, batch: Any, asked: ForwardPass) -> Tensor:
         """By the noisiest third of the time scale."""
         return is_early_time(asked.timestep, process)
+
+    def is_suspect(self, batch: ImagePairs | ImageGroups) -> Tensor:
+        """Both images of suspect pairs, or the suspect images of groups."""
+        assert batch.suspect is not None
+        return batch.suspect.flatten() if isinstance(batch, ImageGroups) else batch.suspect.repeat(2)
 
     def winner_errors(self, process: Process, batch: ImagePairs | Likes, asked: ForwardPass) -> Tensor:
         """Mean squared errors of the preferred images of pairs, whose rows come first, or of liked ones, (B,)."""
@@ -176,6 +185,14 @@ class StepForm:
         """By the first third of the sampler's steps."""
         return is_early_step(batch.timestep, process, self.sampling.num_inference_steps)
 
+    def is_suspect(self, batch: StepBatch | StepGroups) -> Tensor:
+        """The x_t from which a step of a suspect pair or image starts."""
+        assert batch.suspect is not None
+        marked = torch.zeros_like(batch.timestep, dtype=torch.bool)
+        for steps in (batch.chosen, batch.rejected) if isinstance(batch, StepBatch) else (slice(None),):
+            marked[batch.start[steps][batch.suspect]] = True
+        return marked
+
     def winner_errors(self, process: Process, batch: StepBatch, asked: ForwardPass) -> Tensor:
         """Mean squared distance of the preferred next latents from the mean of their step, (P,)."""
         means = self.means(process, batch, asked, asked.prediction)
@@ -202,6 +219,7 @@ class Sight:
         form: how the batch is read.
         config: the anchors of the run.
         draws: time and noise of data.
+        gated: whether `kl` acts on suspects alone.
     """
 
     policy: RememberingPolicy
@@ -210,6 +228,7 @@ class Sight:
     form: Form
     config: AnchorConfig
     draws: KeyedDraws
+    gated: bool = False
 
 
 def _kl(sight: Sight) -> Tensor:
@@ -224,6 +243,8 @@ def _kl(sight: Sight) -> Tensor:
         distance = squared_distance(means, anchors)
         if sight.config.steps == "early":
             distance = distance * form.is_early(policy.process, batch, asked)
+        if sight.gated:
+            distance = distance * form.is_suspect(batch)
         distances.append(distance)
     return torch.cat(distances)
 
@@ -257,12 +278,14 @@ class Anchored:
         config: weights and what they mean.
         form: how its batches are read.
         draws: time and noise of the anchor `data`, by pair and visit.
+        gated: whether the anchor `kl` acts on suspects alone.
     """
 
     method: Method[Any]
     config: AnchorConfig
     form: Form
     draws: KeyedDraws
+    gated: bool = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.method, name)  # what an objective does besides, such as filling a cache
@@ -280,7 +303,15 @@ class Anchored:
             batch, data = batch.batch, batch.data
         remembering = RememberingPolicy(policy)
         output = self.method.loss(remembering, batch, generator=generator)
-        sight = Sight(policy=remembering, batch=batch, data=data, form=self.form, config=self.config, draws=self.draws)
+        sight = Sight(
+            policy=remembering,
+            batch=batch,
+            data=data,
+            form=self.form,
+            config=self.config,
+            draws=self.draws,
+            gated=self.gated,
+        )
         losses, metrics = output.losses, dict(output.metrics)
         for name, weight in self.config.weights.items():
             term = ANCHORS[name](sight).mean().to(losses)
@@ -297,4 +328,5 @@ def anchored(method: Method[Any], config: MethodConfig, *, log_prob: Literal["no
     if config.reference.kind == "frozen":  # the model before training, which the objective asks anyway
         anchor = anchor.model_copy(update={"toward": "reference"})
     form: Form = NoiseForm() if log_prob == "noise" else StepForm(config.sampling)
-    return Anchored(method=method, config=anchor, form=form, draws=KeyedDraws(seed=config.seed))
+    draws, gated = KeyedDraws(seed=config.seed), config.weighting.gate_anchor
+    return Anchored(method=method, config=anchor, form=form, draws=draws, gated=gated)

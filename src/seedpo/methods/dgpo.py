@@ -17,6 +17,7 @@ from seedpo.core.noise_weights import MIN_SNR_GAMMA, NOISE_WEIGHTS
 from seedpo.core.sampling import draw_noise
 from seedpo.core.transitions import Reduction, noise_log_prob
 from seedpo.core.types import ImageGroups, LossOutput
+from seedpo.core.weighting import balanced, suspect_share, temperature_factor, weighed
 from seedpo.methods.noising import distance, noised
 from seedpo.methods.settings import MethodConfig
 from seedpo.protocols import Policy, ReferenceCache
@@ -33,6 +34,7 @@ class DGPO:
         min_snr_gamma: limit of `min-snr`.
         advantage_limit: advantages are held in [-limit, limit]; ``None``: they are not.
         clip_range: of :func:`seedpo.core.dgpo.hold_clipped`; ``None``: no clipping.
+        suspect_anchor: kappa; a and b of a group grow with the suspect share of its advantages above 0.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class DGPO:
         min_snr_gamma: float = MIN_SNR_GAMMA,
         advantage_limit: float | None = None,
         clip_range: float | None = None,
+        suspect_anchor: float = 0.0,
     ) -> None:
         self.policy_weight = policy_weight
         self.reference_weight = reference_weight
@@ -53,6 +56,7 @@ class DGPO:
         self.min_snr_gamma = min_snr_gamma
         self.advantage_limit = advantage_limit
         self.clip_range = clip_range
+        self.suspect_anchor = suspect_anchor
 
     def loss(self, policy: Policy, batch: ImageGroups, *, generator: torch.Generator) -> LossOutput:
         """Losses of P groups of G images: one forward of P G rows for the policy, and one for the reference.
@@ -83,13 +87,15 @@ class DGPO:
                 for some in (prediction, reference_prediction)
             )
         )
-        advantages = limited(batch.advantages, self.advantage_limit).to(log_prob)
+        advantages = self._advantages(batch).to(log_prob)
         metrics = {}
         if self.clip_range is not None:
             held = is_held(log_prob, reference, advantages, clip_range=self.clip_range)
             metrics["clipped"] = held.to(log_prob).mean(1)
             log_prob = hold_clipped(log_prob, reference, advantages, clip_range=self.clip_range)
-        margin = group_margin(
+        suspect = None if batch.suspect is None else suspect_share(advantages, batch.suspect)
+        factor = temperature_factor(suspect, self.suspect_anchor)
+        margin = factor * group_margin(
             log_prob,
             reference,
             advantages,
@@ -97,13 +103,19 @@ class DGPO:
             reference_weight=self.reference_weight,
         )
         return LossOutput(
-            losses=dgpo_loss(margin, reference_weight=self.reference_weight),
+            losses=dgpo_loss(margin, reference_weight=self.reference_weight * factor),
             metrics={
                 **_metrics(margin.detach(), log_prob.detach() - reference, advantages),
                 **metrics,
                 "distance": distance(prediction, reference_prediction).view(groups, count).mean(1),
             },
         )
+
+    def _advantages(self, batch: ImageGroups) -> Tensor:
+        """Those of the batch, weighed and limited, (P, G); weighed ones are made to add up to 0 again."""
+        if batch.loss_weight is None:
+            return limited(batch.advantages, self.advantage_limit)
+        return balanced(limited(weighed(batch.advantages, batch.loss_weight), self.advantage_limit))
 
 
 def limited(advantages: Tensor, limit: float | None) -> Tensor:
@@ -135,4 +147,5 @@ def group_objective(
         min_snr_gamma=config.min_snr_gamma or MIN_SNR_GAMMA,
         advantage_limit=config.objective.advantage_limit,
         clip_range=config.objective.error_clip,
+        suspect_anchor=config.weighting.suspect_anchor,
     )

@@ -19,6 +19,7 @@ from seedpo.core.policy_gradient import clipped_policy_loss, is_clipped
 from seedpo.core.sampling import Sampler, SamplingSettings
 from seedpo.core.transitions import Reduction, gaussian_kl, gaussian_log_prob, scaled_square, squared_distance
 from seedpo.core.types import LossOutput, StepGroups
+from seedpo.core.weighting import temperature_factor, weighed
 from seedpo.methods.settings import MethodConfig
 from seedpo.protocols import Policy, ReferenceCache
 
@@ -33,6 +34,7 @@ class GRPO:
         reduction: ``mean`` over the latent dimensions as published, or ``sum``, of log-probabilities and KL.
         advantage_limit: advantages are held in [-limit, limit]; ``None``: they are not.
         square: whether -|x' - mean|^2 stands for the log-probability, as in the published code of CPS.
+        suspect_anchor: kappa: the KL of steps of suspect images weighs beta (1 + kappa).
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class GRPO:
         reduction: Reduction = "mean",
         advantage_limit: float | None = None,
         square: bool = False,
+        suspect_anchor: float = 0.0,
     ) -> None:
         self.kl_weight = kl_weight
         self.sampling = sampling
@@ -51,6 +54,7 @@ class GRPO:
         self.reduction: Reduction = reduction
         self.advantage_limit = advantage_limit
         self.square = square
+        self.suspect_anchor = suspect_anchor
 
     def loss(self, policy: Policy, batch: StepGroups, *, generator: torch.Generator) -> LossOutput:
         """Losses of steps: one forward of the policy, and one of the reference if the KL counts.
@@ -68,7 +72,7 @@ class GRPO:
             log_prob, rollout = (scaled_square(values, step.std, entries) for values in (log_prob, rollout))
         if self.reduction == "mean":
             log_prob, rollout = log_prob / entries, rollout / entries
-        advantage = batch.advantage.to(log_prob)
+        advantage = weighed(batch.advantage.to(log_prob), batch.loss_weight)
         if self.advantage_limit is not None:
             advantage = advantage.clamp(-self.advantage_limit, self.advantage_limit)
         losses = clipped_policy_loss(log_prob, rollout, advantage, clip_range=self.clip_range)
@@ -84,7 +88,7 @@ class GRPO:
             with policy.reference():
                 reference = sampler.gaussians(batch)
             kl = gaussian_kl(step, reference, reduction=self.reduction)
-            losses = losses + self.kl_weight * kl
+            losses = losses + self.kl_weight * temperature_factor(batch.suspect, self.suspect_anchor) * kl
             metrics |= {"kl": kl.detach(), "distance": squared_distance(step.mean, reference.mean).detach()}
         return LossOutput(losses=losses, metrics=metrics, spreads=("ratio",))
 
@@ -100,4 +104,5 @@ def group_policy_objective(
         reduction=config.reduction,
         advantage_limit=config.objective.advantage_limit,
         square=config.fidelity.cps_square,
+        suspect_anchor=config.weighting.suspect_anchor,
     )

@@ -16,6 +16,7 @@ from seedpo.core.nft import nft_errors, nft_loss
 from seedpo.core.sampling import draw_noise
 from seedpo.core.transitions import Reduction
 from seedpo.core.types import ImageGroups, LossOutput
+from seedpo.core.weighting import weighed
 from seedpo.methods.noising import distance, noised
 from seedpo.methods.settings import MethodConfig
 from seedpo.protocols import Policy, ReferenceCache
@@ -64,7 +65,8 @@ class DiffusionNFT:
             beta=self.beta,
             reduction=self.reduction,
         )
-        losses = nft_loss(positive, negative, batch.advantages.flatten(), beta=self.beta, limit=self.advantage_limit)
+        advantages = weighed(batch.advantages, batch.loss_weight).flatten()
+        losses = nft_loss(positive, negative, advantages, beta=self.beta, limit=self.advantage_limit)
         metrics = {
             "error/positive": positive,
             "error/negative": negative,

@@ -80,12 +80,10 @@ class ImageRollout:
         member, possible = self._members(judgement)
         of_pairs = self.packing == "pairs"
         winners = member[:, 0] if of_pairs else member[excess(judgement.scores).flatten()[member] > 0]
-        teaching = teaching_of_winners(
-            self.weigher, pictures, repeated, judgement, winners=winners, generator=generator
-        )
-        if of_pairs:
-            member = member[teaching.included(member[:, 0])]
+        teaching = teaching_of_winners(self.weigher, pictures, repeated, judgement, winners=winners, lot=number)
         observed = {**judgement.observed, f"{self.packing}_kept": len(member) / possible, **teaching.observed}
+        if of_pairs:
+            member = member[teaching.included(winners)]
         if not len(member):
             return None, observed
         drawn = DrawnImages(

@@ -13,6 +13,7 @@ from seedpo.core.advantages import group_advantages
 from seedpo.core.sampling import Sampler, draw_noise, step_candidates
 from seedpo.core.transitions import Gaussian, drawn_log_prob, widest_dtype
 from seedpo.core.types import StepGroups
+from seedpo.core.weighting import excess
 from seedpo.errors import ConfigError
 from seedpo.methods.settings import GroupConfig, MethodConfig, SamplingConfig, StepGroupConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
@@ -22,12 +23,16 @@ from seedpo.methods.sources.stored_steps import (
     StoredSteps,
     first_of_each,
     joined,
+    joined_fields,
+    on_device,
     renumbered,
+    rows_of,
     rows_of_units,
     selected,
     starts,
 )
 from seedpo.methods.sources.supplies import Supplies
+from seedpo.methods.sources.weighing import Teaching, Weigher, build_weigher, teaching_of_winners
 from seedpo.protocols import Comparisons, Denoiser, Reward
 
 
@@ -38,11 +43,15 @@ class JudgedSteps(StoredSteps):
     Attributes:
         advantage: of the image of each step in its group, (N,) float64.
         log_prob: log of the policy that drew each step, summed, in nats, (N,) float64.
+        loss_weight: what the advantage of each step is multiplied by, (N,) float64; ``None``: 1 throughout.
+        suspect: whether second opinions doubt the reward of its image, (N,) bool; ``None`` if there are none.
         unit: steps with the same number are handed out together, (N,) int64, from 0 without gaps.
     """
 
     advantage: Tensor
     log_prob: Tensor
+    loss_weight: Tensor | None = None
+    suspect: Tensor | None = None
     unit: Tensor
 
     def units(self) -> int:
@@ -54,8 +63,7 @@ class JudgedSteps(StoredSteps):
         steps = rows_of_units(self.unit, units)
         return JudgedSteps(
             **selected(self, steps),
-            advantage=self.advantage[steps],
-            log_prob=self.log_prob[steps],
+            **rows_of(self, _OF_STEPS, steps),
             unit=torch.unique(self.unit[steps], return_inverse=True)[1],
         )
 
@@ -64,10 +72,14 @@ class JudgedSteps(StoredSteps):
         """Several roll-outs as one; their units follow each other."""
         return cls(
             **joined(parts),
-            advantage=torch.cat([part.advantage for part in parts]),
-            log_prob=torch.cat([part.log_prob for part in parts]),
+            **joined_fields(parts, _OF_STEPS),
             unit=renumbered([part.unit for part in parts], [part.units() for part in parts]),
         )
+
+
+_OF_TEACHING = ("loss_weight", "suspect")
+_OF_STEPS = ("advantage", "log_prob", *_OF_TEACHING)
+"""What there is of each step; how much it teaches, not all roll-outs know."""
 
 
 def step_groups(steps: JudgedSteps, embeddings: PromptEmbeddings, *, share: bool) -> StepGroups:
@@ -88,6 +100,7 @@ def step_groups(steps: JudgedSteps, embeddings: PromptEmbeddings, *, share: bool
         start=start.to(device),
         advantage=steps.advantage.to(device, widest_dtype(device)),
         rollout_log_prob=steps.log_prob.to(device, widest_dtype(device)),
+        **on_device(rows_of(steps, _OF_TEACHING, torch.arange(len(steps.start))), device),
     )
 
 
@@ -127,6 +140,7 @@ class StepGroupRollout:
         groups: images and prompts per roll-out, which groups are kept, and what an advantage is.
         config: which steps are random.
         embeddings: of the policy's prompts.
+        weigher: says how much each image teaches; ``None``: all alike.
 
     Raises:
         ConfigError: if there are fewer steps with a density than are to be random.
@@ -141,6 +155,7 @@ class StepGroupRollout:
         groups: GroupConfig,
         config: StepGroupConfig,
         embeddings: PromptEmbeddings | None = None,
+        weigher: Weigher | None = None,
     ) -> None:
         self.policy = policy
         self.judge = judge
@@ -148,6 +163,7 @@ class StepGroupRollout:
         self.config = config
         self.sampler = Sampler(policy, sampling)
         self.embeddings = embeddings or PromptEmbeddings(policy)
+        self.weigher = weigher
         self.trainable_steps = trainable_steps(self.sampler, config)
 
     @torch.no_grad()
@@ -158,13 +174,16 @@ class StepGroupRollout:
         count = self.groups.images_per_prompt
         repeated = [prompt for prompt in prompts for _ in range(count)]
         paths = self._walk(prompts, self._window(generator), generator=generator)
-        judgement = judge(self.judge, self.policy.decode(paths.clean), repeated, count=count)
+        pictures = self.policy.decode(paths.clean)
+        judgement = judge(self.judge, pictures, repeated, count=count)
         clear = judgement.clear(self.groups.min_gap)
-        observed = {**judgement.observed, "groups_kept": clear.float().mean().item()}
+        winners = ((excess(judgement.scores) > 0) & clear[:, None]).flatten().nonzero()[:, 0]
+        teaching = teaching_of_winners(self.weigher, pictures, repeated, judgement, winners=winners, lot=number)
+        observed = {**judgement.observed, "groups_kept": clear.float().mean().item(), **teaching.observed}
         if not clear.any():
             return None, observed
         advantages = group_advantages(judgement.scores, normalise=self.groups.normalise)
-        steps = self._steps(paths, advantages, prompts)
+        steps = self._steps(paths, advantages, teaching, prompts)
         # The units of a prompt follow each other: (P, units of a prompt).
         units = torch.arange(steps.units()).view(len(prompts), -1)[clear]
         return steps.take(units.flatten()), observed
@@ -226,14 +245,16 @@ class StepGroupRollout:
         prediction = self.sampler.predict(latents, now, conditioning, self.embeddings.negative(len(latents)))
         return self.policy.process.step(prediction, latents, now, then, eta=eta)
 
-    def _steps(self, paths: _Paths, advantages: Tensor, prompts: Sequence[str]) -> JudgedSteps:
+    def _steps(self, paths: _Paths, advantages: Tensor, teaching: Teaching, prompts: Sequence[str]) -> JudgedSteps:
         """All random steps, those of a prompt in succession: step, then image, (P, W, G) in one row."""
         shape = (len(prompts), len(paths.window), self.groups.images_per_prompt)
         timesteps, next_timesteps = (times[paths.window] for times in self.sampler.timesteps)
         unit = torch.arange(shape[0] * shape[1] * shape[2])
         if self.config.update_per == "group":
             unit = torch.arange(shape[0] * shape[1]).repeat_interleave(shape[2])
+        image = torch.arange(shape[0] * shape[2]).view(shape[0], 1, shape[2]).expand(shape).flatten()
         return JudgedSteps(
+            **teaching.of(image),
             latents=paths.latents,
             start=paths.start.transpose(0, 1).flatten(),
             end=paths.end.transpose(0, 1).flatten(),
@@ -276,6 +297,7 @@ def build_source(config: MethodConfig, supplies: Supplies) -> RolloutSource[Judg
             groups=config.groups,
             config=config.step_groups,
             embeddings=embeddings,
+            weigher=build_weigher(config.weighting, supplies),
         ),
         supplies.prompts(),
         embeddings,

@@ -167,7 +167,7 @@ class StepRollout:
             )
         if not pairs:
             return None, observed
-        weighed, teaching = self._weighed(StepPairs.join(pairs), verdicts, torch.cat(winners), generator=generator)
+        weighed, teaching = self._weighed(StepPairs.join(pairs), verdicts, torch.cat(winners), lot=number)
         observed |= teaching
         if not len(weighed):
             return None, observed
@@ -243,7 +243,7 @@ class StepRollout:
         return _Verdict(best=best, worst=worst, clear=clear, scores=scores, views=views)
 
     def _weighed(
-        self, pairs: StepPairs, verdicts: Sequence[_Verdict], winners: Tensor, *, generator: torch.Generator
+        self, pairs: StepPairs, verdicts: Sequence[_Verdict], winners: Tensor, *, lot: int
     ) -> tuple[StepPairs, Mapping[str, float]]:
         """The pairs of a roll-out with how much each teaches, without those that are left out, and what was observed.
 
@@ -251,12 +251,12 @@ class StepRollout:
             pairs: of all verdicts.
             verdicts: one after the other; candidate k of prompt i of n in verdict j has the number (j n + i) K + k.
             winners: number of the candidate that wins each pair, (P,).
-            generator: of the roll-out.
+            lot: as for :meth:`seedpo.methods.sources.weighing.Weigher.weigh`.
         """
         views = [verdict.views for verdict in verdicts if verdict.views is not None]
         if self.weigher is None or not views:
             return pairs, {}
-        teaching = self.weigher.weigh(Views.join(views), winners, generator=generator)
+        teaching = self.weigher.weigh(Views.join(views), winners, lot=lot)
         included = teaching.included(winners).nonzero()[:, 0]
         return replace(pairs, **teaching.of(winners)).select(included), teaching.observed
 

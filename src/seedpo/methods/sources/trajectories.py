@@ -82,11 +82,11 @@ class TrajectoryRollout:
         judgement = judge(self.reward, pictures, repeated, count=count)
         preferred = clear_pairs(judgement, pairing="all", min_gap=self.config.min_gap, with_equal=self.empty_pairs)
         teaching = teaching_of_winners(
-            self.weigher, pictures, repeated, judgement, winners=preferred.chosen, generator=generator
+            self.weigher, pictures, repeated, judgement, winners=preferred.chosen, lot=number
         )
         included = teaching.included(preferred.chosen)
         chosen, rejected = preferred.chosen[included], preferred.rejected[included]
-        kept = len(chosen) / (len(repeated) * (count - 1) / 2)
+        kept = len(included) / (len(repeated) * (count - 1) / 2)
         observed = {**judgement.observed, "pairs_kept": kept, **teaching.observed}
         if not len(chosen):
             return None, observed

@@ -111,16 +111,17 @@ class Weigher:
             opinions = torch.stack([ask(images, prompts, **told).cpu().view_as(scores) for ask in self.opinions])
         return Views(scores=scores, distances=distances, opinions=opinions)
 
-    def weigh(self, views: Views, winning: Tensor, *, generator: torch.Generator) -> Teaching:
+    def weigh(self, views: Views, winning: Tensor, *, lot: int) -> Teaching:
         """How much images teach.
 
         Args:
             views: of all images of a roll-out, (P, K).
             winning: numbers of those that are preferred to others, each once or more, from 0 over all groups; at least
                 one.
-            generator: of the roll-out; draws which of equal images are suspects or outliers.
+            lot: seed of what decides among equal images, such as the number of the roll-out. The roll-out's own
+                generator is left alone, so that an opinion that changes nothing changes no draw either.
         """
-        config, observed = self.config, dict[str, float]()
+        config, observed, generator = self.config, dict[str, float](), torch.Generator().manual_seed(lot)
         winners = torch.zeros_like(views.scores, dtype=torch.bool)
         winners.view(-1)[winning] = True
         out = torch.zeros_like(winners)
@@ -150,7 +151,7 @@ def teaching_of_winners(
     judgement: Judgement,
     *,
     winners: Tensor,
-    generator: torch.Generator,
+    lot: int,
 ) -> Teaching:
     """How much finished images teach; all alike without a weigher, or without winners.
 
@@ -160,11 +161,11 @@ def teaching_of_winners(
         prompts: one for each image.
         judgement: of the reward.
         winners: numbers of the images that are preferred to others, each once or more.
-        generator: of the roll-out.
+        lot: as for :meth:`Weigher.weigh`.
     """
     if weigher is None or not len(winners):
         return ALIKE
-    return weigher.weigh(weigher.look(images, prompts, judgement.scores), winners, generator=generator)
+    return weigher.weigh(weigher.look(images, prompts, judgement.scores), winners, lot=lot)
 
 
 def build_weigher(config: WeightingConfig, supplies: Supplies) -> Weigher | None:
