@@ -83,7 +83,6 @@ def test_a_reference_that_moves_is_one_more_copy_of_the_trained_weights(tmp_path
         ),
         pytest.param("spo", {"batch_size": 3, "steps": {"candidates": 3}}, marks=slow),
         ("spo", {"batch_size": 3, "weighting": {"second_opinion": "scenes-plain", "outliers": 0.3}}),
-        ("dgpo", {"batch_size": 2, "groups": SMALL_GROUPS, "weighting": {"second_opinion": "scenes-plain"}}),
         ("online-dpo", {"batch_size": 6, "groups": {"images_per_prompt": 3, "pairs": "all"}}),
         pytest.param("online-dpo", {"batch_size": 2, "groups": {"images_per_prompt": 3}}, marks=slow),
         ("dgpo", {"batch_size": 2, "groups": {"images_per_prompt": 3}}),
