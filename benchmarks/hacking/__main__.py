@@ -2,7 +2,8 @@
 
 In the phase `development` every contender is trained with every option, on seeds and prompts of its own. In the phase
 `final` the option that the rule of benchmarks/hacking/plan.md chooses is trained with other seeds and evaluated on
-other prompts. Finished runs are kept, so the command can be interrupted and repeated.
+other prompts; `long` trains it ten times as long. Finished runs are kept, so that the command can be interrupted and
+repeated.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 # Before the first import of torch: one thread, on which the numbers depend neither on the machine nor on its load.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from benchmarks.hacking.analysis import ENTRIES, chosen
+from benchmarks.hacking.analysis import entering
 from benchmarks.hacking.contenders import CONTENDERS, PHASES, Contender
 from benchmarks.hacking.results import Results, collect
 from benchmarks.hacking.running import Task, run_task
@@ -34,20 +35,22 @@ def development_tasks(worlds: Sequence[str], contenders: Sequence[Contender], se
                     yield Task(world=world, contender=contender.name, option=option, phase="development", index=index)
 
 
-def final_tasks(worlds: Sequence[str], contenders: Sequence[Contender], seeds: int, results: Results) -> Iterator[Task]:
-    """The chosen option of each contender, seed by seed.
+def final_tasks(
+    worlds: Sequence[str], contenders: Sequence[Contender], seeds: int, results: Results, phase: str = "final"
+) -> Iterator[Task]:
+    """The chosen option of each contender that enters, seed by seed.
 
     Of the base method, those that are chosen for what sampling makes of its runs are trained too.
     """
+    settings = {
+        (world, entry.contender, choice.option): None
+        for world in worlds
+        for entry, choice in entering(results, world).items()
+        if CONTENDERS[entry.contender] in contenders
+    }
     for index in range(seeds):
-        for world in worlds:
-            choices = {
-                (entry.contender, choice.option): None
-                for entry in ENTRIES
-                if CONTENDERS[entry.contender] in contenders and (choice := chosen(results, world, entry)) is not None
-            }
-            for contender, option in choices:
-                yield Task(world=world, contender=contender, option=option, phase="final", index=index)
+        for world, contender, option in settings:
+            yield Task(world=world, contender=contender, option=option, phase=phase, index=index)
 
 
 def all_tasks() -> Iterator[Task]:
@@ -73,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs; finished ones are kept")
     parser.add_argument("--phase", choices=[*PHASES, "collect"], required=True, help="what is trained")
-    parser.add_argument("--seeds", type=int, help="seeds (default: 3 of the development, 5 of the final comparison)")
+    parser.add_argument("--seeds", type=int, help="seeds (default: 3 of the development, else 8)")
     parser.add_argument("--only", action="append", choices=list(CONTENDERS), help="a contender; repeatable")
     parser.add_argument("--world", action="append", choices=list(WORLDS), help="a world; repeatable")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at the same time")
@@ -82,8 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tasks: list[Task] = []
     if options.phase == "development":
         tasks = list(development_tasks(worlds, contenders, options.seeds or 3))
-    elif options.phase == "final":
-        tasks = list(final_tasks(worlds, contenders, options.seeds or 5, finished(options.out)))
+    elif options.phase in PHASES:
+        tasks = list(final_tasks(worlds, contenders, options.seeds or 8, finished(options.out), options.phase))
     run_unfinished(tasks, run_task, options.out, processes=options.processes, label=options.phase)
     print(f"results: {collect(options.out, [task.name for task in all_tasks()], options.out / 'results.json')}")
     return 0

@@ -160,6 +160,18 @@ def chosen(results: Results, world: str, entry: Entry) -> Choice | None:
     return Choice(option=option, gain=tried[option], tried=tried)
 
 
+ENTERING = 2
+"""Contenders of each role that enter the final comparison of a world, besides all controls."""
+
+
+def entering(results: Results, world: str) -> dict[Entry, Choice]:
+    """All controls, and of rivals and own terms those with the largest gains on the development seeds."""
+    choices = {entry: choice for entry in ENTRIES if (choice := chosen(results, world, entry)) is not None}
+    ranked = sorted(choices, key=lambda entry: -choices[entry].gain)
+    best = [entry for role in ("rival", "own") for entry in [one for one in ranked if one.role == role][:ENTERING]]
+    return {entry: choice for entry, choice in choices.items() if entry.role == "control" or entry in best}
+
+
 def _means(trails: Pool) -> dict[int, list[Trail]]:
     return {seed: [trail.mean() for trail in row] for seed, row in trails.items()}
 
@@ -249,9 +261,9 @@ def _number(value: float) -> float:
     return value if math.isfinite(value) else -math.inf
 
 
-def final_rows(results: Results, worlds: Sequence[str]) -> dict[str, list[Row]]:
+def final_rows(results: Results, worlds: Sequence[str], phase: str = "final") -> dict[str, list[Row]]:
     """The finished entries of every world, with p-values corrected for all of them together."""
-    rows = {world: _rows(results, world) for world in worlds}
+    rows = {world: _rows(results, world, phase) for world in worlds}
     tested = [
         (world, place) for world in worlds for place, row in enumerate(rows[world]) if row.entry.role != "control"
     ]
@@ -261,9 +273,9 @@ def final_rows(results: Results, worlds: Sequence[str]) -> dict[str, list[Row]]:
     return rows
 
 
-def _rows(results: Results, world: str) -> list[Row]:
+def _rows(results: Results, world: str, phase: str) -> list[Row]:
     choices = {entry: choice for entry in ENTRIES if (choice := chosen(results, world, entry)) is not None}
-    runs = {entry: results.seeds(world, entry.contender, choice.option, "final") for entry, choice in choices.items()}
+    runs = {entry: results.seeds(world, entry.contender, choice.option, phase) for entry, choice in choices.items()}
     pools = {
         (entry, key): trails
         for entry, some in runs.items()

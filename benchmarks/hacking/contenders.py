@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,7 +13,8 @@ from benchmarks.objectives.contenders import WORLDS as MODELS
 from benchmarks.phases import CHOICE, COMPARISON, Phase
 from seedpo.settings import merge, nested
 
-PHASES: Mapping[str, Phase] = {"development": CHOICE, "final": COMPARISON}
+PHASES: Mapping[str, Phase] = {"development": CHOICE, "final": COMPARISON, "long": COMPARISON}
+"""The phase ``long`` trains what the final comparison does, ten times as long."""
 
 SHARED: Mapping[str, Any] = {
     "prompts": "scenes-training",
@@ -29,8 +31,8 @@ SECOND_OPINION = "scenes-scorer"
 METRICS = ("truth", "attribute_accuracy", "free_spread", "free_spread_right", "pairwise_diversity")
 """What evaluations measure besides the rewards."""
 
-EVALUATIONS = 6
-"""Of a run, after equal parts of it, besides that before training."""
+EVALUATIONS: Mapping[str, int] = {"development": 6, "final": 6, "long": 12}
+"""Of a run in each phase, after equal parts of it, besides that before training."""
 
 SAMPLED = ("strength", "mixing", "best of n")
 """Controls of sampling, which train nothing: what they make of the base method's runs."""
@@ -147,20 +149,22 @@ CONTENDERS: Mapping[str, Contender] = {
 
 REWARD_SCALES: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "scenes": {
-        "jpeg-compressibility": (-1.04, 0.0323),
-        "jpeg-incompressibility": (1.04, 0.0323),
-        "scenes-scorer": (12.8, 0.578),
-        "scenes-vividness": (17.2, 0.779),
-        "scenes-few": (2.76, 0.136),
+        "jpeg-compressibility": (-1.04, 0.046),
+        "jpeg-incompressibility": (1.04, 0.046),
+        "scenes-few": (2.76, 0.218),
+        "scenes-scorer": (12.8, 0.67),
+        "scenes-vividness": (17.2, 0.91),
     },
     "scenes-flow": {
-        "jpeg-compressibility": (-1.03, 0.0419),
-        "jpeg-incompressibility": (1.03, 0.0419),
-        "scenes-scorer": (12.6, 0.747),
+        "jpeg-compressibility": (-1.03, 0.041),
+        "jpeg-incompressibility": (1.03, 0.041),
+        "scenes-few": (2.75, 0.156),
+        "scenes-scorer": (12.6, 0.82),
+        "scenes-vividness": (16.6, 1.04),
     },
 }
-"""Mean of rewards over images that a model draws before training, and their standard deviation within a prompt: of 64
-training prompts with 4 images each, drawn as in roll-outs."""
+"""Mean of rewards over images that a model draws before training, and their standard deviation within a prompt: of 32
+training prompts or more with 4 images each, drawn as in roll-outs. Over all images prompts dominate the deviation."""
 
 
 def proxy_keys(world: World, contender: Contender) -> dict[str, Any]:
@@ -174,17 +178,19 @@ def proxy_keys(world: World, contender: Contender) -> dict[str, Any]:
     return {"reward": "both", "rewards": {"both": {"terms": terms}}}
 
 
-def run_keys(world: World, contender: Contender, option: Option, *, seed: int) -> dict[str, Any]:
-    """The configuration of a run, apart from how often it is evaluated."""
+def run_keys(world: World, contender: Contender, option: Option, *, phase: str, index: int) -> dict[str, Any]:
+    """The configuration of the how-manieth run of a phase."""
+    steps = round((world.long if phase == "long" else world.steps) * option.length)
     drawing = {"guidance_scale": MODELS[world.model].guidance_scale, "num_inference_steps": DRAWING_STEPS}
     own = {
         "model": world.model,
         "method": contender.method or world.method,
-        "seed": seed,
+        "seed": PHASES[phase].first_seed + index,
         "sampling": drawing,
         "beta": (world.beta if contender.beta is None else contender.beta) * option.beta,
         "learning_rate": world.rate * option.rate,
-        "max_steps": round(world.steps * option.length),
+        "max_steps": steps,
+        "evaluate_every": math.ceil(steps / EVALUATIONS[phase]),
     }
     settings = {} if contender.method else world.settings
     keys = merge(merge(SHARED, own), nested(list(settings.items())))

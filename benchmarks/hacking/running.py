@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.hacking.contenders import CONTENDERS, EVALUATIONS, METRICS, PHASES, SECOND_OPINION, run_keys
+from benchmarks.hacking.contenders import CONTENDERS, METRICS, PHASES, SECOND_OPINION, run_keys
 from benchmarks.hacking.worlds import WORLDS
 from benchmarks.objectives.contenders import DRAWING_STEPS
 from benchmarks.objectives.contenders import WORLDS as MODELS
@@ -56,8 +56,8 @@ class Task:
     def keys(self) -> dict[str, Any]:
         """Of its configuration."""
         contender = CONTENDERS[self.contender]
-        seed = PHASES[self.phase].first_seed + self.index
-        return run_keys(WORLDS[self.world], contender, contender.options[self.option], seed=seed)
+        option = contender.options[self.option]
+        return run_keys(WORLDS[self.world], contender, option, phase=self.phase, index=self.index)
 
 
 @cache
@@ -84,10 +84,10 @@ _UNTRAINED: dict[tuple[ImageEvaluation, SamplingControl], Line] = {}
 """What best of n makes of the model before training, which no run has changed."""
 
 
-def sampled_lines(task: Task, steps: int) -> Callable[[Any, int, Path], Sequence[Line]]:
+def sampled_lines(task: Task, keys: Mapping[str, Any]) -> Callable[[Any, int, Path], Sequence[Line]]:
     """What is measured after an evaluation: at :data:`SAMPLED_AT` parts of the run all controls of sampling."""
     whole = evaluation(task.world, task.phase)
-    every = evaluation_steps(steps)
+    steps, every = keys["max_steps"], keys["evaluate_every"]
     last = math.ceil(steps / every)
     at = {min(steps, every * round(last * part)) for part in SAMPLED_AT}
 
@@ -107,11 +107,6 @@ def sampled_lines(task: Task, steps: int) -> Callable[[Any, int, Path], Sequence
     return lambda policy, step, folder: list(lines(policy, step, folder))
 
 
-def evaluation_steps(steps: int) -> int:
-    """Updates from one evaluation to the next."""
-    return math.ceil(steps / EVALUATIONS)
-
-
 def run_task(task: Task, out: Path) -> dict[str, Any]:
     """Trains a task and writes its file; a run that diverges is a result too. A finished task is read."""
     path = out / task.name
@@ -119,16 +114,15 @@ def run_task(task: Task, out: Path) -> dict[str, Any]:
     if known is not None:
         return known
     keys = task.keys()
-    steps, contender = keys["max_steps"], CONTENDERS[task.contender]
     measurement = Measurement(
         evaluation(task.world, task.phase),
         names=names(task.world),
         prompted=PROMPTED,
-        after=sampled_lines(task, steps) if contender.sampled_by else None,
+        after=sampled_lines(task, keys) if CONTENDERS[task.contender].sampled_by else None,
     )
-    training = train_here(keys["method"], {**keys, "evaluate_every": evaluation_steps(steps)}, measurement)
+    training = train_here(keys["method"], keys, measurement)
     result = {
-        "steps": steps,
+        "steps": keys["max_steps"],
         "clock": training.clock,
         "failure": training.failure,
         "lines": rounded(measurement.lines),

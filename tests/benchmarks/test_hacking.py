@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.hacking import __main__ as command
 from benchmarks.hacking import analysis
-from benchmarks.hacking.analysis import ENTRIES, SPREAD, TRUTH, chosen, final_rows, pool
+from benchmarks.hacking.analysis import ENTRIES, SPREAD, TRUTH, chosen, entering, final_rows, pool
 from benchmarks.hacking.contenders import CONTENDERS, PHASES, run_keys
 from benchmarks.hacking.page import against_table, draw, runs_table, tables
 from benchmarks.hacking.results import Results, collect
@@ -153,10 +153,10 @@ def test_a_control_that_never_climbs_is_no_control() -> None:
 def test_more_tries_need_more_evidence() -> None:
     weak = {"base": run, "early_reset": lambda seed: run(seed, kept, top=0.9, noise=0.5)}
     alone = row_of(study(**weak), "early reset")
-    others = {"gamma": run, "early_anchor": run, "sdpo": run}
+    others = {"gamma": run, "early_anchor": run}
     among = row_of(study(**weak, **others), "early reset")
     assert alone.adjusted == alone.p == among.p
-    assert among.adjusted == pytest.approx(min(1.0, 4 * alone.p))
+    assert among.adjusted == pytest.approx(min(1.0, 3 * alone.p))
 
 
 def test_hardly_any_term_without_effect_is_above_the_controls() -> None:
@@ -192,6 +192,14 @@ def test_the_setting_with_the_most_truth_at_equal_proxy_is_chosen() -> None:
     assert chosen(Results(runs={}), WORLD, entry) is None
 
 
+def test_all_controls_and_the_best_two_of_each_other_role_enter() -> None:
+    reached = {"gamma": 0.3, "early anchor": 0.5, "linear-dpo": 0.4}
+    rivals = {name: lambda seed, top=top: run(seed, kept, top=top) for name, top in reached.items()}
+    results = study(base=run, anchor=run, **rivals, **{"early reset": run})
+    names = [entry.name for entry in entering(results, WORLD)]
+    assert names == ["base", "anchor", "early anchor", "linear-dpo", "early reset"]
+
+
 def test_sampling_makes_paths_of_a_run_from_the_model_before_training() -> None:
     lines: list[dict[str, Any]] = [
         {"step": 0, "proxy": 0.0, TRUTH: 1.0},
@@ -224,7 +232,7 @@ def test_the_final_comparison_sees_no_prompt_latent_or_seed_of_the_development()
 def test_every_option_of_every_contender_can_be_trained(name: str, world: str) -> None:
     contender = CONTENDERS[name]
     for option in contender.options.values() if contender.fits(WORLDS[world]) else ():
-        keys = run_keys(WORLDS[world], contender, option, seed=3)
+        keys = run_keys(WORLDS[world], contender, option, phase="final", index=3)
         config = resolve_config(keys["method"], keys)
         assert (config.model, config.seed) == (WORLDS[world].model, 3)
         assert config.max_steps == round(WORLDS[world].steps * option.length)
