@@ -91,6 +91,7 @@ def _several(template: Mapping[str, Any], key: str, *values: Any) -> dict[str, O
     return {f"{key.split('.')[-1]}-{value}": Option(keys={**template, key: value}) for value in values}
 
 
+_OPINION: Mapping[str, Any] = {"weighting.second_opinion": [SECOND_OPINION]}
 _EARLY: Mapping[str, Any] = {"anchor.steps": "early"}
 _RESET: Mapping[str, Any] = {
     **_EARLY,
@@ -120,6 +121,23 @@ CONTENDERS: Mapping[str, Contender] = {
         Contender(name="sum", role="control", options={"equal": Option()}, sums_opinion=True),
         Contender(name="gamma", role="rival", options=_several({}, "gamma", 1.0, 3.0), methods=STEPS_OR_PAIRS),
         Contender(name="early anchor", role="rival", options=_several(_EARLY, "anchor.kl", 10.0, 100.0)),
+        Contender(name="drift", role="rival", options=_several({}, "weighting.outliers", 0.1, 0.25)),
+        Contender(
+            name="gardo",
+            role="rival",
+            options=_several(
+                {
+                    **_OPINION,
+                    "weighting.novelty": 1.0,
+                    "weighting.gate_anchor": True,
+                    "reference.kind": "reset",
+                    "reference.every": 20,
+                },
+                "anchor.kl",
+                10.0,
+                100.0,
+            ),
+        ),
         Contender(
             name="sdpo",
             role="rival",
@@ -142,6 +160,17 @@ CONTENDERS: Mapping[str, Contender] = {
             methods=("online-dpo",),
             method="dgpo",
             beta=100.0,
+        ),
+        Contender(name="novelty", role="own", options=_several({}, "weighting.novelty", 1.0, 2.0)),
+        Contender(
+            name="drop",
+            role="own",
+            options=_several({**_OPINION, "weighting.drop_suspects": True}, "weighting.suspect_share", 0.3, 0.6),
+        ),
+        Contender(
+            name="opinion",
+            role="own",
+            options=_several({**_OPINION, "weighting.suspect_share": 0.3}, "weighting.suspect_anchor", 3.0, 15.0),
         ),
         Contender(name="early reset", role="own", options=_several(_RESET, "anchor.kl", 10.0, 100.0)),
     )

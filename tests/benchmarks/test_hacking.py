@@ -174,7 +174,7 @@ def test_hardly_any_term_without_effect_is_above_the_controls() -> None:
 def test_the_setting_with_the_most_truth_at_equal_proxy_is_chosen() -> None:
     entry = ENTRIES[0]
     assert entry.name == "base"
-    makes = {
+    makes: dict[str, Callable[[int], dict[str, Any]]] = {
         "beta-1": run,
         "beta-4": lambda seed: run(seed, kept, top=0.7),
         "beta-16": lambda seed: run(seed, kept, top=0.2),
