@@ -16,6 +16,7 @@ from peft import LoraConfig, get_peft_model
 from PIL import Image
 
 from seedpo.errors import ConfigError, DataError
+from seedpo.evaluation.controls import SamplingControl, one_at_a_time
 from seedpo.evaluation.drawing import draw_samples
 from seedpo.evaluation.evaluate import Measures, evaluate
 from seedpo.evaluation.sample import SampleRequest, sample_grid, sample_images, usual_sampling
@@ -119,7 +120,8 @@ class TestEvaluate:
 
 class TestSample:
     def test_strengths_of_a_lora(self, folders: dict[str, Path], tmp_path: Path) -> None:
-        cells = sample_grid(request(folders, lora=str(folders["lora"])), tmp_path / "grid", strengths=(0.0, 1.0))
+        controls = one_at_a_time(strengths=(0.0, 1.0))
+        cells = sample_grid(request(folders, lora=str(folders["lora"])), tmp_path / "grid", controls=controls)
         sample_images(request(folders), tmp_path / "base")
         sample_images(request(folders, kind="merged"), tmp_path / "merged")
         drawn = [pixels(tmp_path / "grid" / cell.folder / "000-00.png") for cell in cells]
@@ -180,7 +182,7 @@ class TestRefused:
 
     def test_strength_without_trained_weights(self, folders: dict[str, Path], tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"--strength.*--run or --lora"):
-            sample_images(request(folders), tmp_path, strength=0.5)
+            sample_images(request(folders), tmp_path, control=SamplingControl(strength=0.5))
 
     def test_folders_of_several_adapters(self, folders: dict[str, Path], tmp_path: Path) -> None:
         for name in ("learner", "ref"):

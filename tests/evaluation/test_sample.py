@@ -12,15 +12,16 @@ import torch
 from PIL import Image
 
 from seedpo.errors import ConfigError, DataError, RunFolderError
+from seedpo.evaluation.control_grid import GAP, LINE, MARGIN
+from seedpo.evaluation.controls import SamplingControl, one_at_a_time
 from seedpo.evaluation.drawing import initial_latent
 from seedpo.evaluation.sample import SampleRequest, sample_grid, sample_images, usual_sampling
-from seedpo.evaluation.strength_grid import GAP, LINE, MARGIN
 from seedpo.models.denoiser import load_denoiser
 from seedpo.models.loading import load_pipeline
 from seedpo.models.policy import build_policy
 from seedpo.models.samplers import DDPM_SAMPLERS
 from seedpo.models.settings import ModelSettings
-from seedpo.models.strength import strength_of
+from seedpo.models.trained import load_trained
 from seedpo.run_folders import RunFolder
 from seedpo.settings import build_config
 from seedpo.training.run_folder import create_run_folder
@@ -38,7 +39,9 @@ def request(*prompt: str, **changes: Any) -> SampleRequest:
 
 
 def sample(out: Path, *prompt: str, step: int | None = None, strength: float = 1.0, **changes: Any) -> list[Path]:
-    return sample_images(request(*prompt, **changes), out, step=step, strength=strength)
+    """Images of a request, at a strength or under another control."""
+    control = changes.pop("control", None) or SamplingControl(strength=strength)
+    return sample_images(request(*prompt, **changes), out, step=step, control=control)
 
 
 def pixels(path: Path) -> np.ndarray[Any, Any]:
@@ -208,15 +211,14 @@ class TestStrength:
         folder = run_folder(tmp_path / "run", moved=True, lora_rank=2)
         settings = RunFolder.open(folder).settings(ModelSettings)
         weights = folder / settings.weights_folder
-        once = load_denoiser(settings, weights=weights)
-        strength_of(once, settings, weights)(0.25)
+        once = load_trained(settings, weights=weights)
         layers = [name for name, _ in once.network.named_parameters() if name.endswith("lora_B.default.weight")]
         scaled = load_denoiser(settings, weights=weights)
         with torch.no_grad():
             for name in layers:
                 scaled.network.get_parameter(name).mul_(0.25)
         inputs = torch.randn(1, *once.latent_shape), torch.tensor([500]), once.encode_prompts([RED])
-        with torch.no_grad():
+        with torch.no_grad(), once.at_strength(0.25):
             torch.testing.assert_close(once.predict(*inputs), scaled.predict(*inputs))
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -225,7 +227,7 @@ class TestStrength:
             sample(tmp_path / "out", RED, run=run_folder(tmp_path / "run", moved=False), strength=value)
 
     def test_without_a_run(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"--step chooses a checkpoint|--strength scales trained weights"):
+        with pytest.raises(ConfigError, match=r"give --run or --lora"):
             sample(tmp_path / "out", RED, strength=0.5)
         with pytest.raises(ConfigError, match="give --run"):
             sample_grid(request(RED), tmp_path / "out")
@@ -233,10 +235,15 @@ class TestStrength:
 
 class TestGrid:
     def test_cells_are_single_sets(self, run: Path, tmp_path: Path) -> None:
-        cells = sample_grid(request(RED, run=run, images=1), tmp_path / "grid", steps=(1, 2), strengths=(0.0, 1.0))
-        assert [(cell.step, cell.strength) for cell in cells] == [(1, 0.0), (1, 1.0), (2, 0.0), (2, 1.0)]
+        cells = sample_grid(
+            request(RED, run=run, images=1),
+            tmp_path / "grid",
+            steps=(1, 2),
+            controls=one_at_a_time(strengths=(0.0, 1.0)),
+        )
+        assert [(cell.step, cell.control.strength) for cell in cells] == [(1, 0.0), (1, 1.0), (2, 0.0), (2, 1.0)]
         for cell in cells:
-            sample(tmp_path / "single", RED, run=run, images=1, step=cell.step, strength=cell.strength)
+            sample(tmp_path / "single", RED, run=run, images=1, step=cell.step, control=cell.control)
             drawn = pixels(tmp_path / "grid" / cell.folder / "000-00.png")
             assert abs(drawn - pixels(tmp_path / "single" / "000-00.png")).max() <= 1
         with (tmp_path / "grid" / "grid.csv").open(encoding="utf-8") as file:
@@ -250,12 +257,12 @@ class TestGrid:
         assert [row["folder"] for row in table] == [cell.folder for cell in cells]
 
     def test_the_picture_shows_each_cell(self, run: Path, tmp_path: Path) -> None:
-        cells = sample_grid(request(RED, BLUE, run=run, images=2), tmp_path, steps=(1, 2), strengths=(0.0, 0.5, 1.0))
+        cells = sample_grid(request(RED, BLUE, run=run, images=2), tmp_path, steps=(1, 2))
         picture, (width, height) = pixels(tmp_path / "grid.png"), (2 * 96, 96)
         for number, prompt in enumerate((RED, BLUE)):
             block = LINE + GAP + number * (LINE + 3 * (height + GAP) + GAP) + LINE
             for cell in cells:
-                top = block + (0.0, 0.5, 1.0).index(cell.strength) * (height + GAP)
+                top = block + (0.0, 0.5, 1.0).index(cell.control.strength) * (height + GAP)
                 left = MARGIN + (1, 2).index(cell.step or 0) * (width + GAP)
                 shown = picture[top : top + height : 3, left : left + width : 3]
                 single = pixels(tmp_path / cell.folder / f"{number:03d}-01.png")
@@ -264,7 +271,7 @@ class TestGrid:
     def test_all_checkpoints_and_three_strengths_by_default(self, run: Path, tmp_path: Path) -> None:
         cells = sample_grid(request(RED, run=run, images=1, num_inference_steps=1), tmp_path)
         assert {cell.step for cell in cells} == set(RunFolder.open(run).checkpoint_steps())
-        assert {cell.strength for cell in cells} == {0.0, 0.5, 1.0}
+        assert {cell.control.strength for cell in cells} == {0.0, 0.5, 1.0}
 
     def test_a_step_that_is_not_there(self, run: Path, tmp_path: Path) -> None:
         with pytest.raises(RunFolderError, match="no checkpoint of step 7; there are checkpoints of: 1, 2"):

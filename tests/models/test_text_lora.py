@@ -16,11 +16,11 @@ from seedpo.data.cache.tensor_digests import network_digest
 from seedpo.errors import ConfigError, DataError
 from seedpo.models.kohya import kohya_prefixes, kohya_weights
 from seedpo.models.loading import add_initial, add_trained
+from seedpo.models.lora import carriers, scaled_adapters
 from seedpo.models.lora_file import LORA_FILE, alphas, by_part, read_description, read_layers, read_lora
 from seedpo.models.pipelines.stable_diffusion import PromptTokens
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.settings import LoraForm, ModelSettings
-from seedpo.models.strength import scale_adapters
 from seedpo.settings import Precision
 from tests.models.published import drawn_by_diffusers, drawn_by_policy, pipeline_of, some_latents
 from tests.models.tiny import move, on_reference, seeded
@@ -225,11 +225,11 @@ class TestFiles:
             assert read_description(tmp_path / LORA_FILE, part)["lora_alpha"] == 3.0
         with pytest.raises(DataError, match="does not fit this model"):
             policy_of(kind, LoraForm(rank=2)).load(tmp_path)
-        scale_adapters(drawing, 0.0)
-        base = plain.family.embed_tokens(encoders, inputs[2])
-        torch.testing.assert_close(
-            plain.family.predict(network, *inputs[:2], base, torch.float32), on_reference(policy, *inputs)
-        )
+        with scaled_adapters(carriers(drawing, plain.family).values(), 0.0):
+            base = plain.family.embed_tokens(encoders, inputs[2])
+            torch.testing.assert_close(
+                plain.family.predict(network, *inputs[:2], base, torch.float32), on_reference(policy, *inputs)
+            )
 
     @EACH
     def test_diffusers_reads_the_names_of_web_uis(self, tmp_path: Path, kind: str) -> None:

@@ -12,10 +12,11 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import load_file
 
 from seedpo.core.sampling import Sampler, Sampling
+from seedpo.evaluation.controls import SamplingControl
 from seedpo.evaluation.targets import ModelOptions, load_target, parse_target
 from seedpo.models.loading import load_pipeline
 from seedpo.models.lora_file import LORA_FILE
-from seedpo.models.strength import strength_of
+from seedpo.models.trained import TrainedPipeline
 from seedpo.publishing.export import export_run
 from seedpo.scenes.assets import PIPELINE
 from seedpo.training.configuration import resolve_config
@@ -74,13 +75,15 @@ def test_every_way_to_draw_gives_the_same_images(run: Path, tmp_path: Path) -> N
 
 
 def test_strength_scales_all_parts(run: Path) -> None:
-    target = parse_target(str(run), ModelOptions())
+    plain = load_target(parse_target(str(run), ModelOptions()))
+    target = parse_target(str(run), ModelOptions()).under(SamplingControl(strength=0.0))
     denoiser, base = load_target(target), load_target(parse_target(f"{run}@base", ModelOptions()))
-    assert target.weights is not None
-    whole, set_strength = drawn(denoiser), strength_of(denoiser, target.settings, target.weights)
-    set_strength(0.0)
-    torch.testing.assert_close(drawn(denoiser), drawn(base), rtol=0, atol=1e-5)
-    embeds = [some.encode_prompts(PROMPTS).tensors()["prompt_embeds"] for some in (denoiser, base)]
-    torch.testing.assert_close(*embeds)
-    set_strength(1.0)
+    assert isinstance(denoiser, TrainedPipeline)
+    whole = drawn(denoiser)
+    torch.testing.assert_close(whole, drawn(plain), rtol=0, atol=1e-5)
+    for before_training in (denoiser.at_strength(0.0), denoiser.initial()):
+        with before_training:
+            torch.testing.assert_close(drawn(denoiser), drawn(base), rtol=0, atol=1e-5)
+            embeds = [some.encode_prompts(PROMPTS).tensors()["prompt_embeds"] for some in (denoiser, base)]
+            torch.testing.assert_close(*embeds)
     assert torch.equal(drawn(denoiser), whole)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from seedpo.cli.controls import BestOf, Mixing, Strength, numbers
 from seedpo.cli.shared import quieten_libraries, say, split_names
 from seedpo.errors import ConfigError
 
@@ -39,6 +40,12 @@ def evaluate_command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the initial latents and of the resampling.")] = 1234,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn or scored at a time.")] = 16,
     prompts_seed: Annotated[int, typer.Option(min=0, help="Seed of sets that are drawn: study-300.")] = 0,
+    strength: Strength = None,
+    mixing: Mixing = None,
+    best_of: BestOf = None,
+    best_by: Annotated[
+        str | None, typer.Option(metavar="REWARD", help="Reward that picks, with --best-of; the first of --rewards.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Base model of LoRA files.")] = None,
     vae: Annotated[str | None, typer.Option(help="Another autoencoder, for targets that are not runs.")] = None,
     resolution: Annotated[
@@ -105,13 +112,24 @@ def evaluate_command(
         --prompts parti --rewards pickscore --out out/sd35
 
         seedpo evaluate runs/spo --over-training --rewards pickscore,aesthetic --out out/curves
+
+        seedpo evaluate runs/spo@base runs/spo --strength 0.5 --mixing 1,2,4 --best-of 4 --rewards scenes-scorer
+        --out out/free
+
+    --strength, --mixing and --best-of take values with commas between them. Each value adds the model under it, beside
+    the model as it is: what can be had without training.
     """
     from seedpo.cli.launch import run_in_processes
 
     if over_training and (processes or 1) > 1:
         raise ConfigError("--over-training draws no images; leave --processes out")
+    options_of_drawing = {"--strength": strength, "--mixing": mixing, "--best-of": best_of, "--best-by": best_by}
+    for option, value in options_of_drawing.items():
+        if over_training and value is not None:
+            raise ConfigError(f"--over-training draws no images; leave {option} out")
     run_in_processes(context.obj, processes=processes)
     quieten_libraries()
+    from seedpo.evaluation.controls import one_at_a_time
     from seedpo.evaluation.evaluate import Measures, evaluate, evaluate_over_training, tie_widths
     from seedpo.evaluation.score import Scoring, read_definitions
     from seedpo.evaluation.settings import Drawing
@@ -158,6 +176,12 @@ def evaluate_command(
             drawing=drawing,
             measures=measures,
             options=options,
+            controls=one_at_a_time(
+                strengths=numbers("--strength", strength, float),
+                mixings=numbers("--mixing", mixing, float),
+                best_of=numbers("--best-of", best_of, int),
+            ),
+            best_by=best_by,
             accelerator=build_accelerator("no") if is_one_of_several() else None,
         )
     if summary is None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from seedpo.cli.shared import quieten_libraries, say, split_names
+from seedpo.cli.controls import BestOf, Mixing, Strength, numbers
+from seedpo.cli.shared import quieten_libraries, say
 from seedpo.errors import ConfigError
-
-Number = TypeVar("Number", int, float)
 
 
 def sample_command(
@@ -29,14 +27,14 @@ def sample_command(
     step: Annotated[
         str | None, typer.Option(metavar="N[,N...]", help="Step of a checkpoint of the run; its end if not given.")
     ] = None,
-    strength: Annotated[
-        str | None,
-        typer.Option(metavar="S[,S...]", help="Strength of the trained weights: 0 is the base model, 1 the trained."),
-    ] = None,
+    strength: Strength = None,
+    mixing: Mixing = None,
+    best_of: BestOf = None,
+    best_by: Annotated[str | None, typer.Option(metavar="REWARD", help="Reward that picks, with --best-of.")] = None,
     grid: Annotated[
         bool,
         typer.Option(
-            "--grid", help="Draw strengths x steps as one picture: all checkpoints, strengths 0, 0.5, 1 by default."
+            "--grid", help="Draw controls x steps as one picture: all checkpoints, strengths 0, 0.5, 1 by default."
         ),
     ] = False,
     negative_prompt: Annotated[str, typer.Option(help="What guidance leads away from.", show_default=False)] = "",
@@ -77,12 +75,17 @@ def sample_command(
         seedpo sample --model models/sd35 --lora lora.safetensors --strength 0,1 --grid --prompts p.txt --out out
 
         seedpo sample --run runs/lora --grid --step 100,200,400 --strength 0,0.5,1 --images 1 --prompts p.txt --out grid
+
+        seedpo sample --run runs/spo --grid --step 400 --strength 0.5,1 --mixing 1,2,4 --best-of 4 --best-by
+        scenes-scorer --prompts p.txt --out grid
     """
-    steps, strengths = _numbers("--step", step, int), _numbers("--strength", strength, float)
-    if not grid and max(len(steps), len(strengths)) > 1:
-        raise ConfigError("several values of --step or --strength make a grid; add --grid")
+    steps, strengths = numbers("--step", step, int), numbers("--strength", strength, float)
+    powers, counts = numbers("--mixing", mixing, float), numbers("--best-of", best_of, int)
+    if not grid and any(len(values) > 1 for values in (steps, strengths, powers, counts)):
+        raise ConfigError("several values of --step, --strength, --mixing or --best-of make a grid; add --grid")
     quieten_libraries()
-    from seedpo.evaluation.sample import STRENGTHS, SampleRequest, sample_grid, sample_images
+    from seedpo.evaluation.controls import SamplingControl, one_at_a_time
+    from seedpo.evaluation.sample import ROWS, SampleRequest, sample_grid, sample_images
 
     request = SampleRequest(
         prompt=prompt or [],
@@ -99,26 +102,18 @@ def sample_command(
         max_sequence_length=max_sequence_length,
         embedded_guidance=embedded_guidance,
         seed=seed,
+        best_by=best_by,
     )
     if grid:
-        cells = sample_grid(request, out, steps=steps, strengths=strengths or STRENGTHS)
+        controls = one_at_a_time(strengths=strengths, mixings=powers, best_of=counts)
+        cells = sample_grid(request, out, steps=steps, controls=controls or ROWS)
         say(f"{len(cells)} cells on {out / 'grid.png'}; {out / 'grid.csv'} says what each of them is")
         return
-    files = sample_images(request, out, step=next(iter(steps), None), strength=next(iter(strengths), 1.0))
+    control = SamplingControl(
+        strength=next(iter(strengths), 1.0), mixing=next(iter(powers), None), best_of=next(iter(counts), 1)
+    )
+    files = sample_images(request, out, step=next(iter(steps), None), control=control)
     say(f"{len(files)} images in {out}; all of them on {out / 'sheet.png'}")
-
-
-def _numbers(option: str, text: str | None, kind: Callable[[str], Number]) -> list[Number]:
-    """The numbers of an option with commas between them, each once.
-
-    Raises:
-        ConfigError: if one is not a number of this kind.
-    """
-    names = split_names(text or "")
-    try:
-        return list(dict.fromkeys(kind(name) for name in names))
-    except ValueError as error:
-        raise ConfigError(f"{option} {text}: write numbers with commas between them, as 100,200") from error
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

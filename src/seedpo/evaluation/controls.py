@@ -7,12 +7,14 @@ early steps to the base model. Best of n keeps, of n images, the one with the hi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from seedpo.errors import ConfigError
 
 MOST_CANDIDATES = 1000
-"""Images of a prompt that have a latent of their own."""
+"""Images of a prompt that have latents of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +58,29 @@ class SamplingControl:
     @property
     def name(self) -> str:
         """For folders and labels: ``strength-0.5``, ``mixing-2-best-of-4``; empty if nothing is changed."""
-        parts = {
-            f"strength-{self.strength:g}": self.strength != 1,
-            f"mixing-{self.mixing:g}" if self.mixing is not None else "": self.mixing is not None,
-            f"best-of-{self.best_of}": self.best_of > 1,
-        }
-        return "-".join(part for part, is_set in parts.items() if is_set)
+        return "-".join(f"{key.replace('_', '-')}-{value:g}" for key, value in self.changes().items())
+
+    def changes(self) -> dict[str, Any]:
+        """What differs from a model as it is, by the names of the attributes."""
+        values = {"strength": self.strength, "mixing": self.mixing, "best_of": self.best_of}
+        return {key: value for key, value in values.items() if value != getattr(PLAIN, key)}
+
+
+PLAIN = SamplingControl()
+"""A model as it is."""
+
+
+def one_at_a_time(
+    *, strengths: Sequence[float] = (), mixings: Sequence[float] = (), best_of: Sequence[int] = ()
+) -> list[SamplingControl]:
+    """A control for each value, which changes nothing else.
+
+    Raises:
+        ConfigError: as :class:`SamplingControl`.
+    """
+    controls = [
+        *(SamplingControl(strength=strength) for strength in strengths),
+        *(SamplingControl(mixing=power) for power in mixings),
+        *(SamplingControl(best_of=count) for count in best_of),
+    ]
+    return list(dict.fromkeys(controls))

@@ -16,12 +16,15 @@ from torch import Tensor
 
 from seedpo.core.sampling import Denoise, Sampler, Sampling
 from seedpo.errors import ConfigError
-from seedpo.evaluation.controls import SamplingControl
+from seedpo.evaluation.controls import MOST_CANDIDATES, SamplingControl
 from seedpo.evaluation.settings import Drawing, Key
 from seedpo.metrics.records import Samples
 from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.models.mixing import MixedDenoiser
 from seedpo.protocols import Denoiser, Reward, TrainedDenoiser
+from seedpo.rewards.named import build_reward
+from seedpo.rewards.names import Definitions, check_name, image_sizes
+from seedpo.settings import Precision
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +133,32 @@ def choice_by(reward: Reward | None, control: SamplingControl) -> Choice | None:
     return Choice(best_of=control.best_of, reward=reward)
 
 
+def picking_reward(
+    name: str, model: PipelineDenoiser, *, definitions: Definitions | None = None, precision: Precision = "no"
+) -> Reward:
+    """The reward that picks the best of several images of a model, on the model's device.
+
+    Args:
+        name: as users write it.
+        model: draws the images.
+        definitions: weighted sums by their names.
+        precision: of its networks.
+
+    Raises:
+        ConfigError: if the name is not that of a reward, or it cannot read the model's images.
+        DataError: if it cannot be loaded.
+    """
+    check_name(name, definitions or {})
+    height, width = model.image_size
+    for leaf, side in image_sizes(name, definitions).items():
+        if (height, width) != (side, side):
+            raise ConfigError(
+                f"--best-by {name}: {leaf} reads images of {side} x {side} pixels only, and the model draws {height} x "
+                f"{width}; name another reward"
+            )
+    return build_reward(name, definitions=definitions, device=model.device, precision=precision)
+
+
 def draw_best(
     denoiser: Denoiser,
     prompts: Sequence[str],
@@ -156,7 +185,15 @@ def draw_best(
 
     Returns:
         The images. Where one that was drawn is not finite, it is among them, for the caller to refuse.
+
+    Raises:
+        ConfigError: if there are not enough latents for so many images of a prompt.
     """
+    if choice is not None and choice.best_of * drawing.images > MOST_CANDIDATES:
+        raise ConfigError(
+            f"the best of {choice.best_of} for each of {drawing.images} images of a prompt needs more than the "
+            f"{MOST_CANDIDATES} latents that there are; ask for fewer"
+        )
 
     def draw(candidate: int) -> Tensor:
         keys = [(prompt, image + candidate * drawing.images) for prompt, image in batch]

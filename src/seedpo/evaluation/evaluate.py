@@ -18,7 +18,8 @@ from seedpo.data.image_list import size_of
 from seedpo.data.images.pixels import to_pil
 from seedpo.data.prompts.reading import load_prompts
 from seedpo.errors import ConfigError, DataError
-from seedpo.evaluation.drawing import draw_batch, warn_of_cut_prompts
+from seedpo.evaluation.controls import SamplingControl
+from seedpo.evaluation.drawing import choice_by, controlled, draw_best, picking_reward, warn_of_cut_prompts
 from seedpo.evaluation.folder import EvaluationFolder, Grid, Plan
 from seedpo.evaluation.measuring import measure_missing, measure_sets, score_missing
 from seedpo.evaluation.score import Scoring
@@ -26,7 +27,7 @@ from seedpo.evaluation.settings import Drawing, Key
 from seedpo.evaluation.sheets import Sheets, cut_missing, find_sheets
 from seedpo.evaluation.summary import Measured, Summary, summarise, write_summary
 from seedpo.evaluation.tables import COLUMNS, Place
-from seedpo.evaluation.targets import ModelOptions, Target, load_target, parse_targets
+from seedpo.evaluation.targets import ModelOptions, Target, load_target, parse_targets, with_controls
 from seedpo.files import exists
 from seedpo.metrics.catalogue import metric_entry
 from seedpo.metrics.named import build_metric
@@ -34,6 +35,7 @@ from seedpo.metrics.records import Metric, SetMetric
 from seedpo.models.catalogue import warn_of_unknown_words
 from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.processes import on_every_process, on_main_process
+from seedpo.protocols import Reward
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.names import check_definitions, check_name
 
@@ -70,6 +72,8 @@ def evaluate(
     drawing: Drawing,
     measures: Measures,
     options: ModelOptions | None = None,
+    controls: Sequence[SamplingControl] = (),
+    best_by: str | None = None,
     accelerator: Accelerator | None = None,
 ) -> Summary | None:
     """Draws, scores and compares models; what is finished in ``out`` is kept.
@@ -83,6 +87,9 @@ def evaluate(
         drawing: how images are drawn.
         measures: what is measured.
         options: of targets that are not runs.
+        controls: of sampling, each of which adds targets; see :func:`seedpo.evaluation.targets.with_controls`.
+        best_by: the reward that picks, of controls that draw several images for each; ``None``: the first of those
+            that are measured.
         accelerator: of this process if several draw together; `None` if this one draws alone.
 
     Returns:
@@ -92,22 +99,31 @@ def evaluate(
         SeedpoError: any problem the user can fix, in one line.
     """
     metrics = _checked_metrics(measures, images=drawing.images)
+    picks = best_by or next(iter(measures.rewards), None)
+    if best_by is not None:
+        check_name(best_by, measures.scoring.definitions)
+        if not any(control.best_of > 1 for control in controls):
+            raise ConfigError(f"--best-by {best_by} has nothing to pick from; give --best-of, or leave it out")
     folder = EvaluationFolder(Path(out))
 
     def begin() -> tuple[list[str], list[Target], dict[str, Any]]:
-        models = parse_targets(targets, options or ModelOptions())
+        models = with_controls(parse_targets(targets, options or ModelOptions()), controls, best_by=picks)
         _check_reference(measures, [model.label for model in models])
         texts = load_prompts(prompts, count=num_prompts, seed=prompts_seed)
         for name in dict.fromkeys(model.settings.model for model in models):
             warn_of_unknown_words(name, texts)
         settings = {"kind": "images", "prompts": prompts, **_prompt_settings(texts), **asdict(drawing)}
         records = {model.label: model.record() for model in models}
-        folder.begin(Plan(settings=settings, targets=records, rewards=_reward_records(measures)), texts)
+        folder.begin(Plan(settings=settings, targets=records, rewards=_reward_records(measures, best_by)), texts)
         return texts, models, settings
 
     texts, models, settings = on_main_process(accelerator, begin)
+    task = _Task(folder=folder, prompts=texts, drawing=drawing, scoring=measures.scoring, accelerator=accelerator)
+    loads: dict[tuple[str, bool], list[Target]] = {}
     for model in models:
-        _draw_missing(folder, model, texts, drawing, accelerator, progress=measures.scoring.progress)
+        loads.setdefault((model.place, model.control.needs_training), []).append(model)
+    for points in loads.values():
+        _draw_missing(task, points)
     if accelerator is not None and not accelerator.is_main_process:
         return None
     places = [(model.label, None) for model in models]
@@ -115,54 +131,90 @@ def evaluate(
     return _measure(grid, measures, metrics, settings)
 
 
-def _draw_missing(
-    folder: EvaluationFolder,
-    target: Target,
-    prompts: Sequence[str],
-    drawing: Drawing,
-    accelerator: Accelerator | None,
-    *,
-    progress: bool,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    """What is drawn of every target, and by whom.
+
+    Attributes:
+        folder: of the evaluation.
+        prompts: all prompts.
+        drawing: how images are drawn.
+        scoring: how the reward scores that picks the best of several images.
+        accelerator: of this process; `None` if it draws alone.
+    """
+
+    folder: EvaluationFolder
+    prompts: Sequence[str]
+    drawing: Drawing
+    scoring: Scoring
+    accelerator: Accelerator | None
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Number of this process, and of all."""
+        return (0, 1) if self.accelerator is None else (self.accelerator.process_index, self.accelerator.num_processes)
+
+    def missing(self, target: Target) -> list[list[Key]]:
+        """The batches in which an image is missing."""
+        return [
+            batch
+            for batch in self.drawing.batches(len(self.prompts))
+            if not all(self.folder.image((target.label, None), *key).is_file() for key in batch)
+        ]
+
+    def picking(self, name: str, policy: PipelineDenoiser) -> Reward:
+        """The reward that picks."""
+        definitions, precision = self.scoring.definitions, self.scoring.precision
+        return picking_reward(name, policy, definitions=definitions, precision=precision)
+
+
+def _draw_missing(task: _Task, points: Sequence[Target]) -> None:
     """Draws the batches in which an image is missing; several processes draw every other one each.
 
+    Args:
+        task: what is drawn.
+        points: one model under several controls, which is loaded once.
+
     Raises:
-        ConfigError: if the model's schedule has fewer steps, or it cannot be guided.
+        ConfigError: if the model's schedule has fewer steps, it cannot be guided, or a control does not fit it.
         DataError: if the model cannot be loaded, or draws images that are not finite.
         RunFolderError: if an image cannot be written.
     """
-    place: Place = (target.label, None)
-    rank, world = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
-    device = _device() if accelerator is None else accelerator.device
-
-    def missing_batches() -> list[list[Key]]:
-        return [
-            batch
-            for batch in drawing.batches(len(prompts))
-            if not all(folder.image(place, *key).is_file() for key in batch)
-        ]
-
-    missing = on_main_process(accelerator, missing_batches)[rank::world]
+    rank, world = task.part
+    everything = on_main_process(task.accelerator, lambda: [(row, task.missing(row)) for row in points])
+    missing = [(target, batches[rank::world]) for target, batches in everything]
 
     @torch.no_grad()
     def draw() -> None:
-        if not missing:
+        if not any(batches for _, batches in missing):
             return
-        policy = load_target(target)
-        _require_drawable(policy, target, drawing)
-        warn_of_cut_prompts(policy, prompts)
-        policy.to(device)
-        shown = progress and rank == 0
-        with tqdm(total=sum(map(len, missing)), desc=f"drawing {target.label}", unit="image", disable=not shown) as bar:
-            for batch in missing:
-                images = draw_batch(policy, prompts, batch, drawing)
-                _require_finite(images, batch, prompts, target)
-                for key, image in zip(batch, images, strict=True):
-                    if not folder.image(place, *key).is_file():
-                        folder.save_image(to_pil(image), place, *key)
-                bar.update(len(batch))
+        policy = load_target(points[0])
+        _require_drawable(policy, points[0], task.drawing)
+        warn_of_cut_prompts(policy, task.prompts)
+        policy.to(_device() if task.accelerator is None else task.accelerator.device)
+        for target, batches in missing:
+            if batches:
+                _draw_batches(task, policy, target, batches)
 
-    on_every_process(accelerator, draw)
+    on_every_process(task.accelerator, draw)
+
+
+def _draw_batches(task: _Task, policy: PipelineDenoiser, target: Target, batches: Sequence[Sequence[Key]]) -> None:
+    """Draws some batches of a target with its loaded model, and writes images that are not there."""
+    place: Place = (target.label, None)
+    choice = None if target.best_by is None else choice_by(task.picking(target.best_by, policy), target.control)
+    total, shown = sum(map(len, batches)), task.scoring.progress and task.part[0] == 0
+    with (
+        controlled(policy, target.control) as denoiser,
+        tqdm(total=total, desc=f"drawing {target.label}", unit="image", disable=not shown) as bar,
+    ):
+        for batch in batches:
+            images = draw_best(denoiser, task.prompts, batch, task.drawing, choice)
+            _require_finite(images, batch, task.prompts, target)
+            for key, image in zip(batch, images, strict=True):
+                if not task.folder.image(place, *key).is_file():
+                    task.folder.save_image(to_pil(image), place, *key)
+            bar.update(len(batch))
 
 
 def _require_drawable(policy: PipelineDenoiser, target: Target, drawing: Drawing) -> None:
@@ -332,14 +384,15 @@ def _prompt_settings(texts: Sequence[str]) -> dict[str, Any]:
     return {"num_prompts": len(texts), "prompts_sha256": hashlib.sha256("\n".join(texts).encode()).hexdigest()}
 
 
-def _reward_records(measures: Measures) -> dict[str, dict[str, Any]]:
+def _reward_records(measures: Measures, *more: str | None) -> dict[str, dict[str, Any]]:
+    """How each reward is computed that is measured, and ``more`` that pick images."""
     definitions = measures.scoring.definitions
     return {
         name: {
             "precision": measures.scoring.precision,
             "definition": definitions[name].model_dump(mode="json") if name in definitions else None,
         }
-        for name in measures.rewards
+        for name in dict.fromkeys([*measures.rewards, *filter(None, more)])
     }
 
 

@@ -1,10 +1,9 @@
-"""Drawing images with the base model or with a trained run: one set of them, or a grid of strength x step."""
+"""Drawing images with the base model or with a trained run: one set of them, or a grid of controls x steps."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,12 @@ from seedpo.core.sampling import Sampling
 from seedpo.data.images.pixels import to_pil
 from seedpo.data.prompts.reading import load_prompts
 from seedpo.errors import ConfigError
-from seedpo.evaluation.drawing import draw_samples, warn_of_cut_prompts
+from seedpo.evaluation.control_grid import Cell, save_grid
+from seedpo.evaluation.controls import PLAIN, SamplingControl
+from seedpo.evaluation.drawing import choice_by, controlled, draw_samples, picking_reward, warn_of_cut_prompts
 from seedpo.evaluation.settings import Drawing, EvaluationConfig
 from seedpo.evaluation.sheets import save_sheet
-from seedpo.evaluation.strength_grid import Cell, save_grid
+from seedpo.evaluation.targets import run_start
 from seedpo.files import write_text
 from seedpo.metrics.records import Samples
 from seedpo.models.catalogue import MODELS, loading_keys, warn_of_unknown_words
@@ -28,7 +29,7 @@ from seedpo.models.gpu import usual_precision
 from seedpo.models.loading import lora_file
 from seedpo.models.samplers import denoise_with
 from seedpo.models.settings import ModelSettings
-from seedpo.models.strength import SetStrength, scale_adapters, strength_of
+from seedpo.models.trained import load_trained
 from seedpo.run_folders import RunFolder
 from seedpo.settings import build_config
 
@@ -41,8 +42,8 @@ PIXELS_AT_A_TIME = 2**21
 MOST_AT_A_TIME = 64
 """Images drawn at a time, however small they are."""
 
-STRENGTHS = (0.0, 0.5, 1.0)
-"""Of a grid, where none are given: the base model, half way, the trained model."""
+ROWS = tuple(SamplingControl(strength=strength) for strength in (0.0, 0.5, 1.0))
+"""Of a grid, where no control is given: the base model, half way, the trained model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,7 @@ class SampleRequest:
         max_sequence_length: tokens of the longest text encoder, of models that leave the choice.
         embedded_guidance: of models that take guidance as an input.
         seed: of the initial latents.
+        best_by: name of the reward that picks, of controls that draw several images for each.
     """
 
     prompt: Sequence[str] = ()
@@ -80,6 +82,7 @@ class SampleRequest:
     max_sequence_length: int | None = None
     embedded_guidance: float | None = None
     seed: int = 0
+    best_by: str | None = None
 
     def texts(self) -> list[str]:
         """All prompts.
@@ -111,94 +114,103 @@ class SampleRequest:
         return build_config(ModelSettings, usual, loading_keys(self.model), {"model": self.model, **said})
 
 
-def sample_images(request: SampleRequest, out: Path, *, step: int | None = None, strength: float = 1.0) -> list[Path]:
+def sample_images(
+    request: SampleRequest, out: Path, *, step: int | None = None, control: SamplingControl = PLAIN
+) -> list[Path]:
     """Writes one PNG per image, ``sheet.png`` with all of them, and ``index.json``.
 
     Args:
         request: what is drawn.
         out: folder for the images.
         step: of a checkpoint of the run; ``None`` for its end.
-        strength: how far the trained weights take the model from its base; see :mod:`seedpo.models.strength`.
+        control: what is done to the model at sampling.
 
     Returns:
         The files of single images, prompt by prompt.
 
     Raises:
-        ConfigError: if there is no prompt, or a size, sampler, step or strength does not fit.
+        ConfigError: if there is no prompt, or a size, sampler, step or control does not fit.
         RunFolderError: if ``run`` is not a run folder, or has no such step.
         DataError: if it holds no trained weights.
     """
     if request.run is None and step is not None:
         raise ConfigError("--step chooses a checkpoint of a run; give --run")
-    if request.run is None and request.lora is None and strength != 1:
-        raise ConfigError("--strength scales trained weights; give --run or --lora")
     texts = request.texts()
-    ((_, samples),) = _cells(request, texts, [step], [strength])
+    ((_, samples),) = _cells(request, texts, [step], [control])
     return _save(samples, texts, out)
 
 
 def sample_grid(
-    request: SampleRequest, out: Path, *, steps: Sequence[int] = (), strengths: Sequence[float] = STRENGTHS
+    request: SampleRequest, out: Path, *, steps: Sequence[int] = (), controls: Sequence[SamplingControl] = ROWS
 ) -> list[Cell]:
-    """Draws the same prompts and latents at several steps of a run and strengths of its weights.
+    """Draws the same prompts and latents at several steps of a run and under several controls.
 
-    Writes ``grid.png`` (a row for each strength, a column for each step), ``grid.csv`` (what each cell is) and, for
+    Writes ``grid.png`` (a row for each control, a column for each step), ``grid.csv`` (what each cell is) and, for
     each cell, a folder as :func:`sample_images` writes it.
 
     Args:
         request: what is drawn; needs a run or a LoRA.
         out: folder for all of it.
         steps: of checkpoints; all that the run has if empty. A LoRA has none.
-        strengths: of the weights.
+        controls: what is done to the model at sampling.
 
     Raises:
         ConfigError: as :func:`sample_images`.
         RunFolderError: if the run has no such checkpoint.
     """
     if request.run is None and request.lora is None:
-        raise ConfigError("a grid is of strengths and steps of a run, or of strengths of a LoRA; give --run or --lora")
+        raise ConfigError("a grid is of controls and steps of a run, or of controls of a LoRA; give --run or --lora")
     if request.run is None and steps:
         raise ConfigError("--step chooses checkpoints of a run; leave it out with --lora")
     texts = request.texts()
     there = [] if request.run is None else RunFolder.open(request.run).checkpoint_steps()
     columns: list[int | None] = [*(steps or there)] or [None]
     cells = []
-    for (step, strength), samples in _cells(request, texts, columns, strengths):
-        name = f"{'end' if step is None else f'step-{step:06d}'}-strength-{strength:g}"
+    for (step, control), samples in _cells(request, texts, columns, controls):
+        name = f"{'end' if step is None else f'step-{step:06d}'}-{control.name or 'strength-1'}"
         _save(samples, texts, out / name)
-        cells.append(Cell(folder=name, step=step, strength=strength, images=samples.images))
+        cells.append(Cell(folder=name, step=step, control=control, images=samples.images))
     save_grid(cells, texts, out)
     return cells
 
 
 def _cells(
-    request: SampleRequest, texts: Sequence[str], steps: Sequence[int | None], strengths: Sequence[float]
-) -> Iterator[tuple[tuple[int | None, float], Samples]]:
-    """The images of each step and strength; every step is loaded once."""
+    request: SampleRequest, texts: Sequence[str], steps: Sequence[int | None], controls: Sequence[SamplingControl]
+) -> Iterator[tuple[tuple[int | None, SamplingControl], Samples]]:
+    """The images of each step and control; every step is loaded once."""
     settings = request.settings()
-    for strength in strengths:
-        if not math.isfinite(strength):
-            raise ConfigError(f"strength {strength} is not a number; 0 is the base model, 1 the trained one")
+    needs_training = any(control.needs_training for control in controls)
+    if needs_training and request.run is None and request.lora is None:
+        raise ConfigError(
+            "--strength and --mixing stand between the base model and a trained one; give --run or --lora"
+        )
+    _check_picks(request, controls)
     warn_of_unknown_words(settings.model, [*texts, *filter(None, [request.negative_prompt])])
     lora = None if request.lora is None else lora_file(request.lora)
     for step, weights in [(step, _weights(request, settings, step)) for step in steps]:
-        denoiser = load_denoiser(settings, weights=weights, lora=lora, size=request.size)
+        denoiser: PipelineDenoiser
+        if needs_training:
+            start = None if request.run is None else run_start(RunFolder.open(request.run), settings)
+            denoiser = load_trained(settings, weights=weights, start=start, lora=lora, size=request.size)
+        else:
+            denoiser = load_denoiser(settings, weights=weights, lora=lora, size=request.size)
         denoiser.to("cuda" if torch.cuda.is_available() else "cpu")
         warn_of_cut_prompts(denoiser, [*texts, *filter(None, [request.negative_prompt])])
-        scale = None if all(s == 1 for s in strengths) else _scale(denoiser, settings, weights, lora)
-        for strength in strengths:
-            if scale is not None:
-                scale(strength)
-            yield (step, strength), _drawn(request, denoiser, texts)
+        for control in controls:
+            yield (step, control), _drawn(request, denoiser, texts, control)
 
 
-def _scale(
-    denoiser: PipelineDenoiser, settings: ModelSettings, weights: Path | None, lora: Path | None
-) -> SetStrength | None:
-    """What sets the strength of a run's weights or of a LoRA; ``None`` without either."""
-    if weights is not None:
-        return strength_of(denoiser, settings, weights)
-    return None if lora is None else lambda strength: scale_adapters(denoiser.pipeline, strength)
+def _check_picks(request: SampleRequest, controls: Sequence[SamplingControl]) -> None:
+    """Best of n and the reward that picks need each other.
+
+    Raises:
+        ConfigError: if one is there without the other, or more images have no latents of their own.
+    """
+    most = max(control.best_of for control in controls)
+    if most > 1 and request.best_by is None:
+        raise ConfigError(f"--best-of {most} needs a reward that picks; name one with --best-by")
+    if most == 1 and request.best_by is not None:
+        raise ConfigError(f"--best-by {request.best_by} has nothing to pick from; give --best-of, or leave it out")
 
 
 def _weights(request: SampleRequest, settings: ModelSettings, step: int | None) -> Path | None:
@@ -208,7 +220,9 @@ def _weights(request: SampleRequest, settings: ModelSettings, step: int | None) 
     return folder.path / settings.weights_folder if step is None else folder.trained_weights("", step=step)
 
 
-def _drawn(request: SampleRequest, denoiser: PipelineDenoiser, texts: Sequence[str]) -> Samples:
+def _drawn(
+    request: SampleRequest, denoiser: PipelineDenoiser, texts: Sequence[str], control: SamplingControl
+) -> Samples:
     sampling = usual_sampling(request, denoiser)
     denoiser.require_guidance(sampling.guidance_scale, key="--guidance")
     if request.negative_prompt and sampling.guidance_scale == 1:
@@ -223,8 +237,16 @@ def _drawn(request: SampleRequest, denoiser: PipelineDenoiser, texts: Sequence[s
         seed=request.seed,
         batch_size=max(1, min(MOST_AT_A_TIME, PIXELS_AT_A_TIME // (height * width))),
     )
-    denoise = denoise_with(denoiser, request.sampler, sampling)
-    return draw_samples(denoiser, texts, drawing, negative_prompt=request.negative_prompt, denoise=denoise)
+    picks = None if request.best_by is None else picking_reward(request.best_by, denoiser)
+    with controlled(denoiser, control) as predictor:
+        return draw_samples(
+            predictor,
+            texts,
+            drawing,
+            choice_by(picks, control),
+            negative_prompt=request.negative_prompt,
+            denoise=denoise_with(denoiser, request.sampler, sampling, predictor=predictor),
+        )
 
 
 def usual_sampling(request: SampleRequest, denoiser: PipelineDenoiser) -> Sampling:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from seedpo.errors import ConfigError
+from seedpo.evaluation.controls import PLAIN, SamplingControl
 from seedpo.files import exists, files_below, sha256
 from seedpo.models.catalogue import MODELS, loading_keys
 from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
@@ -17,6 +18,7 @@ from seedpo.models.loading import tensor_names
 from seedpo.models.lora_file import lora_in
 from seedpo.models.names import looks_like_a_model
 from seedpo.models.settings import ModelSettings
+from seedpo.models.trained import load_trained
 from seedpo.registry import unknown
 from seedpo.run_folders import RunFolder
 from seedpo.settings import as_precision
@@ -38,6 +40,8 @@ class Target:
         run: the run folder, if there is one.
         settings: the model and how it is loaded; of a LoRA, the model that it was trained on.
         weights: folder (run) or file (LoRA) with trained weights; ``None`` for untrained models.
+        control: what is done to the model at sampling.
+        best_by: name of the reward that picks, of controls that draw several images for each.
     """
 
     label: str
@@ -46,6 +50,33 @@ class Target:
     run: Path | None = None
     settings: ModelSettings
     weights: Path | None = None
+    control: SamplingControl = PLAIN
+    best_by: str | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is a model before training that differs."""
+        return self.kind in ("run", "lora")
+
+    def under(self, control: SamplingControl, *, best_by: str | None = None) -> Target:
+        """The same model under a control, whose name is added to the label.
+
+        Args:
+            control: what is done at sampling.
+            best_by: name of the reward that picks, of controls that draw several images for each.
+
+        Raises:
+            ConfigError: if the control needs a trained model and this is none, or there is no reward to pick.
+        """
+        if control.needs_training and not self.is_trained:
+            raise ConfigError(
+                f"target {self.place} is not trained, so that {control.name} has no two models to stand between; name "
+                "a run, or a LoRA with --model"
+            )
+        if control.best_of > 1 and best_by is None:
+            raise ConfigError(f"{control.name} needs a reward that picks; name one with --best-by or --rewards")
+        label = "-".join(filter(None, [self.label, control.name]))
+        return replace(self, label=label, control=control, best_by=best_by if control.best_of > 1 else None)
 
     def record(self) -> dict[str, Any]:
         """What its images depend on, for ``evaluation.yaml``; trained weights by their hash."""
@@ -58,6 +89,8 @@ class Target:
             "resolution": self.settings.resolution,
             "vae": self.settings.vae,
             **{name: value for name, value in self._prompt_choices().items() if value is not None},
+            **self.control.changes(),
+            **({} if self.best_by is None else {"best_by": self.best_by}),
         }
 
     def _prompt_choices(self) -> dict[str, float | None]:
@@ -99,7 +132,42 @@ def parse_targets(texts: Sequence[str], options: ModelOptions) -> list[Target]:
     """
     if not texts:
         raise ConfigError("there is nothing to evaluate; name a run folder, a pipeline or a LoRA")
-    targets = [parse_target(text, options) for text in texts]
+    return _distinct([parse_target(text, options) for text in texts])
+
+
+def with_controls(
+    targets: Sequence[Target], controls: Sequence[SamplingControl], *, best_by: str | None = None
+) -> list[Target]:
+    """Each target as it is, followed by itself under each control; strength and mixing pass over untrained models.
+
+    Args:
+        targets: of :func:`parse_targets`.
+        controls: what is done at sampling.
+        best_by: name of the reward that picks, of controls that draw several images for each.
+
+    Raises:
+        ConfigError: if a control applies to no target, has no reward to pick, or two targets share a label.
+    """
+    for control in controls:
+        if control.needs_training and not any(target.is_trained for target in targets):
+            targets[0].under(control)  # raises
+    points = [
+        point
+        for target in targets
+        for point in (
+            target,
+            *(
+                target.under(control, best_by=best_by)
+                for control in controls
+                if control != PLAIN and (target.is_trained or not control.needs_training)
+            ),
+        )
+    ]
+    return _distinct(points)
+
+
+def _distinct(targets: Sequence[Target]) -> list[Target]:
+    """The targets, if no two share a label."""
     seen: dict[str, Target] = {}
     for target in targets:
         # Labels are names of folders, and some file systems do not tell capitals from small letters.
@@ -109,7 +177,7 @@ def parse_targets(texts: Sequence[str], options: ModelOptions) -> list[Target]:
                 f"two targets have the label {target.label}: {other.place} and {target.place}; give one another with "
                 f"NAME={target.place}"
             )
-    return targets
+    return list(targets)
 
 
 def parse_target(text: str, options: ModelOptions) -> Target:
@@ -150,15 +218,16 @@ def _run(place: str, path: Path, what: str | None, label: str | None, options: M
     common: dict[str, Any] = {"place": place, "run": path, "settings": settings}
     name = label or _label(path.resolve().name)
     if what == "base":
-        start = folder.initial_lora
-        return Target(
-            label=name if label else f"{name}-base",
-            kind="base",
-            weights=start if settings.initial_lora is not None and start.is_dir() else None,
-            **common,
-        )
+        start = run_start(folder, settings)
+        return Target(label=name if label else f"{name}-base", kind="base", weights=start, **common)
     weights = _weights(folder, settings, what)
     return Target(label=name if label or what is None else f"{name}-{what}", kind="run", weights=weights, **common)
+
+
+def run_start(folder: RunFolder, settings: ModelSettings) -> Path | None:
+    """The folder of the LoRA that a run continued; ``None`` if it began with the base model."""
+    start = folder.initial_lora
+    return start if settings.initial_lora is not None and start.is_dir() else None
 
 
 def _weights(folder: RunFolder, settings: ModelSettings, step: str | None) -> Path:
@@ -214,11 +283,19 @@ def _digest(weights: Path) -> str:
 
 
 def load_target(target: Target) -> PipelineDenoiser:
-    """The target's model, on the CPU.
+    """The target's model, on the CPU; one that knows the model before training where the control needs that.
 
     Raises:
         DataError: if it cannot be loaded.
     """
+    if target.control.needs_training:
+        is_lora = target.kind == "lora"
+        return load_trained(
+            target.settings,
+            weights=None if is_lora else target.weights,
+            start=None if target.run is None else run_start(RunFolder.open(target.run), target.settings),
+            lora=target.weights if is_lora else None,
+        )
     if target.kind == "lora":
         return load_denoiser(target.settings, lora=target.weights)
     return load_denoiser(target.settings, weights=target.weights)

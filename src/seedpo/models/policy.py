@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,17 +13,16 @@ from torch import Tensor, nn
 from seedpo.core.types import Conditioning
 from seedpo.errors import ConfigError
 from seedpo.models.adapter import Adapter, FullAdapter, LoraAdapter
-from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.models.families import family_of
 from seedpo.models.joint import JointNetwork
 from seedpo.models.loading import add_initial, load_base
 from seedpo.models.lora import carriers
-from seedpo.models.precision import store_rounded
 from seedpo.models.settings import ATTENTION_OF_RANK_4, LoraForm, ModelSettings
+from seedpo.models.trained import TrainedPipeline
 from seedpo.settings import Precision
 
 
-class PipelinePolicy(PipelineDenoiser):
+class PipelinePolicy(TrainedPipeline):
     """A pipeline as policy and reference (:class:`seedpo.protocols.Policy`).
 
     Args:
@@ -41,7 +40,6 @@ class PipelinePolicy(PipelineDenoiser):
         compile_networks: compile the network, and its frozen copy if there is one, with ``torch.compile``.
 
     Attributes:
-        adapter: what is trained, and what the reference is.
         trains_text: whether the text encoders are trained as well.
 
     Raises:
@@ -73,37 +71,34 @@ class PipelinePolicy(PipelineDenoiser):
         names = (family.network, *(family.text_layers if trains_text else ()))
         networks = {name: getattr(pipeline, name) for name in names if getattr(pipeline, name) is not None}
         # Before the denoiser stores frozen weights rounded: what is trained starts from the loaded weights.
-        self.adapter: Adapter
+        trained: Adapter
         if adapter == "full":
-            self.adapter = FullAdapter(network)
+            trained = FullAdapter(network)
         elif carried := networks.keys() & carriers(pipeline, family):
-            self.adapter = LoraAdapter(
+            trained = LoraAdapter(
                 {name: networks[name] for name in names if name in carried},
                 family,
                 dropout=lora.dropout,
                 continued=True,
             )
         else:
-            self.adapter = LoraAdapter.new(networks, family, lora, seed=seed)
+            trained = LoraAdapter.new(networks, family, lora, seed=seed)
         super().__init__(
             pipeline,
+            trained,
             resolution=resolution,
             mixed_precision=mixed_precision,
             max_sequence_length=max_sequence_length,
             embedded_guidance=embedded_guidance,
-            trained=self.adapter.parameters(),
         )
         self.trains_text = trains_text
         if trains_text:
             self.module = JointNetwork(pipeline, family, gradient_checkpointing=gradient_checkpointing)
             self.pinned = frozenset({"text_encoder"})
-        frozen = self.adapter.frozen
-        if frozen is not None and self._half is not None:
-            store_rounded(frozen, self._half)
         if gradient_checkpointing:
             network.enable_gradient_checkpointing()
         if compile_networks:
-            for part in (network, frozen):
+            for part in (network, trained.frozen):
                 if part is not None:
                     part.compile()
 
@@ -127,39 +122,12 @@ class PipelinePolicy(PipelineDenoiser):
         """Names and tensors of the parameters that are trained, in a fixed order."""
         return self.adapter.parameters()
 
-    def to(self, device: torch.device | str) -> None:
-        """Moves everything except released parts."""
-        super().to(device)
-        if self.adapter.frozen is not None:
-            self.adapter.frozen.to(device)
-
     def reference(self) -> AbstractContextManager[None]:
         """Within this context :meth:`predict` answers as the present reference does, without gradient.
 
         :meth:`save` then writes the weights of a reference that was moved.
         """
         return self._answering(self.adapter.reference)
-
-    def initial(self) -> AbstractContextManager[None]:
-        """Within this context :meth:`predict` answers as the model before training does, without gradient."""
-        return self._answering(self.adapter.initial)
-
-    def at_strength(self, strength: float) -> AbstractContextManager[None]:
-        """Within this context the trained weights have another strength: 0 is the model before training, 1 as trained.
-
-        Raises:
-            ConfigError: if the adapter is a DoRA.
-        """
-        return self.adapter.at_strength(strength)
-
-    @contextmanager
-    def _answering(self, network: Callable[[nn.Module], AbstractContextManager[nn.Module]]) -> Iterator[None]:
-        trained = self.module
-        with network(trained) as self.module, torch.no_grad():
-            try:
-                yield
-            finally:
-                self.module = trained
 
     def move_reference(self) -> None:
         """Makes the present weights the reference; the model before training stays known."""

@@ -24,7 +24,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from seedpo.core.sampling import Denoise, Sampler, SamplingSettings, guided_prediction
+from seedpo.core.sampling import Denoise, Predictor, Sampler, SamplingSettings, guided_prediction
 from seedpo.core.types import Conditioning
 from seedpo.errors import ConfigError
 from seedpo.registry import unknown
@@ -109,13 +109,16 @@ class SampledModel(Protocol):
         """The network's raw prediction."""
 
 
-def denoise_with(model: SampledModel, name: str | None, settings: SamplingSettings) -> Denoise:
+def denoise_with(
+    model: SampledModel, name: str | None, settings: SamplingSettings, *, predictor: Predictor | None = None
+) -> Denoise:
     """How a model's images are drawn by a sampler.
 
     Args:
-        model: predicts.
+        model: has a family and a schedule.
         name: a sampler of the model's family; ``None`` for its own.
         settings: steps and guidance; ``eta`` counts for the model's own sampler alone, and is 0.
+        predictor: predicts; ``None`` for the model itself.
 
     Returns:
         The function that denoises a batch. Noise of a step comes from each row's own generator.
@@ -137,16 +140,17 @@ def denoise_with(model: SampledModel, name: str | None, settings: SamplingSettin
         raise ConfigError(
             f"{settings.num_inference_steps} denoising steps do not fit this model ({error}); give another --steps"
         ) from error
+    predicting: Predictor = model if predictor is None else predictor
     if chosen is None:
-        return lambda latents, positive, negative, _: Sampler(model, settings).sample(latents, positive, negative)
+        return lambda latents, positive, negative, _: Sampler(predicting, settings).sample(latents, positive, negative)
     return lambda latents, positive, negative, generators: _scheduled(
-        model, chosen, scheduler, settings, latents, positive, negative, generators
+        predicting, chosen, scheduler, settings, latents, positive, negative, generators
     )
 
 
 @torch.no_grad()
 def _scheduled(
-    model: SampledModel,
+    model: Predictor,
     chosen: Scheduler,
     scheduler: Any,
     settings: SamplingSettings,
