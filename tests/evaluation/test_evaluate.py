@@ -52,13 +52,13 @@ class TestImages:
 
     def test_targets_share_latents(self, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         seen: list[tuple[list[Key], Drawing]] = []
-        draw = evaluate_module.draw_batch
+        draw = evaluate_module.draw_best
 
-        def spy(policy: Any, prompts: Any, batch: list[Key], drawing: Drawing) -> torch.Tensor:
+        def spy(policy: Any, prompts: Any, batch: list[Key], drawing: Drawing, choice: None) -> torch.Tensor:
             seen.append((batch, drawing))
-            return draw(policy, prompts, batch, drawing)
+            return draw(policy, prompts, batch, drawing, choice)
 
-        monkeypatch.setattr(evaluate_module, "draw_batch", spy)
+        monkeypatch.setattr(evaluate_module, "draw_best", spy)
         small_evaluation(["scenes", str(run)], tmp_path / "out", rewards=())
         assert seen[:2] == seen[2:]
         assert [key for batch, _ in seen[:2] for key in batch] == list(itertools.product(range(3), range(2)))
@@ -106,16 +106,16 @@ class TestGoingOn:
         gone.unlink()
         kept = {path: path.stat().st_mtime_ns for path in (out / "images").rglob("*.png")}
         drawn: list[list[Key]] = []
-        draw = evaluate_module.draw_batch
+        draw = evaluate_module.draw_best
 
-        def spy(policy: Any, prompts: Any, batch: list[Key], drawing: Drawing) -> torch.Tensor:
+        def spy(policy: Any, prompts: Any, batch: list[Key], drawing: Drawing, choice: None) -> torch.Tensor:
             drawn.append(batch)
-            return draw(policy, prompts, batch, drawing)
+            return draw(policy, prompts, batch, drawing, choice)
 
         def nothing_to_score(*_: Any, **__: Any) -> None:
             raise AssertionError("all scores are known")
 
-        monkeypatch.setattr(evaluate_module, "draw_batch", spy)
+        monkeypatch.setattr(evaluate_module, "draw_best", spy)
         monkeypatch.setattr("seedpo.evaluation.measuring.score_images", nothing_to_score)
         prompts = str(compared.parent / "prompts.txt")
         small_evaluation([f"base={run}@base", str(run)], out, metrics=("truth", "free_spread"), prompts=prompts)
@@ -275,14 +275,14 @@ class TestBadInput:
             small_evaluation(["scenes"], tmp_path / "notes")
 
     def test_images_that_are_not_finite(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        draw = evaluate_module.draw_batch
+        draw = evaluate_module.draw_best
 
         def broken(*arguments: Any, **settings: Any) -> torch.Tensor:
             images = draw(*arguments, **settings)
             images[1] = math.nan
             return images
 
-        monkeypatch.setattr(evaluate_module, "draw_batch", broken)
+        monkeypatch.setattr(evaluate_module, "draw_best", broken)
         with pytest.raises(DataError, match=r"image 1 of prompt 0"):
             small_evaluation(["scenes"], tmp_path / "out")
         assert not list((tmp_path / "out").rglob("*.png"))
