@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from seedpo.cli.shared import split_names
 from seedpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    from seedpo.evaluation.controls import SamplingControl
 
 Number = TypeVar("Number", int, float)
 
@@ -28,6 +31,21 @@ Mixing = Annotated[
 BestOf = Annotated[
     str | None, typer.Option(metavar="N[,N...]", help="Draw N images for each, and keep the one with the best reward.")
 ]
+
+
+def read_controls(strength: str | None, mixing: str | None, best_of: str | None) -> list[SamplingControl]:
+    """A control for each value of the three options.
+
+    Raises:
+        ConfigError: if one is not a number, or outside its range.
+    """
+    from seedpo.evaluation.controls import one_at_a_time
+
+    return one_at_a_time(
+        strengths=numbers("--strength", strength, float),
+        mixings=numbers("--mixing", mixing, float),
+        best_of=numbers("--best-of", best_of, int),
+    )
 
 
 def numbers(option: str, text: str | None, kind: Callable[[str], Number]) -> list[Number]:

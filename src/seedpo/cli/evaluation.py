@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seedpo.cli.controls import BestOf, Mixing, Strength, numbers
+from seedpo.cli.controls import BestOf, Mixing, Strength, read_controls
 from seedpo.cli.shared import quieten_libraries, say, split_names
 from seedpo.errors import ConfigError
 
@@ -121,15 +121,11 @@ def evaluate_command(
     """
     from seedpo.cli.launch import run_in_processes
 
-    if over_training and (processes or 1) > 1:
-        raise ConfigError("--over-training draws no images; leave --processes out")
-    options_of_drawing = {"--strength": strength, "--mixing": mixing, "--best-of": best_of, "--best-by": best_by}
-    for option, value in options_of_drawing.items():
-        if over_training and value is not None:
-            raise ConfigError(f"--over-training draws no images; leave {option} out")
+    if over_training:
+        several = processes if (processes or 1) > 1 else None
+        _refuse_drawing(several, strength, mixing, best_of, best_by)
     run_in_processes(context.obj, processes=processes)
     quieten_libraries()
-    from seedpo.evaluation.controls import one_at_a_time
     from seedpo.evaluation.evaluate import Measures, evaluate, evaluate_over_training, tie_widths
     from seedpo.evaluation.score import Scoring, read_definitions
     from seedpo.evaluation.settings import Drawing
@@ -176,11 +172,7 @@ def evaluate_command(
             drawing=drawing,
             measures=measures,
             options=options,
-            controls=one_at_a_time(
-                strengths=numbers("--strength", strength, float),
-                mixings=numbers("--mixing", mixing, float),
-                best_of=numbers("--best-of", best_of, int),
-            ),
+            controls=read_controls(strength, mixing, best_of),
             best_by=best_by,
             accelerator=build_accelerator("no") if is_one_of_several() else None,
         )
@@ -189,3 +181,11 @@ def evaluate_command(
     if summary.figures:
         say(text(summary))
     say(f"evaluation: {out}")
+
+
+def _refuse_drawing(*values: object) -> None:
+    """Refuses options of drawing where stored images are scored."""
+    options = ("--processes", "--strength", "--mixing", "--best-of", "--best-by")
+    for option, value in zip(options, values, strict=True):
+        if value is not None:
+            raise ConfigError(f"--over-training draws no images; leave {option} out")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from seedpo.cli.controls import BestOf, Mixing, Strength, numbers
+from seedpo.cli.controls import BestOf, Mixing, Strength, numbers, read_controls
 from seedpo.cli.shared import quieten_libraries, say
 from seedpo.errors import ConfigError
 
@@ -84,7 +84,7 @@ def sample_command(
     if not grid and any(len(values) > 1 for values in (steps, strengths, powers, counts)):
         raise ConfigError("several values of --step, --strength, --mixing or --best-of make a grid; add --grid")
     quieten_libraries()
-    from seedpo.evaluation.controls import SamplingControl, one_at_a_time
+    from seedpo.evaluation.controls import SamplingControl
     from seedpo.evaluation.sample import ROWS, SampleRequest, sample_grid, sample_images
 
     request = SampleRequest(
@@ -105,8 +105,8 @@ def sample_command(
         best_by=best_by,
     )
     if grid:
-        controls = one_at_a_time(strengths=strengths, mixings=powers, best_of=counts)
-        cells = sample_grid(request, out, steps=steps, controls=controls or ROWS)
+        controls = read_controls(strength, mixing, best_of) or ROWS
+        cells = sample_grid(request, out, steps=steps, controls=controls)
         say(f"{len(cells)} cells on {out / 'grid.png'}; {out / 'grid.csv'} says what each of them is")
         return
     control = SamplingControl(
