@@ -122,8 +122,7 @@ def evaluate_command(
     from seedpo.cli.launch import run_in_processes
 
     if over_training:
-        several = processes if (processes or 1) > 1 else None
-        _refuse_drawing(several, strength, mixing, best_of, best_by)
+        _refuse_drawing(None if processes == 1 else processes, strength, mixing, best_of, best_by)
     run_in_processes(context.obj, processes=processes)
     quieten_libraries()
     from seedpo.evaluation.evaluate import Measures, evaluate, evaluate_over_training, tie_widths
@@ -176,11 +175,10 @@ def evaluate_command(
             best_by=best_by,
             accelerator=build_accelerator("no") if is_one_of_several() else None,
         )
-    if summary is None:
-        return
-    if summary.figures:
+    if summary is not None and summary.figures:
         say(text(summary))
-    say(f"evaluation: {out}")
+    if summary is not None:
+        say(f"evaluation: {out}")
 
 
 def _refuse_drawing(*values: object) -> None:
