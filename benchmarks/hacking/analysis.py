@@ -291,7 +291,7 @@ def _rows(results: Results, world: str, phase: str) -> list[Row]:
                 key: _compared(pools.get((entry, key), {}), pools.get((control, key), {})) for key in QUANTITIES
             }
             for control in controls
-            if control != entry and (entry.role != "control" or control.name == "base")
+            if _rivals(entry, control)
         }
         rows.append(
             Row(
@@ -305,6 +305,18 @@ def _rows(results: Results, world: str, phase: str) -> list[Row]:
             )
         )
     return rows
+
+
+def _rivals(entry: Entry, control: Entry) -> bool:
+    """Whether an entry is held against a control: one that uses the second opinion only where it does, too.
+
+    Controls are held against the base method alone.
+    """
+    if entry == control:
+        return False
+    if entry.role == "control":
+        return control.name == "base"
+    return CONTENDERS[entry.contender].asks_opinion or not CONTENDERS[control.contender].asks_opinion
 
 
 def _compared(left: Pool, right: Pool) -> Comparison:

@@ -47,12 +47,15 @@ class Option:
     Attributes:
         beta, rate: multiples of the world's.
         length: multiple of its steps.
+        opinion: weight of the second opinion in what is trained on, where the proxy has 1, each in its standard
+            deviations; 0: the proxy alone.
         keys: other keys, dotted.
     """
 
     beta: float = 1.0
     rate: float = 1.0
     length: float = 1.0
+    opinion: float = 0.0
     keys: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -67,7 +70,6 @@ class Contender:
         methods: that it fits; empty: all.
         method: in place of the world's; empty: that.
         beta: of the other method, in place of the world's.
-        sums_opinion: whether it trains on the sum of the proxy and the second opinion.
         sampled_by: whether its runs are drawn from under every control of sampling, too.
     """
 
@@ -77,12 +79,21 @@ class Contender:
     methods: tuple[str, ...] = ()
     method: str = ""
     beta: float | None = None
-    sums_opinion: bool = False
     sampled_by: bool = False
+
+    @property
+    def asks_opinion(self) -> bool:
+        """Whether it uses the second opinion; then it must be above the control that does, too."""
+        return self.sums or any("weighting.second_opinion" in option.keys for option in self.options.values())
+
+    @property
+    def sums(self) -> bool:
+        """Whether it trains on a sum of the proxy and the second opinion."""
+        return any(option.opinion for option in self.options.values())
 
     def fits(self, world: World) -> bool:
         """Whether it can be trained there: a sum needs the scales of its terms."""
-        scaled = not self.sums_opinion or world.proxy in REWARD_SCALES[world.model]
+        scaled = not self.sums or world.proxy in REWARD_SCALES[world.model]
         return scaled and (not self.methods or world.method in self.methods)
 
 
@@ -118,7 +129,7 @@ CONTENDERS: Mapping[str, Contender] = {
             options={"half": Option(rate=0.5), "quarter": Option(rate=0.25, length=2.0)},
         ),
         Contender(name="anchor", role="control", options=_several({}, "anchor.kl", 10.0, 100.0)),
-        Contender(name="sum", role="control", options={"equal": Option()}, sums_opinion=True),
+        Contender(name="sum", role="control", options={"half": Option(opinion=0.5), "equal": Option(opinion=1.0)}),
         Contender(name="gamma", role="rival", options=_several({}, "gamma", 1.0, 3.0), methods=STEPS_OR_PAIRS),
         Contender(name="early anchor", role="rival", options=_several(_EARLY, "anchor.kl", 10.0, 100.0)),
         Contender(name="drift", role="rival", options=_several({}, "weighting.outliers", 0.1, 0.25)),
@@ -196,13 +207,13 @@ REWARD_SCALES: Mapping[str, Mapping[str, tuple[float, float]]] = {
 training prompts or more with 4 images each, drawn as in roll-outs. Over all images prompts dominate the deviation."""
 
 
-def proxy_keys(world: World, contender: Contender) -> dict[str, Any]:
-    """What a contender trains on: the proxy, or its sum with the second opinion, in standard deviations of each."""
-    if not contender.sums_opinion:
+def proxy_keys(world: World, opinion: float) -> dict[str, Any]:
+    """What is trained on: the proxy, or its sum with the second opinion, in standard deviations of each."""
+    if not opinion:
         return {"reward": world.proxy}
-    scales = REWARD_SCALES[world.model]
+    scales, weights = REWARD_SCALES[world.model], {world.proxy: 1.0, SECOND_OPINION: opinion}
     terms = {
-        name: {"weight": 1.0, "mean": scales[name][0], "std": scales[name][1]} for name in (world.proxy, SECOND_OPINION)
+        name: {"weight": weight, "mean": scales[name][0], "std": scales[name][1]} for name, weight in weights.items()
     }
     return {"reward": "both", "rewards": {"both": {"terms": terms}}}
 
@@ -223,4 +234,4 @@ def run_keys(world: World, contender: Contender, option: Option, *, phase: str, 
     }
     settings = {} if contender.method else world.settings
     keys = merge(merge(SHARED, own), nested(list(settings.items())))
-    return merge(merge(keys, nested(list(option.keys.items()))), proxy_keys(world, contender))
+    return merge(merge(keys, nested(list(option.keys.items()))), proxy_keys(world, option.opinion))

@@ -31,7 +31,7 @@ SAMPLINGS: Mapping[str, Mapping[float, SamplingControl]] = {
 }
 """What sampling makes of a trained model, by kind and value, from the model before training to the trained one."""
 
-BEST_OF: Mapping[float, SamplingControl] = {count: SamplingControl(strength=0.0, best_of=count) for count in (2, 4, 8)}
+BEST_OF: Mapping[float, SamplingControl] = {count: SamplingControl(strength=0.0, best_of=count) for count in (2, 4)}
 """Best of n of the model before training, by n."""
 
 SAMPLED_AT = (0.5, 1.0)

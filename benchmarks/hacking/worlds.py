@@ -82,8 +82,8 @@ WORLDS: Mapping[str, World] = {
             settings=_SPO,
             beta=10.0,
             rate=1e-3,
-            steps=36,
-            long=360,
+            steps=42,
+            long=420,
         ),
         World(
             name="scenes-online-vividness",
@@ -92,9 +92,9 @@ WORLDS: Mapping[str, World] = {
             method="online-dpo",
             settings=_ONLINE,
             beta=100.0,
-            rate=3e-3,
-            steps=90,
-            long=900,
+            rate=5e-3,
+            steps=60,
+            long=600,
         ),
         World(
             name="scenes-online-incompressibility",

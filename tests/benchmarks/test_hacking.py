@@ -12,7 +12,7 @@ import pytest
 from benchmarks.hacking import __main__ as command
 from benchmarks.hacking import analysis
 from benchmarks.hacking.analysis import ENTRIES, SPREAD, TRUTH, chosen, entering, final_rows, pool
-from benchmarks.hacking.contenders import CONTENDERS, PHASES, run_keys
+from benchmarks.hacking.contenders import CONTENDERS, PHASES, REWARD_SCALES, SECOND_OPINION, run_keys
 from benchmarks.hacking.page import against_table, draw, runs_table, tables
 from benchmarks.hacking.results import Results, collect
 from benchmarks.hacking.worlds import WORLDS
@@ -148,6 +148,29 @@ def test_one_control_that_does_as_well_is_enough_to_fail() -> None:
 def test_a_control_that_never_climbs_is_no_control() -> None:
     results = study(base=run, anchor=lambda seed: run(seed, top=-0.2), early_reset=lambda seed: run(seed, kept))
     assert set(row_of(results, "early reset").against) == {"base"}
+
+
+def test_who_asks_a_second_opinion_is_held_against_its_sum() -> None:
+    results = study(base=run, sum=run, drop=run, novelty=run)
+    assert set(row_of(results, "drop").against) == {"base", "sum"}
+    assert set(row_of(results, "novelty").against) == {"base"}
+    assert set(row_of(results, "sum").against) == {"base"}
+    assert [name for name, contender in CONTENDERS.items() if contender.asks_opinion] == [
+        "sum",
+        "gardo",
+        "drop",
+        "opinion",
+    ]
+
+
+def test_a_sum_weighs_both_in_their_deviations() -> None:
+    world = WORLDS[WORLD]
+    keys = run_keys(world, CONTENDERS["sum"], CONTENDERS["sum"].options["half"], phase="final", index=0)
+    terms = keys["rewards"][keys["reward"]]["terms"]
+    assert {name: (term["weight"], term["std"]) for name, term in terms.items()} == {
+        world.proxy: (1.0, REWARD_SCALES[world.model][world.proxy][1]),
+        SECOND_OPINION: (0.5, REWARD_SCALES[world.model][SECOND_OPINION][1]),
+    }
 
 
 def test_more_tries_need_more_evidence() -> None:
