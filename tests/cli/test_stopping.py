@@ -8,12 +8,25 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from seedpo.cli import main
 from seedpo.cli.stopping import SIGNALS, ended_in_one_line
+
+
+@pytest.fixture(autouse=True)
+def usual_handlers() -> Iterator[None]:
+    """As in a terminal: a shell's background jobs inherit SIGINT as ignored."""
+    before = {
+        number: signal.signal(number, usual)
+        for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def strike(number: int) -> None:
