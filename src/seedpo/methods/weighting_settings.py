@@ -27,8 +27,8 @@ class WeightingConfig(Section):
     their weights elsewhere. None: `scenes-clip` for the embedded models; for other models they must be named."""
     outliers: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of the winners of a roll-out that are left out: those whose reward exceeds the mean of their prompt by
-    most, since that is where a reward errs upwards (after DRIFT). Their pairs are not trained on; in groups their
-    advantage is 0. 0: none."""
+    most, since that is where a reward errs upwards (after DRIFT). Pairs with them on either side are not trained on; in
+    groups their advantage is 0. 0: none."""
     second_opinion: Annotated[tuple[str, ...], Place(names="rewards")] = ()
     """Rewards that are not optimised and judge the images of roll-outs, too: named as `reward` is. U is the share of
     the prompt's other images that an image beats by `reward`, less the mean of its shares by these (GARDO). Without
@@ -70,7 +70,7 @@ class WeightingConfig(Section):
             if is_set and not self.second_opinion:
                 raise ValueError(
                     f"{key} = {getattr(self, key)} needs weighting.second_opinion; set it to a reward that is not "
-                    "optimised, for example to clip"
+                    "optimised, for example to aesthetic"
                 )
         if len(set(self.second_opinion)) < len(self.second_opinion):
             raise ValueError("second_opinion names a reward twice; leave one out")

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from seedpo.core.weighting import excess, nearest_distances, novelty_weights, suspicion
-from seedpo.methods.settings import GroupConfig, SamplingConfig, StepPoolConfig, TrajectoryConfig
-from seedpo.methods.sources.drawn_images import DrawnImages, image_pairs
+from seedpo.methods.settings import GroupConfig, SamplingConfig, StepGroupConfig, StepPoolConfig, TrajectoryConfig
+from seedpo.methods.sources.drawn_images import DrawnImages, image_groups, image_pairs
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.online import ImageRollout
 from seedpo.methods.sources.rollouts import UnitBuffer
+from seedpo.methods.sources.step_groups import JudgedSteps, StepGroupRollout, step_groups
 from seedpo.methods.sources.step_pairs import StepPairs, step_batch
 from seedpo.methods.sources.steps import StepRollout
 from seedpo.methods.sources.trajectories import TrajectoryRollout
@@ -113,6 +114,16 @@ ONLINE = Source(
 SOURCES = pytest.mark.parametrize("source", [SPO, D3PO, ONLINE], ids=["spo", "d3po", "online"])
 
 
+def pairs_with(images: Tensor, rolled: Rolled, source: Source) -> Tensor:
+    """Which of the pairs that there could be have one of some images on either side."""
+    winners = all_winners(rolled, source)
+    if source is not D3PO:
+        return torch.isin(winners, images)
+    first, second = torch.triu_indices(COUNT, COUNT, offset=1)
+    rows = COUNT * torch.arange(len(rolled.scores))[:, None]
+    return (torch.isin(rows + first, images) | torch.isin(rows + second, images)).flatten()
+
+
 def all_winners(rolled: Rolled, source: Source) -> Tensor:
     """Number of the winner of each pair that there could be, in the order of the pairs."""
     rows = COUNT * torch.arange(len(rolled.scores))[:, None]
@@ -170,7 +181,7 @@ def test_outliers_are_left_out(source: Source) -> None:
     distinct = winners.unique()
     above = excess(plain.scores).flatten()
     worst = distinct[above[distinct].argsort(descending=True)][: (len(distinct) + 1) // 2]
-    stay = ~torch.isin(winners, worst)
+    stay = ~pairs_with(worst, plain, source)
     assert cut.drawn.units() == int(stay.sum())
     assert cut.observed["left_out"] == pytest.approx(len(worst) / len(distinct))
     assert cut.observed["pairs_kept"] == plain.observed["pairs_kept"]
@@ -195,7 +206,8 @@ def test_suspects_are_the_winners_that_others_doubt(source: Source) -> None:
 def test_suspects_can_be_left_out(source: Source) -> None:
     settings: dict[str, Any] = {"second_opinion": ("redness",), "suspect_share": 0.3}
     doubted, dropped = source(weigher(**settings)), source(weigher(**settings, drop_suspects=True))
-    assert dropped.drawn.units() == int((~suspects_of(doubted)).sum())
+    suspects = all_winners(doubted, source)[suspects_of(doubted)]
+    assert dropped.drawn.units() == int((~pairs_with(suspects, doubted, source)).sum())
     assert dropped.drawn.suspect is None
     assert dropped.observed["left_out"] == doubted.observed["suspects"]
 
@@ -241,6 +253,73 @@ def test_weights_travel_through_buffers_batches_and_checkpoints(source: Source, 
     later = rows(resumed.take(left))
     assert later == rows(buffer.take(left))
     assert sorted(first + later) == sorted(2 * rows(whole))
+
+
+GROUPS = Source(
+    lambda model, reward, look: ImageRollout(
+        model,
+        reward,
+        sampling=SAMPLING,
+        config=GroupConfig(images_per_prompt=COUNT, min_gap=0.0),
+        packing="groups",
+        weigher=look,
+    ),
+    DrawnImages,
+)
+STEP_GROUPS = Source(
+    lambda model, reward, look: StepGroupRollout(
+        model,
+        reward,
+        sampling=SAMPLING,
+        groups=GroupConfig(images_per_prompt=COUNT, min_gap=0.0),
+        config=StepGroupConfig(trained_steps=2),
+        weigher=look,
+    ),
+    JudgedSteps,
+)
+GROUPED = pytest.mark.parametrize("source", [GROUPS, STEP_GROUPS], ids=["images", "steps"])
+
+
+def of_images(rolled: Rolled, name: str) -> Tensor:
+    """A field of the batch of a roll-out, (P, K); all steps of an image have one value."""
+    embeddings = PromptEmbeddings(ToyPolicy())
+    if isinstance(rolled.drawn, DrawnImages):
+        whole: Tensor = getattr(image_groups(rolled.drawn, embeddings), name)
+        return whole
+    steps: Tensor = getattr(step_groups(rolled.drawn, embeddings, share=False), name)
+    first, second = steps.view(len(rolled.scores), 2, COUNT).unbind(1)
+    assert torch.equal(first, second)
+    return first
+
+
+class TestGroups:
+    @GROUPED
+    def test_the_better_half_weighs_what_its_novelty_does(self, source: Source) -> None:
+        rolled = source(weigher(novelty=1.0))
+        expected = novelty_weights(nearest_distances(rolled.features), rolled.scores, power=1.0)
+        torch.testing.assert_close(of_images(rolled, "loss_weight"), expected)
+        winners = excess(rolled.scores) > 0
+        assert rolled.observed["novelty_weight_std"] == pytest.approx(expected[winners].std(correction=0).item())
+
+    @GROUPED
+    def test_outliers_have_no_advantage(self, source: Source) -> None:
+        rolled = source(weigher(outliers=0.25))
+        above = excess(rolled.scores)
+        winners = above > 0
+        out = of_images(rolled, "loss_weight") == 0
+        assert int(out.sum()) == int(0.25 * int(winners.sum()) + 0.5) > 0
+        assert above[out].min() >= above[winners & ~out].max()
+        assert rolled.observed["left_out"] == pytest.approx(int(out.sum()) / int(winners.sum()))
+        assert rolled.drawn.units() == source(None).drawn.units()
+
+    @GROUPED
+    def test_suspects_are_among_the_better_half(self, source: Source) -> None:
+        rolled = source(weigher(second_opinion=("redness",), suspect_share=0.4))
+        suspect = of_images(rolled, "suspect")
+        assert suspect.any()
+        assert not suspect[excess(rolled.scores) <= 0].any()
+        dropped = source(weigher(second_opinion=("redness",), suspect_share=0.4, drop_suspects=True))
+        assert torch.equal(of_images(dropped, "loss_weight") == 0, suspect)
 
 
 def test_previews_are_judged_at_their_time() -> None:

@@ -83,7 +83,7 @@ class ImageRollout:
         teaching = teaching_of_winners(self.weigher, pictures, repeated, judgement, winners=winners, lot=number)
         observed = {**judgement.observed, f"{self.packing}_kept": len(member) / possible, **teaching.observed}
         if of_pairs:
-            member = member[teaching.included(winners)]
+            member = member[teaching.included(member)]
         if not len(member):
             return None, observed
         drawn = DrawnImages(

@@ -257,7 +257,7 @@ class StepRollout:
         if self.weigher is None or not views:
             return pairs, {}
         teaching = self.weigher.weigh(Views.join(views), winners, lot=lot)
-        included = teaching.included(winners).nonzero()[:, 0]
+        included = teaching.included(winners[:, None]).nonzero()[:, 0]  # the others in a pair never win
         return replace(pairs, **teaching.of(winners)).select(included), teaching.observed
 
     @property

@@ -84,7 +84,7 @@ class TrajectoryRollout:
         teaching = teaching_of_winners(
             self.weigher, pictures, repeated, judgement, winners=preferred.chosen, lot=number
         )
-        included = teaching.included(preferred.chosen)
+        included = teaching.included(torch.stack([preferred.chosen, preferred.rejected], 1))
         chosen, rejected = preferred.chosen[included], preferred.rejected[included]
         kept = len(included) / (len(repeated) * (count - 1) / 2)
         observed = {**judgement.observed, "pairs_kept": kept, **teaching.observed}

@@ -54,11 +54,13 @@ class Teaching:
     Attributes:
         loss_weight: of each image, (P, K) float64; 0 for one that is left out, ``None`` if all weigh 1.
         suspect: whether second opinions doubt its reward, (P, K) bool; ``None`` if there are none.
+        left_out: whether it is not trained on, (P, K) bool; ``None`` if all are.
         observed: figures to log.
     """
 
     loss_weight: Tensor | None = None
     suspect: Tensor | None = None
+    left_out: Tensor | None = None
     observed: Mapping[str, float]
 
     def of(self, images: Tensor) -> dict[str, Any]:
@@ -66,11 +68,14 @@ class Teaching:
         fields = {"loss_weight": self.loss_weight, "suspect": self.suspect}
         return {name: None if values is None else values.flatten()[images] for name, values in fields.items()}
 
-    def included(self, images: Tensor) -> Tensor:
-        """Which of some images (N,) are not left out, (N,) bool."""
-        if self.loss_weight is None:
-            return torch.ones_like(images, dtype=torch.bool)
-        return self.loss_weight.flatten()[images] != 0
+    def included(self, members: Tensor) -> Tensor:
+        """Which units (N, M) of images have none that is left out, (N,) bool.
+
+        A pair in which such an image loses goes, too: images that only ever lose would be driven out.
+        """
+        if self.left_out is None:
+            return torch.ones(len(members), dtype=torch.bool)
+        return ~self.left_out.flatten()[members].any(1)
 
 
 ALIKE = Teaching(observed={})
@@ -141,7 +146,7 @@ class Weigher:
         if config.outliers or config.drop_suspects:
             loss_weight = (torch.ones(out.shape).double() if loss_weight is None else loss_weight) * ~out
             observed["left_out"] = _mean(out, winners)
-        return Teaching(loss_weight=loss_weight, suspect=suspect, observed=observed)
+        return Teaching(loss_weight=loss_weight, suspect=suspect, left_out=out, observed=observed)
 
 
 def teaching_of_winners(
