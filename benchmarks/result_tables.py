@@ -17,15 +17,18 @@ WORDS: Mapping[Difference, str] = {
 }
 
 
-def two(value: float) -> str:
-    """A number with two decimals and a real minus sign; a dash for NaN."""
-    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", MINUS) if math.isfinite(value) else DASH
+def two(value: float, digits: int = 2) -> str:
+    """A number with two decimals, or as many as are asked for, and a real minus sign; a dash for NaN."""
+    if not math.isfinite(value):
+        return DASH
+    text = f"{value:.{digits}f}"
+    return (text.lstrip("-") if float(text) == 0 else text).replace("-", MINUS)
 
 
-def with_interval(value: float, low: float, high: float, *, signed: bool = False) -> str:
-    """A number and its interval, each with two decimals."""
+def with_interval(value: float, low: float, high: float, *, signed: bool = False, digits: int = 2) -> str:
+    """A number and its interval, each with as many decimals."""
     sign = "+" if signed and value > 0 else ""
-    return f"{sign}{two(value)} [{two(low)}, {two(high)}]"
+    return f"{sign}{two(value, digits)} [{two(low, digits)}, {two(high, digits)}]"
 
 
 def between_marks(page: str, text: str, name: str) -> str:

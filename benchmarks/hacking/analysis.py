@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.hacking.contenders import CONTENDERS, SAMPLED, Role
 from benchmarks.hacking.results import Line, Results, Run
 from seedpo.core.stats.classical import holm
-from seedpo.core.stats.frontiers import GapInterval, Trail, frontier, gap_interval
+from seedpo.core.stats.frontiers import GapInterval, Trail, first_reached, gap_interval
 from seedpo.core.stats.student import student_p
 from seedpo.core.verdicts import (
     LEAST_SHARE,
@@ -26,10 +26,10 @@ from seedpo.core.verdicts import (
     matters,
 )
 
-TRUTH, SPREAD = "truth", "free_spread_right"
+TRUTH, DIVERSITY = "truth", "pairwise_diversity"
 """What must be more, and what must not be less."""
 
-QUANTITIES: Mapping[str, bool] = {TRUTH: True, SPREAD: False, "pairwise_diversity": False}
+QUANTITIES: Mapping[str, bool] = {TRUTH: True, DIVERSITY: False, "free_spread_right": False}
 """What is compared at equal proxy; whether a line has its values by prompt."""
 
 LEAST_SEEDS = 3
@@ -39,7 +39,7 @@ RESAMPLES = 300
 """Bootstrap resamples behind an interval over seeds and prompts: there are hundreds of comparisons."""
 
 LEVELS = 40
-"""Proxies at which frontiers are drawn, and settings are chosen."""
+"""Proxies at which curves are drawn, and settings are chosen."""
 
 ALPHA = 0.05
 """Level of the corrected test."""
@@ -141,8 +141,9 @@ def chosen(results: Results, world: str, entry: Entry) -> Choice | None:
     """The option with the largest mean gain in truth over the base method, on the development seeds.
 
     At :data:`LEVELS` proxies, from the start to the highest of the base method's first option (mean over the seeds),
-    the frontier of an option is held against that of the base method's first option with the same seed. Proxies that an
-    option does not reach count 0: it has neither more nor less there. Of equal ones the first is chosen.
+    the truth where an option first reaches them is held against that of the base method's first option with the same
+    seed. Proxies that an option does not reach count 0: it has neither more nor less there. Of equal ones the first is
+    chosen.
 
     Returns:
         The choice; `None` if no option has runs with the seeds of the base method.
@@ -183,7 +184,7 @@ def _levels(trails: Pool) -> NDArray[np.float64]:
 
 
 def _gain(left: Sequence[Trail], right: Sequence[Trail], levels: NDArray[np.float64]) -> float:
-    return float(np.nan_to_num(frontier(left, levels) - frontier(right, levels), nan=0.0).mean())
+    return float(np.nan_to_num(first_reached(left, levels) - first_reached(right, levels), nan=0.0).mean())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +192,7 @@ class Comparison:
     """One entry less another in a quantity, at equal proxy.
 
     Attributes:
-        gap: between the frontiers.
+        gap: mean difference where both first reach a proxy.
         scale: range of the quantity over the evaluations of both.
     """
 
@@ -232,7 +233,7 @@ class Row:
         start, end: figures before training and after it, means over the seeds.
         against: by control and quantity; of a control the base method alone. Controls whose proxy rises in no seed are
             left out.
-        p: that it has more truth and no less spread than every control; 1 for controls.
+        p: that it has more truth and no less diversity than every control; 1 for controls.
         adjusted: p, corrected for all entries and worlds that were tried (Holm).
     """
 
@@ -322,7 +323,7 @@ def _rivals(entry: Entry, control: Entry) -> bool:
 def _compared(left: Pool, right: Pool) -> Comparison:
     values = [trail.mean().value for side in (left, right) for trails in side.values() for trail in trails]
     scale = float(max(row.max() for row in values) - min(row.min() for row in values)) if values else math.nan
-    return Comparison(gap=gap_interval(left, right, resamples=RESAMPLES), scale=scale)
+    return Comparison(gap=gap_interval(left, right, resamples=RESAMPLES, height=first_reached), scale=scale)
 
 
 def _p_above_all(against: Mapping[str, Mapping[str, Comparison]]) -> float:
@@ -330,7 +331,7 @@ def _p_above_all(against: Mapping[str, Mapping[str, Comparison]]) -> float:
     tests = [
         p
         for sides in against.values()
-        for p in (sides[TRUTH].p_above(0.0), sides[SPREAD].p_above(-LEAST_SHARE * sides[SPREAD].scale))
+        for p in (sides[TRUTH].p_above(0.0), sides[DIVERSITY].p_above(-LEAST_SHARE * sides[DIVERSITY].scale))
     ]
     return max(tests, default=1.0)
 

@@ -31,7 +31,7 @@ SECOND_OPINION = "scenes-scorer"
 METRICS = ("truth", "attribute_accuracy", "free_spread", "free_spread_right", "pairwise_diversity")
 """What evaluations measure besides the rewards."""
 
-EVALUATIONS: Mapping[str, int] = {"development": 6, "final": 6, "long": 12}
+EVALUATIONS: Mapping[str, int] = {"development": 8, "final": 8, "long": 16}
 """Of a run in each phase, after equal parts of it, besides that before training."""
 
 SAMPLED = ("strength", "mixing", "best of n")

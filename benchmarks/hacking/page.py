@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.hacking.analysis import (
+    DIVERSITY,
     ENTRIES,
     LEVELS,
-    SPREAD,
     TRUTH,
     Comparison,
     Pool,
@@ -25,7 +26,7 @@ from benchmarks.hacking.analysis import (
 from benchmarks.hacking.results import PUBLISHED, Results
 from benchmarks.hacking.worlds import WORLDS
 from benchmarks.result_tables import WORDS, between_marks, two, with_interval
-from seedpo.core.stats.frontiers import frontier
+from seedpo.core.stats.frontiers import first_reached
 from seedpo.core.verdicts import Outcome
 from seedpo.pages.rendering import COLOURS
 from seedpo.pages.tables import DASH, markdown_table
@@ -41,6 +42,7 @@ RUNS_HEADER = (
     "proxy at the end",
     "truth at the end",
     "images right",
+    "diversity at the end",
     "spread of right images",
     "runs that hack",
 )
@@ -50,7 +52,7 @@ AGAINST_HEADER = (
     "nearest control",
     "truth above it",
     "it has",
-    "spread above it",
+    "diversity above it",
     "it has",
     "truth above base",
     "it has",
@@ -70,7 +72,7 @@ def runs_table(rows: Sequence[Row]) -> str:
             row.entry.role,
             row.choice.option,
             two(row.choice.gain),
-            *((DASH,) * 4 if row.entry.sampling else _figures(row.end)),
+            *((DASH,) * 5 if row.entry.sampling else _figures(row.end)),
             _share(row),
         )
         for row in rows
@@ -79,9 +81,10 @@ def runs_table(rows: Sequence[Row]) -> str:
 
 
 def _figures(figures: Mapping[str, float]) -> tuple[str, ...]:
-    proxy = f"{figures['proxy']:.3f}"
-    rest = (two(figures.get(name, float("nan"))) for name in (TRUTH, "attribute_accuracy", SPREAD))
-    return (proxy, *rest)
+    truth, right, spread = (
+        two(figures.get(name, math.nan)) for name in (TRUTH, "attribute_accuracy", "free_spread_right")
+    )
+    return f"{figures['proxy']:.3f}", truth, right, f"{figures[DIVERSITY]:.3f}", spread
 
 
 def _share(row: Row) -> str:
@@ -100,7 +103,7 @@ def against_table(rows: Sequence[Row]) -> str:
                 row.entry.name,
                 row.nearest or DASH,
                 *_cells(near.get(TRUTH)),
-                *_cells(near.get(SPREAD)),
+                *_cells(near.get(DIVERSITY), digits=3),
                 *_cells(base.get(TRUTH)),
                 f"{row.adjusted:.2g}",
                 "yes" if row.passes else "no",
@@ -109,11 +112,12 @@ def against_table(rows: Sequence[Row]) -> str:
     return markdown_table(AGAINST_HEADER, lines)
 
 
-def _cells(comparison: Comparison | None) -> tuple[str, str]:
+def _cells(comparison: Comparison | None, digits: int = 2) -> tuple[str, str]:
     if comparison is None:
         return DASH, DASH
     gap = comparison.gap
-    return with_interval(gap.mean, gap.t_low, gap.t_high, signed=True), WORDS[comparison.difference]
+    numbers = with_interval(gap.mean, gap.t_low, gap.t_high, signed=True, digits=digits)
+    return numbers, WORDS[comparison.difference]
 
 
 def tables(worlds: Mapping[str, Sequence[Row]]) -> str:
@@ -135,7 +139,7 @@ ROLES: Mapping[str, tuple[str, str]] = {
 
 
 def draw(results: Results, phase: str, path: Path) -> None:
-    """Frontiers of truth, a panel for each world with runs: mean over the seeds, over the proxies that all reach."""
+    """Truth by the proxy that is first reached, a panel for each world: mean of the seeds, over what all reach."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -164,8 +168,8 @@ def _pools(results: Results, world: str, phase: str) -> dict[str, tuple[str, Poo
 
 def _panel(axes: Axes, world: str, pools: Mapping[str, tuple[str, Pool]]) -> None:
     axes.set_title(world, loc="left", fontweight="bold")
-    axes.set_xlabel(f"proxy ({WORLDS[world].proxy}) of at least")
-    axes.set_ylabel("most truth")
+    axes.set_xlabel(f"proxy ({WORLDS[world].proxy})")
+    axes.set_ylabel("truth where it is first reached")
     for name, (role, trails) in pools.items():
         means = [[trail.mean() for trail in row] for row in trails.values()]
         low = max(min(float(trail.proxy[0]) for trail in row) for row in means)
@@ -173,7 +177,7 @@ def _panel(axes: Axes, world: str, pools: Mapping[str, tuple[str, Pool]]) -> Non
         if high <= low:
             continue
         levels = np.linspace(low, high, LEVELS)
-        heights = np.stack([frontier(row, levels) for row in means]).mean(0)
+        heights = np.stack([first_reached(row, levels) for row in means]).mean(0)
         width = 2.0 if name == "base" else 0.9
         axes.plot(levels, heights, color=COLOURS[ROLES[role][1]], linewidth=width, alpha=0.85)
         axes.annotate(name, (levels[-1], heights[-1]), (3, 0), textcoords="offset points", size=6, va="center")

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.hacking import __main__ as command
 from benchmarks.hacking import analysis
-from benchmarks.hacking.analysis import ENTRIES, SPREAD, TRUTH, chosen, entering, final_rows, pool
+from benchmarks.hacking.analysis import DIVERSITY, ENTRIES, TRUTH, chosen, entering, final_rows, pool
 from benchmarks.hacking.contenders import CONTENDERS, PHASES, REWARD_SCALES, SECOND_OPINION, run_keys
 from benchmarks.hacking.page import against_table, draw, runs_table, tables
 from benchmarks.hacking.results import Results, collect
@@ -66,11 +66,11 @@ def run(
         values = {
             "proxy": proxy + 0.2 * hardness,
             TRUTH: truth + jitter[0] + 0.5 * hardness,
-            "pairwise_diversity": spread + 0.0 * hardness,
+            DIVERSITY: spread + jitter[1] / 10 + 0.0 * hardness,
         }
         line = {name: float(row.mean()) for name, row in values.items()}
         by_prompt = {"by_prompt": {name: row.tolist() for name, row in values.items()}} if prompts else {}
-        more = {SPREAD: spread + jitter[1] / 10, "attribute_accuracy": 0.9}
+        more = {"free_spread_right": spread, "attribute_accuracy": 0.9}
         lines.append({"step": step, **line, **more, **by_prompt})
     return {"steps": 6, "failure": "", "lines": lines}
 
@@ -97,11 +97,8 @@ def test_a_term_that_has_more_truth_at_equal_proxy_is_above_all_controls() -> No
         base=run, low_rate=lambda seed: run(seed, top=0.5), early_reset=lambda seed: run(seed, kept, top=0.9)
     )
     row = row_of(results, "early reset")
-    # From 0 to 0.9 the frontier of the base is 1.08 to its peak at 1/6, then its curve; the term's is higher by
-    # its own curve: the gap is the mean of the difference, by hand on a fine grid.
-    at = np.linspace(0, 0.9, 10001)
-    best = [np.maximum.accumulate([shape(x)[0] for x in at][::-1])[::-1] for shape in (kept, hacked)]
-    assert row.against["base"][TRUTH].gap.mean == pytest.approx(float((best[0] - best[1]).mean()), abs=0.03)
+    # The term has one more than the base for each unit of proxy, of which they share 0 to 0.9.
+    assert row.against["base"][TRUTH].gap.mean == pytest.approx(0.45, abs=0.03)
     assert row.against["base"][TRUTH].difference is Difference.HIGHER
     assert set(row.against) == {"base", "low rate"}
     assert row.adjusted < 0.01
@@ -130,7 +127,7 @@ def test_a_term_that_wins_in_one_seed_is_not() -> None:
 def test_a_term_that_pays_with_spread_is_not() -> None:
     row = row_of(study(base=run, early_reset=lambda seed: run(seed, dull, top=0.9)), "early reset")
     assert row.against["base"][TRUTH].difference is Difference.HIGHER
-    assert row.against["base"][SPREAD].difference is Difference.LOWER
+    assert row.against["base"][DIVERSITY].difference is Difference.LOWER
     assert row.p > 0.5
     assert not row.passes
 
@@ -239,7 +236,7 @@ def test_sampling_makes_paths_of_a_run_from_the_model_before_training() -> None:
     assert [trail.proxy.tolist() for trail in strengths] == [[0.0, 0.4, 1.0], [0.0, 0.8, 2.0]]
     assert [trail.value.tolist() for trail in pool(runs, TRUTH, "best of n")[3]] == [[1.0, 1.1, 1.2]]
     assert pool(runs, TRUTH, "mixing") == {}
-    assert pool(runs, SPREAD) == {}
+    assert pool(runs, DIVERSITY) == {}
 
 
 def test_the_final_comparison_sees_no_prompt_latent_or_seed_of_the_development() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedpo.core.stats.frontiers import Trail, common_range, frontier, frontier_band, gap, gap_interval
+from seedpo.core.stats.frontiers import Trail, common_range, first_reached, frontier, frontier_band, gap, gap_interval
 
 RISE_AND_FALL = Trail.of([0.0, 1.0, 2.0], [1.0, 3.0, 1.0])
 """Truth rises to 3 at a proxy of 1 and falls back to 1 at a proxy of 2."""
@@ -45,6 +45,39 @@ class TestFrontier:
     def test_what_is_no_path_is_refused(self, points: tuple[list[float], list[float]]) -> None:
         with pytest.raises(ValueError, match="must"):
             Trail.of(*points)
+
+
+class TestFirstReached:
+    def test_by_hand(self) -> None:
+        values = first_reached([RISE_AND_FALL], [-1, 0, 0.5, 1, 1.5, 2, 2.01])
+        assert values[:-1].tolist() == [1, 1, 2, 3, 2, 1]
+        assert math.isnan(values[-1])
+
+    def test_what_comes_after_does_not_count(self) -> None:
+        path = Trail.of([0.0, 2.0, 0.0, 3.0], [0.0, 2.0, 9.0, 4.0])
+        assert first_reached([path], [1, 2, 2.5, 3]).tolist() == pytest.approx([1, 2, 4 + 5 / 6, 4])
+        standstill = Trail.of([0.0, 0.0, 1.0], [1.0, 5.0, 3.0])
+        assert first_reached([standstill], [0, 0.5]).tolist() == [1, 4]
+
+    def test_the_best_of_a_pool(self) -> None:
+        flat = Trail.of([0.0, 3.0], [1.5, 1.5])
+        assert first_reached([RISE_AND_FALL, flat], [0, 1, 1.9, 3]).tolist() == [1.5, 3, 1.5, 1.5]
+
+    def test_a_run_that_only_goes_slower_is_favoured_less(self) -> None:
+        """Twice as many noisy evaluations at the same proxies: the best of them is higher, the first is not."""
+        generator = np.random.default_rng(0)
+
+        def noisy(top: float) -> list[Trail]:
+            proxy = np.linspace(0, top, 9)
+            return [Trail.of(proxy, 1 - proxy + 0.2 * generator.normal(size=9) * (proxy > 0))]
+
+        pairs = [(noisy(0.5), noisy(1.0)) for _ in range(300)]
+        means = {
+            height: np.mean([value.mean for pair in pairs if (value := gap(*pair, height=height))])
+            for height in (frontier, first_reached)
+        }
+        assert means[frontier] > 0.03
+        assert abs(means[first_reached]) < 0.02  # of a standard error of 0.007
 
 
 class TestGap:

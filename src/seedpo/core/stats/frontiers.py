@@ -7,7 +7,7 @@ methods are compared by the mean vertical gap between their frontiers over the p
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -172,6 +172,37 @@ def frontier_band(
     return np.where(unknown, np.nan, low), np.where(unknown, np.nan, high)
 
 
+def first_reached(paths: Sequence[Trail], at: ArrayLike) -> Array:
+    """The value where the proxy first reaches x, straight between evaluations; of several paths the best.
+
+    It takes no best of many noisy evaluations, as :func:`frontier` does. That one favours a run that only goes slower:
+    it has more evaluations at the proxies that both reach.
+
+    Args:
+        paths: the runs that are pooled, with one value per evaluation.
+        at: proxies x, (G,).
+
+    Returns:
+        Values, (G,): where a path begins at x or above, that of its start; NaN where no path reaches x.
+    """
+    levels = np.atleast_1d(np.asarray(at, dtype=np.float64))
+    best = np.full(levels.shape, -np.inf)
+    for path in paths:
+        tops = np.maximum.accumulate(path.proxy)
+        place = np.searchsorted(tops, levels)
+        reached = place < len(tops)
+        after, before = place[reached], np.maximum(place[reached] - 1, 0)
+        rise = np.where(after == before, 1.0, path.proxy[after] - path.proxy[before])
+        share = np.where(after == before, 0.0, (levels[reached] - path.proxy[before]) / rise)
+        value = path.value[before] + share * (path.value[after] - path.value[before])
+        best[reached] = np.maximum(best[reached], value)
+    return np.where(np.isfinite(best), best, np.nan)
+
+
+Height = Callable[[Sequence[Trail], ArrayLike], Array]
+"""What is compared at a proxy: :func:`frontier` or :func:`first_reached`."""
+
+
 def common_range(left: Sequence[Trail], right: Sequence[Trail]) -> tuple[float, float] | None:
     """Proxies from the higher of the two starts to the lower of the two peaks; `None` if there are none.
 
@@ -185,17 +216,21 @@ def common_range(left: Sequence[Trail], right: Sequence[Trail]) -> tuple[float, 
     return (low, high) if high > low else None
 
 
-def gap(left: Sequence[Trail], right: Sequence[Trail]) -> Gap | None:
+def gap(left: Sequence[Trail], right: Sequence[Trail], *, height: Height = frontier) -> Gap | None:
     """Mean of the left frontier minus the right one over the proxies that both reach; `None` if there are none.
 
     The integral is a midpoint sum over :data:`CELLS` parts.
+
+    Args:
+        left, right: the paths of both sides.
+        height: what is compared at each proxy.
     """
     shared = common_range(left, right)
     if shared is None:
         return None
     low, high = shared
     at = low + (np.arange(CELLS) + 0.5) / CELLS * (high - low)
-    return Gap(mean=float((frontier(left, at) - frontier(right, at)).mean()), low=low, high=high)
+    return Gap(mean=float((height(left, at) - height(right, at)).mean()), low=low, high=high)
 
 
 def gap_interval(
@@ -206,6 +241,7 @@ def gap_interval(
     resamples: int = 1000,
     level: float = 0.95,
     over_seeds: bool = True,
+    height: Height = frontier,
 ) -> GapInterval:
     """The gap between two pools of runs, compared within each seed that both have, with intervals.
 
@@ -217,17 +253,18 @@ def gap_interval(
         level: of the bootstrap interval; Student's is for 0.95.
         over_seeds: whether seeds are drawn. Without, the interval says how the gap of these very runs would vary with
             other prompts; it needs values per prompt, and one seed suffices.
+        height: what is compared at each proxy.
     """
     shared = sorted(set(left) & set(right))
     means = {number: [[path.mean() for path in pool[number]] for pool in (left, right)] for number in shared}
-    by_seed = {number: value for number, pools in means.items() if (value := gap(*pools)) is not None}
+    by_seed = {number: value for number, pools in means.items() if (value := gap(*pools, height=height)) is not None}
     without = tuple(number for number in shared if number not in by_seed)
     values = np.array([value.mean for value in by_seed.values()])
     middle = float(values.mean()) if len(values) else math.nan
     if not len(values) or (len(values) < 2 if over_seeds else not _have_prompts(left, right, by_seed)):
         nan = math.nan
         return GapInterval(mean=middle, low=nan, high=nan, t_low=nan, t_high=nan, by_seed=by_seed, without=without)
-    drawn = _resampled(left, right, by_seed, seed=seed, resamples=resamples, over_seeds=over_seeds)
+    drawn = _resampled(left, right, by_seed, seed=seed, resamples=resamples, over_seeds=over_seeds, height=height)
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     t_low, t_high = student_interval(values) if over_seeds else (math.nan, math.nan)
     return GapInterval(
@@ -255,6 +292,7 @@ def _resampled(
     seed: int,
     resamples: int,
     over_seeds: bool,
+    height: Height,
 ) -> Array:
     """The mean gap of every resample."""
     generator, seeds = np.random.default_rng(seed), sorted(by_seed)
@@ -270,6 +308,6 @@ def _resampled(
         columns: NDArray[np.int64] = np.asarray(generator.integers(amount, size=amount))
         chosen = [seeds[place] for place in generator.integers(len(seeds), size=len(seeds))] if over_seeds else seeds
         pools = [[[path.mean(columns) for path in pool[number]] for pool in (left, right)] for number in chosen]
-        gaps = [value.mean for pool in pools if (value := gap(*pool)) is not None]
+        gaps = [value.mean for pool in pools if (value := gap(*pool, height=height)) is not None]
         drawn[index] = np.mean(gaps) if gaps else np.nan
     return drawn
