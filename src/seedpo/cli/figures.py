@@ -37,6 +37,7 @@ def _draw(
     x: str = "",
     width: str = "page",
     best: bool = False,
+    parts: int | None = None,
     prompts: str = "",
     latents: str = "0",
     steps: str = "",
@@ -52,6 +53,7 @@ def _draw(
         x=x,
         width=width,
         best=best,
+        parts=parts,
         folder_names={"auto": None, "settings": False, "folders": True}[names],
         prompts=_numbers("prompts", prompts),
         latents=_numbers("latents", latents),
@@ -140,12 +142,22 @@ def tradeoff_command(
 
 
 @figure_app.command("accuracy")
-def accuracy_command(runs: Runs, out: Out, metric: Metric = None, width: Width = "page", names: Names = "auto") -> None:
+def accuracy_command(
+    runs: Runs,
+    out: Out,
+    metric: Metric = None,
+    parts: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Average over N equal parts of the training: few show a trend in noise."),
+    ] = None,
+    width: Width = "page",
+    names: Names = "auto",
+) -> None:
     """Share of pairs that the model orders as the labels do: on held-out pairs if there are any.
 
     Example: `seedpo figure accuracy runs/base runs/see --out fig2.pdf`
     """
-    _draw("accuracy", runs, out, names, metrics=metric, width=width)
+    _draw("accuracy", runs, out, names, metrics=metric, parts=parts, width=width)
 
 
 @figure_app.command("paper")

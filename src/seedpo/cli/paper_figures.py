@@ -10,11 +10,15 @@ from seedpo.errors import SeedpoError
 from seedpo.reports.figures import FigureOptions, write_figure
 from seedpo.reports.figures.drawing import check_target
 from seedpo.training.sweeps.definition import Cell
+from seedpo.training.sweeps.demonstration import HACKING
 from seedpo.training.sweeps.paper import paper_runs
 from seedpo.training.sweeps.running import Failure, run_cells, write_recipes
 
 LATENTS = (0, 1, 2, 3)
 """Initial latents of Figure 4; the demonstration's evaluations draw four of each prompt."""
+
+PARTS = 8
+"""Parts of the training over which the accuracy of Figure 2 is averaged: that of single batches is noise."""
 
 
 def make_paper_figures(
@@ -50,11 +54,10 @@ def _figures(out: Path, folders: dict[str, list[Path]], format: str, *, last_ste
     trio, ablation = folders["trio"], folders["trio"] + folders["ablation"]
     for name, kind, runs, options in (
         ("fig1", "grid", trio, FigureOptions(steps=(0, last_step))),
-        ("fig2", "accuracy", trio + folders["rewards"], FigureOptions()),
+        ("fig2", "accuracy", trio + folders["rewards"], FigureOptions(parts=PARTS)),
         ("fig4", "grid", trio, FigureOptions(prompts=(0, 1), latents=LATENTS, stacked=True, width="column")),
-        ("fig5", "ablation", ablation, FigureOptions()),
-        ("fig5-best", "ablation", ablation, FigureOptions(best=True)),
-        ("fig5-tradeoff", "tradeoff", ablation, FigureOptions()),
+        ("fig5", "ablation", ablation, FigureOptions(metrics=(str(HACKING["reward"]), "truth", "pairwise_diversity"))),
+        ("fig5-tradeoff", "tradeoff", ablation, FigureOptions(metrics=("truth", "pairwise_diversity"))),
     ):
         path = out / f"{name}.{format}"
         write_figure(kind, runs, path, options)

@@ -266,18 +266,24 @@ def health_panels(family: Family) -> list[Panel]:
     return [panel for panel in panels if panel is not None]
 
 
-def training_panel(family: Family, key: str) -> Panel | None:
-    """The chart of one figure of the training metrics; ``None`` if no run logged it."""
+def training_panel(family: Family, key: str, *, points: int | None = None) -> Panel | None:
+    """The chart of one figure of the training metrics; ``None`` if no run logged it.
+
+    Args:
+        family: whose runs are drawn.
+        key: of the figure.
+        points: equal parts of the training over which it is averaged; `None` for :data:`MOST_POINTS`.
+    """
     health = next(health for health in HEALTH if health.key == key)
-    return _health_panel(family, _of_method(health, family.settings[0].runs[0]))
+    return _health_panel(family, _of_method(health, family.settings[0].runs[0]), points or MOST_POINTS)
 
 
-def _health_panel(family: Family, health: Health) -> Panel | None:
+def _health_panel(family: Family, health: Health, points: int = MOST_POINTS) -> Panel | None:
     lines = [
         line
         for setting in family.settings
         for run in setting.runs
-        if (line := _training(setting, _records(run, health.key), health)) is not None
+        if (line := _training(setting, _records(run, health.key), health, points)) is not None
     ]
     if not lines:
         return None
@@ -327,11 +333,11 @@ def _marks(health: Health, run: Run) -> tuple[tuple[float, str], ...]:
     return (health.mark,) if health.mark else () if limit is None else ((float(limit), "alarm"),)
 
 
-def _training(setting: Setting, train: Sequence[Mapping[str, float]], health: Health) -> Line | None:
+def _training(setting: Setting, train: Sequence[Mapping[str, float]], health: Health, points: int) -> Line | None:
     lines = [record for record in train if health.key in record and (not health.over or health.over in record)]
     if not lines:
         return None
-    size = -(-len(lines) // MOST_POINTS)
+    size = -(-len(lines) // points)
     parts = [lines[start : start + size] for start in range(0, len(lines), size)]
 
     def mean(part: Sequence[Mapping[str, float]], key: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -94,6 +95,15 @@ def test_accuracy_on_held_out_pairs_comes_first(runs: Path, tmp_path: Path) -> N
         lines.write('{"kind": "evaluation", "step": 20, "validation/accuracy": 0.625, "truth": 0.0}\n')
     (row,) = table(write_figure("accuracy", [run], tmp_path / "b.pdf"))
     assert (row["panel"], row["line"], float(row["y"])) == ("Accuracy on held-out pairs", "held-out", 0.625)
+
+
+def test_accuracy_over_parts_of_the_training(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", samples=False, evaluations=(0,))
+    lines = [{"kind": "train", "step": step, "rewards/accuracies": float(step > 4)} for step in range(1, 9)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = table(write_figure("accuracy", [run], tmp_path / "a.pdf", FigureOptions(parts=2)))
+    assert [(float(row["x"]), float(row["y"])) for row in rows] == [(2.5, 0.0), (6.5, 1.0)]
+    assert len(table(write_figure("accuracy", [run], tmp_path / "b.pdf"))) == 8
 
 
 def test_a_grid_shows_the_images_of_the_runs(runs: Path, tmp_path: Path) -> None:

@@ -59,6 +59,9 @@ RATIO = 0.72
 HIGHEST = 2.6
 """Greatest height of a panel in inches."""
 
+FIGURE_TICKS = 5
+"""Most intervals between ticks of an x axis of figures, whose numbers are longer than steps."""
+
 MOST_BANDS = 3
 """With more lines than this, bands would hide each other: intervals are thin bars."""
 
@@ -193,6 +196,8 @@ def _draw(axes: Axes, panel: Panel, *, letters: tuple[int, int]) -> None:
     bands = len([line for line in panel.lines if len(line.low)]) <= MOST_BANDS
     for line in panel.lines:
         _line(axes, line, bands=bands)
+    if not panel.by_step:
+        axes.locator_params(axis="x", nbins=FIGURE_TICKS)
     if panel.x_ticks:
         axes.set_xticks([place for place, _ in panel.x_ticks], [label for _, label in panel.x_ticks])
 

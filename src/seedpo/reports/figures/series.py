@@ -72,8 +72,13 @@ def ablation(families: Sequence[Family], metrics: Sequence[str], *, best: bool) 
     return panels
 
 
-def accuracy(families: Sequence[Family], metrics: Sequence[str]) -> list[Panel]:
+def accuracy(families: Sequence[Family], metrics: Sequence[str], parts: int | None = None) -> list[Panel]:
     """Accuracy over the steps: on held-out pairs where the runs have them, else on training pairs.
+
+    Args:
+        families: whose runs are drawn.
+        metrics: the accuracies; the first that was logged if none are named.
+        parts: equal parts of the training over which it is averaged; `None` for as many as the page has.
 
     Raises:
         RunFolderError: if no run logged it.
@@ -85,7 +90,7 @@ def accuracy(families: Sequence[Family], metrics: Sequence[str]) -> list[Panel]:
     panels = []
     for family in families:
         for key in metrics or ACCURACIES:
-            panel = training_panel(family, key)
+            panel = training_panel(family, key, points=parts)
             if panel is not None:
                 panels += _titled(families, family, [replace(panel, lines=_over_seeds(panel.lines))])
                 if not metrics:

@@ -31,6 +31,7 @@ class FigureOptions:
         x: what they are drawn against; empty for the kind's own.
         width: ``column``, ``page`` or inches.
         best: of an ablation, whether each run's best evaluation is drawn instead of its last.
+        parts: of an accuracy, equal parts of the training over which it is averaged; ``None`` for those of the page.
         folder_names: whether lines are called after run folders instead of settings; ``None``: where no setting of
             the entropy term is among them.
         prompts, latents, steps: of a grid, see :func:`seedpo.reports.figures.image_grid.image_grid`.
@@ -41,6 +42,7 @@ class FigureOptions:
     x: str = ""
     width: str = "page"
     best: bool = False
+    parts: int | None = None
     folder_names: bool | None = None
     prompts: tuple[int, ...] = ()
     latents: tuple[int, ...] = (0,)
@@ -54,7 +56,7 @@ CHARTS: Mapping[str, Panels] = {
     "curves": lambda families, options: series.curves(families, options.metrics, options.x or "step"),
     "tradeoff": lambda families, options: series.tradeoff(families, options.metrics, options.x),
     "ablation": lambda families, options: series.ablation(families, options.metrics, best=options.best),
-    "accuracy": lambda families, options: series.accuracy(families, options.metrics),
+    "accuracy": lambda families, options: series.accuracy(families, options.metrics, options.parts),
 }
 KINDS = ("grid", *CHARTS)
 """Kinds of figures."""

@@ -71,8 +71,8 @@ def ablation(seed: int, form: Mapping[str, Any]) -> Iterator[Cell]:
 
 
 def paper_runs(seeds: int = 1, *, long: bool = False) -> dict[str, list[Cell]]:
-    """The runs of every part, by its name: ``trio``, ``rewards`` and ``ablation``; with ``long`` changed by `LONG`."""
-    parts, form = {"trio": trio, "rewards": rewards, "ablation": ablation}, LONG if long else {}
+    """The runs of every part, by its name: ``trio``, ``ablation`` and ``rewards``; with ``long`` changed by `LONG`."""
+    parts, form = {"trio": trio, "ablation": ablation, "rewards": rewards}, LONG if long else {}
     return {name: [cell for seed in range(seeds) for cell in part(seed, form)] for name, part in parts.items()}
 
 
