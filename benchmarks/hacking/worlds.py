@@ -97,6 +97,17 @@ WORLDS: Mapping[str, World] = {
             long=600,
         ),
         World(
+            name="scenes-online-compressibility",
+            proxy="jpeg-compressibility",
+            model="scenes",
+            method="online-dpo",
+            settings=_ONLINE,
+            beta=100.0,
+            rate=3.5e-3,
+            steps=60,
+            long=600,
+        ),
+        World(
             name="scenes-online-incompressibility",
             proxy="jpeg-incompressibility",
             model="scenes",
