@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.hacking import __main__ as command
-from benchmarks.hacking import analysis
+from benchmarks.hacking import analysis, contenders, running
 from benchmarks.hacking.analysis import DIVERSITY, ENTRIES, TRUTH, chosen, entering, final_rows, pool
 from benchmarks.hacking.contenders import CONTENDERS, PHASES, REWARD_SCALES, SECOND_OPINION, run_keys
 from benchmarks.hacking.page import against_table, draw, runs_table, tables
@@ -256,6 +257,32 @@ def test_every_option_of_every_contender_can_be_trained(name: str, world: str) -
         config = resolve_config(keys["method"], keys)
         assert (config.model, config.seed) == (WORLDS[world].model, 3)
         assert config.max_steps == round(WORLDS[world].steps * option.length)
+
+
+def test_a_run_of_the_base_holds_its_figures_by_prompt_and_what_sampling_makes_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"groups.images_per_prompt": 2, "groups.prompts_per_rollout": 2, "batch_size": 2, "groups.min_gap": 0.0}
+    world = replace(WORLDS["scenes-online-vividness"], steps=2, settings=few)
+    monkeypatch.setattr(running, "WORLDS", {"small": world})
+    monkeypatch.setattr(running, "PHASES", {"development": replace(PHASES["development"], last=2)})
+    monkeypatch.setattr(contenders, "EVALUATIONS", {"development": 2})
+    task = running.Task(world="small", contender="base", option="beta-1", phase="development", index=0)
+    first = running.run_task(task, tmp_path)
+    trained = [line for line in first["lines"] if "control" not in line]
+    assert [(line["step"], line["units"] > 0) for line in trained] == [(0, False), (1, True), (2, True)]
+    assert all(len(line["by_prompt"]["proxy"]) == 2 for line in first["lines"])
+    assert trained[0]["proxy"] == pytest.approx(sum(trained[0]["by_prompt"]["proxy"]) / 2, rel=1e-3)
+    drawn = [(line["step"], line["control"], line["value"]) for line in first["lines"] if "control" in line]
+    sampled = [(kind, value) for kind, controls in running.SAMPLINGS.items() for value in controls]
+    assert drawn == [
+        *((step, kind, value) for step in (1, 2) for kind, value in sampled),
+        *((2, "best of n", value) for value in running.BEST_OF),
+    ]
+    best = [line["proxy"] for line in first["lines"] if line.get("control") == "best of n"]
+    assert trained[0]["proxy"] < best[0] < best[1]
+    monkeypatch.setattr(running, "train_here", None)
+    assert running.run_task(task, tmp_path) == json.loads(json.dumps(first))
 
 
 def names(tasks: Sequence[Any]) -> list[tuple[str, str, int]]:
