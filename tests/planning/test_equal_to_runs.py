@@ -287,7 +287,8 @@ def test_what_is_drawn_is_counted_by_expectation(tmp_path: Path, method: str, ch
 
 
 @slow
-def test_a_whole_run_with_its_evaluations(tmp_path: Path) -> None:
+@pytest.mark.parametrize("control", [{}, {"strength": 0.5, "mixing": 2.0, "best_of": 2}])
+def test_a_whole_run_with_its_evaluations(tmp_path: Path, control: dict[str, Any]) -> None:
     config = settings(
         tmp_path,
         "spo",
@@ -299,6 +300,7 @@ def test_a_whole_run_with_its_evaluations(tmp_path: Path) -> None:
             "batch_size": 3,
             "rewards": ["scenes-scorer"],
             "metrics": [],
+            **control,
         },
     )
     plan = plan_run(config, gpu=find_gpu("T4"))
