@@ -16,7 +16,7 @@ from seedpo.evaluation.controls import SamplingControl
 from seedpo.evaluation.drawing import Choice, controlled, draw_best, draw_samples
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.settings import EvaluationConfig
-from seedpo.settings import build_config
+from seedpo.training.configuration import resolve_config
 from tests.evaluation.small_evaluations import drawing
 from tests.models.tiny import PROMPTS, move, tiny_policy
 from tests.toy_denoiser import ToyDenoiser
@@ -64,11 +64,19 @@ class TestValues:
         assert len(names) == 8
 
     @pytest.mark.parametrize(
-        "keys", [{"mixing": 0}, {"best_of": 0}, {"best_of": 2}, {"strength": 0, "mixing": 1}, {"strength": math.nan}]
+        ("keys", "named"),
+        [
+            ({"mixing": 0}, "mixing"),
+            ({"best_of": 0}, "best_of"),
+            ({"best_of": 2, "rewards": []}, "best_of"),
+            ({"strength": 0, "mixing": 1}, "strength"),
+            ({"strength": math.nan}, "strength"),
+        ],
     )
-    def test_of_a_run(self, keys: dict[str, Any]) -> None:
-        with pytest.raises(ConfigError, match=next(iter(keys))):
-            build_config(EvaluationConfig, keys)
+    def test_of_a_run(self, keys: dict[str, Any], named: str) -> None:
+        with pytest.raises(ConfigError, match=rf"evaluation\.{named} = ") as refused:
+            resolve_config("spo", {"evaluation": keys})
+        assert "{" not in str(refused.value)
 
     def test_a_run_draws_as_it_is(self) -> None:
         assert EvaluationConfig().control == SamplingControl()

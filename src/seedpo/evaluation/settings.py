@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from seedpo.evaluation.controls import MOST_CANDIDATES, SamplingControl
 from seedpo.settings import Place, Section
@@ -84,16 +84,13 @@ class EvaluationConfig(Section):
     best_of: int = Field(1, ge=1, le=MOST_CANDIDATES)
     """Images drawn for each that evaluations keep; the first of `evaluation.rewards` picks it. 1 picks nothing."""
 
-    @model_validator(mode="after")
-    def _a_reward_picks(self) -> Self:
-        _ = self.control  # raises if strength and mixing contradict each other
-        if self.best_of > 1 and not self.rewards:
-            raise ValueError(f"evaluation.best_of = {self.best_of} needs a reward that picks; set evaluation.rewards")
-        return self
-
     @property
     def control(self) -> SamplingControl:
-        """What is done to the model at sampling."""
+        """What is done to the model at sampling.
+
+        Raises:
+            ConfigError: if strength 0 leaves nothing to mix.
+        """
         return SamplingControl(strength=self.strength, mixing=self.mixing, best_of=self.best_of)
 
     @property

@@ -262,6 +262,20 @@ class RunConfig(ModelSettings, TrainingConfig):
         return self
 
     @model_validator(mode="after")
+    def _evaluations_can_be_drawn(self) -> Self:
+        evaluation = self.evaluation
+        if evaluation.best_of > 1 and not evaluation.rewards:
+            raise ValueError(
+                f"evaluation.best_of = {evaluation.best_of} needs a reward that picks; name one in evaluation.rewards"
+            )
+        if evaluation.strength == 0 and evaluation.mixing is not None:
+            raise ValueError(
+                f"evaluation.mixing = {evaluation.mixing:g} has nothing to mix at evaluation.strength = 0, the model "
+                "before training; leave one of both out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _the_frozen_reference_stays(self) -> Self:
         if self.reference.kind == "frozen":
             return self
