@@ -211,18 +211,22 @@ class TestPromptsAlone:
         assert found.sign == 0
 
     def test_the_band_of_a_frontier(self) -> None:
-        """Equal proxies: the frontier of a resample is the mean of its prompts' values; none reach beyond 1."""
-        values = np.array([0.0, 3.0, 9.0])
-        path = Trail.of(self.PROXY, np.broadcast_to(values, (2, 3)))
+        """Prompts of other values gain 0, 3 and 9 on a climb of 1: only the gains count; none reach beyond 1."""
+        gains = np.array([0.0, 3.0, 9.0])
+        hard = np.array([-50.0, 0.0, 80.0])
+        path = Trail.of(self.PROXY + np.array([5.0, -2.0, -3.0]), np.stack([hard, hard + gains]))
         low, high = frontier_band([path], [0.0, 0.5, 1.0, 1.5], seed=1, resamples=300)
         generator = np.random.default_rng(1)
-        means = values[generator.integers(3, size=(300, 3))].mean(1)
-        ends = np.quantile(means, [0.025, 0.975])
+        means = gains[generator.integers(3, size=(300, 3))].mean(1)
+        ends = 10.0 + np.quantile(means, [0.025, 0.975])
         assert low[:3] == pytest.approx([ends[0]] * 3)
         assert high[:3] == pytest.approx([ends[1]] * 3)
         assert math.isnan(low[3])
         assert math.isnan(high[3])
         assert np.isnan(frontier_band([path.mean()], [0.0])[0]).all()
+        falling = Trail.of(self.PROXY, np.stack([hard, hard - gains - 0.1]))
+        low, high = frontier_band([falling], [0.0], seed=1, resamples=300)
+        assert (low[0], high[0]) == (10.0, 10.0), "the best is the start itself"
 
     def test_where_few_resamples_reach_there_is_no_band(self) -> None:
         """The last proxy of a resample is above 2 only if it draws the third prompt more often than once."""

@@ -216,6 +216,18 @@ class TestPlaces:
         with pytest.raises(ConfigError, match=r"scenes-scorer.*pickscore"):
             results_of(*read_courses([tmp_path / "a", tmp_path / "b"]))
 
+    def test_a_place_that_is_named_twice_counts_once(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "a.csv", list(rows()))
+        assert len(read_courses([path, path, tmp_path / "." / "a.csv"])[0]) == 1
+
+    def test_without_intervals_the_page_says_so(self, tmp_path: Path) -> None:
+        content = list(rows(prompts="abcd"))
+        found = results_of(*read_courses([write(tmp_path / "few.csv", content)]))
+        assert found.trained[0].outcome is Outcome.HACKING
+        assert any(note.startswith("No interval is known of judge") for note in found.notes)
+        found = results_of(*read_courses([write(tmp_path / "enough.csv", list(rows()))]))
+        assert not any(note.startswith("No interval") for note in found.notes)
+
     def test_what_is_no_run(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         for place in (tmp_path / "empty", tmp_path / "missing"):
@@ -243,6 +255,19 @@ def test_the_charts(tmp_path: Path) -> None:
     assert lines[1].y[0] == pytest.approx(2.0, abs=0.02), "the frontier is flat until the peak"
     assert len(lines[1].low) == len(lines[1].x)
     assert not any(line.ringed for line in charts["clip_diversity"].lines), "diversity judges nothing"
+
+
+def test_charts_of_many_settings_hold_frontiers_and_best_stops_alone(tmp_path: Path) -> None:
+    content = [row for run in "abcd" for row in rows(run)]
+    found = results(tmp_path, [{**row, "clip_diversity": 0.3} for row in content])
+    charts = panels(found)
+    lines = charts["reward/judge"].lines
+    assert [(line.label, len(line.x) > 1) for line in lines] == [
+        (run, more) for run in "abcd" for more in (True, False)
+    ]
+    assert not any(line.low for line in lines)
+    assert [line.steps for line in lines if line.ringed] == [[10]] * 4
+    assert len(charts["clip_diversity"].lines) == 4
 
 
 def test_everything_is_written(tmp_path: Path) -> None:

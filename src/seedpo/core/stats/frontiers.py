@@ -139,9 +139,11 @@ def frontier(paths: Sequence[Trail], at: ArrayLike) -> Array:
 def frontier_band(
     paths: Sequence[Trail], at: ArrayLike, *, seed: int = 0, resamples: int = 400, level: float = 0.95
 ) -> tuple[Array, Array]:
-    """Ends of the percentile bootstrap interval of a frontier over prompts, (G,) each.
+    """Ends of the percentile bootstrap interval of a frontier over prompts, (G,) each, from where its paths begin.
 
-    Prompts are drawn with replacement, the same ones for all paths; proxies and values both move with them.
+    Prompts are drawn with replacement, the same ones for all paths; proxies and values both move with them. Of every
+    path, the first evaluation of each prompt is moved to the mean of all prompts, and the later ones with it: what
+    makes a prompt hard does not count, only how differently prompts change. So the interval has no width at a start.
 
     Args:
         paths: the runs that are pooled, with one column per prompt.
@@ -159,9 +161,10 @@ def frontier_band(
         return np.full(levels.shape, np.nan), np.full(levels.shape, np.nan)
     ((amount,),) = shapes
     generator = np.random.default_rng(seed)
+    centred = [Trail(_from_one_start(path.proxy), _from_one_start(path.value)) for path in paths]
     rows = np.stack(
         [
-            frontier([path.mean(columns) for path in paths], levels)
+            frontier([path.mean(columns) for path in centred], levels)
             for columns in generator.integers(amount, size=(resamples, amount))
         ]
     )
@@ -170,6 +173,12 @@ def frontier_band(
     low, high = np.nanquantile(known, [(1 - level) / 2, (1 + level) / 2], axis=0)
     unknown = np.isnan(rows).all(0)
     return np.where(unknown, np.nan, low), np.where(unknown, np.nan, high)
+
+
+def _from_one_start(values: Array) -> Array:
+    """Values (N, P), moved prompt by prompt so that all begin at the mean of the first row."""
+    moved: Array = values - values[0] + values[0].mean()
+    return moved
 
 
 def first_reached(paths: Sequence[Trail], at: ArrayLike) -> Array:

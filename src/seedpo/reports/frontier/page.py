@@ -35,12 +35,12 @@ def reading(results: Results) -> list[str]:
         (
             "The frontier of a setting (bold line) is the best value at a proxy of at least x, over all of its "
             "evaluations, interpolated between them. So early stopping is part of it. Points on the thin line are the "
-            "evaluations, numbers their steps; the ring is the best early stop, chosen by the figure itself."
+            "evaluations, numbers their steps (left out with many settings); the ring is the best early stop, chosen "
+            "by the figure itself."
         ),
         (
-            "Bands: range over the seeds; of one seed the 95 % bootstrap interval over prompts, where values by prompt "
-            "are known. What makes a prompt hard is the same for all settings: bands may overlap where the comparison "
-            "prompt by prompt, in the table below, shows a difference."
+            "Bands: range over the seeds; of one seed the 95 % bootstrap interval, over prompts, of the change since "
+            "the first evaluation, where values by prompt are known."
         ),
         (
             f"A verdict needs {LEAST_EVALUATIONS} evaluations. The best stop is the best of several noisy values, "
@@ -58,7 +58,8 @@ def reading(results: Results) -> list[str]:
             f"From {LEAST_SEEDS} seeds on, bootstrap and Student's t over seeds must both leave out 0; with fewer, "
             f"the bootstrap over prompts, which says nothing of other seeds. A gap below a tenth of the range does "
             f"not matter. {count(compared, 'comparison')} {'was' if compared == 1 else 'were'} made; where there is "
-            "no difference, up to one in twenty would seem shown by chance."
+            "no difference, up to one in twenty would seem shown by chance. A frontier is a best value: that of more "
+            "evaluations is higher by chance alone, so evaluate settings equally often."
         )
     return lines
 

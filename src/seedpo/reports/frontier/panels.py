@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from seedpo.pages.figures import Line, Panel, style
-from seedpo.pages.wording import sentence
 from seedpo.reports.frontier.courses import figure_word
 from seedpo.reports.frontier.results import Free, Results, Trained
 from seedpo.reports.frontier.series import Frontier, Series, drawn
 
-MOST_NAMED = 3
-"""With more settings than this, the steps beside the points would hide each other."""
+MOST_DETAILED = 3
+"""With more settings than this, bands and evaluations would hide each other: frontiers and best stops are drawn."""
 
 STEPS = 4
 """Steps of a setting that are written beside its points, about."""
@@ -27,12 +26,12 @@ def panels(results: Results) -> dict[str, Panel]:
     made = {}
     for key in results.figures.wanted:
         lines = [line for one in results.free for line in _free_lines(one, key)]
-        named = len(results.trained) <= MOST_NAMED
+        detailed = len(results.trained) <= MOST_DETAILED
         for index, one in enumerate(results.trained):
-            lines += _trained_lines(one, key, index, named=named, ringed=key in results.figures.held_out)
+            lines += _trained_lines(one, key, index, detailed=detailed, ringed=key in results.figures.held_out)
         if any(line.x for line in lines):
             proxy, value = figure_word(results.figures.proxy), figure_word(key)
-            title = f"{sentence(value)} against {proxy}"
+            title = f"{value} against {proxy}"
             made[key] = panel(title, f"{proxy} (proxy)", value, _listed_once(lines))
     return made
 
@@ -57,36 +56,43 @@ def frontier_line(line: Frontier, *, label: str, role: str, order: int = 0, band
     return Line(label=label, role=role, order=order, x=line.proxy, y=line.mean, low=low, high=high)
 
 
-def _trained_lines(one: Trained, key: str, index: int, *, named: bool, ringed: bool) -> list[Line]:
-    """The frontier of a setting with its band, and its evaluations, mean over the seeds, as points on a thin line."""
+def _trained_lines(one: Trained, key: str, index: int, *, detailed: bool, ringed: bool) -> list[Line]:
+    """The frontier of a setting, and its evaluations, mean over the seeds, as points on a thin line.
+
+    Args:
+        one: the setting.
+        key: figure.
+        index: number of the setting.
+        detailed: whether band and evaluations are drawn; else the best evaluation is.
+        ringed: whether the best evaluation stands in a ring.
+    """
     role, order = style(index)
     label = one.series.label
     lines = []
     front = drawn([one.series], key)
     if front is not None and front.proxy[-1] > front.proxy[0]:
-        lines.append(frontier_line(front, label=label, role=role, order=order))
+        lines.append(frontier_line(front, label=label, role=role, order=order, band=detailed))
     across, up = one.curves.get(one.series.proxy), one.curves.get(key)
     steps = [step for step in up.steps if step in across.steps] if across and up else []
-    if across and up and steps:
-        values = [up[step].value for step in steps]
-        stride = max(1, round((len(steps) - 1) / STEPS))
-        best = values.index(max(values))
-        shown = sorted({*range(len(steps) - 1, 0, -stride), best})
-        lines.append(
-            Line(
-                label=label,
-                role=role,
-                order=order,
-                x=[across[step].value for step in steps],
-                y=values,
-                steps=steps,
-                named=shown if named else (),
-                ringed=(best,) if ringed else (),
-                faint=bool(lines),
-                listed=not lines,
-            )
-        )
-    return lines
+    if not (across and up and steps):
+        return lines
+    best = max(steps, key=lambda step: up[step].value)
+    shown = steps if detailed or not lines else [best] if ringed else []
+    stride = max(1, round((len(shown) - 1) / STEPS))
+    named = {*range(len(shown) - 1, 0, -stride), *([shown.index(best)] if shown else [])}
+    path = Line(
+        label=label,
+        role=role,
+        order=order,
+        x=[across[step].value for step in shown],
+        y=[up[step].value for step in shown],
+        steps=shown,
+        named=sorted(named) if detailed else (),
+        ringed=[shown.index(best)] if ringed and shown else (),
+        faint=bool(lines),
+        listed=not lines,
+    )
+    return [*lines, path] if shown else lines
 
 
 def _free_lines(one: Free, key: str) -> list[Line]:

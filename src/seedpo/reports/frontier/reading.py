@@ -42,6 +42,7 @@ def read_courses(places: Sequence[Path]) -> tuple[list[Course], list[str]]:
     Raises:
         SeedpoError: if a place holds nothing that can be judged, or what it holds cannot be read.
     """
+    places = list({place.resolve(): place for place in places}.values())
     tables = [place for place in places if place.suffix.lower() in ENDINGS and not place.is_dir()]
     folders = [place for place in places if place not in tables]
     found = find_places(folders)[0] if folders else {"run": [], "evaluation": [], "preference": []}
@@ -142,20 +143,24 @@ def _spots(place: Place, targets: Mapping[str, Mapping[str, Any]]) -> list[Spot]
     control = SamplingControl(**{name: record[name] for name in CONTROLS if name in record})
     if step is not None:
         return [named_spot(label, step)]
-    if record.get("kind") in ("run", "lora"):
+    if _is_trained(label, record):
         return [replace(spot_of(label, record), control=control)]
-    starts = [spot_of(name, row) for name, row in targets.items() if _begins(row, record)]
+    starts = [spot_of(name, row) for name, row in targets.items() if _is_trained(name, row) and _begins(row, record)]
     starts = starts or [named_spot(label, 0)]
     return list(dict.fromkeys(replace(spot, step=0, control=control) for spot in starts))
 
 
 def _begins(run: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
     """Whether a run began with a model: RUN@base, or the pipeline that it was trained on."""
-    if run.get("kind") not in ("run", "lora"):
-        return False
     if base.get("kind") == "base":
         return str(run.get("target")).partition("@")[0] == str(base.get("target")).partition("@")[0]
-    return run.get("model") == base.get("model")
+    return run.get("kind") == "pipeline" or run.get("model") == base.get("model")
+
+
+def _is_trained(label: str, record: Mapping[str, Any]) -> bool:
+    """Whether a target is a checkpoint of a training: a run, a LoRA, or a pipeline whose name holds a step."""
+    kind = record.get("kind")
+    return kind in ("run", "lora") or (kind == "pipeline" and spot_of(label, record).step is not None)
 
 
 def spot_of(label: str, record: Mapping[str, Any]) -> Spot:
@@ -169,7 +174,9 @@ def spot_of(label: str, record: Mapping[str, Any]) -> Spot:
         folder = Path(head if at else place)
         return _of_folder(folder, int(step) if at and step.isdecimal() else None)
     label = re.sub(r"-(strength|mixing|best-of)-[-+.e\d]+.*$", "", label)
-    tried = ((STEP, label), (STEP, place), (NUMBER, label), (NUMBER, Path(place).name))
+    tried = [(STEP, label), (STEP, place)]
+    if record.get("kind") == "lora":  # the names of pipelines hold versions: stable-diffusion-2-1
+        tried += [(NUMBER, label), (NUMBER, Path(place).name)]
     match = next((found[-1] for pattern, text in tried if (found := list(pattern.finditer(text)))), None)
     if match is None:
         return named_spot(label)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from seedpo.core.verdicts import Outcome, Verdict, judge_run, shared_outcome
+from seedpo.core.verdicts import LEAST_EVALUATIONS, LEAST_PROMPTS, Outcome, Verdict, judge_run, shared_outcome
 from seedpo.errors import ConfigError
 from seedpo.pages.wording import count, listing
 from seedpo.reports.curves import Curve, Curves, Point, evaluations_of, mean_curve
@@ -219,7 +219,7 @@ def _notes(trained: Sequence[Trained], figures: Figures) -> Iterator[str]:
     for one in trained:
         curve: Curve | None = one.curves.get(figures.proxy)
         evaluations = len(curve.steps) if curve else 0
-        if evaluations < 3:
+        if evaluations < LEAST_EVALUATIONS:
             yield (
                 f"{one.series.label} has {count(evaluations, 'evaluation')}: two make no trend. Evaluate more of its "
                 "checkpoints, the model before training among them."
@@ -230,14 +230,20 @@ def _notes(trained: Sequence[Trained], figures: Figures) -> Iterator[str]:
                 "not optimised, or is measured wrongly. There is no frontier."
             )
         for key in figures.held_out:
-            if key not in one.curves:
+            points = one.curves[key].points if key in one.curves else ()
+            if not points:
                 yield f"{one.series.label} has no {figure_word(key)}."
+            elif len(points) >= LEAST_EVALUATIONS and not any(point.has_interval for point in points):
+                yield (
+                    f"No interval is known of {figure_word(key)} of {one.series.label}: a change counts if it exceeds "
+                    f"the range of the values before the last one. Values of {LEAST_PROMPTS} prompts or more give one."
+                )
     seeds = {one.series.label: sorted(one.series.curves) for one in trained}
     if min(map(len, seeds.values())) < LEAST_SEEDS:
         few = [label for label, own in seeds.items() if len(own) < LEAST_SEEDS]
         yield (
-            f"{listing(few)}: fewer than {LEAST_SEEDS} seeds, so that intervals are over prompts. They say how these "
-            "very weights would do on other prompts, not what another training would give."
+            f"{listing(few)}: fewer than {LEAST_SEEDS} seeds. Intervals are over prompts: they say how these very "
+            "weights would do on other prompts, not what another training would give."
         )
     if len(trained) > 1 and not set.intersection(*map(set, seeds.values())):
         yield "The settings share no seed: they are compared within each seed that both have, so not at all."

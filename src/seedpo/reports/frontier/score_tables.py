@@ -76,7 +76,7 @@ def read_score_table(path: Path) -> tuple[list[Course], list[str]]:
                     f"{own[1].place} repeats run and step of {own[0].place}; add the column prompt if rows are images "
                     "of prompts, seed if they are other trainings, or remove one"
                 )
-    notes = [] if prompt else [f"{path.name} has no column prompt: only changes beyond its logged intervals show."]
+    notes = [] if prompt else [f"{path.name} has no column prompt: nothing is compared prompt by prompt."]
     return courses_of({spot: _points(own, figures, prompt) for spot, own in groups.items()}, path.name), notes
 
 

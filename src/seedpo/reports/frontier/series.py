@@ -81,7 +81,8 @@ class Frontier:
     Attributes:
         proxy: where it is known.
         mean: mean over the seeds.
-        low, high: range over the seeds; of one seed its 95 % bootstrap interval over prompts, or NaN.
+        low, high: range over the seeds; of one seed the interval of
+            :func:`seedpo.core.stats.frontiers.frontier_band` over prompts, or NaN.
         seeds: how many there are.
     """
 

@@ -9,13 +9,16 @@ from statistics import fmean
 from seedpo.core.verdicts import Difference, Outcome, Verdict
 from seedpo.pages.figures import style
 from seedpo.pages.tables import DASH, Badge, Cell, Table
-from seedpo.pages.wording import interval, listing, number, sentence, signed
+from seedpo.pages.wording import count, interval, listing, number, signed
 from seedpo.reports.curves import Curves, Point
 from seedpo.reports.findings import DIFFERENCE_TONES, OUTCOME_TONES
 from seedpo.reports.frontier.comparisons import Comparison, evidence
 from seedpo.reports.frontier.courses import figure_word
 from seedpo.reports.frontier.results import FREE, Results, Stop, Trained
 from seedpo.reports.frontier.series import Series, drawn
+
+MOST_NAMED = 3
+"""Of more settings with one verdict the headline gives the number."""
 
 ROWS = 5
 """Proxies at which a frontier is written."""
@@ -36,7 +39,11 @@ def headline(results: Results) -> str:
     by_outcome: dict[Outcome, list[str]] = {}
     for one in results.trained:
         by_outcome.setdefault(one.outcome, []).append(one.series.label)
-    return sentence("; ".join(f"{listing(labels)}: {outcome}" for outcome, labels in by_outcome.items())) + "."
+    named = {
+        outcome: listing(labels) if len(labels) <= MOST_NAMED else count(len(labels), "setting")
+        for outcome, labels in by_outcome.items()
+    }
+    return "; ".join(f"{labels}: {outcome}" for outcome, labels in named.items()) + "."
 
 
 def verdict_table(results: Results) -> Table:
@@ -137,12 +144,15 @@ def _comparison_row(row: Comparison) -> Sequence[Cell | str]:
 def answers(results: Results) -> list[str]:
     """What the comparisons show, a sentence each; nothing of those that show nothing."""
     words = {Difference.HIGHER: "more", Difference.LOWER: "less"}
-    made = []
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for row in results.comparisons:
         if row.verdict in words:
-            over = "than all free baselines" if row.right == FREE else f"than {row.right}"
-            made.append(f"{row.left} gives {words[row.verdict]} {figure_word(row.key)} {over} at equal proxy.")
-    return made
+            rival = f"all {FREE}" if row.right == FREE else row.right
+            groups.setdefault((row.left, words[row.verdict], rival), []).append(figure_word(row.key))
+    return [
+        f"{left} gives {amount} {listing(figures)} than {rival} at equal proxy."
+        for (left, amount, rival), figures in groups.items()
+    ]
 
 
 def frontier_table(pools: Mapping[str, Sequence[Series]], names: Mapping[str, str]) -> Table:
@@ -152,7 +162,7 @@ def frontier_table(pools: Mapping[str, Sequence[Series]], names: Mapping[str, st
         pools: settings by the name of their pool.
         names: figures by key, in words.
     """
-    header = ("best value, mean [range over seeds, or interval over prompts]", "proxy at least", *pools)
+    header = ("best value, mean [band]", "proxy at least", *pools)
     return Table.of(header, _frontier_rows(pools, names))
 
 
