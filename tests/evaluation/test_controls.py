@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from seedpo.evaluation.drawing import Choice, controlled, draw_best, draw_sample
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.settings import EvaluationConfig
 from seedpo.training.configuration import resolve_config
+from seedpo.training.run import refuse_shards
 from tests.evaluation.small_evaluations import drawing
 from tests.models.tiny import PROMPTS, move, tiny_policy
 from tests.toy_denoiser import ToyDenoiser
@@ -77,6 +79,12 @@ class TestValues:
         with pytest.raises(ConfigError, match=rf"evaluation\.{named} = ") as refused:
             resolve_config("spo", {"evaluation": keys})
         assert "{" not in str(refused.value)
+
+    def test_shards_have_no_place_for_weights_of_another_strength(self) -> None:
+        for adapter, strength, refused in (("full", 0.5, True), ("full", 1.0, False), ("lora", 0.5, False)):
+            config = resolve_config("spo", {"adapter": adapter, "evaluation": {"strength": strength}})
+            with pytest.raises(ConfigError, match=r"evaluation\.strength") if refused else nullcontext():
+                refuse_shards(config)
 
     def test_a_run_draws_as_it_is(self) -> None:
         assert EvaluationConfig().control == SamplingControl()

@@ -332,6 +332,11 @@ def refuse_shards(config: RunConfig) -> None:
             f"reference.kind = {config.reference.kind} cannot be trained in shards, which have no place for the "
             "reference's own weights; leave --shard out, or set it to frozen"
         )
+    if config.evaluation.strength != 1 and config.adapter == "full":
+        raise ConfigError(
+            f"evaluation.strength = {config.evaluation.strength:g} needs other values in the place of all weights, for "
+            "which shards have none; leave --shard out, or evaluate checkpoints later with --strength"
+        )
 
 
 def reference_rule(config: RunConfig, policy: MovableReference, source: Source[Any]) -> ReferenceRule | None:
