@@ -73,6 +73,18 @@ class TestEqualProxy:
         assert row.gap.mean == pytest.approx(0.25, abs=0.01)
         assert row.verdict is Difference.NOT_SHOWN
 
+    def test_the_values_where_a_proxy_is_first_reached_must_agree(self, tmp_path: Path) -> None:
+        """The new run has but a late peak: its frontier is higher at every proxy, its values before it are lower."""
+        new = list(rows("new", truth=[1.0, 0.0, 1.0, 3.0]))
+        base = list(rows("base", truth=[1.0, 2.0, 2.1, 2.2]))
+        for row in new:
+            row["judge"] += 0.02 * "bdacehgf".index(row["prompt"]) - 0.07
+        (row,) = results(tmp_path, [*base, *new]).comparisons
+        assert row.gap.sign == 1
+        assert row.reached is not None
+        assert row.reached.sign == -1
+        assert row.verdict is Difference.NOT_SHOWN
+
     def test_three_seeds_say_something_of_others(self, tmp_path: Path) -> None:
         content = [row for seed in range(3) for row in rows("base", seed=seed)]
         content += [

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from seedpo.core.stats.frontiers import GapInterval, gap_interval
+from seedpo.core.stats.frontiers import GapInterval, first_reached, frontier, gap_interval
 from seedpo.core.verdicts import Difference, difference_of, matters
 from seedpo.pages.wording import interval, is_interval, listing, number, signed
 from seedpo.reports.frontier.series import Series, pool, spread_of
@@ -32,6 +32,8 @@ class Comparison:
         headline: whether it answers the page's question.
         over_prompts: whether the bootstrap draws prompts.
         over_seeds: whether it draws seeds, so that the interval holds for other seeds too.
+        reached: left minus right where each first reaches a proxy, if that must agree for a gap to be shown. A frontier
+            is a best value, which favours the pool with more evaluations among the common proxies: the slower one.
     """
 
     left: str
@@ -43,6 +45,7 @@ class Comparison:
     headline: bool = False
     over_prompts: bool = False
     over_seeds: bool = True
+    reached: GapInterval | None = None
 
     @property
     def covered(self) -> float:
@@ -57,7 +60,8 @@ class Comparison:
         enough = seeds >= LEAST_SEEDS or not self.over_seeds
         certain = is_interval(self.gap.low, self.gap.high) and enough
         shown = certain and matters(abs(self.gap.mean), scale=self.scale)
-        return difference_of(self.gap.sign, shown=shown) if seeds else Difference.NOT_COMPARABLE
+        agreed = self.reached is None or self.reached.sign == self.gap.sign
+        return difference_of(self.gap.sign, shown=shown and agreed) if seeds else Difference.NOT_COMPARABLE
 
 
 Named = tuple[str, Sequence[Series]]
@@ -73,6 +77,7 @@ def compared(
     resamples: int = RESAMPLES,
     headline: bool = False,
     over_seeds: bool = True,
+    reached: bool = False,
 ) -> Comparison:
     """Left against right in one quantity, within each seed that both have.
 
@@ -83,9 +88,14 @@ def compared(
         resamples: of the bootstrap.
         headline: whether it answers the page's question.
         over_seeds: whether the interval is to hold for other seeds; else it holds for these very runs, over prompts.
+        reached: whether the values where a proxy is first reached must agree, too.
     """
     by_prompt = all(member.has_prompts(key) for member in (*left[1], *right[1]))
-    sides = (pool(members, key, by_prompt=by_prompt) for _, members in (left, right))
+    sides = [pool(members, key, by_prompt=by_prompt) for _, members in (left, right)]
+    gaps = [
+        gap_interval(*sides, resamples=resamples, over_seeds=over_seeds, height=height)
+        for height in (frontier, *([first_reached] if reached else []))
+    ]
     climbs = [
         max(float(trail.proxy.max() - trail.proxy[0]) for trail in trails) for trails in pool(right[1], key).values()
     ]
@@ -93,7 +103,8 @@ def compared(
         left=left[0],
         right=right[0],
         key=key,
-        gap=gap_interval(*sides, resamples=resamples, over_seeds=over_seeds),
+        gap=gaps[0],
+        reached=gaps[1] if reached else None,
         over_prompts=by_prompt,
         over_seeds=over_seeds,
         scale=scale,
@@ -117,6 +128,9 @@ def evidence(comparison: Comparison) -> str:
         f"{_share(comparison.covered, 1.0)} of the other's climb in proxy"
     )
     missing = f"; no common proxies in seed {listing([str(seed) for seed in gap.without])}" if gap.without else ""
+    if comparison.reached is not None:
+        first = comparison.reached
+        missing += f"; where first reached {signed(first.mean)} {interval(first.low, first.high)}".rstrip()
     if not comparison.over_seeds:
         runs = "one seed" if amount == 1 else f"{amount} seeds"
         width = interval(gap.low, gap.high)

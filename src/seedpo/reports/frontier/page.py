@@ -58,8 +58,9 @@ def reading(results: Results) -> list[str]:
             f"From {LEAST_SEEDS} seeds on, bootstrap and Student's t over seeds must both leave out 0; with fewer, "
             f"the bootstrap over prompts, which says nothing of other seeds. A gap below a tenth of the range does "
             f"not matter. {count(compared, 'comparison')} {'was' if compared == 1 else 'were'} made; where there is "
-            "no difference, up to one in twenty would seem shown by chance. A frontier is a best value: that of more "
-            "evaluations is higher by chance alone, so evaluate settings equally often."
+            "no difference, up to one in twenty would seem shown by chance. A frontier is a best value, which favours "
+            "settings with more evaluations among the common proxies, as slower ones have. So the values where a "
+            "proxy is first reached must show the same."
         )
     return lines
 

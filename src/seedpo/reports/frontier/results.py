@@ -207,6 +207,7 @@ def _comparisons(trained: Sequence[Trained], free: Sequence[Free], figures: Figu
                         key,
                         scale=scale[key],
                         over_seeds=len(shared) >= LEAST_SEEDS,
+                        reached=True,
                     )
 
 
