@@ -12,6 +12,7 @@ import pytest
 
 from seedpo.cli.cache_builds import build_cache
 from seedpo.methods.settings import ReferenceConfig
+from seedpo.methods.weighting_settings import WeightingConfig
 from seedpo.planning.dry_run import Guesses
 from seedpo.planning.gpus import find_gpu
 from seedpo.planning.pair_sets import PairSets
@@ -97,6 +98,15 @@ def test_a_reference_that_moves_is_one_more_copy_of_the_trained_weights(tmp_path
 def test_roll_outs(tmp_path: Path, method: str, changes: dict[str, Any]) -> None:
     config = settings(tmp_path, method, **changes)
     assert planned(config) == counted(lambda: train(config))
+
+
+def test_features_are_not_counted_and_a_note_says_so(tmp_path: Path) -> None:
+    plain = settings(tmp_path, "spo", batch_size=3, steps={"candidates": 3})
+    looked = plain.model_copy(update={"weighting": WeightingConfig(novelty=1.0, features="scenes-clip")})
+    assert planned(looked) == planned(plain)
+    before, after = (plan_run(config, gpu=find_gpu("T4")).notes for config in (plain, looked))
+    (note,) = set(after) - set(before)
+    assert "weighting.features = scenes-clip" in note
 
 
 def test_a_latent_reward_has_passes_of_its_own_and_no_decoding(tmp_path: Path) -> None:

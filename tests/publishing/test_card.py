@@ -147,6 +147,15 @@ def test_anchors_and_keys_of_the_objective_are_named(tmp_path: Path) -> None:
     assert "| anchors |" not in card(tmp_path / "usual")[1]
 
 
+def test_weights_of_roll_outs_are_named(tmp_path: Path) -> None:
+    keys = {"second_opinion": ["scenes-plain", "scenes-few"], "features": "pixels", "drop_suspects": True}
+    _, text = card(tmp_path / "run", weighting=keys)
+    assert "| weighting | second_opinion scenes-plain and scenes-few, drop_suspects True |" in text
+    novel = card(tmp_path / "novel", weighting={"novelty": 1.0, "features": "pixels"})[1]
+    assert "| weighting | novelty 1.0, features pixels |" in novel
+    assert "| weighting |" not in card(tmp_path / "usual")[1]
+
+
 def test_folders_of_this_machine_are_not_named(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     header, text = card(

@@ -10,8 +10,12 @@ import pytest
 from seedpo.errors import ConfigError
 from seedpo.methods.presets import METHODS
 from seedpo.models.policy import build_policy
+from seedpo.reports.charts import health_panels
+from seedpo.reports.families import group
+from seedpo.reports.runs import read_runs
 from seedpo.settings import merge
 from seedpo.training.configuration import resolve_config
+from seedpo.training.expectations import what_to_expect
 from seedpo.training.run import build_source, train
 from tests.small_runs import metrics, small
 
@@ -141,6 +145,18 @@ def test_stopped_and_resumed_is_never_stopped(tmp_path: Path, method: str) -> No
     assert {
         f"source/{name}" for name in ("suspicion", "suspects", "novelty", "novelty_weight_std", "left_out")
     } <= figures
+
+
+def test_a_run_says_what_to_expect_and_its_report_draws_it(tmp_path: Path) -> None:
+    config = resolve_config("spo", keys(tmp_path, "spo"))
+    said = " ".join(what_to_expect(config, fixed_pairs=False))
+    assert "source/novelty" in said
+    assert "source/suspicion" in said
+    assert "source/novelty" not in " ".join(what_to_expect(resolve_config("spo", small(tmp_path)), fixed_pairs=False))
+    train(config, tmp_path / "run", progress=False)
+    (family,) = group(read_runs([tmp_path / "run"]))
+    drawn = {panel.title for panel in health_panels(family)}
+    assert {"Novelty of winners", "Suspicion of winners"} <= drawn
 
 
 @pytest.mark.parametrize("method", ["spo", "dgpo"])

@@ -199,13 +199,23 @@ def _seen(line: Line, preset: Preset) -> str:
 
 
 def _own_keys(config: RunConfig) -> list[tuple[str, str]]:
-    """What is set of single objectives, and the anchors beside them."""
+    """What is set of single objectives, the anchors beside them, and what of a roll-out teaches how much."""
     own = config.objective.model_dump(mode="json", exclude_defaults=True)
     toward = {"initial": " to the model before training", "reference": " to the reference"}[config.anchor.toward]
     named = {"kl": f"distance{toward}", "winner": "error on preferred images", "data": "diffusion loss on data"}
     anchors = [f"{weight:g} x {named[name]}" for name, weight in config.anchor.weights.items()]
-    rows = {"objective": ", ".join(f"{key} {value}" for key, value in own.items()), "anchors": ", ".join(anchors)}
+    weighting = config.weighting.model_dump(mode="json", exclude_defaults=True) if config.weighting.is_active else {}
+    texts = {key: _listed(value) for key, value in weighting.items() if key != "features" or config.weighting.novelty}
+    rows = {"objective": _named(own), "anchors": ", ".join(anchors), "weighting": _named(texts)}
     return [(name, text) for name, text in rows.items() if text]
+
+
+def _listed(value: Any) -> str:
+    return " and ".join(value) if isinstance(value, list) else str(value)
+
+
+def _named(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def _versions(folder: RunFolder) -> str:

@@ -166,6 +166,19 @@ HEALTH = (
         )
     ),
     Health(
+        key="source/novelty",
+        title="Novelty of winners",
+        healthy="Steady. A fall means that the images which win become alike.",
+        unit="1 - cos",
+    ),
+    Health(
+        key="source/suspicion",
+        title="Suspicion of winners",
+        healthy="About as at the start. A rise means that the reward parts from the second opinions.",
+        mark=(0.0, "agreement"),
+        unit="difference of win rates",
+    ),
+    Health(
         key="distance",
         title="Distance from the reference",
         healthy="Rises slowly, and falls where the reference follows. A jump means that the policy left it.",

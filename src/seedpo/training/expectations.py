@@ -74,6 +74,11 @@ def what_to_expect(config: RunConfig, *, fixed_pairs: bool) -> list[str]:
         lines.append("source/pairs_kept: share of pairs on which people have a preference; the others train nothing")
     elif not fixed_pairs:
         lines.append("source/reward: the reward that is trained; it should rise over many roll-outs, through noise")
+    if config.weighting.asks_features:
+        lines.append("source/novelty: distance of winners to their nearest neighbour; a fall means lost diversity")
+        lines.append("the logged loss is that of weighed pairs, whose mean weight need not be 1")
+    if config.weighting.second_opinion:
+        lines.append("source/suspicion: it rises where the reward parts from the second opinions")
     if config.anchor.weights:
         names = ", ".join(f"{weight:g} anchor/{name}" for name, weight in config.anchor.weights.items())
         lines.append(f"the logged loss also contains {names}")
