@@ -112,8 +112,8 @@ class Weigher:
             assert self.features is not None
             distances = nearest_distances(self.features(images).cpu().view(*scores.shape, -1))
         if self.opinions:
-            told = {} if timestep is None else {"timestep": timestep}
-            opinions = torch.stack([ask(images, prompts, **told).cpu().view_as(scores) for ask in self.opinions])
+            when = {} if timestep is None else {"timestep": timestep}
+            opinions = torch.stack([ask(images, prompts, **when).cpu().view_as(scores) for ask in self.opinions])
         return Views(scores=scores, distances=distances, opinions=opinions)
 
     def weigh(self, views: Views, winning: Tensor, *, lot: int) -> Teaching:
