@@ -126,7 +126,7 @@ CONTENDERS: Mapping[str, Contender] = {
         Contender(
             name="low rate",
             role="control",
-            options={"half": Option(rate=0.5), "quarter": Option(rate=0.25, length=2.0)},
+            options={"half": Option(rate=0.5, length=1.5), "quarter": Option(rate=0.25, length=2.0)},
         ),
         Contender(name="anchor", role="control", options=_several({}, "anchor.kl", 10.0, 100.0)),
         Contender(name="sum", role="control", options={"half": Option(opinion=0.5), "equal": Option(opinion=1.0)}),

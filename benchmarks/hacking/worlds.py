@@ -92,9 +92,9 @@ WORLDS: Mapping[str, World] = {
             method="online-dpo",
             settings=_ONLINE,
             beta=100.0,
-            rate=5e-3,
-            steps=60,
-            long=600,
+            rate=2.5e-3,
+            steps=100,
+            long=1000,
         ),
         World(
             name="scenes-online-compressibility",
