@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.hacking.analysis import (
     DIVERSITY,
@@ -17,6 +18,7 @@ from benchmarks.hacking.analysis import (
     LEVELS,
     TRUTH,
     Comparison,
+    Entry,
     Pool,
     Row,
     chosen,
@@ -148,7 +150,7 @@ def draw(results: Results, phase: str, path: Path) -> None:
 
     shown = {world: pools for world in WORLDS if len(pools := _pools(results, world, phase)) > 1}
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(4.5 * max(1, len(shown)), 4.2), layout="constrained")
+        figure = Figure(figsize=(5.0 * max(1, len(shown)), 4.2), layout="constrained")
         for index, (world, pools) in enumerate(shown.items()):
             _panel(figure.add_subplot(1, len(shown), index + 1), world, pools)
         handles = [Line2D([], [], color=COLOURS[colour], label=label) for label, colour in ROLES.values()]
@@ -156,31 +158,49 @@ def draw(results: Results, phase: str, path: Path) -> None:
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
-def _pools(results: Results, world: str, phase: str) -> dict[str, tuple[str, Pool]]:
-    pools: dict[str, tuple[str, Pool]] = {}
+def _pools(results: Results, world: str, phase: str) -> dict[Entry, Pool]:
+    pools: dict[Entry, Pool] = {}
     for entry in ENTRIES:
         choice = chosen(results, world, entry)
         runs = results.seeds(world, entry.contender, choice.option, phase) if choice else {}
         if trails := pool(runs, TRUTH, entry.sampling):
-            pools[entry.name] = (entry.role, trails)
+            pools[entry] = trails
     return pools
 
 
-def _panel(axes: Axes, world: str, pools: Mapping[str, tuple[str, Pool]]) -> None:
+def _panel(axes: Axes, world: str, pools: Mapping[Entry, Pool]) -> None:
+    """One world; the names stand in a column beside it, by falling truth at the end."""
     axes.set_title(world, loc="left", fontweight="bold")
     axes.set_xlabel(f"proxy ({WORLDS[world].proxy})")
     axes.set_ylabel("truth where it is first reached")
-    for name, (role, trails) in pools.items():
-        means = [[trail.mean() for trail in row] for row in trails.values()]
-        low = max(min(float(trail.proxy[0]) for trail in row) for row in means)
-        high = min(max(float(trail.proxy.max()) for trail in row) for row in means)
-        if high <= low:
-            continue
-        levels = np.linspace(low, high, LEVELS)
-        heights = np.stack([first_reached(row, levels) for row in means]).mean(0)
-        width = 2.0 if name == "base" else 0.9
-        axes.plot(levels, heights, color=COLOURS[ROLES[role][1]], linewidth=width, alpha=0.85)
-        axes.annotate(name, (levels[-1], heights[-1]), (3, 0), textcoords="offset points", size=6, va="center")
+    ends = {}
+    for entry, trails in pools.items():
+        levels, heights = _curve(trails)
+        if len(levels):
+            line, width = ":" if entry.sampling else "-", 2.0 if entry.name == "base" else 0.9
+            colour = COLOURS[ROLES[entry.role][1]]
+            axes.plot(levels, heights, color=colour, alpha=0.85, linestyle=line, linewidth=width)
+            ends[entry] = (levels[-1], heights[-1])
+    for place, (entry, end) in enumerate(sorted(ends.items(), key=lambda pair: -pair[1][1])):
+        axes.annotate(
+            entry.name,
+            end,
+            (1.03, 1.0 - (place + 0.5) / len(ends)),
+            textcoords="axes fraction",
+            size=6,
+            va="center",
+            color=COLOURS[ROLES[entry.role][1]],
+            arrowprops={"arrowstyle": "-", "linewidth": 0.3, "color": "#9aa3ad", "shrinkB": 2},
+        )
+
+
+def _curve(trails: Pool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Proxies that all seeds reach, and the mean truth there; empty if they share none."""
+    means = [[trail.mean() for trail in row] for row in trails.values()]
+    low = max(min(float(trail.proxy[0]) for trail in row) for row in means)
+    high = min(max(float(trail.proxy.max()) for trail in row) for row in means)
+    levels = np.linspace(low, high, LEVELS if high > low else 0)
+    return levels, np.stack([first_reached(row, levels) for row in means]).mean(0)
 
 
 RESULTS_PAGE = Path(__file__).parents[2] / "docs" / "results.md"
