@@ -22,7 +22,7 @@ class WeightingConfig(Section):
     """Power p of a winner's weight (d / mean d)^p, with d the distance to its nearest neighbour among the images of the
     prompt, and the mean over these. A pair's loss is multiplied by it; of images in groups, the advantages above 0.
     Images whose reward is not above the mean of their prompt weigh 1. GARDO writes 1. 0: no weights, no features."""
-    features: Annotated[str | None, Scope(fact=NOVELTY, values=(ABOVE_0,))] = None
+    features: Annotated[str | None, Place(names="features"), Scope(fact=NOVELTY, values=(ABOVE_0,))] = None
     """Features in which `novelty` measures cosine distances: pixels, clip, dino or scenes-clip, or `name@place` for
     their weights elsewhere. None: `scenes-clip` for the embedded models; for other models they must be named."""
     outliers: float = Field(0.0, ge=0.0, lt=1.0)
