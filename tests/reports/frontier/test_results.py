@@ -118,6 +118,17 @@ class TestEqualProxy:
         assert any("share no seed" in note for note in found.notes)
 
 
+def test_seeds_that_share_no_step(tmp_path: Path) -> None:
+    """Each is judged by itself; there is no mean to draw or to stop at."""
+    other = [{**row, "step": row["step"] + 5} for row in rows(seed=1)]
+    path = write(tmp_path / "scores.csv", [*rows(), *other])
+    write_frontier([path], tmp_path / "out")
+    found = results_of(*read_courses([path]))
+    assert [verdict.outcome for verdict in found.trained[0].verdicts.values()] == [Outcome.HACKING] * 2
+    assert found.stops == ()
+    assert [line.faint for line in panels(found)["reward/judge"].lines] == [False], "the frontier alone"
+
+
 class TestPrompts:
     def test_only_common_prompts_count(self, tmp_path: Path) -> None:
         """A prompt of the new run alone, and one whose judge is missing at one step, change no number."""

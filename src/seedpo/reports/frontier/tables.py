@@ -186,15 +186,20 @@ def point_table(results: Results) -> Table:
     rows = [
         (one.series.label, f"step {step}", *_cells(one.curves, keys, step))
         for one in results.trained
-        for step in one.curves[results.figures.proxy].steps
+        for step in _steps_of(one.curves, results.figures.proxy)
     ]
     rows += [
         (one.series.label, one.names[step], *_cells(curves, keys, step))
         for one in results.free
         for curves in one.series.curves.values()
-        for step in curves[results.figures.proxy].steps
+        for step in _steps_of(curves, results.figures.proxy)
     ]
     return Table.of(("setting", "at", *map(figure_word, keys)), rows)
+
+
+def _steps_of(curves: Curves, key: str) -> tuple[int, ...]:
+    """Where a figure was measured; nowhere if the seeds share no step."""
+    return curves[key].steps if key in curves else ()
 
 
 def _cells(curves: Curves, keys: Sequence[str], step: int) -> list[str]:
