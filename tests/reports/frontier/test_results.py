@@ -112,6 +112,16 @@ class TestEqualProxy:
         (row,) = found.comparisons
         assert (row.left, row.right, row.gap.mean) == ("base", FREE, pytest.approx(0.0, abs=1e-9))
 
+    def test_free_baselines_of_several_seeds_are_one_line(self, tmp_path: Path) -> None:
+        content = [row for seed in range(3) for row in rows("base", seed=seed)]
+        weaker = [{**row, "step": 30, "strength": 0.5} for row in content if row["step"] == 20]
+        for row in weaker:
+            row["judge"] += row["seed"]
+        found = results(tmp_path, [*content, *weaker])
+        assert [sorted(one.series.curves) for one in found.free] == [[0, 1, 2]]
+        line = panels(found)["reward/judge"].lines[0]
+        assert (line.role, list(line.y)) == ("free", pytest.approx([1, 2, 0], abs=0.02))
+
     def test_other_seeds_are_not_compared(self, tmp_path: Path) -> None:
         found = results(tmp_path, [*rows("base"), *rows("new", seed=1)])
         assert [row.verdict for row in found.comparisons] == [Difference.NOT_COMPARABLE]
@@ -212,6 +222,14 @@ class TestPlaces:
         assert set(found.figures.diversity) == {"pairwise_diversity", "free_spread"}
         truth = next(row for row in found.comparisons if row.key == "truth")
         assert (truth.left, truth.right, truth.verdict) == ("new", "base", Difference.HIGHER)
+
+    def test_runs_that_are_named_by_their_seed_have_the_name_of_their_folder(self, tmp_path: Path) -> None:
+        for seed in range(2):
+            write_run(tmp_path / "mine" / f"seed={seed}", seed=seed)
+        found = results_of(*read_courses([tmp_path / "mine"]))
+        assert [(one.series.label, sorted(one.series.curves)) for one in found.trained] == [("mine", [0, 1])]
+        one = results_of(*read_courses([tmp_path / "mine" / "seed=1"])).trained[0]
+        assert (one.series.label, list(one.series.curves)) == ("mine", [1])
 
     def test_an_evaluation_over_training(self, tmp_path: Path) -> None:
         folder = write_evaluation(tmp_path / "curves", labels=("base", "see"), steps=(0, 50, 100))

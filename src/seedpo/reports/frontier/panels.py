@@ -9,7 +9,7 @@ from dataclasses import replace
 from seedpo.pages.figures import Line, Panel, style
 from seedpo.reports.frontier.courses import figure_word
 from seedpo.reports.frontier.results import Free, Results, Trained
-from seedpo.reports.frontier.series import Frontier, Series, drawn
+from seedpo.reports.frontier.series import Frontier, drawn
 
 MOST_DETAILED = 3
 """With more settings than this, bands and evaluations would hide each other: frontiers and best stops are drawn."""
@@ -96,23 +96,20 @@ def _trained_lines(one: Trained, key: str, index: int, *, detailed: bool, ringed
 
 
 def _free_lines(one: Free, key: str) -> list[Line]:
-    return [
-        Line(
-            label=f"free: {one.kind}",
-            role="free",
-            order=FREE_ORDER.get(one.kind, 0),
-            x=trail.proxy.tolist(),
-            y=trail.value.tolist(),
-            points=_names(one, key),
-        )
-        for trail in one.series.trails(key).values()
-    ]
-
-
-def _names(one: Free, key: str) -> list[str]:
-    curves: Series = one.series
-    own = next(iter(curves.curves.values()))
-    return [f"{curves.label}, {one.names[step]}" for step in own[curves.proxy].steps if step in own[key].steps]
+    """The points of a free baseline, mean over the seeds."""
+    across, up = one.series.mean.get(one.series.proxy), one.series.mean.get(key)
+    steps = [step for step in up.steps if step in across.steps] if across and up else []
+    if not (across and up and steps):
+        return []
+    line = Line(
+        label=f"free: {one.kind}",
+        role="free",
+        order=FREE_ORDER.get(one.kind, 0),
+        x=[across[step].value for step in steps],
+        y=[up[step].value for step in steps],
+        points=[f"{one.series.label}, {one.names[step]}" for step in steps],
+    )
+    return [line]
 
 
 def _listed_once(lines: Sequence[Line]) -> list[Line]:

@@ -79,7 +79,7 @@ def _of_runs(runs: Sequence[Run]) -> tuple[list[Course], list[str]]:
     courses = []
     notes = [f"{twin.place} holds the same run as {run.place}: it counts once." for twin, run in twins]
     for alike in seeds_together(counted):
-        label = named_spot(folder_name(alike) or alike[0].name).label
+        label = SEED.sub("", folder_name(alike)) or _of_folder(alike[0].folder, None).label
         for run in alike:
             curves = read_curves(run.evaluations, run.per_prompt)
             if not curves:
@@ -188,7 +188,8 @@ def spot_of(label: str, record: Mapping[str, Any]) -> Spot:
 
 def _of_folder(folder: Path, step: int | None) -> Spot:
     """The spot of a run folder, by its name; seed and last step are read from it, if it is still there."""
-    spot = named_spot(folder.resolve().name, step)
+    name = folder.resolve().name
+    spot = named_spot(name if SEED.sub("", name) else f"{folder.resolve().parent.name}-{name}", step)
     with suppress(*UNREADABLE):
         spot = replace(spot, seed=int(read_yaml(folder / "config.yaml")["seed"]))
     if step is None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from seedpo.core.verdicts import LEAST_EVALUATIONS, LEAST_PROMPTS, Outcome, Verdict, judge_run, shared_outcome
 from seedpo.errors import ConfigError
+from seedpo.evaluation.controls import SamplingControl
 from seedpo.pages.wording import count, listing
-from seedpo.reports.curves import Curve, Curves, Point, evaluations_of, mean_curve
+from seedpo.reports.curves import Curve, Curves, Point, evaluations_of
 from seedpo.reports.frontier.comparisons import LEAST_SEEDS, Comparison, compared, scales
 from seedpo.reports.frontier.courses import Course, Figures, chosen_figures, figure_word, on_common_prompts
 from seedpo.reports.frontier.series import Series
@@ -42,17 +43,13 @@ class Trained:
 
     @property
     def curves(self) -> Curves:
-        """Mean over the seeds with their range; of a single seed its own."""
-        by_seed = list(self.series.curves.values())
-        if len(by_seed) == 1:
-            return by_seed[0]
-        shared = [key for key in by_seed[0] if all(key in curves for curves in by_seed)]
-        return {key: curve for key in shared if (curve := mean_curve([own[key] for own in by_seed])).steps}
+        """Mean over the seeds."""
+        return self.series.mean
 
 
 @dataclass(frozen=True, kw_only=True)
 class Free:
-    """A checkpoint under a sampling control of several sizes.
+    """A checkpoint of each seed under a sampling control of several sizes, the same for all seeds.
 
     Attributes:
         series: its points, by their numbers.
@@ -158,14 +155,14 @@ def _trained(courses: Sequence[Course], figures: Figures) -> Iterator[Trained]:
 
 
 def _free(courses: Sequence[Course], figures: Figures) -> Iterator[Free]:
-    by_label: dict[str, list[Course]] = {}
+    alike: dict[tuple[str, tuple[SamplingControl, ...]], list[Course]] = {}
     for course in courses:
         if course.controls:
-            by_label.setdefault(course.label, []).append(course)
-    for label, seeds in by_label.items():
+            alike.setdefault((course.label, course.controls), []).append(course)
+    for (label, controls), seeds in alike.items():
         yield Free(
             series=Series(label=label, proxy=figures.proxy, curves={course.seed: course.curves for course in seeds}),
-            names=tuple(control.name or "as it is" for control in seeds[0].controls),
+            names=tuple(control.name or "as it is" for control in controls),
             kind=label.rpartition(": ")[2],
         )
 

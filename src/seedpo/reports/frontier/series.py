@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seedpo.core.stats.frontiers import Trail, frontier, frontier_band
-from seedpo.reports.curves import Curves, Point
+from seedpo.reports.curves import Curves, Point, mean_curve
 
 LEVELS = 40
 """Proxies at which frontiers are drawn."""
@@ -31,6 +31,15 @@ class Series:
     label: str
     proxy: str
     curves: Mapping[int, Curves]
+
+    @property
+    def mean(self) -> Curves:
+        """Mean over the seeds with their range, at steps that all have; of a single seed its own curves."""
+        by_seed = list(self.curves.values())
+        if len(by_seed) == 1:
+            return by_seed[0]
+        shared = [key for key in by_seed[0] if all(key in curves for curves in by_seed)]
+        return {key: curve for key in shared if (curve := mean_curve([own[key] for own in by_seed])).steps}
 
     def trails(self, key: str, *, by_prompt: bool = False) -> dict[int, Trail]:
         """Proxy and value at each evaluation that has both, by seed; seeds without any are left out.

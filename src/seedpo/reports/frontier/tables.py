@@ -189,10 +189,9 @@ def point_table(results: Results) -> Table:
         for step in _steps_of(one.curves, results.figures.proxy)
     ]
     rows += [
-        (one.series.label, one.names[step], *_cells(curves, keys, step))
+        (one.series.label, one.names[step], *_cells(one.series.mean, keys, step))
         for one in results.free
-        for curves in one.series.curves.values()
-        for step in _steps_of(curves, results.figures.proxy)
+        for step in _steps_of(one.series.mean, results.figures.proxy)
     ]
     return Table.of(("setting", "at", *map(figure_word, keys)), rows)
 
