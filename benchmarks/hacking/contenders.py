@@ -128,6 +128,7 @@ CONTENDERS: Mapping[str, Contender] = {
             role="control",
             options={"half": Option(rate=0.5, length=1.5), "quarter": Option(rate=0.25, length=2.0)},
         ),
+        Contender(name="weight average", role="control", options=_several({}, "ema_decay", 0.8, 0.95)),
         Contender(name="anchor", role="control", options=_several({}, "anchor.kl", 10.0, 100.0)),
         Contender(name="sum", role="control", options={"half": Option(opinion=0.5), "equal": Option(opinion=1.0)}),
         Contender(name="gamma", role="rival", options=_several({}, "gamma", 1.0, 3.0), methods=STEPS_OR_PAIRS),
