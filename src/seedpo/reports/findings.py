@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from statistics import fmean
 
-from seedpo.core.verdicts import Difference, Outcome, Verdict
+from seedpo.core.verdicts import Difference, Outcome
 from seedpo.pages.tables import DASH, Badge, Cell, Table, Tone
 from seedpo.pages.wording import count, interval, listing, number, signed
 from seedpo.reports.contrasts import Contrast, Level, at_equal_proxy, at_equal_steps
 from seedpo.reports.families import Family, Setting, differing_keys
 from seedpo.reports.names import figure_name, of_kind
+from seedpo.reports.verdict_cells import fall_cell, mean_text, outcome_badge, rise_cell, value_cell
 from seedpo.settings import dotted
 
 MOST_NAMED = 3
@@ -34,12 +34,6 @@ class TradeOff(StrEnum):
     NOT_COMPARABLE = "not comparable"
 
 
-OUTCOME_TONES: dict[Outcome, Tone] = {
-    Outcome.LEARNING: "good",
-    Outcome.HEALTHY: "good",
-    Outcome.HACKING: "bad",
-    Outcome.COLLAPSE: "bad",
-}
 TRADE_OFF_TONES: dict[TradeOff, Tone] = {TradeOff.BETTER: "good", TradeOff.WORSE: "bad"}
 DIFFERENCE_TONES: dict[Difference, Tone] = {Difference.HIGHER: "good", Difference.LOWER: "bad"}
 
@@ -171,8 +165,7 @@ def _effects(family: Family) -> Iterator[Effect]:
 def _outcome_badge(setting: Setting) -> Badge:
     steps = sorted(verdict.peak_step for verdict in setting.verdicts if verdict.outcome is setting.outcome)
     after = f" after step {steps[len(steps) // 2]}" if setting.outcome in (Outcome.HACKING, Outcome.COLLAPSE) else ""
-    seeds = f" ({len(steps)} of {len(setting.verdicts)} seeds)" if len(setting.verdicts) > 1 else ""
-    return Badge(text=f"{setting.outcome}{after}{seeds}", tone=OUTCOME_TONES.get(setting.outcome, "open"))
+    return outcome_badge(setting.outcome, setting.verdicts, after=after)
 
 
 def _trade_off_badge(word: TradeOff) -> Badge:
@@ -184,32 +177,16 @@ def _hacking_row(setting: Setting) -> Sequence[Cell | str]:
     known = [verdict for verdict in setting.verdicts if verdict.outcome is not Outcome.NOT_MEASURED]
     if not known:
         return (name, Cell(badge=_outcome_badge(setting)), *[DASH] * 6)
-    first = known[0]
-    steps = sorted({verdict.peak_step for verdict in known})
     return (
         name,
         Cell(badge=_outcome_badge(setting)),
         listing(list(dict.fromkeys(figure_name(verdict.judge) for verdict in known))),
-        _mean_cell(known, "judge_peak", f"step {steps[0]}{f' to {steps[-1]}' if len(steps) > 1 else ''}"),
-        _mean_cell(known, "judge_last", f"step {first.last_step}"),
-        _change_cell(known, "fall", first.half),
-        _change_cell(known, "rise", first.rise_half),
-        f"{_mean_cell(known, 'proxy_peak').text} to {_mean_cell(known, 'proxy_last').text}",
+        value_cell(known, "peak"),
+        value_cell(known, "last"),
+        fall_cell(known),
+        rise_cell(known),
+        f"{mean_text(known, 'proxy_peak')} to {mean_text(known, 'proxy_last')}",
     )
-
-
-def _mean_cell(verdicts: Sequence[Verdict], figure: str, small: str = "") -> Cell:
-    """The mean of a figure over the seeds."""
-    mean = fmean(getattr(verdict, figure) for verdict in verdicts)
-    return Cell(text=number(mean), small=(small,) if small else ())
-
-
-def _change_cell(verdicts: Sequence[Verdict], figure: str, half: float) -> Cell:
-    """A change of the held-out figure: of one run with its half-width, of several seeds their mean."""
-    mean = fmean(getattr(verdict, figure) for verdict in verdicts)
-    width = f"\N{PLUS-MINUS SIGN} {number(half)}{', paired' if verdicts[0].paired else ''}" if mean and half else ""
-    small = "mean over seeds" if len(verdicts) > 1 else width
-    return Cell(text=signed(mean) if figure == "rise" else number(mean), small=(small,) if small else ())
 
 
 def _effect_row(effect: Effect) -> Sequence[Cell | str]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import fmean
 
-from seedpo.core.verdicts import Difference, Outcome, Verdict
+from seedpo.core.verdicts import Difference, Outcome
 from seedpo.pages.figures import style
 from seedpo.pages.tables import DASH, Badge, Cell, Table
-from seedpo.pages.wording import count, interval, listing, number, signed
+from seedpo.pages.wording import count, interval, listing, number
 from seedpo.reports.curves import Curves, Point
-from seedpo.reports.findings import DIFFERENCE_TONES, OUTCOME_TONES
+from seedpo.reports.findings import DIFFERENCE_TONES
 from seedpo.reports.frontier.comparisons import Comparison, evidence
 from seedpo.reports.frontier.courses import figure_word
 from seedpo.reports.frontier.results import FREE, Results, Stop, Trained
 from seedpo.reports.frontier.series import Series, drawn
+from seedpo.reports.verdict_cells import fall_cell, mean_text, outcome_badge, rise_cell, value_cell
 
 MOST_NAMED = 3
 """Of more settings with one verdict the headline gives the number."""
@@ -49,47 +49,24 @@ def headline(results: Results) -> str:
 def verdict_table(results: Results) -> Table:
     """One row per setting: its verdict and the figures that it rests on."""
     header = ("setting", "verdict", "by", "first", "peak", "last", "fall", "rise", "proxy, first to peak to last")
-    return Table.of(header, [_verdict_row(one, index, results) for index, one in enumerate(results.trained)])
+    return Table.of(header, [_verdict_row(one, index) for index, one in enumerate(results.trained)])
 
 
-def _verdict_row(one: Trained, index: int, results: Results) -> Sequence[Cell | str]:
+def _verdict_row(one: Trained, index: int) -> Sequence[Cell | str]:
     name = Cell(text=one.series.label, role=style(index)[0])
     verdict = one.verdict
-    agree = sum(own.outcome is one.outcome for own in one.verdicts.values())
-    seeds = f" ({agree} of {len(one.verdicts)} seeds)" if len(one.verdicts) > 1 else ""
-    badge = Badge(text=f"{one.outcome}{seeds}", tone=OUTCOME_TONES.get(one.outcome, "open"))
+    badge = outcome_badge(one.outcome, list(one.verdicts.values()))
     if verdict.outcome is Outcome.NOT_MEASURED:
         return (name, Cell(badge=badge), *[DASH] * 7)
     own = [row for row in one.verdicts.values() if row.judge == verdict.judge]
-    proxies = " to ".join(_mean(own, f"proxy_{when}") for when in ("first", "peak", "last"))
     return (
         name,
         Cell(badge=badge),
         figure_word(verdict.judge),
-        Cell(text=_mean(own, "judge_first"), small=(_steps(own, "first_step"),)),
-        Cell(text=_mean(own, "judge_peak"), small=(_steps(own, "peak_step"),)),
-        Cell(text=_mean(own, "judge_last"), small=(_steps(own, "last_step"),)),
-        _change(own, "fall", "half"),
-        _change(own, "rise", "rise_half"),
-        proxies,
-    )
-
-
-def _mean(verdicts: Sequence[Verdict], figure: str) -> str:
-    return number(fmean(getattr(verdict, figure) for verdict in verdicts))
-
-
-def _steps(verdicts: Sequence[Verdict], figure: str) -> str:
-    steps = sorted({getattr(verdict, figure) for verdict in verdicts})
-    return f"step {steps[0]}{f' to {steps[-1]}' if len(steps) > 1 else ''}"
-
-
-def _change(verdicts: Sequence[Verdict], figure: str, half: str) -> Cell:
-    mean, width = (fmean(getattr(verdict, name) for verdict in verdicts) for name in (figure, half))
-    known = math.isfinite(width) and width > 0
-    return Cell(
-        text=signed(mean) if figure == "rise" else number(mean),
-        small=(f"\N{PLUS-MINUS SIGN} {number(width)}",) if known else (),
+        *(value_cell(own, when) for when in ("first", "peak", "last")),
+        fall_cell(own),
+        rise_cell(own),
+        " to ".join(mean_text(own, f"proxy_{when}") for when in ("first", "peak", "last")),
     )
 
 
