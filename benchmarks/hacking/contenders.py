@@ -103,6 +103,7 @@ def _several(template: Mapping[str, Any], key: str, *values: Any) -> dict[str, O
 
 
 _OPINION: Mapping[str, Any] = {"weighting.second_opinion": [SECOND_OPINION]}
+_PIXELS: Mapping[str, Any] = {"weighting.features": "pixels"}
 _EARLY: Mapping[str, Any] = {"anchor.steps": "early"}
 _RESET: Mapping[str, Any] = {
     **_EARLY,
@@ -140,6 +141,7 @@ CONTENDERS: Mapping[str, Contender] = {
             options=_several(
                 {
                     **_OPINION,
+                    **_PIXELS,
                     "weighting.novelty": 1.0,
                     "weighting.gate_anchor": True,
                     "reference.kind": "reset",
@@ -173,7 +175,14 @@ CONTENDERS: Mapping[str, Contender] = {
             method="dgpo",
             beta=100.0,
         ),
-        Contender(name="novelty", role="own", options=_several({}, "weighting.novelty", 1.0, 2.0)),
+        Contender(
+            name="novelty",
+            role="own",
+            options={
+                **_several(_PIXELS, "weighting.novelty", 1.0, 2.0),
+                "scenes-clip": Option(keys={"weighting.novelty": 1.0, "weighting.features": "scenes-clip"}),
+            },
+        ),
         Contender(
             name="drop",
             role="own",
