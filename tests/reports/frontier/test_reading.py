@@ -109,3 +109,13 @@ def test_an_evaluation_of_a_run_adds_free_baselines_to_it(tmp_path: Path) -> Non
         ("mine at step 100: mixing", 4, True),
     ]
     assert courses[1].curves["reward/scenes-scorer"].values == pytest.approx((0.45, 0.75, 1.05))
+
+
+def test_fully_tuned_pipelines_are_steps_and_their_base_is_the_start(tmp_path: Path) -> None:
+    """The number in the base's name is a version; only a word before it makes a number a step."""
+    names = {"base": "stabilityai/stable-diffusion-2-1", "a": "tuned/checkpoint-100", "b": "tuned/checkpoint-200"}
+    targets = {label: {"kind": "pipeline", "target": name, "model": name} for label, name in names.items()}
+    values = {"base": (0.0, 1.0), "a": (1.0, 2.0), "b": (2.0, 3.0)}
+    (course,), _ = read_courses([write_evaluation(tmp_path / "full", targets, values)])
+    assert (course.label, course.curves["reward/proxy"].steps) == ("tuned", (0, 100, 200))
+    assert course.curves["reward/judge"].values == pytest.approx((0.76, 1.76, 2.76), abs=0.02)
