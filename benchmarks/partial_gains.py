@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.objectives.contenders import DRAWING_STEPS, WORLDS
 from benchmarks.phases import CHOICE
 from seedpo.core.stats.bootstrap import RESAMPLES
 from seedpo.evaluation.drawing import draw_samples
@@ -100,14 +101,21 @@ def gain_interval(truth: Tensor, proxy: Tensor, feature: Tensor, *, seed: int = 
 def measured(target: str, images: int) -> tuple[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]]:
     """Truth, proxies and features, (P, K) each, of what a model or a run draws."""
     place = parse_target(target, ModelOptions())
-    drawing = Drawing(images=images, seed=CHOICE.seed, num_inference_steps=6, guidance_scale=3.0, batch_size=96)
+    model = str(place.settings.model)
+    drawing = Drawing(
+        images=images,
+        seed=CHOICE.seed,
+        num_inference_steps=DRAWING_STEPS,
+        guidance_scale=WORLDS[model].guidance_scale,
+        batch_size=96,
+    )
     samples = draw_samples(load_target(place), CHOICE.prompts, drawing)
     flat, prompts = samples.flat()
     shape = samples.images.shape[:2]
     rewards = {name: build_reward(name)(flat, prompts).detach().view(shape) for name in {*PROXIES, *OPINIONS}}
     truth = mean_truth(Samples(images=flat[:, None], prompts=prompts)).view(shape)
     novelty = {f"novelty of {name}": distances(load_features(name)(flat).view(*shape, -1)) for name in FEATURES}
-    reference = load_target(parse_target(str(place.settings.model), ModelOptions()))
+    reference = load_target(parse_target(model, ModelOptions()))
     features = {
         "entropy term": atypicality(reference, samples),
         **novelty,
