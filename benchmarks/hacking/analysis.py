@@ -38,6 +38,9 @@ LEAST_SEEDS = 3
 RESAMPLES = 300
 """Bootstrap resamples behind an interval over seeds and prompts: there are hundreds of comparisons."""
 
+LEAST_COVERED = 0.5
+"""A control must reach this share of a contender's climb to be one that it must be above, and not just not below."""
+
 LEVELS = 40
 """Proxies at which curves are drawn, and settings are chosen."""
 
@@ -193,11 +196,18 @@ class Comparison:
 
     Attributes:
         gap: mean difference where both first reach a proxy.
-        scale: range of the quantity over the evaluations of both.
+        scale: range of the quantity over the proxies that both reach.
+        covered: share of the first one's climb that the other reaches, too; mean over the seeds.
     """
 
     gap: GapInterval
     scale: float
+    covered: float
+
+    @property
+    def is_asked_for_more(self) -> bool:
+        """Whether the other reaches so far that more is asked for than not to be below it."""
+        return self.covered >= LEAST_COVERED
 
     @property
     def values(self) -> list[float]:
@@ -253,9 +263,10 @@ class Row:
 
     @property
     def passes(self) -> bool:
-        """Whether it is above every control: shown by the corrected test, and by each comparison."""
-        truths = [sides[TRUTH].difference for sides in self.against.values()]
-        return self.adjusted <= ALPHA and bool(truths) and set(truths) == {Difference.HIGHER}
+        """Whether it is above every control that reaches far enough, and below none, by the corrected test too."""
+        truths = [sides[TRUTH] for sides in self.against.values()]
+        above = {truth.difference for truth in truths if truth.is_asked_for_more}
+        return self.adjusted <= ALPHA and above == {Difference.HIGHER}
 
 
 def _number(value: float) -> float:
@@ -321,9 +332,15 @@ def _rivals(entry: Entry, control: Entry) -> bool:
 
 
 def _compared(left: Pool, right: Pool) -> Comparison:
-    values = [trail.mean().value for side in (left, right) for trails in side.values() for trail in trails]
-    scale = float(max(row.max() for row in values) - min(row.min() for row in values)) if values else math.nan
-    return Comparison(gap=gap_interval(left, right, resamples=RESAMPLES, height=first_reached), scale=scale)
+    gap = gap_interval(left, right, resamples=RESAMPLES, height=first_reached)
+    heights, covered = [], []
+    for seed, shared in gap.by_seed.items():
+        sides = [[trail.mean() for trail in trails[seed]] for trails in (left, right)]
+        heights += [first_reached(side, np.linspace(shared.low, shared.high, LEVELS)) for side in sides]
+        climb = max(float(trail.proxy.max() - trail.proxy[0]) for trail in sides[0])
+        covered.append((shared.high - shared.low) / climb)
+    scale = float(np.max(heights) - np.min(heights)) if heights else math.nan
+    return Comparison(gap=gap, scale=scale, covered=fmean(covered) if covered else 0.0)
 
 
 def _p_above_all(against: Mapping[str, Mapping[str, Comparison]]) -> float:
@@ -331,9 +348,17 @@ def _p_above_all(against: Mapping[str, Mapping[str, Comparison]]) -> float:
     tests = [
         p
         for sides in against.values()
-        for p in (sides[TRUTH].p_above(0.0), sides[DIVERSITY].p_above(-LEAST_SHARE * sides[DIVERSITY].scale))
+        for p in (
+            _p_above(sides[TRUTH], more=sides[TRUTH].is_asked_for_more),
+            _p_above(sides[DIVERSITY], more=False),
+        )
     ]
     return max(tests, default=1.0)
+
+
+def _p_above(comparison: Comparison, *, more: bool) -> float:
+    """That there is more, or not less by as much as matters."""
+    return comparison.p_above(0.0 if more else -LEAST_SHARE * comparison.scale)
 
 
 def _figures(runs: Mapping[int, Run], place: int) -> dict[str, float]:

@@ -143,6 +143,16 @@ def test_one_control_that_does_as_well_is_enough_to_fail() -> None:
     assert not row.passes
 
 
+@pytest.mark.parametrize(("shape", "passes"), [(hacked, True), (lambda proxy: (1.0 + 4 * proxy, 0.8), False)])
+def test_a_control_that_reaches_little_must_not_have_more_there(shape: Shape, passes: bool) -> None:
+    """Best of n is soon at its end: nothing can be above it by much where truth has hardly moved."""
+    results = study(base=run, anchor=lambda seed: run(seed, shape, top=0.2), early_reset=lambda seed: run(seed, kept))
+    row = row_of(results, "early reset")
+    assert row.against["anchor"][TRUTH].covered == pytest.approx(0.2, abs=0.01)
+    assert row.against["base"][TRUTH].covered == pytest.approx(1.0)
+    assert row.passes is passes
+
+
 def test_a_control_that_never_climbs_is_no_control() -> None:
     results = study(base=run, anchor=lambda seed: run(seed, top=-0.2), early_reset=lambda seed: run(seed, kept))
     assert set(row_of(results, "early reset").against) == {"base"}
