@@ -115,8 +115,8 @@ WORLDS: Mapping[str, World] = {
             settings=_ONLINE,
             beta=100.0,
             rate=3.5e-3,
-            steps=60,
-            long=600,
+            steps=100,
+            long=1000,
         ),
     )
 }
