@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from seedpo.core.entropy import entropy_weights
 from seedpo.core.objectives import see_loss
 from seedpo.core.weighting import (
+    agreed_gaps,
     balanced,
     excess,
     highest,
@@ -116,6 +117,26 @@ class TestSuspicion:
         assert doubt.abs().max() <= 1
         torch.testing.assert_close(doubt.sum(1), torch.zeros(P).double())
         assert win_rates(rewards(seed)).sum(1).allclose(torch.full((P,), K / 2).double())
+
+
+class TestAgreement:
+    def test_golden(self) -> None:
+        scores, opinions = rewards(1), torch.stack([rewards(2), rewards(3)])
+        opinions[0, 0, :2] = opinions[0, 0, 2]  # equal for one of them: no agreement
+        gaps = agreed_gaps(scores, opinions)
+        for p in range(P):
+            for i in range(K):
+                for j in range(K):
+                    gap = float(scores[p, i].double() - scores[p, j].double())
+                    alike = all(gap * float(other[p, i] - other[p, j]) > 0 for other in opinions)
+                    assert gaps[p, i, j].item() == (gap if alike else 0.0)
+        assert not gaps[0, 0, 1]
+        assert torch.equal(gaps, -gaps.transpose(1, 2))
+
+    def test_a_copy_agrees_and_its_opposite_never(self) -> None:
+        scores = rewards()
+        assert torch.equal(agreed_gaps(scores, 3 * scores[None] + 1), scores.double()[:, :, None] - scores[:, None, :])
+        assert not agreed_gaps(scores, -scores[None]).any()
 
 
 class TestHighest:

@@ -58,6 +58,8 @@ ONE_OF_EACH = ("spo", "d3po", "online-dpo", "dgpo", "nft", "flow-grpo")
         ("spo", {"weighting": {"second_opinion": "lrm-sd15"}}, r"^weighting\.second_opinion = lrm-sd15.*noisy latents"),
         ("spo", {"weighting": {"suspect_anchor": 1.0}}, r"suspect_anchor = 1\.0 needs weighting\.second_opinion"),
         ("spo", {"weighting": {"suspect_share": 0.2}}, r"suspect_share = 0\.2 needs weighting\.second_opinion"),
+        ("spo", {"weighting": {"agreement": True}}, r"agreement = True needs weighting\.second_opinion"),
+        ("dgpo", {"weighting": {**OPINION, "agreement": True}}, r"weighting\.agreement"),
         ("spo", {"weighting": {"drop_suspects": True}}, r"drop_suspects = True needs weighting\.second_opinion"),
         ("spo", {"weighting": {"gate_anchor": True}}, r"gate_anchor = True needs weighting\.second_opinion"),
         (

@@ -127,6 +127,20 @@ def suspicion(scores: Tensor, opinions: Tensor) -> Tensor:
     return win_rates(scores) - torch.stack([win_rates(other) for other in opinions]).mean(0)
 
 
+def agreed_gaps(scores: Tensor, opinions: Tensor) -> Tensor:
+    """Reward of the first of two images less that of the second where every second opinion ranks both alike, else 0.
+
+    Args:
+        scores: rewards, (P, K).
+        opinions: those of other scorers, (R, P, K); one that calls two images equal does not agree.
+
+    Returns:
+        (P, K, K) float64, antisymmetric.
+    """
+    gap, others = (values.double()[..., :, None] - values.double()[..., None, :] for values in (scores, opinions))
+    return torch.where((others.sign() == gap.sign()).all(0), gap, 0.0)
+
+
 def highest(values: Tensor, among: Tensor, *, share: float, generator: torch.Generator) -> Tensor:
     """The entries with the highest values: a share of the candidates, of equal ones those that a lot names.
 

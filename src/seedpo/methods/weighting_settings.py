@@ -32,7 +32,7 @@ class WeightingConfig(Section):
     second_opinion: Annotated[tuple[str, ...], Place(names="rewards")] = ()
     """Rewards that are not optimised and judge the images of roll-outs, too: named as `reward` is. U is the share of
     the prompt's other images that an image beats by `reward`, less the mean of its shares by these (GARDO). Without
-    `suspect_anchor`, `drop_suspects` or `gate_anchor` it is observed, and changes nothing."""
+    `suspect_anchor`, `drop_suspects`, `agreement` or `gate_anchor` it is observed, and changes nothing."""
     suspect_share: float = Field(0.1, gt=0.0, lt=1.0)
     """Share of the winners of a roll-out that are suspect: those with the highest U, as far as it is above 0."""
     suspect_anchor: Annotated[float, Scope(fact="objective", values=("dpo", "dgpo", "grpo"), strict=True)] = Field(
@@ -44,6 +44,9 @@ class WeightingConfig(Section):
     difference."""
     drop_suspects: bool = False
     """Whether suspect winners are left out, like `outliers`."""
+    agreement: Annotated[bool, Scope(fact="gives", values=("pairs", "steps"), strict=True)] = False
+    """Whether pairs are made only of two images that every second opinion ranks as the reward does. Of the best and the
+    worst image of a prompt, it is the two with the widest such gap. A group without any gives no pair."""
     gate_anchor: bool = False
     """Whether `anchor.kl` acts on suspects alone (GARDO): on both images of their pairs, or on the images of groups. It
     stays a mean over all rows, those without it counting 0."""
@@ -64,6 +67,7 @@ class WeightingConfig(Section):
             "suspect_share": self.suspect_share != 0.1,
             "suspect_anchor": self.suspect_anchor > 0,
             "drop_suspects": self.drop_suspects,
+            "agreement": self.agreement,
             "gate_anchor": self.gate_anchor,
         }
         for key, is_set in idle.items():

@@ -213,6 +213,46 @@ def test_suspects_can_be_left_out(source: Source) -> None:
 
 
 @SOURCES
+def test_pairs_are_those_on_which_second_opinions_agree(source: Source) -> None:
+    """By brute force: of each group the two with the widest gap that both rank alike, or for D3PO all such pairs."""
+    rolled = source(weigher(second_opinion=("redness",), agreement=True, novelty=1.0))
+    other = redness(rolled.images, []).view(rolled.scores.shape)
+    expected = []
+    for row, (scores, opinions) in enumerate(zip(rolled.scores.tolist(), other.tolist(), strict=True)):
+        alike = [
+            (scores[i] - scores[j], row * COUNT + i, row * COUNT + j)
+            for i in range(COUNT)
+            for j in range(COUNT)
+            if scores[i] > scores[j] and opinions[i] > opinions[j]
+        ]
+        chosen = alike if source is D3PO else [max(alike)] if alike else []
+        expected += [(first, second) for _, first, second in chosen]
+    plain = source(None)
+    winners = torch.tensor([first for first, _ in expected])
+    assert not torch.equal(winners, all_winners(plain, source))
+    assert rolled.drawn.units() == len(expected)
+    assert rolled.observed["pairs_kept"] == pytest.approx(len(expected) / len(all_winners(plain, source)))
+    novelty = novelty_weights(nearest_distances(rolled.features), rolled.scores, power=1.0).flatten()
+    weights = weights_of(rolled)
+    torch.testing.assert_close(weights.sort().values, novelty[winners].sort().values)
+    if source is ONLINE:
+        rewards_of = rolled.drawn.reward[rolled.drawn.member]
+        flat = rolled.scores.flatten()
+        assert rewards_of.tolist() == [[flat[first].item(), flat[second].item()] for first, second in expected]
+
+
+@SOURCES
+def test_without_agreement_there_is_no_pair(source: Source) -> None:
+    look = Weigher(
+        WeightingConfig(second_opinion=("opposite",), agreement=True),
+        opinions=[ToyReward(score=lambda images, prompts: -redness(images, prompts))],
+    )
+    drawn, observed = source.roll_out(ToyPolicy(), ToyReward(score=redness), look)(PROMPTS, generator=seeded())
+    assert drawn is None
+    assert observed["pairs_kept"] == 0.0
+
+
+@SOURCES
 def test_a_roll_out_without_a_clear_pair_is_not_looked_at(source: Source) -> None:
     model, asked = ToyPolicy(), ToyReward(score=redness)
     blank = ToyReward(score=lambda images, prompts: torch.zeros(len(images)))

@@ -25,11 +25,14 @@ class Judgement:
             [-1, 1], antisymmetric.
         scores: rewards (P, K); of people, an image's mean preference over the others.
         observed: figures to log.
+        gaps: rewards of the first of two images less those of the second where the two may make a pair, else 0,
+            (P, K, K); ``None``: every two may.
     """
 
     preferences: Tensor
     scores: Tensor
     observed: Mapping[str, float]
+    gaps: Tensor | None = None
 
     def clear(self, min_gap: float) -> Tensor:
         """Prompts whose best image is preferred to its worst by more than a gap, (P,) bool."""
@@ -69,6 +72,19 @@ def judge(judge: Reward | Comparisons, images: Tensor, prompts: Sequence[str], *
     return Judgement(preferences=preference(scores[:, :, None], scores[:, None, :]), scores=scores, observed=observed)
 
 
+def extremes(scores: Tensor, gaps: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Of each group the images with the highest and the lowest reward, or those of the widest gap, (P,) each.
+
+    Args:
+        scores: rewards, (P, K).
+        gaps: those that count, (P, K, K), as in :class:`Judgement`; without any of a group both are its first image.
+    """
+    if gaps is None:
+        return scores.argmax(1), scores.argmin(1)
+    widest = gaps.flatten(1).argmax(1)
+    return widest // gaps.shape[1], widest % gaps.shape[1]
+
+
 def clear_pairs(judgement: Judgement, *, pairing: Pairing, min_gap: float, with_equal: bool = False) -> ImagePairing:
     """The pairs whose winner is preferred by more than a gap.
 
@@ -84,8 +100,9 @@ def clear_pairs(judgement: Judgement, *, pairing: Pairing, min_gap: float, with_
     if pairing == "all":
         first, second = (places.expand(prompts, -1) for places in torch.triu_indices(count, count, offset=1))
     else:
-        first, second = judgement.scores.argmax(1, keepdim=True), judgement.scores.argmin(1, keepdim=True)
-    difference = judgement.preferences[rows, first, second].flatten()
+        first, second = (places[:, None] for places in extremes(judgement.scores, judgement.gaps))
+    allowed = torch.ones_like(judgement.preferences) if judgement.gaps is None else judgement.gaps != 0
+    difference = (judgement.preferences * allowed)[rows, first, second].flatten()
     image, other = ((rows * count + places).flatten() for places in (first, second))
     clear = difference.abs() > min_gap
     if with_equal:

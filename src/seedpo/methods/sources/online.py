@@ -23,7 +23,7 @@ from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.judging import Judgement, clear_pairs, judge
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.supplies import Supplies
-from seedpo.methods.sources.weighing import Weigher, build_weigher, teaching_of_winners
+from seedpo.methods.sources.weighing import Weigher, agreed, build_weigher, teaching_of_winners
 from seedpo.protocols import Comparisons, Policy, Reward
 
 Packing = Literal["pairs", "groups"]
@@ -76,11 +76,13 @@ class ImageRollout:
         with policy.reference() if self.config.drawn_by == "reference" else nullcontext():
             latents = self.sampler.sample(noise, self.embeddings.of(repeated), self.embeddings.negative(len(repeated)))
         pictures = policy.decode(latents)
-        judgement = judge(self.reward, pictures, repeated, count=count)
+        judgement, views = agreed(self.weigher, pictures, repeated, judge(self.reward, pictures, repeated, count=count))
         member, possible = self._members(judgement)
         of_pairs = self.packing == "pairs"
         winners = member[:, 0] if of_pairs else member[excess(judgement.scores).flatten()[member] > 0]
-        teaching = teaching_of_winners(self.weigher, pictures, repeated, judgement, winners=winners, lot=number)
+        teaching = teaching_of_winners(
+            self.weigher, pictures, repeated, judgement, winners=winners, lot=number, views=views
+        )
         observed = {**judgement.observed, f"{self.packing}_kept": len(member) / possible, **teaching.observed}
         if of_pairs:
             member = member[teaching.included(member)]

@@ -15,6 +15,7 @@ from seedpo.core.sampling import Sampler, draw_noise, step_candidates
 from seedpo.core.types import StepBatch
 from seedpo.methods.settings import MethodConfig, ReferenceKind, SamplingConfig, StepPoolConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
+from seedpo.methods.sources.judging import extremes
 from seedpo.methods.sources.rollouts import RolloutSource, preference
 from seedpo.methods.sources.step_pairs import StepPairs, step_batch, with_reference
 from seedpo.methods.sources.supplies import Decode, Supplies
@@ -238,7 +239,8 @@ class StepRollout:
             scores = self._score(images, prompts, block.timestep)
             views = self._views(images, prompts, scores, block.timestep)
         rows = torch.arange(len(prompts))
-        best, worst = scores.argmax(1), scores.argmin(1)
+        asks_agreement = self.weigher is not None and self.weigher.config.agreement
+        best, worst = extremes(scores, views.agreed_gaps() if views is not None and asks_agreement else None)
         clear = preference(scores[rows, best], scores[rows, worst]) > self.min_gaps[block.steps.start]
         return _Verdict(best=best, worst=worst, clear=clear, scores=scores, views=views)
 

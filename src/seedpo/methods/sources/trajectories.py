@@ -17,7 +17,7 @@ from seedpo.methods.sources.judging import clear_pairs, judge
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.step_pairs import StepPairs, step_batch, with_reference
 from seedpo.methods.sources.supplies import Supplies
-from seedpo.methods.sources.weighing import Weigher, build_weigher, teaching_of_winners
+from seedpo.methods.sources.weighing import Weigher, agreed, build_weigher, teaching_of_winners
 from seedpo.protocols import Comparisons, Denoiser, Reward
 
 
@@ -79,10 +79,10 @@ class TrajectoryRollout:
             generator=generator,
         )
         pictures = policy.decode(trajectory.latents[:, -1])
-        judgement = judge(self.reward, pictures, repeated, count=count)
+        judgement, views = agreed(self.weigher, pictures, repeated, judge(self.reward, pictures, repeated, count=count))
         preferred = clear_pairs(judgement, pairing="all", min_gap=self.config.min_gap, with_equal=self.empty_pairs)
         teaching = teaching_of_winners(
-            self.weigher, pictures, repeated, judgement, winners=preferred.chosen, lot=number
+            self.weigher, pictures, repeated, judgement, winners=preferred.chosen, lot=number, views=views
         )
         included = teaching.included(torch.stack([preferred.chosen, preferred.rejected], 1))
         chosen, rejected = preferred.chosen[included], preferred.rejected[included]

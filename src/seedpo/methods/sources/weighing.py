@@ -8,13 +8,13 @@ images of one prompt here, since rewards of different prompts need not compare; 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from seedpo.core.weighting import excess, highest, nearest_distances, novelty_weights, suspicion
+from seedpo.core.weighting import agreed_gaps, excess, highest, nearest_distances, novelty_weights, suspicion
 from seedpo.methods.sources.judging import Judgement
 from seedpo.methods.sources.supplies import Supplies
 from seedpo.methods.weighting_settings import WeightingConfig
@@ -34,6 +34,11 @@ class Views:
     scores: Tensor
     distances: Tensor | None = None
     opinions: Tensor | None = None
+
+    def agreed_gaps(self) -> Tensor:
+        """Gaps of the reward on whose order all second opinions agree, (P, K, K)."""
+        assert self.opinions is not None
+        return agreed_gaps(self.scores, self.opinions)
 
     @classmethod
     def join(cls, parts: Sequence[Views]) -> Views:
@@ -149,6 +154,23 @@ class Weigher:
         return Teaching(loss_weight=loss_weight, suspect=suspect, left_out=out, observed=observed)
 
 
+def agreed(
+    weigher: Weigher | None, images: Tensor, prompts: Sequence[str], judgement: Judgement
+) -> tuple[Judgement, Views | None]:
+    """The judgement with the pairs on whose order second opinions agree, and what was seen for it, if that is asked.
+
+    Args:
+        weigher: looks at the images.
+        images: K of each prompt in succession, (P K, 3, H, W).
+        prompts: one for each image.
+        judgement: of the reward.
+    """
+    if weigher is None or not weigher.config.agreement:
+        return judgement, None
+    views = weigher.look(images, prompts, judgement.scores)
+    return replace(judgement, gaps=views.agreed_gaps()), views
+
+
 def teaching_of_winners(
     weigher: Weigher | None,
     images: Tensor,
@@ -157,6 +179,7 @@ def teaching_of_winners(
     *,
     winners: Tensor,
     lot: int,
+    views: Views | None = None,
 ) -> Teaching:
     """How much finished images teach; all alike without a weigher, or without winners.
 
@@ -167,10 +190,11 @@ def teaching_of_winners(
         judgement: of the reward.
         winners: numbers of the images that are preferred to others, each once or more.
         lot: as for :meth:`Weigher.weigh`.
+        views: what was seen of the images; ``None`` if nobody looked yet.
     """
     if weigher is None or not len(winners):
         return ALIKE
-    return weigher.weigh(weigher.look(images, prompts, judgement.scores), winners, lot=lot)
+    return weigher.weigh(views or weigher.look(images, prompts, judgement.scores), winners, lot=lot)
 
 
 def build_weigher(config: WeightingConfig, supplies: Supplies) -> Weigher | None:
