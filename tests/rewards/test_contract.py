@@ -187,6 +187,7 @@ def test_what_is_said_of_latents(reward: CheckedReward) -> None:
         assert (early - scores).abs().min() > 1e-4
 
 
+@pytest.mark.usefixtures("loaded_anew_afterwards")
 def test_half_precision_stays_near_and_goes_back(reward: CheckedReward, images: Tensor) -> None:
     full = reward(images, PROMPTS)
     half = reward.to(dtype=torch.bfloat16)(images, PROMPTS)

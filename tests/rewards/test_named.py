@@ -182,6 +182,7 @@ class TestChecks:
         weights = torch.ones(2, requires_grad=True)
         assert not CheckedReward("mine", lambda images, prompts: weights * 2)(images, PROMPTS).requires_grad
 
+    @pytest.mark.usefixtures("loaded_anew_afterwards")
     def test_precision_reaches_the_network_and_goes_back(self) -> None:
         scorer = build_reward("scenes-scorer", precision="bf16").reward
         assert {parameter.dtype for parameter in scorer.model.parameters()} == {torch.bfloat16}  # type: ignore[attr-defined]

@@ -71,6 +71,7 @@ class TestFiles:
         assert {path.suffix for path in FILES} <= {".safetensors", ".json", ".txt", ".md"}
         weights = [path.relative_to(ASSETS) for path in FILES if path.suffix == ".safetensors"]
         assert {str(path.parent) for path in weights} == {
+            ".",
             "clip",
             "flow/text_encoder",
             "flow/text_encoder_2",
