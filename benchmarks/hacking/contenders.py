@@ -105,6 +105,7 @@ def _several(template: Mapping[str, Any], key: str, *values: Any) -> dict[str, O
 _OPINION: Mapping[str, Any] = {"weighting.second_opinion": [SECOND_OPINION]}
 _PIXELS: Mapping[str, Any] = {"weighting.features": "pixels"}
 _EARLY: Mapping[str, Any] = {"anchor.steps": "early"}
+_AGREED: Mapping[str, Any] = {**_OPINION, "weighting.agreement": True}
 _RESET: Mapping[str, Any] = {
     **_EARLY,
     "anchor.toward": "initial",
@@ -131,7 +132,15 @@ CONTENDERS: Mapping[str, Contender] = {
         ),
         Contender(name="weight average", role="control", options=_several({}, "ema_decay", 0.8, 0.95)),
         Contender(name="anchor", role="control", options=_several({}, "anchor.kl", 10.0, 100.0)),
-        Contender(name="sum", role="control", options={"half": Option(opinion=0.5), "equal": Option(opinion=1.0)}),
+        Contender(
+            name="sum",
+            role="control",
+            options={
+                "half": Option(opinion=0.5),
+                "equal": Option(opinion=1.0),
+                "slow": Option(opinion=1.0, rate=0.5, length=2.0),
+            },
+        ),
         Contender(name="gamma", role="rival", options=_several({}, "gamma", 1.0, 3.0), methods=STEPS_OR_PAIRS),
         Contender(name="early anchor", role="rival", options=_several(_EARLY, "anchor.kl", 10.0, 100.0)),
         Contender(name="drift", role="rival", options=_several({}, "weighting.outliers", 0.1, 0.25)),
@@ -192,6 +201,17 @@ CONTENDERS: Mapping[str, Contender] = {
             name="opinion",
             role="own",
             options=_several({**_OPINION, "weighting.suspect_share": 0.3}, "weighting.suspect_anchor", 3.0, 15.0),
+        ),
+        Contender(
+            name="agreement",
+            role="own",
+            options={
+                "alone": Option(keys=_AGREED),
+                "slow": Option(keys=_AGREED, rate=0.5, length=2.0),
+                "early": Option(keys={**_AGREED, **_EARLY, "anchor.kl": 20.0}),
+                "novel": Option(keys={**_AGREED, **_PIXELS, "weighting.novelty": 1.0}),
+            },
+            methods=STEPS_OR_PAIRS,
         ),
         Contender(name="early reset", role="own", options=_several(_RESET, "anchor.kl", 10.0, 100.0)),
     )

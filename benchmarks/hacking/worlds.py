@@ -70,9 +70,9 @@ WORLDS: Mapping[str, World] = {
             method="spo",
             settings=_SPO,
             beta=10.0,
-            rate=3e-3,
-            steps=60,
-            long=600,
+            rate=2e-3,
+            steps=90,
+            long=900,
         ),
         World(
             name="scenes-flow-spo-vividness",
