@@ -156,6 +156,9 @@ def build_reward(
 ) -> CheckedReward:
     """The reward of a name; its models are loaded once per process.
 
+    So a call with another device or precision moves the networks that earlier calls returned, too, and weights that
+    were rounded to 16 bits stay rounded: use one precision in a process.
+
     Args:
         name: see the top of this module.
         definitions: weighted sums by their names.
