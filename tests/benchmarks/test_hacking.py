@@ -168,6 +168,7 @@ def test_who_asks_a_second_opinion_is_held_against_its_sum() -> None:
         "gardo",
         "drop",
         "opinion",
+        "agreement",
     ]
 
 
