@@ -21,11 +21,11 @@ from torch import Tensor
 from benchmarks.objectives.contenders import DRAWING_STEPS, WORLDS
 from benchmarks.phases import CHOICE
 from seedpo.core.stats.bootstrap import RESAMPLES
+from seedpo.core.weighting import nearest_distances
 from seedpo.evaluation.drawing import draw_samples
 from seedpo.evaluation.settings import Drawing
 from seedpo.evaluation.targets import ModelOptions, load_target, parse_target
 from seedpo.methods.noising import noised
-from seedpo.metrics.diversity import directions
 from seedpo.metrics.named import load_features
 from seedpo.metrics.records import Samples
 from seedpo.models.denoiser import PipelineDenoiser
@@ -50,10 +50,7 @@ SMALLEST = 1e-6
 
 def distances(features: Tensor) -> Tensor:
     """Log of 1 - cos to the nearest other image of the same prompt, (P, K), of features (P, K, D)."""
-    unit = directions(features)
-    far = 1.0 - unit @ unit.mT
-    far.diagonal(dim1=-2, dim2=-1).fill_(torch.inf)
-    return far.amin(-1).clamp(min=SMALLEST).log()
+    return nearest_distances(features).clamp(min=SMALLEST).log()
 
 
 @torch.no_grad()

@@ -21,7 +21,6 @@ class World:
         settings: keys of the base method here, dotted; what else all runs share is in :mod:`.contenders`.
         beta, rate: at which the base method hacks; contenders take multiples of them.
         steps: updates of a short run.
-        long: updates of a long run, ten times as many.
     """
 
     name: str
@@ -32,91 +31,52 @@ class World:
     beta: float
     rate: float
     steps: int
-    long: int
+
+    @property
+    def long(self) -> int:
+        """Updates of a long run, ten times as many."""
+        return 10 * self.steps
 
 
 _SPO: Mapping[str, Any] = {**SPO_KEYS, "steps.min_gap": 0.0}  # gaps of rewards in kB are below any min_gap
 _ONLINE: Mapping[str, Any] = {**ONLINE_KEYS, "groups.min_gap": 0.0}
 
+_METHODS: Mapping[str, tuple[str, Mapping[str, Any], float]] = {
+    "spo": ("spo", _SPO, 10.0),
+    "online": ("online-dpo", _ONLINE, 100.0),
+}
+"""Method, settings and beta, by the word in the names of worlds."""
+
+_PROXIES: Mapping[str, str] = {
+    "compressibility": "jpeg-compressibility",
+    "incompressibility": "jpeg-incompressibility",
+    "vividness": "scenes-vividness",
+}
+
+
+def _world(model: str, by: str, aspect: str, *, rate: float, steps: int) -> World:
+    method, settings, beta = _METHODS[by]
+    return World(
+        name=f"{model}-{by}-{aspect}",
+        proxy=_PROXIES[aspect],
+        model=model,
+        method=method,
+        settings=settings,
+        beta=beta,
+        rate=rate,
+        steps=steps,
+    )
+
+
 WORLDS: Mapping[str, World] = {
     world.name: world
     for world in (
-        World(
-            name="scenes-spo-compressibility",
-            proxy="jpeg-compressibility",
-            model="scenes",
-            method="spo",
-            settings=_SPO,
-            beta=10.0,
-            rate=3e-3,
-            steps=100,
-            long=1000,
-        ),
-        World(
-            name="scenes-spo-incompressibility",
-            proxy="jpeg-incompressibility",
-            model="scenes",
-            method="spo",
-            settings=_SPO,
-            beta=10.0,
-            rate=4e-3,
-            steps=60,
-            long=600,
-        ),
-        World(
-            name="scenes-spo-vividness",
-            proxy="scenes-vividness",
-            model="scenes",
-            method="spo",
-            settings=_SPO,
-            beta=10.0,
-            rate=2e-3,
-            steps=90,
-            long=900,
-        ),
-        World(
-            name="scenes-flow-spo-vividness",
-            proxy="scenes-vividness",
-            model="scenes-flow",
-            method="spo",
-            settings=_SPO,
-            beta=10.0,
-            rate=1e-3,
-            steps=42,
-            long=420,
-        ),
-        World(
-            name="scenes-online-vividness",
-            proxy="scenes-vividness",
-            model="scenes",
-            method="online-dpo",
-            settings=_ONLINE,
-            beta=100.0,
-            rate=2.5e-3,
-            steps=100,
-            long=1000,
-        ),
-        World(
-            name="scenes-online-compressibility",
-            proxy="jpeg-compressibility",
-            model="scenes",
-            method="online-dpo",
-            settings=_ONLINE,
-            beta=100.0,
-            rate=2.5e-3,
-            steps=100,
-            long=1000,
-        ),
-        World(
-            name="scenes-online-incompressibility",
-            proxy="jpeg-incompressibility",
-            model="scenes",
-            method="online-dpo",
-            settings=_ONLINE,
-            beta=100.0,
-            rate=3.5e-3,
-            steps=100,
-            long=1000,
-        ),
+        _world("scenes", "spo", "compressibility", rate=3e-3, steps=100),
+        _world("scenes", "spo", "incompressibility", rate=4e-3, steps=60),
+        _world("scenes", "spo", "vividness", rate=2e-3, steps=90),
+        _world("scenes-flow", "spo", "vividness", rate=1e-3, steps=42),
+        _world("scenes", "online", "vividness", rate=2.5e-3, steps=100),
+        _world("scenes", "online", "compressibility", rate=2.5e-3, steps=100),
+        _world("scenes", "online", "incompressibility", rate=3.5e-3, steps=100),
     )
 }

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from seedpo.cli.controls import BestOf, Mixing, Strength, numbers
+from seedpo.cli.controls import BestOf, Mixing, Strength, read_controls
 from seedpo.cli.shared import quieten_libraries, say, split_names
 
 CHECKPOINTS = "Checkpoints of any trainer"
@@ -99,17 +99,11 @@ def frontier_command(
         seedpo frontier theirs/checkpoint-100 theirs/checkpoint-200 theirs/checkpoint-300 --model models/sd35
         --rewards pickscore,hpsv2.1 --metrics clip_diversity --strength 0.5 --steps 28 --out out/theirs
     """
-    from seedpo.evaluation.controls import one_at_a_time
+    from seedpo.cli.checkpoints import Drawn, is_readable, readable_places
     from seedpo.evaluation.settings import Drawing
     from seedpo.reports.frontier.writing import write_frontier
 
-    controls = one_at_a_time(
-        strengths=numbers("--strength", strength, float),
-        mixings=numbers("--mixing", mixing, float),
-        best_of=numbers("--best-of", best_of, int),
-    )
-    from seedpo.cli.checkpoints import Drawn, is_readable, readable_places
-
+    controls = read_controls(strength, mixing, best_of)
     if controls or not all(is_readable(Path(name)) for name in runs):
         quieten_libraries()
     drawing = Drawing(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from seedpo.core.types import ImageGroups, ImagePairs
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.stored_steps import joined_fields, on_device, rows_of
+from seedpo.methods.sources.stored_steps import OF_TEACHING, joined_fields, on_device, rows_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,7 @@ class DrawnImages:
         )
 
 
-_OF_TEACHING = ("loss_weight", "suspect")
-_OPTIONAL = ("advantage", *_OF_TEACHING)
+_OPTIONAL = ("advantage", *OF_TEACHING)
 """What not all roll-outs have, one value for each image."""
 
 
@@ -103,7 +102,7 @@ def image_pairs(drawn: DrawnImages, embeddings: PromptEmbeddings) -> ImagePairs:
         conditioning=embeddings.of(drawn.prompts)[drawn.prompt[chosen]],
         gap=(drawn.reward[chosen] - drawn.reward[rejected]).to(device),
         prior_noise=drawn.prior_noise[drawn.member].to(device),
-        **on_device(rows_of(drawn, _OF_TEACHING, chosen), device),
+        **on_device(rows_of(drawn, OF_TEACHING, chosen), device),
     )
 
 
@@ -122,5 +121,5 @@ def image_groups(drawn: DrawnImages, embeddings: PromptEmbeddings) -> ImageGroup
         rewards=drawn.reward[member].to(device),
         advantages=drawn.advantage[member].to(device),
         prior_noise=drawn.prior_noise[member].to(device),
-        **on_device(rows_of(drawn, _OF_TEACHING, member), device),
+        **on_device(rows_of(drawn, OF_TEACHING, member), device),
     )

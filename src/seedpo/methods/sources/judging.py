@@ -25,8 +25,8 @@ class Judgement:
             [-1, 1], antisymmetric.
         scores: rewards (P, K); of people, an image's mean preference over the others.
         observed: figures to log.
-        gaps: rewards of the first of two images less those of the second where the two may make a pair, else 0,
-            (P, K, K); ``None``: every two may.
+        gaps: rewards of the first of two images less those of the second where the two may make a pair, else 0 like
+            their preference, (P, K, K); ``None``: every two may.
     """
 
     preferences: Tensor
@@ -37,7 +37,7 @@ class Judgement:
     def clear(self, min_gap: float) -> Tensor:
         """Prompts whose best image is preferred to its worst by more than a gap, (P,) bool."""
         rows = torch.arange(len(self.scores))
-        return self.preferences[rows, self.scores.argmax(1), self.scores.argmin(1)] > min_gap
+        return self.preferences[rows, *extremes(self.scores, self.gaps)] > min_gap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +101,7 @@ def clear_pairs(judgement: Judgement, *, pairing: Pairing, min_gap: float, with_
         first, second = (places.expand(prompts, -1) for places in torch.triu_indices(count, count, offset=1))
     else:
         first, second = (places[:, None] for places in extremes(judgement.scores, judgement.gaps))
-    allowed = torch.ones_like(judgement.preferences) if judgement.gaps is None else judgement.gaps != 0
-    difference = (judgement.preferences * allowed)[rows, first, second].flatten()
+    difference = judgement.preferences[rows, first, second].flatten()
     image, other = ((rows * count + places).flatten() for places in (first, second))
     clear = difference.abs() > min_gap
     if with_equal:

@@ -20,6 +20,7 @@ from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.judging import judge
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.stored_steps import (
+    OF_TEACHING,
     StoredSteps,
     first_of_each,
     joined,
@@ -77,9 +78,8 @@ class JudgedSteps(StoredSteps):
         )
 
 
-_OF_TEACHING = ("loss_weight", "suspect")
-_OF_STEPS = ("advantage", "log_prob", *_OF_TEACHING)
-"""What there is of each step; how much it teaches, not all roll-outs know."""
+_OF_STEPS = ("advantage", "log_prob", *OF_TEACHING)
+"""What there is of each step."""
 
 
 def step_groups(steps: JudgedSteps, embeddings: PromptEmbeddings, *, share: bool) -> StepGroups:
@@ -100,7 +100,7 @@ def step_groups(steps: JudgedSteps, embeddings: PromptEmbeddings, *, share: bool
         start=start.to(device),
         advantage=steps.advantage.to(device, widest_dtype(device)),
         rollout_log_prob=steps.log_prob.to(device, widest_dtype(device)),
-        **on_device(rows_of(steps, _OF_TEACHING, torch.arange(len(steps.start))), device),
+        **on_device(rows_of(steps, OF_TEACHING, torch.arange(len(steps.start))), device),
     )
 
 

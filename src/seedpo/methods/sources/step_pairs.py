@@ -14,6 +14,7 @@ from seedpo.core.types import StepBatch, Steps
 from seedpo.methods.settings import ReferenceKind
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.stored_steps import (
+    OF_TEACHING,
     StoredSteps,
     first_of_each,
     joined,
@@ -97,7 +98,7 @@ class StepPairs(StoredSteps):
 _OF_STEPS = ("reference_log_prob",)
 """What not all roll-outs have, one value for each step."""
 
-_OF_PAIRS = ("weight", "loss_weight", "suspect")
+_OF_PAIRS = ("weight", *OF_TEACHING)
 """What not all roll-outs have, one value for each pair."""
 
 

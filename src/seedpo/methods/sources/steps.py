@@ -239,8 +239,7 @@ class StepRollout:
             scores = self._score(images, prompts, block.timestep)
             views = self._views(images, prompts, scores, block.timestep)
         rows = torch.arange(len(prompts))
-        asks_agreement = self.weigher is not None and self.weigher.config.agreement
-        best, worst = extremes(scores, views.agreed_gaps() if views is not None and asks_agreement else None)
+        best, worst = extremes(scores, None if views is None else views.gaps)
         clear = preference(scores[rows, best], scores[rows, worst]) > self.min_gaps[block.steps.start]
         return _Verdict(best=best, worst=worst, clear=clear, scores=scores, views=views)
 

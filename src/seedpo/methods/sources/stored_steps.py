@@ -85,6 +85,10 @@ def renumbered(numbers: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
     return torch.cat([some + offset for some, offset in zip(numbers, offsets, strict=True)])
 
 
+OF_TEACHING = ("loss_weight", "suspect")
+"""How much an image teaches, by the names of fields of records; not all roll-outs know."""
+
+
 def rows_of(record: Any, names: Sequence[str], rows: Tensor) -> dict[str, Any]:
     """Some rows of the fields of these names, each of which may be ``None``."""
     fields = {name: getattr(record, name) for name in names}

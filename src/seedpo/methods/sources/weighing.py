@@ -29,16 +29,13 @@ class Views:
         scores: rewards, (P, K).
         distances: of each image to its nearest neighbour in the group, (P, K); ``None`` if nobody looked.
         opinions: what R other rewards say, (R, P, K); ``None`` if none was asked.
+        gaps: of the rewards of two images that all opinions rank alike, else 0, (P, K, K); ``None``: every two count.
     """
 
     scores: Tensor
     distances: Tensor | None = None
     opinions: Tensor | None = None
-
-    def agreed_gaps(self) -> Tensor:
-        """Gaps of the reward on whose order all second opinions agree, (P, K, K)."""
-        assert self.opinions is not None
-        return agreed_gaps(self.scores, self.opinions)
+    gaps: Tensor | None = None
 
     @classmethod
     def join(cls, parts: Sequence[Views]) -> Views:
@@ -119,7 +116,8 @@ class Weigher:
         if self.opinions:
             when = {} if timestep is None else {"timestep": timestep}
             opinions = torch.stack([ask(images, prompts, **when).cpu().view_as(scores) for ask in self.opinions])
-        return Views(scores=scores, distances=distances, opinions=opinions)
+        gaps = agreed_gaps(scores, opinions) if self.config.agreement and opinions is not None else None
+        return Views(scores=scores, distances=distances, opinions=opinions, gaps=gaps)
 
     def weigh(self, views: Views, winning: Tensor, *, lot: int) -> Teaching:
         """How much images teach.
@@ -168,7 +166,8 @@ def agreed(
     if weigher is None or not weigher.config.agreement:
         return judgement, None
     views = weigher.look(images, prompts, judgement.scores)
-    return replace(judgement, gaps=views.agreed_gaps()), views
+    assert views.gaps is not None
+    return replace(judgement, preferences=judgement.preferences * (views.gaps != 0), gaps=views.gaps), views
 
 
 def teaching_of_winners(
