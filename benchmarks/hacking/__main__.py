@@ -2,8 +2,7 @@
 
 In the phase `development` every contender is trained with every option, on seeds and prompts of its own. In the phase
 `final` the option that the rule of benchmarks/hacking/plan.md chooses is trained with other seeds and evaluated on
-other prompts; `long` trains it ten times as long. Finished runs are kept, so that the command can be interrupted and
-repeated.
+other prompts. Finished runs are kept, so that the command can be interrupted and repeated.
 """
 
 from __future__ import annotations
@@ -35,9 +34,7 @@ def development_tasks(worlds: Sequence[str], contenders: Sequence[Contender], se
                     yield Task(world=world, contender=contender.name, option=option, phase="development", index=index)
 
 
-def final_tasks(
-    worlds: Sequence[str], contenders: Sequence[Contender], seeds: int, results: Results, phase: str = "final"
-) -> Iterator[Task]:
+def final_tasks(worlds: Sequence[str], contenders: Sequence[Contender], seeds: int, results: Results) -> Iterator[Task]:
     """The chosen option of each contender that enters, seed by seed.
 
     Of the base method, those that are chosen for what sampling makes of its runs are trained too.
@@ -50,7 +47,7 @@ def final_tasks(
     }
     for index in range(seeds):
         for world, contender, option in settings:
-            yield Task(world=world, contender=contender, option=option, phase=phase, index=index)
+            yield Task(world=world, contender=contender, option=option, phase="final", index=index)
 
 
 def all_tasks() -> Iterator[Task]:
@@ -76,17 +73,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs; finished ones are kept")
     parser.add_argument("--phase", choices=[*PHASES, "collect"], required=True, help="what is trained")
-    parser.add_argument("--seeds", type=int, help="seeds (default: 3 of the development, else 8)")
+    parser.add_argument("--seeds", type=int, help="seeds (default: 1 of the development, 5 of the final)")
     parser.add_argument("--only", action="append", choices=list(CONTENDERS), help="a contender; repeatable")
+    parser.add_argument("--option", action="append", metavar="NAME", help="an option, in development; repeatable")
     parser.add_argument("--world", action="append", choices=list(WORLDS), help="a world; repeatable")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at the same time")
     options = parser.parse_args(arguments)
     worlds, contenders = options.world or list(WORLDS), [CONTENDERS[name] for name in options.only or CONTENDERS]
     tasks: list[Task] = []
     if options.phase == "development":
-        tasks = list(development_tasks(worlds, contenders, options.seeds or 3))
-    elif options.phase in PHASES:
-        tasks = list(final_tasks(worlds, contenders, options.seeds or 8, finished(options.out), options.phase))
+        every = development_tasks(worlds, contenders, options.seeds or 1)
+        tasks = [task for task in every if not options.option or task.option in options.option]
+    elif options.phase == "final":
+        tasks = list(final_tasks(worlds, contenders, options.seeds or 5, finished(options.out)))
     run_unfinished(tasks, run_task, options.out, processes=options.processes, label=options.phase)
     print(f"results: {collect(options.out, [task.name for task in all_tasks()], options.out / 'results.json')}")
     return 0

@@ -13,8 +13,7 @@ from benchmarks.objectives.contenders import WORLDS as MODELS
 from benchmarks.phases import CHOICE, COMPARISON, Phase
 from seedpo.settings import merge, nested
 
-PHASES: Mapping[str, Phase] = {"development": CHOICE, "final": COMPARISON, "long": COMPARISON}
-"""The phase ``long`` trains what the final comparison does, ten times as long."""
+PHASES: Mapping[str, Phase] = {"development": CHOICE, "final": COMPARISON}
 
 SHARED: Mapping[str, Any] = {
     "prompts": "scenes-training",
@@ -31,8 +30,8 @@ SECOND_OPINION = "scenes-scorer"
 METRICS = ("truth", "attribute_accuracy", "free_spread", "free_spread_right", "pairwise_diversity")
 """What evaluations measure besides the rewards."""
 
-EVALUATIONS: Mapping[str, int] = {"development": 8, "final": 8, "long": 16}
-"""Of a run in each phase, after equal parts of it, besides that before training."""
+EVALUATIONS = 8
+"""Of a run, after equal parts of it, besides that before training."""
 
 SAMPLED = ("strength", "mixing", "best of n")
 """Controls of sampling, which train nothing: what they make of the base method's runs."""
@@ -130,20 +129,15 @@ CONTENDERS: Mapping[str, Contender] = {
             role="control",
             options={"half": Option(rate=0.5, length=1.5), "quarter": Option(rate=0.25, length=2.0)},
         ),
-        Contender(name="weight average", role="control", options=_several({}, "ema_decay", 0.8, 0.95)),
         Contender(name="anchor", role="control", options=_several({}, "anchor.kl", 10.0, 100.0)),
         Contender(
             name="sum",
             role="control",
-            options={
-                "half": Option(opinion=0.5),
-                "equal": Option(opinion=1.0),
-                "slow": Option(opinion=1.0, rate=0.5, length=2.0),
-            },
+            options={"half": Option(opinion=0.5), "equal": Option(opinion=1.0)},
         ),
         Contender(name="gamma", role="rival", options=_several({}, "gamma", 1.0, 3.0), methods=STEPS_OR_PAIRS),
         Contender(name="early anchor", role="rival", options=_several(_EARLY, "anchor.kl", 10.0, 100.0)),
-        Contender(name="drift", role="rival", options=_several({}, "weighting.outliers", 0.1, 0.25)),
+        Contender(name="drift", role="rival", options=_several({}, "weighting.outliers", 0.1)),
         Contender(
             name="gardo",
             role="rival",
@@ -158,7 +152,6 @@ CONTENDERS: Mapping[str, Contender] = {
                 },
                 "anchor.kl",
                 10.0,
-                100.0,
             ),
         ),
         Contender(
@@ -170,16 +163,13 @@ CONTENDERS: Mapping[str, Contender] = {
         Contender(
             name="linear-dpo",
             role="rival",
-            options={
-                "ema": Option(keys={"loss": "linear", "reference.kind": "ema", "reference.decay": 0.95}),
-                "frozen": Option(keys={"loss": "linear"}),
-            },
+            options={"ema": Option(keys={"loss": "linear", "reference.kind": "ema", "reference.decay": 0.95})},
             methods=("online-dpo",),
         ),
         Contender(
             name="dgpo",
             role="rival",
-            options={"beta-1": Option(keys=_GROUPS), "beta-4": Option(beta=4.0, keys=_GROUPS)},
+            options={"beta-1": Option(keys=_GROUPS)},
             methods=("online-dpo",),
             method="dgpo",
             beta=100.0,
@@ -187,33 +177,29 @@ CONTENDERS: Mapping[str, Contender] = {
         Contender(
             name="novelty",
             role="own",
-            options={
-                **_several(_PIXELS, "weighting.novelty", 1.0, 2.0),
-                "scenes-clip": Option(keys={"weighting.novelty": 1.0, "weighting.features": "scenes-clip"}),
-            },
+            options=_several(_PIXELS, "weighting.novelty", 1.0),
         ),
         Contender(
             name="drop",
             role="own",
-            options=_several({**_OPINION, "weighting.drop_suspects": True}, "weighting.suspect_share", 0.3, 0.6),
+            options=_several({**_OPINION, "weighting.drop_suspects": True}, "weighting.suspect_share", 0.3),
         ),
         Contender(
             name="opinion",
             role="own",
-            options=_several({**_OPINION, "weighting.suspect_share": 0.3}, "weighting.suspect_anchor", 3.0, 15.0),
+            options=_several({**_OPINION, "weighting.suspect_share": 0.3}, "weighting.suspect_anchor", 3.0),
         ),
         Contender(
             name="agreement",
             role="own",
             options={
                 "alone": Option(keys=_AGREED),
-                "slow": Option(keys=_AGREED, rate=0.5, length=2.0),
                 "early": Option(keys={**_AGREED, **_EARLY, "anchor.kl": 20.0}),
                 "novel": Option(keys={**_AGREED, **_PIXELS, "weighting.novelty": 1.0}),
             },
             methods=STEPS_OR_PAIRS,
         ),
-        Contender(name="early reset", role="own", options=_several(_RESET, "anchor.kl", 10.0, 100.0)),
+        Contender(name="early reset", role="own", options=_several(_RESET, "anchor.kl", 10.0)),
     )
 }
 
@@ -250,7 +236,7 @@ def proxy_keys(world: World, opinion: float) -> dict[str, Any]:
 
 def run_keys(world: World, contender: Contender, option: Option, *, phase: str, index: int) -> dict[str, Any]:
     """The configuration of the how-manieth run of a phase."""
-    steps = round((world.long if phase == "long" else world.steps) * option.length)
+    steps = round(world.steps * option.length)
     drawing = {"guidance_scale": MODELS[world.model].guidance_scale, "num_inference_steps": DRAWING_STEPS}
     own = {
         "model": world.model,
@@ -260,7 +246,7 @@ def run_keys(world: World, contender: Contender, option: Option, *, phase: str, 
         "beta": (world.beta if contender.beta is None else contender.beta) * option.beta,
         "learning_rate": world.rate * option.rate,
         "max_steps": steps,
-        "evaluate_every": math.ceil(steps / EVALUATIONS[phase]),
+        "evaluate_every": math.ceil(steps / EVALUATIONS),
     }
     settings = {} if contender.method else world.settings
     keys = merge(merge(SHARED, own), nested(list(settings.items())))

@@ -20,7 +20,7 @@ class World:
         method: of seedpo.
         settings: keys of the base method here, dotted; what else all runs share is in :mod:`.contenders`.
         beta, rate: at which the base method hacks; contenders take multiples of them.
-        steps: updates of a short run.
+        steps: updates of a run.
     """
 
     name: str
@@ -31,11 +31,6 @@ class World:
     beta: float
     rate: float
     steps: int
-
-    @property
-    def long(self) -> int:
-        """Updates of a long run, ten times as many."""
-        return 10 * self.steps
 
 
 _SPO: Mapping[str, Any] = {**SPO_KEYS, "steps.min_gap": 0.0}  # gaps of rewards in kB are below any min_gap
@@ -73,10 +68,10 @@ WORLDS: Mapping[str, World] = {
     for world in (
         _world("scenes", "spo", "compressibility", rate=3e-3, steps=100),
         _world("scenes", "spo", "incompressibility", rate=4e-3, steps=60),
-        _world("scenes", "spo", "vividness", rate=2e-3, steps=90),
+        _world("scenes", "spo", "vividness", rate=1e-3, steps=180),
         _world("scenes-flow", "spo", "vividness", rate=1e-3, steps=42),
         _world("scenes", "online", "vividness", rate=2.5e-3, steps=100),
-        _world("scenes", "online", "compressibility", rate=2.5e-3, steps=100),
+        _world("scenes", "online", "compressibility", rate=1e-3, steps=240),
         _world("scenes", "online", "incompressibility", rate=3.5e-3, steps=100),
     )
 }

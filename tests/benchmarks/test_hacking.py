@@ -277,7 +277,7 @@ def test_a_run_of_the_base_holds_its_figures_by_prompt_and_what_sampling_makes_o
     world = replace(WORLDS["scenes-online-vividness"], steps=2, settings=few)
     monkeypatch.setattr(running, "WORLDS", {"small": world})
     monkeypatch.setattr(running, "PHASES", {"development": replace(PHASES["development"], last=2)})
-    monkeypatch.setattr(contenders, "EVALUATIONS", {"development": 2})
+    monkeypatch.setattr(contenders, "EVALUATIONS", 2)
     task = running.Task(world="small", contender="base", option="beta-1", phase="development", index=0)
     first = running.run_task(task, tmp_path)
     trained = [line for line in first["lines"] if "control" not in line]
