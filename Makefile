@@ -59,10 +59,10 @@ kill: $(VENV)/.dev ## kill runs at 20 random moments; resumed, they must be as i
 bench: $(VENV)/.installed ## the training work of the reference implementations against ours, about 15 minutes
 	$(BIN)/python -m benchmarks --out $(OUT)/benchmarks.json
 
-results: $(VENV)/.installed ## the tables of docs/results.md: three methods over 3 seeds, about 15 minutes
+results: $(VENV)/.installed ## tables of docs/results-appendix.md: three methods over 3 seeds, about 15 minutes
 	$(BIN)/seedpo demo --seeds 3 --only diffusion-dpo --only spo --only d3po --out $(OUT)/results
 
-row: $(VENV)/.installed ## train one row of docs/results.md anew (ROW, 3 runs, about 2 minutes) and compare every figure
+row: $(VENV)/.installed ## train one row of docs/results-appendix.md anew (ROW, 3 runs, about 2 minutes) and compare every figure
 	$(BIN)/python -m benchmarks.reproduce --row $(ROW) --out $(OUT)/row
 
 study: $(VENV)/.dev ## a blinded study of the embedded model in your browser (seedpo study demo)

@@ -1,4 +1,4 @@
-"""Trains one row of docs/results.md anew and compares every figure with the published one.
+"""Trains one row of docs/results-appendix.md anew and compares every figure with the published one.
 
     python -m benchmarks.reproduce --row spo-base --out out/row
 
@@ -15,12 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.result_tables import APPENDIX_PAGE, DOCS
 from seedpo.cli.demo import run_demo
 from seedpo.methods.presets import method_title
 from seedpo.reports import write_report
 from seedpo.training.sweeps.demonstration import METHODS
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results.md"
+RESULTS = DOCS / APPENDIX_PAGE
 SEEDS = 3
 VARIANTS = {"base": "base ", "see": "SEE ", "control": "control "}
 """Beginning of a setting's name in the tables, by the variant's name in the demonstration."""

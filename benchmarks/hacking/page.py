@@ -1,4 +1,4 @@
-"""Tables and figure of docs/results.md from the runs: ``python -m benchmarks.hacking.page``."""
+"""Tables and figure of docs/results.md and its appendix from the runs: ``python -m benchmarks.hacking.page``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,25 +23,38 @@ from benchmarks.hacking.analysis import (
     Pool,
     Row,
     chosen,
+    entering,
     final_rows,
+    outcome,
     pool,
 )
-from benchmarks.hacking.results import PUBLISHED, Results
+from benchmarks.hacking.contenders import CONTENDERS, PHASES
+from benchmarks.hacking.results import PUBLISHED, Line, Results
 from benchmarks.hacking.worlds import WORLDS
-from benchmarks.result_tables import WORDS, between_marks, two, with_interval
+from benchmarks.result_tables import APPENDIX_PAGE, DOCS, RESULTS_PAGE, WORDS, two, with_interval, write_blocks
 from seedpo.core.stats.frontiers import first_reached
 from seedpo.core.verdicts import Outcome
 from seedpo.pages.rendering import COLOURS
 from seedpo.pages.tables import DASH, markdown_table
+from seedpo.pages.wording import MINUS, listing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+WORLDS_HEADER = (
+    "world",
+    "proxy: start, where truth is highest, end",
+    "truth: start, highest, end",
+    "images right: start, end",
+    "pairwise diversity: start, end",
+    "runs",
+    "of these: hacking, instability, learning, other",
+)
 
 RUNS_HEADER = (
     "contender",
     "role",
     "option",
-    "gain in development",
     "proxy at the end",
     "truth at the end",
     "images right",
@@ -50,34 +64,63 @@ RUNS_HEADER = (
 )
 
 AGAINST_HEADER = (
+    "world",
     "contender",
+    "truth above base",
+    "it has",
     "nearest control",
     "truth above it",
     "it has",
     "diversity above it",
     "it has",
-    "truth above base",
-    "it has",
+    "controls that it is not shown above",
     "p",
-    "above all controls",
+    "passes",
 )
+
+GAINS_HEADER = ("world", "contender", "role", "gain of every option", "enters")
+
+
+def worlds_table(results: Results) -> str:
+    """What becomes of the base method at its first setting, in every world: all its runs, of either phase."""
+    option = next(iter(CONTENDERS["base"].options))
+    lines = []
+    for world in WORLDS:
+        runs = [run for phase in PHASES for run in results.seeds(world, "base", option, phase).values()]
+        trails = [[line for line in run["lines"] if "control" not in line] for run in runs]
+        if not trails:
+            continue
+        peaks = [max(trail, key=lambda line: float(line[TRUTH])) for trail in trails]
+        places = {"start": [trail[0] for trail in trails], "peak": peaks, "end": [trail[-1] for trail in trails]}
+        outcomes = [outcome(run) for run in runs]
+        counts = [outcomes.count(one) for one in (Outcome.HACKING, Outcome.COLLAPSE, Outcome.LEARNING)]
+        lines.append(
+            (
+                f"`{world}`",
+                _means(places, "proxy", ("start", "peak", "end")),
+                _means(places, TRUTH, ("start", "peak", "end")),
+                _means(places, "attribute_accuracy", ("start", "end")),
+                _means(places, DIVERSITY, ("start", "end"), digits=3),
+                str(len(runs)),
+                ", ".join(map(str, (*counts, len(runs) - sum(counts)))),
+            )
+        )
+    return markdown_table(WORLDS_HEADER, lines)
+
+
+def _means(places: Mapping[str, Sequence[Line]], key: str, at: Sequence[str], digits: int = 2) -> str:
+    return ", ".join(two(fmean(float(line[key]) for line in places[place]), digits) for place in at)
 
 
 def runs_table(rows: Sequence[Row]) -> str:
     """What was trained with which setting, and where it ended."""
     if not rows:
         return ""
-    lines = [("before training", "", "", "", *_figures(rows[0].start), "")]
+    lines = [("before training", "", "", *_figures(rows[0].start), "")]
     lines += [
-        (
-            row.entry.name,
-            row.entry.role,
-            row.choice.option,
-            two(row.choice.gain),
-            *((DASH,) * 5 if row.entry.sampling else _figures(row.end)),
-            _share(row),
-        )
+        (row.entry.name, row.entry.role, row.choice.option, *_figures(row.end), _share(row))
         for row in rows
+        if not row.entry.sampling
     ]
     return markdown_table(RUNS_HEADER, lines)
 
@@ -86,32 +129,46 @@ def _figures(figures: Mapping[str, float]) -> tuple[str, ...]:
     truth, right, spread = (
         two(figures.get(name, math.nan)) for name in (TRUTH, "attribute_accuracy", "free_spread_right")
     )
-    return f"{figures['proxy']:.3f}", truth, right, f"{figures[DIVERSITY]:.3f}", spread
+    return f"{figures['proxy']:.3f}".replace("-", MINUS), truth, right, f"{figures[DIVERSITY]:.3f}", spread
 
 
 def _share(row: Row) -> str:
-    if not row.outcomes:
-        return DASH
     return f"{sum(outcome is Outcome.HACKING for outcome in row.outcomes.values())} of {len(row.outcomes)}"
 
 
-def against_table(rows: Sequence[Row]) -> str:
-    """Every contender that is no control, by rising p."""
+def against_table(worlds: Mapping[str, Sequence[Row]]) -> str:
+    """Every contender that is no control in every world, by rising p."""
+    tested = [(world, row) for world, rows in worlds.items() for row in rows if row.entry.role != "control"]
     lines = []
-    for row in sorted((row for row in rows if row.entry.role != "control"), key=lambda row: row.adjusted):
+    for world, row in sorted(tested, key=lambda pair: pair[1].adjusted):
         near, base = row.against.get(row.nearest, {}), row.against.get("base", {})
         lines.append(
             (
-                row.entry.name,
+                f"`{world}`",
+                f"{row.entry.name} ({row.choice.option})",
+                *_cells(base.get(TRUTH)),
                 row.nearest or DASH,
                 *_cells(near.get(TRUTH)),
                 *_cells(near.get(DIVERSITY), digits=3),
-                *_cells(base.get(TRUTH)),
+                listing(row.not_above) or DASH,
                 f"{row.adjusted:.2g}",
                 "yes" if row.passes else "no",
             )
         )
     return markdown_table(AGAINST_HEADER, lines)
+
+
+def gains_table(results: Results) -> str:
+    """The gain of every option on the development seeds, in units of truth."""
+    lines = []
+    for world in WORLDS:
+        members = entering(results, world)
+        for entry in ENTRIES:
+            choice = chosen(results, world, entry)
+            if choice is not None:
+                gains = ", ".join(f"{option} {two(gain)}" for option, gain in choice.tried.items())
+                lines.append((f"`{world}`", entry.name, entry.role, gains, "yes" if entry in members else "no"))
+    return markdown_table(GAINS_HEADER, lines)
 
 
 def _cells(comparison: Comparison | None, digits: int = 2) -> tuple[str, str]:
@@ -122,14 +179,9 @@ def _cells(comparison: Comparison | None, digits: int = 2) -> tuple[str, str]:
     return numbers, WORDS[comparison.difference]
 
 
-def tables(worlds: Mapping[str, Sequence[Row]]) -> str:
-    """All tables as Markdown."""
-    parts = []
-    for world, rows in worlds.items():
-        if rows:
-            parts += [f"`{world}`, where the runs end:", runs_table(rows)]
-            parts += [f"`{world}`, at equal proxy:", against_table(rows)]
-    return "\n\n".join(parts)
+def ends_tables(worlds: Mapping[str, Sequence[Row]]) -> str:
+    """Where the runs end, a table for each world."""
+    return "\n\n".join(f"`{world}`:\n\n{runs_table(rows)}" for world, rows in worlds.items() if rows)
 
 
 ROLES: Mapping[str, tuple[str, str]] = {
@@ -203,16 +255,13 @@ def _curve(trails: Pool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return levels, np.stack([first_reached(row, levels) for row in means]).mean(0)
 
 
-RESULTS_PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 FIGURE = "hacking.svg"
-MARKS = "hacking"
-"""Between the lines of the page that name this stand the tables."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hacking.page", description=__doc__)
     parser.add_argument("--results", type=Path, default=PUBLISHED, help="file of the runs (default: the published one)")
-    parser.add_argument("--page", type=Path, default=RESULTS_PAGE, help="page whose tables are written anew")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="folder of the pages whose tables are written anew")
     parser.add_argument("--development", type=Path, metavar="FILE", help="only draw the development's curves, here")
     options = parser.parse_args(arguments)
     results = Results.read(options.results)
@@ -220,10 +269,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         draw(results, "development", options.development)
         print(options.development)
         return 0
-    page = options.page.read_text("utf-8")
-    options.page.write_text(between_marks(page, tables(final_rows(results, list(WORLDS))), MARKS), "utf-8")
-    draw(results, "final", options.page.parent / "images" / FIGURE)
-    print(options.page)
+    worlds = final_rows(results, list(WORLDS))
+    blocks = {
+        RESULTS_PAGE: {"worlds": worlds_table(results), "hacking": against_table(worlds)},
+        APPENDIX_PAGE: {"hacking": ends_tables(worlds), "gains": gains_table(results)},
+    }
+    write_blocks(blocks, options.docs)
+    draw(results, "final", options.docs / "images" / FIGURE)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Tables and figure of docs/results.md from the runs: ``python -m benchmarks.objectives.page``."""
+"""Tables and figure of docs/results.md and its appendix from the runs: ``python -m benchmarks.objectives.page``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from benchmarks.objectives.analysis import Contrast, Mean, Row, rows
 from benchmarks.objectives.contenders import WORLDS
 from benchmarks.objectives.results import PUBLISHED, Results
-from benchmarks.result_tables import WORDS, between_marks, two, with_interval
+from benchmarks.result_tables import APPENDIX_PAGE, DOCS, RESULTS_PAGE, WORDS, two, with_interval, write_blocks
 from seedpo.pages.rendering import COLOURS
 from seedpo.pages.tables import DASH, markdown_table
 from seedpo.pages.wording import compact
@@ -156,36 +156,28 @@ def _panel(axes: Axes, world: str, members: Sequence[Row]) -> None:
         )
 
 
-RESULTS_PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 FIGURE = "objectives.svg"
-MARKS = "objectives"
-"""Between the lines of the page that name this stand the tables."""
 
 
-def tables(worlds: Mapping[str, Sequence[Row]]) -> str:
-    """All tables as Markdown."""
-    parts = []
-    for world, members in worlds.items():
-        parts += [
-            f"`{world}`, at equal cost:",
-            cost_table(members),
-            f"`{world}`, at equal proxy:",
-            proxy_table(members),
-        ]
-    return "\n\n".join(parts)
+def blocks(worlds: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, str]]:
+    """All tables as Markdown, by page: those of worlds in which enough has finished."""
+    tables = {RESULTS_PAGE: ("at equal cost", cost_table), APPENDIX_PAGE: ("at equal proxy", proxy_table)}
+    ready = {world: members for world, members in worlds.items() if len(members) >= LEAST_ROWS}
+    return {
+        page: {"objectives": "\n\n".join(f"`{world}`, {how}:\n\n{table(rows)}" for world, rows in ready.items())}
+        for page, (how, table) in tables.items()
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.objectives.page", description=__doc__)
     parser.add_argument("--results", type=Path, default=PUBLISHED, help="file of the runs (default: the published one)")
-    parser.add_argument("--page", type=Path, default=RESULTS_PAGE, help="page whose tables are written anew")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="folder of the pages whose tables are written anew")
     options = parser.parse_args(arguments)
     results = Results.read(options.results)
     worlds = {world: rows(results, world) for world in WORLDS}
-    page = options.page.read_text("utf-8")
-    options.page.write_text(between_marks(page, tables(worlds), MARKS), "utf-8")
-    draw(worlds, options.page.parent / "images" / FIGURE)
-    print(options.page)
+    write_blocks(blocks(worlds), options.docs)
+    draw(worlds, options.docs / "images" / FIGURE)
     return 0
 
 

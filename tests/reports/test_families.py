@@ -157,3 +157,38 @@ def test_a_key_that_came_later_has_its_default(tmp_path: Path) -> None:
     assert family.settings[0].seeds == (0, 1)
     other = write_run(tmp_path / "ipo", samples=False, evaluations=(0, 10), changes={"loss": "ipo"})
     assert len(group(read_runs([first, other]))) == 2
+
+
+def test_terms_are_compared_with_the_base_method_at_their_beta(tmp_path: Path) -> None:
+    terms = {
+        "agreement": {"weighting": {"second_opinion": ["scenes-scorer"], "agreement": True}},
+        "anchor": {"anchor": {"kl": 5.0}},
+        "anchor-see": {"anchor": {"kl": 5.0}},
+    }
+    folders = [
+        write_run(tmp_path / name, method="spo", beta=10.0, gamma=3.0 * name.endswith("see"), changes=changes)
+        for name, changes in {**terms, "base": {}, "see": {}}.items()
+    ]
+    (family,) = group(read_runs(folders))
+    base, see, *others = family.settings
+    assert [setting.role for setting in family.settings] == ["base", "see", "term", "term", "term"]
+    assert [other.name for other in others] == [
+        "second opinion scenes-scorer, agreement",
+        "kl 5.0",
+        "SEE \N{GREEK SMALL LETTER GAMMA} = 3, kl 5.0",
+    ]
+    for term in others:
+        assert family.base_of(term) is base
+    pairs = {(effect.left.name, effect.right.name) for effect in findings(family).effects}
+    assert {(other.name, base.name) for other in others} < pairs
+    assert (see.name, base.name) in pairs
+
+
+def test_a_term_that_all_runs_have_sets_none_apart(tmp_path: Path) -> None:
+    anchor = {"anchor": {"kl": 5.0}}
+    folders = [
+        write_run(tmp_path / name, method="spo", beta=10.0, gamma=gamma, changes=anchor)
+        for name, gamma in (("base", 0.0), ("see", 3.0))
+    ]
+    (family,) = group(read_runs(folders))
+    assert [setting.role for setting in family.settings] == ["base", "see"]

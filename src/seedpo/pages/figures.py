@@ -13,14 +13,21 @@ MARKERS = {
     "base": "M-3.4 0a3.4 3.4 0 1 0 6.8 0a3.4 3.4 0 1 0 -6.8 0Z",
     "see": "M0 -4.4L4.4 0L0 4.4L-4.4 0Z",
     "control": "M0 -4.2L4 3.2L-4 3.2Z",
+    "term": "M0 4.2L4 -3.2L-4 -3.2Z",
     "free": "M-2.6 -2.6H2.6V2.6H-2.6Z",
 }
-"""One marker per role, to tell them apart in grey prints: disc, diamond, triangle; a small square for the rest."""
+"""One marker per role, to tell them apart in grey prints: disc, diamond, triangles; a small square for the rest."""
 
 STYLES = ("base", "see", "control")
 """Styles of curves that have no role, in turn."""
 
-ASIDE = {"base": (7, -5, "start"), "see": (-7, -5, "end"), "control": (6, 13, "start"), "free": (6, 13, "start")}
+ASIDE = {
+    "base": (7, -5, "start"),
+    "see": (-7, -5, "end"),
+    "control": (6, 13, "start"),
+    "term": (-7, 13, "end"),
+    "free": (6, 13, "start"),
+}
 """Where a step is written beside a marker of each role, to keep the numbers of close curves apart."""
 
 LEFT, RIGHT, TOP, BOTTOM = 40.0, 14.0, 12.0, 40.0

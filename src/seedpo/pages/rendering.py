@@ -12,7 +12,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 """Parts that pages share: charts, tables and the style sheet ``page.css``."""
 
 
-COLOURS = {"base": "#0072b2", "see": "#d55e00", "control": "#b0478a", "free": "#7d8791"}
+COLOURS = {"base": "#0072b2", "see": "#d55e00", "control": "#b0478a", "term": "#0b8f6e", "free": "#7d8791"}
 """Colours of a chart that is a file; on a page the style sheet chooses them."""
 
 TITLE_HEIGHT = 28.0

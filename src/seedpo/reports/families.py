@@ -1,7 +1,7 @@
 """Runs sorted into what is compared: seeds into settings, settings into families with base, SEE and control.
 
 A **setting** is one configuration apart from the seed. A **family** holds the settings that differ in the weights
-(beta, gamma) only; these are compared.
+(beta, gamma) and in the terms that are added to a method only; these are compared.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ from seedpo.settings import changes_results, dotted
 from seedpo.training.settings import RunConfig
 from seedpo.training.signs import held_out_keys, verdict_rule
 
-Role = Literal["base", "see", "control"]
-ROLES: tuple[Role, ...] = ("base", "see", "control")
+Role = Literal["base", "see", "control", "term"]
+ROLES: tuple[Role, ...] = ("base", "see", "control", "term")
 
 WEIGHTS = ("beta", "gamma", "entropy_convention")
-NOT_FAMILY = (*WEIGHTS, "seed", "max_steps", "evaluate_every", "evaluation")
+TERMS = ("anchor", "reference", "weighting")
+"""Sections of terms that are added to a method."""
+
+NOT_FAMILY = (*WEIGHTS, *TERMS, "seed", "max_steps", "evaluate_every", "evaluation")
 """Keys that may differ between runs that are compared, besides those that change no result."""
 
 
@@ -38,7 +41,7 @@ class Setting:
 
     Attributes:
         name: what it is called on the page; unique within its family.
-        role: base method, SEE variant or temperature control.
+        role: base method, SEE variant, temperature control, or a method with a term of :data:`TERMS` that others lack.
         beta: weight of the KL term.
         gamma: weight of the entropy term.
         policy_weight: the weight a of the policy's log-probability.
@@ -101,7 +104,7 @@ class Family:
         method: name of the method.
         proxy: key of the reward that is optimised.
         judge: key of what the proxy stands for: the truth, or a held-out reward where no truth is known.
-        settings: base settings first, then SEE, then controls.
+        settings: base settings first, then SEE, controls and terms.
         twins: folders that hold a run once more, and the one of them that counts.
     """
 
@@ -140,7 +143,7 @@ class Family:
         plain = [
             setting
             for setting in self.settings
-            if setting.gamma == 0 and math.isclose(setting.beta, beta, rel_tol=1e-6)
+            if setting.gamma == 0 and setting.role != "term" and math.isclose(setting.beta, beta, rel_tol=1e-6)
         ]
         return max(plain, key=lambda setting: setting.reach, default=None)
 
@@ -207,7 +210,8 @@ def _family(members: Sequence[Run]) -> Family:
     runs, twins = distinct(members)
     groups = seeds_together(runs)
     see = [alike[0] for alike in groups if float(alike[0].config["gamma"]) != 0]
-    settings = [_setting(alike, see) for alike in groups]
+    plain = min((_terms(alike[0]) for alike in groups), key=len)
+    settings = [_setting(alike, see, plain) for alike in groups]
     settings.sort(key=lambda setting: (ROLES.index(setting.role), setting.beta, setting.gamma))
     seen: dict[Role, int] = {}
     for index, setting in enumerate(settings):
@@ -237,16 +241,35 @@ def seeds_together(runs: Sequence[Run]) -> list[list[Run]]:
     return list(groups.values())
 
 
-def _setting(runs: Sequence[Run], see: Sequence[Run]) -> Setting:
+def _terms(run: Run) -> dict[str, Any]:
+    """The dotted keys of terms that are not left at their defaults."""
+    return {
+        key: value for key, value in _settings(run).items() if key.split(".")[0] in TERMS and value != DEFAULTS.get(key)
+    }
+
+
+def _in_words(key: str, value: Any) -> str:
+    """A key and its value; of one that is switched on the key alone."""
+    name = key.split(".")[-1].replace("_", " ")
+    text = listing(value) if isinstance(value, list) else written(value)
+    return name if value is True else f"{name} {text}"
+
+
+def _setting(runs: Sequence[Run], see: Sequence[Run], plain: Mapping[str, Any]) -> Setting:
+    """A setting of a family whose members have these terms, or more."""
     first = runs[0]
+    own = [_in_words(key, value) for key, value in _terms(first).items() if plain.get(key) != value]
     beta, gamma = float(first.config["beta"]), float(first.config["gamma"])
     role: Role = "base"
     if gamma != 0:
         role = "see"
     elif not any(math.isclose(float(other.config["beta"]), beta) for other in see):
         role = "control" if any(math.isclose(other.weights[0], beta, rel_tol=1e-6) for other in see) else "base"
+    role = "term" if own else role
     by_seed = tuple(read_curves(run.evaluations, run.per_prompt) for run in runs)
-    names = {"base": "base", "see": f"SEE \N{GREEK SMALL LETTER GAMMA} = {compact(gamma)}", "control": "control"}
+    with_entropy = f"SEE \N{GREEK SMALL LETTER GAMMA} = {compact(gamma)}"
+    names = {"base": "base", "see": with_entropy, "control": "control"}
+    names["term"] = ", ".join([*([with_entropy] if gamma else []), *own])
     return Setting(
         name=names[role],
         role=role,
@@ -275,11 +298,11 @@ def _unique_name(setting: Setting, settings: Sequence[Setting]) -> str:
     alike = [
         other
         for other in settings
-        if other.role == setting.role and other.gamma == setting.gamma and other is not setting
+        if other.role == setting.role and other.name == setting.name and other is not setting
     ]
-    if not alike and setting.role == "see":
+    if not alike and setting.role in ("see", "term"):
         return setting.name
-    name = f"{setting.name}, {beta}" if setting.role == "see" else f"{setting.name} {beta}"
+    name = f"{setting.name}{',' * (setting.role in ('see', 'term'))} {beta}"
     twins = [other for other in alike if other.beta == setting.beta and other.runs and setting.runs]
     keys = differing_keys([_settings(other.runs[0]) for other in (setting, *twins)]) if twins else []
     return ", ".join(

@@ -18,7 +18,14 @@ from seedpo.reports.verdict_cells import fall_cell, mean_text, outcome_badge, ri
 from seedpo.settings import dotted
 
 MOST_NAMED = 3
-"""With more settings of the entropy term than this, the headline counts verdicts instead of naming each."""
+"""With more settings of the entropy term and others than this, the headline counts verdicts instead of naming each."""
+
+SUMMARIES = (
+    ("see", "SEE against the same \N{GREEK SMALL LETTER BETA}", "base_of"),
+    ("see", "SEE against the control", "control_of"),
+    ("term", "other terms against the same \N{GREEK SMALL LETTER BETA}", "base_of"),
+)
+"""What the headline counts then: role, words, and the rival's property of the family."""
 
 IMAGES = ("prompts", "num_prompts", "images_per_prompt", "num_inference_steps", "guidance_scale", "seed")
 """Keys of the evaluation that decide which images are drawn."""
@@ -103,21 +110,20 @@ class Findings:
         """The headline: what is judged, and its verdict."""
         base = [setting for setting in self.settings if setting.role == "base"][:1]
         rows = [(setting.name, _outcome_badge(setting)) for setting in base]
-        main = [effect for effect in self.effects if effect.left.role == "see" and effect.key == self.family.judge]
+        main = [one for one in self.effects if one.left.role in ("see", "term") and one.key == self.family.judge]
         if len({effect.left.name for effect in main}) <= MOST_NAMED:
             return rows + [
                 (f"{effect.left.name} against {effect.right.name}", _trade_off_badge(effect.trade_off))
                 for effect in main
             ]
-        for called, rivals in (("the same \N{GREEK SMALL LETTER BETA}", "base_of"), ("the control", "control_of")):
-            known = [effect for effect in main if effect.right is getattr(self.family, rivals)(effect.left)]
+        for role, called, rivals in SUMMARIES:
+            of_role = [effect for effect in main if effect.left.role == role]
+            known = [effect for effect in of_role if effect.right is getattr(self.family, rivals)(effect.left)]
             words = Counter(effect.trade_off for effect in known).most_common()
             tones = {TRADE_OFF_TONES.get(word, "open") for word, _ in words}
             text = ", ".join(f"{amount} {word}" for word, amount in words)
             if words:
-                rows.append(
-                    (f"SEE against {called}", Badge(text=text, tone=tones.pop() if len(tones) == 1 else "open"))
-                )
+                rows.append((called, Badge(text=text, tone=tones.pop() if len(tones) == 1 else "open")))
         return rows
 
     @property
@@ -145,10 +151,11 @@ def findings(family: Family) -> Findings:
 
 
 def _effects(family: Family) -> Iterator[Effect]:
-    """SEE against base and control, and control against base, in the judge and in each diversity."""
-    for see in (setting for setting in family.settings if setting.role == "see" and setting.curves):
-        base, control = family.base_of(see), family.control_of(see)
-        for left, right in ((see, base), (see, control), (control, base)):
+    """SEE and terms against base and control, and control against base, in the judge and in each diversity."""
+    for one in (setting for setting in family.settings if setting.role in ("see", "term") and setting.curves):
+        base, control = family.base_of(one), family.control_of(one)
+        of_see = [(control, base)] if one.role == "see" else []
+        for left, right in [(one, base), *([(one, control)] if one.gamma else []), *of_see]:
             if left is None or right is None or left is right:
                 continue
             for key in (family.judge, *of_kind("diversity", family.figures)):

@@ -1,6 +1,7 @@
 """What a reader sees first: images before and after training, and one sentence.
 
-Where the base method hacks its reward, that is the sentence; else whether a run is better than the model it began with.
+Where the base method hacks its reward, that is the sentence, and its images where one should have stopped stand beside
+those of its end; else whether a run is better than the model it began with.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from statistics import fmean
 from seedpo.core.verdicts import Outcome
 from seedpo.pages.wording import listing, number, sentence
 from seedpo.reports.beginnings import change_sentence
-from seedpo.reports.families import Family, Setting
+from seedpo.reports.curves import read_curves
+from seedpo.reports.families import Family, Setting, held_out
 from seedpo.reports.images import Grid
 from seedpo.reports.names import figure_name
 from seedpo.reports.runs import Run
 
 ROWS, COLUMNS = 6, 4
 """Most prompts, and most latents of each, in the picture."""
+
+MOST_SETTINGS = 4
+"""Settings in the picture at most: base, SEE, control and one term."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +55,8 @@ class Opening:
         sentence: what happened, in numbers.
         family: whose runs they are.
         grid: holds the embedded sheets.
-        frames: the model before training, then each setting at its last step.
+        frames: the model before training, the base method's early stop where it hacks, then each setting at its last
+            step.
     """
 
     sentence: str
@@ -95,8 +101,41 @@ def _hacked(chapters: Sequence[tuple[Family, Grid | None]]) -> Opening | None:
         base = next((one for one in family.settings if one.role == "base" and one.outcome is Outcome.HACKING), None)
         frames = _frames(grid) if base and grid else ()
         if base and grid and len(frames) > 1:
-            return Opening(sentence=_sentence(family, base), family=family, grid=grid, frames=frames)
+            stop = _stop_frame(grid, base)
+            with_stop = (frames[0], stop, *frames[1:]) if stop else frames
+            text = f"{_sentence(family, base)}{_stop_sentence(family, base, stop)}"
+            return Opening(sentence=text, family=family, grid=grid, frames=with_stop)
     return None
+
+
+def _stop_frame(grid: Grid, base: Setting) -> Frame | None:
+    """The images of the evaluation at which a user would have stopped; ``None`` if it is the first or the last one."""
+    strip = next((strip for strip in grid.strips if strip.setting is base), None)
+    step = stopping_step(strip.run) if strip else None
+    if strip is None or step not in strip.sheets or step in (min(strip.sheets), max(strip.sheets)):
+        return None
+    return Frame(name=f"{base.legend}, stopped", role="base", run=strip.run, step=step, sheet=strip.sheets[step].name)
+
+
+def stopping_step(run: Run) -> int | None:
+    """Where the last of the held-out rewards was highest: early stopping as a user has it, who knows no truth.
+
+    ``None`` if no held-out figure was measured.
+    """
+    curves = read_curves(run.evaluations)
+    known = [curves[key] for key in held_out(run) if key in curves and curves[key].steps]
+    return known[-1].steps[known[-1].values.index(max(known[-1].values))] if known else None
+
+
+def _stop_sentence(family: Family, base: Setting, stop: Frame | None) -> str:
+    """Where the run that is shown should have stopped, and what the judge is there."""
+    values = [one[family.judge] for one in stop.run.evaluations if one["step"] == stop.step] if stop else []
+    if stop is None or not values:
+        return ""
+    last = held_out(stop.run)[-1]
+    where = "" if last == family.judge else f", where {figure_name(last)} is highest"
+    run = f"Seed {stop.run.seed} stopped" if base.several_seeds else "Stopped"
+    return f" {run} at step {stop.step}{where}, it has {number(values[0])}."
 
 
 def _frames(grid: Grid) -> tuple[Frame, ...]:
@@ -109,7 +148,7 @@ def _frames(grid: Grid) -> tuple[Frame, ...]:
             sheet=strip.sheets[max(strip.sheets)].name,
             outcome=strip.setting.outcome,
         )
-        for strip in grid.strips[:3]
+        for strip in grid.strips[:MOST_SETTINGS]
         if strip.sheets
     ]
     first = grid.strips[0]
@@ -136,8 +175,9 @@ def _sentence(family: Family, base: Setting) -> str:
         if one.role != "base" and family.judge in one.curves
     ]
     rises = "rises" if fmean(one.proxy_last - one.proxy_peak for one in verdicts) > 0 else "goes"
+    ends = listing(others[: MOST_SETTINGS - 1])
     return (
         f"{sentence(base.name)} hacks its reward{seeds}: from step {start} to {verdicts[0].last_step} the proxy "
         f"({figure_name(family.proxy)}) {rises} from {mean('proxy_peak')} to {mean('proxy_last')}, while {judges} "
-        f"falls from {mean('judge_peak')} to {mean('judge_last')}{'; ' if others else ''}{listing(others[:2])}."
+        f"falls from {mean('judge_peak')} to {mean('judge_last')}{'; ' if ends else ''}{ends}."
     )

@@ -155,7 +155,12 @@ def facts(contents: Contents, families: Sequence[Family]) -> list[tuple[str, str
     finished = [run for run in runs if run.finished]
     methods = dict.fromkeys(family.title.split(" (")[0] for family in families)
     roles = {one.role for family in families for one in family.settings}
-    names = {"base": "base", "see": "SEE (with the entropy term)", "control": "temperature control"}
+    names = {
+        "base": "base",
+        "see": "SEE (with the entropy term)",
+        "control": "temperature control",
+        "term": "other terms",
+    }
     steps = sorted({int(run.config["max_steps"]) for run in runs if "max_steps" in run.config})
     images = {(run.get("evaluation.num_prompts"), run.get("evaluation.images_per_prompt")) for run in runs}
     times = [seconds(run) for run in finished if seconds(run) > 0]

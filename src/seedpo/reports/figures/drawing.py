@@ -46,7 +46,7 @@ STYLE: Any = {
 }
 """Sizes in points at the width of a journal's column; fonts are embedded as TrueType in PDF, as outlines in SVG."""
 
-MARKERS = {"base": "o", "see": "D", "control": "^"}
+MARKERS = {"base": "o", "see": "D", "control": "^", "term": "v"}
 DASHES = ("-", (0, (4, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
 SHADES = ((1.0, 0.0), (0.55, 0.1), (0.55, 1.0), (0.8, 0.6))
 """Of the settings of one role in turn: share of the role's colour, and the grey that it is mixed with."""

@@ -1,7 +1,7 @@
-"""The runs of the demonstration on the embedded models: base method, entropy term and temperature control.
+"""The runs of the demonstration on the embedded models: base method, entropy term, temperature control and a cure.
 
-One example hacks its reward, so that its images are destroyed; one gets better, and one does so by flow matching. The
-others are the three methods, and each of them by flow matching.
+One example hacks its reward, so that its images are destroyed, and has a term beside it that sees this coming; one gets
+better, and one does so by flow matching. The others are the three methods, and each of them by flow matching.
 """
 
 from __future__ import annotations
@@ -69,25 +69,28 @@ HACKING: Mapping[str, Any] = {
     "method": "spo",
     "beta": 10.0,
     "gamma": 3.0,
-    "reward": "jpeg-compressibility",
-    "evaluation": {"rewards": ["jpeg-compressibility", "scenes-scorer"]},
-    "learning_rate": 5e-3,
-    "batch_size": 32,
-    "max_steps": 40,
+    "reward": "scenes-vividness",
+    "sampling": {"num_inference_steps": 6},
+    "evaluation": {"num_inference_steps": 6, "rewards": ["scenes-vividness", "scenes-scorer"]},
+    "learning_rate": 2e-3,
+    "batch_size": 16,
+    "max_steps": 60,
     "evaluate_every": 10,
     "steps": {
-        "candidates": 8,
-        "plain_steps": 5,
+        "candidates": 4,
+        "plain_steps": 2,
         "min_gap": 0.0,
-        "prompts_per_rollout": 16,
+        "prompts_per_rollout": 8,
         "updates_per_rollout": 3,
     },
 }
-"""SPO on a reward that sees one aspect of an image only: the smaller its JPEG file, the better.
+"""SPO on a reward that sees one aspect of an image only, as the aesthetic score is said to: how vivid its colours are.
 
-The learned scorers saturate before an image is destroyed. This reward does not: an empty image has the smallest file.
-``min_gap`` is 0, since the files of two candidates differ by hundredths of a kB.
+The learned scorers saturate before an image is destroyed. This reward does not.
 """
+
+AGREEMENT: Mapping[str, Any] = {"weighting": {"second_opinion": ["scenes-scorer"], "agreement": True}}
+"""The term beside the hacked example: it trains on pairs alone that a second reward ranks alike."""
 
 LEARNING: Mapping[str, Any] = {
     **METHODS["diffusion-dpo"],
@@ -134,6 +137,7 @@ def demo_runs(seeds: int = 1) -> Iterator[Cell]:
                 "base": {"gamma": 0.0},
                 "see": {},
                 "control": {"gamma": 0.0, "beta": beta * (1.0 + gamma)},
+                **({"agreement": {"gamma": 0.0, **AGREEMENT}} if name == "hacking" else {}),
             }
             for variant, changes in variants.items():
                 keys = merge(common, changes)
