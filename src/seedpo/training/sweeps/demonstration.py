@@ -72,7 +72,7 @@ HACKING: Mapping[str, Any] = {
     "reward": "scenes-vividness",
     "sampling": {"num_inference_steps": 6},
     "evaluation": {"num_inference_steps": 6, "rewards": ["scenes-vividness", "scenes-scorer"]},
-    "learning_rate": 2e-3,
+    "learning_rate": 3e-3,
     "batch_size": 16,
     "max_steps": 60,
     "evaluate_every": 10,
