@@ -14,7 +14,7 @@ from seedpo.core.draws import KeyedDraws
 from seedpo.core.processes import DiffusionProcess
 from seedpo.core.sampling import Sampling
 from seedpo.core.types import ImagePairs, LossOutput, StepBatch
-from seedpo.methods.anchors import ANCHORS, Anchored, Form, NoiseForm, StepForm
+from seedpo.methods.anchors import ANCHORS, Anchored, Anchors, Form, NoiseForm, StepForm
 from seedpo.methods.settings import AnchorConfig
 from seedpo.models.pipelines.stable_diffusion import TextConditioning
 from tests.golden import anchors
@@ -94,7 +94,7 @@ def test_terms_and_gradients(kind: str, name: str) -> None:
     case = RECORDED[kind]
     form, batch, silent = (noise_parts if kind == "noise" else step_parts)(case)
     policy: Any = Answers(case)
-    method = Anchored(method=silent, config=TERMS[name], form=form, draws=KeyedDraws(seed=0))
+    method = Anchored(method=silent, anchors=Anchors(config=TERMS[name], form=form, draws=KeyedDraws(seed=0)))
     output = method.loss(policy, batch, generator=torch.Generator())
     expected = tensor([case[name]["value"]] * silent.losses)
     torch.testing.assert_close(output.losses, WEIGHT * expected, rtol=1e-10, atol=1e-12)

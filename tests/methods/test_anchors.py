@@ -11,7 +11,7 @@ from torch import Tensor
 
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.types import ImagePairs, Likes, LossOutput
-from seedpo.methods.anchors import Anchored, BatchWithData, NoiseForm, StepForm, anchored
+from seedpo.methods.anchors import Anchored, Anchors, BatchWithData, NoiseForm, StepForm, anchored
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.noising import drawn, noised
 from seedpo.methods.settings import AnchorConfig
@@ -36,11 +36,13 @@ def config(weights: dict[str, Any]) -> AnchorConfig:
 
 
 def on_noise(method: Method[Any] = NOISE, **weights: Any) -> Anchored:
-    return Anchored(method=method, config=config(weights), form=NoiseForm(), draws=DRAWS)
+    return Anchored(method=method, anchors=Anchors(config=config(weights), form=NoiseForm(), draws=DRAWS))
 
 
 def on_steps(**weights: Any) -> Anchored:
-    return Anchored(method=STEPS, config=config(weights), form=StepForm(transitions.SAMPLING), draws=DRAWS)
+    return Anchored(
+        method=STEPS, anchors=Anchors(config=config(weights), form=StepForm(transitions.SAMPLING), draws=DRAWS)
+    )
 
 
 def policy_apart(**settings: Any) -> PipelinePolicy:
@@ -205,7 +207,7 @@ class TestToward:
             run = build_config(RunConfig, {"anchor": {"kl": 1.0, "toward": "initial"}, "reference": reference})
             method = anchored(NOISE, run, log_prob="noise")
             assert isinstance(method, Anchored)
-            assert method.config.toward == toward
+            assert method.anchors.config.toward == toward
 
 
 class TestData:

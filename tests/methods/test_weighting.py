@@ -12,7 +12,7 @@ from torch import Tensor
 from seedpo.core.draws import KeyedDraws
 from seedpo.core.types import ImagePairs, LossOutput, StepBatch
 from seedpo.core.weighting import balanced
-from seedpo.methods.anchors import Anchored, NoiseForm, StepForm
+from seedpo.methods.anchors import Anchored, Anchors, NoiseForm, StepForm
 from seedpo.methods.grpo import GRPO
 from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.settings import AnchorConfig
@@ -161,7 +161,9 @@ class TestGroups:
 
 class TestGatedAnchor:
     def gated(self, method: Any, form: Any, *, gated: bool = True) -> Anchored:
-        return Anchored(method=method, config=AnchorConfig(kl=2.0), form=form, draws=DRAWS, gated=gated)
+        return Anchored(
+            method=method, anchors=Anchors(config=AnchorConfig(kl=2.0), form=form, draws=DRAWS, gated=gated)
+        )
 
     @KINDS
     def test_it_holds_suspect_pairs_alone(self, method: Any, batch_of: Any) -> None:

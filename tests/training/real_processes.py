@@ -26,7 +26,7 @@ from seedpo.core.types import ImagePairs, Likes, LossOutput, StepBatch, StepGrou
 from seedpo.errors import SeedpoError
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.evaluation.settings import EvaluationConfig
-from seedpo.methods.anchors import Anchored, NoiseForm
+from seedpo.methods.anchors import Anchored, Anchors, NoiseForm
 from seedpo.methods.beta_rule import BetaRule
 from seedpo.methods.dspo import DSPO
 from seedpo.methods.grpo import GRPO
@@ -390,9 +390,11 @@ OWN: dict[str, dict[str, Any]] = {
 ANCHORED: dict[str, Any] = {
     "method": Anchored(
         method=KEYED,
-        config=AnchorConfig(kl=50.0, winner=0.5, data=2.0, data_set="scenes-pairs"),
-        form=NoiseForm(),
-        draws=KeyedDraws(seed=2),
+        anchors=Anchors(
+            config=AnchorConfig(kl=50.0, winner=0.5, data=2.0, data_set="scenes-pairs"),
+            form=NoiseForm(),
+            draws=KeyedDraws(seed=2),
+        ),
     ),
     "source": with_other_pairs,
 }

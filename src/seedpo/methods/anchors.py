@@ -209,6 +209,23 @@ class BatchWithData:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Anchors:
+    """The terms of a run.
+
+    Attributes:
+        config: weights and what they mean.
+        form: how batches of the objective are read.
+        draws: time and noise of the anchor `data`, by pair and visit.
+        gated: whether the anchor `kl` acts on suspects alone.
+    """
+
+    config: AnchorConfig
+    form: Form
+    draws: KeyedDraws
+    gated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sight:
     """What the terms read of one micro-batch.
 
@@ -216,34 +233,28 @@ class Sight:
         policy: that remembers the objective's forward passes.
         batch: of the objective.
         data: pairs whose preferred images are data; ``None`` without the anchor `data`.
-        form: how the batch is read.
-        config: the anchors of the run.
-        draws: time and noise of data.
-        gated: whether `kl` acts on suspects alone.
+        anchors: the terms of the run.
     """
 
     policy: RememberingPolicy
     batch: Any
     data: ImagePairs | None
-    form: Form
-    config: AnchorConfig
-    draws: KeyedDraws
-    gated: bool = False
+    anchors: Anchors
 
 
 def _kl(sight: Sight) -> Tensor:
     """Squared distance of the policy's means from those of the reference; 0 at times that are not anchored."""
-    policy, batch, form = sight.policy, sight.batch, sight.form
+    policy, batch, form, config = sight.policy, sight.batch, sight.anchors.form, sight.anchors.config
     distances = []
     for asked in policy.passes["policy"]:
-        theirs = policy.prediction_of(sight.config.toward, asked)
+        theirs = policy.prediction_of(config.toward, asked)
         means, anchors = (
             form.means(policy.process, batch, asked, prediction) for prediction in (asked.prediction, theirs)
         )
         distance = squared_distance(means, anchors)
-        if sight.config.steps == "early":
+        if config.steps == "early":
             distance = distance * form.is_early(policy.process, batch, asked)
-        if sight.gated:
+        if sight.anchors.gated:
             distance = distance * form.is_suspect(batch)
         distances.append(distance)
     return torch.cat(distances)
@@ -252,7 +263,7 @@ def _kl(sight: Sight) -> Tensor:
 def _winner(sight: Sight) -> Tensor:
     """Squared error of what is preferred."""
     (asked,) = sight.policy.passes["policy"]
-    return sight.form.winner_errors(sight.policy.process, sight.batch, asked)
+    return sight.anchors.form.winner_errors(sight.policy.process, sight.batch, asked)
 
 
 def _data(sight: Sight) -> Tensor:
@@ -260,7 +271,9 @@ def _data(sight: Sight) -> Tensor:
     pairs, policy = sight.data, sight.policy.policy
     assert pairs is not None
     clean = pairs.chosen_latents
-    timestep, noise = drawn(pairs, policy.process, clean.shape[1:], draws=sight.draws, generator=torch.Generator())
+    timestep, noise = drawn(
+        pairs, policy.process, clean.shape[1:], draws=sight.anchors.draws, generator=torch.Generator()
+    )
     rows = noised(policy.process, clean, noise, timestep, pairs.conditioning)
     return squared_distance(rows.prediction(policy), rows.target)
 
@@ -275,17 +288,11 @@ class Anchored:
 
     Attributes:
         method: the objective.
-        config: weights and what they mean.
-        form: how its batches are read.
-        draws: time and noise of the anchor `data`, by pair and visit.
-        gated: whether the anchor `kl` acts on suspects alone.
+        anchors: the terms.
     """
 
     method: Method[Any]
-    config: AnchorConfig
-    form: Form
-    draws: KeyedDraws
-    gated: bool = False
+    anchors: Anchors
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.method, name)  # what an objective does besides, such as filling a cache
@@ -303,17 +310,9 @@ class Anchored:
             batch, data = batch.batch, batch.data
         remembering = RememberingPolicy(policy)
         output = self.method.loss(remembering, batch, generator=generator)
-        sight = Sight(
-            policy=remembering,
-            batch=batch,
-            data=data,
-            form=self.form,
-            config=self.config,
-            draws=self.draws,
-            gated=self.gated,
-        )
+        sight = Sight(policy=remembering, batch=batch, data=data, anchors=self.anchors)
         losses, metrics = output.losses, dict(output.metrics)
-        for name, weight in self.config.weights.items():
+        for name, weight in self.anchors.config.weights.items():
             term = ANCHORS[name](sight).mean().to(losses)
             losses = losses + weight * term
             metrics[f"anchor/{name}"] = term.detach().expand_as(losses)
@@ -329,4 +328,4 @@ def anchored(method: Method[Any], config: MethodConfig, *, log_prob: Literal["no
         anchor = anchor.model_copy(update={"toward": "reference"})
     form: Form = NoiseForm() if log_prob == "noise" else StepForm(config.sampling)
     draws, gated = KeyedDraws(seed=config.seed), config.weighting.gate_anchor
-    return Anchored(method=method, config=anchor, form=form, draws=draws, gated=gated)
+    return Anchored(method=method, anchors=Anchors(config=anchor, form=form, draws=draws, gated=gated))
