@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from seedpo.cli.shared import say
+from seedpo.data.catalogue import PromptSet
 from seedpo.errors import ConfigError
 from seedpo.metrics.catalogue import FEATURES, MetricEntry
 from seedpo.models.catalogue import MODELS
@@ -80,7 +81,9 @@ def list_command(
 
 
 def _brackets(entry: Entry) -> str:
-    """The unit and direction of a metric, and the network and reference set that it needs, in brackets."""
+    """In brackets: licence and size of a prompt set; of a metric its unit, its direction, and what it needs."""
+    if isinstance(entry, PromptSet) and entry.facts:
+        return f" [{'; '.join(entry.facts)}]"
     if not isinstance(entry, MetricEntry):
         return ""
     _, _, unit, _, direction, needs, _ = metric_facts(entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seedpo.registry import Entry, Registry
@@ -9,15 +10,17 @@ from seedpo.registry import Entry, Registry
 
 @dataclass(frozen=True, kw_only=True)
 class PromptSet(Entry):
-    """A registered prompt set; its target is a function that gives the prompts.
+    """A registered prompt set; its target is a function that gives the prompts: texts, or records where more is known.
 
     Attributes:
         published: whether the target takes ``place``, the user's own copy of the files (``NAME@PLACE``).
         drawn: whether the target takes ``seed``.
+        facts: licence, as far as the publisher states it, and size of the files where it is known.
     """
 
     published: bool = False
     drawn: bool = False
+    facts: Sequence[str] = ()
 
 
 DATA = Registry(
@@ -69,18 +72,28 @@ PROMPTS = Registry(
             target="seedpo.data.prompts.prompt_sets:PICKAPIC",
             summary="Pick-a-Pic v1, split validation_unique; from the hub, or pickapic-validation@FOLDER",
             published=True,
+            facts=("no licence stated",),
         ),
         PromptSet(
             name="parti",
             target="seedpo.data.prompts.prompt_sets:PARTI",
             summary="PartiPrompts; from the hub, or parti@PartiPrompts.tsv",
             published=True,
+            facts=("Apache-2.0", "0.1 MB"),
         ),
         PromptSet(
             name="hpsv2",
             target="seedpo.data.prompts.prompt_sets:HPSV2",
             summary="the benchmark prompts of HPSv2, four styles; from the hub, or hpsv2@FOLDER",
             published=True,
+            facts=("Apache-2.0",),
+        ),
+        PromptSet(
+            name="hpdv3",
+            target="seedpo.data.prompts.prompt_sets:HPDV3",
+            summary="the benchmark prompts of HPSv3, twelve categories; from the hub, or hpdv3@FOLDER",
+            published=True,
+            facts=("MIT",),
         ),
         PromptSet(
             name="study-300",
@@ -88,6 +101,34 @@ PROMPTS = Registry(
             summary="100 of parti and 200 of hpsv2, drawn by seed; from the hub, or study-300@FOLDER with both",
             published=True,
             drawn=True,
+        ),
+        PromptSet(
+            name="geneval2",
+            target="seedpo.data.prompts.prompt_sets:GENEVAL2",
+            summary="GenEval 2: 800 prompts of 3 to 10 atoms, with questions; geneval2@geneval2_data.jsonl",
+            published=True,
+            facts=("CC BY-NC 4.0", "0.4 MB"),
+        ),
+        PromptSet(
+            name="dpg",
+            target="seedpo.data.prompts.prompt_sets:DPG",
+            summary="DPG-Bench: 1065 long prompts, with questions; dpg@dpg_bench.csv",
+            published=True,
+            facts=("Apache-2.0",),
+        ),
+        PromptSet(
+            name="ocr-training",
+            target="seedpo.data.prompts.prompt_sets:OCR_TRAINING",
+            summary='Flow-GRPO\'s prompts with a text to be drawn in "quotes"; ocr-training@train.txt',
+            published=True,
+            facts=("MIT",),
+        ),
+        PromptSet(
+            name="ocr-test",
+            target="seedpo.data.prompts.prompt_sets:OCR_TEST",
+            summary="1018 prompts like them, for evaluations; ocr-test@test.txt",
+            published=True,
+            facts=("MIT", "0.2 MB"),
         ),
     ),
 )

@@ -8,6 +8,7 @@ JSON                   a list of texts or objects, an object that holds one, or 
 YAML                   a list: every line begins with ``-``, or the file ends in ``.yaml``
 CSV, TSV               a column ``prompt`` (else ``caption``), of any case, in the first line
 parquet                a column ``prompt`` (else ``caption``)
+a table of questions   ``text``, once for all rows of an ``item_id``: DSG (arXiv 2310.18235) and DPG-Bench
 =====================  ===================================================================================
 
 Text that begins with a bracket and is no JSON, such as ``[portrait] of a fox``, is text. JSON that is damaged is an
@@ -19,7 +20,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,15 @@ logger = logging.getLogger(__name__)
 
 CATEGORY = "category"
 """Column of what kind a prompt is, for tables of results."""
+
+ITEM, ITEM_TEXT, QUESTION = "item_id", "text", "question_natural_language"
+"""Columns of DSG's tables (arXiv 2310.18235), to which DPG-Bench belongs: a row for each question about an image."""
+
+ITEM_ROWS = "propositions"
+"""Key of the rows of such a table that belong to one prompt."""
+
+LONGEST = 100_000
+"""Characters of a prompt at most; a file with longer lines holds something else."""
 
 LINES, YAML = frozenset({".jsonl", ".ndjson"}), frozenset({".yaml", ".yml"})
 """Endings of files in which a line, or an entry, may be a text that is quoted or not."""
@@ -70,7 +80,14 @@ def names_a_file(name: str) -> bool:
 
 
 def load_prompts(name: str, *, count: int | None = None, seed: int = 0, count_key: str = "--num-prompts") -> list[str]:
-    """Prompts of a registered set, of ``NAME@PLACE``, or of a file; see the table above.
+    """The texts of :func:`load_prompt_records`."""
+    return [record.text for record in load_prompt_records(name, count=count, seed=seed, count_key=count_key)]
+
+
+def load_prompt_records(
+    name: str, *, count: int | None = None, seed: int = 0, count_key: str = "--num-prompts"
+) -> list[PromptRecord]:
+    """Prompts of a registered set, of ``NAME@PLACE``, or of a file, with all that is said of them; see the table above.
 
     Args:
         name: as the user wrote it.
@@ -88,9 +105,13 @@ def load_prompts(name: str, *, count: int | None = None, seed: int = 0, count_ke
             raise ConfigError(f"prompt set {name}: after @ stands a file or folder, for example {head}@prompts/")
         options: dict[str, Any] = {"place": place} if at else {}
         options |= {"seed": seed} if PROMPTS[head].drawn else {}
-        prompts: list[str] = PROMPTS.load(head)(**options)
+        given: Sequence[str | PromptRecord] = PROMPTS.load(head)(**options)
+        prompts = [
+            PromptRecord(prompt, line=number) if isinstance(prompt, str) else prompt
+            for number, prompt in enumerate(given, start=1)
+        ]
     elif Path(name).suffix or "/" in name or exists(name):
-        prompts = [record.text for record in read_prompts(Path(name))]
+        prompts = read_prompts(Path(name))
     else:
         raise unknown("prompt set", name, PROMPTS.names(), also="; or a file of prompts")
     if count is not None and count > len(prompts):
@@ -116,6 +137,7 @@ def read_prompts(path: Path, *, empty: bool = False) -> list[PromptRecord]:
         raise DataError(f"prompt file {path} is a folder; name a file in it")
     try:
         kind, records = _recognised(path)
+        records = _items(path, records)
         prompts = [_prompt(path, record, empty=empty) for record in records if empty or not record.is_blank]
     except DataError as error:
         raise DataError(f"prompt file {error}") from error
@@ -165,7 +187,11 @@ def _head(path: Path) -> bytes:
 
 def _is_table(path: Path, text: str) -> bool:
     names = [name.strip(' \t"').lower() for name in re.split(r"[\t,;]", first_line(text))]
-    return path.suffix.lower() in TABLE.endings or any(name in PROMPT_COLUMNS for name in names)
+    return (
+        path.suffix.lower() in TABLE.endings
+        or any(name in PROMPT_COLUMNS for name in names)
+        or {ITEM, ITEM_TEXT, QUESTION} <= set(names)
+    )
 
 
 def _json(path: Path, text: str) -> list[_Record] | None:
@@ -247,6 +273,32 @@ def _parquet(path: Path) -> list[_Record]:
     return [_Record(number, row, "row") for number, row in enumerate(rows)]
 
 
+def _items(path: Path, records: list[_Record]) -> list[_Record]:
+    """One record for each item of a table of questions; the records themselves, if they are something else.
+
+    Raises:
+        DataError: if a row is damaged or has other columns, or an item has two texts.
+    """
+    if not records or not _is_item_row(records[0].content):
+        return records
+    items: dict[str, _Record] = {}
+    for record in records:
+        row: Any = _content(path, record)
+        place = f"{path} {record.unit} {record.number}"
+        if not _is_item_row(row):
+            raise DataError(f"{place} has no {ITEM}, {ITEM_TEXT} or {QUESTION}, as the rows before it have; add them")
+        prompt = {"prompt": row[ITEM_TEXT], ITEM: row[ITEM], ITEM_ROWS: []}
+        item: Any = items.setdefault(str(row[ITEM]), replace(record, content=prompt)).content
+        if row[ITEM_TEXT] != item["prompt"]:
+            raise DataError(f"{place} gives {ITEM} {shown(row[ITEM])} another text than a row before it; keep one")
+        item[ITEM_ROWS].append(row)
+    return list(items.values())
+
+
+def _is_item_row(content: object) -> bool:
+    return isinstance(content, Mapping) and {ITEM, ITEM_TEXT, QUESTION} <= set(content)
+
+
 def _key(values: Mapping[str, Any], names: Sequence[str] = PROMPT_COLUMNS) -> str | None:
     """The key of a record that has one of some names; in any case of letters, if none has it exactly."""
     lower = {str(key).lower(): key for key in reversed(list(values))}
@@ -255,10 +307,19 @@ def _key(values: Mapping[str, Any], names: Sequence[str] = PROMPT_COLUMNS) -> st
     )
 
 
+def _content(path: Path, record: _Record) -> object:
+    """What a record holds.
+
+    Raises:
+        DataError: if it is damaged.
+    """
+    if fault := record.fault or value_fault(record.content):
+        raise DataError(f"{path} {record.unit} {record.number} {fault}; fix or remove it")
+    return record.content
+
+
 def _prompt(path: Path, record: _Record, *, empty: bool) -> PromptRecord:
-    place, content = f"{path} {record.unit} {record.number}", record.content
-    if fault := record.fault or value_fault(content):
-        raise DataError(f"{place} {fault}; fix or remove it")
+    place, content = f"{path} {record.unit} {record.number}", _content(path, record)
     values: Mapping[str, Any] = {}
     if isinstance(content, Mapping):
         key = _key(content)
@@ -273,5 +334,7 @@ def _prompt(path: Path, record: _Record, *, empty: bool) -> PromptRecord:
     text = text.strip()
     if not text and not empty:
         raise DataError(f"{place} is an empty prompt; write it or remove it")
+    if len(text) > LONGEST:
+        raise DataError(f"{place} has {len(text):,} characters, more than {LONGEST:,}; name a file of prompts")
     category = _key(values, [CATEGORY])
     return PromptRecord(text, str(values[category] or "").strip() if category else "", record.number, values)
