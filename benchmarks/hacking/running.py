@@ -20,7 +20,7 @@ from seedpo.evaluation.controls import SamplingControl
 from seedpo.evaluation.image_evaluation import ImageEvaluation
 from seedpo.files import write_text
 from seedpo.rewards.named import build_reward
-from seedpo.rewards.settings import WeightedSum
+from seedpo.rewards.settings import RewardDefinition
 
 PROMPTED = ("proxy", "opinion", "truth", "pairwise_diversity")
 """Figures whose values of every prompt are kept."""
@@ -64,7 +64,7 @@ class Task:
 def evaluation(world: str, phase: str) -> ImageEvaluation:
     """What a phase measures in a world; built once per process."""
     row = WORLDS[world]
-    sums = {name: WeightedSum.model_validate(terms) for name, terms in row.settings.get("rewards", {}).items()}
+    sums = {name: RewardDefinition.model_validate(terms) for name, terms in row.settings.get("rewards", {}).items()}
     return image_evaluation(
         PHASES[phase],
         steps=DRAWING_STEPS,

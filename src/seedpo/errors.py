@@ -65,6 +65,10 @@ class StreamError(SeedpoError):
     """A stream of data that broke off; unlike a row that cannot be read, it is not passed over."""
 
 
+class RewardServerError(SeedpoError):
+    """A server that computes a reward, and that did not answer as it should."""
+
+
 class RunFolderError(SeedpoError):
     """A run folder that does not fit the command."""
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -79,12 +79,16 @@ def changes_results(kind: type[Section], key: str) -> bool:
 
     Resuming, sweeps and reports ask this one function, which reads the mark :data:`NO_EFFECT`.
     """
-    section: Any = kind
+    place: Any = kind
     for part in key.split("."):
-        field = getattr(section, "model_fields", {}).get(part)
+        if get_origin(place) is dict:  # the part is a name of the user's own
+            place = get_args(place)[1]
+            continue
+        sections = [inner for inner in (place, *get_args(place)) if hasattr(inner, "model_fields")]
+        field = sections[0].model_fields.get(part) if sections else None
         if field is None or NO_EFFECT in field.metadata:
             return field is None
-        section = field.annotation
+        place = field.annotation
     return True
 
 

@@ -22,7 +22,7 @@ from seedpo.evaluation.evaluate import tie_widths
 from seedpo.evaluation.settings import Drawing, Key
 from seedpo.evaluation.targets import ModelOptions
 from seedpo.rewards.named import build_reward
-from seedpo.rewards.settings import WeightedSum
+from seedpo.rewards.settings import RewardDefinition
 from tests.evaluation.small_evaluations import drawing, images, rows, small_evaluation, summary
 from tests.small_runs import few_prompts
 
@@ -224,7 +224,7 @@ class TestSummary:
     def test_weighted_sums_use_scores_that_are_known(self, compared: Path, run: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"
         shutil.copytree(compared, out)
-        mix = WeightedSum.model_validate({"terms": {"scenes-scorer": {"weight": 2.0}}})
+        mix = RewardDefinition.model_validate({"terms": {"scenes-scorer": {"weight": 2.0}}})
         small_evaluation([str(run)], out, rewards=("mix", "scenes-scorer"), scoring={"definitions": {"mix": mix}})
         for row in rows(out / "scores.parquet"):
             if row["target"] == "run":
@@ -258,7 +258,7 @@ class TestBadInput:
         self.refused(ConfigError, "free_spread.* 2 ", ["scenes"], out, metrics=("free_spread",), images=1)
         self.refused(ConfigError, "truthy", ["scenes"], out, metrics=("truthy",))
         self.refused(ConfigError, "scenes-score", ["scenes"], out, rewards=("scenes-score",))
-        step = {"step": WeightedSum.model_validate({"terms": {"scenes-scorer": {"weight": 2.0}}})}
+        step = {"step": RewardDefinition.model_validate({"terms": {"scenes-scorer": {"weight": 2.0}}})}
         said = "^step "
         self.refused(ConfigError, said, ["scenes"], out, rewards=("step",), scoring={"definitions": step})
         self.refused(ConfigError, "--tie-width names b", ["scenes"], out, measures={"tie_widths": {"b": 1.0}})

@@ -17,7 +17,7 @@ from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.dina_lrm import dina_lrm
 from seedpo.rewards.imagereward import MAX_TOKENS, imagereward
 from seedpo.rewards.networks import RewardNetwork
-from seedpo.rewards.settings import WeightedSum
+from seedpo.rewards.settings import RewardDefinition
 from seedpo.rewards.spm import SD15_WEIGHTS, spm_sd15
 from tests.planning.real_runs import counted
 from tests.rewards import plain_blip, plain_dina_lrm, plain_spm
@@ -123,8 +123,8 @@ def test_a_folder_says_whether_its_clip_is_step_aware(tmp_path: Path) -> None:
 
 
 def test_a_weighted_sum_costs_its_terms_once() -> None:
-    mix = WeightedSum.model_validate({"terms": {"jpeg-compressibility": 1.0, "scenes-scorer": 0.5}})
-    nested = WeightedSum.model_validate({"terms": {"mix": 1.0, "scenes-scorer": 1.0}})
+    mix = RewardDefinition.model_validate({"terms": {"jpeg-compressibility": 1.0, "scenes-scorer": 0.5}})
+    nested = RewardDefinition.model_validate({"terms": {"mix": 1.0, "scenes-scorer": 1.0}})
     scorer = build_scorer("nested", definitions={"mix": mix, "nested": nested})
     assert list(scorer.parts) == ["jpeg-compressibility", "scenes-scorer"]
     assert [len(scorer.calls(kind)) for kind in ("images", "prompts")] == [1, 1]

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from seedpo.errors import ConfigError, DataError
+from seedpo.recipes.reading import read_recipe
 from seedpo.rewards.clip_score import pickscore
 from seedpo.rewards.named import CheckedReward, build_reward, combined, forget
-from seedpo.rewards.names import check_definitions, image_sizes, leaves
-from seedpo.rewards.settings import RewardTerm
+from seedpo.rewards.names import check_definitions, image_sizes, leaves, source_of
+from seedpo.rewards.settings import HttpSettings, RewardTerm
 from seedpo.scenes.shipped import scenes_scorer
-from seedpo.settings import build_config
+from seedpo.settings import build_config, changes_results
 from seedpo.training.configuration import resolve_config
 from seedpo.training.settings import RunConfig
 from tests.rewards.small_checkpoints import write_clip
@@ -26,6 +27,7 @@ SUMS = {
     "twice": {"terms": {"mix": 2, "jpeg-compressibility": -1}},
     "plain": {"terms": {"jpeg-compressibility": 1, "scenes-truth": 2}},
 }
+FAR = {"far": {"http": {"url": "http://127.0.0.1:8077", "reward": "pickscore"}}}
 
 
 def definitions(tree: Any = SUMS) -> Any:
@@ -140,7 +142,21 @@ class TestConfig:
     def test_what_is_refused(self) -> None:
         for tree, message in [
             ({"mix": {"terms": {}}}, r"rewards\.mix = .*needs at least one term"),
-            ({"mix": {}}, r"rewards\.mix\.terms"),
+            ({"mix": {}}, r"rewards\.mix = .*give one of terms \(a weighted sum\) or http \(a .*\), not nothing"),
+            (
+                {"mix": {"terms": {"hpsv2": 1}, "http": {"url": "http://a", "reward": "b"}}},
+                r"give one of terms .*, not terms and http",
+            ),
+            (
+                {"far": {"http": {"url": "a:8077", "reward": "b"}}},
+                r"rewards\.far\.http\.url = 'a:8077': write the",
+            ),
+            ({"far": {"http": {"url": "http://a"}}}, r"rewards\.far\.http\.reward"),
+            (
+                {"far": {"http": {"url": "http://a", "reward": "b", "tiemout": 3}}},
+                r"did you mean 'rewards.far.http",
+            ),
+            ({"far": {"http": {"url": "http://a", "reward": "b", "key_env": "a b"}}}, r"rewards\.far\.http\.key_env"),
             ({"mix": {"terms": {"hpsv2": 0}}}, r"every weight is 0"),
             ({"mix": {"terms": {"hpsv2": {"weight": 1, "mean": 2}}}}, r"mean and std belong together; give both"),
             ({"mix": {"terms": {"hpsv2": {"weight": 1, "mean": 2, "std": 0}}}}, r"std = 0: .*greater than 0"),
@@ -159,6 +175,62 @@ class TestConfig:
             with pytest.raises(ConfigError, match=message) as caught:
                 definitions(tree)
             assert "\n" not in str(caught.value)
+
+
+class TestOnServers:
+    def test_they_are_parts_like_others(self) -> None:
+        sums = definitions({**FAR, "mix": {"terms": {"far": 1, "jpeg-compressibility": 2, "http://a/b": 1}}})
+        check_definitions(sums)
+        assert leaves("far", sums) == ["far"]
+        assert leaves("mix", sums) == ["far", "jpeg-compressibility", "http://a/b"]
+        source = source_of("far", sums)
+        assert source.remote == HttpSettings(url="http://127.0.0.1:8077", reward="pickscore")
+        assert not any([source.is_code, source.is_latent_folder, source.reads_latents, source.is_guided])
+        scores = {"far": torch.tensor([3.0]), "jpeg-compressibility": torch.tensor([0.5]), "http://a/b": torch.ones(1)}
+        assert combined("mix", sums, scores).tolist() == [5.0]
+        assert image_sizes("mix", sums) == {}
+
+    def test_an_address_is_a_name(self) -> None:
+        for name, url, reward in [
+            ("http://127.0.0.1:8077/pickscore", "http://127.0.0.1:8077", "pickscore"),
+            ("https://gpu.example/models/my-clip", "https://gpu.example", "models/my-clip"),
+            ("http://[::1]:80/my_code:reward", "http://[::1]:80", "my_code:reward"),
+        ]:
+            assert source_of(name).remote == HttpSettings(url=url, reward=reward)
+            assert leaves(name) == [name]
+        for name in ("http://a:8077", "http://a/", "http:///b", "http://user@a/b", "https://"):
+            with pytest.raises(ConfigError, match=r"is no address of a reward; write http://HOST:PORT/NAME"):
+                source_of(name)
+
+    def test_they_are_saved_and_read_back(self) -> None:
+        config = build_config(RunConfig, {"rewards": {**SUMS, **FAR}, "reward": "far"})
+        saved = config.model_dump(mode="json")
+        assert build_config(RunConfig, saved) == config
+        assert list(saved["rewards"]["far"]) == ["http"]
+        assert list(saved["rewards"]["mix"]) == ["terms"]
+
+    def test_where_a_server_is_changes_no_result(self) -> None:
+        for key, changes in [
+            ("rewards.far.http.url", False),
+            ("rewards.far.http.cache", False),
+            ("rewards.far.http.reward", True),
+            ("rewards.far.http.batch_size", True),
+            ("rewards.mix.terms.pickscore.weight", True),
+            ("rewards.mix.terms.hpsv2.1.weight", True),
+        ]:
+            assert changes_results(RunConfig, key) is changes, key
+
+    def test_a_cache_begins_beside_the_recipe(self, tmp_path: Path) -> None:
+        recipe = tmp_path / "mine.yaml"
+        (tmp_path / "my-clip").mkdir()
+        recipe.write_text(
+            "rewards:\n"
+            "  far: {http: {url: 'http://a', reward: my-clip, cache: scores.db}}\n"
+            "  mix: {terms: {my-clip: 1.0, pickscore: 2.0}}\n"
+        )
+        rewards = read_recipe(recipe, RunConfig)["rewards"]
+        assert rewards["far"]["http"] == {"url": "http://a", "reward": "my-clip", "cache": str(tmp_path / "scores.db")}
+        assert rewards["mix"]["terms"] == {str(tmp_path / "my-clip"): 1.0, "pickscore": 2.0}
 
 
 class TestChecks:

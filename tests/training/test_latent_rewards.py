@@ -17,7 +17,7 @@ from seedpo.models.settings import ModelSettings
 from seedpo.rewards.dina_lrm_model import DinaRewardModel
 from seedpo.rewards.latent_training import latent_start
 from seedpo.rewards.named import build_reward
-from seedpo.rewards.settings import WeightedSum
+from seedpo.rewards.settings import RewardDefinition
 from seedpo.settings import merge
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run import build_source, process_of, train
@@ -124,7 +124,7 @@ class TestCombinations:
 
     def test_a_sum_of_latent_rewards(self, lrm: str, tmp_path: Path) -> None:
         other = f"{lrm}/"  # the same folder under another name
-        mix = {"mix": WeightedSum.model_validate({"terms": {lrm: 1.0, other: 2.0}})}
+        mix = {"mix": RewardDefinition.model_validate({"terms": {lrm: 1.0, other: 2.0}})}
         latent, single = build_reward("mix", definitions=mix).latent, build_reward(lrm).latent
         assert latent is not None
         assert single is not None

@@ -12,7 +12,7 @@ from torch import Tensor
 from seedpo.cli.cache_builds import build_cache
 from seedpo.errors import ConfigError
 from seedpo.rewards.named import CheckedReward, build_reward
-from seedpo.rewards.settings import WeightedSum
+from seedpo.rewards.settings import RewardDefinition
 from seedpo.training.caches import reward_digests
 from seedpo.training.configuration import resolve_config
 from seedpo.training.run import train
@@ -101,7 +101,7 @@ class TestGaps:
         assert one["rewards/margins"] != other["rewards/margins"]
 
     def test_a_cache_knows_the_reward_s_weights_and_code(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        both = WeightedSum.model_validate({"terms": {"scenes-scorer": 1.0, "scenes-plain": 0.5}})
+        both = RewardDefinition.model_validate({"terms": {"scenes-scorer": 1.0, "scenes-plain": 0.5}})
         digests = reward_digests(build_reward("both", definitions={"both": both}))
         assert len(set(digests)) == 2
         assert reward_digests(build_reward("scenes-scorer")) == digests[:1]

@@ -141,7 +141,7 @@ def picking_reward(
     Args:
         name: as users write it.
         model: draws the images.
-        definitions: weighted sums by their names.
+        definitions: weighted sums and rewards on servers by their names.
         precision: of its networks.
 
     Raises:

@@ -59,7 +59,7 @@ def score_missing(grid: Grid, rewards: Sequence[str], scoring: Scoring) -> Table
         if not missing:
             continue
         parts = leaves(name, definitions)
-        if name in definitions and not any(table.missing(part, missing) for part in parts):
+        if parts != [name] and not any(table.missing(part, missing) for part in parts):
             known = {part: np.stack([table.values[part][place] for place in missing]) for part in parts}
             tensors = {part: torch.from_numpy(values).float() for part, values in known.items()}
             scores = combined(name, definitions, tensors)

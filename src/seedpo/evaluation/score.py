@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from seedpo.data.tables.score_table import ScoreTable
 from seedpo.errors import ConfigError, DataError, SeedpoError
 from seedpo.recipes.reading import read_recipe
 from seedpo.rewards.named import CheckedReward, build_reward, combined, forget
-from seedpo.rewards.names import Definitions, check_definitions, check_name, image_sizes, leaves
+from seedpo.rewards.names import Definitions, check_definitions, check_name, image_sizes, leaves, terms_of
 from seedpo.rewards.scoring import ScoreNotFiniteError
 from seedpo.rewards.settings import RewardDefinitions
 from seedpo.settings import Precision, build_config
@@ -32,7 +32,8 @@ class Scoring:
     """How rewards score images.
 
     Attributes:
-        definitions: weighted sums by their names; each of their terms is scored once.
+        definitions: weighted sums and rewards on servers by their names; each term of sums is scored
+            once.
         precision: of the networks.
         batch_size: images read and scored at a time.
         device: of the networks; `None` for the GPU if there is one.
@@ -68,10 +69,10 @@ class ScoreSummary:
 
 
 def read_definitions(path: Path | None) -> Definitions:
-    """The weighted sums under ``rewards`` of a recipe, of a run's ``config.yaml``, or of a file with nothing else.
+    """The rewards that a recipe, a run's ``config.yaml``, or a file with nothing else defines under ``rewards``.
 
     Raises:
-        ConfigError: if the file or a sum cannot be used.
+        ConfigError: if the file or a definition cannot be used.
     """
     if path is None:
         return {}
@@ -147,7 +148,7 @@ def score_images(
 
     for leaf in dict.fromkeys(leaf for name in names for leaf in leaves(name, definitions)):
         try:
-            reward = build_reward(leaf, device=device, precision=scoring.precision)
+            reward = build_reward(leaf, definitions=definitions, device=device, precision=scoring.precision)
             scores[leaf] = _scores(leaf, reward, images, files, scoring)
         except SeedpoError:
             finished = [name for name in names if set(leaves(name, definitions)) <= set(scores)]
@@ -155,7 +156,7 @@ def score_images(
                 keep(table(finished))
             raise
         del reward
-        forget(leaf)
+        forget(leaf, definitions)
     return table(names)
 
 
@@ -253,19 +254,19 @@ def summarise_scores(table: ScoreTable, *, seed: int = 0) -> list[ScoreSummary]:
     return summaries
 
 
-def as_sum(summaries: Sequence[ScoreSummary], definitions: Mapping[str, object] | None = None) -> str:
+def as_sum(summaries: Sequence[ScoreSummary], definitions: Definitions | None = None) -> str:
     """YAML of a weighted sum, to be copied, in which every reward counts in its own standard deviations.
 
     Args:
         summaries: of rewards; sums among them are left out.
-        definitions: the sums.
+        definitions: the sums, and the rewards on servers, which are repeated with the sum.
 
     Raises:
         DataError: if a standard deviation is unknown or 0.
     """
-    terms = {}
+    definitions, rewards, terms = definitions or {}, {}, {}
     for summary in summaries:
-        if summary.name in (definitions or {}):
+        if terms_of(summary.name, definitions):
             continue
         if not summary.std:
             raise DataError(
@@ -273,7 +274,11 @@ def as_sum(summaries: Sequence[ScoreSummary], definitions: Mapping[str, object] 
                 "standard deviation to scale it by; score more images"
             )
         terms[summary.name] = {"weight": 1.0, "mean": _short(summary.mean), "std": _short(summary.std)}
-    return yaml.safe_dump({"rewards": {"mix": {"terms": terms}}}, sort_keys=False, default_flow_style=None).rstrip()
+        if summary.name in definitions:
+            rewards[summary.name] = definitions[summary.name].model_dump(mode="json", exclude_unset=True)
+    return yaml.safe_dump(
+        {"rewards": {**rewards, "mix": {"terms": terms}}}, sort_keys=False, default_flow_style=None
+    ).rstrip()
 
 
 def _short(value: float) -> float:

@@ -60,7 +60,7 @@ def build_scorer(name: str, *, definitions: Definitions | None = None, precision
 
     Args:
         name: as in the run's configuration.
-        definitions: weighted sums by their names.
+        definitions: weighted sums and rewards on servers by their names.
         precision: of the networks.
 
     Raises:
@@ -72,7 +72,9 @@ def build_scorer(name: str, *, definitions: Definitions | None = None, precision
         source = source_of(leaf, definitions)
         parts[leaf] = network = _network(source)
         published = source.entry is not None and source.entry.place is not None and source.place is None
-        if network is None:
+        if source.remote is not None:
+            origins.append(f"{leaf} at {source.remote.url}")
+        elif network is None:
             origins.append(f"{leaf}, which is not counted")
         elif not list(network.network.parameters()):
             origins.append("no network")
@@ -88,6 +90,8 @@ def _network(source: RewardSource) -> RewardNetwork | None:
     Raises:
         DataError: if its configuration cannot be read.
     """
+    if source.remote is not None:
+        return NO_NETWORK
     if source.entry is not None:
         if source.entry.network is None:
             return NO_NETWORK

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seedpo.protocols import Denoiser, Images, LatentReward
-from seedpo.rewards.names import Definitions, source_of
+from seedpo.rewards.names import Definitions, source_of, terms_of
 from seedpo.rewards.scoring import checked_scores
 from seedpo.rewards.settings import RewardTerm
 from seedpo.rewards.user_code import takes_timestep
@@ -74,7 +74,7 @@ class CheckedReward:
 
 
 class SummedReward:
-    """A weighted sum of rewards; see :class:`seedpo.rewards.settings.WeightedSum`.
+    """A weighted sum of rewards; see :class:`seedpo.rewards.settings.RewardDefinition`.
 
     Args:
         parts: the reward and the settings of each term.
@@ -161,7 +161,7 @@ def build_reward(
 
     Args:
         name: see the top of this module.
-        definitions: weighted sums by their names.
+        definitions: weighted sums and rewards on servers by their names.
         device: of the networks; `None` leaves them where they are.
         precision: of the networks; ``no`` is float32.
 
@@ -173,17 +173,17 @@ def build_reward(
 
 
 def _build(name: str, definitions: Definitions) -> CheckedReward:
-    if name not in definitions:
+    terms = terms_of(name, definitions)
+    if not terms:
         return CheckedReward(name, source_of(name, definitions).loader()())
-    terms = definitions[name].terms
     return CheckedReward(name, SummedReward([(_build(term, definitions), terms[term]) for term in terms]))
 
 
 def combined(name: str, definitions: Definitions, scores: Mapping[str, Tensor]) -> Tensor:
     """Scores (B,) of a name from those of its :func:`leaves`."""
-    if name not in definitions:
+    terms = terms_of(name, definitions)
+    if not terms:
         return scores[name]
-    terms = definitions[name].terms
     return added([combined(term, definitions, scores) for term in terms], list(terms.values()))
 
 
@@ -199,9 +199,9 @@ def added(scores: Sequence[Tensor], terms: Sequence[RewardTerm]) -> Tensor:
     return total
 
 
-def forget(name: str) -> None:
+def forget(name: str, definitions: Definitions | None = None) -> None:
     """Frees what was loaded for a name that is not a sum, so that another model finds its memory free."""
-    source = source_of(name)
+    source = source_of(name, definitions)
     loader: Any = source.loader()
     loader = getattr(loader, "func", loader)
     if not source.is_code and hasattr(loader, "cache_clear"):

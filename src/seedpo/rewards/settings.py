@@ -1,13 +1,16 @@
-"""Rewards that are weighted sums of others, under names of the user's own."""
+"""Rewards under names of the user's own: weighted sums of others, and those that a server computes."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from seedpo.settings import Place, Section
+from seedpo.settings import NO_EFFECT, Place, Section
+
+_ADDRESS = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 
 
 class RewardTerm(Section):
@@ -35,22 +38,90 @@ class RewardTerm(Section):
         return self
 
 
-class WeightedSum(Section):
-    """A reward that is a weighted sum: sum_i weight_i r_i, or weight_i (r_i - mean_i) / std_i where these are given."""
+def _as_address(url: str) -> str:
+    if not _ADDRESS.fullmatch(url):
+        raise ValueError(
+            "write the address of a server, such as http://127.0.0.1:8077; no user name, no ? and no # belong in it"
+        )
+    return url.rstrip("/")
 
-    terms: Annotated[dict[str, RewardTerm], Place(names="rewards")]
-    """Terms by the names of their rewards, each a weight or `weight`, `mean` and `std`."""
+
+class Remote(Section):
+    """What rewards that a server computes have in common."""
+
+    target: ClassVar[str]
+    """``module:function`` that returns the reward, from its name and these settings."""
+
+    url: Annotated[str, AfterValidator(_as_address), NO_EFFECT]
+    """Address of the server, such as `http://127.0.0.1:8077`. It may change when a run is resumed."""
+    key_env: Annotated[str | None, NO_EFFECT] = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the environment variable that holds the server's token or key, sent as `Authorization: Bearer`. The key
+    itself is written nowhere. None: nothing is sent."""
+    concurrency: Annotated[int, NO_EFFECT] = Field(4, ge=1, le=256)
+    """Requests that are under way at once, at most."""
+    timeout: Annotated[float, NO_EFFECT] = Field(120.0, gt=0.0, le=86400.0)
+    """Seconds in which a request must be answered whole."""
+    retries: Annotated[int, NO_EFFECT] = Field(5, ge=0, le=100)
+    """How often a request is repeated that did not arrive, or that the server could not answer at the time (429, 5xx).
+    The waits begin at half a second and double, up to a minute."""
+    cache: Annotated[str | None, Place(output=True), NO_EFFECT] = None
+    """SQLite file that keeps all scores, by image, prompt and the reward's version, for this run and others. None:
+    nothing is kept."""
+
+
+class HttpSettings(Remote):
+    """A reward that a server of `seedpo reward serve` computes, or another that speaks its protocol."""
+
+    target = "seedpo.rewards.remote.http_reward:http_reward"
+
+    reward: str = Field(min_length=1)
+    """The name under which the server offers it."""
+    batch_size: int = Field(16, ge=1, le=4096)
+    """Images of a request, at most, which the server scores together."""
+
+
+class RewardDefinition(Section):
+    """A reward under a name of your own: one of these keys says what it is.
+
+    A weighted sum of others is sum_i weight_i r_i, or weight_i (r_i - mean_i) / std_i where these are given.
+    """
+
+    terms: Annotated[dict[str, RewardTerm], Place(names="rewards")] = Field(default_factory=dict)
+    """Of a weighted sum: terms by the names of their rewards, each a weight or `weight`, `mean` and `std`."""
+    http: HttpSettings | None = None
+    """Of a reward that a server computes: where, and how it is asked."""
+
+    @property
+    def remote(self) -> Remote | None:
+        """How a server is asked; `None` of a weighted sum."""
+        return self.http
 
     @model_validator(mode="after")
-    def _has_terms(self) -> Self:
+    def _is_of_one_kind(self) -> Self:
+        given = [
+            key for key in type(self).model_fields if key in self.model_fields_set and getattr(self, key) is not None
+        ]
+        if len(given) != 1:
+            kinds = "terms (a weighted sum) or http (a server computes it)"
+            raise ValueError(f"give one of {kinds}, not {' and '.join(given) or 'nothing'}")
+        return self
+
+    @model_validator(mode="after")
+    def _sum_has_terms(self) -> Self:
+        if self.remote is not None:
+            return self
         if not self.terms:
             raise ValueError("a weighted sum needs at least one term, for example terms: {pickscore: 1.0}")
         if not any(term.weight for term in self.terms.values()):
             raise ValueError("every weight is 0, so that the sum judges nothing; give a term another weight")
         return self
 
+    @model_serializer(mode="wrap")
+    def _what_is_given(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in serialise(self).items() if value}
 
-Definitions = TypeVar("Definitions", bound=Mapping[str, WeightedSum])
+
+Definitions = TypeVar("Definitions", bound=Mapping[str, RewardDefinition])
 
 
 def refuse_cycles(definitions: Definitions) -> Definitions:
@@ -77,5 +148,5 @@ def refuse_cycles(definitions: Definitions) -> Definitions:
 class RewardDefinitions(Section):
     """The key that defines rewards, wherever it stands: in a recipe, in a run or in a file of its own."""
 
-    rewards: Annotated[dict[str, WeightedSum], AfterValidator(refuse_cycles)] = Field(default_factory=dict)
-    """Weighted sums of rewards, by names of your own, to be used wherever a reward is named."""
+    rewards: Annotated[dict[str, RewardDefinition], AfterValidator(refuse_cycles)] = Field(default_factory=dict)
+    """Weighted sums of rewards, and rewards on servers, by names of your own, to be used wherever a reward is named."""

@@ -110,9 +110,10 @@ def user_reward(name: str) -> UserReward:
 
 
 def takes_timestep(call: Callable[..., Any]) -> bool:
-    """Whether a reward takes a time step."""
-    if isinstance(call, UserReward):
-        return call.step_aware
+    """Whether a reward takes a time step: what its attribute ``step_aware`` says, else its parameters."""
+    step_aware = getattr(call, "step_aware", None)
+    if isinstance(step_aware, bool):
+        return step_aware
     try:
         return "timestep" in signature(call).parameters
     except (TypeError, ValueError):  # some built-in functions have no signature

@@ -32,7 +32,7 @@ from seedpo.methods.settings import (
 from seedpo.methods.weighting_settings import WeightingConfig
 from seedpo.models.settings import ModelSettings
 from seedpo.rewards.catalogue import REWARDS
-from seedpo.rewards.settings import WeightedSum, refuse_cycles
+from seedpo.rewards.settings import RewardDefinition, refuse_cycles
 from seedpo.settings import NO_EFFECT, NetworkSettings, Place, Precision, Scope, Section
 from seedpo.training.alarm_settings import AlarmsConfig
 from seedpo.training.feedback.settings import FeedbackConfig
@@ -158,8 +158,8 @@ class RunConfig(ModelSettings, TrainingConfig):
     model; for other models it must be named."""
     reward_precision: Precision = "no"
     """Precision in which the networks of rewards compute; `no`: float32."""
-    rewards: Annotated[dict[str, WeightedSum], AfterValidator(refuse_cycles)] = Field(default_factory=dict)
-    """Weighted sums of rewards, by names of your own, to be used wherever a reward is named."""
+    rewards: Annotated[dict[str, RewardDefinition], AfterValidator(refuse_cycles)] = Field(default_factory=dict)
+    """Weighted sums of rewards, and rewards on servers, by names of your own, to be used wherever a reward is named."""
     preview_vae: Annotated[str | None, Place(), OF_STEPS] = None
     """Folder or hub id of a smaller autoencoder (an AutoencoderTiny or AutoencoderKL of the same latents) that decodes
     the previews for SPO's scorer, at a fraction of the cost; None: the model's own."""
