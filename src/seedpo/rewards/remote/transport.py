@@ -135,7 +135,8 @@ class Transport:
         with start_blocking_portal() as portal:
             future = portal.start_task_soon(self._all, method, path, bodies, on_answer)
             try:
-                return future.result()
+                answers: list[Answer] = future.result()
+                return answers
             except BaseException:
                 future.cancel()
                 raise
