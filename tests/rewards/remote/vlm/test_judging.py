@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ from scipy.stats import gmean
 from seedpo.errors import ConfigError, DataError
 from seedpo.rewards.remote.vlm.answers import NEITHER, Answer, Unanswered
 from seedpo.rewards.remote.vlm.judging import asks_of, reader_of, scores_of, total_of, win_shares, words_of
-from seedpo.rewards.remote.vlm.question_files import read_questions
 from seedpo.rewards.remote.vlm.templates import ChecklistTemplate, Question, load_template
 
 PAIR, YES_NO, VISION, GENEVAL = (load_template(name) for name in ("pair", "yes-no", "vision-reward", "geneval2"))
@@ -104,15 +101,12 @@ class TestChecklists:
             (score,) = scores_of(VISION, ["a"], asks_of(VISION, ["a"]), right, aspect=None)
             assert score == pytest.approx(vision_reward(alignment, answers), rel=1e-12)
 
-    def test_soft_tifa(self, tmp_path: Path) -> None:
+    def test_soft_tifa(self) -> None:
         assert isinstance(GENEVAL, ChecklistTemplate)
-        rows = [
-            {"prompt": "three red cups", "vqa_list": [["How many cups?", "three"], ["Are they red?", "Yes"]]},
-            {"prompt": "a dog", "vqa_list": [["Is there a dog?", "Yes"]]},
-        ]  # fmt: skip
-        file = tmp_path / "questions.jsonl"
-        file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-        questions = read_questions(file, GENEVAL)
+        questions = {
+            "three red cups": [Question(text="How many cups?", answer="three"), Question(text="Are they red?")],
+            "a dog": [Question(text="Is there a dog?", answer="Yes")],
+        }
         prompts = ["a dog", "three red cups"]
         asks = asks_of(GENEVAL, prompts, questions)
         assert [(ask.rows, ask.question) for ask in asks] == [
@@ -129,9 +123,9 @@ class TestChecklists:
         assert scores_of(GENEVAL, prompts, asks, given, aspect=None, questions=questions) == pytest.approx(expected)
         mean = scores_of(GENEVAL, prompts, asks, given, aspect="mean", questions=questions)
         assert mean == pytest.approx([0.9, 0.45])
-        with pytest.raises(DataError, match="the file of questions has none for the prompt 'a cat'"):
+        with pytest.raises(DataError, match="there are no questions for the prompt 'a cat'"):
             asks_of(GENEVAL, ["a cat"], questions)
-        with pytest.raises(ConfigError, match="name a file with those of your prompts as `questions`"):
+        with pytest.raises(ConfigError, match="name a set or file with those of your prompts as `questions`"):
             asks_of(GENEVAL, ["a cat"])
 
     def test_a_missing_answer_is_a_missing_score(self) -> None:
@@ -160,21 +154,13 @@ class TestChecklists:
         assert words_of("Yes") == ("yes",)
         assert words_of("eleven") == ("eleven",)
 
-    @pytest.mark.parametrize(
-        ("line", "message"),
-        [
-            ("{", "line 2: "),
-            ("[]", "line 2: it is no object with a prompt"),
-            ('{"prompt": "a"}', "line 2: vqa_list is no list"),
-            ('{"prompt": "a", "vqa_list": [["Is it?"]]}', "line 2: entry 1 of vqa_list is no pair"),
-            ('{"prompt": "x", "vqa_list": [["Is it?", "Yes"]]}', "line 2: the prompt 'x' stands there before"),
-        ],
-    )
-    def test_files_that_cannot_be_used(self, tmp_path: Path, line: str, message: str) -> None:
-        assert isinstance(GENEVAL, ChecklistTemplate)
-        file = tmp_path / "questions.jsonl"
-        file.write_text(f'{{"prompt": "x", "vqa_list": [["Is it?", "Yes"]]}}\n{line}\n', encoding="utf-8")
-        with pytest.raises(DataError, match=message):
-            read_questions(file, GENEVAL)
-        with pytest.raises(DataError, match="cannot be read"):
-            read_questions(tmp_path / "none.jsonl", GENEVAL)
+    def test_questions_that_need_others(self) -> None:
+        """A cat that is not there is not black, and what is not there does not sit on the black cat either."""
+        questions = [Question(text="a cat?"), Question(text="black?", needs=(0,)), Question(text="on it?", needs=(1,))]
+        for right, mean in [
+            ((0.9, 0.8, 0.7), 0.8),
+            ((0.9, 0.3, 0.7), 0.4),
+            ((0.3, 0.8, 0.7), 0.1),
+            ((0.5, 0.8, 0.7), 0.5 / 3),
+        ]:
+            assert total_of(questions, right, "mean") == pytest.approx(mean)

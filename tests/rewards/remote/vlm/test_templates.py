@@ -48,8 +48,8 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ({**POINT, "aspects": {}}, "aspects: "),
         ({**POINT, "aspects": {"a": {"label": "A"}, "b": {"label": "B"}}, "bare": True}, "bare: "),
         ({**NEEDED, "kind": "pair"}, "give either choice or aspects"),
-        ({**LIST, "questions": [{"text": "q", "answer": "three"}]}, "question 1: the answer 'three' must be yes or no"),
-        ({**LIST, "questions": [{"text": "q", "only_if": 1}]}, "question 1: only_if must name an earlier question"),
+        ({**LIST, "questions": [{"text": "q", "answer": "three"}]}, "question 0: the answer 'three' must be yes or no"),
+        ({**LIST, "questions": [{"text": "q", "needs": [0]}]}, "question 0: needs must name earlier questions"),
         ({**LIST, "questions": [{"text": "q", "weight": 0}]}, "the weights of the questions must have a sum above 0"),
         (
             {**LIST, "questions": [{"text": "q", "value": "sign"}], "total": "geometric-mean"},
@@ -68,7 +68,7 @@ def test_names_that_there_are_not(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist; there are: geneval2, hpsv3-like"):
         load_template(str(tmp_path / "none.yaml"))
     (tmp_path / "bad.yaml").write_text("kind: [", encoding="utf-8")
-    with pytest.raises(ConfigError, match="template .*bad"):
+    with pytest.raises(ConfigError, match=r"template .*bad\.yaml: "):
         load_template(str(tmp_path / "bad.yaml"))
 
 

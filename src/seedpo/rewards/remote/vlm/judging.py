@@ -94,10 +94,12 @@ def questions_for(template: ChecklistTemplate, prompt: str, questions: Questions
         return template.questions
     if questions is None:
         raise ConfigError(
-            "this template has no questions of its own; name a file with those of your prompts as `questions`"
+            "this template has no questions of its own; name a set or file with those of your prompts as `questions`"
         )
     if prompt not in questions:
-        raise DataError(f"the file of questions has none for the prompt {prompt!r}; add it, or score other prompts")
+        raise DataError(
+            f"there are no questions for the prompt {prompt!r}; add it to their file, or score other prompts"
+        )
     return questions[prompt]
 
 
@@ -200,12 +202,16 @@ def win_shares(count: int, verdicts: Mapping[tuple[int, int], float | None]) -> 
 def total_of(questions: Sequence[Question], probabilities: Sequence[float], total: Total) -> float:
     """What a checklist makes of the probabilities of the right answers.
 
-    With values v_i and weights w_i: ``sum`` is sum_i w_i v_i, ``mean`` is that divided by sum_i w_i, and
+    A question is worth 0 if one that it needs is answered wrongly, or is itself worth 0 for that reason. With values
+    v_i and weights w_i: ``sum`` is sum_i w_i v_i, ``mean`` is that divided by sum_i w_i, and
     ``geometric-mean`` is the product of v_i^(w_i / sum_j w_j).
     """
+    applies: list[bool] = []
+    for question in questions:
+        applies.append(all(applies[place] and probabilities[place] > 0.5 for place in question.needs))
     values = [
-        0.0 if question.only_if is not None and probabilities[question.only_if - 1] <= 0.5 else _value(question, right)
-        for question, right in zip(questions, probabilities, strict=True)
+        _value(question, right) if asked else 0.0
+        for question, right, asked in zip(questions, probabilities, applies, strict=True)
     ]
     weights = [question.weight for question in questions]
     if total == GEOMETRIC:

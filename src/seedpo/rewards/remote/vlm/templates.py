@@ -186,9 +186,8 @@ class Question(Section):
     """What its value is multiplied by; of the geometric mean, the power."""
     value: Literal["probability", "sign"] = "probability"
     """The probability of the right answer, or 1 if it exceeds one half and else -1."""
-    only_if: int | None = Field(None, ge=1)
-    """Number, from 1, of a question whose right answer must be the more probable one; otherwise this one's value is 0.
-    A question that others depend on in this way and that has weight 0 only asks whether they apply."""
+    needs: tuple[int, ...] = ()
+    """Places, from 0, of earlier questions whose right answer must be the more probable one; otherwise the value is 0."""
 
 
 class ChecklistTemplate(_Asked):
@@ -196,7 +195,7 @@ class ChecklistTemplate(_Asked):
 
     kind: Literal["checklist"]
     questions: tuple[Question, ...] = ()
-    """The questions, the same for all prompts; none: those of each prompt come from `questions` of the reward."""
+    """The questions, the same for all prompts; none: those of each prompt come from the file that the reward names."""
     among: Literal["yes-no", "all"] = "yes-no"
     """The probability of the right answer: among yes and no alone, or among all tokens that could come first."""
     total: Total = "mean"
@@ -204,12 +203,10 @@ class ChecklistTemplate(_Asked):
 
     @model_validator(mode="after")
     def _questions_fit(self) -> Self:
-        for number, question in enumerate(self.questions, 1):
-            check_question(question, self.among, f"question {number}")
-            if question.only_if is not None and (
-                question.only_if >= number or self.questions[question.only_if - 1].only_if is not None
-            ):
-                raise ValueError(f"question {number}: only_if must name an earlier question that is always asked")
+        for place, question in enumerate(self.questions):
+            check_question(question, self.among, f"question {place}")
+            if any(not 0 <= needed < place for needed in question.needs):
+                raise ValueError(f"question {place}: needs must name earlier questions, from 0")
         if self.questions and sum(question.weight for question in self.questions) <= 0.0 and self.total != SUM:
             raise ValueError("the weights of the questions must have a sum above 0, or write total: sum")
         if self.total == GEOMETRIC and (reason := _no_geometric_mean(self)):
