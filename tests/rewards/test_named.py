@@ -142,7 +142,10 @@ class TestConfig:
     def test_what_is_refused(self) -> None:
         for tree, message in [
             ({"mix": {"terms": {}}}, r"rewards\.mix = .*needs at least one term"),
-            ({"mix": {}}, r"rewards\.mix = .*give one of terms \(a weighted sum\) or http \(a .*\), not nothing"),
+            (
+                {"mix": {}},
+                r"rewards\.mix = .*give one of terms \(a weighted sum\), http \(a .*\) or vlm \(.*\), not nothing",
+            ),
             (
                 {"mix": {"terms": {"hpsv2": 1}, "http": {"url": "http://a", "reward": "b"}}},
                 r"give one of terms .*, not terms and http",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -80,6 +80,41 @@ class HttpSettings(Remote):
     """Images of a request, at most, which the server scores together."""
 
 
+class VlmSettings(Remote):
+    """A reward that a vision-language model gives, which any server with OpenAI's chat completions offers."""
+
+    target = "seedpo.rewards.remote.vlm.reward:vlm_reward"
+
+    model: str = Field(min_length=1)
+    """Name of the model on the server, such as `Qwen/Qwen2.5-VL-7B-Instruct`. The key `url` ends in `/v1` as a rule."""
+    template: Annotated[str, Place()]
+    """What is asked, and what of the answer is the score: a template of the package (docs/remote-rewards.md lists
+    them), or a YAML file of your own."""
+    aspect: str | None = Field(None, min_length=1)
+    """Which of the template's aspects is the score; None: its usual one."""
+    questions: Annotated[str | None, Place(names="prompts")] = None
+    """Of a checklist whose questions depend on the prompt: their set or file, `geneval2@geneval2_data.jsonl`."""
+    max_side: int = Field(1024, ge=16, le=16384)
+    """Pixels of an image's longer side at most; larger images are made smaller before they are sent."""
+    max_tokens: int | None = Field(None, ge=1, le=1 << 16)
+    """Length of an answer at most, in tokens; None: as the template says."""
+    temperature: float = Field(0.0, ge=0.0, le=2.0)
+    """Of the answers; 0: the most probable one."""
+    seed: int = Field(0, ge=0)
+    """Of the server's draws. Asking again takes the next one."""
+    ask_again: int = Field(2, ge=0, le=20)
+    """How often a question is asked again whose answer cannot be read, at a temperature of at least 0.7."""
+    unanswered: Literal["error", "lowest", "mean"] = "error"
+    """What an image scores whose answers cannot be read even then. `error`: the run ends. `lowest` and `mean`: as the
+    lowest, or the mean, of the other images of its prompt that are scored with it, else of all of them. Each time a
+    line says how many there were, and why."""
+    most_unanswered: float = Field(0.1, ge=0.0, le=1.0)
+    """Share of answers that cannot be read, of all so far, above which the run ends in any case; counts from the 50th
+    answer on."""
+    body: dict[str, Any] = Field(default_factory=dict)
+    """More fields of the requests, such as `{chat_template_kwargs: {enable_thinking: false}}`."""
+
+
 class RewardDefinition(Section):
     """A reward under a name of your own: one of these keys says what it is.
 
@@ -90,11 +125,13 @@ class RewardDefinition(Section):
     """Of a weighted sum: terms by the names of their rewards, each a weight or `weight`, `mean` and `std`."""
     http: HttpSettings | None = None
     """Of a reward that a server computes: where, and how it is asked."""
+    vlm: VlmSettings | None = None
+    """Of a reward that a vision-language model gives: where it is served, and what it is asked."""
 
     @property
     def remote(self) -> Remote | None:
         """How a server is asked; `None` of a weighted sum."""
-        return self.http
+        return self.http or self.vlm
 
     @model_validator(mode="after")
     def _is_of_one_kind(self) -> Self:
@@ -102,7 +139,7 @@ class RewardDefinition(Section):
             key for key in type(self).model_fields if key in self.model_fields_set and getattr(self, key) is not None
         ]
         if len(given) != 1:
-            kinds = "terms (a weighted sum) or http (a server computes it)"
+            kinds = "terms (a weighted sum), http (a server computes it) or vlm (a vision-language model judges)"
             raise ValueError(f"give one of {kinds}, not {' and '.join(given) or 'nothing'}")
         return self
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import permutations
 
 from seedpo.errors import ConfigError, DataError
-from seedpo.rewards.remote.vlm.answers import NEITHER, Answer, Unanswered
+from seedpo.rewards.remote.vlm.answers import EMPTY, NEITHER, REFUSAL, Answer, Unanswered
 from seedpo.rewards.remote.vlm.messages import filled, harmless
 from seedpo.rewards.remote.vlm.probabilities import log_odds, probability
 from seedpo.rewards.remote.vlm.reading import read_pair, read_point
@@ -114,7 +115,9 @@ def reader_of(template: Template, aspect: str | None) -> Callable[[Answer, Ask],
             return read_point(answer, template, aspect=aspect, prompt=ask.prompt)
         if isinstance(template, PairTemplate):
             return read_pair(answer, template, aspect=aspect, prompt=ask.prompt)
-        tokens = answer.tokens or ()
+        if answer.tokens is None:
+            return Unanswered(REFUSAL if answer.refused else EMPTY, answer.text)
+        tokens = answer.tokens
         if isinstance(template, YesNoTemplate):
             odds = log_odds(tokens, template.yes_words, template.no_words)
             return of_tokens(answer, _sigmoid(odds) if odds is not None and template.score == "probability" else odds)
@@ -206,12 +209,14 @@ def total_of(questions: Sequence[Question], probabilities: Sequence[float], tota
     v_i and weights w_i: ``sum`` is sum_i w_i v_i, ``mean`` is that divided by sum_i w_i, and
     ``geometric-mean`` is the product of v_i^(w_i / sum_j w_j).
     """
-    applies: list[bool] = []
-    for question in questions:
-        applies.append(all(applies[place] and probabilities[place] > 0.5 for place in question.needs))
+
+    @cache
+    def applies(place: int) -> bool:
+        return all(probabilities[needed] > 0.5 and applies(needed) for needed in questions[place].needs)
+
     values = [
-        _value(question, right) if asked else 0.0
-        for question, right, asked in zip(questions, probabilities, applies, strict=True)
+        _value(question, right) if applies(place) else 0.0
+        for place, (question, right) in enumerate(zip(questions, probabilities, strict=True))
     ]
     weights = [question.weight for question in questions]
     if total == GEOMETRIC:

@@ -187,7 +187,7 @@ class Question(Section):
     value: Literal["probability", "sign"] = "probability"
     """The probability of the right answer, or 1 if it exceeds one half and else -1."""
     needs: tuple[int, ...] = ()
-    """Places, from 0, of earlier questions whose right answer must be the more probable one; otherwise the value is 0."""
+    """Places, from 0, of earlier questions that must be answered rightly; otherwise the value is 0."""
 
 
 class ChecklistTemplate(_Asked):
