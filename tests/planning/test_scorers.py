@@ -15,12 +15,13 @@ from seedpo.planning.meter import metering
 from seedpo.planning.scorers import Scorer, build_scorer
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.dina_lrm import dina_lrm
+from seedpo.rewards.hpsv3 import AFTER_IMAGE, BEFORE_IMAGE, INSTRUCTION, REWARD_TOKEN, hpsv3
 from seedpo.rewards.imagereward import MAX_TOKENS, imagereward
 from seedpo.rewards.networks import RewardNetwork
 from seedpo.rewards.settings import RewardDefinition
 from seedpo.rewards.spm import SD15_WEIGHTS, spm_sd15
 from tests.planning.real_runs import counted
-from tests.rewards import plain_blip, plain_dina_lrm, plain_spm
+from tests.rewards import plain_blip, plain_dina_lrm, plain_qwen2_vl, plain_spm
 from tests.rewards.tiny_clip import tiny_tokenizer
 
 MILLIONS = {
@@ -28,6 +29,7 @@ MILLIONS = {
     "pickscore": 986.1,
     "hpsv2": 986.1,
     "hpsv2.1": 986.1,
+    "hpsv3": 7748.6,
     "clipscore": 427.6,
     "aesthetic": 305.5,
     "imagereward": 446.0,
@@ -100,6 +102,20 @@ class TestEqualToScoring:
             real = counted(lambda: scorer.score_latents(noisy, prompts, timestep=torch.full((3,), 0.5)))
         assert planned + flops_of(part, "prompts", 2) == real
         assert planned > 0
+
+    def test_heads_that_share_keys(self, tmp_path: Path) -> None:
+        """All but the texts, whose length a plan only guesses."""
+        reward = hpsv3(str(plain_qwen2_vl.publish(tmp_path, plain_qwen2_vl.checkpoint())))
+        part, images = only(build_scorer(f"hpsv3@{tmp_path}")), torch.zeros(2, 3, 32, 32)
+        text = f"{AFTER_IMAGE}{INSTRUCTION.format(text_prompt='a ring')}{REWARD_TOKEN}"
+        before, after = (len(reward._ids(part)) for part in (BEFORE_IMAGE, text))
+        network = reward.network.to("meta")
+        pixels, ids = torch.zeros(2, 3, 448, 448, device="meta"), torch.zeros(2, after, dtype=int, device="meta")
+        with torch.no_grad(), metering() as meter:
+            network(pixels, ids[0, :before], ids, ids[:, 0])
+        again = hpsv3.__wrapped__(str(tmp_path))
+        assert int(meter.flops().total) == counted(lambda: again(images, ["a ring", "a ring"]))
+        assert flops_of(part, "images", 2) > 0
 
     def test_a_network_that_reads_prompt_and_image_together(self, tmp_path: Path) -> None:
         reward = imagereward(str(plain_blip.publish(tmp_path, plain_blip.checkpoint())))

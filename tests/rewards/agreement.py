@@ -21,9 +21,10 @@ from seedpo.protocols import Reward
 from seedpo.rewards.aesthetic import aesthetic
 from seedpo.rewards.clip_score import clipscore, pickscore
 from seedpo.rewards.hpsv2 import hpsv2, hpsv21
+from seedpo.rewards.hpsv3 import hpsv3
 from seedpo.rewards.imagereward import imagereward
 from seedpo.rewards.spm import SD15_WEIGHTS, spm_sd15
-from tests.rewards import plain_blip, plain_clip, plain_spm, small_checkpoints
+from tests.rewards import plain_blip, plain_clip, plain_qwen2_vl, plain_spm, small_checkpoints
 from tests.rewards.plain_pixels import as_tensor, clip_values, hps_values, picture
 from tests.rewards.small_checkpoints import CONTEXT, IMAGE_SIZE, MERGES, byte_names, vocabulary
 from tests.rewards.tiny_clip import tiny_tokenizer
@@ -73,12 +74,18 @@ def token_ids(prompt: str, *, open_clip: bool) -> list[int]:
 
 @dataclass(frozen=True)
 class Case:
-    """A reward read from a small checkpoint, and the original's score of one image; the prompts that it can read."""
+    """A reward read from a small checkpoint, and the original's score of one image.
+
+    Attributes:
+        prompts: those that it can read.
+        count: images that a test compares; fewer where they take long.
+    """
 
     name: str
     reward: Reward
     original: Callable[[Image.Image, str], float]
     prompts: Sequence[str] = tuple(PROMPTS)
+    count: int = 30
 
 
 def pickscore_case(folder: Path) -> Case:
@@ -124,6 +131,12 @@ def aesthetic_case(folder: Path) -> Case:
     return Case("aesthetic", aesthetic(str(folder)), original)
 
 
+def hpsv3_case(folder: Path) -> Case:
+    weights = plain_qwen2_vl.checkpoint()
+    reward = hpsv3(str(plain_qwen2_vl.publish(folder, weights)))
+    return Case("hpsv3", reward, plain_qwen2_vl.Plain(weights).score, count=10)
+
+
 def imagereward_case(folder: Path) -> Case:
     weights = plain_blip.checkpoint()
     reward = imagereward(str(plain_blip.publish(folder, weights)))
@@ -147,6 +160,7 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "pickscore": pickscore_case,
     "hpsv2": lambda folder: hps_case(folder, second=False),
     "hpsv2.1": lambda folder: hps_case(folder, second=True),
+    "hpsv3": hpsv3_case,
     "imagereward": imagereward_case,
     "aesthetic": aesthetic_case,
     "clipscore": clipscore_case,

@@ -197,7 +197,12 @@ class _LikeAGpu(TorchFunctionMode):
                 kwargs = {name: _cast(value, dtype) for name, value in kwargs.items()}
         if func is functional.scaled_dot_product_attention:
             named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
-            return _FusedAttention.apply(named["query"], named["key"], named["value"], self.meter)  # type: ignore[no-untyped-call]
+            query, key, value = (named[name] for name in ("query", "key", "value"))
+            if key.shape[-3] != query.shape[-3]:  # heads share keys, which kernels do not copy
+                self.meter.paused = True
+                key, value = (part.repeat_interleave(query.shape[-3] // part.shape[-3], -3) for part in (key, value))
+                self.meter.paused = False
+            return _FusedAttention.apply(query, key, value, self.meter)  # type: ignore[no-untyped-call]
         return func(*args, **kwargs)
 
 

@@ -142,6 +142,17 @@ REWARDS = Registry(
             place="xswu/HPSv2",
         ),
         RewardEntry(
+            name="hpsv3",
+            target="seedpo.rewards.hpsv3:hpsv3",
+            network="seedpo.rewards.hpsv3:hpsv3_network",
+            summary="human preference score v3: a rating by Qwen2-VL-7B, learned from HPD v3",
+            scale="mu of a normal distribution, about -5 to 15: differences are log-odds, softened by its width",
+            licence="code MIT; weights: see the model card; Qwen2-VL-7B Apache-2.0",
+            size="about 16.6 GB",
+            source="arXiv 2508.03789",
+            place="MizzenAI/HPSv3",
+        ),
+        RewardEntry(
             name="imagereward",
             target="seedpo.rewards.imagereward:imagereward",
             network="seedpo.rewards.imagereward:imagereward_network",

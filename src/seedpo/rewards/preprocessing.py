@@ -32,8 +32,8 @@ _FRACTION_BITS = 22
 def pil_resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Bicubic resampling as Pillow does it, equal bit for bit: the width first, rounded to bytes, then the height.
 
-    (Pillow 13 resizes the height first where that shrinks much more than the width, which no scorer's resizing does;
-    earlier ones, with which the scorers were published, never do.)
+    (Pillow 13 resizes the height first where that is less work, which resizing that keeps the proportions never is, but
+    HPSv3's can be; earlier ones, with which the scorers were published, never do.)
 
     Args:
         images: (B, 3, H, W) uint8.
@@ -112,6 +112,57 @@ def shorter_side(height: int, width: int, size: int) -> tuple[int, int]:
     short, long = sorted((height, width))
     longer = int(size * long / short)
     return (size, longer) if height <= width else (longer, size)
+
+
+def qwen2_vl_size(height: int, width: int, *, area: int, factor: int) -> tuple[int, int]:
+    """Height and width to which Qwen2-VL's ``smart_resize`` resizes where its least and its most pixels are equal.
+
+    Both are multiples of ``factor``. Images whose rounded sides give more pixels than ``area`` end at or below it,
+    those with fewer at or above it.
+
+    Args:
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        area: wanted number of pixels.
+        factor: side of the squares that become tokens, in pixels.
+    """
+    rounded = [max(factor, round(side / factor) * factor) for side in (height, width)]
+    pixels = rounded[0] * rounded[1]
+    if pixels > area:
+        shrink = math.sqrt((height * width) / area)
+        rounded = [math.floor(side / shrink / factor) * factor for side in (height, width)]
+    elif pixels < area:
+        grow = math.sqrt(area / (height * width))
+        rounded = [math.ceil(side * grow / factor) * factor for side in (height, width)]
+    return max(factor, rounded[0]), max(factor, rounded[1])
+
+
+def qwen2_vl_patches(images: Tensor, *, patch: int, merge: int, frames: int) -> Tensor:
+    """Images as Qwen2-VL's vision tower reads them: normalised, and cut into patches in the order of its merging.
+
+    Squares of ``merge`` x ``merge`` patches stand together, row by row, since each square becomes one token::
+
+         0  1 | 4  5
+         2  3 | 6  7        merge = 2, an image of 4 x 4 patches
+        ------+------
+         8  9 | 12 13
+        10 11 | 14 15
+
+    Args:
+        images: (B, 3, H, W) uint8; H and W are multiples of ``patch * merge``.
+        patch: side of a patch, in pixels.
+        merge: side of a square, in patches.
+        frames: how often an image is repeated, as the tower reads videos.
+
+    Returns:
+        (B * H / patch * W / patch, 3 * frames * patch * patch) float32.
+    """
+    batch, channels, height, width = images.shape
+    pixels = _normalised(images.float() / 255.0, CLIP_MEAN, CLIP_STD)
+    rows, columns = height // (patch * merge), width // (patch * merge)
+    cut = pixels.reshape(batch, channels, rows, merge, patch, columns, merge, patch).permute(0, 2, 5, 3, 6, 1, 4, 7)
+    repeated = cut.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, frames, -1, -1)
+    return repeated.reshape(batch * rows * columns * merge * merge, channels * frames * patch * patch)
 
 
 _CROP_START = {"transformers": lambda spare: spare // 2, "torchvision": lambda spare: round(spare / 2.0)}
