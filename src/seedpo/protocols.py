@@ -5,7 +5,7 @@ Siblings never import one another; they meet in these protocols and are joined i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -318,6 +318,14 @@ class Reward(Protocol):
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Tensor:
         """Scores (B,) float32, higher is better, of B images, each with its prompt."""
+
+
+@runtime_checkable
+class LaterReward(Reward, Protocol):
+    """A scorer that need not be waited for."""
+
+    def later(self, images: Images, prompts: Sequence[str]) -> Callable[[], Tensor]:
+        """Begins to score, and returns what waits for the scores (B,) and gives them."""
 
 
 @runtime_checkable

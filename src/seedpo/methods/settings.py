@@ -32,6 +32,9 @@ class SamplingConfig(Section):
     """Denoising steps of a trajectory."""
     guidance_scale: float = Field(5.0, ge=1.0)
     """Classifier-free guidance; 1 switches it off and halves the cost."""
+    prompts_at_once: Annotated[int | None, Scope(fact="judged", values=("images",), strict=True)] = Field(None, ge=1)
+    """Prompts of a roll-out that are drawn together, each with all its images. Fewer need less memory. A reward that is
+    computed elsewhere (`http`, `vlm`) judges what was drawn while the next are drawn. None: all of a roll-out."""
     eta: Annotated[float | None, Scope(fact="log_prob", values=("steps",))] = Field(None, gt=0.0, le=1.0)
     """How random the steps of roll-outs are, where steps are trained; other methods draw without. DDIM's eta, where 1
     gives the ancestral sampler; for a flow-matching model the strength a of the rule `flow.sde`. 0 has no density and

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from seedpo.methods.sources.rollouts import preference
-from seedpo.protocols import Comparisons, Reward
+from seedpo.protocols import Comparisons, LaterReward, Reward
+
+Part = TypeVar("Part")
 
 Pairing = Literal["all", "best-worst"]
 """Which two images of a prompt make a pair."""
@@ -55,19 +57,78 @@ class ImagePairing:
     equal: Tensor
 
 
-def judge(judge: Reward | Comparisons, images: Tensor, prompts: Sequence[str], *, count: int) -> Judgement:
-    """Asks a reward, or people, about images.
+@dataclass(frozen=True, kw_only=True)
+class Judged(Generic[Part]):
+    """What a roll-out drew, and what was said of it.
+
+    Attributes:
+        parts: what was drawn together, in the order of the prompts.
+        images: all images, (P K, 3, H, W), K of each prompt in succession.
+        prompts: one for each image.
+        judgement: of the images.
+    """
+
+    parts: Sequence[Part]
+    images: Tensor
+    prompts: Sequence[str]
+    judgement: Judgement
+
+
+def draw_and_judge(
+    judge: Reward | Comparisons,
+    draw: Callable[[slice], tuple[Part, Tensor]],
+    prompts: Sequence[str],
+    *,
+    count: int,
+    at_once: int | None,
+) -> Judged[Part]:
+    """Draws the images of a roll-out part by part; a reward that is computed elsewhere judges one part meanwhile.
 
     Args:
-        judge: scores images, or says of every two which is preferred.
-        images: ``count`` of each prompt in succession.
-        prompts: one for each image.
+        judge: scores images, or says of every two which is preferred; people are asked about all images together.
+        draw: what is kept of some of the prompts, and their images (p K, 3, H, W) in [0, 1] or a little beyond.
+        prompts: of the roll-out, P.
         count: images of a prompt, K.
+        at_once: prompts of a part; ``None``: all.
     """
+    size = at_once or len(prompts)
+    parts, images, answers = list[Part](), list[Tensor](), list[Callable[[], Tensor]]()
+    repeated = repeat(prompts, count)
+    for start in range(0, len(prompts), size):
+        part, drawn = draw(slice(start, start + size))
+        parts.append(part)
+        images.append(drawn)
+        if not isinstance(judge, Comparisons):
+            answers.append(asked(judge, drawn, repeat(prompts[start : start + size], count)))
+    pictures = torch.cat(images)
     if isinstance(judge, Comparisons):
-        preferences = judge.compare(images, prompts)
-        return Judgement(preferences=preferences, scores=preferences.sum(2) / (count - 1), observed={})
-    scores = judge(images, prompts).cpu().view(-1, count)
+        judgement = of_people(judge, pictures, repeated, count=count)
+    else:
+        judgement = of_scores(torch.cat([answer().cpu() for answer in answers]).view(-1, count))
+    return Judged(parts=parts, images=pictures, prompts=repeated, judgement=judgement)
+
+
+def repeat(prompts: Sequence[str], count: int) -> list[str]:
+    """Each prompt as often as it has images."""
+    return [prompt for prompt in prompts for _ in range(count)]
+
+
+def asked(reward: Reward, images: Tensor, prompts: Sequence[str]) -> Callable[[], Tensor]:
+    """What gives the scores (B,): of a reward that is computed here it has them, of another it waits for them."""
+    if isinstance(reward, LaterReward):
+        return reward.later(images, prompts)
+    scores = reward(images, prompts)
+    return lambda: scores
+
+
+def of_people(judge: Comparisons, images: Tensor, prompts: Sequence[str], *, count: int) -> Judgement:
+    """What people say of ``count`` images of each prompt in succession."""
+    preferences = judge.compare(images, prompts)
+    return Judgement(preferences=preferences, scores=preferences.sum(2) / (count - 1), observed={})
+
+
+def of_scores(scores: Tensor) -> Judgement:
+    """What rewards (P, K) say of K images of each prompt."""
     observed = {"reward": scores.mean().item(), "reward_std": scores.std(1).mean().item()}
     return Judgement(preferences=preference(scores[:, :, None], scores[:, None, :]), scores=scores, observed=observed)
 

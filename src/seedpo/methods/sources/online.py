@@ -20,7 +20,7 @@ from seedpo.core.weighting import excess
 from seedpo.methods.settings import GroupConfig, MethodConfig, SamplingConfig
 from seedpo.methods.sources.drawn_images import DrawnImages, image_groups, image_pairs
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.judging import Judgement, clear_pairs, judge
+from seedpo.methods.sources.judging import Judgement, clear_pairs, draw_and_judge, repeat
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.supplies import Supplies
 from seedpo.methods.sources.weighing import Weigher, agreed, build_weigher, teaching_of_winners
@@ -40,7 +40,7 @@ class ImageRollout:
     Args:
         policy: the model that is sampled.
         reward: scores the images, or says of every two which is preferred.
-        sampling: number of steps and guidance.
+        sampling: number of steps, guidance, and prompts that are drawn together.
         config: images and prompts per roll-out, the least gap, advantages, and who draws.
         packing: pairs or groups.
         embeddings: of the policy's prompts.
@@ -62,6 +62,7 @@ class ImageRollout:
         self.reward = reward
         self.config = config
         self.packing = packing
+        self.at_once = sampling.prompts_at_once
         self.sampler = Sampler(policy, deterministic(sampling))
         self.embeddings = embeddings or PromptEmbeddings(policy)
         self.weigher = weigher
@@ -71,17 +72,21 @@ class ImageRollout:
     ) -> tuple[DrawnImages | None, Mapping[str, float]]:
         """Units of one roll-out (``None`` if none is clear enough) and what was observed."""
         policy, count = self.policy, self.config.images_per_prompt
-        repeated = [prompt for prompt in prompts for _ in range(count)]
-        noise = draw_noise((len(repeated), *policy.latent_shape), generator=generator, device=policy.device)
-        with policy.reference() if self.config.drawn_by == "reference" else nullcontext():
-            latents = self.sampler.sample(noise, self.embeddings.of(repeated), self.embeddings.negative(len(repeated)))
-        pictures = policy.decode(latents)
-        judgement, views = agreed(self.weigher, pictures, repeated, judge(self.reward, pictures, repeated, count=count))
+        noise = draw_noise((len(prompts), count, *policy.latent_shape), generator=generator, device=policy.device)
+
+        def draw(some: slice) -> tuple[Tensor, Tensor]:
+            texts, start = repeat(prompts[some], count), noise[some].flatten(0, 1)
+            with policy.reference() if self.config.drawn_by == "reference" else nullcontext():
+                latents = self.sampler.sample(start, self.embeddings.of(texts), self.embeddings.negative(len(texts)))
+            return latents, policy.decode(latents)
+
+        judged = draw_and_judge(self.reward, draw, prompts, count=count, at_once=self.at_once)
+        judgement, views = agreed(self.weigher, judged.images, judged.prompts, judged.judgement)
         member, possible = self._members(judgement)
         of_pairs = self.packing == "pairs"
         winners = member[:, 0] if of_pairs else member[excess(judgement.scores).flatten()[member] > 0]
         teaching = teaching_of_winners(
-            self.weigher, pictures, repeated, judgement, winners=winners, lot=number, views=views
+            self.weigher, judged.images, judged.prompts, judgement, winners=winners, lot=number, views=views
         )
         observed = {**judgement.observed, f"{self.packing}_kept": len(member) / possible, **teaching.observed}
         if of_pairs:
@@ -89,11 +94,11 @@ class ImageRollout:
         if not len(member):
             return None, observed
         drawn = DrawnImages(
-            latents=latents,
-            prior_noise=noise,
+            latents=torch.cat(list(judged.parts)),
+            prior_noise=noise.flatten(0, 1),
             reward=judgement.scores.flatten(),
             advantage=self._advantages(judgement.scores),
-            **teaching.of(torch.arange(len(repeated))),
+            **teaching.of(torch.arange(len(judged.prompts))),
             prompt=torch.arange(len(prompts)).repeat_interleave(count),
             member=member,
             prompts=tuple(prompts),

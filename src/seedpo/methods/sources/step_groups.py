@@ -17,7 +17,7 @@ from seedpo.core.weighting import excess
 from seedpo.errors import ConfigError
 from seedpo.methods.settings import GroupConfig, MethodConfig, SamplingConfig, StepGroupConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.judging import judge
+from seedpo.methods.sources.judging import draw_and_judge
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.stored_steps import (
     OF_TEACHING,
@@ -124,6 +124,22 @@ class _Paths:
     end: Tensor
     log_prob: Tensor
 
+    @classmethod
+    def join(cls, parts: Sequence[_Paths]) -> _Paths:
+        """The trajectories of all prompts in succession, with the same random steps."""
+        before = [sum(len(part.latents) for part in parts[:index]) for index in range(len(parts))]
+        rows = {
+            name: torch.cat([getattr(part, name) + offset for part, offset in zip(parts, before, strict=True)], 1)
+            for name in ("start", "end")
+        }
+        return cls(
+            clean=torch.cat([part.clean for part in parts]),
+            window=parts[0].window,
+            latents=torch.cat([part.latents for part in parts]),
+            log_prob=torch.cat([part.log_prob for part in parts], 1),
+            **rows,
+        )
+
 
 class StepGroupRollout:
     """Samples G images per prompt, some of whose steps are random, and gives those steps the advantage of their image.
@@ -136,7 +152,7 @@ class StepGroupRollout:
     Args:
         policy: the model that is sampled.
         judge: scores the final images, or says of every two which is preferred.
-        sampling: number of steps, guidance and eta of the random ones.
+        sampling: number of steps, guidance, eta of the random ones, and prompts that are drawn together.
         groups: images and prompts per roll-out, which groups are kept, and what an advantage is.
         config: which steps are random.
         embeddings: of the policy's prompts.
@@ -161,6 +177,7 @@ class StepGroupRollout:
         self.judge = judge
         self.groups = groups
         self.config = config
+        self.at_once = sampling.prompts_at_once
         self.sampler = Sampler(policy, sampling)
         self.embeddings = embeddings or PromptEmbeddings(policy)
         self.weigher = weigher
@@ -171,14 +188,20 @@ class StepGroupRollout:
         self, prompts: Sequence[str], *, generator: torch.Generator, number: int = 0
     ) -> tuple[JudgedSteps | None, Mapping[str, float]]:
         """Steps of one roll-out (``None`` if no group is clear enough) and what was observed."""
+        window = self._window(generator)
+
+        def draw(some: slice) -> tuple[_Paths, Tensor]:
+            paths = self._walk(prompts[some], window, generator=generator)
+            return paths, self.policy.decode(paths.clean)
+
         count = self.groups.images_per_prompt
-        repeated = [prompt for prompt in prompts for _ in range(count)]
-        paths = self._walk(prompts, self._window(generator), generator=generator)
-        pictures = self.policy.decode(paths.clean)
-        judgement = judge(self.judge, pictures, repeated, count=count)
+        judged = draw_and_judge(self.judge, draw, prompts, count=count, at_once=self.at_once)
+        paths, judgement = _Paths.join(judged.parts), judged.judgement
         clear = judgement.clear(self.groups.min_gap)
         winners = ((excess(judgement.scores) > 0) & clear[:, None]).flatten().nonzero()[:, 0]
-        teaching = teaching_of_winners(self.weigher, pictures, repeated, judgement, winners=winners, lot=number)
+        teaching = teaching_of_winners(
+            self.weigher, judged.images, judged.prompts, judgement, winners=winners, lot=number
+        )
         observed = {**judgement.observed, "groups_kept": clear.float().mean().item(), **teaching.observed}
         if not clear.any():
             return None, observed

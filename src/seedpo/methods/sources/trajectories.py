@@ -13,7 +13,7 @@ from seedpo.core.sampling import Sampler, draw_noise
 from seedpo.core.types import StepBatch, Trajectory
 from seedpo.methods.settings import MethodConfig, ReferenceKind, SamplingConfig, TrajectoryConfig
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.judging import clear_pairs, judge
+from seedpo.methods.sources.judging import clear_pairs, draw_and_judge, repeat
 from seedpo.methods.sources.rollouts import RolloutSource
 from seedpo.methods.sources.step_pairs import StepPairs, step_batch, with_reference
 from seedpo.methods.sources.supplies import Supplies
@@ -35,7 +35,7 @@ class TrajectoryRollout:
     Args:
         policy: the model that is sampled.
         reward: ranks the final images, or says of every two which is preferred.
-        sampling: number of steps, guidance and eta.
+        sampling: number of steps, guidance, eta, and prompts that are drawn together.
         config: images and prompts per roll-out, the least gap, and what is handed out together.
         embeddings: of the policy's prompts.
         empty_pairs: whether two images with equal rewards make a pair, too, of weight 0, as in D3PO's code.
@@ -70,23 +70,25 @@ class TrajectoryRollout:
     ) -> tuple[StepPairs | None, Mapping[str, float]]:
         """Pairs of one roll-out (``None`` if no pair is clear enough) and what was observed."""
         policy, count = self.policy, self.config.images_per_prompt
-        repeated = [prompt for prompt in prompts for _ in range(count)]
         initial = draw_noise((len(prompts), *policy.latent_shape), generator=generator, device=policy.device)
-        trajectory = self.sampler.trajectory(
-            initial.repeat_interleave(count, 0),
-            self.embeddings.of(repeated),
-            self.embeddings.negative(len(repeated)),
-            generator=generator,
-        )
-        pictures = policy.decode(trajectory.latents[:, -1])
-        judgement, views = agreed(self.weigher, pictures, repeated, judge(self.reward, pictures, repeated, count=count))
+
+        def draw(some: slice) -> tuple[Trajectory, Tensor]:
+            texts, start = repeat(prompts[some], count), initial[some].repeat_interleave(count, 0)
+            conditioning, negative = self.embeddings.of(texts), self.embeddings.negative(len(texts))
+            trajectory = self.sampler.trajectory(start, conditioning, negative, generator=generator)
+            return trajectory, policy.decode(trajectory.latents[:, -1])
+
+        at_once = self.sampling.prompts_at_once
+        judged = draw_and_judge(self.reward, draw, prompts, count=count, at_once=at_once)
+        trajectory = Trajectory.cat(judged.parts)
+        judgement, views = agreed(self.weigher, judged.images, judged.prompts, judged.judgement)
         preferred = clear_pairs(judgement, pairing="all", min_gap=self.config.min_gap, with_equal=self.empty_pairs)
         teaching = teaching_of_winners(
-            self.weigher, pictures, repeated, judgement, winners=preferred.chosen, lot=number, views=views
+            self.weigher, judged.images, judged.prompts, judgement, winners=preferred.chosen, lot=number, views=views
         )
         included = teaching.included(torch.stack([preferred.chosen, preferred.rejected], 1))
         chosen, rejected = preferred.chosen[included], preferred.rejected[included]
-        kept = len(included) / (len(repeated) * (count - 1) / 2)
+        kept = len(included) / (len(judged.prompts) * (count - 1) / 2)
         observed = {**judgement.observed, "pairs_kept": kept, **teaching.observed}
         if not len(chosen):
             return None, observed
@@ -101,7 +103,7 @@ class TrajectoryRollout:
                 policy,
                 self.embeddings,
                 sampling=self.sampling,
-                rows_at_once=len(repeated),
+                rows_at_once=(at_once or len(prompts)) * count,
                 kind=self.reference,
             )
         return pairs, observed
