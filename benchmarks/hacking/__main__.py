@@ -86,7 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tasks = [task for task in every if not options.option or task.option in options.option]
     elif options.phase == "final":
         tasks = list(final_tasks(worlds, contenders, options.seeds or 5, finished(options.out)))
-    run_unfinished(tasks, run_task, options.out, processes=options.processes, label=options.phase)
+    if tasks:
+        run_unfinished(tasks, run_task, options.out, processes=options.processes, label=options.phase)
     print(f"results: {collect(options.out, [task.name for task in all_tasks()], options.out / 'results.json')}")
     return 0
 

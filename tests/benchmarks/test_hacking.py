@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from benchmarks.hacking import __main__ as command
-from benchmarks.hacking import analysis, contenders, running
+from benchmarks.hacking import analysis, contenders, page, running
 from benchmarks.hacking.analysis import DIVERSITY, ENTRIES, TRUTH, chosen, entering, final_rows, pool
 from benchmarks.hacking.contenders import CONTENDERS, PHASES, REWARD_SCALES, SECOND_OPINION, run_keys
-from benchmarks.hacking.page import against_table, draw, runs_table, tables
+from benchmarks.hacking.page import against_table, draw, ends_tables, runs_table
 from benchmarks.hacking.results import Results, collect
 from benchmarks.hacking.worlds import WORLDS
+from benchmarks.result_tables import APPENDIX_PAGE, RESULTS_PAGE
 from seedpo.core.verdicts import Difference, Outcome
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
 from seedpo.training.configuration import resolve_config
@@ -336,9 +337,9 @@ def test_tables_and_figure_hold_every_row(tmp_path: Path) -> None:
         "anchor",
         "early reset",
     ]
-    assert len(against_table(rows).splitlines()) == 3
-    assert WORLD in tables({WORLD: rows})
-    assert tables({WORLD: []}) == ""
+    assert len(against_table({WORLD: rows}).splitlines()) == 3
+    assert WORLD in ends_tables({WORLD: rows})
+    assert ends_tables({WORLD: []}) == ""
     pytest.importorskip("matplotlib")
     draw(results, "final", tmp_path / "figure.svg")
     assert (tmp_path / "figure.svg").read_text(encoding="utf-8").count('id="axes_') == 1
@@ -349,3 +350,32 @@ def test_numbers_of_a_gap_stay_finite_where_nothing_is_shared() -> None:
     assert row.against["base"][TRUTH].difference is Difference.NOT_COMPARABLE
     assert math.isnan(row.against["base"][TRUTH].gap.mean)
     assert (row.p, row.passes) == (1.0, False)
+
+
+def test_the_tables_of_both_pages_and_the_figure_follow_from_the_results(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    results = study(base=run, low_rate=lambda seed: run(seed, top=0.5), early_reset=lambda seed: run(seed, kept))
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"runs": results.runs}), "utf-8")
+    (tmp_path / "images").mkdir()
+    marks = {RESULTS_PAGE: ("worlds", "hacking"), APPENDIX_PAGE: ("hacking", "gains")}
+    for name, texts in marks.items():
+        blocks = (f"<!-- {text}: begin -->\nold\n<!-- {text}: end -->\n" for text in texts)
+        (tmp_path / name).write_text("# Title\n" + "".join(blocks) + "after\n", "utf-8")
+    assert page.main(["--results", str(file), "--docs", str(tmp_path)]) == 0
+    written = {name: (tmp_path / name).read_text("utf-8") for name in marks}
+    for text in written.values():
+        assert "old" not in text
+        assert text.startswith("# Title\n")
+        assert text.endswith("after\n")
+    (row,) = [line for line in written[RESULTS_PAGE].splitlines() if "early reset" in line]
+    assert row.endswith("| yes |")
+    (world,) = [line for line in written[RESULTS_PAGE].splitlines() if line.endswith("| 8 | 8, 0, 0, 0 |")]
+    assert world.startswith(f"| `{WORLD}` | ")
+    assert "| 0.800, 0.500 |" in world
+    assert written[APPENDIX_PAGE].count("| 5 of 5 |") == 2
+    assert f"| `{WORLD}` | early reset | own | kl-10.0 0." in written[APPENDIX_PAGE]
+    assert (tmp_path / "images" / "hacking.svg").read_text("utf-8").count("<svg") == 1
+    (tmp_path / RESULTS_PAGE).write_text("no marks", "utf-8")
+    with pytest.raises(ValueError, match="worlds: begin"):
+        page.main(["--results", str(file), "--docs", str(tmp_path)])
