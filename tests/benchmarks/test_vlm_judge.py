@@ -1,4 +1,4 @@
-"""A judge behind chat completions trains the embedded model: two steps in every test run, the rise of truth in slow ones."""
+"""A judge behind chat completions trains the embedded model: two steps in every run of tests, the rise in slow ones."""
 
 from __future__ import annotations
 
