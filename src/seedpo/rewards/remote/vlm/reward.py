@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,7 @@ class VlmReward:
             raise ConfigError(f"reward {name}: {error}") from error
         self.cache = None if settings.cache is None else ScoreCache(Path(settings.cache))
         self.version = _version(self.template, settings)
+        self._lock = Lock()
         self.asked = 0
         """Answers so far."""
         self.unanswered: Counter[str] = Counter()
@@ -186,8 +188,9 @@ class VlmReward:
         Raises:
             RewardServerError: if the settings want that, or there was too much of it.
         """
-        self.asked += count
-        self.unanswered.update(answer.reason for answer in unread)
+        with self._lock:  # another thread may score the next images
+            self.asked += count
+            self.unanswered.update(answer.reason for answer in unread)
         if not unread:
             return
         reasons = Counter(answer.reason for answer in unread).most_common()
