@@ -373,7 +373,7 @@ def test_the_tables_of_both_pages_and_the_figure_follow_from_the_results(tmp_pat
     (world,) = [line for line in written[RESULTS_PAGE].splitlines() if line.endswith("| 8 | 8, 0, 0, 0 |")]
     assert world.startswith(f"| `{WORLD}` | ")
     assert "| 0.800, 0.500 |" in world
-    assert written[APPENDIX_PAGE].count("| 5 of 5 |") == 2
+    assert written[APPENDIX_PAGE].count("| 5 of 5 |") == 3
     assert f"| `{WORLD}` | early reset | own | kl-10.0 0." in written[APPENDIX_PAGE]
     assert (tmp_path / "images" / "hacking.svg").read_text("utf-8").count("<svg") == 1
     (tmp_path / RESULTS_PAGE).write_text("no marks", "utf-8")
