@@ -30,6 +30,7 @@ MILLIONS = {
     "hpsv2": 986.1,
     "hpsv2.1": 986.1,
     "hpsv3": 7748.6,
+    **dict.fromkeys(("mps", "mps-aesthetics", "mps-detail", "mps-alignment"), 1104.6),
     "clipscore": 427.6,
     "aesthetic": 305.5,
     "imagereward": 446.0,

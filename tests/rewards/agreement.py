@@ -23,8 +23,9 @@ from seedpo.rewards.clip_score import clipscore, pickscore
 from seedpo.rewards.hpsv2 import hpsv2, hpsv21
 from seedpo.rewards.hpsv3 import hpsv3
 from seedpo.rewards.imagereward import imagereward
+from seedpo.rewards.mps import mps
 from seedpo.rewards.spm import SD15_WEIGHTS, spm_sd15
-from tests.rewards import plain_blip, plain_clip, plain_qwen2_vl, plain_spm, small_checkpoints
+from tests.rewards import plain_blip, plain_clip, plain_mps, plain_qwen2_vl, plain_spm, small_checkpoints
 from tests.rewards.plain_pixels import as_tensor, clip_values, hps_values, picture
 from tests.rewards.small_checkpoints import CONTEXT, IMAGE_SIZE, MERGES, byte_names, vocabulary
 from tests.rewards.tiny_clip import tiny_tokenizer
@@ -137,6 +138,11 @@ def hpsv3_case(folder: Path) -> Case:
     return Case("hpsv3", reward, plain_qwen2_vl.Plain(weights).score, count=10)
 
 
+def mps_case(folder: Path) -> Case:
+    weights = plain_mps.publish(folder)
+    return Case("mps", mps(str(folder)), plain_mps.Plain(weights).score)
+
+
 def imagereward_case(folder: Path) -> Case:
     weights = plain_blip.checkpoint()
     reward = imagereward(str(plain_blip.publish(folder, weights)))
@@ -161,6 +167,7 @@ CASES: dict[str, Callable[[Path], Case]] = {
     "hpsv2": lambda folder: hps_case(folder, second=False),
     "hpsv2.1": lambda folder: hps_case(folder, second=True),
     "hpsv3": hpsv3_case,
+    "mps": mps_case,
     "imagereward": imagereward_case,
     "aesthetic": aesthetic_case,
     "clipscore": clipscore_case,

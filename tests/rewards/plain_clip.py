@@ -140,6 +140,11 @@ def from_transformers(
 
 def image_embedding(clip: PlainClip, pixels: Tensor) -> Tensor:
     """Of one normalised image (3, S, S): unit length, (D,)."""
+    return unit(clip.image_projection @ normed(image_states(clip, pixels)[0], clip.last_norm))
+
+
+def image_states(clip: PlainClip, pixels: Tensor) -> Tensor:
+    """Of one normalised image (3, S, S), before the last norm: (L, W)."""
     side = clip.patches.shape[-1]
     kernel = clip.patches.flatten(1)
     squares = [
@@ -150,16 +155,21 @@ def image_embedding(clip: PlainClip, pixels: Tensor) -> Tensor:
     hidden = normed(torch.stack([clip.start, *squares]) + clip.image_places, clip.first_norm)
     for block in clip.image_blocks:
         hidden = transformed(hidden, block, clip.image_heads, clip.activation, causal=False)
-    return unit(clip.image_projection @ normed(hidden[0], clip.last_norm))
+    return hidden
 
 
 def text_embedding(clip: PlainClip, ids: list[int]) -> Tensor:
     """Of one row of token ids, taken at the highest id: unit length, (D,)."""
+    end = max(range(len(ids)), key=lambda place: (ids[place], -place))
+    return unit(clip.text_projection @ text_states(clip, ids)[end])
+
+
+def text_states(clip: PlainClip, ids: list[int]) -> Tensor:
+    """Of one row of token ids, after the last norm: (L, W)."""
     hidden = clip.words[ids] + clip.text_places[: len(ids)]
     for block in clip.text_blocks:
         hidden = transformed(hidden, block, clip.text_heads, clip.activation, causal=True)
-    end = max(range(len(ids)), key=lambda place: (ids[place], -place))
-    return unit(clip.text_projection @ normed(hidden, clip.text_norm)[end])
+    return normed(hidden, clip.text_norm)
 
 
 def transformed(hidden: Tensor, block: Block, heads: int, activation: Activation, *, causal: bool) -> Tensor:

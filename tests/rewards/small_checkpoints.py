@@ -44,19 +44,26 @@ def write_tokenizer(folder: Path) -> CLIPTokenizer:
     return tokenizer
 
 
-def write_clip(folder: Path, *, activation: str = "quick_gelu", seed: int = 0) -> dict[str, Tensor]:
+def write_clip(
+    folder: Path, *, activation: str = "quick_gelu", seed: int = 0, embedding: int = 12
+) -> dict[str, Tensor]:
     """A CLIP in transformers' format; its weights."""
     write_tokenizer(folder)
     words = len(vocabulary())
+    ends = {"hidden_act": activation, "projection_dim": embedding}
     tower = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
     ids = {"bos_token_id": words - 2, "eos_token_id": words - 1, "pad_token_id": words - 1}
     config = CLIPConfig(
-        projection_dim=12,
+        projection_dim=embedding,
         text_config=tower
         | ids
-        | {"vocab_size": words, "max_position_embeddings": CONTEXT, "hidden_act": activation, "projection_dim": 12},
-        vision_config=tower
-        | {"image_size": IMAGE_SIZE, "patch_size": PATCH, "hidden_act": activation, "projection_dim": 12},
+        | {
+            "vocab_size": words,
+            "max_position_embeddings": CONTEXT,
+            "hidden_act": activation,
+            "projection_dim": embedding,
+        },
+        vision_config=tower | {"image_size": IMAGE_SIZE, "patch_size": PATCH} | ends,
     )
     model = CLIPModel(config)
     shaken(model.state_dict(), seed=seed)

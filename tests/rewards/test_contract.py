@@ -17,7 +17,7 @@ from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.named import CheckedReward, build_reward
 from seedpo.rewards.names import latent_leaves
 from seedpo.rewards.spm import SD15_WEIGHTS, SDXL_WEIGHTS
-from tests.rewards import plain_blip, plain_dina_lrm, plain_lrm, plain_qwen2_vl, plain_spm
+from tests.rewards import plain_blip, plain_dina_lrm, plain_lrm, plain_mps, plain_qwen2_vl, plain_spm
 from tests.rewards.small_checkpoints import write_aesthetic, write_clip, write_hps
 from tests.rewards.tiny_clip import tiny_tokenizer
 from tests.scenes.drawings import some_drawings
@@ -49,6 +49,7 @@ PUBLISHED: dict[str, Callable[[Path], object]] = {
     "hpsv2": write_hps,
     "hpsv2.1": lambda folder: write_hps(folder, file="HPS_v2.1_compressed.pt", seed=1),
     "hpsv3": lambda folder: plain_qwen2_vl.publish(folder, plain_qwen2_vl.checkpoint()),
+    **dict.fromkeys(("mps", "mps-aesthetics", "mps-detail", "mps-alignment"), plain_mps.publish),
     "imagereward": lambda folder: plain_blip.publish(folder, plain_blip.checkpoint()),
     "aesthetic": write_aesthetic,
     "spm-sd15": _spm(SD15_WEIGHTS),
