@@ -125,12 +125,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--method", default="d3po", help="d3po (default), online-dpo, dgpo or another that draws")
     parser.add_argument("--templates", default="score-1-10", help="score-1-10 (default), pair, yes-no; commas between")
     parser.add_argument("--seeds", default="0,1", help="commas between (default: 0,1)")
+    parser.add_argument("--steps", type=int, default=16, help="optimiser steps of each run (default: 16)")
     options = parser.parse_args(arguments)
     cases = [(name, int(seed)) for name in options.templates.split(",") for seed in options.seeds.split(",")]
     table = [("template", "seed", "truth before", "truth after")]
     with tempfile.TemporaryDirectory() as folder:
         for name, seed in tqdm(cases, unit="run"):
-            figures = truth_of_run(options.method, name, seed=seed, folder=Path(folder) / f"{name}-{seed}")
+            place = Path(folder) / f"{name}-{seed}"
+            figures = truth_of_run(options.method, name, seed=seed, folder=place, max_steps=options.steps)
             table.append((name, str(seed), f"{figures[0]:.2f}", f"{figures[-1]:.2f}"))
     print(aligned(table))
     return 0
