@@ -45,7 +45,7 @@ RATIONAL = """\
 The user wants two mugs; a score of 4 would need both.
 # Detailed Judgement
 1. Text Faithfulness:
-## Justification: Both mugs are there, but one is blue. I take the anchor 3 and add 0.5.
+## Justification: Both mugs are there, but one is blue. I take the anchor score 3 and add 0.5.
 ## Score: 3.5
 2. Physical and Visual Quality:
 ## Justification: The handle of mug 2 floats.
@@ -109,6 +109,7 @@ class TestPublishedFormats:
             "Better: neither": 0.0,
             '{"better": "Image 1"}': 1.0,
             "Image 1 is sharper, image 2 has the cat.\nBetter: Image 2": -1.0,
+            "In light it is better: image 1.\nBetter: Image 2": -1.0,
         }.items():
             assert pair("pair", text) == verdict, text
 
@@ -129,9 +130,13 @@ READ = {
     "The image is fine.\nScore: 6 - good light": 6.0,
     "Score: 6\nScore: 6.0": 6.0,
     "Score (1-10): 3": 3.0,
+    "I start from a score 6 and take off a point.\n**Score:** 5": 5.0,
+    "A score: 6 would be too high.\n- Score: 5": 5.0,
 }
 NOT_READ = {
     "Score: 7 or maybe Score: 8": SEVERAL,
+    "Score: 7\n\nScore: 8": SEVERAL,
+    "I say score: 7, no, score: 8": SEVERAL,
     "Score: 6. On reflection, Score: 5": SEVERAL,
     "Score: 7-8": NO_NUMBER,
     "Score: 7 to 8": NO_NUMBER,

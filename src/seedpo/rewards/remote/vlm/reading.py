@@ -32,6 +32,9 @@ LONGEST = 1 << 17
 _BETWEEN = r"""(?:\s*\([^()\n]{0,20}\))?[\s*_`:=#"'\[(]*"""
 """What may stand between a label and its value: a range in brackets, and marks."""
 
+_MARKS = re.compile(r"""[\s#*_>\d.){}("'`-]*""")
+"""What may stand before a label that begins a line."""
+
 _NO_ANSWER = re.compile(
     r"\W*(?:(?:i(?:['\u2019]m| am) )?(?:very |really )?(?:sorry|unable|not able)\b"
     r"|i (?:can(?:['\u2019]t|not)|won['\u2019]t|must decline)\b|as an ai\b)",
@@ -66,9 +69,29 @@ def number_pattern(label: str, top: float) -> re.Pattern[str]:
     return re.compile(rf"{before}(?P<value>-?[0-9]{{1,6}}(?:\.[0-9]{{1,20}})?{whole}|n/a){end}", re.IGNORECASE)
 
 
+def leading(text: str, matches: Iterable[re.Match[str]]) -> list[re.Match[str]]:
+    """Those of some labels with their values that count: in lines that begin with one, if there are any; else all.
+
+    So the line ``Score: 3`` says more than a score of which the sentences before it speak.
+    """
+    lines: list[list[re.Match[str]]] = []
+    before = 0
+    for match in matches:
+        if not lines or "\n" in text[before : match.start()]:
+            lines.append([])
+        lines[-1].append(match)
+        before = match.start()
+    begun = [line for line in lines if _MARKS.fullmatch(text, _line_start(text, line[0]), line[0].start())]
+    return [match for line in begun or lines for match in line]
+
+
+def _line_start(text: str, match: re.Match[str]) -> int:
+    return text.rfind("\n", 0, match.start()) + 1
+
+
 def numbers(text: str, label: str, top: float) -> list[float | None]:
     """The different numbers after a label; ``None`` stands for N/A."""
-    found = [match["value"] for match in number_pattern(label, top).finditer(text)]
+    found = [match["value"] for match in leading(text, number_pattern(label, top).finditer(text))]
     values = [None if value.casefold() == "n/a" else float(re.match(r"[-0-9.]+", value)[0]) for value in found]  # type: ignore[index]
     return list(dict.fromkeys(values))
 
@@ -161,10 +184,8 @@ def _choice(text: str, choice: Choice) -> float | str:
     }
     words = "|".join(re.escape(word) for word in sorted(meanings, key=len, reverse=True))
     before = rf"(?<!\w){re.escape(choice.label)}{_BETWEEN}" if choice.label else r"(?<!\w)"
-    found = {
-        meanings[match[1].casefold()]
-        for match in re.finditer(rf"{before}({words})(?!\w|\s*(?:/|or\b|and\b))", text, re.IGNORECASE)
-    }
+    pattern = re.compile(rf"{before}({words})(?!\w|\s*(?:/|or\b|and\b))", re.IGNORECASE)
+    found = {meanings[match[1].casefold()] for match in leading(text, pattern.finditer(text))}
     return found.pop() if len(found) == 1 else BOTH if found else NO_CHOICE
 
 
