@@ -88,7 +88,7 @@ class VlmSettings(Remote):
     model: str = Field(min_length=1)
     """Name of the model on the server, such as `Qwen/Qwen2.5-VL-7B-Instruct`. The key `url` ends in `/v1` as a rule."""
     template: Annotated[str, Place()]
-    """What is asked, and what of the answer is the score: a template of the package (docs/remote-rewards.md lists
+    """What is asked, and what of the answer is the score: a template of the package (docs/vlm-rewards.md lists
     them), or a YAML file of your own."""
     aspect: str | None = Field(None, min_length=1)
     """Which of the template's aspects is the score; None: its usual one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ def test_those_of_the_package(name: str) -> None:
     assert template.summary
     assert "\n" not in template.summary + template.source + template.licence
     assert "{prompt}" in template.text or "{question}" in template.text
+
+
+def test_the_page_lists_them_with_their_kinds() -> None:
+    page = Path(__file__).parents[4] / "docs" / "vlm-rewards.md"
+    rows = re.findall(r"^\| `([\w-]+)` \| ([\w-]+) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == [(name, load_template(name).kind) for name in template_names()]
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
