@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -18,9 +20,14 @@ from seedpo.cli.shared import (
     read_changes,
     read_resume,
     say,
+    split_names,
 )
+from seedpo.errors import ConfigError
 
-reward_app = typer.Typer(no_args_is_help=True, help="Train a preference model on labelled pairs, and measure one.")
+reward_app = typer.Typer(
+    no_args_is_help=True,
+    help="Train a preference model on labelled pairs, measure one, and serve rewards to other machines.",
+)
 
 Recipe = Annotated[Path | None, typer.Argument(metavar="[RECIPE.yaml]", help="Recipe; else the embedded scorer.")]
 
@@ -98,6 +105,86 @@ def reward_measure_command(
     from seedpo.training.reward_run import measure_reward
 
     say(accuracy_table(measure_reward(config, progress=not quiet)))
+
+
+@reward_app.command("serve")
+def reward_serve_command(
+    rewards: Annotated[str, typer.Argument(metavar="REWARD[,REWARD]", help="Rewards, written as a recipe's `reward`.")],
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Recipe, run or other YAML file whose `rewards` may be named."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: every network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")] = 8077,
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--name", metavar="NAME", help="Name under which clients reach the server. Repeatable."),
+    ] = None,
+    token_env: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VARIABLE",
+            help="Environment variable with the token that clients must send; default: none on this machine alone, "
+            "else a random one, which is printed.",
+        ),
+    ] = None,
+    max_images: Annotated[int, typer.Option(min=1, max=4096, help="Images of a request at most.")] = 64,
+    max_megabytes: Annotated[int, typer.Option(min=1, max=2048, help="Size of a request at most.")] = 128,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: the GPU if there is one.")] = None,
+    precision: Annotated[str, typer.Option(help="Precision of the networks: no (float32), fp16 or bf16.")] = "no",
+) -> None:
+    """Serve rewards over HTTP to training runs, evaluations and `seedpo score`, here or on other machines.
+
+    So a large reward has a GPU of its own, several runs share one, and a reward with other requirements has an
+    environment of its own. Clients name the address and the reward, `http://HOST:PORT/REWARD`, wherever a reward is
+    named. The images of a request are scored in one batch; requests are scored one after the other.
+
+    Without --host only this machine reaches the server. For others, name the token's variable with --token-env, and
+    on their side with the key `key_env`; put a server with HTTPS in front on networks that you do not trust.
+
+    Examples:
+        seedpo reward serve pickscore
+
+        seedpo reward serve pickscore,hpsv2.1 --device cuda:1 --precision bf16
+
+        seedpo reward serve mix --config my-recipe.yaml --port 9000
+
+        REWARD_TOKEN=$(openssl rand -hex 24) seedpo reward serve pickscore --host 0.0.0.0 --token-env REWARD_TOKEN
+
+        seedpo train spo --set reward=http://127.0.0.1:8077/pickscore --out runs/mine
+    """
+    missing = [name for name in ("h11", "starlette", "uvicorn") if not importlib.util.find_spec(name)]
+    if missing:
+        raise ConfigError(f"seedpo reward serve needs {', '.join(missing)}: pip install 'seedpo[remote]'")
+    served = split_names(rewards)
+    if not served:
+        raise ConfigError("name a reward; `seedpo list rewards` shows them")
+    token = os.environ.get(token_env, "") if token_env is not None else None
+    if token == "":
+        raise ConfigError(f"--token-env {token_env}: this environment variable is not set; set it first")
+    quieten_libraries("transformers")
+    from seedpo.cli.scoring import checked_device
+    from seedpo.evaluation.score import read_definitions
+    from seedpo.rewards.remote.offers import Limits, build_offers
+    from seedpo.rewards.remote.serving import check_serving, serve
+    from seedpo.settings import as_precision
+
+    check_serving(token, names or ())
+    offers = build_offers(
+        served,
+        definitions=read_definitions(config),
+        device=checked_device(device),
+        precision=as_precision(precision),
+    )
+    serve(
+        offers,
+        host=host,
+        port=port,
+        token=token,
+        names=tuple(names or ()),
+        limits=Limits(images=max_images, megabytes=max_megabytes),
+        say=say,
+    )
 
 
 def accuracy_table(figures: Mapping[str, float]) -> str:

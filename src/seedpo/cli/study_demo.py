@@ -31,6 +31,7 @@ from seedpo.scenes.drawing import IMAGE_SIZE
 from seedpo.scenes.oracle import read_images
 from seedpo.scenes.shipped import evaluation_prompts
 from seedpo.scenes.taste import AVERSION, LIKING, PENALTY, TEMPERATURE
+from seedpo.servers.addresses import base_address, listen
 from seedpo.study.analysis.page import analyze_folder
 from seedpo.study.analysis.wording import findings, headline
 from seedpo.study.design import Design, new_study
@@ -38,7 +39,7 @@ from seedpo.study.folder import Study, open_study
 from seedpo.study.records import Side
 from seedpo.study.simulated import Judge, Task, simulate
 from seedpo.study.votes.store import Store
-from seedpo.study.web.serving import base_address, listen, serve, serving_aside
+from seedpo.study.web.serving import serve, serving_aside
 
 GUIDANCE: Mapping[str, float] = {"guidance-1": 1.0, "guidance-3": 3.0, "guidance-8": 8.0}
 """The candidates; raters never read these names."""

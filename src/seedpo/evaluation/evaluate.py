@@ -37,6 +37,7 @@ from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.processes import on_every_process, on_main_process
 from seedpo.protocols import Reward
 from seedpo.rewards.catalogue import REWARDS
+from seedpo.rewards.named import server_versions
 from seedpo.rewards.names import check_definitions, check_name
 
 logger = logging.getLogger(__name__)
@@ -390,7 +391,8 @@ def _reward_records(measures: Measures, *more: str | None) -> dict[str, dict[str
     return {
         name: {
             "precision": measures.scoring.precision,
-            "definition": definitions[name].model_dump(mode="json") if name in definitions else None,
+            "definition": definitions[name].deciding() if name in definitions else None,
+            **({"versions": versions} if (versions := server_versions([name], definitions)) else {}),
         }
         for name in dict.fromkeys([*measures.rewards, *filter(None, more)])
     }

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from seedpo.protocols import Denoiser, Images, LatentReward
-from seedpo.rewards.names import Definitions, source_of, terms_of
+from seedpo.rewards.names import Definitions, leaves, source_of, terms_of
 from seedpo.rewards.scoring import checked_scores
 from seedpo.rewards.settings import RewardTerm
 from seedpo.rewards.user_code import takes_timestep
@@ -177,6 +177,18 @@ def _build(name: str, definitions: Definitions) -> CheckedReward:
     if not terms:
         return CheckedReward(name, source_of(name, definitions).loader()())
     return CheckedReward(name, SummedReward([(_build(term, definitions), terms[term]) for term in terms]))
+
+
+def server_versions(names: Iterable[str], definitions: Definitions | None = None) -> dict[str, str]:
+    """The versions that servers state of those of some rewards, and of their terms, that they compute.
+
+    Raises:
+        RewardServerError: if a server does not answer.
+    """
+    parts = dict.fromkeys(leaf for name in names for leaf in leaves(name, definitions))
+    remote = [leaf for leaf in parts if source_of(leaf, definitions).remote is not None]
+    rewards: dict[str, Any] = {leaf: build_reward(leaf, definitions=definitions).reward for leaf in remote}
+    return {leaf: str(reward.version) for leaf, reward in rewards.items()}
 
 
 def combined(name: str, definitions: Definitions, scores: Mapping[str, Tensor]) -> Tensor:

@@ -102,7 +102,8 @@ def byte_batches(
         for start in range(0, len(size_rows), batch_size):
             chosen = size_rows[start : start + batch_size]
             pixels = torch.stack([_from_pil(images[row], row) for row in chosen])
-            yield chosen, pixels.permute(0, 3, 1, 2).to(device)
+            # In the memory's order too as a tensor of images is, so that sums over pixels agree to the last bit.
+            yield chosen, pixels.permute(0, 3, 1, 2).contiguous().to(device)
 
 
 def to_bytes(images: Tensor, *, first_row: int = 0) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from seedpo.settings import NO_EFFECT, Place, Section
+from seedpo.settings import NO_EFFECT, Place, Section, changes_results
 
 _ADDRESS = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 
@@ -132,6 +132,13 @@ class RewardDefinition(Section):
     def remote(self) -> Remote | None:
         """How a server is asked; `None` of a weighted sum."""
         return self.http or self.vlm
+
+    def deciding(self) -> dict[str, Any]:
+        """The keys that decide scores, as JSON values; where a server is and how it is asked do not."""
+        return {
+            kind: {key: value for key, value in part.items() if changes_results(type(self), f"{kind}.{key}")}
+            for kind, part in self.model_dump(mode="json").items()
+        }
 
     @model_validator(mode="after")
     def _is_of_one_kind(self) -> Self:

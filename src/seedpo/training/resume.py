@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +22,10 @@ from seedpo.data.pairs.fingerprints import changes_between
 from seedpo.data.settings import data_label
 from seedpo.errors import RunFolderError
 from seedpo.files import remove_leftovers
+from seedpo.methods.presets import METHODS
 from seedpo.processes import on_main_process
 from seedpo.protocols import DataReader, Fingerprint, Trainable
+from seedpo.rewards.named import server_versions
 from seedpo.run_folders import AVERAGE, WEIGHTS, Manifest, RunFolder, read_metrics
 from seedpo.settings import build_config
 from seedpo.training.best_steps import has_stopped_improving
@@ -161,6 +164,33 @@ def input_fingerprints(*parts: object) -> dict[str, Fingerprint]:
     return {key: value for reader in readers for key, value in reader.fingerprints().items()}
 
 
+REWARDS = "rewards"
+"""Key of the fingerprint of rewards on servers, which holds the version of each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedRewards:
+    """The rewards of a run that servers compute, known by their versions.
+
+    Attributes:
+        config: of the run.
+    """
+
+    config: RunConfig
+
+    def fingerprints(self) -> Mapping[str, Fingerprint]:
+        """The version of each, as its server states it; nothing if there are none.
+
+        Raises:
+            RewardServerError: if a server does not answer.
+        """
+        config = self.config
+        judge = None if METHODS[config.method].source.fixed_pairs or config.feedback.study else config.reward
+        used = (judge, config.pairs.gap_reward, *config.weighting.second_opinion, *config.evaluation.rewards)
+        versions = server_versions([name for name in used if name is not None], config.rewards)
+        return {REWARDS: dict(versions)} if versions else {}
+
+
 def _require_same_inputs(
     manifest: Manifest, inputs: Mapping[str, Fingerprint], config: TrainingConfig, where: Path
 ) -> None:
@@ -171,6 +201,11 @@ def _require_same_inputs(
     """
     for key in {**inputs, **manifest.inputs}:
         if changes := changes_between(manifest.inputs.get(key, {}), inputs.get(key, {})):
+            if key == REWARDS:
+                raise RunFolderError(
+                    f"{where} was made with other versions of rewards on servers than they state today "
+                    f"({', '.join(changes)}); serve the first versions again, or choose another --out to start anew"
+                )
             value = reduce(getattr, key.split("."), config)
             name = data_label(value) if isinstance(value, str | tuple) else value
             raise RunFolderError(

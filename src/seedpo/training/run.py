@@ -55,7 +55,7 @@ from seedpo.training.expectations import what_to_expect
 from seedpo.training.feedback.wiring import asks_people, ensure_study, human_feedback, patience
 from seedpo.training.opening import likely_mistakes, opening_lines
 from seedpo.training.reference import ReferenceRule, has_weights
-from seedpo.training.resume import start_folder
+from seedpo.training.resume import ServedRewards, start_folder
 from seedpo.training.settings import RunConfig, reward_of
 from seedpo.training.trackers import require_trackers
 from seedpo.training.trainer import Trainer
@@ -428,6 +428,7 @@ def train(
         save_before_step=asks_people(config, parts.source),
         rule=reference_rule(config, parts.policy, parts.source),
         beta=parts.beta,
+        readers=[ServedRewards(config=config)],
     )
     _say_what_is_trained(config, parts, accelerator, results=str(folder.path))
     return trainer.train(resume=resume)

@@ -14,7 +14,7 @@ accelerate). A run that was killed and resumed gives the weights and metrics of 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from shutil import copytree
@@ -94,6 +94,7 @@ class Trainer(Generic[Batch]):
         save_before_step: Callable[[], bool] | None = None,
         rule: ReferenceRule | None = None,
         beta: BetaRule | None = None,
+        readers: Sequence[object] = (),
     ) -> None:
         """Joins the parts of a run; nothing is trained or written yet.
 
@@ -115,6 +116,7 @@ class Trainer(Generic[Batch]):
                 first, so that a run that is killed within the step can begin it again.
             rule: moves the reference of the policy; ``None`` if it has no weights of its own.
             beta: changes the beta of the method, which reads it; ``None`` if it stays.
+            readers: what else tells what a run depends on, besides source and evaluator.
 
         Raises:
             ConfigError: if the accelerator does not fit the configuration, or shards the model.
@@ -132,6 +134,7 @@ class Trainer(Generic[Batch]):
         self.save_before_step = save_before_step
         self.rule = rule
         self.beta = beta
+        self.readers = readers
         self._checkpoints = Checkpoints(folder, config.checkpoints_limit)
         require_plain(self.accelerator, config.mixed_precision)
 
@@ -161,7 +164,7 @@ class Trainer(Generic[Batch]):
             if finished is not None:
                 return finished
             reference = self._on_main(lambda: reference_hash(self.policy.module))
-            inputs = self._on_main(lambda: input_fingerprints(self.source, self.evaluator))
+            inputs = self._on_main(lambda: input_fingerprints(self.source, self.evaluator, *self.readers))
             manifest, average = self._load_checkpoint(reference, inputs) if resumed else (None, None)
             with distributed(self.policy, self.accelerator, sharded=sharding_is_asked_for()) as layout:
                 run = self._start(layout, reference, inputs, manifest, average)

@@ -17,9 +17,9 @@ import pytest
 
 pytest.importorskip("uvicorn")
 
-from seedpo.study.web import connections
-from seedpo.study.web.connections import SPARE_FILES, BoundedServer, allowed_connections
-from seedpo.study.web.serving import listen
+from seedpo.servers import connections
+from seedpo.servers.addresses import listen
+from seedpo.servers.connections import SPARE_FILES, BoundedServer, allowed_connections
 from tests.study.web_studies import make_study
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"

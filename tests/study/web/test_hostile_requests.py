@@ -14,7 +14,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from seedpo.study.web.security import HEADERS, host_of, is_address, network
+from seedpo.servers.guard import HEADERS, host_of, is_address
+from seedpo.study.web.security import network
 from seedpo.study.web.serving import serving_aside
 from tests.study.web_studies import ADMIN, browsing, make_app, make_study, new_link
 

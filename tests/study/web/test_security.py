@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from seedpo.errors import DataError
-from seedpo.study.web.security import HEADERS, Limits, Pace, Secret, read_secret
+from seedpo.servers.guard import HEADERS
+from seedpo.study.web.security import Limits, Pace, Secret, read_secret
 from tests.study.web_studies import browsing, make_app, make_study, new_link
 
 IMAGE = "0123456789abcdef" * 2

@@ -17,8 +17,8 @@ import pytest
 
 from seedpo.cli.main import main
 from seedpo.errors import ConfigError
+from seedpo.servers.addresses import base_address, is_loopback, listen
 from seedpo.study.votes.store import Store
-from seedpo.study.web.serving import base_address, is_loopback, listen
 from tests.study.web_studies import ADMIN, make_study
 
 

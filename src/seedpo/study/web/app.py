@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from seedpo.errors import SeedpoError
+from seedpo.servers.guard import SEALED, Guard
 from seedpo.study import errors
 from seedpo.study.errors import Refusal
 from seedpo.study.folder import Study, open_study
@@ -23,7 +24,7 @@ from seedpo.study.votes.store import Store
 from seedpo.study.web.admin_pages import admin_pages
 from seedpo.study.web.gallery import Gallery
 from seedpo.study.web.rater_pages import rater_pages, rater_tasks
-from seedpo.study.web.security import SEALED, Guard, Limits, read_secret
+from seedpo.study.web.security import Limits, read_secret
 from seedpo.study.web.sessions import Sessions
 from seedpo.study.web.site import Paces, Site, templates, wants_page
 from seedpo.study.web.threads import Outage, Threads

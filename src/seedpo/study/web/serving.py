@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import threading
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from seedpo.errors import ConfigError
 from seedpo.files import write_aside
+from seedpo.servers.addresses import base_address, is_loopback, listen
 from seedpo.study.folder import open_study
 from seedpo.study.records import rater_labels
 from seedpo.study.votes.store import Store
@@ -124,46 +124,10 @@ def serving_aside(folder: Path, *, port: int = 0, limits: Limits | None = None) 
 
 def _server(folder: Path, **options: Any) -> uvicorn.Server:
     """A server of a study; the options are those of the application."""
+    from seedpo.servers.connections import BoundedServer, allowed_connections
     from seedpo.study.web.app import build_app
-    from seedpo.study.web.connections import BoundedServer, allowed_connections
 
     return BoundedServer(build_app(folder, **options), limit=allowed_connections())
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        ConfigError: the port is taken, or the address does not belong to this machine.
-    """
-    try:
-        kind, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(kind, socket.SOCK_STREAM)
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"--host {host} --port {port}: {error}") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(where)
-        listener.listen()
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise ConfigError(f"cannot listen on {host}, port {port}: {error}; choose another with --port") from error
-    return listener
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is reached only from this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def base_address(host: str, port: int, names: Sequence[str] = ()) -> str:
-    """What precedes a path, ``http://127.0.0.1:8000``, with the first name of the server if it has one."""
-    if host in ("0.0.0.0", "::", ""):
-        host = names[0] if names else socket.gethostname()
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def write_address(folder: Path, address: str) -> bool:

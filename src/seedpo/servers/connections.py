@@ -54,12 +54,14 @@ class Connections(ServerState):
 
     Attributes:
         limit: most connections at a time.
+        request_seconds: in which a request arrives.
         waiting: those whose request is not complete, the longest wait first (the values mean nothing).
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, request_seconds: float) -> None:
         super().__init__()
         self.limit = limit
+        self.request_seconds = request_seconds
         self.waiting: dict[BoundedProtocol, None] = {}
 
 
@@ -169,7 +171,7 @@ class BoundedProtocol(H11Protocol):
         elif self.is_answering:
             return False
         else:
-            patience = IDLE_SECONDS if self.has_asked and self.is_idle else REQUEST_SECONDS
+            patience = IDLE_SECONDS if self.has_asked and self.is_idle else self.server_state.request_seconds
         return now - self.since > patience
 
     def end(self) -> None:
@@ -211,9 +213,10 @@ class BoundedServer(uvicorn.Server):
     Args:
         app: the application.
         limit: most connections at a time.
+        request_seconds: in which a request arrives; `None`: :data:`REQUEST_SECONDS`.
     """
 
-    def __init__(self, app: ASGIApp, *, limit: int) -> None:
+    def __init__(self, app: ASGIApp, *, limit: int, request_seconds: float | None = None) -> None:
         config = uvicorn.Config(
             StrictHeaders(app),
             http=BoundedProtocol,
@@ -229,7 +232,7 @@ class BoundedServer(uvicorn.Server):
             timeout_graceful_shutdown=5,
         )
         super().__init__(config)
-        self.server_state: Connections = Connections(limit)
+        self.server_state: Connections = Connections(limit, request_seconds or REQUEST_SECONDS)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begins to listen."""

@@ -1,0 +1,1 @@
+"""What every server of the package needs: its address, bounded connections, and a guard before the application."""
