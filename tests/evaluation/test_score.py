@@ -19,10 +19,12 @@ from PIL import Image
 from seedpo.cli import main
 from seedpo.data.image_list import ListedImage
 from seedpo.data.tables.score_table import ScoreTable
-from seedpo.evaluation.score import Scoring, as_sum, score_images, summarise_scores
+from seedpo.evaluation.score import ScoreSummary, Scoring, as_sum, score_images, summarise_scores
 from seedpo.rewards import named as named_rewards
 from seedpo.rewards.named import build_reward
+from seedpo.rewards.settings import RewardDefinitions
 from seedpo.rewards.user_code import user_reward
+from seedpo.settings import build_config
 from tests.scenes.drawings import some_drawings
 
 PROMPTS = ["a large red circle on a gray background", "a small blue star on a white background"]
@@ -188,6 +190,20 @@ class TestSummaries:
         assert summary.std is None
         with pytest.raises(ValueError, match="score more images"):
             as_sum([summary])
+
+
+def test_a_sum_repeats_the_rewards_on_servers_that_it_names() -> None:
+    rewards = {"far": {"http": {"url": "http://a.example", "reward": "b"}}, "mix": {"terms": {"far": 1.0}}}
+    definitions = build_config(RewardDefinitions, {"rewards": rewards}).rewards
+    path = Path("0.png")
+    summaries = [
+        ScoreSummary(name=name, mean=1.0, interval=None, std=2.0, best=(path, 1.0), worst=(path, 1.0))
+        for name in ("far", "mix")
+    ]
+    written = yaml.safe_load(as_sum(summaries, definitions))
+    assert written == {
+        "rewards": {"far": rewards["far"], "mix": {"terms": {"far": {"weight": 1.0, "mean": 1.0, "std": 2.0}}}}
+    }
 
 
 class TestRefusals:

@@ -148,6 +148,14 @@ def test_a_weighted_sum_costs_its_terms_once() -> None:
     assert weights_of(scorer.networks) == weights_of(build_scorer("scenes-scorer").networks)
 
 
+def test_a_reward_on_a_server_costs_nothing_here() -> None:
+    mix = RewardDefinition.model_validate({"terms": {"http://127.0.0.1:8077/pickscore": 1.0, "scenes-scorer": 0.5}})
+    scorer = build_scorer("mix", definitions={"mix": mix})
+    assert weights_of(scorer.networks) == weights_of(build_scorer("scenes-scorer").networks)
+    assert scorer.unknown == []
+    assert scorer.origin == "http://127.0.0.1:8077/pickscore at http://127.0.0.1:8077; scenes-scorer"
+
+
 def test_half_precision_halves_the_weights() -> None:
     half = build_scorer("scenes-scorer", precision="bf16")
     assert {weight.dtype for weight in half.networks.parameters()} == {torch.bfloat16}

@@ -223,6 +223,11 @@ class TestOnServers:
         ]:
             assert changes_results(RunConfig, key) is changes, key
 
+    def test_what_decides_scores(self) -> None:
+        far, mix = (definitions({**FAR, **SUMS})[name].deciding() for name in ("far", "mix"))
+        assert far == {"http": {"reward": "pickscore", "batch_size": 16}}
+        assert mix["terms"]["scenes-scorer"] == {"weight": 1.0, "mean": None, "std": None}
+
     def test_a_cache_begins_beside_the_recipe(self, tmp_path: Path) -> None:
         recipe = tmp_path / "mine.yaml"
         (tmp_path / "my-clip").mkdir()

@@ -354,3 +354,13 @@ class TestCommand:
             process.wait()
         assert "Traceback" not in errors
         assert process.returncode in (0, 130)
+
+
+def test_the_server_of_the_documentation_speaks_the_protocol(drawings: Tensor) -> None:
+    page = Path("docs/remote-rewards.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {"my_score": lambda image, prompt: image.width + len(prompt) / 4.0}
+    exec(compile(code, "docs/remote-rewards.md", "exec"), names)
+    with serving.running_aside(names["app"]) as url:
+        scores = at(url, "mine")(drawings, PROMPTS)
+    assert scores.tolist() == [32.0 + len(prompt) / 4.0 for prompt in PROMPTS]

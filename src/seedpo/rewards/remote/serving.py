@@ -220,22 +220,25 @@ def serve(
 
 @contextmanager
 def serving_aside(
-    offers: Mapping[str, Offer], *, port: int = 0, token: str | None = None, limits: Limits | None = None
+    offers: Mapping[str, Offer], *, token: str | None = None, limits: Limits | None = None
 ) -> Iterator[str]:
     """Serves rewards in a thread of this process and yields the server's address.
 
     Args:
         offers: the rewards by their names.
-        port: to listen on; 0: a free one.
         token: that clients must send; `None`: none.
         limits: on requests.
-
-    Raises:
-        ConfigError: if the port cannot be used.
     """
-    listener = listen("127.0.0.1", port)
+    with running_aside(build_app(offers, token=token, limits=limits)) as address:
+        yield address
+
+
+@contextmanager
+def running_aside(app: Starlette) -> Iterator[str]:
+    """Runs an application on a free port of this machine, in a thread, and yields its address."""
+    listener = listen("127.0.0.1", 0)
     try:
-        server = _server(build_app(offers, token=token, limits=limits))
+        server = _server(app)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="rewards", daemon=True)
         thread.start()
         try:
