@@ -170,6 +170,10 @@ class TestPreviews:
         )
         with pytest.raises(ConfigError, match=r"fidelity\.previews_clamped_late: jpeg-compressibility"):
             build_source(config, policy)
+        with pytest.raises(
+            ConfigError, match=r"fidelity\.previews_clamped_late: http://a/b is on a server, and images"
+        ):
+            resolve_config("spo", small(tmp_path, reward="http://a/b", fidelity={"previews_clamped_late": True}))
 
 
 class TestLastStep:

@@ -7,7 +7,7 @@ from seedpo.errors import ConfigError
 from seedpo.methods.presets import METHODS, Preset
 from seedpo.methods.weighting_settings import LEAST_IMAGES
 from seedpo.metrics.catalogue import FEATURES, features_entry
-from seedpo.rewards.names import check_definitions, check_name, latent_leaves, leaves
+from seedpo.rewards.names import check_definitions, check_name, latent_leaves, leaves, source_of
 from seedpo.training.best_steps import check_best_steps
 from seedpo.training.scopes import refuse_idle_keys
 from seedpo.training.settings import RunConfig, data_of, reward_of
@@ -92,6 +92,12 @@ def check_latent_rewards(config: RunConfig, preset: Preset) -> None:
         raise ConfigError(
             f"reward = {name} adds {', '.join(latent)}, which scores latents, to {others}, which scores images; "
             f"{config.method} ranks its candidates by one or the other: leave one kind out"
+        )
+    remote = [leaf for leaf in images if source_of(leaf, config.rewards).remote is not None]
+    if remote and config.fidelity.previews_clamped_late:
+        raise ConfigError(
+            f"fidelity.previews_clamped_late: {', '.join(remote)} is on a server, and images travel in 8 bits; name a "
+            "reward that is computed here, or leave it out"
         )
     idle = {
         f"preview_vae = {config.preview_vae}": bool(latent and config.preview_vae),
