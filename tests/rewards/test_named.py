@@ -119,7 +119,7 @@ class TestSums:
             ({"pickscore": {"terms": {"hpsv2": 1}}}, r"rewards\.pickscore has the name of a registered reward; give"),
             ({"a/b": {"terms": {"hpsv2": 1}}}, r"rewards\.a/b could be mistaken for a path"),
             ({"file": {"terms": {"hpsv2": 1}}}, r"rewards\.file could be mistaken for .* a column"),
-            ({"mix": {"terms": {"hpsv": 1}}}, r"rewards\.mix: unknown reward 'hpsv'; did you mean 'hpsv2'\?"),
+            ({"mix": {"terms": {"hpsv": 1}}}, r"rewards\.mix: unknown reward 'hpsv'; did you mean 'hpsv[23]'\?"),
             ({"mix": {"terms": {"jpeg-compressibility@x": 1}}}, r"rewards\.mix: reward jpeg-compressibility@x: "),
         ]:
             with pytest.raises(ConfigError, match=message):
