@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from seedpo.cli.labelling import label_command
 from seedpo.cli.shared import read_changes, say
 from seedpo.errors import ConfigError, DataError
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 data_app = typer.Typer(
     no_args_is_help=True,
-    help="Labelled pairs of images: whether a set is sound, and how one in another layout becomes the usual table.",
+    help="Labelled pairs of images: whether a set is sound, how one in another layout becomes the usual table, and "
+    "what a reward would choose.",
 )
 
 SHEET, NEAR_SHEET, REPORT = "pairs.png", "near-duplicates.png", "check.json"
@@ -177,6 +179,9 @@ def convert_command(
     except OSError as error:
         raise ConfigError(f"--out {out} cannot be written: {error}") from error
     say(json.dumps(conversion.as_json(), indent=1) if as_json else "\n".join(conversion.lines()))
+
+
+data_app.command("label")(label_command)
 
 
 def _evaluation_prompts(tree: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from seedpo.cli.shared import quieten_libraries, say, split_names
 from seedpo.errors import ConfigError
 
 if TYPE_CHECKING:
+    from seedpo.data.image_list import ListedImage
     from seedpo.data.tables.score_table import ScoreTable
     from seedpo.evaluation.score import ScoreSummary
 
@@ -72,7 +73,7 @@ def score_command(
     definitions = read_definitions(config)
     partial = out.with_name(f"{out.stem}.partial{out.suffix}")
 
-    def keep(table: ScoreTable) -> None:
+    def keep(table: ScoreTable[ListedImage]) -> None:
         write_table(table, partial)
         say(f"kept: {', '.join(table.scores)} in {partial}", err=True)
 
@@ -115,7 +116,7 @@ def checked_device(name: str | None) -> str | None:
     return name
 
 
-def summary_text(table: ScoreTable, summaries: Sequence[ScoreSummary]) -> str:
+def summary_text(table: ScoreTable[ListedImage], summaries: Sequence[ScoreSummary]) -> str:
     """Mean, deviation, best and worst file of each reward, and the files that were left out."""
     prompts = len({image.prompt for image in table.images})
     count = f"{len(table.images)} {'image' if len(table.images) == 1 else 'images'}"

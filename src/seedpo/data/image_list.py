@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from glob import has_magic
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from PIL import Image
 
@@ -38,9 +38,35 @@ FILES = ("file", "file_name", "image", "path")
 _FORMS = "give one line for each image, or records with file and prompt"
 
 
+class Picture(Protocol):
+    """An image that is read when it is needed."""
+
+    @property
+    def name(self) -> str:
+        """Where it lies, for messages; that of no other."""
+
+    @property
+    def prompt(self) -> str | None:
+        """What it was made for; `None` if that is not known."""
+
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels as it stands upright.
+
+        Raises:
+            DataError: if it is not an image; the message names it.
+        """
+
+    def pixels(self) -> Image.Image:
+        """The image, upright, in RGB.
+
+        Raises:
+            DataError: if it cannot be read; the message names it.
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class ListedImage:
-    """An image file.
+    """An image file, a :class:`Picture`.
 
     Attributes:
         path: as the user's words lead to it.
@@ -49,6 +75,19 @@ class ListedImage:
 
     path: Path
     prompt: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return str(self.path)
+
+    def size(self) -> tuple[int, int]:
+        """Width and height; see :func:`size_of`."""
+        return size_of(self.path)
+
+    def pixels(self) -> Image.Image:
+        """The image; see :func:`pixels_of`."""
+        return pixels_of(self.path)
 
 
 def find_images(places: Sequence[str]) -> list[ListedImage]:

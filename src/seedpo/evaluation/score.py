@@ -14,8 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from seedpo.core.stats.bootstrap import grouped_mean_ends
-from seedpo.data.image_list import ListedImage, find_images, pixels_of, size_of, with_prompts
-from seedpo.data.tables.score_table import ScoreTable
+from seedpo.data.image_list import ListedImage, Picture, find_images, with_prompts
+from seedpo.data.tables.kept_scores import KeptBatch, KeptScores
+from seedpo.data.tables.score_table import Scored, ScoreTable
 from seedpo.errors import ConfigError, DataError, SeedpoError
 from seedpo.recipes.reading import read_recipe
 from seedpo.rewards.named import CheckedReward, build_reward, combined, forget
@@ -109,13 +110,14 @@ def listed_images(places: Sequence[str], *, prompts: Path | None, prompt: str | 
 
 
 def score_images(
-    images: Sequence[ListedImage],
+    images: Sequence[Scored],
     names: Sequence[str],
     scoring: Scoring,
     *,
     skip_unreadable: bool = False,
-    keep: Callable[[ScoreTable], object] | None = None,
-) -> ScoreTable:
+    keep: Callable[[ScoreTable[Scored]], object] | None = None,
+    kept: KeptScores | None = None,
+) -> ScoreTable[Scored]:
     """Scores images with rewards, one model in memory at a time and one batch of images.
 
     Args:
@@ -124,6 +126,7 @@ def score_images(
         scoring: how they score.
         skip_unreadable: whether images that cannot be read are left out; otherwise they are an error.
         keep: called with what is finished if a later reward fails.
+        kept: batches that an earlier call finished, with the same images and settings; new ones are added.
 
     Raises:
         ConfigError: if a name is not that of a reward.
@@ -138,8 +141,8 @@ def score_images(
     images = files.readable(images, names, scoring)
     scores: dict[str, Tensor] = {}
 
-    def table(finished: Sequence[str]) -> ScoreTable:
-        rows = [row for row, image in enumerate(images) if image.path not in files.skipped]
+    def table(finished: Sequence[str]) -> ScoreTable[Scored]:
+        rows = [row for row, image in enumerate(images) if image.name not in files.skipped]
         columns = {name: combined(name, definitions, scores)[rows] for name in finished}
         for name, values in columns.items():
             if not torch.isfinite(values).all():
@@ -149,7 +152,7 @@ def score_images(
     for leaf in dict.fromkeys(leaf for name in names for leaf in leaves(name, definitions)):
         try:
             reward = build_reward(leaf, definitions=definitions, device=device, precision=scoring.precision)
-            scores[leaf] = _scores(leaf, reward, images, files, scoring)
+            scores[leaf] = _scores(leaf, reward, images, files, scoring, kept)
         except SeedpoError:
             finished = [name for name in names if set(leaves(name, definitions)) <= set(scores)]
             if keep is not None and finished:
@@ -160,19 +163,34 @@ def score_images(
     return table(names)
 
 
-def _scores(leaf: str, reward: CheckedReward, images: Sequence[ListedImage], files: _Files, scoring: Scoring) -> Tensor:
+def _scores(
+    leaf: str,
+    reward: CheckedReward,
+    images: Sequence[Picture],
+    files: _Files,
+    scoring: Scoring,
+    kept: KeptScores | None,
+) -> Tensor:
     """One score per image, (N,); NaN for those that cannot be read."""
     scores = torch.full((len(images),), math.nan)
     with tqdm(total=len(images), desc=leaf, unit="image", disable=not scoring.progress) as bar:
         for start in range(0, len(images), scoring.batch_size):
             rows = range(start, min(start + scoring.batch_size, len(images)))
-            pixels = files.pixels(images, rows)
-            if pixels:
-                try:
-                    values = reward(list(pixels.values()), [images[row].prompt or "" for row in pixels])
-                except ScoreNotFiniteError as error:
-                    raise DataError(f"{images[list(pixels)[error.row]].path}: {error}") from error
-                scores[list(pixels)] = values.cpu()
+            batch = kept.batches.get((leaf, start)) if kept else None
+            if batch is None:
+                pixels = files.pixels(images, rows)
+                if pixels:
+                    try:
+                        values = reward(list(pixels.values()), [images[row].prompt or "" for row in pixels])
+                    except ScoreNotFiniteError as error:
+                        raise DataError(f"{images[list(pixels)[error.row]].name}: {error}") from error
+                    scores[list(pixels)] = values.cpu()
+                if kept:
+                    skipped = {name: files.skipped[name] for row in rows if (name := images[row].name) in files.skipped}
+                    kept.add(leaf, start, KeptBatch(scores=scores[list(rows)].tolist(), skipped=skipped))
+            else:
+                scores[list(rows)] = torch.tensor(batch.scores)
+                files.skipped.update(batch.skipped)
             bar.update(len(rows))
     return scores
 
@@ -187,22 +205,22 @@ class _Files:
     """
 
     skip_unreadable: bool
-    skipped: dict[Path, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
-    def readable(self, images: Sequence[ListedImage], names: Sequence[str], scoring: Scoring) -> list[ListedImage]:
+    def readable(self, images: Sequence[Scored], names: Sequence[str], scoring: Scoring) -> list[Scored]:
         """Images whose head can be read, and whose size suits all rewards; checked before anything is scored."""
         needed = {leaf: side for name in names for leaf, side in image_sizes(name, scoring.definitions).items()}
         readable = []
         for image in tqdm(images, desc="checking files", disable=not scoring.progress, leave=False):
             try:
-                size = size_of(image.path)
+                size = image.size()
             except DataError as error:
-                self._skip(image.path, error)
+                self._skip(image.name, error)
                 continue
             for leaf, side in needed.items():
                 if size != (side, side):
                     raise DataError(
-                        f"{image.path} has {size[0]} x {size[1]} pixels; {leaf} reads images of {side} x {side} only"
+                        f"{image.name} has {size[0]} x {size[1]} pixels; {leaf} reads images of {side} x {side} only"
                     )
             readable.append(image)
         if not readable:
@@ -211,25 +229,25 @@ class _Files:
             )
         return readable
 
-    def pixels(self, images: Sequence[ListedImage], rows: range) -> dict[int, Image.Image]:
+    def pixels(self, images: Sequence[Picture], rows: range) -> dict[int, Image.Image]:
         """The images of rows that can be decoded."""
         pixels: dict[int, Image.Image] = {}
         for row in rows:
-            path = images[row].path
-            if path not in self.skipped:
+            name = images[row].name
+            if name not in self.skipped:
                 try:
-                    pixels[row] = pixels_of(path)
+                    pixels[row] = images[row].pixels()
                 except DataError as error:
-                    self._skip(path, error)
+                    self._skip(name, error)
         return pixels
 
-    def _skip(self, path: Path, error: DataError) -> None:
+    def _skip(self, name: str, error: DataError) -> None:
         if not self.skip_unreadable:
             raise DataError(f"{error}; {_FIX}") from error
-        self.skipped[path] = str(error)
+        self.skipped[name] = str(error)
 
 
-def summarise_scores(table: ScoreTable, *, seed: int = 0) -> list[ScoreSummary]:
+def summarise_scores(table: ScoreTable[ListedImage], *, seed: int = 0) -> list[ScoreSummary]:
     """Mean with its interval, standard deviation, best and worst of each reward.
 
     The interval is the 95 % percentile bootstrap over prompts, each with all of its images, since images of one prompt

@@ -64,6 +64,9 @@ SCHEMA = pa.schema(
 )
 """Columns of parquet; the package ``datasets`` reads those of images as images."""
 
+MARGIN = "margin"
+"""Column of a table that a reward labelled: by how much it prefers the first image."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TablePair:
@@ -75,6 +78,7 @@ class TablePair:
         rejected: the other image.
         probability: that the first is preferred, 0.5 to 1.
         source: where it comes from.
+        margin: by how much a reward prefers the first image; `None` if people chose.
     """
 
     prompt: str
@@ -82,6 +86,7 @@ class TablePair:
     rejected: StoredImage
     probability: float
     source: str
+    margin: float | None = None
 
 
 class PairTable(Protocol):
@@ -107,12 +112,18 @@ class PairTable(Protocol):
 
 
 class ParquetTable:
-    """A parquet file that holds the images as they are stored."""
+    """A parquet file that holds the images as they are stored.
+
+    Args:
+        path: where it is written.
+        margins: whether it has a column of margins.
+    """
 
     image_folder: Path | None = None
 
-    def __init__(self, path: Path) -> None:
-        self._writer = pq.ParquetWriter(path, SCHEMA, compression="none", use_dictionary=False)
+    def __init__(self, path: Path, *, margins: bool = False) -> None:
+        self._schema = _with_margins(SCHEMA) if margins else SCHEMA
+        self._writer = pq.ParquetWriter(path, self._schema, compression="none", use_dictionary=False)
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
 
@@ -120,7 +131,7 @@ class ParquetTable:
         """Writes a pair."""
         images = [_image(pair.chosen, "chosen"), _image(pair.rejected, "rejected")]
         cells = (pair.prompt, *images, pair.probability, printable(pair.source))
-        self._rows.append(dict(zip(COLUMNS, cells, strict=True)))
+        self._rows.append(dict(zip(COLUMNS, cells, strict=True)) | {MARGIN: pair.margin})
         self._bytes += sum(len(image["bytes"]) for image in images)
         if len(self._rows) == ROW_GROUP or self._bytes > ROW_GROUP_BYTES:
             self._flush()
@@ -132,8 +143,15 @@ class ParquetTable:
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
+            self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
         self._rows, self._bytes = [], 0
+
+
+def _with_margins(schema: pa.Schema) -> pa.Schema:
+    features = _FEATURES | {MARGIN: {"dtype": "float64", "_type": "Value"}}
+    return schema.append(pa.field(MARGIN, pa.float64())).with_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
 
 
 class PathTable:

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seedpo.data.image_list import ListedImage
+from seedpo.data.image_list import ListedImage, Picture
 from seedpo.data.settings import SCORE_COLUMNS
 from seedpo.data.text import csv_text
 from seedpo.errors import ConfigError
@@ -21,23 +21,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Scored = TypeVar("Scored", bound=Picture, covariant=True)
+
+
 @dataclass(frozen=True, kw_only=True)
-class ScoreTable:
+class ScoreTable(Generic[Scored]):
     """Scores of images.
 
     Attributes:
         images: the images, each with its prompt.
         scores: (N,) float32 of each reward, by its name; finite.
-        skipped: images that could not be read, and why.
+        skipped: names of images that could not be read, and why.
     """
 
-    images: Sequence[ListedImage]
+    images: Sequence[Scored]
     scores: Mapping[str, Tensor]
-    skipped: Mapping[Path, str] = field(default_factory=dict)
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
     def columns(self) -> dict[str, list[Any]]:
         """The table by columns: ``file``, ``prompt``, and one for each reward."""
-        files = [image.path.as_posix() for image in self.images]
+        files = [Path(image.name).as_posix() for image in self.images]
         names: dict[str, list[Any]] = dict(
             zip(SCORE_COLUMNS, (files, [image.prompt for image in self.images]), strict=True)
         )
@@ -59,7 +62,7 @@ def check_out(out: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"--out {out}: {parent} is a file, not a folder; give another place")
 
 
-def write_table(table: ScoreTable, out: Path) -> None:
+def write_table(table: ScoreTable[ListedImage], out: Path) -> None:
     """Writes a table; the ending of the name is its format. It is there whole or not at all."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with write_aside(out) as aside:
