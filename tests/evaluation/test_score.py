@@ -128,7 +128,9 @@ class TestTables:
         monkeypatch.setattr(
             "seedpo.evaluation.score.build_reward", lambda name, **s: (order.append(f"+{name}"), build(name, **s))[1]
         )
-        monkeypatch.setattr("seedpo.evaluation.score.forget", lambda name: (order.append(f"-{name}"), forget(name)))
+        monkeypatch.setattr(
+            "seedpo.evaluation.score.forget", lambda name, sums: (order.append(f"-{name}"), forget(name, sums))
+        )
         assert score("im", "--reward", "scenes-scorer,score_code:bright", "--out", "a.csv") == 0
         assert order == ["+scenes-scorer", "-scenes-scorer", "+score_code:bright", "-score_code:bright"]
 
