@@ -109,6 +109,14 @@ REWARDS = Registry(
             source="arXiv 2305.13301",
         ),
         RewardEntry(
+            name="ocr",
+            target="seedpo.rewards.ocr:ocr",
+            summary="how much of the text in a prompt's double quotes is read in the image (extra ocr)",
+            scale="share of characters that are right, in [0, 1]",
+            licence="rule: Apache-2.0, as seedpo; engine and its models: Apache-2.0",
+            source="arXiv 2505.05470",
+        ),
+        RewardEntry(
             name="pickscore",
             target="seedpo.rewards.clip_score:pickscore",
             network="seedpo.rewards.clip_score:pickscore_network",
