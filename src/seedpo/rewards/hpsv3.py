@@ -37,7 +37,7 @@ from seedpo.errors import DataError
 from seedpo.files import require_regular
 from seedpo.protocols import Images
 from seedpo.rewards.checkpoints import fill, located
-from seedpo.rewards.clip import TOKENIZER_PARTS, configuration_at, has_tokenizer, read_configuration
+from seedpo.rewards.clip import TOKENIZER_PARTS, configuration_at, has_tokenizer
 from seedpo.rewards.networks import RewardNetwork, on_meta
 from seedpo.rewards.preprocessing import pil_resize, qwen2_vl_patches, qwen2_vl_size
 from seedpo.rewards.scoring import score_in_batches
@@ -315,9 +315,8 @@ def hpsv3(place: str | None = None) -> HPSv3:
 
 def hpsv3_network(place: str | None = None) -> RewardNetwork:
     """HPSv3 without weights; images count as squares, texts as an empty prompt of four letters a token."""
-    file = None if place is None else Path(place) / "config.json"
-    configuration = read_configuration(file) if file is not None and file.is_file() else QWEN2_VL_7B
-    network = on_meta(lambda: _without_weights(configuration, origin=file or NAME))
+    configuration = configuration_at(place, QWEN2_VL_7B)
+    network = on_meta(lambda: _without_weights(configuration, origin=place or NAME))
     side, _ = qwen2_vl_size(1024, 1024, area=AREA, factor=square_of(network))
 
     def score(count: int) -> Tensor:

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -155,7 +155,8 @@ class CrossModel(nn.Module):
 
     def forward(self, patches: Tensor, tokens: Tensor, kept: Tensor) -> Tensor:
         """Patches (B, N, W)."""
-        for across, among in self.layers:
+        for block in self.layers:
+            across, among = cast(nn.ModuleList, block)
             patches = among(across(patches, tokens, kept))
         return patches
 
@@ -191,8 +192,8 @@ class MPSNetwork(nn.Module):
     def states(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Projected states (B, L, W) of all tokens, padded places too, and of the first end token (B, W)."""
         read = self.model.text_model(input_ids=input_ids)
-        project = self.model.text_projection
-        return project(read.last_hidden_state), project(read.pooler_output)
+        tokens, ends = (self.model.text_projection(part) for part in (read.last_hidden_state, read.pooler_output))
+        return cast(Tensor, tokens), cast(Tensor, ends)
 
     def forward(self, pixels: Tensor, tokens: Tensor, embeddings: Tensor, kept: Tensor) -> Tensor:
         """Scores (B,) float32 of normalised images (B, 3, S, S), under prompts that are read already."""
@@ -363,7 +364,7 @@ def _with_weights(name: str, place: str | None, optional: Sequence[str]) -> Path
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """Attention (B, N, W) of queries (B, N, W), cut into heads, to keys and values (B, 1, M, 64) of all heads."""
-    heads = query.unflatten(-1, (-1, HEAD_WIDTH)).transpose(1, 2)
+    heads = query.reshape(*query.shape[:-1], -1, HEAD_WIDTH).transpose(1, 2)
     key, value = (part.expand(-1, heads.shape[1], -1, -1) for part in (key, value))
     return scaled_dot_product_attention(heads, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
 
