@@ -200,7 +200,8 @@ class MPSNetwork(nn.Module):
         seen = self.model.vision_model(pixel_values=pixels.to(self.model.dtype)).last_hidden_state
         first = self.cross_model(self.model.visual_projection(seen), tokens, kept)[:, 0]
         cosines = (normalize(first.float(), dim=-1) * embeddings).sum(-1)
-        return cosines * self.model.logit_scale.float().exp()
+        scores: Tensor = cosines * self.model.logit_scale.float().exp()
+        return scores
 
 
 def kept_tokens(tokens: Tensor, condition: Tensor) -> Tensor:
