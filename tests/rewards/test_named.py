@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +14,9 @@ from torch import Tensor
 from seedpo.errors import ConfigError, DataError
 from seedpo.recipes.reading import read_recipe
 from seedpo.rewards.clip_score import pickscore
-from seedpo.rewards.named import CheckedReward, build_reward, combined, forget
+from seedpo.rewards.named import CheckedReward, SummedReward, build_reward, combined, forget
 from seedpo.rewards.names import check_definitions, image_sizes, leaves, source_of
+from seedpo.rewards.remote import http_reward
 from seedpo.rewards.settings import HttpSettings, RewardTerm
 from seedpo.scenes.shipped import scenes_scorer
 from seedpo.settings import build_config, changes_results
@@ -268,3 +272,74 @@ class TestChecks:
         assert {parameter.dtype for parameter in scorer.model.parameters()} == {torch.bfloat16}  # type: ignore[attr-defined]
         build_reward("scenes-scorer")
         assert {parameter.dtype for parameter in scorer.model.parameters()} == {torch.float32}  # type: ignore[attr-defined]
+
+
+class TestLater:
+    """What is computed elsewhere is asked at once, and waited for when its scores are needed."""
+
+    class Far:
+        """Answers after it was told to."""
+
+        def __init__(self) -> None:
+            self.answering = threading.Event()
+            self.under_way: list[int] = []
+
+        def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+            self.under_way.append(len(images))
+            assert self.answering.wait(30)
+            return images.mean((1, 2, 3)) + len(prompts)
+
+    def test_it_is_not_waited_for(self, images: Tensor) -> None:
+        far = self.Far()
+        reward = CheckedReward("far", far, elsewhere=True)
+        waits = [reward.later(images[:1], PROMPTS[:1]), reward.later(images, PROMPTS)]
+        far.answering.set()
+        assert torch.equal(waits[1](), reward(images, PROMPTS))
+        assert torch.equal(waits[0](), reward(images[:1], PROMPTS[:1]))
+        assert far.under_way == [1, 2, 2, 1], "in the order in which it was asked, one call at a time"
+
+    def test_what_is_computed_here_is_computed_at_once(self, images: Tensor) -> None:
+        asked: list[int] = []
+
+        def here(images: Tensor, prompts: Sequence[str]) -> Tensor:
+            asked.append(len(images))
+            return images.mean((1, 2, 3))
+
+        wait = CheckedReward("here", here).later(images, PROMPTS)
+        assert asked == [2]
+        assert torch.equal(wait(), images.mean((1, 2, 3)))
+        assert asked == [2]
+
+    def test_of_a_sum_the_terms_elsewhere_are_asked_first(self, images: Tensor) -> None:
+        far, seen = self.Far(), list[list[int]]()
+
+        def here(images: Tensor, prompts: Sequence[str]) -> Tensor:
+            for _ in range(1000):  # the other thread has taken the question, or will
+                if far.under_way:
+                    break
+                time.sleep(0.01)
+            seen.append(list(far.under_way))
+            far.answering.set()
+            return images.amax((1, 2, 3))
+
+        parts = [
+            (CheckedReward("here", here), RewardTerm(weight=2.0)),
+            (CheckedReward("far", far, elsewhere=True), RewardTerm(weight=1.0)),
+        ]
+        reward = CheckedReward("mix", SummedReward(parts))
+        assert reward.elsewhere
+        scores = reward.later(images, PROMPTS)()
+        assert seen == [[2]]
+        assert torch.equal(scores, reward(images, PROMPTS))
+
+    def test_its_error_is_raised_when_it_is_waited_for(self, images: Tensor) -> None:
+        wait = CheckedReward("far", lambda images, prompts: torch.tensor([1.0, math.nan]), elsewhere=True).later(
+            images, PROMPTS
+        )
+        with pytest.raises(DataError, match="reward far returned nan for image 1"):
+            wait()
+
+    def test_a_reward_of_a_server_is_computed_elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(http_reward, "http_reward", lambda name, settings: lambda images, prompts: torch.zeros(2))
+        assert build_reward("far", definitions=definitions(FAR)).elsewhere
+        assert not build_reward("jpeg-compressibility").elsewhere

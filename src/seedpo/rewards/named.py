@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 import torch
@@ -24,11 +25,21 @@ class CheckedReward:
     Args:
         name: as the user wrote it.
         reward: returns the scores.
+        elsewhere: whether they are computed elsewhere, so that this process need not wait for them.
     """
 
-    def __init__(self, name: str, reward: Callable[..., Tensor]) -> None:
+    def __init__(self, name: str, reward: Callable[..., Tensor], *, elsewhere: bool = False) -> None:
         self.name = name
         self.reward = reward
+        # One call at a time: its bound of requests at once is that of the reward.
+        self._line = ThreadPoolExecutor(1, thread_name_prefix=f"reward {name}") if elsewhere else None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it, or a term of a sum, is computed elsewhere."""
+        if isinstance(self.reward, SummedReward):
+            return any(reward.elsewhere for reward, _ in self.reward.parts)
+        return self._line is not None
 
     @property
     def step_blind(self) -> tuple[str, ...]:
@@ -72,6 +83,26 @@ class CheckedReward:
         scores = self.reward(images, prompts, timestep=timestep) if aware else self.reward(images, prompts)
         return checked_scores(scores, prompts, reward=self.name)
 
+    def later(self, images: Images, prompts: Sequence[str]) -> Callable[[], Tensor]:
+        """Begins to score finished images, and returns what waits for the scores (B,) and gives them.
+
+        What is computed here is computed at once, after what is computed elsewhere was asked.
+
+        Args:
+            images: as for a call.
+            prompts: one for each image.
+
+        Raises:
+            DataError: as a call; of what is computed elsewhere when it is waited for.
+        """
+        if isinstance(self.reward, SummedReward):
+            wait = self.reward.later(images, prompts)
+            return lambda: checked_scores(wait(), prompts, reward=self.name)
+        if self._line is not None:
+            return self._line.submit(self, images, prompts).result
+        scores = self(images, prompts)
+        return lambda: scores
+
 
 class SummedReward:
     """A weighted sum of rewards; see :class:`seedpo.rewards.settings.RewardDefinition`.
@@ -99,6 +130,12 @@ class SummedReward:
         return added(
             [reward(images, prompts, timestep=timestep) for reward, _ in self.parts], [term for _, term in self.parts]
         )
+
+    def later(self, images: Images, prompts: Sequence[str]) -> Callable[[], Tensor]:
+        """What waits for the scores (B,); see :meth:`CheckedReward.later`."""
+        order = sorted(range(len(self.parts)), key=lambda index: not self.parts[index][0].elsewhere)
+        waits = {index: self.parts[index][0].later(images, prompts) for index in order}
+        return lambda: added([waits[index]() for index in range(len(waits))], [term for _, term in self.parts])
 
 
 class CheckedLatents:
@@ -175,7 +212,8 @@ def build_reward(
 def _build(name: str, definitions: Definitions) -> CheckedReward:
     terms = terms_of(name, definitions)
     if not terms:
-        return CheckedReward(name, source_of(name, definitions).loader()())
+        source = source_of(name, definitions)
+        return CheckedReward(name, source.loader()(), elsewhere=source.remote is not None)
     return CheckedReward(name, SummedReward([(_build(term, definitions), terms[term]) for term in terms]))
 
 
