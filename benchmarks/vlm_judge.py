@@ -122,10 +122,10 @@ def truth_of_run(method: str, template: str, *, seed: int, folder: Path, **chang
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.vlm_judge", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--method", default="d3po", help="d3po (default), online-dpo, dgpo or another that draws")
+    parser.add_argument("--method", default="flow-grpo", help="flow-grpo (default), d3po, dgpo or another that draws")
     parser.add_argument("--templates", default="score-1-10", help="score-1-10 (default), pair, yes-no; commas between")
     parser.add_argument("--seeds", default="0,1", help="commas between (default: 0,1)")
-    parser.add_argument("--steps", type=int, default=16, help="optimiser steps of each run (default: 16)")
+    parser.add_argument("--steps", type=int, default=24, help="optimiser steps of each run (default: 24)")
     options = parser.parse_args(arguments)
     cases = [(name, int(seed)) for name in options.templates.split(",") for seed in options.seeds.split(",")]
     table = [("template", "seed", "truth before", "truth after")]

@@ -19,7 +19,7 @@ from seedpo.rewards.named import build_reward
 from seedpo.rewards.remote.vlm.templates import load_template
 from seedpo.rewards.settings import RewardDefinition, VlmSettings
 from tests.rewards.remote.stand_in import as_json
-from tests.rewards.remote.vlm.judge import chat, judged_by, reward_of
+from tests.rewards.remote.vlm.judge import chat, judged_by, reward_of, shown
 
 
 def grays(*values: int) -> Tensor:
@@ -342,5 +342,11 @@ class TestAsANamedReward:
         with judged_by(lambda images, words: "secret-7?") as server, caplog.at_level(logging.DEBUG):
             with pytest.raises(RewardServerError) as caught:
                 reward_of(server, "score-1-10", key_env="JUDGE_KEY", ask_again=0)(grays(1), ["a"])
+            keys = {"key_env": "JUDGE_KEY", "unanswered": "mean", "most_unanswered": 1.0, "ask_again": 0}
+            server.answer = lambda method, path, body: as_json(
+                chat(rating(shown(body), "") if gray(shown(body)[0]) else "secret-7?")
+            )
+            reward_of(server, "score-1-10", **keys)(grays(0, 50), ["a", "a"])
             assert server.asked[0][2].get("authorization") == "Bearer secret-7"
+        assert "for example '***?'" in caplog.text
         assert "secret-7" not in str(caught.value) + caplog.text

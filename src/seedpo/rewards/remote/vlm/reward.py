@@ -210,7 +210,7 @@ class VlmReward:
             most = f"most_unanswered = {self.settings.most_unanswered:g}"
             raise self.transport.error(f"{fault}, more than {most} allows; {mend}")
         kind = self.settings.unanswered
-        logger.warning("reward %s: %s; %d images take the %s of the others", self.name, fault, missing, kind)
+        logger.warning("%s", self.transport.error(f"{fault}; {missing} images take the {kind} of the others"))
 
     def _filled(self, scores: Sequence[float | None], prompts: Sequence[str]) -> list[float]:
         """The scores, with those that are missing as the settings say; some are there."""
