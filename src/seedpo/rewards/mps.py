@@ -17,7 +17,7 @@ alone: with a condition of another aspect it looks at other words, but its taste
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -156,7 +156,7 @@ class CrossModel(nn.Module):
     def forward(self, patches: Tensor, tokens: Tensor, kept: Tensor) -> Tensor:
         """Patches (B, N, W)."""
         for block in self.layers:
-            across, among = cast(nn.ModuleList, block)
+            across, among = cast(Iterable[nn.Module], block)
             patches = among(across(patches, tokens, kept))
         return patches
 

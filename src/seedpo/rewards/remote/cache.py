@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from seedpo.documents import parse_json
 from seedpo.errors import CacheError
 
 _LAYOUT = "CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
@@ -66,7 +67,7 @@ class ScoreCache:
         self.hits += sum(key in texts for key in keys)
         self.misses += sum(key not in texts for key in keys)
         try:
-            return {key: json.loads(text) for key, text in texts.items()}
+            return {key: parse_json(text) for key, text in texts.items()}
         except (ValueError, TypeError) as error:
             raise self._unusable(error) from error
 
