@@ -89,8 +89,8 @@ HACKING: Mapping[str, Any] = {
 The learned scorers saturate before an image is destroyed. This reward does not.
 """
 
-AGREEMENT: Mapping[str, Any] = {"weighting": {"second_opinion": ["scenes-scorer"], "agreement": True}}
-"""The term beside the hacked example: it trains on pairs alone that a second reward ranks alike."""
+OPINION: Mapping[str, Any] = {"weighting": {"second_opinion": ["scenes-scorer"], "suspect_anchor": 15.0}}
+"""The term beside the hacked example: a second reward raises beta, to 16 times, for the winners that it doubts most."""
 
 LEARNING: Mapping[str, Any] = {
     **METHODS["diffusion-dpo"],
@@ -137,7 +137,7 @@ def demo_runs(seeds: int = 1) -> Iterator[Cell]:
                 "base": {"gamma": 0.0},
                 "see": {},
                 "control": {"gamma": 0.0, "beta": beta * (1.0 + gamma)},
-                **({"agreement": {"gamma": 0.0, **AGREEMENT}} if name == "hacking" else {}),
+                **({"opinion": {"gamma": 0.0, **OPINION}} if name == "hacking" else {}),
             }
             for variant, changes in variants.items():
                 keys = merge(common, changes)
