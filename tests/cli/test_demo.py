@@ -85,14 +85,18 @@ def names(runs: list[list[str]]) -> list[str]:
     return sorted(Path(arguments[arguments.index("--out") + 1]).name for arguments in runs)
 
 
+def variants(example: str) -> list[str]:
+    return ["base", "see", "control", *(["opinion"] if example == "hacking" else [])]
+
+
 class TestRuns:
     @pytest.mark.parametrize("seeds", [1, 2])
-    def test_base_see_and_control_for_every_example_and_seed(self, seeds: int) -> None:
+    def test_base_see_and_control_for_every_example_and_a_term_for_the_hacked_one(self, seeds: int) -> None:
         runs = list(demo.demo_runs(seeds))
         assert sorted(run.name for run in runs) == sorted(
             f"{example}-{variant}-seed{seed}"
             for example in EXAMPLES
-            for variant in ("base", "see", "control")
+            for variant in variants(example)
             for seed in range(seeds)
         )
         assert all(run.keys["seed"] == int(run.name[-1]) for run in runs)
@@ -126,7 +130,7 @@ class TestRunning:
         assert demo.run_demo(out, processes=3) == out / "report.html"
         runs = {run.name: run for run in demo.demo_runs()}
         assert names(stand_in.started()) == sorted(
-            f"{example}-{variant}-seed0" for example in demonstration.SHOWN for variant in ("base", "see", "control")
+            f"{example}-{variant}-seed0" for example in demonstration.SHOWN for variant in variants(example)
         )
         for arguments in stand_in.started():
             name = names([arguments])[0]
@@ -152,12 +156,12 @@ class TestRunning:
         out = tmp_path / "demo"
         demo.run_demo(out, processes=9)
         demo.run_demo(out, processes=9)
-        assert len(stand_in.started()) == 9
+        assert len(stand_in.started()) == 10
         (out / "hacking-see-seed0" / "finished.json").unlink()
         demo.run_demo(out, processes=9)
-        assert names(stand_in.started()[9:]) == ["hacking-see-seed0"]
+        assert names(stand_in.started()[10:]) == ["hacking-see-seed0"]
         demo.run_demo(out, processes=9, fresh=True)
-        assert len(stand_in.started()) == 19
+        assert len(stand_in.started()) == 21
 
     def test_some_runs_alone(self, stand_in: StandIn, tmp_path: Path) -> None:
         demo.run_demo(tmp_path / "demo", seeds=2, only=["spo-base", "d3po"], processes=9)
@@ -172,7 +176,7 @@ class TestRunning:
         demo.run_demo(out, processes=9)
         (out / "hacking-see-seed0.yaml").write_text("method: spo\nbeta: 1.0\n")
         demo.run_demo(out, processes=9)
-        assert names(stand_in.started()[9:]) == ["hacking-see-seed0"]
+        assert names(stand_in.started()[10:]) == ["hacking-see-seed0"]
 
     def test_interrupted_runs_go_on_and_broken_ones_start_anew(self, stand_in: StandIn, tmp_path: Path) -> None:
         out = tmp_path / "demo"
