@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -36,13 +37,14 @@ from seedpo.core.stats.frontiers import first_reached
 from seedpo.core.verdicts import Outcome
 from seedpo.pages.rendering import COLOURS
 from seedpo.pages.tables import DASH, markdown_table
-from seedpo.pages.wording import MINUS, listing
+from seedpo.pages.wording import MINUS, compact, listing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WORLDS_HEADER = (
     "world",
+    "\N{GREEK SMALL LETTER BETA}",
     "proxy: start, where truth is highest, end",
     "truth: start, highest, end",
     "images right: start, end",
@@ -82,11 +84,10 @@ GAINS_HEADER = ("world", "contender", "role", "gain of every option", "enters")
 
 
 def worlds_table(results: Results) -> str:
-    """What becomes of the base method at its first setting, in every world: all its runs, of either phase."""
-    option = next(iter(CONTENDERS["base"].options))
+    """What becomes of the base method at every beta, in every world: all its runs, of either phase."""
     lines = []
-    for world in WORLDS:
-        runs = [run for phase in PHASES for run in results.seeds(world, "base", option, phase).values()]
+    for world, (name, option) in product(WORLDS, CONTENDERS["base"].options.items()):
+        runs = [run for phase in PHASES for run in results.seeds(world, "base", name, phase).values()]
         trails = [[line for line in run["lines"] if "control" not in line] for run in runs]
         if not trails:
             continue
@@ -97,6 +98,7 @@ def worlds_table(results: Results) -> str:
         lines.append(
             (
                 f"`{world}`",
+                compact(WORLDS[world].beta * option.beta),
                 _means(places, "proxy", ("start", "peak", "end")),
                 _means(places, TRUTH, ("start", "peak", "end")),
                 _means(places, "attribute_accuracy", ("start", "end")),

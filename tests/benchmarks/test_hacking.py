@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from benchmarks.hacking.contenders import CONTENDERS, PHASES, REWARD_SCALES, SEC
 from benchmarks.hacking.page import against_table, draw, ends_tables, runs_table
 from benchmarks.hacking.results import Results, collect
 from benchmarks.hacking.worlds import WORLDS
-from benchmarks.result_tables import APPENDIX_PAGE, RESULTS_PAGE
+from benchmarks.result_tables import APPENDIX_PAGE, DOCS, RESULTS_PAGE
 from seedpo.core.verdicts import Difference, Outcome
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
 from seedpo.training.configuration import resolve_config
@@ -345,6 +346,17 @@ def test_tables_and_figure_hold_every_row(tmp_path: Path) -> None:
     assert (tmp_path / "figure.svg").read_text(encoding="utf-8").count('id="axes_') == 1
 
 
+def test_the_published_tables_follow_from_the_published_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(analysis, "RESAMPLES", 300)
+    (tmp_path / "images").mkdir()
+    for name in (RESULTS_PAGE, APPENDIX_PAGE):
+        shutil.copy(DOCS / name, tmp_path / name)
+    assert page.main(["--docs", str(tmp_path)]) == 0
+    for name in (RESULTS_PAGE, APPENDIX_PAGE):
+        assert (tmp_path / name).read_text("utf-8") == (DOCS / name).read_text("utf-8")
+
+
 def test_numbers_of_a_gap_stay_finite_where_nothing_is_shared() -> None:
     row = row_of(study(base=run, early_reset=lambda seed: run(seed, top=-0.1)), "early reset")
     assert row.against["base"][TRUTH].difference is Difference.NOT_COMPARABLE
@@ -371,7 +383,7 @@ def test_the_tables_of_both_pages_and_the_figure_follow_from_the_results(tmp_pat
     (row,) = [line for line in written[RESULTS_PAGE].splitlines() if "early reset" in line]
     assert row.endswith("| yes |")
     (world,) = [line for line in written[RESULTS_PAGE].splitlines() if line.endswith("| 8 | 8, 0, 0, 0 |")]
-    assert world.startswith(f"| `{WORLD}` | ")
+    assert world.startswith(f"| `{WORLD}` | 10 | ")
     assert "| 0.800, 0.500 |" in world
     assert written[APPENDIX_PAGE].count("| 5 of 5 |") == 3
     assert f"| `{WORLD}` | early reset | own | kl-10.0 0." in written[APPENDIX_PAGE]
