@@ -39,7 +39,10 @@ class TestUnknownKeys:
             ),
             (
                 {"sampling": {"colour": 1}},
-                "unknown key 'sampling.colour'; the keys here are eta, guidance_scale, num_inference_steps, prompts_at",
+                (
+                    "unknown key 'sampling.colour'; the keys here are eta, guidance_scale, num_inference_steps, "
+                    "prompts_at_once"
+                ),
             ),
         ],
     )
