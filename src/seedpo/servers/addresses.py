@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from seedpo.errors import ConfigError
+
+if TYPE_CHECKING:
+    import uvicorn
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -36,6 +42,43 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Checks names under which a server is said to be reached.
+
+    Raises:
+        ConfigError: if one is a pattern.
+    """
+    for name in names:
+        if "*" in name:
+            raise ConfigError(f"--name {name}: write each name in full")
+
+
+@contextmanager
+def running_aside(build: Callable[[], uvicorn.Server], *, name: str, port: int = 0) -> Iterator[str]:
+    """Runs a server on a port of this machine, in a thread, and yields its address.
+
+    Args:
+        build: makes the server, once the port is taken.
+        name: of the thread.
+        port: to listen on; 0: a free one.
+
+    Raises:
+        ConfigError: the port is taken.
+    """
+    listener = listen("127.0.0.1", port)
+    try:
+        server = build()
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name=name, daemon=True)
+        thread.start()
+        try:
+            yield base_address("127.0.0.1", listener.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join()
+    finally:
+        listener.close()
 
 
 def base_address(host: str, port: int, names: Sequence[str] = ()) -> str:

@@ -361,6 +361,6 @@ def test_the_server_of_the_documentation_speaks_the_protocol(drawings: Tensor) -
     code = page.split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {"my_score": lambda image, prompt: image.width + len(prompt) / 4.0}
     exec(compile(code, "docs/remote-rewards.md", "exec"), names)
-    with serving.running_aside(names["app"]) as url:
+    with serving.app_aside(names["app"]) as url:
         scores = at(url, "mine")(drawings, PROMPTS)
     assert scores.tolist() == [32.0 + len(prompt) / 4.0 for prompt in PROMPTS]

@@ -16,10 +16,10 @@ import hmac
 import json
 import re
 import secrets
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from seedpo.errors import ConfigError, one_line
 from seedpo.rewards.remote.http_reward import PROTOCOL
 from seedpo.rewards.remote.offers import Limits, Offer, Refusal, answer, read_question
-from seedpo.servers.addresses import base_address, is_loopback, listen
+from seedpo.servers.addresses import base_address, check_names, is_loopback, listen, running_aside
 from seedpo.servers.connections import BoundedServer, allowed_connections
 from seedpo.servers.guard import Guard
 
@@ -169,9 +169,7 @@ def check_serving(token: str | None, names: Sequence[str]) -> None:
         raise ConfigError(
             f"the token must have at least {LEAST_TOKEN} visible characters; `openssl rand -hex 24` makes one"
         )
-    for name in names:
-        if "*" in name:
-            raise ConfigError(f"--name {name}: write each name in full")
+    check_names(names)
 
 
 def serve(
@@ -218,10 +216,9 @@ def serve(
         listener.close()
 
 
-@contextmanager
 def serving_aside(
     offers: Mapping[str, Offer], *, token: str | None = None, limits: Limits | None = None
-) -> Iterator[str]:
+) -> AbstractContextManager[str]:
     """Serves rewards in a thread of this process and yields the server's address.
 
     Args:
@@ -229,25 +226,12 @@ def serving_aside(
         token: that clients must send; `None`: none.
         limits: on requests.
     """
-    with running_aside(build_app(offers, token=token, limits=limits)) as address:
-        yield address
+    return app_aside(build_app(offers, token=token, limits=limits))
 
 
-@contextmanager
-def running_aside(app: Starlette) -> Iterator[str]:
+def app_aside(app: Starlette) -> AbstractContextManager[str]:
     """Runs an application on a free port of this machine, in a thread, and yields its address."""
-    listener = listen("127.0.0.1", 0)
-    try:
-        server = _server(app)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="rewards", daemon=True)
-        thread.start()
-        try:
-            yield base_address("127.0.0.1", listener.getsockname()[1])
-        finally:
-            server.should_exit = True
-            thread.join()
-    finally:
-        listener.close()
+    return running_aside(partial(_server, app), name="rewards")
 
 
 def _server(app: Starlette) -> BoundedServer:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import ipaddress
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 from seedpo.documents import parse_json
 from seedpo.errors import ConfigError, RewardServerError
 from seedpo.rewards.settings import Remote
+from seedpo.servers.addresses import is_loopback
 
 if TYPE_CHECKING:
     import httpx
@@ -303,8 +303,4 @@ def _key_of(name: str, remote: Remote) -> str | None:
 
 def _is_here(url: str) -> bool:
     """Whether an address is on this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_loopback(urlsplit(url).hostname or "")

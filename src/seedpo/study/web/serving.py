@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seedpo.errors import ConfigError
 from seedpo.files import write_aside
-from seedpo.servers.addresses import base_address, is_loopback, listen
+from seedpo.servers.addresses import base_address, check_names, is_loopback, listen, running_aside
 from seedpo.study.folder import open_study
 from seedpo.study.records import rater_labels
 from seedpo.study.votes.store import Store
@@ -60,9 +59,7 @@ def serve(
     """
     from seedpo.study.web.security import read_secret
 
-    for name in names:
-        if "*" in name:
-            raise ConfigError(f"--name {name}: write each name in full")
+    check_names(names)
     if workers > 1 and os.name == "nt":
         raise ConfigError(f"--workers {workers}: several processes need Linux or macOS; leave it out")
     listener = listen(host, port)
@@ -96,8 +93,7 @@ def _run(folder: Path, listener: socket.socket, **options: Any) -> None:
         _server(folder, **options).run(sockets=[listener])
 
 
-@contextmanager
-def serving_aside(folder: Path, *, port: int = 0, limits: Limits | None = None) -> Iterator[str]:
+def serving_aside(folder: Path, *, port: int = 0, limits: Limits | None = None) -> AbstractContextManager[str]:
     """Serves a study in a thread of this process and yields its address.
 
     Args:
@@ -108,18 +104,7 @@ def serving_aside(folder: Path, *, port: int = 0, limits: Limits | None = None) 
     Raises:
         SeedpoError: the study or the port cannot be used.
     """
-    listener = listen("127.0.0.1", port)
-    try:
-        server = _server(folder, limits=limits)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="study", daemon=True)
-        thread.start()
-        try:
-            yield base_address("127.0.0.1", listener.getsockname()[1])
-        finally:
-            server.should_exit = True
-            thread.join()
-    finally:
-        listener.close()
+    return running_aside(partial(_server, folder, limits=limits), port=port, name="study")
 
 
 def _server(folder: Path, **options: Any) -> uvicorn.Server:
