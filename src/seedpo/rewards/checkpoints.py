@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -106,3 +106,19 @@ def _from_hub(subject: str, place: str, patterns: list[str], *, usage: str) -> P
             f"{subject}: folder {place} does not exist, and the download from the hub failed "
             f"({type(error).__name__}); check the network and the name, or {fix}"
         ) from error
+
+
+def check_tokens(tokenizer: Sized, known: int, *, reward: str, needs: str) -> None:
+    """Checks that a network knows every token of its tokenizer.
+
+    Args:
+        tokenizer: whose length counts its tokens, those that were added among them.
+        known: tokens of the network.
+        reward: its name.
+        needs: the tokenizer that it should have.
+
+    Raises:
+        DataError: if it does not.
+    """
+    if len(tokenizer) > known:
+        raise DataError(f"{reward}'s tokenizer has {len(tokenizer)} tokens but its network {known}; it needs {needs}")

@@ -13,7 +13,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -122,26 +122,33 @@ def clean_prompt(prompt: str) -> str:
     return re.sub(r"\s+", " ", html.unescape(html.unescape(text))).strip().lower()
 
 
-class PromptTable:
+Encoding = TypeVar("Encoding")
+
+
+class PromptTable(Generic[Encoding]):
     """Looks up the encoding of a prompt; each prompt is encoded once, by itself.
 
     In a batch an embedding would round differently with the other prompts. A resumed run, which embeds anew, would then
     continue with other scores.
 
     Args:
-        encode: the encoding (D,) of a prompt.
+        encode: the encoding of a prompt.
     """
 
-    def __init__(self, encode: Callable[[str], Tensor]) -> None:
+    def __init__(self, encode: Callable[[str], Encoding]) -> None:
         self._encode = encode
-        self._rows: dict[str, Tensor] = {}
+        self._rows: dict[str, Encoding] = {}
 
-    def of(self, prompts: Sequence[str]) -> Tensor:
-        """Encodings (B, D) of B prompts."""
+    def each(self, prompts: Sequence[str]) -> list[Encoding]:
+        """Encodings of B prompts."""
         for prompt in prompts:
             if prompt not in self._rows:
                 self._rows[prompt] = self._encode(prompt)
-        return torch.stack([self._rows[prompt] for prompt in prompts])
+        return [self._rows[prompt] for prompt in prompts]
+
+    def of(self: PromptTable[Tensor], prompts: Sequence[str]) -> Tensor:
+        """Encodings (B, D) of B prompts, which are (D,) each."""
+        return torch.stack(self.each(prompts))
 
     def clear(self) -> None:
         """Forgets all encodings, as when the model moves to another device."""

@@ -36,7 +36,7 @@ from transformers import Qwen2Tokenizer, Qwen2VLConfig, Qwen2VLModel
 from seedpo.errors import DataError
 from seedpo.files import require_regular
 from seedpo.protocols import Images
-from seedpo.rewards.checkpoints import fill, located
+from seedpo.rewards.checkpoints import check_tokens, fill, located
 from seedpo.rewards.clip import TOKENIZER_PARTS, configuration_at, has_tokenizer
 from seedpo.rewards.networks import RewardNetwork, on_meta
 from seedpo.rewards.preprocessing import pil_resize, qwen2_vl_patches, qwen2_vl_size
@@ -237,11 +237,7 @@ class HPSv3:
 
     def __init__(self, network: HPSv3Network, tokenizer: Qwen2Tokenizer, *, batch_size: int = BATCH_SIZE) -> None:
         tokenizer.add_tokens([REWARD_TOKEN], special_tokens=True)
-        known = network.model.config.vocab_size
-        if len(tokenizer) > known:
-            raise DataError(
-                f"{NAME}'s tokenizer has {len(tokenizer)} tokens but its network {known}; it needs {BASE}'s"
-            )
+        check_tokens(tokenizer, network.model.config.vocab_size, reward=NAME, needs=f"{BASE}'s")
         self.network = network
         self.tokenizer = tokenizer
         self.batch_size = batch_size

@@ -29,7 +29,7 @@ from transformers import BertTokenizer, BlipTextConfig, BlipTextModel, BlipVisio
 from seedpo.errors import DataError
 from seedpo.files import require_regular
 from seedpo.protocols import Images
-from seedpo.rewards.checkpoints import fill, located
+from seedpo.rewards.checkpoints import check_tokens, fill, located
 from seedpo.rewards.clip import PromptTable, read_configuration
 from seedpo.rewards.networks import RewardNetwork, on_meta
 from seedpo.rewards.preprocessing import clip_pixels
@@ -152,11 +152,7 @@ class ImageReward:
 
     def __init__(self, network: ImageRewardNetwork, tokenizer: BertTokenizer) -> None:
         tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)
-        known = network.text.config.vocab_size
-        if len(tokenizer) > known:
-            raise DataError(
-                f"imagereward's tokenizer has {len(tokenizer)} tokens but its network {known}; it needs {TOKENIZER}"
-            )
+        check_tokens(tokenizer, network.text.config.vocab_size, reward="imagereward", needs=TOKENIZER)
         self.network = network
         self.tokenizer = tokenizer
         self._tokens = PromptTable(self._tokenised)

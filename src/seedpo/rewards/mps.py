@@ -35,6 +35,7 @@ from seedpo.rewards.clip import (
     CLIP_H,
     CLIP_H14,
     TOKENIZER_PARTS,
+    PromptTable,
     clip_tokenizer,
     configuration_at,
     no_pixels,
@@ -232,12 +233,12 @@ class MPS:
         self.tokenizer = tokenizer
         self.condition = condition
         self.batch_size = batch_size
-        self._read: dict[str, ReadPrompt] = {}
+        self._prompts = PromptTable(self._read_prompt)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Moves the network to a device and to a number format; `None` leaves it as it is."""
         self.network.to(device=device, dtype=dtype)
-        self._read.clear()
+        self._prompts.clear()
         return self
 
     def __call__(self, images: Images, prompts: Sequence[str]) -> Tensor:
@@ -251,9 +252,7 @@ class MPS:
 
     def _score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         pixels = clip_pixels(images, self.network.model.config.vision_config.image_size, crop="transformers")
-        for prompt in set(prompts) - self._read.keys():  # each by itself: a batch would round differently
-            self._read[prompt] = self._read_prompt(prompt)
-        read = [self._read[prompt] for prompt in prompts]
+        read = self._prompts.each(prompts)
         scores: Tensor = self.network(
             pixels,
             torch.stack([prompt.tokens for prompt in read]),

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from seedpo.protocols import Images
 from seedpo.rewards.remote.cache import ScoreCache, cache_key
-from seedpo.rewards.remote.images import image_hash, png_bytes
+from seedpo.rewards.remote.images import image_hash, png_files
 from seedpo.rewards.remote.transport import Answer, Transport
-from seedpo.rewards.scoring import byte_batches, check_counts
+from seedpo.rewards.scoring import check_counts
 from seedpo.rewards.settings import HttpSettings
 
 logger = logging.getLogger(__name__)
@@ -102,17 +102,11 @@ class HttpReward:
         """
         check_counts(images, prompts)
         times = None if timestep is None or not self.step_aware else timestep.tolist()
-        rows: dict[int, Row] = {}
-        for numbers, pixels in byte_batches(images, device="cpu"):
-            for number, image in zip(numbers, pixels, strict=True):
-                file = png_bytes(image)
-                rows[number] = Row(
-                    file=file,
-                    image=image_hash(file),
-                    prompt=prompts[number],
-                    timestep=None if times is None else times[number],
-                )
-        scores = self._scores([rows[number] for number in range(len(prompts))])
+        rows = [
+            Row(file=file, image=image_hash(file), prompt=prompt, timestep=None if times is None else times[number])
+            for number, (file, prompt) in enumerate(zip(png_files(images), prompts, strict=True))
+        ]
+        scores = self._scores(rows)
         return torch.tensor(scores, dtype=torch.float32, device=images.device if isinstance(images, Tensor) else "cpu")
 
     def _scores(self, rows: Sequence[Row]) -> list[float]:

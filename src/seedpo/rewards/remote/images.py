@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 
 from PIL import Image
 from torch import Tensor
 
+from seedpo.protocols import Images
+from seedpo.rewards.scoring import byte_batches
+
 _EFFORT = 1
 """Of zlib, from 0 to 9: more makes files a little smaller and takes several times as long."""
+
+
+def png_files(images: Images, *, prepare: Callable[[Tensor], Tensor] = lambda image: image) -> list[bytes]:
+    """Images as PNG files, in their order.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1], which are rounded to 8 bits; or B PIL images of any sizes.
+        prepare: what is sent of an image (3, H, W) uint8.
+
+    Raises:
+        DataError: if an element is not an image; the message names the row.
+    """
+    files: dict[int, bytes] = {}
+    for rows, pixels in byte_batches(images, device="cpu"):
+        files |= {row: png_bytes(prepare(image)) for row, image in zip(rows, pixels, strict=True)}
+    return [files[row] for row in range(len(images))]
 
 
 def png_bytes(image: Tensor) -> bytes:

@@ -11,7 +11,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -25,7 +25,7 @@ from seedpo.data.prompts.questions import load_questions
 from seedpo.errors import ConfigError, DataError
 from seedpo.protocols import Images
 from seedpo.rewards.remote.cache import ScoreCache, cache_key
-from seedpo.rewards.remote.images import image_hash, png_bytes
+from seedpo.rewards.remote.images import image_hash, png_files
 from seedpo.rewards.remote.transport import Transport
 from seedpo.rewards.remote.vlm.answers import Unanswered, answer_of
 from seedpo.rewards.remote.vlm.judging import Ask, Questions, asks_of, reader_of, reads_tokens, scores_of
@@ -38,7 +38,7 @@ from seedpo.rewards.remote.vlm.templates import (
     check_question,
     load_template,
 )
-from seedpo.rewards.scoring import byte_batches, check_counts
+from seedpo.rewards.scoring import check_counts
 from seedpo.rewards.settings import VlmSettings
 
 logger = logging.getLogger(__name__)
@@ -115,20 +115,13 @@ class VlmReward:
             asks = asks_of(self.template, prompts, self.questions)
         except (ConfigError, DataError) as error:
             raise type(error)(f"reward {self.name}: {error}") from error
-        answers = self._answers(asks, self._pictures(images))
+        files = png_files(images, prepare=partial(_within, side=self.settings.max_side))
+        answers = self._answers(asks, files)
         values = [None if isinstance(answer, Unanswered) else answer for answer in answers]
         scores = scores_of(self.template, prompts, asks, values, aspect=self.settings.aspect, questions=self.questions)
         self._report([answer for answer in answers if isinstance(answer, Unanswered)], len(answers), scores)
         whole = self._filled(scores, prompts)
         return torch.tensor(whole, dtype=torch.float32, device=images.device if isinstance(images, Tensor) else "cpu")
-
-    def _pictures(self, images: Images) -> list[bytes]:
-        files: dict[int, bytes] = {}
-        for rows, pixels in byte_batches(images, device="cpu"):
-            files |= {
-                row: png_bytes(_within(image, self.settings.max_side)) for row, image in zip(rows, pixels, strict=True)
-            }
-        return [files[row] for row in range(len(images))]
 
     def _answers(self, asks: Sequence[Ask], files: Sequence[bytes]) -> list[float | Unanswered]:
         """The value of each answer; equal questions are asked once."""
