@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from seedpo.cli.controls import BestOf, Mixing, Strength, read_controls
-from seedpo.cli.shared import quieten_libraries, say, split_names
+from seedpo.cli.shared import RewardFile, quieten_libraries, say, split_names
 from seedpo.errors import ConfigError
 
 
@@ -70,9 +70,7 @@ def evaluate_command(
         str | None, typer.Option(help="no, fp16 or bf16 for all targets; a run's own if not given.")
     ] = None,
     reward_precision: Annotated[str, typer.Option(help="Precision of rewards: no (float32), fp16 or bf16.")] = "no",
-    config: Annotated[
-        Path | None, typer.Option(help="YAML whose key `rewards` defines weighted sums: a recipe, a run's config.yaml.")
-    ] = None,
+    config: RewardFile = None,
     tie_width: Annotated[
         str | None,
         typer.Option(

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from seedpo.cli.scoring import checked_device
-from seedpo.cli.shared import Quiet, quieten_libraries, read_changes, say
+from seedpo.cli.shared import (
+    Device,
+    ImagesAtOnce,
+    NetworkPrecision,
+    Quiet,
+    RewardFile,
+    quieten_libraries,
+    read_changes,
+    say,
+)
 from seedpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,9 +36,7 @@ def label_command(
     ],
     reward: Annotated[str, typer.Option(metavar="NAME", help="The judge; see `seedpo list rewards`.")],
     out: Annotated[Path, typer.Option(metavar="FILE.parquet", help="Table of pairs to write.")],
-    config: Annotated[
-        Path | None, typer.Option(help="YAML whose key `rewards` defines rewards: a recipe, a run's config.yaml.")
-    ] = None,
+    config: RewardFile = None,
     prompts: Annotated[
         Path | None,
         typer.Option(help="SOURCE is images, and these are their prompts: a line for each, or file and prompt."),
@@ -48,9 +55,9 @@ def label_command(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change one key of pairs as in a run. Repeatable."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="Precision of the networks: no (float32), fp16 or bf16.")] = "no",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images read and scored at a time.")] = 32,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; the GPU if there is one.")] = None,
+    precision: NetworkPrecision = "no",
+    batch_size: ImagesAtOnce = 32,
+    device: Device = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace --out, and scores that another command left unfinished.")
     ] = False,

@@ -12,6 +12,9 @@ import typer
 
 from seedpo.cli.shared import (
     Changes,
+    Device,
+    Host,
+    NetworkPrecision,
     Processes,
     Quiet,
     Resume,
@@ -114,7 +117,7 @@ def reward_serve_command(
         Path | None,
         typer.Option(metavar="FILE", help="Recipe, run or other YAML file whose `rewards` may be named."),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: every network.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")] = 8077,
     names: Annotated[
         list[str] | None,
@@ -130,8 +133,8 @@ def reward_serve_command(
     ] = None,
     max_images: Annotated[int, typer.Option(min=1, max=4096, help="Images of a request at most.")] = 64,
     max_megabytes: Annotated[int, typer.Option(min=1, max=2048, help="Size of a request at most.")] = 128,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: the GPU if there is one.")] = None,
-    precision: Annotated[str, typer.Option(help="Precision of the networks: no (float32), fp16 or bf16.")] = "no",
+    device: Device = None,
+    precision: NetworkPrecision = "no",
 ) -> None:
     """Serve rewards over HTTP to training runs, evaluations and `seedpo score`, here or on other machines.
 

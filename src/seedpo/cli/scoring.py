@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seedpo.cli.shared import quieten_libraries, say, split_names
+from seedpo.cli.shared import (
+    Device,
+    ImagesAtOnce,
+    NetworkPrecision,
+    Quiet,
+    RewardFile,
+    quieten_libraries,
+    say,
+    split_names,
+)
 from seedpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,12 +42,10 @@ def score_command(
         typer.Option(help="Prompts: text with one on each line, or JSON, CSV, ... with file and prompt."),
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="One prompt for all images.")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML whose key `rewards` defines weighted sums: a recipe, a run's config.yaml.")
-    ] = None,
-    precision: Annotated[str, typer.Option(help="Precision of the networks: no (float32), fp16 or bf16.")] = "no",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images read and scored at a time.")] = 32,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; the GPU if there is one.")] = None,
+    config: RewardFile = None,
+    precision: NetworkPrecision = "no",
+    batch_size: ImagesAtOnce = 32,
+    device: Device = None,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out files that cannot be read, and list them.")
     ] = False,
@@ -46,7 +53,7 @@ def score_command(
         bool, typer.Option("--as-sum", help="Print the YAML of a weighted sum with these means and deviations.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score image files with rewards, and write a table: file, prompt, and a column for each reward.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -27,6 +28,18 @@ Resume = Annotated[
 ]
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+
+RewardFile = Annotated[
+    Path | None, typer.Option(help="YAML whose key `rewards` defines rewards: a recipe, a run's config.yaml.")
+]
+
+NetworkPrecision = Annotated[str, typer.Option(help="Precision of the networks: no (float32), fp16 or bf16.")]
+
+ImagesAtOnce = Annotated[int, typer.Option(min=1, help="Images read and scored at a time.")]
+
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; the GPU if there is one.")]
+
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: every network.")]
 
 Processes = Annotated[
     int | None,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from seedpo.cli.shared import say
+from seedpo.cli.shared import Host, say
 from seedpo.errors import ConfigError
 
 study_app = typer.Typer(
@@ -176,7 +176,7 @@ def study_create_command(
 @study_app.command("serve")
 def study_serve_command(
     study: StudyFolder,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0: every network.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")] = 8000,
     names: Annotated[
         list[str] | None,
