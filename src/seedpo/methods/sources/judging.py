@@ -99,7 +99,7 @@ def draw_and_judge(
         parts.append(part)
         images.append(drawn)
         if not isinstance(judge, Comparisons):
-            answers.append(asked(judge, drawn, repeat(prompts[start : start + size], count)))
+            answers.append(asked(judge, drawn, repeated[start * count : (start + size) * count]))
     pictures = torch.cat(images)
     if isinstance(judge, Comparisons):
         judgement = of_people(judge, pictures, repeated, count=count)
