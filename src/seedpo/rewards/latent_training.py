@@ -32,7 +32,7 @@ from seedpo.rewards.checkpoints import fill
 from seedpo.rewards.clip import transformers_tokens
 from seedpo.rewards.latent_reward_model import FIRST_TIME, LatentRewardModel
 from seedpo.rewards.lrm import STATE_FILES, read_network
-from seedpo.rewards.preference_model import KNOWN_PROMPTS, Comparison
+from seedpo.rewards.preference_model import KNOWN_PROMPTS, Comparison, recompute
 from seedpo.rewards.previews import SeenPairs
 
 _HEADS = ("visual_projection", "text_projection", "logit_scale")
@@ -89,6 +89,12 @@ class LatentPreferenceModel:
         times = seen.timestep.repeat_interleave(2).to(device)
         text, images, scale = self.module(seen.pixels.flatten(0, 1).to(device), times, *ids)
         return Comparison(text=text, images=images.view(len(prompts), 2, -1), scale=scale)
+
+    def checkpoint_activations(self) -> None:
+        """From now on blocks of the UNet and layers of text encoders compute activations again in the backward pass."""
+        self.model.unet.enable_gradient_checkpointing()
+        for encoder in self.model.text_encoders:
+            recompute(encoder)
 
     def _tokenised(self, prompt: str) -> tuple[Tensor, ...]:
         readers = self._tokenizers()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import CLIPModel, CLIPTokenizer
 
 from seedpo.errors import ConfigError, DataError
@@ -37,6 +38,17 @@ KNOWN_PROMPTS = 2**14
 """Size of the cache of tokens, in prompts."""
 
 
+def recompute(network: Any) -> None:
+    """From now on each layer of a model of transformers computes its activations again in the backward pass.
+
+    What the library's method does; its name changed between the versions that are supported.
+    """
+    for layer in network.modules():
+        if hasattr(layer, "gradient_checkpointing"):
+            layer.gradient_checkpointing = True
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Output of a preference model for B pairs.
@@ -62,6 +74,9 @@ class PairModel(Trainable, Protocol):
 
     def compare(self, seen: SeenPairs, prompts: Sequence[str]) -> Comparison:
         """Compares B pairs with their B prompts."""
+
+    def checkpoint_activations(self) -> None:
+        """From now on most activations are computed again in the backward pass: less memory, the same gradients."""
 
 
 class PairNetwork(nn.Module):
@@ -132,6 +147,10 @@ class PreferenceModel:
         timestep = None if seen.timestep is None else seen.timestep.repeat_interleave(2).to(self.device)
         text, images, scale = self.module(pixels, timestep, ids, mask)
         return Comparison(text=text, images=images.view(len(rows), 2, -1), scale=scale)
+
+    def checkpoint_activations(self) -> None:
+        """From now on each layer of both towers computes its activations again in the backward pass."""
+        recompute(self.clip)
 
     def _tokenised(self, prompt: str) -> tuple[Tensor, Tensor]:
         inputs = transformers_tokens(self.tokenizer, prompt, self.tokenizer.model_max_length)

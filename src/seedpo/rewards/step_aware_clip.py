@@ -17,6 +17,7 @@ import torch
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.utils.checkpoint import checkpoint
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from seedpo.errors import DataError
@@ -49,6 +50,15 @@ def _modulation(width: int, parts: int) -> nn.Sequential:
     return nn.Sequential(nn.SiLU(), nn.Linear(width, parts * width))
 
 
+def _modulated_layer(layer: Any, hidden: Tensor, condition: Tensor) -> Tensor:
+    """A layer of the vision tower, (B, L, D) to (B, L, D), modulated by embedded time steps (B, D)."""
+    shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = layer.adaLN_modulation(condition)[:, None].chunk(6, dim=-1)
+    attended = layer.self_attn(hidden_states=layer.layer_norm1(hidden) * (1.0 + scale) + shift, attention_mask=None)[0]
+    hidden = hidden + gate * attended
+    moved: Tensor = hidden + gate_mlp * layer.mlp(layer.layer_norm2(hidden) * (1.0 + scale_mlp) + shift_mlp)
+    return moved
+
+
 class StepAwareCLIP(CLIPModel):  # type: ignore[misc]
     """CLIP whose vision tower is modulated by the time step."""
 
@@ -79,14 +89,10 @@ class StepAwareCLIP(CLIPModel):  # type: ignore[misc]
         tower = self.vision_model
         hidden = tower.pre_layrnorm(tower.embeddings(pixel_values))
         for layer in tower.encoder.layers:
-            shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = layer.adaLN_modulation(condition)[:, None].chunk(
-                6, dim=-1
-            )
-            attended = layer.self_attn(
-                hidden_states=layer.layer_norm1(hidden) * (1.0 + scale) + shift, attention_mask=None
-            )[0]
-            hidden = hidden + gate * attended
-            hidden = hidden + gate_mlp * layer.mlp(layer.layer_norm2(hidden) * (1.0 + scale_mlp) + shift_mlp)
+            if layer.gradient_checkpointing and torch.is_grad_enabled():
+                hidden = checkpoint(_modulated_layer, layer, hidden, condition, use_reentrant=False)
+            else:
+                hidden = _modulated_layer(layer, hidden, condition)
         shift, scale = tower.adaLN_modulation(condition).chunk(2, dim=-1)
         pooled = tower.post_layernorm(hidden[:, 0]) * (1.0 + scale) + shift
         return nn.functional.normalize(self.visual_projection(pooled), dim=-1)

@@ -186,6 +186,8 @@ def build_parts(config: RewardRunConfig, *, device: torch.device, progress: bool
     training, held_out = build_preference_pairs(config, device=device, progress=progress)
     denoiser = build_denoiser(config)
     model = start or latent_start(_some(denoiser), seed=config.seed)
+    if config.gradient_checkpointing:
+        model.checkpoint_activations()
     if denoiser is not None:
         denoiser.pipeline.to(device)
     model.module.to(device)

@@ -388,6 +388,8 @@ class RewardRunConfig(TrainingConfig):
     uniform time steps give; 0 as published."""
     preview_batch_size: int = Field(32, ge=1)
     """Images whose previews are predicted at a time; it changes memory, not what is learnt."""
+    gradient_checkpointing: bool = False
+    """Whether activations are computed again in the backward pass: far less memory, about a third more time."""
     in_batch_negatives: bool = False
     """Whether the other pairs of a batch serve as further images and prompts (an option of PickScore's code)."""
     relabel: Annotated[str | None, Place(names="rewards")] = None
