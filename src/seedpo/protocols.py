@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -161,6 +161,38 @@ class Source(Protocol[BatchOut]):
         """Takes back what :meth:`state` gave."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EarlierProcesses:
+    """Where the processes of a run stopped whose number is another now.
+
+    Attributes:
+        states: of the source of each, by rank.
+        batch_size: pairs of a batch of each.
+        batches: micro-batches of an update of each.
+    """
+
+    states: Sequence[State]
+    batch_size: int
+    batches: int
+
+    def of(self, part: str) -> EarlierProcesses:
+        """The same of a part of the source, by its name in the states."""
+        return replace(self, states=[state[part] for state in self.states])
+
+
+@runtime_checkable
+class TakesOver(Protocol):
+    """A source that can go on where those of another number of processes stopped."""
+
+    def take_over(self, earlier: EarlierProcesses, *, seed: int) -> None:
+        """Takes this process's share of what those processes have left to do; nothing is lost, and nothing comes twice.
+
+        Args:
+            earlier: where they stopped.
+            seed: of what this process draws from now on, its own.
+        """
+
+
 @runtime_checkable
 class DataReader(Protocol):
     """A source or an evaluator that can tell the data which it reads from others."""
@@ -304,6 +336,9 @@ class StatefulPairs(PreferencePairs, Protocol):
 
     def restore(self, state: State) -> None:
         """Takes back what :meth:`state` gave."""
+
+    def take_over(self, states: Sequence[State]) -> None:
+        """Takes what several processes observed together."""
 
 
 class Features(Protocol):

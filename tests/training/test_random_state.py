@@ -46,6 +46,9 @@ def test_draws_inside_change_nothing_outside() -> None:
 def test_every_seed_and_rank_has_its_own_stream() -> None:
     seeds = {process_seed(seed, rank) for seed in range(40) for rank in range(8)}
     assert len(seeds) == 320
+    later = {process_seed(0, rank, step, number) for rank in range(4) for step in range(5) for number in range(1, 6)}
+    assert len(later) == 100
+    assert not later & seeds
     assert process_seed(0, 0) == int(np.random.SeedSequence([0, 0]).generate_state(1)[0])
 
 

@@ -8,10 +8,12 @@ import os
 import signal
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from seedpo.errors import RunFolderError
+from seedpo.protocols import EarlierProcesses
 from seedpo.training.interrupt import TrainingInterrupted
 from tests.training.toys import ToyEvaluator, ToyPolicy, ToySource, metrics_lines, toy_config, toy_trainer, trace
 
@@ -197,12 +199,78 @@ def test_a_started_run_is_not_started_again(tmp_path: Path) -> None:
         run(tmp_path, config)
 
 
-def test_another_number_of_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(tmp_path, toy_config())
-    trainer = toy_trainer(tmp_path, toy_config(max_steps=9))
-    monkeypatch.setattr(type(trainer.accelerator), "num_processes", 2)
-    with pytest.raises(RunFolderError, match="written by 1 processes, not 2; resume with --processes 1"):
+class TestOtherProcesses:
+    """What is said and checked where the number of processes has changed; ``test_other_processes.py`` changes it."""
+
+    def resumed(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, source: Any = None, round_open: Any = None, **changes: Any
+    ) -> None:
+        """A run of one process, and its beginning on two, up to where the second one would be needed."""
+        run(path, toy_config())
+        config = toy_config(max_steps=9, **changes)
+        trainer = toy_trainer(path, config, source=source or DealtSource(config.batch_size), round_open=round_open)
+        monkeypatch.setattr(type(trainer.accelerator), "num_processes", 2)
+        monkeypatch.setattr("seedpo.training.trainer.on_every_process", Mock(side_effect=Crash))
         trainer.train(resume="latest")
+
+    def test_a_source_of_ones_own_may_be_unable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        message = "by 1 processes, not 2, and its source of pairs cannot be dealt out anew; resume with --processes 1"
+        with pytest.raises(RunFolderError, match=message):
+            self.resumed(tmp_path, monkeypatch, source=ToySource(4))
+        assert len(metrics_lines(tmp_path)) == 9
+        assert (tmp_path / "finished.json").exists(), "nothing is changed where nothing is resumed"
+
+    def test_people_may_be_judging(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        def is_open(earlier: EarlierProcesses) -> bool:
+            asked.append(earlier)
+            return True
+
+        with pytest.raises(
+            RunFolderError, match=r"asks people about images.* would be lost; resume with --processes 1$"
+        ):
+            self.resumed(tmp_path, monkeypatch, round_open=is_open)
+        (earlier,) = asked
+        assert (earlier.batch_size, earlier.batches) == (4, 1)
+        assert [state["drawn"] for state in earlier.states] == [6]
+
+    @pytest.mark.parametrize(
+        ("changes", "line"),
+        [
+            ({"batch_size": 2}, "stays 4 (4 x 1 x 1 -> 2 x 1 x 2)"),
+            ({}, "changes from 4 (4 x 1 x 1) to 8 (4 x 1 x 2): choose batch_size and gradient_accumulation_steps to"),
+            ({"batch_size": 1}, "to 2 (1 x 1 x 2): --set gradient_accumulation_steps=2 keeps it"),
+        ],
+    )
+    def test_the_global_batch_is_said(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        changes: dict[str, Any],
+        line: str,
+    ) -> None:
+        with caplog.at_level(logging.INFO), pytest.raises(Crash):
+            self.resumed(tmp_path, monkeypatch, **changes)
+        (record,) = (record for record in caplog.records if "instead of" in record.message)
+        assert "goes on on 2 instead of 1 processes, with new random draws; the global batch" in record.message
+        assert line in record.message
+        assert (record.levelno == logging.INFO) == ("stays" in line)
+
+    def test_other_settings_stay_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(RunFolderError, match=r"made with other settings: learning_rate \(0\.05 -> 0\.1\);"):
+            self.resumed(tmp_path, monkeypatch, batch_size=2, learning_rate=0.1)
+
+    def test_batches_stay_where_the_number_stays(self, tmp_path: Path) -> None:
+        run(tmp_path, toy_config())
+        with pytest.raises(RunFolderError, match=r"made with other settings: batch_size \(4 -> 2\);"):
+            run(tmp_path, toy_config(max_steps=9, batch_size=2), resume=True)
+
+
+class DealtSource(ToySource):
+    def take_over(self, earlier: EarlierProcesses, *, seed: int) -> None:
+        raise NotImplementedError
 
 
 def test_a_policy_that_loads_into_other_tensors_is_found_out(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,7 @@ from tests.training.toys import (
     toy_trainer,
     trace,
 )
+from tests.training.two_toys import numbered
 
 LAUNCH = (
     "import sys; from seedpo.cli.launch import launch; "
@@ -60,7 +62,11 @@ def run_two(layout: str, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_two("whole", tmp_path_factory.mktemp("whole"))
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "toys").mkdir()
+    for name, dropout in (("quiet", 0.0), ("noisy", 0.25)):
+        numbered(cpu_accelerator(toy_config()), folder / "toys" / f"{name}-up", steps=2, dropout=dropout)
+    return run_two("whole", folder)
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +258,44 @@ def test_each_process_draws_its_own_numbers_and_resumes_them(root: Path, results
     last = {name: value for name, value in expected.items() if "checkpoint-000005" in name}
     assert len(last) == 8
     assert {name: found[name] for name in last} == last
+
+
+class TestOtherProcesses:
+    """Toys that go from one process to two, and from two to one; ``test_other_processes.py`` has whole runs."""
+
+    def test_give_the_numbers_of_a_run_that_never_stopped(
+        self, root: Path, results: list[dict[str, Any]], tmp_path: Path
+    ) -> None:
+        toys, accelerator = root / "toys", cpu_accelerator(toy_config())
+        expected = numbered(accelerator, tmp_path / "whole", steps=4)
+        down = numbered(accelerator, toys / "quiet-down", steps=4, resume=True)
+        for found in (down, *(torch.tensor(result["quiet-up"]) for result in results)):
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+        for name in ("down", "up"):
+            found = lines(toys / f"quiet-{name}")
+            assert len(found) == 4
+            for left, right in zip(found, lines(tmp_path / "whole"), strict=True):
+                assert left == pytest.approx(right, rel=1e-5, abs=1e-6)
+            averages = [
+                folder / "checkpoints/checkpoint-000004/average" / WEIGHTS
+                for folder in (toys / f"quiet-{name}", tmp_path / "whole")
+            ]
+            torch.testing.assert_close(*map(load_file, averages), rtol=1e-5, atol=1e-6)
+
+    def test_draw_anew_and_twice_the_same(self, root: Path, results: list[dict[str, Any]], tmp_path: Path) -> None:
+        toys, accelerator = root / "toys", cpu_accelerator(toy_config())
+        assert results[0]["noisy-up"] == results[1]["noisy-up"]
+        states = [
+            json.loads((toys / "noisy-up/checkpoints/checkpoint-000004" / f"rank-{rank}.json").read_text())
+            for rank in (0, 1)
+        ]
+        assert states[0]["random"]["python"] != states[1]["random"]["python"]
+        shutil.copytree(toys / "noisy-down", tmp_path / "again")
+        first = numbered(accelerator, tmp_path / "again", steps=4, resume=True, dropout=0.25)
+        torch.rand(5)
+        second = numbered(accelerator, toys / "noisy-down", steps=4, resume=True, dropout=0.25)
+        assert torch.equal(first, second)
+        assert trace(tmp_path / "again") == trace(toys / "noisy-down")
 
 
 def test_a_signal_to_one_process_stops_both(results: list[dict[str, Any]]) -> None:

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from seedpo.core.types import LossOutput
 from seedpo.errors import SeedpoError
+from seedpo.methods.sources.stream import IndexStream
 from seedpo.processes import on_every_process, on_main_process
+from seedpo.protocols import EarlierProcesses
 from seedpo.run_folders import RunFolder
 from seedpo.training.run_folder import create_run_folder
 from seedpo.training.trainer import Trainer
@@ -45,6 +47,46 @@ class PeakedEvaluator(ToyEvaluator):
         return {"truth": float(-abs(step - 1))}
 
 
+class NumberedRows:
+    """Rows of 4 numbers that follow from the number of a row, shuffled and dealt out as pairs are."""
+
+    def __init__(self, batch_size: int, accelerator: Accelerator) -> None:
+        self.batch_size = batch_size
+        self.stream = IndexStream(50, seed=4, rank=accelerator.process_index, world=accelerator.num_processes)
+
+    def next_batch(self) -> Tensor:
+        rows = [
+            torch.rand(4, generator=torch.Generator().manual_seed(row)) for row in self.stream.take(self.batch_size)
+        ]
+        return 3 * torch.stack(rows) - 1.5
+
+    def metrics(self) -> Mapping[str, float]:
+        return {"visits": self.stream.visits}
+
+    def state(self) -> dict[str, Any]:
+        return self.stream.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.stream.restore(state)
+
+    def take_over(self, earlier: EarlierProcesses, *, seed: int) -> None:
+        self.stream.take_over(earlier.states)
+
+
+def numbered(accelerator: Accelerator, path: Path, *, steps: int, resume: bool = False, dropout: float = 0.0) -> Tensor:
+    """The weights after some steps on 8 numbered rows each, in batches of 2, which noise from nowhere disturbs."""
+    settings = {
+        "batch_size": 2,
+        "gradient_accumulation_steps": 4 // accelerator.num_processes,
+        "max_steps": steps,
+        "checkpoint_every": 0,
+        "ema_decay": 0.9,
+    }
+    method, source = ToyMethod(noise=dropout), NumberedRows(2, accelerator)
+    _, policy = run(accelerator, path, resume=resume, settings=settings, method=method, source=source, dropout=dropout)
+    return policy.weights()
+
+
 EARLY = {
     "evaluate_every": 1,
     "evaluation": {"rewards": [], "metrics": ["truth"]},
@@ -61,7 +103,7 @@ def run(
     settings: Mapping[str, Any] = MappingProxyType({}),
     **parts: Any,
 ) -> tuple[dict[str, Any], ToyPolicy]:
-    config = toy_config(max_steps=5, gradient_accumulation_steps=2, **settings)
+    config = toy_config(**({"max_steps": 5, "gradient_accumulation_steps": 2} | settings))
     if not resume:
         on_main_process(accelerator, lambda: create_run_folder(path, config))
     policy = ToyPolicy(dropout=parts.pop("dropout", 0.25))
@@ -108,6 +150,11 @@ def toy_runs(accelerator: Accelerator, root: Path) -> dict[str, Any]:
 
     last, policy = run(accelerator, root / "early", settings=EARLY, evaluator=PeakedEvaluator())
     results["early"] = {"last": last["step"], "weights": policy.weights().tolist()}
+
+    for name, dropout in (("quiet", 0.0), ("noisy", 0.25)):
+        numbered(accelerator, root / f"{name}-down", steps=2, dropout=dropout)
+        policy_weights = numbered(accelerator, root / f"{name}-up", steps=4, resume=True, dropout=dropout)
+        results[f"{name}-up"] = policy_weights.tolist()
 
     results["diverged"] = message_of(lambda: run(accelerator, root / "diverged", method=PoisonedMethod()))
     results["evaluator"] = message_of(lambda: run(accelerator, root / "broken", evaluator=BrokenEvaluator()))

@@ -308,3 +308,6 @@ class BlankPairs:
 
     def restore(self, state: State) -> None:
         """Nothing is taken back."""
+
+    def take_over(self, states: Sequence[State]) -> None:
+        """Nothing is taken."""

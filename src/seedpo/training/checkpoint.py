@@ -24,9 +24,16 @@ from accelerate import Accelerator
 from seedpo.errors import RunFolderError
 from seedpo.files import aside_of, files_below, publish_folder, remove_folder, sha256, writing
 from seedpo.processes import on_every_process, on_main_process
+from seedpo.protocols import EarlierProcesses
 from seedpo.run_folders import MANIFEST, DamagedCheckpoint, Manifest, RunFolder, manifest_digest, read_manifest
+from seedpo.training.codec import load_tree
 
 logger = logging.getLogger(__name__)
+
+
+def process_file(folder: Path, rank: int) -> Path:
+    """What a checkpoint holds of one process, without the ending of its files."""
+    return folder / f"rank-{rank}"
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
@@ -56,6 +63,15 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, ascending."""
         return self.run.checkpoint_steps()
+
+    def earlier_processes(self, manifest: Manifest) -> EarlierProcesses:
+        """Where the sources of the processes that wrote a checkpoint stopped."""
+        folder = self.path(manifest.step)
+        return EarlierProcesses(
+            states=[load_tree(process_file(folder, rank))["source"] for rank in range(manifest.processes)],
+            batch_size=int(manifest.config["batch_size"]),
+            batches=int(manifest.config["gradient_accumulation_steps"]),
+        )
 
     def describe_latest(self) -> str:
         """A phrase for error messages."""

@@ -1,7 +1,8 @@
 """Random numbers of a run: how each process is seeded, and how its state is kept.
 
 Process ``rank`` of a run with ``seed`` draws from generators seeded with
-``numpy.random.SeedSequence([seed, rank])``, so that no two processes, and no two runs, share a stream.
+``numpy.random.SeedSequence([seed, rank])``, so that no two processes, and no two runs, share a stream. A run that goes
+on on another number of processes draws from ``SeedSequence([seed, rank, step, number])`` from then on.
 """
 
 from __future__ import annotations
@@ -17,14 +18,20 @@ import torch
 from seedpo.protocols import State
 
 
-def process_seed(seed: int, rank: int) -> int:
-    """A seed of 32 bits for one process of a run; PyTorch's CPU generator uses no more."""
-    return int(np.random.SeedSequence([seed, rank]).generate_state(1, np.uint32)[0])
+def process_seed(seed: int, rank: int, *since: int) -> int:
+    """A seed of 32 bits for one process of a run; PyTorch's CPU generator uses no more.
+
+    Args:
+        seed: of the run.
+        rank: of the process.
+        since: step and number of processes since which it draws from this stream; nothing: from the start.
+    """
+    return int(np.random.SeedSequence([seed, rank, *since]).generate_state(1, np.uint32)[0])
 
 
-def seed_process(seed: int, rank: int) -> torch.Generator:
+def seed_process(seed: int, rank: int, *since: int) -> torch.Generator:
     """Seeds the global generators (dropout draws from them) and returns the trainer's own, on the CPU."""
-    value = process_seed(seed, rank)
+    value = process_seed(seed, rank, *since)
     random.seed(value)
     np.random.seed(value)  # noqa: NPY002 (libraries draw from it)
     torch.manual_seed(value)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,7 +86,8 @@ def prepare_folder(folder: RunFolder, config: TrainingConfig, *, resumed: bool) 
     Raises:
         RunFolderError: if the folder belongs to other settings, or to another run if none is resumed.
     """
-    require_same_settings(folder.read_config(type(config)), config, folder.path)
+    # Whether the number of processes is another one, so that other batches will do, its checkpoint says.
+    require_same_settings(folder.read_config(type(config)), config, folder.path, other_batches=resumed)
     for place in (folder.path, folder.checkpoints, folder.samples):
         remove_leftovers(place)
     if not resumed:
@@ -108,6 +110,7 @@ def choose_checkpoint(
     config: TrainingConfig,
     *,
     processes: int,
+    misfit: Callable[[Manifest], str | None],
     reference: str,
     inputs: Mapping[str, Fingerprint],
 ) -> Manifest:
@@ -118,6 +121,7 @@ def choose_checkpoint(
         folder: of the run.
         config: settings of the resumed run.
         processes: of the resumed run.
+        misfit: why what a checkpoint holds cannot be dealt out over another number of processes; ``None`` if it can.
         reference: hash of the untrained weights as they were loaded now, see :func:`reference_hash`.
         inputs: fingerprints of the data as they are now, see :func:`input_fingerprints`.
 
@@ -126,27 +130,50 @@ def choose_checkpoint(
     """
     manifest = checkpoints.newest_intact()
     where = checkpoints.path(manifest.step)
-    require_same_settings(build_config(type(config), manifest.config), config, where)
+    before, other = build_config(type(config), manifest.config), manifest.processes != processes
+    require_same_settings(before, config, where, other_batches=other)
     if manifest.reference != reference:
         raise RunFolderError(
             f"{where} was made from other base weights than those of `model` today, so its reference would move; "
             "put the model back as it was, or choose another --out to start anew"
         )
     _require_same_inputs(manifest, inputs, config, where)
-    if manifest.processes != processes:
+    if other and (reason := misfit(manifest)) is not None:
         raise RunFolderError(
-            f"{where} was written by {manifest.processes} processes, not {processes}; "
+            f"{where} was written by {manifest.processes} processes, not {processes}, and {reason}; "
             f"resume with --processes {manifest.processes}"
         )
     if manifest.step > config.max_steps:
         raise RunFolderError(
             f"{where} is beyond max_steps = {config.max_steps}; set max_steps to {manifest.step} or more"
         )
+    if other:
+        _say_global_batch(before, config, processes=(manifest.processes, processes), where=where)
     checkpoints.prune()
     folder.finished.unlink(missing_ok=True)
     write_config(folder, config)
     truncate_metrics(folder.metrics, step=manifest.step)
     return manifest
+
+
+def _say_global_batch(before: TrainingConfig, now: TrainingConfig, *, processes: tuple[int, int], where: Path) -> None:
+    """Logs what another number of processes changes; a warning if the global batch is one of it."""
+    factors = [
+        (config.batch_size, config.gradient_accumulation_steps, count)
+        for config, count in zip((before, now), processes, strict=True)
+    ]
+    (old, old_product), (new, new_product) = ((" x ".join(map(str, some)), prod(some)) for some in factors)
+    counts = f"{where} goes on on {processes[1]} instead of {processes[0]} processes, with new random draws"
+    if old_product == new_product:
+        logger.info("%s; the global batch stays %d (%s -> %s)", counts, old_product, old, new)
+        return
+    steps, rest = divmod(old_product, now.batch_size * processes[1])
+    way = "choose batch_size and gradient_accumulation_steps to keep it"
+    if not rest:
+        way = f"--set gradient_accumulation_steps={steps} keeps it"
+    logger.warning(
+        "%s; the global batch changes from %d (%s) to %d (%s): %s", counts, old_product, old, new_product, new, way
+    )
 
 
 def load_average(policy: Trainable, checkpoint: Path) -> dict[str, Tensor]:

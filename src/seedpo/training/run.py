@@ -52,7 +52,7 @@ from seedpo.training.accelerator import build_accelerator, sharding_is_asked_for
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.checks import check_guidance, check_run
 from seedpo.training.expectations import what_to_expect
-from seedpo.training.feedback.wiring import asks_people, ensure_study, human_feedback, patience
+from seedpo.training.feedback.wiring import asks_people, ensure_study, human_feedback, patience, round_open
 from seedpo.training.opening import likely_mistakes, opening_lines
 from seedpo.training.reference import ReferenceRule, has_weights
 from seedpo.training.resume import ServedRewards, start_folder
@@ -426,6 +426,7 @@ def train(
         progress=progress,
         after_restoring=parts.policy.adapter.move_reference if config.fidelity.reference_moves_on_resume else None,
         save_before_step=asks_people(config, parts.source),
+        round_open=round_open(config, parts.source),
         rule=reference_rule(config, parts.policy, parts.source),
         beta=parts.beta,
         readers=[ServedRewards(config=config)],

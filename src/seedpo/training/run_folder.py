@@ -38,6 +38,9 @@ _SAMPLE = re.compile(r"index\.json|(step|scores)-\d+\.\w+")
 PLACE_KEYS = ("data", "prompts", "pairs.image_folder")
 """Keys that may change as well: fingerprints tell whether the data are the same, wherever they lie."""
 
+BATCH_KEYS = ("batch_size", "gradient_accumulation_steps")
+"""Keys that may change with the number of processes, so that the global batch can stay."""
+
 
 def create_run_folder(path: Path | str, config: TrainingConfig) -> RunFolder:
     """Makes the folder of a new run.
@@ -150,20 +153,29 @@ def locked(folder: RunFolder) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def require_same_settings(before: TrainingConfig, now: TrainingConfig, where: Path) -> None:
+def require_same_settings(
+    before: TrainingConfig, now: TrainingConfig, where: Path, *, other_batches: bool = False
+) -> None:
     """Checks that a configuration continues a run.
 
     Only :data:`LENGTH_KEYS`, :data:`PLACE_KEYS` and keys that change no result may differ.
+
+    Args:
+        before: that of the run.
+        now: the configuration.
+        where: what was made with the first, for messages.
+        other_batches: whether :data:`BATCH_KEYS` may differ, too.
 
     Raises:
         RunFolderError: naming every key that differs, with both values.
     """
     # A schedule that ends at max_steps has another learning rate at every step if that changes.
-    free = LENGTH_KEYS if now.optimizer.schedule == "constant" else LENGTH_KEYS[1:]
+    lengths = LENGTH_KEYS if now.optimizer.schedule == "constant" else LENGTH_KEYS[1:]
+    free = (*lengths, *PLACE_KEYS, *(BATCH_KEYS if other_batches else ()))
     differing = [
         f"{key} ({old!r} -> {new!r})"
         for key, (old, new) in differences(before.tree(), now.tree()).items()
-        if key not in (*free, *PLACE_KEYS) and changes_results(type(now), key)
+        if key not in free and changes_results(type(now), key)
     ]
     if differing:
         raise RunFolderError(

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from seedpo.documents import UNREADABLE
 from seedpo.errors import SeedpoError
 from seedpo.methods.beta_rule import BetaRule
-from seedpo.protocols import Batch, Fingerprint, Source, State, Trainable
+from seedpo.protocols import Batch, Fingerprint, Source, State, TakesOver, Trainable
 from seedpo.run_folders import AVERAGE, REFERENCE, WEIGHTS, DamagedCheckpoint, Manifest
-from seedpo.training.checkpoint import Checkpoints
+from seedpo.training.checkpoint import Checkpoints, process_file
 from seedpo.training.codec import load_tree, save_tree
 from seedpo.training.layout import Layout, unwrapped
 from seedpo.training.optimizers import optimizer_state, restore_optimizer
-from seedpo.training.random_state import capture_random_state, restore_random_state
+from seedpo.training.random_state import capture_random_state, process_seed, restore_random_state, seed_process
 from seedpo.training.reference import ReferenceRule
 from seedpo.training.settings import TrainingConfig
 from seedpo.training.weight_average import WeightAverage, exchanged
@@ -157,7 +157,9 @@ class Run(Generic[Batch]):
                 manifest,
                 accelerator=self.accelerator,
                 write_shared=lambda folder: self._write_shared(folder, shared, average),
-                write_own=lambda folder: save_tree(self._own_state(), self._own_file(folder)),
+                write_own=lambda folder: save_tree(
+                    self._own_state(), process_file(folder, self.accelerator.process_index)
+                ),
             )
         self.saved_step = self.position.step
 
@@ -169,7 +171,7 @@ class Run(Generic[Batch]):
         """
         folder = self.checkpoints.path(manifest.step)
         try:
-            self._restore(folder)
+            self._restore(folder, manifest)
         except (SeedpoError, torch.OutOfMemoryError, OSError):
             raise
         except (RuntimeError, *UNREADABLE) as error:
@@ -180,19 +182,32 @@ class Run(Generic[Batch]):
         self.clock = Clock(before=manifest.seconds)
         self.saved_step = manifest.step
 
-    def _restore(self, folder: Path) -> None:
+    def _restore(self, folder: Path, manifest: Manifest) -> None:
         shared = load_tree(folder / "optimizer")
         restore_optimizer(self.optimizer, self.parameters, shared)
         if self.accelerator.scaler is not None and "scaler" in shared:
             self.accelerator.scaler.load_state_dict(shared["scaler"])
-        own = load_tree(self._own_file(folder))
-        self.source.restore(own["source"])
+        same = manifest.processes == self.accelerator.num_processes
+        own = load_tree(process_file(folder, self.accelerator.process_index if same else 0))
         if self.rule is not None:
             self.rule.restore(own["reference"])
         if self.beta is not None:
             self.beta.restore(own["beta"])
-        self.generator.set_state(own["generator"])
-        restore_random_state(own["random"], self.accelerator.device)
+        if same:
+            self.source.restore(own["source"])
+            self.generator.set_state(own["generator"])
+            restore_random_state(own["random"], self.accelerator.device)
+        else:
+            self._take_over(manifest)
+
+    def _take_over(self, manifest: Manifest) -> None:
+        """Takes this process's share of what another number of processes left, and begins new streams of numbers."""
+        seed, rank = self.config.seed, self.accelerator.process_index
+        since = (manifest.step, self.accelerator.num_processes)
+        assert isinstance(self.source, TakesOver)
+        earlier = self.checkpoints.earlier_processes(manifest)
+        self.source.take_over(earlier, seed=process_seed(seed, rank, *since, 1))
+        self.generator = seed_process(seed, rank, *since)
 
     def _shared_state(self) -> State:
         """The whole state of the optimiser and of the gradient scaler; every process must ask together."""
@@ -224,6 +239,3 @@ class Run(Generic[Batch]):
             **({} if self.rule is None else {"reference": self.rule.state()}),
             **({} if self.beta is None else {"beta": self.beta.state()}),
         }
-
-    def _own_file(self, folder: Path) -> Path:
-        return folder / f"rank-{self.accelerator.process_index}"

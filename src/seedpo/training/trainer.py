@@ -27,7 +27,7 @@ from seedpo.errors import ConfigError
 from seedpo.files import write_folder_aside, write_text, writing
 from seedpo.methods.beta_rule import BetaRule
 from seedpo.processes import Result, gather_all, on_every_process, on_main_process, shared
-from seedpo.protocols import Batch, Evaluator, Fingerprint, Method, Source, Trainable
+from seedpo.protocols import Batch, EarlierProcesses, Evaluator, Fingerprint, Method, Source, TakesOver, Trainable
 from seedpo.run_folders import REFERENCE, Manifest, RunFolder
 from seedpo.training.accelerator import build_accelerator, require_plain, sharding_is_asked_for
 from seedpo.training.checkpoint import Checkpoints
@@ -92,6 +92,7 @@ class Trainer(Generic[Batch]):
         progress: bool = True,
         after_restoring: Callable[[], None] | None = None,
         save_before_step: Callable[[], bool] | None = None,
+        round_open: Callable[[EarlierProcesses], bool] | None = None,
         rule: ReferenceRule | None = None,
         beta: BetaRule | None = None,
         readers: Sequence[object] = (),
@@ -114,6 +115,8 @@ class Trainer(Generic[Batch]):
             after_restoring: called on every process when a resumed run has restored its state.
             save_before_step: called on every process before each step; if one returns true, a checkpoint is written
                 first, so that a run that is killed within the step can begin it again.
+            round_open: says whether people may be judging images of the processes that wrote a checkpoint; another
+                number of processes cannot go on from it then. ``None``: nobody is asked.
             rule: moves the reference of the policy; ``None`` if it has no weights of its own.
             beta: changes the beta of the method, which reads it; ``None`` if it stays.
             readers: what else tells what a run depends on, besides source and evaluator.
@@ -132,6 +135,7 @@ class Trainer(Generic[Batch]):
         self.progress = progress
         self.after_restoring = after_restoring
         self.save_before_step = save_before_step
+        self.round_open = round_open
         self.rule = rule
         self.beta = beta
         self.readers = readers
@@ -192,6 +196,7 @@ class Trainer(Generic[Batch]):
                 self.folder,
                 self.config,
                 processes=processes,
+                misfit=self._misfit,
                 reference=reference,
                 inputs=inputs,
             )
@@ -204,6 +209,14 @@ class Trainer(Generic[Batch]):
             on_every_process(self.accelerator, lambda: rule.load(checkpoint / REFERENCE))
         on_every_process(self.accelerator, lambda: load_weights(self.policy, checkpoint))
         return manifest, average
+
+    def _misfit(self, manifest: Manifest) -> str | None:
+        """Why another number of processes cannot go on from a checkpoint; ``None`` if it can."""
+        if not isinstance(self.source, TakesOver):
+            return "its source of pairs cannot be dealt out anew"
+        if self.round_open is not None and self.round_open(self._checkpoints.earlier_processes(manifest)):
+            return "the next step asks people about images, which others would draw anew: votes on them would be lost"
+        return None
 
     def _start(
         self,

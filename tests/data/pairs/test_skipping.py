@@ -103,6 +103,14 @@ class TestState:
         assert resumed.state() == whole.state()
         assert resumed.metrics() == {"visits": 2.4, "unreadable": 3.0}
 
+    def test_other_processes_know_what_any_of_them_found(self) -> None:
+        """Each goes on with the rows that the others left, and neither reads nor counts a broken one again."""
+        states = [{"unreadable": [3, 5], "seen": 9}, {"unreadable": [4, 5], "seen": 12}]
+        pairs = SkippingPairs(Endless(), limit=1.0)
+        pairs.take_over(states)
+        assert pairs.state() == {"unreadable": [3, 4, 5], "seen": 12}
+        assert pairs.metrics() == {"unreadable": 3.0}
+
 
 class Endless:
     """Pairs of a stream, of which every fourth is broken."""

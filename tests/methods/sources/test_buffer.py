@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.rollouts import UnitBuffer
@@ -82,6 +85,48 @@ def test_state_survives_the_disk(tmp_path: Path, taken: int, passes: int) -> Non
     other.restore(load_tree(tmp_path / "state"))
     assert len(other) == left
     assert numbers(other.take(left)) == numbers(buffer.take(left))
+
+
+def dealt(states: list[dict[str, Any]], world: int, passes: int = 1) -> list[UnitBuffer[StepPairs]]:
+    buffers = [UnitBuffer(StepPairs, passes=passes) for _ in range(world)]
+    for rank, buffer in enumerate(buffers):
+        buffer.take_over(states, rank=rank, world=world)
+    return buffers
+
+
+@given(
+    waiting=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 12)), min_size=1, max_size=4),
+    world=st.integers(1, 4),
+    passes=st.integers(1, 3),
+)
+def test_other_processes_share_what_waits(waiting: list[tuple[int, int]], world: int, passes: int) -> None:
+    before: list[UnitBuffer[StepPairs]] = []
+    for process, (count, taken) in enumerate(waiting):
+        buffer = UnitBuffer(StepPairs, passes=passes)
+        if count:
+            buffer.fill(numbered(*range(10 * process, 10 * process + count)), generator=seeded())
+        if taken and len(buffer):
+            buffer.take(min(taken, len(buffer)))
+        before.append(buffer)
+    after = dealt([buffer.state() for buffer in before], world, passes)
+    assert max(map(len, after)) - min(map(len, after)) <= 1
+    found, expected = (
+        sorted(number for buffer in buffers if len(buffer) for number in numbers(buffer.take(len(buffer))))
+        for buffers in (after, before)
+    )
+    assert found == expected
+
+
+def test_what_waits_longest_comes_first_of_each_process_in_turn() -> None:
+    before = [UnitBuffer(StepPairs, passes=1) for _ in range(2)]
+    for process, buffer in enumerate(before):
+        buffer.fill(numbered(*range(10 * process, 10 * process + 4 - process)), generator=seeded(process))
+    states = [buffer.state() for buffer in before]
+    (one,) = dealt(states, 1)
+    first, second = (numbers(buffer.take(len(buffer))) for buffer in before)
+    assert numbers(one.take(7)) == [first[0], second[0], first[1], second[1], first[2], second[2], first[3]]
+    two = dealt(states, 2)
+    assert two[1].prompts() == tuple(str(number) for number in sorted(second)), "only what it hands out"
 
 
 def test_state_of_an_empty_buffer(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 from seedpo.core.types import StepBatch
 from seedpo.errors import SeedpoError
 from seedpo.methods.sources.embeddings import PromptEmbeddings
-from seedpo.methods.sources.rollouts import RolloutSource, preference
+from seedpo.methods.sources.rollouts import RolloutSource, preference, rolled_out_next
 from seedpo.methods.sources.step_pairs import StepPairs, step_batch
+from seedpo.protocols import EarlierProcesses
 from seedpo.training.codec import load_tree, save_tree
 from tests.methods.pair_rows import pair_rows
 from tests.methods.sources.toys import PROMPTS, NumberEmbedder, numbered, numbers_of
@@ -131,6 +133,79 @@ def test_roll_outs_are_numbered_across_a_restart() -> None:
     resumed.next_batch()
     assert first.rollout.numbers == [0, 1]  # type: ignore[attr-defined]
     assert second.numbers == [2]
+
+
+class TestOtherProcesses:
+    """A source that goes on on another number of processes."""
+
+    def life(
+        self, world: int, batches: Sequence[int], before: Sequence[Mapping[str, Any]] = ()
+    ) -> tuple[list[Rollout], list[list[int]], list[dict[str, Any]]]:
+        """Roll-outs, batches and states of processes, of which each takes its own number of batches."""
+        rollouts = [Rollout(rows=5 + 3 * rank) for rank in range(world)]
+        taken, states = [], []
+        for rank, rollout in enumerate(rollouts):
+            one = source(rollout, prompts_per_rollout=1, rank=rank, world=world)
+            if before:
+                one.take_over(
+                    EarlierProcesses(states=[dict(state) for state in before], batch_size=3, batches=1), seed=100 + rank
+                )
+            taken.append([number for _ in range(batches[rank]) for number in numbers(one.next_batch())])
+            states.append(dict(one.state()))
+        return rollouts, taken, states
+
+    @pytest.mark.parametrize("batches", [(4, 3), (2, 7)])
+    @pytest.mark.parametrize("world", [1, 3])
+    def test_what_waits_comes_first_and_once(self, batches: tuple[int, int], world: int) -> None:
+        first, _, states = self.life(2, batches)
+        waiting = sorted(number for state in states for number in self.queued(state))
+        assert len(waiting) >= 2
+        second, taken, after = self.life(world, [4] * world, states)
+        share, rest = divmod(len(waiting), world)
+        begun = [taken[rank][: share + (rank < rest)] for rank in range(world)]
+        assert sorted(number for some in begun for number in some) == waiting
+        assert {rollout.numbers[0] for rollout in second} == {max(len(rollout.numbers) for rollout in first)}
+        again = self.life(world, [4] * world, states)
+        assert again[1] == taken, "the same again gives the same"
+        assert all(
+            torch.equal(left["generator"], right["generator"]) for left, right in zip(again[2], after, strict=True)
+        )
+
+    @pytest.mark.parametrize("batches", [(4, 3), (2, 7)])
+    def test_prompts_go_on(self, batches: tuple[int, int]) -> None:
+        first, _, states = self.life(2, batches)
+        second, _, _ = self.life(1, [20], states)
+        drawn = [prompt for rollout in (*first, *second) for some in rollout.prompts for prompt in some]
+        alone = Rollout(rows=3)
+        one = source(alone, prompts_per_rollout=1)
+        for _ in drawn:
+            one.next_batch()
+        assert Counter(drawn) == Counter(prompt for some in alone.prompts for prompt in some)
+
+    def queued(self, state: Mapping[str, Any]) -> list[int]:
+        one = source()
+        one.restore(dict(state))
+        waiting = len(one._buffer)
+        return numbers(one.batch(one._buffer.take(waiting), one.embeddings)) if waiting else []
+
+    def test_each_draws_numbers_of_its_own(self) -> None:
+        _, _, states = self.life(1, [1])
+        _, taken, _ = self.life(3, [4, 4, 4], states)
+        assert len({tuple(some[-3:]) for some in taken}) == 3
+
+    def test_figures_since_the_last_line_are_of_one_process_each(self) -> None:
+        _, _, states = self.life(2, [3, 3])
+        observed = [rollout for state in states for rollout in state["observed"]]
+        assert len(observed) > 2
+        one = source()
+        one.take_over(EarlierProcesses(states=states, batch_size=3, batches=1), seed=1)
+        assert one.state()["observed"] == observed
+
+    def test_whether_the_next_update_rolls_out(self) -> None:
+        _, _, states = self.life(2, [1, 1])
+        assert [len(state["buffer"]["queue"]) for state in states] == [2, 5]
+        for batch_size, batches, expected in ((2, 1, False), (3, 1, True), (1, 2, False), (1, 3, True)):
+            assert rolled_out_next(EarlierProcesses(states=states, batch_size=batch_size, batches=batches)) == expected
 
 
 def test_a_prompt_is_embedded_once_per_roll_out_and_forgotten_after_it() -> None:

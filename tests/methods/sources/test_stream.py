@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from seedpo.methods.sources.stream import BucketStream, IndexStream
 
@@ -47,6 +51,69 @@ def test_restored_stream_goes_on(before: int) -> None:
     other.take(3)
     other.restore(state)
     assert other.take(25) == expected
+
+
+LIVES = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=5), min_size=2, max_size=4)
+"""Of each number of processes in turn: how many rows each process takes."""
+
+
+class TestOtherProcesses:
+    """A stream that goes on on another number of processes."""
+
+    @given(count=st.integers(1, 17), lives=LIVES, repeated=st.booleans())
+    def test_every_visit_comes_once(self, count: int, lives: list[list[int]], repeated: bool) -> None:
+        repeats = [1 + row % 3 for row in range(count)] if repeated else None
+        whole = IndexStream(count, seed=7, repeats=repeats)
+        states: list[dict[str, object]] = []
+        taken: list[tuple[int, int]] = []
+        for shares in lives:
+            world = len(shares)
+            streams = [IndexStream(count, seed=7, rank=rank, world=world, repeats=repeats) for rank in range(world)]
+            if states:
+                for stream in streams:
+                    stream.take_over(states)
+                assert len({stream.visits for stream in streams}) == 1
+                assert streams[0].visits == pytest.approx(len(taken) / whole.count)
+            for stream, number in zip(streams, shares, strict=True):
+                taken += [
+                    visit for some in (number // 2, number - number // 2) for visit in stream.take_with_visits(some)
+                ]
+            states = [stream.state() for stream in streams]
+        last = IndexStream(count, seed=7, repeats=repeats)
+        last.take_over(states)
+        more = 200  # above what four numbers of processes can leave
+        assert Counter(taken + last.take_with_visits(more)) == Counter(whole.take_with_visits(len(taken) + more))
+
+    @given(count=st.integers(1, 17), lives=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 9)), max_size=4))
+    def test_processes_that_took_equally_many_leave_the_rest_in_its_order(
+        self, count: int, lives: list[tuple[int, int]]
+    ) -> None:
+        states: list[dict[str, object]] = [{"position": 0}]
+        taken: list[int] = []
+        for world, number in lives:
+            streams = [IndexStream(count, seed=7, rank=rank, world=world) for rank in range(world)]
+            for stream in streams:
+                stream.take_over(states)
+            rows = [stream.take(number) for stream in streams]
+            taken += [row for turn in zip(*rows, strict=True) for row in turn]
+            states = [stream.state() for stream in streams]
+            assert states == [{"position": len(taken)}] * world
+        assert taken == IndexStream(count, seed=7).take(len(taken))
+
+    @given(lives=LIVES, more=st.integers(0, 20))
+    def test_a_state_holds_what_was_left(self, lives: list[list[int]], more: int) -> None:
+        states: list[dict[str, object]] = [{"position": 0}]
+        for shares in lives:
+            streams = [IndexStream(13, seed=7, rank=rank, world=len(shares)) for rank in range(len(shares))]
+            for stream, number in zip(streams, shares, strict=True):
+                stream.take_over(states)
+                stream.take(number)
+            states = [stream.state() for stream in streams]
+        stream = streams[-1]
+        expected = stream.coming(more)
+        other = IndexStream(13, seed=7, rank=len(streams) - 1, world=len(streams))
+        other.restore(states[-1])
+        assert other.coming(more) == expected
 
 
 class TestBuckets:
@@ -98,6 +165,41 @@ class TestBuckets:
         other.take_with_visits(3)
         other.restore(state)
         assert [other.take_with_visits(3) for _ in range(9)] == expected
+
+    @given(lives=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(0, 6)), min_size=1, max_size=4))
+    def test_other_processes_take_what_is_left(self, lives: list[tuple[int, int, int]]) -> None:
+        """In batches of any size: each visit comes once, and a batch is full and of one bucket."""
+        states: list[dict[str, object]] = []
+        visits: list[tuple[int, int]] = []
+        last = 0
+        for world, size, turns in [*lives, (1, 1, 60)]:
+            streams = [
+                BucketStream(self.BUCKETS, batch_size=size, seed=1, rank=rank, world=world) for rank in range(world)
+            ]
+            for stream in streams:
+                if states:
+                    stream.take_over(states, batch_size=last)
+            for stream in streams * turns:
+                batch = stream.take_with_visits(size)
+                assert len(batch) == size
+                assert len({self.BUCKETS[row] for row, _ in batch}) == 1
+                visits += batch
+            assert streams[0].visits == pytest.approx(len(visits) / len(self.BUCKETS))
+            states, last = [stream.state() for stream in streams], size
+            assert states == [states[0]] * world
+        # With batches of 1 nothing waits: what came is the beginning of the order, however it was cut before.
+        assert set(visits) == set(IndexStream(len(self.BUCKETS), seed=1).take_with_visits(len(visits)))
+        assert len(set(visits)) == len(visits)
+
+    @pytest.mark.parametrize("before", [0, 1, 17])
+    def test_a_state_holds_the_sizes_before(self, before: int) -> None:
+        stream = BucketStream(self.BUCKETS, batch_size=2, seed=3)
+        stream.take_over([{"position": 5}, {"position": 5}], batch_size=3)
+        for _ in range(before):
+            stream.take_with_visits(2)
+        other = BucketStream(self.BUCKETS, batch_size=2, seed=3)
+        other.restore(stream.state())
+        assert [other.take_with_visits(2) for _ in range(9)] == [stream.take_with_visits(2) for _ in range(9)]
 
     def test_visits_count_what_all_processes_took(self) -> None:
         stream = BucketStream(self.BUCKETS, batch_size=3, seed=3, rank=1, world=2)

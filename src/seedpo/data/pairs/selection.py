@@ -153,6 +153,12 @@ class SkippingPairs:
         self._seen = int(state["seen"])
         restore_to(self.pairs, state.get("stream", {}))
 
+    def take_over(self, states: Sequence[State]) -> None:
+        """Takes what several processes observed together: all that any of them found unreadable."""
+        unreadable = {row for state in states for row in state["unreadable"]}
+        seen = max(int(state["seen"]) for state in states)
+        self.restore({**states[0], "unreadable": unreadable, "seen": seen})
+
 
 class SomePairs:
     """Some of the pairs of a set, renumbered from 0.

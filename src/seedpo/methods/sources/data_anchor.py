@@ -11,7 +11,7 @@ from seedpo.methods.anchors import BatchWithData
 from seedpo.methods.settings import MethodConfig
 from seedpo.methods.sources.offline import OfflinePairs, build_source
 from seedpo.methods.sources.supplies import Supplies
-from seedpo.protocols import DataReader, Fingerprint, Source, State
+from seedpo.protocols import DataReader, EarlierProcesses, Fingerprint, Source, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,12 @@ class SourceWithData:
         """Takes back what :meth:`state` gave."""
         self.source.restore(state["source"])
         self.data.restore(state["anchor"])
+
+    def take_over(self, earlier: EarlierProcesses, *, seed: int) -> None:
+        """Both go on where those of another number of processes stopped."""
+        drawing: Any = self.source
+        drawing.take_over(earlier.of("source"), seed=seed)
+        self.data.take_over(earlier.of("anchor"), seed=seed)
 
 
 def with_data(source: Source[Any], config: MethodConfig, supplies: Supplies) -> Source[Any]:

@@ -18,7 +18,7 @@ from seedpo.data.tables.blocks import blocks_of
 from seedpo.methods.settings import MethodConfig
 from seedpo.methods.sources.stream import BucketStream, IndexStream
 from seedpo.methods.sources.supplies import Supplies
-from seedpo.protocols import Fingerprint, LikesEncoder, RowEncoder, State, StatefulPairs
+from seedpo.protocols import EarlierProcesses, Fingerprint, LikesEncoder, RowEncoder, State, StatefulPairs
 
 Rows = TypeVar("Rows", ImagePairs, Likes)
 
@@ -181,6 +181,19 @@ class OfflinePairs(Generic[Rows]):
         self._stream.restore(state)
         if self.reader is not None and "reader" in state:
             self.reader.restore(state["reader"])
+
+    def take_over(self, earlier: EarlierProcesses, *, seed: int) -> None:
+        """Goes on with the pairs of this epoch that another number of processes left; what is drawn follows from them.
+
+        All of those processes took equally many.
+        """
+        if isinstance(self._stream, BucketStream):
+            self._stream.take_over(earlier.states, batch_size=earlier.batch_size)
+        else:
+            self._stream.take_over(earlier.states)
+        observed = [state["reader"] for state in earlier.states if "reader" in state]
+        if self.reader is not None and observed:
+            self.reader.take_over(observed)
 
 
 @dataclass(frozen=True)

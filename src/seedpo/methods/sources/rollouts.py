@@ -13,7 +13,7 @@ from seedpo.data.pairs.fingerprints import prompts_fingerprint
 from seedpo.errors import SeedpoError
 from seedpo.methods.sources.embeddings import PromptEmbeddings
 from seedpo.methods.sources.stream import IndexStream
-from seedpo.protocols import BatchOut, Fingerprint, State
+from seedpo.protocols import BatchOut, EarlierProcesses, Fingerprint, State
 
 _EMPTY_ROLLOUTS = 20
 """Consecutive roll-outs without a clear pair after which a run gives up."""
@@ -124,6 +124,31 @@ class UnitBuffer(Generic[Record]):
         record: Any = self.record
         self._drawn = record(**values, prompts=tuple(state["prompts"]))
         self._queue = state["queue"]
+
+    def take_over(self, states: Sequence[State], *, rank: int, world: int) -> None:
+        """Takes every ``world``-th of the units that wait in several processes, from the ``rank``-th on.
+
+        Those that wait longest come first, of each process one in turn. A unit that waits for several passes is dealt
+        out as often.
+
+        Args:
+            states: of all of those processes, by rank.
+            rank: number of this process.
+            world: number of processes now.
+        """
+        drawn: list[Record] = []
+        queue: list[tuple[int, int]] = []
+        """Place in the queue of its process, and number, of each unit."""
+        for state in states:
+            self.restore(state)
+            if self._drawn is not None:
+                before = sum(part.units() for part in drawn)
+                queue += [(place, before + unit) for place, unit in enumerate(self._queue.tolist())]
+                drawn.append(self._drawn)
+        queue.sort(key=lambda entry: entry[0])
+        self._drawn = self.record.join(drawn) if drawn else None
+        self._queue = torch.tensor([unit for _, unit in queue[rank::world]], dtype=torch.int64)
+        self._drop_finished()
 
 
 class RolloutSource(Generic[Record, BatchOut]):
@@ -237,6 +262,22 @@ class RolloutSource(Generic[Record, BatchOut]):
         self._buffer.restore(state["buffer"])
         self._number = int(state["number"])
         self._observed = [dict(rollout) for rollout in state["observed"]]
+
+    def take_over(self, earlier: EarlierProcesses, *, seed: int) -> None:
+        """Goes on with the prompts that another number of processes left, and with a share of the units that wait."""
+        rank, world = self._stream.rank, self._stream.world
+        self._stream.take_over(earlier.of("stream").states)
+        self._buffer.take_over(earlier.of("buffer").states, rank=rank, world=world)
+        self._generator.manual_seed(seed)
+        self._number = max(int(state["number"]) for state in earlier.states)
+        observed = [dict(rollout) for state in earlier.states for rollout in state["observed"]]
+        self._observed = list(observed[rank::world])
+
+
+def rolled_out_next(earlier: EarlierProcesses) -> bool:
+    """Whether the next update of some of the processes, with a :class:`RolloutSource` each, needs another roll-out."""
+    needed = earlier.batches * earlier.batch_size
+    return any(len(state["buffer"].get("queue", ())) < needed for state in earlier.states)
 
 
 def preference(first: Tensor, second: Tensor) -> Tensor:

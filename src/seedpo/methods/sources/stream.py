@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice, repeat
 
 import numpy as np
 import torch
@@ -56,6 +56,9 @@ class IndexStream:
         self.shuffle = shuffle
         self._position = 0
         """Rows that all processes together have taken."""
+        self._left: list[int] = []
+        """Places of the shuffled rows that come right before position ``_end``: nobody took them in their turn."""
+        self._end = 0
 
     def take(self, number: int) -> list[int]:
         """The next row numbers of this process."""
@@ -79,7 +82,8 @@ class IndexStream:
         """Epochs handed out so far, by all processes together: how often each row was, but for its repeats."""
         return self._position / self.count
 
-    def _visit(self, place: int) -> tuple[int, int]:
+    def _visit(self, position: int) -> tuple[int, int]:
+        place = self._place(position)
         epoch, offset = divmod(place, self.count)
         entry = int(self._order(epoch)[offset]) if self.shuffle else offset
         if self._rows is None or self._repeats is None:
@@ -87,6 +91,10 @@ class IndexStream:
             return entry, epoch
         row = int(self._rows[entry])
         return row, epoch * int(self._repeats[row]) + entry - int(self._first[row])
+
+    def _place(self, position: int) -> int:
+        first = self._end - len(self._left)
+        return self._left[position - first] if first <= position < self._end else position
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if self._epoch != epoch:
@@ -98,12 +106,37 @@ class IndexStream:
         return self._shuffled
 
     def state(self) -> State:
-        """The position in the stream."""
-        return {"position": self._position}
+        """The position in the stream, and the places before it that still come."""
+        left = {"left": self._left, "end": self._end} if self._position < self._end else {}
+        return {"position": self._position, **left}
 
     def restore(self, state: State) -> None:
         """Goes back to a position."""
         self._position = int(state["position"])
+        self._left = [int(place) for place in state.get("left", ())]
+        self._end = int(state.get("end", 0))
+
+    def take_over(self, states: Sequence[State]) -> None:
+        """Goes on where several processes stopped, of which each has taken its own number of rows.
+
+        Rows that some have passed and others not come first. Two processes, of which the first took three rows and the
+        second one, and what comes next::
+
+            place       0  1  2  3  4  5  6  7
+            taken by    0  1  0     0
+            next                 3     5  6  7
+
+        Args:
+            states: of all of them, by rank.
+        """
+        positions = [int(state["position"]) for state in states]
+        self.restore(max(states, key=lambda state: int(state.get("end", 0))))
+        begin, end = min(positions), max(*positions, self._end)
+        ranks = [number % len(states) for number in range(end - begin)]
+        self._left = [
+            self._place(begin + number) for number, rank in enumerate(ranks) if begin + number - rank >= positions[rank]
+        ]
+        self._end, self._position = end, end - len(self._left)
 
 
 class BucketStream:
@@ -143,23 +176,35 @@ class BucketStream:
         self._blocks = blocks
         self._start(0)
 
-    def _start(self, position: int) -> None:
-        """Goes to where all processes together have taken so many batches: from the beginning, as they wait."""
+    def _start(self, position: int, before: Sequence[tuple[int, int]] = ()) -> None:
+        """Goes to where all processes together have taken so many batches: from the beginning, as they wait.
+
+        Args:
+            position: batches of this size that were taken.
+            before: sizes of the batches that were taken first, and how many of each, in this order.
+        """
         self._position = position
+        self._before = tuple(before)
         self._batches = self._all_batches()
         self._drawn: deque[list[tuple[int, int]]] = deque()
         """Batches of all processes that are known and not taken."""
-        next(islice(self._batches, position, position), None)
+        taken = position + sum(batches for _, batches in self._before)
+        next(islice(self._batches, taken, taken), None)
 
     def _all_batches(self) -> Iterator[list[tuple[int, int]]]:
         visits = IndexStream(len(self._buckets), seed=self._seed, repeats=self._repeats, blocks=self._blocks)
         waiting: dict[Hashable, list[tuple[int, int]]] = {}
-        while True:
-            for row, visit in visits.take_with_visits(1):
-                batch = waiting.setdefault(self._buckets[row], [])
-                batch.append((row, visit))
-                if len(batch) == self.batch_size:
-                    yield waiting.pop(self._buckets[row])
+        before = [repeat(size, batches) for size, batches in self._before]
+        for size in chain(*before, repeat(self.batch_size)):
+            # Several may be full at once where batches become smaller.
+            full = next((bucket for bucket, some in waiting.items() if len(some) >= size), None)
+            while full is None:
+                ((row, visit),) = visits.take_with_visits(1)
+                some = waiting.setdefault(self._buckets[row], [])
+                some.append((row, visit))
+                full = self._buckets[row] if len(some) >= size else None
+            batch, waiting[full] = waiting[full][:size], waiting[full][size:]
+            yield batch
 
     def take_with_visits(self, number: int) -> list[tuple[int, int]]:
         """The next batch of this process: its row numbers, each with the number of its visit.
@@ -187,12 +232,26 @@ class BucketStream:
     def visits(self) -> float:
         """Epochs handed out so far, by all processes together; the visits that wait are not among them."""
         total = len(self._buckets) if self._repeats is None else sum(self._repeats)
-        return self._position * self.batch_size / total
+        sizes = [*self._before, (self.batch_size, self._position)]
+        return sum(size * batches for size, batches in sizes) / total
 
     def state(self) -> State:
-        """The position in the stream of batches."""
-        return {"position": self._position}
+        """The position in the stream of batches, and what was taken in batches of other sizes before."""
+        return {"position": self._position} | (
+            {"before": [list(part) for part in self._before]} if self._before else {}
+        )
 
     def restore(self, state: State) -> None:
         """Goes back to a position."""
-        self._start(int(state["position"]))
+        self._start(int(state["position"]), [(int(size), int(batches)) for size, batches in state.get("before", ())])
+
+    def take_over(self, states: Sequence[State], *, batch_size: int) -> None:
+        """Goes on where several processes stopped, all at the same batch.
+
+        Args:
+            states: of all of them.
+            batch_size: rows of their batches.
+        """
+        self.restore(states[0])
+        if batch_size != self.batch_size:
+            self._start(0, [*self._before, (batch_size, self._position)])

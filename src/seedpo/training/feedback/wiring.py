@@ -12,8 +12,8 @@ from typing import Any, Literal
 from seedpo.errors import ConfigError
 from seedpo.methods.presets import METHODS
 from seedpo.methods.sources.data_anchor import SourceWithData
-from seedpo.methods.sources.rollouts import RolloutSource
-from seedpo.protocols import Source
+from seedpo.methods.sources.rollouts import RolloutSource, rolled_out_next
+from seedpo.protocols import EarlierProcesses, Source
 from seedpo.study.folder import create_study
 from seedpo.study.settings import NAME as SETTINGS
 from seedpo.study.settings import TITLES, Question, StudySettings, read_settings
@@ -110,6 +110,18 @@ def asks_people(config: RunConfig, source: Source[Any]) -> Callable[[], bool] | 
     if config.feedback.study is None or not isinstance(drawing, RolloutSource):
         return None
     return lambda: drawing.rolls_out_within(config.gradient_accumulation_steps)
+
+
+def round_open(config: RunConfig, source: Source[Any]) -> Callable[[EarlierProcesses], bool] | None:
+    """A function that says whether the next step of the processes of a checkpoint needs votes on new images.
+
+    ``None`` if no step ever does.
+    """
+    if asks_people(config, source) is None:
+        return None
+    if isinstance(source, SourceWithData):
+        return lambda earlier: rolled_out_next(earlier.of("source"))
+    return rolled_out_next
 
 
 def patience(config: RunConfig) -> timedelta:
