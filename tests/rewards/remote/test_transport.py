@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import struct
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -129,6 +130,16 @@ def test_a_server_that_hangs_up_is_asked_again(parts: list[bytes]) -> None:
         assert transport_to(server.url).get("/rewards") == {"ok": 1}
 
 
+def test_a_connection_that_is_reset_says_so() -> None:
+    def reset(connection: Any) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+
+    with served(lambda *_: reset) as server, pytest.raises(RewardServerError, match=r"does not answer \(\w+.*\) \(1"):
+        transport_to(server.url, retries=0).get("/rewards")
+
+
 def test_no_server() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -172,6 +183,17 @@ class TestKey:
                 transport_to(server.url, key_env="MY_KEY").get("/rewards")
         assert server.asked[0][2]["authorization"] == "Bearer s3cret-key"
         assert "s3cret" not in str(caught.value) + caplog.text
+
+    def test_nor_where_it_is_asked_again_or_cut_short(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setenv("MY_KEY", "s3cret-key")
+        answer = as_json({"error": f"{'.' * 295}s3cret-key"}, 503)
+        with caplog.at_level(logging.DEBUG, logger="seedpo"), served(lambda *_: answer) as server:
+            with pytest.raises(RewardServerError) as caught:
+                transport_to(server.url, key_env="MY_KEY", retries=1).get("/rewards")
+        assert "asked again in" in caplog.text
+        assert "s3cr" not in str(caught.value) + caplog.text
 
     def test_it_must_be_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("MY_KEY", raising=False)

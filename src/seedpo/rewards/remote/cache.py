@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
-from seedpo.documents import parse_json
+from seedpo.data.text import shown
 from seedpo.errors import CacheError
 
 _LAYOUT = "CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
@@ -28,61 +28,58 @@ def cache_key(*facts: str) -> str:
 
 
 class ScoreCache:
-    """Answers by their keys, in a file of SQLite that several processes can share, or in memory.
+    """Numbers by their keys, in a file of SQLite that several processes can share.
 
-    The first answer of a key stays.
+    The first number of a key stays.
 
     Args:
-        path: of the file, which is made if there is none; `None`: in memory, for as long as the object lives.
+        path: of the file, which is made if there is none.
 
     Raises:
         CacheError: if the file cannot be used.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.hits = self.misses = 0
-        self._memory: dict[str, str] = {}
-        if path is not None:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise self._unusable(error) from error
-            with self._open() as connection:
-                connection.execute(_LAYOUT)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
+        with self._open() as connection:
+            connection.execute(_LAYOUT)
 
-    def find(self, keys: Sequence[str]) -> dict[str, Any]:
-        """The answers that are known, by their keys; counts hits and misses.
+    def find(self, keys: Sequence[str]) -> dict[str, float]:
+        """The numbers that are known, by their keys.
 
         Raises:
-            CacheError: if the file cannot be read.
+            CacheError: if the file cannot be read, or holds something else.
         """
-        texts = {key: self._memory[key] for key in keys if key in self._memory}
-        if self.path is not None:
-            with self._open() as connection:
-                for start in range(0, len(keys), _AT_A_TIME):
-                    part = keys[start : start + _AT_A_TIME]
-                    marks = ", ".join("?" * len(part))
-                    texts.update(connection.execute(f"SELECT key, value FROM scores WHERE key IN ({marks})", part))
-        self.hits += sum(key in texts for key in keys)
-        self.misses += sum(key not in texts for key in keys)
-        try:
-            return {key: parse_json(text) for key, text in texts.items()}
-        except (ValueError, TypeError) as error:
-            raise self._unusable(error) from error
+        texts: dict[str, object] = {}
+        with self._open() as connection:
+            for start in range(0, len(keys), _AT_A_TIME):
+                part = keys[start : start + _AT_A_TIME]
+                marks = ", ".join("?" * len(part))
+                texts.update(connection.execute(f"SELECT key, value FROM scores WHERE key IN ({marks})", part))
+        return {key: self._number(text) for key, text in texts.items()}
 
-    def keep(self, answers: Mapping[str, Any]) -> None:
-        """Stores answers, which are JSON values, by their keys.
+    def keep(self, numbers: Mapping[str, float]) -> None:
+        """Stores finite numbers by their keys.
 
         Raises:
             CacheError: if the file cannot be written.
         """
-        texts = {key: json.dumps(answer) for key, answer in answers.items()}
-        if self.path is None:
-            self._memory = texts | self._memory
-            return
+        rows = [(key, repr(float(number))) for key, number in numbers.items()]
         with self._open() as connection:
-            connection.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", texts.items())
+            connection.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", rows)
+
+    def _number(self, text: object) -> float:
+        try:
+            number = float(text) if isinstance(text, str) else math.nan
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise self._unusable(f"it holds {shown(text)}, which is no score")
+        return number
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -93,7 +90,7 @@ class ScoreCache:
         except sqlite3.Error as error:
             raise self._unusable(error) from error
 
-    def _unusable(self, error: Exception) -> CacheError:
+    def _unusable(self, error: Exception | str) -> CacheError:
         return CacheError(
             f"cache of scores {self.path} cannot be used ({error}); remove it if it is damaged, or name another file "
             "with the key `cache` of the reward"

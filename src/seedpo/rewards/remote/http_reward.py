@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seedpo.data.text import shown
 from seedpo.protocols import Images
 from seedpo.rewards.remote.cache import ScoreCache, cache_key
-from seedpo.rewards.remote.images import image_hash, png_files
+from seedpo.rewards.remote.images import check_sendable, image_hash, png_files
 from seedpo.rewards.remote.transport import Answer, Transport
-from seedpo.rewards.scoring import check_counts
 from seedpo.rewards.settings import HttpSettings
 
 logger = logging.getLogger(__name__)
@@ -38,12 +38,14 @@ class Row:
     """One image that is scored.
 
     Attributes:
+        number: of the image in the call.
         file: of the image, PNG.
         image: its hash.
         prompt: what it was made for.
         timestep: when the preview was made; `None` of a finished image.
     """
 
+    number: int
     file: bytes
     image: str
     prompt: str
@@ -52,6 +54,9 @@ class Row:
     def echo(self) -> dict[str, Any]:
         """What the server repeats of it."""
         return {"image": self.image, "prompt": self.prompt, "timestep": self.timestep}
+
+    def __str__(self) -> str:
+        return f"the score of image {self.number}, prompt {shown(self.prompt)},"
 
 
 class HttpReward:
@@ -97,20 +102,26 @@ class HttpReward:
             timestep: of previews, (B,); sent if the reward takes it.
 
         Raises:
-            DataError: if the counts differ, or an element is not an image.
+            DataError: if the counts differ, an element is not an image, or a prompt cannot be sent.
             RewardServerError: if the server does not answer as it should.
         """
-        check_counts(images, prompts)
+        check_sendable(images, prompts)
         times = None if timestep is None or not self.step_aware else timestep.tolist()
         rows = [
-            Row(file=file, image=image_hash(file), prompt=prompt, timestep=None if times is None else times[number])
+            Row(
+                number=number,
+                file=file,
+                image=image_hash(file),
+                prompt=prompt,
+                timestep=None if times is None else times[number],
+            )
             for number, (file, prompt) in enumerate(zip(png_files(images), prompts, strict=True))
         ]
         scores = self._scores(rows)
         return torch.tensor(scores, dtype=torch.float32, device=images.device if isinstance(images, Tensor) else "cpu")
 
     def _scores(self, rows: Sequence[Row]) -> list[float]:
-        """One score for each row.
+        """One score for each row; equal rows are scored once.
 
         Rows are divided into requests before the cache is asked. So an image is scored in the same company by a run
         and by the run that resumes it.
@@ -119,13 +130,11 @@ class HttpReward:
             cache_key(row.image, row.prompt, self.version, "" if row.timestep is None else repr(row.timestep))
             for row in rows
         ]
-        known: dict[str, float] = self.cache.find(keys) if self.cache else {}
-        parts = []
-        for start in range(0, len(rows), self.batch_size):
-            part = {keys[row]: rows[row] for row in range(start, min(start + self.batch_size, len(rows)))}
-            part = {key: row for key, row in part.items() if key not in known}
-            if part:
-                parts.append(part)
+        known = self.cache.find(keys) if self.cache else {}
+        different = list(dict(zip(keys, rows, strict=True)).items())
+        requests = [different[start : start + self.batch_size] for start in range(0, len(different), self.batch_size)]
+        missing = [{key: row for key, row in request if key not in known} for request in requests]
+        parts = [part for part in missing if part]
 
         def take(number: int, answer: Answer) -> None:
             part = parts[number]
@@ -154,29 +163,26 @@ class HttpReward:
         version, scored = answer.get("version"), answer.get("scores")
         if version != self.version:
             raise self.transport.error(
-                f"the reward's version changed from {self.version} to {_shown(version)}, so that old and new scores "
+                f"the reward's version changed from {self.version} to {shown(version)}, so that old and new scores "
                 "cannot be compared; serve the first version again, or start a new run"
             )
         if not isinstance(scored, list) or len(scored) != len(rows):
             count = len(scored) if isinstance(scored, list) else "no"
             raise self.transport.error(f"it returned {count} scores for {len(rows)} images; {_RIGHT_SERVER}")
-        return [self._score(entry, row, number) for number, (entry, row) in enumerate(zip(scored, rows, strict=True))]
+        return [self._score(entry, row) for entry, row in zip(scored, rows, strict=True)]
 
-    def _score(self, entry: Any, row: Row, number: int) -> float:
+    def _score(self, entry: Any, row: Row) -> float:
         if not isinstance(entry, dict):
-            raise self.transport.error(f"score {number} is {_shown(entry)}, not an object; {_RIGHT_SERVER}")
+            raise self.transport.error(f"{row} is {shown(entry)}, not an object; {_RIGHT_SERVER}")
         for fact, sent in row.echo().items():
             if (repeated := entry.get(fact)) != sent or isinstance(repeated, bool):
                 raise self.transport.error(
-                    f"score {number} is that of another row: {fact} {_shown(repeated)} instead of {_shown(sent)}; the "
-                    "server must keep the order of the images"
+                    f"{row} is that of another row: {fact} {shown(repeated)} instead of {shown(sent)}; the server must "
+                    "keep the order of the images"
                 )
         score = entry.get("score")
         if isinstance(score, bool) or not isinstance(score, int | float) or not _is_finite(score):
-            raise self.transport.error(
-                f"the score of image {number}, prompt {_shown(row.prompt)}, is {_shown(score)}; a score is a finite "
-                "number"
-            )
+            raise self.transport.error(f"{row} is {shown(score)}; a score is a finite number")
         return float(score)
 
     def _offer(self) -> dict[str, Any]:
@@ -187,11 +193,12 @@ class HttpReward:
         offers = [offer for offer in answer["rewards"] if isinstance(offer, dict)]
         offer: dict[str, Any] | None = next((o for o in offers if o.get("name") == self.settings.reward), None)
         if offer is None:
-            names = ", ".join(_shown(offer.get("name")) for offer in offers[:20]) or "nothing"
+            names = ", ".join(shown(offer.get("name")) for offer in offers[:20]) or "nothing"
             raise self.transport.error(f"it does not offer {self.settings.reward!r}; it offers {names}")
         whole = {"version": str, "step_aware": bool, "max_images": int}
         wrong = [key for key, kind in whole.items() if type(offer.get(key)) is not kind]
-        if wrong or not 0 < len(offer["version"]) <= 200 or offer["max_images"] < 1:
+        sound = not wrong and 0 < len(offer["version"]) <= 200 and offer["version"].isprintable()
+        if not sound or offer["max_images"] < 1:
             raise self.transport.error(
                 f"what it says of {self.settings.reward} lacks {', '.join(wrong) or 'sense'}; {_RIGHT_SERVER}"
             )
@@ -215,8 +222,3 @@ def _is_finite(score: float) -> bool:
         return math.isfinite(torch.tensor(score, dtype=torch.float32).item())
     except (OverflowError, RuntimeError):
         return False
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]} ..."

@@ -1,19 +1,33 @@
-"""Images as they travel: PNG files without loss, and what identifies one."""
+"""Images and prompts as they travel: PNG files without loss, what identifies one, and text that JSON can hold."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from PIL import Image
 from torch import Tensor
 
+from seedpo.data.text import shown, value_fault
+from seedpo.errors import DataError
 from seedpo.protocols import Images
-from seedpo.rewards.scoring import byte_batches
+from seedpo.rewards.scoring import byte_batches, check_counts
 
 _EFFORT = 1
 """Of zlib, from 0 to 9: more makes files a little smaller and takes several times as long."""
+
+
+def check_sendable(images: Images, prompts: Sequence[str]) -> None:
+    """Checks that there is one prompt for each image, and that it can be sent.
+
+    Raises:
+        DataError: if the counts differ, or a prompt holds NUL or half a surrogate pair.
+    """
+    check_counts(images, prompts)
+    for row, prompt in enumerate(prompts):
+        if fault := value_fault(prompt):
+            raise DataError(f"prompt {row}, {shown(prompt)}, {fault}, which cannot be sent; remove it")
 
 
 def png_files(images: Images, *, prepare: Callable[[Tensor], Tensor] = lambda image: image) -> list[bytes]:

@@ -117,8 +117,10 @@ class Transport:
         Args:
             fault: what happened, and what helps.
         """
-        text = f"reward {self.name} at {self.remote.url}: {fault}"
-        return RewardServerError(text if self._key is None else text.replace(self._key, "***"))
+        return RewardServerError(self._without_key(f"reward {self.name} at {self.remote.url}: {fault}"))
+
+    def _without_key(self, text: str) -> str:
+        return text if self._key is None else text.replace(self._key, "***")
 
     def _ask(
         self,
@@ -189,7 +191,7 @@ class Transport:
                     raise self.error(f"{reason} ({tries}); {_AGAIN}") from reason
                 wait = self.first_wait * 2.0**tried * self._random.uniform(0.5, 1.0)
                 wait = min(max(wait, reason.wait), LONGEST_WAIT)
-                logger.info("reward %s at %s: %s; asked again in %.1f s", self.name, self.remote.url, reason, wait)
+                logger.info("%s", self.error(f"{reason}; asked again in {wait:.1f} s"))
                 await asyncio.sleep(wait)
         raise AssertionError("unreachable")
 
@@ -208,7 +210,7 @@ class Transport:
         except (TimeoutError, httpx.TimeoutException) as error:
             raise _TryLater(f"it gave no whole answer within {self.remote.timeout:g} s") from error
         except httpx.TransportError as error:
-            raise _TryLater(f"it does not answer ({error or type(error).__name__})") from error
+            raise _TryLater(f"it does not answer ({str(error) or type(error).__name__})") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise self.error(f"it cannot be asked ({error}); check the address") from error
         return self._checked(response, text)
@@ -233,7 +235,7 @@ class Transport:
             place = str(response.headers.get("location", ""))[:QUOTED]
             raise self.error(f"it redirects to {place!r}, which is not followed; write the address that is meant")
         answer = _object(response, text)
-        own = f": {_words(answer, text)}" if status >= 400 else ""
+        own = f": {self._words(answer, text)}" if status >= 400 else ""
         if status == 429 or status >= 500:
             raise _TryLater(f"it answered {status}{own}", _asked_wait(response))
         if status in (401, 403):
@@ -250,9 +252,17 @@ class Transport:
         if answer is None:
             kind = str(response.headers.get("content-type", "no type"))[:QUOTED]
             raise self.error(
-                f"its answer is no JSON object ({kind}, {_words(None, text)}); check that it is the right server"
+                f"its answer is no JSON object ({kind}, {self._words(None, text)}); check that it is the right server"
             )
         return answer
+
+    def _words(self, answer: Answer | None, text: bytes) -> str:
+        """What a server says of itself, without the key: the text under ``error``, or the beginning of its answer."""
+        said = answer.get("error") if answer is not None else None
+        said = said.get("message") if isinstance(said, dict) else said  # as OpenAI's servers write it
+        words = said if isinstance(said, str) else text[: 4 * QUOTED].decode("utf-8", "replace")
+        words = self._without_key(" ".join(words.split()))
+        return words if len(words) <= QUOTED else f"{words[:QUOTED]} ..."
 
 
 def _object(response: httpx.Response, text: bytes) -> Answer | None:
@@ -264,15 +274,6 @@ def _object(response: httpx.Response, text: bytes) -> Answer | None:
     except ValueError:
         return None
     return content if isinstance(content, dict) else None
-
-
-def _words(answer: Answer | None, text: bytes) -> str:
-    """What a server says of itself: the text under ``error``, or the beginning of its answer."""
-    said = answer.get("error") if answer is not None else None
-    said = said.get("message") if isinstance(said, dict) else said  # as OpenAI's servers write it
-    words = said if isinstance(said, str) else text[: 4 * QUOTED].decode("utf-8", "replace")
-    words = " ".join(words.split())
-    return words if len(words) <= QUOTED else f"{words[:QUOTED]} ..."
 
 
 def _asked_wait(response: httpx.Response) -> float:

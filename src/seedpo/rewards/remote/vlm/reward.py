@@ -25,7 +25,7 @@ from seedpo.data.prompts.questions import load_questions
 from seedpo.errors import ConfigError, DataError
 from seedpo.protocols import Images
 from seedpo.rewards.remote.cache import ScoreCache, cache_key
-from seedpo.rewards.remote.images import image_hash, png_files
+from seedpo.rewards.remote.images import check_sendable, image_hash, png_files
 from seedpo.rewards.remote.transport import Transport
 from seedpo.rewards.remote.vlm.answers import Unanswered, answer_of
 from seedpo.rewards.remote.vlm.judging import Ask, Questions, asks_of, reader_of, reads_tokens, scores_of
@@ -38,7 +38,6 @@ from seedpo.rewards.remote.vlm.templates import (
     check_question,
     load_template,
 )
-from seedpo.rewards.scoring import check_counts
 from seedpo.rewards.settings import VlmSettings
 
 logger = logging.getLogger(__name__)
@@ -107,10 +106,11 @@ class VlmReward:
             prompts: B prompts.
 
         Raises:
-            DataError: if the counts differ, an element is not an image, or there is nothing to compare one with.
+            DataError: if the counts differ, an element is not an image, a prompt cannot be sent, or there is nothing to
+                compare an image with.
             RewardServerError: if the server does not answer as it should, or too few answers can be read.
         """
-        check_counts(images, prompts)
+        check_sendable(images, prompts)
         try:
             asks = asks_of(self.template, prompts, self.questions)
         except (ConfigError, DataError) as error:
