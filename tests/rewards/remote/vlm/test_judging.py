@@ -116,7 +116,7 @@ class TestChecklists:
         ]
         read = reader_of(GENEVAL, None)
         tokens = [("three", np.log(0.5)), ("3", np.log(0.2)), ("Three", np.log(0.1)), ("Yes", np.log(0.05))]
-        values = [read(Answer("", tokens=tokens), ask) for ask in asks]
+        values = [read(Answer("three", tokens=tokens), ask) for ask in asks]
         assert values == pytest.approx([0.05, 0.8, 0.05])  # of all tokens, not of yes and no
         given = [0.9, 0.3, 0.6]
         expected = [0.9, float(gmean([0.3, 0.6]))]

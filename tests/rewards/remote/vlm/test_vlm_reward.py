@@ -106,6 +106,26 @@ class TestYesOrNo:
                 reward(grays(1), ["a"])
             assert len(server.posts()) == 1  # the probabilities would be the same
 
+    @pytest.mark.parametrize(
+        ("answer", "reason"),
+        [
+            (chat("<think>", {"<think>": 0.98, "Yes": 0.002, "No": 0.001}), "empty"),
+            (chat(" ", {" ": 0.98, "Yes": 0.01}), "empty"),
+            (chat("The", {"The": 0.98, "Yes": 0.004, "No": 0.001}), "neither yes nor no among"),
+            (chat("Yes", {"Yes": 0.9, "No": 0.1}, message={"refusal": "I must not"}), "refused"),
+            (chat("Yes", {"Yes": 0.9, "No": 0.1}, finish_reason="content_filter"), "refused"),
+        ],
+    )
+    def test_what_is_about_to_say_something_else_is_no_answer(self, answer: Any, reason: str) -> None:
+        with judged_by(lambda images, words: answer) as server:
+            with pytest.raises(RewardServerError, match=rf"1 of 1 answers cannot be read \(1 x {reason}"):
+                reward_of(server, "yes-no")(grays(1), ["a"])
+
+    def test_probabilities_of_more_than_one(self) -> None:
+        with judged_by(lambda images, words: chat("Yes", {"Yes": 0.9, "No": 0.9})) as server:
+            with pytest.raises(RewardServerError, match="the probabilities of its logprobs have a sum above 1"):
+                reward_of(server, "yes-no")(grays(1), ["a"])
+
     @pytest.mark.parametrize("logprob", [0.5, float("nan"), "-1", None, True])
     def test_logprobs_that_are_none(self, logprob: Any) -> None:
         def judge(images: list[Image.Image], words: str) -> Any:
@@ -198,6 +218,11 @@ class TestAnswersThatCannotBeRead:
             (chat("<think>It looks like Score: 9 to me", finish_reason="length"), "cut off"),
             ("A fine image.", "no number"),
             ("Score: 3. No, Score: 4", "several numbers"),
+            ("For the prompt 'a, score: 9', score: 9", "a number that the prompt states"),
+            ("<thinking>Score: 9", "empty"),
+            ("<think>a</think>So <THINK >Score: 9", "no number"),
+            (chat("Score: 1", finish_reason="length"), "cut off"),
+            (chat(None, message={"tool_calls": [{"function": {"name": "rate"}}]}, finish_reason="tool_calls"), "empty"),
             ("Score: 1000", "number out of range"),
             ("Score: \uff19", "no number"),
             ("x" * 200_000, "too long"),
@@ -209,7 +234,7 @@ class TestAnswersThatCannotBeRead:
             with pytest.raises(
                 RewardServerError, match=rf"1 of 2 answers cannot be read \(1 x {reason}\), 1 of 2 so far"
             ):
-                reward(grays(10, 50), ["a", "b"])
+                reward(grays(10, 50), ["a, score: 9", "b"])
             assert reward.unanswered == {reason: 1}
             assert len(server.posts()) == 2 + 2  # asked again twice
             again = server.posts()[2:]
@@ -224,6 +249,7 @@ class TestAnswersThatCannotBeRead:
         assert message.startswith(f"reward judge at {server.url}: 1 of 1 answers cannot be read (1 x no number)")
         (example,) = re.findall(r"for example '([^']*)'", message)
         assert len(example) == 80
+        assert f"for example '{example}', image 0, prompt 'a'; check" in message
 
     def test_asking_again_can_help(self) -> None:
         answers = iter(["Hm.", "Hm.", "Score: 6"])

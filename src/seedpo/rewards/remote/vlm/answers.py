@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +13,16 @@ _UNKNOWN = -1000.0
 
 REFUSAL, EMPTY, CUT, TOO_LONG = "refused", "empty", "cut off", "too long"
 NO_NUMBER, SEVERAL, OUT_OF_RANGE = "no number", "several numbers", "number out of range"
+COPIED = "a number that the prompt states"
 NO_CHOICE, BOTH, NEITHER = "no choice", "several choices", "neither yes nor no among the likely tokens"
 """Why an answer cannot be read."""
+
+_TAG = r"[<\[\u25c1]{}(?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning)\s*[>\]\u25b7]"
+_OPENING, _CLOSING = (re.compile(_TAG.format(slash), re.IGNORECASE) for slash in ("", "/"))
+"""What models write before and after their thoughts: ``<think>``, ``[THINK]``, ``<seed:think>`` and the like."""
+
+_MOST = 1.01
+"""Sum of probabilities at most, since servers round them."""
 
 Tokens = Sequence[tuple[str, float]]
 """Likely first tokens of an answer with their log-probabilities; a text may occur more than once."""
@@ -73,9 +82,9 @@ def answer_of(reply: Mapping[str, Any]) -> Answer:
 
 
 def _after_thoughts(text: str) -> str:
-    """What follows the last ``</think>``; nothing if the thoughts did not end."""
-    opened, closed, rest = "<think>" in text, *text.rpartition("</think>")[1:]
-    return rest.strip() if closed else "" if opened else text.strip()
+    """What follows the last thoughts, up to further ones that did not end."""
+    rest = _CLOSING.split(text)[-1]
+    return _OPENING.split(rest)[0].strip()
 
 
 def _first_tokens(logprobs: Any) -> Tokens | None:
@@ -94,4 +103,6 @@ def _first_tokens(logprobs: Any) -> Tokens | None:
             raise ValueError(f"its logprobs hold {value}, which is no logarithm of a probability")
         if value > _UNKNOWN:
             tokens.append((token, min(float(value), 0.0)))
+    if math.fsum(math.exp(value) for _, value in tokens) > _MOST:
+        raise ValueError("the probabilities of its logprobs have a sum above 1")
     return tokens or None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
 
+from seedpo.data.text import shown
 from seedpo.errors import ConfigError, DataError
 from seedpo.rewards.remote.vlm.answers import EMPTY, NEITHER, REFUSAL, Answer, Unanswered
 from seedpo.rewards.remote.vlm.messages import filled, harmless
@@ -46,6 +47,11 @@ class Ask:
     prompt: str
     question: str = ""
     answer: str = ""
+
+    def __str__(self) -> str:
+        images = f"image{'s' if len(self.rows) > 1 else ''} {' and '.join(map(str, self.rows))}"
+        question = f", question {shown(self.question)}" if self.question else ""
+        return f"{images}, prompt {shown(self.prompt)}{question}"
 
 
 def asks_of(template: Template, prompts: Sequence[str], questions: Questions | None = None) -> list[Ask]:
@@ -115,7 +121,7 @@ def reader_of(template: Template, aspect: str | None) -> Callable[[Answer, Ask],
             return read_point(answer, template, aspect=aspect, prompt=ask.prompt)
         if isinstance(template, PairTemplate):
             return read_pair(answer, template, aspect=aspect, prompt=ask.prompt)
-        if answer.tokens is None:
+        if answer.tokens is None or answer.refused or not answer.text:
             return Unanswered(REFUSAL if answer.refused else EMPTY, answer.text)
         tokens = answer.tokens
         if isinstance(template, YesNoTemplate):

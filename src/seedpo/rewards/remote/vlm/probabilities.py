@@ -11,6 +11,10 @@ LEAST = 2.0**-24
 """The least probability that a list can leave over: that of rounding in float32."""
 
 
+LEAST_SHARE = 0.01
+"""Probability of yes and no together at least: below, the model was about to say something else."""
+
+
 def log_probability(tokens: Tokens, words: Iterable[str]) -> float | None:
     """Log of the summed probability of tokens that are one of some words; ``None`` if none is among the likely ones.
 
@@ -31,12 +35,13 @@ def unlisted(tokens: Tokens) -> float:
 
 
 def log_odds(tokens: Tokens, yes: Iterable[str], no: Iterable[str]) -> float | None:
-    """Logarithm of P(yes) / P(no); ``None`` if neither is among the likely tokens.
+    """Logarithm of P(yes) / P(no); ``None`` if those listed have less than :data:`LEAST_SHARE` together.
 
-    If one of them is not, it counts as the most that it can be, so that the true number is farther from 0.
+    If one of them is not listed, it counts as the most that it can be, so that the true number is farther from 0.
     """
     agree, deny = log_probability(tokens, yes), log_probability(tokens, no)
-    if agree is None and deny is None:
+    listed = [value for value in (agree, deny) if value is not None]
+    if not listed or _log_sum(listed) < math.log(LEAST_SHARE):
         return None
     most = unlisted(tokens)
     return (most if agree is None else agree) - (most if deny is None else deny)

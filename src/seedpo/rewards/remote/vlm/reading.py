@@ -1,7 +1,7 @@
 """Numbers and choices in the text of an answer.
 
 Whatever cannot be read beyond doubt is an :class:`Unanswered`, never a guess: an answer without a number, with two
-different ones, or with one out of range.
+different ones, or with one out of range or copied from the prompt.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from seedpo.rewards.remote.vlm.answers import (
     BOTH,
+    COPIED,
     CUT,
     EMPTY,
     NO_CHOICE,
@@ -24,6 +25,7 @@ from seedpo.rewards.remote.vlm.answers import (
     Answer,
     Unanswered,
 )
+from seedpo.rewards.remote.vlm.messages import harmless
 from seedpo.rewards.remote.vlm.templates import Choice, Number, PairTemplate, PointTemplate
 
 LONGEST = 1 << 17
@@ -49,22 +51,29 @@ def clean(text: str) -> str:
 
 
 def without_echo(text: str, prompt: str) -> str:
-    """An answer without the whole prompt, which may speak of scores itself; an answer that is nothing else stays."""
-    words = prompt.split()
-    if len(words) < 2:
-        return text
-    rest = re.sub(r"\s+".join(map(re.escape, words)), " ", text, flags=re.IGNORECASE)
+    """An answer without the whole prompt, which may speak of scores itself; an answer that is nothing else stays.
+
+    Args:
+        text: of the answer, see :func:`clean`.
+        prompt: as the user wrote it; the model saw it without tags.
+    """
+    rest = text
+    for words in (harmless(prompt).split(), clean(prompt).split()):
+        if len(words) > 1:
+            rest = re.sub(r"\s+".join(map(re.escape, words)), " ", rest, flags=re.IGNORECASE)
     return rest if re.search(r"\w", rest) else text
 
 
 def number_pattern(label: str, top: float) -> re.Pattern[str]:
     """What finds the numbers after a label; N/A counts as one.
 
-    Digits are 0 to 9, and nothing may follow that makes another number of it: ``8.5.1``, ``8,5``, ``80%``, ``7-8``,
-    ``8/100``. ``8/10`` and ``8 out of 10`` are 8 where 10 is the highest.
+    Digits are 0 to 9, and nothing may follow in the line that makes another number of it: ``8.5.1``, ``8,5``,
+    ``80%``, ``7-8``, ``7 1/2``, ``7 and 8``, ``8/100``. ``8/10`` and ``8 out of 10`` are 8 where 10 is the highest.
     """
-    whole = rf"(?:\s*(?:/|out\s+of)\s*{top:g}(?:\.0)?)?"
-    end = r"(?![\w%]|[.,]\w|\s*(?:%|(?:[/~\u2013\u2014-]|to|or|out\s+of)\s*\d))"
+    whole = rf"(?:[\s*_`]*(?:/|(?:out\s+)?of)[\s*_`]*{top:g}(?:\.0)?)?"
+    blank = r"[^\S\n]*"
+    ranges = rf"{blank}(?:%|percent\b|(?:to|or|and|x|of|out{blank}of){blank}\d)|\.\.+{blank}\d|[^\w\n.!?()]*\d"
+    end = rf"(?![\w%]|[.,]\w|{ranges})"
     before = rf"(?<!\w){re.escape(label)}{_BETWEEN}" if label else r"\A\W*?"
     return re.compile(rf"{before}(?P<value>-?[0-9]{{1,6}}(?:\.[0-9]{{1,20}})?{whole}|n/a){end}", re.IGNORECASE)
 
@@ -89,11 +98,30 @@ def _line_start(text: str, match: re.Match[str]) -> int:
     return text.rfind("\n", 0, match.start()) + 1
 
 
-def numbers(text: str, label: str, top: float) -> list[float | None]:
-    """The different numbers after a label; ``None`` stands for N/A."""
-    found = [match["value"] for match in leading(text, number_pattern(label, top).finditer(text))]
-    values = [None if value.casefold() == "n/a" else float(re.match(r"[-0-9.]+", value)[0]) for value in found]  # type: ignore[index]
-    return list(dict.fromkeys(values))
+def numbers(text: str, label: str, top: float) -> dict[float | None, bool]:
+    """The different numbers after a label, and whether each stands alone in a line; ``None`` is N/A."""
+    return _values(text, leading(text, number_pattern(label, top).finditer(text)))
+
+
+def _values(text: str, matches: Iterable[re.Match[str]]) -> dict[float | None, bool]:
+    values: dict[float | None, bool] = {}
+    for match in matches:
+        digits = re.match(r"[-0-9.]+", match["value"])
+        value = float(digits[0]) if digits else None
+        rest = text[match.end() :].partition("\n")[0]
+        begins = _MARKS.fullmatch(text, _line_start(text, match), match.start()) is not None
+        values[value] = values.get(value, False) or (begins and not re.search(r"\w", rest))
+    return values
+
+
+def is_copied(value: float | None, alone: bool, label: str, top: float, prompt: str) -> bool:
+    """Whether a number may be one that the prompt states after the same label, which a model repeats.
+
+    It is the model's own if it stands alone in its line, as models are asked to write it, and not in the prompt.
+    """
+    words = clean(prompt)
+    stated = _values(words, number_pattern(label, top).finditer(words))
+    return value in stated and (stated[value] or not alone)
 
 
 def sections(text: str, headings: Iterable[str]) -> dict[str, str]:
@@ -120,7 +148,7 @@ def read_point(answer: Answer, template: PointTemplate, *, aspect: str | None, p
     parts = sections(text, [*(number.heading for number in template.aspects.values()), template.end])
     values = []
     for number in wanted.values():
-        value = _number(text, parts, number, template)
+        value = _number(text, parts, number, template, prompt)
         if isinstance(value, str):
             return _unanswered(answer, value)
         if value is not None:
@@ -131,7 +159,9 @@ def read_point(answer: Answer, template: PointTemplate, *, aspect: str | None, p
     return (mean - low) / (high - low) if template.rescaled else mean
 
 
-def _number(text: str, parts: Mapping[str, str], number: Number, template: PointTemplate) -> float | str | None:
+def _number(
+    text: str, parts: Mapping[str, str], number: Number, template: PointTemplate, prompt: str
+) -> float | str | None:
     """A number, why there is none, or ``None`` if it does not apply."""
     low, high = template.range
     place = parts.get(number.heading, "") if number.heading else text
@@ -140,16 +170,19 @@ def _number(text: str, parts: Mapping[str, str], number: Number, template: Point
         found = _only_number(text, high)
     if len(found) != 1:
         return SEVERAL if found else NO_NUMBER
-    if found[0] is None:
+    ((value, alone),) = found.items()
+    if is_copied(value, alone, number.label, high, prompt):
+        return COPIED
+    if value is None:
         return None if number.optional else NO_NUMBER
-    return found[0] if low <= found[0] <= high else OUT_OF_RANGE
+    return value if low <= value <= high else OUT_OF_RANGE
 
 
-def _only_number(text: str, top: float) -> list[float | None]:
+def _only_number(text: str, top: float) -> dict[float | None, bool]:
     """The number of an answer that holds nothing else."""
     match = number_pattern("", top).match(text)
     rest = text[match.end() :] if match else "-"
-    return numbers(text, "", top) if match and not re.search(r"\w", rest) else []
+    return numbers(text, "", top) if match and not re.search(r"\w", rest) else {}
 
 
 def read_pair(answer: Answer, template: PairTemplate, *, aspect: str | None, prompt: str) -> float | Unanswered:
@@ -165,7 +198,7 @@ def read_pair(answer: Answer, template: PairTemplate, *, aspect: str | None, pro
     low, high = template.range
     differences = []
     for two in wanted.values():
-        found = [numbers(parts.get(two.heading, ""), label, high) for label in (two.first, two.second)]
+        found = [list(numbers(parts.get(two.heading, ""), label, high)) for label in (two.first, two.second)]
         if any(len(values) != 1 or values[0] is None for values in found):
             return _unanswered(answer, SEVERAL if any(len(values) > 1 for values in found) else NO_NUMBER)
         first, second = (values[0] or 0.0 for values in found)
@@ -184,17 +217,20 @@ def _choice(text: str, choice: Choice) -> float | str:
     }
     words = "|".join(re.escape(word) for word in sorted(meanings, key=len, reverse=True))
     before = rf"(?<!\w){re.escape(choice.label)}{_BETWEEN}" if choice.label else r"(?<!\w)"
-    pattern = re.compile(rf"{before}({words})(?!\w|\s*(?:/|or\b|and\b))", re.IGNORECASE)
+    also = rf"[^\S\n]*(?:[,&|=+~-]|vs\b\.?|versus\b)[^\S\n]*(?:{words})(?!\w)"
+    pattern = re.compile(rf"{before}({words})(?!\w|[.,]\d|%|\s*(?:/|or\b|and\b)|{also})", re.IGNORECASE)
     found = {meanings[match[1].casefold()] for match in leading(text, pattern.finditer(text))}
     return found.pop() if len(found) == 1 else BOTH if found else NO_CHOICE
 
 
 def _readable(answer: Answer, prompt: str) -> str | Unanswered:
+    """What is read; of an answer that was cut off the last word counts as unfinished, since 1 may begin 10."""
     if answer.refused:
         return Unanswered(REFUSAL, answer.text)
     if len(answer.text) > LONGEST:
         return Unanswered(TOO_LONG, answer.text[:LONGEST])
-    return without_echo(clean(answer.text), prompt)
+    text = without_echo(clean(answer.text), prompt)
+    return f"{text}_" if answer.cut else text
 
 
 def _unanswered(answer: Answer, reason: str) -> Unanswered:

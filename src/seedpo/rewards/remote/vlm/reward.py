@@ -119,7 +119,8 @@ class VlmReward:
         answers = self._answers(asks, files)
         values = [None if isinstance(answer, Unanswered) else answer for answer in answers]
         scores = scores_of(self.template, prompts, asks, values, aspect=self.settings.aspect, questions=self.questions)
-        self._report([answer for answer in answers if isinstance(answer, Unanswered)], len(answers), scores)
+        unread = [(ask, answer) for ask, answer in zip(asks, answers, strict=True) if isinstance(answer, Unanswered)]
+        self._report(unread, len(answers), scores)
         whole = self._filled(scores, prompts)
         return torch.tensor(whole, dtype=torch.float32, device=images.device if isinstance(images, Tensor) else "cpu")
 
@@ -175,7 +176,7 @@ class VlmReward:
             more=settings.body,
         )
 
-    def _report(self, unread: Sequence[Unanswered], count: int, scores: Sequence[float | None]) -> None:
+    def _report(self, unread: Sequence[tuple[Ask, Unanswered]], count: int, scores: Sequence[float | None]) -> None:
         """Counts what could not be read, and says it.
 
         Raises:
@@ -183,15 +184,16 @@ class VlmReward:
         """
         with self._lock:  # another thread may score the next images
             self.asked += count
-            self.unanswered.update(answer.reason for answer in unread)
+            self.unanswered.update(answer.reason for _, answer in unread)
         if not unread:
             return
-        reasons = Counter(answer.reason for answer in unread).most_common()
-        example = next((" ".join(answer.text.split()) for answer in unread if answer.text), "")
+        reasons = Counter(answer.reason for _, answer in unread).most_common()
+        ask, answer = next((one for one in unread if one[1].text), unread[0])
+        example = " ".join(answer.text.split())[:QUOTED]
         fault = (
             f"{len(unread)} of {count} answers cannot be read ({', '.join(f'{n} x {why}' for why, n in reasons)}), "
             f"{self.unanswered.total()} of {self.asked} so far"
-            f"{f'; for example {example[:QUOTED]!r}' if example else ''}"
+            f"; for example {example!r}, {ask}"
         )
         mend = "check prompts, template and max_tokens"
         if self.settings.unanswered == "error":
