@@ -22,8 +22,9 @@ from seedpo.data.pairs.sets import PairSet
 from seedpo.data.reading import load_pairs
 from seedpo.data.settings import PairsConfig
 from seedpo.data.tables.kept_scores import KeptBatch, KeptScores
-from seedpo.evaluation.label import Labelling, depends_on, judged_candidates, label
-from seedpo.evaluation.score import Scoring
+from seedpo.errors import ConfigError
+from seedpo.evaluation.label import Labelling, judged_candidates, label
+from seedpo.evaluation.score import Scoring, kept_scores
 from seedpo.rewards.user_code import user_reward
 from seedpo.settings import build_config
 from seedpo.training.run import train
@@ -257,6 +258,14 @@ class TestInterrupted:
         assert Path("out.parquet").read_bytes() == Path("whole.parquet").read_bytes()
         assert not Path("out.partial.jsonl").exists()
 
+    def test_scores_of_other_code_are_not_mixed(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        refusal(capsys, *self.COMMAND, "--out", "out.parquet", "--min-margin", "500")
+        (folder / "label_code.py").write_text(CODE.replace("return (images", "return -(images"))
+        user_reward.cache_clear()
+        sys.modules.pop("label_code", None)
+        assert run(*self.COMMAND, "--out", "out.parquet") == 0
+        assert [row[1:3] for row in labelled()] == [("a", "d"), ("a", "e"), ("a", "d"), ("d", "e")]
+
     def test_no_pair_left_costs_no_scoring_again(self, capsys: pytest.CaptureFixture[str]) -> None:
         line = refusal(capsys, *self.COMMAND, "--out", "out.parquet", "--min-margin", "500")
         assert "none of 5 pairs is left: all are ties; lower --min-margin, or give --ties keep" in line
@@ -341,11 +350,12 @@ def test_scenes_end_to_end(tmp_path: Path, reward: str, capsys: pytest.CaptureFi
     assert [line["step"] for line in metrics(tmp_path / "run") if line["kind"] == "train"] == [1]
 
 
-def test_what_scores_depend_on(tmp_path: Path) -> None:
+def test_which_scores_are_kept_for_later(tmp_path: Path) -> None:
     found = judged_candidates(load_pairs("pairs.jsonl", conversion_config(PairsConfig())))
-    plain = depends_on(found, "label_code:bright", Scoring())
-    assert plain == depends_on(found, "label_code:bright", Scoring(progress=False, device="cpu"))
-    assert plain != depends_on(found, "label_code:bright", Scoring(batch_size=3))
-    assert plain != depends_on(found, "label_code:same", Scoring())
-    found.images[0] = found.images[1]
-    assert plain != depends_on(found, "label_code:bright", Scoring())
+    out, batch = tmp_path / "new.parquet", KeptBatch(version="v1", scores=[1.0])
+    kept_scores(out, found.images, Scoring()).add("r", 0, batch)
+    assert kept_scores(out, found.images, Scoring(progress=False, device="cpu")).batches == {("r", 0): batch}
+    with pytest.raises(ConfigError, match="with other batch_size; repeat"):
+        kept_scores(out, found.images, Scoring(batch_size=3))
+    with pytest.raises(ConfigError, match="with other images; repeat"):
+        kept_scores(out, found.images[1:], Scoring())

@@ -22,9 +22,11 @@ from seedpo.data.tables.score_table import ScoreTable
 from seedpo.evaluation.score import ScoreSummary, Scoring, as_sum, score_images, summarise_scores
 from seedpo.rewards import named as named_rewards
 from seedpo.rewards.named import build_reward
+from seedpo.rewards.remote.http_reward import http_reward
 from seedpo.rewards.settings import RewardDefinitions
 from seedpo.rewards.user_code import user_reward
 from seedpo.settings import build_config
+from tests.rewards.remote.stand_in import Answer, as_json, offers, scored, served
 from tests.scenes.drawings import some_drawings
 
 PROMPTS = ["a large red circle on a gray background", "a small blue star on a white background"]
@@ -245,15 +247,64 @@ class TestRefusals:
         said = refusal(capsys, "loose", "--prompt", PROMPTS[0], "--reward", "scenes-truth", "--out", "s.csv")
         assert "loose/9.png has 40 x 32 pixels; scenes-truth reads images of 32 x 32 only" in said
 
-    def test_nan_names_its_file_and_what_is_finished_is_kept(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_nan_names_its_file_and_the_command_goes_on(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         Image.new("RGB", (32, 32), "black").save("loose/10.png")
         rewards = "jpeg-compressibility,score_code:late_nan"
-        assert score("loose", "--prompt", "x", "--reward", rewards, "--out", "s.csv", "--batch-size", 3) == 1
-        kept, error = capsys.readouterr().err.splitlines()
-        assert kept == "kept: jpeg-compressibility in s.partial.csv"
-        assert error.startswith("error: loose/10.png: reward score_code:late_nan ")
+        arguments = ["loose", "--prompt", "x", "--out", "s.csv", "--batch-size", 3, "--reward"]
+        assert "error: loose/10.png: reward score_code:late_nan " in refusal(capsys, *arguments, rewards)
         assert not Path("s.csv").exists()
-        assert len(Path("s.partial.csv").read_text().splitlines()) == 5
+        monkeypatch.setattr("seedpo.rewards.jpeg.jpeg_sizes", None)  # not asked again
+        assert score(*arguments, "jpeg-compressibility") == 0
+        assert len(Path("s.csv").read_text().splitlines()) == 5
+        assert not Path("s.partial.jsonl").exists()
+
+    def test_scores_of_other_images(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Image.new("RGB", (32, 32), "black").save("loose/10.png")
+        arguments = ["loose", "--reward", "jpeg-compressibility,score_code:late_nan", "--out", "s.csv"]
+        refusal(capsys, *arguments, "--prompt", "x")
+        said = refusal(capsys, *arguments, "--prompt", "y")
+        assert "s.partial.jsonl holds the scores of an unfinished command with other images" in said
+        Image.new("RGB", (32, 32), "white").save("loose/10.png")
+        assert "with other images" in refusal(capsys, *arguments, "--prompt", "x")
+        assert score(*arguments, "--prompt", "x", "--overwrite") == 0
+
+
+class TestServers:
+    """A server that dies in the middle; it is asked with batches of two images, four in all."""
+
+    def interrupted(self, capsys: pytest.CaptureFixture[str], *, later: str) -> list[int]:
+        """How many images are sent by the command that fails, and by the same one with a server of another version."""
+        version, alive = "v1", 1
+        sent: list[int] = []
+
+        def answer(_method: str, path: str, body: Any) -> Answer:
+            if path == "/rewards":
+                return offers(version=version)
+            if len(sent) == alive:
+                return as_json({"error": "out of memory"}, 500)
+            sent.append(len(body["images"]))
+            return as_json(scored(body, lambda _file, _prompt: float(version[1:]), version=version))
+
+        with served(answer) as server:
+            definition = f"{{url: '{server.url}', reward: size, retries: 0}}"
+            Path("far.yaml").write_text(f"rewards: {{far: {{http: {definition}}}}}\n")
+            arguments = ["im", "--config", "far.yaml", "--reward", "far", "--out", "s.csv", "--batch-size", 2]
+            said = refusal(capsys, *arguments)
+            assert said.startswith(f"error: reward far at {server.url}: it answered 500: out of memory (1 try); start")
+            version, alive = later, 9
+            http_reward.cache_clear()
+            assert score(*arguments) == 0
+        return sent
+
+    def test_the_same_command_goes_on(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.interrupted(capsys, later="v1") == [2, 2]
+
+    def test_scores_of_two_versions_are_not_mixed(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.interrupted(capsys, later="v2") == [2, 2, 2]
+        with Path("s.csv").open(encoding="utf-8") as file:
+            assert {row["far"] for row in csv.DictReader(file)} == {"2.0"}
 
 
 class TestUnreadable:
@@ -281,6 +332,16 @@ class TestUnreadable:
         said = capsys.readouterr().out
         assert "left out, since they cannot be read: 2\n" in said
         assert "loose/10.png is not an image that can be read" in said
+
+    def test_what_was_left_out_is_an_error_once_that_is_not_asked_for(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Path("loose/9.png").write_bytes(Path("loose/8.png").read_bytes())
+        arguments = ["loose", "--prompts", "p.txt", "--out", "s.csv", "--reward", "jpeg-compressibility"]
+        failing = [*arguments[:-1], "jpeg-compressibility,score_code:fails", "--skip-unreadable"]
+        with Path("score_code.py").open("a") as file:
+            file.write("def fails(images, prompts):\n    return torch.tensor([torch.nan] * len(prompts))\n")
+        assert "score_code:fails" in refusal(capsys, *failing)
+        assert "loose/10.png is not an image that can be read" in refusal(capsys, *arguments)
+        assert score(*arguments, "--skip-unreadable") == 0
 
     def test_nothing_left(self, capsys: pytest.CaptureFixture[str]) -> None:
         said = refusal(

@@ -88,9 +88,8 @@ def label_command(
     """
     quieten_libraries("transformers")
     from seedpo.data.convert import check_out
-    from seedpo.data.tables.kept_scores import KeptScores
-    from seedpo.evaluation.label import Labelling, depends_on, label
-    from seedpo.evaluation.score import Scoring, read_definitions
+    from seedpo.evaluation.label import Labelling, label
+    from seedpo.evaluation.score import Scoring, kept_scores, read_definitions
     from seedpo.rewards.names import check_name
     from seedpo.settings import as_precision, build_config
     from seedpo.training.settings import RunConfig
@@ -111,9 +110,7 @@ def label_command(
         logging.getLogger("seedpo").setLevel(logging.WARNING)
     found = _found(source, prompts, run, progress=not quiet)
     try:
-        kept = KeptScores(
-            out.with_name(f"{out.stem}.partial.jsonl"), depends_on(found, reward, scoring), overwrite=overwrite
-        )
+        kept = kept_scores(out, found.images, scoring, overwrite=overwrite)
         labelled = label(
             found,
             Labelling(

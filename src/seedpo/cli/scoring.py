@@ -52,13 +52,18 @@ def score_command(
     as_sum: Annotated[
         bool, typer.Option("--as-sum", help="Print the YAML of a weighted sum with these means and deviations.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out if it exists.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace --out, and scores that another command left unfinished.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Score image files with rewards, and write a table: file, prompt, and a column for each reward.
 
     Images are sorted by their paths, 2 before 10. The lines of a text file of prompts follow the same order. Models are
     loaded one after another. Higher scores are better, whatever the reward.
+
+    Scores are kept in OUT.partial.jsonl until the table is written. Repeat the command if it was killed or a reward
+    failed: it goes on.
 
     Examples:
         seedpo score out/images --reward scenes-scorer,scenes-truth --out scores.parquet
@@ -69,7 +74,14 @@ def score_command(
     """
     quieten_libraries("transformers")
     from seedpo.data.tables.score_table import check_out, write_table
-    from seedpo.evaluation.score import Scoring, listed_images, read_definitions, score_images, summarise_scores
+    from seedpo.evaluation.score import (
+        Scoring,
+        kept_scores,
+        listed_images,
+        read_definitions,
+        score_images,
+        summarise_scores,
+    )
     from seedpo.evaluation.score import as_sum as sum_text
     from seedpo.settings import as_precision
 
@@ -78,26 +90,21 @@ def score_command(
         raise ConfigError("--reward names no reward; `seedpo list rewards` shows them")
     check_out(out, overwrite=overwrite)
     definitions = read_definitions(config)
-    partial = out.with_name(f"{out.stem}.partial{out.suffix}")
-
-    def keep(table: ScoreTable[ListedImage]) -> None:
-        write_table(table, partial)
-        say(f"kept: {', '.join(table.scores)} in {partial}", err=True)
-
-    table = score_images(
-        listed_images(images, prompts=prompts, prompt=prompt),
-        names,
-        Scoring(
-            definitions=definitions,
-            precision=as_precision(precision),
-            batch_size=batch_size,
-            device=checked_device(device),
-            progress=not quiet,
-        ),
-        skip_unreadable=skip_unreadable,
-        keep=keep,
+    scoring = Scoring(
+        definitions=definitions,
+        precision=as_precision(precision),
+        batch_size=batch_size,
+        device=checked_device(device),
+        progress=not quiet,
     )
-    write_table(table, out)
+    listed = listed_images(images, prompts=prompts, prompt=prompt)
+    try:
+        kept = kept_scores(out, listed, scoring, overwrite=overwrite)
+        table = score_images(listed, names, scoring, skip_unreadable=skip_unreadable, kept=kept)
+        write_table(table, out)
+        kept.remove()
+    except OSError as error:
+        raise ConfigError(f"--out {out} cannot be written: {error}") from error
     summaries = summarise_scores(table)
     say(summary_text(table, summaries))
     say(f"table: {out}")

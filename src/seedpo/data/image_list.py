@@ -49,6 +49,9 @@ class Picture(Protocol):
     def prompt(self) -> str | None:
         """What it was made for; `None` if that is not known."""
 
+    def state(self) -> str:
+        """What changes with its file."""
+
     def size(self) -> tuple[int, int]:
         """Width and height in pixels as it stands upright.
 
@@ -80,6 +83,14 @@ class ListedImage:
     def name(self) -> str:
         """The path."""
         return str(self.path)
+
+    def state(self) -> str:
+        """Bytes and time of the last change; empty if there is no file."""
+        try:
+            facts = self.path.stat()
+        except OSError:
+            return ""
+        return f"{facts.st_size} {facts.st_mtime_ns}"
 
     def size(self) -> tuple[int, int]:
         """Width and height; see :func:`size_of`."""

@@ -29,9 +29,6 @@ from seedpo.data.tables.kept_scores import KeptScores
 from seedpo.errors import DataError
 from seedpo.evaluation.score import Scoring, score_images
 from seedpo.files import read_bytes, write_aside
-from seedpo.rewards.names import leaves
-from seedpo.rewards.settings import RewardDefinition
-from seedpo.settings import changes_results
 
 Rule = Literal["best-worst", "all"]
 """Which pairs are made of the images of a prompt: the best and the worst one, or every two."""
@@ -57,6 +54,10 @@ class Candidate:
     digest: str
     extent: tuple[int, int]
     stored: Callable[[], StoredImage]
+
+    def state(self) -> str:
+        """The digest."""
+        return self.digest
 
     def size(self) -> tuple[int, int]:
         """Width and height."""
@@ -298,29 +299,6 @@ def _number(candidate: Candidate, numbers: dict[tuple[str, str], int], images: l
     return number
 
 
-def depends_on(found: Candidates, reward: str, scoring: Scoring) -> dict[str, Any]:
-    """What the scores of candidates depend on, as JSON values, for :class:`KeptScores`."""
-    images = hashlib.sha256()
-    for image in found.images:
-        for part in (image.digest, image.prompt):
-            images.update(f"{len(part)} {part}".encode())
-    return {
-        "images": images.hexdigest(),
-        "rewards": {leaf: _settings(leaf, scoring) for leaf in leaves(reward, scoring.definitions)},
-        "precision": scoring.precision,
-        "batch_size": scoring.batch_size,
-    }
-
-
-def _settings(leaf: str, scoring: Scoring) -> dict[str, Any]:
-    """What a definition says of its scores; nothing of a reward that is not defined."""
-    if leaf not in scoring.definitions:
-        return {}
-    keys = scoring.definitions[leaf].model_dump(mode="json").items()
-    flat = {f"{kind}.{key}": value for kind, section in keys for key, value in section.items()}
-    return {key: value for key, value in flat.items() if changes_results(RewardDefinition, key)}
-
-
 def label(found: Candidates, labelling: Labelling, scoring: Scoring, out: Path, kept: KeptScores) -> Labelled:
     """Scores candidates, and writes the reward's pairs as a table that holds the images.
 
@@ -329,7 +307,7 @@ def label(found: Candidates, labelling: Labelling, scoring: Scoring, out: Path, 
         labelling: how pairs are made and labelled.
         scoring: how the reward scores.
         out: the parquet file.
-        kept: scores of an unfinished call.
+        kept: scores of an unfinished call; see :func:`seedpo.evaluation.score.kept_scores`.
 
     Raises:
         ConfigError: if there is no such reward.

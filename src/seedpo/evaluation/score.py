@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +19,13 @@ from seedpo.core.stats.bootstrap import grouped_mean_ends
 from seedpo.data.image_list import ListedImage, Picture, find_images, with_prompts
 from seedpo.data.tables.kept_scores import KeptBatch, KeptScores
 from seedpo.data.tables.score_table import Scored, ScoreTable
-from seedpo.errors import ConfigError, DataError, SeedpoError
+from seedpo.errors import ConfigError, DataError
 from seedpo.recipes.reading import read_recipe
 from seedpo.rewards.named import CheckedReward, build_reward, combined, forget
 from seedpo.rewards.names import Definitions, check_definitions, check_name, image_sizes, leaves, terms_of
 from seedpo.rewards.scoring import ScoreNotFiniteError
 from seedpo.rewards.settings import RewardDefinitions
+from seedpo.rewards.versions import version_of
 from seedpo.settings import Precision, build_config
 
 _FIX = "fix or remove it, or leave such files out with --skip-unreadable"
@@ -46,6 +49,11 @@ class Scoring:
     batch_size: int = 32
     device: torch.device | str | None = None
     progress: bool = True
+
+    @property
+    def used_device(self) -> torch.device:
+        """Of the networks."""
+        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +117,32 @@ def listed_images(places: Sequence[str], *, prompts: Path | None, prompt: str | 
     return images
 
 
+def kept_scores(out: Path, images: Sequence[Picture], scoring: Scoring, *, overwrite: bool = False) -> KeptScores:
+    """Scores that an unfinished command kept beside its table, and that this one goes on with.
+
+    Args:
+        out: the table.
+        images: with prompts, in the order in which they are scored.
+        scoring: how they are scored.
+        overwrite: whether scores of another command may be thrown away.
+
+    Raises:
+        ConfigError: if they are of other images, prompts or batches.
+        OSError: if they cannot be read or written.
+    """
+    facts = hashlib.sha256()
+    for image in images:
+        facts.update(json.dumps([image.name, image.state(), image.prompt]).encode())
+    depends_on = {"images": facts.hexdigest(), "batch_size": scoring.batch_size}
+    return KeptScores(out.with_name(f"{out.stem}.partial.jsonl"), depends_on, overwrite=overwrite)
+
+
 def score_images(
     images: Sequence[Scored],
     names: Sequence[str],
     scoring: Scoring,
     *,
     skip_unreadable: bool = False,
-    keep: Callable[[ScoreTable[Scored]], object] | None = None,
     kept: KeptScores | None = None,
 ) -> ScoreTable[Scored]:
     """Scores images with rewards, one model in memory at a time and one batch of images.
@@ -125,8 +152,8 @@ def score_images(
         names: rewards, as users write them.
         scoring: how they score.
         skip_unreadable: whether images that cannot be read are left out; otherwise they are an error.
-        keep: called with what is finished if a later reward fails.
-        kept: batches that an earlier call finished, with the same images and settings; new ones are added.
+        kept: batches that an earlier call finished; new ones are added. One that a reward of another version or with
+            other settings scored is scored anew.
 
     Raises:
         ConfigError: if a name is not that of a reward.
@@ -136,31 +163,26 @@ def score_images(
     check_definitions(definitions)
     for name in names:
         check_name(name, definitions)
-    device = scoring.device or ("cuda" if torch.cuda.is_available() else "cpu")
     files = _Files(skip_unreadable=skip_unreadable)
     images = files.readable(images, names, scoring)
     scores: dict[str, Tensor] = {}
-
-    def table(finished: Sequence[str]) -> ScoreTable[Scored]:
-        rows = [row for row, image in enumerate(images) if image.name not in files.skipped]
-        columns = {name: combined(name, definitions, scores)[rows] for name in finished}
-        for name, values in columns.items():
-            if not torch.isfinite(values).all():
-                raise DataError(f"reward {name} has scores that are not finite; nothing was written")
-        return ScoreTable(images=[images[row] for row in rows], scores=columns, skipped=files.skipped)
-
     for leaf in dict.fromkeys(leaf for name in names for leaf in leaves(name, definitions)):
-        try:
-            reward = build_reward(leaf, definitions=definitions, device=device, precision=scoring.precision)
-            scores[leaf] = _scores(leaf, reward, images, files, scoring, kept)
-        except SeedpoError:
-            finished = [name for name in names if set(leaves(name, definitions)) <= set(scores)]
-            if keep is not None and finished:
-                keep(table(finished))
-            raise
+        reward = build_reward(leaf, definitions=definitions, device=scoring.used_device, precision=scoring.precision)
+        scores[leaf] = _scores(leaf, reward, images, files, scoring, kept)
         del reward
         forget(leaf, definitions)
-    return table(names)
+    rows = [row for row, image in enumerate(images) if image.name not in files.skipped]
+    columns = {name: combined(name, definitions, scores)[rows] for name in names}
+    for name, values in columns.items():
+        if not torch.isfinite(values).all():
+            raise DataError(f"reward {name} has scores that are not finite; nothing was written")
+    return ScoreTable(images=[images[row] for row in rows], scores=columns, skipped=files.skipped)
+
+
+def _version(leaf: str, reward: CheckedReward, scoring: Scoring) -> str:
+    """Changes with whatever may change a reward's scores."""
+    deciding = scoring.definitions[leaf].deciding() if leaf in scoring.definitions else {}
+    return version_of(reward, scoring.used_device.type, scoring.precision, json.dumps(deciding))
 
 
 def _scores(
@@ -173,11 +195,12 @@ def _scores(
 ) -> Tensor:
     """One score per image, (N,); NaN for those that cannot be read."""
     scores = torch.full((len(images),), math.nan)
+    version = _version(leaf, reward, scoring) if kept else ""
     with tqdm(total=len(images), desc=leaf, unit="image", disable=not scoring.progress) as bar:
         for start in range(0, len(images), scoring.batch_size):
             rows = range(start, min(start + scoring.batch_size, len(images)))
             batch = kept.batches.get((leaf, start)) if kept else None
-            if batch is None:
+            if batch is None or batch.version != version or (batch.skipped and not files.skip_unreadable):
                 pixels = files.pixels(images, rows)
                 if pixels:
                     try:
@@ -187,7 +210,8 @@ def _scores(
                     scores[list(pixels)] = values.cpu()
                 if kept:
                     skipped = {name: files.skipped[name] for row in rows if (name := images[row].name) in files.skipped}
-                    kept.add(leaf, start, KeptBatch(scores=scores[list(rows)].tolist(), skipped=skipped))
+                    finished = KeptBatch(version=version, scores=scores[list(rows)].tolist(), skipped=skipped)
+                    kept.add(leaf, start, finished)
             else:
                 scores[list(rows)] = torch.tensor(batch.scores)
                 files.skipped.update(batch.skipped)

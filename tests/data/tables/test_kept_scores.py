@@ -8,8 +8,8 @@ import pytest
 from seedpo.data.tables.kept_scores import KeptBatch, KeptScores
 from seedpo.errors import ConfigError
 
-FIRST = KeptBatch(scores=[0.1, math.nan], skipped={"b.png": "is no image"})
-SECOND = KeptBatch(scores=[-2.5e-7])
+FIRST = KeptBatch(version="v1", scores=[0.1, math.nan], skipped={"b.png": "is no image"})
+SECOND = KeptBatch(version="v1", scores=[-2.5e-7])
 
 
 @pytest.fixture

@@ -28,9 +28,10 @@ from seedpo.rewards.remote import offers as offers_module
 from seedpo.rewards.remote import serving
 from seedpo.rewards.remote.http_reward import HttpReward
 from seedpo.rewards.remote.images import image_hash, png_bytes
-from seedpo.rewards.remote.offers import Limits, Offer, build_offers, version_of
+from seedpo.rewards.remote.offers import Limits, Offer, build_offers
 from seedpo.rewards.remote.serving import check_serving, serving_aside
 from seedpo.rewards.settings import HttpSettings, RewardDefinition
+from seedpo.rewards.versions import version_of
 from tests.rewards.small_checkpoints import write_clip
 from tests.scenes.drawings import some_drawings
 

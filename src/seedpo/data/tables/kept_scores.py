@@ -22,10 +22,12 @@ class KeptBatch:
     """Scores of some successive images.
 
     Attributes:
+        version: of the reward.
         scores: one for each, float32; NaN for an image that could not be read.
         skipped: names of images that could not be read, and why.
     """
 
+    version: str
     scores: Sequence[float]
     skipped: Mapping[str, str] = field(default_factory=dict)
 
@@ -76,7 +78,8 @@ class KeptScores:
             self._head = None
         self.batches[reward, start] = batch
         scores = [None if math.isnan(score) else score for score in batch.scores]
-        self._write({"reward": reward, "start": start, "scores": scores, "skipped": dict(batch.skipped)})
+        row = {"reward": reward, "version": batch.version, "start": start, "scores": scores}
+        self._write({**row, "skipped": dict(batch.skipped)})
 
     def remove(self) -> None:
         """Removes the file, once the command is finished."""
@@ -93,7 +96,7 @@ class KeptScores:
             try:
                 values = _line(line) or {}
                 scores = [math.nan if score is None else float(score) for score in values["scores"]]
-                batch = KeptBatch(scores=scores, skipped=dict(values["skipped"]))
+                batch = KeptBatch(version=str(values["version"]), scores=scores, skipped=dict(values["skipped"]))
                 self.batches[str(values["reward"]), int(values["start"])] = batch
             except (LookupError, TypeError, ValueError):
                 break

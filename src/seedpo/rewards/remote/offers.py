@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import nn
 
 from seedpo.data.images.rgb import decoded, size_of_file
 from seedpo.documents import parse_json
 from seedpo.errors import ConfigError, DataError, RewardServerError, SeedpoError, one_line
-from seedpo.rewards.named import CheckedReward, SummedReward, build_reward
+from seedpo.rewards.named import CheckedReward, build_reward
 from seedpo.rewards.names import Definitions, check_definitions, check_name, latent_leaves
 from seedpo.rewards.remote.images import image_hash
-from seedpo.rewards.user_code import UserReward
+from seedpo.rewards.versions import version_of
 from seedpo.settings import Precision
 
 logger = logging.getLogger(__name__)
@@ -118,43 +113,6 @@ def build_offers(
         name: Offer(reward=reward, version=version_of(reward, torch.device(device).type, precision))
         for name, reward in rewards.items()
     }
-
-
-def version_of(reward: CheckedReward, *settings: str) -> str:
-    """The version of a reward: a hash of all that is known to decide its scores.
-
-    That is: the package's version, the names and weights of its parts, the weights of their networks or the file of the
-    user's code, and the versions that other servers state.
-
-    Args:
-        reward: as it is loaded.
-        settings: what else decides them.
-    """
-    facts = [metadata.version("seedpo"), *settings, *_facts(reward)]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def _facts(reward: Any) -> list[str]:
-    if isinstance(reward, CheckedReward):
-        return [reward.name, *_facts(reward.reward)]
-    if isinstance(reward, SummedReward):
-        return [fact for part, term in reward.parts for fact in (term.model_dump_json(), *_facts(part))]
-    if isinstance(reward, UserReward):
-        file = Path(reward.file)
-        return [hashlib.sha256(file.read_bytes()).hexdigest()] if file.is_file() else []
-    if isinstance(version := getattr(reward, "version", None), str):
-        return [version]
-    networks = [value for value in getattr(reward, "__dict__", {}).values() if isinstance(value, nn.Module)]
-    return [_weights_hash(network) for network in networks]
-
-
-@torch.no_grad()
-def _weights_hash(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def answer(question: Question, offers: Mapping[str, Offer], *, limits: Limits) -> dict[str, Any]:
