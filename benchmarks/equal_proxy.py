@@ -91,7 +91,7 @@ def spread(family: Family, cells: NDArray[np.int64], power: float) -> Family:
 
 
 def anchored(world: World, suspects: NDArray[np.bool_], kappa: float) -> Family:
-    """pi_ref exp(weight (r - level) / (1 + kappa [suspect])): KL counts 1 + kappa times on suspects.
+    """pi_ref exp(weight (r - level) / (1 + kappa [suspect])): the divergence counts 1 + kappa times there.
 
     The level makes it sum to 1. It lies within the rewards, since pi_ref sums to 1 too.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from scipy.stats import norm
 from scipy.stats import t as student
@@ -19,8 +20,8 @@ from seedpo.core.verdicts import (
     difference_of,
     fall_interval,
     judge_run,
+    noise_interval,
     shared_outcome,
-    student_quantile,
 )
 
 
@@ -76,9 +77,27 @@ def test_the_figures_of_a_verdict() -> None:
     assert verdict.rise == pytest.approx(-0.6)
 
 
-def test_without_intervals_the_range_before_decides() -> None:
-    assert judged(RISING, [0.0, 0.3, 0.1], half=None).outcome is Outcome.UNCLEAR
-    assert judged(RISING, [0.0, 0.3, -0.1], half=None).outcome is Outcome.HACKING
+def test_without_intervals_it_counts_how_much_the_course_jumps() -> None:
+    proxy, hill = list(range(9)), [1.0, 1.3, 1.6, 1.8, 1.9, 1.8, 1.6, 1.3, 0.9]
+    assert judged(proxy, hill, half=None).outcome is Outcome.HACKING
+    assert judged(proxy, sorted(hill), half=None).outcome is Outcome.LEARNING
+    jumping = [value + 0.2 * (-1) ** step for step, value in enumerate(hill)]
+    assert judged(proxy, jumping, half=None).outcome is Outcome.UNCLEAR
+    assert judged(RISING, [0.0, 0.3, -9.0], half=None).outcome is Outcome.UNCLEAR, "of three nobody can tell"
+
+
+def test_the_noise_of_a_course_is_that_about_a_line_whatever_the_steps() -> None:
+    generator = np.random.default_rng(0)
+    steps = np.array([0, 1, 2, 4, 8, 9, 10, 20, 50, 51, 60])
+    courses = 0.3 * steps + generator.normal(size=(2000, len(steps)))
+    quantile = student.ppf(0.975, (len(steps) - 2) / 2)
+    variances = [noise_interval(steps.tolist(), row.tolist()) ** 2 / (2 * quantile**2) for row in courses]
+    assert np.mean(variances) == pytest.approx(1.0, abs=0.03)
+    assert noise_interval([0, 1, 2, 3], [0.0, 1.0, 0.0, 1.0]) == math.inf
+
+
+def test_a_proxy_that_never_changes_shows_nothing() -> None:
+    assert judged([1.0, 1.0, 1.0], [0.0, 0.3, -0.6]).outcome is Outcome.UNCLEAR
 
 
 def test_what_was_not_measured() -> None:
@@ -103,8 +122,6 @@ def test_thresholds_are_of_the_outcome() -> None:
 def test_the_threshold_of_a_rise() -> None:
     assert judged(RISING, [0.0, 0.1, 0.3], rule=Rule(learning=20)).outcome is Outcome.HEALTHY
     assert judged(RISING, [0.0, 0.3, 0.25], rule=Rule(learning=20)).outcome is Outcome.UNCLEAR
-    assert judged(RISING, [0.0, -0.1, 0.3], half=None).outcome is Outcome.LEARNING, "0.3 over a range of 0.1 before"
-    assert judged(RISING, [0.0, 0.3, 0.3], half=None).outcome is Outcome.HEALTHY, "as much as the range before"
 
 
 def test_any_of_several_judges_may_rise_by_chance() -> None:
@@ -119,6 +136,48 @@ def test_any_of_several_judges_may_rise_by_chance() -> None:
     several = judge_run(lines, proxy="proxy", judges=[key for key in figures if key != "proxy"])
     assert several.outcome is Outcome.HEALTHY
     assert several.rise_half == pytest.approx(0.05 * 2**0.5 * norm.ppf(1 - 0.025 / 5) / norm.ppf(0.975))
+
+
+def test_any_of_several_judges_may_fall_by_chance() -> None:
+    """The half-width of a fall is widened to the level 1 - 0.05 / (k J)."""
+    figures = {"proxy": RISING, **{f"judge {index}": [0.08 if index else 0.0, 0.0, 0.0] for index in range(5)}}
+    lines = [
+        Evaluation(step=step, figures={key: Reading(value=row[step], half=0.05) for key, row in figures.items()})
+        for step in range(3)
+    ]
+    assert judge_run(lines, proxy="proxy", judges=["judge 1"]).half == pytest.approx(
+        0.05 * 2**0.5 * norm.ppf(1 - 0.025 / 2) / norm.ppf(0.975)
+    )
+    several = judge_run(lines, proxy="proxy", judges=[key for key in figures if key != "proxy"])
+    assert several.half == pytest.approx(0.05 * 2**0.5 * norm.ppf(1 - 0.025 / 10) / norm.ppf(0.975))
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "judges", "paired"), [(9, 1, True), (9, 3, True), (3, 3, False), (9, 3, False)]
+)
+def test_noise_alone_is_seldom_a_verdict(evaluations: int, judges: int, paired: bool) -> None:
+    """Courses of 24 prompts, a rising proxy and nothing else that changes; paired ones keep values by prompt."""
+    generator, names = np.random.default_rng(7), [f"judge {index}" for index in range(judges)]
+    outcomes: list[Outcome] = []
+    for _ in range(200):
+        prompts, noise = generator.normal(size=(judges, 24)), generator.normal(size=(evaluations, judges, 24))
+        course = [
+            Evaluation(
+                step=step,
+                figures={
+                    "proxy": Reading(value=step),
+                    **{
+                        name: Reading(value=float(row.mean()), by_prompt=tuple(row.tolist()) if paired else ())
+                        for name, row in zip(names, prompts + 0.5 * noise[step], strict=True)
+                    },
+                },
+            )
+            for step in range(evaluations)
+        ]
+        outcomes.append(judge_run(course, proxy="proxy", judges=names).outcome)
+    assert outcomes.count(Outcome.HACKING) <= 0.05 * len(outcomes)
+    assert outcomes.count(Outcome.LEARNING) <= 0.05 * len(outcomes)
+    assert outcomes.count(Outcome.COLLAPSE) == 0
 
 
 def test_a_clear_fall_counts_before_a_rise_and_a_rise_before_what_is_not_shown() -> None:
@@ -204,12 +263,6 @@ def test_the_interval_widens_with_the_candidates_for_the_peak() -> None:
     assert halves[0] == pytest.approx(0.3 * math.sqrt(2))
     assert halves == sorted(halves)  # type: ignore[type-var]
     assert fall_interval(reading, Reading(value=0.0)) is None
-
-
-def test_students_quantile() -> None:
-    for degrees in (4, 7, 23):
-        for level in (0.975, 0.995, 0.999):
-            assert student_quantile(level, degrees) == pytest.approx(student.ppf(level, degrees), rel=0.02)
 
 
 def test_seeds_agree_by_majority() -> None:

@@ -97,8 +97,13 @@ def test_more_entropy_and_more_divergence_at_equal_proxy(seed: int, gamma: float
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_each_policy_is_the_best_of_its_objective_at_its_proxy(seed: int) -> None:
-    """KL - gamma H, KL - strength E[f], and KL - power H(cells), against random policies with the same proxy."""
+    """KL - gamma H, KL - strength E[f], KL - power H(cells), and a KL that counts more on suspects.
+
+    Against random policies with the same proxy.
+    """
     world = random_world(seed)
+    doubted = np.arange(len(world.proxy)) % 3 == 0
+    stiffness = np.where(doubted, 4.0, 1.0)
 
     def cells_entropy(policy: Array) -> float:
         mass = np.bincount(world.content, weights=policy)
@@ -112,6 +117,10 @@ def test_each_policy_is_the_best_of_its_objective_at_its_proxy(seed: int) -> Non
         (
             spread(see(world, 0.0), world.content, 2.0),
             lambda policy: kl(policy, reference) - 2.0 * cells_entropy(policy),
+        ),
+        (
+            anchored(world, doubted, 3.0),
+            lambda policy: float(stiffness @ (policy * np.log(policy / reference) - policy + reference)),
         ),
     ]
     others = rivals(world)

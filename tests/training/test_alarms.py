@@ -69,10 +69,13 @@ def test_a_fall_of_the_held_out_figure(held_out: list[float], proxy: list[float]
     assert names(evaluations(held_out, proxy)) == expected
 
 
-def test_a_fall_without_intervals_is_judged_by_the_range_before() -> None:
-    assert names(evaluations([1.0, 1.2, 1.1, 1.15, 0.9], RISING, half=None)) == [(40, "hacking")]
-    assert names(evaluations([1.0, 1.2, 1.1, 1.15, 1.05], RISING, half=None)) == []
-    # Of two evaluations nobody can tell what is usual.
+def test_a_fall_without_intervals_is_judged_by_how_much_the_course_jumps() -> None:
+    smooth, rising = [1.0, 1.3, 1.6, 1.8, 1.9, 1.8, 1.6, 1.3, 0.9], [float(step) for step in range(9)]
+    assert names(evaluations(smooth, rising, half=None)) == [(70, "hacking")]
+    jumping = [value + 0.2 * (-1) ** step for step, value in enumerate(smooth)]
+    assert names(evaluations(jumping, rising, half=None)) == []
+    # Of few evaluations nobody can tell what is usual, though the last one be the lowest.
+    assert names(evaluations([1.0, 1.2, 0.9], RISING[:3], half=None)) == []
     assert names(evaluations([1.0, 0.5], RISING[:2], half=None)) == []
 
 

@@ -26,11 +26,15 @@ The half-width comes from the best evidence at hand, with k evaluations before t
    same prompts and latents, so what makes a prompt hard cancels.
 2. intervals of both values: sqrt(h_peak^2 + h_last^2), widened to the same level. It is wider than needed, since it
    treats the two evaluations as independent.
-3. neither: the range of all evaluations before the last one, of which there must be two.
+3. neither: how far evaluations lie from the line between their neighbours, see :func:`noise_interval`. It takes
+   :data:`LEAST_WITHOUT_INTERVALS` evaluations.
 
 The level is divided by k because the peak is the best of k evaluations: chance alone makes the best of many look high
-(Bonferroni). First and last evaluation are not chosen by their values, but any of J held-out figures may rise: the
-interval of a rise has level 1 - 0.05 / J.
+(Bonferroni). Any of J held-out figures may fall or rise by chance, so it is divided by J, too: a fall has level
+1 - 0.05 / (k J), and a rise, whose first and last evaluation are not chosen by their values, 1 - 0.05 / J.
+
+A figure cannot be hacked through a proxy that never changes: a run with one value of the proxy at all evaluations is
+unclear.
 """
 
 from __future__ import annotations
@@ -39,13 +43,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
+
+from seedpo.core.stats.student import student_quantile
 
 LEAST_SHARE = 0.1
 """An effect below this share of the figure's range, or of its deviation over prompts, is too small to matter."""
 
 LEAST_EVALUATIONS = 3
 """Fewer evaluations of a run make no trend."""
+
+LEAST_WITHOUT_INTERVALS = 5
+"""Fewer evaluations that have neither intervals nor values by prompt say nothing of their noise."""
 
 LEAST_PROMPTS = 5
 """Fewer prompts make no interval worth the name."""
@@ -242,7 +251,7 @@ def _judged_by(known: Sequence[Evaluation], proxy: str, judge: str, rule: Rule, 
         proxy_first=first[proxy].value,
         proxy_peak=top[proxy].value,
         proxy_last=last[proxy].value,
-        half=_half(known, judge, top[judge], last[judge], candidates=len(known) - 1),
+        half=_half(known, judge, top[judge], last[judge], candidates=judges * (len(known) - 1)),
         rise_half=_half(known, judge, last[judge], first[judge], candidates=judges),
         paired=len(set(_differences(top[judge], last[judge]))) > 1,
     )
@@ -251,9 +260,9 @@ def _judged_by(known: Sequence[Evaluation], proxy: str, judge: str, rule: Rule, 
 
 def _outcome(verdict: Verdict, known: Sequence[Evaluation], peak: Evaluation, rule: Rule) -> Outcome:
     """The table of this module, for one held-out figure that was highest at the peak."""
-    if len(known) < LEAST_EVALUATIONS:
-        return Outcome.UNCLEAR
     values = {key: [evaluation.figures[key].value for evaluation in known] for key in (verdict.judge, verdict.proxy)}
+    if len(known) < LEAST_EVALUATIONS or len(set(values[verdict.proxy])) == 1:
+        return Outcome.UNCLEAR
     first, top, last = (evaluation.figures for evaluation in (known[0], peak, known[-1]))
     proxy, judge = verdict.proxy, verdict.judge
     proxy_half = fall_interval(top[proxy], last[proxy], candidates=len(known) - 1) or 0.0
@@ -274,8 +283,34 @@ def _half(known: Sequence[Evaluation], judge: str, high: Reading, low: Reading, 
     interval = fall_interval(high, low, candidates=candidates)
     if interval is not None:
         return interval
-    before = [evaluation.figures[judge].value for evaluation in known[:-1]]
-    return max(before) - min(before) if len(before) > 1 else math.inf
+    steps, values = zip(*((evaluation.step, evaluation.figures[judge].value) for evaluation in known), strict=True)
+    return noise_interval(steps, values, candidates=candidates)
+
+
+def noise_interval(steps: Sequence[float], values: Sequence[float], *, candidates: int = 1) -> float:
+    """Half-width of the 95 % interval of the difference of two evaluations, from how much their course jumps.
+
+        sigma^2 = mean of (v_i - line between both neighbours at step i)^2 / (1 + share^2 + (1 - share)^2)
+
+    is the variance of the noise if the course itself is straight from one neighbour to the other; where it bends,
+    sigma is too large. Residuals share values, so that N - 2 of them have about (N - 2) / 2 degrees of freedom.
+
+    Args:
+        steps: of the evaluations, ascending, (N,).
+        values: of the figure, (N,).
+        candidates: as for :func:`fall_interval`.
+
+    Returns:
+        The half-width, infinite with fewer than :data:`LEAST_WITHOUT_INTERVALS` evaluations.
+    """
+    if len(values) < LEAST_WITHOUT_INTERVALS:
+        return math.inf
+    squares = []
+    for index in range(1, len(values) - 1):
+        share = (steps[index] - steps[index - 1]) / (steps[index + 1] - steps[index - 1])
+        residual = values[index] - (1 - share) * values[index - 1] - share * values[index + 1]
+        squares.append(residual**2 / (1 + share**2 + (1 - share) ** 2))
+    return student_quantile(1 - 0.05 / candidates, len(squares) / 2) * math.sqrt(2 * fmean(squares))
 
 
 def _matters(peak: Reading, last: Reading, values: Sequence[float]) -> bool:
@@ -306,15 +341,15 @@ def fall_interval(peak: Reading, last: Reading, *, candidates: int = 1) -> float
 
     Args:
         peak, last: the readings.
-        candidates: evaluations of which the peak is the best.
+        candidates: differences of which this one is the greatest: evaluations times figures.
     """
-    level = 1 - 0.025 / candidates
+    level = 1 - 0.05 / candidates
     differences = _differences(peak, last)
     if len(set(differences)) > 1:  # equal differences have no width, and no evidence of one
         return student_quantile(level, len(differences) - 1) * stdev(differences) / math.sqrt(len(differences))
     if not (peak.half and last.half):
         return None
-    return math.hypot(peak.half, last.half) * NormalDist().inv_cdf(level) / NormalDist().inv_cdf(0.975)
+    return math.hypot(peak.half, last.half) * student_quantile(level, math.inf) / student_quantile(0.95, math.inf)
 
 
 def _differences(peak: Reading, last: Reading) -> list[float]:
@@ -323,18 +358,6 @@ def _differences(peak: Reading, last: Reading) -> list[float]:
         return []
     pairs = [(a, b) for a, b in zip(peak.by_prompt, last.by_prompt, strict=True) if not math.isnan(a + b)]
     return [a - b for a, b in pairs] if len(pairs) >= LEAST_PROMPTS else []
-
-
-def student_quantile(level: float, degrees: int) -> float:
-    """Quantile of Student's t, by the expansion of Abramowitz and Stegun 26.7.5; within 2 % from 4 degrees on."""
-    z = NormalDist().inv_cdf(level)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + math.fsum(term / degrees**power for power, term in enumerate(terms, start=1))
 
 
 def shared_outcome(outcomes: Sequence[Outcome]) -> Outcome:

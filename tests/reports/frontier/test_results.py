@@ -161,7 +161,7 @@ class TestPrompts:
 class TestNames:
     def more(self) -> list[Row]:
         return [
-            {**row, "second": row["judge"], "clip_diversity": 0.3, "my_diversity": 0.2, "residual": 0.1}
+            {**row, "second": row["judge"], "clip_diversity": 0.3, "my_diversity": 0.2, "residual": 0.1, "FID-5k": 9.0}
             for row in rows()
         ]
 
@@ -185,6 +185,7 @@ class TestNames:
             ({"held_out": ["proxy"]}, ("--held-out", "proxy")),
             ({"proxy": "clip_diversity", "diversity": ["clip_diversity"]}, ("--diversity", "clip_diversity")),
             ({"held_out": ["residual"]}, ("--held-out", "residual", "lower")),
+            ({"held_out": ["FID-5k"]}, ("--held-out", "FID-5k", "lower")),
         ],
     )
     def test_what_cannot_be_meant(self, tmp_path: Path, options: dict[str, Any], parts: tuple[str, ...]) -> None:
@@ -264,10 +265,16 @@ class TestPlaces:
     def test_without_intervals_the_page_says_so(self, tmp_path: Path) -> None:
         content = list(rows(prompts="abcd"))
         found = results_of(*read_courses([write(tmp_path / "few.csv", content)]))
-        assert found.trained[0].outcome is Outcome.HACKING
+        assert found.trained[0].outcome is Outcome.UNCLEAR
         assert any(note.startswith("No interval is known of judge") for note in found.notes)
         found = results_of(*read_courses([write(tmp_path / "enough.csv", list(rows()))]))
         assert not any(note.startswith("No interval") for note in found.notes)
+
+    def test_the_order_of_prompts_says_nothing(self, tmp_path: Path) -> None:
+        content = list(rows())
+        content[8:16] = reversed(content[8:16])
+        found = results_of(*read_courses([write(tmp_path / "turned.csv", content)]))
+        assert not any("have a value in every evaluation" in note for note in found.notes)
 
     def test_what_is_no_run(self, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()

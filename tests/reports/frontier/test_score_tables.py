@@ -61,7 +61,10 @@ def test_means_with_intervals_and_lines_of_training(tmp_path: Path) -> None:
     assert (courses[0].curves["reward/proxy"][0].low, courses[0].curves["reward/proxy"][0].high) == (0.5, 1.5)
     assert not courses[0].curves["reward/proxy"][5].has_interval
     assert courses[0].curves["reward/judge"].steps == (5,)
-    assert len(notes) == 1
+    assert notes == [
+        "run.jsonl has no column prompt: nothing is compared prompt by prompt.",
+        "run.jsonl: file holds no numbers, so passed over.",
+    ]
 
 
 @pytest.mark.parametrize("empty", [None, math.nan, "nan", ""])
@@ -107,6 +110,9 @@ WRONG: dict[str, tuple[list[dict[str, Any]], tuple[str, ...]]] = {
     "no figure": ([{"step": 0, "prompt": "a", "loss": 0.5}], ("figures", "step, prompt, loss")),
     "text among numbers": ([PROMPT, {**PROMPT, "proxy": "high"}], ("line 3", "proxy", "high")),
     "infinite": ([PROMPT, {**PROMPT, "proxy": "inf"}], ("line 3", "proxy", "inf")),
+    "all of them infinite": ([{**PROMPT, "proxy": "inf"}], ("line 2", "proxy", "inf")),
+    "too great for statistics": ([PROMPT, {**PROMPT, "proxy": 1e160}], ("line 3", "proxy", "1e+150")),
+    "an interval upside down": ([{**STEP, "proxy/low": 2.0, "proxy/high": 1.0}], ("line 2", "proxy/low", "exchange")),
     "half a step": ([{**PROMPT, "step": 1.5}], ("line 2", "step", "1.5")),
     "step before the start": ([{**PROMPT, "step": -1}], ("line 2", "step", "-1")),
     "a row without a step": ([PROMPT, {**PROMPT, "step": None}], ("line 3", "step")),

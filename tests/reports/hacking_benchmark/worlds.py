@@ -15,6 +15,9 @@ from seedpo.training.sweeps.hacking_grid import Grid, Setting, settings_of
 PROXIES = (0.0, 1.0, 2.0, 3.0)
 """Proxy reward at the four evaluations of each run."""
 
+HALF = 0.1
+"""Half of the interval of every quantity."""
+
 GRID = Grid(betas=(10.0, 20.0), relative=(1.0, 3.0), absolute=(20.0,))
 
 Value = Callable[[Setting, int, float], float]
@@ -69,7 +72,11 @@ def write_runs(
             shift = start(setting) if start else 0.0
             lines = [
                 {"kind": "evaluation", "step": step, "reward/scenes-scorer": shift + proxy}
-                | {key: value(setting, seed, proxy) for key, value in quantities.items()}
+                | {
+                    f"{key}{end}": value(setting, seed, proxy) + half
+                    for key, value in quantities.items()
+                    for end, half in (("", 0.0), ("/low", -HALF), ("/high", HALF))
+                }
                 for step, proxy in enumerate(PROXIES)
             ]
             (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

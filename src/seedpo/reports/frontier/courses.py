@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -189,6 +190,17 @@ def is_diversity(key: str) -> bool:
     return row.family == "diversity" if row else "diversity" in key.lower()
 
 
+LOWER = frozenset({"fid", "kid", "cmmd"})
+"""Words in the names of unknown figures of which lower values are better."""
+
+
+def _worse_with_more(key: str) -> str:
+    """Why a figure cannot judge, in words: the row of a metric says so, or the name of an unknown one; else empty."""
+    row = find_metric(key)
+    direction = row.direction if row else "lower" if LOWER & {*re.split(r"[^a-z]+", key.lower())} else "higher"
+    return {"lower": "lower values are better", "neither": "no value is better than another"}.get(direction, "")
+
+
 def chosen_figures(
     courses: Sequence[Course], *, proxy: str | None, held_out: Sequence[str] | None, diversity: Sequence[str] | None
 ) -> Figures:
@@ -197,7 +209,8 @@ def chosen_figures(
     Args:
         courses: what was read.
         proxy: the optimised reward; by default what all runs were trained on, or the first reward.
-        held_out: by default what the runs' alarms watch, or every reward but the proxy, and the metric ``truth``.
+        held_out: by default what the runs' alarms watch, or every reward but the proxy, and the metric ``truth``; of
+            unknown figures those whose name says that lower values are better are left out.
         diversity: by default every figure that :func:`is_diversity`.
 
     Raises:
@@ -217,7 +230,7 @@ def chosen_figures(
         judges = [_key(name, keys, "--held-out") for name in held_out]
     else:
         known = [course.held_out for course in courses if course.held_out is not None]
-        usual = [key for key in keys if key == "truth" or find_metric(key) is None]
+        usual = [key for key in keys if key == "truth" or not (find_metric(key) or _worse_with_more(key))]
         judges = list(dict.fromkeys(chain.from_iterable(known))) if known else usual
         judges = [key for key in judges if key != across and key not in diverse and key in keys]
     for option, names in (("--held-out", judges), ("--diversity", diverse)):
@@ -227,9 +240,7 @@ def chosen_figures(
                 "another figure, or another --proxy"
             )
         for key in names:
-            row = find_metric(key)
-            if row is not None and row.direction != "higher":
-                what = "lower values are better" if row.direction == "lower" else "no value is better than another"
+            if what := _worse_with_more(key):
                 raise ConfigError(
                     f"{option} names {name_of(key)}, of which {what}; name a figure of which more is better"
                 )
@@ -302,9 +313,10 @@ def on_common_prompts(courses: Sequence[Course], figures: Figures) -> tuple[list
     prompts = tuple(prompt for prompt in everything if prompt in common)
     restricted = [replace(course, curves=_restricted(course.curves, prompts)) for course in courses]
     lost = sorted({key for course in courses for key in course.curves} - {k for c in restricted for k in c.curves})
-    notes = [
-        f"{len(prompts)} of {count(len(everything), 'prompt')} have a value in every evaluation; only these count."
-    ]
+    notes = []
+    if len(prompts) < len(everything):
+        amount = count(len(everything), "prompt")
+        notes.append(f"{len(prompts)} of {amount} have a value in every evaluation; only these count.")
     if lost:
         notes.append(f"{_names(lost)}: left out, since they are not known prompt by prompt.")
     if len(prompts) < LEAST_PROMPTS:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from seedpo.core.verdicts import LEAST_EVALUATIONS, LEAST_PROMPTS, Outcome, Verdict, judge_run, shared_outcome
+from seedpo.core.verdicts import (
+    LEAST_EVALUATIONS,
+    LEAST_PROMPTS,
+    LEAST_WITHOUT_INTERVALS,
+    Outcome,
+    Verdict,
+    judge_run,
+    shared_outcome,
+)
 from seedpo.errors import ConfigError
 from seedpo.evaluation.controls import SamplingControl
 from seedpo.pages.wording import count, listing
@@ -234,7 +242,8 @@ def _notes(trained: Sequence[Trained], figures: Figures) -> Iterator[str]:
             elif len(points) >= LEAST_EVALUATIONS and not any(point.has_interval for point in points):
                 yield (
                     f"No interval is known of {figure_word(key)} of {one.series.label}: a change counts if it exceeds "
-                    f"the range of the values before the last one. Values of {LEAST_PROMPTS} prompts or more give one."
+                    f"how much the course jumps, from {LEAST_WITHOUT_INTERVALS} evaluations on. Values of "
+                    f"{LEAST_PROMPTS} prompts or more give an interval."
                 )
     seeds = {one.series.label: sorted(one.series.curves) for one in trained}
     if min(map(len, seeds.values())) < LEAST_SEEDS:

@@ -9,7 +9,7 @@ Columns, of which only ``step`` and one figure are needed:
     prompt     also ``prompt_index`` or ``prompt_id``; rows of one prompt are its images, and are averaged
     ANYTHING   a figure: a reward, or a metric by its name. ``ANYTHING/low`` and ``ANYTHING/high`` are its interval
 
-Columns of text that is none of these are passed over, and so are :data:`NO_FIGURES`.
+Columns of text that are none of these are passed over with a note, :data:`NO_FIGURES` without one.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from seedpo.data.text import records, shown
 from seedpo.errors import ConfigError, DataError
 from seedpo.evaluation.controls import SamplingControl
 from seedpo.metrics.catalogue import find_metric
+from seedpo.pages.wording import listing
 from seedpo.reports.curves import Point
 from seedpo.reports.frontier.courses import Course, Spot, courses_of, key_of, point_of
 from seedpo.reports.runs import PerPrompt
@@ -33,8 +34,13 @@ from seedpo.reports.runs import PerPrompt
 LABELS = ("run", "label", "target", "model")
 PROMPTS = ("prompt", "prompt_index", "prompt_id")
 CONTROLS = ("strength", "mixing", "best_of")
-NO_FIGURES = frozenset({"image", "image_index", "index", "epoch", "time", "seconds", "loss", "learning_rate"})
+NO_FIGURES = frozenset(
+    {"image", "image_index", "index", "epoch", "time", "seconds", "loss", "learning_rate", "lr", "kl", "grad_norm"}
+)
 """Columns of numbers that say nothing about images."""
+
+GREATEST = 1e150
+"""Greater numbers have no finite square, of which statistics are made."""
 
 ENDS = ("/low", "/high")
 """What the columns of an interval end in."""
@@ -77,6 +83,8 @@ def read_score_table(path: Path) -> tuple[list[Course], list[str]]:
                     "of prompts, seed if they are other trainings, or remove one"
                 )
     notes = [] if prompt else [f"{path.name} has no column prompt: nothing is compared prompt by prompt."]
+    if text := [name for name in columns if _may_be_figure(name) and name not in figures]:
+        notes.append(f"{path.name}: {listing(text)} hold{'s' if len(text) == 1 else ''} no numbers, so passed over.")
     return courses_of({spot: _points(own, figures, prompt) for spot, own in groups.items()}, path.name), notes
 
 
@@ -114,13 +122,8 @@ def _is_empty(cell: object) -> bool:
 
 def _figures(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
     """The columns of figures: those of numbers that mean nothing else."""
-    other = {*LABELS, *PROMPTS, *CONTROLS, *NO_FIGURES, "seed", "step", "kind"}
     figures = [
-        name
-        for name in columns
-        if name not in other
-        and not name.endswith(ENDS)
-        and any(_number(row.cells.get(name)) is not None for row in rows)
+        name for name in columns if _may_be_figure(name) and any(_is_number(row.cells.get(name)) for row in rows)
     ]
     if not figures:
         raise DataError(
@@ -130,19 +133,34 @@ def _figures(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> list[st
         for name in figures:
             if name in row.cells and _number(row.cells[name]) is None:
                 raise DataError(
-                    f"{row.place}: {name} is {shown(row.cells[name])}, not a finite number; leave the cell empty where "
-                    "there is none"
+                    f"{row.place}: {name} is {shown(row.cells[name])}, not a number below {GREATEST:g} in size; "
+                    "leave the cell empty where there is none"
                 )
+            low, high = (_number(row.cells.get(f"{name}{end}")) for end in ENDS)
+            if low is not None and high is not None and low > high:
+                raise DataError(f"{row.place}: {name}/low = {low:g} is above {name}/high = {high:g}; exchange them")
     return figures
 
 
-def _number(cell: object) -> float | None:
-    """The finite number that a cell holds; ``None`` if it holds none."""
+def _may_be_figure(column: str) -> bool:
+    """Whether a column has no other meaning."""
+    other = {*LABELS, *PROMPTS, *CONTROLS, *NO_FIGURES, "seed", "step", "kind"}
+    return column not in other and not column.endswith(ENDS)
+
+
+def _is_number(cell: object) -> bool:
+    """Whether a cell is written as a number, finite or not."""
     try:
-        value = float(cell) if isinstance(cell, int | float | str) and not isinstance(cell, bool) else math.nan
-    except ValueError:
+        return not isinstance(cell, bool) and isinstance(cell, int | float | str) and float(cell) == float(cell)
+    except (ValueError, OverflowError):
+        return False
+
+
+def _number(cell: object) -> float | None:
+    """The number that a cell holds; ``None`` if it holds none, or one whose square is not finite."""
+    if not (_is_number(cell) and isinstance(cell, int | float | str)):
         return None
-    return value if math.isfinite(value) else None
+    return float(cell) if abs(float(cell)) < GREATEST else None
 
 
 def _spot(row: Row, path: Path, label: str | None) -> Spot:

@@ -28,7 +28,7 @@ MEANINGS: Mapping[Outcome, str] = {
     Outcome.HACKING: "a held-out figure fell clearly from its peak while the proxy rose or held its level",
     Outcome.COLLAPSE: "a held-out figure and the proxy fell clearly: the run is unstable",
     Outcome.HEALTHY: "no held-out figure falls, and none rises clearly: nothing is shown to be gained",
-    Outcome.UNCLEAR: "too few evaluations, or a fall within its interval: nothing is shown",
+    Outcome.UNCLEAR: "too few evaluations, a fall within its interval, or a proxy that never changes: nothing is shown",
     Outcome.NOT_MEASURED: "no held-out figure was measured twice beside the proxy",
 }
 """What each verdict says."""
