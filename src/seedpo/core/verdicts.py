@@ -20,11 +20,11 @@ open.
 
 So *learning* says that a held-out figure ends clearly above its start and that none is shown to have fallen.
 
-The half-width comes from the best evidence at hand, with k evaluations before the last one:
+The half-width comes from the best evidence at hand, with k evaluations before the last one and J held-out figures:
 
-1. values by prompt: Student's t over the differences prompt by prompt, at level 1 - 0.05 / k. All evaluations draw the
-   same prompts and latents, so what makes a prompt hard cancels.
-2. intervals of both values: sqrt(h_peak^2 + h_last^2), widened to the same level. It is wider than needed, since it
+1. values by prompt: Student's t over the differences prompt by prompt. All evaluations draw the same prompts and
+   latents, so what makes a prompt hard cancels.
+2. intervals of both values: sqrt(h_peak^2 + h_last^2), widened to the level below. It is wider than needed, since it
    treats the two evaluations as independent.
 3. neither: how far evaluations lie from the line between their neighbours, see :func:`noise_interval`. It takes
    :data:`LEAST_WITHOUT_INTERVALS` evaluations.
