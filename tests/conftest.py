@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 # Before the first import of torch or huggingface_hub, which read these once.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -16,6 +17,21 @@ from hypothesis import settings
 
 settings.register_profile("seedpo", derandomize=True, deadline=None, database=None)
 settings.load_profile("seedpo")
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind() -> Iterator[None]:
+    """No test writes a file beside the code; what commands write belongs into `tmp_path`."""
+    before = _files()
+    yield
+    assert not (left := _files() - before), f"written into {ROOT}: {', '.join(sorted(left))}"
+
+
+def _files() -> set[str]:
+    return {entry.name for entry in os.scandir(ROOT) if entry.is_file() and not entry.name.startswith(".")}
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,39 @@ def test_failures_of_a_reward_are_one_line_and_the_server_goes_on(
     assert (second.status_code, "returned nan for image 0" in second.json()["error"]) == (422, True)
     assert (third.status_code, "shape (2,) for 1 images" in third.json()["error"]) == (422, True)
     assert fourth.json()["scores"][0]["score"] == 1.0
+
+
+def test_what_a_client_gave_up_is_not_scored(drawings: Tensor) -> None:
+    """So that a client that asks again after a time-out does not wait behind its own requests."""
+    scored, go = [], threading.Event()
+
+    def score(_images: Any, prompts: Any) -> Tensor:
+        scored.append(prompts[0])
+        go.wait(20.0)
+        return torch.zeros(len(prompts))
+
+    with serving_aside(offer_of(score)) as url:
+
+        def ask(prompt: str, patience: float) -> None:
+            with suppress(httpx.TimeoutException):
+                httpx.post(
+                    f"{url}/score", json=question(drawings[:1], reward="own", prompts=[prompt]), timeout=patience
+                )
+
+        first = threading.Thread(target=ask, args=("first", 30.0))
+        first.start()
+        while not scored:
+            time.sleep(0.02)
+        impatient = [threading.Thread(target=ask, args=("impatient", 0.5)) for _ in range(4)]
+        for thread in impatient:
+            thread.start()
+        for thread in impatient:
+            thread.join()
+        go.set()
+        ask("last", 30.0)
+        first.join()
+        assert httpx.get(f"{url}/health").json()["waiting"] == 0
+    assert scored == ["first", "last"]
 
 
 def test_one_request_is_scored_at_a_time_and_what_waits_is_bounded(

@@ -6,7 +6,7 @@
                      {"version", "scores": [{"image": SHA-256, "prompt", "timestep", "score"}, ...]}
 
 Requests come in JSON and answers go out in JSON; nothing else is ever read. One thread scores, a request after the
-other; what waits is bounded in number and size.
+other; what waits is bounded in number and size, and what its client has given up is not scored.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ CONNECTIONS = 256
 
 RETRY_SECONDS = 10
 """After which a client that was sent away may come again."""
+
+GIVEN_UP = 499
+"""Status of a request whose client hung up, which nobody receives."""
 
 REQUEST_SECONDS = 120.0
 """In which a request arrives."""
@@ -99,7 +102,7 @@ def build_app(
         limits: on requests.
     """
     bounds = limits or Limits()
-    worker = ThreadPoolExecutor(1, thread_name_prefix="scores")
+    worker, turn = ThreadPoolExecutor(1, thread_name_prefix="scores"), asyncio.Lock()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -133,7 +136,10 @@ def build_app(
         def work() -> bytes:
             return json.dumps(answer(read_question(body), offers, limits=bounds), allow_nan=False).encode()
 
-        content = await asyncio.get_running_loop().run_in_executor(worker, work)
+        async with turn:
+            if await request.is_disconnected():  # a client that asks again must not wait behind what it gave up
+                return Response(status_code=GIVEN_UP)
+            content = await asyncio.get_running_loop().run_in_executor(worker, work)
         return Response(content, media_type="application/json")
 
     async def refused(_: Request, error: Exception) -> Response:
