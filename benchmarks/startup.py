@@ -89,6 +89,8 @@ COMMANDS = (
     Command(line=f"cache build diffusion-dpo {_SHORT} --set cache.folder={{out}} --quiet", needs_model=True),
     Command(line="cache check cache --quiet"),
     Command(line="reward train --out {out} --set batch_size=0", status=1),
+    Command(line="reward train --set max_steps=1 --set batch_size=2 --dry-run --quiet --out {out}", needs_model=True),
+    Command(line="reward plan --gpu RTX-4090", needs_model=True),
     Command(line="reward measure --set batch_size=0", status=1),
     Command(line="reward serve nothing", status=1, needs_model=True),
     Command(line="train spo --set gama=1 --out {out}", status=1),

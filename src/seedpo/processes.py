@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor
 
 from seedpo.errors import SeedpoError
 
@@ -28,6 +29,26 @@ def gather_all(value: Result) -> list[Result]:
     """The values of all processes, in the order of their ranks, on every process."""
     gathered: list[Result] = gather_object([value])
     return gathered
+
+
+def gather_rows(rows: Tensor) -> tuple[list[Tensor], int]:
+    """The rows of every process, in the order of their ranks, without gradient, and the rank of this process.
+
+    Args:
+        rows: (N, ...); N may differ between processes, the other dimensions may not.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [rows.detach()], 0
+    world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+    own = torch.tensor(len(rows), device=rows.device)
+    counts = [torch.empty_like(own) for _ in range(world)]
+    torch.distributed.all_gather(counts, own)
+    sizes = [int(count) for count in counts]
+    padded = rows.new_zeros(max(sizes), *rows.shape[1:])
+    padded[: len(rows)] = rows.detach()
+    parts = [torch.empty_like(padded) for _ in sizes]
+    torch.distributed.all_gather(parts, padded)
+    return [part[:size] for part, size in zip(parts, sizes, strict=True)], rank
 
 
 def on_main_process(accelerator: Accelerator | None, action: Callable[[], Result]) -> Result:

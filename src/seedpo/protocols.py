@@ -145,6 +145,21 @@ class Method(Protocol[BatchIn]):
         """Losses and metrics of a batch of pairs."""
 
 
+@runtime_checkable
+class JointMethod(Protocol[BatchIn]):
+    """A method whose losses may depend on the batches of all processes."""
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether they do; otherwise :meth:`Method.loss` is all that is needed."""
+
+    def judged(self, policy: Any, batch: BatchIn, *, generator: torch.Generator) -> Any:
+        """What the network says of a batch of this process; it may fail on one process alone."""
+
+    def joint_loss(self, judged: Any) -> LossOutput:
+        """Losses and metrics of the batch of this process; every process must call it together."""
+
+
 class Source(Protocol[BatchOut]):
     """Where pairs come from."""
 

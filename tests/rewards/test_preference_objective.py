@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +15,13 @@ from seedpo.errors import TrainingDiverged
 from seedpo.methods.sources.offline import OfflinePairs
 from seedpo.rewards.preference_evaluation import PreferenceEvaluation
 from seedpo.rewards.preference_model import Comparison, PreferenceModel
-from seedpo.rewards.preference_objective import PreferenceObjective, agreement, in_batch_losses, pair_losses
+from seedpo.rewards.preference_objective import (
+    JudgedPairs,
+    PreferenceObjective,
+    agreement,
+    in_batch_losses,
+    pair_losses,
+)
 from seedpo.rewards.previews import FinishedImages, NoisyPreviews, PixelPairs, SeenPairs
 from tests.rewards.toy_pairs import PROMPTS, BrightPairs, seeded, tiny_preference_model
 from tests.toy_denoiser import ToyDenoiser
@@ -61,6 +69,39 @@ class TestLoss:
                 + tie
             ) / 2
             torch.testing.assert_close(in_batch_losses(said, chosen)[row], wanted)
+
+    @pytest.mark.parametrize("in_batch", [False, True])
+    def test_weights_are_those_of_the_published_code(self, in_batch: bool) -> None:
+        """PickScore's `calc_loss`, written down again in numpy: sum(w L) with w = (1 / n) / sum(1 / n)."""
+        said, chosen, counts = comparison(4), np.array([1.0, 0.5, 1.0, 1.0]), [1, 3, 7, 2]
+        text, images, scale = said.text.numpy(), said.images.numpy(), said.scale.numpy()
+        every = np.concatenate([images[:, 0], images[:, 1]])
+        to_texts, to_images = scale * every @ text.T, scale * text @ every.T
+        rows = np.arange(4)
+
+        def cross_entropy(logits: Any, labels: Any) -> Any:
+            return np.log(np.exp(logits).sum(1)) - logits[rows, labels]
+
+        if in_batch:
+            text_losses = [cross_entropy(to_images, rows + 4 * side) for side in (0, 1)]
+            image_losses = [cross_entropy(part, rows) for part in np.split(to_texts, 2)]
+        else:
+            pair = np.stack([to_images[rows, rows], to_images[rows, rows + 4]], 1)
+            text_losses = [cross_entropy(pair, np.full(4, side)) for side in (0, 1)]
+        loss = chosen * text_losses[0] + (1 - chosen) * text_losses[1] + np.where(chosen == 0.5, np.log(0.5), 0)
+        if in_batch:
+            loss = (loss + chosen * image_losses[0] + (1 - chosen) * image_losses[1]) / 2
+        weight = 1 / np.array(counts)
+        wanted = (loss * (weight / weight.sum())).sum()
+        objective = PreferenceObjective(
+            FinishedImages(), list, in_batch_negatives=in_batch, counts=lambda row: counts[row]
+        )
+        weights = torch.tensor([1.0 / objective.counts(row) for row in range(4)], dtype=torch.float64)
+        judged = JudgedPairs(comparison=said, chosen_probability=torch.tensor(chosen), weights=weights, timestep=None)
+        output = objective.joint_loss(judged)
+        assert output.weights is not None
+        found = (output.weights * output.losses).sum() / output.weights.sum()
+        assert float(found) == pytest.approx(wanted, rel=1e-12)
 
     def test_agreement_with_ties_and_equal_scores(self) -> None:
         margins = torch.tensor([2.0, -1.0, 0.0, 3.0])

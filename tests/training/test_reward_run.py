@@ -8,10 +8,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPModel
 
 from seedpo.cli.main import main
@@ -35,6 +36,7 @@ from seedpo.training.reward_run import (
 from seedpo.training.settings import RewardRunConfig
 from tests.rewards.tiny_clip import tiny_config, tiny_model, tiny_tokenizer
 from tests.small_runs import few_pairs, metrics
+from tests.training.real_processes import sharded
 from tests.training.toys import cpu_accelerator
 
 ROOT = Path(__file__).parents[2]
@@ -151,8 +153,55 @@ class TestRun:
         changes = {"in_batch_negatives": True, "relabel": "jpeg-incompressibility", "max_steps": 1, "model": None}
         assert run(small(tmp_path, **changes), tmp_path / "run")["loss"] > 0
 
+    def test_a_pair_of_a_frequent_prompt_counts_less(self, tmp_path: Path) -> None:
+        table = pq.read_table(few_pairs(tmp_path))
+        frequent = table.slice(1, 1)
+        data = tmp_path / "frequent.parquet"
+        pq.write_table(pa.concat_tables([table.slice(0, 1), *[frequent] * 3]), data)
+        changes = {"model": None, "data": str(data), "batch_size": 4, "max_steps": 1}
+        plain, weighted = (
+            run(small(tmp_path, **changes, pair_weights=kind), tmp_path / str(kind))["loss"]
+            for kind in (None, "prompt")
+        )
+        alone = run(small(tmp_path, **changes | {"batch_size": 1, "data": one(tmp_path, table)}), tmp_path / "one")[
+            "loss"
+        ]
+        other = (4 * plain - alone) / 3
+        assert weighted == pytest.approx((alone + other) / 2, rel=1e-4)
+        assert weighted != pytest.approx(plain, rel=1e-3)
+
+
+def one(folder: Path, table: pa.Table) -> str:
+    """The first pair of a table as a set of its own."""
+    pq.write_table(table.slice(0, 1), folder / "one.parquet")
+    return str(folder / "one.parquet")
+
 
 class TestStart:
+    def test_pickscores_own_checkpoint(self, tmp_path: Path) -> None:
+        """yuvalkirstain/PickScore_v1: a whole CLIPModel with the buffers of older libraries, and no tokenizer."""
+        tokenizer = tiny_tokenizer(tmp_path / "words")
+        tokenizer.save_pretrained(tmp_path / "words")
+        torch.manual_seed(3)
+        published = CLIPModel(tiny_config(tokenizer))
+        published.save_pretrained(tmp_path / "clip")
+        file = tmp_path / "clip" / "model.safetensors"
+        places = {
+            f"{tower}_model.embeddings.position_ids": torch.arange(length)[None]
+            for tower, length in (("text", 12), ("vision", 5))
+        }
+        save_file(load_file(file) | places, file, metadata={"format": "pt"})
+        for step_aware in (False, True):
+            start = load_start(tmp_path / "clip", step_aware=step_aware, tokenizer=str(tmp_path / "words"))
+            weights = start.trainable_parameters()
+            assert weights.keys() >= dict(published.named_parameters()).keys()
+            assert all(torch.equal(weights[name], value) for name, value in published.named_parameters())
+        config = small(
+            tmp_path, start=str(tmp_path / "clip"), tokenizer=str(tmp_path / "words"), model=None, max_steps=1
+        )
+        run(config, tmp_path / "run")
+        assert build_reward(str(tmp_path / "run" / "model")).step_aware is False
+
     def test_a_step_aware_one_says_what_its_clip_says_at_every_time_step(self) -> None:
         aware, plain = (load_start(clip_folder(), step_aware=kind) for kind in (True, False))
         pixels = torch.randn(3, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -245,6 +294,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 class TestBadInput:
+    def test_shards(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        with sharded(), pytest.raises(ConfigError, match="cannot be trained in shards"):
+            train_reward(small(tmp_path), tmp_path / "run", accelerator=cpu_accelerator(small(tmp_path)))
+
     @pytest.mark.parametrize(("changes", "message"), BAD, ids=lambda value: str(value)[:30])
     def test_names_and_places(self, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
         with pytest.raises((ConfigError, DataError), match=message):
@@ -306,6 +360,7 @@ def test_recipes_have_the_published_settings_and_name_their_command(name: str) -
     found = config.model_dump() | {"total": config.batch_size * config.gradient_accumulation_steps}
     assert {key: found[key] for key in PUBLISHED[name]} == PUBLISHED[name]
     assert config.optimizer.warmup_steps == 500
+    assert config.pair_weights == "prompt"
     assert config.pairs.ties == "half"
     assert f"seedpo reward train {name} --out" in path.read_text(encoding="utf-8")
 

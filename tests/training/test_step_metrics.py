@@ -15,6 +15,7 @@ from seedpo.training.step_metrics import (
     process_rows,
     rows_not_finite,
     step_figures,
+    total_weight,
 )
 
 
@@ -36,6 +37,17 @@ def test_every_pair_weighs_the_same_in_unequal_batches_and_processes() -> None:
     assert figures["margin"] == -4.0
     assert "offset" not in figures
     assert "margin/std" not in figures
+
+
+def test_the_mean_loss_is_weighted_by_what_the_method_says() -> None:
+    light = output(3.0, 6.0)
+    weighted = LossOutput(losses=light.losses, metrics=light.metrics, weights=torch.tensor([0.25, 0.75]))
+    processes = [rows(weighted), rows(output(9.0))]
+    assert total_weight(processes) == 2.0
+    assert step_figures(processes)["loss"] == pytest.approx((0.25 * 3 + 0.75 * 6 + 9) / 2)
+    assert step_figures(processes)["margin"] == -6.0
+    with pytest.raises(ValueError, match="weights have shape"):
+        check_output(LossOutput(losses=light.losses, metrics={}, weights=torch.ones(3)))
 
 
 def test_spread_is_the_populations_over_all_pairs() -> None:

@@ -11,10 +11,16 @@ from typing import Annotated
 import typer
 
 from seedpo.cli.shared import (
+    CAN_START,
     Changes,
     Device,
+    DryRun,
     Host,
     NetworkPrecision,
+    PlanAsJson,
+    PlannedGpu,
+    PlannedGpus,
+    PlannedUtilisation,
     Processes,
     Quiet,
     Resume,
@@ -44,6 +50,7 @@ def reward_train_command(
     resume: Resume = None,
     quiet: Quiet = False,
     processes: Processes = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Train a preference model: step-aware as SPO's, or plain as PickScore.
 
@@ -61,6 +68,8 @@ def reward_train_command(
 
         seedpo reward train spm-sd15 --out runs/spm --processes 4
 
+    `seedpo reward plan` says beforehand what a run would cost.
+
     The result, OUT/model, is a reward: `--set reward=OUT/model` trains with it, `seedpo score --reward OUT/model`
     scores images with it. `batch_size` counts pairs per process.
     """
@@ -73,8 +82,13 @@ def reward_train_command(
 
     config = resolve_reward_config(recipe, overrides)  # refused before the libraries are imported
     quieten_libraries()
-    from seedpo.training.reward_run import last_evaluation, train_reward
+    from seedpo.training.reward_run import last_evaluation, rehearse_reward, train_reward
 
+    if dry_run:
+        rehearse_reward(config, progress=not quiet)
+        if is_first_process():
+            say(CAN_START)
+        return
     train_reward(config, out, resume=resumed, progress=not quiet)
     if not is_first_process():
         return
@@ -83,6 +97,49 @@ def reward_train_command(
     method = "spo" if config.model is not None else "d3po"
     say(f"train with it: seedpo train {method} --set reward={out / config.weights_folder} --out ...")
     say(f"score with it: seedpo score IMAGES --prompts FILE --reward {out / config.weights_folder} --out ...")
+
+
+@reward_app.command("plan")
+def reward_plan_command(
+    gpu: PlannedGpu,
+    recipe: Recipe = None,
+    gpus: PlannedGpus = 1,
+    changes: Changes = None,
+    utilisation: PlannedUtilisation = 0.35,
+    pairs: Annotated[
+        int | None, typer.Option(metavar="N", help="Pairs in the set, where they are met again or kept out.")
+    ] = None,
+    cached: Annotated[bool, typer.Option("--cached", help="The cache in `cache.folder` is filled already.")] = False,
+    as_json: PlanAsJson = False,
+) -> None:
+    """Estimate what the training of a preference model would cost: FLOPs, memory, hours; see `seedpo plan`.
+
+    Only configuration files are read: no weights, no pairs.
+
+    Examples:
+        seedpo reward plan spm-sd15 --gpu A100-80 --gpus 4 --set gradient_accumulation_steps=1
+
+        seedpo reward plan pickscore --gpu RTX-4090 --set gradient_checkpointing=true
+    """
+    from seedpo.planning.gpus import find_gpu
+    from seedpo.training.configuration import resolve_reward_config
+
+    kind = find_gpu(gpu)
+    config = resolve_reward_config(recipe, read_changes(changes), bfloat16=kind.bfloat16)
+    quieten_libraries()
+    from seedpo.planning.dry_run import Guesses
+    from seedpo.planning.reward_plan import reward_plan_text
+
+    say(
+        reward_plan_text(
+            config,
+            gpu=kind,
+            gpus=gpus,
+            utilisation=utilisation,
+            guesses=Guesses(pairs=pairs, cached=cached),
+            as_json=as_json,
+        )
+    )
 
 
 @reward_app.command("measure")

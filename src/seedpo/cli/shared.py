@@ -52,6 +52,26 @@ Processes = Annotated[
 ]
 
 
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check everything and take one batch forward and backward; write nothing.")
+]
+
+CAN_START = "a run can start: leave out --dry-run"
+"""What is said after one."""
+
+PlannedGpu = Annotated[
+    str, typer.Option("--gpu", help="Kind of GPU: A10, A100-40, A100-80, H100, H200, L4, RTX-4090, T4, ...")
+]
+
+PlannedGpus = Annotated[int, typer.Option("--gpus", metavar="N", help="How many; `batch_size` is per GPU.")]
+
+PlannedUtilisation = Annotated[
+    float, typer.Option("--utilisation", help="Share of the GPU's peak that is assumed to be reached.")
+]
+
+PlanAsJson = Annotated[bool, typer.Option("--json", help="Print JSON, in FLOPs, bytes and hours.")]
+
+
 def say(text: str = "", *, err: bool = False) -> None:
     """Prints a text in which a terminal obeys no sign of a name, prompt or value; the way of all commands to print.
 

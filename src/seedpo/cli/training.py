@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 from seedpo.cli.shared import (
+    CAN_START,
     Changes,
+    DryRun,
+    PlanAsJson,
+    PlannedGpu,
+    PlannedGpus,
+    PlannedUtilisation,
     Processes,
     Quiet,
     Resume,
@@ -41,10 +47,7 @@ def train_command(
         bool,
         typer.Option("--shard", help="With --processes: each keeps a part of gradients and optimiser state (FSDP2)."),
     ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check everything and take one batch forward and backward; write nothing."),
-    ] = False,
+    dry_run: DryRun = False,
     push_to_hub: Annotated[
         str | None,
         typer.Option(metavar="OWNER/NAME", help="At the end, upload the results to the hub; see `seedpo push`."),
@@ -95,7 +98,7 @@ def train_command(
     if dry_run:
         rehearse(config, progress=not quiet)
         if is_first_process():
-            say("a run can start: leave out --dry-run")
+            say(CAN_START)
         return
     last = train(config, out, resume=resumed, progress=not quiet)
     if not is_first_process():
@@ -135,10 +138,10 @@ def plan_command(
     method: Annotated[
         str, typer.Argument(metavar="METHOD|RECIPE.yaml", help="One of `seedpo list methods`, or a recipe.")
     ],
-    gpu: Annotated[str, typer.Option(help="Kind of GPU: A10, A100-40, A100-80, H100, H200, L4, RTX-4090, T4, ...")],
-    gpus: Annotated[int, typer.Option(metavar="N", help="How many; `batch_size` is per GPU.")] = 1,
+    gpu: PlannedGpu,
+    gpus: PlannedGpus = 1,
     changes: Changes = None,
-    utilisation: Annotated[float, typer.Option(help="Share of the GPU's peak that is assumed to be reached.")] = 0.35,
+    utilisation: PlannedUtilisation = 0.35,
     kept: Annotated[float, typer.Option(help="Online methods: share of what a roll-out gives that is kept.")] = 1.0,
     pairs: Annotated[
         int | None, typer.Option(metavar="N", help="Offline: pairs or likes in the set, where they are met again.")
@@ -146,7 +149,7 @@ def plan_command(
     cached: Annotated[
         bool, typer.Option("--cached", help="Offline: the cache in `cache.folder` is filled already.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, in FLOPs, bytes and hours.")] = False,
+    as_json: PlanAsJson = False,
 ) -> None:
     """Estimate what a run would cost before anything is loaded: forward passes, FLOPs, memory, hours.
 

@@ -289,8 +289,11 @@ class LossOutput:
         losses: one loss per pair, (B,), with gradient; the caller reduces.
         metrics: one value per pair and name, (B,), without gradient; the caller averages.
         spreads: names in ``metrics`` whose standard deviation is logged beside the mean.
+        weights: what each loss counts in the mean of the step, which is sum(w L) / sum(w) over all its pairs, (B,),
+            above 0; ``None``: 1 throughout.
     """
 
     losses: Tensor
     metrics: Mapping[str, Tensor]
     spreads: tuple[str, ...] = field(default=())
+    weights: Tensor | None = None

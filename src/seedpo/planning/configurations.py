@@ -19,8 +19,8 @@ from seedpo.models.catalogue import MODELS
 from seedpo.models.families import Family
 from seedpo.models.loading import INDEX, tensor_names
 from seedpo.models.pipeline_classes import FAMILIES
+from seedpo.models.settings import ModelSettings
 from seedpo.rewards.clip import read_configuration
-from seedpo.training.settings import RunConfig
 
 Configuration = Mapping[str, Any]
 
@@ -90,7 +90,7 @@ def published(name: str) -> dict[str, Any]:
     }
 
 
-def model_configuration(config: RunConfig) -> ModelConfiguration:
+def model_configuration(config: ModelSettings) -> ModelConfiguration:
     """The configuration of a run's model, with the autoencoder ``config.vae`` if it is set.
 
     Raises:
@@ -128,7 +128,7 @@ def pipeline_configuration(name: str, *, single_file_config: str | None = None) 
     repository, _, revision = name.partition("@")
     if repository in PUBLISHED:
         return _from_package(PUBLISHED[repository], origin=f"{name}, as published")
-    index = _cached(repository, INDEX, revision or None)
+    index = cached_file(repository, INDEX, revision or None)
     if index is not None:
         return _from_folder(index.parent, origin=f"{name}, from the hub's cache")
     raise ConfigError(
@@ -183,7 +183,7 @@ def autoencoder_configuration(name: str, *, key: str) -> Configuration:
     repository, _, revision = name.partition("@")
     if repository in PUBLISHED_AUTOENCODERS:
         return published(PUBLISHED_AUTOENCODERS[repository])
-    cached = _cached(repository, "config.json", revision or None)
+    cached = cached_file(repository, "config.json", revision or None)
     if cached is not None:
         return read_configuration(cached)
     raise ConfigError(
@@ -204,7 +204,8 @@ def _kind_of_checkpoint(path: Path) -> str:
     )
 
 
-def _cached(repository: str, file: str, revision: str | None) -> Path | None:
+def cached_file(repository: str, file: str, revision: str | None) -> Path | None:
+    """A file of a repository in the hub's local cache; ``None`` if it is not there."""
     try:
         place = try_to_load_from_cache(repository, file, revision=revision)
     except ValueError:  # not a hub id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seedpo.data.images.buckets import Size
-from seedpo.models.denoiser import images_of, rows_per_call
+from seedpo.models.denoiser import PipelineDenoiser, images_of, rows_per_call
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.precision import autocast_dtype
 from seedpo.models.preview import LATENTS_PER_CALL
@@ -49,35 +49,45 @@ class Networks:
     """All networks of a run, on the meta device.
 
     Attributes:
-        policy: the model, as policy and reference.
+        policy: the model, as policy and reference; or one that is not trained, or ``None`` where images are judged.
         preview: an autoencoder for previews, if there is one.
         scorers: by the name of the reward; that of the run under the empty name.
         size: height and width in pixels of the images that they are called with; ``None``: the model's own.
     """
 
-    policy: PipelinePolicy
+    policy: PipelineDenoiser | None
     preview: Any | None = None
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     size: Size | None = None
 
     @property
+    def denoiser(self) -> PipelineDenoiser:
+        """The model, which must be there."""
+        assert self.policy is not None
+        return self.policy
+
+    @property
     def image_size(self) -> Size:
         """Height and width of images, in pixels."""
-        return self.size or self.policy.image_size
+        return self.size or self.denoiser.image_size
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """Of one latent of these images."""
-        return tuple(self.policy.family.latent_shape(self.policy.pipeline, self.image_size))
+        return tuple(self.denoiser.family.latent_shape(self.denoiser.pipeline, self.image_size))
 
     @cached_property
     def tensors(self) -> list[Tensor]:
         """Weights and buffers of all networks, and other values that trained weights can have."""
-        parts = [part for part in self.policy.pipeline.components.values() if isinstance(part, nn.Module)]
-        others = [self.policy.adapter.frozen, self.preview, *(scorer.networks for scorer in self.scorers.values())]
+        components = {} if self.policy is None else self.policy.pipeline.components
+        parts = [part for part in components.values() if isinstance(part, nn.Module)]
+        others = [self.preview, *(scorer.networks for scorer in self.scorers.values())]
+        copies: list[Tensor] = []
+        if isinstance(self.policy, PipelinePolicy):
+            others.append(self.policy.adapter.frozen)
+            copies = [value for copy in self.policy.adapter.copies() for value in copy.values.values()]
         networks = [*parts, *(network for network in others if network is not None)]
-        held = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
-        return [*held, *(value for copy in self.policy.adapter.copies() for value in copy.values.values())]
+        return [*(tensor for network in networks for tensor in (*network.parameters(), *network.buffers())), *copies]
 
 
 def measure(
@@ -105,7 +115,8 @@ def measure(
     for part, rows in rows_at_once.items():
         progress(part)
         costs = []
-        for size, count in (shapes if shapes and part in _OF_PAIRS else {networks.policy.image_size: 1}).items():
+        own: Mapping[Size | None, int] = {networks.size: 1}
+        for size, count in (shapes if shapes and part in _OF_PAIRS else own).items():
             sized = replace(networks, size=size)
             if part == "policy":
                 costs.append((_training(sized, rows, low=low, with_gradients=with_gradients), count))
@@ -141,7 +152,7 @@ def _call(
     networks: Networks, part: str, rows: int, low: torch.dtype | None
 ) -> tuple[Callable[[], object], int, torch.dtype | None]:
     """A call of a part, the rows that it serves, and its number format; `None` if automatic mixed precision decides."""
-    policy, preview = networks.policy, networks.preview
+    preview = networks.preview
     kind, _, name = part.partition(":")
     if kind.startswith("scorer_"):
         scorer = networks.scorers[name]
@@ -151,6 +162,7 @@ def _call(
             return (lambda: [call(noisy) for call in scorer.latent_calls]), rows, dtype
         calls = scorer.calls("images" if kind == "scorer_image" else "prompts")
         return (lambda: [call(rows) for call in calls]), rows, dtype
+    policy = networks.denoiser
     if kind == "text":
         return (lambda: policy.encode_prompts([str(row) for row in range(rows)])), rows, None
     if kind in ("sampling", "reference", "initial", "validation"):
@@ -168,15 +180,17 @@ def _call(
 
 def _prediction(networks: Networks, rows: int, *, low: torch.dtype | None, part: str) -> Callable[[], Tensor]:
     """A forward pass of a number of rows, by the reference or the model before training if the part is called so."""
-    policy, shape = networks.policy, networks.latent_shape
-    others = {"reference": policy.reference, "initial": policy.initial}
+    policy, shape = networks.denoiser, networks.latent_shape
+    answers: Callable[[], AbstractContextManager[None]] = (
+        getattr(policy, part) if part in ("reference", "initial") else nullcontext
+    )
     with metering(low=low):
         embedded = policy.encode_prompts(["a prompt"])
 
     def predict() -> Tensor:
         latents = torch.empty(rows, *shape, device="meta")
         times = torch.zeros(rows, dtype=torch.int64, device="meta")
-        with others.get(part, nullcontext)():
+        with answers():
             return policy.predict(latents, times, embedded.repeat_interleave(rows))
 
     return predict
@@ -185,6 +199,7 @@ def _prediction(networks: Networks, rows: int, *, low: torch.dtype | None, part:
 def _training(networks: Networks, rows: int, *, low: torch.dtype | None, with_gradients: bool) -> Cost:
     """Forward and backward pass of a micro-batch, the reference's forward pass between them (which is not counted)."""
     policy = networks.policy
+    assert isinstance(policy, PipelinePolicy)
     trained = policy.trainable_parameters().values()
     if with_gradients:
         for parameter in trained:

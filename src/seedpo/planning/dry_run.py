@@ -43,7 +43,7 @@ from seedpo.planning.stand_ins import (
 from seedpo.protocols import Images, PreferencePairs
 from seedpo.rewards.names import latent_leaves, source_of
 from seedpo.training.run import build_method
-from seedpo.training.settings import RunConfig, reward_of
+from seedpo.training.settings import RunConfig, TrainingConfig, reward_of
 
 ROLLOUTS = 20
 """Steady roll-outs that are run if chance decides which pairs are kept, or at which steps they are trained on."""
@@ -122,7 +122,7 @@ def dry_run(config: RunConfig, process: Process, guesses: Guesses, *, gpus: int 
     return replace(training, evaluations=evaluations, validation=held_out, rows_at_once=most)
 
 
-def _evaluation_count(config: RunConfig) -> int:
+def evaluation_count(config: TrainingConfig) -> int:
     """A run is evaluated before its first step, after its last, and as set between."""
     every = config.evaluate_every
     return 2 + ((config.max_steps - 1) // every if every else 0)
@@ -153,7 +153,7 @@ def _validation(
         with recorder.separately() as counted:
             measured.draw(policy, rank=0, world=1)
         counts.append(counted)
-    whole = _sum(_scaled(counts[0], Fraction(1)), _scaled(counts[1], Fraction(_evaluation_count(config) - 1)))
+    whole = sum_of(scaled(counts[0], Fraction(1)), scaled(counts[1], Fraction(evaluation_count(config) - 1)))
     cached = _cached_parts(config, guesses) - {"reference"}
     names = {part: "validation" if part == "sampling" else part for part in recorder.rows_at_once if part not in cached}
     rows = {names[part]: number * Fraction(count, some) for (_, part), number in whole.items() if part in names}
@@ -180,7 +180,7 @@ def _evaluations(config: RunConfig, process: Process) -> tuple[dict[str, Fractio
     with torch.no_grad():
         evaluation = ImageEvaluation(prompts, config=settings, rewards={"picks": _blank_scores}, metrics={})
         evaluation.draw(StandInPolicy(process, recorder), rank=0, world=1)
-    times = _evaluation_count(config)
+    times = evaluation_count(config)
     rows = {part: Fraction(times * count) for (_, part), count in recorder.rows.items()}
     images = settings.num_prompts * settings.images_per_prompt
     for name in settings.rewards:
@@ -237,22 +237,22 @@ def _from_rollouts(config: RunConfig, process: Process, kept: Fraction) -> Workl
             whole_run = sum(rollout.rows, Counter(recorder.rows))
         waiting = sum(rollout.units) * passes - batches * config.batch_size
     units, steady_rollouts = length * config.batch_size, len(rollout.rows) - first
-    steady = _scaled(sum(rollout.rows[first:], Counter()), Fraction(1, steady_rollouts))
+    steady = scaled(sum(rollout.rows[first:], Counter()), Fraction(1, steady_rollouts))
     units_per_rollout = Fraction(sum(rollout.units[first:]) * passes, steady_rollouts)
-    training = _scaled(recorder.rows, Fraction(1, trained))
+    training = scaled(recorder.rows, Fraction(1, trained))
     rollouts = _rollouts(units, [count * passes for count in rollout.units], units_per_rollout)
-    rows = whole_run or _sum(
+    rows = whole_run or sum_of(
         sum(rollout.rows[:rollouts], Counter()),
-        _scaled(steady, Fraction(max(rollouts - len(rollout.rows), 0))),
-        _scaled(training, Fraction(units)),
+        scaled(steady, Fraction(max(rollouts - len(rollout.rows), 0))),
+        scaled(training, Fraction(units)),
     )
     return Workload(
         unit=_UNITS[kind.gives][pairs > trained],
         units=units,
         pairs_per_unit=Fraction(pairs, trained),
         rollouts=rollouts,
-        rows=_scaled(rows, Fraction(1)),
-        rows_per_unit=_sum(_scaled(steady, 1 / units_per_rollout), training),
+        rows=scaled(rows, Fraction(1)),
+        rows_per_unit=sum_of(scaled(steady, 1 / units_per_rollout), training),
         rows_at_once=recorder.rows_at_once,
     )
 
@@ -363,21 +363,21 @@ def _from_pairs(config: RunConfig, process: Process, guesses: Guesses, gpus: int
             _loss(method, policy, source.next_batch(), generator)
         counts.append(counted)
     units = config.max_steps * config.gradient_accumulation_steps * batch
-    new = _first_visits(units, guesses.pairs, gpus=gpus, directions=2 if config.pairs.flip else 1)
+    new = first_visits(units, guesses.pairs, gpus=gpus, directions=2 if config.pairs.flip else 1)
     cached = _cached_parts(config, guesses)
-    rows = _sum(_scaled(counts[0], new / batch), _scaled(counts[1], (units - new) / batch))
+    rows = sum_of(scaled(counts[0], new / batch), scaled(counts[1], (units - new) / batch))
     rows = {(activity, part): count for (activity, part), count in rows.items() if part not in cached}
     return Workload(
         unit="like" if gives == "likes" else "pair",
         units=units,
         pairs_per_unit=Fraction(1),
         rows=rows,
-        rows_per_unit=_scaled(rows, Fraction(1, units)),
+        rows_per_unit=scaled(rows, Fraction(1, units)),
         rows_at_once={part: count for part, count in recorder.rows_at_once.items() if part not in cached},
     )
 
 
-def _first_visits(visits: int, pairs: int | None, *, gpus: int, directions: int) -> Fraction:
+def first_visits(visits: int, pairs: int | None, *, gpus: int, directions: int) -> Fraction:
     """How many visits of pairs by one process are the first: expectation.
 
     Each epoch gives every pair to one of the processes.
@@ -396,10 +396,12 @@ def _first_visits(visits: int, pairs: int | None, *, gpus: int, directions: int)
     return directions * (pairs * (1 - unmet) + rest * unmet * chance)
 
 
-def _scaled(rows: Mapping[Key, int | Fraction], factor: Fraction) -> dict[Key, Fraction]:
+def scaled(rows: Mapping[Key, int | Fraction], factor: Fraction) -> dict[Key, Fraction]:
+    """Rows times a factor."""
     return {key: count * factor for key, count in rows.items()}
 
 
-def _sum(*parts: Mapping[Key, int | Fraction]) -> dict[Key, Fraction]:
+def sum_of(*parts: Mapping[Key, int | Fraction]) -> dict[Key, Fraction]:
+    """Rows of several counts together."""
     keys = dict.fromkeys(key for rows in parts for key in rows)
     return {key: sum((Fraction(rows.get(key, 0)) for rows in parts), Fraction(0)) for key in keys}

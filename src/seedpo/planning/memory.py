@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from seedpo.models.policy import PipelinePolicy
 from seedpo.models.quantised import saved_bytes
 from seedpo.planning.costs import Cost, Networks
 from seedpo.planning.networks import weight_bytes
@@ -67,7 +68,9 @@ def estimate(
         gpus: of the run; with several, data parallelism holds a second copy of the gradients.
         cached: whether the cache folder is filled: what it stands for is then brought to the GPU when it is called.
     """
-    policy, pipeline = networks.policy, networks.policy.pipeline
+    policy = networks.policy
+    assert isinstance(policy, PipelinePolicy)
+    pipeline = policy.pipeline
     optimizer = OPTIMIZERS[config.optimizer.name]
     trained = sum(parameter.numel() for parameter in policy.trainable_parameters().values())
     encoders = policy.family.text_encoders(pipeline)

@@ -14,10 +14,12 @@ from torch import nn
 from transformers import BatchEncoding
 
 from seedpo.errors import DataError
+from seedpo.models.denoiser import PipelineDenoiser
 from seedpo.models.families import Family, tokenizer_of
 from seedpo.models.loading import add_initial
 from seedpo.models.policy import PipelinePolicy
 from seedpo.models.precision import autocast_dtype, store_rounded, vae_dtype
+from seedpo.models.settings import ModelSettings
 from seedpo.planning.configurations import Configuration, ModelConfiguration, autoencoder_configuration
 from seedpo.training.settings import RunConfig
 
@@ -32,7 +34,7 @@ def _explained(what: str, origin: str) -> Iterator[None]:
         raise DataError(f"{origin}: no {what} can be built from its configuration ({error})") from error
 
 
-class _Tokenizer:
+class StandInTokenizer:
     """Stands in for the tokenizers of all families: ids are 0, and texts fill all places but the last one.
 
     A text that fills them all would be taken for one that is cut off.
@@ -44,6 +46,7 @@ class _Tokenizer:
         self.model_max_length = length
 
     def __call__(self, texts: Sequence[object], *, max_length: int, **options: object) -> BatchEncoding:
+        """Ids (N, L) and mask of N texts."""
         ids = torch.zeros(len(texts), max_length, dtype=torch.int64)
         mask = torch.ones_like(ids)
         mask[:, -1] = 0
@@ -69,19 +72,7 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy
         ConfigError: if the resolution does not fit the model.
         DataError: if a part cannot be built.
     """
-    family, half = model.family, autocast_dtype(config.mixed_precision)
-    parts: dict[str, Any] = {"vae": build_autoencoder(model.parts["vae"], model.origin)}
-    parts[family.network] = build_network(model)
-    encoders = build_text_encoders(model)
-    parts |= encoders
-    parts["scheduler"] = _scheduler(model.parts["scheduler"])
-    _store_half(parts, config, family, half)
-    pipeline = _pipeline(model, parts)
-    for name in encoders:
-        tokenizer = _Tokenizer(getattr(parts[name].config, "max_position_embeddings", 0))
-        object.__setattr__(pipeline, tokenizer_of(name), tokenizer)
-    if 0 < pipeline.tokenizer.model_max_length < getattr(pipeline, "tokenizer_max_length", 0):
-        pipeline.tokenizer_max_length = pipeline.tokenizer.model_max_length
+    pipeline = _whole_pipeline(config, model)
     add_initial(pipeline, config)
     policy = PipelinePolicy(
         pipeline,
@@ -93,13 +84,60 @@ def build_policy(config: RunConfig, model: ModelConfiguration) -> PipelinePolicy
         gradient_checkpointing=config.gradient_checkpointing,
     )
     policy.to("meta")  # an adapter is made on the CPU
-    # Autocast knows no meta device: what the policy would do for it is done here, and the meter imitates its casts.
-    if half is not None:
-        frozen = [] if policy.adapter.frozen is None else [policy.adapter.frozen]
-        for part in (policy.network, *(parts[name] for name in encoders if name in family.text_layers), *frozen):
-            store_rounded(part, half)
-    nn.Module.to(parts["vae"], vae_dtype(parts["vae"], config.mixed_precision))
+    _store_rounded(policy, config, [] if policy.adapter.frozen is None else [policy.adapter.frozen])
     return policy
+
+
+def build_denoiser(settings: ModelSettings, model: ModelConfiguration) -> PipelineDenoiser:
+    """A model that is not trained, on the meta device, with the precision of its parts as they would be on a GPU.
+
+    Args:
+        settings: how it is loaded.
+        model: its configuration files.
+
+    Raises:
+        ConfigError: if the resolution does not fit the model.
+        DataError: if a part cannot be built.
+    """
+    denoiser = PipelineDenoiser(
+        _whole_pipeline(settings, model),
+        resolution=settings.resolution,
+        max_sequence_length=settings.max_sequence_length,
+        embedded_guidance=settings.embedded_guidance,
+    )
+    _store_rounded(denoiser, settings)
+    return denoiser
+
+
+def _whole_pipeline(settings: ModelSettings, model: ModelConfiguration) -> Any:
+    """The pipeline of a model with stand-ins for its tokenizers."""
+    family, half = model.family, autocast_dtype(settings.mixed_precision)
+    parts: dict[str, Any] = {"vae": build_autoencoder(model.parts["vae"], model.origin)}
+    parts[family.network] = build_network(model)
+    encoders = build_text_encoders(model)
+    parts |= encoders
+    parts["scheduler"] = _scheduler(model.parts["scheduler"])
+    _store_half(parts, settings, family, half)
+    pipeline = _pipeline(model, parts)
+    for name in encoders:
+        tokenizer = StandInTokenizer(getattr(parts[name].config, "max_position_embeddings", 0))
+        object.__setattr__(pipeline, tokenizer_of(name), tokenizer)
+    if 0 < pipeline.tokenizer.model_max_length < getattr(pipeline, "tokenizer_max_length", 0):
+        pipeline.tokenizer_max_length = pipeline.tokenizer.model_max_length
+    return pipeline
+
+
+def _store_rounded(denoiser: PipelineDenoiser, settings: ModelSettings, others: Sequence[nn.Module] = ()) -> None:
+    """Stores parts in half precision, as a denoiser does where it has a device.
+
+    Autocast knows no meta device: what the denoiser would do for it is done here, and the meter imitates its casts.
+    """
+    family, pipeline, half = denoiser.family, denoiser.pipeline, autocast_dtype(settings.mixed_precision)
+    encoders = [getattr(pipeline, name, None) for name in family.text_parts if name in family.text_layers]
+    if half is not None:
+        for part in (denoiser.network, *(encoder for encoder in encoders if encoder is not None), *others):
+            store_rounded(part, half)
+    nn.Module.to(pipeline.vae, vae_dtype(pipeline.vae, settings.mixed_precision))
 
 
 def build_network(model: ModelConfiguration) -> Any:
@@ -129,7 +167,7 @@ def build_text_encoders(model: ModelConfiguration) -> dict[str, Any]:
     return encoders
 
 
-def _store_half(parts: dict[str, Any], config: RunConfig, family: Family, half: torch.dtype | None) -> None:
+def _store_half(parts: dict[str, Any], config: ModelSettings, family: Family, half: torch.dtype | None) -> None:
     """Stores whole parts in half precision, as they are read: text encoders that cannot be trained, and their network.
 
     A published network beside such encoders is itself stored in half precision, and read so if an adapter is trained.

@@ -24,7 +24,7 @@ from seedpo.training.feedback.wiring import study_settings
 from seedpo.training.reference import has_weights
 from seedpo.training.run import process_of
 from seedpo.training.scopes import warnings_of_idle_keys
-from seedpo.training.settings import RunConfig, reward_of
+from seedpo.training.settings import RewardRunConfig, RunConfig, reward_of
 
 UTILISATION = 0.35
 """Share of the peak that a run is assumed to reach."""
@@ -55,6 +55,8 @@ class Plan:
 
     Attributes:
         config: its settings.
+        method: by which it trains.
+        noun: what a loss is of.
         model: origin of the model's configuration.
         scorer: origin of the reward's network; empty without a reward.
         people: the questions to people, if they judge in place of a reward.
@@ -73,7 +75,9 @@ class Plan:
         notes: assumptions.
     """
 
-    config: RunConfig
+    config: RunConfig | RewardRunConfig
+    method: str
+    noun: str
     model: str
     scorer: str
     people: People | None
@@ -94,7 +98,7 @@ class Plan:
     def as_json(self) -> dict[str, Any]:
         """Everything as JSON values; FLOPs, bytes and hours."""
         return {
-            "method": self.config.method,
+            "method": self.method,
             "model": self.model,
             "reward": self.scorer,
             "people": None if self.people is None else self.people.as_json(),
@@ -167,10 +171,7 @@ def count(
         raise ConfigError(
             f"--kept {guesses.kept} must be above 0 and at most 1: the share of a roll-out's pairs that are kept"
         )
-    if guesses.pairs is not None and guesses.pairs < 1:
-        raise ConfigError(f"--pairs {guesses.pairs} must be at least 1: the pairs of the preference set")
-    if guesses.cached and config.cache.folder is None:
-        raise ConfigError("--cached needs a folder in which things are kept; add --set cache.folder=FOLDER")
+    check_set(guesses, config.cache.folder)
     model = model_configuration(config)
     policy = build_policy(config, model)
     policy.process = process_of(config, policy)
@@ -260,25 +261,24 @@ def plan_run(
         ConfigError: if an argument is out of range, or the configuration of the model is unknown.
         DataError: if a configuration file cannot be used.
     """
-    if gpus < 1:
-        raise ConfigError(f"--gpus {gpus} must be at least 1")
-    if not 0 < utilisation <= 1:
-        raise ConfigError(f"--utilisation {utilisation} must be above 0 and at most 1: a share of the peak")
+    check_hardware(gpus, utilisation)
     study = study_settings(config)  # reports an unreadable study before the expensive part
     counted = count(config, guesses=guesses, gpus=gpus, progress=progress)
     workload, costs = counted.workload, counted.costs
     rates = Rates(costs=costs, gpu=gpu, utilisation=utilisation)
     flops = gpus * counted.flops() + rates.flops(workload.evaluations) + rates.flops(workload.validation)
-    lines = [*_training_lines(workload, rates, gpus=gpus, total=flops)]
+    lines = [*training_lines(workload, rates, gpus=gpus, total=flops)]
     drawn = len(config.evaluation.drawing.batches(config.evaluation.num_prompts))
-    lines.append(_evaluation_line("evaluations", workload.evaluations, drawn, rates, gpus=gpus, total=flops))
+    lines.append(evaluation_line("evaluations", workload.evaluations, drawn, rates, gpus=gpus, total=flops))
     if held_out := counted.pairs.validation:
         batches = -(-held_out // config.batch_size)
-        lines.append(_evaluation_line("validation pairs", workload.validation, batches, rates, gpus=gpus, total=flops))
+        lines.append(evaluation_line("validation pairs", workload.validation, batches, rates, gpus=gpus, total=flops))
     memory = estimate(config, counted.networks, costs, gpus=gpus, cached=guesses.cached)
     scorer, rollouts = counted.networks.scorers.get(""), workload.rollouts or 0
     return Plan(
         config=config,
+        method=config.method,
+        noun=METHODS[config.method].source.noun,
         model=counted.model,
         scorer="" if scorer is None else scorer.origin,
         people=questions_to_people(config, study, rounds=rollouts, gpus=gpus),
@@ -302,7 +302,32 @@ def plan_run(
     )
 
 
-def _training_lines(workload: Workload, rates: Rates, *, gpus: int, total: Fraction) -> Iterator[Line]:
+def check_set(guesses: Guesses, cache: str | None) -> None:
+    """Checks what is said of a preference set, and of the cache folder.
+
+    Raises:
+        ConfigError: if it cannot be.
+    """
+    if guesses.pairs is not None and guesses.pairs < 1:
+        raise ConfigError(f"--pairs {guesses.pairs} must be at least 1: the pairs of the preference set")
+    if guesses.cached and cache is None:
+        raise ConfigError("--cached needs a folder in which things are kept; add --set cache.folder=FOLDER")
+
+
+def check_hardware(gpus: int, utilisation: float) -> None:
+    """Checks the number of GPUs, and the share of their peak.
+
+    Raises:
+        ConfigError: if either is out of range.
+    """
+    if gpus < 1:
+        raise ConfigError(f"--gpus {gpus} must be at least 1")
+    if not 0 < utilisation <= 1:
+        raise ConfigError(f"--utilisation {utilisation} must be above 0 and at most 1: a share of the peak")
+
+
+def training_lines(workload: Workload, rates: Rates, *, gpus: int, total: Fraction) -> Iterator[Line]:
+    """The activities of a training, of ``total`` FLOPs of the run."""
     for name in dict.fromkeys(name for name, _ in workload.rows):
         rows = {part: count for (activity, part), count in workload.rows.items() if activity == name}
         each = {part: workload.rows_per_unit.get((name, part), Fraction(0)) / workload.pairs_per_unit for part in rows}
@@ -315,7 +340,7 @@ def _training_lines(workload: Workload, rates: Rates, *, gpus: int, total: Fract
         )
 
 
-def _evaluation_line(
+def evaluation_line(
     name: str, rows: Mapping[str, Fraction], batches: int, rates: Rates, *, gpus: int, total: Fraction
 ) -> Line:
     """All evaluations: batches are divided among the processes, and scored by the first."""

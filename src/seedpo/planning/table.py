@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from seedpo.methods.presets import METHODS
 from seedpo.pages.tables import text_table
 from seedpo.planning.people import People
 from seedpo.planning.plan import Plan
@@ -23,7 +22,7 @@ def _heading(plan: Plan) -> str:
     trained = config.trained_words
     precision = "float32" if config.mixed_precision == "no" else config.mixed_precision
     extra = ", gradient checkpointing" if config.gradient_checkpointing else ""
-    lines = [f"{config.method}: {plan.model}; {trained}, {precision}{extra}"]
+    lines = [f"{plan.method}: {plan.model}; {trained}, {precision}{extra}"]
     if plan.scorer:
         lines.append(f"reward: {plan.scorer}")
     if plan.people is not None:
@@ -39,7 +38,7 @@ def _heading(plan: Plan) -> str:
 
 
 def _work(plan: Plan) -> str:
-    rows = [("", f"forwards per {_thing(plan)}", f"TFLOP per {_thing(plan)}", "share", "hours")]
+    rows = [("", f"forwards per {plan.noun}", f"TFLOP per {plan.noun}", "share", "hours")]
     rows += [
         (
             line.name,
@@ -54,16 +53,11 @@ def _work(plan: Plan) -> str:
     return text_table(rows, align=">")
 
 
-def _thing(plan: Plan) -> str:
-    """What a loss is of."""
-    return METHODS[plan.config.method].source.noun
-
-
 def _totals(plan: Plan) -> str:
     config = plan.config
     batch = config.batch_size * config.gradient_accumulation_steps * plan.gpus
-    unit = "" if plan.unit == _thing(plan) else f" ({plan.unit})"
-    total = f"{plan.pairs:,.0f} {_thing(plan)}s, {_flops(plan.flops)}, {_hours(plan.hours)} hours"
+    unit = "" if plan.unit == plan.noun else f" ({plan.unit})"
+    total = f"{plan.pairs:,.0f} {plan.noun}s, {_flops(plan.flops)}, {_hours(plan.hours)} hours"
     if plan.gpus > 1:
         total += f" ({_hours(plan.hours * plan.gpus)} GPU-hours)"
     lines = [f"{config.max_steps} steps of {batch}{unit}: {total}"]

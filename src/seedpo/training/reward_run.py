@@ -15,8 +15,11 @@ import torch
 from accelerate import Accelerator
 
 from seedpo.core.draws import KeyedDraws
+from seedpo.core.processes import Process
+from seedpo.core.types import ImagePairs
 from seedpo.data.files.splits import SplitWish
 from seedpo.data.pairs.changes import ChangedPairs, relabel
+from seedpo.data.pairs.prompt_counts import pairs_of_prompts
 from seedpo.data.pairs.readers import look_ahead, pairs_ahead
 from seedpo.data.pairs.selection import SkippingPairs, divided_by_prompt
 from seedpo.data.reading import load_data, opening_lines
@@ -38,7 +41,7 @@ from seedpo.rewards.preference_model import PairModel, PreferenceModel, load_sta
 from seedpo.rewards.preference_objective import PreferenceObjective, Prompts
 from seedpo.rewards.previews import FinishedImages, NoisyPreviews, PixelPairs, Views
 from seedpo.run_folders import RunFolder, read_metrics
-from seedpo.training.accelerator import build_accelerator
+from seedpo.training.accelerator import build_accelerator, sharding_is_asked_for
 from seedpo.training.caches import Caches, open_caches
 from seedpo.training.resume import start_folder
 from seedpo.training.settings import RewardRunConfig
@@ -73,16 +76,31 @@ def build_denoiser(config: RewardRunConfig) -> PipelineDenoiser | None:
     """
     if config.model is None:
         return None
-    keys = ("model", "vae", "single_file_config", "resolution", "max_sequence_length", "embedded_guidance")
-    own = {key: getattr(config, key) for key in (*keys, "mixed_precision") if getattr(config, key) is not None}
-    denoiser = load_denoiser(ModelSettings(**{**loading_keys(config.model), **own}))
-    if max(config.timesteps) >= denoiser.process.embedded_times:
-        raise ConfigError(
-            f"timesteps: {max(config.timesteps)} is beyond the last time step of model {config.model}, "
-            f"{denoiser.process.embedded_times - 1}"
-        )
+    denoiser = load_denoiser(model_settings(config))
+    check_timesteps(config, denoiser.process)
     denoiser.pinned = frozenset({"vae"})  # it decodes the previews at every step
     return denoiser
+
+
+def model_settings(config: RewardRunConfig) -> ModelSettings:
+    """How the diffusion model of a run is loaded; the run must have one."""
+    assert config.model is not None
+    keys = ("model", "vae", "single_file_config", "resolution", "max_sequence_length", "embedded_guidance")
+    own = {key: getattr(config, key) for key in (*keys, "mixed_precision") if getattr(config, key) is not None}
+    return ModelSettings(**{**loading_keys(config.model), **own})
+
+
+def check_timesteps(config: RewardRunConfig, process: Process) -> None:
+    """Checks that the model knows all time steps at which accuracies are measured.
+
+    Raises:
+        ConfigError: if one is beyond the model's.
+    """
+    if max(config.timesteps) >= process.embedded_times:
+        raise ConfigError(
+            f"timesteps: {max(config.timesteps)} is beyond the last time step of model {config.model}, "
+            f"{process.embedded_times - 1}"
+        )
 
 
 def build_views(config: RewardRunConfig, model: PairModel, denoiser: PipelineDenoiser | None) -> Views:
@@ -244,7 +262,27 @@ def train_reward(
         SeedpoError: any problem that the user can fix, in one line.
     """
     accelerator = accelerator or build_accelerator(config.mixed_precision)
+    parts, source, objective = _trained_on(config, accelerator, progress=progress)
+    folder, resume = start_folder(out, config, accelerator, resume=resume)
+    trainer = Trainer(
+        policy=parts.model,
+        method=objective,
+        source=source,
+        config=config,
+        folder=folder,
+        evaluator=build_evaluation(config, parts, progress=progress and accelerator.is_main_process),
+        accelerator=accelerator,
+        progress=progress,
+    )
+    return trainer.train(resume=resume)
+
+
+def _trained_on(
+    config: RewardRunConfig, accelerator: Accelerator, *, progress: bool
+) -> tuple[RewardParts, OfflinePairs[ImagePairs], PreferenceObjective]:
+    """The parts of a run, its pairs in batches, and its loss."""
     require_trackers(config.trackers)
+    refuse_shards()
     shown = progress and accelerator.is_main_process
     parts = on_every_process(accelerator, lambda: build_parts(config, device=accelerator.device, progress=shown))
     source = OfflinePairs(
@@ -258,20 +296,41 @@ def train_reward(
         ahead=look_ahead(config.pairs.readers, batch_size=config.batch_size),
     )
     objective = PreferenceObjective(
-        parts.views, _prompts_of(parts.training), in_batch_negatives=config.in_batch_negatives
+        parts.views,
+        _prompts_of(parts.training),
+        in_batch_negatives=config.in_batch_negatives,
+        counts=on_every_process(accelerator, lambda: pairs_of_prompts(parts.training)) if config.pair_weights else None,
     )
-    folder, resume = start_folder(out, config, accelerator, resume=resume)
-    trainer = Trainer(
-        policy=parts.model,
-        method=objective,
-        source=source,
-        config=config,
-        folder=folder,
-        evaluator=build_evaluation(config, parts, progress=shown),
-        accelerator=accelerator,
-        progress=progress,
-    )
-    return trainer.train(resume=resume)
+    return parts, source, objective
+
+
+def rehearse_reward(config: RewardRunConfig, *, progress: bool = True) -> None:
+    """Checks a run as :func:`train_reward` does and takes its first batch, forward and backward; writes nothing.
+
+    Raises:
+        SeedpoError: any problem that the user can fix, in one line.
+    """
+    parts, source, objective = _trained_on(config, build_accelerator(config.mixed_precision), progress=progress)
+    logger.info("trained: %s; %d held-out pairs; nothing is written", config.trained_words, len(parts.held_out))
+    generator = torch.Generator().manual_seed(config.seed)
+    loss = objective.loss(parts.model, source.next_batch(), generator=generator).losses.mean()
+    torch.autograd.backward(loss)
+    if not bool(loss.isfinite()):
+        raise ConfigError("the loss of the first batch is not finite; check the images, or use another precision")
+    logger.info("first batch: loss %.4f, forward and backward", float(loss.detach()))
+
+
+def refuse_shards() -> None:
+    """Checks that no process is to keep a part of the weights.
+
+    Raises:
+        ConfigError: if each is: FSDP2 cuts no tensor without a dimension, such as the logit scale.
+    """
+    if sharding_is_asked_for():
+        raise ConfigError(
+            "a preference model cannot be trained in shards (FSDP2), which cuts no single number such as its "
+            "logit_scale; leave the FSDP2 file out, and set gradient_checkpointing=true to save memory"
+        )
 
 
 def measure_reward(config: RewardRunConfig, *, progress: bool = True) -> Mapping[str, float]:

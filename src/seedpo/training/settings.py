@@ -391,7 +391,11 @@ class RewardRunConfig(TrainingConfig):
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward pass: far less memory, about a third more time."""
     in_batch_negatives: bool = False
-    """Whether the other pairs of a batch serve as further images and prompts (an option of PickScore's code)."""
+    """Whether the other pairs of a batch, on all processes, serve as further images and prompts (an option of
+    PickScore's code). With gradient accumulation the batch is one micro-step of all processes."""
+    pair_weights: Literal["prompt"] | None = None
+    """What the loss of each pair counts in the mean of an update. `prompt`: 1 / pairs of its prompt in the data, as
+    published: of a stream as its column `num_example_per_prompt` says, else counted. None: all count alike."""
     relabel: Annotated[str | None, Place(names="rewards")] = None
     """Reward that labels the pairs anew, as published for SDXL; None: the labels of the data."""
     relabel_gap: float = Field(0.1, ge=0.0, lt=1.0)
@@ -399,6 +403,13 @@ class RewardRunConfig(TrainingConfig):
 
     pairs: PairsConfig = PairsConfig()
     cache: CacheConfig = CacheConfig()
+
+    @property
+    def trained_words(self) -> str:
+        """What is trained, in a few words, for people."""
+        if self.latent:
+            return "a latent reward model"
+        return "a plain preference model" if self.model is None else "a step-aware preference model"
 
     @property
     def weights_folder(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,12 +19,14 @@ class ProcessRows:
 
     Attributes:
         losses: the loss of each pair, one list per micro-batch.
+        weights: what each loss counts in the mean, like ``losses``.
         metrics: the value of each pair, by metric; micro-batches joined.
         spreads: metrics whose standard deviation is logged too.
         stop: whether this process was asked to stop.
     """
 
     losses: list[list[float]]
+    weights: list[list[float]]
     metrics: dict[str, list[float]]
     spreads: tuple[str, ...]
     stop: bool
@@ -39,6 +41,8 @@ def check_output(output: LossOutput) -> None:
     shape = tuple(output.losses.shape)
     if len(shape) != 1 or shape[0] == 0:
         raise ValueError(f"the method's losses have shape {shape}; there must be one loss per pair, (B,) with B > 0")
+    if output.weights is not None and tuple(output.weights.shape) != shape:
+        raise ValueError(f"the method's weights have shape {tuple(output.weights.shape)}, its losses {shape}")
     for name, values in output.metrics.items():
         if tuple(values.shape) != shape:
             raise ValueError(f"the method's metric {name!r} has shape {tuple(values.shape)}, its losses {shape}")
@@ -50,7 +54,7 @@ def check_output(output: LossOutput) -> None:
 def detached(output: LossOutput) -> LossOutput:
     """The same output without its graph, which frees memory."""
     metrics = {name: values.detach() for name, values in output.metrics.items()}
-    return LossOutput(losses=output.losses.detach(), metrics=metrics, spreads=output.spreads)
+    return replace(output, losses=output.losses.detach(), metrics=metrics)
 
 
 def process_rows(outputs: Sequence[LossOutput], *, stop: bool) -> ProcessRows:
@@ -58,6 +62,9 @@ def process_rows(outputs: Sequence[LossOutput], *, stop: bool) -> ProcessRows:
     names = list(outputs[0].metrics)
     return ProcessRows(
         losses=[_numbers(output.losses) for output in outputs],
+        weights=[
+            [1.0] * len(output.losses) if output.weights is None else _numbers(output.weights) for output in outputs
+        ],
         metrics={name: [value for output in outputs for value in _numbers(output.metrics[name])] for name in names},
         spreads=outputs[0].spreads,
         stop=stop,
@@ -74,14 +81,24 @@ def count_pairs(processes: Sequence[ProcessRows]) -> int:
     return sum(len(losses) for rows in processes for losses in rows.losses)
 
 
+def total_weight(processes: Sequence[ProcessRows]) -> float:
+    """What the losses of the step count together: their number, where none is weighted."""
+    return math.fsum(_joined([rows.weights for rows in processes]))
+
+
+def _joined(parts: Sequence[Sequence[Sequence[float]]]) -> list[float]:
+    """One value a pair, of processes and their micro-batches."""
+    return [value for micro_batches in parts for values in micro_batches for value in values]
+
+
 def step_figures(processes: Sequence[ProcessRows]) -> dict[str, float]:
     """Means over all pairs of the step; a metric with a spread gives ``<name>/mean`` and ``<name>/std``.
 
-    Every pair weighs the same, whatever process and micro-batch it is in. The standard deviation is the population's
-    (divided by the number of pairs).
+    Every pair weighs the same, whatever process and micro-batch it is in; a loss weighs what its method says. The
+    standard deviation is the population's (divided by the number of pairs).
     """
-    losses = [loss for rows in processes for micro_batch in rows.losses for loss in micro_batch]
-    figures = {"loss": float(np.mean(losses))}
+    losses, weights = _joined([rows.losses for rows in processes]), _joined([rows.weights for rows in processes])
+    figures = {"loss": float(np.average(losses, weights=weights))}
     for name in processes[0].metrics:
         values = np.array([value for rows in processes for value in rows.metrics[name]], dtype=np.float64)
         with np.errstate(invalid="ignore", over="ignore"):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic
 
 from torch import Tensor
 
 from seedpo.core.types import LossOutput
+from seedpo.core.weighting import weighed
 from seedpo.errors import TrainingDiverged
 from seedpo.processes import gather_all, on_every_process, shared
-from seedpo.protocols import Batch, Method
+from seedpo.protocols import Batch, JointMethod, Method
 from seedpo.training.interrupt import StopRequest
 from seedpo.training.optimizers import clip_gradients, learning_rate_at, scale_gradients, set_learning_rate
 from seedpo.training.state import Run
@@ -23,6 +26,7 @@ from seedpo.training.step_metrics import (
     process_rows,
     rows_not_finite,
     step_figures,
+    total_weight,
 )
 
 
@@ -75,7 +79,7 @@ class Updater(Generic[Batch]):
         if run.accelerator.scaler is not None:
             run.accelerator.scaler.unscale_(run.optimizer.optimizer)
         parameters = list(run.parameters.values())
-        scale_gradients(parameters, self._expected_pairs() * run.accelerator.num_processes / pairs)
+        scale_gradients(parameters, self._expected_pairs() * run.accelerator.num_processes / total_weight(processes))
         grad_norm = clip_gradients(parameters, max_grad_norm=run.config.largest_gradient_norm)
         self._require_finite(processes, grad_norm)
 
@@ -97,6 +101,8 @@ class Updater(Generic[Batch]):
         other processes learn of it instead of waiting.
         """
         run = self.run
+        if run.accelerator.num_processes > 1 and isinstance(self.method, JointMethod) and self.method.exchanges:
+            return self._accumulate_together(self.method)
         outputs: list[LossOutput] = []
         # The first batch comes by itself: under DDP the second step's first forward pass exchanges something.
         first = on_every_process(run.accelerator, run.source.next_batch)
@@ -105,23 +111,42 @@ class Updater(Generic[Batch]):
             batch = first
             for _ in range(run.config.gradient_accumulation_steps - 1):
                 with run.layout.accumulating():
-                    run.accelerator.backward(self._loss(batch, outputs))
+                    run.accelerator.backward(self._loss(self._output(batch), outputs))
                 batch = run.source.next_batch()
-            return self._loss(batch, outputs)
+            return self._loss(self._output(batch), outputs)
 
         loss = on_every_process(run.accelerator, up_to_the_exchange)
         run.layout.before_exchange()
         run.accelerator.backward(loss)
         return outputs
 
-    def _loss(self, batch: Batch, outputs: list[LossOutput]) -> Tensor:
+    def _accumulate_together(self, method: JointMethod[Batch]) -> list[LossOutput]:
+        """The same for losses of a method that exchanges something in every micro-batch.
+
+        All that can fail on one process alone comes before each exchange.
+        """
+        run = self.run
+        outputs: list[LossOutput] = []
+        for left in reversed(range(run.config.gradient_accumulation_steps)):
+            batch = on_every_process(run.accelerator, run.source.next_batch)
+            judge = partial(method.judged, run.policy, batch, generator=run.generator)
+            with run.layout.accumulating() if left else nullcontext():
+                loss = self._loss(method.joint_loss(on_every_process(run.accelerator, judge)), outputs)
+                if not left:
+                    run.layout.before_exchange()
+                run.accelerator.backward(loss)
+        return outputs
+
+    def _output(self, batch: Batch) -> LossOutput:
+        return self.method.loss(self.run.policy, batch, generator=self.run.generator)
+
+    def _loss(self, output: LossOutput, outputs: list[LossOutput]) -> Tensor:
         """A micro-batch's part of the step's loss; its figures are added to ``outputs``."""
-        output = self.method.loss(self.run.policy, batch, generator=self.run.generator)
         check_output(output)
         outputs.append(detached(output))
         # accelerate would divide by its own count of micro-batches; ours is the number of pairs.
         factor = self.run.accelerator.gradient_accumulation_steps
-        loss: Tensor = output.losses.sum() / self._expected_pairs() * factor
+        loss: Tensor = weighed(output.losses, output.weights).sum() / self._expected_pairs() * factor
         return loss
 
     def _require_finite(self, processes: list[ProcessRows], grad_norm: float) -> None:

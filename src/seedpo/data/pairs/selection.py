@@ -15,6 +15,7 @@ from seedpo.data.images.buckets import Size, buckets_of
 from seedpo.data.pairs.fingerprints import fingerprint_of
 from seedpo.data.pairs.joined import repeats_of
 from seedpo.data.pairs.prompt_columns import prompts_of
+from seedpo.data.pairs.prompt_counts import stated_count
 from seedpo.data.pairs.readers import expect
 from seedpo.data.pairs.streams import restore_to, state_of
 from seedpo.data.tables.blocks import Blocks, blocks_of
@@ -106,6 +107,14 @@ class SkippingPairs:
     def prompt(self, row: int) -> str:
         """What a pair's images were made for; that of the pair in its place, once it turned out unreadable."""
         return self._first_readable(row, self.pairs.prompt)
+
+    def all_prompts(self) -> Iterable[str | None]:
+        """The prompt of each pair; ``None`` where it cannot be read."""
+        return prompts_of(self.pairs)
+
+    def pairs_of_prompt(self, row: int) -> int | None:
+        """Pairs with the prompt of a pair, as its row says; of the pair in its place, once it turned out unreadable."""
+        return self._first_readable(row, lambda place: stated_count(self.pairs, place))
 
     def images(self, row: int) -> Sequence[tuple[str, str]]:
         """Place and SHA-256 of both image files of a pair."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from seedpo.data.files.inventory import Inventory
 from seedpo.data.layouts import find_layout
 from seedpo.data.layouts.columns import value_at
 from seedpo.data.layouts.layout import ALONE, UNLABELLED
+from seedpo.data.layouts.marks import number as as_number
 from seedpo.data.pairs.pair_index import check_likes, fault_text, pair_rule
+from seedpo.data.pairs.prompt_counts import COUNT_COLUMN
 from seedpo.data.pairs.sets import StoredPair, content_hash, image_folder, labelled, open_pair, stored_image
 from seedpo.data.settings import PairsConfig
 from seedpo.data.tables.rows import list_length
@@ -230,6 +233,11 @@ class StreamedPairs:
         """What both images of one of the last pairs were made for."""
         return self.stored(row).prompt
 
+    def pairs_of_prompt(self, row: int) -> int | None:
+        """Pairs with the prompt of one of the last pairs, as Pick-a-Pic's column says; ``None`` if it does not."""
+        count = as_number(self._recent_pair(row).row.values.get(COUNT_COLUMN))
+        return int(count) if math.isfinite(count) and count >= 1 else None
+
     def stored(self, row: int) -> StoredPair:
         """The pair at a position as it is stored.
 
@@ -237,6 +245,10 @@ class StreamedPairs:
             DataError: if it cannot be read.
             StreamError: if the stream breaks off or holds no pair.
         """
+        pair = self._recent_pair(row)
+        return self._stored(pair, pair.row.place or f"{self.origin} pair {row} of the stream", row)
+
+    def _recent_pair(self, row: int) -> StreamPair:
         if row not in self._recent:
             before = [mark for mark in self._marks if mark["pair"] <= row]
             nearest = max(before, key=lambda mark: int(mark["pair"]), default=None)
@@ -245,8 +257,7 @@ class StreamedPairs:
             if row < self._next or (nearest is not None and nearest["pair"] > self._next):
                 self._start(nearest)
             self._read_up_to(row)
-        pair = self._recent[row]
-        return self._stored(pair, pair.row.place or f"{self.origin} pair {row} of the stream", row)
+        return self._recent[row]
 
     def _stored(self, pair: StreamPair, place: str, key: int) -> StoredPair:
         if pair.fault:

@@ -8,6 +8,7 @@ from seedpo.data.images.buckets import Size, buckets_of
 from seedpo.data.pairs.fingerprints import fingerprint_of
 from seedpo.data.pairs.joined import repeats_of
 from seedpo.data.pairs.prompt_columns import prompts_of
+from seedpo.data.pairs.prompt_counts import stated_count
 from seedpo.data.pairs.streams import restore_to, state_of
 from seedpo.data.tables.blocks import Blocks, blocks_of
 from seedpo.protocols import Fingerprint, PreferencePairs, State
@@ -42,6 +43,10 @@ class PairsView:
     def all_prompts(self) -> Iterable[str | None]:
         """The prompt of each pair; ``None`` where it cannot be read."""
         return prompts_of(self.pairs)
+
+    def pairs_of_prompt(self, row: int) -> int | None:
+        """Pairs with the prompt of one pair, as its row says; ``None`` if it does not."""
+        return stated_count(self.pairs, row)
 
     def fingerprint(self) -> Fingerprint:
         """That of the pairs as they are stored."""
