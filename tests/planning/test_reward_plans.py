@@ -147,6 +147,7 @@ def test_memory_holds_the_model_twice_more_in_adamw(tmp_path: Path) -> None:
     assert {"autoencoder", "denoising network", "text encoders"} <= planned(small(tmp_path)).memory.held.keys()
 
 
+@pytest.mark.slow
 def test_published_sizes_are_known_without_any_file() -> None:
     """1.0 billion weights of CLIP-H in float32, and as many again twice for AdamW."""
     config = resolve_reward_config("pickscore", bfloat16=True)
