@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks.hacking.analysis import entering
 from benchmarks.hacking.contenders import CONTENDERS, PHASES, Contender
-from benchmarks.hacking.results import Results, collect
+from benchmarks.hacking.results import Results, collect, unpack
 from benchmarks.hacking.running import Task, run_task
 from benchmarks.hacking.worlds import WORLDS
 from benchmarks.run_files import read_run_file
@@ -35,19 +35,22 @@ def development_tasks(worlds: Sequence[str], contenders: Sequence[Contender], se
 
 
 def final_tasks(worlds: Sequence[str], contenders: Sequence[Contender], seeds: int, results: Results) -> Iterator[Task]:
-    """The chosen option of each contender that enters, seed by seed.
+    """The chosen option of each contender that enters, seed by seed, and the base method at its first one.
 
-    Of the base method, those that are chosen for what sampling makes of its runs are trained too.
+    Of the base method, those that are chosen for what sampling makes of its runs are trained too. At its first option
+    it decides nothing: it shows what becomes of the method as it stands.
     """
-    settings = {
-        (world, entry.contender, choice.option): None
+    entered = [
+        (world, entry.contender, choice.option)
         for world in worlds
         for entry, choice in entering(results, world).items()
-        if CONTENDERS[entry.contender] in contenders
-    }
+    ]
+    first = next(iter(CONTENDERS["base"].options))
+    settings = dict.fromkeys([*entered, *((world, "base", first) for world, _, _ in entered)])
     for index in range(seeds):
         for world, contender, option in settings:
-            yield Task(world=world, contender=contender, option=option, phase="final", index=index)
+            if CONTENDERS[contender] in contenders:
+                yield Task(world=world, contender=contender, option=option, phase="final", index=index)
 
 
 def all_tasks() -> Iterator[Task]:
@@ -77,9 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", choices=list(CONTENDERS), help="a contender; repeatable")
     parser.add_argument("--option", action="append", metavar="NAME", help="an option, in development; repeatable")
     parser.add_argument("--world", action="append", choices=list(WORLDS), help="a world; repeatable")
+    parser.add_argument("--published", action="store_true", help="begin with the published runs, as finished ones")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="runs at the same time")
     options = parser.parse_args(arguments)
     worlds, contenders = options.world or list(WORLDS), [CONTENDERS[name] for name in options.only or CONTENDERS]
+    if options.published:
+        unpack(Results.read(), options.out)
     tasks: list[Task] = []
     if options.phase == "development":
         every = development_tasks(worlds, contenders, options.seeds or 1)

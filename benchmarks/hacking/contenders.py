@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from benchmarks.hacking.worlds import World
+from benchmarks.hacking.worlds import REWARD_SCALES, World, sum_of
 from benchmarks.objectives.contenders import DRAWING_STEPS, GROUP_KEYS
 from benchmarks.objectives.contenders import WORLDS as MODELS
 from benchmarks.phases import CHOICE, COMPARISON, Phase
@@ -203,35 +203,11 @@ CONTENDERS: Mapping[str, Contender] = {
     )
 }
 
-REWARD_SCALES: Mapping[str, Mapping[str, tuple[float, float]]] = {
-    "scenes": {
-        "jpeg-compressibility": (-1.04, 0.046),
-        "jpeg-incompressibility": (1.04, 0.046),
-        "scenes-few": (2.76, 0.218),
-        "scenes-scorer": (12.8, 0.67),
-        "scenes-vividness": (17.2, 0.91),
-    },
-    "scenes-flow": {
-        "jpeg-compressibility": (-1.03, 0.041),
-        "jpeg-incompressibility": (1.03, 0.041),
-        "scenes-few": (2.75, 0.156),
-        "scenes-scorer": (12.6, 0.82),
-        "scenes-vividness": (16.6, 1.04),
-    },
-}
-"""Mean of rewards over images that a model draws before training, and their standard deviation within a prompt: of 32
-training prompts or more with 4 images each, drawn as in roll-outs. Over all images prompts dominate the deviation."""
-
-
 def proxy_keys(world: World, opinion: float) -> dict[str, Any]:
     """What is trained on: the proxy, or its sum with the second opinion, in standard deviations of each."""
     if not opinion:
         return {"reward": world.proxy}
-    scales, weights = REWARD_SCALES[world.model], {world.proxy: 1.0, SECOND_OPINION: opinion}
-    terms = {
-        name: {"weight": weight, "mean": scales[name][0], "std": scales[name][1]} for name, weight in weights.items()
-    }
-    return {"reward": "both", "rewards": {"both": {"terms": terms}}}
+    return {"reward": "both", "rewards": {"both": sum_of(world.model, {world.proxy: 1.0, SECOND_OPINION: opinion})}}
 
 
 def run_keys(world: World, contender: Contender, option: Option, *, phase: str, index: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.run_files import read_run_file, write_all_runs
+from seedpo.files import write_text
 
 PUBLISHED = Path(__file__).with_name("results.json")
 """The results behind docs/results.md."""
@@ -52,6 +53,18 @@ def collect(out: Path, names: Iterable[str], path: Path) -> Path:
     known = {name.removesuffix(".json"): read_run_file(out / name) for name in names}
     runs = {name: _short(run, name) for name, run in known.items() if run is not None}
     return write_all_runs(path, {}, runs)
+
+
+def unpack(results: Results, out: Path) -> None:
+    """Writes published runs into a folder as if they had been trained there, except those that it holds.
+
+    Only runs of the development phase lack what the originals have: values by prompt.
+    """
+    for name, run in results.runs.items():
+        path = out / f"{name}.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps(run) + "\n")
 
 
 def _short(run: Run, name: str) -> Run:

@@ -14,10 +14,10 @@ import pytest
 from benchmarks.hacking import __main__ as command
 from benchmarks.hacking import analysis, contenders, page, running
 from benchmarks.hacking.analysis import DIVERSITY, ENTRIES, TRUTH, chosen, entering, final_rows, pool
-from benchmarks.hacking.contenders import CONTENDERS, PHASES, REWARD_SCALES, SECOND_OPINION, run_keys
+from benchmarks.hacking.contenders import CONTENDERS, PHASES, SECOND_OPINION, run_keys
 from benchmarks.hacking.page import against_table, draw, ends_tables, runs_table
 from benchmarks.hacking.results import Results, collect
-from benchmarks.hacking.worlds import WORLDS
+from benchmarks.hacking.worlds import REWARD_SCALES, WORLDS
 from benchmarks.result_tables import APPENDIX_PAGE, DOCS, RESULTS_PAGE
 from seedpo.core.verdicts import Difference, Outcome
 from seedpo.scenes.prompts import EVALUATION_PROMPTS
