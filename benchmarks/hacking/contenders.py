@@ -203,6 +203,7 @@ CONTENDERS: Mapping[str, Contender] = {
     )
 }
 
+
 def proxy_keys(world: World, opinion: float) -> dict[str, Any]:
     """What is trained on: the proxy, or its sum with the second opinion, in standard deviations of each."""
     if not opinion:

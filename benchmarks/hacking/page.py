@@ -161,11 +161,12 @@ def against_table(worlds: Mapping[str, Sequence[Row]]) -> str:
 
 
 def gains_table(results: Results) -> str:
-    """The gain of every option on the development seeds, in units of truth."""
+    """The gain of every option on the development seeds, in units of truth, where more than the base method ran."""
     lines = []
     for world in WORLDS:
         members = entering(results, world)
-        for entry in ENTRIES:
+        compared = any(entry.contender != "base" for entry in members)
+        for entry in ENTRIES if compared else ():
             choice = chosen(results, world, entry)
             if choice is not None:
                 gains = ", ".join(f"{option} {two(gain)}" for option, gain in choice.tried.items())

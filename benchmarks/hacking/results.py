@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from seedpo.files import write_text
 
 PUBLISHED = Path(__file__).with_name("results.json")
 """The results behind docs/results.md."""
+
+JUDGED = ("proxy", "truth")
+"""Figures from whose values by prompt the verdict on a run follows."""
 
 Line = Mapping[str, Any]
 """Figures of an evaluation; see :class:`benchmarks.runs.Measurement`."""
@@ -43,7 +46,9 @@ class Results:
 
 
 def collect(out: Path, names: Iterable[str], path: Path) -> Path:
-    """Writes the finished runs of a folder into one file; those of the development phase without values by prompt.
+    """Writes the finished runs of a folder into one file, which is to be small.
+
+    Of the development phase it holds values by prompt only where the base method is judged by them.
 
     Args:
         out: folder of all files.
@@ -70,5 +75,11 @@ def unpack(results: Results, out: Path) -> None:
 def _short(run: Run, name: str) -> Run:
     if "/development-" not in name:
         return run
-    lines = [{key: value for key, value in line.items() if key != "by_prompt"} for line in run["lines"]]
-    return {**run, "lines": lines}
+    kept = JUDGED if "/base/" in name else ()
+    return {**run, "lines": [_short_line(line, () if "control" in line else kept) for line in run["lines"]]}
+
+
+def _short_line(line: Line, kept: Sequence[str]) -> Line:
+    by_prompt = {name: values for name, values in line.get("by_prompt", {}).items() if name in kept}
+    others = {key: value for key, value in line.items() if key != "by_prompt"}
+    return {**others, "by_prompt": by_prompt} if by_prompt else others

@@ -16,7 +16,7 @@ from benchmarks.hacking import analysis, contenders, page, running
 from benchmarks.hacking.analysis import DIVERSITY, ENTRIES, TRUTH, chosen, entering, final_rows, pool
 from benchmarks.hacking.contenders import CONTENDERS, PHASES, SECOND_OPINION, run_keys
 from benchmarks.hacking.page import against_table, draw, ends_tables, runs_table
-from benchmarks.hacking.results import Results, collect
+from benchmarks.hacking.results import Results, collect, unpack
 from benchmarks.hacking.worlds import REWARD_SCALES, WORLDS
 from benchmarks.result_tables import APPENDIX_PAGE, DOCS, RESULTS_PAGE
 from seedpo.core.verdicts import Difference, Outcome
@@ -316,17 +316,38 @@ def test_the_final_comparison_trains_what_was_chosen(tmp_path: Path) -> None:
     ]
 
 
-def test_all_runs_become_one_file(tmp_path: Path) -> None:
-    results = study(base=run)
-    for name, some in results.runs.items():
-        path = tmp_path / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(some), "utf-8")
-    again = Results.read(collect(tmp_path, [f"{name}.json" for name in results.runs], tmp_path / "results.json"))
+def test_the_base_method_runs_as_it_stands_on_the_final_seeds_too() -> None:
+    def by_beta(option: str, shape: Shape) -> dict[str, Any]:
+        return {f"{WORLD}/base/{option}/development-{index}": run(100 + index, shape) for index in range(3)}
+
+    results = Results(runs={**by_beta("beta-1", hacked), **by_beta("beta-4", kept)})
+    tasks = list(command.final_tasks([WORLD], [CONTENDERS["base"]], 1, results))
+    assert names(tasks) == [("base", "beta-4", 0), ("base", "beta-1", 0)]
+
+
+def test_all_runs_become_one_file_and_files_again(tmp_path: Path) -> None:
+    results = study(base=run, early_reset=lambda seed: run(seed, kept))
+    unpack(results, tmp_path / "all")
+    again = Results.read(collect(tmp_path / "all", [f"{name}.json" for name in results.runs], tmp_path / "all.json"))
     assert again.runs.keys() == results.runs.keys()
-    final = next(name for name in again.runs if "final" in name)
-    assert again.runs[final] == results.runs[final]
-    assert all("by_prompt" not in line for name, some in again.runs.items() if "dev" in name for line in some["lines"])
+    for name, some in again.runs.items():
+        if "final" in name:
+            assert some == results.runs[name]
+        elif "/base/" in name:
+            assert all(line["by_prompt"].keys() == {"proxy", TRUTH} for line in some["lines"])
+            assert analysis.outcome(some) is analysis.outcome(results.runs[name]) is Outcome.HACKING
+        else:
+            assert all("by_prompt" not in line for line in some["lines"])
+
+
+def test_finished_runs_are_not_overwritten_by_published_ones(tmp_path: Path) -> None:
+    results = study(base=run)
+    first = tmp_path / f"{next(iter(results.runs))}.json"
+    first.parent.mkdir(parents=True)
+    first.write_text("{}", "utf-8")
+    unpack(results, tmp_path)
+    assert first.read_text("utf-8") == "{}"
+    assert sum(path.is_file() for path in tmp_path.rglob("*")) == len(results.runs)
 
 
 def test_tables_and_figure_hold_every_row(tmp_path: Path) -> None:
