@@ -42,6 +42,7 @@ def test_a_run_of_two_steps(tmp_path: Path, template: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_truth_rises(tmp_path: Path) -> None:
-    before, after = truth_of_run("flow-grpo", "score-1-10", seed=0, folder=tmp_path / "run", max_steps=24)
+@pytest.mark.parametrize(("method", "template", "steps"), [("flow-grpo", "score-1-10", 24), ("d3po", "yes-no", 32)])
+def test_the_truth_rises(tmp_path: Path, method: str, template: str, steps: int) -> None:
+    before, after = truth_of_run(method, template, seed=0, folder=tmp_path / "run", max_steps=steps)
     assert after > before + 0.1
