@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from seedpo.cli.checkpoints import checkpoints_in, is_readable
+from seedpo.cli.checkpoints import checkpoints_in, is_readable, own_names
 from seedpo.cli.main import main
 from seedpo.models.policy import PipelinePolicy, build_policy
 from seedpo.settings import merge
@@ -134,3 +134,12 @@ def test_what_cannot_be_drawn_is_named_in_one_line(
     assert last.startswith("error: ")
     for part in parts:
         assert part in last, part
+
+
+def test_runs_whose_folders_have_one_name_are_told_apart() -> None:
+    runs = [Path("/r/base/seed=0"), Path("/r/new/seed=0"), Path("/r/new/seed=1"), Path("/r/new/seed=0")]
+    assert own_names(runs) == {
+        "base-seed=0": runs[0],
+        "new-seed=0": runs[1],
+        "seed=1": runs[2],
+    }

@@ -47,7 +47,8 @@ def readable_places(names: Sequence[str], out: Path, drawn: Drawn) -> list[Path]
 
     Args:
         names: as the user writes them.
-        out: checkpoints are evaluated in ``out/evaluation``, free baselines of a run in ``out/free/NAME``.
+        out: checkpoints are evaluated in ``out/evaluation``, free baselines of a run in
+            ``out/free/NAME``, see :func:`own_names`.
         drawn: what is drawn.
 
     Raises:
@@ -71,8 +72,23 @@ def readable_places(names: Sequence[str], out: Path, drawn: Drawn) -> list[Path]
                 "--strength, --mixing and --best-of draw from models; name a run folder or a checkpoint, or write such "
                 "rows into the score table"
             )
-        made += [_evaluate_free(run, out / "free" / run.resolve().name, drawn) for run in runs]
+        made += [_evaluate_free(run, out / "free" / name, drawn) for name, run in own_names(runs).items()]
     return [*places, *made]
+
+
+def own_names(runs: Sequence[Path]) -> dict[str, Path]:
+    """Runs by the names of their folders; a name that others have, too, begins with folders above, as far as needed."""
+    paths = list(dict.fromkeys(run.resolve() for run in runs))
+    named = {}
+    for path in paths:
+        others = [other.parts for other in paths if other != path]
+        depth = next(
+            depth
+            for depth in range(1, len(path.parts) + 1)
+            if all(path.parts[-depth:] != other[-depth:] for other in others)
+        )
+        named["-".join(part.strip("/") for part in path.parts[-depth:])] = path
+    return named
 
 
 def is_readable(place: Path) -> bool:

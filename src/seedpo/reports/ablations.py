@@ -148,10 +148,6 @@ def _lines(
             )
 
 
-def _nearest(ticks: Sequence[float], value: float) -> int:
-    return min(range(len(ticks)), key=lambda tick: abs(ticks[tick] - value))
-
-
 def value_of(setting: Setting, key: str, *, best: bool) -> Point | None:
     """A setting's figure at the last evaluation that all its seeds have, or at each seed's own best one.
 
