@@ -7,7 +7,12 @@ process learns of the error and raises it.
 from __future__ import annotations
 
 import os
+import secrets
+import socket
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +20,11 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
-from seedpo.errors import SeedpoError
+from seedpo.errors import RunFolderError, SeedpoError
+from seedpo.files import ASIDE, writing
+
+PATIENCE = 75.0
+"""Seconds until a machine must see what another one wrote: NFS may keep what it knows of a folder for 60."""
 
 Result = TypeVar("Result")
 
@@ -109,12 +118,14 @@ def on_every_process(accelerator: Accelerator | None, action: Callable[[], Resul
     if not failed.item():
         return result  # type: ignore[no-any-return]
     shareable = failure if failure is None or isinstance(failure, SeedpoError) else RuntimeError(repr(failure))
-    failures: Sequence[Exception | None] = gather_all(shareable)
+    outcomes: Sequence[tuple[str, Exception | None]] = gather_all((socket.gethostname(), shareable))
     if failure is not None and not isinstance(failure, SeedpoError):
         raise failure
-    for rank, other in enumerate(failures):
+    one_machine = len({host for host, _ in outcomes}) == 1
+    everywhere = all(other is not None for _, other in outcomes)
+    for rank, (host, other) in enumerate(outcomes):
         if isinstance(other, SeedpoError):
-            raise shared(other)
+            raise shared(other if one_machine or everywhere else type(other)(f"on {host}: {other}"))
         if other is not None:
             raise RuntimeError(f"process {rank} failed: {other}")
     raise RuntimeError("a process failed without saying how")
@@ -124,3 +135,59 @@ def shared(error: SeedpoError) -> SeedpoError:
     """Marks an error that every process raises, so that only one of them needs to print it."""
     error.on_every_process = True
     return error
+
+
+def require_shared(accelerator: Accelerator | None, folder: Path | str, *, key: str = "--out") -> None:
+    """Checks that all processes see the same folder and can write into it; every process must call this.
+
+    The first process leaves a file in it, which all others look for. A folder that was not there is removed again.
+
+    Args:
+        accelerator: of this process; `None` if it is alone.
+        folder: that all processes will use.
+        key: the option or configuration key that names it.
+
+    Raises:
+        RunFolderError: naming a machine that sees another folder, or cannot write.
+    """
+    if accelerator is None or accelerator.num_processes == 1:
+        return
+    folder = Path(folder)
+    fix = f"name a {key} that can be written"
+    made: list[Path] = []
+
+    def leave_token() -> tuple[str, str]:
+        if folder.exists() and not folder.is_dir():
+            raise RunFolderError(f"{folder} is a file; choose another {key}")
+        made.extend(place for place in (folder, *folder.parents) if not place.exists())
+        name = f".shared-{secrets.token_hex(8)}{ASIDE}"
+        with writing("a file for the other processes", folder, fix=fix):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        return socket.gethostname(), name
+
+    def look() -> None:
+        if accelerator.is_main_process:
+            return
+        deadline = time.monotonic() + PATIENCE
+        while not (folder / token).exists():
+            if time.monotonic() > deadline:
+                raise RunFolderError(
+                    f"{key} {folder} is not the folder that {first} sees under this path; name one on a disk that all "
+                    "machines share, such as NFS"
+                )
+            time.sleep(0.2)
+        own = folder / f"{token}-{accelerator.process_index}{ASIDE}"
+        with writing("a file beside that of the first process", folder, fix=fix):
+            own.touch()
+            own.unlink()
+
+    first, token = on_main_process(accelerator, leave_token)
+    try:
+        on_every_process(accelerator, look)
+    finally:
+        if accelerator.is_main_process:
+            with suppress(OSError):
+                (folder / token).unlink()
+                for place in made:
+                    place.rmdir()

@@ -54,3 +54,15 @@ def test_what_was_asked_outside_is_known_inside() -> None:
     with stop_on_signal() as later:
         assert outer.requested
         assert not later.requested
+
+
+def test_torchrun_may_repeat_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster sends it to all processes, and torchrun passes it on."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "any")
+    with stop_on_signal() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.requested
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

@@ -19,7 +19,7 @@ from seedpo.methods.noise_dpo import NoiseDPO
 from seedpo.methods.presets import METHODS
 from seedpo.methods.sources.offline import visit_draws
 from seedpo.models.policy import build_policy
-from seedpo.processes import on_main_process
+from seedpo.processes import on_main_process, require_shared
 from seedpo.protocols import Policy
 from seedpo.training.accelerator import build_accelerator
 from seedpo.training.caches import Caches, open_caches
@@ -59,6 +59,7 @@ def build_cache(config: RunConfig, *, progress: bool = True) -> str:
         )
     root = Path(config.cache.folder).expanduser()
     accelerator = build_accelerator(config.mixed_precision)
+    require_shared(accelerator, root, key="cache.folder")
     config = config.model_copy(update={"adapter": "lora"})  # without a frozen copy of what is trained
     divided = build_divided_pairs(config, device=accelerator.device)
     labelled = divided.training

@@ -26,6 +26,8 @@ from seedpo.errors import ConfigError, SeedpoError, escaped
 from seedpo.lifelines import tied_to_this
 
 _FOLDER = "SEEDPO_LAUNCH_FOLDER"
+_SHARDS = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+"""Variables of the environment with which each process keeps only its part of the trained weights."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 GRACE = 10.0
@@ -46,15 +48,19 @@ def run_in_processes(arguments: Sequence[str] | None, *, processes: int | None, 
         shard: whether each keeps only its part of the trained weights (FSDP2).
 
     Raises:
-        ConfigError: if torchrun or accelerate started another number of processes.
+        ConfigError: if torchrun or accelerate started another number of processes, or there is none to share with.
         SystemExit: with the exit status of the processes.
     """
-    if processes is None or is_launched():
+    if is_launched():
         return
     world = os.environ.get("WORLD_SIZE")
-    if world is not None and int(world) != processes:
+    if processes is not None and world is not None and int(world) != processes:
         raise ConfigError(f"--processes {processes} within a launch of {world} processes; leave --processes out")
-    if processes > 1 and world is None:
+    if shard and int(world or processes or 1) < 2:
+        raise ConfigError("--shard needs --processes 2 or more: there is nothing to share with one process")
+    if shard and world is not None:
+        os.environ.update(_SHARDS)
+    if world is None and processes is not None and processes > 1:
         raise SystemExit(launch(arguments or sys.argv[1:], processes=processes, shard=shard))
 
 
@@ -115,8 +121,7 @@ def _free_port() -> int:
 
 def _environment(rank: int, processes: int, *, port: int, folder: Path, shard: bool) -> Mapping[str, str]:
     threads = str(max((os.cpu_count() or 1) // processes, 1))
-    sharding = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if shard else {}
-    return {"OMP_NUM_THREADS": threads} | os.environ | sharding | {
+    return {"OMP_NUM_THREADS": threads} | os.environ | (_SHARDS if shard else {}) | {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(processes),

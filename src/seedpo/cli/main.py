@@ -24,7 +24,7 @@ from seedpo.cli.results import card_command, export_command, push_command, repor
 from seedpo.cli.reward import reward_app
 from seedpo.cli.scenes import scenes_app
 from seedpo.cli.scoring import score_command
-from seedpo.cli.shared import PlainFormatter, is_first_process
+from seedpo.cli.shared import PlainFormatter, is_first_on_machine, is_first_process
 from seedpo.cli.stopping import ended_in_one_line
 from seedpo.cli.study import study_app
 from seedpo.cli.sweeping import bench_app, sweep_command
@@ -113,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     An error that a user can fix is printed as one line, with exit status 1 (3: an alarm stopped the run).
 
-    Of several processes the first one prints; under ``--processes`` the launcher does.
+    Of several processes the first one of each machine prints it; under ``--processes`` the launcher does.
     """
     from seedpo.cli import launch
 
@@ -134,15 +134,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str] | None) -> None:
+    from seedpo import peers
     from seedpo.cli import launch
 
     try:
-        app(arguments, obj=arguments)
+        with peers.told():
+            app(arguments, obj=arguments)
     except Exception as error:
         if launch.is_launched():
             launch.tell_launcher(error)
         elif not isinstance(error, SeedpoError):
             raise
-        elif is_first_process() or not error.on_every_process:
+        elif is_first_on_machine() or not error.on_every_process:
             print(f"error: {error}", file=sys.stderr)  # noqa: T201
         raise SystemExit(error.exit_status if isinstance(error, SeedpoError) else 1) from None

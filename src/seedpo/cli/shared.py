@@ -125,3 +125,8 @@ def quieten_libraries(*names: str) -> None:
 def is_first_process() -> bool:
     """Whether this is the process that prints, of one or several."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def is_first_on_machine() -> bool:
+    """Whether this is the process that prints what ends the processes of all machines."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"

@@ -24,7 +24,6 @@ from seedpo.cli.shared import (
     read_resume,
     say,
 )
-from seedpo.errors import ConfigError
 
 
 def train_command(
@@ -45,7 +44,7 @@ def train_command(
     processes: Processes = None,
     shard: Annotated[
         bool,
-        typer.Option("--shard", help="With --processes: each keeps a part of gradients and optimiser state (FSDP2)."),
+        typer.Option("--shard", help="Each process keeps its part of gradients and optimiser state (FSDP2)."),
     ] = False,
     dry_run: DryRun = False,
     push_to_hub: Annotated[
@@ -86,8 +85,6 @@ def train_command(
     overrides = read_changes(changes)
     if feedback is not None:
         overrides = merge(overrides, {"feedback": {"study": str(feedback)}})
-    if shard and (processes or 1) < 2:
-        raise ConfigError("--shard needs --processes 2 or more: there is nothing to share with one process")
     run_in_processes(context.obj, processes=processes, shard=shard)
     from seedpo.training.configuration import resolve_config
 

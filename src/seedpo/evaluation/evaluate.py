@@ -34,7 +34,7 @@ from seedpo.metrics.named import build_metric
 from seedpo.metrics.records import Metric, SetMetric
 from seedpo.models.catalogue import warn_of_unknown_words
 from seedpo.models.denoiser import PipelineDenoiser
-from seedpo.processes import on_every_process, on_main_process
+from seedpo.processes import on_every_process, on_main_process, require_shared
 from seedpo.protocols import Reward
 from seedpo.rewards.catalogue import REWARDS
 from seedpo.rewards.named import server_versions
@@ -118,6 +118,7 @@ def evaluate(
         folder.begin(Plan(settings=settings, targets=records, rewards=_reward_records(measures, best_by)), texts)
         return texts, models, settings
 
+    require_shared(accelerator, out)
     texts, models, settings = on_main_process(accelerator, begin)
     task = _Task(folder=folder, prompts=texts, drawing=drawing, scoring=measures.scoring, accelerator=accelerator)
     loads: dict[tuple[str, bool], list[Target]] = {}

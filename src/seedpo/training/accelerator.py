@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 
 from seedpo.errors import ConfigError
+from seedpo.peers import join
 from seedpo.processes import is_one_of_several
 from seedpo.settings import Precision
 
@@ -42,6 +43,7 @@ def build_accelerator(
             own where others have one.
     """
     check_launch(gpus=0 if cpu else torch.cuda.device_count())
+    join()
     # Several processes without a GPU would each take themselves for the only one, unless the CPU is named.
     alone_on_cpu = is_one_of_several() and not torch.cuda.is_available()
     with plain_data_parallelism():

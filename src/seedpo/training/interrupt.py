@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from seedpo.errors import SeedpoError
+from seedpo.peers import has_elastic_launcher
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -33,6 +34,9 @@ _noted: list[StopRequest] = []
 def stop_on_signal() -> Iterator[StopRequest]:
     """Inside, the first SIGINT or SIGTERM only sets ``requested``; a second one acts as it does outside.
 
+    Under ``torchrun`` this holds for SIGINT: a cluster sends SIGTERM to all processes, and the launcher passes it on to
+    them once more.
+
     Within another such context, what was requested there is requested from the beginning. Outside the main thread no
     handler can be installed, and nothing changes.
     """
@@ -44,7 +48,8 @@ def stop_on_signal() -> Iterator[StopRequest]:
 
     def note(number: int, frame: FrameType | None) -> None:
         request.requested = True
-        signal.signal(number, previous[signal.Signals(number)])
+        if number == signal.SIGINT or not has_elastic_launcher():
+            signal.signal(number, previous[signal.Signals(number)])
 
     for number in STOP_SIGNALS:
         signal.signal(number, note)

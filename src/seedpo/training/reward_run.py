@@ -30,7 +30,7 @@ from seedpo.models.catalogue import loading_keys
 from seedpo.models.denoiser import PipelineDenoiser, load_denoiser
 from seedpo.models.names import looks_like_a_model
 from seedpo.models.settings import ModelSettings
-from seedpo.processes import on_every_process
+from seedpo.processes import on_every_process, require_shared
 from seedpo.protocols import PairEncoder, PreferencePairs
 from seedpo.registry import unknown
 from seedpo.rewards.catalogue import STARTS
@@ -262,6 +262,7 @@ def train_reward(
         SeedpoError: any problem that the user can fix, in one line.
     """
     accelerator = accelerator or build_accelerator(config.mixed_precision)
+    require_shared(accelerator, out)
     parts, source, objective = _trained_on(config, accelerator, progress=progress)
     folder, resume = start_folder(out, config, accelerator, resume=resume)
     trainer = Trainer(

@@ -34,7 +34,7 @@ from seedpo.methods.sources.supplies import Decode, Supplies
 from seedpo.metrics.named import build_named_features, build_prompt_metric
 from seedpo.models.catalogue import warn_of_unknown_words
 from seedpo.models.policy import PipelinePolicy, build_policy
-from seedpo.processes import on_every_process, on_main_process
+from seedpo.processes import on_every_process, on_main_process, require_shared
 from seedpo.protocols import (
     Comparisons,
     Evaluator,
@@ -407,6 +407,7 @@ def train(
     """
     accelerator = accelerator or build_accelerator(config.mixed_precision, timeout=patience(config))
     require_trackers(config.trackers)
+    require_shared(accelerator, out)
     if sharding_is_asked_for():
         refuse_shards(config)
     kept = RunFolder(Path(out)).initial_lora if resume is not None else None
