@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import socket
 import sys
 import threading
@@ -237,5 +238,6 @@ def _is_broken_connection(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of a library's error, without the place in its code."""
-    return str(error).splitlines()[0].rpartition("] ")[2][:200] or type(error).__name__
+    """The first sentence of a library's error, without the place in its code."""
+    first = str(error).partition("\n")[0].partition(". ")[0]
+    return re.sub(r"^\[\S+:\d+\] ", "", first) or type(error).__name__

@@ -128,7 +128,10 @@ def _system(hardware: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
 
 def _sleep(spaces: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [*spaces, "sleep", "infinity"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ["setpriv", "--pdeathsig", "KILL", *spaces, "sleep", "infinity"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 

@@ -322,6 +322,9 @@ def test_errors_of_one_process_reach_both(results: list[dict[str, Any]]) -> None
         )
         assert result["evaluator"] == "SeedpoError: the evaluator has no prompts"
         assert result["second"] == "SeedpoError: the second process has no disk"
+        assert result["shared"] == "no error"
+        assert result["unshared"].startswith(f"RunFolderError: --out {root / 'toys' / 'disk-1' / 'run'} is not")
+    assert not [name for name in ("new", "disk-0", "disk-1") if (root / "toys" / name).exists()]
     assert results[0]["fault"] == "ZeroDivisionError: division by zero"
     assert results[1]["fault"].startswith("RuntimeError: the first process failed: ZeroDivisionError")
 

@@ -13,10 +13,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from seedpo import processes
 from seedpo.core.types import LossOutput
 from seedpo.errors import SeedpoError
 from seedpo.methods.sources.stream import IndexStream
-from seedpo.processes import on_every_process, on_main_process
+from seedpo.processes import on_every_process, on_main_process, require_shared
 from seedpo.protocols import EarlierProcesses
 from seedpo.run_folders import RunFolder
 from seedpo.training.run_folder import create_run_folder
@@ -162,6 +163,10 @@ def toy_runs(accelerator: Accelerator, root: Path) -> dict[str, Any]:
     def fail_on_second() -> None:
         if rank == 1:
             raise SeedpoError("the second process has no disk")
+
+    processes.PATIENCE = 0.5
+    results["shared"] = message_of(lambda: require_shared(accelerator, root / "new" / "shared"))
+    results["unshared"] = message_of(lambda: require_shared(accelerator, root / f"disk-{rank}" / "run"))
 
     results["second"] = message_of(lambda: on_every_process(accelerator, fail_on_second))
     results["fault"] = message_of(lambda: on_main_process(accelerator, divide))
