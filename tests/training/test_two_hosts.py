@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -302,18 +303,25 @@ PAGE = (ROOT / "docs" / "platforms.md").read_text(encoding="utf-8")
 def script(heading: str, *, changes: dict[str, str]) -> str:
     """The script that a document shows below a heading, with other words in the places of some."""
     lines = PAGE[PAGE.index(heading) :].splitlines()
-    first = lines.index("    #!/bin/bash")
-    length = next(number for number, line in enumerate(lines[first:]) if line and not line.startswith("    "))
-    text = "\n".join(line[4:] for line in lines[first : first + length])
+    block = takewhile(lambda line: line.startswith("    "), lines[lines.index("    #!/bin/bash") :])
+    text = "\n".join(line[4:] for line in block)
     for word, other in changes.items():
         assert word in text, word
         text = text.replace(word, other)
     return text
 
 
+def commands_on_path(place: Path, commands: dict[str, str]) -> dict[str, str]:
+    """The variable of the environment with which bash scripts are found as commands."""
+    place.mkdir()
+    for name, text in commands.items():
+        (place / name).write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
+        (place / name).chmod(0o755)
+    return {"PATH": f"{place}:{os.environ['PATH']}"}
+
+
 def commands_of_slurm(hosts: Sequence[Host], place: Path) -> dict[str, str]:
     """Variables of the environment with which a script finds SLURM's commands; they start and signal on both hosts."""
-    place.mkdir()
     inside = [shlex.join(host.inside([])) for host in hosts]
     commands = {
         "scontrol": f"if [ $1 = show ]; then echo {NAMES[0]}; echo {NAMES[1]}; else echo $@ >> {place}/requeued; fi",
@@ -321,12 +329,10 @@ def commands_of_slurm(hosts: Sequence[Host], place: Path) -> dict[str, str]:
         "srun": 'while [ "${1#--}" != "$1" ]; do shift; done\n'
         + "".join(f'{prefix} "$@" & pid{number}=$!\n' for number, prefix in enumerate(inside))
         + "wait $pid0; status=$?; wait $pid1 && exit $status",
+        "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
     }
-    for name, text in commands.items():
-        (place / name).write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
-        (place / name).chmod(0o755)
     variables = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "machine[0-1]", "SLURM_JOB_NUM_NODES": "2"}
-    return variables | {"PATH": f"{place}:{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return variables | commands_on_path(place, commands)
 
 
 def test_a_script_for_slurm(hosts: tuple[Host, Host], whole: list[Any], options: list[str], tmp_path: Path) -> None:
@@ -365,15 +371,10 @@ def test_a_script_for_a_sweep(data: Path, tmp_path: Path) -> None:
     changes = {". .venv/bin/activate": "", "sweep.yaml": str(sweep), "/shared/sweeps/big": str(out)}
     (tmp_path / "job.sh").write_text(script("### A sweep", changes=changes), encoding="utf-8")
     place = tmp_path / "bin"
-    place.mkdir()
-    for name, text in {
-        "scontrol": f"echo $@ >> {place}/requeued",
-        "seedpo": f'exec {sys.executable} -m seedpo "$@"',
-    }.items():
-        (place / name).write_text(f"#!/bin/bash\n{text}\n", encoding="utf-8")
-        (place / name).chmod(0o755)
+    seedpo = f'exec {sys.executable} -m seedpo "$@"'
+    path = commands_on_path(place, {"scontrol": f"echo $@ >> {place}/requeued", "seedpo": seedpo})
     array = {"SLURM_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
-    environment = child_environment() | array | {"PATH": f"{place}:{os.environ['PATH']}"}
+    environment = child_environment() | array | path
     command = ["bash", str(tmp_path / "job.sh")]
     job = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     wait_for(out / "seed=0" / "checkpoints" / "checkpoint-000001")
