@@ -25,11 +25,7 @@ from tests.training.hosts import NAMES, PORT, Host, no_hosts, two_hosts
 from tests.training.test_accelerator import FILES
 from tests.training.test_crashes import ROOT, child_environment
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(3 * 600),
-    pytest.mark.skipif(bool(no_hosts()), reason=no_hosts() or "hosts can be made"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * 600)]
 
 STEPS = 4
 LONGEST = 600
@@ -40,6 +36,8 @@ Command = Callable[[Host], list[str]]
 
 @pytest.fixture
 def hosts() -> Iterator[tuple[Host, Host]]:
+    if reason := no_hosts():
+        pytest.skip(reason)
     with two_hosts() as both:
         yield both
 
