@@ -168,3 +168,16 @@ def test_another_launcher_is_not_contradicted(monkeypatch: pytest.MonkeyPatch) -
     launch.run_in_processes([], processes=None)
     with pytest.raises(ConfigError, match="--processes 4 within a launch of 2 processes"):
         launch.run_in_processes([], processes=4)
+
+
+def test_shards_within_another_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``torchrun ... seedpo train --shard`` is ``accelerate launch`` with ``fsdp2.yaml``."""
+    variables = ("ACCELERATE_USE_FSDP", "FSDP_VERSION")
+    for name in variables:
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    launch.run_in_processes([], processes=None, shard=True)
+    assert [os.environ[name] for name in variables] == ["true", "2"]
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(ConfigError, match="nothing to share"):
+        launch.run_in_processes([], processes=None, shard=True)
