@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -140,6 +141,17 @@ def numbers(run: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def go_on_alone(run: Path, options: Sequence[str], before: list[dict[str, Any]]) -> None:
+    """One process takes over from both hosts: it draws other noise, for the same pairs in the same global batch."""
+    step = max(int(path.name[11:]) for path in (run / "checkpoints").glob("checkpoint-??????"))
+    on_one_host(*train_options(run, options), "--resume", "latest", "--set", "gradient_accumulation_steps=2")
+    both = [[line for line in lines if line["kind"] == "train"] for lines in (numbers(run), before)]
+    assert both[0][:step] == both[1][:step]
+    assert [line["pairs_seen"] for line in both[0]] == [line["pairs_seen"] for line in both[1]]
+    assert both[0][-1]["loss"] != both[1][-1]["loss"]
+    assert both[0][-1]["loss"] == pytest.approx(both[1][-1]["loss"], abs=0.05)
+
+
 def wait_for(path: Path) -> None:
     deadline = time.monotonic() + LONGEST
     while not path.exists():
@@ -246,8 +258,10 @@ def test_a_killed_host(hosts: tuple[Host, Host], whole: list[Any], options: list
     assert seconds < 60
     assert len(both[0].errors()) == 1, both[0].text()
     assert not (run / "finished.json").exists()
+    copytree(run, tmp_path / "alone")
     succeed(hosts, command, tmp_path, "resumed")
     assert numbers(run) == whole
+    go_on_alone(tmp_path / "alone", options, whole)
 
 
 def test_a_killed_host_and_one_host_that_goes_on(
@@ -261,8 +275,10 @@ def test_a_killed_host_and_one_host_that_goes_on(
     assert both[1].status() != 0
     assert len(both[1].errors()) == 1, both[1].text()
     assert not (tmp_path / "run" / "finished.json").exists()
+    copytree(tmp_path / "run", tmp_path / "alone")
     on_one_host(*arguments, "--processes", "2", "--shard", "--resume", "latest")
     assert numbers(tmp_path / "run") == shards
+    go_on_alone(tmp_path / "alone", options, shards)
 
 
 def test_a_network_that_goes_down(hosts: tuple[Host, Host], options: list[str], tmp_path: Path) -> None:
