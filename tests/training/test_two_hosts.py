@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 import pytest
 
 from tests.small_runs import as_options, files_of, metrics, small
-from tests.training.hosts import NAMES, PORT, Host, no_hosts, two_hosts
+from tests.training.hosts import NAMES, PORT, Host, end, no_hosts, two_hosts
 from tests.training.test_accelerator import FILES
 from tests.training.test_crashes import ROOT, child_environment
 
@@ -103,21 +104,30 @@ class Started:
         return [line for line in self.text().splitlines() if line.startswith("error: ")]
 
 
-def start(hosts: Sequence[Host], command: Command, folder: Path, name: str = "output", **more: str) -> list[Started]:
+@contextmanager
+def start(
+    hosts: Sequence[Host], command: Command, folder: Path, name: str = "output", **more: str
+) -> Iterator[list[Started]]:
+    """Runs a command on hosts; what still runs at the end of the block is killed."""
     environment = child_environment() | more
     files = [folder / f"{name}-{host.name}.txt" for host in hosts]
-    return [
+    started = [
         Started(process=host.start(command(host), file, environment), file=file)
         for host, file in zip(hosts, files, strict=True)
     ]
+    try:
+        yield started
+    finally:
+        for one in started:
+            end(one.process)
 
 
 def succeed(hosts: Sequence[Host], command: Command, folder: Path, name: str = "output") -> list[str]:
     """What is printed by a command that must end well on all hosts."""
-    started = start(hosts, command, folder, name)
-    for one in started:
-        assert one.status() == 0, one.text()[-4000:]
-    return [one.text() for one in started]
+    with start(hosts, command, folder, name) as started:
+        for one in started:
+            assert one.status() == 0, one.text()[-4000:]
+        return [one.text() for one in started]
 
 
 def on_one_host(*arguments: str) -> None:
@@ -213,24 +223,25 @@ def test_a_folder_that_is_not_shared(hosts: tuple[Host, Host], options: list[str
         "evaluate": ["evaluate", "base=scenes", "--rewards", "scenes-scorer", "--out", new[2]],
         "cache": ["cache", "build", "diffusion-dpo", *options, "--set", f"cache.folder={new[3]}"],
     }
-    started = {
-        name: start(hosts, torchrun(*command, port=PORT + number), tmp_path, name)
-        for number, (name, command) in enumerate(commands.items())
-    }
-    for name, both in started.items():
-        for one in both:
-            assert one.status() == 1, one.text()
-            assert len(one.errors()) == 1, one.text()
-            assert all(word in one.errors()[0] for word in (NAMES[0], NAMES[1], str(tmp_path / "own"), "share")), name
+    with ExitStack() as stack:
+        started = {
+            name: stack.enter_context(start(hosts, torchrun(*command, port=PORT + number), tmp_path, name))
+            for number, (name, command) in enumerate(commands.items())
+        }
+        for name, both in started.items():
+            for one in both:
+                assert one.status() == 1, one.text()
+                (error,) = one.errors()
+                assert all(word in error for word in (NAMES[0], NAMES[1], str(tmp_path / "own"), "share")), name
 
 
 def test_data_that_one_host_lacks(hosts: tuple[Host, Host], options: list[str], data: Path, tmp_path: Path) -> None:
     hosts[1].own_disk(data)
-    both = start(hosts, torchrun(*train_options(tmp_path / "run", options)), tmp_path)
-    for one in both:
-        assert one.status() == 1
-        assert len(one.errors()) == 1, one.text()
-        assert NAMES[1] in one.errors()[0] or one is both[1]
+    with start(hosts, torchrun(*train_options(tmp_path / "run", options)), tmp_path) as both:
+        for one in both:
+            assert one.status() == 1
+            assert len(one.errors()) == 1, one.text()
+            assert NAMES[1] in one.errors()[0] or one is both[1]
 
 
 def test_a_recipe_that_one_host_lacks(hosts: tuple[Host, Host], data: Path, tmp_path: Path) -> None:
@@ -239,24 +250,24 @@ def test_a_recipe_that_one_host_lacks(hosts: tuple[Host, Host], data: Path, tmp_
     recipe = tmp_path / "recipes" / "mine.yaml"
     recipe.write_text("method: diffusion-dpo\nmax_steps: 1\n", encoding="utf-8")
     hosts[1].own_disk(tmp_path / "recipes")
-    both = start(hosts, torchrun("train", str(recipe), "--out", str(tmp_path / "run")), tmp_path)
-    for one in both:
-        assert one.status() == 1
-        assert len(one.errors()) == 1, one.text()
-    assert NAMES[1] in both[0].errors()[0]
+    with start(hosts, torchrun("train", str(recipe), "--out", str(tmp_path / "run")), tmp_path) as both:
+        for one in both:
+            assert one.status() == 1
+            assert len(one.errors()) == 1, one.text()
+        assert NAMES[1] in both[0].errors()[0]
 
 
 def test_a_killed_host(hosts: tuple[Host, Host], whole: list[Any], options: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = torchrun(*train_options(run, options), "--resume", "latest")
-    both = start(hosts, command, tmp_path)
-    wait_for(run / "checkpoints" / "checkpoint-000002")
-    hosts[1].kill_everything()
-    began = time.monotonic()
-    assert both[0].status() == 1
-    seconds = time.monotonic() - began
-    assert seconds < 60
-    assert len(both[0].errors()) == 1, both[0].text()
+    with start(hosts, command, tmp_path) as both:
+        wait_for(run / "checkpoints" / "checkpoint-000002")
+        hosts[1].kill_everything()
+        began = time.monotonic()
+        assert both[0].status() == 1
+        seconds = time.monotonic() - began
+        assert seconds < 60
+        assert len(both[0].errors()) == 1, both[0].text()
     assert not (run / "finished.json").exists()
     copytree(run, tmp_path / "alone")
     succeed(hosts, command, tmp_path, "resumed")
@@ -269,11 +280,11 @@ def test_a_killed_host_and_one_host_that_goes_on(
 ) -> None:
     """Here the host ends that has the launcher's store; then two processes of one host continue."""
     arguments = train_options(tmp_path / "run", options)
-    both = start(hosts, torchrun(*arguments, "--shard"), tmp_path)
-    wait_for(tmp_path / "run" / "checkpoints" / "checkpoint-000002")
-    hosts[0].kill_everything()
-    assert both[1].status() != 0
-    assert len(both[1].errors()) == 1, both[1].text()
+    with start(hosts, torchrun(*arguments, "--shard"), tmp_path) as both:
+        wait_for(tmp_path / "run" / "checkpoints" / "checkpoint-000002")
+        hosts[0].kill_everything()
+        assert both[1].status() != 0
+        assert len(both[1].errors()) == 1, both[1].text()
     assert not (tmp_path / "run" / "finished.json").exists()
     copytree(tmp_path / "run", tmp_path / "alone")
     on_one_host(*arguments, "--processes", "2", "--shard", "--resume", "latest")
@@ -284,16 +295,16 @@ def test_a_killed_host_and_one_host_that_goes_on(
 def test_a_network_that_goes_down(hosts: tuple[Host, Host], options: list[str], tmp_path: Path) -> None:
     """No packet says that the other host is gone: only its heartbeats stay away."""
     run = tmp_path / "run"
-    both = start(hosts, torchrun(*train_options(run, options)), tmp_path, SEEDPO_LOST_AFTER="15")
-    wait_for(run / "checkpoints" / "checkpoint-000001")
-    hosts[1].unplug()
-    assert both[0].status() != 0
-    deadline = time.monotonic() + LONGEST
-    # torchrun itself waits there for its store until the kernel gives the connection up, but nothing trains any more.
-    while not both[1].errors() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    for one in both:
-        assert len(one.errors()) == 1, one.text()
+    with start(hosts, torchrun(*train_options(run, options)), tmp_path, SEEDPO_LOST_AFTER="15") as both:
+        wait_for(run / "checkpoints" / "checkpoint-000001")
+        hosts[1].unplug()
+        assert both[0].status() != 0
+        deadline = time.monotonic() + LONGEST
+        # There torchrun itself waits for its store until the kernel gives the connection up; nothing trains any more.
+        while not both[1].errors() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for one in both:
+            assert len(one.errors()) == 1, one.text()
     assert not (run / "finished.json").exists()
 
 
