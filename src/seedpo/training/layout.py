@@ -146,6 +146,10 @@ def shard(network: nn.Module, accelerator: Accelerator) -> None:
     """
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     frozen = {parameter for parameter in network.parameters() if not parameter.requires_grad}
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            # FSDP2 refuses the layout in which the weights of convolutions are loaded, channels last.
+            parameter.data = parameter.data.contiguous()
     lists = [part for part in network.modules() if isinstance(part, nn.ModuleList)]
     blocks = [block for part in lists for block in part]
     # Innermost first, as fully_shard asks: each takes the weights that no one below it has taken.
