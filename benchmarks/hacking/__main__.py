@@ -37,8 +37,8 @@ def development_tasks(worlds: Sequence[str], contenders: Sequence[Contender], se
 def final_tasks(worlds: Sequence[str], contenders: Sequence[Contender], seeds: int, results: Results) -> Iterator[Task]:
     """The chosen option of each contender that enters, seed by seed, and the base method at its first one.
 
-    Of the base method, those that are chosen for what sampling makes of its runs are trained too. At its first option
-    it decides nothing: it shows what becomes of the method as it stands.
+    Of the base method, those that are chosen for what sampling makes of its runs are trained too. Its first option
+    shows what becomes of the method as it stands.
     """
     entered = [
         (world, entry.contender, choice.option)
