@@ -31,7 +31,7 @@ def fails_with_all():
     raise error
 
 def breaks():
-    raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection closed by peer [10.0.0.1]:1")
+    raise RuntimeError("[gloo/transport/tcp/pair.cc:537] Connection closed by peer [192.0.2.1]:1")
 
 def dies():
     time.sleep(4)
@@ -103,7 +103,7 @@ def test_a_connection_that_breaks_without_a_reason(start: Start) -> None:
     text = ends_with(start(0, "breaks"))
     other.kill()
     other.communicate()
-    assert "(Connection closed by peer [10.0.0.1]:1)" in text
+    assert "(Connection closed by peer [192.0.2.1]:1)" in text
 
 
 def test_an_error_that_all_raise_is_not_told(start: Start) -> None:

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("machine0", "machine1")
-ADDRESSES = ("10.83.0.1", "10.83.0.2")
+ADDRESSES = ("192.0.2.1", "192.0.2.2")
 CABLE = "cable"
 """Name of the network interface within each host."""
 

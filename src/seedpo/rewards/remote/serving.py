@@ -90,6 +90,19 @@ class _Door:
             self.inside -= 1
 
 
+def _listed(offers: Mapping[str, Offer], limits: Limits) -> list[dict[str, object]]:
+    """What clients are told of each reward."""
+    return [
+        {
+            "name": name,
+            "version": offer.version,
+            "step_aware": offer.reward.step_aware,
+            "max_images": limits.images,
+        }
+        for name, offer in offers.items()
+    ]
+
+
 def build_app(
     offers: Mapping[str, Offer], *, token: str | None = None, hosts: Sequence[str] = (), limits: Limits | None = None
 ) -> Starlette:
@@ -113,20 +126,7 @@ def build_app(
         return JSONResponse({"status": "ok", "waiting": request.scope["waiting"]})
 
     async def rewards(_: Request) -> Response:
-        return JSONResponse(
-            {
-                "protocol": PROTOCOL,
-                "rewards": [
-                    {
-                        "name": name,
-                        "version": offer.version,
-                        "step_aware": offer.reward.step_aware,
-                        "max_images": bounds.images,
-                    }
-                    for name, offer in offers.items()
-                ],
-            }
-        )
+        return JSONResponse({"protocol": PROTOCOL, "rewards": _listed(offers, bounds)})
 
     async def score(request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
