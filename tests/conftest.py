@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,3 +40,12 @@ def _log_level() -> Iterator[None]:
     """Commands set the level of the package's log for their process; here the next test shares it."""
     yield
     logging.getLogger("seedpo").setLevel(logging.NOTSET)
+
+
+@pytest.fixture(autouse=True)
+def _usual_precision() -> Iterator[None]:
+    """Accelerate keeps the first precision of a process; a test in another one leaves it to no other test."""
+    yield
+    state = sys.modules.get("accelerate.state")
+    if state is not None and state.AcceleratorState._shared_state.get("_mixed_precision", "no") != "no":
+        state.AcceleratorState._reset_state(reset_partial_state=False)

@@ -42,7 +42,8 @@ CASES: dict[str, tuple[list[dict[str, Any]], Mapping[str, Any], Outcome]] = {
     "a proxy that holds its level": (lines([0, 0.5, 0.49], 0.1, {"truth": [0.5, 1.0, 0.5]}), {}, Outcome.HACKING),
     "hacking": (lines([0, 1, 2], 0.1, {"truth": FALLING}), {}, Outcome.HACKING),
     "collapse": (lines([0, 1, -1], 0.1, {"truth": FALLING}), {}, Outcome.COLLAPSE),
-    "no intervals": (lines([0, 1, 2], None, {"truth": FALLING}), {}, Outcome.HACKING),
+    "no intervals": (lines(range(8), None, {"truth": [0.4, 0.6, 0.8, 1.0, 0.8, 0.6, 0.4, 0.2]}), {}, Outcome.HACKING),
+    "no intervals, and few evaluations": (lines([0, 1, 2], None, {"truth": FALLING}), {}, Outcome.UNCLEAR),
     "a threshold of 9": (
         lines([0, 1, 2], 0.1, {"truth": FALLING}),
         {"alarms": {"hacking": {"threshold": 9.0}}},

@@ -314,7 +314,7 @@ def test_both_stop_early_and_the_best_weights_are_the_result(root: Path, results
     assert results[0]["early"]["weights"] == results[1]["early"]["weights"]
 
 
-def test_errors_of_one_process_reach_both(results: list[dict[str, Any]]) -> None:
+def test_errors_of_one_process_reach_both(results: list[dict[str, Any]], root: Path) -> None:
     for result in results:
         assert result["diverged"].startswith(
             "TrainingDiverged: step 1: the loss is not finite for process 1, micro-batch 0, rows [2]; "
