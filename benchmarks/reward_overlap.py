@@ -15,11 +15,12 @@ import hashlib
 import io
 import json
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from statistics import median
 from typing import Any
 
@@ -76,16 +77,27 @@ class _Slow(BaseHTTPRequestHandler):
         """Nothing is written."""
 
 
+def _serve(told: Connection) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Slow)
+    told.send(server.server_port)
+    server.serve_forever()
+
+
 @contextmanager
 def slow_server() -> Iterator[str]:
-    """The address of a server that takes :data:`SECONDS` for an image."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Slow)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    """The address of a server that takes :data:`SECONDS` for an image, in a process of its own.
+
+    In this one it would wait for the interpreter while the model draws.
+    """
+    spawned = get_context("spawn")
+    here, there = spawned.Pipe()
+    process = spawned.Process(target=_serve, args=(there,), daemon=True)
+    process.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{here.recv()}"
     finally:
-        server.shutdown()
-        server.server_close()
+        process.terminate()
+        process.join()
 
 
 def timed(policy: Any, reward: Any, *, at_once: int | None, prompts: Sequence[str], steps: int) -> tuple[float, Any]:
