@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from seedpo.planning.command import plan_text
 from seedpo.planning.dry_run import Guesses
 from seedpo.planning.gpus import find_gpu
 from seedpo.planning.memory import Memory
+from seedpo.planning.plan import plan_run
 from seedpo.settings import build_config
 from seedpo.training.configuration import resolve_config
 from seedpo.training.settings import RunConfig
@@ -38,7 +40,8 @@ def planned(
     keys = WHOLE | OFF | changes
     kind = find_gpu(gpu)
     config = resolve_config(str(recipe), keys, bfloat16=kind.bfloat16)
-    return plan_text(config, gpu=kind, gpus=gpus, utilisation=utilisation, guesses=Guesses(), as_json=as_json)
+    make = partial(plan_run, config, gpu=kind, gpus=gpus, utilisation=utilisation, guesses=Guesses())
+    return plan_text(make, as_json=as_json)
 
 
 def test_the_table(tmp_path: Path) -> None:

@@ -25,6 +25,22 @@ def child_environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"}
 
 
+LAUNCH = (
+    "import sys; from seedpo.cli.launch import launch; "
+    "command = [sys.executable, '-m', sys.argv[1]]; "
+    "raise SystemExit(launch(sys.argv[3:], processes=int(sys.argv[2]), command=command))"
+)
+
+
+def launched(module: str, *arguments: str, processes: int = 2, timeout: float = 290) -> None:
+    """Some processes run a module of the tests; nothing may hang or fail."""
+    command = [sys.executable, "-c", LAUNCH, module, str(processes), *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
 def check(outcomes: list[dict[str, Any]]) -> None:
     assert all(outcome["killed"] == -9 for outcome in outcomes)
     nothing = [outcome["place"] for outcome in outcomes if outcome["resumed"] == 3]

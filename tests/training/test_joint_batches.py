@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,25 +10,15 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.joint_batches import features, train, weighted_loss
-from tests.training.test_crashes import ROOT, child_environment
+from tests.training.test_crashes import launched
 from tests.training.toys import cpu_accelerator, metrics_lines, toy_config
-
-LAUNCH = (
-    "import sys; from seedpo.cli.launch import launch; "
-    "command = [sys.executable, '-m', 'tests.training.joint_batches']; "
-    "raise SystemExit(launch(sys.argv[1:], processes=2, command=command))"
-)
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which two processes have trained; nothing may hang."""
+    """The folder in which two processes have trained."""
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, "-c", LAUNCH, str(folder)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, timeout=290, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    launched("tests.training.joint_batches", str(folder))
     return folder
 
 

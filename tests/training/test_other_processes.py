@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,24 +16,14 @@ from safetensors.torch import load_file
 from seedpo.training.codec import load_tree
 from tests.small_runs import few_pairs, few_prompts, metrics
 from tests.training.other_processes import GLOBAL_BATCH, HALF, WHOLE, go_on
-from tests.training.test_crashes import ROOT, child_environment
-
-LAUNCH = (
-    "import sys; from seedpo.cli.launch import launch; "
-    "command = [sys.executable, '-m', 'tests.training.other_processes']; "
-    "raise SystemExit(launch(sys.argv[2:], processes=int(sys.argv[1]), command=command))"
-)
+from tests.training.test_crashes import launched
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def launch(processes: int, part: str, root: Path, kinds: list[str]) -> None:
-    """Some processes do their part; nothing may hang."""
-    command = [sys.executable, "-c", LAUNCH, str(processes), part, str(root), *kinds]
-    done = subprocess.run(
-        command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, timeout=900, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    """Some processes do their part."""
+    launched("tests.training.other_processes", part, str(root), *kinds, processes=processes, timeout=900)
 
 
 def change(root: Path, kinds: list[str], *, part: str) -> Path:

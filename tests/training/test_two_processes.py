@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ from tests.training.real_processes import (
     one_by_one,
     train,
 )
-from tests.training.test_crashes import ROOT, child_environment
+from tests.training.test_crashes import launched
 from tests.training.toys import (
     WEIGHTS,
     ToyMethod,
@@ -42,21 +40,12 @@ from tests.training.toys import (
 )
 from tests.training.two_toys import numbered
 
-LAUNCH = (
-    "import sys; from seedpo.cli.launch import launch; "
-    "command = [sys.executable, '-m', 'tests.training.real_processes']; "
-    "raise SystemExit(launch(sys.argv[1:], processes=2, command=command))"
-)
 LAST = Path("checkpoints") / "checkpoint-000003"
 
 
 def run_two(layout: str, folder: Path) -> Path:
-    """The folder in which two processes have done their work; nothing may hang."""
-    command = [sys.executable, "-c", LAUNCH, layout, str(folder)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=child_environment(), capture_output=True, text=True, timeout=290, check=False
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    """The folder in which two processes have done their work."""
+    launched("tests.training.real_processes", layout, str(folder))
     return folder
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from seedpo.cli.scoring import checked_device
+from seedpo.cli.scoring import read_scoring
 from seedpo.cli.shared import (
     Device,
     ImagesAtOnce,
@@ -89,19 +89,13 @@ def label_command(
     quieten_libraries("transformers")
     from seedpo.data.convert import check_out
     from seedpo.evaluation.label import Labelling, label
-    from seedpo.evaluation.score import Scoring, kept_scores, read_definitions
+    from seedpo.evaluation.score import kept_scores
     from seedpo.rewards.names import check_name
-    from seedpo.settings import as_precision, build_config
+    from seedpo.settings import build_config
     from seedpo.training.settings import RunConfig
 
     run = build_config(RunConfig, read_changes(changes))
-    scoring = Scoring(
-        definitions=read_definitions(config),
-        precision=as_precision(precision),
-        batch_size=batch_size,
-        device=checked_device(device),
-        progress=not quiet,
-    )
+    scoring = read_scoring(config, precision=precision, batch_size=batch_size, device=device, quiet=quiet)
     check_name(reward, scoring.definitions)
     if out.suffix.lower() != ".parquet":
         raise ConfigError(f"--out {out} must end in .parquet, a table that holds the images")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -127,19 +128,13 @@ def reward_plan_command(
     kind = find_gpu(gpu)
     config = resolve_reward_config(recipe, read_changes(changes), bfloat16=kind.bfloat16)
     quieten_libraries()
+    from seedpo.planning.command import plan_text
     from seedpo.planning.dry_run import Guesses
-    from seedpo.planning.reward_plan import reward_plan_text
+    from seedpo.planning.reward_plan import plan_reward_run
 
-    say(
-        reward_plan_text(
-            config,
-            gpu=kind,
-            gpus=gpus,
-            utilisation=utilisation,
-            guesses=Guesses(pairs=pairs, cached=cached),
-            as_json=as_json,
-        )
-    )
+    guesses = Guesses(pairs=pairs, cached=cached)
+    make = partial(plan_reward_run, config, gpu=kind, gpus=gpus, utilisation=utilisation, guesses=guesses)
+    say(plan_text(make, as_json=as_json))
 
 
 @reward_app.command("measure")

@@ -23,7 +23,7 @@ from seedpo.errors import ConfigError
 if TYPE_CHECKING:
     from seedpo.data.image_list import ListedImage
     from seedpo.data.tables.score_table import ScoreTable
-    from seedpo.evaluation.score import ScoreSummary
+    from seedpo.evaluation.score import ScoreSummary, Scoring
 
 
 def score_command(
@@ -74,29 +74,14 @@ def score_command(
     """
     quieten_libraries("transformers")
     from seedpo.data.tables.score_table import check_out, write_table
-    from seedpo.evaluation.score import (
-        Scoring,
-        kept_scores,
-        listed_images,
-        read_definitions,
-        score_images,
-        summarise_scores,
-    )
     from seedpo.evaluation.score import as_sum as sum_text
-    from seedpo.settings import as_precision
+    from seedpo.evaluation.score import kept_scores, listed_images, score_images, summarise_scores
 
     names = split_names(reward)
     if not names:
         raise ConfigError("--reward names no reward; `seedpo list rewards` shows them")
     check_out(out, overwrite=overwrite)
-    definitions = read_definitions(config)
-    scoring = Scoring(
-        definitions=definitions,
-        precision=as_precision(precision),
-        batch_size=batch_size,
-        device=checked_device(device),
-        progress=not quiet,
-    )
+    scoring = read_scoring(config, precision=precision, batch_size=batch_size, device=device, quiet=quiet)
     listed = listed_images(images, prompts=prompts, prompt=prompt)
     try:
         kept = kept_scores(out, listed, scoring, overwrite=overwrite)
@@ -109,7 +94,25 @@ def score_command(
     say(summary_text(table, summaries))
     say(f"table: {out}")
     if as_sum:
-        say(sum_text(summaries, definitions))
+        say(sum_text(summaries, scoring.definitions))
+
+
+def read_scoring(config: Path | None, *, precision: str, batch_size: int, device: str | None, quiet: bool) -> Scoring:
+    """How rewards score, from the options of a command.
+
+    Raises:
+        ConfigError: if an option has no such value, or the file of definitions cannot be used.
+    """
+    from seedpo.evaluation.score import Scoring, read_definitions
+    from seedpo.settings import as_precision
+
+    return Scoring(
+        definitions=read_definitions(config),
+        precision=as_precision(precision),
+        batch_size=batch_size,
+        device=checked_device(device),
+        progress=not quiet,
+    )
 
 
 def checked_device(name: str | None) -> str | None:

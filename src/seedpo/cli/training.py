@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -167,17 +168,11 @@ def plan_command(
     quieten_libraries()
     from seedpo.planning.command import plan_text
     from seedpo.planning.dry_run import Guesses
+    from seedpo.planning.plan import plan_run
 
-    say(
-        plan_text(
-            config,
-            gpu=kind,
-            gpus=gpus,
-            utilisation=utilisation,
-            guesses=Guesses(kept=kept, pairs=pairs, cached=cached),
-            as_json=as_json,
-        )
-    )
+    guesses = Guesses(kept=kept, pairs=pairs, cached=cached)
+    make = partial(plan_run, config, gpu=kind, gpus=gpus, utilisation=utilisation, guesses=guesses)
+    say(plan_text(make, as_json=as_json))
 
 
 def demo_command(

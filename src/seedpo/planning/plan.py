@@ -67,9 +67,7 @@ class Plan:
         pairs: trained on in the run, by all processes.
         rollouts: of one process.
         lines: by activity; evaluations and validation pairs last, which have no share in a pair.
-        flops_per_pair: in the long run, without evaluations.
         flops: of the run, all processes together.
-        hours: of the run.
         memory: of one GPU, an estimate.
         warnings: what will not work, and which key to change.
         notes: assumptions.
@@ -88,12 +86,20 @@ class Plan:
     pairs: float
     rollouts: int
     lines: Sequence[Line]
-    flops_per_pair: float
     flops: float
-    hours: float
     memory: Memory
     warnings: Sequence[str]
     notes: Sequence[str]
+
+    @property
+    def flops_per_pair(self) -> float:
+        """In the long run, without evaluations."""
+        return sum(line.flops for line in self.lines)
+
+    @property
+    def hours(self) -> float:
+        """Of the run."""
+        return sum(line.hours for line in self.lines)
 
     def as_json(self) -> dict[str, Any]:
         """Everything as JSON values; FLOPs, bytes and hours."""
@@ -289,9 +295,7 @@ def plan_run(
         pairs=float(workload.units * workload.pairs_per_unit * gpus),
         rollouts=rollouts,
         lines=lines,
-        flops_per_pair=sum(line.flops for line in lines),
         flops=float(flops),
-        hours=sum(line.hours for line in lines),
         memory=memory,
         warnings=[
             *absent_data(config),

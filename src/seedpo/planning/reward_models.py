@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -118,16 +118,13 @@ def start_configuration(name: str) -> tuple[Mapping[str, Any], str]:
     )
 
 
-def training_cost(
-    built: MetaModel, pairs: int, *, low: torch.dtype | None, known: Sequence[Tensor] = (), with_gradients: bool = False
-) -> Cost:
+def training_cost(built: MetaModel, pairs: int, *, low: torch.dtype | None, with_gradients: bool = False) -> Cost:
     """Forward and backward pass of a micro-batch, per pair; the peak is that of the whole micro-batch.
 
     Args:
         built: the preference model.
         pairs: of a micro-batch.
         low: number format of automatic mixed precision; ``None``: float32.
-        known: other tensors that are there.
         with_gradients: whether gradients of an earlier micro-batch are there already; they are not in the peak.
     """
     weights = built.weights
@@ -136,7 +133,7 @@ def training_cost(
             weight.grad = torch.empty_like(weight)
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     seen = built.seen(pairs)
-    held = [*_held(built), *known, *gradients, seen.pixels]
+    held = [*_held(built), *gradients, seen.pixels]
     with torch.enable_grad(), metering(known=held, low=low) as meter:
         comparison = _compared(built.model, seen)
         meter.backward(pair_losses(comparison, torch.ones(pairs, device="meta")).sum())
@@ -147,10 +144,10 @@ def training_cost(
     return Cost(flops=meter.flops().times(Fraction(1, pairs)), half=low is not None, peak=peak)
 
 
-def judging_cost(built: MetaModel, pairs: int, *, low: torch.dtype | None, known: Sequence[Tensor] = ()) -> Cost:
+def judging_cost(built: MetaModel, pairs: int, *, low: torch.dtype | None) -> Cost:
     """Forward pass of some pairs without gradient, per pair; the peak is that of all of them."""
     seen = built.seen(pairs)
-    with torch.no_grad(), metering(known=[*_held(built), *known, seen.pixels], low=low) as meter:
+    with torch.no_grad(), metering(known=[*_held(built), seen.pixels], low=low) as meter:
         _compared(built.model, seen)
         peak = meter.peak
     return Cost(flops=meter.flops().times(Fraction(1, pairs)), half=low is not None, peak=peak)

@@ -6,7 +6,6 @@ drawn are counted by their mean: a pair that is shown finished needs no predicti
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -21,7 +20,6 @@ from seedpo.data.cache.pairs import EncodedPairs
 from seedpo.data.pairs.changes import ChangedPairs, relabel
 from seedpo.models.precision import autocast_dtype
 from seedpo.planning.advice import PREVIEWS, advise_reward
-from seedpo.planning.command import counting_bar
 from seedpo.planning.configurations import model_configuration
 from seedpo.planning.costs import Cost, Networks, measure
 from seedpo.planning.dry_run import (
@@ -48,7 +46,6 @@ from seedpo.planning.plan import (
 from seedpo.planning.reward_models import MetaModel, build_model, judging_cost, training_cost
 from seedpo.planning.scorers import Scorer, build_scorer
 from seedpo.planning.stand_ins import BlankPairs, Key, Recorder, StandInJudge, StandInPolicy
-from seedpo.planning.table import as_text
 from seedpo.protocols import PairEncoder, PreferencePairs
 from seedpo.rewards.previews import NoisyPreviews, PixelPairs
 from seedpo.training.optimizers import OPTIMIZERS
@@ -218,9 +215,7 @@ def plan_reward_run(
         pairs=float(workload.units * gpus),
         rollouts=0,
         lines=lines,
-        flops_per_pair=sum(line.flops for line in lines),
         flops=float(flops),
-        hours=sum(line.hours for line in lines),
         memory=memory,
         warnings=advise_reward(config, gpu, memory),
         notes=_notes(config, guesses, held_out, scorer),
@@ -313,16 +308,3 @@ def _notes(config: RewardRunConfig, guesses: Guesses, held_out: int | None, scor
     if scorer is not None and scorer.unknown:
         notes.append(f"rewards whose network is unknown are not counted: {', '.join(scorer.unknown)}")
     return notes
-
-
-def reward_plan_text(
-    config: RewardRunConfig, *, gpu: Gpu, gpus: int, utilisation: float, guesses: Guesses, as_json: bool
-) -> str:
-    """The plan of a run as a table or as JSON; shows a progress bar.
-
-    Raises:
-        SeedpoError: any problem the user can fix.
-    """
-    with counting_bar() as progress:
-        plan = plan_reward_run(config, gpu=gpu, gpus=gpus, utilisation=utilisation, guesses=guesses, progress=progress)
-    return json.dumps(plan.as_json(), indent=1) if as_json else as_text(plan)

@@ -47,6 +47,7 @@ from seedpo.training.resume import start_folder
 from seedpo.training.settings import RewardRunConfig
 from seedpo.training.trackers import require_trackers
 from seedpo.training.trainer import Trainer
+from seedpo.training.update import try_first_batch
 
 logger = logging.getLogger(__name__)
 
@@ -313,12 +314,8 @@ def rehearse_reward(config: RewardRunConfig, *, progress: bool = True) -> None:
     """
     parts, source, objective = _trained_on(config, build_accelerator(config.mixed_precision), progress=progress)
     logger.info("trained: %s; %d held-out pairs; nothing is written", config.trained_words, len(parts.held_out))
-    generator = torch.Generator().manual_seed(config.seed)
-    loss = objective.loss(parts.model, source.next_batch(), generator=generator).losses.mean()
-    torch.autograd.backward(loss)
-    if not bool(loss.isfinite()):
-        raise ConfigError("the loss of the first batch is not finite; check the images, or use another precision")
-    logger.info("first batch: loss %.4f, forward and backward", float(loss.detach()))
+    advice = "check the images, or use another precision"
+    try_first_batch(objective, parts.model, source, seed=config.seed, advice=advice)
 
 
 def refuse_shards() -> None:

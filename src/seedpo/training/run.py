@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from accelerate import Accelerator
 
 from seedpo.core.flow import FlowProcess
@@ -59,6 +58,7 @@ from seedpo.training.resume import ServedRewards, start_folder
 from seedpo.training.settings import RunConfig, reward_of
 from seedpo.training.trackers import require_trackers
 from seedpo.training.trainer import Trainer
+from seedpo.training.update import try_first_batch
 from seedpo.training.validation import (
     DividedPairs,
     build_anchor_pairs,
@@ -361,12 +361,8 @@ def rehearse(config: RunConfig, *, progress: bool = True) -> None:
     if asks_people(config, parts.source):
         logger.info("people judge: no batch is drawn")
         return
-    generator = torch.Generator().manual_seed(config.seed)
-    loss = parts.method.loss(parts.policy, parts.source.next_batch(), generator=generator).losses.mean()
-    torch.autograd.backward(loss)
-    if not bool(loss.isfinite()):
-        raise ConfigError("the loss of the first batch is not finite; lower beta or gamma, or use another precision")
-    logger.info("first batch: loss %.4f, forward and backward", float(loss.detach()))
+    advice = "lower beta or gamma, or use another precision"
+    try_first_batch(parts.method, parts.policy, parts.source, seed=config.seed, advice=advice)
 
 
 def _say_what_is_trained(config: RunConfig, parts: RunParts, accelerator: Accelerator, *, results: str) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic
+from typing import Any, Generic
 
+import torch
 from torch import Tensor
 
 from seedpo.core.types import LossOutput
 from seedpo.core.weighting import weighed
-from seedpo.errors import TrainingDiverged
+from seedpo.errors import ConfigError, TrainingDiverged
 from seedpo.processes import gather_all, on_every_process, shared
-from seedpo.protocols import Batch, JointMethod, Method
+from seedpo.protocols import Batch, JointMethod, Method, Source
 from seedpo.training.interrupt import StopRequest
 from seedpo.training.optimizers import clip_gradients, learning_rate_at, scale_gradients, set_learning_rate
 from seedpo.training.state import Run
@@ -28,6 +30,8 @@ from seedpo.training.step_metrics import (
     step_figures,
     total_weight,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,27 @@ class StepResult:
     pairs: int
     figures: dict[str, float]
     stop: bool
+
+
+def try_first_batch(method: Method[Batch], policy: Any, source: Source[Batch], *, seed: int, advice: str) -> None:
+    """Takes the first batch of a run, forward and backward, and logs its loss; nothing is updated.
+
+    Args:
+        method: the loss.
+        policy: what would be trained.
+        source: of the batch.
+        seed: of what is drawn.
+        advice: what may help if the loss is not finite.
+
+    Raises:
+        ConfigError: if it is not.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    loss = method.loss(policy, source.next_batch(), generator=generator).losses.mean()
+    torch.autograd.backward(loss)
+    if not bool(loss.isfinite()):
+        raise ConfigError(f"the loss of the first batch is not finite; {advice}")
+    logger.info("first batch: loss %.4f, forward and backward", float(loss.detach()))
 
 
 @dataclass(frozen=True, kw_only=True)
